@@ -1,0 +1,129 @@
+//! The one error that reaches a person: what happened, why, and what to do about it.
+//!
+//! Rooms have typed errors of their own where a caller decides by them; at the edge of a room they become an
+//! [`Error`], whose [`Kind`] is the exit code of the command line.
+
+use std::fmt;
+use std::path::Path;
+
+/// What sort of failure this is; it decides the exit code and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The command line, a spec or a configuration is wrong; nothing was sent. Exit code 2.
+    Usage,
+    /// Refused or aborted: no host changed. Exit code 3.
+    Refused,
+    /// Some hosts have the release and others do not. Exit code 4.
+    Mixed,
+    /// The machine failed us (disk, network, memory) before any host changed. Exit code 3.
+    Io,
+}
+
+impl Kind {
+    /// The process exit code that this kind stands for.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::Usage => 2,
+            Kind::Refused | Kind::Io => 3,
+            Kind::Mixed => 4,
+        }
+    }
+}
+
+/// A failure as a person reads it.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The result of everything that can fail towards a person.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of `kind` that says `message`.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None, source: None }
+    }
+
+    /// A wrong command line, spec or configuration.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// Something that was refused before any host changed.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::new(Kind::Refused, message)
+    }
+
+    /// A system call on `path` that failed: `action` is a verb phrase such as "cannot open".
+    pub fn io(action: &str, path: impl AsRef<Path>, source: impl Into<std::io::Error>) -> Self {
+        let shown = path.as_ref().display().to_string();
+        Self::new(Kind::Io, format!("{action} {}", crate::units::printable(shown.as_bytes()))).because(source.into())
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the underlying cause.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The same failure under another kind.
+    #[must_use]
+    pub fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// What sort of failure this is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What to do about it, when that is known.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// Whether the cause is the operating system's error `kind`.
+    pub fn is_os(&self, kind: std::io::ErrorKind) -> bool {
+        self.source.as_ref().and_then(|s| s.downcast_ref::<std::io::Error>()).is_some_and(|e| e.kind() == kind)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        let mut source = self.source.as_deref().map(|s| s as &dyn std::error::Error);
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_io_error_names_path_and_cause() {
+        let e = Error::io("cannot open", "/x/y", std::io::Error::from(std::io::ErrorKind::NotFound));
+        assert_eq!(e.to_string(), "cannot open /x/y: entity not found");
+        assert!(e.is_os(std::io::ErrorKind::NotFound));
+        assert_eq!(e.kind().exit_code(), 3);
+    }
+}

@@ -1,0 +1,178 @@
+//! Newtypes for everything that is identified: trees, hosts, sessions, releases, positions in a manifest.
+//!
+//! A value of one of these types is legal by construction: what a peer or a file says is checked once, where it is
+//! parsed or decoded.
+
+use std::fmt;
+use std::sync::Arc;
+
+use minicbor::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
+/// The longest name of a tree or host, in bytes.
+pub const MAX_NAME: usize = 64;
+
+/// Why a name was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{what} name {shown:?} is not legal: 1 to {MAX_NAME} characters of A-Z a-z 0-9 . _ -, not starting with . or -"
+)]
+pub struct NameError {
+    what: &'static str,
+    shown: String,
+}
+
+fn check_name(what: &'static str, name: &str) -> Result<Arc<str>, NameError> {
+    let legal = !name.is_empty()
+        && name.len() <= MAX_NAME
+        && !name.starts_with(['.', '-'])
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if legal { Ok(name.into()) } else { Err(NameError { what, shown: crate::units::printable(name.as_bytes()) }) }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// The name, when it is legal.
+            pub fn new(name: &str) -> Result<Self, NameError> {
+                check_name($what, name).map(Self)
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = NameError;
+            fn from_str(s: &str) -> Result<Self, NameError> {
+                Self::new(s)
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = NameError;
+            fn try_from(s: String) -> Result<Self, NameError> {
+                Self::new(&s)
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(n: $type) -> String {
+                n.0.to_string()
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl<C> Encode<C> for $type {
+            fn encode<W: minicbor::encode::Write>(
+                &self,
+                e: &mut minicbor::Encoder<W>,
+                _: &mut C,
+            ) -> Result<(), minicbor::encode::Error<W::Error>> {
+                e.str(&self.0)?.ok()
+            }
+        }
+
+        impl<'b, C> Decode<'b, C> for $type {
+            fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+                Self::new(d.str()?).map_err(|e| minicbor::decode::Error::message(e.to_string()))
+            }
+        }
+    };
+}
+
+name!(
+    /// The name under which receivers manage a directory: `www`.
+    TreeName,
+    "tree"
+);
+name!(
+    /// The name of one host: unique in its group by the operator's care, shown everywhere.
+    HostName,
+    "host"
+);
+
+/// One running process on the network: a daemon's or a sender's, drawn at its start.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct InstanceId(#[n(0)] pub u64);
+
+/// One session: a sender's attempt to put one release on its targets, drawn by the sender.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct SessionId(#[n(0)] pub u64);
+
+macro_rules! shown_in_hex {
+    ($type:ident) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:016x}", self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($type), "({:016x})"), self.0)
+            }
+        }
+    };
+}
+shown_in_hex!(InstanceId);
+shown_in_hex!(SessionId);
+
+/// The number of a release within its tree; strictly rising.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize)]
+#[cbor(transparent)]
+#[serde(transparent)]
+pub struct Serial(#[n(0)] pub u64);
+
+impl Serial {
+    /// The serial after this one; the last one stays itself (2^64 releases are not reached).
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The position of a block in a release: manifest nodes first, in depth-first order from the root (0), then the blocks
+/// of files in the order of their entries. See [`crate::manifest`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Ordinal(#[n(0)] pub u64);
+
+/// The number of a generation within one session: the unit of repair, see [`crate::proto`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Generation(#[n(0)] pub u32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_refused_where_a_path_or_terminal_would_suffer() {
+        for bad in ["", ".", "..", "a/b", "-x", ".hidden", "a b", "a\n", "ä", &"x".repeat(65)] {
+            assert!(TreeName::new(bad).is_err(), "{bad:?}");
+        }
+        for good in ["www", "web-1.example", "A_9", &"x".repeat(64)] {
+            assert_eq!(TreeName::new(good).map(|n| n.to_string()), Ok(good.to_string()));
+        }
+    }
+}

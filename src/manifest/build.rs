@@ -1,0 +1,176 @@
+//! Building a manifest: entries in, nodes out, without holding more than the open page of every level.
+//!
+//! Where a page, index or list ends depends on a hash of what is in it, so that a change moves no other border
+//! (a Merkle search tree by content-defined cuts, as in prolly trees).
+
+use super::entry::{Content, EntryKind, MAX_DIRECT_BLOCKS};
+use super::node::{ListRef, MAX_INDEX_REFS, MAX_LIST_BLOCKS, MAX_PAGE_ENTRIES, Node, NodeRef};
+use super::{Entry, TreePath};
+use crate::block::BlockRef;
+
+/// A page ends at a path whose hash is a multiple of this, or at its caps.
+const PAGE_ENTRIES: u64 = 1024;
+/// A page with more than about this many bytes ends.
+const PAGE_BYTES: usize = 256 << 10;
+/// An index ends at a reference whose hash is a multiple of this.
+const INDEX_REFS: u64 = 256;
+/// A list ends at a block whose hash is a multiple of this.
+const LIST_BLOCKS: u64 = 2048;
+
+/// Where finished nodes go.
+pub trait NodeSink {
+    /// Why a node could not be kept.
+    type Error;
+    /// Keeps `bytes`, the node named `block`. The same node may come more than once.
+    fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> Result<(), Self::Error>;
+}
+
+impl<F: FnMut(BlockRef, Vec<u8>)> NodeSink for F {
+    type Error = std::convert::Infallible;
+    fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> Result<(), Self::Error> {
+        self(block, bytes);
+        Ok(())
+    }
+}
+
+/// Turns sorted entries into the nodes of a manifest.
+#[derive(Debug, Default)]
+pub struct Builder {
+    page: Vec<Entry>,
+    page_bytes: usize,
+    /// Open indexes, lowest level first.
+    levels: Vec<Vec<NodeRef>>,
+    last: Option<TreePath>,
+}
+
+impl Builder {
+    /// Adds the next entry; entries come in strictly rising order of their paths.
+    ///
+    /// # Panics
+    /// When the order is broken: that is a defect of the caller.
+    pub fn push<S: NodeSink>(&mut self, entry: Entry, sink: &mut S) -> Result<(), S::Error> {
+        assert!(self.last.as_ref().is_none_or(|last| *last < entry.path), "entries out of order at {}", entry.path);
+        self.last = Some(entry.path.clone());
+        let cut = path_hash(entry.path.as_bytes()).is_multiple_of(PAGE_ENTRIES);
+        let bytes = rough_size(&entry);
+        if self.page_bytes + bytes > PAGE_BYTES && !self.page.is_empty() {
+            self.end_page(sink)?;
+        }
+        self.page_bytes += bytes;
+        self.page.push(entry);
+        if cut || self.page.len() == MAX_PAGE_ENTRIES || self.page_bytes > PAGE_BYTES {
+            self.end_page(sink)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the manifest and names its root. A manifest without entries has one empty page.
+    pub fn finish<S: NodeSink>(mut self, sink: &mut S) -> Result<NodeRef, S::Error> {
+        if !self.page.is_empty() || self.levels.is_empty() {
+            self.end_page(sink)?;
+        }
+        let mut level = 0;
+        loop {
+            let is_top = level + 1 == self.levels.len();
+            let refs = std::mem::take(&mut self.levels[level]);
+            match refs.as_slice() {
+                [only] if is_top => return Ok(*only),
+                [] => {}
+                _ => {
+                    let index = store(Node::Index(refs), sink)?;
+                    self.add_ref(level + 1, index, sink)?;
+                }
+            }
+            level += 1;
+        }
+    }
+
+    fn end_page<S: NodeSink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
+        self.page_bytes = 0;
+        let page = store(Node::Page(std::mem::take(&mut self.page)), sink)?;
+        self.add_ref(0, page, sink)
+    }
+
+    fn add_ref<S: NodeSink>(&mut self, level: usize, node: NodeRef, sink: &mut S) -> Result<(), S::Error> {
+        if self.levels.len() == level {
+            self.levels.push(Vec::new());
+        }
+        self.levels[level].push(node);
+        let full = self.levels[level].len();
+        if full == MAX_INDEX_REFS || (full > 1 && hash_number(&node.block).is_multiple_of(INDEX_REFS)) {
+            let index = store(Node::Index(std::mem::take(&mut self.levels[level])), sink)?;
+            self.add_ref(level + 1, index, sink)?;
+        }
+        Ok(())
+    }
+}
+
+/// Collects the blocks of one file; a large file's go into list nodes as they come.
+#[derive(Debug, Default)]
+pub struct ContentBuilder {
+    open: Vec<BlockRef>,
+    lists: Vec<ListRef>,
+}
+
+impl ContentBuilder {
+    /// Adds the next block.
+    pub fn push<S: NodeSink>(&mut self, block: BlockRef, sink: &mut S) -> Result<(), S::Error> {
+        self.open.push(block);
+        let cut = hash_number(&block).is_multiple_of(LIST_BLOCKS) && self.open.len() > MAX_DIRECT_BLOCKS;
+        if cut || self.open.len() == MAX_LIST_BLOCKS {
+            self.end_list(sink)?;
+        }
+        Ok(())
+    }
+
+    /// The content of the file.
+    pub fn finish<S: NodeSink>(mut self, sink: &mut S) -> Result<Content, S::Error> {
+        if self.lists.is_empty() && self.open.len() <= MAX_DIRECT_BLOCKS {
+            return Ok(Content::Blocks(self.open));
+        }
+        if !self.open.is_empty() {
+            self.end_list(sink)?;
+        }
+        Ok(Content::Lists(self.lists))
+    }
+
+    fn end_list<S: NodeSink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
+        let list = store(Node::List(std::mem::take(&mut self.open)), sink)?;
+        self.lists.push(ListRef { block: list.block, blocks: list.blocks, bytes: list.bytes });
+        Ok(())
+    }
+}
+
+fn store<S: NodeSink>(node: Node, sink: &mut S) -> Result<NodeRef, S::Error> {
+    let bytes = node.encode();
+    let block = BlockRef::of(&bytes);
+    let (nodes, blocks, entries, size) = node.sums().expect("a tree on a disk has fewer than 2^64 bytes and blocks");
+    sink.put(block, bytes)?;
+    Ok(NodeRef { block, nodes, blocks, entries, bytes: size })
+}
+
+/// About the bytes of an entry in its page, from above.
+fn rough_size(entry: &Entry) -> usize {
+    let kind = match &entry.kind {
+        EntryKind::File(Content::Blocks(blocks)) => blocks.len() * 42,
+        EntryKind::File(Content::Lists(lists)) => lists.len() * 56,
+        EntryKind::Symlink(target) => target.len(),
+        EntryKind::Hardlink(first) => first.as_bytes().len(),
+        _ => 0,
+    };
+    let xattrs: usize = entry.xattrs.iter().map(|x| x.name.len() + x.value.len() + 8).sum();
+    entry.path.name().len() + kind + xattrs + 40
+}
+
+/// FNV-1a (64 bit) with a final mix: even, quick, and part of the format only in so far as equal trees share pages.
+fn path_hash(path: &[u8]) -> u64 {
+    let fnv = path.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let mixed = (fnv ^ (fnv >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 29)
+}
+
+fn hash_number(block: &BlockRef) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&block.hash.0[..8]);
+    u64::from_be_bytes(first)
+}

@@ -1,0 +1,251 @@
+//! The release header: what is signed.
+//!
+//! A signature covers the header's exact bytes, which are kept beside the decoded header for ever after. Everything
+//! below (nodes, blocks) is bound to them by SHA-256.
+
+use std::fmt;
+use std::sync::Arc;
+
+use minicbor::{Decode, Encode};
+
+use super::node::to_vec;
+use super::{FORMAT, NodeRef, Rules};
+use crate::block::BlockHash;
+use crate::id::{Serial, TreeName};
+use crate::manifest::path::{MAX_PATH, PathError};
+use crate::units::WallTime;
+
+/// The most bytes of an encoded header.
+pub const MAX_HEADER_BYTES: usize = 64 << 10;
+/// The most scope prefixes, target patterns.
+pub const MAX_PATTERNS: usize = 1000;
+/// The most bytes of a target pattern.
+pub const MAX_PATTERN_BYTES: usize = 255;
+
+/// What a signed header allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Intent {
+    /// To be staged and committed; needs the role `deploy`.
+    #[n(0)]
+    Deploy,
+    /// To be compared with only; needs the role `audit`. Never commits, whatever is signed later.
+    #[n(1)]
+    Audit,
+    /// As deploy, of a manifest that was released before; needs the role `rollback` or `deploy`.
+    #[n(2)]
+    Rollback,
+}
+
+/// The identity of a release: the SHA-256 of its header's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct ReleaseId(#[n(0)] pub BlockHash);
+
+impl fmt::Display for ReleaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for ReleaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The decoded header of a release.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct Header {
+    /// The format of header and nodes, see [`FORMAT`].
+    #[n(0)]
+    pub format: u16,
+    /// The tree that is released.
+    #[n(1)]
+    pub tree: TreeName,
+    /// The number of this release.
+    #[n(2)]
+    pub serial: Serial,
+    /// When it was made.
+    #[n(3)]
+    pub created: WallTime,
+    /// When hosts stop accepting it.
+    #[n(4)]
+    pub expires: Option<WallTime>,
+    /// What the signature allows.
+    #[n(5)]
+    pub intent: Intent,
+    /// The path prefixes that the release governs; empty is the whole tree.
+    #[n(6)]
+    pub scope: Vec<Prefix>,
+    /// Globs on host names; empty is every host that has the tree.
+    #[n(7)]
+    pub targets: Vec<String>,
+    /// The root of the manifest.
+    #[n(8)]
+    pub root: NodeRef,
+    /// What governs the commit.
+    #[n(9)]
+    pub rules: Rules,
+}
+
+/// A legal path as prefix of a scope.
+pub type Prefix = super::TreePath;
+
+/// Why bytes are not a legal header.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderError {
+    /// Not the CBOR that a header is.
+    #[error("release header cannot be decoded: {0}")]
+    Encoding(String),
+    /// A newer makuo wrote it.
+    #[error("release header has format {0}, this makuo reads up to {FORMAT}: install a newer makuo on this host")]
+    Format(u16),
+    /// A size or count beyond its cap, or rules that cannot be read.
+    #[error("release header is not legal: {0}")]
+    Illegal(String),
+}
+
+impl From<PathError> for HeaderError {
+    fn from(e: PathError) -> Self {
+        HeaderError::Illegal(e.to_string())
+    }
+}
+
+impl Header {
+    /// The bytes to sign.
+    pub fn encode(&self) -> Vec<u8> {
+        to_vec(self)
+    }
+
+    /// The header that `bytes` are, all caps checked. The format is looked at first, so that a newer header is refused
+    /// as such.
+    pub fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
+        if bytes.len() > MAX_HEADER_BYTES {
+            return Err(HeaderError::Illegal(format!("{} bytes", bytes.len())));
+        }
+        let broken = |e: minicbor::decode::Error| HeaderError::Encoding(e.to_string());
+        let mut peek = minicbor::Decoder::new(bytes);
+        peek.array().map_err(broken)?;
+        let format = peek.u16().map_err(broken)?;
+        if format != FORMAT {
+            return Err(HeaderError::Format(format));
+        }
+        let header: Header = minicbor::decode(bytes).map_err(broken)?;
+        header.check()?;
+        Ok(header)
+    }
+
+    fn check(&self) -> Result<(), HeaderError> {
+        let illegal = |why: &str| Err(HeaderError::Illegal(why.to_string()));
+        let root = &self.root;
+        if self.scope.len() > MAX_PATTERNS || self.scope.iter().any(|p| p.as_bytes().len() > MAX_PATH) {
+            return illegal("too many scope prefixes");
+        }
+        if self.targets.len() > MAX_PATTERNS || self.targets.iter().any(|t| t.is_empty() || t.len() > MAX_PATTERN_BYTES)
+        {
+            return illegal("too many or too long target patterns");
+        }
+        if root.block.size as usize > super::node::MAX_NODE_BYTES || root.nodes == 0 {
+            return illegal("a root of an illegal size");
+        }
+        if root.nodes.checked_add(root.blocks).is_none_or(|sum| sum > MAX_ORDINALS) || root.entries > MAX_ENTRIES {
+            return illegal("more entries or blocks than any tree has");
+        }
+        self.rules.check().map_err(HeaderError::Illegal)
+    }
+}
+
+/// The most nodes and blocks of a release.
+pub const MAX_ORDINALS: u64 = 1 << 40;
+/// The most entries of a release.
+pub const MAX_ENTRIES: u64 = 1 << 32;
+
+/// A header together with the exact bytes that are or will be signed.
+#[derive(Debug, Clone)]
+pub struct Release {
+    header: Arc<Header>,
+    bytes: Arc<[u8]>,
+    id: ReleaseId,
+}
+
+impl Release {
+    /// Encodes `header`, once.
+    pub fn new(header: Header) -> Result<Self, HeaderError> {
+        header.check()?;
+        let bytes = header.encode();
+        Ok(Self { id: ReleaseId(BlockHash::of(&bytes)), header: Arc::new(header), bytes: bytes.into() })
+    }
+
+    /// The release whose header `bytes` are.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, HeaderError> {
+        let header = Header::decode(bytes)?;
+        Ok(Self { id: ReleaseId(BlockHash::of(bytes)), header: Arc::new(header), bytes: bytes.into() })
+    }
+
+    /// What the bytes say.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The exact bytes of the header.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The identity of the release.
+    pub fn id(&self) -> ReleaseId {
+        self.id
+    }
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.header.tree, self.header.serial)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::block::BlockRef;
+
+    pub(crate) fn a_header() -> Header {
+        Header {
+            format: FORMAT,
+            tree: TreeName::new("www").expect("legal"),
+            serial: Serial(12),
+            created: WallTime(1_763_697_540),
+            expires: None,
+            intent: Intent::Deploy,
+            scope: Vec::new(),
+            targets: vec!["web*".into()],
+            root: NodeRef { block: BlockRef::of(b"page"), nodes: 1, blocks: 3, entries: 4, bytes: 5 },
+            rules: Rules::default(),
+        }
+    }
+
+    #[test]
+    fn a_header_comes_back_and_fits_a_datagram() {
+        let release = Release::new(a_header()).expect("legal");
+        assert!(release.bytes().len() < 300, "{}", release.bytes().len());
+        let back = Release::from_bytes(release.bytes()).expect("legal");
+        assert_eq!((back.header(), back.id()), (release.header(), release.id()));
+        assert_eq!(release.to_string(), "www@12");
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_as_such() {
+        let bytes = Header { format: 7, ..a_header() }.encode();
+        assert_eq!(Header::decode(&bytes), Err(HeaderError::Format(7)));
+    }
+
+    #[test]
+    fn absurd_totals_are_refused() {
+        let mut header = a_header();
+        header.root.entries = 1 << 60;
+        assert!(matches!(Header::decode(&header.encode()), Err(HeaderError::Illegal(_))));
+        header = a_header();
+        header.root.blocks = u64::MAX;
+        assert!(matches!(Header::decode(&header.encode()), Err(HeaderError::Illegal(_))));
+    }
+}

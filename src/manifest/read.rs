@@ -1,0 +1,530 @@
+//! Reading a manifest from its nodes: entries in order, and what an ordinal stands for.
+//!
+//! A reader trusts nothing: every node is checked against the reference that led to it, order and parents are checked
+//! across pages, and what does not hold is an error before anyone acts on it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::entry::{Content, Entry, EntryKind};
+use super::node::{ListRef, Node, NodeError, NodeRef};
+use super::{Header, TreePath};
+use crate::block::{BlockHash, BlockRef};
+use crate::id::Ordinal;
+
+/// The most levels of indexes above a page: 256 references each, that is far more than any tree needs.
+pub const MAX_DEPTH: usize = 12;
+
+/// Where a reader gets nodes from.
+pub trait NodeSource {
+    /// The bytes of the node `hash`; verified by whoever keeps them.
+    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError>;
+}
+
+/// Why a manifest could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The node is not at hand.
+    #[error("manifest node {0} is not here")]
+    Missing(BlockHash),
+    /// The node could not be read.
+    #[error("manifest node {0} cannot be read: {1}")]
+    Io(BlockHash, std::io::Error),
+    /// The node's bytes are not legal.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// Nodes contradict each other.
+    #[error("manifest is not legal: {0}")]
+    Illegal(String),
+}
+
+/// One entry with the ordinal of its first block (the ordinal of what follows, when it has none).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The entry.
+    pub entry: Entry,
+    /// The ordinal of its first block.
+    pub first: Ordinal,
+}
+
+/// A manifest whose nodes `source` has.
+#[derive(Debug)]
+pub struct Manifest<S> {
+    root: NodeRef,
+    source: S,
+}
+
+impl<S: NodeSource> Manifest<S> {
+    /// The manifest under `root`.
+    pub fn new(root: NodeRef, source: S) -> Self {
+        Self { root, source }
+    }
+
+    /// The manifest of a release.
+    pub fn of(header: &Header, source: S) -> Self {
+        Self::new(header.root, source)
+    }
+
+    /// The root.
+    pub fn root(&self) -> &NodeRef {
+        &self.root
+    }
+
+    /// All entries in order, each checked against those before it.
+    pub fn entries(&self) -> Entries<'_, S> {
+        Entries {
+            manifest: self,
+            stack: vec![Pending { node: self.root, ordinal: 0, block: self.root.nodes }],
+            page: Vec::new().into_iter(),
+            next_block: self.root.nodes,
+            order: Order::default(),
+            failed: false,
+        }
+    }
+
+    /// The blocks of `content`, in order.
+    pub fn blocks(&self, content: &Content) -> Result<Vec<BlockRef>, ReadError> {
+        match content {
+            Content::Blocks(blocks) => Ok(blocks.clone()),
+            Content::Lists(lists) => {
+                let mut all = Vec::new();
+                for list in lists {
+                    all.extend(self.list(list)?);
+                }
+                Ok(all)
+            }
+        }
+    }
+
+    /// The blocks of one list node.
+    pub fn list(&self, list: &ListRef) -> Result<Vec<BlockRef>, ReadError> {
+        match self.load(&list.block)? {
+            Node::List(blocks) => {
+                let bytes: u64 = blocks.iter().map(|b| u64::from(b.size)).sum();
+                if (blocks.len() as u64, bytes) != (list.blocks, list.bytes) {
+                    return Err(ReadError::Illegal("a block list differs from its reference".into()));
+                }
+                Ok(blocks)
+            }
+            _ => Err(ReadError::Illegal("a block list is another kind of node".into())),
+        }
+    }
+
+    /// The reference of the node with this ordinal (below `root.nodes`).
+    pub fn node_at(&self, ordinal: Ordinal) -> Result<BlockRef, ReadError> {
+        let (mut at, mut node) = (0, self.root);
+        for _ in 0..MAX_DEPTH {
+            if at == ordinal.0 {
+                return Ok(node.block);
+            }
+            match self.decode(&node)? {
+                Node::Index(refs) => (at, node) = child_with(&refs, at + 1, ordinal.0)?,
+                Node::Page(entries) => {
+                    let lists = entries.iter().filter_map(|e| match &e.kind {
+                        EntryKind::File(Content::Lists(lists)) => Some(lists),
+                        _ => None,
+                    });
+                    let nth = usize::try_from(ordinal.0 - at - 1).unwrap_or(usize::MAX);
+                    return lists
+                        .flatten()
+                        .nth(nth)
+                        .map(|l| l.block)
+                        .ok_or_else(|| ReadError::Illegal("no node with this ordinal".into()));
+                }
+                Node::List(_) => break,
+            }
+        }
+        Err(ReadError::Illegal("no node with this ordinal".into()))
+    }
+
+    /// The entry that holds the block with this ordinal, and the ordinal of the entry's first block.
+    pub fn entry_of_block(&self, ordinal: Ordinal) -> Result<Located, ReadError> {
+        Ok(self.page_of_block(ordinal)?.entry_of(ordinal)?.clone())
+    }
+
+    /// The page that holds the block with this ordinal, for a caller that looks at many neighbours.
+    pub fn page_of_block(&self, ordinal: Ordinal) -> Result<PageView, ReadError> {
+        let none = || ReadError::Illegal("no block with this ordinal".into());
+        let (mut first, mut node) = (self.root.nodes, self.root);
+        if ordinal.0 < first || ordinal.0 - first >= node.blocks {
+            return Err(none());
+        }
+        for _ in 0..MAX_DEPTH {
+            match self.decode(&node)? {
+                Node::Index(refs) => {
+                    let mut found = None;
+                    let mut at = first;
+                    for r in refs {
+                        if ordinal.0 - at < r.blocks {
+                            found = Some((at, r));
+                            break;
+                        }
+                        at += r.blocks;
+                    }
+                    (first, node) = found.ok_or_else(none)?;
+                }
+                Node::Page(entries) => return Ok(PageView::new(entries, first)),
+                Node::List(_) => return Err(none()),
+            }
+        }
+        Err(none())
+    }
+
+    /// Whether the manifest has `path`, and as what.
+    pub fn find(&self, path: &TreePath) -> Result<Option<Entry>, ReadError> {
+        // Indexes carry no paths: looked for only where a hard link names its first file, so the walk is acceptable.
+        for located in self.entries() {
+            let located = located?;
+            match located.entry.path.cmp(path) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => return Ok(Some(located.entry)),
+                std::cmp::Ordering::Greater => break,
+            }
+        }
+        Ok(None)
+    }
+
+    fn load(&self, block: &BlockRef) -> Result<Node, ReadError> {
+        let bytes = self.source.node(&block.hash)?;
+        if bytes.len() != block.size as usize {
+            return Err(ReadError::Illegal("a node differs from its reference in size".into()));
+        }
+        Ok(Node::decode(&bytes)?)
+    }
+
+    fn decode(&self, node: &NodeRef) -> Result<Node, ReadError> {
+        let decoded = self.load(&node.block)?;
+        check_sums(node, &decoded)?;
+        Ok(decoded)
+    }
+}
+
+/// Whether `node` is what the reference `r` says.
+pub fn check_sums(r: &NodeRef, node: &Node) -> Result<(), ReadError> {
+    if matches!(node, Node::List(_)) || node.sums() != Some((r.nodes, r.blocks, r.entries, r.bytes)) {
+        return Err(ReadError::Illegal("a node differs from its reference".into()));
+    }
+    Ok(())
+}
+
+/// The children of a node with the ordinal that each has: what a host asks for next.
+pub fn children(node: &Node, ordinal: Ordinal) -> Vec<(Ordinal, Child)> {
+    let mut next = ordinal.0 + 1;
+    let mut out = Vec::new();
+    match node {
+        Node::Index(refs) => {
+            for r in refs {
+                out.push((Ordinal(next), Child::Node(*r)));
+                next = next.saturating_add(r.nodes);
+            }
+        }
+        Node::Page(entries) => {
+            for entry in entries {
+                if let EntryKind::File(Content::Lists(lists)) = &entry.kind {
+                    for list in lists {
+                        out.push((Ordinal(next), Child::List(*list)));
+                        next = next.saturating_add(1);
+                    }
+                }
+            }
+        }
+        Node::List(_) => {}
+    }
+    out
+}
+
+/// What a node refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Child {
+    /// A page or an index.
+    Node(NodeRef),
+    /// A list of blocks.
+    List(ListRef),
+}
+
+impl Child {
+    /// The node's own bytes.
+    pub fn block(&self) -> BlockRef {
+        match self {
+            Child::Node(n) => n.block,
+            Child::List(l) => l.block,
+        }
+    }
+
+    /// Whether `node` is what this reference says.
+    pub fn check(&self, node: &Node) -> Result<(), ReadError> {
+        match self {
+            Child::Node(r) => check_sums(r, node),
+            Child::List(l) => match node {
+                Node::List(_) if node.sums() == Some((1, l.blocks, 0, l.bytes)) => Ok(()),
+                _ => Err(ReadError::Illegal("a block list differs from its reference".into())),
+            },
+        }
+    }
+}
+
+fn child_with(refs: &[NodeRef], mut at: u64, ordinal: u64) -> Result<(u64, NodeRef), ReadError> {
+    for r in refs {
+        if ordinal >= at && ordinal - at < r.nodes {
+            return Ok((at, *r));
+        }
+        at += r.nodes;
+    }
+    Err(ReadError::Illegal("no node with this ordinal".into()))
+}
+
+/// The decoded entries of one page with the ordinals of their blocks.
+#[derive(Debug, Clone)]
+pub struct PageView {
+    entries: Vec<Located>,
+    range: Range<u64>,
+}
+
+impl PageView {
+    fn new(entries: Vec<Entry>, first: u64) -> Self {
+        let mut next = first;
+        let entries = entries
+            .into_iter()
+            .map(|entry| {
+                let located = Located { first: Ordinal(next), entry };
+                if let EntryKind::File(content) = &located.entry.kind {
+                    next += content.block_count();
+                }
+                located
+            })
+            .collect();
+        Self { entries, range: first..next }
+    }
+
+    /// Whether the block is in this page.
+    pub fn contains(&self, ordinal: Ordinal) -> bool {
+        self.range.contains(&ordinal.0)
+    }
+
+    /// The entry that holds the block.
+    pub fn entry_of(&self, ordinal: Ordinal) -> Result<&Located, ReadError> {
+        let after = self.entries.partition_point(|l| l.first.0 <= ordinal.0);
+        let candidates = self.entries[..after].iter().rev();
+        let holds = |l: &&Located| match &l.entry.kind {
+            EntryKind::File(c) => ordinal.0 - l.first.0 < c.block_count(),
+            _ => false,
+        };
+        candidates
+            .take_while(|l| l.first.0 <= ordinal.0)
+            .find(holds)
+            .ok_or_else(|| ReadError::Illegal("no block with this ordinal".into()))
+    }
+}
+
+struct Pending {
+    node: NodeRef,
+    ordinal: u64,
+    block: u64,
+}
+
+/// The entries of a manifest in order; ends after the first error.
+pub struct Entries<'a, S> {
+    manifest: &'a Manifest<S>,
+    stack: Vec<Pending>,
+    page: std::vec::IntoIter<Entry>,
+    next_block: u64,
+    order: Order,
+    failed: bool,
+}
+
+impl<S: NodeSource> Entries<'_, S> {
+    fn advance(&mut self) -> Result<Option<Located>, ReadError> {
+        loop {
+            if let Some(entry) = self.page.next() {
+                self.order.check(&entry)?;
+                let first = Ordinal(self.next_block);
+                if let EntryKind::File(content) = &entry.kind {
+                    self.next_block += content.block_count();
+                }
+                return Ok(Some(Located { entry, first }));
+            }
+            let Some(Pending { node, ordinal, block }) = self.stack.pop() else { return Ok(None) };
+            match self.manifest.decode(&node)? {
+                Node::Page(entries) => {
+                    self.next_block = block;
+                    self.page = entries.into_iter();
+                }
+                Node::Index(refs) => {
+                    if self.stack.len() > MAX_DEPTH * super::node::MAX_INDEX_REFS {
+                        return Err(ReadError::Illegal("too deep".into()));
+                    }
+                    let (mut ordinal, mut block) = (ordinal + 1, block);
+                    let mut children = Vec::with_capacity(refs.len());
+                    for node in refs {
+                        children.push(Pending { node, ordinal, block });
+                        ordinal += node.nodes;
+                        block += node.blocks;
+                    }
+                    self.stack.extend(children.into_iter().rev());
+                }
+                Node::List(_) => return Err(ReadError::Illegal("a list among pages".into())),
+            }
+        }
+    }
+}
+
+impl<S: NodeSource> Iterator for Entries<'_, S> {
+    type Item = Result<Located, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let item = self.advance().transpose();
+        self.failed = matches!(item, Some(Err(_)));
+        item
+    }
+}
+
+/// Checks across pages: strictly rising, every parent a directory that came before.
+#[derive(Debug, Default)]
+struct Order {
+    last: Option<TreePath>,
+    /// The directories that enclose the last path, outermost first.
+    open: Vec<TreePath>,
+}
+
+impl Order {
+    fn check(&mut self, entry: &Entry) -> Result<(), ReadError> {
+        let path = &entry.path;
+        if self.last.as_ref().is_some_and(|last| last >= path) {
+            return Err(ReadError::Illegal(format!("{path}: out of order or twice")));
+        }
+        while self.open.last().is_some_and(|dir| !path.is_within(dir)) {
+            self.open.pop();
+        }
+        if path.parent().as_ref() != self.open.last() {
+            return Err(ReadError::Illegal(format!("{path}: the directory that it is in is not part of the release")));
+        }
+        if matches!(entry.kind, EntryKind::Directory) {
+            self.open.push(path.clone());
+        }
+        self.last = Some(path.clone());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::manifest::build::{Builder, ContentBuilder};
+    use crate::manifest::{Mode, Mtime, Owner};
+
+    #[derive(Default)]
+    struct Memory(HashMap<BlockHash, Arc<[u8]>>);
+
+    impl NodeSource for Memory {
+        fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
+            self.0.get(hash).cloned().ok_or(ReadError::Missing(*hash))
+        }
+    }
+
+    fn entry(path: &str, kind: EntryKind) -> Entry {
+        Entry {
+            path: TreePath::new(path.as_bytes()).expect("legal"),
+            kind,
+            mode: Mode::from_bits(0o644),
+            owner: Arc::new(Owner { uid: 0, gid: 0, user: None, group: None }),
+            mtime: Mtime::default(),
+            xattrs: Vec::new(),
+        }
+    }
+
+    fn build(entries: Vec<Entry>) -> Manifest<Memory> {
+        let mut memory = Memory::default();
+        let mut sink = |block: BlockRef, bytes: Vec<u8>| {
+            memory.0.insert(block.hash, bytes.into());
+        };
+        let mut builder = Builder::default();
+        for e in entries {
+            let Ok(()) = builder.push(e, &mut sink);
+        }
+        let Ok(root) = builder.finish(&mut sink);
+        Manifest::new(root, memory)
+    }
+
+    fn files(count: u32, changed: Option<u32>) -> Vec<Entry> {
+        let mut all = vec![entry("d", EntryKind::Directory)];
+        all.extend((0..count).map(|i| {
+            let seed = if Some(i) == changed { u32::MAX } else { i };
+            let block = BlockRef::of(&seed.to_be_bytes());
+            entry(&format!("d/{i:07}"), EntryKind::File(Content::Blocks(vec![block])))
+        }));
+        all
+    }
+
+    #[test]
+    fn entries_and_ordinals_agree_over_many_pages() {
+        let entries = files(20_000, None);
+        let manifest = build(entries.clone());
+        assert!(manifest.root().nodes > 10);
+        let read: Vec<Located> = manifest.entries().collect::<Result<_, _>>().expect("legal");
+        assert_eq!(read.iter().map(|l| l.entry.clone()).collect::<Vec<_>>(), entries);
+        for located in read.iter().step_by(777).skip(1) {
+            assert_eq!(manifest.entry_of_block(located.first).expect("there").entry.path, located.entry.path);
+        }
+        for ordinal in 0..manifest.root().nodes {
+            let block = manifest.node_at(Ordinal(ordinal)).expect("there");
+            assert!(manifest.source.0.contains_key(&block.hash));
+        }
+        assert!(manifest.node_at(Ordinal(manifest.root().nodes)).is_err());
+    }
+
+    #[test]
+    fn one_changed_file_changes_one_page_and_its_indexes() {
+        let (old, new) = (build(files(50_000, None)), build(files(50_000, Some(31_415))));
+        let fresh = new.source.0.keys().filter(|h| !old.source.0.contains_key(h)).count();
+        assert!(fresh <= 4, "{fresh} nodes changed");
+    }
+
+    #[test]
+    fn a_large_file_lists_its_blocks_in_nodes_of_their_own() {
+        let mut memory = Memory::default();
+        let mut sink = |block: BlockRef, bytes: Vec<u8>| {
+            memory.0.insert(block.hash, bytes.into());
+        };
+        let blocks: Vec<BlockRef> = (0..30_000u32).map(|i| BlockRef::of(&i.to_be_bytes())).collect();
+        let mut content = ContentBuilder::default();
+        for &b in &blocks {
+            let Ok(()) = content.push(b, &mut sink);
+        }
+        let Ok(content) = content.finish(&mut sink);
+        assert!(content.list_count() > 3);
+        let mut builder = Builder::default();
+        let Ok(()) = builder.push(entry("big", EntryKind::File(content.clone())), &mut sink);
+        let Ok(root) = builder.finish(&mut sink);
+        let manifest = Manifest::new(root, memory);
+        assert_eq!(manifest.blocks(&content).expect("there"), blocks);
+        assert_eq!(root.nodes, 1 + content.list_count());
+        let last = Ordinal(root.nodes + 29_999);
+        assert_eq!(manifest.entry_of_block(last).expect("there").first, Ordinal(root.nodes));
+        assert!(manifest.node_at(Ordinal(root.nodes - 1)).is_ok());
+    }
+
+    #[test]
+    fn an_empty_manifest_has_one_empty_page() {
+        let manifest = build(Vec::new());
+        assert_eq!(manifest.entries().count(), 0);
+        assert_eq!(manifest.root().nodes, 1);
+    }
+
+    #[test]
+    fn a_file_below_a_file_or_without_its_directory_is_refused() {
+        for paths in [vec![("a", false), ("a/b", false)], vec![("x/y", false)]] {
+            let entries = paths
+                .iter()
+                .map(|&(p, dir)| entry(p, if dir { EntryKind::Directory } else { EntryKind::Fifo }))
+                .collect();
+            let manifest = build(entries);
+            let read: Result<Vec<_>, _> = manifest.entries().collect();
+            assert!(matches!(read, Err(ReadError::Illegal(_))), "{paths:?}");
+        }
+    }
+}

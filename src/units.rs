@@ -1,0 +1,378 @@
+//! Quantities with their units, and how a person writes and reads them: sizes, rates, durations, limits, quorums.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A point on the clock that a state machine is handed: nanoseconds since an origin that only the edge knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// How long after `earlier` this is; zero when it is not.
+    pub fn since(self, earlier: Moment) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Moment;
+    fn add(self, d: Duration) -> Moment {
+        Moment(self.0.saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Moment;
+    fn sub(self, d: Duration) -> Moment {
+        Moment(self.0.saturating_sub(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// The time of day, in seconds since 1970-01-01 UTC.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    minicbor::Encode,
+    minicbor::Decode,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[cbor(transparent)]
+#[serde(transparent)]
+pub struct WallTime(#[n(0)] pub i64);
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteSize(pub u64);
+
+/// A transfer rate in bits a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rate(pub u64);
+
+impl Rate {
+    /// The time that `bytes` take at this rate.
+    pub fn time_for(self, bytes: u64) -> Duration {
+        let nanos = u128::from(bytes) * 8 * 1_000_000_000 / u128::from(self.0.max(1));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// The bytes that pass in `time` at this rate.
+    pub fn bytes_in(self, time: Duration) -> u64 {
+        u64::try_from(u128::from(self.0) * time.as_nanos() / 8_000_000_000).unwrap_or(u64::MAX)
+    }
+}
+
+/// How many of `n` things may be touched: a count or a share.
+#[derive(Debug, Clone, Copy, PartialEq, minicbor::Encode, minicbor::Decode)]
+pub enum Limit {
+    /// At most this many.
+    #[n(0)]
+    Count(#[n(0)] u64),
+    /// At most this many hundredths of a per cent.
+    #[n(1)]
+    Share(#[n(0)] u16),
+}
+
+impl Limit {
+    /// No limit at all: a hundred per cent.
+    pub const NONE: Limit = Limit::Share(10_000);
+
+    /// The largest number allowed out of `total`.
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            Limit::Count(n) => n,
+            Limit::Share(p) => {
+                u64::try_from(u128::from(total) * u128::from(p.min(10_000)) / 10_000).unwrap_or(u64::MAX)
+            }
+        }
+    }
+}
+
+/// How many hosts must be staged before any of them commits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Quorum {
+    /// Every target.
+    All,
+    /// This share of the targets, in hundredths of a per cent, rounded up.
+    Share(u16),
+    /// This many.
+    Count(u32),
+}
+
+impl Quorum {
+    /// The number of hosts needed out of `targets`.
+    pub fn of(self, targets: usize) -> usize {
+        match self {
+            Quorum::All => targets,
+            Quorum::Share(p) => (targets * usize::from(p)).div_ceil(10_000).max(1),
+            Quorum::Count(n) => (n as usize).max(1),
+        }
+    }
+}
+
+/// A quantity that a person wrote and that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not {what}")]
+pub struct ParseError {
+    text: String,
+    what: &'static str,
+}
+
+const A_SIZE: &str = "a size such as 64KiB, 10MB or 1500";
+const A_RATE: &str = "a rate such as 500Mbit, 1Gbit or 60MB";
+const A_DURATION: &str = "a duration such as 500ms, 30s, 10m, 2h or 7d";
+const A_LIMIT: &str = "a limit: a number of files, or a percentage such as \"10%\"";
+const A_QUORUM: &str = "a quorum: \"all\", a percentage such as \"80%\", or a number of hosts";
+
+fn fail(text: &str, what: &'static str) -> ParseError {
+    ParseError { text: printable(text.as_bytes()), what }
+}
+
+/// Splits "12.5MB" into 12.5 and "MB".
+fn split_number(text: &str) -> Option<(f64, &str)> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..end].parse().ok()?;
+    Some((number, text[end..].trim()))
+}
+
+fn scaled(number: f64, factor: f64) -> Option<u64> {
+    let value = number * factor;
+    (value.is_finite() && (0.0..1.8e19).contains(&value)).then_some(value.round() as u64)
+}
+
+impl FromStr for ByteSize {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let parse = || {
+            let (number, unit) = split_number(text)?;
+            let factor = match unit {
+                "" | "B" => 1.0,
+                "k" | "kB" | "KB" => 1e3,
+                "M" | "MB" => 1e6,
+                "G" | "GB" => 1e9,
+                "T" | "TB" => 1e12,
+                "K" | "KiB" => 1024.0,
+                "MiB" => 1024f64.powi(2),
+                "GiB" => 1024f64.powi(3),
+                "TiB" => 1024f64.powi(4),
+                _ => return None,
+            };
+            scaled(number, factor).map(ByteSize)
+        };
+        parse().ok_or_else(|| fail(text, A_SIZE))
+    }
+}
+
+impl FromStr for Rate {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let parse = || {
+            let (number, unit) = split_number(text)?;
+            let unit = unit.strip_suffix("/s").or_else(|| unit.strip_suffix("ps")).unwrap_or(unit);
+            let factor = match unit {
+                "bit" => 1.0,
+                "kbit" | "Kbit" => 1e3,
+                "Mbit" => 1e6,
+                "Gbit" => 1e9,
+                "B" => 8.0,
+                "kB" | "KB" => 8e3,
+                "MB" => 8e6,
+                "GB" => 8e9,
+                _ => return None,
+            };
+            scaled(number, factor).filter(|&bits| bits > 0).map(Rate)
+        };
+        parse().ok_or_else(|| fail(text, A_RATE))
+    }
+}
+
+impl FromStr for Limit {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        match share(text) {
+            Some(p) => Ok(Limit::Share(p)),
+            None => text.trim().parse().map(Limit::Count).map_err(|_| fail(text, A_LIMIT)),
+        }
+    }
+}
+
+impl FromStr for Quorum {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        if text.trim() == "all" {
+            return Ok(Quorum::All);
+        }
+        match share(text) {
+            Some(p) if p > 0 => Ok(Quorum::Share(p)),
+            Some(_) => Err(fail(text, A_QUORUM)),
+            None => match text.trim().parse() {
+                Ok(n) if n > 0 => Ok(Quorum::Count(n)),
+                _ => Err(fail(text, A_QUORUM)),
+            },
+        }
+    }
+}
+
+/// Hundredths of a per cent out of "12.5%".
+fn share(text: &str) -> Option<u16> {
+    let (number, unit) = split_number(text)?;
+    (unit == "%" && number <= 100.0).then_some((number * 100.0).round() as u16)
+}
+
+/// A duration as a person writes it: `500ms`, `30s`, `10m`, `2h`, `7d`.
+pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
+    let parse = || {
+        let (number, unit) = split_number(text)?;
+        let seconds = match unit {
+            "ms" => 1e-3,
+            "s" | "" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return None,
+        };
+        Duration::try_from_secs_f64(number * seconds).ok()
+    };
+    parse().ok_or_else(|| fail(text, A_DURATION))
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&decimal(self.0, "B"))
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&decimal(self.0, "bit/s"))
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Limit::Count(n) => write!(f, "{n}"),
+            Limit::Share(p) => write!(f, "{}%", f64::from(p) / 100.0),
+        }
+    }
+}
+
+impl fmt::Display for Quorum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Quorum::All => f.write_str("all"),
+            Quorum::Share(p) => write!(f, "{}%", f64::from(p) / 100.0),
+            Quorum::Count(n) => write!(f, "{n}"),
+        }
+    }
+}
+
+/// Three significant digits with a decimal prefix: `1.25 MB`.
+fn decimal(value: u64, unit: &str) -> String {
+    const PREFIXES: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
+    let mut scaled = value as f64;
+    let mut index = 0;
+    while scaled >= 999.5 && index + 1 < PREFIXES.len() {
+        scaled /= 1000.0;
+        index += 1;
+    }
+    let digits = match scaled {
+        _ if index == 0 => 0,
+        s if s < 9.995 => 2,
+        s if s < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{scaled:.digits$} {}{unit}", PREFIXES[index])
+}
+
+/// Bytes as one line of safe text: what a terminal could take as a command, or what is not UTF-8, as `\xNN`; a
+/// backslash doubled, so that no two names look the same.
+pub fn printable(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\n' => out.push_str("\\n"),
+                '\t' => out.push_str("\\t"),
+                '\\' => out.push_str("\\\\"),
+                c if c.is_control() || is_bidi(c) => c.escape_unicode().for_each(|e| out.push(e)),
+                c => out.push(c),
+            }
+        }
+        for b in chunk.invalid() {
+            out.push_str(&format!("\\x{b:02x}"));
+        }
+    }
+    out
+}
+
+/// Characters that reorder what follows them on a terminal.
+fn is_bidi(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_rates_read_as_written() {
+        assert_eq!("64KiB".parse(), Ok(ByteSize(65536)));
+        assert_eq!("1.5MB".parse(), Ok(ByteSize(1_500_000)));
+        assert_eq!("500Mbit".parse(), Ok(Rate(500_000_000)));
+        assert_eq!("60MB".parse(), Ok(Rate(480_000_000)));
+        assert!("60".parse::<Rate>().is_err());
+        assert!("0Mbit".parse::<Rate>().is_err());
+        assert!("1e3MB".parse::<ByteSize>().is_err());
+    }
+
+    #[test]
+    fn limits_round_down_and_quorums_up() {
+        assert_eq!("10%".parse::<Limit>().map(|l| l.of(15)), Ok(1));
+        assert_eq!("7".parse::<Limit>().map(|l| l.of(100)), Ok(7));
+        assert_eq!("80%".parse::<Quorum>().map(|q| q.of(4)), Ok(4));
+        assert_eq!("50%".parse::<Quorum>().map(|q| q.of(5)), Ok(3));
+        assert_eq!("all".parse::<Quorum>().map(|q| q.of(5)), Ok(5));
+        for bad in ["", "none", "-1", "0", "101%", "0%"] {
+            assert!(bad.parse::<Quorum>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn durations_read_as_written() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("10m"), Ok(Duration::from_secs(600)));
+        assert!(parse_duration("soon").is_err());
+    }
+
+    #[test]
+    fn quantities_show_three_digits() {
+        assert_eq!(ByteSize(999).to_string(), "999 B");
+        assert_eq!(ByteSize(1_250_000).to_string(), "1.25 MB");
+        assert_eq!(ByteSize(999_999).to_string(), "1.00 MB");
+        assert_eq!(Rate(487_000_000).to_string(), "487 Mbit/s");
+    }
+
+    #[test]
+    fn printable_never_lets_a_terminal_command_through() {
+        assert_eq!(printable(b"a\x1b[2Jb\n\xff\\"), "a\\u{1b}[2Jb\\n\\xff\\\\");
+        assert_eq!(printable("grün".as_bytes()), "grün");
+    }
+
+    #[test]
+    fn a_rate_and_its_time_agree() {
+        let rate = Rate(8_000_000);
+        assert_eq!(rate.time_for(1_000_000), Duration::from_secs(1));
+        assert_eq!(rate.bytes_in(Duration::from_secs(2)), 2_000_000);
+    }
+}
