@@ -10,4 +10,30 @@ pub mod units;
 pub mod block;
 pub mod manifest;
 
+pub mod spec;
+
+pub mod config;
+
+pub mod keys;
+
+pub mod diff;
+
+pub mod wire;
+
+pub mod proto;
+
+pub mod tree;
+
+pub mod net;
+
+pub mod drive;
+
+pub mod report;
+
+pub mod daemon;
+
+pub mod cli;
+
+pub mod sim;
+
 pub use error::{Error, Kind, Result};

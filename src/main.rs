@@ -1,1 +1,3 @@
-pub fn main() {}
+//! The `makuo` command: arguments to exit code.
+
+fn main() {}

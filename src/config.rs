@@ -1,0 +1,1 @@
+//! The configuration of a host: /etc/makuo/makuo.toml.

@@ -1,0 +1,1 @@
+//! Where the protocol meets network, disk and clock.

@@ -1,0 +1,1 @@
+//! Keys: SSH keys that sign releases, signatures in the SSHSIG format, authorized keys and their roles.

@@ -1,0 +1,1 @@
+//! Multicast sockets, interfaces, batches.

@@ -1,0 +1,1 @@
+//! The protocol as state machines without clock, file or socket.

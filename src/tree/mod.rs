@@ -1,0 +1,1 @@
+//! The disk: reading a tree and changing it, by handles only.

@@ -1,0 +1,1 @@
+//! Datagrams: a borrowed view and a validated struct for each.
