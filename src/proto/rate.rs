@@ -145,9 +145,11 @@ mod tests {
             now = now + ROUND;
             let sent = controller.rate().bytes_in(ROUND) as f64;
             let passed = (queue + sent).min(link.bytes_in(ROUND) as f64);
-            queue = (queue + sent - passed).min(1e6);
+            let dropped = (queue + sent - passed - 1e6).max(0.0);
+            queue = queue + sent - passed - dropped;
             let delay = link.time_for(queue as u64);
             let bytes = (passed * (1.0 - loss)) as u64;
+            let loss = loss + (1.0 - loss) * dropped / sent;
             controller.sample(now, Sample { bytes, over: ROUND, loss, delay });
         }
         controller.rate()
