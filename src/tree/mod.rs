@@ -1,5 +1,8 @@
 //! The disk: reading a tree and changing it, by handles only.
 
+pub mod index;
+pub mod meta;
 pub mod root;
 
+pub use index::{Index, IndexEntry};
 pub use root::Root;
