@@ -3,6 +3,8 @@
 pub mod index;
 pub mod meta;
 pub mod root;
+pub mod scan;
 
 pub use index::{Index, IndexEntry};
 pub use root::Root;
+pub use scan::{ScanOptions, Scanned, scan};
