@@ -23,6 +23,7 @@ use crate::proto::generation::Placed;
 use crate::proto::receiver::{Ordered, Reason, Reply, Request};
 use crate::tree::index::Index;
 use crate::tree::owners::HostNames;
+use crate::tree::root::FileId;
 use crate::tree::scan::{ScanOptions, scan};
 use crate::tree::stage::Stage;
 use crate::tree::Tree;
@@ -273,7 +274,7 @@ impl<'a> Session<'a> {
         options.xattrs = rules.xattrs;
         options.hardlinks = rules.hardlinks;
         options.checksum = self.checksum;
-        options.apart = tree.state().ids();
+        options.apart = apart(tree);
         let path = tree.index_path();
         let old = Index::open(&path, tree.root().id());
         Ok(scan(tree.root(), &options, old.as_ref(), &path)?.index)
@@ -333,6 +334,13 @@ impl<'a> Session<'a> {
     fn serial(&self) -> Serial {
         self.release.header().serial
     }
+}
+
+/// The state directory, which is no part of the tree even if someone put the tree's root above it.
+fn apart(tree: &Tree) -> Vec<FileId> {
+    use std::os::unix::fs::MetadataExt;
+    let id = std::fs::metadata(tree.state().path()).map(|m| FileId { dev: m.dev(), ino: m.ino() });
+    id.into_iter().collect()
 }
 
 /// Verifies and writes on as many threads as there are cores; the payload is shared out by bytes.

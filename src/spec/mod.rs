@@ -215,6 +215,7 @@ impl Spec {
             mtime: self.meta.mtime,
             xattrs: self.meta.xattrs,
             layout: self.commit.layout,
+            hardlinks: self.meta.hardlinks,
         }
     }
 }
