@@ -1,1 +1,138 @@
-//! From a configuration to a running host.
+//! From a configuration to a running host: trees opened and recovered, keys read, the group joined, signals followed.
+
+mod control;
+
+pub use control::{ask_members, Listener};
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{HostConfig, TreeConfig};
+use crate::drive::disk::{Host, open_tree};
+use crate::drive::host::{Handle, Running};
+use crate::id::HostName;
+use crate::keys::AuthorizedKeys;
+use crate::net::Link;
+use crate::{Error, Kind, Result};
+
+/// A host that is to run.
+#[derive(Debug)]
+pub struct Setup {
+    /// Its name.
+    pub name: HostName,
+    /// Its configuration, with what the command line overrides.
+    pub config: HostConfig,
+    /// The control socket; none for a host that needs no commands.
+    pub socket: Option<PathBuf>,
+}
+
+/// Runs a host until SIGTERM or SIGINT; SIGHUP reads the authorized keys again.
+pub fn run(setup: Setup, link: Link) -> Result<()> {
+    let host = Arc::new(open(&setup.config)?);
+    let trees: Vec<String> = host.trees.keys().map(ToString::to_string).collect();
+    tracing::info!(
+        "{} on {} at {} for {} {}: trees {}",
+        setup.name,
+        link.interface().name,
+        link.local(),
+        link.group(),
+        if host.trees.is_empty() { "without trees" } else { "ready" },
+        trees.join(", ")
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new(Kind::Io, "cannot start the control loop").because(e))?;
+    let listener = match &setup.socket {
+        Some(path) => Some(runtime.block_on(async { Listener::bind(path) })?),
+        None => None,
+    };
+    let (running, handle) = Running::start(setup.name, link, Arc::clone(&host))?;
+    let ended = Arc::new(tokio::sync::Notify::new());
+    let network = {
+        let ended = Arc::clone(&ended);
+        std::thread::Builder::new().name("network".into()).spawn(move || {
+            let result = running.run();
+            ended.notify_one();
+            result
+        })
+    };
+    let network = network.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
+    runtime.block_on(follow(&setup.config, &host, &handle, listener, &ended))?;
+    handle.stop();
+    network.join().unwrap_or_else(|_| Err(Error::new(Kind::Io, "the network thread failed")))
+}
+
+/// Answers the control socket and follows signals until one of them, or the network, ends the host.
+async fn follow(
+    config: &HostConfig,
+    host: &Host,
+    handle: &Handle,
+    listener: Option<Listener>,
+    ended: &tokio::sync::Notify,
+) -> Result<()> {
+    let listen = |kind| signal(kind).map_err(|e| Error::new(Kind::Io, "cannot follow signals").because(e));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let serve = async {
+        match listener {
+            Some(listener) => listener.serve(handle.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(serve);
+    // Without a service manager there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    loop {
+        tokio::select! {
+            () = ended.notified() => return Ok(()),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(config, host),
+            () = &mut serve => {}
+        }
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    Ok(())
+}
+
+/// Reads the authorized keys again; what cannot be read leaves the old ones in force.
+fn reload(config: &HostConfig, host: &Host) {
+    match AuthorizedKeys::load(&config.authorized_keys) {
+        Ok(keys) => {
+            tracing::info!("{}: {} keys", keys.file().display(), keys.len());
+            *host.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keys);
+        }
+        Err(e) => tracing::error!("the authorized keys stay as they were: {e}"),
+    }
+}
+
+/// Opens every tree (ending first what a crash left) and reads the authorized keys. Without a file of keys the host
+/// runs and refuses every release, saying how to add one.
+fn open(config: &HostConfig) -> Result<Host> {
+    let keys = match AuthorizedKeys::load(&config.authorized_keys) {
+        Ok(keys) => keys,
+        Err(e) if e.is_os(std::io::ErrorKind::NotFound) => {
+            tracing::warn!("{e}: every release will be refused");
+            AuthorizedKeys::none(&config.authorized_keys)
+        }
+        Err(e) => return Err(e),
+    };
+    if keys.is_empty() {
+        tracing::warn!("no key is listed in {}: every release will be refused", keys.file().display());
+    }
+    let mut trees = std::collections::HashMap::new();
+    for tree in &config.trees {
+        trees.insert(tree.name.clone(), open_one(tree, config)?);
+    }
+    Ok(Host { trees, keys: Mutex::new(Arc::new(keys)) })
+}
+
+fn open_one(tree: &TreeConfig, config: &HostConfig) -> Result<crate::drive::disk::ManagedTree> {
+    let state_dir = config.state_dir.as_deref();
+    let max_delete = tree.max_delete.unwrap_or(crate::units::Limit::NONE);
+    open_tree(&tree.name, &tree.path, state_dir, tree.keep, tree.protect.clone(), max_delete)
+}

@@ -38,7 +38,7 @@ pub struct Options {
     /// For what.
     pub purpose: Purpose,
     /// The key.
-    pub signer: Box<dyn Signer>,
+    pub signer: Arc<dyn Signer>,
     /// This host's name.
     pub name: HostName,
     /// How long a host may be silent.
@@ -102,7 +102,7 @@ fn setup(options: &Options, endpoint: &Endpoint) -> SenderSetup {
     let expect = match &spec.targets.expect {
         None => Expect::default(),
         Some(crate::spec::Expect::Count(n)) => Expect { count: *n as usize, names: Vec::new() },
-        Some(crate::spec::Expect::Hosts(names)) => Expect { count: names.len(), names: names.clone() },
+        Some(crate::spec::Expect::Names(names)) => Expect { count: names.len(), names: names.clone() },
     };
     SenderSetup {
         name: options.name.clone(),
@@ -143,7 +143,7 @@ impl Worker {
         let (work, inbox) = channel();
         let (outbox, answers) = channel();
         let (spec, checksum) = (options.spec.clone(), options.checksum);
-        let signer: Arc<dyn Signer> = options.signer.share();
+        let signer: Arc<dyn Signer> = Arc::clone(&options.signer);
         let worker = Worker { signer, answers: outbox, waker };
         std::thread::Builder::new()
             .name("source".into())
@@ -188,11 +188,6 @@ impl Worker {
     }
 }
 
-struct Discovered {
-    serial: Serial,
-    targets: usize,
-}
-
 struct Session<'a> {
     options: Options,
     clock: Clock,
@@ -205,7 +200,8 @@ struct Session<'a> {
     began: Moment,
     told: Moment,
     announced: Option<Moment>,
-    discovered: Option<Discovered>,
+    /// The highest serial that any host has accepted, once discovery is over.
+    discovered: Option<Serial>,
     prepared: Option<super::source::Facts>,
     release: Option<Release>,
     /// Each host's last state with the moment that it came into it.
@@ -272,7 +268,7 @@ impl Session<'_> {
     }
 
     fn sign_when_known(&mut self) {
-        let (Some(discovered), Some(facts)) = (&self.discovered, &self.prepared) else { return };
+        let (Some(highest), Some(facts)) = (self.discovered, &self.prepared) else { return };
         let spec = &self.options.spec;
         let created = clock::wall_seconds();
         let expires = spec.expires.map(|d| WallTime(created.0.saturating_add_unsigned(d.as_secs())));
@@ -280,7 +276,7 @@ impl Session<'_> {
         let header = Header {
             format: FORMAT,
             tree: spec.tree.clone(),
-            serial: Serial(discovered.serial.0.min(MAX_SERIAL)).next(),
+            serial: Serial(highest.0.min(MAX_SERIAL)).next(),
             created,
             expires,
             intent,
@@ -314,7 +310,7 @@ impl Session<'_> {
                     if let Some(outcome) = self.nobody(&names, members, &missing) {
                         return Ok(Some(outcome));
                     }
-                    self.discovered = Some(Discovered { serial, targets: targets.len() });
+                    self.discovered = Some(serial);
                     self.sign_when_known();
                 }
                 Notice::Host(host) => {

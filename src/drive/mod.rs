@@ -5,11 +5,14 @@
 //! scanned directory. [`outcome`] is what all of it tells.
 
 pub mod clock;
-// pub mod deploy;
+pub mod deploy;
 pub mod disk;
 pub mod drift;
 pub mod endpoint;
 pub mod host;
 pub mod members;
 pub mod outcome;
-// pub mod source;
+pub mod source;
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ pub mod index;
 pub mod meta;
 pub mod root;
 pub mod scan;
+pub mod source;
 
 pub mod apply;
 pub mod commit;

@@ -1,0 +1,133 @@
+//! A sender's source: scanned, made a manifest, read generation by generation.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::clock;
+use super::outcome::Scanned;
+use crate::block::BlockHash;
+use crate::manifest::{NodeRef, Rules};
+use crate::proto::RangeSet;
+use crate::proto::generation::pack;
+use crate::spec::{ModePolicy, OwnerPolicy, Spec};
+use crate::tree::index::Index;
+use crate::tree::scan::{IgnoreFiles, ScanOptions, scan};
+use crate::tree::source::{self, Policy, SourceError};
+use crate::tree::Root;
+use crate::units::ByteSize;
+use crate::{Error, Result};
+
+/// What a scan of the source came to.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The root of the manifest.
+    pub root: NodeRef,
+    /// The spec's rules with the patterns of the ignore files.
+    pub rules: Rules,
+    /// Numbers for people.
+    pub scanned: Scanned,
+    /// What was left out and why.
+    pub notes: Vec<String>,
+}
+
+/// A source that is ready to be read.
+#[derive(Debug)]
+pub struct Source {
+    source: source::Source,
+    block: Vec<u8>,
+}
+
+impl Source {
+    /// Scans what the spec names and builds its manifest.
+    pub fn prepare(spec: &Spec, checksum: bool) -> Result<(Self, Facts)> {
+        let began = clock::since_epoch();
+        let unreadable = |e| Error::usage(format!("the source {} cannot be read", spec.source.display())).because(e);
+        let root = Root::open(&spec.source).map_err(unreadable)?;
+        let mut rules = spec.rules();
+        let mut options = ScanOptions::new(clock::wall());
+        options.excludes.clone_from(&rules.excludes);
+        options.ignore_files = if spec.gitignore { IgnoreFiles::MakuoAndGit } else { IgnoreFiles::Makuo };
+        options.xattrs = spec.meta.xattrs;
+        options.hardlinks = spec.meta.hardlinks;
+        options.checksum = checksum;
+        let place = IndexPlace::of(&root);
+        let old = Index::open(&place.path, root.id());
+        let scanned = scan(&root, &options, old.as_ref(), &place.path)?;
+        rules.excludes.extend(scanned.ignore_rules.iter().cloned());
+        let source = source::Source::build(Arc::new(root), &scanned, &policy(spec))?;
+        let totals = scanned.index.totals();
+        let facts = Facts {
+            root: source.top(),
+            rules,
+            scanned: Scanned {
+                entries: totals.entries,
+                bytes: ByteSize(totals.bytes),
+                hashed: ByteSize(scanned.stats.hashed_bytes),
+                took: clock::since_epoch().saturating_sub(began),
+            },
+            notes: scanned.skipped.iter().map(|s| format!("left out {}: {}", s.path, s.why)).collect(),
+        };
+        Ok((Self { source, block: Vec::new() }, facts))
+    }
+
+    /// Packs the first of `ordinals` into a generation's payload.
+    pub fn pack(&mut self, ordinals: &RangeSet) -> Result<(RangeSet, Arc<[u8]>), SourceError> {
+        let (source, block) = (&mut self.source, &mut self.block);
+        let (taken, payload) = pack(ordinals, |ordinal, out| {
+            source.read(ordinal, block)?;
+            out.extend_from_slice(block);
+            Ok::<(), SourceError>(())
+        })?;
+        Ok((taken, payload.into()))
+    }
+}
+
+fn policy(spec: &Spec) -> Policy {
+    let owner = |policy: &OwnerPolicy| match policy {
+        OwnerPolicy::Preserve => source::OwnerPolicy::Preserve,
+        OwnerPolicy::Ignore => source::OwnerPolicy::Ignore,
+        OwnerPolicy::Fixed(name) => source::OwnerPolicy::Fixed(name.as_str().into()),
+    };
+    let mode = |policy: ModePolicy| match policy {
+        ModePolicy::Preserve => None,
+        ModePolicy::Fixed(mode) => Some(mode),
+    };
+    Policy {
+        user: owner(&spec.owner.user),
+        group: owner(&spec.owner.group),
+        file_mode: mode(spec.mode.files),
+        dir_mode: mode(spec.mode.dirs),
+        without_mtime: !spec.meta.mtime,
+    }
+}
+
+/// Where a source's index is kept: a cache of the user's, by the source's path; a temporary file when there is no home.
+struct IndexPlace {
+    path: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl IndexPlace {
+    fn of(root: &Root) -> Self {
+        let path = std::fs::canonicalize(root.path()).unwrap_or_else(|_| root.path().to_path_buf());
+        let name = BlockHash::of(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).to_string();
+        let kept = cache_dir().map(|dir| dir.join("makuo")).filter(|dir| std::fs::create_dir_all(dir).is_ok());
+        if let Some(dir) = kept.filter(|dir| is_writable(dir)) {
+            return Self { path: dir.join(&name[..32]), _temporary: None };
+        }
+        match tempfile::tempdir() {
+            Ok(dir) => Self { path: dir.path().join("index"), _temporary: Some(dir) },
+            // The scan will say what is wrong with it.
+            Err(_) => Self { path: std::env::temp_dir().join("makuo-index"), _temporary: None },
+        }
+    }
+}
+
+fn cache_dir() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))
+}
+
+fn is_writable(dir: &Path) -> bool {
+    rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok()
+}

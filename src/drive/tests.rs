@@ -1,0 +1,169 @@
+//! Real machines, trees and sockets of several hosts in one process, on the loopback interface.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::deploy::{self, Interrupt, Options};
+use super::disk::{Host, open_tree};
+use super::host::{Handle, Running};
+use super::outcome::{Event, ExitStatus, HostState, Observer, Outcome, Purpose};
+use crate::id::{HostName, TreeName};
+use crate::keys::{AuthorizedKeys, FileSigner, Signer};
+use crate::manifest::rules::PathFilter;
+use crate::net::{Link, LinkConfig, choose};
+use crate::spec::Spec;
+use crate::units::Limit;
+
+struct Silent;
+
+impl Observer for Silent {
+    fn event(&mut self, _: &Event) {}
+}
+
+struct Fleet {
+    dir: tempfile::TempDir,
+    port: u16,
+    hosts: Vec<(Handle, std::thread::JoinHandle<()>)>,
+}
+
+fn link(port: u16) -> Link {
+    let interface = choose(Some("lo"), crate::net::Family::V4).expect("lo");
+    let mut config = LinkConfig::new(interface, "224.0.0.108".parse().expect("legal"));
+    config.port = port;
+    Link::open(&config).expect("multicast on lo")
+}
+
+fn key(seed: u8) -> FileSigner {
+    FileSigner::from_seed([seed; 32])
+}
+
+impl Fleet {
+    fn new(count: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let port = fastrand::u16(20_000..60_000);
+        let mut fleet = Self { dir, port, hosts: Vec::new() };
+        (1..=count).for_each(|i| fleet.start(i));
+        std::fs::create_dir(fleet.path("site")).expect("new");
+        fleet
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn start(&mut self, number: usize) {
+        let tree = TreeName::new("www").expect("legal");
+        let path = self.path(&format!("host{number}/www"));
+        std::fs::create_dir_all(&path).expect("new");
+        let managed =
+            open_tree(&tree, &path, None, 3, PathFilter::at_top::<&str>(&[]).expect("legal"), Limit::NONE).expect("opens");
+        let line = format!("tree=\"www\",deploy,audit ssh-ed25519 {} test", base64(&key(1).public().blob()));
+        let keys = AuthorizedKeys::parse(line.as_bytes(), Path::new("authorized_keys")).expect("legal");
+        let host = Host { trees: HashMap::from([(tree, managed)]), keys: Mutex::new(Arc::new(keys)) };
+        let name = HostName::new(&format!("web{number}")).expect("legal");
+        let (running, handle) = Running::start(name, link(self.port), Arc::new(host)).expect("starts");
+        let thread = std::thread::spawn(move || running.run().expect("runs"));
+        self.hosts.push((handle, thread));
+    }
+
+    fn deploy(&self, purpose: Purpose, signer: FileSigner, more: &str) -> Outcome {
+        let text = format!("tree = \"www\"\nsource = \"site\"\n{more}");
+        let spec = Spec::parse(&text, &self.path("www.toml")).expect("legal");
+        let options = Options {
+            spec,
+            purpose,
+            signer: Arc::new(signer),
+            name: HostName::new("admin").expect("legal"),
+            timeout: Duration::from_secs(10),
+            checksum: false,
+        };
+        deploy::run(link(self.port), options, &Interrupt::default(), &mut Silent).expect("runs")
+    }
+
+    fn same(&self, number: usize) -> bool {
+        let shown = |root: &Path| {
+            let mut all = Vec::new();
+            let mut open = vec![root.to_path_buf()];
+            while let Some(dir) = open.pop() {
+                for entry in std::fs::read_dir(&dir).expect("readable") {
+                    let path = entry.expect("readable").path();
+                    let name = path.strip_prefix(root).expect("below").to_path_buf();
+                    if path.is_dir() {
+                        open.push(path.clone());
+                    }
+                    all.push((name, std::fs::read(&path).ok()));
+                }
+            }
+            all.sort();
+            all
+        };
+        shown(&self.path("site")) == shown(&self.path(&format!("host{number}/www")))
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for (handle, thread) in self.hosts.drain(..) {
+            handle.stop();
+            let _ = thread.join();
+        }
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in bytes.chunks(3) {
+        let n = chunk.iter().fold(0u32, |n, &b| n << 8 | u32::from(b)) << (8 * (3 - chunk.len()));
+        (0..4).for_each(|i| {
+            let digit = char::from(ALPHABET[(n >> (18 - 6 * i)) as usize & 63]);
+            out.push(if i <= chunk.len() { digit } else { '=' });
+        });
+    }
+    out
+}
+
+#[test]
+fn three_hosts_get_a_release_then_a_change_then_nothing() {
+    let fleet = Fleet::new(3);
+    let site = fleet.path("site");
+    std::fs::create_dir(site.join("sub")).expect("new");
+    for i in 0..50 {
+        std::fs::write(site.join(format!("sub/{i}")), format!("file {i}\n").repeat(i * 50)).expect("new");
+    }
+    let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(3_000_000).collect();
+    std::fs::write(site.join("big"), &noise).expect("new");
+    let first = fleet.deploy(Purpose::Deploy, key(1), "");
+    assert_eq!(first.exit, ExitStatus::Success, "{first:#?}");
+    assert!((1..=3).all(|i| fleet.same(i)));
+
+    std::fs::write(site.join("sub/7"), "changed").expect("there");
+    std::fs::remove_file(site.join("sub/8")).expect("there");
+    let drift = fleet.deploy(Purpose::Diff, key(1), "[delete]\nextras = true\n");
+    assert_eq!(drift.exit, ExitStatus::Drift, "{drift:#?}");
+    assert_eq!(drift.drift.len(), 1);
+    assert_eq!(drift.drift[0].hosts.len(), 3);
+
+    let second = fleet.deploy(Purpose::Deploy, key(1), "[delete]\nextras = true\n");
+    assert_eq!(second.exit, ExitStatus::Success, "{second:#?}");
+    assert!((1..=3).all(|i| fleet.same(i)));
+    assert!(second.bytes_sent.0 < 20_000, "{}", second.bytes_sent);
+
+    let third = fleet.deploy(Purpose::Deploy, key(1), "[delete]\nextras = true\n");
+    assert!(third.hosts.iter().all(|h| h.state == HostState::Unchanged), "{third:#?}");
+    assert_eq!(fleet.deploy(Purpose::Diff, key(1), "").exit, ExitStatus::Success);
+}
+
+#[test]
+fn a_key_that_is_not_listed_changes_nothing() {
+    let fleet = Fleet::new(2);
+    std::fs::write(fleet.path("site/x"), "x").expect("new");
+    let outcome = fleet.deploy(Purpose::Deploy, key(2), "");
+    assert_eq!(outcome.exit, ExitStatus::Refused);
+    let fingerprint = key(2).public().fingerprint().to_string();
+    assert!(outcome.hosts.iter().all(|h| h.state == HostState::Refused
+        && h.error.as_ref().is_some_and(|e| e.contains(&fingerprint))), "{outcome:#?}");
+    assert!(!fleet.path("host1/www/x").exists());
+}
