@@ -47,14 +47,31 @@ fn every_key_is_read() {
     assert_eq!(config.trees[1].max_delete, Some(Limit::Count(100)));
     let upload = crate::manifest::TreePath::new(&b"uploads/x"[..]).expect("legal");
     assert!(config.trees[0].protect.matches(&upload, false));
-    insta::assert_snapshot!(config.explain(), @"");
+    insta::assert_snapshot!(config.explain(), @r#"
+        config     /etc/makuo/makuo.toml
+        host       web1
+        keys       /etc/makuo/authorized_keys: who may deploy, audit and roll back
+        state      /var/lib/makuo
+        socket     /run/makuo/makuo.sock
+        network    group ff02::6d61 port 5001 on eth0; ttl 4: beyond routers that forward multicast
+        tree       www in /var/www; deletes at most 20% of its paths; never touches /uploads/; keeps 5 releases for rollback
+        tree       static in /srv/static; deletes at most 100 paths; keeps 3 releases for rollback
+        "#);
 }
 
 #[test]
 fn an_empty_file_is_a_host_with_the_documented_defaults() {
     let config = parse("").expect("legal");
     assert_eq!(config.network, NetworkConfig::default());
-    insta::assert_snapshot!(config.explain(), @"");
+    insta::assert_snapshot!(config.explain(), @r#"
+        config     /etc/makuo/makuo.toml
+        host       named as the system is
+        keys       /etc/makuo/authorized_keys: who may deploy, audit and roll back
+        state      .makuo/TREE beside each tree
+        socket     /run/makuo/makuo.sock
+        network    group 224.0.0.108 port 5000 on the interface that the system routes multicast to; ttl 1: this link only
+        tree       none: this host can send, and receives nothing
+        "#);
 }
 
 #[test]
@@ -81,7 +98,32 @@ fn mistakes_are_named_with_line_and_what_to_write() {
         tree("[[tree]]\nname = \"b\"\npath = \"/var//www/.\""),
         said("state_dir = \"/var/www/.state\"\n[[tree]]\nname = \"www\"\npath = \"/var/www\""),
     ];
-    insta::assert_snapshot!(all.join("\n"), @"");
+    insta::assert_snapshot!(all.join("\n"), @r#"
+        /etc/makuo/makuo.toml:1: unknown key "nmae"
+          hint: did you mean "name"?
+        /etc/makuo/makuo.toml:1: name: host name "web 1" is not legal: 1 to 64 characters of A-Z a-z 0-9 . _ -, not starting with . or -
+        /etc/makuo/makuo.toml:1: unknown key "interface"
+          hint: did you mean "network.interface"? It stands below [network]
+        /etc/makuo/makuo.toml:1: socket: "makuo.sock" is not an absolute path without "..", as in "/var/www"
+        /etc/makuo/makuo.toml:2: network.group: "10.0.0.1" is not a multicast group: 224.0.0.0 to 239.255.255.255, or of ff00::/8
+        /etc/makuo/makuo.toml:2: network.port: 70000 is not a port from 1 to 65535
+        /etc/makuo/makuo.toml:2: network.interface: "eth0 " is not an interface: write its name or address, as "eth0"
+        /etc/makuo/makuo.toml:1: tree: write each tree as a table of its own: [[tree]], then name and path
+        /etc/makuo/makuo.toml:1: a [[tree]] without `path`
+          hint: a tree needs name and path
+        /etc/makuo/makuo.toml:1: a [[tree]] without `name`
+          hint: a tree needs name and path
+        /etc/makuo/makuo.toml:3: tree.path: "www" is not an absolute path without "..", as in "/var/www"
+        /etc/makuo/makuo.toml:3: tree.path: the whole filesystem cannot be a tree; write a directory below /
+        /etc/makuo/makuo.toml:4: unknown key "tree.protec"
+          hint: did you mean "tree.protect"?
+        /etc/makuo/makuo.toml:5: tree.protect: not a .gitignore pattern: "a{b": error parsing glob 'a{b': unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)
+        /etc/makuo/makuo.toml:4: there are two trees www
+        /etc/makuo/makuo.toml:4: the tree b (/var/www/b) is inside the tree www (/var/www)
+        /etc/makuo/makuo.toml:4: the tree www (/var/www) is inside the tree b (/var)
+        /etc/makuo/makuo.toml:4: the trees www and b are the same directory /var/www
+        /etc/makuo/makuo.toml:1: state_dir: /var/www/.state is inside the tree www, which would serve it
+        "#);
 }
 
 #[test]
@@ -96,7 +138,22 @@ fn what_comes_later_is_refused_and_never_ignored() {
         tree("after = [\"x\"]"),
         tree("health = [\"x\"]"),
     ];
-    insta::assert_snapshot!(all.join("\n"), @"");
+    insta::assert_snapshot!(all.join("\n"), @r#"
+        /etc/makuo/makuo.toml:2: network.group_key is not supported yet
+          hint: remove it: datagrams are not sealed, but releases are signed and blocks are hashed
+        /etc/makuo/makuo.toml:2: console.listen is not supported yet
+          hint: write listen = "off", or leave [console] out
+        /etc/makuo/makuo.toml:1: metrics is not supported yet
+          hint: remove it: it is refused rather than ignored
+        /etc/makuo/makuo.toml:1: sender is not supported yet
+          hint: remove it: it is refused rather than ignored
+        /etc/makuo/makuo.toml:4: tree.before is not supported yet
+          hint: remove it: it is refused rather than ignored
+        /etc/makuo/makuo.toml:4: tree.after is not supported yet
+          hint: remove it: it is refused rather than ignored
+        /etc/makuo/makuo.toml:4: tree.health is not supported yet
+          hint: remove it: it is refused rather than ignored
+        "#);
 }
 
 #[test]

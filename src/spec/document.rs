@@ -46,8 +46,11 @@ impl Document {
     /// The keys at the top. `keys` is every key that the file may have, dotted.
     pub(crate) fn top<'d>(&'d self, keys: &'d [&'d str]) -> Result<Section<'d>> {
         let table = DeTable::parse(&self.text).map_err(|e| {
+            let span = e.span().unwrap_or(0..0);
             let first = e.message().lines().next().unwrap_or("not legal TOML");
-            self.wrong(e.span().unwrap_or(0..0), &printable(first.as_bytes()))
+            // The parser does not say which key is there twice.
+            let which = self.text.get(span.clone()).filter(|_| first == "duplicate key").unwrap_or_default();
+            self.wrong(span, printable(format!("{first} {which}").as_bytes()).trim_end())
         })?;
         let span = table.span();
         Ok(Section { document: self, keys, name: String::new(), span, entries: entries(table.into_inner()) })
@@ -223,8 +226,12 @@ impl<'d> Field<'d> {
             return Err(self.expected(&format!("a table: write its keys below [{}]", self.name)));
         }
         let Field { document, keys, name, key_span, value } = self;
-        let DeValue::Table(table) = value.into_inner() else { unreachable!("checked above") };
-        Ok(Section { document, keys, name, span: key_span, entries: entries(table) })
+        let entries = match value.into_inner() {
+            DeValue::Table(table) => entries(table),
+            // Checked above.
+            _ => Vec::new(),
+        };
+        Ok(Section { document, keys, name, span: key_span, entries })
     }
 
     pub(crate) fn is_tables(&self) -> bool {

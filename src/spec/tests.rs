@@ -62,7 +62,19 @@ fn one_line_is_a_spec_and_has_the_documented_defaults() {
     assert_eq!(spec.mode, Modes { files: ModePolicy::Preserve, dirs: ModePolicy::Preserve });
     assert_eq!(spec.meta, Meta { mtime: true, xattrs: false, hardlinks: true });
     assert_eq!(spec.transfer, Transfer { rate: None, compress: Compress::Auto });
-    insta::assert_snapshot!(spec.explain(), @"");
+    insta::assert_snapshot!(spec.explain(), @r#"
+        spec       manifests/www.toml
+        tree       default
+        source     manifests/site
+        excludes   .makuoignore files; what they match is not sent, and left alone on the hosts
+        deletes    nothing: what a host has beside the release stays, and `makuo diff` shows it
+        owner      user as in the source, group as in the source; a host that does not know a name refuses the release
+        mode       files as in the source, directories as in the source
+        meta       times of modification, hard links kept; extended attributes and ACLs not
+        targets    every member that has the tree default; whoever answers
+        commit     once every target has the whole release staged; file by file in place
+        transfer   as fast as the network takes it; compressed where it gains
+        "#);
 }
 
 #[test]
@@ -73,7 +85,21 @@ fn every_key_is_read() {
     let rules = spec.rules();
     assert_eq!((rules.set_user, rules.set_group, rules.delete_excluded), (true, false, true));
     assert_eq!(rules.excludes.len(), 2);
-    insta::assert_snapshot!(spec.explain(), @"");
+    insta::assert_snapshot!(spec.explain(), @r#"
+        spec       manifests/www.toml
+        tree       www
+        source     manifests/../site
+        excludes   *.tmp, /cache/, .makuoignore files, .gitignore files; what they match is not sent, and removed on the hosts
+        deletes    what the release does not have, at most 10% of its paths on a host, checked before the first change; an empty source empties the tree
+        owner      user www-data, group not set; a host that does not know a name takes the number of this one
+        mode       files 0644, directories 2755
+        meta       extended attributes and ACLs kept; times of modification, hard links not
+        targets    web*, static?; these must answer: web1, web2
+        commit     once 80% of the targets have the whole release staged; file by file in place
+        transfer   at most 800 Mbit/s; not compressed
+        key        manifests/keys/deploy.key
+        expires    hosts refuse the release 30 d after it was made
+        "#);
 }
 
 /// A key in [`KEYS`] that no code takes, or the other way round, would be told wrongly.
@@ -116,7 +142,19 @@ fn unknown_keys_are_named_with_line_and_a_guess() {
         said("[delete]\nextras = true\nexpires = \"3d\""),
         said("source = \"s\"\n\"col\\u001bour\" = 1"),
     ];
-    insta::assert_snapshot!(all.join("\n"), @"");
+    insta::assert_snapshot!(all.join("\n"), @r#"
+        manifests/www.toml:1: unknown key "sorce"
+          hint: did you mean "source"?
+        manifests/www.toml:3: unknown key "delte"
+          hint: did you mean "delete"?
+        manifests/www.toml:3: unknown key "delete.extra"
+          hint: did you mean "delete.extras"?
+        manifests/www.toml:2: unknown key "max"
+          hint: did you mean "delete.max"? It stands below [delete]
+        manifests/www.toml:3: unknown key "delete.expires"
+          hint: did you mean "expires"? It stands at the top of the file, above the first [section]
+        manifests/www.toml:2: unknown key "col\u{1b}our"
+        "#);
 }
 
 #[test]
@@ -146,7 +184,31 @@ fn wrong_values_say_what_to_write() {
         with("[transfer]\ncompress = 20"),
         with("expires = \"soon\""),
     ];
-    insta::assert_snapshot!(all.join("\n"), @"");
+    insta::assert_snapshot!(all.join("\n"), @r#"
+        manifests/www.toml: the key `source` is missing
+          hint: name the directory to release: source = "site"
+        manifests/www.toml:1: source: 3 is not a text in quotes
+        manifests/www.toml:1: invalid basic string, expected `"`
+        manifests/www.toml:2: duplicate key source
+        manifests/www.toml:2: tree: tree name "../x" is not legal: 1 to 64 characters of A-Z a-z 0-9 . _ -, not starting with . or -
+        manifests/www.toml:2: exclude: "*.tmp" is not a list of patterns such as ["*.tmp", "/cache/"]
+        manifests/www.toml:4: exclude: not a .gitignore pattern: "a{b": error parsing glob 'a{b': unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)
+        manifests/www.toml:2: delete: true is not a table: write its keys below [delete]
+        manifests/www.toml:3: delete.extras: "yes" is not true or false
+        manifests/www.toml:3: delete.max: "-1" is not a limit: a number of files, or a percentage such as "10%"
+        manifests/www.toml:3: delete.max: "lots" is not a limit: a number of files, or a percentage such as "10%"
+        manifests/www.toml:3: owner.user: write "preserve", "ignore", or the name of a user or group
+        manifests/www.toml:3: owner.unknown: "root" is not "fail" or "numeric"
+        manifests/www.toml:3: mode.files: write "preserve", or the bits in octal and in quotes: "0644"
+        manifests/www.toml:3: mode.dirs: write "preserve", or the bits in octal and in quotes: "0755"
+        manifests/www.toml:3: targets.hosts: an empty list names no host; leave the key out for every host that has the tree
+        manifests/www.toml:3: targets.expect: 0 is not a number of hosts (3) or a list of their names (["web1", "web2"])
+        manifests/www.toml:3: targets.expect: host name "web 2" is not legal: 1 to 64 characters of A-Z a-z 0-9 . _ -, not starting with . or -
+        manifests/www.toml:3: commit.require: "0" is not a quorum: "all", a percentage such as "80%", or a number of hosts
+        manifests/www.toml:3: transfer.rate: "fast" is not a rate such as 500Mbit, 1Gbit or 60MB
+        manifests/www.toml:3: transfer.compress: 20 is not "auto", "off", or a level from 1 to 19
+        manifests/www.toml:2: expires: "soon" is not a duration such as 500ms, 30s, 10m, 2h or 7d
+        "#);
 }
 
 #[test]
@@ -157,7 +219,13 @@ fn what_comes_later_is_refused_and_never_ignored() {
         said("source = \"s\"\n[commit]\non_failure = \"revert\""),
         said("source = \"s\"\n[transfer]\ncompress = 3"),
     ];
-    insta::assert_snapshot!(all.join("\n"), @"");
+    insta::assert_snapshot!(all.join("\n"), @r#"
+        manifests/www.toml:3: commit.layout: "swap" is not supported yet; write "in-place"
+        manifests/www.toml:4: commit.batches is not supported yet
+          hint: leave it out: all targets commit together
+        manifests/www.toml:3: commit.on_failure: "revert" is not supported yet; write "stop"
+        manifests/www.toml:3: transfer.compress: a level (3) is not supported yet; write "auto" or "off"
+        "#);
 }
 
 #[test]
