@@ -30,7 +30,7 @@ pub fn diff(
         host_guard: Guard::new(host.protect, &excluded),
         want_guard: Guard::new(host.protect, &excluded),
         links: [host.protect, &excluded],
-        plan: Plan { sets_mtime: rules.mtime, sets_xattrs: rules.xattrs, ..Plan::default() },
+        plan: Plan::empty(rules),
         needed: Needed::default(),
         anew: HashSet::new(),
         leaving: Vec::new(),

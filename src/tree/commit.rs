@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use rustix::fs::{AtFlags, FileType, RenameFlags, renameat, renameat_with};
 use rustix::io::Errno;
@@ -18,7 +19,7 @@ use super::meta::FileStat;
 use super::open::Tree;
 use super::owners::Rights;
 use super::stage::Item;
-use super::state::{MAX_SIGNATURE, Mark, open_dir, slot_name};
+use super::state::{CommitMark, MAX_SIGNATURE, Mark, slot_name};
 use super::undo;
 use crate::diff::{Action, Change, Plan, Shape};
 use crate::error::{Error, Result};
@@ -56,9 +57,10 @@ pub(super) fn run(
         return Err(Error::refused(format!("a signature of {} bytes", signature.len())));
     }
     let (steps, dirs) = build(tree, plan, items, next_slot)?;
-    let previous = tree.state.current()?;
+    let previous = tree.state.last_commit()?;
+    let commit = CommitMark { release: mark, number: previous.map_or(0, |p| p.number) + 1 };
     let (header, signature) = (release.bytes().to_vec(), signature.to_vec());
-    let journal = Journal { release: mark, previous, steps, dirs, header, signature };
+    let journal = Journal { commit, previous, steps, dirs, header, signature };
     tree.crash.point()?;
     tree.state.raise_highest(mark)?;
     tree.crash.point()?;
@@ -90,7 +92,7 @@ pub(super) fn run(
 
 /// Takes a journaled commit from wherever it is to its end. An error leaves the journal in place.
 pub(super) fn complete(tree: &Tree, journal: &Journal) -> Result<()> {
-    if tree.state.current()? != Some(journal.release) {
+    if tree.state.last_commit()? != Some(journal.commit) {
         let mut runner = Runner::new(tree, journal)?;
         runner.loosen(journal)?;
         for step in &journal.steps {
@@ -103,13 +105,13 @@ pub(super) fn complete(tree: &Tree, journal: &Journal) -> Result<()> {
         }
         runner.sync(journal)?;
         tree.crash.point()?;
-        tree.state.store(journal.release.serial, &journal.header, &journal.signature)?;
+        tree.state.store(journal.serial(), &journal.header, &journal.signature)?;
         tree.crash.point()?;
-        tree.state.set_current(Some(journal.release))?;
+        tree.state.set_last_commit(Some(journal.commit))?;
     }
     // From here on the release is the tree. The journal is kept with what it can undo.
     tree.crash.point()?;
-    tree.state.rename(FORWARD, &format!("undo/{}/{FORWARD}", journal.release.serial))
+    tree.state.rename(FORWARD, &format!("undo/{}/{FORWARD}", journal.serial()))
 }
 
 /// What a commit of `items` under `plan` will do, and what is there now.
@@ -233,14 +235,14 @@ impl<'a> Dirs<'a> {
 /// Does steps, in either direction. Remembers the directory that it was in last.
 pub(super) struct Runner<'a> {
     pub(super) tree: &'a Tree,
-    pub(super) undo: OwnedFd,
+    pub(super) undo: Rc<OwnedFd>,
     rights: Rights,
     last: Option<(Option<TreePath>, OwnedFd)>,
 }
 
 impl<'a> Runner<'a> {
     pub(super) fn new(tree: &'a Tree, journal: &Journal) -> Result<Self> {
-        let undo = open_dir(&tree.state.undo_path(journal.release.serial))?;
+        let undo = Rc::new(tree.state.undo_dir(journal.serial())?);
         Ok(Self { tree, undo, rights: Rights::of_process(), last: None })
     }
 
@@ -273,8 +275,10 @@ impl<'a> Runner<'a> {
             stop!(self);
             let (parent, last) = self.parent(path)?;
             if replaces {
-                if !self.exchange(path, &name)? {
-                    return Ok(Outcome::Done);
+                match self.exchange(path, &name)? {
+                    Exchange::OldInSlot => {}
+                    Exchange::Done => return Ok(Outcome::Done),
+                    Exchange::Stopped(e) => return Ok(Outcome::Stopped(e)),
                 }
             } else {
                 return rename_new(stage, &name, parent, &last).map(|()| Outcome::Done);
@@ -285,26 +289,29 @@ impl<'a> Runner<'a> {
         if stat(stage, &name)?.is_some_and(|s| s.file_type == FileType::Directory) {
             return Err(io::Error::other("a directory appeared here since the tree was compared"));
         }
-        renameat(stage, &name, &self.undo, &name)?;
+        renameat(stage, &name, &*self.undo, &name)?;
         Ok(Outcome::Done)
     }
 
-    /// Lets the staged item and what is at `path` change places; says whether the slot now holds the old.
-    fn exchange(&mut self, path: &TreePath, name: &CString) -> io::Result<bool> {
+    /// Lets the staged item and what is at `path` change places.
+    fn exchange(&mut self, path: &TreePath, name: &CString) -> io::Result<Exchange> {
         let tree = self.tree;
-        let (stage, undo) = (tree.state.stage(), self.undo.try_clone()?);
+        let (stage, undo) = (tree.state.stage(), Rc::clone(&self.undo));
         let (parent, last) = self.parent(path)?;
-        match renameat_with(stage, name, parent, &last, RenameFlags::EXCHANGE) {
-            Ok(()) => Ok(true),
-            Err(Errno::NOENT) => rename_new(stage, name, parent, &last).map(|()| false),
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                // No exchange on this filesystem: the old gets a second name, then the new takes the first.
-                match rustix::fs::linkat(parent, &last, &undo, name, AtFlags::empty()) {
+        match tree.crash.exchange(stage, name, parent, &last) {
+            Ok(()) => Ok(Exchange::OldInSlot),
+            Err(Errno::NOENT) => rename_new(stage, name, parent, &last).map(|()| Exchange::Done),
+            Err(e) if is_unsupported(e) => {
+                // The old gets a second name, then the new takes the first.
+                match rustix::fs::linkat(parent, &last, &*undo, name, AtFlags::empty()) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(e) => return Err(e.into()),
                 }
+                if let Err(e) = tree.crash.point() {
+                    return Ok(Exchange::Stopped(e));
+                }
                 renameat(stage, name, parent, &last)?;
-                Ok(false)
+                Ok(Exchange::Done)
             }
             Err(e) => Err(e.into()),
         }
@@ -312,7 +319,7 @@ impl<'a> Runner<'a> {
 
     fn remove(&mut self, path: &TreePath, slot: u64, is_dir: bool) -> io::Result<Outcome> {
         let name = slot_name(slot);
-        let undo = self.undo.try_clone()?;
+        let undo = Rc::clone(&self.undo);
         if stat(undo.as_fd(), &name)?.is_some() {
             return Ok(Outcome::Done);
         }
@@ -322,9 +329,9 @@ impl<'a> Runner<'a> {
         if (now.file_type == FileType::Directory) != is_dir {
             return Err(io::Error::other("another kind of file appeared here since the tree was compared"));
         }
-        renameat(parent, &last, &undo, &name)?;
+        renameat(parent, &last, &*undo, &name)?;
         if is_dir && !is_empty(undo.as_fd(), &name)? {
-            renameat(&undo, &name, parent, &last)?;
+            renameat(&*undo, &name, parent, &last)?;
             return Err(Errno::NOTEMPTY.into());
         }
         Ok(Outcome::Done)
@@ -427,6 +434,18 @@ impl<'a> Runner<'a> {
         }
         error
     }
+}
+
+/// Where an exchange left the old: in the stage's slot, still to be moved, or in the undo directory or nowhere.
+enum Exchange {
+    OldInSlot,
+    Done,
+    Stopped(Error),
+}
+
+/// Whether a filesystem says that it has no exchange of two names.
+pub(super) fn is_unsupported(e: Errno) -> bool {
+    matches!(e, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }
 
 /// How a step went: done, or stopped by a test.

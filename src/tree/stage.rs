@@ -4,7 +4,7 @@
 //! written; mode, owner, attributes and time are set through the handle, before the item ever gets its final name. A
 //! small log says which staged file holds which block, so that what an aborted session left serves the next one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -27,6 +27,7 @@ use crate::block::BlockHash;
 use crate::diff::{Plan, Shape};
 use crate::error::{Error, Result};
 use crate::id::Ordinal;
+use crate::manifest::rules::Layout;
 use crate::manifest::{EntryKind, Release, TreePath};
 use crate::units::ByteSize;
 
@@ -83,8 +84,13 @@ impl Stage {
     }
 
     fn prepare(tree: &Arc<Tree>, plan: Plan) -> Result<Self> {
-        tree.state.forget_undo()?;
+        tree.check_there()?;
+        if plan.layout == Layout::Swap {
+            return Err(Error::refused("this makuo cannot switch a tree in one exchange")
+                .hint("set commit.layout = \"in-place\" in the spec"));
+        }
         check_rights(&plan)?;
+        tree.state.forget_undo()?;
         let fetched: HashSet<BlockHash> = plan.fetch.values().map(|b| b.hash).collect();
         let leftovers = Leftovers::load(&tree.state, &fetched)?;
         let (items, placements, next_slot) = lay_out(&plan, leftovers.next_slot());
@@ -142,6 +148,7 @@ impl Stage {
         if !self.finished.swap(false, Ordering::AcqRel) {
             return Err(Error::refused("the release is not staged completely"));
         }
+        self.tree.check_there()?;
         let report = commit::run(&self.tree, &self.plan, &self.items, self.next_slot, release, signature)?;
         self.log.close();
         if let Err(e) = Leftovers::clear(&self.tree.state) {
@@ -222,8 +229,6 @@ impl Stage {
 
     /// Blocks that lie in the tree already: read in the order of files, verified, written.
     fn copy_local(&self) -> Result<()> {
-        let sizes: HashMap<BlockHash, u32> =
-            self.plan.changes.iter().flat_map(|c| self.plan.blocks(c)).map(|b| (b.hash, b.size)).collect();
         let mut local: Vec<_> = self.plan.reuse.iter().collect();
         local.sort_by(|(_, a), (_, b)| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
         let mut open: Option<(&TreePath, File)> = None;
@@ -240,7 +245,7 @@ impl Stage {
                 Some((_, file)) => file,
                 None => self.tree.root.open_file(&place.path).map_err(failed)?,
             };
-            bytes.resize(sizes.get(hash).map_or(0, |&s| s as usize), 0);
+            bytes.resize(place.size as usize, 0);
             file.read_exact_at(&mut bytes, place.offset).map_err(failed)?;
             if BlockHash::of(&bytes) != *hash {
                 return Err(failed(io::Error::other("its content is not what it was")));
@@ -358,7 +363,7 @@ fn lay_out(plan: &Plan, first_slot: u64) -> (Vec<Item>, Vec<Placement>, u64) {
         items.push(Item { path: change.path.clone(), slot, change: at, size: offset, blocks, left });
         slot += 1;
     }
-    placements.sort_by(|a, b| (a.hash, a.item, a.offset).cmp(&(b.hash, b.item, b.offset)));
+    placements.sort_by_key(|p| (p.hash, p.item, p.offset));
     (items, placements, slot)
 }
 

@@ -184,9 +184,11 @@ impl Have for Scanned {
 
 /// A host's tree and a source to release from, in one scratch directory.
 pub(super) struct World {
-    dir: tempfile::TempDir,
+    pub(super) dir: tempfile::TempDir,
     pub(super) rules: Rules,
     pub(super) protect: PathFilter,
+    /// Whether the filesystem shall be one that cannot exchange two names.
+    pub(super) no_exchange: bool,
 }
 
 impl World {
@@ -196,7 +198,12 @@ impl World {
         make(&dir.path().join("source"), new);
         let rules =
             Rules { delete_extras: true, delete_max: Limit::NONE, allow_empty: true, xattrs: true, ..Rules::default() };
-        Self { dir, rules, protect: PathFilter::at_top::<&str>(&[]).expect("legal") }
+        Self { dir, rules, protect: PathFilter::at_top::<&str>(&[]).expect("legal"), no_exchange: false }
+    }
+
+    /// Makes everything removable again.
+    pub(super) fn loosen(&self) {
+        let _ = std::process::Command::new("chmod").args(["-R", "u+rwX"]).arg(self.dir.path()).status();
     }
 
     pub(super) fn www(&self) -> PathBuf {
@@ -213,7 +220,7 @@ impl World {
 
     pub(super) fn open_crashing(&self, after: Option<i64>) -> Result<Arc<Tree>> {
         let name = TreeName::new("www").expect("legal");
-        let crash = Crash { after: after.map(AtomicI64::new) };
+        let crash = Crash { after: after.map(AtomicI64::new), no_exchange: self.no_exchange };
         Tree::open_with(name, &self.www(), None, Options::default(), crash).map(Arc::new)
     }
 
