@@ -4,7 +4,6 @@
 //! place follows, metadata, directories last. A replaced file and its successor change places in one rename, so that a
 //! reader finds the old or the new, always whole. What cannot be done ends in undoing everything.
 
-use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,14 +13,14 @@ use rustix::fs::{AtFlags, FileType, RenameFlags, renameat, renameat_with};
 use rustix::io::Errno;
 
 use super::apply::{Metadata, chmod, handle_of};
-use super::journal::{DirStep, FORWARD, Journal, Step};
+use super::journal::{FORWARD, Journal, Step};
 use super::meta::FileStat;
 use super::open::Tree;
 use super::owners::Rights;
 use super::stage::Item;
 use super::state::{CommitMark, MAX_SIGNATURE, Mark, slot_name};
-use super::undo;
-use crate::diff::{Action, Change, Plan, Shape};
+use super::{steps, undo};
+use crate::diff::Plan;
 use crate::error::{Error, Result};
 use crate::manifest::{Mode, Release, TreePath};
 
@@ -56,7 +55,7 @@ pub(super) fn run(
     if signature.len() > MAX_SIGNATURE {
         return Err(Error::refused(format!("a signature of {} bytes", signature.len())));
     }
-    let (steps, dirs) = build(tree, plan, items, next_slot)?;
+    let (steps, dirs) = steps::build(tree, plan, items, next_slot)?;
     let previous = tree.state.last_commit()?;
     let commit = CommitMark { release: mark, number: previous.map_or(0, |p| p.number) + 1 };
     let (header, signature) = (release.bytes().to_vec(), signature.to_vec());
@@ -112,124 +111,6 @@ pub(super) fn complete(tree: &Tree, journal: &Journal) -> Result<()> {
     // From here on the release is the tree. The journal is kept with what it can undo.
     tree.crash.point()?;
     tree.state.rename(FORWARD, &format!("undo/{}/{FORWARD}", journal.serial()))
-}
-
-/// What a commit of `items` under `plan` will do, and what is there now.
-fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> Result<(Vec<Step>, Vec<DirStep>)> {
-    let mut steps = Vec::with_capacity(plan.changes.len());
-    let (mut removals, mut late, mut sets) = (Vec::new(), Vec::new(), Vec::new());
-    let mut remove = |change: &Change| {
-        slot += 1;
-        let is_dir = change.was == Some(Shape::Directory);
-        Step::Remove { path: change.path.clone(), slot, is_dir }
-    };
-    let mut items = items.iter().peekable();
-    let mut dirs = Dirs::new(tree, plan);
-    for change in plan.changes.iter().filter(|c| c.is_applied()) {
-        let becomes_dir = change.want.is_some() && change.shape() == Shape::Directory;
-        let was_dir = change.was == Some(Shape::Directory);
-        match change.action {
-            Action::Delete => removals.push(remove(change)),
-            Action::Meta if becomes_dir => {}
-            Action::Meta => sets.push(set_step(tree, plan, change)?),
-            _ if becomes_dir => {
-                if change.action == Action::Replace {
-                    steps.push(remove(change));
-                }
-                steps.push(Step::Mkdir(change.path.clone()));
-            }
-            _ => {
-                let item = items.next_if(|i| i.path == change.path);
-                let item = item.ok_or_else(|| Error::refused(format!("{} is not staged", change.path)))?;
-                let replaces = !was_dir && change.was.is_some();
-                let ino = stage_stat(tree, item.slot)?.id.ino;
-                let place = Step::Place { path: change.path.clone(), slot: item.slot, ino, replaces };
-                if was_dir {
-                    removals.push(remove(change));
-                    late.push(place);
-                } else {
-                    steps.push(place);
-                }
-            }
-        }
-        dirs.add(change)?;
-    }
-    steps.extend(removals.into_iter().rev());
-    steps.extend(late);
-    steps.extend(sets);
-    Ok((steps, dirs.finish()?))
-}
-
-fn set_step(tree: &Tree, plan: &Plan, change: &Change) -> Result<Step> {
-    let failed = |e: io::Error| Error::io("cannot look at", tree.root.shown(&change.path), e);
-    let (parent, name) = tree.root.parent(&change.path).map_err(failed)?;
-    let old = Metadata::present(parent.as_fd(), &name, plan.sets_xattrs).map_err(failed)?;
-    Ok(Step::Set { path: change.path.clone(), old, new: Metadata::wanted(change, plan) })
-}
-
-fn stage_stat(tree: &Tree, slot: u64) -> Result<FileStat> {
-    let name = slot_name(slot);
-    FileStat::at(tree.state.stage(), &name)
-        .map_err(|e| Error::io("cannot look at staged item", name.to_string_lossy().as_ref(), e))
-}
-
-/// Collects the directories that a commit touches.
-struct Dirs<'a> {
-    tree: &'a Tree,
-    plan: &'a Plan,
-    own: Vec<DirStep>,
-    /// Directories in which a name changes.
-    parents: BTreeSet<Option<TreePath>>,
-}
-
-impl<'a> Dirs<'a> {
-    fn new(tree: &'a Tree, plan: &'a Plan) -> Self {
-        Self { tree, plan, own: Vec::new(), parents: BTreeSet::new() }
-    }
-
-    fn add(&mut self, change: &Change) -> Result<()> {
-        if change.action != Action::Meta {
-            let parent = change.path.parent();
-            if !self.parents.contains(&parent) {
-                self.parents.insert(parent);
-            }
-        }
-        let is_dir = change.want.is_some() && change.shape() == Shape::Directory;
-        let was_dir = change.was == Some(Shape::Directory);
-        if is_dir || was_dir {
-            let path = Some(change.path.clone());
-            let old = if was_dir { Some(self.present(path.as_ref())?) } else { None };
-            let new = is_dir.then(|| Metadata::wanted(change, self.plan));
-            self.own.push(DirStep { path, old, new });
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<Vec<DirStep>> {
-        for dir in &self.own {
-            self.parents.remove(&dir.path);
-        }
-        for path in std::mem::take(&mut self.parents) {
-            let old = self.present(path.as_ref())?;
-            // What the release does not change keeps its mode, and its time where the release governs times.
-            let mtime = if path.is_some() && self.plan.sets_mtime { old.mtime } else { None };
-            let new = Metadata { mode: old.mode, mtime, ..Metadata::default() };
-            self.own.push(DirStep { path, old: Some(old), new: Some(new) });
-        }
-        self.own.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(self.own)
-    }
-
-    fn present(&self, path: Option<&TreePath>) -> Result<Metadata> {
-        let failed = |e: io::Error| Error::io("cannot look at", shown(self.tree, path), e);
-        match path {
-            Some(path) => {
-                let (parent, name) = self.tree.root.parent(path).map_err(failed)?;
-                Metadata::present(parent.as_fd(), &name, self.plan.sets_xattrs).map_err(failed)
-            }
-            None => Metadata::present(self.tree.root.as_fd(), c".", false).map_err(failed),
-        }
-    }
 }
 
 /// Does steps, in either direction. Remembers the directory that it was in last.
@@ -506,6 +387,6 @@ fn step_path(step: &Step) -> &TreePath {
     }
 }
 
-fn shown(tree: &Tree, path: Option<&TreePath>) -> std::path::PathBuf {
+pub(super) fn shown(tree: &Tree, path: Option<&TreePath>) -> std::path::PathBuf {
     path.map_or_else(|| tree.root.path().to_path_buf(), |p| tree.root.shown(p))
 }

@@ -1,21 +1,30 @@
 //! The disk: reading a tree and changing it, by handles only.
 
+pub mod index;
+pub mod meta;
 pub mod root;
+pub mod scan;
 
 pub mod apply;
 pub mod commit;
 pub mod journal;
 mod leftover;
-pub mod meta;
 pub mod nodes;
 pub mod open;
 pub mod owners;
 pub mod stage;
 pub mod state;
-#[cfg(test)]
-mod tests;
+mod steps;
 pub mod undo;
 
-pub use open::{Options, Tree};
+#[cfg(test)]
+mod tests;
+
+pub use commit::CommitReport;
+pub use index::{Index, IndexEntry};
+pub use open::{Options, Recovery, Tree};
+pub use owners::HostNames;
 pub use root::Root;
+pub use scan::{ScanOptions, Scanned, scan};
 pub use stage::Stage;
+pub use state::StoredRelease;

@@ -4,7 +4,7 @@
 //! crossed. Nothing is resolved twice: a caller gets the handle of the directory that holds a path and the one
 //! component that is left, and does everything with those. It must not know what the directory is used for.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -145,12 +145,12 @@ impl AsFd for Root {
 }
 
 /// Opens the subdirectory `name`, one component, of the directory `parent` for reading; never through a link.
-pub fn open_dir_at(parent: BorrowedFd<'_>, name: &CString) -> io::Result<OwnedFd> {
+pub fn open_dir_at(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
     Ok(retry(|| openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()))?)
 }
 
 /// Opens the regular file `name`, one component, of the directory `parent` for reading; never through a link.
-pub fn open_file_at(parent: BorrowedFd<'_>, name: &CString) -> io::Result<File> {
+pub fn open_file_at(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<File> {
     // Looked at first, since opening a device or a pipe can have effects; again after, since it may have been replaced.
     regular(&statat(parent, name, NOFOLLOW)?)?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
