@@ -1,6 +1,7 @@
 //! One tree of this host: its root, its state, and the rule that an interrupted commit is ended before anything else.
 
 use std::ffi::CStr;
+use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -80,6 +81,11 @@ impl Tree {
             crash,
         };
         tree.recovery = tree.recover()?;
+        match tree.recovery {
+            Recovery::Nothing => {}
+            Recovery::Completed(serial) => tracing::info!("tree {}: completed the commit of {serial}", tree.name),
+            Recovery::Undone(serial) => tracing::warn!("tree {}: undid the commit of {serial}", tree.name),
+        }
         Ok(tree)
     }
 
@@ -139,7 +145,7 @@ impl Tree {
     /// Undoes the last commit as long as nothing was staged or forgotten since: the tree is again what it was before.
     /// The highest serial stays: what was undone is not accepted again.
     pub fn revert_last(&self) -> Result<Serial> {
-        let _busy = self.claim()?;
+        let _busy = Claim::new(self)?;
         let none = || Error::refused(format!("tree {}: the last commit can no longer be undone", self.name));
         let last = self.state.last_commit()?.ok_or_else(none)?;
         let kept = format!("undo/{}/{FORWARD}", last.release.serial);
@@ -151,7 +157,7 @@ impl Tree {
 
     /// Gives up the means to undo the last commit, and the space that they take.
     pub fn forget_undo(&self) -> Result<()> {
-        let _busy = self.claim()?;
+        let _busy = Claim::new(self)?;
         self.state.forget_undo()
     }
 
@@ -166,24 +172,6 @@ impl Tree {
             .hint("it was moved or replaced: restart the daemon")),
             Err(e) => Err(Error::io("cannot look at the tree", self.root.path(), e)),
         }
-    }
-
-    /// Marks the tree as being staged or committed by one caller.
-    pub(super) fn claim(&self) -> Result<Claim<'_>> {
-        self.take()?;
-        Ok(Claim(self))
-    }
-
-    pub(super) fn take(&self) -> Result<()> {
-        if self.busy.swap(true, Ordering::AcqRel) {
-            return Err(Error::refused(format!("tree {} is in the middle of another release", self.name))
-                .hint("wait for it to end, then try again"));
-        }
-        Ok(())
-    }
-
-    pub(super) fn give_back(&self) {
-        self.busy.store(false, Ordering::Release);
     }
 
     fn recover(&self) -> Result<Recovery> {
@@ -225,11 +213,23 @@ impl Tree {
     }
 }
 
-pub(super) struct Claim<'a>(&'a Tree);
+/// The tree is being staged, committed or reverted by one caller.
+#[derive(Debug)]
+pub(super) struct Claim<T: Deref<Target = Tree>>(T);
 
-impl Drop for Claim<'_> {
+impl<T: Deref<Target = Tree>> Claim<T> {
+    pub(super) fn new(tree: T) -> Result<Self> {
+        if tree.busy.swap(true, Ordering::AcqRel) {
+            return Err(Error::refused(format!("tree {} is in the middle of another release", tree.name))
+                .hint("wait for it to end, then try again"));
+        }
+        Ok(Self(tree))
+    }
+}
+
+impl<T: Deref<Target = Tree>> Drop for Claim<T> {
     fn drop(&mut self) {
-        self.0.give_back();
+        self.0.busy.store(false, Ordering::Release);
     }
 }
 

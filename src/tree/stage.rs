@@ -20,7 +20,7 @@ use super::apply::{Metadata, handle_of};
 use super::commit::{self, CommitReport, MAX_SINGLE_SYNCS};
 use super::leftover::{Leftovers, Log};
 use super::meta::FileStat;
-use super::open::Tree;
+use super::open::{Claim, Tree};
 use super::owners::Rights;
 use super::state::{slot_name, sync_dir};
 use crate::block::BlockHash;
@@ -72,32 +72,37 @@ pub struct Stage {
     placements: Vec<Placement>,
     next_slot: u64,
     log: Log,
+    _claim: Claim<Arc<Tree>>,
     finished: AtomicBool,
 }
 
 impl Stage {
     /// Begins to stage `plan`: checks rights and space first, takes over what an aborted session left, and says by
     /// [`Stage::wants`] what is to be fetched. One stage at a time: another one is refused.
-    pub fn begin(tree: &Arc<Tree>, plan: Plan) -> Result<Self> {
-        tree.take()?;
-        Self::prepare(tree, plan).inspect_err(|_| tree.give_back())
-    }
-
-    fn prepare(tree: &Arc<Tree>, plan: Plan) -> Result<Self> {
+    pub fn begin(tree: &Arc<Tree>, mut plan: Plan) -> Result<Self> {
+        let claim = Claim::new(Arc::clone(tree))?;
         tree.check_there()?;
         if plan.layout == Layout::Swap {
             return Err(Error::refused("this makuo cannot switch a tree in one exchange")
                 .hint("set commit.layout = \"in-place\" in the spec"));
         }
-        check_rights(&plan)?;
+        check_rights(&mut plan)?;
         tree.state.forget_undo()?;
         let fetched: HashSet<BlockHash> = plan.fetch.values().map(|b| b.hash).collect();
         let leftovers = Leftovers::load(&tree.state, &fetched)?;
         let (items, placements, next_slot) = lay_out(&plan, leftovers.next_slot());
-        check_space(tree, &items)?;
+        check_space(tree, &plan, &items)?;
         let log = Log::create(&tree.state, leftovers.next_slot())?;
-        let mut stage =
-            Self { tree: Arc::clone(tree), plan, items, placements, next_slot, log, finished: AtomicBool::new(false) };
+        let mut stage = Self {
+            tree: Arc::clone(tree),
+            plan,
+            items,
+            placements,
+            next_slot,
+            log,
+            _claim: claim,
+            finished: AtomicBool::new(false),
+        };
         stage.take_over(leftovers)?;
         stage.preallocate()?;
         Ok(stage)
@@ -340,7 +345,6 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.log.close();
-        self.tree.give_back();
     }
 }
 
@@ -367,14 +371,20 @@ fn lay_out(plan: &Plan, first_slot: u64) -> (Vec<Item>, Vec<Placement>, u64) {
     (items, placements, slot)
 }
 
-fn check_rights(plan: &Plan) -> Result<()> {
+/// Whether this process may make everything in the plan. What a release leaves to the host (the owner of a file that
+/// is made anew) stays as it is where this process may set it.
+fn check_rights(plan: &mut Plan) -> Result<()> {
     let rights = Rights::of_process();
-    for change in plan.changes.iter().filter(|c| c.want.is_some() && c.is_applied()) {
+    for change in plan.changes.iter_mut().filter(|c| c.want.is_some() && c.is_applied()) {
         if (change.makes_anew() || change.delta.user || change.delta.group)
             && let Some(why) = rights.refuses_owner(change.owner)
         {
             return Err(Error::refused(format!("{}: its owner cannot be set: {why}", change.path))
                 .hint("run the daemon as root, or set owner.user and owner.group to \"ignore\" in the spec"));
+        }
+        if rights.refuses_owner(change.kept).is_none() {
+            change.owner.uid = change.owner.uid.or(change.kept.uid);
+            change.owner.gid = change.owner.gid.or(change.kept.gid);
         }
         if change.makes_anew() && change.shape() == Shape::Device && !rights.makes_devices() {
             return Err(Error::refused(format!("{}: only root may make devices", change.path))
@@ -385,7 +395,7 @@ fn check_rights(plan: &Plan) -> Result<()> {
 }
 
 /// Whether what is to be staged fits, with what is there now still there.
-fn check_space(tree: &Tree, items: &[Item]) -> Result<()> {
+fn check_space(tree: &Tree, plan: &Plan, items: &[Item]) -> Result<()> {
     let path = tree.state.stage_path();
     let fs = rustix::fs::fstatvfs(tree.state.stage()).map_err(|e| Error::io("cannot ask the space of", &path, e))?;
     let unit = fs.f_frsize.max(1);
@@ -396,7 +406,7 @@ fn check_space(tree: &Tree, items: &[Item]) -> Result<()> {
             format!("not enough space for tree {}: {} needed, {} free", tree.name(), ByteSize(need), ByteSize(have));
         return Err(Error::refused(message).hint(format!("free some space on the filesystem of {}", path.display())));
     }
-    let inodes = items.len() as u64 + SPARE_INODES;
+    let inodes = plan.changes.iter().filter(|c| c.makes_anew()).count() as u64 + SPARE_INODES;
     // Filesystems without a fixed number of inodes say 0.
     if fs.f_files > 0 && inodes > fs.f_favail {
         let message = format!("not enough inodes for tree {}: {inodes} needed, {} free", tree.name(), fs.f_favail);

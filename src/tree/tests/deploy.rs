@@ -165,6 +165,39 @@ fn filetime(path: &Path, secs: u64) {
 }
 
 #[test]
+fn attributes_are_set_and_taken_back() {
+    let things = [("d", Thing::Dir(0o755)), ("f", file("same"))];
+    let world = World::new(&things, &things);
+    let set = |path: &Path, name: &str| rustix::fs::setxattr(path, name, b"1", rustix::fs::XattrFlags::empty());
+    if set(&world.source().join("f"), "user.new").is_err() {
+        println!("skipped: no user xattrs here");
+        return;
+    }
+    set(&world.source().join("d"), "user.dir").unwrap();
+    set(&world.www().join("f"), "user.old").unwrap();
+    let before = look(&world.www());
+    let tree = world.open();
+    world.deploy(&tree, 1).unwrap();
+    assert_eq!(look(&world.www()), look(&world.source()));
+    tree.revert_last().unwrap();
+    assert_eq!(look(&world.www()), before);
+}
+
+#[test]
+fn an_owner_that_is_left_to_the_host_survives_an_update() {
+    if !is_root() {
+        println!("skipped: only root gives files away");
+        return;
+    }
+    let mut world = World::new(&[("f", file("old"))], &[("f", file("new"))]);
+    (world.rules.set_user, world.rules.set_group) = (false, false);
+    std::os::unix::fs::chown(world.www().join("f"), Some(33), Some(44)).unwrap();
+    world.deploy(&world.open(), 1).unwrap();
+    let now = std::fs::metadata(world.www().join("f")).unwrap();
+    assert_eq!((now.uid(), now.gid(), now.len()), (33, 44, 3));
+}
+
+#[test]
 fn hard_links_are_made_split_and_joined() {
     let apart = [("a", file("1")), ("b", file("1")), ("c", Thing::Hard("a"))];
     let joined = [("a", file("1")), ("b", Thing::Hard("a")), ("c", file("1"))];
