@@ -1,6 +1,6 @@
 //! The machine stops at every point of a commit: afterwards the tree is all old or all new, and can go on.
 
-use super::world::{Thing, World, file, look};
+use super::world::{Thing, World, as_nobody, file, look};
 use crate::id::Serial;
 use crate::tree::open::Recovery;
 
@@ -53,10 +53,18 @@ fn the_same_holds_where_two_names_cannot_change_places() {
     crash_everywhere(true);
 }
 
+#[test]
+fn the_same_holds_for_an_ordinary_user_whom_read_only_directories_bind() {
+    as_nobody(|| {
+        crash_everywhere(false);
+        crash_while_undoing(false);
+    });
+}
+
 fn crash_everywhere(no_exchange: bool) {
     let (mut olds, mut news) = (0, 0);
     for after in 0.. {
-        let world = World { no_exchange, ..World::new(&old(), &new()) };
+        let world = World::new(&old(), &new()).exchanging(!no_exchange);
         let (before, wanted) = (look(&world.www()), look(&world.source()));
         let tree = world.open_crashing(Some(after)).unwrap();
         let (stage, release) = world.stage(&tree, 5).unwrap();
@@ -142,7 +150,7 @@ fn a_crash_anywhere_while_undoing_ends_with_the_old_tree() {
 fn crash_while_undoing(no_exchange: bool) {
     let mut crashes = 0;
     for after in 0.. {
-        let world = World { no_exchange, ..World::new(&old(), &new()) };
+        let world = World::new(&old(), &new()).exchanging(!no_exchange);
         let tree = world.open_crashing(Some(after)).unwrap();
         let (stage, release) = world.stage(&tree, 5).unwrap();
         // In the way of a deletion, late in the commit: everything has to be undone.

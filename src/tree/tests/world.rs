@@ -184,11 +184,11 @@ impl Have for Scanned {
 
 /// A host's tree and a source to release from, in one scratch directory.
 pub(super) struct World {
-    pub(super) dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     pub(super) rules: Rules,
     pub(super) protect: PathFilter,
     /// Whether the filesystem shall be one that cannot exchange two names.
-    pub(super) no_exchange: bool,
+    no_exchange: bool,
 }
 
 impl World {
@@ -201,9 +201,10 @@ impl World {
         Self { dir, rules, protect: PathFilter::at_top::<&str>(&[]).expect("legal"), no_exchange: false }
     }
 
-    /// Makes everything removable again.
-    pub(super) fn loosen(&self) {
-        let _ = std::process::Command::new("chmod").args(["-R", "u+rwX"]).arg(self.dir.path()).status();
+    /// With or without the ability to exchange two names.
+    pub(super) fn exchanging(mut self, can: bool) -> Self {
+        self.no_exchange = !can;
+        self
     }
 
     pub(super) fn www(&self) -> PathBuf {
@@ -274,4 +275,43 @@ pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
         )
     };
     scanned.entries.iter().map(|e| (e.path.to_string(), show(e))).collect()
+}
+
+/// Runs `test` in a thread of an ordinary user: permission bits bind it.
+pub(super) fn as_nobody(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        if is_root() {
+            let (uid, gid) = (rustix::fs::Uid::from_raw(65_534), rustix::fs::Gid::from_raw(65_534));
+            rustix::thread::set_thread_groups(&[gid]).unwrap();
+            rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+            rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+            assert!(!super::super::owners::Rights::of_process().overrides_modes());
+        }
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+pub(super) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+impl Drop for World {
+    /// A read-only directory of an ordinary user could not be removed.
+    fn drop(&mut self) {
+        if !is_root() {
+            loosen(self.dir.path());
+        }
+    }
+}
+
+fn loosen(dir: &Path) {
+    let _ = std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700));
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            loosen(&entry.path());
+        }
+    }
 }
