@@ -285,7 +285,7 @@ fn a_large_file_keeps_its_lists_from_index_to_index() {
 fn what_cannot_be_read_is_named() {
     let f = Fixture::new();
     f.write(b"d/secret\n", b"");
-    std::fs::set_permissions(f.at(b"d/secret\n"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(f.at(b"d/secret\n"), std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::File::open(f.at(b"d/secret\n")).is_ok() {
         println!("skipped: this user may read everything");
         return;
