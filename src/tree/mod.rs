@@ -4,6 +4,7 @@ pub mod index;
 pub mod meta;
 pub mod root;
 pub mod scan;
+pub mod source;
 
 pub mod apply;
 pub mod commit;
@@ -26,5 +27,6 @@ pub use open::{Options, Recovery, Tree};
 pub use owners::HostNames;
 pub use root::Root;
 pub use scan::{ScanOptions, Scanned, scan};
+pub use source::{Source, SourceError};
 pub use stage::Stage;
 pub use state::StoredRelease;
