@@ -1,4 +1,9 @@
 //! The disk: reading a tree and changing it, by handles only.
+//!
+//! Reading: [`root`] resolves every path, [`meta`] says what the file system says, [`scan`] walks and hashes, [`index`]
+//! remembers, [`source`] gives a sender its manifest and blocks. Writing: [`open`] locks a tree and ends what a crash
+//! left, [`stage`] makes a release complete beside it, [`journal`], [`commit`] and [`undo`] switch to it or back,
+//! [`state`] and [`nodes`] keep what must last.
 
 pub mod index;
 pub mod meta;
