@@ -116,6 +116,8 @@ pub struct Change {
     pub want: Option<Located>,
     /// The release's owner in this host's numbers.
     pub owner: LocalOwner,
+    /// The owner that the host has there, of what the release leaves to the host and makes anew.
+    pub kept: LocalOwner,
 }
 
 impl Change {

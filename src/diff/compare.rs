@@ -30,7 +30,7 @@ pub fn diff(
         host_guard: Guard::new(host.protect, &excluded),
         want_guard: Guard::new(host.protect, &excluded),
         links: [host.protect, &excluded],
-        plan: Plan { sets_mtime: rules.mtime, sets_xattrs: rules.xattrs, ..Plan::default() },
+        plan: Plan::empty(rules),
         needed: Needed::default(),
         anew: HashSet::new(),
         leaving: Vec::new(),
@@ -142,6 +142,7 @@ impl Walk<'_> {
             was: Some(Shape::of(&entry.kind)),
             want: None,
             owner: LocalOwner::default(),
+            kept: LocalOwner::default(),
         });
         Ok(())
     }
@@ -178,7 +179,7 @@ impl Walk<'_> {
             if ours == Shape::Directory {
                 self.replaced = Some(path.clone());
             }
-            return self.change(Action::Replace, Delta { content: true, ..Delta::default() }, Some(ours), want);
+            return self.change(Action::Replace, Delta { content: true, ..Delta::default() }, Some(have), want);
         }
         let owner = self.owners.local(&want.entry)?;
         let anew = match &want.entry.kind {
@@ -192,9 +193,9 @@ impl Walk<'_> {
         if anew {
             delta.content = theirs != Shape::Hardlink;
             delta.size = ours == Shape::File && theirs == Shape::File && have.kind.size() != want.entry.kind.size();
-            self.change(Action::Update, delta, Some(ours), want)
+            self.change(Action::Update, delta, Some(have), want)
         } else if delta.any() {
-            self.change(Action::Meta, delta, Some(ours), want)
+            self.change(Action::Meta, delta, Some(have), want)
         } else {
             if let EntryKind::Hardlink(first) = &want.entry.kind {
                 self.check_link(&want.entry.path, first)?;
@@ -203,8 +204,16 @@ impl Walk<'_> {
         }
     }
 
-    fn change(&mut self, action: Action, delta: Delta, was: Option<Shape>, want: Located) -> Result<(), Refusal> {
+    fn change(&mut self, action: Action, delta: Delta, have: Option<&Entry>, want: Located) -> Result<(), Refusal> {
         let owner = self.owners.local(&want.entry)?;
+        let kept = match (action, have) {
+            (Action::Update, Some(have)) => LocalOwner {
+                uid: owner.uid.is_none().then_some(have.owner.uid),
+                gid: owner.gid.is_none().then_some(have.owner.gid),
+            },
+            _ => LocalOwner::default(),
+        };
+        let was = have.map(|have| Shape::of(&have.kind));
         let path = want.entry.path.clone();
         match &want.entry.kind {
             EntryKind::Hardlink(first) => self.check_link(&path, first)?,
@@ -221,7 +230,7 @@ impl Walk<'_> {
             }
             _ => {}
         }
-        self.plan.changes.push(Change { path, action, delta, was, want: Some(want), owner });
+        self.plan.changes.push(Change { path, action, delta, was, want: Some(want), owner, kept });
         Ok(())
     }
 

@@ -6,7 +6,8 @@ use std::ops::Range;
 use super::{Action, Change};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
-use crate::manifest::{Content, EntryKind, TreePath};
+use crate::manifest::rules::Layout;
+use crate::manifest::{Content, EntryKind, Rules, TreePath};
 
 /// Where a block lies on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct LocalBlock {
     pub path: TreePath,
     /// Where in it, in bytes.
     pub offset: u64,
+    /// Its size in bytes.
+    pub size: u32,
 }
 
 /// How much a plan changes.
@@ -41,7 +44,7 @@ pub struct Summary {
 }
 
 /// What a host has to do to make its tree the release.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// What differs, in the order of paths.
     pub changes: Vec<Change>,
@@ -57,11 +60,28 @@ pub struct Plan {
     pub sets_mtime: bool,
     /// Whether extended attributes are set (a rule of the release).
     pub sets_xattrs: bool,
+    /// How the commit switches the tree (a rule of the release).
+    pub layout: Layout,
     /// Blocks of files that list them in nodes of their own.
     pub(super) listed: HashMap<TreePath, Vec<BlockRef>>,
 }
 
 impl Plan {
+    /// A plan that changes nothing, under `rules`.
+    pub(super) fn empty(rules: &Rules) -> Self {
+        Self {
+            changes: Vec::new(),
+            fetch: HashMap::new(),
+            wants: Vec::new(),
+            reuse: HashMap::new(),
+            summary: Summary::default(),
+            sets_mtime: rules.mtime,
+            sets_xattrs: rules.xattrs,
+            layout: rules.layout,
+            listed: HashMap::new(),
+        }
+    }
+
     /// Whether the tree is the release (extras that stay do not count).
     pub fn is_clean(&self) -> bool {
         !self.changes.iter().any(Change::is_applied)

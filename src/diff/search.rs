@@ -29,7 +29,7 @@ impl Needed {
                 for block in have.blocks(content)? {
                     if let Some((_, size)) = self.0.remove(&block.hash) {
                         plan.summary.reuse_bytes += u64::from(size);
-                        plan.reuse.insert(block.hash, LocalBlock { path: entry.path.clone(), offset });
+                        plan.reuse.insert(block.hash, LocalBlock { path: entry.path.clone(), offset, size });
                     }
                     offset += u64::from(block.size);
                 }

@@ -68,14 +68,19 @@ impl Metadata {
         let now = FileStat::of(handle)?;
         let uid = self.uid.filter(|&uid| uid != now.uid);
         let gid = self.gid.filter(|&gid| gid != now.gid);
+        let mut mode_now = Some(now.mode);
         if uid.is_some() || gid.is_some() {
+            // This clears set-user-id and set-group-id.
+            mode_now = None;
             rustix::fs::chownat(handle, c"", uid.map(Uid::from_raw), gid.map(Gid::from_raw), AtFlags::EMPTY_PATH)?;
         }
         if let Some(xattrs) = &self.xattrs {
+            // An ACL changes the mode, and so may this.
+            mode_now = None;
             set_xattrs(handle, now.mode, xattrs)?;
         }
         if let Some(mode) = self.mode.filter(|_| now.file_type != FileType::Symlink)
-            && mode != FileStat::of(handle)?.mode
+            && mode_now != Some(mode)
         {
             chmod(handle, mode)?;
         }

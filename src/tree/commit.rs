@@ -4,23 +4,23 @@
 //! place follows, metadata, directories last. A replaced file and its successor change places in one rename, so that a
 //! reader finds the old or the new, always whole. What cannot be done ends in undoing everything.
 
-use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use rustix::fs::{AtFlags, FileType, RenameFlags, renameat, renameat_with};
 use rustix::io::Errno;
 
 use super::apply::{Metadata, chmod, handle_of};
-use super::journal::{DirStep, FORWARD, Journal, Step};
+use super::journal::{FORWARD, Journal, Step};
 use super::meta::FileStat;
 use super::open::Tree;
 use super::owners::Rights;
 use super::stage::Item;
-use super::state::{MAX_SIGNATURE, Mark, open_dir, slot_name};
-use super::undo;
-use crate::diff::{Action, Change, Plan, Shape};
+use super::state::{CommitMark, MAX_SIGNATURE, Mark, slot_name};
+use super::{steps, undo};
+use crate::diff::Plan;
 use crate::error::{Error, Result};
 use crate::manifest::{Mode, Release, TreePath};
 
@@ -55,10 +55,11 @@ pub(super) fn run(
     if signature.len() > MAX_SIGNATURE {
         return Err(Error::refused(format!("a signature of {} bytes", signature.len())));
     }
-    let (steps, dirs) = build(tree, plan, items, next_slot)?;
-    let previous = tree.state.current()?;
+    let (steps, dirs) = steps::build(tree, plan, items, next_slot)?;
+    let previous = tree.state.last_commit()?;
+    let commit = CommitMark { release: mark, number: previous.map_or(0, |p| p.number) + 1 };
     let (header, signature) = (release.bytes().to_vec(), signature.to_vec());
-    let journal = Journal { release: mark, previous, steps, dirs, header, signature };
+    let journal = Journal { commit, previous, steps, dirs, header, signature };
     tree.crash.point()?;
     tree.state.raise_highest(mark)?;
     tree.crash.point()?;
@@ -90,7 +91,7 @@ pub(super) fn run(
 
 /// Takes a journaled commit from wherever it is to its end. An error leaves the journal in place.
 pub(super) fn complete(tree: &Tree, journal: &Journal) -> Result<()> {
-    if tree.state.current()? != Some(journal.release) {
+    if tree.state.last_commit()? != Some(journal.commit) {
         let mut runner = Runner::new(tree, journal)?;
         runner.loosen(journal)?;
         for step in &journal.steps {
@@ -103,144 +104,26 @@ pub(super) fn complete(tree: &Tree, journal: &Journal) -> Result<()> {
         }
         runner.sync(journal)?;
         tree.crash.point()?;
-        tree.state.store(journal.release.serial, &journal.header, &journal.signature)?;
+        tree.state.store(journal.serial(), &journal.header, &journal.signature)?;
         tree.crash.point()?;
-        tree.state.set_current(Some(journal.release))?;
+        tree.state.set_last_commit(Some(journal.commit))?;
     }
     // From here on the release is the tree. The journal is kept with what it can undo.
     tree.crash.point()?;
-    tree.state.rename(FORWARD, &format!("undo/{}/{FORWARD}", journal.release.serial))
-}
-
-/// What a commit of `items` under `plan` will do, and what is there now.
-fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> Result<(Vec<Step>, Vec<DirStep>)> {
-    let mut steps = Vec::with_capacity(plan.changes.len());
-    let (mut removals, mut late, mut sets) = (Vec::new(), Vec::new(), Vec::new());
-    let mut remove = |change: &Change| {
-        slot += 1;
-        let is_dir = change.was == Some(Shape::Directory);
-        Step::Remove { path: change.path.clone(), slot, is_dir }
-    };
-    let mut items = items.iter().peekable();
-    let mut dirs = Dirs::new(tree, plan);
-    for change in plan.changes.iter().filter(|c| c.is_applied()) {
-        let becomes_dir = change.want.is_some() && change.shape() == Shape::Directory;
-        let was_dir = change.was == Some(Shape::Directory);
-        match change.action {
-            Action::Delete => removals.push(remove(change)),
-            Action::Meta if becomes_dir => {}
-            Action::Meta => sets.push(set_step(tree, plan, change)?),
-            _ if becomes_dir => {
-                if change.action == Action::Replace {
-                    steps.push(remove(change));
-                }
-                steps.push(Step::Mkdir(change.path.clone()));
-            }
-            _ => {
-                let item = items.next_if(|i| i.path == change.path);
-                let item = item.ok_or_else(|| Error::refused(format!("{} is not staged", change.path)))?;
-                let replaces = !was_dir && change.was.is_some();
-                let ino = stage_stat(tree, item.slot)?.id.ino;
-                let place = Step::Place { path: change.path.clone(), slot: item.slot, ino, replaces };
-                if was_dir {
-                    removals.push(remove(change));
-                    late.push(place);
-                } else {
-                    steps.push(place);
-                }
-            }
-        }
-        dirs.add(change)?;
-    }
-    steps.extend(removals.into_iter().rev());
-    steps.extend(late);
-    steps.extend(sets);
-    Ok((steps, dirs.finish()?))
-}
-
-fn set_step(tree: &Tree, plan: &Plan, change: &Change) -> Result<Step> {
-    let failed = |e: io::Error| Error::io("cannot look at", tree.root.shown(&change.path), e);
-    let (parent, name) = tree.root.parent(&change.path).map_err(failed)?;
-    let old = Metadata::present(parent.as_fd(), &name, plan.sets_xattrs).map_err(failed)?;
-    Ok(Step::Set { path: change.path.clone(), old, new: Metadata::wanted(change, plan) })
-}
-
-fn stage_stat(tree: &Tree, slot: u64) -> Result<FileStat> {
-    let name = slot_name(slot);
-    FileStat::at(tree.state.stage(), &name)
-        .map_err(|e| Error::io("cannot look at staged item", name.to_string_lossy().as_ref(), e))
-}
-
-/// Collects the directories that a commit touches.
-struct Dirs<'a> {
-    tree: &'a Tree,
-    plan: &'a Plan,
-    own: Vec<DirStep>,
-    /// Directories in which a name changes.
-    parents: BTreeSet<Option<TreePath>>,
-}
-
-impl<'a> Dirs<'a> {
-    fn new(tree: &'a Tree, plan: &'a Plan) -> Self {
-        Self { tree, plan, own: Vec::new(), parents: BTreeSet::new() }
-    }
-
-    fn add(&mut self, change: &Change) -> Result<()> {
-        if change.action != Action::Meta {
-            let parent = change.path.parent();
-            if !self.parents.contains(&parent) {
-                self.parents.insert(parent);
-            }
-        }
-        let is_dir = change.want.is_some() && change.shape() == Shape::Directory;
-        let was_dir = change.was == Some(Shape::Directory);
-        if is_dir || was_dir {
-            let path = Some(change.path.clone());
-            let old = if was_dir { Some(self.present(path.as_ref())?) } else { None };
-            let new = is_dir.then(|| Metadata::wanted(change, self.plan));
-            self.own.push(DirStep { path, old, new });
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<Vec<DirStep>> {
-        for dir in &self.own {
-            self.parents.remove(&dir.path);
-        }
-        for path in std::mem::take(&mut self.parents) {
-            let old = self.present(path.as_ref())?;
-            // What the release does not change keeps its mode, and its time where the release governs times.
-            let mtime = if path.is_some() && self.plan.sets_mtime { old.mtime } else { None };
-            let new = Metadata { mode: old.mode, mtime, ..Metadata::default() };
-            self.own.push(DirStep { path, old: Some(old), new: Some(new) });
-        }
-        self.own.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(self.own)
-    }
-
-    fn present(&self, path: Option<&TreePath>) -> Result<Metadata> {
-        let failed = |e: io::Error| Error::io("cannot look at", shown(self.tree, path), e);
-        match path {
-            Some(path) => {
-                let (parent, name) = self.tree.root.parent(path).map_err(failed)?;
-                Metadata::present(parent.as_fd(), &name, self.plan.sets_xattrs).map_err(failed)
-            }
-            None => Metadata::present(self.tree.root.as_fd(), c".", false).map_err(failed),
-        }
-    }
+    tree.state.rename(FORWARD, &format!("undo/{}/{FORWARD}", journal.serial()))
 }
 
 /// Does steps, in either direction. Remembers the directory that it was in last.
 pub(super) struct Runner<'a> {
     pub(super) tree: &'a Tree,
-    pub(super) undo: OwnedFd,
+    pub(super) undo: Rc<OwnedFd>,
     rights: Rights,
     last: Option<(Option<TreePath>, OwnedFd)>,
 }
 
 impl<'a> Runner<'a> {
     pub(super) fn new(tree: &'a Tree, journal: &Journal) -> Result<Self> {
-        let undo = open_dir(&tree.state.undo_path(journal.release.serial))?;
+        let undo = Rc::new(tree.state.undo_dir(journal.serial())?);
         Ok(Self { tree, undo, rights: Rights::of_process(), last: None })
     }
 
@@ -273,8 +156,10 @@ impl<'a> Runner<'a> {
             stop!(self);
             let (parent, last) = self.parent(path)?;
             if replaces {
-                if !self.exchange(path, &name)? {
-                    return Ok(Outcome::Done);
+                match self.exchange(path, &name)? {
+                    Exchange::OldInSlot => {}
+                    Exchange::Done => return Ok(Outcome::Done),
+                    Exchange::Stopped(e) => return Ok(Outcome::Stopped(e)),
                 }
             } else {
                 return rename_new(stage, &name, parent, &last).map(|()| Outcome::Done);
@@ -285,26 +170,29 @@ impl<'a> Runner<'a> {
         if stat(stage, &name)?.is_some_and(|s| s.file_type == FileType::Directory) {
             return Err(io::Error::other("a directory appeared here since the tree was compared"));
         }
-        renameat(stage, &name, &self.undo, &name)?;
+        renameat(stage, &name, &*self.undo, &name)?;
         Ok(Outcome::Done)
     }
 
-    /// Lets the staged item and what is at `path` change places; says whether the slot now holds the old.
-    fn exchange(&mut self, path: &TreePath, name: &CString) -> io::Result<bool> {
+    /// Lets the staged item and what is at `path` change places.
+    fn exchange(&mut self, path: &TreePath, name: &CString) -> io::Result<Exchange> {
         let tree = self.tree;
-        let (stage, undo) = (tree.state.stage(), self.undo.try_clone()?);
+        let (stage, undo) = (tree.state.stage(), Rc::clone(&self.undo));
         let (parent, last) = self.parent(path)?;
-        match renameat_with(stage, name, parent, &last, RenameFlags::EXCHANGE) {
-            Ok(()) => Ok(true),
-            Err(Errno::NOENT) => rename_new(stage, name, parent, &last).map(|()| false),
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                // No exchange on this filesystem: the old gets a second name, then the new takes the first.
-                match rustix::fs::linkat(parent, &last, &undo, name, AtFlags::empty()) {
+        match tree.crash.exchange(stage, name, parent, &last) {
+            Ok(()) => Ok(Exchange::OldInSlot),
+            Err(Errno::NOENT) => rename_new(stage, name, parent, &last).map(|()| Exchange::Done),
+            Err(e) if is_unsupported(e) => {
+                // The old gets a second name, then the new takes the first.
+                match rustix::fs::linkat(parent, &last, &*undo, name, AtFlags::empty()) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(e) => return Err(e.into()),
                 }
+                if let Err(e) = tree.crash.point() {
+                    return Ok(Exchange::Stopped(e));
+                }
                 renameat(stage, name, parent, &last)?;
-                Ok(false)
+                Ok(Exchange::Done)
             }
             Err(e) => Err(e.into()),
         }
@@ -312,7 +200,7 @@ impl<'a> Runner<'a> {
 
     fn remove(&mut self, path: &TreePath, slot: u64, is_dir: bool) -> io::Result<Outcome> {
         let name = slot_name(slot);
-        let undo = self.undo.try_clone()?;
+        let undo = Rc::clone(&self.undo);
         if stat(undo.as_fd(), &name)?.is_some() {
             return Ok(Outcome::Done);
         }
@@ -322,9 +210,9 @@ impl<'a> Runner<'a> {
         if (now.file_type == FileType::Directory) != is_dir {
             return Err(io::Error::other("another kind of file appeared here since the tree was compared"));
         }
-        renameat(parent, &last, &undo, &name)?;
+        renameat(parent, &last, &*undo, &name)?;
         if is_dir && !is_empty(undo.as_fd(), &name)? {
-            renameat(&undo, &name, parent, &last)?;
+            renameat(&*undo, &name, parent, &last)?;
             return Err(Errno::NOTEMPTY.into());
         }
         Ok(Outcome::Done)
@@ -429,6 +317,18 @@ impl<'a> Runner<'a> {
     }
 }
 
+/// Where an exchange left the old: in the stage's slot, still to be moved, or in the undo directory or nowhere.
+enum Exchange {
+    OldInSlot,
+    Done,
+    Stopped(Error),
+}
+
+/// Whether a filesystem says that it has no exchange of two names.
+pub(super) fn is_unsupported(e: Errno) -> bool {
+    matches!(e, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
+}
+
 /// How a step went: done, or stopped by a test.
 pub(super) enum Outcome {
     Done,
@@ -487,6 +387,6 @@ fn step_path(step: &Step) -> &TreePath {
     }
 }
 
-fn shown(tree: &Tree, path: Option<&TreePath>) -> std::path::PathBuf {
+pub(super) fn shown(tree: &Tree, path: Option<&TreePath>) -> std::path::PathBuf {
     path.map_or_else(|| tree.root.path().to_path_buf(), |p| tree.root.shown(p))
 }

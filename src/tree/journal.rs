@@ -11,8 +11,9 @@ use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
 use super::apply::Metadata;
-use super::state::{Mark, State};
+use super::state::{CommitMark, State};
 use crate::error::{Error, Result};
+use crate::id::Serial;
 use crate::manifest::TreePath;
 
 /// The journal of a commit that is on its way.
@@ -26,12 +27,12 @@ const MAX_JOURNAL: u64 = 4 << 30;
 /// One commit.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Journal {
-    /// The release.
+    /// What the tree becomes.
     #[n(0)]
-    pub release: Mark,
+    pub commit: CommitMark,
     /// What the tree was before.
     #[n(1)]
-    pub previous: Option<Mark>,
+    pub previous: Option<CommitMark>,
     /// What is done, in this order.
     #[n(2)]
     pub steps: Vec<Step>,
@@ -113,6 +114,11 @@ pub struct DirStep {
 }
 
 impl Journal {
+    /// The number of the release.
+    pub fn serial(&self) -> Serial {
+        self.commit.release.serial
+    }
+
     /// Writes the journal, durably: after this a crash is followed by going on or going back.
     pub fn write(&self, state: &State) -> Result<()> {
         let payload = minicbor::to_vec(self).expect("writing to a Vec cannot fail");
@@ -152,14 +158,14 @@ impl Journal {
 mod tests {
     use super::*;
     use crate::block::BlockHash;
-    use crate::id::Serial;
     use crate::manifest::ReleaseId;
+    use crate::tree::state::Mark;
 
     #[test]
     fn a_journal_is_whole_or_refused() {
         let path = TreePath::new(b"a".as_slice()).unwrap();
         let journal = Journal {
-            release: Mark { serial: Serial(3), id: ReleaseId(BlockHash::of(b"x")) },
+            commit: CommitMark { release: Mark { serial: Serial(3), id: ReleaseId(BlockHash::of(b"x")) }, number: 1 },
             previous: None,
             steps: vec![Step::Mkdir(path.clone()), Step::Place { path, slot: 1, ino: 2, replaces: true }],
             dirs: vec![DirStep { path: None, old: Some(Metadata::default()), new: None }],

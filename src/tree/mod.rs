@@ -20,12 +20,18 @@ pub mod open;
 pub mod owners;
 pub mod stage;
 pub mod state;
-#[cfg(test)]
-mod tests;
+mod steps;
 pub mod undo;
 
+#[cfg(test)]
+mod tests;
+
+pub use commit::CommitReport;
 pub use index::{Index, IndexEntry};
 pub use open::{Options, Recovery, Tree};
+pub use owners::HostNames;
 pub use root::Root;
 pub use scan::{ScanOptions, Scanned, scan};
+pub use source::{Source, SourceError};
 pub use stage::Stage;
+pub use state::StoredRelease;

@@ -1,5 +1,8 @@
 //! One tree of this host: its root, its state, and the rule that an interrupted commit is ended before anything else.
 
+use std::ffi::CStr;
+use std::ops::Deref;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,6 +81,11 @@ impl Tree {
             crash,
         };
         tree.recovery = tree.recover()?;
+        match tree.recovery {
+            Recovery::Nothing => {}
+            Recovery::Completed(serial) => tracing::info!("tree {}: completed the commit of {serial}", tree.name),
+            Recovery::Undone(serial) => tracing::warn!("tree {}: undid the commit of {serial}", tree.name),
+        }
         Ok(tree)
     }
 
@@ -137,47 +145,42 @@ impl Tree {
     /// Undoes the last commit as long as nothing was staged or forgotten since: the tree is again what it was before.
     /// The highest serial stays: what was undone is not accepted again.
     pub fn revert_last(&self) -> Result<Serial> {
-        let _busy = self.claim()?;
+        let _busy = Claim::new(self)?;
         let none = || Error::refused(format!("tree {}: the last commit can no longer be undone", self.name));
-        let current = self.state.current()?.ok_or_else(none)?;
-        let kept = format!("undo/{}/{FORWARD}", current.serial);
-        let journal = Journal::read(&self.state, &kept)?.filter(|j| j.release == current).ok_or_else(none)?;
+        let last = self.state.last_commit()?.ok_or_else(none)?;
+        let kept = format!("undo/{}/{FORWARD}", last.release.serial);
+        let journal = Journal::read(&self.state, &kept)?.filter(|j| j.commit == last).ok_or_else(none)?;
         self.state.rename(&kept, BACKWARD)?;
         undo::run(self, &journal)?;
-        Ok(current.serial)
+        Ok(journal.serial())
     }
 
     /// Gives up the means to undo the last commit, and the space that they take.
     pub fn forget_undo(&self) -> Result<()> {
-        let _busy = self.claim()?;
+        let _busy = Claim::new(self)?;
         self.state.forget_undo()
     }
 
-    /// Marks the tree as being staged or committed by one caller.
-    pub(super) fn claim(&self) -> Result<Claim<'_>> {
-        self.take()?;
-        Ok(Claim(self))
-    }
-
-    pub(super) fn take(&self) -> Result<()> {
-        if self.busy.swap(true, Ordering::AcqRel) {
-            return Err(Error::refused(format!("tree {} is in the middle of another release", self.name))
-                .hint("wait for it to end, then try again"));
+    /// Refuses when the directory was moved, removed or replaced since it was opened.
+    pub(super) fn check_there(&self) -> Result<()> {
+        match self.root.still_there() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::refused(format!(
+                "{} is not the directory any more that was opened",
+                self.root.path().display()
+            ))
+            .hint("it was moved or replaced: restart the daemon")),
+            Err(e) => Err(Error::io("cannot look at the tree", self.root.path(), e)),
         }
-        Ok(())
-    }
-
-    pub(super) fn give_back(&self) {
-        self.busy.store(false, Ordering::Release);
     }
 
     fn recover(&self) -> Result<Recovery> {
         if let Some(journal) = Journal::read(&self.state, BACKWARD)? {
             undo::run(self, &journal)?;
-            return Ok(Recovery::Undone(journal.release.serial));
+            return Ok(Recovery::Undone(journal.serial()));
         }
         let Some(journal) = Journal::read(&self.state, FORWARD)? else { return Ok(Recovery::Nothing) };
-        let serial = journal.release.serial;
+        let serial = journal.serial();
         match commit::complete(self, &journal) {
             Ok(_) => Ok(Recovery::Completed(serial)),
             Err(e) if self.crash.happened() => Err(e),
@@ -210,11 +213,23 @@ impl Tree {
     }
 }
 
-pub(super) struct Claim<'a>(&'a Tree);
+/// The tree is being staged, committed or reverted by one caller.
+#[derive(Debug)]
+pub(super) struct Claim<T: Deref<Target = Tree>>(T);
 
-impl Drop for Claim<'_> {
+impl<T: Deref<Target = Tree>> Claim<T> {
+    pub(super) fn new(tree: T) -> Result<Self> {
+        if tree.busy.swap(true, Ordering::AcqRel) {
+            return Err(Error::refused(format!("tree {} is in the middle of another release", tree.name))
+                .hint("wait for it to end, then try again"));
+        }
+        Ok(Self(tree))
+    }
+}
+
+impl<T: Deref<Target = Tree>> Drop for Claim<T> {
     fn drop(&mut self) {
-        self.0.give_back();
+        self.0.busy.store(false, Ordering::Release);
     }
 }
 
@@ -231,14 +246,32 @@ fn open_root(name: &TreeName, path: &Path) -> Result<Root> {
     Root::open(path).map_err(|e| Error::io("cannot open the tree", path, e))
 }
 
-/// Where tests stop a commit dead, as a crash would.
+/// Where tests stop a commit dead, as a crash would, or take an ability of the filesystem away.
 #[derive(Debug, Default)]
 pub(super) struct Crash {
     #[cfg(test)]
     pub(super) after: Option<std::sync::atomic::AtomicI64>,
+    /// As on a filesystem that cannot exchange two names.
+    #[cfg(test)]
+    pub(super) no_exchange: bool,
 }
 
 impl Crash {
+    /// Lets two names change places.
+    pub(super) fn exchange(
+        &self,
+        from: BorrowedFd<'_>,
+        old: &CStr,
+        to: BorrowedFd<'_>,
+        new: &CStr,
+    ) -> rustix::io::Result<()> {
+        #[cfg(test)]
+        if self.no_exchange {
+            return Err(rustix::io::Errno::INVAL);
+        }
+        rustix::fs::renameat_with(from, old, to, new, rustix::fs::RenameFlags::EXCHANGE)
+    }
+
     /// A point at which the machine may stop; before every change to the disk.
     #[cfg(not(test))]
     pub(super) fn point(&self) -> Result<()> {

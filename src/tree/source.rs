@@ -390,8 +390,8 @@ fn wanted(what: &str, policy: &OwnerPolicy, look_up: impl FnOnce(&str) -> nix::R
             })?;
             Ok(Some(match (known, name.parse()) {
                 (Some(id), _) => (id, Some(name.clone())),
-                (None, Ok(number)) => (number, None),
-                (None, Err(_)) => (NO_ID, Some(name.clone())),
+                (None, Ok(number)) if number != NO_ID => (number, None),
+                (None, _) => (NO_ID, Some(name.clone())),
             }))
         }
     }

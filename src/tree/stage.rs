@@ -4,7 +4,7 @@
 //! written; mode, owner, attributes and time are set through the handle, before the item ever gets its final name. A
 //! small log says which staged file holds which block, so that what an aborted session left serves the next one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -20,13 +20,14 @@ use super::apply::{Metadata, handle_of};
 use super::commit::{self, CommitReport, MAX_SINGLE_SYNCS};
 use super::leftover::{Leftovers, Log};
 use super::meta::FileStat;
-use super::open::Tree;
+use super::open::{Claim, Tree};
 use super::owners::Rights;
 use super::state::{slot_name, sync_dir};
 use crate::block::BlockHash;
 use crate::diff::{Plan, Shape};
 use crate::error::{Error, Result};
 use crate::id::Ordinal;
+use crate::manifest::rules::Layout;
 use crate::manifest::{EntryKind, Release, TreePath};
 use crate::units::ByteSize;
 
@@ -71,27 +72,37 @@ pub struct Stage {
     placements: Vec<Placement>,
     next_slot: u64,
     log: Log,
+    _claim: Claim<Arc<Tree>>,
     finished: AtomicBool,
 }
 
 impl Stage {
     /// Begins to stage `plan`: checks rights and space first, takes over what an aborted session left, and says by
     /// [`Stage::wants`] what is to be fetched. One stage at a time: another one is refused.
-    pub fn begin(tree: &Arc<Tree>, plan: Plan) -> Result<Self> {
-        tree.take()?;
-        Self::prepare(tree, plan).inspect_err(|_| tree.give_back())
-    }
-
-    fn prepare(tree: &Arc<Tree>, plan: Plan) -> Result<Self> {
+    pub fn begin(tree: &Arc<Tree>, mut plan: Plan) -> Result<Self> {
+        let claim = Claim::new(Arc::clone(tree))?;
+        tree.check_there()?;
+        if plan.layout == Layout::Swap {
+            return Err(Error::refused("this makuo cannot switch a tree in one exchange")
+                .hint("set commit.layout = \"in-place\" in the spec"));
+        }
+        check_rights(&mut plan)?;
         tree.state.forget_undo()?;
-        check_rights(&plan)?;
         let fetched: HashSet<BlockHash> = plan.fetch.values().map(|b| b.hash).collect();
         let leftovers = Leftovers::load(&tree.state, &fetched)?;
         let (items, placements, next_slot) = lay_out(&plan, leftovers.next_slot());
-        check_space(tree, &items)?;
+        check_space(tree, &plan, &items)?;
         let log = Log::create(&tree.state, leftovers.next_slot())?;
-        let mut stage =
-            Self { tree: Arc::clone(tree), plan, items, placements, next_slot, log, finished: AtomicBool::new(false) };
+        let mut stage = Self {
+            tree: Arc::clone(tree),
+            plan,
+            items,
+            placements,
+            next_slot,
+            log,
+            _claim: claim,
+            finished: AtomicBool::new(false),
+        };
         stage.take_over(leftovers)?;
         stage.preallocate()?;
         Ok(stage)
@@ -142,6 +153,7 @@ impl Stage {
         if !self.finished.swap(false, Ordering::AcqRel) {
             return Err(Error::refused("the release is not staged completely"));
         }
+        self.tree.check_there()?;
         let report = commit::run(&self.tree, &self.plan, &self.items, self.next_slot, release, signature)?;
         self.log.close();
         if let Err(e) = Leftovers::clear(&self.tree.state) {
@@ -222,8 +234,6 @@ impl Stage {
 
     /// Blocks that lie in the tree already: read in the order of files, verified, written.
     fn copy_local(&self) -> Result<()> {
-        let sizes: HashMap<BlockHash, u32> =
-            self.plan.changes.iter().flat_map(|c| self.plan.blocks(c)).map(|b| (b.hash, b.size)).collect();
         let mut local: Vec<_> = self.plan.reuse.iter().collect();
         local.sort_by(|(_, a), (_, b)| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
         let mut open: Option<(&TreePath, File)> = None;
@@ -240,7 +250,7 @@ impl Stage {
                 Some((_, file)) => file,
                 None => self.tree.root.open_file(&place.path).map_err(failed)?,
             };
-            bytes.resize(sizes.get(hash).map_or(0, |&s| s as usize), 0);
+            bytes.resize(place.size as usize, 0);
             file.read_exact_at(&mut bytes, place.offset).map_err(failed)?;
             if BlockHash::of(&bytes) != *hash {
                 return Err(failed(io::Error::other("its content is not what it was")));
@@ -335,7 +345,6 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.log.close();
-        self.tree.give_back();
     }
 }
 
@@ -358,18 +367,24 @@ fn lay_out(plan: &Plan, first_slot: u64) -> (Vec<Item>, Vec<Placement>, u64) {
         items.push(Item { path: change.path.clone(), slot, change: at, size: offset, blocks, left });
         slot += 1;
     }
-    placements.sort_by(|a, b| (a.hash, a.item, a.offset).cmp(&(b.hash, b.item, b.offset)));
+    placements.sort_by_key(|p| (p.hash, p.item, p.offset));
     (items, placements, slot)
 }
 
-fn check_rights(plan: &Plan) -> Result<()> {
+/// Whether this process may make everything in the plan. What a release leaves to the host (the owner of a file that
+/// is made anew) stays as it is where this process may set it.
+fn check_rights(plan: &mut Plan) -> Result<()> {
     let rights = Rights::of_process();
-    for change in plan.changes.iter().filter(|c| c.want.is_some() && c.is_applied()) {
+    for change in plan.changes.iter_mut().filter(|c| c.want.is_some() && c.is_applied()) {
         if (change.makes_anew() || change.delta.user || change.delta.group)
             && let Some(why) = rights.refuses_owner(change.owner)
         {
             return Err(Error::refused(format!("{}: its owner cannot be set: {why}", change.path))
                 .hint("run the daemon as root, or set owner.user and owner.group to \"ignore\" in the spec"));
+        }
+        if rights.refuses_owner(change.kept).is_none() {
+            change.owner.uid = change.owner.uid.or(change.kept.uid);
+            change.owner.gid = change.owner.gid.or(change.kept.gid);
         }
         if change.makes_anew() && change.shape() == Shape::Device && !rights.makes_devices() {
             return Err(Error::refused(format!("{}: only root may make devices", change.path))
@@ -380,7 +395,7 @@ fn check_rights(plan: &Plan) -> Result<()> {
 }
 
 /// Whether what is to be staged fits, with what is there now still there.
-fn check_space(tree: &Tree, items: &[Item]) -> Result<()> {
+fn check_space(tree: &Tree, plan: &Plan, items: &[Item]) -> Result<()> {
     let path = tree.state.stage_path();
     let fs = rustix::fs::fstatvfs(tree.state.stage()).map_err(|e| Error::io("cannot ask the space of", &path, e))?;
     let unit = fs.f_frsize.max(1);
@@ -391,7 +406,7 @@ fn check_space(tree: &Tree, items: &[Item]) -> Result<()> {
             format!("not enough space for tree {}: {} needed, {} free", tree.name(), ByteSize(need), ByteSize(have));
         return Err(Error::refused(message).hint(format!("free some space on the filesystem of {}", path.display())));
     }
-    let inodes = items.len() as u64 + SPARE_INODES;
+    let inodes = plan.changes.iter().filter(|c| c.makes_anew()).count() as u64 + SPARE_INODES;
     // Filesystems without a fixed number of inodes say 0.
     if fs.f_files > 0 && inodes > fs.f_favail {
         let message = format!("not enough inodes for tree {}: {inodes} needed, {} free", tree.name(), fs.f_favail);

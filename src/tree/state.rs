@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::root::{FileId, Root};
 use crate::error::{Error, Result};
@@ -24,6 +25,9 @@ use crate::manifest::{Release, ReleaseId};
 pub const BESIDE: &str = ".makuo";
 /// The longest signature that is kept, in bytes.
 pub const MAX_SIGNATURE: usize = 16 << 10;
+/// How often and how far apart the lock is tried.
+const LOCK_TRIES: usize = 20;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// The most bytes of a small state file.
 const MAX_SMALL: u64 = (MAX_HEADER_BYTES + MAX_SIGNATURE + 1024) as u64;
 
@@ -62,6 +66,17 @@ impl Mark {
     pub fn of(release: &Release) -> Self {
         Self { serial: release.header().serial, id: release.id() }
     }
+}
+
+/// One commit of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct CommitMark {
+    /// The release.
+    #[n(0)]
+    pub release: Mark,
+    /// How many commits this tree had, with this one.
+    #[n(1)]
+    pub number: u64,
 }
 
 impl State {
@@ -103,9 +118,9 @@ impl State {
         let mut options = File::options();
         options.create(true).truncate(false).write(true).mode(0o600);
         let lock = options.open(&lock_path).map_err(|e| Error::io("cannot open", &lock_path, e))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match try_lock(&lock) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Errno::WOULDBLOCK) => {
                 return Err(Error::refused(format!("another makuo daemon serves tree {name} ({})", path.display()))
                     .hint("stop it first, or give this one another tree"));
             }
@@ -149,6 +164,13 @@ impl State {
         self.path.join("undo").join(serial.to_string())
     }
 
+    /// The undo directory of a commit that is under way.
+    pub(super) fn undo_dir(&self, serial: Serial) -> Result<OwnedFd> {
+        let path = self.undo_path(serial);
+        private_dir(&path)?;
+        open_dir(&path)
+    }
+
     /// Makes an empty undo directory; every other one is removed.
     pub(super) fn fresh_undo(&self, serial: Serial) -> Result<OwnedFd> {
         self.forget_undo()?;
@@ -170,7 +192,7 @@ impl State {
 
     /// The highest release ever accepted here.
     pub fn highest(&self) -> Result<Option<Mark>> {
-        self.read_mark("serial")
+        Ok(self.read_mark("serial")?.map(|(mark, _)| mark))
     }
 
     /// Makes `mark` the highest release, durably; an older one, or another one of the same number, is refused.
@@ -185,17 +207,23 @@ impl State {
             }
             _ => {}
         }
-        self.write_mark("serial", mark)
+        self.write_mark("serial", mark, 0)
     }
 
     /// The release that the tree was last made.
     pub fn current(&self) -> Result<Option<Mark>> {
-        self.read_mark("current")
+        Ok(self.last_commit()?.map(|commit| commit.release))
     }
 
-    pub(super) fn set_current(&self, mark: Option<Mark>) -> Result<()> {
-        match mark {
-            Some(mark) => self.write_mark("current", mark),
+    /// The last commit, with its number: one release may be committed several times.
+    pub(super) fn last_commit(&self) -> Result<Option<CommitMark>> {
+        let found = self.read_mark("current")?;
+        Ok(found.map(|(release, number)| CommitMark { release, number }))
+    }
+
+    pub(super) fn set_last_commit(&self, commit: Option<CommitMark>) -> Result<()> {
+        match commit {
+            Some(commit) => self.write_mark("current", commit.release, commit.number),
             None => self.remove("current"),
         }
     }
@@ -281,12 +309,15 @@ impl State {
         rustix::fs::fsync(&self.handle).map_err(|e| Error::io("cannot sync", &self.path, e))
     }
 
-    fn read_mark(&self, name: &str) -> Result<Option<Mark>> {
+    fn read_mark(&self, name: &str) -> Result<Option<(Mark, u64)>> {
         let Some(bytes) = self.read(name)? else { return Ok(None) };
         let parse = || {
             let text = std::str::from_utf8(&bytes).ok()?.strip_suffix('\n')?;
-            let (serial, id) = text.split_once(' ')?;
-            Some(Mark { serial: Serial(serial.parse().ok()?), id: ReleaseId(crate::block::BlockHash::from_hex(id)?) })
+            let mut words = text.split(' ');
+            let serial = Serial(words.next()?.parse().ok()?);
+            let id = ReleaseId(crate::block::BlockHash::from_hex(words.next()?)?);
+            let number = words.next()?.parse().ok()?;
+            Some((Mark { serial, id }, number))
         };
         parse().map(Some).ok_or_else(|| {
             let path = self.path.join(name);
@@ -295,8 +326,8 @@ impl State {
         })
     }
 
-    fn write_mark(&self, name: &str, mark: Mark) -> Result<()> {
-        self.write(name, format!("{} {}\n", mark.serial, mark.id).as_bytes())
+    fn write_mark(&self, name: &str, mark: Mark, number: u64) -> Result<()> {
+        self.write(name, format!("{} {} {number}\n", mark.serial, mark.id).as_bytes())
     }
 }
 
@@ -318,6 +349,17 @@ pub(super) fn sync_dir(path: &Path) -> Result<()> {
 /// The name of a numbered item.
 pub(super) fn slot_name(slot: u64) -> CString {
     CString::new(slot.to_string()).expect("digits have no NUL")
+}
+
+/// Waits a moment for a process that is just ending, or that is between fork and exec.
+fn try_lock(lock: &File) -> rustix::io::Result<()> {
+    for _ in 0..LOCK_TRIES {
+        match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            done => return done,
+        }
+    }
+    Err(Errno::WOULDBLOCK)
 }
 
 fn make(path: &Path) -> Result<Root> {

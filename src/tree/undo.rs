@@ -4,11 +4,12 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
-use rustix::fs::{AtFlags, RenameFlags, renameat, renameat_with};
+use rustix::fs::{AtFlags, renameat};
 use rustix::io::Errno;
 
-use super::commit::{Outcome, Runner, rename_new, stat, stop};
+use super::commit::{Outcome, Runner, is_unsupported, rename_new, stat, stop};
 use super::journal::{BACKWARD, FORWARD, Journal, Step};
 use super::open::Tree;
 use super::state::slot_name;
@@ -47,10 +48,10 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
     }
     runner.sync(journal)?;
     tree.crash.point()?;
-    tree.state.set_current(journal.previous)?;
-    if journal.previous != Some(journal.release) {
+    tree.state.set_last_commit(journal.previous)?;
+    if journal.previous.map(|p| p.release) != Some(journal.commit.release) {
         tree.crash.point()?;
-        tree.state.forget(journal.release.serial)?;
+        tree.state.forget(journal.serial())?;
     }
     tree.crash.point()?;
     tree.state.remove(BACKWARD)
@@ -74,17 +75,17 @@ impl Runner<'_> {
     fn unplace(&mut self, path: &TreePath, slot: u64, ino: u64) -> io::Result<Outcome> {
         let (name, tree) = (slot_name(slot), self.tree);
         let stage = tree.state.stage();
-        let undo = self.undo.try_clone()?;
+        let undo = Rc::clone(&self.undo);
         if let Some(staged) = stat(stage, &name)? {
             if staged.id.ino != ino {
                 // The two changed places and no more: back.
                 stop!(self);
                 let (parent, last) = self.parent(path)?;
-                renameat_with(stage, &name, parent, &last, RenameFlags::EXCHANGE)?;
+                tree.crash.exchange(stage, &name, parent, &last)?;
             } else if stat(undo.as_fd(), &name)?.is_some() {
                 // A second name of the old, where there is no exchange.
                 stop!(self);
-                rustix::fs::unlinkat(&undo, &name, AtFlags::empty())?;
+                rustix::fs::unlinkat(&*undo, &name, AtFlags::empty())?;
             }
             return Ok(Outcome::Done);
         }
@@ -93,20 +94,20 @@ impl Runner<'_> {
             Some(old) if old.id.ino != ino => {
                 stop!(self);
                 let (parent, last) = self.parent(path)?;
-                match renameat_with(&undo, &name, parent, &last, RenameFlags::EXCHANGE) {
+                match tree.crash.exchange(undo.as_fd(), &name, parent, &last) {
                     Ok(()) => {}
-                    Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                        renameat(&undo, &name, parent, &last)?;
+                    Err(e) if e == Errno::NOENT || is_unsupported(e) => {
+                        renameat(&*undo, &name, parent, &last)?;
                         return Ok(Outcome::Done);
                     }
                     Err(e) => return Err(e.into()),
                 }
                 stop!(self);
-                renameat(&undo, &name, stage, &name)?;
+                renameat(&*undo, &name, stage, &name)?;
             }
             Some(_) => {
                 stop!(self);
-                renameat(&undo, &name, stage, &name)?;
+                renameat(&*undo, &name, stage, &name)?;
             }
             None if stat(parent, &last)?.is_some_and(|now| now.id.ino == ino) => {
                 stop!(self);
@@ -120,7 +121,7 @@ impl Runner<'_> {
 
     fn put_back(&mut self, path: &TreePath, slot: u64) -> io::Result<Outcome> {
         let name = slot_name(slot);
-        let undo = self.undo.try_clone()?;
+        let undo = Rc::clone(&self.undo);
         if stat(undo.as_fd(), &name)?.is_none() {
             return Ok(Outcome::Done);
         }

@@ -1,1 +1,350 @@
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 
+use proptest::prelude::*;
+
+use super::*;
+use crate::manifest::Entry;
+
+/// A tree with a place for indexes beside it.
+struct Fixture {
+    dir: tempfile::TempDir,
+    root: Root,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("tree")).unwrap();
+        let root = Root::open(dir.path().join("tree")).unwrap();
+        Self { dir, root }
+    }
+
+    fn at(&self, path: &[u8]) -> std::path::PathBuf {
+        self.root.path().join(OsStr::from_bytes(path))
+    }
+
+    fn write(&self, path: &[u8], text: &[u8]) {
+        std::fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+        std::fs::write(self.at(path), text).unwrap();
+    }
+
+    fn try_scan(&self, options: &ScanOptions, old: Option<&Index>) -> Result<Scanned> {
+        scan(&self.root, options, old, &self.dir.path().join("index"))
+    }
+
+    fn scan(&self, options: &ScanOptions) -> Scanned {
+        self.try_scan(options, None).unwrap()
+    }
+}
+
+/// As if the scan began long after every file of the test was written.
+fn options() -> ScanOptions {
+    ScanOptions { threads: 2, ..ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33)) }
+}
+
+fn entries(scanned: &Scanned) -> Vec<Entry> {
+    scanned.index.entries().map(|e| e.unwrap().entry).collect()
+}
+
+fn shown(scanned: &Scanned) -> Vec<String> {
+    entries(scanned).iter().map(|e| format!("{} {}", e.kind.letter(), e.path)).collect()
+}
+
+fn exclude(base: Option<&str>, pattern: &str) -> Exclude {
+    Exclude { base: base.map(|b| TreePath::new(b.as_bytes()).unwrap()), pattern: pattern.into() }
+}
+
+#[test]
+fn an_empty_tree_is_an_empty_index() {
+    let scanned = Fixture::new().scan(&options());
+    assert_eq!(scanned.index.entries().count(), 0);
+    assert_eq!(scanned.index.totals(), Default::default());
+}
+
+#[test]
+fn any_legal_name_is_scanned_in_order() {
+    let f = Fixture::new();
+    let long = [b'x'; 255];
+    let names: [&[u8]; 7] = [b"a\nb", b"a", b"\xff\xfe", b"-rf", &long, b" ", "ünï".as_bytes()];
+    for name in names {
+        f.write(name, name);
+    }
+    f.write(b"b/z", b"");
+    f.write(b"b-c", b"");
+    let deep: Vec<u8> = [&b"d/"[..]; 50].concat();
+    f.write(&[&deep, &b"end"[..]].concat(), b"deep");
+    let found = entries(&f.scan(&options()));
+    assert!(found.windows(2).all(|w| w[0].path < w[1].path));
+    assert_eq!(found.len(), 7 + 3 + 51);
+    assert!(names.iter().all(|n| found.iter().any(|e| e.path.as_bytes() == *n)));
+    let empty = found.iter().find(|e| e.path.as_bytes() == b"b/z").unwrap();
+    assert_eq!(empty.kind, EntryKind::File(Content::Blocks(Vec::new())));
+}
+
+#[test]
+fn excludes_and_ignore_files_decide_from_the_top_down() {
+    let f = Fixture::new();
+    for path in ["a.tmp", "keep.tmp", "cache/x", "d/a.log", "d/cache/x", "e/a.log", "e/only.git", "e/deep/b.log"] {
+        f.write(path.as_bytes(), b"");
+    }
+    f.write(b".makuoignore", b"# comment\n\n!keep.tmp\n*.log\r\n");
+    f.write(b"e/.makuoignore", b"!*.log\n");
+    f.write(b"e/.gitignore", b"*.git\n*.log\n");
+    f.write(b"cache/.makuoignore", b"never read {\n");
+    let excludes = vec![exclude(None, "*.tmp"), exclude(None, "/cache/")];
+    let makuo = ScanOptions { excludes, ignore_files: IgnoreFiles::Makuo, ..options() };
+    let scanned = f.scan(&makuo);
+    let expected = [
+        "f .makuoignore",
+        "d d",
+        "d d/cache",
+        "f d/cache/x",
+        "d e",
+        "f e/.gitignore",
+        "f e/.makuoignore",
+        "f e/a.log",
+        "d e/deep",
+        "f e/deep/b.log",
+        "f e/only.git",
+        "f keep.tmp",
+    ];
+    assert_eq!(shown(&scanned), expected);
+    assert_eq!(
+        scanned.ignore_rules,
+        [exclude(None, "!keep.tmp"), exclude(None, "*.log"), exclude(Some("e"), "!*.log")]
+    );
+
+    let git = ScanOptions { ignore_files: IgnoreFiles::MakuoAndGit, ..makuo.clone() };
+    let scanned = f.scan(&git);
+    assert_eq!(shown(&scanned), expected.into_iter().filter(|p| !p.ends_with("only.git")).collect::<Vec<_>>());
+
+    // What the release's rules say of each path is what the walk did.
+    let rules = [makuo.excludes, scanned.ignore_rules].concat();
+    let filter = crate::manifest::rules::PathFilter::new(&rules).unwrap();
+    let all = entries(&f.scan(&options()));
+    let left: Vec<String> = all
+        .iter()
+        .filter(|e| !filter.matches(&e.path, e.kind == EntryKind::Directory))
+        .map(|e| format!("{} {}", e.kind.letter(), e.path))
+        .collect();
+    assert_eq!(left, shown(&f.scan(&git)));
+}
+
+#[test]
+fn a_bad_pattern_or_too_many_are_usage_errors() {
+    let f = Fixture::new();
+    f.write(b"d/.makuoignore", b"a{b\n");
+    let on = ScanOptions { ignore_files: IgnoreFiles::Makuo, ..options() };
+    let e = f.try_scan(&on, None).unwrap_err();
+    assert!(e.kind() == Kind::Usage && e.to_string().contains(".makuoignore"), "{e}");
+    f.write(b"d/.makuoignore", "x\n".repeat(1001).as_bytes());
+    let e = f.try_scan(&on, None).unwrap_err();
+    assert!(e.to_string().contains("1001 exclude patterns"), "{e}");
+}
+
+#[test]
+fn every_kind_is_told_apart() {
+    let f = Fixture::new();
+    f.write(b"file", b"text");
+    symlink("/absolute/nowhere", f.at(b"link")).unwrap();
+    symlink("..", f.at(b"up")).unwrap();
+    nix::unistd::mkfifo(&f.at(b"pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let _socket = UnixListener::bind(f.at(b"socket")).unwrap();
+    std::fs::set_permissions(f.at(b"file"), std::fs::Permissions::from_mode(0o4751)).unwrap();
+    let scanned = f.scan(&options());
+    assert_eq!(shown(&scanned), ["f file", "L link", "S pipe", "L up"]);
+    assert_eq!(scanned.skipped.iter().map(|s| s.path.as_bytes()).collect::<Vec<_>>(), [b"socket"]);
+    let found = entries(&scanned);
+    assert_eq!(found[0].mode.bits(), 0o4751);
+    assert_eq!(found[1].kind, EntryKind::Symlink(b"/absolute/nowhere".to_vec()));
+    assert_eq!(found[0].kind.size(), 4);
+}
+
+#[test]
+fn names_of_one_inode_are_hard_links_when_asked() {
+    let f = Fixture::new();
+    f.write(b"b", b"same");
+    f.write(b"d/x", b"");
+    for (from, to) in [("b", "a"), ("b", "d/c"), ("d/x", "e")] {
+        std::fs::hard_link(f.at(from.as_bytes()), f.at(to.as_bytes())).unwrap();
+    }
+    let scanned = f.scan(&options());
+    assert_eq!(shown(&scanned), ["f a", "h b", "d d", "h d/c", "f d/x", "h e"]);
+    let found = entries(&scanned);
+    assert_eq!(found[3].kind, EntryKind::Hardlink(found[0].path.clone()));
+    assert_eq!(found[5].kind, EntryKind::Hardlink(found[4].path.clone()));
+    let apart = f.scan(&ScanOptions { hardlinks: false, ..options() });
+    assert_eq!(shown(&apart), ["f a", "f b", "d d", "f d/c", "f d/x", "f e"]);
+}
+
+#[test]
+fn xattrs_come_when_asked() {
+    let f = Fixture::new();
+    f.write(b"file", b"");
+    let file = std::fs::File::open(f.at(b"file")).unwrap();
+    if let Err(e) = rustix::fs::fsetxattr(&file, "user.note", b"hi", rustix::fs::XattrFlags::empty()) {
+        println!("skipped: no user xattrs here: {e}");
+        return;
+    }
+    assert!(entries(&f.scan(&options()))[0].xattrs.is_empty());
+    let with = ScanOptions { xattrs: true, ..options() };
+    let first = f.scan(&with);
+    let again = f.try_scan(&with, Some(&first.index)).unwrap();
+    assert_eq!(again.stats.reused_files, 1);
+    for scanned in [&first, &again] {
+        let xattrs = &entries(scanned)[0].xattrs;
+        assert_eq!((&xattrs[0].name[..], &xattrs[0].value[..]), (&b"user.note"[..], &b"hi"[..]));
+    }
+}
+
+#[test]
+fn the_scope_and_what_is_apart_bound_the_walk() {
+    let f = Fixture::new();
+    for path in ["a/b/c", "a/x", "ab", "z/y", "state/secret"] {
+        f.write(path.as_bytes(), b"");
+    }
+    let scope = vec![TreePath::new(&b"a/b"[..]).unwrap(), TreePath::new(&b"z/y"[..]).unwrap()];
+    assert_eq!(shown(&f.scan(&ScanOptions { scope, ..options() })), ["d a", "d a/b", "f a/b/c", "d z", "f z/y"]);
+    let state = f.root.open_below(&TreePath::new(&b"state"[..]).unwrap()).unwrap();
+    let found = f.scan(&ScanOptions { apart: vec![state.id()], ..options() });
+    assert_eq!(shown(&found), ["d a", "d a/b", "f a/b/c", "f a/x", "f ab", "d z", "f z/y"]);
+}
+
+#[test]
+fn an_unchanged_file_is_not_read_again() {
+    let f = Fixture::new();
+    f.write(b"a", b"one");
+    f.write(b"d/b", b"two");
+    f.write(b"e", b"three");
+    let first = f.scan(&options());
+    assert_eq!(first.stats.hashed_files, 3);
+    f.write(b"d/b", b"TWO");
+    std::fs::remove_file(f.at(b"e")).unwrap();
+    f.write(b"0", b"new");
+    let again = f.try_scan(&options(), Some(&first.index)).unwrap();
+    assert_eq!((again.stats.hashed_files, again.stats.reused_files, again.stats.hashed_bytes), (2, 1, 6));
+    assert_eq!(entries(&again), entries(&f.scan(&options())));
+    let all = f.try_scan(&ScanOptions { checksum: true, ..options() }, Some(&again.index)).unwrap();
+    assert_eq!((all.stats.hashed_files, all.stats.reused_files), (3, 0));
+}
+
+#[test]
+fn a_file_changed_around_the_last_scan_is_not_trusted() {
+    let f = Fixture::new();
+    f.write(b"a", b"one");
+    let changed = std::fs::metadata(f.at(b"a")).unwrap();
+    let ctime = SystemTime::UNIX_EPOCH
+        + Duration::new(
+            std::os::unix::fs::MetadataExt::ctime(&changed) as u64,
+            std::os::unix::fs::MetadataExt::ctime_nsec(&changed) as u32,
+        );
+    for (started, reused) in [(ctime, 0), (ctime + Duration::from_millis(10), 0), (ctime + Duration::from_secs(3), 1)] {
+        let first = f.scan(&ScanOptions { started, ..options() });
+        let again = f.try_scan(&options(), Some(&first.index)).unwrap();
+        assert_eq!(again.stats.reused_files, reused, "{started:?}");
+    }
+}
+
+#[test]
+fn a_damaged_index_costs_a_read_and_nothing_else() {
+    let f = Fixture::new();
+    (0..2000).for_each(|i| f.write(format!("{i:04}").as_bytes(), format!("{i}").as_bytes()));
+    let first = entries(&f.scan(&options()));
+    let path = f.dir.path().join("index");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let damaged = Index::open(&path, f.root.id()).expect("its ends are whole");
+    let again = f.try_scan(&options(), Some(&damaged)).unwrap();
+    assert!(again.stats.hashed_files > 0 && again.stats.reused_files > 0, "{:?}", again.stats);
+    assert_eq!(again.stats.hashed_files + again.stats.reused_files, 2000);
+    assert_eq!(entries(&again), first);
+}
+
+#[test]
+fn a_large_file_keeps_its_lists_from_index_to_index() {
+    let f = Fixture::new();
+    let mut rng = fastrand::Rng::with_seed(1);
+    let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u64(..)).take(3 << 20).flat_map(u64::to_le_bytes).collect();
+    f.write(b"big", &bytes);
+    let first = f.scan(&options());
+    let again = f.try_scan(&options(), Some(&first.index)).unwrap();
+    assert_eq!(again.stats.reused_files, 1);
+    let EntryKind::File(content) = &entries(&again)[0].kind else { panic!("a file") };
+    assert!(content.list_count() > 0, "{} blocks", content.block_count());
+    let direct: Vec<_> =
+        crate::block::chunk::cuts(&bytes, true).map(|r| crate::block::BlockRef::of(&bytes[r])).collect();
+    assert_eq!(again.index.blocks(content).unwrap(), direct);
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let f = Fixture::new();
+    f.write(b"d/secret\n", b"");
+    std::fs::set_permissions(f.at(b"d/secret\n"), std::fs::Permissions::from_mode(0o000)).unwrap();
+    if std::fs::File::open(f.at(b"d/secret\n")).is_ok() {
+        println!("skipped: this user may read everything");
+        return;
+    }
+    let e = f.try_scan(&options(), None).unwrap_err();
+    assert!(e.kind() == Kind::Usage && e.to_string().contains("d/secret\\n"), "{e}");
+    assert!(e.hint_text().is_some());
+}
+
+#[test]
+fn one_thread_and_four_find_the_same_in_many_files() {
+    let f = Fixture::new();
+    for i in 0..5000u32 {
+        f.write(format!("{:02}/{:02}/{i}", i % 40, i % 7).as_bytes(), &i.to_le_bytes().repeat(i as usize % 50));
+    }
+    let one = f.scan(&ScanOptions { threads: 1, ..options() });
+    let four = f.scan(&ScanOptions { threads: 4, ..options() });
+    assert_eq!(one.index.totals().files, 5000);
+    assert_eq!(one.stats, four.stats);
+    assert!(one.index.entries().map(Result::unwrap).eq(four.index.entries().map(Result::unwrap)));
+}
+
+/// What a plain recursive walk of the standard library finds.
+fn plainly(dir: &Path, below: &Path, out: &mut Vec<(Vec<u8>, char, Vec<u8>)>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let path = below.join(entry.file_name());
+        let bytes = path.as_os_str().as_bytes().to_vec();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            out.push((bytes, 'd', Vec::new()));
+            plainly(&entry.path(), &path, out);
+        } else {
+            out.push((bytes, 'f', std::fs::read(entry.path()).unwrap()));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_parallel_scan_is_the_plain_walk(
+        paths in prop::collection::vec(("[a-c.-]{1,2}x(/[a-c-]{1,2}){0,4}y", prop::collection::vec(any::<u8>(), 0..9)), 0..60),
+        threads in 1..5usize
+    ) {
+        let f = Fixture::new();
+        for (path, text) in &paths {
+            f.write(path.as_bytes(), text);
+        }
+        let mut plain = Vec::new();
+        plainly(f.root.path(), Path::new(""), &mut plain);
+        plain.sort_by(|a, b| crate::manifest::path::compare(&a.0, &b.0));
+        let scanned = f.scan(&ScanOptions { threads, ..options() });
+        let found: Vec<_> = entries(&scanned).into_iter().map(|e| (e.path.as_bytes().to_vec(), e.kind)).collect();
+        let expected: Vec<_> = plain.into_iter().map(|(path, kind, text)| {
+            let blocks = if text.is_empty() { Vec::new() } else { vec![crate::block::BlockRef::of(&text)] };
+            (path, if kind == 'd' { EntryKind::Directory } else { EntryKind::File(Content::Blocks(blocks)) })
+        }).collect();
+        prop_assert_eq!(found, expected);
+    }
+}

@@ -1,6 +1,6 @@
 //! The machine stops at every point of a commit: afterwards the tree is all old or all new, and can go on.
 
-use super::world::{Thing, World, file, look};
+use super::world::{Thing, World, as_nobody, file, look};
 use crate::id::Serial;
 use crate::tree::open::Recovery;
 
@@ -45,9 +45,26 @@ fn new() -> Vec<(&'static str, Thing)> {
 
 #[test]
 fn a_crash_anywhere_in_a_commit_leaves_all_old_or_all_new() {
+    crash_everywhere(false);
+}
+
+#[test]
+fn the_same_holds_where_two_names_cannot_change_places() {
+    crash_everywhere(true);
+}
+
+#[test]
+fn the_same_holds_for_an_ordinary_user_whom_read_only_directories_bind() {
+    as_nobody(|| {
+        crash_everywhere(false);
+        crash_while_undoing(false);
+    });
+}
+
+fn crash_everywhere(no_exchange: bool) {
     let (mut olds, mut news) = (0, 0);
     for after in 0.. {
-        let world = World::new(&old(), &new());
+        let world = World::new(&old(), &new()).exchanging(!no_exchange);
         let (before, wanted) = (look(&world.www()), look(&world.source()));
         let tree = world.open_crashing(Some(after)).unwrap();
         let (stage, release) = world.stage(&tree, 5).unwrap();
@@ -79,6 +96,30 @@ fn a_crash_anywhere_in_a_commit_leaves_all_old_or_all_new() {
 }
 
 #[test]
+fn a_release_put_again_over_drift_is_all_or_nothing_too() {
+    for after in 0.. {
+        let world = World::new(&[], &new());
+        let tree = world.open();
+        world.deploy(&tree, 5).unwrap();
+        drop(tree);
+        let wanted = look(&world.www());
+        std::fs::write(world.www().join("changed"), "drift").unwrap();
+        std::fs::remove_file(world.www().join("sealed/added")).unwrap();
+        let drifted = look(&world.www());
+        let tree = world.open_crashing(Some(after)).unwrap();
+        let committed = world.deploy(&tree, 5).is_ok();
+        drop(tree);
+        let tree = world.open();
+        let now = look(&world.www());
+        let expected = if committed || tree.recovery() != Recovery::Nothing { &wanted } else { &drifted };
+        assert!(now == *expected || now == wanted, "crash {after}: {now:#?}");
+        if committed {
+            break;
+        }
+    }
+}
+
+#[test]
 fn a_crash_anywhere_in_the_recovery_is_recovered_from() {
     for first in (4..60).step_by(7) {
         for second in 0..80 {
@@ -102,9 +143,14 @@ fn a_crash_anywhere_in_the_recovery_is_recovered_from() {
 
 #[test]
 fn a_crash_anywhere_while_undoing_ends_with_the_old_tree() {
+    crash_while_undoing(false);
+    crash_while_undoing(true);
+}
+
+fn crash_while_undoing(no_exchange: bool) {
     let mut crashes = 0;
     for after in 0.. {
-        let world = World::new(&old(), &new());
+        let world = World::new(&old(), &new()).exchanging(!no_exchange);
         let tree = world.open_crashing(Some(after)).unwrap();
         let (stage, release) = world.stage(&tree, 5).unwrap();
         // In the way of a deletion, late in the commit: everything has to be undone.

@@ -187,6 +187,8 @@ pub(super) struct World {
     dir: tempfile::TempDir,
     pub(super) rules: Rules,
     pub(super) protect: PathFilter,
+    /// Whether the filesystem shall be one that cannot exchange two names.
+    no_exchange: bool,
 }
 
 impl World {
@@ -196,7 +198,13 @@ impl World {
         make(&dir.path().join("source"), new);
         let rules =
             Rules { delete_extras: true, delete_max: Limit::NONE, allow_empty: true, xattrs: true, ..Rules::default() };
-        Self { dir, rules, protect: PathFilter::at_top::<&str>(&[]).expect("legal") }
+        Self { dir, rules, protect: PathFilter::at_top::<&str>(&[]).expect("legal"), no_exchange: false }
+    }
+
+    /// With or without the ability to exchange two names.
+    pub(super) fn exchanging(mut self, can: bool) -> Self {
+        self.no_exchange = !can;
+        self
     }
 
     pub(super) fn www(&self) -> PathBuf {
@@ -213,7 +221,7 @@ impl World {
 
     pub(super) fn open_crashing(&self, after: Option<i64>) -> Result<Arc<Tree>> {
         let name = TreeName::new("www").expect("legal");
-        let crash = Crash { after: after.map(AtomicI64::new) };
+        let crash = Crash { after: after.map(AtomicI64::new), no_exchange: self.no_exchange };
         Tree::open_with(name, &self.www(), None, Options::default(), crash).map(Arc::new)
     }
 
@@ -267,4 +275,43 @@ pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
         )
     };
     scanned.entries.iter().map(|e| (e.path.to_string(), show(e))).collect()
+}
+
+/// Runs `test` in a thread of an ordinary user: permission bits bind it.
+pub(super) fn as_nobody(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        if is_root() {
+            let (uid, gid) = (rustix::fs::Uid::from_raw(65_534), rustix::fs::Gid::from_raw(65_534));
+            rustix::thread::set_thread_groups(&[gid]).unwrap();
+            rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+            rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+            assert!(!super::super::owners::Rights::of_process().overrides_modes());
+        }
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+pub(super) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+impl Drop for World {
+    /// A read-only directory of an ordinary user could not be removed.
+    fn drop(&mut self) {
+        if !is_root() {
+            loosen(self.dir.path());
+        }
+    }
+}
+
+fn loosen(dir: &Path) {
+    let _ = std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700));
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            loosen(&entry.path());
+        }
+    }
 }

@@ -1,0 +1,134 @@
+//! Out of a plan and what is staged for it: the steps of the journal, in their order, and what is there before them.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::AsFd;
+
+use super::apply::Metadata;
+use super::commit::shown;
+use super::journal::{DirStep, Step};
+use super::meta::FileStat;
+use super::open::Tree;
+use super::stage::Item;
+use super::state::slot_name;
+use crate::diff::{Action, Change, Plan, Shape};
+use crate::error::{Error, Result};
+use crate::manifest::TreePath;
+
+/// What a commit of `items` under `plan` will do, and what is there now.
+pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> Result<(Vec<Step>, Vec<DirStep>)> {
+    let mut steps = Vec::with_capacity(plan.changes.len());
+    let (mut removals, mut late, mut sets) = (Vec::new(), Vec::new(), Vec::new());
+    let mut remove = |change: &Change| {
+        slot += 1;
+        let is_dir = change.was == Some(Shape::Directory);
+        Step::Remove { path: change.path.clone(), slot, is_dir }
+    };
+    let mut items = items.iter().peekable();
+    let mut dirs = Dirs::new(tree, plan);
+    for change in plan.changes.iter().filter(|c| c.is_applied()) {
+        let becomes_dir = change.want.is_some() && change.shape() == Shape::Directory;
+        let was_dir = change.was == Some(Shape::Directory);
+        match change.action {
+            Action::Delete => removals.push(remove(change)),
+            Action::Meta if becomes_dir => {}
+            Action::Meta => sets.push(set_step(tree, plan, change)?),
+            _ if becomes_dir => {
+                if change.action == Action::Replace {
+                    steps.push(remove(change));
+                }
+                steps.push(Step::Mkdir(change.path.clone()));
+            }
+            _ => {
+                let item = items.next_if(|i| i.path == change.path);
+                let item = item.ok_or_else(|| Error::refused(format!("{} is not staged", change.path)))?;
+                let replaces = !was_dir && change.was.is_some();
+                let ino = stage_stat(tree, item.slot)?.id.ino;
+                let place = Step::Place { path: change.path.clone(), slot: item.slot, ino, replaces };
+                if was_dir {
+                    removals.push(remove(change));
+                    late.push(place);
+                } else {
+                    steps.push(place);
+                }
+            }
+        }
+        dirs.add(change)?;
+    }
+    steps.extend(removals.into_iter().rev());
+    steps.extend(late);
+    steps.extend(sets);
+    Ok((steps, dirs.finish()?))
+}
+
+fn set_step(tree: &Tree, plan: &Plan, change: &Change) -> Result<Step> {
+    let failed = |e: io::Error| Error::io("cannot look at", tree.root.shown(&change.path), e);
+    let (parent, name) = tree.root.parent(&change.path).map_err(failed)?;
+    let old = Metadata::present(parent.as_fd(), &name, plan.sets_xattrs).map_err(failed)?;
+    Ok(Step::Set { path: change.path.clone(), old, new: Metadata::wanted(change, plan) })
+}
+
+fn stage_stat(tree: &Tree, slot: u64) -> Result<FileStat> {
+    let name = slot_name(slot);
+    FileStat::at(tree.state.stage(), &name)
+        .map_err(|e| Error::io("cannot look at staged item", name.to_string_lossy().as_ref(), e))
+}
+
+/// Collects the directories that a commit touches.
+struct Dirs<'a> {
+    tree: &'a Tree,
+    plan: &'a Plan,
+    own: Vec<DirStep>,
+    /// Directories in which a name changes.
+    parents: BTreeSet<Option<TreePath>>,
+}
+
+impl<'a> Dirs<'a> {
+    fn new(tree: &'a Tree, plan: &'a Plan) -> Self {
+        Self { tree, plan, own: Vec::new(), parents: BTreeSet::new() }
+    }
+
+    fn add(&mut self, change: &Change) -> Result<()> {
+        if change.action != Action::Meta {
+            let parent = change.path.parent();
+            if !self.parents.contains(&parent) {
+                self.parents.insert(parent);
+            }
+        }
+        let is_dir = change.want.is_some() && change.shape() == Shape::Directory;
+        let was_dir = change.was == Some(Shape::Directory);
+        if is_dir || was_dir {
+            let path = Some(change.path.clone());
+            let old = if was_dir { Some(self.present(path.as_ref())?) } else { None };
+            let new = is_dir.then(|| Metadata::wanted(change, self.plan));
+            self.own.push(DirStep { path, old, new });
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<DirStep>> {
+        for dir in &self.own {
+            self.parents.remove(&dir.path);
+        }
+        for path in std::mem::take(&mut self.parents) {
+            let old = self.present(path.as_ref())?;
+            // What the release does not change keeps its mode, and its time where the release governs times.
+            let mtime = if path.is_some() && self.plan.sets_mtime { old.mtime } else { None };
+            let new = Metadata { mode: old.mode, mtime, ..Metadata::default() };
+            self.own.push(DirStep { path, old: Some(old), new: Some(new) });
+        }
+        self.own.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(self.own)
+    }
+
+    fn present(&self, path: Option<&TreePath>) -> Result<Metadata> {
+        let failed = |e: io::Error| Error::io("cannot look at", shown(self.tree, path), e);
+        match path {
+            Some(path) => {
+                let (parent, name) = self.tree.root.parent(path).map_err(failed)?;
+                Metadata::present(parent.as_fd(), &name, self.plan.sets_xattrs).map_err(failed)
+            }
+            None => Metadata::present(self.tree.root.as_fd(), c".", false).map_err(failed),
+        }
+    }
+}
