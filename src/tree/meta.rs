@@ -1,0 +1,302 @@
+//! What the file system says of one path, in the words of the manifest: times, owners, link targets, extended
+//! attributes. Reads only; it must not know what a caller makes of it.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use minicbor::{Decode, Encode};
+use nix::errno::Errno as NixErrno;
+use nix::unistd::{Gid, Group, Uid, User};
+use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, lgetxattr, llistxattr, makedev, statx};
+use rustix::io::Errno;
+
+use super::root::{FileId, NOFOLLOW};
+use crate::manifest::entry::{MAX_OWNER_NAME, MAX_XATTR_BYTES};
+use crate::manifest::{Mode, Mtime, Owner, Xattr};
+
+/// The longest list of names and the longest value that Linux has (XATTR_LIST_MAX, XATTR_SIZE_MAX), in bytes.
+const XATTR_MAX: usize = 64 << 10;
+
+/// One answer of statx.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStat {
+    /// Device and inode.
+    pub id: FileId,
+    /// How many names the inode has.
+    pub nlink: u32,
+    /// What it is.
+    pub file_type: FileType,
+    /// Its permission bits.
+    pub mode: Mode,
+    /// The user's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+    /// Major and minor number of a device.
+    pub device: (u32, u32),
+    /// The size in bytes.
+    pub size: u64,
+    /// Last modification of the content.
+    pub mtime: Mtime,
+    /// Last change of content or metadata; only the kernel sets it.
+    pub ctime: Mtime,
+}
+
+/// What has to be the same for a file to count as unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Version {
+    /// The device.
+    #[n(0)]
+    pub dev: u64,
+    /// The inode.
+    #[n(1)]
+    pub ino: u64,
+    /// The size in bytes.
+    #[n(2)]
+    pub size: u64,
+    /// Last modification of the content.
+    #[n(3)]
+    pub mtime: Mtime,
+    /// Last change of content or metadata.
+    #[n(4)]
+    pub ctime: Mtime,
+}
+
+impl FileStat {
+    /// What `name`, one component, in the directory `dir` is; a symbolic link itself.
+    pub fn at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Self> {
+        Ok(Self::from_statx(&statx(dir, name, NOFOLLOW, StatxFlags::BASIC_STATS)?))
+    }
+
+    /// What the handle is.
+    pub fn of(handle: impl AsFd) -> io::Result<Self> {
+        Ok(Self::from_statx(&statx(handle, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?))
+    }
+
+    /// What must not change while a file is read, and what tells an index that it has not changed since.
+    pub fn version(&self) -> Version {
+        Version { dev: self.id.dev, ino: self.id.ino, size: self.size, mtime: self.mtime, ctime: self.ctime }
+    }
+
+    fn from_statx(s: &Statx) -> Self {
+        Self {
+            id: FileId { dev: makedev(s.stx_dev_major, s.stx_dev_minor), ino: s.stx_ino },
+            nlink: s.stx_nlink,
+            file_type: FileType::from_raw_mode(u32::from(s.stx_mode)),
+            mode: Mode::from_bits(u32::from(s.stx_mode)),
+            uid: s.stx_uid,
+            gid: s.stx_gid,
+            device: (s.stx_rdev_major, s.stx_rdev_minor),
+            size: s.stx_size,
+            mtime: time(s.stx_mtime),
+            ctime: time(s.stx_ctime),
+        }
+    }
+}
+
+fn time(t: StatxTimestamp) -> Mtime {
+    // A broken file system could say more; a manifest with it would be refused by every host.
+    Mtime { secs: t.tv_sec, nanos: t.tv_nsec.min(999_999_999) }
+}
+
+/// Names of users and groups, each looked up once; shared by the threads of a scan.
+#[derive(Debug, Default)]
+pub struct Owners {
+    users: Mutex<HashMap<u32, Option<Box<str>>>>,
+    groups: Mutex<HashMap<u32, Option<Box<str>>>>,
+    pairs: Mutex<HashMap<(u32, u32), Arc<Owner>>>,
+}
+
+impl Owners {
+    /// The owner with these numbers; a number without a name has none, a lookup that failed is an error.
+    pub fn of(&self, uid: u32, gid: u32) -> io::Result<Arc<Owner>> {
+        if let Some(known) = locked(&self.pairs).get(&(uid, gid)) {
+            return Ok(Arc::clone(known));
+        }
+        let user = cached(&self.users, uid, |id| named(User::from_uid(Uid::from_raw(id)), |u| u.name))?;
+        let group = cached(&self.groups, gid, |id| named(Group::from_gid(Gid::from_raw(id)), |g| g.name))?;
+        let owner = Arc::new(Owner { uid, gid, user, group });
+        Ok(Arc::clone(locked(&self.pairs).entry((uid, gid)).or_insert(owner)))
+    }
+}
+
+fn cached(
+    map: &Mutex<HashMap<u32, Option<Box<str>>>>,
+    id: u32,
+    look_up: impl FnOnce(u32) -> io::Result<Option<Box<str>>>,
+) -> io::Result<Option<Box<str>>> {
+    let mut map = locked(map);
+    if let Some(known) = map.get(&id) {
+        return Ok(known.clone());
+    }
+    let name = look_up(id)?;
+    map.insert(id, name.clone());
+    Ok(name)
+}
+
+fn named<T>(found: nix::Result<Option<T>>, name: impl Fn(T) -> String) -> io::Result<Option<Box<str>>> {
+    match found {
+        // getpwuid(3) lists these for "no such user".
+        Ok(None) | Err(NixErrno::ENOENT | NixErrno::ESRCH | NixErrno::EBADF | NixErrno::EPERM) => Ok(None),
+        Ok(Some(entry)) => {
+            Ok(Some(name(entry)).filter(|n| !n.is_empty() && n.len() <= MAX_OWNER_NAME).map(String::into_boxed_str))
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// A poisoned cache is a cache still: each value in it is whole.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The target of the symbolic link `name` in `dir`.
+pub fn link_target(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
+    Ok(rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes())
+}
+
+/// Reads extended attributes; keeps the buffer that the kernel writes them to.
+#[derive(Debug)]
+pub struct XattrReader {
+    buffer: Vec<u8>,
+}
+
+impl Default for XattrReader {
+    fn default() -> Self {
+        Self { buffer: vec![0; XATTR_MAX] }
+    }
+}
+
+impl XattrReader {
+    /// The attributes of `name` in `dir` (a symbolic link's own), sorted by name. A file system without any has none.
+    pub fn at(&mut self, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<Xattr>> {
+        // There is no *at call for attributes before Linux 6.13: the handle's own name in /proc stands in for it.
+        let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+        path.push(std::ffi::OsStr::from_bytes(name.to_bytes()));
+        self.names(|buffer| llistxattr(&path, buffer))?
+            .into_iter()
+            .filter_map(|name| self.value(name, |name, buffer| lgetxattr(&path, name, buffer)).transpose())
+            .collect::<io::Result<Vec<_>>>()
+            .and_then(capped)
+    }
+
+    /// The attributes of an open file, sorted by name.
+    pub fn of(&mut self, file: impl AsFd) -> io::Result<Vec<Xattr>> {
+        self.names(|buffer| rustix::fs::flistxattr(&file, buffer))?
+            .into_iter()
+            .filter_map(|name| self.value(name, |name, buffer| rustix::fs::fgetxattr(&file, name, buffer)).transpose())
+            .collect::<io::Result<Vec<_>>>()
+            .and_then(capped)
+    }
+
+    fn names(&mut self, list: impl FnOnce(&mut [u8]) -> Result<usize, Errno>) -> io::Result<Vec<Vec<u8>>> {
+        let length = match list(&mut self.buffer) {
+            Ok(length) => length,
+            Err(Errno::NOTSUP) => 0,
+            Err(e) => return Err(e.into()),
+        };
+        let names = self.buffer[..length].split(|&b| b == 0);
+        let mut names: Vec<Vec<u8>> = names.filter(|n| is_carried(n)).map(<[u8]>::to_vec).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// `None` when the attribute went away since it was listed.
+    fn value(
+        &mut self,
+        name: Vec<u8>,
+        get: impl FnOnce(&[u8], &mut [u8]) -> Result<usize, Errno>,
+    ) -> io::Result<Option<Xattr>> {
+        match get(&name, &mut self.buffer) {
+            Ok(length) => Ok(Some(Xattr { name, value: self.buffer[..length].to_vec() })),
+            Err(Errno::NODATA) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+/// Not what belongs to the host rather than to the file: its security labels, the marks of its overlay mounts.
+fn is_carried(name: &[u8]) -> bool {
+    !name.is_empty() && name != b"security.selinux" && !name.starts_with(b"trusted.overlay.")
+}
+
+fn capped(xattrs: Vec<Xattr>) -> io::Result<Vec<Xattr>> {
+    let bytes: usize = xattrs.iter().map(|x| x.name.len() + x.value.len()).sum();
+    if bytes > MAX_XATTR_BYTES {
+        let why = format!("{bytes} bytes of extended attributes, a release carries at most {MAX_XATTR_BYTES} a file");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    Ok(xattrs)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use rustix::fs::{XattrFlags, fsetxattr};
+
+    use super::*;
+
+    #[test]
+    fn a_stat_speaks_of_the_name_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "12345").unwrap();
+        std::os::unix::fs::symlink("no/where", dir.path().join("link")).unwrap();
+        let handle = File::open(dir.path()).unwrap();
+        let file = FileStat::at(handle.as_fd(), c"file").unwrap();
+        assert_eq!((file.size, file.nlink, file.file_type), (5, 1, FileType::RegularFile));
+        assert_eq!(file, FileStat::of(File::open(dir.path().join("file")).unwrap()).unwrap());
+        assert_eq!(FileStat::at(handle.as_fd(), c"link").unwrap().file_type, FileType::Symlink);
+        assert_eq!(link_target(handle.as_fd(), c"link").unwrap(), b"no/where");
+        let plain = rustix::fs::fstat(&handle).unwrap();
+        assert_eq!(FileStat::of(&handle).unwrap().id, FileId::of(&plain));
+    }
+
+    #[test]
+    fn owners_are_looked_up_once_and_shared() {
+        let owners = Owners::default();
+        let root = owners.of(0, 0).unwrap();
+        assert_eq!(root.user.as_deref(), Some("root"));
+        assert!(Arc::ptr_eq(&root, &owners.of(0, 0).unwrap()));
+        let nobody = owners.of(3_999_999_999, 3_999_999_999).unwrap();
+        assert_eq!((nobody.user.as_deref(), nobody.group.as_deref()), (None, None));
+    }
+
+    #[test]
+    fn xattrs_are_sorted_and_capped() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("file")).unwrap();
+        if let Err(e) = fsetxattr(&file, "user.b", b"2", XattrFlags::empty()) {
+            println!("skipped: no user xattrs here: {e}");
+            return;
+        }
+        fsetxattr(&file, "user.a", b"\0\xff", XattrFlags::empty()).unwrap();
+        let handle = File::open(dir.path()).unwrap();
+        let mut reader = XattrReader::default();
+        let read = reader.at(handle.as_fd(), c"file").unwrap();
+        let expected = [(&b"user.a"[..], &b"\0\xff"[..]), (b"user.b", b"2")]
+            .map(|(n, v)| Xattr { name: n.into(), value: v.into() });
+        assert_eq!(read, expected);
+        assert_eq!(reader.of(&file).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_belongs_to_the_host_is_not_carried() {
+        for (name, carried) in [
+            (&b"user.x"[..], true),
+            (b"system.posix_acl_access", true),
+            (b"security.capability", true),
+            (b"security.selinux", false),
+            (b"trusted.overlay.opaque", false),
+        ] {
+            assert_eq!(is_carried(name), carried);
+        }
+        let big = vec![Xattr { name: b"user.x".to_vec(), value: vec![0; MAX_XATTR_BYTES] }];
+        assert!(capped(big).is_err_and(|e| e.to_string().contains("extended attributes")));
+    }
+}

@@ -1,0 +1,248 @@
+//! The walk: directories listed ahead by the threads, their children handed out in the order of the manifest.
+
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::fs::{FileType, RawDir};
+
+use super::ignore::{Filter, patterns_in};
+use super::work::Ticket;
+use super::{Jobs, ScanOptions, Skipped, unreadable};
+use crate::manifest::rules::Exclude;
+use crate::manifest::{TreePath, Xattr};
+use crate::tree::meta::{FileStat, XattrReader, link_target};
+use crate::tree::root::Root;
+use crate::{Error, Result};
+
+/// How many directories are listed ahead of the walk,
+const AHEAD: usize = 32;
+/// and how many children they may have together before no more are listed ahead.
+const AHEAD_CHILDREN: usize = 100_000;
+/// Bytes of names that one system call returns.
+const NAMES_BUFFER: usize = 64 << 10;
+
+/// A directory to be listed.
+#[derive(Debug)]
+pub(super) struct ListJob {
+    path: Option<TreePath>,
+    filter: Arc<Filter>,
+}
+
+/// The children of a directory that are not left out, sorted.
+#[derive(Debug)]
+pub(super) struct Listing {
+    children: Vec<Child>,
+    filter: Arc<Filter>,
+    patterns: Vec<Exclude>,
+    skipped: Vec<Skipped>,
+}
+
+/// One path as its directory's listing found it.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) path: TreePath,
+    pub(super) stat: FileStat,
+    /// The target of a symbolic link.
+    pub(super) target: Vec<u8>,
+    pub(super) xattrs: Vec<Xattr>,
+}
+
+impl Child {
+    fn is_dir(&self) -> bool {
+        self.stat.file_type == FileType::Directory
+    }
+}
+
+/// Lists directories; one for each thread.
+#[derive(Debug)]
+pub(super) struct Lister<'a> {
+    root: &'a Root,
+    options: &'a ScanOptions,
+    held: &'a AtomicUsize,
+    xattrs: XattrReader,
+}
+
+impl<'a> Lister<'a> {
+    pub(super) fn new(root: &'a Root, options: &'a ScanOptions, held: &'a AtomicUsize) -> Self {
+        Self { root, options, held, xattrs: XattrReader::default() }
+    }
+
+    /// The children of a directory; `None` when it is gone.
+    pub(super) fn list(&mut self, job: &ListJob) -> Result<Option<Listing>> {
+        let at = job.path.as_ref().map_or(self.root.path().to_path_buf(), |p| self.root.shown(p));
+        let dir = match self.root.dir(job.path.as_ref()) {
+            Ok(dir) => dir,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && job.path.is_some() => return Ok(None),
+            Err(e) => return Err(unreadable(&at, e)),
+        };
+        let names = read_names(dir.as_fd()).map_err(|e| unreadable(&at, e))?;
+        let has = |name: &[u8]| names.iter().any(|n| n.as_bytes() == name);
+        let patterns = patterns_in(self.root, dir.as_fd(), job.path.as_ref(), self.options.ignore_files, has)?;
+        let mut listing =
+            Listing { children: Vec::new(), filter: job.filter.with(&patterns)?, patterns, skipped: Vec::new() };
+        for name in &names {
+            self.look_at(job.path.as_ref(), dir.as_fd(), name, &mut listing)?;
+        }
+        listing.children.sort_unstable_by(|a, b| a.path.name().cmp(b.path.name()));
+        self.held.fetch_add(listing.children.len(), Ordering::Relaxed);
+        Ok(Some(listing))
+    }
+
+    fn look_at(
+        &mut self,
+        parent: Option<&TreePath>,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        out: &mut Listing,
+    ) -> Result<()> {
+        let bytes = name.to_bytes();
+        let path = match parent {
+            None => TreePath::new(bytes),
+            Some(parent) => parent.join(bytes),
+        };
+        let path = path.map_err(|e| {
+            Error::usage(format!("{}: {e}", self.root.path().display())).hint("shorten the path or exclude it")
+        })?;
+        let stat = match FileStat::at(dir, name) {
+            Ok(stat) => stat,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(unreadable(&self.root.shown(&path), e)),
+        };
+        let is_dir = stat.file_type == FileType::Directory;
+        let apart = is_dir && self.options.apart.contains(&stat.id);
+        if apart || !self.options.in_scope(&path, is_dir) || out.filter.leaves_out(&path, is_dir) {
+            return Ok(());
+        }
+        let mut child = Child { path, stat, target: Vec::new(), xattrs: Vec::new() };
+        match self.describe(dir, name, &mut child) {
+            Ok(None) => out.children.push(child),
+            Ok(Some(why)) => out.skipped.push(Skipped { path: child.path, why }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(unreadable(&self.root.shown(&child.path), e)),
+        }
+        Ok(())
+    }
+
+    /// Adds what takes more than a stat; or says why the path is skipped.
+    fn describe(&mut self, dir: BorrowedFd<'_>, name: &CStr, child: &mut Child) -> io::Result<Option<&'static str>> {
+        match child.stat.file_type {
+            FileType::Socket => return Ok(Some("a socket belongs to a process of this host")),
+            FileType::Unknown => return Ok(Some("of a kind that makuo does not know")),
+            FileType::Symlink => child.target = link_target(dir, name)?,
+            _ => {}
+        }
+        if self.options.xattrs {
+            child.xattrs = self.xattrs.at(dir, name)?;
+        }
+        Ok(None)
+    }
+}
+
+fn read_names(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+    let mut buffer = Vec::with_capacity(NAMES_BUFFER);
+    let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Hands out the children of the whole tree in order.
+pub(super) struct Walk<'a> {
+    jobs: &'a Jobs,
+    held: &'a AtomicUsize,
+    frames: Vec<Frame>,
+    /// Listings asked for and not yet opened.
+    ahead: usize,
+    /// Patterns of the ignore files met so far, in the order of their directories.
+    pub(super) patterns: Vec<Exclude>,
+    /// Paths that no manifest can hold.
+    pub(super) skipped: Vec<Skipped>,
+}
+
+/// One open directory of the walk.
+struct Frame {
+    children: VecDeque<Child>,
+    filter: Arc<Filter>,
+    /// Listings of the next subdirectories, in order.
+    tickets: VecDeque<Ticket<Option<Listing>>>,
+    /// How many of the children at the front need no ticket any more.
+    asked: usize,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn begin(jobs: &'a Jobs, held: &'a AtomicUsize, filter: Arc<Filter>) -> Result<Self> {
+        let top = jobs.first(ListJob { path: None, filter }).wait()?;
+        let mut walk = Self { jobs, held, frames: Vec::new(), ahead: 0, patterns: Vec::new(), skipped: Vec::new() };
+        if let Some(listing) = top {
+            walk.open(listing);
+        }
+        Ok(walk)
+    }
+
+    /// The next path; a directory comes before what is in it.
+    pub(super) fn next(&mut self) -> Result<Option<Child>> {
+        loop {
+            let Some(frame) = self.frames.last_mut() else { return Ok(None) };
+            let Some(child) = frame.children.pop_front() else {
+                self.frames.pop();
+                continue;
+            };
+            if !child.is_dir() {
+                frame.asked = frame.asked.saturating_sub(1);
+                return Ok(Some(child));
+            }
+            let ticket = match frame.tickets.pop_front() {
+                Some(ticket) => {
+                    frame.asked -= 1;
+                    self.ahead -= 1;
+                    ticket
+                }
+                None => {
+                    frame.asked = 0;
+                    self.jobs.first(ListJob { path: Some(child.path.clone()), filter: Arc::clone(&frame.filter) })
+                }
+            };
+            // A directory that went away since its parent was listed is left out.
+            if let Some(listing) = ticket.wait()? {
+                self.open(listing);
+                return Ok(Some(child));
+            }
+        }
+    }
+
+    fn open(&mut self, listing: Listing) {
+        self.held.fetch_sub(listing.children.len(), Ordering::Relaxed);
+        self.patterns.extend(listing.patterns);
+        self.skipped.extend(listing.skipped);
+        let children = listing.children.into();
+        self.frames.push(Frame { children, filter: listing.filter, tickets: VecDeque::new(), asked: 0 });
+        self.list_ahead();
+    }
+
+    /// Asks for the listings that are needed next: those of the innermost directory first.
+    fn list_ahead(&mut self) {
+        for frame in self.frames.iter_mut().rev() {
+            while let Some(child) = frame.children.get(frame.asked) {
+                if self.ahead >= AHEAD || self.held.load(Ordering::Relaxed) >= AHEAD_CHILDREN {
+                    return;
+                }
+                frame.asked += 1;
+                if child.is_dir() {
+                    let job = ListJob { path: Some(child.path.clone()), filter: Arc::clone(&frame.filter) };
+                    frame.tickets.push_back(self.jobs.first(job));
+                    self.ahead += 1;
+                }
+            }
+        }
+    }
+}
