@@ -326,6 +326,19 @@ mod tests {
     }
 
     #[test]
+    fn a_train_is_read_in_one_call() {
+        let Some((a, b)) = pair(Offload::Full) else { return };
+        if a.offload() != Offload::Full || b.group.state.gro_segments() == 1 {
+            return eprintln!("skipped: this kernel has no UDP GSO or GRO");
+        }
+        assert_eq!(a.send(a.group(), &train(1472), 1472).unwrap(), SendOutcome::Sent);
+        Poller::new().unwrap().wait(&b, Interest::READ, None).unwrap();
+        let (mut batch, mut stamps) = (RecvBatch::new(), Vec::new());
+        assert_eq!(b.recv(Channel::Group, &mut batch, |d| stamps.push(d.stamp)).unwrap(), MAX_SEGMENTS);
+        assert!(stamps[0].is_some() && stamps.iter().all(|s| *s == stamps[0]));
+    }
+
+    #[test]
     fn a_link_that_falls_back_still_understands_trains_of_others() {
         let port = free_port();
         let open = |offload| loopback("224.0.0.108", port, offload);
@@ -388,8 +401,8 @@ mod tests {
             return eprintln!("skipped: loopback's MTU is larger than any datagram");
         }
         let bytes = vec![0; link.max_segment() + 1];
-        assert_eq!(link.send(link.group(), &bytes, bytes.len()).unwrap(), SendOutcome::TooLarge);
-        assert_eq!(link.send(link.group(), &bytes[1..], bytes.len()).unwrap(), SendOutcome::Sent);
+        assert_eq!(link.send(link.local(), &bytes, bytes.len()).unwrap(), SendOutcome::TooLarge);
+        assert_eq!(link.send(link.local(), &bytes[1..], bytes.len()).unwrap(), SendOutcome::Sent);
         assert_eq!(link.offload(), Offload::Full, "the fault was the segment's");
     }
 

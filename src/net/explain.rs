@@ -57,8 +57,8 @@ fn opening_hint(errno: Errno, name: &str, address: SocketAddr) -> Option<String>
 fn sending_hint(errno: Errno, name: &str, to: SocketAddr) -> Option<String> {
     Some(match errno {
         Errno::ENETUNREACH | Errno::EHOSTUNREACH if to.ip().is_multicast() => {
-            let range = if to.is_ipv4() { "224.0.0.0/4" } else { "ff00::/8" };
-            format!("there is no route for multicast; add one: ip route add {range} dev {name}")
+            let route = if to.is_ipv4() { "224.0.0.0/4" } else { "multicast ff00::/8 table local" };
+            format!("there is no route for multicast; add one: ip route add {route} dev {name}")
         }
         Errno::ENETUNREACH | Errno::EHOSTUNREACH => {
             format!("there is no route to this host; see: ip route get {}", to.ip())

@@ -48,9 +48,11 @@ impl Interface {
         }
     }
 
-    /// Whether multicast of `family` can go out here.
+    /// Whether multicast of `family` can go out here. Linux delivers no IPv6 multicast over loopback, whatever routes
+    /// are added.
     pub fn can_multicast(&self, family: Family) -> bool {
-        self.up && (self.multicast || self.loopback) && self.address(family).is_some()
+        let driver = if self.loopback { family == Family::V4 } else { self.multicast };
+        self.up && driver && self.address(family).is_some()
     }
 
     /// One line for a person: `eth0 (192.0.2.2, fd00::2; MTU 1500)`.
@@ -160,6 +162,9 @@ fn named(all: Vec<Interface>, want: &str, family: Family) -> Result<Interface> {
     }
     if interface.address(family).is_none() {
         return refuse(format!("has no {family} address, and the group is an {family} one"), there);
+    }
+    if interface.loopback && family == Family::V6 {
+        return refuse("carries no IPv6 multicast".into(), "use an IPv4 group here, such as 224.0.0.108".into());
     }
     if !interface.can_multicast(family) {
         return refuse("cannot multicast".into(), format!("try: ip link set dev {name} multicast on; {there}"));
@@ -275,6 +280,8 @@ mod tests {
         let lonely = vec![interface("lo", 1, &["127.0.0.1"])];
         assert_eq!(pick(lonely.clone(), None, None, Family::V4).unwrap().name, "lo");
         assert!(pick(lonely, None, None, Family::V6).is_err());
+        let lonely = vec![interface("lo", 1, &["127.0.0.1", "::1"])];
+        assert!(pick(lonely, None, None, Family::V6).is_err(), "loopback carries no IPv6 multicast");
     }
 
     #[test]
@@ -284,6 +291,7 @@ mod tests {
             ("192.0.2.77", Family::V4, "has the address 192.0.2.77", "eth1 (10.1.0.1; MTU 1500)"),
             ("eth2", Family::V4, "is down", "ip link set dev eth2 up"),
             ("eth1", Family::V6, "has no IPv6 address", "there are: "),
+            ("lo", Family::V6, "carries no IPv6 multicast", "224.0.0.108"),
             ("wg0", Family::V4, "cannot multicast", "multicast on"),
             ("a\x1bb", Family::V4, "a\\u{1b}b", "there are: "),
         ];
