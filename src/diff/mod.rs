@@ -1,1 +1,59 @@
 //! What a host has to do to make its tree the release: pure comparison of sorted entries.
+//!
+//! [`diff`] walks the host's own entries and the release's side by side, once, and says what is to change ([`Change`]),
+//! which blocks have to come over the network and which are on the host already ([`Plan`]), or why the release cannot
+//! be put here ([`Refusal`]). Limits of deletion are checked here, before anything is touched. It must not know a
+//! file, a socket or a clock; memory follows what changed, not the size of the tree.
+
+mod change;
+mod compare;
+mod guard;
+mod plan;
+mod refusal;
+mod search;
+#[cfg(test)]
+mod tests;
+
+pub use change::{Action, Change, Delta, LocalOwner, Shape};
+pub use compare::diff;
+pub use guard::{HostRules, OwnerResolver};
+pub use plan::{LocalBlock, Plan, Summary};
+pub use refusal::Refusal;
+
+use crate::Result;
+use crate::block::BlockRef;
+use crate::manifest::read::{Located, Manifest, NodeSource, ReadError};
+use crate::manifest::{Content, Entry};
+
+/// A host's own tree: every entry in order, content hashed. Read twice when blocks are looked for.
+///
+/// What is protected or excluded has to be among the entries, or at least the top of it: that is how a directory is
+/// known to hold it.
+pub trait Have {
+    /// All entries in the order of their paths.
+    fn entries(&self) -> Box<dyn Iterator<Item = Result<Entry>> + '_>;
+    /// The blocks of a file's content.
+    fn blocks(&self, content: &Content) -> Result<Vec<BlockRef>>;
+}
+
+/// A release's manifest.
+pub trait Want {
+    /// All entries in the order of their paths, with the ordinals of their blocks.
+    fn entries(&self) -> Box<dyn Iterator<Item = Result<Located>> + '_>;
+    /// The blocks of a file's content.
+    fn blocks(&self, content: &Content) -> Result<Vec<BlockRef>>;
+}
+
+impl<S: NodeSource> Want for Manifest<S> {
+    fn entries(&self) -> Box<dyn Iterator<Item = Result<Located>> + '_> {
+        Box::new(Manifest::entries(self).map(|located| located.map_err(unreadable)))
+    }
+
+    fn blocks(&self, content: &Content) -> Result<Vec<BlockRef>> {
+        Manifest::blocks(self, content).map_err(unreadable)
+    }
+}
+
+fn unreadable(e: ReadError) -> crate::Error {
+    crate::Error::refused("the release's manifest cannot be read").because(e)
+}

@@ -1,1 +1,15 @@
 //! Where the protocol meets network, disk and clock.
+//!
+//! [`endpoint`] carries a machine's datagrams, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
+//! requests from real trees, [`deploy`] runs the sender machine for a command, [`source`] answers its requests from a
+//! scanned directory. [`outcome`] is what all of it tells.
+
+pub mod clock;
+// pub mod deploy;
+pub mod disk;
+pub mod drift;
+pub mod endpoint;
+pub mod host;
+pub mod members;
+pub mod outcome;
+// pub mod source;

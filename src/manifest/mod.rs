@@ -18,6 +18,7 @@
 
 pub mod build;
 pub mod entry;
+pub mod explore;
 pub mod header;
 pub mod node;
 pub mod path;

@@ -47,6 +47,9 @@ pub struct Rules {
     /// How the commit switches the tree.
     #[n(10)]
     pub layout: Layout,
+    /// Whether names of one file on the sender are names of one file on the hosts.
+    #[n(11)]
+    pub hardlinks: bool,
 }
 
 /// What a host does with an owner's name that it does not know.
@@ -96,6 +99,7 @@ impl Default for Rules {
             mtime: true,
             xattrs: false,
             layout: Layout::InPlace,
+            hardlinks: true,
         }
     }
 }

@@ -1,1 +1,64 @@
 //! The protocol as state machines without clock, file or socket.
+//!
+//! **Contract of a machine.** Hand it one thing that happened (`handle_datagram`, `handle_reply`, `handle_timeout`), then
+//! drain what it has to say: `poll_transmit` until there is nothing to send, `poll_request` until there is nothing to
+//! ask of the disk, `poll_notice` until there is nothing to tell; then wait for `poll_timeout`. Time is a
+//! [`Moment`](crate::units::Moment) that the caller passes, randomness is a seed given at the start; the same inputs
+//! give the same outputs, so that one number replays a whole network.
+//!
+//! **The way of a session** (RFC 5740 NORM is the relative whose words we use):
+//! - [`members`]: who is alive, by beacons and solicits.
+//! - [`sender`]: announces a release, merges what hosts want, sends each block once in generations, repairs what
+//!   hosts report missing, decides when all are ready, repeats its signed order until each host has answered.
+//! - [`receiver`]: joins, explores which manifest nodes it lacks, compares, fetches, is ready, commits.
+//!
+//! Disk is an effect too: a machine asks ([`receiver::Request`], [`sender::Request`]) and is answered later, so that a
+//! slow or broken disk, and a crash between any two steps, can be simulated.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub mod bits;
+pub mod control;
+pub mod generation;
+pub mod members;
+pub mod outbox;
+pub mod range_set;
+pub mod rate;
+pub mod receiver;
+pub mod sender;
+
+pub use range_set::RangeSet;
+
+/// Where datagrams go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dest {
+    /// To every host.
+    Group,
+    /// To one.
+    Host(SocketAddr),
+}
+
+/// What stands in the buffer after `poll_transmit`: datagrams of `segment` bytes one after the other, the last of which
+/// may be shorter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where they go.
+    pub dest: Dest,
+    /// Bytes of each.
+    pub segment: usize,
+}
+
+/// How long a host spreads its feedback when `hosts` take part: a fleet of ten answers at once, a thousand hosts over
+/// some tens of milliseconds.
+pub fn spread(hosts: u32) -> Duration {
+    Duration::from_micros(u64::from(hosts.saturating_sub(1)) * 40).min(MAX_SPREAD)
+}
+
+/// The longest spread of feedback.
+pub const MAX_SPREAD: Duration = Duration::from_secs(1);
+
+/// How often a host says that it is alive when `hosts` take part: the sender hears a bounded number a second.
+pub fn alive_interval(hosts: u32) -> Duration {
+    Duration::from_millis(500).max(Duration::from_millis(2) * hosts)
+}

@@ -1,1 +1,14 @@
-//! A deterministic network of many hosts.
+//! A deterministic network of many hosts: the real machines of [`crate::proto`] on a virtual clock, over links that
+//! lose, delay, reorder and duplicate, with disks in memory that answer late and hosts that crash and come back.
+//!
+//! Everything follows from one seed: a failure prints it, and the same seed replays the same network, datagram by
+//! datagram.
+
+pub mod disk;
+pub mod link;
+pub mod network;
+#[cfg(test)]
+mod tests;
+
+pub use link::Link;
+pub use network::{Network, Setup};

@@ -1,4 +1,9 @@
 //! The disk: reading a tree and changing it, by handles only.
+//!
+//! Reading: [`root`] resolves every path, [`meta`] says what the file system says, [`scan`] walks and hashes, [`index`]
+//! remembers, [`source`] gives a sender its manifest and blocks. Writing: [`open`] locks a tree and ends what a crash
+//! left, [`stage`] makes a release complete beside it, [`journal`], [`commit`] and [`undo`] switch to it or back,
+//! [`state`] and [`nodes`] keep what must last.
 
 pub mod index;
 pub mod meta;
@@ -6,7 +11,22 @@ pub mod root;
 pub mod scan;
 pub mod source;
 
+pub mod apply;
+pub mod commit;
+pub mod journal;
+mod leftover;
+pub mod nodes;
+pub mod open;
+pub mod owners;
+pub mod stage;
+pub mod state;
+#[cfg(test)]
+mod tests;
+pub mod undo;
+
 pub use index::{Index, IndexEntry};
+pub use open::{Options, Recovery, Tree};
 pub use root::Root;
 pub use scan::{ScanOptions, Scanned, scan};
 pub use source::{Source, SourceError};
+pub use stage::Stage;

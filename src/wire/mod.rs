@@ -1,1 +1,15 @@
-//! Datagrams: a borrowed view and a validated struct for each.
+//! What travels: the bytes of every datagram.
+//!
+//! [`datagram`] is the fixed front of each datagram and the header of a data symbol, as borrowed views that are checked
+//! once. [`message`] is what hosts say to each other, in CBOR with numbered positions. [`fragment`] cuts a message that
+//! is longer than one datagram and puts it together again under caps. Nothing here knows a socket or a session's state.
+
+pub mod datagram;
+pub mod fragment;
+pub mod message;
+
+pub use datagram::{DATA_OVERHEAD, Datagram, Front, Symbol, SymbolHeader};
+pub use message::{HostStage, Message, Phase};
+
+/// The version of the wire format; a datagram of another is dropped and counted.
+pub const VERSION: u8 = 1;

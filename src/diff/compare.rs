@@ -1,0 +1,268 @@
+//! The first pass: the host's entries and the release's, side by side in the order of paths.
+
+use std::cmp::Ordering;
+use std::collections::HashSet;
+
+use super::guard::{Guard, Owners, Place, place};
+use super::search::Needed;
+use super::{Action, Change, Delta, Have, HostRules, LocalOwner, Plan, Refusal, Shape, Want};
+use crate::manifest::read::Located;
+use crate::manifest::{Content, Entry, EntryKind, Rules, TreePath, Xattr};
+
+/// What the host has to do to make its tree the release `want` under `rules` and within `scope` (empty: everything).
+pub fn diff(
+    have: &dyn Have,
+    want: &dyn Want,
+    rules: &Rules,
+    scope: &[TreePath],
+    host: &HostRules<'_>,
+) -> Result<Plan, Refusal> {
+    let excluded = match rules.delete_excluded {
+        true => crate::manifest::rules::PathFilter::new(&[]),
+        false => rules.excluded(),
+    };
+    let excluded = excluded.map_err(|e| crate::Error::refused(format!("exclude pattern {e}")))?;
+    let mut walk = Walk {
+        rules,
+        scope,
+        want,
+        owners: Owners::new(rules, host.owners),
+        host_guard: Guard::new(host.protect, &excluded),
+        want_guard: Guard::new(host.protect, &excluded),
+        links: [host.protect, &excluded],
+        plan: Plan { sets_mtime: rules.mtime, sets_xattrs: rules.xattrs, ..Plan::default() },
+        needed: Needed::default(),
+        anew: HashSet::new(),
+        leaving: Vec::new(),
+        replaced: None,
+        wanted: 0,
+    };
+    walk.join(have)?;
+    let (mut plan, needed, wanted) = (walk.plan, walk.needed, walk.wanted);
+    plan.count();
+    if wanted == 0 && rules.delete_extras && !rules.allow_empty {
+        return Err(Refusal::Empty);
+    }
+    check_limits(&plan, rules, host)?;
+    needed.find_in(have, &mut plan)?;
+    Ok(plan)
+}
+
+fn check_limits(plan: &Plan, rules: &Rules, host: &HostRules<'_>) -> Result<(), Refusal> {
+    let (would, total) = (plan.summary.deleted, plan.summary.host_entries);
+    let limits = [("release", rules.delete_max), ("host", host.max_delete)];
+    match limits.into_iter().min_by_key(|(_, limit)| limit.of(total)) {
+        Some((who, limit)) if would > limit.of(total) => Err(Refusal::TooManyDeletions { would, limit, who, total }),
+        _ => Ok(()),
+    }
+}
+
+struct Walk<'a> {
+    rules: &'a Rules,
+    scope: &'a [TreePath],
+    want: &'a dyn Want,
+    owners: Owners<'a>,
+    host_guard: Guard<'a>,
+    want_guard: Guard<'a>,
+    /// What a hard link must not lead to.
+    links: [&'a crate::manifest::rules::PathFilter; 2],
+    plan: Plan,
+    needed: Needed,
+    /// Files that get a new inode, so that their other names have to be linked again.
+    anew: HashSet<TreePath>,
+    /// Extra directories that enclose the present path, with the places of their changes.
+    leaving: Vec<(TreePath, usize)>,
+    /// The directory whose place another kind of thing takes.
+    replaced: Option<TreePath>,
+    /// Entries of the release within the scope.
+    wanted: u64,
+}
+
+impl Walk<'_> {
+    fn join(&mut self, have: &dyn Have) -> Result<(), Refusal> {
+        let (mut ours, mut theirs) = (have.entries(), self.want.entries());
+        let (mut h, mut w) = (ours.next().transpose()?, theirs.next().transpose()?);
+        loop {
+            let order = match (&h, &w) {
+                (None, None) => return Ok(()),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(h), Some(w)) => h.path.cmp(&w.entry.path),
+            };
+            let host = if order.is_le() { h.take() } else { None };
+            let release = if order.is_ge() { w.take() } else { None };
+            match (host, release) {
+                (Some(host), Some(release)) => self.both(&host, release)?,
+                (Some(host), None) => self.extra(&host)?,
+                (None, Some(release)) => self.missing(release)?,
+                (None, None) => {}
+            }
+            if order.is_le() {
+                h = ours.next().transpose()?;
+            }
+            if order.is_ge() {
+                w = theirs.next().transpose()?;
+            }
+        }
+    }
+
+    /// The host has a path that the release does not have.
+    fn extra(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        let path = &entry.path;
+        if place(self.scope, path) != Place::Inside {
+            return Ok(());
+        }
+        self.plan.summary.host_entries += 1;
+        let is_dir = matches!(entry.kind, EntryKind::Directory);
+        while self.leaving.last().is_some_and(|(dir, _)| !path.is_within(dir)) {
+            self.leaving.pop();
+        }
+        let replaced = self.replaced.as_ref().filter(|dir| path.is_within(dir));
+        if self.host_guard.covers(path, is_dir) {
+            if let Some(at) = replaced {
+                return Err(Refusal::ReplacesProtected { at: at.clone(), path: path.clone() });
+            }
+            for (_, change) in self.leaving.drain(..) {
+                self.plan.changes[change].action = Action::Keep;
+            }
+            return Ok(());
+        }
+        let action = match (self.rules.delete_extras, replaced) {
+            (true, _) => Action::Delete,
+            (false, Some(at)) => return Err(Refusal::NotEmpty { at: at.clone(), path: path.clone() }),
+            (false, None) => Action::Extra,
+        };
+        if is_dir && action == Action::Delete {
+            self.leaving.push((path.clone(), self.plan.changes.len()));
+        }
+        self.plan.changes.push(Change {
+            path: path.clone(),
+            action,
+            delta: Delta::default(),
+            was: Some(Shape::of(&entry.kind)),
+            want: None,
+            owner: LocalOwner::default(),
+        });
+        Ok(())
+    }
+
+    /// The release has a path that the host does not have.
+    fn missing(&mut self, want: Located) -> Result<(), Refusal> {
+        self.check_place(&want.entry)?;
+        if self.want_guard.covers(&want.entry.path, matches!(want.entry.kind, EntryKind::Directory)) {
+            return Ok(());
+        }
+        let delta = Delta { content: true, ..Delta::default() };
+        self.change(Action::Create, delta, None, want)
+    }
+
+    fn both(&mut self, have: &Entry, want: Located) -> Result<(), Refusal> {
+        let above = self.check_place(&want.entry)? == Place::Above;
+        let (ours, theirs) = (Shape::of(&have.kind), Shape::of(&want.entry.kind));
+        if above {
+            return if ours == theirs { Ok(()) } else { Err(Refusal::OutOfScope(want.entry.path)) };
+        }
+        self.plan.summary.host_entries += 1;
+        let path = &have.path;
+        let alone = self.host_guard.covers(path, ours == Shape::Directory);
+        if alone != self.want_guard.covers(path, theirs == Shape::Directory) {
+            return Err(Refusal::ReplacesProtected { at: path.clone(), path: path.clone() });
+        }
+        if alone {
+            return Ok(());
+        }
+        let regular = |shape| matches!(shape, Shape::File | Shape::Hardlink);
+        let same = ours == theirs && std::mem::discriminant(&have.kind) == std::mem::discriminant(&want.entry.kind)
+            || regular(ours) && regular(theirs);
+        if !same {
+            if ours == Shape::Directory {
+                self.replaced = Some(path.clone());
+            }
+            return self.change(Action::Replace, Delta { content: true, ..Delta::default() }, Some(ours), want);
+        }
+        let owner = self.owners.local(&want.entry)?;
+        let anew = match &want.entry.kind {
+            EntryKind::Hardlink(first) => have.kind != want.entry.kind || self.anew.contains(first),
+            EntryKind::Directory | EntryKind::Fifo => false,
+            kind => have.kind != *kind,
+        };
+        // Further names of one file share what the file has: it is compared under its first name.
+        let linked = !anew && theirs == Shape::Hardlink;
+        let mut delta = if linked { Delta::default() } else { self.metadata(have, &want.entry, owner) };
+        if anew {
+            delta.content = theirs != Shape::Hardlink;
+            delta.size = ours == Shape::File && theirs == Shape::File && have.kind.size() != want.entry.kind.size();
+            self.change(Action::Update, delta, Some(ours), want)
+        } else if delta.any() {
+            self.change(Action::Meta, delta, Some(ours), want)
+        } else {
+            if let EntryKind::Hardlink(first) = &want.entry.kind {
+                self.check_link(&want.entry.path, first)?;
+            }
+            Ok(())
+        }
+    }
+
+    fn change(&mut self, action: Action, delta: Delta, was: Option<Shape>, want: Located) -> Result<(), Refusal> {
+        let owner = self.owners.local(&want.entry)?;
+        let path = want.entry.path.clone();
+        match &want.entry.kind {
+            EntryKind::Hardlink(first) => self.check_link(&path, first)?,
+            EntryKind::File(content) if action != Action::Meta => {
+                self.anew.insert(path.clone());
+                match content {
+                    Content::Blocks(blocks) => self.needed.add(want.first, blocks),
+                    Content::Lists(_) => {
+                        let blocks = self.want.blocks(content)?;
+                        self.needed.add(want.first, &blocks);
+                        self.plan.listed.insert(path.clone(), blocks);
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.plan.changes.push(Change { path, action, delta, was, want: Some(want), owner });
+        Ok(())
+    }
+
+    fn check_place(&mut self, want: &Entry) -> Result<Place, Refusal> {
+        match place(self.scope, &want.path) {
+            Place::Inside => {
+                self.wanted += 1;
+                Ok(Place::Inside)
+            }
+            Place::Above if matches!(want.kind, EntryKind::Directory) => Ok(Place::Above),
+            _ => Err(Refusal::OutOfScope(want.path.clone())),
+        }
+    }
+
+    fn check_link(&self, path: &TreePath, first: &TreePath) -> Result<(), Refusal> {
+        let outside = place(self.scope, first) != Place::Inside || self.links.iter().any(|f| f.matches(first, false));
+        match outside {
+            true => Err(Refusal::LinkOutside { path: path.clone(), first: first.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    fn metadata(&self, have: &Entry, want: &Entry, owner: LocalOwner) -> Delta {
+        let is_link = matches!(want.kind, EntryKind::Symlink(_));
+        let compare_xattrs = self.rules.xattrs && !is_link;
+        Delta {
+            content: false,
+            size: false,
+            mtime: self.rules.mtime && have.mtime != want.mtime,
+            mode: !is_link && have.mode != want.mode,
+            user: owner.uid.is_some_and(|uid| uid != have.owner.uid),
+            group: owner.gid.is_some_and(|gid| gid != have.owner.gid),
+            acl: compare_xattrs && differ(have, want, true),
+            xattrs: compare_xattrs && differ(have, want, false),
+        }
+    }
+}
+
+fn differ(have: &Entry, want: &Entry, acls: bool) -> bool {
+    let of = |e: &'_ Entry| -> Vec<Xattr> {
+        e.xattrs.iter().filter(|x| x.name.starts_with(b"system.posix_acl_") == acls).cloned().collect()
+    };
+    of(have) != of(want)
+}

@@ -1,0 +1,119 @@
+//! What a release may touch on this host at all: scope, excludes, the host's own protection, owners.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{LocalOwner, Refusal};
+use crate::manifest::path::is_within;
+use crate::manifest::rules::{PathFilter, UnknownOwner};
+use crate::manifest::{Entry, Owner, Rules, TreePath};
+use crate::units::Limit;
+
+/// Turns owners' names into this host's numbers.
+pub trait OwnerResolver {
+    /// The number of the user `name`.
+    fn uid(&self, name: &str) -> Option<u32>;
+    /// The number of the group `name`.
+    fn gid(&self, name: &str) -> Option<u32>;
+}
+
+/// What the host itself says about its tree.
+#[derive(Clone, Copy)]
+pub struct HostRules<'a> {
+    /// Never created, changed or deleted, whatever a release says.
+    pub protect: &'a PathFilter,
+    /// The most deletions.
+    pub max_delete: Limit,
+    /// The host's users and groups.
+    pub owners: &'a dyn OwnerResolver,
+}
+
+/// Where a path lies with regard to the scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Inside,
+    /// A directory that leads to it.
+    Above,
+    Outside,
+}
+
+pub(super) fn place(scope: &[TreePath], path: &TreePath) -> Place {
+    if scope.is_empty() || scope.iter().any(|s| path.is_within(s)) {
+        Place::Inside
+    } else if scope.iter().any(|s| is_within(s.as_bytes(), path.as_bytes())) {
+        Place::Above
+    } else {
+        Place::Outside
+    }
+}
+
+/// Says of a sorted stream of paths which are to be left alone; what is below a matched directory is matched.
+pub(super) struct Guard<'a> {
+    filters: [&'a PathFilter; 2],
+    covered: Option<TreePath>,
+}
+
+impl<'a> Guard<'a> {
+    pub(super) fn new(protect: &'a PathFilter, excluded: &'a PathFilter) -> Self {
+        Self { filters: [protect, excluded], covered: None }
+    }
+
+    pub(super) fn covers(&mut self, path: &TreePath, is_dir: bool) -> bool {
+        if self.covered.as_ref().is_some_and(|top| path.is_within(top)) {
+            return true;
+        }
+        let here = self.filters.iter().any(|f| !f.is_empty() && f.matches_here(path, is_dir));
+        if here && is_dir {
+            self.covered = Some(path.clone());
+        }
+        here
+    }
+}
+
+/// Owners of a release in this host's numbers, looked up once each.
+pub(super) struct Owners<'a> {
+    rules: &'a Rules,
+    resolver: &'a dyn OwnerResolver,
+    known: HashMap<Arc<Owner>, LocalOwner>,
+}
+
+impl<'a> Owners<'a> {
+    pub(super) fn new(rules: &'a Rules, resolver: &'a dyn OwnerResolver) -> Self {
+        Self { rules, resolver, known: HashMap::new() }
+    }
+
+    pub(super) fn local(&mut self, entry: &Entry) -> Result<LocalOwner, Refusal> {
+        if let Some(&known) = self.known.get(&entry.owner) {
+            return Ok(known);
+        }
+        let owner = &entry.owner;
+        let numeric = self.rules.unknown_owner == UnknownOwner::Numeric;
+        let resolve = |what, name: &Option<Box<str>>, number: u32, found: Option<u32>| match (name, found) {
+            (Some(_), Some(id)) => Ok(id),
+            (Some(name), None) if !numeric => Err(Refusal::UnknownOwner {
+                path: entry.path.clone(),
+                what,
+                name: crate::units::printable(name.as_bytes()),
+            }),
+            _ => Ok(number),
+        };
+        let uid = match self.rules.set_user {
+            true => {
+                Some(resolve("user", &owner.user, owner.uid, owner.user.as_deref().and_then(|n| self.resolver.uid(n)))?)
+            }
+            false => None,
+        };
+        let gid = match self.rules.set_group {
+            true => Some(resolve(
+                "group",
+                &owner.group,
+                owner.gid,
+                owner.group.as_deref().and_then(|n| self.resolver.gid(n)),
+            )?),
+            false => None,
+        };
+        let local = LocalOwner { uid, gid };
+        self.known.insert(Arc::clone(owner), local);
+        Ok(local)
+    }
+}

@@ -1,0 +1,121 @@
+//! The result of a comparison: what changes, what to fetch, what is here already.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::{Action, Change};
+use crate::block::{BlockHash, BlockRef};
+use crate::id::Ordinal;
+use crate::manifest::{Content, EntryKind, TreePath};
+
+/// Where a block lies on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalBlock {
+    /// The file.
+    pub path: TreePath,
+    /// Where in it, in bytes.
+    pub offset: u64,
+}
+
+/// How much a plan changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Paths that are made anew where nothing was.
+    pub created: u64,
+    /// Paths whose content or kind changes.
+    pub updated: u64,
+    /// Paths of which only metadata changes.
+    pub metadata: u64,
+    /// Paths that are deleted, with those below a replaced directory.
+    pub deleted: u64,
+    /// Paths that the release does not have and that stay.
+    pub extra: u64,
+    /// Bytes of the files that are made anew.
+    pub write_bytes: u64,
+    /// Bytes that have to come over the network.
+    pub fetch_bytes: u64,
+    /// Bytes of blocks that are on the host already.
+    pub reuse_bytes: u64,
+    /// Entries that the host has where the release governs.
+    pub host_entries: u64,
+}
+
+/// What a host has to do to make its tree the release.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// What differs, in the order of paths.
+    pub changes: Vec<Change>,
+    /// What has to come over the network: by the first ordinal of each distinct block.
+    pub fetch: HashMap<Ordinal, BlockRef>,
+    /// The same ordinals as sorted ranges that neither overlap nor touch.
+    pub wants: Vec<Range<u64>>,
+    /// Blocks that are on the host already, and where.
+    pub reuse: HashMap<BlockHash, LocalBlock>,
+    /// Totals.
+    pub summary: Summary,
+    /// Whether times of modification are set (a rule of the release).
+    pub sets_mtime: bool,
+    /// Whether extended attributes are set (a rule of the release).
+    pub sets_xattrs: bool,
+    /// Blocks of files that list them in nodes of their own.
+    pub(super) listed: HashMap<TreePath, Vec<BlockRef>>,
+}
+
+impl Plan {
+    /// Whether the tree is the release (extras that stay do not count).
+    pub fn is_clean(&self) -> bool {
+        !self.changes.iter().any(Change::is_applied)
+    }
+
+    /// The blocks of the file that `change` makes; none when it makes no file.
+    pub fn blocks<'a>(&'a self, change: &'a Change) -> &'a [BlockRef] {
+        match change.want.as_ref().map(|w| &w.entry.kind) {
+            Some(EntryKind::File(Content::Blocks(blocks))) if change.makes_anew() => blocks,
+            Some(EntryKind::File(Content::Lists(_))) => self.listed.get(&change.path).map_or(&[], Vec::as_slice),
+            _ => &[],
+        }
+    }
+
+    /// Takes out of what is to be fetched every block for which `here` holds; says how many bytes that saves.
+    pub fn drop_wants(&mut self, mut here: impl FnMut(Ordinal, &BlockRef) -> bool) -> u64 {
+        let mut saved = 0;
+        self.fetch.retain(|ordinal, block| {
+            let drop = here(*ordinal, block);
+            saved += if drop { u64::from(block.size) } else { 0 };
+            !drop
+        });
+        self.summary.fetch_bytes -= saved;
+        self.wants = ranges(self.fetch.keys().map(|o| o.0).collect());
+        saved
+    }
+
+    pub(super) fn count(&mut self) {
+        let s = &mut self.summary;
+        for change in &self.changes {
+            match change.action {
+                Action::Create => s.created += 1,
+                Action::Replace | Action::Update => s.updated += 1,
+                Action::Meta => s.metadata += 1,
+                Action::Delete => s.deleted += 1,
+                Action::Extra | Action::Keep => s.extra += 1,
+            }
+            if let (true, Some(want)) = (change.makes_anew(), &change.want) {
+                s.write_bytes = s.write_bytes.saturating_add(want.entry.kind.size());
+            }
+        }
+    }
+}
+
+/// Sorted ranges out of numbers in any order.
+pub(super) fn ranges(mut numbers: Vec<u64>) -> Vec<Range<u64>> {
+    numbers.sort_unstable();
+    let mut out: Vec<Range<u64>> = Vec::new();
+    for n in numbers {
+        match out.last_mut() {
+            Some(last) if n < last.end => {}
+            Some(last) if n == last.end => last.end = n + 1,
+            _ => out.push(n..n + 1),
+        }
+    }
+    out
+}

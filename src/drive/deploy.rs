@@ -1,0 +1,482 @@
+//! A deploy, a dry run or an audit: the sender machine on a real network, with a real source and key.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, channel};
+use std::time::Duration;
+
+use super::clock::{self, Clock};
+use super::drift;
+use super::endpoint::Endpoint;
+use super::outcome::{
+    DriftGroup, Event, HostChange, HostResult, HostState, Observer, Outcome, Progress, Purpose, Released,
+};
+use super::source::Source;
+use crate::id::{HostName, InstanceId, Serial};
+use crate::keys::{Namespace, Signer};
+use crate::manifest::{FORMAT, Header, Intent, Release};
+use crate::net::{Link, Waker};
+use crate::proto::sender::hosts::Host;
+use crate::proto::sender::{Expect, Notice, Reply, Request, Sender, SenderSetup};
+use crate::spec::Spec;
+use crate::units::{ByteSize, Moment, Rate, WallTime};
+use crate::wire::HostStage;
+use crate::wire::message::{OrderKind, Summary};
+use crate::{Error, Result};
+
+/// Serials that hosts claim are believed up to so far beyond each other: a liar cannot use up all numbers at once.
+const MAX_SERIAL: u64 = u64::MAX >> 8;
+/// How often progress is told.
+const TELL: Duration = Duration::from_millis(100);
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Options {
+    /// The spec, with what the command line overrides.
+    pub spec: Spec,
+    /// For what.
+    pub purpose: Purpose,
+    /// The key.
+    pub signer: Box<dyn Signer>,
+    /// This host's name.
+    pub name: HostName,
+    /// How long a host may be silent.
+    pub timeout: Duration,
+    /// Whether hosts, and this one, read every file again.
+    pub checksum: bool,
+}
+
+/// Ends a session early, from a signal.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt {
+    asked: Arc<AtomicBool>,
+    waker: Arc<std::sync::OnceLock<Waker>>,
+}
+
+impl Interrupt {
+    /// Asks the session to abort; says whether that was asked before.
+    pub fn interrupt(&self) -> bool {
+        let before = self.asked.swap(true, Ordering::SeqCst);
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+        before
+    }
+}
+
+/// Runs the session to its end. An error is one before any host was asked to change; whatever comes later is in the
+/// outcome.
+pub fn run(link: Link, options: Options, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
+    options.spec.check_source()?;
+    let clock = Clock::start();
+    let endpoint = Endpoint::new(link)?;
+    let _ = interrupt.waker.set(endpoint.waker());
+    let (work, answers) = Worker::start(&options, endpoint.waker())?;
+    let machine = Sender::new(clock.now(), setup(&options, &endpoint));
+    let began = clock.now();
+    Session {
+        options,
+        clock,
+        endpoint,
+        machine,
+        work,
+        answers,
+        observer,
+        interrupt,
+        began,
+        told: began,
+        announced: None,
+        discovered: None,
+        prepared: None,
+        release: None,
+        states: BTreeMap::new(),
+        finished: false,
+        decision: None,
+    }
+    .run()
+}
+
+fn setup(options: &Options, endpoint: &Endpoint) -> SenderSetup {
+    let spec = &options.spec;
+    let expect = match &spec.targets.expect {
+        None => Expect::default(),
+        Some(crate::spec::Expect::Count(n)) => Expect { count: *n as usize, names: Vec::new() },
+        Some(crate::spec::Expect::Hosts(names)) => Expect { count: names.len(), names: names.clone() },
+    };
+    SenderSetup {
+        name: options.name.clone(),
+        instance: InstanceId(clock::seed()),
+        seed: clock::seed(),
+        datagram: endpoint.datagram(),
+        tree: spec.tree.clone(),
+        targets: spec.targets.hosts.clone(),
+        expect,
+        quorum: spec.commit.require,
+        patience: options.timeout,
+        ceiling: spec.transfer.rate,
+        checksum: options.checksum,
+    }
+}
+
+/// What the worker is asked: it reads the source and signs, so that neither holds up the network.
+enum Work {
+    Sign(Header),
+    Machine(Request),
+}
+
+/// What it answers.
+enum Answer {
+    Prepared(Result<super::source::Facts>),
+    Signed(Result<(Release, Vec<u8>)>),
+    Machine(Reply),
+}
+
+struct Worker {
+    signer: Arc<dyn Signer>,
+    answers: Outbox<Answer>,
+    waker: Waker,
+}
+
+impl Worker {
+    fn start(options: &Options, waker: Waker) -> Result<(Outbox<Work>, Inbox<Answer>)> {
+        let (work, inbox) = channel();
+        let (outbox, answers) = channel();
+        let (spec, checksum) = (options.spec.clone(), options.checksum);
+        let signer: Arc<dyn Signer> = options.signer.share();
+        let worker = Worker { signer, answers: outbox, waker };
+        std::thread::Builder::new()
+            .name("source".into())
+            .spawn(move || worker.run(&spec, checksum, &inbox))
+            .map_err(|e| Error::new(crate::Kind::Io, "cannot start a thread").because(e))?;
+        Ok((work, answers))
+    }
+
+    fn run(&self, spec: &Spec, checksum: bool, inbox: &Inbox<Work>) {
+        let mut source = match Source::prepare(spec, checksum) {
+            Ok((source, facts)) => {
+                self.answer(Answer::Prepared(Ok(facts)));
+                source
+            }
+            Err(e) => return self.answer(Answer::Prepared(Err(e))),
+        };
+        while let Ok(work) = inbox.recv() {
+            self.answer(match work {
+                Work::Sign(header) => Answer::Signed(self.sign(header)),
+                Work::Machine(Request::Pack(_, ordinals)) => {
+                    let packed = source.pack(&ordinals).map_err(|e| e.to_string());
+                    Answer::Machine(Reply::Packed(packed))
+                }
+                Work::Machine(Request::Sign(order)) => {
+                    let signature = self.signer.sign(Namespace::ORDER, &order).map_err(|e| e.to_string());
+                    Answer::Machine(Reply::Signed(signature.map(|s| (order, s.as_bytes().to_vec()))))
+                }
+            });
+        }
+    }
+
+    fn sign(&self, header: Header) -> Result<(Release, Vec<u8>)> {
+        let release = Release::new(header).map_err(|e| Error::usage(e.to_string()))?;
+        let signature = self.signer.sign(Namespace::RELEASE, release.bytes())?;
+        Ok((release, signature.as_bytes().to_vec()))
+    }
+
+    fn answer(&self, answer: Answer) {
+        // Nobody waits any more when the session is over.
+        let _ = self.answers.send(answer);
+        self.waker.wake();
+    }
+}
+
+struct Discovered {
+    serial: Serial,
+    targets: usize,
+}
+
+struct Session<'a> {
+    options: Options,
+    clock: Clock,
+    endpoint: Endpoint,
+    machine: Sender,
+    work: Outbox<Work>,
+    answers: Inbox<Answer>,
+    observer: &'a mut dyn Observer,
+    interrupt: &'a Interrupt,
+    began: Moment,
+    told: Moment,
+    announced: Option<Moment>,
+    discovered: Option<Discovered>,
+    prepared: Option<super::source::Facts>,
+    release: Option<Release>,
+    /// Each host's last state with the moment that it came into it.
+    states: BTreeMap<HostName, (HostState, Moment)>,
+    finished: bool,
+    decision: Option<(OrderKind, String)>,
+}
+
+impl Session<'_> {
+    fn run(mut self) -> Result<Outcome> {
+        loop {
+            self.take_answers()?;
+            let now = self.clock.now();
+            if self.interrupt.asked.load(Ordering::SeqCst) {
+                self.machine.abort(now, "interrupted");
+                if self.release.is_none() {
+                    return Err(Error::refused("interrupted before anything was sent"));
+                }
+            }
+            if self.machine.poll_timeout(now).is_some_and(|due| due <= now) {
+                self.machine.handle_timeout(now);
+            }
+            let (machine, clock) = (&mut self.machine, &self.clock);
+            self.endpoint.flush(|out| machine.poll_transmit(clock.now(), out));
+            while let Some(request) = self.machine.poll_request() {
+                // A worker that is gone has told why.
+                let _ = self.work.send(Work::Machine(request));
+            }
+            if let Some(outcome) = self.take_notices()? {
+                return Ok(outcome);
+            }
+            if self.finished {
+                return Ok(self.outcome());
+            }
+            self.tell_progress();
+            let now = self.clock.now();
+            let wait = self.machine.poll_timeout(now).map(|due| due.since(now));
+            self.endpoint.wait(wait)?;
+            let (machine, clock) = (&mut self.machine, &self.clock);
+            self.endpoint.receive(|d| machine.handle_datagram(clock.now(), d.from, d.bytes));
+        }
+    }
+
+    fn take_answers(&mut self) -> Result<()> {
+        while let Ok(answer) = self.answers.try_recv() {
+            match answer {
+                Answer::Prepared(facts) => {
+                    let facts = facts?;
+                    self.observer.event(&Event::Scanned(facts.scanned));
+                    for note in &facts.notes {
+                        self.observer.event(&Event::Note(note.clone()));
+                    }
+                    self.prepared = Some(facts);
+                    self.sign_when_known();
+                }
+                Answer::Signed(signed) => {
+                    let (release, signature) = signed?;
+                    self.announce(release, signature);
+                }
+                Answer::Machine(reply) => self.machine.handle_reply(self.clock.now(), reply),
+            }
+        }
+        Ok(())
+    }
+
+    fn sign_when_known(&mut self) {
+        let (Some(discovered), Some(facts)) = (&self.discovered, &self.prepared) else { return };
+        let spec = &self.options.spec;
+        let created = clock::wall_seconds();
+        let expires = spec.expires.map(|d| WallTime(created.0.saturating_add_unsigned(d.as_secs())));
+        let intent = if self.options.purpose == Purpose::Deploy { Intent::Deploy } else { Intent::Audit };
+        let header = Header {
+            format: FORMAT,
+            tree: spec.tree.clone(),
+            serial: Serial(discovered.serial.0.min(MAX_SERIAL)).next(),
+            created,
+            expires,
+            intent,
+            scope: Vec::new(),
+            targets: spec.targets.hosts.clone(),
+            root: facts.root,
+            rules: facts.rules.clone(),
+        };
+        let _ = self.work.send(Work::Sign(header));
+    }
+
+    fn announce(&mut self, release: Release, signature: Vec<u8>) {
+        self.observer.event(&Event::Released(Released {
+            tree: release.header().tree.clone(),
+            serial: release.header().serial,
+            fingerprint: self.options.signer.public().fingerprint().to_string(),
+        }));
+        let now = self.clock.now();
+        self.announced = Some(now);
+        self.release = Some(release.clone());
+        self.machine.announce(now, release, signature);
+    }
+
+    /// An outcome when there is nobody to serve.
+    fn take_notices(&mut self) -> Result<Option<Outcome>> {
+        while let Some(notice) = self.machine.poll_notice() {
+            match notice {
+                Notice::Discovered { targets, members, serial, missing } => {
+                    let mut names: Vec<HostName> = targets.iter().map(|t| t.0.clone()).collect();
+                    names.sort();
+                    if let Some(outcome) = self.nobody(&names, members, &missing) {
+                        return Ok(Some(outcome));
+                    }
+                    self.discovered = Some(Discovered { serial, targets: targets.len() });
+                    self.sign_when_known();
+                }
+                Notice::Host(host) => {
+                    let state = self.state_of(&host, false);
+                    self.came(&host.name, state, host.text.clone());
+                }
+                Notice::Lost(name) => {
+                    self.came(&name, HostState::Absent, Some("did not answer any more".into()));
+                }
+                Notice::Decided(kind, why) => self.decision = Some((kind, why)),
+                Notice::Finished => self.finished = true,
+            }
+        }
+        Ok(None)
+    }
+
+    fn came(&mut self, host: &HostName, state: HostState, error: Option<String>) {
+        let before = self.states.insert(host.clone(), (state, self.clock.now()));
+        if before.is_none_or(|(old, _)| old != state) {
+            self.observer.event(&Event::Host(HostChange { host: host.clone(), state, error }));
+        }
+    }
+
+    /// The outcome of a session without the hosts that were expected.
+    fn nobody(&self, found: &[HostName], members: usize, missing: &[HostName]) -> Option<Outcome> {
+        let spec = &self.options.spec;
+        let count = match &spec.targets.expect {
+            Some(crate::spec::Expect::Count(n)) => *n as usize,
+            _ => 0,
+        };
+        let link = self.endpoint.link();
+        let (error, hint) = if found.is_empty() && members == 0 {
+            let at = format!("{} on {}", link.group(), link.interface().name);
+            let hint = "is the daemon running on the hosts, on this network, with the same --group and --port? \
+                        Does --interface name the right one, and does the switch pass multicast?";
+            (format!("no hosts answered at {at}"), hint.to_string())
+        } else if found.is_empty() {
+            let hint = "see `makuo members` for the trees that they have";
+            let which = if spec.targets.hosts.is_empty() { "" } else { " among the targets" };
+            (format!("{members} hosts answered, none has the tree {}{which}", spec.tree), hint.to_string())
+        } else if !missing.is_empty() {
+            let names: Vec<&str> = missing.iter().map(HostName::as_str).collect();
+            (format!("expected hosts did not answer: {}", names.join(", ")), "see `makuo members`".to_string())
+        } else if found.len() < count {
+            let names: Vec<&str> = found.iter().map(HostName::as_str).collect();
+            (format!("{} hosts answered, {count} were expected: {}", found.len(), names.join(", ")), "see `makuo members`".into())
+        } else {
+            return None;
+        };
+        let mut outcome = Outcome::new(self.options.purpose, spec.tree.clone());
+        outcome.hosts = missing.iter().map(|n| HostResult::new(n.clone(), HostState::Absent)).collect();
+        let mut outcome = outcome.settle();
+        outcome.exit = super::outcome::ExitStatus::Refused;
+        outcome.took = self.clock.now().since(self.began);
+        (outcome.error, outcome.hint) = (Some(error), Some(hint));
+        Some(outcome)
+    }
+
+    fn tell_progress(&mut self) {
+        let now = self.clock.now();
+        if self.announced.is_none() || now.since(self.told) < TELL {
+            return;
+        }
+        self.told = now;
+        let (mut total, mut ready, mut targets) = (0, 0, 0);
+        for host in self.machine.hosts() {
+            total = total.max(host.summary.map_or(0, |s| s.fetch));
+            targets += 1;
+            ready += usize::from(host.stage.is_some_and(|s| matches!(s, HostStage::Ready | HostStage::Committed)));
+        }
+        let sent = self.machine.hosts().filter(|h| !h.lost).map(|h| h.received).max().unwrap_or(0);
+        let (sent, total) = (ByteSize(sent.min(total)), ByteSize(total));
+        self.observer.event(&Event::Progress(Progress { sent, total, rate: self.machine.rate(), ready, targets }));
+    }
+
+    fn state_of(&self, host: &Host, ended: bool) -> HostState {
+        let deploy = self.options.purpose == Purpose::Deploy;
+        let clean = host.summary.is_some_and(|s| s.drift == 0);
+        match host.stage {
+            Some(HostStage::Refused) => HostState::Refused,
+            Some(HostStage::Committed) if clean => HostState::Unchanged,
+            Some(HostStage::Committed) => HostState::Committed,
+            Some(HostStage::Failed) if self.machine.decision() == Some(OrderKind::Abort) => HostState::Aborted,
+            Some(HostStage::Failed) => HostState::Failed,
+            _ if host.lost => HostState::Absent,
+            None => HostState::Absent,
+            Some(HostStage::Staging) if !deploy => HostState::Diffed,
+            _ if ended => HostState::Aborted,
+            Some(HostStage::Joined | HostStage::Fetching | HostStage::Diffing) => HostState::Joined,
+            Some(HostStage::Staging) => HostState::Staging,
+            Some(HostStage::Ready) => HostState::Ready,
+        }
+    }
+
+    fn outcome(mut self) -> Outcome {
+        let mut outcome = Outcome::new(self.options.purpose, self.options.spec.tree.clone());
+        let header = self.release.as_ref().map(Release::header);
+        outcome.serial = header.filter(|h| h.intent != Intent::Audit).map(|h| h.serial);
+        outcome.fingerprint = Some(self.options.signer.public().fingerprint().to_string());
+        outcome.hosts = self.machine.hosts().map(|h| self.result(h)).collect();
+        outcome.drift = self.groups();
+        outcome.bytes_release = ByteSize(header.map_or(0, |h| h.root.bytes));
+        outcome.bytes_sent = ByteSize(self.endpoint.sent());
+        outcome.repaired = self.machine.stats().repaired;
+        outcome.took = self.clock.now().since(self.began);
+        outcome.rate = self.mean_rate();
+        let aborted = self.decision.take().filter(|(kind, _)| *kind == OrderKind::Abort);
+        outcome.error = self.machine.failure().map(str::to_string).or(aborted.map(|(_, why)| why));
+        outcome.settle()
+    }
+
+    fn mean_rate(&self) -> Option<Rate> {
+        let (sent, since) = (self.machine.stats().bytes, self.announced?);
+        let took = self.clock.now().since(since).as_secs_f64();
+        (sent > 1_000_000 && took > 0.0).then(|| Rate((sent as f64 * 8.0 / took) as u64))
+    }
+
+    fn result(&self, host: &Host) -> HostResult {
+        let state = self.state_of(host, true);
+        let done = state.has_release();
+        let summary = host.summary.unwrap_or_default();
+        let last = self.states.get(&host.name).map(|(_, at)| *at);
+        let error = match (&host.text, state) {
+            (Some(text), _) => Some(text.clone()),
+            (None, HostState::Absent) if host.stage.is_none() => Some("did not answer the announcement".into()),
+            (None, HostState::Absent) => Some("did not answer any more".into()),
+            _ => None,
+        };
+        HostResult {
+            serial: Some(host.serial).filter(|s| s.0 > 0),
+            files_written: if done { summary.written + summary.touched } else { 0 },
+            files_deleted: if done { summary.deleted } else { 0 },
+            bytes_received: ByteSize(host.received),
+            took: last.unwrap_or(self.began).since(self.announced.unwrap_or(self.began)),
+            error,
+            ..HostResult::new(host.name.clone(), state)
+        }
+    }
+
+    /// Hosts with the same drift, with the list that one of them sent.
+    fn groups(&self) -> Vec<DriftGroup> {
+        let mut groups: BTreeMap<u64, (Vec<HostName>, Summary)> = BTreeMap::new();
+        for host in self.machine.hosts() {
+            if let Some(summary) = host.summary.filter(|s| s.drift != 0) {
+                groups.entry(summary.drift).or_insert_with(|| (Vec::new(), summary)).0.push(host.name.clone());
+            }
+        }
+        let reports: BTreeMap<u64, &[u8]> = self.machine.drift_reports().collect();
+        let groups = groups.into_iter().map(|(identity, (mut hosts, summary))| {
+            hosts.sort();
+            match reports.get(&identity).and_then(|bytes| drift::decode(bytes)) {
+                Some(drift) => {
+                    let (changed, extra, missing) = (drift.changed, drift.extra, drift.missing);
+                    DriftGroup { hosts, lines: drift.lines, changed, extra, missing }
+                }
+                // The list did not come (a deploy does not ask for it): the numbers did.
+                None => {
+                    let changed = summary.written + summary.touched;
+                    DriftGroup { hosts, lines: Vec::new(), changed, extra: summary.deleted + summary.extra, missing: 0 }
+                }
+            }
+        });
+        groups.collect()
+    }
+}

@@ -1,0 +1,174 @@
+//! A running host: the receiver machine on a real network with real trees.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, channel};
+use std::time::Duration;
+
+use super::clock::{self, Clock};
+use super::disk::{Disk, Host};
+use super::endpoint::Endpoint;
+use super::outcome::{Member, MemberTree};
+use crate::Result;
+use crate::id::{HostName, InstanceId};
+use crate::net::{Link, Waker};
+use crate::proto::receiver::{HostSetup, Notice, Receiver, Reply};
+use crate::wire::HostStage;
+
+/// How long a host waits for a sender that is silent.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What others in the process ask of a running host.
+#[derive(Debug)]
+pub enum Command {
+    /// The members that it knows.
+    Members(Outbox<Vec<Member>>),
+    /// Say goodbye and end.
+    Stop,
+}
+
+/// Asks a running host from other threads.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    commands: Outbox<Command>,
+    waker: Waker,
+}
+
+impl Handle {
+    /// The members that the host knows; none when it is ending.
+    pub fn members(&self) -> Vec<Member> {
+        let (answer, inbox) = channel();
+        self.send(Command::Members(answer));
+        inbox.recv_timeout(Duration::from_secs(5)).unwrap_or_default()
+    }
+
+    /// Ends the host.
+    pub fn stop(&self) {
+        self.send(Command::Stop);
+    }
+
+    fn send(&self, command: Command) {
+        // A host that has ended needs no command.
+        let _ = self.commands.send(command);
+        self.waker.wake();
+    }
+}
+
+/// A host that is ready to run.
+#[derive(Debug)]
+pub struct Running {
+    endpoint: Endpoint,
+    clock: Clock,
+    machine: Receiver,
+    disk: Disk,
+    replies: Inbox<Reply>,
+    commands: Inbox<Command>,
+}
+
+impl Running {
+    /// Joins the group as `name`.
+    pub fn start(name: HostName, link: Link, host: Arc<Host>) -> Result<(Self, Handle)> {
+        let clock = Clock::start();
+        // Half of the receive buffer, of which the kernel takes as much again for its own bookkeeping.
+        let window = u32::try_from(link.recv_buffer() / 4).unwrap_or(u32::MAX);
+        let endpoint = Endpoint::new(link)?;
+        let setup = HostSetup {
+            name,
+            trees: host.states(),
+            instance: InstanceId(clock::seed()),
+            seed: clock::seed(),
+            datagram: endpoint.datagram(),
+            patience: PATIENCE,
+            window,
+        };
+        let (reply_to, replies) = channel();
+        let (command_to, commands) = channel();
+        let handle = Handle { commands: command_to, waker: endpoint.waker() };
+        let disk = Disk::new(host, reply_to, endpoint.waker());
+        let machine = Receiver::new(clock.now(), setup);
+        Ok((Self { endpoint, clock, machine, disk, replies, commands }, handle))
+    }
+
+    /// Runs until it is told to stop.
+    pub fn run(mut self) -> Result<()> {
+        loop {
+            while let Ok(reply) = self.replies.try_recv() {
+                self.machine.handle_reply(self.clock.now(), reply);
+            }
+            while let Ok(command) = self.commands.try_recv() {
+                match command {
+                    Command::Members(answer) => drop(answer.send(self.members())),
+                    Command::Stop => return self.leave(),
+                }
+            }
+            let now = self.clock.now();
+            if self.machine.poll_timeout(now) <= now {
+                self.machine.handle_timeout(now);
+            }
+            self.drain();
+            let now = self.clock.now();
+            let wait = self.machine.poll_timeout(now).since(now);
+            self.endpoint.wait(Some(wait))?;
+            let (machine, clock) = (&mut self.machine, &self.clock);
+            self.endpoint.receive(|datagram| {
+                let arrival = datagram.stamp.unwrap_or_else(clock::since_epoch).as_micros() as u64;
+                machine.handle_datagram(clock.now(), datagram.from, datagram.bytes, arrival);
+            });
+        }
+    }
+
+    fn drain(&mut self) {
+        let machine = &mut self.machine;
+        self.endpoint.flush(|out| machine.poll_transmit(out));
+        while let Some(request) = self.machine.poll_request() {
+            self.disk.request(request);
+        }
+        while let Some(notice) = self.machine.poll_notice() {
+            log(&notice);
+        }
+    }
+
+    fn leave(mut self) -> Result<()> {
+        self.machine.leave();
+        self.drain();
+        Ok(())
+    }
+
+    fn members(&self) -> Vec<Member> {
+        self.machine.members().iter().map(|(_, m)| member(m)).collect()
+    }
+}
+
+/// A member as it is told.
+pub fn member(member: &crate::proto::members::Member) -> Member {
+    let trees = member
+        .hello
+        .trees
+        .iter()
+        .map(|t| MemberTree { tree: t.tree.clone(), serial: Some(t.serial).filter(|s| s.0 > 0) });
+    Member {
+        host: member.hello.name.clone(),
+        address: member.address,
+        version: member.hello.version.clone(),
+        trees: trees.collect(),
+    }
+}
+
+fn log(notice: &Notice) {
+    match notice {
+        Notice::Stage { tree, serial, sender, stage, text } => {
+            let why = text.as_deref().map(|t| format!(": {t}")).unwrap_or_default();
+            match stage {
+                HostStage::Refused | HostStage::Failed => {
+                    tracing::warn!("{tree}@{serial} from {sender}: {stage:?}{why}")
+                }
+                _ => tracing::info!("{tree}@{serial} from {sender}: {stage:?}{why}"),
+            }
+        }
+        Notice::Version(version, from) => {
+            tracing::warn!(
+                "{from} sends datagrams of wire format {version}; this makuo speaks {}",
+                crate::wire::VERSION
+            );
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Who is there: a look around without a session.
+
+use std::time::Duration;
+
+use super::clock::{self, Clock};
+use super::endpoint::Endpoint;
+use super::host::member;
+use super::outcome::Member;
+use crate::Result;
+use crate::id::InstanceId;
+use crate::net::Link;
+use crate::proto::Dest;
+use crate::proto::control::Control;
+use crate::proto::members::Table;
+use crate::units::Moment;
+use crate::wire::fragment::Reassembly;
+use crate::wire::{Datagram, Message};
+
+/// The longest look.
+const LOOK: Duration = Duration::from_millis(1200);
+/// The wait between solicits.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// The hosts that answer within about a second, sorted by name; ends early when all that the hosts know of have
+/// answered.
+pub fn look(link: Link) -> Result<Vec<Member>> {
+    let (clock, mut endpoint) = (Clock::start(), Endpoint::new(link)?);
+    let mut control = Control::new(InstanceId(clock::seed()), endpoint.datagram());
+    let (mut table, mut reassembly) = (Table::default(), Reassembly::default());
+    let began = clock.now();
+    let mut next = began;
+    loop {
+        let now = clock.now();
+        if now.since(began) >= LOOK || (!table.is_empty() && table.len() >= table.claimed() && next > began) {
+            break;
+        }
+        if next <= now {
+            control.send(Dest::Group, &Message::Solicit);
+            next = now + AGAIN;
+        }
+        endpoint.flush(|out| control.poll(out));
+        endpoint.wait(Some((began + LOOK).min(next).since(now)))?;
+        endpoint.receive(|d| hear(&mut table, &mut reassembly, clock.now(), &d));
+    }
+    let mut members: Vec<Member> = table.iter().map(|(_, m)| member(m)).collect();
+    members.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
+    Ok(members)
+}
+
+fn hear(table: &mut Table, reassembly: &mut Reassembly, now: Moment, datagram: &crate::net::Datagram<'_>) {
+    if let Ok(Datagram::Control(front, piece)) = Datagram::parse(datagram.bytes)
+        && let Some(whole) = reassembly.add(now, front.source, piece)
+        && let Ok(Message::Hello(hello)) = Message::decode(&whole)
+    {
+        table.heard(now, datagram.from, front.source, hello);
+    }
+}

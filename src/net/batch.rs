@@ -1,0 +1,420 @@
+//! Many datagrams in one system call, out and in.
+//!
+//! A **train** is several datagrams of equal size (the last may be shorter) that lie one behind the other in memory.
+//! With UDP GSO the kernel carries a train through its layers as one packet, and to a receiver on the same machine or
+//! bridge still as one; with GRO a receiver reads a whole train at once. That is what makes gigabits cheap: ten to
+//! twenty times less processor time than a call for each datagram. Where a driver refuses (EIO, EINVAL), a link goes
+//! over to sendmmsg, and from there to single sends, for the rest of its life and without its callers' doing.
+//!
+//! Nothing here knows what a datagram says, and nothing is allocated for one.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef};
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
+
+use super::Link;
+
+/// The most datagrams in one train. More is cheaper still, until a shaped link (tbf with its usual 64 KB burst) has to
+/// cut the train up itself: measured at 44 segments of an Ethernet's size, at 20 times the processor time, and erratic
+/// just below. 32 is also what interleaved repair counts with.
+pub const MAX_SEGMENTS: usize = 32;
+/// The most bytes in one train: what an IP packet holds, less its headers, with some room.
+pub const MAX_SEND_BYTES: usize = 65_000;
+/// The most bytes in one datagram: 65,535 less the IPv4 and UDP headers.
+pub const MAX_DATAGRAM: usize = 65_507;
+/// How long to wait when the kernel has no memory for a packet: no socket becomes writable when it has again.
+pub const RETRY_AFTER_ENOBUFS: Duration = Duration::from_millis(1);
+
+/// The trains that one read takes at most. One alone is as fast; more save calls when many hosts report at once.
+const RECV_TRAINS: usize = 8;
+/// The bytes of the largest train that the kernel hands out.
+const TRAIN_BYTES: usize = 64 << 10;
+
+/// How sends use the kernel's batches, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Offload {
+    /// Trains: UDP GSO out, GRO in.
+    Full = 0,
+    /// Many datagrams a system call, each a packet of its own (sendmmsg).
+    Batched = 1,
+    /// A system call for each datagram.
+    Single = 2,
+}
+
+impl Offload {
+    /// The best that a kernel does which takes `segments` in a train.
+    pub(super) fn limited_to(self, segments: usize) -> Self {
+        if segments < MAX_SEGMENTS { self.max(Offload::Batched) } else { self }
+    }
+
+    fn from_byte(byte: u8) -> Self {
+        match byte {
+            0 => Offload::Full,
+            1 => Offload::Batched,
+            _ => Offload::Single,
+        }
+    }
+}
+
+/// Which of a link's sockets to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Channel {
+    /// What was sent to the group.
+    Group,
+    /// What was sent to this process alone.
+    Own,
+}
+
+/// What became of a train.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// The kernel took all of it.
+    Sent,
+    /// The kernel took the first `sent` bytes, whole segments, and has no room for the next. Wait until the link is
+    /// writable, or as long as `retry_after` says, and send the rest.
+    Blocked {
+        /// The bytes that it took, often none.
+        sent: usize,
+        /// A time to wait, when waiting until the link is writable would not help.
+        retry_after: Option<Duration>,
+    },
+    /// The segments are too large for the interface's MTU, now: it may have changed. Whole segments may have gone out
+    /// before (a short last one of a train would fit), so whatever was sent counts as lost.
+    TooLarge,
+}
+
+/// A datagram as it came.
+#[derive(Debug, Clone, Copy)]
+pub struct Datagram<'a> {
+    /// The sender's own socket; answers go there.
+    pub from: SocketAddr,
+    /// What it says.
+    pub bytes: &'a [u8],
+    /// When the kernel got it, since 1970 on the clock of this machine. All datagrams of a train have the same.
+    pub stamp: Option<Duration>,
+}
+
+/// Memory to receive into, kept by the receiving thread.
+#[derive(Debug)]
+pub struct RecvBatch {
+    memory: Box<[u8]>,
+}
+
+impl Default for RecvBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RecvBatch {
+    /// Memory for one read of the largest size.
+    pub fn new() -> Self {
+        Self { memory: vec![0; RECV_TRAINS * TRAIN_BYTES].into_boxed_slice() }
+    }
+}
+
+impl Link {
+    /// Sends `contents` to `to` as datagrams of `segment` bytes, the last one maybe shorter: at most [`MAX_SEGMENTS`]
+    /// and [`MAX_SEND_BYTES`] (one datagram alone: [`MAX_DATAGRAM`]). Errors are those that waiting does not mend;
+    /// [`Link::explain_send`] puts them in words.
+    pub fn send(&self, to: SocketAddr, contents: &[u8], segment: usize) -> io::Result<SendOutcome> {
+        check(contents, segment)?;
+        if contents.len() <= segment {
+            return settle(self.transmit(to, contents, None), 0);
+        }
+        match self.offload() {
+            Offload::Full => self.send_train(to, contents, segment),
+            Offload::Batched => self.send_batch(to, contents, segment),
+            Offload::Single => self.send_singly(to, contents, segment),
+        }
+    }
+
+    /// How sends are batched at the moment: what was asked for, or what the kernel and the driver made of it.
+    pub fn offload(&self) -> Offload {
+        Offload::from_byte(self.offload.load(Ordering::Relaxed))
+    }
+
+    /// Reads what waits on `channel`, one system call's worth, and hands each datagram to `each`; how many there were.
+    /// None waiting is 0.
+    pub fn recv(
+        &self,
+        channel: Channel,
+        batch: &mut RecvBatch,
+        mut each: impl FnMut(Datagram<'_>),
+    ) -> io::Result<usize> {
+        let endpoint = self.endpoint(channel);
+        let mut metas = [RecvMeta::default(); RECV_TRAINS];
+        let read = {
+            let mut trains = batch.memory.chunks_exact_mut(TRAIN_BYTES);
+            let mut slices: [IoSliceMut<'_>; RECV_TRAINS] =
+                std::array::from_fn(|_| IoSliceMut::new(trains.next().unwrap_or_default()));
+            endpoint.state.recv(UdpSockRef::from(&endpoint.socket), &mut slices, &mut metas)
+        };
+        let read = match read {
+            Ok(read) => read,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(e) => return Err(e),
+        };
+        let mut count = 0;
+        for (memory, meta) in batch.memory.chunks_exact(TRAIN_BYTES).zip(&metas[..read]) {
+            let Some(train) = memory.get(..meta.len) else { continue };
+            count += cut(train, meta.stride, |bytes| each(Datagram { from: meta.addr, bytes, stamp: meta.timestamp }));
+        }
+        Ok(count)
+    }
+
+    fn send_train(&self, to: SocketAddr, contents: &[u8], segment: usize) -> io::Result<SendOutcome> {
+        match self.transmit(to, contents, Some(segment)) {
+            Err(e) if is_refusal(&e) => self.fall_back(Offload::Batched, &e, self.send_batch(to, contents, segment)),
+            result => settle(result, 0),
+        }
+    }
+
+    fn send_batch(&self, to: SocketAddr, contents: &[u8], segment: usize) -> io::Result<SendOutcome> {
+        let address = to.as_any();
+        let slices: Vec<[IoSlice<'_>; 1]> = contents.chunks(segment).map(|s| [IoSlice::new(s)]).collect();
+        let mut controls: [SendAncillaryBuffer<'_, '_, '_>; MAX_SEGMENTS] = Default::default();
+        let headers = slices.iter().zip(&mut controls).map(|(s, c)| MMsgHdr::new_with_addr(&address, s, c));
+        let mut headers: Vec<MMsgHdr<'_>> = headers.collect();
+        let mut taken = 0;
+        while taken < headers.len() {
+            match sendmmsg(&self.own.socket, &mut headers[taken..], SendFlags::empty()).map_err(io::Error::from) {
+                Ok(more) => {
+                    self.expect_echoes(to, more);
+                    taken += more;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if taken == 0 && is_refusal(&e) => {
+                    return self.fall_back(Offload::Single, &e, self.send_singly(to, contents, segment));
+                }
+                Err(e) => return settle(Err(e), taken * segment),
+            }
+        }
+        Ok(SendOutcome::Sent)
+    }
+
+    fn send_singly(&self, to: SocketAddr, contents: &[u8], segment: usize) -> io::Result<SendOutcome> {
+        for (taken, datagram) in contents.chunks(segment).enumerate() {
+            let outcome = settle(self.transmit(to, datagram, None), taken * segment)?;
+            if outcome != SendOutcome::Sent {
+                return Ok(outcome);
+            }
+        }
+        Ok(SendOutcome::Sent)
+    }
+
+    /// One packet: a datagram, or a train of datagrams of `segment` bytes.
+    fn transmit(&self, destination: SocketAddr, contents: &[u8], segment: Option<usize>) -> io::Result<()> {
+        let transmit = Transmit { destination, ecn: None, contents, segment_size: segment, src_ip: None };
+        self.own.state.try_send(UdpSockRef::from(&self.own.socket), &transmit)?;
+        self.expect_echoes(destination, 1);
+        Ok(())
+    }
+
+    fn expect_echoes(&self, to: SocketAddr, packets: usize) {
+        if let Some(echoes) = self.echoes.as_ref().filter(|_| to == self.group()) {
+            echoes.fetch_add(packets as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Stays with `lesser` when that went where the better way met `refusal`; else the fault lies elsewhere (a segment
+    /// too large is EINVAL to older kernels when it is in a train) and the better way keeps its chance.
+    fn fall_back(
+        &self,
+        lesser: Offload,
+        refusal: &io::Error,
+        outcome: io::Result<SendOutcome>,
+    ) -> io::Result<SendOutcome> {
+        let went = match outcome {
+            Ok(SendOutcome::Sent) => true,
+            Ok(SendOutcome::Blocked { sent, .. }) => sent > 0,
+            Ok(SendOutcome::TooLarge) | Err(_) => false,
+        };
+        // Whoever finds the lesser way first sets it, and says so once.
+        if went && self.offload.fetch_max(lesser as u8, Ordering::Relaxed) < lesser as u8 {
+            tracing::info!(
+                "sending goes on as {lesser:?}: {} refuses the better way: {refusal}",
+                self.interface().name
+            );
+        }
+        outcome
+    }
+}
+
+fn check(contents: &[u8], segment: usize) -> io::Result<()> {
+    let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    let (bytes, most) = (contents.len(), if contents.len() <= segment { MAX_DATAGRAM } else { MAX_SEND_BYTES });
+    if bytes == 0 || segment == 0 {
+        return refuse("nothing to send".to_owned());
+    }
+    if bytes > most || bytes.div_ceil(segment) > MAX_SEGMENTS {
+        return refuse(format!("{bytes} bytes in segments of {segment} are too many for one send"));
+    }
+    Ok(())
+}
+
+/// Errors that say "not this way": from a driver without checksum offload, a kernel without the call, and the like.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(errno(error), Some(Errno::EIO | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP))
+}
+
+/// What the result of the last call means when `sent` bytes had gone before it.
+fn settle(result: io::Result<()>, sent: usize) -> io::Result<SendOutcome> {
+    let Err(error) = result else { return Ok(SendOutcome::Sent) };
+    match errno(&error) {
+        Some(Errno::EAGAIN) => Ok(SendOutcome::Blocked { sent, retry_after: None }),
+        Some(Errno::ENOBUFS | Errno::ENOMEM) => {
+            Ok(SendOutcome::Blocked { sent, retry_after: Some(RETRY_AFTER_ENOBUFS) })
+        }
+        Some(Errno::EMSGSIZE) => Ok(SendOutcome::TooLarge),
+        _ => Err(error),
+    }
+}
+
+fn errno(error: &io::Error) -> Option<Errno> {
+    error.raw_os_error().map(Errno::from_raw)
+}
+
+/// Cuts a train into its datagrams; how many there were. An empty train is one empty datagram.
+fn cut<'a>(train: &'a [u8], segment: usize, mut each: impl FnMut(&'a [u8])) -> usize {
+    if segment == 0 || train.len() <= segment {
+        each(train);
+        return 1;
+    }
+    train.chunks(segment).map(each).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{collect, free_port, loopback};
+    use crate::net::{Interest, Poller, sys};
+
+    /// 32 datagrams that differ, the last one short.
+    fn train(segment: usize) -> Vec<u8> {
+        let bytes = (MAX_SEGMENTS - 1) * segment + segment / 2;
+        (0..bytes).map(|i| (i / segment * 7 + i % 251) as u8).collect()
+    }
+
+    fn pair(offload: Offload) -> Option<(Link, Link)> {
+        let port = free_port();
+        Some((loopback("224.0.0.108", port, offload)?, loopback("224.0.0.108", port, offload)?))
+    }
+
+    #[test]
+    fn a_train_arrives_complete_and_in_order_whichever_way_it_goes() {
+        for offload in [Offload::Full, Offload::Batched, Offload::Single] {
+            let Some((a, b)) = pair(offload) else { return };
+            for segment in [2, 1472, 2000] {
+                let sent = train(segment);
+                for (to, channel) in [(a.group(), Channel::Group), (b.local(), Channel::Own)] {
+                    assert_eq!(a.send(to, &sent, segment).unwrap(), SendOutcome::Sent, "{offload:?} {segment}");
+                    let got = collect(&b, channel, MAX_SEGMENTS);
+                    assert!(sent.chunks(segment).eq(got.iter().map(Vec::as_slice)), "{offload:?} {segment}");
+                }
+            }
+            assert_eq!((a.drops().unwrap(), b.drops().unwrap()), (0, 0), "{offload:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_falls_back_still_understands_trains_of_others() {
+        let port = free_port();
+        let open = |offload| loopback("224.0.0.108", port, offload);
+        let (Some(a), Some(b)) = (open(Offload::Full), open(Offload::Single)) else { return };
+        let sent = train(1472);
+        assert_eq!(a.send(a.group(), &sent, 1472).unwrap(), SendOutcome::Sent);
+        assert!(sent.chunks(1472).eq(collect(&b, Channel::Group, MAX_SEGMENTS).iter().map(Vec::as_slice)));
+    }
+
+    #[test]
+    fn a_refused_train_goes_out_as_datagrams_and_the_link_remembers() {
+        let Some((a, b)) = pair(Offload::Full) else { return };
+        if a.offload() != Offload::Full {
+            return eprintln!("skipped: this kernel has no UDP GSO");
+        }
+        // The kernel refuses trains of a socket that sends no checksums, as it does for drivers that cannot make them.
+        sys::send_no_checksums(&a.own.socket).unwrap();
+        let sent = train(1000);
+        for _ in 0..2 {
+            assert_eq!(a.send(a.group(), &sent, 1000).unwrap(), SendOutcome::Sent);
+            assert!(sent.chunks(1000).eq(collect(&b, Channel::Group, MAX_SEGMENTS).iter().map(Vec::as_slice)));
+            assert_eq!(a.offload(), Offload::Batched);
+        }
+        assert_eq!(a.drops().unwrap(), 0);
+    }
+
+    #[test]
+    fn many_trains_arrive_or_block_and_nothing_is_sent_twice() {
+        const TRAINS: usize = 100;
+        for offload in [Offload::Full, Offload::Batched, Offload::Single] {
+            let Some((a, b)) = pair(offload) else { return };
+            let (poller, sent) = (Poller::new().unwrap(), train(1472));
+            for _ in 0..TRAINS {
+                let mut rest = sent.as_slice();
+                while let SendOutcome::Blocked { sent, retry_after } = a.send(b.local(), rest, 1472).unwrap() {
+                    rest = &rest[sent..];
+                    poller.wait(&a, Interest { write: true, ..Interest::default() }, retry_after).unwrap();
+                }
+                let got = collect(&b, Channel::Own, MAX_SEGMENTS);
+                assert!(sent.chunks(1472).eq(got.iter().map(Vec::as_slice)), "{offload:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_is_refused_before_the_kernel_sees_it() {
+        let Some((a, _)) = pair(Offload::Full) else { return };
+        let bytes = vec![0; 70_000];
+        for (length, segment) in [(0, 10), (10, 0), (33, 1), (65_001, 3_000), (65_508, 65_508)] {
+            let error = a.send(a.group(), &bytes[..length], segment).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{length} by {segment}");
+        }
+        assert_eq!(a.send(a.group(), &bytes[..MAX_DATAGRAM], MAX_DATAGRAM).unwrap(), SendOutcome::Sent);
+    }
+
+    #[test]
+    fn a_datagram_over_the_mtu_is_told_apart() {
+        let Some(link) = loopback("ff15::108", free_port(), Offload::Full) else { return };
+        if link.max_segment() >= MAX_DATAGRAM {
+            return eprintln!("skipped: loopback's MTU is larger than any datagram");
+        }
+        let bytes = vec![0; link.max_segment() + 1];
+        assert_eq!(link.send(link.group(), &bytes, bytes.len()).unwrap(), SendOutcome::TooLarge);
+        assert_eq!(link.send(link.group(), &bytes[1..], bytes.len()).unwrap(), SendOutcome::Sent);
+        assert_eq!(link.offload(), Offload::Full, "the fault was the segment's");
+    }
+
+    #[test]
+    fn results_of_the_kernel_have_their_meaning() {
+        let meaning = |e: Errno| settle(Err(io::Error::from_raw_os_error(e as i32)), 5).ok();
+        assert_eq!(meaning(Errno::EAGAIN), Some(SendOutcome::Blocked { sent: 5, retry_after: None }));
+        let hinted = SendOutcome::Blocked { sent: 5, retry_after: Some(RETRY_AFTER_ENOBUFS) };
+        assert_eq!(meaning(Errno::ENOBUFS), Some(hinted));
+        assert_eq!(meaning(Errno::EMSGSIZE), Some(SendOutcome::TooLarge));
+        assert_eq!(meaning(Errno::EPERM), None);
+        assert_eq!(Offload::Full.limited_to(1), Offload::Batched);
+        assert_eq!(Offload::Single.limited_to(64), Offload::Single);
+    }
+
+    #[test]
+    fn a_train_is_cut_where_its_datagrams_end() {
+        let cuts = |bytes: &'static [u8], segment| {
+            let mut got = Vec::new();
+            assert_eq!(cut(bytes, segment, |d| got.push(d)), got.len());
+            got
+        };
+        assert_eq!(cuts(b"abcdefg", 3), [&b"abc"[..], b"def", b"g"]);
+        assert_eq!(cuts(b"abcdef", 3), [b"abc", b"def"]);
+        assert_eq!(cuts(b"ab", 3), [b"ab"]);
+        assert_eq!(cuts(b"", 0), [b""]);
+    }
+}

@@ -1,0 +1,323 @@
+//! The network interfaces of this machine, and the choice of one of them.
+//!
+//! Owns the reading of the kernel's tables and the rules of the choice; opens no multicast socket and knows no group.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use nix::sys::socket::SockaddrStorage;
+use socket2::{Domain, Socket, Type};
+
+use super::{Family, sys};
+use crate::units::printable;
+use crate::{Error, Kind, Result};
+
+/// One network interface as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// The name: `eth0`.
+    pub name: String,
+    /// The kernel's number for it.
+    pub index: u32,
+    /// The IPv4 address to speak from: the first, or the one that it was chosen by.
+    pub v4: Option<Ipv4Addr>,
+    /// The IPv6 address to speak from: one that reaches beyond the link if there is one, or the one it was chosen by.
+    pub v6: Option<Ipv6Addr>,
+    /// The largest packet, in bytes, that it takes.
+    pub mtu: u32,
+    /// Whether it leads back to this machine only.
+    pub loopback: bool,
+    /// Whether it is switched on.
+    pub up: bool,
+    /// Whether its driver says that it can multicast (loopback does not say so, and can).
+    pub multicast: bool,
+    /// Every address that it has.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Interface {
+    /// The address of `family` to speak from.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.v4.map(IpAddr::V4),
+            Family::V6 => self.v6.map(IpAddr::V6),
+        }
+    }
+
+    /// Whether multicast of `family` can go out here.
+    pub fn can_multicast(&self, family: Family) -> bool {
+        self.up && (self.multicast || self.loopback) && self.address(family).is_some()
+    }
+
+    /// One line for a person: `eth0 (192.0.2.2, fd00::2; MTU 1500)`.
+    pub fn describe(&self) -> String {
+        let addresses = self.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>();
+        let addresses = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(", ") };
+        let down = if self.up { "" } else { "; down" };
+        format!("{} ({addresses}; MTU {}{down})", printable(self.name.as_bytes()), self.mtu)
+    }
+
+    fn speaking_from(mut self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => self.v4 = Some(v4),
+            IpAddr::V6(v6) => self.v6 = Some(v6),
+        }
+        self
+    }
+}
+
+/// Every interface of this machine (of this network namespace), in the kernel's order.
+pub fn list() -> Result<Vec<Interface>> {
+    let cannot = |e: io::Error| Error::new(Kind::Io, "cannot list the network interfaces").because(e);
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)
+        .or_else(|_| Socket::new(Domain::IPV6, Type::DGRAM, None))
+        .map_err(cannot)?;
+    let mut found: BTreeMap<String, Interface> = BTreeMap::new();
+    for entry in getifaddrs().map_err(|e| cannot(e.into()))? {
+        if !found.contains_key(&entry.interface_name) {
+            // An interface may vanish between the two questions; then it is not there.
+            let Ok(new) = inspect(&socket, &entry.interface_name, entry.flags) else { continue };
+            found.insert(new.name.clone(), new);
+        }
+        if let (Some(interface), Some(address)) =
+            (found.get_mut(&entry.interface_name), entry.address.as_ref().and_then(ip_of))
+        {
+            interface.addresses.push(address);
+        }
+    }
+    let mut all: Vec<Interface> = found.into_values().map(with_preferred_addresses).collect();
+    all.sort_by_key(|i| i.index);
+    Ok(all)
+}
+
+/// The interface that a person named (`eth0` or one of its addresses); without a name the one that the default route
+/// of `family` leaves by, else the first that can multicast, else loopback.
+pub fn choose(want: Option<&str>, family: Family) -> Result<Interface> {
+    pick(list()?, want, default_route(family).as_deref(), family)
+}
+
+fn inspect(socket: &Socket, name: &str, flags: InterfaceFlags) -> io::Result<Interface> {
+    Ok(Interface {
+        name: name.to_owned(),
+        index: if_nametoindex(name)?,
+        v4: None,
+        v6: None,
+        mtu: sys::interface_mtu(socket, name)?,
+        loopback: flags.contains(InterfaceFlags::IFF_LOOPBACK),
+        up: flags.contains(InterfaceFlags::IFF_UP),
+        multicast: flags.contains(InterfaceFlags::IFF_MULTICAST),
+        addresses: Vec::new(),
+    })
+}
+
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+}
+
+fn with_preferred_addresses(mut interface: Interface) -> Interface {
+    interface.v4 = interface.addresses.iter().find_map(|a| match a {
+        IpAddr::V4(v4) => Some(*v4),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = interface.addresses.iter().filter_map(|a| match a {
+        IpAddr::V6(v6) => Some(*v6),
+        IpAddr::V4(_) => None,
+    });
+    // `min_by_key` keeps the first among equals.
+    interface.v6 = v6.min_by_key(Ipv6Addr::is_unicast_link_local);
+    interface
+}
+
+fn pick(all: Vec<Interface>, want: Option<&str>, default: Option<&str>, family: Family) -> Result<Interface> {
+    match want {
+        Some(want) => named(all, want, family),
+        None => unnamed(all, default, family),
+    }
+}
+
+fn named(all: Vec<Interface>, want: &str, family: Family) -> Result<Interface> {
+    let shown = printable(want.as_bytes());
+    let there = what_there_is(&all);
+    let by_name = all.iter().find(|i| i.name == want).cloned();
+    let by_address = || {
+        let address: IpAddr = want.parse().ok()?;
+        let interface = all.iter().find(|i| i.addresses.contains(&address))?;
+        Some(interface.clone().speaking_from(address))
+    };
+    let Some(interface) = by_name.or_else(by_address) else {
+        let what = if want.parse::<IpAddr>().is_ok() { "has the address" } else { "is named" };
+        return Err(Error::usage(format!("no network interface {what} {shown}")).hint(there));
+    };
+    let refuse = |why: String, hint: String| Err(Error::usage(format!("network interface {shown} {why}")).hint(hint));
+    let name = printable(interface.name.as_bytes());
+    if !interface.up {
+        return refuse("is down".into(), format!("switch it on: ip link set dev {name} up"));
+    }
+    if interface.address(family).is_none() {
+        return refuse(format!("has no {family} address, and the group is an {family} one"), there);
+    }
+    if !interface.can_multicast(family) {
+        return refuse("cannot multicast".into(), format!("try: ip link set dev {name} multicast on; {there}"));
+    }
+    Ok(interface)
+}
+
+fn unnamed(all: Vec<Interface>, default: Option<&str>, family: Family) -> Result<Interface> {
+    let routed = all.iter().find(|i| Some(i.name.as_str()) == default && i.can_multicast(family));
+    let any = || all.iter().find(|i| !i.loopback && i.can_multicast(family));
+    let loopback = || all.iter().find(|i| i.loopback && i.can_multicast(family));
+    let chosen = routed.or_else(any).or_else(loopback).cloned();
+    chosen.ok_or_else(|| {
+        Error::new(Kind::Io, format!("no network interface is up, has an {family} address and can multicast"))
+            .hint(what_there_is(&all))
+    })
+}
+
+fn what_there_is(all: &[Interface]) -> String {
+    match all {
+        [] => "there are no network interfaces at all".to_owned(),
+        all => format!("there are: {}", all.iter().map(Interface::describe).collect::<Vec<_>>().join("; ")),
+    }
+}
+
+/// The name of the interface that the default route leaves by.
+fn default_route(family: Family) -> Option<String> {
+    match family {
+        Family::V4 => parse_route_v4(&fs::read_to_string("/proc/net/route").ok()?),
+        Family::V6 => parse_route_v6(&fs::read_to_string("/proc/net/ipv6_route").ok()?),
+    }
+}
+
+/// `RTF_UP` and `RTF_REJECT`, from linux/route.h and linux/ipv6_route.h.
+const ROUTE_UP: u32 = 0x1;
+const ROUTE_REJECT: u32 = 0x200;
+
+/// /proc/net/route: interface, destination, gateway, flags, references, uses, metric, mask, ...
+fn parse_route_v4(table: &str) -> Option<String> {
+    let routes = table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let &[name, destination, _, flags, _, _, metric, mask, ..] = fields.as_slice() else { return None };
+        let usable = is_usable(flags)? && destination == "00000000" && mask == "00000000";
+        usable.then_some((metric.parse::<u32>().ok()?, name))
+    });
+    routes.min_by_key(|(metric, _)| *metric).map(|(_, name)| name.to_owned())
+}
+
+/// /proc/net/ipv6_route: destination, its prefix length, source, its prefix length, gateway, metric, references, uses,
+/// flags, interface; numbers in hexadecimal.
+fn parse_route_v6(table: &str) -> Option<String> {
+    let routes = table.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let &[destination, prefix, _, _, _, metric, _, _, flags, name] = fields.as_slice() else { return None };
+        let usable = is_usable(flags)? && prefix == "00" && destination.bytes().all(|b| b == b'0');
+        usable.then_some((u32::from_str_radix(metric, 16).ok()?, name))
+    });
+    routes.min_by_key(|(metric, _)| *metric).map(|(_, name)| name.to_owned())
+}
+
+fn is_usable(flags: &str) -> Option<bool> {
+    let flags = u32::from_str_radix(flags, 16).ok()?;
+    Some(flags & ROUTE_UP != 0 && flags & ROUTE_REJECT == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(name: &str, index: u32, addresses: &[&str]) -> Interface {
+        with_preferred_addresses(Interface {
+            name: name.into(),
+            index,
+            v4: None,
+            v6: None,
+            mtu: 1500,
+            loopback: name == "lo",
+            up: true,
+            multicast: name != "lo",
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        })
+    }
+
+    fn some() -> Vec<Interface> {
+        vec![
+            interface("lo", 1, &["127.0.0.1", "::1"]),
+            interface("eth0", 2, &["10.0.0.1", "10.0.0.2", "fe80::1", "fd00::1"]),
+            interface("eth1", 3, &["10.1.0.1"]),
+            Interface { up: false, ..interface("eth2", 4, &[]) },
+            Interface { multicast: false, ..interface("wg0", 5, &["10.2.0.1"]) },
+        ]
+    }
+
+    fn picked(want: Option<&str>, default: Option<&str>, family: Family) -> Result<Interface> {
+        pick(some(), want, default, family)
+    }
+
+    #[test]
+    fn an_interface_is_chosen_by_name_or_by_any_of_its_addresses() {
+        assert_eq!(picked(Some("eth1"), Some("eth0"), Family::V4).unwrap().index, 3);
+        let second = picked(Some("10.0.0.2"), None, Family::V4).unwrap();
+        assert_eq!((second.index, second.v4), (2, Some("10.0.0.2".parse().unwrap())));
+        let eth0 = picked(Some("eth0"), None, Family::V6).unwrap();
+        assert_eq!(eth0.v6, Some("fd00::1".parse().unwrap()), "an address that reaches further comes first");
+    }
+
+    #[test]
+    fn without_a_wish_the_default_route_decides_then_the_first_that_can() {
+        assert_eq!(picked(None, Some("eth1"), Family::V4).unwrap().name, "eth1");
+        assert_eq!(picked(None, None, Family::V4).unwrap().name, "eth0");
+        assert_eq!(picked(None, Some("wg0"), Family::V4).unwrap().name, "eth0");
+        assert_eq!(picked(None, Some("eth1"), Family::V6).unwrap().name, "eth0");
+        let lonely = vec![interface("lo", 1, &["127.0.0.1"])];
+        assert_eq!(pick(lonely.clone(), None, None, Family::V4).unwrap().name, "lo");
+        assert!(pick(lonely, None, None, Family::V6).is_err());
+    }
+
+    #[test]
+    fn a_refused_choice_says_why_and_what_there_is() {
+        let cases = [
+            ("nope", Family::V4, "no network interface is named nope", "eth0 (10.0.0.1, "),
+            ("192.0.2.77", Family::V4, "has the address 192.0.2.77", "eth1 (10.1.0.1; MTU 1500)"),
+            ("eth2", Family::V4, "is down", "ip link set dev eth2 up"),
+            ("eth1", Family::V6, "has no IPv6 address", "there are: "),
+            ("wg0", Family::V4, "cannot multicast", "multicast on"),
+            ("a\x1bb", Family::V4, "a\\u{1b}b", "there are: "),
+        ];
+        for (want, family, message, hint) in cases {
+            let error = picked(Some(want), None, family).unwrap_err();
+            assert!(error.to_string().contains(message), "{error}");
+            assert!(error.hint_text().unwrap().contains(hint), "{:?}", error.hint_text());
+            assert_eq!(error.kind(), Kind::Usage);
+        }
+    }
+
+    #[test]
+    fn the_default_route_with_the_lowest_metric_wins() {
+        let v4 = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
+            wlan0\t00000000\t010200C0\t0003\t0\t0\t600\t00000000\t0\t0\t0\n\
+            eth0\t00000000\t010200C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n\
+            eth1\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
+            eth2\t00000000\t00000000\t0200\t0\t0\t0\t00000000\t0\t0\t0\nbroken\n";
+        assert_eq!(parse_route_v4(v4).as_deref(), Some("eth0"));
+        let zero = "0".repeat(32);
+        let v6 = format!(
+            "{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200 lo\n\
+             {zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 00000003 00000000 00450003 eth0\n"
+        );
+        assert_eq!(parse_route_v6(&v6).as_deref(), Some("eth0"));
+        assert_eq!(parse_route_v4(""), None);
+    }
+
+    #[test]
+    fn the_machine_itself_lists_a_loopback() {
+        let all = list().unwrap();
+        match all.iter().find(|i| i.loopback) {
+            Some(lo) => assert!(lo.index > 0 && lo.mtu > 0 && lo.describe().contains(&lo.name)),
+            None => eprintln!("skipped: this machine has no loopback interface"),
+        }
+    }
+}

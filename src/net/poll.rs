@@ -1,0 +1,207 @@
+//! Waiting: for the two sockets of a link, for another thread, and for a moment on the clock, whichever comes first.
+//!
+//! Owns the waiting only: it reads no socket and keeps no list of timers.
+
+use std::io;
+use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::Link;
+use crate::{Error, Kind, Result};
+
+/// What to wait for besides wakers and time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// Datagrams of the group.
+    pub group: bool,
+    /// Datagrams to this process alone.
+    pub own: bool,
+    /// Room to send, after a send was blocked.
+    pub write: bool,
+}
+
+impl Interest {
+    /// Whatever comes in.
+    pub const READ: Interest = Interest { group: true, own: true, write: false };
+    /// Whatever comes in, and room to send.
+    pub const READ_WRITE: Interest = Interest { group: true, own: true, write: true };
+}
+
+/// What a wait ended with; nothing set means that the time ran out or a signal came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// Datagrams of the group wait.
+    pub group: bool,
+    /// Datagrams to this process alone wait.
+    pub own: bool,
+    /// There is room to send.
+    pub write: bool,
+    /// A [`Waker`] called since the last wait ended.
+    pub woken: bool,
+}
+
+/// One thread's place to wait.
+#[derive(Debug)]
+pub struct Poller {
+    bell: Arc<Bell>,
+}
+
+/// Ends the wait of a [`Poller`] from any thread. Calls before the wait are not lost; many calls count as one.
+#[derive(Debug, Clone)]
+pub struct Waker {
+    bell: Arc<Bell>,
+}
+
+#[derive(Debug)]
+struct Bell {
+    event: OwnedFd,
+    /// Whether the bell rang and nobody came: spares the system call of the second ring.
+    rung: AtomicBool,
+}
+
+impl Poller {
+    /// A new place to wait.
+    pub fn new() -> Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|e| Error::new(Kind::Io, "cannot make an eventfd").because(io::Error::from(e)))?;
+        Ok(Self { bell: Arc::new(Bell { event, rung: AtomicBool::new(false) }) })
+    }
+
+    /// A handle that ends this poller's waits.
+    pub fn waker(&self) -> Waker {
+        Waker { bell: Arc::clone(&self.bell) }
+    }
+
+    /// Waits until something of `interest` is ready on `link`, a waker calls, or `timeout` passed (none: for ever).
+    /// Callers look at their clock afterwards: a signal ends a wait early.
+    pub fn wait(&self, link: &Link, interest: Interest, timeout: Option<Duration>) -> io::Result<Ready> {
+        let flag = |wanted, flag| if wanted { flag } else { PollFlags::empty() };
+        let own = flag(interest.own, PollFlags::IN) | flag(interest.write, PollFlags::OUT);
+        let mut fds = [
+            PollFd::from_borrowed_fd(link.group_fd(), flag(interest.group, PollFlags::IN)),
+            PollFd::from_borrowed_fd(link.own_fd(), own),
+            self.bell_fd(),
+        ];
+        wait_for(&mut fds, timeout)?;
+        let [group, own, bell] = fds.map(|fd| fd.revents());
+        if (group | own).contains(PollFlags::ERR) {
+            // An error that some earlier datagram met on its way (ICMP): it says nothing about the next one, and left
+            // in place it would end every wait at once.
+            link.clear_errors();
+        }
+        Ok(Ready {
+            group: group.contains(PollFlags::IN),
+            own: own.contains(PollFlags::IN),
+            write: own.contains(PollFlags::OUT),
+            woken: bell.contains(PollFlags::IN) && self.bell.answer(),
+        })
+    }
+
+    /// Waits for a waker or `timeout` alone; whether a waker called.
+    pub fn rest(&self, timeout: Option<Duration>) -> io::Result<bool> {
+        let mut fds = [self.bell_fd()];
+        wait_for(&mut fds, timeout)?;
+        Ok(fds[0].revents().contains(PollFlags::IN) && self.bell.answer())
+    }
+
+    fn bell_fd(&self) -> PollFd<'_> {
+        PollFd::new(&self.bell.event, PollFlags::IN)
+    }
+}
+
+impl Waker {
+    /// Ends the poller's current wait, or its next one.
+    pub fn wake(&self) {
+        if !self.bell.rung.swap(true, Ordering::AcqRel) {
+            // Can fail only when the counter is full, and then the poller wakes anyway.
+            let _ = rustix::io::write(&self.bell.event, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Bell {
+    /// Silences the bell. The counter is emptied before the flag falls: a call in between finds the flag up and writes
+    /// nothing, and what its caller did before calling is seen by the thread that comes out of the wait now.
+    fn answer(&self) -> bool {
+        let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
+        self.rung.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// Lets the calling thread's waits end within a microsecond or so of their time, where the kernel's default (50 us)
+/// would make a paced sender late on every datagram.
+pub fn sharpen_timers() {
+    if let Err(e) = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000)) {
+        tracing::debug!("cannot lower the timer slack: {e}");
+    }
+}
+
+/// Waits; a signal is an early end with nothing ready.
+fn wait_for(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
+    // A time that the kernel cannot count is for ever.
+    let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
+    match poll(fds, timeout.as_ref()) {
+        Ok(_) => Ok(()),
+        Err(rustix::io::Errno::INTR) => {
+            fds.iter_mut().for_each(PollFd::clear_revents);
+            Ok(())
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{collect, free_port, loopback};
+    use crate::net::{Channel, Offload};
+
+    #[test]
+    fn a_waker_ends_a_wait_from_another_thread_and_many_calls_count_as_one() {
+        let poller = Poller::new().unwrap();
+        let waker = poller.waker();
+        waker.wake();
+        waker.clone().wake();
+        assert!(poller.rest(None).unwrap());
+        assert!(!poller.rest(Some(Duration::ZERO)).unwrap(), "the second call was the same bell");
+        let thread = std::thread::spawn(move || waker.wake());
+        assert!(poller.rest(None).unwrap());
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn calls_are_never_lost_between_threads() {
+        let (poller, sent) = (Poller::new().unwrap(), Arc::new(std::sync::atomic::AtomicU32::new(0)));
+        let (waker, counter) = (poller.waker(), Arc::clone(&sent));
+        let thread = std::thread::spawn(move || {
+            for _ in 0..10_000 {
+                counter.fetch_add(1, Ordering::Release);
+                waker.wake();
+            }
+        });
+        while sent.load(Ordering::Acquire) < 10_000 {
+            assert!(poller.rest(Some(Duration::from_secs(30))).unwrap(), "a call was lost");
+        }
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_wait_tells_room_from_datagrams_from_wakers() {
+        let Some(link) = loopback("224.0.0.108", free_port(), Offload::Full) else { return };
+        let poller = Poller::new().unwrap();
+        let zero = Some(Duration::ZERO);
+        assert_eq!(poller.wait(&link, Interest::READ, zero).unwrap(), Ready::default());
+        assert!(poller.wait(&link, Interest::READ_WRITE, zero).unwrap().write);
+        poller.waker().wake();
+        assert!(poller.wait(&link, Interest::default(), None).unwrap().woken);
+        let _ = link.send(link.local(), b"x", 1).unwrap();
+        let ready = poller.wait(&link, Interest::READ, Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(ready, Ready { own: true, ..Ready::default() });
+        assert_eq!(collect(&link, Channel::Own, 1), [b"x"]);
+    }
+}

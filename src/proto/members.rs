@@ -1,0 +1,186 @@
+//! Who is alive: a host's beacons, its answers to solicits, its view of the others.
+//!
+//! Nobody keeps a list of servers. A host beacons at an interval that stretches with the number of hosts it knows, so
+//! that all beacons together stay a trickle; it answers a solicit after a random delay spread over the fleet; who was
+//! not heard for a few intervals is forgotten, who says goodbye at once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::control::Control;
+use super::{Dest, spread};
+use crate::id::{HostName, InstanceId};
+use crate::units::Moment;
+use crate::wire::Message;
+use crate::wire::message::{Hello, TreeState};
+
+/// The shortest interval between beacons.
+const BEACON: Duration = Duration::from_secs(2);
+/// Beacons a second in the whole group, at most about.
+const GROUP_BEACONS: u32 = 20;
+/// A member is forgotten after this many of its intervals.
+const MISSED: u32 = 4;
+/// The most members that are kept.
+pub const MAX_MEMBERS: usize = 20_000;
+
+/// A host that was heard of lately.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    /// What it said.
+    pub hello: Hello,
+    /// Where from.
+    pub address: SocketAddr,
+    /// When it said so last.
+    pub heard: Moment,
+}
+
+/// The members as one host or sender sees them.
+#[derive(Debug, Default)]
+pub struct Table {
+    members: BTreeMap<InstanceId, Member>,
+}
+
+impl Table {
+    /// Takes a beacon or answer; says whether the host is new.
+    pub fn heard(&mut self, now: Moment, from: SocketAddr, instance: InstanceId, hello: Hello) -> bool {
+        // A restarted daemon has a new instance: the old one must not stay as a ghost.
+        self.members.retain(|id, m| *id == instance || m.hello.name != hello.name || m.address.ip() != from.ip());
+        let known = self.members.contains_key(&instance);
+        if known || self.members.len() < MAX_MEMBERS {
+            self.members.insert(instance, Member { hello, address: from, heard: now });
+        }
+        !known
+    }
+
+    /// Takes a farewell.
+    pub fn left(&mut self, instance: InstanceId) {
+        self.members.remove(&instance);
+    }
+
+    /// Forgets who was not heard for long.
+    pub fn expire(&mut self, now: Moment) {
+        let longest = interval(self.members.len() as u32) * MISSED;
+        self.members.retain(|_, m| now.since(m.heard) <= longest);
+    }
+
+    /// The members.
+    pub fn iter(&self) -> impl Iterator<Item = (&InstanceId, &Member)> {
+        self.members.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The largest number of hosts that any member knows: when we have heard so many, we have heard all.
+    pub fn claimed(&self) -> usize {
+        self.members.values().map(|m| m.hello.members as usize).max().unwrap_or(0)
+    }
+}
+
+fn interval(members: u32) -> Duration {
+    BEACON.max(Duration::from_secs(1) * members / GROUP_BEACONS)
+}
+
+/// A host's presence.
+#[derive(Debug)]
+pub struct Presence {
+    name: HostName,
+    trees: Vec<TreeState>,
+    table: Table,
+    beacon: Moment,
+    /// When, and to whom, a solicit is answered.
+    answers: Vec<(Moment, SocketAddr)>,
+    rng: fastrand::Rng,
+}
+
+/// The most solicits that wait for an answer.
+const MAX_ANSWERS: usize = 64;
+
+impl Presence {
+    /// A host that beacons and solicits at once.
+    pub fn new(now: Moment, name: HostName, trees: Vec<TreeState>, seed: u64, control: &mut Control) -> Self {
+        control.send(Dest::Group, &Message::Solicit);
+        let rng = fastrand::Rng::with_seed(seed);
+        Self { name, trees, table: Table::default(), beacon: now, answers: Vec::new(), rng }
+    }
+
+    /// The members, this host among them once it has heard itself.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Tells the others at once what changed.
+    pub fn set_trees(&mut self, now: Moment, trees: Vec<TreeState>) {
+        if self.trees != trees {
+            self.trees = trees;
+            self.beacon = now;
+        }
+    }
+
+    /// Takes a message that is about presence.
+    pub fn handle(&mut self, now: Moment, from: SocketAddr, instance: InstanceId, message: &Message) {
+        match message {
+            Message::Solicit => {
+                let known = self.answers.iter().any(|a| a.1 == from);
+                if !known && self.answers.len() < MAX_ANSWERS {
+                    let delay = spread(self.table.len() as u32).mul_f64(self.rng.f64());
+                    self.answers.push((now + delay, from));
+                }
+            }
+            Message::Hello(hello) => {
+                self.table.heard(now, from, instance, hello.clone());
+            }
+            Message::Bye(_) => self.table.left(instance),
+            _ => {}
+        }
+    }
+
+    /// Sends what is due.
+    pub fn handle_timeout(&mut self, now: Moment, control: &mut Control) {
+        self.table.expire(now);
+        let mut due = Vec::new();
+        self.answers.retain(|&(at, to)| {
+            if at <= now {
+                due.push(to);
+                false
+            } else {
+                true
+            }
+        });
+        for to in due {
+            control.send(Dest::Host(to), &Message::Hello(self.hello(control.instance())));
+        }
+        if self.beacon <= now {
+            control.send(Dest::Group, &Message::Hello(self.hello(control.instance())));
+            self.beacon = now + interval(self.table.len() as u32).mul_f64(0.75 + self.rng.f64() / 2.0);
+        }
+    }
+
+    /// Says goodbye.
+    pub fn leave(&self, control: &mut Control) {
+        control.send(Dest::Group, &Message::Bye(self.name.clone()));
+    }
+
+    /// When something is due.
+    pub fn timeout(&self) -> Moment {
+        self.answers.iter().map(|a| a.0).chain([self.beacon]).min().unwrap_or(self.beacon)
+    }
+
+    fn hello(&self, own: InstanceId) -> Hello {
+        let others = self.table.iter().filter(|(id, _)| **id != own).count();
+        Hello {
+            name: self.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            trees: self.trees.clone(),
+            members: others as u32 + 1,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Messages of a host to its sender that are repeated until acknowledged.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::units::Moment;
+use crate::wire::Message;
+
+/// The first wait for an acknowledgement; doubled at each repetition.
+const FIRST_WAIT: Duration = Duration::from_millis(40);
+/// The longest wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// Messages that may be under way unacknowledged; the rest waits its turn.
+const WINDOW: usize = 8;
+
+#[derive(Debug)]
+struct Pending {
+    number: u32,
+    message: Message,
+    due: Moment,
+    wait: Duration,
+}
+
+/// The messages that are not acknowledged yet, in order.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    pending: VecDeque<Pending>,
+    last: u32,
+}
+
+impl Outbox {
+    /// The number for the next message.
+    pub fn next_number(&mut self) -> u32 {
+        self.last += 1;
+        self.last
+    }
+
+    /// Sends `message` from `due` on, until `number` is acknowledged.
+    pub fn push(&mut self, number: u32, message: Message, due: Moment) {
+        self.pending.push_back(Pending { number, message, due, wait: FIRST_WAIT });
+    }
+
+    /// Forgets every message: what they said is no longer so.
+    pub fn clear(&mut self) {
+        self.pending.clear();
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// The sender has this message.
+    pub fn acknowledged(&mut self, number: u32) {
+        self.pending.retain(|p| p.number != number);
+    }
+
+    /// The next message that is due, if any; it comes again after its wait, which `jitter` (0 to 1) stretches.
+    pub fn poll(&mut self, now: Moment, jitter: f64) -> Option<&Message> {
+        let pending = self.pending.iter_mut().take(WINDOW).find(|p| p.due <= now)?;
+        pending.due = now + pending.wait.mul_f64(0.75 + jitter / 2.0);
+        pending.wait = (pending.wait * 2).min(LONGEST_WAIT);
+        Some(&pending.message)
+    }
+
+    /// When the next message is due.
+    pub fn timeout(&self) -> Option<Moment> {
+        self.pending.iter().take(WINDOW).map(|p| p.due).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_repeated_ever_more_slowly_until_acknowledged() {
+        let mut outbox = Outbox::default();
+        let number = outbox.next_number();
+        outbox.push(number, Message::Solicit, Moment(0));
+        let (mut sent, mut now) = (Vec::new(), Moment(0));
+        while sent.len() < 8 {
+            while outbox.poll(now, 0.5).is_some() {
+                sent.push(now);
+            }
+            now = outbox.timeout().expect("not acknowledged");
+        }
+        let gaps: Vec<u128> = sent.windows(2).map(|w| w[1].since(w[0]).as_millis()).collect();
+        assert_eq!(gaps, [40, 80, 160, 320, 640, 1280, 2000]);
+        outbox.acknowledged(number);
+        assert!(outbox.is_empty() && outbox.timeout().is_none());
+    }
+}

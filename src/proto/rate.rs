@@ -1,0 +1,189 @@
+//! How fast to send: a token bucket for the pace, and a controller that finds the link's rate.
+//!
+//! The controller starts low, doubles every round while no host reports queueing or heavy loss, and then follows what
+//! the slowest healthy host receives, keeping a few milliseconds of queue. Random loss is averaged over many rounds
+//! and does not cut the rate by itself: only loss far above that mean is taken as a queue that overflows.
+
+use std::time::Duration;
+
+use crate::units::{Moment, Rate};
+
+/// Where an unlimited session starts.
+const START: Rate = Rate(200_000_000);
+/// Below this no controller goes.
+const FLOOR: Rate = Rate(2_000_000);
+/// Above this none goes.
+const TOP: Rate = Rate(100_000_000_000);
+/// How often the rate is looked at.
+const ROUND: Duration = Duration::from_millis(10);
+/// Queueing delay that means a standing queue.
+const QUEUE_LIMIT: Duration = Duration::from_millis(4);
+/// How much sending may catch up after the process was late.
+const CATCH_UP: Duration = Duration::from_millis(4);
+
+/// Lets bytes go at a rate: what is sent now moves the time of the next.
+#[derive(Debug)]
+pub struct Pacer {
+    next: Moment,
+}
+
+impl Pacer {
+    /// A pacer that lets go at once.
+    pub fn new(now: Moment) -> Self {
+        Self { next: now }
+    }
+
+    /// When the next datagrams may go.
+    pub fn due(&self) -> Moment {
+        self.next
+    }
+
+    /// `bytes` go now, at `rate`. With a ceiling nothing is caught up beyond one send, so that it holds over any
+    /// short time; without, lateness of a few milliseconds is made good.
+    pub fn sent(&mut self, now: Moment, bytes: usize, rate: Rate, strict: bool) {
+        let oldest = if strict { now } else { now - CATCH_UP };
+        self.next = self.next.max(oldest) + rate.time_for(bytes as u64);
+    }
+}
+
+/// What one host measured between two reports.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// Bytes of data that arrived.
+    pub bytes: u64,
+    /// The time that they took.
+    pub over: Duration,
+    /// The share of datagrams that did not arrive, 0 to 1.
+    pub loss: f64,
+    /// Queueing delay at the end.
+    pub delay: Duration,
+}
+
+/// Finds the rate.
+#[derive(Debug)]
+pub struct Controller {
+    rate: Rate,
+    ceiling: Option<Rate>,
+    starting: bool,
+    /// The running mean of loss that is not from queues.
+    mean_loss: f64,
+    round: Round,
+    since: Moment,
+}
+
+#[derive(Debug, Default)]
+struct Round {
+    delay: Duration,
+    loss: f64,
+    slowest: Option<Rate>,
+    samples: u32,
+}
+
+impl Controller {
+    /// A controller that never goes above `ceiling`.
+    pub fn new(now: Moment, ceiling: Option<Rate>) -> Self {
+        let rate = ceiling.map_or(START, |c| c.min(START));
+        Self { rate, ceiling, starting: true, mean_loss: 0.0, round: Round::default(), since: now }
+    }
+
+    /// The present rate.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// Whether a person set a ceiling.
+    pub fn has_ceiling(&self) -> bool {
+        self.ceiling.is_some()
+    }
+
+    /// Takes one host's sample.
+    pub fn sample(&mut self, now: Moment, sample: Sample) {
+        let received = Rate(sample.bytes * 8 * 1_000_000 / (sample.over.as_micros().max(1) as u64));
+        self.round.samples += 1;
+        self.round.delay = self.round.delay.max(sample.delay);
+        self.round.loss = self.round.loss.max(sample.loss);
+        self.round.slowest = Some(self.round.slowest.map_or(received, |s| s.min(received)));
+        if now.since(self.since) >= ROUND {
+            self.end_round(now);
+        }
+    }
+
+    fn end_round(&mut self, now: Moment) {
+        let round = std::mem::take(&mut self.round);
+        self.since = now;
+        let overflow = round.loss > (4.0 * self.mean_loss).max(0.1).min(0.6);
+        let next = if round.delay > QUEUE_LIMIT || overflow {
+            self.starting = false;
+            // Below what the slowest got, so that the queue drains; never by more than half at once.
+            let target = round.slowest.map_or(self.rate.0 / 2, |s| s.0 / 100 * if overflow { 85 } else { 95 });
+            target.clamp(self.rate.0 / 2, self.rate.0 / 100 * 97)
+        } else if self.starting {
+            self.rate.0 * 2
+        } else {
+            let room = 1.0 - round.delay.as_secs_f64() / QUEUE_LIMIT.as_secs_f64();
+            (self.rate.0 as f64 * (1.0 + 0.04 * room.max(0.1))) as u64
+        };
+        if !overflow {
+            self.mean_loss = self.mean_loss * 0.95 + round.loss * 0.05;
+        }
+        self.rate = Rate(next).clamp(FLOOR, self.ceiling.unwrap_or(TOP).max(FLOOR));
+        if let Some(ceiling) = self.ceiling {
+            self.rate = self.rate.min(ceiling);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A link of `link` with a queue, and a host behind it that loses `loss` of what passes.
+    fn converge(link: Rate, loss: f64, rounds: u32) -> Rate {
+        let mut controller = Controller::new(Moment(0), None);
+        let (mut queue, mut now) = (0f64, Moment(0));
+        for _ in 0..rounds {
+            now = now + ROUND;
+            let sent = controller.rate().bytes_in(ROUND) as f64;
+            let passed = (queue + sent).min(link.bytes_in(ROUND) as f64);
+            let dropped = (queue + sent - passed - 1e6).max(0.0);
+            queue = queue + sent - passed - dropped;
+            let delay = link.time_for(queue as u64);
+            let bytes = (passed * (1.0 - loss)) as u64;
+            let loss = loss + (1.0 - loss) * dropped / sent;
+            controller.sample(now, Sample { bytes, over: ROUND, loss, delay });
+        }
+        controller.rate()
+    }
+
+    #[test]
+    fn finds_the_rate_of_a_link_within_a_fifth() {
+        for link in [Rate(20_000_000), Rate(100_000_000), Rate(1_000_000_000), Rate(10_000_000_000)] {
+            let found = converge(link, 0.0, 100).0 as f64 / link.0 as f64;
+            assert!((0.8..1.25).contains(&found), "{link}: {found}");
+        }
+    }
+
+    #[test]
+    fn random_loss_does_not_cut_the_rate() {
+        let found = converge(Rate(500_000_000), 0.05, 200).0 as f64 / 5e8;
+        assert!((0.75..1.25).contains(&found), "{found}");
+    }
+
+    #[test]
+    fn a_ceiling_holds() {
+        let mut controller = Controller::new(Moment(0), Some(Rate(30_000_000)));
+        for i in 1..50u64 {
+            let sample = Sample { bytes: 1 << 20, over: ROUND, loss: 0.0, delay: Duration::ZERO };
+            controller.sample(Moment(i * 10_000_000), sample);
+            assert!(controller.rate() <= Rate(30_000_000));
+        }
+        let mut pacer = Pacer::new(Moment(0));
+        let (mut now, mut bytes) = (Moment(0), 0u64);
+        while now < Moment(1_000_000_000) {
+            now = now.max(pacer.due()) + Duration::from_micros(if bytes.is_multiple_of(7) { 900 } else { 1 });
+            pacer.sent(now, 45_000, Rate(30_000_000), true);
+            bytes += 45_000;
+        }
+        assert!(bytes <= 30_000_000 / 8 + 90_000, "{bytes}");
+    }
+}

@@ -1,0 +1,279 @@
+//! Putting generations together from symbols, and noticing which are missing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::id::Generation;
+use crate::proto::RangeSet;
+use crate::proto::bits::Bits;
+use crate::proto::generation::{Geometry, Map, Placed};
+use crate::units::Moment;
+use crate::wire::Symbol;
+use crate::wire::message::{MAX_NACKS, Missing, Ranges};
+
+/// The most generations that are open at a time.
+const MAX_OPEN: usize = 24;
+/// The most ranges of symbols that one negative acknowledgement names for a generation.
+const MAX_SYMBOL_RANGES: usize = 128;
+/// The first wait for a repair; doubled while nothing comes.
+const FIRST_WAIT: Duration = Duration::from_millis(25);
+/// The longest wait.
+const LONGEST_WAIT: Duration = Duration::from_millis(800);
+
+/// A generation of which all wanted blocks have arrived.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Its bytes.
+    pub payload: Vec<u8>,
+    /// The wanted blocks and where they are.
+    pub blocks: Vec<Placed>,
+}
+
+/// The generations of one session.
+#[derive(Debug)]
+pub struct Assembly {
+    symbol: u16,
+    open: BTreeMap<u32, Buffer>,
+    /// Generations that need nothing more.
+    resolved: RangeSet,
+    /// Whether a generation was heard since we listen.
+    anchored: bool,
+    /// Every generation below this was sent in full.
+    horizon: u32,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Assembly {
+    /// For a session whose symbols have `symbol` bytes.
+    pub fn new(symbol: u16) -> Self {
+        let (open, resolved) = (BTreeMap::new(), RangeSet::default());
+        Self { symbol, open, resolved, anchored: false, horizon: 0, spare: Vec::new() }
+    }
+
+    /// Starts to listen: what was sent in full before is not for us.
+    pub fn listen(&mut self) {
+        self.rest();
+        self.anchored = false;
+    }
+
+    /// Stops to listen, and frees what is open.
+    pub fn rest(&mut self) {
+        self.open.clear();
+        self.resolved.insert(0..u64::from(self.horizon));
+    }
+
+    /// Whether every generation that was sent in full is settled.
+    pub fn is_settled(&self) -> bool {
+        self.open.is_empty() && self.unresolved(1).is_empty()
+    }
+
+    /// Takes back a buffer for a later generation.
+    pub fn recycle(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < 4 {
+            self.spare.push(buffer);
+        }
+    }
+
+    /// Takes a symbol; gives the generation when it is whole as far as `wants` go.
+    pub fn symbol(&mut self, symbol: &Symbol<'_>, wants: &RangeSet) -> Option<Delivery> {
+        let number = symbol.header.generation.0;
+        self.heard(number);
+        if wants.is_empty() || self.resolved.contains(u64::from(number)) {
+            return None;
+        }
+        let geometry = Geometry::of(&symbol.header, self.symbol)?;
+        if self.open.len() >= MAX_OPEN && !self.open.contains_key(&number) {
+            return None;
+        }
+        let spare = &mut self.spare;
+        let buffer = self.open.entry(number).or_insert_with(Buffer::empty);
+        if !buffer.take(geometry, symbol, || spare.pop().unwrap_or_default()) {
+            return None;
+        }
+        let progress = buffer.progress(wants);
+        if progress == Progress::Missing {
+            return None;
+        }
+        self.resolved.insert(u64::from(number)..u64::from(number) + 1);
+        let buffer = self.open.remove(&number)?;
+        match buffer.map {
+            Some((blocks, _)) if progress == Progress::Whole => Some(Delivery { payload: buffer.bytes, blocks }),
+            _ => {
+                self.recycle(buffer.bytes);
+                None
+            }
+        }
+    }
+
+    /// The sender has begun generation `number`: those before it were sent in full.
+    fn heard(&mut self, number: u32) {
+        if !self.anchored {
+            self.anchored = true;
+            self.resolved.insert(0..u64::from(number));
+        }
+        self.horizon = self.horizon.max(number);
+    }
+
+    /// The sender has sent all generations below `sent` in full.
+    pub fn sent(&mut self, sent: Generation) {
+        if !self.anchored {
+            self.resolved.insert(0..u64::from(sent.0));
+        }
+        self.horizon = self.horizon.max(sent.0);
+    }
+
+    /// The first `most` generations below the horizon that are not resolved.
+    fn unresolved(&self, most: usize) -> Vec<u32> {
+        let mut found = Vec::new();
+        let mut at = 0;
+        for settled in self.resolved.iter().chain([u64::MAX..u64::MAX]) {
+            let end = settled.start.min(u64::from(self.horizon));
+            found.extend((at..end).take(most - found.len()).map(|n| n as u32));
+            at = settled.end;
+            if found.len() == most || at >= u64::from(self.horizon) {
+                break;
+            }
+        }
+        found
+    }
+
+    /// What is missing of generations that were sent in full and whose wait is over; `delay` spreads first reports.
+    pub fn missing(&mut self, now: Moment, delay: Duration) -> Vec<Missing> {
+        let mut report = Vec::new();
+        for number in self.unresolved(MAX_OPEN.min(MAX_NACKS)) {
+            if self.open.len() >= MAX_OPEN && !self.open.contains_key(&number) {
+                break;
+            }
+            let buffer = self.open.entry(number).or_insert_with(Buffer::empty);
+            match buffer.nack {
+                None => buffer.nack = Some(now + delay),
+                Some(due) if due <= now => {
+                    buffer.nack = Some(now + buffer.wait);
+                    buffer.wait = (buffer.wait * 2).min(LONGEST_WAIT);
+                    report.push(buffer.missing(Generation(number)));
+                }
+                Some(_) => {}
+            }
+        }
+        report
+    }
+
+    /// When [`Assembly::missing`] is worth a call.
+    pub fn timeout(&self, now: Moment) -> Option<Moment> {
+        let unresolved = self.unresolved(MAX_OPEN.min(MAX_NACKS));
+        unresolved.iter().map(|n| self.open.get(n).and_then(|b| b.nack).unwrap_or(now)).min()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Symbols of wanted blocks are missing, or it is not known yet what the generation holds.
+    Missing,
+    /// Nothing in it is wanted, or it is not legal.
+    Useless,
+    /// All wanted blocks are there.
+    Whole,
+}
+
+#[derive(Debug)]
+struct Buffer {
+    /// Unknown while nothing of the generation has arrived.
+    geometry: Option<Geometry>,
+    bytes: Vec<u8>,
+    got: Bits,
+    /// Symbols at the beginning that have all arrived.
+    prefix: u32,
+    /// The wanted blocks, and how many symbols of them are missing.
+    map: Option<(Vec<Placed>, Needed)>,
+    nack: Option<Moment>,
+    wait: Duration,
+}
+
+#[derive(Debug)]
+struct Needed {
+    symbols: Bits,
+    missing: u32,
+}
+
+impl Buffer {
+    fn empty() -> Self {
+        let (geometry, bytes, got) = (None, Vec::new(), Bits::default());
+        Self { geometry, bytes, got, prefix: 0, map: None, nack: None, wait: FIRST_WAIT }
+    }
+
+    /// Puts the symbol in its place; false when it was there already or does not fit.
+    fn take(&mut self, geometry: Geometry, symbol: &Symbol<'_>, memory: impl FnOnce() -> Vec<u8>) -> bool {
+        if self.geometry.is_none() {
+            self.geometry = Some(geometry);
+            self.bytes = memory();
+            self.bytes.resize(geometry.payload as usize, 0);
+            self.got = Bits::new(geometry.symbols());
+        }
+        let index = u32::from(symbol.header.row) * u32::from(geometry.columns) + u32::from(symbol.header.column);
+        let place = geometry.bytes_of(index);
+        if self.geometry != Some(geometry) || place.len() != symbol.bytes.len() || !self.got.set(index) {
+            return false;
+        }
+        self.bytes[place].copy_from_slice(symbol.bytes);
+        self.wait = FIRST_WAIT;
+        if let Some((_, needed)) = &mut self.map
+            && needed.symbols.get(index)
+        {
+            needed.missing -= 1;
+        }
+        true
+    }
+
+    fn progress(&mut self, wants: &RangeSet) -> Progress {
+        if self.map.is_none() {
+            match self.read_map(wants) {
+                Ok(true) => {}
+                Ok(false) => return Progress::Missing,
+                Err(_) => return Progress::Useless,
+            }
+        }
+        match &self.map {
+            Some((blocks, _)) if blocks.is_empty() => Progress::Useless,
+            Some((_, needed)) if needed.missing == 0 => Progress::Whole,
+            _ => Progress::Missing,
+        }
+    }
+
+    /// Reads the map when enough of the beginning is there.
+    fn read_map(&mut self, wants: &RangeSet) -> Result<bool, &'static str> {
+        let Some(geometry) = self.geometry else { return Ok(false) };
+        let before = self.prefix;
+        while self.got.get(self.prefix) {
+            self.prefix += 1;
+        }
+        if self.prefix == before {
+            return Ok(false);
+        }
+        let front = geometry.bytes_of(self.prefix - 1).end;
+        let Some((map, body)) = Map::parse(&self.bytes[..front], self.bytes.len())? else { return Ok(false) };
+        let blocks: Vec<Placed> = map.placed(body).filter(|p| wants.contains(p.ordinal.0)).collect();
+        let mut symbols = Bits::new(geometry.symbols());
+        let mut missing = 0;
+        for index in blocks.iter().flat_map(|b| geometry.symbols_of(&b.bytes)) {
+            if symbols.set(index) && !self.got.get(index) {
+                missing += 1;
+            }
+        }
+        self.map = Some((blocks, Needed { symbols, missing }));
+        Ok(true)
+    }
+
+    fn missing(&self, generation: Generation) -> Missing {
+        let Some(geometry) = self.geometry else {
+            return Missing { generation, need: 0, symbols: Ranges::default() };
+        };
+        let mut missing: RangeSet = self.got.gaps().collect();
+        if let Some((_, needed)) = &self.map {
+            needed.symbols.gaps().for_each(|r| missing.remove(r));
+        }
+        let mut per_column = vec![0; usize::from(geometry.columns)];
+        missing.iter().flatten().for_each(|i| per_column[i as usize % usize::from(geometry.columns)] += 1);
+        let need = per_column.into_iter().max().unwrap_or(0);
+        Missing { generation, need, symbols: Ranges(missing.cover(MAX_SYMBOL_RANGES).iter().collect()) }
+    }
+}

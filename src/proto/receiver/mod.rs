@@ -1,0 +1,353 @@
+//! A host: its presence in the group and its part in sessions.
+//!
+//! | stage | entered when | asks the disk | leaves by |
+//! |---|---|---|---|
+//! | Joined | an announcement for one of our trees, addressed to us | `Open` | `Opened` |
+//! | Fetching | the release is accepted | `Explore`, `Deliver` | nothing of the manifest is missing |
+//! | Diffing | the manifest is complete | `Diff` | `Diffed` |
+//! | Staging | there is a plan; an audit ends here | `Deliver`, `Finish` | `Finished` |
+//! | Ready | everything is staged, verified, durable | `Order` for the sender's signed order | `Committed`, `Aborted` |
+//! | Committed, Refused, Failed | | | the sender closes, or is silent for long |
+//!
+//! The machine believes nothing that is not signed: it hands header, order and signatures to the disk side, which
+//! checks them against the authorized keys and answers.
+
+mod assembly;
+mod session;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
+use crate::manifest::Release;
+use crate::proto::control::Control;
+use crate::proto::generation::Placed;
+use crate::proto::members::{Presence, Table};
+use crate::proto::{RangeSet, Transmit};
+use crate::units::Moment;
+use crate::wire::fragment::Reassembly;
+use crate::wire::message::{Announce, Summary, TreeState};
+use crate::wire::{Datagram, HostStage, Message};
+
+use session::Session;
+
+/// The most sessions at one time.
+pub const MAX_SESSIONS: usize = 16;
+/// A session whose sender is silent for this long gives way to another sender of the same tree.
+const GIVE_WAY: Duration = Duration::from_secs(5);
+
+/// What a host is.
+#[derive(Debug, Clone)]
+pub struct HostSetup {
+    /// Its name.
+    pub name: HostName,
+    /// Its trees and what they have.
+    pub trees: Vec<TreeState>,
+    /// This process.
+    pub instance: InstanceId,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// The most bytes of a datagram.
+    pub datagram: usize,
+    /// How long a silent sender is waited for.
+    pub patience: Duration,
+    /// Bytes that may be under way to this host: a part of its receive buffer.
+    pub window: u32,
+}
+
+/// What a host asks of its disk. Requests of one session are answered in order.
+#[derive(Debug, Clone)]
+pub enum Request {
+    /// Check signature, role, serial, expiry, scope; open the tree.
+    Open {
+        /// The session.
+        session: SessionId,
+        /// The offered release.
+        release: Release,
+        /// The signature of its header.
+        signature: Arc<[u8]>,
+        /// Whether every file is to be read again.
+        checksum: bool,
+    },
+    /// Which ordinals of manifest nodes are missing, as far as can be told from the nodes that are here?
+    Explore(SessionId),
+    /// Compare the tree with the manifest.
+    Diff(SessionId),
+    /// Verify and keep the blocks of a payload.
+    Deliver {
+        /// The session.
+        session: SessionId,
+        /// The payload.
+        payload: Vec<u8>,
+        /// The wanted blocks in it.
+        blocks: Vec<Placed>,
+    },
+    /// Everything has been delivered: make the stage complete and durable.
+    Finish(SessionId),
+    /// Check the order's signature and carry it out.
+    Order {
+        /// The session.
+        session: SessionId,
+        /// The order's exact bytes.
+        order: Arc<[u8]>,
+        /// Their signature.
+        signature: Arc<[u8]>,
+    },
+    /// The session is over; nothing was or will be committed. What is staged may stay for a next session.
+    Close(SessionId),
+}
+
+/// Why a host does not take part, or failed: for people.
+pub type Reason = String;
+
+/// What the disk answers.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// To [`Request::Open`].
+    Opened(SessionId, Result<(), Reason>),
+    /// To [`Request::Explore`]: the missing ordinals; none is a complete manifest.
+    Explored(SessionId, Result<RangeSet, Reason>),
+    /// To [`Request::Diff`]: the plan in numbers, what to fetch, and the list of differences.
+    Diffed(SessionId, Result<(Summary, RangeSet, Arc<[u8]>), Reason>),
+    /// To [`Request::Deliver`]: the buffer back, the ordinals that were not what their hash says, and bytes kept; or
+    /// why nothing could be kept.
+    Delivered(SessionId, Vec<u8>, Result<(RangeSet, u64), Reason>),
+    /// To [`Request::Finish`].
+    Finished(SessionId, Result<(), Reason>),
+    /// To [`Request::Order`]: what became of it. `None`: the signature does not hold, the order is ignored.
+    Ordered(SessionId, Option<Ordered>),
+    /// A tree has another release now, whoever caused it.
+    Trees(Vec<TreeState>),
+}
+
+/// What became of an order.
+#[derive(Debug, Clone)]
+pub enum Ordered {
+    /// The release is in place under this serial.
+    Committed(Serial),
+    /// Aborted as ordered; the tree is as it was.
+    Aborted,
+    /// The commit failed and was taken back.
+    Failed(Reason),
+}
+
+/// What a host tells whoever runs it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Notice {
+    /// A session moved on.
+    Stage {
+        /// The tree.
+        tree: TreeName,
+        /// The release's serial.
+        serial: Serial,
+        /// The sender's address.
+        sender: SocketAddr,
+        /// Where it stands.
+        stage: HostStage,
+        /// Why, when it refused or failed.
+        text: Option<String>,
+    },
+    /// Datagrams of a version that we do not speak are on the network.
+    Version(u8, SocketAddr),
+}
+
+/// A host.
+#[derive(Debug)]
+pub struct Receiver {
+    setup: HostSetup,
+    control: Control,
+    presence: Presence,
+    reassembly: Reassembly,
+    sessions: BTreeMap<SessionId, Session>,
+    requests: VecDeque<Request>,
+    notices: VecDeque<Notice>,
+    rng: fastrand::Rng,
+    warned_version: bool,
+}
+
+impl Receiver {
+    /// A host that starts now.
+    pub fn new(now: Moment, setup: HostSetup) -> Self {
+        let mut control = Control::new(setup.instance, setup.datagram);
+        let presence = Presence::new(now, setup.name.clone(), setup.trees.clone(), setup.seed ^ 1, &mut control);
+        let rng = fastrand::Rng::with_seed(setup.seed);
+        Self {
+            setup,
+            control,
+            presence,
+            reassembly: Reassembly::default(),
+            sessions: BTreeMap::new(),
+            requests: VecDeque::new(),
+            notices: VecDeque::new(),
+            rng,
+            warned_version: false,
+        }
+    }
+
+    /// The members that this host knows.
+    pub fn members(&self) -> &Table {
+        self.presence.table()
+    }
+
+    /// Takes a datagram. `arrival` is when the kernel had it, in microseconds of any steady clock.
+    pub fn handle_datagram(&mut self, now: Moment, from: SocketAddr, bytes: &[u8], arrival: u64) {
+        match Datagram::parse(bytes) {
+            Ok(Datagram::Data(front, symbol)) => {
+                if let Some(session) = self.sessions.get_mut(&symbol.header.session)
+                    && session.is_from(front.source)
+                {
+                    session.data(now, front.counter, &symbol, arrival, &mut self.control);
+                }
+            }
+            Ok(Datagram::Control(front, piece)) => {
+                if let Some(whole) = self.reassembly.add(now, front.source, piece)
+                    && let Ok(message) = Message::decode(&whole)
+                {
+                    self.message(now, from, front.source, message);
+                }
+            }
+            Err(crate::wire::datagram::DatagramError::Version(version)) if !self.warned_version => {
+                self.warned_version = true;
+                self.notices.push_back(Notice::Version(version, from));
+            }
+            Err(_) => {}
+        }
+        self.settle();
+    }
+
+    fn message(&mut self, now: Moment, from: SocketAddr, source: InstanceId, message: Message) {
+        match message {
+            Message::Announce(announce) => self.announced(now, from, source, announce),
+            Message::Ack(session, number) => self.with(session, source, |s, _| s.acknowledged(number)),
+            Message::Status(status) => self.with(status.session, source, |s, _| s.status(now, &status)),
+            Message::Order(order) => {
+                if let Some(id) = crate::wire::message::Order::decode(&order.order).map(|o| o.session) {
+                    self.with(id, source, |s, _| s.order(now, &order));
+                }
+            }
+            Message::DriftAsk(session, offset) => self.with(session, source, |s, control| s.drift(offset, control)),
+            presence => self.presence.handle(now, from, source, &presence),
+        }
+    }
+
+    fn with(&mut self, id: SessionId, source: InstanceId, act: impl FnOnce(&mut Session, &mut Control)) {
+        if let Some(session) = self.sessions.get_mut(&id)
+            && session.is_from(source)
+        {
+            act(session, &mut self.control);
+        }
+    }
+
+    fn announced(&mut self, now: Moment, from: SocketAddr, source: InstanceId, announce: Announce) {
+        if let Some(session) = self.sessions.get_mut(&announce.session) {
+            if session.is_from(source) {
+                session.heard(now);
+            }
+            return;
+        }
+        // A header that cannot be read may still be for us; but whoever cannot name a tree gets no answer.
+        let Ok(release) = Release::from_bytes(&announce.header) else { return };
+        let tree = &release.header().tree;
+        if !self.setup.trees.iter().any(|t| t.tree == *tree) || !is_target(&release, &self.setup.name) {
+            return;
+        }
+        let busy = self.sessions.values().find(|s| s.tree() == tree && !s.is_over() && s.silent(now) < GIVE_WAY);
+        let busy = busy.map(Session::describe);
+        if self.sessions.len() >= MAX_SESSIONS {
+            return;
+        }
+        self.sessions.values_mut().filter(|s| busy.is_none() && s.tree() == tree).for_each(Session::give_way);
+        let delay = super::spread(announce.hosts).mul_f64(self.rng.f64());
+        let (seed, window) = (self.rng.u64(..), self.setup.window);
+        let name = self.setup.name.clone();
+        let session = Session::new(now, now + delay, name, from, source, announce, release, seed, window, busy);
+        self.sessions.insert(session.id(), session);
+    }
+
+    /// Takes an answer of the disk.
+    pub fn handle_reply(&mut self, now: Moment, reply: Reply) {
+        match reply {
+            Reply::Trees(trees) => {
+                self.setup.trees.clone_from(&trees);
+                self.presence.set_trees(now, trees);
+            }
+            reply => {
+                let id = reply_session(&reply);
+                if let Some(session) = id.and_then(|id| self.sessions.get_mut(&id)) {
+                    session.reply(now, reply);
+                }
+            }
+        }
+        self.settle();
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        self.presence.handle_timeout(now, &mut self.control);
+        for session in self.sessions.values_mut() {
+            session.handle_timeout(now, &mut self.control, self.setup.patience);
+        }
+        self.settle();
+    }
+
+    /// Moves what the sessions have to say into the queues, and drops those that are over.
+    fn settle(&mut self) {
+        let (requests, notices) = (&mut self.requests, &mut self.notices);
+        self.sessions.retain(|_, session| {
+            requests.extend(session.requests.drain(..));
+            notices.extend(session.notices.drain(..));
+            !session.is_gone()
+        });
+    }
+
+    /// Says goodbye; the last datagrams are to be sent after this.
+    pub fn leave(&mut self) {
+        self.presence.leave(&mut self.control);
+    }
+
+    /// The next datagrams to send, written into `out`.
+    pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> Option<Transmit> {
+        self.control.poll(out)
+    }
+
+    /// The next request to the disk.
+    pub fn poll_request(&mut self) -> Option<Request> {
+        self.requests.pop_front()
+    }
+
+    /// The next thing to tell.
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    /// When [`Receiver::handle_timeout`] is due.
+    pub fn poll_timeout(&self, now: Moment) -> Moment {
+        let sessions = self.sessions.values().map(|s| s.timeout(now, self.setup.patience));
+        sessions.chain([self.presence.timeout()]).min().unwrap_or(now)
+    }
+}
+
+fn reply_session(reply: &Reply) -> Option<SessionId> {
+    match reply {
+        Reply::Opened(id, _)
+        | Reply::Explored(id, _)
+        | Reply::Diffed(id, _)
+        | Reply::Delivered(id, ..)
+        | Reply::Finished(id, _)
+        | Reply::Ordered(id, _) => Some(*id),
+        Reply::Trees(_) => None,
+    }
+}
+
+/// Whether the release is addressed to the host `name`.
+pub fn is_target(release: &Release, name: &HostName) -> bool {
+    let targets = &release.header().targets;
+    targets.is_empty() || targets.iter().any(|t| matches_name(t, name.as_str()))
+}
+
+/// Whether `pattern` (a glob with `*` and `?`) matches a host's name.
+pub fn matches_name(pattern: &str, name: &str) -> bool {
+    globset::Glob::new(pattern).is_ok_and(|glob| glob.compile_matcher().is_match(name))
+}

@@ -1,0 +1,514 @@
+//! A host's part in one session.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::assembly::Assembly;
+use super::{Notice, Ordered, Reason, Reply, Request};
+use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
+use crate::manifest::{Intent, Release};
+use crate::proto::control::Control;
+use crate::proto::outbox::Outbox;
+use crate::proto::{Dest, RangeSet, alive_interval, spread};
+use crate::units::Moment;
+use crate::wire::message::{
+    Announce, DRIFT_PARTS, DriftPart, MAX_DRIFT_PART, MAX_RANGES, Nack, OrderKind, Ranges, Report, SignedOrder, State,
+    Status, Summary, Want,
+};
+use crate::wire::{HostStage, Message, Phase, Symbol};
+
+/// The most ranges that one list of wants has; a finer one is asked for coarser.
+const MAX_WANT_RANGES: usize = 16 * 1024;
+/// Without any data for this long, what is still wanted is asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(1000);
+/// A report of measurements after this many bytes of data, or after [`REPORT_EVERY`].
+const REPORT_BYTES: u64 = 256 << 10;
+/// See [`REPORT_BYTES`].
+const REPORT_EVERY: Duration = Duration::from_millis(10);
+/// A session that is over is kept this long for a sender that has not heard so.
+const LINGER: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Session {
+    id: SessionId,
+    name: HostName,
+    sender: SocketAddr,
+    source: InstanceId,
+    sender_name: HostName,
+    release: Release,
+    hosts: u32,
+    stage: HostStage,
+    text: Option<String>,
+    summary: Option<Summary>,
+    serial: Serial,
+    received: u64,
+    outbox: Outbox,
+    /// What is asked for and has not arrived.
+    wants: RangeSet,
+    assembly: Assembly,
+    /// Payloads that the disk has not answered for, in number and bytes.
+    delivering: (u32, u64),
+    /// Whether the disk works on an order.
+    ordering: bool,
+    drift: Arc<[u8]>,
+    heard: Moment,
+    data_at: Moment,
+    alive_at: Moment,
+    measure: Measure,
+    /// Bytes that may be under way to us.
+    window: u32,
+    gone: bool,
+    rng: fastrand::Rng,
+    pub(super) requests: VecDeque<Request>,
+    pub(super) notices: VecDeque<Notice>,
+}
+
+/// What is counted for the sender's rate.
+#[derive(Debug)]
+struct Measure {
+    seen: u64,
+    datagrams: u64,
+    bytes: u64,
+    /// The least of arrival minus sending time, in wrapping microseconds.
+    base: Option<u32>,
+    /// The least delay over it since the last report.
+    delay: Option<u32>,
+    reported: u64,
+    reported_at: Moment,
+}
+
+impl Session {
+    #[expect(clippy::too_many_arguments, reason = "made in one place, out of one announcement")]
+    pub(super) fn new(
+        now: Moment,
+        first_word: Moment,
+        name: HostName,
+        sender: SocketAddr,
+        source: InstanceId,
+        announce: Announce,
+        release: Release,
+        seed: u64,
+        window: u32,
+        busy: Option<Reason>,
+    ) -> Self {
+        let (id, signature) = (announce.session, Arc::from(announce.signature));
+        let mut session = Self {
+            id,
+            name,
+            sender,
+            source,
+            sender_name: announce.sender,
+            hosts: announce.hosts,
+            stage: HostStage::Joined,
+            text: None,
+            summary: None,
+            serial: Serial(0),
+            received: 0,
+            outbox: Outbox::default(),
+            wants: RangeSet::default(),
+            assembly: Assembly::new(announce.symbol),
+            delivering: (0, 0),
+            ordering: false,
+            drift: Arc::from([]),
+            heard: now,
+            data_at: now,
+            alive_at: now + alive_interval(announce.hosts),
+            measure: Measure {
+                seen: 0,
+                datagrams: 0,
+                bytes: 0,
+                base: None,
+                delay: None,
+                reported: 0,
+                reported_at: now,
+            },
+            window,
+            gone: false,
+            rng: fastrand::Rng::with_seed(seed),
+            requests: VecDeque::new(),
+            notices: VecDeque::new(),
+            release,
+        };
+        match busy {
+            Some(other) => session.refuse(now, format!("busy with {other}; try again when it is over")),
+            None => {
+                session.enter(first_word, HostStage::Joined);
+                let release = session.release.clone();
+                let checksum = announce.checksum;
+                session.requests.push_back(Request::Open { session: id, release, signature, checksum });
+            }
+        }
+        session
+    }
+
+    pub(super) fn id(&self) -> SessionId {
+        self.id
+    }
+
+    pub(super) fn tree(&self) -> &TreeName {
+        &self.release.header().tree
+    }
+
+    pub(super) fn is_from(&self, source: InstanceId) -> bool {
+        self.source == source
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        let ended = matches!(self.stage, HostStage::Committed | HostStage::Refused | HostStage::Failed);
+        ended || (self.release.header().intent == Intent::Audit && self.stage >= HostStage::Staging)
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone && !self.ordering && self.requests.is_empty() && self.notices.is_empty()
+    }
+
+    pub(super) fn silent(&self, now: Moment) -> Duration {
+        now.since(self.heard)
+    }
+
+    pub(super) fn describe(&self) -> Reason {
+        format!("{} from {} ({})", self.release, self.sender_name, self.sender)
+    }
+
+    pub(super) fn heard(&mut self, now: Moment) {
+        self.heard = now;
+    }
+
+    /// Another sender takes over the tree.
+    pub(super) fn give_way(&mut self) {
+        self.close();
+    }
+
+    fn close(&mut self) {
+        if !self.gone {
+            self.gone = true;
+            self.requests.push_back(Request::Close(self.id));
+        }
+    }
+
+    pub(super) fn acknowledged(&mut self, number: u32) {
+        self.outbox.acknowledged(number);
+    }
+
+    /// Enters a stage and tells the sender, from `due` on until it is acknowledged.
+    fn enter(&mut self, due: Moment, stage: HostStage) {
+        self.stage = stage;
+        let number = self.outbox.next_number();
+        let state = self.state(number);
+        self.outbox.push(number, Message::State(state), due);
+        self.notices.push_back(Notice::Stage {
+            tree: self.tree().clone(),
+            serial: self.release.header().serial,
+            sender: self.sender,
+            stage,
+            text: self.text.clone(),
+        });
+    }
+
+    fn soon(&mut self, now: Moment) -> Moment {
+        now + spread(self.hosts).mul_f64(self.rng.f64())
+    }
+
+    fn state(&self, number: u32) -> State {
+        State {
+            session: self.id,
+            number,
+            name: self.name.clone(),
+            stage: self.stage,
+            text: self.text.clone(),
+            summary: self.summary,
+            received: self.received,
+            serial: self.serial,
+        }
+    }
+
+    fn refuse(&mut self, now: Moment, text: Reason) {
+        self.end(now, HostStage::Refused, text);
+    }
+
+    fn end(&mut self, now: Moment, stage: HostStage, text: Reason) {
+        self.text = Some(text);
+        self.wants = RangeSet::default();
+        self.assembly.rest();
+        self.outbox.clear();
+        let due = self.soon(now);
+        self.enter(due, stage);
+    }
+
+    pub(super) fn reply(&mut self, now: Moment, reply: Reply) {
+        if self.is_over() && !matches!(reply, Reply::Delivered(..) | Reply::Ordered(..)) {
+            return;
+        }
+        match reply {
+            Reply::Opened(_, Ok(())) => {
+                let due = self.soon(now);
+                self.enter(due, HostStage::Fetching);
+                self.requests.push_back(Request::Explore(self.id));
+            }
+            Reply::Explored(_, Ok(missing)) if missing.is_empty() => {
+                let due = self.soon(now);
+                self.enter(due, HostStage::Diffing);
+                self.requests.push_back(Request::Diff(self.id));
+            }
+            Reply::Explored(_, Ok(missing)) => self.want(now, missing),
+            Reply::Diffed(_, Ok((summary, wants, drift))) => self.diffed(now, summary, wants, drift),
+            Reply::Delivered(_, buffer, outcome) => self.delivered(now, buffer, outcome),
+            Reply::Finished(_, Ok(())) => {
+                let due = self.soon(now);
+                self.enter(due, HostStage::Ready);
+            }
+            Reply::Opened(_, Err(why))
+            | Reply::Explored(_, Err(why))
+            | Reply::Diffed(_, Err(why))
+            | Reply::Finished(_, Err(why)) => self.refuse(now, why),
+            Reply::Ordered(_, outcome) => self.ordered(now, outcome),
+            Reply::Trees(_) => {}
+        }
+    }
+
+    fn diffed(&mut self, now: Moment, summary: Summary, wants: RangeSet, drift: Arc<[u8]>) {
+        self.summary = Some(summary);
+        self.drift = drift;
+        let due = self.soon(now);
+        self.enter(due, HostStage::Staging);
+        if self.release.header().intent == Intent::Audit {
+            return;
+        }
+        if wants.is_empty() {
+            self.requests.push_back(Request::Finish(self.id));
+        } else {
+            self.want(now, wants);
+        }
+    }
+
+    /// Asks for `wants`, and listens.
+    fn want(&mut self, now: Moment, wants: RangeSet) {
+        let cover = wants.cover(MAX_WANT_RANGES);
+        self.wants = wants;
+        self.assembly.listen();
+        let due = self.soon(now);
+        self.ask(due, &cover);
+        self.data_at = now;
+    }
+
+    /// Queues the messages that ask for `cover`; we are listening already.
+    fn ask(&mut self, due: Moment, cover: &RangeSet) {
+        let seen = self.measure.seen;
+        let ranges: Vec<_> = cover.iter().collect();
+        // Small enough that a list of wants is repeated cheaply, large enough that most lists are one message.
+        let mut chunks = ranges.chunks(MAX_RANGES / 4).peekable();
+        while let Some(chunk) = chunks.next() {
+            let number = self.outbox.next_number();
+            let (ranges, more) = (Ranges(chunk.to_vec()), chunks.peek().is_some());
+            self.outbox.push(number, Message::Want(Want { session: self.id, number, ranges, more, seen }), due);
+        }
+    }
+
+    fn delivered(&mut self, now: Moment, buffer: Vec<u8>, outcome: Result<(RangeSet, u64), Reason>) {
+        self.delivering.0 = self.delivering.0.saturating_sub(1);
+        self.delivering.1 = self.delivering.1.saturating_sub(buffer.len() as u64);
+        self.assembly.recycle(buffer);
+        if self.is_over() {
+            return;
+        }
+        match outcome {
+            Err(why) => return self.refuse(now, why),
+            Ok((wrong, bytes)) => {
+                self.received += bytes;
+                if !wrong.is_empty() {
+                    self.wants.extend(&wrong);
+                    let due = self.soon(now);
+                    self.ask(due, &wrong.cover(MAX_WANT_RANGES));
+                }
+            }
+        }
+        if self.wants.is_empty() && self.delivering.0 == 0 {
+            self.assembly.rest();
+            let next = match self.stage {
+                HostStage::Fetching => Request::Explore(self.id),
+                _ => Request::Finish(self.id),
+            };
+            self.requests.push_back(next);
+        }
+    }
+
+    fn ordered(&mut self, now: Moment, outcome: Option<Ordered>) {
+        self.ordering = false;
+        match outcome {
+            None => {}
+            Some(Ordered::Committed(serial)) => {
+                self.serial = serial;
+                self.outbox.clear();
+                let due = self.soon(now);
+                self.enter(due, HostStage::Committed);
+            }
+            Some(Ordered::Aborted) => self.end(now, HostStage::Failed, "aborted by the sender".into()),
+            Some(Ordered::Failed(why)) => self.end(now, HostStage::Failed, why),
+        }
+    }
+
+    pub(super) fn data(&mut self, now: Moment, counter: u64, symbol: &Symbol<'_>, arrival: u64, control: &mut Control) {
+        self.heard = now;
+        self.data_at = now;
+        self.measure.arrived(counter, symbol, arrival);
+        if let Some(delivery) = self.assembly.symbol(symbol, &self.wants) {
+            for block in &delivery.blocks {
+                self.wants.remove(block.ordinal.0..block.ordinal.0 + 1);
+            }
+            self.delivering.0 += 1;
+            self.delivering.1 += delivery.payload.len() as u64;
+            let (payload, blocks) = (delivery.payload, delivery.blocks);
+            self.requests.push_back(Request::Deliver { session: self.id, payload, blocks });
+        }
+        if self.report_is_due(now) {
+            self.report(now, control);
+        }
+    }
+
+    fn report_is_due(&self, now: Moment) -> bool {
+        let m = &self.measure;
+        let fresh = m.bytes - m.reported;
+        let waited = now.since(m.reported_at);
+        waited >= self.report_least() && (fresh >= REPORT_BYTES || (fresh > 0 && waited >= REPORT_EVERY))
+    }
+
+    /// The least time between two reports: all hosts together send some two thousand a second.
+    fn report_least(&self) -> Duration {
+        Duration::from_micros(500) * self.hosts
+    }
+
+    fn report(&mut self, now: Moment, control: &mut Control) {
+        let m = &mut self.measure;
+        let report = Report {
+            session: self.id,
+            seen: m.seen,
+            datagrams: m.datagrams,
+            bytes: m.bytes,
+            delay: m.delay.take().unwrap_or(0),
+            backlog: self.delivering.1,
+            window: self.window,
+        };
+        m.reported = m.bytes;
+        m.reported_at = now;
+        control.send(Dest::Host(self.sender), &Message::Report(report));
+    }
+
+    pub(super) fn status(&mut self, now: Moment, status: &Status) {
+        self.heard = now;
+        self.hosts = status.hosts;
+        self.measure.seen = self.measure.seen.max(status.counter);
+        self.assembly.sent(status.sent);
+        if status.phase == Phase::Closed {
+            self.close();
+        }
+    }
+
+    pub(super) fn order(&mut self, now: Moment, order: &SignedOrder) {
+        self.heard = now;
+        let early = crate::wire::message::Order::decode(&order.order)
+            .is_none_or(|o| o.kind == OrderKind::Commit && self.stage != HostStage::Ready);
+        if early || self.ordering || self.is_over() || self.gone {
+            // The sender repeats its order until we answer: one that comes before we are ready is heard later.
+            return;
+        }
+        self.ordering = true;
+        let (order, signature) = (Arc::from(&order.order[..]), Arc::from(&order.signature[..]));
+        self.requests.push_back(Request::Order { session: self.id, order, signature });
+    }
+
+    pub(super) fn drift(&mut self, offset: u64, control: &mut Control) {
+        let total = self.drift.len() as u64;
+        let mut at = offset.min(total);
+        for _ in 0..DRIFT_PARTS {
+            if at >= total {
+                break;
+            }
+            let end = (at + MAX_DRIFT_PART as u64).min(total);
+            let bytes = self.drift[at as usize..end as usize].to_vec();
+            control
+                .send(Dest::Host(self.sender), &Message::DriftPart(DriftPart { session: self.id, offset: at, bytes }));
+            at = end;
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Moment, control: &mut Control, patience: Duration) {
+        if now.since(self.heard) >= self.limit(patience) {
+            return self.close();
+        }
+        while let Some(message) = self.outbox.poll(now, self.rng.f64()) {
+            control.send(Dest::Host(self.sender), message);
+        }
+        if self.alive_at <= now {
+            self.alive_at = now + alive_interval(self.hosts).mul_f64(0.75 + self.rng.f64() / 2.0);
+            if !self.gone {
+                control.send(Dest::Host(self.sender), &Message::State(self.state(0)));
+            }
+        }
+        if self.report_is_due(now) {
+            self.report(now, control);
+        }
+        self.repair(now, control);
+    }
+
+    fn repair(&mut self, now: Moment, control: &mut Control) {
+        if self.wants.is_empty() {
+            return;
+        }
+        // At least a few milliseconds: datagrams that overtook each other are not lost.
+        let delay = Duration::from_millis(2) + spread(self.hosts).mul_f64(self.rng.f64());
+        let missing = self.assembly.missing(now, delay);
+        if !missing.is_empty() {
+            let nack = Nack { session: self.id, seen: self.measure.seen, missing };
+            control.send(Dest::Host(self.sender), &Message::Nack(nack));
+        }
+        if self.may_ask_again(now) {
+            self.data_at = now;
+            let cover = self.wants.cover(MAX_WANT_RANGES);
+            self.ask(now, &cover);
+        }
+    }
+
+    /// Nothing comes, nothing is on its way, and still something is missing.
+    fn may_ask_again(&self, now: Moment) -> bool {
+        now.since(self.data_at) >= ASK_AGAIN && self.outbox.is_empty() && self.assembly.is_settled()
+    }
+
+    fn limit(&self, patience: Duration) -> Duration {
+        if self.is_over() { LINGER.min(patience) } else { patience }
+    }
+
+    pub(super) fn timeout(&self, now: Moment, patience: Duration) -> Moment {
+        let mut next = self.alive_at.min(self.heard + self.limit(patience));
+        if let Some(due) = self.outbox.timeout() {
+            next = next.min(due);
+        }
+        if self.measure.bytes > self.measure.reported {
+            next = next.min(self.measure.reported_at + REPORT_EVERY.max(self.report_least()));
+        }
+        if !self.wants.is_empty() {
+            next = next.min(self.assembly.timeout(now).unwrap_or(next));
+            if self.outbox.is_empty() && self.assembly.is_settled() {
+                next = next.min(self.data_at + ASK_AGAIN);
+            }
+        }
+        next
+    }
+}
+
+impl Measure {
+    fn arrived(&mut self, counter: u64, symbol: &Symbol<'_>, arrival: u64) {
+        self.seen = self.seen.max(counter);
+        self.datagrams += 1;
+        self.bytes += symbol.bytes.len() as u64;
+        let way = (arrival as u32).wrapping_sub(symbol.header.sent);
+        let base = match self.base {
+            // Differences of wrapping clocks compare by sign.
+            Some(base) if way.wrapping_sub(base) as i32 >= 0 => base,
+            _ => *self.base.insert(way),
+        };
+        let delay = way.wrapping_sub(base);
+        self.delay = Some(self.delay.map_or(delay, |d| d.min(delay)));
+    }
+}

@@ -1,0 +1,107 @@
+//! Collecting drift reports: one host of each group that has the same differences is asked for its list.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::id::{InstanceId, SessionId};
+use crate::proto::RangeSet;
+use crate::proto::control::Control;
+use crate::proto::{Dest, sender::hosts::Hosts};
+use crate::units::Moment;
+use crate::wire::Message;
+use crate::wire::message::{DRIFT_PARTS, DriftPart, MAX_DRIFT_PART};
+
+/// The most bytes of one report.
+pub const MAX_DRIFT: u64 = 64 << 20;
+/// The wait before a question is repeated.
+const AGAIN: Duration = Duration::from_millis(60);
+/// Bytes that one answer brings.
+const ANSWER: u64 = DRIFT_PARTS * MAX_DRIFT_PART as u64;
+/// A host that gives nothing for so many questions is passed over for another of its group.
+const MAX_TRIES: u32 = 50;
+
+#[derive(Debug)]
+struct Group {
+    host: InstanceId,
+    bytes: Vec<u8>,
+    missing: RangeSet,
+    asked: Option<Moment>,
+    /// Where the answer to the last question ends.
+    answer: u64,
+    tries: u32,
+}
+
+/// The reports by their identity.
+#[derive(Debug, Default)]
+pub struct Collection {
+    groups: BTreeMap<u64, Group>,
+}
+
+impl Collection {
+    /// Starts with what the hosts found.
+    pub fn new(hosts: &Hosts) -> Self {
+        let mut groups = BTreeMap::new();
+        for (&host, state) in hosts.iter().filter(|(_, h)| !h.lost) {
+            let Some(summary) = state.summary.filter(|s| s.drift != 0) else { continue };
+            let bytes = summary.drift_bytes.min(MAX_DRIFT);
+            groups.entry(summary.drift).or_insert_with(|| Group {
+                host,
+                bytes: vec![0; bytes as usize],
+                missing: RangeSet::from_iter([0..bytes]),
+                asked: None,
+                answer: 0,
+                tries: 0,
+            });
+        }
+        Self { groups }
+    }
+
+    /// Whether every report is whole, or given up.
+    pub fn is_done(&self) -> bool {
+        self.groups.values().all(|g| g.missing.is_empty() || g.tries > MAX_TRIES)
+    }
+
+    /// The whole reports.
+    pub fn reports(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.groups.iter().filter(|(_, g)| g.missing.is_empty()).map(|(&id, g)| (id, g.bytes.as_slice()))
+    }
+
+    /// Takes a part.
+    pub fn part(&mut self, from: InstanceId, part: &DriftPart) {
+        for group in self.groups.values_mut().filter(|g| g.host == from) {
+            let end = part.offset.saturating_add(part.bytes.len() as u64);
+            if end > group.bytes.len() as u64 {
+                continue;
+            }
+            group.bytes[part.offset as usize..end as usize].copy_from_slice(&part.bytes);
+            group.missing.remove(part.offset..end);
+            group.tries = 0;
+            if group.missing.first().is_some_and(|first| first >= group.answer) {
+                // The whole answer is here: ask on at once.
+                group.asked = None;
+            }
+        }
+    }
+
+    /// Asks what is due.
+    pub fn handle_timeout(&mut self, now: Moment, session: SessionId, hosts: &Hosts, control: &mut Control) {
+        for group in self.groups.values_mut() {
+            let Some(first) = group.missing.first() else { continue };
+            if group.tries > MAX_TRIES || group.asked.is_some_and(|at| now.since(at) < AGAIN) {
+                continue;
+            }
+            group.tries += 1;
+            group.asked = Some(now);
+            group.answer = first + ANSWER;
+            if let Some(host) = hosts.get(group.host) {
+                control.send(Dest::Host(host.address), &Message::DriftAsk(session, first));
+            }
+        }
+    }
+
+    /// When something is due.
+    pub fn timeout(&self, now: Moment) -> Option<Moment> {
+        let open = self.groups.values().filter(|g| !g.missing.is_empty() && g.tries <= MAX_TRIES);
+        open.map(|g| g.asked.map_or(now, |at| at + AGAIN)).min()
+    }
+}

@@ -1,0 +1,268 @@
+//! Disks in memory: a sender's release and a host's blocks, with the requests of the machines answered from them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::block::{BlockHash, BlockRef};
+use crate::id::{Ordinal, Serial, TreeName};
+use crate::manifest::build::Builder;
+use crate::manifest::explore::Explorer;
+use crate::manifest::read::{Manifest, NodeSource, ReadError};
+use crate::manifest::{
+    Content, Entry, EntryKind, FORMAT, Header, Intent, Mode, Mtime, Owner, Release, Rules, TreePath,
+};
+use crate::proto::RangeSet;
+use crate::proto::generation::pack;
+use crate::proto::receiver::{Ordered, Reply, Request};
+use crate::units::WallTime;
+use crate::wire::message::{Order, OrderKind, Summary, TreeState};
+
+/// Blocks by name.
+#[derive(Debug, Clone, Default)]
+pub struct Blocks(HashMap<BlockHash, Arc<[u8]>>);
+
+impl NodeSource for &Blocks {
+    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
+        self.0.get(hash).cloned().ok_or(ReadError::Missing(*hash))
+    }
+}
+
+/// What a simulated sender offers.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// The release.
+    pub release: Release,
+    blocks: Blocks,
+    /// Blocks of files by ordinal less the number of nodes.
+    data: Vec<BlockHash>,
+}
+
+impl Offer {
+    /// A release of `files` files with one to four blocks of up to `size` bytes each, all drawn from `seed`.
+    pub fn random(seed: u64, serial: u64, intent: Intent, files: u32, size: usize) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut blocks = Blocks::default();
+        let mut data = Vec::new();
+        let mut builder = Builder::default();
+        let mut nodes = Vec::new();
+        let mut sink = |block: BlockRef, bytes: Vec<u8>| nodes.push((block, bytes));
+        let owner = Arc::new(Owner { uid: 0, gid: 0, user: None, group: None });
+        for file in 0..files {
+            let refs: Vec<BlockRef> = (0..rng.u32(1..=4))
+                .map(|_| {
+                    let len = rng.usize(1..=size);
+                    let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(len).collect();
+                    let block = BlockRef::of(&bytes);
+                    blocks.0.insert(block.hash, bytes.into());
+                    data.push(block.hash);
+                    block
+                })
+                .collect();
+            let entry = Entry {
+                path: TreePath::new(format!("f{file:06}").into_bytes()).expect("legal"),
+                kind: EntryKind::File(Content::Blocks(refs)),
+                mode: Mode::from_bits(0o644),
+                owner: Arc::clone(&owner),
+                mtime: Mtime::default(),
+                xattrs: Vec::new(),
+            };
+            let Ok(()) = builder.push(entry, &mut sink);
+        }
+        let Ok(root) = builder.finish(&mut sink);
+        blocks.0.extend(nodes.into_iter().map(|(block, bytes)| (block.hash, bytes.into())));
+        let header = Header {
+            format: FORMAT,
+            tree: tree(),
+            serial: Serial(serial),
+            created: WallTime(0),
+            expires: None,
+            intent,
+            scope: Vec::new(),
+            targets: Vec::new(),
+            root,
+            rules: Rules::default(),
+        };
+        Self { release: Release::new(header).expect("legal"), blocks, data }
+    }
+
+    /// Answers [`crate::proto::sender::Request::Pack`].
+    pub fn pack(&self, ordinals: &RangeSet) -> (RangeSet, Arc<[u8]>) {
+        let nodes = self.release.header().root.nodes;
+        let manifest = Manifest::of(self.release.header(), &self.blocks);
+        let Ok((taken, payload)) = pack::<std::convert::Infallible>(ordinals, |ordinal, out| {
+            let hash = match ordinal.0.checked_sub(nodes) {
+                None => manifest.node_at(ordinal).expect("a node of ours").hash,
+                Some(at) => self.data[at as usize],
+            };
+            out.extend_from_slice(&self.blocks.0[&hash]);
+            Ok(())
+        });
+        (taken, payload.into())
+    }
+
+    /// Bytes of all nodes and blocks.
+    pub fn bytes(&self) -> u64 {
+        self.blocks.0.values().map(|b| b.len() as u64).sum()
+    }
+}
+
+/// The tree that all simulated hosts have.
+pub fn tree() -> TreeName {
+    TreeName::new("www").expect("legal")
+}
+
+/// What survives a crash of a simulated host.
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
+    blocks: Blocks,
+    /// The release in place.
+    pub committed: Option<Release>,
+    /// How many commits were carried out.
+    pub commits: u32,
+    /// Refuse every release with this reason.
+    pub refuse: Option<String>,
+    /// Corrupt this many delivered payloads.
+    pub corrupt: u32,
+    open: Option<Open>,
+}
+
+#[derive(Debug, Clone)]
+struct Open {
+    release: Release,
+    wants: BTreeMap<u64, BlockRef>,
+}
+
+impl Disk {
+    /// What the host says of its tree.
+    pub fn state(&self) -> TreeState {
+        let release = self.committed.as_ref();
+        TreeState {
+            tree: tree(),
+            serial: release.map(|r| r.header().serial).unwrap_or_default(),
+            release: release.map(Release::id),
+        }
+    }
+
+    /// A crash: what was in memory is gone.
+    pub fn crash(&mut self) {
+        self.open = None;
+    }
+
+    /// Whether every block of the release in place is here.
+    pub fn is_whole(&self) -> bool {
+        let Some(release) = &self.committed else { return true };
+        let manifest = Manifest::of(release.header(), &self.blocks);
+        manifest.entries().all(|located| {
+            let Ok(located) = located else { return false };
+            let EntryKind::File(content) = &located.entry.kind else { return true };
+            manifest.blocks(content).is_ok_and(|blocks| {
+                blocks.iter().all(|b| self.blocks.0.get(&b.hash).is_some_and(|bytes| b.matches(bytes)))
+            })
+        })
+    }
+
+    /// Answers a request; `Close` has no answer.
+    pub fn answer(&mut self, request: Request) -> Option<Reply> {
+        Some(match request {
+            Request::Open { session, release, .. } => {
+                let refused = self.refuse.clone().or_else(|| {
+                    let newer = self.committed.as_ref().is_none_or(|c| c.header().serial < release.header().serial);
+                    (!newer && release.header().intent == Intent::Deploy).then(|| "an old serial".to_string())
+                });
+                self.open = Some(Open { release, wants: BTreeMap::new() });
+                Reply::Opened(session, refused.map_or(Ok(()), Err))
+            }
+            Request::Explore(session) => Reply::Explored(session, self.explore()),
+            Request::Diff(session) => Reply::Diffed(session, self.diff()),
+            Request::Deliver { session, mut payload, blocks } => {
+                if self.corrupt > 0 {
+                    self.corrupt -= 1;
+                    payload[blocks[0].bytes.start] ^= 1;
+                }
+                let outcome = self.deliver(&payload, &blocks);
+                Reply::Delivered(session, payload, outcome)
+            }
+            Request::Finish(session) => Reply::Finished(session, self.finish()),
+            Request::Order { session, order, signature } => Reply::Ordered(session, self.order(&order, &signature)),
+            Request::Close(_) => {
+                self.open = None;
+                return None;
+            }
+        })
+    }
+
+    fn explore(&mut self) -> Result<RangeSet, String> {
+        let open = self.open.as_mut().ok_or("not open")?;
+        let mut explorer = Explorer::new(open.release.header().root);
+        let missing = explorer.advance(&&self.blocks, |_| false).map_err(|e| e.to_string())?;
+        open.wants = missing.iter().map(|(ordinal, child)| (ordinal.0, child.block())).collect();
+        Ok(open.wants.keys().map(|&o| o..o + 1).collect())
+    }
+
+    fn diff(&mut self) -> Result<(Summary, RangeSet, Arc<[u8]>), String> {
+        let open = self.open.as_mut().ok_or("not open")?;
+        let manifest = Manifest::of(open.release.header(), &self.blocks);
+        let mut summary = Summary::default();
+        for located in manifest.entries() {
+            let located = located.map_err(|e| e.to_string())?;
+            let EntryKind::File(content) = &located.entry.kind else { continue };
+            let blocks = manifest.blocks(content).map_err(|e| e.to_string())?;
+            for (block, ordinal) in blocks.into_iter().zip(located.first.0..) {
+                if !self.blocks.0.contains_key(&block.hash) {
+                    summary.written += 1;
+                    summary.fetch += u64::from(block.size);
+                    open.wants.insert(ordinal, block);
+                }
+            }
+        }
+        // Hosts that miss the same have the same list.
+        let list = format!("{:?}", open.wants.keys().collect::<Vec<_>>());
+        if !open.wants.is_empty() {
+            let hash = BlockHash::of(list.as_bytes());
+            summary.drift = u64::from_be_bytes(hash.0[..8].try_into().expect("eight bytes")) | 1;
+            summary.drift_bytes = list.len() as u64;
+        }
+        Ok((summary, open.wants.keys().map(|&o| o..o + 1).collect(), Arc::from(list.as_bytes())))
+    }
+
+    fn deliver(
+        &mut self,
+        payload: &[u8],
+        blocks: &[crate::proto::generation::Placed],
+    ) -> Result<(RangeSet, u64), String> {
+        let open = self.open.as_mut().ok_or("not open")?;
+        let (mut wrong, mut bytes) = (RangeSet::default(), 0);
+        for placed in blocks {
+            let Ordinal(ordinal) = placed.ordinal;
+            let content = &payload[placed.bytes.clone()];
+            match open.wants.get(&ordinal) {
+                Some(block) if block.matches(content) => {
+                    self.blocks.0.insert(block.hash, content.into());
+                    open.wants.remove(&ordinal);
+                    bytes += content.len() as u64;
+                }
+                Some(_) => wrong.insert(ordinal..ordinal + 1),
+                None => {}
+            }
+        }
+        Ok((wrong, bytes))
+    }
+
+    fn finish(&self) -> Result<(), String> {
+        let open = self.open.as_ref().ok_or("not open")?;
+        if open.wants.is_empty() { Ok(()) } else { Err("blocks are missing".into()) }
+    }
+
+    fn order(&mut self, order: &[u8], signature: &[u8]) -> Option<Ordered> {
+        let order = Order::decode(order).filter(|_| signature == b"signed")?;
+        let open = self.open.as_ref().filter(|o| o.release.id() == order.release)?;
+        match order.kind {
+            OrderKind::Abort => Some(Ordered::Aborted),
+            OrderKind::Commit => {
+                self.commits += 1;
+                self.committed = Some(open.release.clone());
+                Some(Ordered::Committed(open.release.header().serial))
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What a link does to datagrams.
+
+use std::time::Duration;
+
+use crate::units::{Moment, Rate};
+
+/// The way into one host.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// The share of datagrams that are lost at random, 0 to 1.
+    pub loss: f64,
+    /// The chance that a burst of losses begins at a datagram; a burst ends with chance 1/20 at each one.
+    pub burst: f64,
+    /// The share of datagrams that arrive twice.
+    pub duplicate: f64,
+    /// The least time on the way.
+    pub delay: Duration,
+    /// What is added at random to each datagram: reorders them.
+    pub jitter: Duration,
+    /// The rate of the link, and the bytes that its queue takes.
+    pub rate: Option<(Rate, u64)>,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            loss: 0.0,
+            burst: 0.0,
+            duplicate: 0.0,
+            delay: Duration::from_micros(50),
+            jitter: Duration::ZERO,
+            rate: None,
+        }
+    }
+}
+
+/// A link with what it remembers.
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    pub(super) link: Link,
+    in_burst: bool,
+    /// When the last byte that was queued will have passed.
+    busy: Moment,
+}
+
+impl State {
+    pub(super) fn new(link: Link) -> Self {
+        Self { link, in_burst: false, busy: Moment(0) }
+    }
+
+    /// When a datagram of `bytes` that is sent `now` arrives: never, once or twice.
+    pub(super) fn pass(&mut self, now: Moment, bytes: usize, rng: &mut fastrand::Rng) -> Vec<Moment> {
+        if self.in_burst {
+            self.in_burst = rng.f64() >= 0.05;
+        } else if rng.f64() < self.link.burst {
+            self.in_burst = true;
+        }
+        if self.in_burst || rng.f64() < self.link.loss {
+            return Vec::new();
+        }
+        let mut start = now;
+        if let Some((rate, queue)) = self.link.rate {
+            if rate.bytes_in(self.busy.since(now)) + bytes as u64 > queue {
+                return Vec::new();
+            }
+            self.busy = self.busy.max(now) + rate.time_for(bytes as u64);
+            start = self.busy;
+        }
+        let copies = if rng.f64() < self.link.duplicate { 2 } else { 1 };
+        (0..copies).map(|_| start + self.link.delay + self.link.jitter.mul_f64(rng.f64())).collect()
+    }
+}

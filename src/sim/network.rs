@@ -1,0 +1,387 @@
+//! The network: a queue of things to come, and what each does to the machines.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::disk::{Disk, Offer};
+use super::link::{Link, State};
+use crate::id::{HostName, InstanceId};
+use crate::proto::receiver::{self, HostSetup, Receiver};
+use crate::proto::sender::{self, Expect, Notice, Sender, SenderSetup};
+use crate::proto::{Dest, Transmit};
+use crate::units::{Moment, Quorum, Rate};
+
+/// Bytes of a datagram on the simulated network.
+pub const DATAGRAM: usize = 1472;
+
+/// What a simulation is to be.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The seed of everything.
+    pub seed: u64,
+    /// How many hosts there are.
+    pub hosts: usize,
+    /// The way into every host.
+    pub link: Link,
+    /// How many must be ready.
+    pub quorum: Quorum,
+    /// How long a silent host or sender is waited for.
+    pub patience: Duration,
+    /// The sender's ceiling.
+    pub ceiling: Option<Rate>,
+    /// The longest that a disk takes to answer.
+    pub disk: Duration,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            hosts: 3,
+            link: Link::default(),
+            quorum: Quorum::All,
+            patience: Duration::from_secs(10),
+            ceiling: Some(Rate(1_000_000_000)),
+            disk: Duration::from_millis(3),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Event {
+    /// A datagram arrives at a place (0 is the sender).
+    Datagram { to: usize, from: usize, bytes: Arc<[u8]> },
+    /// A disk answers.
+    HostReply { host: usize, life: u32, reply: receiver::Reply },
+    /// The sender's disk answers.
+    SenderReply(sender::Reply),
+    /// Something is due at a place.
+    Timer(usize),
+    /// A host crashes, or starts again.
+    Power { host: usize, on: bool },
+}
+
+struct Host {
+    machine: Option<Receiver>,
+    disk: Disk,
+    link: State,
+    /// Counts the lives of the host: what an earlier life asked of the disk is not answered to a later one.
+    life: u32,
+    /// The datagrams that it sent to the sender.
+    feedback: u64,
+    /// Requests are answered in order.
+    disk_free: Moment,
+}
+
+/// A sender, its hosts and the links between them.
+pub struct Network {
+    setup: Setup,
+    now: Moment,
+    queue: BinaryHeap<Reverse<(Moment, u64)>>,
+    events: BTreeMap<u64, Event>,
+    next_event: u64,
+    rng: fastrand::Rng,
+    sender: Sender,
+    offer: Offer,
+    sender_link: State,
+    hosts: Vec<Host>,
+    timers: BTreeMap<usize, Moment>,
+    /// What the sender told, in order.
+    pub notices: Vec<Notice>,
+    finished: bool,
+}
+
+impl Network {
+    /// A network on which a sender begins to deploy `offer`.
+    pub fn new(setup: Setup, offer: Offer) -> Self {
+        let mut rng = fastrand::Rng::with_seed(setup.seed);
+        let now = Moment(1_000_000_000);
+        let sender = Sender::new(
+            now,
+            SenderSetup {
+                name: name(0),
+                instance: InstanceId(rng.u64(1..)),
+                seed: rng.u64(..),
+                datagram: DATAGRAM,
+                tree: super::disk::tree(),
+                targets: Vec::new(),
+                expect: Expect::default(),
+                quorum: setup.quorum,
+                patience: setup.patience,
+                ceiling: setup.ceiling,
+                checksum: false,
+            },
+        );
+        let hosts = (1..=setup.hosts)
+            .map(|_| Host {
+                machine: None,
+                disk: Disk::default(),
+                link: State::new(setup.link.clone()),
+                life: 0,
+                feedback: 0,
+                disk_free: now,
+            })
+            .collect();
+        let mut network = Self {
+            sender_link: State::new(setup.link.clone()),
+            setup,
+            now,
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            next_event: 0,
+            rng,
+            sender,
+            offer,
+            hosts,
+            timers: BTreeMap::new(),
+            notices: Vec::new(),
+            finished: false,
+        };
+        for host in 1..=network.hosts.len() {
+            network.start(host);
+        }
+        network.drain(0);
+        network
+    }
+
+    /// The disk of host `host` (from 1), for looking at and tampering with.
+    pub fn disk(&mut self, host: usize) -> &mut Disk {
+        &mut self.hosts[host - 1].disk
+    }
+
+    /// The sender.
+    pub fn sender(&self) -> &Sender {
+        &self.sender
+    }
+
+    /// The present time.
+    pub fn now(&self) -> Moment {
+        self.now
+    }
+
+    /// Datagrams that each host sent to the sender.
+    pub fn feedback(&self) -> impl Iterator<Item = u64> + '_ {
+        self.hosts.iter().map(|h| h.feedback)
+    }
+
+    /// Changes the way into host `host`.
+    pub fn set_link(&mut self, host: usize, link: Link) {
+        self.hosts[host - 1].link.link = link;
+    }
+
+    /// Host `host` crashes, or starts again, after `after`.
+    pub fn power(&mut self, host: usize, on: bool, after: Duration) {
+        self.at(self.now + after, Event::Power { host, on });
+    }
+
+    /// Runs until the sender has finished and the network is quiet for `linger`, at most for `limit`; says whether
+    /// the sender has finished.
+    pub fn run(&mut self, limit: Duration, linger: Duration) -> bool {
+        let end = self.now + limit;
+        let mut quiet = None;
+        while let Some(Reverse((at, id))) = self.queue.pop() {
+            if self.finished {
+                let until = *quiet.get_or_insert(self.now + linger);
+                if at > until {
+                    break;
+                }
+            }
+            if at > end {
+                break;
+            }
+            let Some(event) = self.events.remove(&id) else { continue };
+            self.now = self.now.max(at);
+            self.happen(event);
+        }
+        self.finished
+    }
+
+    fn at(&mut self, when: Moment, event: Event) {
+        self.next_event += 1;
+        self.events.insert(self.next_event, event);
+        self.queue.push(Reverse((when, self.next_event)));
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Datagram { to: 0, from, bytes } => {
+                self.sender.handle_datagram(self.now, address(from), &bytes);
+                self.drain(0);
+            }
+            Event::Datagram { to, from, bytes } => {
+                let now = self.now;
+                if let Some(machine) = &mut self.hosts[to - 1].machine {
+                    machine.handle_datagram(now, address(from), &bytes, now.0 / 1000);
+                    self.drain(to);
+                }
+            }
+            Event::HostReply { host, life, reply } => {
+                let slot = &mut self.hosts[host - 1];
+                if slot.life == life
+                    && let Some(machine) = &mut slot.machine
+                {
+                    let committed = matches!(reply, receiver::Reply::Ordered(..));
+                    machine.handle_reply(self.now, reply);
+                    if committed {
+                        machine.handle_reply(self.now, receiver::Reply::Trees(vec![slot.disk.state()]));
+                    }
+                    self.drain(host);
+                }
+            }
+            Event::SenderReply(reply) => {
+                self.sender.handle_reply(self.now, reply);
+                self.drain(0);
+            }
+            Event::Timer(place) => self.timer(place),
+            Event::Power { host, on: true } => self.start(host),
+            Event::Power { host, on: false } => {
+                let slot = &mut self.hosts[host - 1];
+                slot.machine = None;
+                slot.life += 1;
+                slot.disk.crash();
+            }
+        }
+    }
+
+    fn timer(&mut self, place: usize) {
+        if self.timers.get(&place).is_none_or(|&due| due > self.now) {
+            return;
+        }
+        self.timers.remove(&place);
+        if place == 0 {
+            self.sender.handle_timeout(self.now);
+        } else if let Some(machine) = &mut self.hosts[place - 1].machine {
+            machine.handle_timeout(self.now);
+        }
+        self.drain(place);
+    }
+
+    fn start(&mut self, host: usize) {
+        let (instance, seed) = (InstanceId(self.rng.u64(1..)), self.rng.u64(..));
+        let slot = &mut self.hosts[host - 1];
+        slot.life += 1;
+        slot.machine = Some(Receiver::new(
+            self.now,
+            HostSetup {
+                name: name(host),
+                trees: vec![slot.disk.state()],
+                instance,
+                seed,
+                datagram: DATAGRAM,
+                patience: self.setup.patience,
+                window: 4 << 20,
+            },
+        ));
+        self.drain(host);
+    }
+
+    /// Lets a machine say all that it has to say.
+    fn drain(&mut self, place: usize) {
+        let mut out = Vec::new();
+        loop {
+            let transmit = match place {
+                0 => self.sender.poll_transmit(self.now, &mut out),
+                host => self.hosts[host - 1].machine.as_mut().and_then(|m| m.poll_transmit(&mut out)),
+            };
+            let Some(transmit) = transmit else { break };
+            self.send(place, transmit, &out);
+        }
+        match place {
+            0 => self.drain_sender(),
+            host => self.drain_host(host),
+        }
+        let due = match place {
+            0 => self.sender.poll_timeout(self.now),
+            host => self.hosts[host - 1].machine.as_ref().map(|m| m.poll_timeout(self.now)),
+        };
+        if let Some(due) = due {
+            let due = due.max(self.now + Duration::from_micros(1));
+            if self.timers.get(&place).is_none_or(|&at| due < at || at <= self.now) {
+                self.timers.insert(place, due);
+                self.at(due, Event::Timer(place));
+            }
+        }
+    }
+
+    fn drain_sender(&mut self) {
+        while let Some(request) = self.sender.poll_request() {
+            let reply = match request {
+                sender::Request::Pack(_, ordinals) => sender::Reply::Packed(Ok(self.offer.pack(&ordinals))),
+                sender::Request::Sign(order) => sender::Reply::Signed(Ok((order, b"signed".to_vec()))),
+            };
+            let when = self.now + self.setup.disk.mul_f64(self.rng.f64());
+            self.at(when, Event::SenderReply(reply));
+        }
+        while let Some(notice) = self.sender.poll_notice() {
+            let (discovered, over) = (matches!(notice, Notice::Discovered { .. }), matches!(notice, Notice::Finished));
+            self.notices.push(notice);
+            self.finished |= over;
+            if discovered && self.sender.hosts().next().is_some() {
+                self.sender.announce(self.now, self.offer.release.clone(), b"signed".to_vec());
+                self.drain(0);
+            } else if discovered {
+                self.finished = true;
+            }
+        }
+    }
+
+    fn drain_host(&mut self, host: usize) {
+        let slot = &mut self.hosts[host - 1];
+        let Some(machine) = &mut slot.machine else { return };
+        while machine.poll_notice().is_some() {}
+        let mut replies = Vec::new();
+        while let Some(request) = machine.poll_request() {
+            slot.disk_free = slot.disk_free.max(self.now) + self.setup.disk.mul_f64(self.rng.f64());
+            if let Some(reply) = slot.disk.answer(request) {
+                replies.push((slot.disk_free, Event::HostReply { host, life: slot.life, reply }));
+            }
+        }
+        for (when, event) in replies {
+            self.at(when, event);
+        }
+    }
+
+    fn send(&mut self, from: usize, transmit: Transmit, out: &[u8]) {
+        for bytes in out.chunks(transmit.segment) {
+            let bytes: Arc<[u8]> = bytes.into();
+            match transmit.dest {
+                Dest::Group => {
+                    (0..=self.hosts.len()).filter(|&to| to != from).for_each(|to| self.pass(from, to, &bytes))
+                }
+                Dest::Host(to) => self.pass(from, place(to), &bytes),
+            }
+        }
+    }
+
+    fn pass(&mut self, from: usize, to: usize, bytes: &Arc<[u8]>) {
+        if to == 0 && from > 0 {
+            self.hosts[from - 1].feedback += 1;
+        }
+        let link = match to {
+            0 => &mut self.sender_link,
+            host if host <= self.hosts.len() => &mut self.hosts[host - 1].link,
+            _ => return,
+        };
+        for when in link.pass(self.now, bytes.len(), &mut self.rng) {
+            self.at(when, Event::Datagram { to, from, bytes: Arc::clone(bytes) });
+        }
+    }
+}
+
+fn name(host: usize) -> HostName {
+    HostName::new(&format!("mk{host}")).expect("legal")
+}
+
+fn address(host: usize) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::from(0x0a4d_0000 + host as u32)), 5000)
+}
+
+fn place(address: SocketAddr) -> usize {
+    match address.ip() {
+        IpAddr::V4(ip) => (u32::from(ip) - 0x0a4d_0000) as usize,
+        IpAddr::V6(_) => usize::MAX,
+    }
+}

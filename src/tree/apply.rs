@@ -1,0 +1,197 @@
+//! Metadata of one path: reading what is there and setting what should be, through a handle that was opened once.
+//!
+//! Order matters: the owner first (changing it clears set-user-id), attributes next (they need a writable file), the
+//! mode after them, the time of modification last.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use minicbor::{Decode, Encode};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::meta::{FileStat, XattrReader};
+use crate::diff::{Change, Plan};
+use crate::manifest::{EntryKind, Mode, Mtime, Xattr};
+
+/// Metadata to set; `None` is left as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Metadata {
+    /// Permission bits.
+    #[n(0)]
+    pub mode: Option<Mode>,
+    /// The user's number.
+    #[n(1)]
+    pub uid: Option<u32>,
+    /// The group's number.
+    #[n(2)]
+    pub gid: Option<u32>,
+    /// The time of modification.
+    #[n(3)]
+    pub mtime: Option<Mtime>,
+    /// All extended attributes, sorted by name.
+    #[n(4)]
+    pub xattrs: Option<Vec<Xattr>>,
+}
+
+impl Metadata {
+    /// What `change` says of its path.
+    pub fn wanted(change: &Change, plan: &Plan) -> Self {
+        let Some(entry) = change.want.as_ref().map(|w| &w.entry) else { return Self::default() };
+        let is_link = matches!(entry.kind, EntryKind::Symlink(_));
+        Self {
+            mode: (!is_link).then_some(entry.mode),
+            uid: change.owner.uid,
+            gid: change.owner.gid,
+            mtime: plan.sets_mtime.then_some(entry.mtime),
+            xattrs: (plan.sets_xattrs && !is_link).then(|| entry.xattrs.clone()),
+        }
+    }
+
+    /// What `name` in `dir` has now; attributes only when asked for.
+    pub fn present(dir: BorrowedFd<'_>, name: &CStr, with_xattrs: bool) -> io::Result<Self> {
+        let stat = FileStat::at(dir, name)?;
+        let is_link = stat.file_type == FileType::Symlink;
+        Ok(Self {
+            mode: (!is_link).then_some(stat.mode),
+            uid: Some(stat.uid),
+            gid: Some(stat.gid),
+            mtime: Some(stat.mtime),
+            xattrs: (with_xattrs && !is_link).then(|| XattrReader::default().at(dir, name)).transpose()?,
+        })
+    }
+
+    /// Sets everything on what `handle` is (an `O_PATH` handle will do); leaves alone what is as it should be.
+    pub fn set(&self, handle: impl AsFd) -> io::Result<()> {
+        let handle = handle.as_fd();
+        let now = FileStat::of(handle)?;
+        let uid = self.uid.filter(|&uid| uid != now.uid);
+        let gid = self.gid.filter(|&gid| gid != now.gid);
+        if uid.is_some() || gid.is_some() {
+            rustix::fs::chownat(handle, c"", uid.map(Uid::from_raw), gid.map(Gid::from_raw), AtFlags::EMPTY_PATH)?;
+        }
+        if let Some(xattrs) = &self.xattrs {
+            set_xattrs(handle, now.mode, xattrs)?;
+        }
+        if let Some(mode) = self.mode.filter(|_| now.file_type != FileType::Symlink)
+            && mode != FileStat::of(handle)?.mode
+        {
+            chmod(handle, mode)?;
+        }
+        if let Some(mtime) = self.mtime {
+            set_mtime(handle, mtime)?;
+        }
+        Ok(())
+    }
+}
+
+/// A handle of `name` in `dir`, whatever it is, for metadata only; a symbolic link itself.
+pub fn handle_of(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, rustix::fs::Mode::empty())?)
+}
+
+/// Sets permission bits through any handle.
+pub fn chmod(handle: BorrowedFd<'_>, mode: Mode) -> io::Result<()> {
+    let mode = rustix::fs::Mode::from_raw_mode(mode.bits());
+    match rustix::fs::fchmod(handle, mode) {
+        // An O_PATH handle is no good for fchmod, but its name in /proc is.
+        Err(Errno::BADF) => Ok(rustix::fs::chmodat(CWD, in_proc(handle), mode, AtFlags::empty())?),
+        done => Ok(done?),
+    }
+}
+
+fn set_mtime(handle: BorrowedFd<'_>, mtime: Mtime) -> io::Result<()> {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: mtime.secs, tv_nsec: i64::from(mtime.nanos) },
+    };
+    Ok(rustix::fs::utimensat(handle, c"", &times, AtFlags::EMPTY_PATH)?)
+}
+
+fn set_xattrs(handle: BorrowedFd<'_>, mode: Mode, wanted: &[Xattr]) -> io::Result<()> {
+    let path = in_proc(handle);
+    // The magic link leads to the very file that is open.
+    let present = {
+        let readable = rustix::fs::openat(
+            CWD,
+            &path,
+            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        );
+        match readable {
+            Ok(fd) => XattrReader::default().of(fd)?,
+            Err(Errno::ACCESS | Errno::NXIO) if wanted.is_empty() => return Ok(()),
+            Err(e) => return Err(e.into()),
+        }
+    };
+    if present == wanted {
+        return Ok(());
+    }
+    if mode.bits() & 0o200 == 0 {
+        chmod(handle, Mode::from_bits(mode.bits() | 0o200))?;
+    }
+    for extra in present.iter().filter(|x| !wanted.iter().any(|w| w.name == x.name)) {
+        rustix::fs::removexattr(&path, extra.name.as_slice())?;
+    }
+    for x in wanted.iter().filter(|w| !present.contains(w)) {
+        rustix::fs::setxattr(&path, x.name.as_slice(), &x.value, XattrFlags::empty())?;
+    }
+    Ok(())
+}
+
+fn in_proc(handle: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", handle.as_raw_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn everything_is_set_through_a_handle_and_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "x").unwrap();
+        std::fs::set_permissions(dir.path().join("file"), std::fs::Permissions::from_mode(0o000)).unwrap();
+        let top = File::open(dir.path()).unwrap();
+        let wanted = Metadata {
+            mode: Some(Mode::from_bits(0o4750)),
+            mtime: Some(Mtime { secs: -5, nanos: 123_456_789 }),
+            ..Metadata::default()
+        };
+        wanted.set(handle_of(top.as_fd(), c"file").unwrap()).unwrap();
+        let now = Metadata::present(top.as_fd(), c"file", false).unwrap();
+        assert_eq!((now.mode, now.mtime), (wanted.mode, wanted.mtime));
+    }
+
+    #[test]
+    fn a_link_has_a_time_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("nowhere", dir.path().join("link")).unwrap();
+        let top = File::open(dir.path()).unwrap();
+        let wanted = Metadata { mtime: Some(Mtime { secs: 99, nanos: 1 }), ..Metadata::default() };
+        wanted.set(handle_of(top.as_fd(), c"link").unwrap()).unwrap();
+        let meta = std::fs::symlink_metadata(dir.path().join("link")).unwrap();
+        assert_eq!((meta.mtime(), meta.mtime_nsec()), (99, 1));
+    }
+
+    #[test]
+    fn attributes_become_exactly_what_is_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("file")).unwrap();
+        if rustix::fs::fsetxattr(&file, "user.old", b"1", XattrFlags::empty()).is_err() {
+            println!("skipped: no user xattrs here");
+            return;
+        }
+        let xattrs = vec![Xattr { name: b"user.new".to_vec(), value: b"2".to_vec() }];
+        let wanted = Metadata { xattrs: Some(xattrs), mode: Some(Mode::from_bits(0o444)), ..Metadata::default() };
+        let top = File::open(dir.path()).unwrap();
+        wanted.set(handle_of(top.as_fd(), c"file").unwrap()).unwrap();
+        let now = Metadata::present(top.as_fd(), c"file", true).unwrap();
+        assert_eq!((now.xattrs, now.mode), (wanted.xattrs, wanted.mode));
+    }
+}

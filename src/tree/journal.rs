@@ -1,0 +1,179 @@
+//! The journal of a commit: everything that is to be done and what was there before, on disk before the first change.
+//!
+//! Steps say what to do, not what was done: how far a commit came is seen from the tree and the numbered slots beside
+//! it, so that the journal is written once, and every step can be taken again, forward ([`super::commit`]) or backward
+//! ([`super::undo`]), from any point at which a machine may stop.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use minicbor::{Decode, Encode};
+use sha2::{Digest, Sha256};
+
+use super::apply::Metadata;
+use super::state::{Mark, State};
+use crate::error::{Error, Result};
+use crate::manifest::TreePath;
+
+/// The journal of a commit that is on its way.
+pub const FORWARD: &str = "journal";
+/// The journal of a commit that is being undone.
+pub const BACKWARD: &str = "journal.undo";
+const MAGIC: &[u8; 16] = b"makuo journal v1";
+/// The most bytes of a journal: some ten million steps.
+const MAX_JOURNAL: u64 = 4 << 30;
+
+/// One commit.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct Journal {
+    /// The release.
+    #[n(0)]
+    pub release: Mark,
+    /// What the tree was before.
+    #[n(1)]
+    pub previous: Option<Mark>,
+    /// What is done, in this order.
+    #[n(2)]
+    pub steps: Vec<Step>,
+    /// Directories whose mode, time or owner is set when all steps are done; in the order of their paths.
+    #[n(3)]
+    pub dirs: Vec<DirStep>,
+    /// The release's header, exactly as signed.
+    #[n(4)]
+    #[cbor(with = "minicbor::bytes")]
+    pub header: Vec<u8>,
+    /// The signature over it.
+    #[n(5)]
+    #[cbor(with = "minicbor::bytes")]
+    pub signature: Vec<u8>,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub enum Step {
+    /// Make a directory.
+    #[n(0)]
+    Mkdir(#[n(0)] TreePath),
+    /// Put a staged item under its final name; what it replaces goes to the same slot of the undo directory.
+    #[n(1)]
+    Place {
+        /// The final name.
+        #[n(0)]
+        path: TreePath,
+        /// The staged item, by number.
+        #[n(1)]
+        slot: u64,
+        /// Its inode: how it is told from what it replaced.
+        #[n(2)]
+        ino: u64,
+        /// Whether something is replaced.
+        #[n(3)]
+        replaces: bool,
+    },
+    /// Move what is at a path to the undo directory.
+    #[n(2)]
+    Remove {
+        /// The path.
+        #[n(0)]
+        path: TreePath,
+        /// Where to, by number.
+        #[n(1)]
+        slot: u64,
+        /// Whether it is a directory, which must be empty by then.
+        #[n(2)]
+        is_dir: bool,
+    },
+    /// Set metadata of what is not a directory.
+    #[n(3)]
+    Set {
+        /// The path.
+        #[n(0)]
+        path: TreePath,
+        /// What it has.
+        #[n(1)]
+        old: Metadata,
+        /// What it gets.
+        #[n(2)]
+        new: Metadata,
+    },
+}
+
+/// One directory that a commit touches.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct DirStep {
+    /// The directory; `None` is the top of the tree.
+    #[n(0)]
+    pub path: Option<TreePath>,
+    /// What it has; `None` when it is made by the commit.
+    #[n(1)]
+    pub old: Option<Metadata>,
+    /// What it gets; `None` when it is removed by the commit.
+    #[n(2)]
+    pub new: Option<Metadata>,
+}
+
+impl Journal {
+    /// Writes the journal, durably: after this a crash is followed by going on or going back.
+    pub fn write(&self, state: &State) -> Result<()> {
+        let payload = minicbor::to_vec(self).expect("writing to a Vec cannot fail");
+        let mut bytes = Vec::with_capacity(MAGIC.len() + 32 + payload.len());
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&Sha256::digest(&payload));
+        bytes.extend_from_slice(&payload);
+        state.write(FORWARD, &bytes)
+    }
+
+    /// The journal in the state file `name`, when there is one.
+    pub fn read(state: &State, name: &str) -> Result<Option<Self>> {
+        let path = state.path().join(name);
+        let mut bytes = Vec::new();
+        let read = File::open(&path).and_then(|f| f.take(MAX_JOURNAL).read_to_end(&mut bytes));
+        match read {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("cannot read", &path, e)),
+            Ok(_) => Self::parse(&bytes).map(Some).ok_or_else(|| {
+                Error::new(crate::Kind::Io, format!("the journal {} is damaged", path.display())).hint(
+                    "a commit was interrupted here and its journal is lost: compare the tree with a good host, move the journal away, and deploy again",
+                )
+            }),
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (sum, payload) = bytes.strip_prefix(MAGIC)?.split_at_checked(32)?;
+        if Sha256::digest(payload).as_slice() != sum {
+            return None;
+        }
+        minicbor::decode(payload).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::BlockHash;
+    use crate::id::Serial;
+    use crate::manifest::ReleaseId;
+
+    #[test]
+    fn a_journal_is_whole_or_refused() {
+        let path = TreePath::new(b"a".as_slice()).unwrap();
+        let journal = Journal {
+            release: Mark { serial: Serial(3), id: ReleaseId(BlockHash::of(b"x")) },
+            previous: None,
+            steps: vec![Step::Mkdir(path.clone()), Step::Place { path, slot: 1, ino: 2, replaces: true }],
+            dirs: vec![DirStep { path: None, old: Some(Metadata::default()), new: None }],
+            header: vec![1, 2],
+            signature: vec![3],
+        };
+        let payload = minicbor::to_vec(&journal).unwrap();
+        let bytes = [MAGIC.as_slice(), &Sha256::digest(&payload), &payload].concat();
+        assert_eq!(Journal::parse(&bytes), Some(journal));
+        for at in 0..bytes.len() {
+            let mut broken = bytes.clone();
+            broken[at] ^= 1;
+            assert_eq!(Journal::parse(&broken), None);
+            assert_eq!(Journal::parse(&bytes[..at]), None);
+        }
+    }
+}

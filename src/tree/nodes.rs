@@ -1,0 +1,272 @@
+//! The manifest nodes of the releases that a host keeps, content-addressed, in one file.
+//!
+//! The file only grows: records of hash, length and bytes, one after the other. Nodes of a session are appended as they
+//! come and made durable together before a commit; when more than half of the file belongs to no kept release any more,
+//! it is written anew. A record is verified by its hash whenever it is read, so that damage is a missing node.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use super::meta::locked;
+use crate::block::{BlockHash, BlockRef};
+use crate::error::{Error, Result};
+use crate::id::Ordinal;
+use crate::manifest::build::NodeSink;
+use crate::manifest::node::MAX_NODE_BYTES;
+use crate::manifest::read::{NodeSource, ReadError, children};
+use crate::manifest::{Node, NodeRef};
+
+const MAGIC: &[u8; 16] = b"makuo nodes v001";
+const RECORD_HEAD: usize = 32 + 4;
+
+/// The store of one tree. Shared by threads; every method takes `&self`.
+#[derive(Debug)]
+pub struct Nodes {
+    path: PathBuf,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: File,
+    places: HashMap<BlockHash, Place>,
+    end: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    at: u64,
+    size: u32,
+}
+
+impl Nodes {
+    /// Opens, or makes, the store at `path`. What a crash left of the last record is cut off.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let inner = Inner::open(&path).map_err(|e| Error::io("cannot open", &path, e))?;
+        Ok(Self { path, inner: Mutex::new(inner) })
+    }
+
+    /// Whether the node is here.
+    pub fn has(&self, hash: &BlockHash) -> bool {
+        locked(&self.inner).places.contains_key(hash)
+    }
+
+    /// Keeps `bytes` when they are the node `block`; says whether they are.
+    pub fn put_node(&self, block: BlockRef, bytes: &[u8]) -> Result<bool> {
+        if bytes.len() > MAX_NODE_BYTES || !block.matches(bytes) {
+            return Ok(false);
+        }
+        locked(&self.inner).append(block.hash, bytes).map_err(|e| Error::io("cannot write", &self.path, e))?;
+        Ok(true)
+    }
+
+    /// Makes everything that was put durable.
+    pub fn sync(&self) -> Result<()> {
+        locked(&self.inner).file.sync_data().map_err(|e| Error::io("cannot sync", &self.path, e))
+    }
+
+    /// Whether every node of the manifest under `root` is here; reads all of them.
+    pub fn has_all(&self, root: &NodeRef) -> Result<bool, ReadError> {
+        match self.reachable(root, &mut HashSet::new()) {
+            Ok(()) => Ok(true),
+            Err(ReadError::Missing(_)) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Writes the store anew with only what the manifests under `roots` need, when that at least halves it.
+    pub fn prune(&self, roots: &[NodeRef]) -> Result<()> {
+        let mut live = HashSet::new();
+        for root in roots {
+            match self.reachable(root, &mut live) {
+                Ok(()) | Err(ReadError::Missing(_)) => {}
+                Err(e) => return Err(Error::refused("cannot read a kept manifest").because(e)),
+            }
+        }
+        let mut inner = locked(&self.inner);
+        let size = |(_, p): (&BlockHash, &Place)| RECORD_HEAD as u64 + u64::from(p.size);
+        let live_bytes: u64 = inner.places.iter().filter(|(h, _)| live.contains(*h)).map(size).sum();
+        if inner.end < 2 * live_bytes + (64 << 10) {
+            return Ok(());
+        }
+        *inner = inner.rewrite(&self.path, &live).map_err(|e| Error::io("cannot rewrite", &self.path, e))?;
+        Ok(())
+    }
+
+    fn reachable(&self, root: &NodeRef, seen: &mut HashSet<BlockHash>) -> Result<(), ReadError> {
+        let mut open = vec![root.block];
+        while let Some(block) = open.pop() {
+            if !seen.insert(block.hash) {
+                continue;
+            }
+            let node = Node::decode(&self.node(&block.hash)?)?;
+            open.extend(children(&node, Ordinal(0)).into_iter().map(|(_, child)| child.block()));
+        }
+        Ok(())
+    }
+}
+
+impl NodeSource for Nodes {
+    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
+        let (file, place) = {
+            let inner = locked(&self.inner);
+            let place = *inner.places.get(hash).ok_or(ReadError::Missing(*hash))?;
+            (inner.file.try_clone().map_err(|e| ReadError::Io(*hash, e))?, place)
+        };
+        let mut bytes = vec![0; place.size as usize];
+        file.read_exact_at(&mut bytes, place.at).map_err(|e| ReadError::Io(*hash, e))?;
+        if BlockHash::of(&bytes) == *hash { Ok(bytes.into()) } else { Err(ReadError::Missing(*hash)) }
+    }
+}
+
+impl NodeSource for &Nodes {
+    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
+        (**self).node(hash)
+    }
+}
+
+impl NodeSink for &Nodes {
+    type Error = Error;
+    fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> Result<()> {
+        locked(&self.inner).append(block.hash, &bytes).map_err(|e| Error::io("cannot write", &self.path, e))
+    }
+}
+
+impl Inner {
+    fn open(path: &Path) -> io::Result<Self> {
+        let mut options = File::options();
+        options.create(true).truncate(false).read(true).write(true).mode(0o600);
+        let file = options.open(path)?;
+        let length = file.metadata()?.len();
+        let mut magic = [0; MAGIC.len()];
+        if length < MAGIC.len() as u64 || file.read_exact_at(&mut magic, 0).is_err() || magic != *MAGIC {
+            // Nothing here can be used, and everything in it can be fetched again.
+            file.set_len(0)?;
+            file.write_all_at(MAGIC, 0)?;
+        }
+        let mut inner = Self { file, places: HashMap::new(), end: MAGIC.len() as u64 };
+        let length = inner.file.metadata()?.len();
+        let mut head = [0; RECORD_HEAD];
+        while inner.end + RECORD_HEAD as u64 <= length {
+            inner.file.read_exact_at(&mut head, inner.end)?;
+            let (hash, size) = parse_head(&head);
+            let after = inner.end + RECORD_HEAD as u64 + u64::from(size);
+            if size as usize > MAX_NODE_BYTES || after > length {
+                break;
+            }
+            inner.places.insert(hash, Place { at: inner.end + RECORD_HEAD as u64, size });
+            inner.end = after;
+        }
+        inner.file.set_len(inner.end)?;
+        Ok(inner)
+    }
+
+    fn append(&mut self, hash: BlockHash, bytes: &[u8]) -> io::Result<()> {
+        if self.places.get(&hash).is_some_and(|&p| self.is_whole(hash, p)) {
+            return Ok(());
+        }
+        let mut record = Vec::with_capacity(RECORD_HEAD + bytes.len());
+        record.extend_from_slice(&hash.0);
+        record.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+        record.extend_from_slice(bytes);
+        self.file.write_all_at(&record, self.end)?;
+        self.places.insert(hash, Place { at: self.end + RECORD_HEAD as u64, size: bytes.len() as u32 });
+        self.end += record.len() as u64;
+        Ok(())
+    }
+
+    /// A record that was damaged on the disk is written again.
+    fn is_whole(&self, hash: BlockHash, place: Place) -> bool {
+        let mut bytes = vec![0; place.size as usize];
+        self.file.read_exact_at(&mut bytes, place.at).is_ok() && BlockHash::of(&bytes) == hash
+    }
+
+    fn rewrite(&self, path: &Path, live: &HashSet<BlockHash>) -> io::Result<Self> {
+        let temporary = path.with_extension("new");
+        let mut options = File::options();
+        options.create(true).truncate(true).write(true).mode(0o600);
+        let mut out = BufWriter::new(options.open(&temporary)?);
+        out.write_all(MAGIC)?;
+        let mut kept: Vec<(&BlockHash, &Place)> = self.places.iter().filter(|(h, _)| live.contains(*h)).collect();
+        kept.sort_by_key(|(_, place)| place.at);
+        for (_, place) in kept {
+            let mut record = vec![0; RECORD_HEAD + place.size as usize];
+            self.file.read_exact_at(&mut record, place.at - RECORD_HEAD as u64)?;
+            out.write_all(&record)?;
+        }
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        Self::open(path)
+    }
+}
+
+fn parse_head(head: &[u8; RECORD_HEAD]) -> (BlockHash, u32) {
+    let (mut hash, mut size) = ([0; 32], [0; 4]);
+    hash.copy_from_slice(&head[..32]);
+    size.copy_from_slice(&head[32..]);
+    (BlockHash(hash), u32::from_be_bytes(size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(nodes: &Nodes, bytes: &[u8]) -> BlockRef {
+        let block = BlockRef::of(bytes);
+        assert!(nodes.put_node(block, bytes).unwrap());
+        block
+    }
+
+    #[test]
+    fn nodes_come_back_after_reopening_and_a_torn_record_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nodes");
+        let nodes = Nodes::open(&path).unwrap();
+        let (a, b) = (put(&nodes, b"first"), put(&nodes, b"second"));
+        put(&nodes, b"first");
+        assert!(!nodes.put_node(a, b"other").unwrap());
+        let length = std::fs::metadata(&path).unwrap().len();
+        drop(nodes);
+        File::options().write(true).open(&path).unwrap().set_len(length - 1).unwrap();
+        let nodes = Nodes::open(&path).unwrap();
+        assert_eq!(&*nodes.node(&a.hash).unwrap(), b"first");
+        assert!(matches!(nodes.node(&b.hash), Err(ReadError::Missing(_))));
+        put(&nodes, b"second");
+        assert_eq!(&*nodes.node(&b.hash).unwrap(), b"second");
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), length);
+    }
+
+    #[test]
+    fn damage_is_a_missing_node_and_can_be_mended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nodes");
+        let nodes = Nodes::open(&path).unwrap();
+        let a = put(&nodes, b"content");
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .write_all_at(b"X", (MAGIC.len() + RECORD_HEAD) as u64)
+            .unwrap();
+        assert!(matches!(nodes.node(&a.hash), Err(ReadError::Missing(_))));
+        put(&nodes, b"content");
+        assert!(nodes.node(&a.hash).is_ok());
+    }
+
+    #[test]
+    fn what_no_release_needs_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let nodes = Nodes::open(dir.path().join("nodes")).unwrap();
+        let root = crate::manifest::build::Builder::default().finish(&mut &nodes).unwrap();
+        let waste = put(&nodes, &vec![7; 200_000]);
+        assert!(nodes.has_all(&root).unwrap());
+        nodes.prune(&[root]).unwrap();
+        assert!(nodes.has_all(&root).unwrap() && !nodes.has(&waste.hash));
+        put(&nodes, b"still usable");
+    }
+}

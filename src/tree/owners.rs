@@ -1,0 +1,117 @@
+//! Owners on this host: names to numbers, and which owners this process may give a file.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use nix::unistd::{Group, User};
+
+use super::meta::locked;
+use crate::diff::{LocalOwner, OwnerResolver};
+
+/// The host's user and group databases, each name looked up once. A lookup that fails counts as "no such name".
+#[derive(Debug, Default)]
+pub struct HostNames {
+    users: Mutex<HashMap<Box<str>, Option<u32>>>,
+    groups: Mutex<HashMap<Box<str>, Option<u32>>>,
+}
+
+impl OwnerResolver for HostNames {
+    fn uid(&self, name: &str) -> Option<u32> {
+        cached(&self.users, name, |n| User::from_name(n).ok().flatten().map(|u| u.uid.as_raw()))
+    }
+
+    fn gid(&self, name: &str) -> Option<u32> {
+        cached(&self.groups, name, |n| Group::from_name(n).ok().flatten().map(|g| g.gid.as_raw()))
+    }
+}
+
+fn cached(
+    map: &Mutex<HashMap<Box<str>, Option<u32>>>,
+    name: &str,
+    look_up: impl FnOnce(&str) -> Option<u32>,
+) -> Option<u32> {
+    let mut map = locked(map);
+    if let Some(&known) = map.get(name) {
+        return known;
+    }
+    let found = look_up(name);
+    map.insert(name.into(), found);
+    found
+}
+
+/// What this process may do to files that are not its own.
+#[derive(Debug, Clone)]
+pub struct Rights {
+    uid: u32,
+    groups: Vec<u32>,
+    capabilities: u64,
+}
+
+const CAP_CHOWN: u32 = 0;
+const CAP_DAC_OVERRIDE: u32 = 1;
+const CAP_MKNOD: u32 = 27;
+
+impl Rights {
+    /// The rights of this process as it runs now.
+    pub fn of_process() -> Self {
+        let uid = nix::unistd::geteuid().as_raw();
+        let mut groups: Vec<u32> = nix::unistd::getgroups().unwrap_or_default().iter().map(|g| g.as_raw()).collect();
+        groups.push(nix::unistd::getegid().as_raw());
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+        let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
+        let parsed = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+        // Without /proc root is taken at its word.
+        let capabilities = parsed.unwrap_or(if uid == 0 { u64::MAX } else { 0 });
+        Self { uid, groups, capabilities }
+    }
+
+    /// Why a new file cannot be given to `owner`; `None` when it can.
+    pub fn refuses_owner(&self, owner: LocalOwner) -> Option<String> {
+        if self.has(CAP_CHOWN) {
+            return None;
+        }
+        if let Some(uid) = owner.uid.filter(|&uid| uid != self.uid) {
+            return Some(format!("only root may give a file to user {uid}, this daemon runs as user {}", self.uid));
+        }
+        let foreign = owner.gid.filter(|gid| !self.groups.contains(gid))?;
+        Some(format!("only root may give a file to group {foreign}, of which this daemon is no member"))
+    }
+
+    /// Whether devices can be made.
+    pub fn makes_devices(&self) -> bool {
+        self.has(CAP_MKNOD)
+    }
+
+    /// Whether permission bits of directories do not bind this process.
+    pub fn overrides_modes(&self) -> bool {
+        self.has(CAP_DAC_OVERRIDE)
+    }
+
+    fn has(&self, capability: u32) -> bool {
+        self.capabilities >> capability & 1 == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_numbers() {
+        let names = HostNames::default();
+        assert_eq!(names.uid("root"), Some(0));
+        assert_eq!(names.gid("no-such-group-here"), None);
+        assert_eq!(names.gid("no-such-group-here"), None);
+    }
+
+    #[test]
+    fn without_capabilities_only_the_own_owner_can_be_set() {
+        let rights = Rights { uid: 33, groups: vec![33, 100], capabilities: 0 };
+        let owner = |uid, gid| LocalOwner { uid, gid };
+        assert_eq!(rights.refuses_owner(owner(Some(33), Some(100))), None);
+        assert_eq!(rights.refuses_owner(owner(None, None)), None);
+        assert!(rights.refuses_owner(owner(Some(0), None)).is_some());
+        assert!(rights.refuses_owner(owner(None, Some(0))).is_some());
+        assert_eq!(Rights { capabilities: 1, ..rights }.refuses_owner(owner(Some(0), Some(0))), None);
+    }
+}

@@ -1,0 +1,401 @@
+//! Staging: everything that a plan makes anew, complete and verified beside the tree before anything in it changes.
+//!
+//! Staged items are named by number, never by a name that came from a peer. Every block is verified before it is
+//! written; mode, owner, attributes and time are set through the handle, before the item ever gets its final name. A
+//! small log says which staged file holds which block, so that what an aborted session left serves the next one.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
+use rustix::io::Errno;
+
+use super::apply::{Metadata, handle_of};
+use super::commit::{self, CommitReport, MAX_SINGLE_SYNCS};
+use super::leftover::{Leftovers, Log};
+use super::meta::FileStat;
+use super::open::Tree;
+use super::owners::Rights;
+use super::state::{slot_name, sync_dir};
+use crate::block::BlockHash;
+use crate::diff::{Plan, Shape};
+use crate::error::{Error, Result};
+use crate::id::Ordinal;
+use crate::manifest::{EntryKind, Release, TreePath};
+use crate::units::ByteSize;
+
+/// Space for files of at least this size is taken before the first byte comes, in bytes.
+const PREALLOCATE_FROM: u64 = 1 << 20;
+/// Inodes that are left for others.
+const SPARE_INODES: u64 = 16;
+
+/// One item of the stage: what gets a final name in the commit.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) path: TreePath,
+    pub(super) slot: u64,
+    /// The place of its change in the plan.
+    change: usize,
+    size: u64,
+    blocks: u64,
+    /// Blocks that are not written yet.
+    left: AtomicU64,
+}
+
+/// Where a block belongs: one of perhaps many places.
+#[derive(Debug)]
+struct Placement {
+    hash: BlockHash,
+    item: usize,
+    offset: u64,
+    state: AtomicU8,
+}
+
+const MISSING: u8 = 0;
+const WRITING: u8 = 1;
+const WRITTEN: u8 = 2;
+
+/// One release being made complete beside its tree. Dropping it is aborting it: what came is kept for the next time.
+#[derive(Debug)]
+pub struct Stage {
+    tree: Arc<Tree>,
+    plan: Plan,
+    items: Vec<Item>,
+    /// Sorted by hash.
+    placements: Vec<Placement>,
+    next_slot: u64,
+    log: Log,
+    finished: AtomicBool,
+}
+
+impl Stage {
+    /// Begins to stage `plan`: checks rights and space first, takes over what an aborted session left, and says by
+    /// [`Stage::wants`] what is to be fetched. One stage at a time: another one is refused.
+    pub fn begin(tree: &Arc<Tree>, plan: Plan) -> Result<Self> {
+        tree.take()?;
+        Self::prepare(tree, plan).inspect_err(|_| tree.give_back())
+    }
+
+    fn prepare(tree: &Arc<Tree>, plan: Plan) -> Result<Self> {
+        tree.state.forget_undo()?;
+        check_rights(&plan)?;
+        let fetched: HashSet<BlockHash> = plan.fetch.values().map(|b| b.hash).collect();
+        let leftovers = Leftovers::load(&tree.state, &fetched)?;
+        let (items, placements, next_slot) = lay_out(&plan, leftovers.next_slot());
+        check_space(tree, &items)?;
+        let log = Log::create(&tree.state, leftovers.next_slot())?;
+        let mut stage =
+            Self { tree: Arc::clone(tree), plan, items, placements, next_slot, log, finished: AtomicBool::new(false) };
+        stage.take_over(leftovers)?;
+        stage.preallocate()?;
+        Ok(stage)
+    }
+
+    /// What is to be done, as far as it is known now.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The ordinals to be fetched, sorted: the plan's, without what an aborted session had fetched.
+    pub fn wants(&self) -> &[Range<u64>] {
+        &self.plan.wants
+    }
+
+    /// Verifies `bytes` and writes them wherever the plan needs them. False when they are not the block that `ordinal`
+    /// stands for, or when it was not asked for. Several threads may call this at once.
+    pub fn put(&self, ordinal: Ordinal, bytes: &[u8]) -> Result<bool> {
+        let Some(block) = self.plan.fetch.get(&ordinal) else { return Ok(false) };
+        if !block.matches(bytes) {
+            return Ok(false);
+        }
+        self.place(&block.hash, bytes)?;
+        Ok(true)
+    }
+
+    /// Ends the staging: copies what is on the host already, makes links, pipes and devices, and makes everything
+    /// durable. An error leaves the tree as it is; what is staged is kept.
+    pub fn finish(&self) -> Result<()> {
+        self.copy_local()?;
+        self.make_others()?;
+        let missing: u64 = self.items.iter().map(|i| i.left.load(Ordering::Acquire)).sum();
+        if missing > 0 {
+            return Err(Error::refused(format!("{missing} blocks of the release have not come")));
+        }
+        self.sync()?;
+        self.finished.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether [`Stage::finish`] succeeded.
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// Makes the tree the release, all or nothing, once. On an error the tree is what it was before.
+    pub fn commit(&self, release: &Release, signature: &[u8]) -> Result<CommitReport> {
+        if !self.finished.swap(false, Ordering::AcqRel) {
+            return Err(Error::refused("the release is not staged completely"));
+        }
+        let report = commit::run(&self.tree, &self.plan, &self.items, self.next_slot, release, signature)?;
+        self.log.close();
+        if let Err(e) = Leftovers::clear(&self.tree.state) {
+            tracing::warn!("tree {}: the stage cannot be cleared: {e}", self.tree.name());
+        }
+        Ok(report)
+    }
+
+    /// Gives up: the tree stays as it is, what came is kept for the next time.
+    pub fn abort(self) {}
+
+    fn place(&self, hash: &BlockHash, bytes: &[u8]) -> Result<()> {
+        let first = self.placements.partition_point(|p| p.hash < *hash);
+        for placement in self.placements[first..].iter().take_while(|p| p.hash == *hash) {
+            let claim = placement.state.compare_exchange(MISSING, WRITING, Ordering::AcqRel, Ordering::Acquire);
+            if claim.is_err() {
+                continue;
+            }
+            let item = &self.items[placement.item];
+            if let Err(e) = self.write(item, placement.offset, bytes) {
+                placement.state.store(MISSING, Ordering::Release);
+                return Err(self.failed("cannot stage", item, e));
+            }
+            placement.state.store(WRITTEN, Ordering::Release);
+            self.log.add(hash, bytes.len(), item.slot, placement.offset);
+        }
+        Ok(())
+    }
+
+    /// Writes one block; the last one of a file seals it.
+    fn write(&self, item: &Item, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let file = self.open_slot(item.slot)?;
+        file.write_all_at(bytes, offset)?;
+        if item.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.seal(item, &file).inspect_err(|_| {
+                item.left.fetch_add(1, Ordering::AcqRel);
+            })?;
+        }
+        Ok(())
+    }
+
+    fn open_slot(&self, slot: u64) -> io::Result<File> {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        Ok(File::from(rustix::fs::openat(self.tree.state.stage(), slot_name(slot), flags, mode)?))
+    }
+
+    fn seal(&self, item: &Item, handle: impl AsFd) -> io::Result<()> {
+        Metadata::wanted(&self.plan.changes[item.change], &self.plan).set(handle)
+    }
+
+    /// Puts what an aborted session left where it belongs now.
+    fn take_over(&mut self, leftovers: Leftovers) -> Result<()> {
+        let mut here = HashSet::new();
+        let mut trouble = None;
+        leftovers.for_each(|hash, bytes| match self.place(hash, bytes) {
+            Ok(()) => drop(here.insert(*hash)),
+            Err(e) => trouble = Some(e),
+        });
+        if let Some(e) = trouble {
+            return Err(e);
+        }
+        leftovers.remove(&self.tree.state)?;
+        self.plan.drop_wants(|_, block| here.contains(&block.hash));
+        Ok(())
+    }
+
+    fn preallocate(&self) -> Result<()> {
+        for item in self.items.iter().filter(|i| i.size >= PREALLOCATE_FROM && i.left.load(Ordering::Acquire) > 0) {
+            let file = self.open_slot(item.slot).map_err(|e| self.failed("cannot stage", item, e))?;
+            match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, item.size) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                Err(e) => return Err(self.failed("cannot take space for", item, e.into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Blocks that lie in the tree already: read in the order of files, verified, written.
+    fn copy_local(&self) -> Result<()> {
+        let sizes: HashMap<BlockHash, u32> =
+            self.plan.changes.iter().flat_map(|c| self.plan.blocks(c)).map(|b| (b.hash, b.size)).collect();
+        let mut local: Vec<_> = self.plan.reuse.iter().collect();
+        local.sort_by(|(_, a), (_, b)| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
+        let mut open: Option<(&TreePath, File)> = None;
+        let mut bytes = Vec::new();
+        for (hash, place) in local {
+            if self.has(hash) {
+                continue;
+            }
+            let failed = |e: io::Error| {
+                Error::io("cannot read", self.tree.root.shown(&place.path), e)
+                    .hint("it changed since the tree was compared: deploy again")
+            };
+            let file = match open.take().filter(|(path, _)| *path == &place.path) {
+                Some((_, file)) => file,
+                None => self.tree.root.open_file(&place.path).map_err(failed)?,
+            };
+            bytes.resize(sizes.get(hash).map_or(0, |&s| s as usize), 0);
+            file.read_exact_at(&mut bytes, place.offset).map_err(failed)?;
+            if BlockHash::of(&bytes) != *hash {
+                return Err(failed(io::Error::other("its content is not what it was")));
+            }
+            self.place(hash, &bytes)?;
+            open = Some((&place.path, file));
+        }
+        Ok(())
+    }
+
+    fn has(&self, hash: &BlockHash) -> bool {
+        let first = self.placements.partition_point(|p| p.hash < *hash);
+        let mut places = self.placements[first..].iter().take_while(|p| p.hash == *hash);
+        places.all(|p| p.state.load(Ordering::Acquire) == WRITTEN)
+    }
+
+    /// Empty files, links, pipes, devices; hard links last, since they need the files that they name.
+    fn make_others(&self) -> Result<()> {
+        for links in [false, true] {
+            for item in self.items.iter().filter(|i| i.blocks == 0) {
+                let change = &self.plan.changes[item.change];
+                if (change.shape() == Shape::Hardlink) == links {
+                    self.make_other(item).map_err(|e| self.failed("cannot stage", item, e))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_other(&self, item: &Item) -> io::Result<()> {
+        let (stage, name) = (self.tree.state.stage(), slot_name(item.slot));
+        let Some(entry) = self.plan.changes[item.change].want.as_ref().map(|w| &w.entry) else { return Ok(()) };
+        match rustix::fs::unlinkat(stage, &name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let private = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        let node = |kind, device| rustix::fs::mknodat(stage, &name, kind, private, device);
+        match &entry.kind {
+            EntryKind::Directory => return Ok(()),
+            EntryKind::Hardlink(first) => return self.link(first, &name),
+            EntryKind::File(_) => return self.seal(item, self.open_slot(item.slot)?),
+            EntryKind::Symlink(target) => rustix::fs::symlinkat(target.as_slice(), stage, &name)?,
+            EntryKind::Fifo => node(FileType::Fifo, 0)?,
+            EntryKind::CharDevice(major, minor) => {
+                node(FileType::CharacterDevice, rustix::fs::makedev(*major, *minor))?
+            }
+            EntryKind::BlockDevice(major, minor) => node(FileType::BlockDevice, rustix::fs::makedev(*major, *minor))?,
+        }
+        self.seal(item, handle_of(stage, &name)?)
+    }
+
+    /// A further name of a file that is staged, or else of the one in the tree.
+    fn link(&self, first: &TreePath, name: &std::ffi::CStr) -> io::Result<()> {
+        let stage = self.tree.state.stage();
+        let staged = self.items.binary_search_by(|i| i.path.cmp(first)).ok().map(|at| &self.items[at]);
+        let (dir, old) = match staged {
+            Some(item) => (rustix::io::dup(stage)?, slot_name(item.slot)),
+            None => self.tree.root.parent(first)?,
+        };
+        if FileStat::at(dir.as_fd(), &old)?.file_type != FileType::RegularFile {
+            return Err(io::Error::other(format!("{first}, which it is a hard link to, is not a regular file")));
+        }
+        Ok(rustix::fs::linkat(&dir, &old, stage, name, AtFlags::empty())?)
+    }
+
+    fn sync(&self) -> Result<()> {
+        let stage = self.tree.state.stage();
+        let failed = |e: io::Error| Error::io("cannot sync", self.tree.state.stage_path(), e);
+        if self.items.len() > MAX_SINGLE_SYNCS {
+            return rustix::fs::syncfs(stage).map_err(|e| failed(e.into()));
+        }
+        for item in self.items.iter().filter(|i| self.plan.changes[i.change].shape() == Shape::File) {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match rustix::fs::openat(stage, slot_name(item.slot), flags, rustix::fs::Mode::empty()) {
+                Ok(file) => rustix::fs::fsync(file).map_err(|e| failed(e.into()))?,
+                // Its own mode keeps us from opening it again.
+                Err(Errno::ACCESS) => return rustix::fs::syncfs(stage).map_err(|e| failed(e.into())),
+                Err(e) => return Err(failed(e.into())),
+            }
+        }
+        sync_dir(&self.tree.state.stage_path())
+    }
+
+    fn failed(&self, action: &str, item: &Item, e: io::Error) -> Error {
+        let full = e.kind() == io::ErrorKind::StorageFull;
+        let error = Error::io(action, self.tree.root.shown(&item.path), e);
+        if full { error.hint("free some space on the tree's filesystem") } else { error }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.log.close();
+        self.tree.give_back();
+    }
+}
+
+/// Gives every change that makes something a slot, and every block its places.
+fn lay_out(plan: &Plan, first_slot: u64) -> (Vec<Item>, Vec<Placement>, u64) {
+    let (mut items, mut placements, mut slot) = (Vec::new(), Vec::new(), first_slot);
+    for (at, change) in plan.changes.iter().enumerate() {
+        if !change.makes_anew() || change.shape() == Shape::Directory {
+            continue;
+        }
+        let blocks = plan.blocks(change);
+        let mut offset = 0;
+        for block in blocks {
+            let state = AtomicU8::new(MISSING);
+            placements.push(Placement { hash: block.hash, item: items.len(), offset, state });
+            offset += u64::from(block.size);
+        }
+        let blocks = blocks.len() as u64;
+        let left = AtomicU64::new(blocks);
+        items.push(Item { path: change.path.clone(), slot, change: at, size: offset, blocks, left });
+        slot += 1;
+    }
+    placements.sort_by(|a, b| (a.hash, a.item, a.offset).cmp(&(b.hash, b.item, b.offset)));
+    (items, placements, slot)
+}
+
+fn check_rights(plan: &Plan) -> Result<()> {
+    let rights = Rights::of_process();
+    for change in plan.changes.iter().filter(|c| c.want.is_some() && c.is_applied()) {
+        if (change.makes_anew() || change.delta.user || change.delta.group)
+            && let Some(why) = rights.refuses_owner(change.owner)
+        {
+            return Err(Error::refused(format!("{}: its owner cannot be set: {why}", change.path))
+                .hint("run the daemon as root, or set owner.user and owner.group to \"ignore\" in the spec"));
+        }
+        if change.makes_anew() && change.shape() == Shape::Device && !rights.makes_devices() {
+            return Err(Error::refused(format!("{}: only root may make devices", change.path))
+                .hint("run the daemon as root, or exclude devices in the spec"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether what is to be staged fits, with what is there now still there.
+fn check_space(tree: &Tree, items: &[Item]) -> Result<()> {
+    let path = tree.state.stage_path();
+    let fs = rustix::fs::fstatvfs(tree.state.stage()).map_err(|e| Error::io("cannot ask the space of", &path, e))?;
+    let unit = fs.f_frsize.max(1);
+    let need = items.iter().fold(0u64, |sum, i| sum.saturating_add(i.size.div_ceil(unit).saturating_mul(unit)));
+    let have = fs.f_bavail.saturating_mul(unit);
+    if need > have {
+        let message =
+            format!("not enough space for tree {}: {} needed, {} free", tree.name(), ByteSize(need), ByteSize(have));
+        return Err(Error::refused(message).hint(format!("free some space on the filesystem of {}", path.display())));
+    }
+    let inodes = items.len() as u64 + SPARE_INODES;
+    // Filesystems without a fixed number of inodes say 0.
+    if fs.f_files > 0 && inodes > fs.f_favail {
+        let message = format!("not enough inodes for tree {}: {inodes} needed, {} free", tree.name(), fs.f_favail);
+        return Err(Error::refused(message));
+    }
+    Ok(())
+}

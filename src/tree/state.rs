@@ -1,0 +1,368 @@
+//! The state directory of one tree: where it is, who holds it, and the few small files in it.
+//!
+//! It stands on the tree's own filesystem (what is staged gets into the tree by rename) and never inside what the tree
+//! serves. Only this user can read it. It must not know what a release does to the tree.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use super::root::{FileId, Root};
+use crate::error::{Error, Result};
+use crate::id::{Serial, TreeName};
+use crate::manifest::header::MAX_HEADER_BYTES;
+use crate::manifest::{Release, ReleaseId};
+
+/// The directory beside a tree that holds the state of the trees there.
+pub const BESIDE: &str = ".makuo";
+/// The longest signature that is kept, in bytes.
+pub const MAX_SIGNATURE: usize = 16 << 10;
+/// The most bytes of a small state file.
+const MAX_SMALL: u64 = (MAX_HEADER_BYTES + MAX_SIGNATURE + 1024) as u64;
+
+/// The state directory of one tree, locked for this process.
+#[derive(Debug)]
+pub struct State {
+    path: PathBuf,
+    handle: OwnedFd,
+    stage: OwnedFd,
+    warning: Option<String>,
+    _lock: File,
+}
+
+/// A release as a host keeps it.
+#[derive(Debug, Clone)]
+pub struct StoredRelease {
+    /// The header with its exact bytes.
+    pub release: Release,
+    /// The signature over them.
+    pub signature: Vec<u8>,
+}
+
+/// A release by number and identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Mark {
+    /// The number.
+    #[n(0)]
+    pub serial: Serial,
+    /// The identity.
+    #[n(1)]
+    pub id: ReleaseId,
+}
+
+impl Mark {
+    /// The mark of a release.
+    pub fn of(release: &Release) -> Self {
+        Self { serial: release.header().serial, id: release.id() }
+    }
+}
+
+impl State {
+    /// Opens, or makes, the state directory of the tree `name` at `tree`: `state_dir`/NAME when that is given and on
+    /// the tree's filesystem, else `.makuo`/NAME beside the tree.
+    pub fn open(name: &TreeName, tree: &Root, state_dir: Option<&Path>) -> Result<Self> {
+        let mut warning = None;
+        if let Some(given) = state_dir {
+            let path = given.join(name.as_str());
+            if is_inside(&path, tree)? {
+                return Err(Error::usage(format!("state directory {} is inside tree {name}", path.display()))
+                    .hint("a tree serves everything in it: put state_dir somewhere else"));
+            }
+            let dir = make(&path)?;
+            if on_same(tree, &dir)? {
+                return Self::hold(name, path, dir, None);
+            }
+            // Nothing of this tree will be kept there.
+            let _ = std::fs::remove_dir(&path);
+            warning = Some(format!("{} is not on the filesystem of {}", given.display(), tree.path().display()));
+        }
+        let real = std::fs::canonicalize(tree.path()).map_err(|e| Error::io("cannot resolve", tree.path(), e))?;
+        let none = || {
+            Error::usage(format!("no place for the state of tree {name} on the filesystem of {}", real.display()))
+                .hint("serve a directory below the mount point, or set state_dir to a directory on that filesystem")
+        };
+        let path = real.parent().ok_or_else(none)?.join(BESIDE).join(name.as_str());
+        let dir = make(&path)?;
+        if !on_same(tree, &dir)? {
+            let _ = std::fs::remove_dir(&path);
+            return Err(none());
+        }
+        let warning = warning.map(|w| format!("{w}: the state of tree {name} is in {} instead", path.display()));
+        Self::hold(name, path, dir, warning)
+    }
+
+    fn hold(name: &TreeName, path: PathBuf, dir: Root, warning: Option<String>) -> Result<Self> {
+        let lock_path = path.join("lock");
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true).mode(0o600);
+        let lock = options.open(&lock_path).map_err(|e| Error::io("cannot open", &lock_path, e))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(Error::refused(format!("another makuo daemon serves tree {name} ({})", path.display()))
+                    .hint("stop it first, or give this one another tree"));
+            }
+            Err(e) => return Err(Error::io("cannot lock", &lock_path, e)),
+        }
+        for sub in ["stage", "undo", "releases"] {
+            private_dir(&path.join(sub))?;
+        }
+        let handle = dir.dir(None).map_err(|e| Error::io("cannot open", &path, e))?;
+        let stage = open_dir(&path.join("stage"))?;
+        Ok(Self { path, handle, stage, warning, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the operator should know about where it is.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    /// Where the tree's index belongs.
+    pub fn index_path(&self) -> PathBuf {
+        self.path.join("index")
+    }
+
+    /// The directory of staged items.
+    pub fn stage(&self) -> BorrowedFd<'_> {
+        self.stage.as_fd()
+    }
+
+    /// The directory of the staged items by its path, for messages and listings.
+    pub fn stage_path(&self) -> PathBuf {
+        self.path.join("stage")
+    }
+
+    /// Where a commit of `serial` keeps what it replaced and deleted.
+    pub fn undo_path(&self, serial: Serial) -> PathBuf {
+        self.path.join("undo").join(serial.to_string())
+    }
+
+    /// Makes an empty undo directory; every other one is removed.
+    pub(super) fn fresh_undo(&self, serial: Serial) -> Result<OwnedFd> {
+        self.forget_undo()?;
+        let path = self.undo_path(serial);
+        private_dir(&path)?;
+        sync_dir(&self.path.join("undo"))?;
+        open_dir(&path)
+    }
+
+    /// Removes everything that commits replaced and deleted.
+    pub fn forget_undo(&self) -> Result<()> {
+        let undo = self.path.join("undo");
+        for name in names(&undo)? {
+            let path = undo.join(&name);
+            std::fs::remove_dir_all(&path).map_err(|e| Error::io("cannot remove", &path, e))?;
+        }
+        Ok(())
+    }
+
+    /// The highest release ever accepted here.
+    pub fn highest(&self) -> Result<Option<Mark>> {
+        self.read_mark("serial")
+    }
+
+    /// Makes `mark` the highest release, durably; an older one, or another one of the same number, is refused.
+    pub fn raise_highest(&self, mark: Mark) -> Result<()> {
+        match self.highest()? {
+            Some(highest) if highest == mark => return Ok(()),
+            Some(highest) if highest.serial >= mark.serial => {
+                return Err(Error::refused(format!(
+                    "release {} is not newer than {}, which was accepted here",
+                    mark.serial, highest.serial
+                )));
+            }
+            _ => {}
+        }
+        self.write_mark("serial", mark)
+    }
+
+    /// The release that the tree was last made.
+    pub fn current(&self) -> Result<Option<Mark>> {
+        self.read_mark("current")
+    }
+
+    pub(super) fn set_current(&self, mark: Option<Mark>) -> Result<()> {
+        match mark {
+            Some(mark) => self.write_mark("current", mark),
+            None => self.remove("current"),
+        }
+    }
+
+    /// Keeps a release's header and signature.
+    pub(super) fn store(&self, serial: Serial, header: &[u8], signature: &[u8]) -> Result<()> {
+        let pair = (ByteVec::from(header.to_vec()), ByteVec::from(signature.to_vec()));
+        let bytes = minicbor::to_vec(pair).expect("writing to a Vec cannot fail");
+        self.write(&format!("releases/{serial}"), &bytes)
+    }
+
+    /// The release with this number, when it is kept.
+    pub fn stored(&self, serial: Serial) -> Result<Option<StoredRelease>> {
+        let name = format!("releases/{serial}");
+        let Some(bytes) = self.read(&name)? else { return Ok(None) };
+        let broken = |why: String| Error::new(crate::Kind::Io, format!("{}: {why}", self.path.join(&name).display()));
+        let (header, signature): (ByteVec, ByteVec) = minicbor::decode(&bytes).map_err(|e| broken(e.to_string()))?;
+        let release = Release::from_bytes(&header).map_err(|e| broken(e.to_string()))?;
+        Ok(Some(StoredRelease { release, signature: signature.into() }))
+    }
+
+    /// The numbers of the releases that are kept, rising.
+    pub fn serials(&self) -> Result<Vec<Serial>> {
+        let mut found: Vec<Serial> =
+            names(&self.path.join("releases"))?.iter().filter_map(|n| n.to_str()?.parse().ok().map(Serial)).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    pub(super) fn forget(&self, serial: Serial) -> Result<()> {
+        self.remove(&format!("releases/{serial}"))
+    }
+
+    /// The bytes of the small file `name`, when there is one.
+    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path.join(name);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io("cannot open", &path, e)),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_SMALL).read_to_end(&mut bytes).map_err(|e| Error::io("cannot read", &path, e))?;
+        Ok(Some(bytes))
+    }
+
+    /// Writes the file `name` whole or not at all, durably.
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path.join(name);
+        let temporary = path.with_extension("new");
+        let write = || {
+            let mut options = File::options();
+            options.create(true).truncate(true).write(true).mode(0o600);
+            let mut file = options.open(&temporary)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, &path)
+        };
+        write().map_err(|e| Error::io("cannot write", &path, e))?;
+        sync_dir(path.parent().unwrap_or(&self.path))
+    }
+
+    /// Removes the file `name` durably; one that is not there is fine.
+    pub(super) fn remove(&self, name: &str) -> Result<()> {
+        let path = self.path.join(name);
+        match std::fs::remove_file(&path) {
+            Ok(()) => sync_dir(path.parent().unwrap_or(&self.path)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(Error::io("cannot remove", &path, e)),
+        }
+    }
+
+    /// Renames a file of the state durably.
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let (from, to) = (self.path.join(from), self.path.join(to));
+        std::fs::rename(&from, &to).map_err(|e| Error::io("cannot rename", &from, e))?;
+        sync_dir(to.parent().unwrap_or(&self.path))?;
+        self.sync()
+    }
+
+    /// Makes the names in the directory durable.
+    pub(super) fn sync(&self) -> Result<()> {
+        rustix::fs::fsync(&self.handle).map_err(|e| Error::io("cannot sync", &self.path, e))
+    }
+
+    fn read_mark(&self, name: &str) -> Result<Option<Mark>> {
+        let Some(bytes) = self.read(name)? else { return Ok(None) };
+        let parse = || {
+            let text = std::str::from_utf8(&bytes).ok()?.strip_suffix('\n')?;
+            let (serial, id) = text.split_once(' ')?;
+            Some(Mark { serial: Serial(serial.parse().ok()?), id: ReleaseId(crate::block::BlockHash::from_hex(id)?) })
+        };
+        parse().map(Some).ok_or_else(|| {
+            let path = self.path.join(name);
+            Error::new(crate::Kind::Io, format!("{} is damaged", path.display()))
+                .hint("restore it from a backup; removing it makes this host accept older releases again")
+        })
+    }
+
+    fn write_mark(&self, name: &str, mark: Mark) -> Result<()> {
+        self.write(name, format!("{} {}\n", mark.serial, mark.id).as_bytes())
+    }
+}
+
+/// The names in a directory of the state.
+pub(super) fn names(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
+    let read = || std::fs::read_dir(dir)?.map(|e| e.map(|e| e.file_name())).collect::<io::Result<Vec<_>>>();
+    read().map_err(|e| Error::io("cannot list", dir, e))
+}
+
+pub(super) fn open_dir(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::io("cannot open", path, e))
+}
+
+pub(super) fn sync_dir(path: &Path) -> Result<()> {
+    File::open(path).and_then(|d| d.sync_all()).map_err(|e| Error::io("cannot sync", path, e))
+}
+
+/// The name of a numbered item.
+pub(super) fn slot_name(slot: u64) -> CString {
+    CString::new(slot.to_string()).expect("digits have no NUL")
+}
+
+fn make(path: &Path) -> Result<Root> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(path).map_err(|e| {
+        Error::io("cannot make the state directory", path, e)
+            .hint("set state_dir to a directory that the daemon may write")
+    })?;
+    private_dir(path)?;
+    Root::open(path).map_err(|e| Error::io("cannot open", path, e))
+}
+
+/// A directory of our own that nobody else can enter.
+fn private_dir(path: &Path) -> Result<()> {
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::io("cannot make", path, e)),
+        _ => {}
+    }
+    let handle = open_dir(path)?;
+    let io = |e: io::Error| Error::io("cannot look at", path, e);
+    let stat = File::from(handle.try_clone().map_err(io)?).metadata().map_err(io)?;
+    if stat.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(Error::refused(format!("{} belongs to user {}", path.display(), stat.uid()))
+            .hint("run the daemon as that user, or remove the directory"));
+    }
+    if stat.mode() & 0o7777 != 0o700 {
+        rustix::fs::fchmod(&handle, Mode::RWXU).map_err(|e| Error::io("cannot set the mode of", path, e))?;
+    }
+    Ok(())
+}
+
+fn on_same(tree: &Root, dir: &Root) -> Result<bool> {
+    tree.same_filesystem(dir).map_err(|e| Error::io("cannot look at", dir.path(), e))
+}
+
+fn is_inside(path: &Path, tree: &Root) -> Result<bool> {
+    // What does not exist yet will be made in the nearest directory that does.
+    let nearest = path.ancestors().find_map(|above| std::fs::canonicalize(above).ok());
+    let real =
+        nearest.map_or_else(|| std::fs::canonicalize("."), Ok).map_err(|e| Error::io("cannot resolve", path, e))?;
+    for above in real.ancestors() {
+        let stat = std::fs::metadata(above).map_err(|e| Error::io("cannot look at", above, e))?;
+        if (FileId { dev: stat.dev(), ino: stat.ino() }) == tree.id() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

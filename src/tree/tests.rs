@@ -1,0 +1,5 @@
+//! Commits on real directories: every kind, every crash, everything that can be in the way.
+
+mod crash;
+mod deploy;
+mod world;

@@ -1,0 +1,156 @@
+//! The machine stops at every point of a commit: afterwards the tree is all old or all new, and can go on.
+
+use super::world::{Thing, World, file, look};
+use crate::id::Serial;
+use crate::tree::open::Recovery;
+
+fn old() -> Vec<(&'static str, Thing)> {
+    vec![
+        ("a-dir", Thing::Dir(0o755)),
+        ("a-dir/deep", Thing::Dir(0o750)),
+        ("a-dir/deep/file", file("leaves")),
+        ("becomes-dir", file("a file now")),
+        ("becomes-file", Thing::Dir(0o755)),
+        ("becomes-file/x", file("x")),
+        ("changed", file("old content")),
+        ("first", file("linked")),
+        ("link", Thing::Link("old-target")),
+        ("second", Thing::Hard("first")),
+        ("sealed", Thing::Dir(0o555)),
+        ("sealed/changed", file("old")),
+        ("sealed/gone", file("gone")),
+        ("touched", file("same bytes, other mode")),
+        ("untouched", file("same")),
+    ]
+}
+
+fn new() -> Vec<(&'static str, Thing)> {
+    vec![
+        ("becomes-dir", Thing::Dir(0o555)),
+        ("becomes-dir/inside", file("inside")),
+        ("becomes-file", file("a file at last")),
+        ("changed", file("new content")),
+        ("first", file("linked anew")),
+        ("link", Thing::Link("new-target")),
+        ("made", Thing::Dir(0o700)),
+        ("made/pipe", Thing::Pipe),
+        ("second", Thing::Hard("first")),
+        ("sealed", Thing::Dir(0o555)),
+        ("sealed/added", file("added")),
+        ("sealed/changed", file("new")),
+        ("touched", Thing::File(b"same bytes, other mode".to_vec(), 0o600)),
+        ("untouched", file("same")),
+    ]
+}
+
+#[test]
+fn a_crash_anywhere_in_a_commit_leaves_all_old_or_all_new() {
+    let (mut olds, mut news) = (0, 0);
+    for after in 0.. {
+        let world = World::new(&old(), &new());
+        let (before, wanted) = (look(&world.www()), look(&world.source()));
+        let tree = world.open_crashing(Some(after)).unwrap();
+        let (stage, release) = world.stage(&tree, 5).unwrap();
+        assert_eq!(look(&world.www()), before, "staging changed the tree");
+        let committed = stage.commit(&release, b"signature");
+        drop((stage, tree));
+        if committed.is_ok() {
+            assert_eq!(look(&world.www()), wanted);
+            break;
+        }
+        let tree = world.open();
+        let now = look(&world.www());
+        match tree.recovery() {
+            Recovery::Nothing if tree.state().current().unwrap().is_none() => {
+                assert_eq!(now, before, "crash {after}");
+                olds += 1;
+            }
+            _ => {
+                assert_eq!(now, wanted, "crash {after}");
+                assert_eq!(tree.current().unwrap().unwrap().release.id(), release.id());
+                news += 1;
+            }
+        }
+        world.deploy(&tree, 6).unwrap();
+        assert_eq!(look(&world.www()), wanted, "after crash {after} and another release");
+        assert_eq!(tree.highest_serial().unwrap(), Some(Serial(6)));
+    }
+    assert!(olds > 3 && news > 30, "{olds} crashes before the journal, {news} after it");
+}
+
+#[test]
+fn a_crash_anywhere_in_the_recovery_is_recovered_from() {
+    for first in (4..60).step_by(7) {
+        for second in 0..80 {
+            let world = World::new(&old(), &new());
+            let wanted = look(&world.source());
+            let tree = world.open_crashing(Some(first)).unwrap();
+            let (stage, release) = world.stage(&tree, 5).unwrap();
+            let done = stage.commit(&release, b"signature").is_ok();
+            drop((stage, tree));
+            let interrupted = world.open_crashing(Some(second));
+            let over = done || interrupted.is_ok();
+            drop(interrupted);
+            let _tree = world.open();
+            assert_eq!(look(&world.www()), wanted, "crashes {first} and {second}");
+            if over {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crash_anywhere_while_undoing_ends_with_the_old_tree() {
+    let mut crashes = 0;
+    for after in 0.. {
+        let world = World::new(&old(), &new());
+        let tree = world.open_crashing(Some(after)).unwrap();
+        let (stage, release) = world.stage(&tree, 5).unwrap();
+        // In the way of a deletion, late in the commit: everything has to be undone.
+        std::fs::write(world.www().join("a-dir/deep/foreign"), "put there meanwhile").unwrap();
+        let mut before = look(&world.www());
+        let failed = stage.commit(&release, b"signature").unwrap_err();
+        drop((stage, tree));
+        let tree = world.open();
+        let mut now = look(&world.www());
+        // Putting it there changed the time of its directory.
+        for tree in [&mut before, &mut now] {
+            tree.remove("a-dir/deep");
+        }
+        assert_eq!(now, before, "crash {after}: {failed}");
+        assert!(tree.state().current().unwrap().is_none());
+        crashes += 1;
+        if failed.hint_text().is_some() {
+            assert!(failed.to_string().contains("a-dir/deep"), "{failed}");
+            break;
+        }
+    }
+    assert!(crashes > 40, "{crashes}");
+}
+
+#[test]
+fn the_last_commit_can_be_undone_and_a_crash_meanwhile_changes_nothing() {
+    for after in 0.. {
+        let world = World::new(&old(), &new());
+        let before = look(&world.www());
+        let tree = world.open();
+        world.deploy(&tree, 5).unwrap();
+        drop(tree);
+        let tree = world.open_crashing(Some(after)).unwrap();
+        let reverted = tree.revert_last();
+        drop(tree);
+        let tree = world.open();
+        if reverted.is_ok() || tree.recovery() == Recovery::Undone(Serial(5)) {
+            assert_eq!(look(&world.www()), before, "crash {after}");
+            assert!(tree.current().unwrap().is_none() && tree.releases().unwrap().is_empty());
+            assert_eq!(tree.highest_serial().unwrap(), Some(Serial(5)));
+            assert!(tree.revert_last().is_err());
+        }
+        if reverted.is_ok() {
+            world.deploy(&tree, 6).unwrap();
+            assert_eq!(look(&world.www()), look(&world.source()));
+            break;
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Real directories for tests: made from a list, scanned in the simplest way, looked at as a whole.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use super::super::apply::Metadata;
+use super::super::open::{Crash, Options, Tree};
+use super::super::stage::Stage;
+use crate::block::{BlockHash, BlockRef, chunk};
+use crate::diff::{Have, HostRules, Plan, Want, diff};
+use crate::id::{Serial, TreeName};
+use crate::manifest::build::{Builder, ContentBuilder};
+use crate::manifest::header::tests::a_header;
+use crate::manifest::read::Manifest;
+use crate::manifest::rules::PathFilter;
+use crate::manifest::{
+    Content, Entry, EntryKind, Header, Mode, Mtime, NodeRef, Owner, Release, Rules, TreePath, Xattr,
+};
+use crate::tree::meta::{FileStat, XattrReader};
+use crate::tree::owners::HostNames;
+use crate::units::Limit;
+use crate::{Error, Result};
+
+/// What a test puts somewhere.
+#[derive(Clone)]
+pub(super) enum Thing {
+    Dir(u32),
+    File(Vec<u8>, u32),
+    Link(&'static str),
+    Hard(&'static str),
+    Pipe,
+}
+
+pub(super) fn file(content: &str) -> Thing {
+    Thing::File(content.into(), 0o644)
+}
+
+/// A temporary directory in memory where there is one: crashes are tried by the hundred.
+pub(super) fn scratch() -> tempfile::TempDir {
+    let base = Path::new("/dev/shm");
+    let dir = if base.is_dir() { tempfile::tempdir_in(base) } else { tempfile::tempdir() };
+    dir.expect("a temporary directory")
+}
+
+/// Makes `things` in `top`; directories get their modes and times when all is made.
+pub(super) fn make(top: &Path, things: &[(&str, Thing)]) {
+    std::fs::create_dir_all(top).unwrap();
+    for (path, thing) in things {
+        let at = top.join(path);
+        match thing {
+            Thing::Dir(_) => std::fs::create_dir(&at).unwrap(),
+            Thing::File(bytes, mode) => {
+                std::fs::write(&at, bytes).unwrap();
+                std::fs::set_permissions(&at, std::fs::Permissions::from_mode(*mode)).unwrap();
+            }
+            Thing::Link(target) => std::os::unix::fs::symlink(target, &at).unwrap(),
+            Thing::Hard(first) => std::fs::hard_link(top.join(first), &at).unwrap(),
+            Thing::Pipe => nix::unistd::mkfifo(&at, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap(),
+        }
+    }
+    for (nth, (path, thing)) in things.iter().enumerate().rev() {
+        let mode = if let Thing::Dir(mode) = thing { Some(Mode::from_bits(*mode)) } else { None };
+        let mtime = Some(Mtime { secs: 1_000_000_000 + path.len() as i64, nanos: nth as u32 % 2 });
+        let handle = std::fs::File::open(top).unwrap();
+        let (parent, name) = (std::os::fd::AsFd::as_fd(&handle), std::ffi::CString::new(*path).unwrap());
+        let mtime = if matches!(thing, Thing::Hard(_)) { None } else { mtime };
+        let metadata = Metadata { mode, mtime, ..Metadata::default() };
+        metadata.set(super::super::apply::handle_of(parent, &name).unwrap()).unwrap();
+    }
+}
+
+/// A directory read in the simplest way.
+#[derive(Default)]
+pub(super) struct Scanned {
+    entries: Vec<Entry>,
+    lists: RefCell<HashMap<BlockHash, Vec<u8>>>,
+    pub(super) blocks: HashMap<BlockHash, Vec<u8>>,
+}
+
+impl Scanned {
+    pub(super) fn of(top: &Path) -> Self {
+        let mut out = Self::default();
+        let mut inodes = HashMap::new();
+        out.walk(top, Path::new(""), &mut inodes);
+        out
+    }
+
+    fn walk(&mut self, top: &Path, below: &Path, inodes: &mut HashMap<u64, TreePath>) {
+        let mut names: Vec<_> = std::fs::read_dir(top.join(below)).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        for name in names {
+            let path = below.join(&name);
+            let tree_path = TreePath::new(path.as_os_str().as_bytes()).unwrap();
+            let at = top.join(&path);
+            let meta = std::fs::symlink_metadata(&at).unwrap();
+            let kind = if meta.is_dir() {
+                EntryKind::Directory
+            } else if meta.is_symlink() {
+                EntryKind::Symlink(std::fs::read_link(&at).unwrap().as_os_str().as_bytes().to_vec())
+            } else if meta.file_type().is_fifo() {
+                EntryKind::Fifo
+            } else if meta.file_type().is_char_device() {
+                EntryKind::CharDevice(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()))
+            } else if let Some(first) = inodes.get(&meta.ino()) {
+                EntryKind::Hardlink(first.clone())
+            } else {
+                inodes.insert(meta.ino(), tree_path.clone());
+                EntryKind::File(self.content(&std::fs::read(&at).unwrap()))
+            };
+            let is_dir = meta.is_dir();
+            let xattrs = self.xattrs(&at, &meta);
+            self.entries.push(Entry {
+                path: tree_path,
+                mode: Mode::from_bits(if meta.is_symlink() { 0o777 } else { meta.mode() }),
+                kind,
+                owner: Arc::new(Owner { uid: meta.uid(), gid: meta.gid(), user: None, group: None }),
+                mtime: Mtime { secs: meta.mtime(), nanos: meta.mtime_nsec() as u32 },
+                xattrs,
+            });
+            if is_dir {
+                self.walk(top, &path, inodes);
+            }
+        }
+    }
+
+    fn xattrs(&self, at: &Path, meta: &std::fs::Metadata) -> Vec<Xattr> {
+        match meta.is_file() || meta.is_dir() {
+            true => XattrReader::default().of(std::fs::File::open(at).unwrap()).unwrap(),
+            false => Vec::new(),
+        }
+    }
+
+    fn content(&mut self, bytes: &[u8]) -> Content {
+        let mut content = ContentBuilder::default();
+        let mut sink = |block: BlockRef, bytes: Vec<u8>| drop(self.lists.borrow_mut().insert(block.hash, bytes));
+        for range in chunk::cuts(bytes, true) {
+            let block = BlockRef::of(&bytes[range.clone()]);
+            self.blocks.insert(block.hash, bytes[range].to_vec());
+            let Ok(()) = content.push(block, &mut sink);
+        }
+        let Ok(content) = content.finish(&mut sink);
+        content
+    }
+
+    /// The manifest, with its nodes in the tree's store.
+    pub(super) fn manifest(&self, tree: &Tree) -> NodeRef {
+        let mut sink = tree.nodes();
+        for (hash, bytes) in self.lists.borrow().iter() {
+            let block = BlockRef { hash: *hash, size: bytes.len() as u32 };
+            assert!(tree.nodes().put_node(block, bytes).unwrap());
+        }
+        let mut builder = Builder::default();
+        for entry in &self.entries {
+            builder.push(entry.clone(), &mut sink).unwrap();
+        }
+        builder.finish(&mut sink).unwrap()
+    }
+}
+
+impl Have for Scanned {
+    fn entries(&self) -> Box<dyn Iterator<Item = Result<Entry>> + '_> {
+        Box::new(self.entries.iter().cloned().map(Ok))
+    }
+
+    fn blocks(&self, content: &Content) -> Result<Vec<BlockRef>> {
+        match content {
+            Content::Blocks(blocks) => Ok(blocks.clone()),
+            Content::Lists(lists) => lists.iter().try_fold(Vec::new(), |mut all, list| {
+                let bytes = self.lists.borrow()[&list.block.hash].clone();
+                match crate::manifest::Node::decode(&bytes) {
+                    Ok(crate::manifest::Node::List(blocks)) => all.extend(blocks),
+                    other => return Err(Error::refused(format!("{other:?}"))),
+                }
+                Ok(all)
+            }),
+        }
+    }
+}
+
+/// A host's tree and a source to release from, in one scratch directory.
+pub(super) struct World {
+    dir: tempfile::TempDir,
+    pub(super) rules: Rules,
+    pub(super) protect: PathFilter,
+}
+
+impl World {
+    pub(super) fn new(old: &[(&str, Thing)], new: &[(&str, Thing)]) -> Self {
+        let dir = scratch();
+        make(&dir.path().join("www"), old);
+        make(&dir.path().join("source"), new);
+        let rules =
+            Rules { delete_extras: true, delete_max: Limit::NONE, allow_empty: true, xattrs: true, ..Rules::default() };
+        Self { dir, rules, protect: PathFilter::at_top::<&str>(&[]).expect("legal") }
+    }
+
+    pub(super) fn www(&self) -> PathBuf {
+        self.dir.path().join("www")
+    }
+
+    pub(super) fn source(&self) -> PathBuf {
+        self.dir.path().join("source")
+    }
+
+    pub(super) fn open(&self) -> Arc<Tree> {
+        self.open_crashing(None).expect("opens")
+    }
+
+    pub(super) fn open_crashing(&self, after: Option<i64>) -> Result<Arc<Tree>> {
+        let name = TreeName::new("www").expect("legal");
+        let crash = Crash { after: after.map(AtomicI64::new) };
+        Tree::open_with(name, &self.www(), None, Options::default(), crash).map(Arc::new)
+    }
+
+    pub(super) fn plan(&self, want: &dyn Want) -> Result<Plan> {
+        let names = HostNames::default();
+        let host = HostRules { protect: &self.protect, max_delete: Limit::NONE, owners: &names };
+        Ok(diff(&Scanned::of(&self.www()), want, &self.rules, &[], &host)?)
+    }
+
+    /// Stages the source as release `serial`, everything fetched, ready to commit.
+    pub(super) fn stage(&self, tree: &Arc<Tree>, serial: u64) -> Result<(Stage, Release)> {
+        let source = Scanned::of(&self.source());
+        let root = source.manifest(tree);
+        let header = Header { serial: Serial(serial), root, rules: self.rules.clone(), ..a_header() };
+        let plan = self.plan(&Manifest::new(root, tree.nodes()))?;
+        let stage = Stage::begin(tree, plan)?;
+        for range in stage.wants() {
+            for ordinal in range.clone() {
+                let ordinal = crate::id::Ordinal(ordinal);
+                let block = stage.plan().fetch[&ordinal];
+                assert!(stage.put(ordinal, &source.blocks[&block.hash])?);
+            }
+        }
+        stage.finish()?;
+        Ok((stage, Release::new(header).expect("legal")))
+    }
+
+    pub(super) fn deploy(&self, tree: &Arc<Tree>, serial: u64) -> Result<super::super::commit::CommitReport> {
+        let (stage, release) = self.stage(tree, serial)?;
+        stage.commit(&release, b"signature")
+    }
+}
+
+/// Everything about everything in a directory.
+pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
+    let scanned = Scanned::of(top);
+    let show = |e: &Entry| {
+        let stat = {
+            let handle = std::fs::File::open(top).unwrap();
+            let name = std::ffi::CString::new(e.path.as_bytes()).unwrap();
+            FileStat::at(std::os::fd::AsFd::as_fd(&handle), &name).unwrap()
+        };
+        let owner = (stat.uid, stat.gid);
+        format!(
+            "{:?} {:o} {owner:?} {:?} {:?} {}",
+            e.kind,
+            e.mode.bits(),
+            e.mtime,
+            e.xattrs,
+            if e.kind == EntryKind::Directory { 0 } else { stat.nlink }
+        )
+    };
+    scanned.entries.iter().map(|e| (e.path.to_string(), show(e))).collect()
+}

@@ -1,0 +1,135 @@
+//! The way back: a journaled commit undone, from wherever it is, to the tree that was there before.
+//!
+//! What others put into the tree meanwhile is left alone.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, RenameFlags, renameat, renameat_with};
+use rustix::io::Errno;
+
+use super::commit::{Outcome, Runner, rename_new, stat, stop};
+use super::journal::{BACKWARD, FORWARD, Journal, Step};
+use super::open::Tree;
+use super::state::slot_name;
+use crate::error::Result;
+use crate::manifest::TreePath;
+
+/// Turns the commit under way round: from here on it is undone, whatever crashes.
+pub(super) fn begin(tree: &Tree) -> Result<()> {
+    tree.crash.point()?;
+    tree.state.rename(FORWARD, BACKWARD)
+}
+
+/// Undoes a commit that [`begin`] turned round.
+pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
+    let mut runner = Runner::new(tree, journal)?;
+    runner.loosen(journal)?;
+    for step in journal.steps.iter().rev() {
+        let (done, path) = match step {
+            Step::Mkdir(path) => (runner.unmake(path), path),
+            Step::Place { path, slot, ino, .. } => (runner.unplace(path, *slot, *ino), path),
+            Step::Remove { path, slot, .. } => (runner.put_back(path, *slot), path),
+            Step::Set { path, old, .. } => (runner.set(path, old), path),
+        };
+        match done {
+            Ok(outcome) => outcome.into_result()?,
+            Err(e) if is_gone(&e) => {}
+            Err(e) => return Err(runner.named(e, "cannot restore", path)),
+        }
+    }
+    for dir in journal.dirs.iter().rev() {
+        let Some(old) = &dir.old else { continue };
+        match runner.set_dir(dir.path.as_ref(), old) {
+            Err(e) if e.is_os(io::ErrorKind::NotFound) || e.is_os(io::ErrorKind::NotADirectory) => {}
+            done => done?,
+        }
+    }
+    runner.sync(journal)?;
+    tree.crash.point()?;
+    tree.state.set_current(journal.previous)?;
+    if journal.previous != Some(journal.release) {
+        tree.crash.point()?;
+        tree.state.forget(journal.release.serial)?;
+    }
+    tree.crash.point()?;
+    tree.state.remove(BACKWARD)
+}
+
+fn is_gone(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+impl Runner<'_> {
+    fn unmake(&mut self, path: &TreePath) -> io::Result<Outcome> {
+        stop!(self);
+        let (parent, name) = self.parent(path)?;
+        match rustix::fs::unlinkat(parent, &name, AtFlags::REMOVEDIR) {
+            // Something was put into it that is not ours, or it is not what we made.
+            Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(Outcome::Done),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn unplace(&mut self, path: &TreePath, slot: u64, ino: u64) -> io::Result<Outcome> {
+        let (name, tree) = (slot_name(slot), self.tree);
+        let stage = tree.state.stage();
+        let undo = self.undo.try_clone()?;
+        if let Some(staged) = stat(stage, &name)? {
+            if staged.id.ino != ino {
+                // The two changed places and no more: back.
+                stop!(self);
+                let (parent, last) = self.parent(path)?;
+                renameat_with(stage, &name, parent, &last, RenameFlags::EXCHANGE)?;
+            } else if stat(undo.as_fd(), &name)?.is_some() {
+                // A second name of the old, where there is no exchange.
+                stop!(self);
+                rustix::fs::unlinkat(&undo, &name, AtFlags::empty())?;
+            }
+            return Ok(Outcome::Done);
+        }
+        let (parent, last) = self.parent(path)?;
+        match stat(undo.as_fd(), &name)? {
+            Some(old) if old.id.ino != ino => {
+                stop!(self);
+                let (parent, last) = self.parent(path)?;
+                match renameat_with(&undo, &name, parent, &last, RenameFlags::EXCHANGE) {
+                    Ok(()) => {}
+                    Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                        renameat(&undo, &name, parent, &last)?;
+                        return Ok(Outcome::Done);
+                    }
+                    Err(e) => return Err(e.into()),
+                }
+                stop!(self);
+                renameat(&undo, &name, stage, &name)?;
+            }
+            Some(_) => {
+                stop!(self);
+                renameat(&undo, &name, stage, &name)?;
+            }
+            None if stat(parent, &last)?.is_some_and(|now| now.id.ino == ino) => {
+                stop!(self);
+                let (parent, last) = self.parent(path)?;
+                renameat(parent, &last, stage, &name)?;
+            }
+            None => {}
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn put_back(&mut self, path: &TreePath, slot: u64) -> io::Result<Outcome> {
+        let name = slot_name(slot);
+        let undo = self.undo.try_clone()?;
+        if stat(undo.as_fd(), &name)?.is_none() {
+            return Ok(Outcome::Done);
+        }
+        stop!(self);
+        let (parent, last) = self.parent(path)?;
+        match rename_new(undo.as_fd(), &name, parent, &last) {
+            // Somebody made a new one under the old name: theirs stays.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(Outcome::Done),
+            done => done.map(|()| Outcome::Done),
+        }
+    }
+}

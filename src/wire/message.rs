@@ -1,0 +1,517 @@
+//! What hosts say to each other besides data: CBOR with numbered positions, so that a later version can append.
+//!
+//! A message comes from anyone on the network: decoding checks every count against a cap, and nothing here is believed
+//! that a signature does not cover.
+
+use std::ops::Range;
+
+use minicbor::{Decode, Encode};
+
+use crate::id::{Generation, HostName, Serial, SessionId, TreeName};
+use crate::manifest::ReleaseId;
+
+/// The most bytes of a message.
+pub const MAX_MESSAGE_BYTES: usize = 80 << 10;
+/// The most ranges of one message.
+pub const MAX_RANGES: usize = 2048;
+/// The most generations that one negative acknowledgement names.
+pub const MAX_NACKS: usize = 64;
+/// The most trees that one host tells of.
+pub const MAX_TREES: usize = 256;
+/// The most characters of a text for people.
+pub const MAX_TEXT: usize = 4096;
+/// The most bytes of a signature.
+pub const MAX_SIGNATURE: usize = 2048;
+/// Parts in answer to one question for drift.
+pub const DRIFT_PARTS: u64 = 32;
+/// The most bytes of one part of a drift report.
+pub const MAX_DRIFT_PART: usize = 1100;
+
+/// Everything that is said.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub enum Message {
+    /// "Who is there?" Answered by [`Message::Hello`] after a random delay.
+    #[n(0)]
+    Solicit,
+    /// A host's beacon, or its answer to a solicit.
+    #[n(1)]
+    Hello(#[n(0)] Hello),
+    /// A host's farewell.
+    #[n(2)]
+    Bye(#[n(0)] HostName),
+    /// A sender offers a release.
+    #[n(3)]
+    Announce(#[n(0)] Announce),
+    /// A host tells the sender where it stands; repeated until acknowledged.
+    #[n(4)]
+    State(#[n(0)] State),
+    /// A host asks for ordinals; repeated until acknowledged.
+    #[n(5)]
+    Want(#[n(0)] Want),
+    /// The sender has a host's message with this number.
+    #[n(6)]
+    Ack(#[n(0)] SessionId, #[n(1)] u32),
+    /// The sender's heartbeat.
+    #[n(7)]
+    Status(#[n(0)] Status),
+    /// A host misses symbols.
+    #[n(8)]
+    Nack(#[n(0)] Nack),
+    /// A host's measurements for the rate.
+    #[n(9)]
+    Report(#[n(0)] Report),
+    /// A signed order.
+    #[n(10)]
+    Order(#[n(0)] SignedOrder),
+    /// The sender asks one host for a part of its drift report.
+    #[n(11)]
+    DriftAsk(#[n(0)] SessionId, #[n(1)] u64),
+    /// The part.
+    #[n(12)]
+    DriftPart(#[n(0)] DriftPart),
+}
+
+/// Who a host is and what it has.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct Hello {
+    /// Its name.
+    #[n(0)]
+    pub name: HostName,
+    /// Its makuo's version.
+    #[n(1)]
+    pub version: String,
+    /// Its trees.
+    #[n(2)]
+    pub trees: Vec<TreeState>,
+    /// How many hosts it knows to be alive, itself included: tells a sender when it has heard all.
+    #[n(3)]
+    pub members: u32,
+}
+
+/// What a host has of one tree.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct TreeState {
+    /// The tree.
+    #[n(0)]
+    pub tree: TreeName,
+    /// The highest serial it accepted; 0 is none.
+    #[n(1)]
+    pub serial: Serial,
+    /// The release it has.
+    #[n(2)]
+    pub release: Option<ReleaseId>,
+}
+
+/// An offer. The header's signature speaks for the release; session and geometry are the sender's word only.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct Announce {
+    /// The session.
+    #[n(0)]
+    pub session: SessionId,
+    /// The sender's host.
+    #[n(1)]
+    pub sender: HostName,
+    /// The header's exact bytes.
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub header: Vec<u8>,
+    /// Its signature.
+    #[n(3)]
+    #[cbor(with = "minicbor::bytes")]
+    pub signature: Vec<u8>,
+    /// Bytes of a symbol.
+    #[n(4)]
+    pub symbol: u16,
+    /// How many hosts the sender knows: feedback is spread by it.
+    #[n(5)]
+    pub hosts: u32,
+    /// Whether hosts read every file again instead of trusting their index.
+    #[n(6)]
+    pub checksum: bool,
+}
+
+/// How far a host is in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum HostStage {
+    /// Has heard the announcement and checks it.
+    #[n(0)]
+    Joined,
+    /// Fetches the manifest.
+    #[n(1)]
+    Fetching,
+    /// Compares.
+    #[n(2)]
+    Diffing,
+    /// Has compared; fetches blocks when there is something to fetch.
+    #[n(3)]
+    Staging,
+    /// Has everything, verified and durable.
+    #[n(4)]
+    Ready,
+    /// Has the release.
+    #[n(5)]
+    Committed,
+    /// Will not take part; the text says why. Nothing changed.
+    #[n(6)]
+    Refused,
+    /// Ended without the release; nothing changed, or all was taken back.
+    #[n(7)]
+    Failed,
+}
+
+/// Where a host stands.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct State {
+    /// The session.
+    #[n(0)]
+    pub session: SessionId,
+    /// The number of this message, to acknowledge; 0 needs no acknowledgement.
+    #[n(1)]
+    pub number: u32,
+    /// The host.
+    #[n(2)]
+    pub name: HostName,
+    /// Its stage.
+    #[n(3)]
+    pub stage: HostStage,
+    /// Why it refused or failed.
+    #[n(4)]
+    pub text: Option<String>,
+    /// What the comparison found, from [`HostStage::Staging`] on.
+    #[n(5)]
+    pub summary: Option<Summary>,
+    /// Bytes of blocks that it has received and verified.
+    #[n(6)]
+    pub received: u64,
+    /// The highest serial that it accepted for the tree.
+    #[n(7)]
+    pub serial: Serial,
+}
+
+/// What a host's comparison found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Summary {
+    /// Paths that it creates or replaces.
+    #[n(0)]
+    pub written: u64,
+    /// Paths of which it changes only metadata.
+    #[n(1)]
+    pub touched: u64,
+    /// Paths that it deletes.
+    #[n(2)]
+    pub deleted: u64,
+    /// Paths that it has beyond the release and keeps.
+    #[n(3)]
+    pub extra: u64,
+    /// Bytes that it has to fetch.
+    #[n(4)]
+    pub fetch: u64,
+    /// The identity of its list of differences (hosts with the same drift have the same); 0 is no drift.
+    #[n(5)]
+    pub drift: u64,
+    /// Bytes of that list.
+    #[n(6)]
+    pub drift_bytes: u64,
+}
+
+/// Ordinals that a host asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Want {
+    /// The session.
+    #[n(0)]
+    pub session: SessionId,
+    /// The number of this message, to acknowledge.
+    #[n(1)]
+    pub number: u32,
+    /// Sorted, disjoint.
+    #[n(2)]
+    pub ranges: Ranges,
+    /// Whether more messages of the same list follow.
+    #[n(3)]
+    pub more: bool,
+    /// The highest data counter seen when the host began to listen: what was sent after it is heard by it.
+    #[n(4)]
+    pub seen: u64,
+}
+
+/// What the sender does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Phase {
+    /// Serves.
+    #[n(0)]
+    Serving,
+    /// Has decided; an order follows.
+    #[n(1)]
+    Ordering,
+    /// Is gone after this.
+    #[n(2)]
+    Closed,
+}
+
+/// The sender's heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Status {
+    /// The session.
+    #[n(0)]
+    pub session: SessionId,
+    /// What it does.
+    #[n(1)]
+    pub phase: Phase,
+    /// Generations sent in full at least once: all below this number.
+    #[n(2)]
+    pub sent: Generation,
+    /// Hosts that take part: feedback is spread by it.
+    #[n(3)]
+    pub hosts: u32,
+    /// The counter of the last data datagram, so that the loss of the last ones is noticed.
+    #[n(4)]
+    pub counter: u64,
+}
+
+/// What a host misses.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Nack {
+    /// The session.
+    #[n(0)]
+    pub session: SessionId,
+    /// The highest data counter of the sender that the host has seen: what was sent after it may still be on its way.
+    #[n(1)]
+    pub seen: u64,
+    /// Generation by generation.
+    #[n(2)]
+    pub missing: Vec<Missing>,
+}
+
+/// What a host misses of one generation.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Missing {
+    /// The generation.
+    #[n(0)]
+    pub generation: Generation,
+    /// Symbols still needed in the column that needs most.
+    #[n(1)]
+    pub need: u32,
+    /// Symbol indexes (row * columns + column); empty with a need is "all".
+    #[n(2)]
+    pub symbols: Ranges,
+}
+
+/// Measurements of one host since the session began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Report {
+    /// The session.
+    #[n(0)]
+    pub session: SessionId,
+    /// The highest data counter of the sender seen.
+    #[n(1)]
+    pub seen: u64,
+    /// Datagrams of the sender received.
+    #[n(2)]
+    pub datagrams: u64,
+    /// Bytes of data symbols received.
+    #[n(3)]
+    pub bytes: u64,
+    /// Queueing delay on the way, in microseconds: arrival over the least seen.
+    #[n(4)]
+    pub delay: u32,
+    /// Bytes received and not yet written.
+    #[n(5)]
+    pub backlog: u64,
+    /// Bytes that may be under way to this host: a part of its receive buffer.
+    #[n(6)]
+    pub window: u32,
+}
+
+/// What a session does, decided and signed by the sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum OrderKind {
+    /// Switch to the release.
+    #[n(0)]
+    Commit,
+    /// Keep what you have.
+    #[n(1)]
+    Abort,
+}
+
+/// The bytes that are signed for an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Order {
+    /// The session that it is about.
+    #[n(0)]
+    pub session: SessionId,
+    /// The release that it is about.
+    #[n(1)]
+    pub release: ReleaseId,
+    /// What to do.
+    #[n(2)]
+    pub kind: OrderKind,
+}
+
+/// An order with its signature.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SignedOrder {
+    /// The order's exact bytes.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub order: Vec<u8>,
+    /// Their signature.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub signature: Vec<u8>,
+}
+
+/// A part of a drift report.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct DriftPart {
+    /// The session.
+    #[n(0)]
+    pub session: SessionId,
+    /// Where the part begins.
+    #[n(1)]
+    pub offset: u64,
+    /// Its bytes.
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// Sorted, disjoint ranges; encoded as gaps and lengths.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ranges(pub Vec<Range<u64>>);
+
+impl<C> Encode<C> for Ranges {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.array(self.0.len() as u64 * 2)?;
+        let mut at = 0;
+        for range in &self.0 {
+            e.u64(range.start - at)?.u64(range.end - range.start)?;
+            at = range.end;
+        }
+        Ok(())
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Ranges {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let refuse = |why| minicbor::decode::Error::message(why);
+        let numbers = d.array()?.ok_or_else(|| refuse("ranges of unknown length"))?;
+        if numbers % 2 != 0 || numbers > 2 * MAX_RANGES as u64 {
+            return Err(refuse("too many ranges"));
+        }
+        let mut ranges = Vec::with_capacity((numbers / 2) as usize);
+        let mut at = 0u64;
+        for _ in 0..numbers / 2 {
+            let start = at.checked_add(d.u64()?).ok_or_else(|| refuse("a range overflows"))?;
+            let end = start.checked_add(d.u64()?).ok_or_else(|| refuse("a range overflows"))?;
+            if start == end || (at == start && at != 0) {
+                return Err(refuse("ranges that are empty or touch"));
+            }
+            ranges.push(start..end);
+            at = end;
+        }
+        Ok(Ranges(ranges))
+    }
+}
+
+impl Message {
+    /// The message's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        crate::manifest::node::to_vec(self)
+    }
+
+    /// The message that `bytes` are, every cap checked; what a person will read is made printable.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() > MAX_MESSAGE_BYTES {
+            return Err(format!("a message of {} bytes", bytes.len()));
+        }
+        let mut message: Message = minicbor::decode(bytes).map_err(|e| e.to_string())?;
+        message.check()?;
+        Ok(message)
+    }
+
+    fn check(&mut self) -> Result<(), String> {
+        let within = |ok: bool, what: &str| if ok { Ok(()) } else { Err(what.to_string()) };
+        match self {
+            Message::Hello(hello) => {
+                hello.version = clean(&hello.version, 64);
+                within(hello.trees.len() <= MAX_TREES, "too many trees")
+            }
+            Message::Announce(a) => {
+                within(a.signature.len() <= MAX_SIGNATURE, "too long a signature")?;
+                within((64..=65_000).contains(&a.symbol), "a symbol of an illegal size")
+            }
+            Message::State(state) => {
+                state.text = state.text.as_deref().map(|t| clean(t, MAX_TEXT));
+                Ok(())
+            }
+            Message::Nack(nack) => within(nack.missing.len() <= MAX_NACKS, "too many generations"),
+            Message::Order(order) => within(
+                order.order.len() <= 256 && order.signature.len() <= MAX_SIGNATURE,
+                "too long an order or signature",
+            ),
+            Message::DriftPart(part) => within(part.bytes.len() <= MAX_DRIFT_PART, "too long a part"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Text of a peer for a person: printable line by line, cut at `max` characters.
+fn clean(text: &str, max: usize) -> String {
+    let short: String = text.chars().take(max).collect();
+    short.lines().map(|l| crate::units::printable(l.as_bytes())).collect::<Vec<_>>().join("\n")
+}
+
+impl Order {
+    /// The bytes to sign.
+    pub fn encode(&self) -> Vec<u8> {
+        crate::manifest::node::to_vec(self)
+    }
+
+    /// The order that `bytes` are.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        minicbor::decode(bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn ranges_come_back(cuts in prop::collection::btree_set(0..10_000u64, 0..80)) {
+            let cuts: Vec<u64> = cuts.into_iter().collect();
+            let ranges = Ranges(cuts.chunks_exact(2).map(|c| c[0]..c[1]).filter(|r| r.end > r.start).collect());
+            let touching = ranges.0.windows(2).any(|w| w[0].end == w[1].start);
+            prop_assume!(!touching);
+            let want = Message::Want(Want { session: SessionId(1), number: 2, ranges, more: false, seen: 3 });
+            prop_assert_eq!(Message::decode(&want.encode()), Ok(want));
+        }
+
+        #[test]
+        fn any_bytes_are_decoded_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Message::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn what_a_peer_says_cannot_drive_a_terminal() {
+        let state = Message::State(State {
+            session: SessionId(1),
+            number: 1,
+            name: HostName::new("web1").expect("legal"),
+            stage: HostStage::Refused,
+            text: Some("no \x1b[31mway\nsecond".into()),
+            summary: None,
+            received: 0,
+            serial: Serial(0),
+        });
+        let Ok(Message::State(back)) = Message::decode(&state.encode()) else { panic!("decodes") };
+        assert_eq!(back.text.as_deref(), Some("no \\u{1b}[31mway\nsecond"));
+    }
+}
