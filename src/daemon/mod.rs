@@ -2,7 +2,7 @@
 
 mod control;
 
-pub use control::{ask_members, Listener};
+pub use control::{Listener, ask_members};
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

@@ -356,7 +356,10 @@ impl Session<'_> {
             (format!("expected hosts did not answer: {}", names.join(", ")), "see `makuo members`".to_string())
         } else if found.len() < count {
             let names: Vec<&str> = found.iter().map(HostName::as_str).collect();
-            (format!("{} hosts answered, {count} were expected: {}", found.len(), names.join(", ")), "see `makuo members`".into())
+            (
+                format!("{} hosts answered, {count} were expected: {}", found.len(), names.join(", ")),
+                "see `makuo members`".into(),
+            )
         } else {
             return None;
         };

@@ -21,12 +21,12 @@ use crate::net::Waker;
 use crate::proto::RangeSet;
 use crate::proto::generation::Placed;
 use crate::proto::receiver::{Ordered, Reason, Reply, Request};
+use crate::tree::Tree;
 use crate::tree::index::Index;
 use crate::tree::owners::HostNames;
 use crate::tree::root::FileId;
 use crate::tree::scan::{ScanOptions, scan};
 use crate::tree::stage::Stage;
-use crate::tree::Tree;
 use crate::units::Limit;
 use crate::wire::message::{Order, OrderKind, Summary, TreeState};
 
@@ -194,13 +194,18 @@ impl<'a> Session<'a> {
                 }
                 Request::Open { .. } | Request::Close(_) => continue,
             };
+            let committed = matches!(reply, Reply::Ordered(_, Some(Ordered::Committed(_))));
             answer.send(reply);
+            if committed && let Err(e) = session.managed.tree.forget_undo() {
+                tracing::warn!("tree {}: what the commit replaced cannot be removed: {e}", session.managed.tree.name());
+            }
         }
     }
 
     fn open(host: &'a Host, release: Release, signature: Arc<[u8]>, checksum: bool) -> Result<Self, Reason> {
         let header = release.header();
-        let key = verify(Namespace::RELEASE, release.bytes(), &signature).map_err(|e| format!("the release is not signed: {e}"))?;
+        let key = verify(Namespace::RELEASE, release.bytes(), &signature)
+            .map_err(|e| format!("the release is not signed: {e}"))?;
         let role = Role::from(header.intent);
         host.keys().allows(&key, &header.tree, role, clock::wall_seconds()).map_err(|denied| denied.to_string())?;
         if header.expires.is_some_and(|at| at < clock::wall_seconds()) {
@@ -229,7 +234,8 @@ impl<'a> Session<'a> {
     fn explore(&mut self) -> Result<RangeSet, Reason> {
         let current = self.managed.tree.current().map_err(|e| reason(&e))?;
         let whole = current.map(|c| c.release.header().root.block);
-        let missing = self.explorer.advance(self.managed.tree.nodes(), |b| Some(*b) == whole).map_err(|e| e.to_string())?;
+        let missing =
+            self.explorer.advance(self.managed.tree.nodes(), |b| Some(*b) == whole).map_err(|e| e.to_string())?;
         Ok(missing.iter().map(|(ordinal, _)| ordinal.0..ordinal.0 + 1).collect())
     }
 
@@ -239,10 +245,9 @@ impl<'a> Session<'a> {
         let index = self.scan().map_err(|e| reason(&e))?;
         let manifest = Manifest::of(header, tree.nodes());
         let names = HostNames::default();
-        let rules =
-            HostRules { protect: &self.managed.protect, max_delete: self.managed.max_delete, owners: &names };
+        let rules = HostRules { protect: &self.managed.protect, max_delete: self.managed.max_delete, owners: &names };
         let plan = diff::diff(&HostEntries(&index), &manifest, &header.rules, &header.scope, &rules)
-            .map_err(|refusal| refusal.to_string())?;
+            .map_err(|refusal| reason(&refusal.into()))?;
         let (list, identity) = drift::encode(&plan.changes);
         let mut summary = Summary {
             written: plan.summary.created + plan.summary.updated,

@@ -122,7 +122,8 @@ impl Endpoint {
             None => timeout,
         };
         self.poller.wait(&self.link, interest, timeout).map(drop).map_err(|e| {
-            crate::Error::new(crate::Kind::Io, format!("cannot wait for datagrams on {}", self.link.interface().name)).because(e)
+            crate::Error::new(crate::Kind::Io, format!("cannot wait for datagrams on {}", self.link.interface().name))
+                .because(e)
         })
     }
 }

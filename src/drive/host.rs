@@ -140,10 +140,11 @@ impl Running {
 
 /// A member as it is told.
 pub fn member(member: &crate::proto::members::Member) -> Member {
-    let trees = member.hello.trees.iter().map(|t| MemberTree {
-        tree: t.tree.clone(),
-        serial: Some(t.serial).filter(|s| s.0 > 0),
-    });
+    let trees = member
+        .hello
+        .trees
+        .iter()
+        .map(|t| MemberTree { tree: t.tree.clone(), serial: Some(t.serial).filter(|s| s.0 > 0) });
     Member {
         host: member.hello.name.clone(),
         address: member.address,
@@ -157,12 +158,17 @@ fn log(notice: &Notice) {
         Notice::Stage { tree, serial, sender, stage, text } => {
             let why = text.as_deref().map(|t| format!(": {t}")).unwrap_or_default();
             match stage {
-                HostStage::Refused | HostStage::Failed => tracing::warn!("{tree}@{serial} from {sender}: {stage:?}{why}"),
+                HostStage::Refused | HostStage::Failed => {
+                    tracing::warn!("{tree}@{serial} from {sender}: {stage:?}{why}")
+                }
                 _ => tracing::info!("{tree}@{serial} from {sender}: {stage:?}{why}"),
             }
         }
         Notice::Version(version, from) => {
-            tracing::warn!("{from} sends datagrams of wire format {version}; this makuo speaks {}", crate::wire::VERSION);
+            tracing::warn!(
+                "{from} sends datagrams of wire format {version}; this makuo speaks {}",
+                crate::wire::VERSION
+            );
         }
     }
 }

@@ -10,10 +10,10 @@ use crate::manifest::{NodeRef, Rules};
 use crate::proto::RangeSet;
 use crate::proto::generation::pack;
 use crate::spec::{ModePolicy, OwnerPolicy, Spec};
+use crate::tree::Root;
 use crate::tree::index::Index;
 use crate::tree::scan::{IgnoreFiles, ScanOptions, scan};
 use crate::tree::source::{self, Policy, SourceError};
-use crate::tree::Root;
 use crate::units::ByteSize;
 use crate::{Error, Result};
 

@@ -57,8 +57,8 @@ impl Fleet {
         let tree = TreeName::new("www").expect("legal");
         let path = self.path(&format!("host{number}/www"));
         std::fs::create_dir_all(&path).expect("new");
-        let managed =
-            open_tree(&tree, &path, None, 3, PathFilter::at_top::<&str>(&[]).expect("legal"), Limit::NONE).expect("opens");
+        let managed = open_tree(&tree, &path, None, 3, PathFilter::at_top::<&str>(&[]).expect("legal"), Limit::NONE)
+            .expect("opens");
         let line = format!("tree=\"www\",deploy,audit ssh-ed25519 {} test", base64(&key(1).public().blob()));
         let keys = AuthorizedKeys::parse(line.as_bytes(), Path::new("authorized_keys")).expect("legal");
         let host = Host { trees: HashMap::from([(tree, managed)]), keys: Mutex::new(Arc::new(keys)) };
@@ -163,7 +163,12 @@ fn a_key_that_is_not_listed_changes_nothing() {
     let outcome = fleet.deploy(Purpose::Deploy, key(2), "");
     assert_eq!(outcome.exit, ExitStatus::Refused);
     let fingerprint = key(2).public().fingerprint().to_string();
-    assert!(outcome.hosts.iter().all(|h| h.state == HostState::Refused
-        && h.error.as_ref().is_some_and(|e| e.contains(&fingerprint))), "{outcome:#?}");
+    assert!(
+        outcome
+            .hosts
+            .iter()
+            .all(|h| h.state == HostState::Refused && h.error.as_ref().is_some_and(|e| e.contains(&fingerprint))),
+        "{outcome:#?}"
+    );
     assert!(!fleet.path("host1/www/x").exists());
 }

@@ -147,7 +147,14 @@ impl Presence {
     pub fn handle_timeout(&mut self, now: Moment, control: &mut Control) {
         self.table.expire(now);
         let mut due = Vec::new();
-        self.answers.retain(|&(at, to)| if at <= now { due.push(to); false } else { true });
+        self.answers.retain(|&(at, to)| {
+            if at <= now {
+                due.push(to);
+                false
+            } else {
+                true
+            }
+        });
         for to in due {
             control.send(Dest::Host(to), &Message::Hello(self.hello(control.instance())));
         }

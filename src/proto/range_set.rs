@@ -100,8 +100,7 @@ impl RangeSet {
 
     /// Whether any number of `range` is in the set.
     pub fn intersects(&self, range: &Range<u64>) -> bool {
-        !range.is_empty()
-            && (self.contains(range.start) || self.ranges.range(range.start..range.end).next().is_some())
+        !range.is_empty() && (self.contains(range.start) || self.ranges.range(range.start..range.end).next().is_some())
     }
 
     /// At most `most` ranges that cover the set: where there are more, ranges with small gaps are joined, so that the

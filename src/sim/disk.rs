@@ -155,9 +155,9 @@ impl Disk {
         manifest.entries().all(|located| {
             let Ok(located) = located else { return false };
             let EntryKind::File(content) = &located.entry.kind else { return true };
-            manifest
-                .blocks(content)
-                .is_ok_and(|blocks| blocks.iter().all(|b| self.blocks.0.get(&b.hash).is_some_and(|bytes| b.matches(bytes))))
+            manifest.blocks(content).is_ok_and(|blocks| {
+                blocks.iter().all(|b| self.blocks.0.get(&b.hash).is_some_and(|bytes| b.matches(bytes)))
+            })
         })
     }
 

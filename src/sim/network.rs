@@ -99,19 +99,22 @@ impl Network {
     pub fn new(setup: Setup, offer: Offer) -> Self {
         let mut rng = fastrand::Rng::with_seed(setup.seed);
         let now = Moment(1_000_000_000);
-        let sender = Sender::new(now, SenderSetup {
-            name: name(0),
-            instance: InstanceId(rng.u64(1..)),
-            seed: rng.u64(..),
-            datagram: DATAGRAM,
-            tree: super::disk::tree(),
-            targets: Vec::new(),
-            expect: Expect::default(),
-            quorum: setup.quorum,
-            patience: setup.patience,
-            ceiling: setup.ceiling,
-            checksum: false,
-        });
+        let sender = Sender::new(
+            now,
+            SenderSetup {
+                name: name(0),
+                instance: InstanceId(rng.u64(1..)),
+                seed: rng.u64(..),
+                datagram: DATAGRAM,
+                tree: super::disk::tree(),
+                targets: Vec::new(),
+                expect: Expect::default(),
+                quorum: setup.quorum,
+                patience: setup.patience,
+                ceiling: setup.ceiling,
+                checksum: false,
+            },
+        );
         let hosts = (1..=setup.hosts)
             .map(|_| Host {
                 machine: None,
@@ -260,15 +263,18 @@ impl Network {
         let (instance, seed) = (InstanceId(self.rng.u64(1..)), self.rng.u64(..));
         let slot = &mut self.hosts[host - 1];
         slot.life += 1;
-        slot.machine = Some(Receiver::new(self.now, HostSetup {
-            name: name(host),
-            trees: vec![slot.disk.state()],
-            instance,
-            seed,
-            datagram: DATAGRAM,
-            patience: self.setup.patience,
-            window: 4 << 20,
-        }));
+        slot.machine = Some(Receiver::new(
+            self.now,
+            HostSetup {
+                name: name(host),
+                trees: vec![slot.disk.state()],
+                instance,
+                seed,
+                datagram: DATAGRAM,
+                patience: self.setup.patience,
+                window: 4 << 20,
+            },
+        ));
         self.drain(host);
     }
 
@@ -310,8 +316,7 @@ impl Network {
             self.at(when, Event::SenderReply(reply));
         }
         while let Some(notice) = self.sender.poll_notice() {
-            let (discovered, over) =
-                (matches!(notice, Notice::Discovered { .. }), matches!(notice, Notice::Finished));
+            let (discovered, over) = (matches!(notice, Notice::Discovered { .. }), matches!(notice, Notice::Finished));
             self.notices.push(notice);
             self.finished |= over;
             if discovered && self.sender.hosts().next().is_some() {
@@ -343,7 +348,9 @@ impl Network {
         for bytes in out.chunks(transmit.segment) {
             let bytes: Arc<[u8]> = bytes.into();
             match transmit.dest {
-                Dest::Group => (0..=self.hosts.len()).filter(|&to| to != from).for_each(|to| self.pass(from, to, &bytes)),
+                Dest::Group => {
+                    (0..=self.hosts.len()).filter(|&to| to != from).for_each(|to| self.pass(from, to, &bytes))
+                }
                 Dest::Host(to) => self.pass(from, place(to), &bytes),
             }
         }

@@ -126,12 +126,8 @@ fn parse_piece(bytes: &[u8]) -> Result<Piece<'_>, DatagramError> {
     if bytes.len() <= CONTROL_OVERHEAD {
         return Err(DatagramError::Malformed);
     }
-    let piece = Piece {
-        message: u32_at(bytes, 20),
-        index: bytes[24],
-        count: bytes[25],
-        bytes: &bytes[CONTROL_OVERHEAD..],
-    };
+    let piece =
+        Piece { message: u32_at(bytes, 20), index: bytes[24], count: bytes[25], bytes: &bytes[CONTROL_OVERHEAD..] };
     if piece.index < piece.count { Ok(piece) } else { Err(DatagramError::Malformed) }
 }
 

@@ -97,9 +97,7 @@ impl Assembly {
         self.resolved.insert(u64::from(number)..u64::from(number) + 1);
         let buffer = self.open.remove(&number)?;
         match buffer.map {
-            Some((blocks, _)) if progress == Progress::Whole => {
-                Some(Delivery { payload: buffer.bytes, blocks })
-            }
+            Some((blocks, _)) if progress == Progress::Whole => Some(Delivery { payload: buffer.bytes, blocks }),
             _ => {
                 self.recycle(buffer.bytes);
                 None

@@ -14,7 +14,8 @@ use crate::proto::outbox::Outbox;
 use crate::proto::{Dest, RangeSet, alive_interval, spread};
 use crate::units::Moment;
 use crate::wire::message::{
-    Announce, DRIFT_PARTS, DriftPart, MAX_DRIFT_PART, MAX_RANGES, Nack, OrderKind, Ranges, Report, SignedOrder, State, Status, Summary, Want,
+    Announce, DRIFT_PARTS, DriftPart, MAX_DRIFT_PART, MAX_RANGES, Nack, OrderKind, Ranges, Report, SignedOrder, State,
+    Status, Summary, Want,
 };
 use crate::wire::{HostStage, Message, Phase, Symbol};
 
@@ -426,7 +427,8 @@ impl Session {
             }
             let end = (at + MAX_DRIFT_PART as u64).min(total);
             let bytes = self.drift[at as usize..end as usize].to_vec();
-            control.send(Dest::Host(self.sender), &Message::DriftPart(DriftPart { session: self.id, offset: at, bytes }));
+            control
+                .send(Dest::Host(self.sender), &Message::DriftPart(DriftPart { session: self.id, offset: at, bytes }));
             at = end;
         }
     }
