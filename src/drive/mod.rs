@@ -1,1 +1,3 @@
 //! Where the protocol meets network, disk and clock.
+
+pub mod outcome;
