@@ -1,1 +1,69 @@
-//! Keys: SSH keys that sign releases, signatures in the SSHSIG format, authorized keys and their roles.
+//! Keys: SSH keys that sign releases, signatures in the SSHSIG format, authorized keys and their roles, the group key.
+//!
+//! A signature here is exactly what `ssh-keygen -Y sign` makes and `ssh-keygen -Y verify` checks (PROTOCOL.sshsig of
+//! OpenSSH), with Ed25519 and nothing else. [`verify`] says which key signed; [`AuthorizedKeys::allows`] says whether
+//! that key may. The two are apart on purpose: a valid signature alone allows nothing.
+//!
+//! This room reads key files and speaks to ssh-agent. It knows neither the network nor what the signed bytes mean.
+
+mod agent;
+mod authorized;
+mod expiry;
+mod generate;
+mod group;
+#[cfg(test)]
+mod openssh_tests;
+mod prompt;
+mod public;
+mod signature;
+mod signer;
+mod sshwire;
+
+pub use authorized::{AuthorizedKeys, Denied, Reason, Role};
+pub use generate::{NewKey, generate};
+pub use group::GroupKey;
+pub use public::{Fingerprint, KeyError, PublicKey};
+pub use signature::{MAX_SIGNATURE_BYTES, Namespace, Signature, SignatureError, verify};
+pub use signer::{FileSigner, Signer, open_signer};
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// The most bytes of a file that holds keys.
+const MAX_KEY_FILE: u64 = 1 << 20;
+
+/// Everything in the key file `path`, which is refused beyond [`MAX_KEY_FILE`], and the file's metadata.
+fn read_key_file(path: &Path) -> Result<(Vec<u8>, std::fs::Metadata)> {
+    let file = std::fs::File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
+    let meta = file.metadata().map_err(|e| Error::io("cannot read", path, e))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_KEY_FILE + 1).read_to_end(&mut bytes).map_err(|e| Error::io("cannot read", path, e))?;
+    if bytes.len() as u64 > MAX_KEY_FILE {
+        return Err(Error::usage(format!("{} is larger than any file of keys", shown(path))));
+    }
+    Ok((bytes, meta))
+}
+
+/// A path as it is safe to show.
+fn shown(path: &Path) -> String {
+    crate::units::printable(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))
+}
+
+/// Fresh randomness from the system.
+fn random_bytes<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0u8; N];
+    let mut filled = 0;
+    while filled < N {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(n) => filled += n,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => {
+                let cause = std::io::Error::from(e);
+                return Err(Error::new(crate::Kind::Io, "the system gives no randomness").because(cause));
+            }
+        }
+    }
+    Ok(bytes)
+}

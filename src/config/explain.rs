@@ -1,0 +1,59 @@
+//! What a host's configuration means, in plain words: what `makuo check CONFIG` prints.
+
+use std::fmt::Write;
+
+use super::*;
+use crate::spec::document::shown;
+use crate::units::printable;
+
+impl HostConfig {
+    /// The meaning of the configuration, defaults included, a line a subject.
+    pub fn explain(&self) -> String {
+        let mut out = String::new();
+        let mut line = |subject: &str, text: String| {
+            // A String takes every write.
+            let _ = writeln!(out, "{subject:<10} {text}");
+        };
+        line("config", shown(&self.path));
+        line("host", self.name.as_ref().map_or("named as the system is".to_string(), |n| n.to_string()));
+        line("keys", format!("{}: who may deploy, audit and roll back", shown(&self.authorized_keys)));
+        line("state", self.state_dir.as_deref().map_or(".makuo/TREE beside each tree".to_string(), shown));
+        line("socket", shown(&self.socket));
+        line("network", self.network.explain());
+        if self.trees.is_empty() {
+            line("tree", "none: this host can send, and receives nothing".to_string());
+        }
+        for tree in &self.trees {
+            line("tree", tree.explain());
+        }
+        out
+    }
+}
+
+impl NetworkConfig {
+    fn explain(&self) -> String {
+        let interface = match &self.interface {
+            Some(i) => format!("on {}", printable(i.as_bytes())),
+            None => "on the interface that the system routes multicast to".to_string(),
+        };
+        let reach = if self.ttl <= 1 { "this link only" } else { "beyond routers that forward multicast" };
+        format!("group {} port {} {interface}; ttl {}: {reach}", self.group, self.port, self.ttl)
+    }
+}
+
+impl TreeConfig {
+    fn explain(&self) -> String {
+        let mut text = format!("{} in {}", self.name, shown(&self.path));
+        match self.max_delete {
+            Some(Limit::Count(0)) => text.push_str("; deletes nothing"),
+            Some(Limit::Count(n)) => text.push_str(&format!("; deletes at most {n} paths")),
+            Some(share) => text.push_str(&format!("; deletes at most {share} of its paths")),
+            None => text.push_str("; deletes as much as a release's own limit"),
+        }
+        if !self.protect_patterns.is_empty() {
+            let patterns: Vec<String> = self.protect_patterns.iter().map(|p| printable(p.as_bytes())).collect();
+            text.push_str(&format!("; never touches {}", patterns.join(", ")));
+        }
+        text + &format!("; keeps {} releases for rollback", self.keep)
+    }
+}

@@ -1,0 +1,149 @@
+//! The configuration of a host: /etc/makuo/makuo.toml.
+//!
+//! As a spec it is legal by its type: unknown or wrong keys are errors that name key, file and line, and what a later
+//! version does is refused, never ignored. The room looks at no tree and no network: whether a path or interface is
+//! there is the daemon's question.
+
+mod explain;
+mod parse;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+pub use parse::KEYS;
+
+use crate::Result;
+use crate::id::{HostName, TreeName};
+use crate::manifest::rules::PathFilter;
+use crate::spec::Spec;
+use crate::spec::document::Document;
+use crate::units::Limit;
+
+/// Where a host's configuration is looked for.
+pub const DEFAULT_CONFIG: &str = "/etc/makuo/makuo.toml";
+/// Where a host's authorized keys are.
+pub const DEFAULT_AUTHORIZED_KEYS: &str = "/etc/makuo/authorized_keys";
+/// Where a host's control socket is.
+pub const DEFAULT_SOCKET: &str = "/run/makuo/makuo.sock";
+/// The multicast group.
+pub const DEFAULT_GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 108));
+/// The UDP port.
+pub const DEFAULT_PORT: u16 = 5000;
+/// How many routers a datagram passes: none.
+pub const DEFAULT_TTL: u8 = 1;
+/// How many releases a tree keeps for rollback.
+pub const DEFAULT_KEEP: u32 = 3;
+
+/// What a host's configuration says, defaults filled in.
+#[derive(Debug, Clone)]
+pub struct HostConfig {
+    /// The file that says it.
+    pub path: PathBuf,
+    /// The host's name; none: the one that the system has.
+    pub name: Option<HostName>,
+    /// The file that lists who may do what.
+    pub authorized_keys: PathBuf,
+    /// Where the state of trees is kept; none: beside each tree.
+    pub state_dir: Option<PathBuf>,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// How hosts are reached.
+    pub network: NetworkConfig,
+    /// The trees, in the order of the file.
+    pub trees: Vec<TreeConfig>,
+}
+
+/// `[network]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// An interface by name or by address; none: the one that the system routes multicast to.
+    pub interface: Option<String>,
+    /// The multicast group; checked to be one.
+    pub group: IpAddr,
+    /// The UDP port.
+    pub port: u16,
+    /// How many routers a datagram may pass, and one.
+    pub ttl: u8,
+}
+
+/// `[[tree]]`
+#[derive(Debug, Clone)]
+pub struct TreeConfig {
+    /// The name that specs use.
+    pub name: TreeName,
+    /// The directory; absolute.
+    pub path: PathBuf,
+    /// What no release touches.
+    pub protect: PathFilter,
+    /// The same as it was written, lines of .gitignore.
+    pub protect_patterns: Vec<String>,
+    /// The host's own limit of deletions; the stricter of it and the release's holds.
+    pub max_delete: Option<Limit>,
+    /// How many releases are kept for rollback.
+    pub keep: u32,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self { interface: None, group: DEFAULT_GROUP, port: DEFAULT_PORT, ttl: DEFAULT_TTL }
+    }
+}
+
+impl Default for HostConfig {
+    /// A host without a file: no tree.
+    fn default() -> Self {
+        Self {
+            path: DEFAULT_CONFIG.into(),
+            name: None,
+            authorized_keys: DEFAULT_AUTHORIZED_KEYS.into(),
+            state_dir: None,
+            socket: DEFAULT_SOCKET.into(),
+            network: NetworkConfig::default(),
+            trees: Vec::new(),
+        }
+    }
+}
+
+impl TreeConfig {
+    /// A tree with nothing but name and place, as `--tree NAME=DIR` gives it.
+    pub fn new(name: TreeName, path: PathBuf) -> Self {
+        let protect = PathFilter::new(&[]).expect("no pattern is a legal list of patterns");
+        Self { name, path, protect, protect_patterns: Vec::new(), max_delete: None, keep: DEFAULT_KEEP }
+    }
+}
+
+impl HostConfig {
+    /// Reads and checks the file `path`.
+    pub fn load(path: &Path) -> Result<Self> {
+        Self::from_document(&Document::load(path, "configuration")?)
+    }
+
+    /// The configuration that `text` is, as if it stood in the file `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        Self::from_document(&Document::new(path, text.to_string()))
+    }
+}
+
+/// One of the two files that a person writes.
+#[derive(Debug)]
+pub enum AnyFile {
+    /// What to release.
+    Spec(Box<Spec>),
+    /// What a host is.
+    Config(Box<HostConfig>),
+}
+
+/// Reads `path` as what its keys make of it. A file with neither's keys is read as a spec.
+pub fn detect(path: &Path) -> Result<AnyFile> {
+    let document = Document::load(path, "spec or configuration")?;
+    let top = document.top(crate::spec::KEYS)?;
+    let is_spec = top.has("source") || !parse::looks_like_config(top);
+    if is_spec {
+        Spec::from_document(&document).map(|s| AnyFile::Spec(Box::new(s)))
+    } else {
+        HostConfig::from_document(&document).map(|c| AnyFile::Config(Box::new(c)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

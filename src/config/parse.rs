@@ -1,0 +1,224 @@
+//! From the file's keys to a [`HostConfig`].
+
+use std::ops::Range;
+use std::path::Component;
+
+use super::*;
+use crate::spec::document::{Document, Field, Section, shown};
+use crate::units::printable;
+
+/// Every key that a configuration may have.
+pub const KEYS: &[&str] = &[
+    "name",
+    "authorized_keys",
+    "state_dir",
+    "socket",
+    "sender",
+    "sender.key",
+    "network",
+    "network.interface",
+    "network.group",
+    "network.port",
+    "network.ttl",
+    "network.group_key",
+    "console",
+    "console.listen",
+    "metrics",
+    "metrics.listen",
+    "tree",
+    "tree.name",
+    "tree.path",
+    "tree.protect",
+    "tree.max_delete",
+    "tree.keep",
+    "tree.before",
+    "tree.after",
+    "tree.health",
+];
+
+/// The longest name of an interface, as Linux has it.
+const MAX_INTERFACE: usize = 15;
+/// The most releases that anybody keeps.
+const MAX_KEEP: i64 = 10_000;
+/// The most trees of a host.
+const MAX_TREES: usize = 1000;
+/// The longest path of a unix socket.
+const MAX_SOCKET: usize = 107;
+
+/// Whether the keys at the top are those of a configuration.
+pub(super) fn looks_like_config(mut top: Section) -> bool {
+    ["authorized_keys", "state_dir", "socket", "sender", "network", "console", "metrics"].iter().any(|k| top.has(k))
+        || top.take("tree").is_some_and(|f| f.is_tables())
+}
+
+impl HostConfig {
+    pub(crate) fn from_document(document: &Document) -> Result<Self> {
+        let mut top = document.top(KEYS)?;
+        let default = HostConfig::default();
+        top.not_yet(&["sender", "metrics"])?;
+        console(top.section("console")?)?;
+        let name = top.take("name").map(|f| f.parse()).transpose()?;
+        let authorized_keys = top.take("authorized_keys").map_or(Ok(default.authorized_keys), |f| absolute(&f))?;
+        let socket = top.take("socket").map_or(Ok(default.socket), |f| a_socket(&f))?;
+        let state = top.take("state_dir").map(|f| absolute(&f).map(|path| (path, f.span()))).transpose()?;
+        let network = network(top.section("network")?)?;
+        let trees = trees(document, &mut top)?;
+        top.finish()?;
+        if let Some((dir, span)) = &state
+            && let Some((tree, _)) = trees.iter().find(|(tree, _)| dir.starts_with(&tree.path))
+        {
+            let what = format!("state_dir: {} is inside the tree {}, which would serve it", shown(dir), tree.name);
+            return Err(document.wrong(span.clone(), &what));
+        }
+        Ok(HostConfig {
+            path: document.path.clone(),
+            name,
+            authorized_keys,
+            state_dir: state.map(|(path, _)| path),
+            socket,
+            network,
+            trees: trees.into_iter().map(|(tree, _)| tree).collect(),
+        })
+    }
+}
+
+fn console(mut section: Section) -> Result<()> {
+    match section.take("listen") {
+        Some(listen) if listen.text()? != "off" => {
+            Err(listen.not_yet("write listen = \"off\", or leave [console] out"))
+        }
+        _ => section.finish(),
+    }
+}
+
+fn network(mut section: Section) -> Result<NetworkConfig> {
+    if let Some(key) = section.take("group_key") {
+        return Err(key.not_yet("remove it: datagrams are not sealed, but releases are signed and blocks are hashed"));
+    }
+    let default = NetworkConfig::default();
+    let network = NetworkConfig {
+        interface: section.take("interface").map(|f| an_interface(&f)).transpose()?,
+        group: section.take("group").map_or(Ok(default.group), |f| a_group(&f))?,
+        port: small(&mut section, "port", 1..=65_535, "a port from 1 to 65535")?.unwrap_or(default.port),
+        ttl: small(&mut section, "ttl", 0..=255, "a number from 0 to 255")?.unwrap_or(default.ttl),
+    };
+    section.finish().map(|()| network)
+}
+
+fn small<T: TryFrom<i64>>(
+    section: &mut Section,
+    key: &str,
+    range: std::ops::RangeInclusive<i64>,
+    what: &str,
+) -> Result<Option<T>> {
+    let number = section.take(key).map(|f| f.number(range, what)).transpose()?;
+    Ok(number.and_then(|n| T::try_from(n).ok()))
+}
+
+fn an_interface(field: &Field) -> Result<String> {
+    let text = field.text()?;
+    let is_name = !text.is_empty()
+        && text.len() <= MAX_INTERFACE
+        && !text.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control());
+    if is_name || text.parse::<IpAddr>().is_ok() {
+        return Ok(text.to_string());
+    }
+    Err(field
+        .wrong(format!("{:?} is not an interface: write its name or address, as \"eth0\"", printable(text.as_bytes()))))
+}
+
+fn a_group(field: &Field) -> Result<IpAddr> {
+    let text = field.text()?;
+    text.parse::<IpAddr>().ok().filter(IpAddr::is_multicast).ok_or_else(|| {
+        let shown = printable(text.as_bytes());
+        field.wrong(format!("{shown:?} is not a multicast group: 224.0.0.0 to 239.255.255.255, or of ff00::/8"))
+    })
+}
+
+/// The trees with where they stand in the file.
+type Placed = Vec<(TreeConfig, Range<usize>)>;
+
+fn trees(document: &Document, top: &mut Section) -> Result<Placed> {
+    let Some(field) = top.take("tree") else { return Ok(Vec::new()) };
+    if !field.is_tables() {
+        return Err(field.wrong("write each tree as a table of its own: [[tree]], then name and path"));
+    }
+    let too_many = field.wrong(format!("more than {MAX_TREES} trees"));
+    let mut trees: Placed = Vec::new();
+    for item in field.list("a list of tables")? {
+        if trees.len() == MAX_TREES {
+            return Err(too_many);
+        }
+        let span = item.span();
+        let tree = a_tree(item.section()?)?;
+        if let Some(clash) = trees.iter().find_map(|(other, _)| clash(other, &tree)) {
+            return Err(document.wrong(span, &clash));
+        }
+        trees.push((tree, span));
+    }
+    Ok(trees)
+}
+
+/// Why two trees cannot be on one host.
+fn clash(old: &TreeConfig, new: &TreeConfig) -> Option<String> {
+    let (name, path) = (&new.name, shown(&new.path));
+    if old.name == *name {
+        Some(format!("there are two trees {name}"))
+    } else if old.path == new.path {
+        Some(format!("the trees {} and {name} are the same directory {path}", old.name))
+    } else if new.path.starts_with(&old.path) {
+        Some(format!("the tree {name} ({path}) is inside the tree {} ({})", old.name, shown(&old.path)))
+    } else if old.path.starts_with(&new.path) {
+        Some(format!("the tree {} ({}) is inside the tree {name} ({path})", old.name, shown(&old.path)))
+    } else {
+        None
+    }
+}
+
+fn a_tree(mut section: Section) -> Result<TreeConfig> {
+    section.not_yet(&["before", "after", "health"])?;
+    let name = section.take("name").map(|f| f.parse()).transpose()?;
+    let path = section.take("path").map(|f| a_tree_path(&f)).transpose()?;
+    let patterns = section.take("protect").map(crate::spec::patterns).transpose()?.unwrap_or_default();
+    let protect = PathFilter::at_top(&patterns).map_err(|e| section.wrong(&format!("tree.protect: {e}")))?;
+    let max_delete = section.take("max_delete").map(|f| f.parse_number_or_text()).transpose()?;
+    let keep = small(&mut section, "keep", 0..=MAX_KEEP, "a number of releases from 0 to 10000")?;
+    let missing = |key: &str| section.wrong(&format!("a [[tree]] without `{key}`")).hint("a tree needs name and path");
+    let (no_name, no_path) = (missing("name"), missing("path"));
+    section.finish()?;
+    Ok(TreeConfig {
+        name: name.ok_or(no_name)?,
+        path: path.ok_or(no_path)?,
+        protect,
+        protect_patterns: patterns,
+        max_delete,
+        keep: keep.unwrap_or(DEFAULT_KEEP),
+    })
+}
+
+fn a_tree_path(field: &Field) -> Result<PathBuf> {
+    let path = absolute(field)?;
+    if path.parent().is_none() {
+        return Err(field.wrong("the whole filesystem cannot be a tree; write a directory below /"));
+    }
+    Ok(path)
+}
+
+fn a_socket(field: &Field) -> Result<PathBuf> {
+    let path = absolute(field)?;
+    if path.as_os_str().len() > MAX_SOCKET {
+        return Err(field.wrong(format!("the path of a socket has at most {MAX_SOCKET} bytes")));
+    }
+    Ok(path)
+}
+
+/// An absolute path without `..`, trailing and doubled slashes taken off, so that paths compare.
+fn absolute(field: &Field) -> Result<PathBuf> {
+    let text = field.text()?;
+    let path = Path::new(text);
+    if !path.is_absolute() || text.contains('\0') || path.components().any(|c| c == Component::ParentDir) {
+        let shown = printable(text.as_bytes());
+        return Err(field.wrong(format!("{shown:?} is not an absolute path without \"..\", as in \"/var/www\"")));
+    }
+    Ok(path.components().collect())
+}

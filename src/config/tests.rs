@@ -1,0 +1,191 @@
+//! What a configuration means, and what is said about a wrong one.
+
+use super::*;
+
+const FULL: &str = r#"
+name = "web1"
+authorized_keys = "/etc/makuo/authorized_keys"
+state_dir = "/var/lib/makuo"
+socket = "/run/makuo/makuo.sock"
+[network]
+interface = "eth0"
+group = "ff02::6d61"
+port = 5001
+ttl = 4
+[console]
+listen = "off"
+[[tree]]
+name = "www"
+path = "/var/www/"
+protect = ["/uploads/"]
+max_delete = "20%"
+keep = 5
+[[tree]]
+name = "static"
+path = "/srv/static"
+max_delete = 100
+"#;
+
+fn parse(text: &str) -> Result<HostConfig> {
+    HostConfig::parse(text, Path::new("/etc/makuo/makuo.toml"))
+}
+
+fn said(text: &str) -> String {
+    let error = parse(text).expect_err(text);
+    assert_eq!(error.kind(), crate::Kind::Usage);
+    match error.hint_text() {
+        Some(hint) => format!("{error}\n  hint: {hint}"),
+        None => error.to_string(),
+    }
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(FULL).expect("legal");
+    assert_eq!(config.name.as_ref().map(HostName::as_str), Some("web1"));
+    assert_eq!(config.trees[0].path, Path::new("/var/www"));
+    assert_eq!(config.trees[1].max_delete, Some(Limit::Count(100)));
+    let upload = crate::manifest::TreePath::new(&b"uploads/x"[..]).expect("legal");
+    assert!(config.trees[0].protect.matches(&upload, false));
+    insta::assert_snapshot!(config.explain(), @r#"
+        config     /etc/makuo/makuo.toml
+        host       web1
+        keys       /etc/makuo/authorized_keys: who may deploy, audit and roll back
+        state      /var/lib/makuo
+        socket     /run/makuo/makuo.sock
+        network    group ff02::6d61 port 5001 on eth0; ttl 4: beyond routers that forward multicast
+        tree       www in /var/www; deletes at most 20% of its paths; never touches /uploads/; keeps 5 releases for rollback
+        tree       static in /srv/static; deletes at most 100 paths; keeps 3 releases for rollback
+        "#);
+}
+
+#[test]
+fn an_empty_file_is_a_host_with_the_documented_defaults() {
+    let config = parse("").expect("legal");
+    assert_eq!(config.network, NetworkConfig::default());
+    insta::assert_snapshot!(config.explain(), @r#"
+        config     /etc/makuo/makuo.toml
+        host       named as the system is
+        keys       /etc/makuo/authorized_keys: who may deploy, audit and roll back
+        state      .makuo/TREE beside each tree
+        socket     /run/makuo/makuo.sock
+        network    group 224.0.0.108 port 5000 on the interface that the system routes multicast to; ttl 1: this link only
+        tree       none: this host can send, and receives nothing
+        "#);
+}
+
+#[test]
+fn mistakes_are_named_with_line_and_what_to_write() {
+    let tree = |rest: &str| said(&format!("[[tree]]\nname = \"www\"\npath = \"/var/www\"\n{rest}"));
+    let all = [
+        said("nmae = \"web1\""),
+        said("name = \"web 1\""),
+        said("interface = \"eth0\""),
+        said("socket = \"makuo.sock\""),
+        said("[network]\ngroup = \"10.0.0.1\""),
+        said("[network]\nport = 70000"),
+        said("[network]\ninterface = \"eth0 \""),
+        said("[tree]\nname = \"www\""),
+        said("[[tree]]\nname = \"www\""),
+        said("[[tree]]\npath = \"/x\""),
+        said("[[tree]]\nname = \"www\"\npath = \"www\""),
+        said("[[tree]]\nname = \"www\"\npath = \"/\""),
+        tree("protec = []"),
+        tree("protect = [\n\"a{b\"]"),
+        tree("[[tree]]\nname = \"www\"\npath = \"/b\""),
+        tree("[[tree]]\nname = \"b\"\npath = \"/var/www/b\""),
+        tree("[[tree]]\nname = \"b\"\npath = \"/var\""),
+        tree("[[tree]]\nname = \"b\"\npath = \"/var//www/.\""),
+        said("state_dir = \"/var/www/.state\"\n[[tree]]\nname = \"www\"\npath = \"/var/www\""),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r#"
+        /etc/makuo/makuo.toml:1: unknown key "nmae"
+          hint: did you mean "name"?
+        /etc/makuo/makuo.toml:1: name: host name "web 1" is not legal: 1 to 64 characters of A-Z a-z 0-9 . _ -, not starting with . or -
+        /etc/makuo/makuo.toml:1: unknown key "interface"
+          hint: did you mean "network.interface"? It stands below [network]
+        /etc/makuo/makuo.toml:1: socket: "makuo.sock" is not an absolute path without "..", as in "/var/www"
+        /etc/makuo/makuo.toml:2: network.group: "10.0.0.1" is not a multicast group: 224.0.0.0 to 239.255.255.255, or of ff00::/8
+        /etc/makuo/makuo.toml:2: network.port: 70000 is not a port from 1 to 65535
+        /etc/makuo/makuo.toml:2: network.interface: "eth0 " is not an interface: write its name or address, as "eth0"
+        /etc/makuo/makuo.toml:1: tree: write each tree as a table of its own: [[tree]], then name and path
+        /etc/makuo/makuo.toml:1: a [[tree]] without `path`
+          hint: a tree needs name and path
+        /etc/makuo/makuo.toml:1: a [[tree]] without `name`
+          hint: a tree needs name and path
+        /etc/makuo/makuo.toml:3: tree.path: "www" is not an absolute path without "..", as in "/var/www"
+        /etc/makuo/makuo.toml:3: tree.path: the whole filesystem cannot be a tree; write a directory below /
+        /etc/makuo/makuo.toml:4: unknown key "tree.protec"
+          hint: did you mean "tree.protect"?
+        /etc/makuo/makuo.toml:5: tree.protect: not a .gitignore pattern: "a{b": error parsing glob 'a{b': unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)
+        /etc/makuo/makuo.toml:4: there are two trees www
+        /etc/makuo/makuo.toml:4: the tree b (/var/www/b) is inside the tree www (/var/www)
+        /etc/makuo/makuo.toml:4: the tree www (/var/www) is inside the tree b (/var)
+        /etc/makuo/makuo.toml:4: the trees www and b are the same directory /var/www
+        /etc/makuo/makuo.toml:1: state_dir: /var/www/.state is inside the tree www, which would serve it
+        "#);
+}
+
+#[test]
+fn what_comes_later_is_refused_and_never_ignored() {
+    let tree = |rest: &str| said(&format!("[[tree]]\nname = \"www\"\npath = \"/var/www\"\n{rest}"));
+    let all = [
+        said("[network]\ngroup_key = \"/etc/makuo/group.key\""),
+        said("[console]\nlisten = \"127.0.0.1:5000\""),
+        said("[metrics]\nlisten = \"127.0.0.1:9108\""),
+        said("[sender]\nkey = \"/etc/makuo/sender.key\""),
+        tree("before = [\"x\"]"),
+        tree("after = [\"x\"]"),
+        tree("health = [\"x\"]"),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r#"
+        /etc/makuo/makuo.toml:2: network.group_key is not supported yet
+          hint: remove it: datagrams are not sealed, but releases are signed and blocks are hashed
+        /etc/makuo/makuo.toml:2: console.listen is not supported yet
+          hint: write listen = "off", or leave [console] out
+        /etc/makuo/makuo.toml:1: metrics is not supported yet
+          hint: remove it: it is refused rather than ignored
+        /etc/makuo/makuo.toml:1: sender is not supported yet
+          hint: remove it: it is refused rather than ignored
+        /etc/makuo/makuo.toml:4: tree.before is not supported yet
+          hint: remove it: it is refused rather than ignored
+        /etc/makuo/makuo.toml:4: tree.after is not supported yet
+          hint: remove it: it is refused rather than ignored
+        /etc/makuo/makuo.toml:4: tree.health is not supported yet
+          hint: remove it: it is refused rather than ignored
+        "#);
+}
+
+#[test]
+fn a_name_like_www_is_no_nested_tree_of_ww() {
+    let text = "[[tree]]\nname = \"a\"\npath = \"/var/ww\"\n[[tree]]\nname = \"b\"\npath = \"/var/www\"";
+    assert_eq!(parse(text).map(|c| c.trees.len()).ok(), Some(2));
+}
+
+#[test]
+fn a_file_is_known_by_its_keys() {
+    let dir = tempfile::tempdir().expect("temp");
+    let file = dir.path().join("x.toml");
+    let kind = |text: &str| {
+        std::fs::write(&file, text).expect("written");
+        match detect(&file) {
+            Ok(AnyFile::Spec(_)) => "spec".to_string(),
+            Ok(AnyFile::Config(_)) => "config".to_string(),
+            Err(e) => e.to_string().rsplit_once("x.toml").map_or_else(String::new, |(_, rest)| rest.to_string()),
+        }
+    };
+    assert_eq!(kind("source = \"s\"\ntree = \"www\""), "spec");
+    assert_eq!(kind(FULL), "config");
+    assert_eq!(kind("[[tree]]\nname = \"www\"\npath = \"/x\""), "config");
+    assert_eq!(kind("[network]\nport = 1"), "config");
+    assert_eq!(kind("tree = \"www\""), ": the key `source` is missing");
+    assert_eq!(kind("[network]\nprot = 1"), ":2: unknown key \"network.prot\"");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text: String, rest in "[a-z.=\"\\[\\]{}, 0-9\n/-]{0,60}") {
+        let _ = parse(&text);
+        let _ = parse(&format!("[[tree]]\n{rest}"));
+    }
+}

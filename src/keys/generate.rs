@@ -1,0 +1,111 @@
+//! New deploy keys, as files that OpenSSH reads too.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ssh_key::private::{Ed25519Keypair, KeypairData};
+use ssh_key::{LineEnding, PrivateKey};
+
+use super::{PublicKey, random_bytes, shown};
+use crate::{Error, Result};
+
+/// A key that was just made.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    /// The file with the private half.
+    pub private_file: PathBuf,
+    /// The file with the public half.
+    pub public_file: PathBuf,
+    /// The public half.
+    pub public: PublicKey,
+    /// The line that hosts need in their authorized_keys.
+    pub authorized_line: String,
+}
+
+/// Makes an Ed25519 key in `path` (mode 0600) and `path.pub` (0644). The directory is made when it is missing (0700).
+/// Existing files are kept unless `force`. `comment` is `user@host` by custom.
+pub fn generate(path: &Path, comment: &str, force: bool) -> Result<NewKey> {
+    let comment: String = comment.chars().filter(|c| !c.is_control()).collect();
+    let broken = |e: ssh_key::Error| Error::new(crate::Kind::Io, "cannot encode the new key").because(e);
+    let pair = Ed25519Keypair::from_seed(&random_bytes()?);
+    let public = PublicKey::from_bytes(pair.public.0).map_err(|e| Error::refused(format!("the new key: {e}")))?;
+    let private = PrivateKey::new(KeypairData::Ed25519(pair), comment.as_str()).map_err(broken)?;
+    let text = private.to_openssh(LineEnding::LF).map_err(broken)?;
+
+    let public_file = with_pub(path);
+    if !force && public_file.exists() {
+        return Err(exists(&public_file));
+    }
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        use std::os::unix::fs::DirBuilderExt;
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
+        made.map_err(|e| Error::io("cannot make the directory", parent, e))?;
+    }
+    write_new(path, text.as_bytes(), 0o600, force)?;
+    let public_line = format!("{public} {comment}");
+    let public_line = public_line.trim_end();
+    write_new(&public_file, format!("{public_line}\n").as_bytes(), 0o644, force)?;
+    Ok(NewKey {
+        private_file: path.to_path_buf(),
+        public_file,
+        public,
+        authorized_line: format!("tree=\"*\",deploy,audit,rollback {public_line}"),
+    })
+}
+
+/// `deploy.key` -> `deploy.key.pub`.
+pub(super) fn with_pub(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(".pub");
+    name.into()
+}
+
+/// Writes a file whole or not at all; the name is taken by a link or rename, so an existing file is never truncated.
+pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = |e: std::io::Error| Error::io("cannot write", path, e);
+    let mut file = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o600))
+        .tempfile_in(parent)
+        .map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    let placed = if force { file.persist(path) } else { file.persist_noclobber(path) };
+    match placed {
+        Ok(_) => Ok(()),
+        Err(e) if !force && e.error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists(path)),
+        Err(e) => Err(failed(e.error)),
+    }
+}
+
+fn exists(path: &Path) -> Error {
+    Error::usage(format!("{} exists already", shown(path)))
+        .hint("a key that hosts trust is lost when it is overwritten: choose another name, or say --force")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{Namespace, open_signer, verify};
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_new_key_signs_and_is_never_overwritten_by_accident() {
+        let dir = tempfile::tempdir().expect("temp");
+        let path = dir.path().join("config/deploy.key");
+        let new = generate(&path, "ci@example\n", false).expect("made");
+        let mode = |p: &Path| std::fs::metadata(p).expect("there").mode() & 0o777;
+        assert_eq!((mode(&new.private_file), mode(&new.public_file)), (0o600, 0o644));
+        assert_eq!(std::fs::read_to_string(&new.public_file).expect("reads"), format!("{} ci@example\n", new.public));
+        assert_eq!(new.authorized_line, format!("tree=\"*\",deploy,audit,rollback {} ci@example", new.public));
+
+        let signer = open_signer(&path).expect("opens");
+        let signature = signer.sign(Namespace::RELEASE, b"x").expect("signs");
+        assert_eq!(verify(Namespace::RELEASE, b"x", signature.as_bytes()), Ok(new.public));
+
+        assert_eq!(generate(&path, "", false).expect_err("kept").kind(), crate::Kind::Usage);
+        assert_ne!(generate(&path, "", true).expect("forced").public, new.public);
+    }
+}

@@ -1,0 +1,100 @@
+//! The group key: 32 random bytes that every host of a group shares, in a file of one line.
+
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use base64ct::{Base64, Encoding};
+
+use super::{generate, random_bytes, read_key_file, shown};
+use crate::{Error, Result};
+
+const PREFIX: &str = "makuo-group-key-v1";
+
+/// The secret of a group. It is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GroupKey([u8; 32]);
+
+impl GroupKey {
+    /// A fresh key.
+    pub fn random() -> Result<Self> {
+        random_bytes().map(Self)
+    }
+
+    /// Reads a key file; one that others than its owner can read is refused.
+    pub fn load(path: &Path) -> Result<Self> {
+        let (bytes, meta) = read_key_file(path).map_err(|e| e.hint("`makuo keygen --group` makes a group key"))?;
+        if meta.is_file() && meta.mode() & 0o007 != 0 || meta.mode() & 0o020 != 0 {
+            return Err(Error::usage(format!(
+                "{} is a secret that others can read or change (mode {:04o})",
+                shown(path),
+                meta.mode() & 0o7777
+            ))
+            .hint(format!("chmod 0600 {}", shown(path))));
+        }
+        std::str::from_utf8(&bytes).ok().and_then(Self::parse).ok_or_else(|| {
+            Error::usage(format!("{} is not a group key: one line `{PREFIX} BASE64` of 32 bytes", shown(path)))
+                .hint("`makuo keygen --group` makes a group key")
+        })
+    }
+
+    /// The key of the text of a key file: one line with a key, besides empty ones and comments.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+        let (line, None) = (lines.next()?, lines.next()) else { return None };
+        let (prefix, base64) = line.split_once(' ')?;
+        let mut bytes = [0u8; 32];
+        let decoded = Base64::decode(base64.trim(), &mut bytes).ok()?.len();
+        (prefix == PREFIX && decoded == bytes.len()).then_some(Self(bytes))
+    }
+
+    /// The text of a key file.
+    pub fn to_text(&self) -> String {
+        format!("{PREFIX} {}\n", Base64::encode_string(&self.0))
+    }
+
+    /// Writes the key file, readable by its owner only; an existing one only with `force`.
+    pub fn save(&self, path: &Path, force: bool) -> Result<()> {
+        generate::write_new(path, self.to_text().as_bytes(), 0o600, force)
+    }
+
+    /// The secret itself, for a cipher.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for GroupKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GroupKey(secret)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_group_key_comes_back_and_stays_secret() {
+        let dir = tempfile::tempdir().expect("temp");
+        let path = dir.path().join("group.key");
+        let key = GroupKey::random().expect("random");
+        key.save(&path, false).expect("saves");
+        assert_eq!(GroupKey::load(&path).expect("loads"), key);
+        assert!(key.save(&path, false).is_err(), "never overwritten");
+        key.save(&path, true).expect("forced");
+        assert_eq!(format!("{key:?}"), "GroupKey(secret)");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("chmod");
+        assert!(GroupKey::load(&path).is_err());
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let good = GroupKey([7; 32]).to_text();
+        assert_eq!(GroupKey::parse(&format!("# ours\r\n{good}\n")), Some(GroupKey([7; 32])));
+        for bad in ["", "makuo-group-key-v1", "makuo-group-key-v1 AAAA", "makuo-group-key-v2 AAAA", &good.repeat(2)] {
+            assert_eq!(GroupKey::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Signatures in the SSHSIG format: the bytes that are signed, the blob that travels, its armor, and the strict check.
+//!
+//! The wire form is the binary blob. The check rebuilds the signed bytes and verifies with `verify_strict`: a
+//! signature with a small-order point or a non-canonical scalar is none.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64ct::{Base64, Encoding};
+use ed25519_dalek::VerifyingKey;
+use sha2::{Digest, Sha256, Sha512};
+
+use super::public::{ED25519, KeyError, PublicKey};
+use super::sshwire::{Malformed, Reader, put_string};
+use crate::Result;
+use crate::units::printable;
+
+/// The most bytes of a signature blob; ours are about 170.
+pub const MAX_SIGNATURE_BYTES: usize = 1024;
+const MAGIC: &[u8; 6] = b"SSHSIG";
+const VERSION: u32 = 1;
+const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
+const END: &str = "-----END SSH SIGNATURE-----";
+/// Characters a line of armor, as ssh-keygen writes it.
+const ARMOR_WIDTH: usize = 70;
+
+/// What a signature is for: one made for one purpose never verifies for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Namespace(&'static str);
+
+impl Namespace {
+    /// Release headers.
+    pub const RELEASE: Namespace = Namespace("makuo-release@v1");
+    /// Orders to commit or abort.
+    pub const ORDER: Namespace = Namespace("makuo-order@v1");
+
+    /// The namespace as SSHSIG has it, for `ssh-keygen -Y verify -n`.
+    pub fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// A signature as it travels: the binary SSHSIG blob. That it verifies is not known from the type, see [`verify`].
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Signature(Arc<[u8]>);
+
+/// Why a signature was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// Not the form of an SSHSIG.
+    #[error("the signature is not in the SSHSIG format")]
+    Malformed,
+    /// A later SSHSIG.
+    #[error("the signature has SSHSIG version {0}, this makuo reads version {VERSION}")]
+    Version(u32),
+    /// Made for another purpose.
+    #[error("the signature was made for {found:?}, not for \"{wanted}\"")]
+    Namespace {
+        /// What the signature names.
+        found: String,
+        /// What was asked for.
+        wanted: Namespace,
+    },
+    /// A hash that SSHSIG does not have.
+    #[error("the signature uses the hash {0:?}, not sha512 or sha256")]
+    Hash(String),
+    /// The key in it is not one of ours.
+    #[error("the signature's key: {0}")]
+    Key(#[from] KeyError),
+    /// It does not match key and message.
+    #[error("the signature by {0} does not match what it should sign")]
+    Mismatch(super::Fingerprint),
+}
+
+impl From<Malformed> for SignatureError {
+    fn from(_: Malformed) -> Self {
+        SignatureError::Malformed
+    }
+}
+
+/// The key that signed `message` for `namespace` in `blob`. Whether that key may is another question:
+/// [`super::AuthorizedKeys::allows`].
+pub fn verify(namespace: Namespace, message: &[u8], blob: &[u8]) -> Result<PublicKey, SignatureError> {
+    let parts = Parts::parse(blob)?;
+    if parts.namespace != namespace.0.as_bytes() {
+        let found = printable(&parts.namespace[..parts.namespace.len().min(64)]);
+        return Err(SignatureError::Namespace { found, wanted: namespace });
+    }
+    let signed = signed_data(parts.namespace, parts.reserved, parts.hash, message);
+    let mismatch = || SignatureError::Mismatch(parts.key.fingerprint());
+    let key = VerifyingKey::from_bytes(parts.key.as_bytes()).map_err(|_| mismatch())?;
+    let signature = ed25519_dalek::Signature::from_bytes(parts.raw);
+    key.verify_strict(&signed, &signature).map_err(|_| mismatch())?;
+    Ok(parts.key)
+}
+
+/// Makes the blob over `message` with whatever makes the 64 bytes of a raw Ed25519 signature.
+pub(super) fn sign_with(
+    key: &PublicKey,
+    namespace: Namespace,
+    message: &[u8],
+    raw: impl FnOnce(&[u8]) -> Result<[u8; 64]>,
+) -> Result<Signature> {
+    let hash = Hash::Sha512;
+    let signature = raw(&signed_data(namespace.0.as_bytes(), b"", hash, message))?;
+    let mut inner = Vec::with_capacity(83);
+    put_string(&mut inner, ED25519.as_bytes());
+    put_string(&mut inner, &signature);
+    let mut out = Vec::with_capacity(192);
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&VERSION.to_be_bytes());
+    for part in [&key.blob()[..], namespace.0.as_bytes(), b"", hash.name().as_bytes(), &inner] {
+        put_string(&mut out, part);
+    }
+    Ok(Signature(out.into()))
+}
+
+impl Signature {
+    /// The blob that came from elsewhere, when its size and form are legal.
+    pub fn from_bytes(blob: &[u8]) -> Result<Self, SignatureError> {
+        Parts::parse(blob).map(|_| Self(blob.into()))
+    }
+
+    /// The blob.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The text form, as `ssh-keygen -Y verify -s FILE` reads it.
+    pub fn to_armor(&self) -> String {
+        let text = Base64::encode_string(&self.0);
+        let mut out = format!("{BEGIN}\n");
+        for line in text.as_bytes().chunks(ARMOR_WIDTH) {
+            out.extend(line.iter().map(|&b| char::from(b)));
+            out.push('\n');
+        }
+        out + END + "\n"
+    }
+
+    /// The signature of the text form.
+    pub fn from_armor(text: &str) -> Result<Self, SignatureError> {
+        let body =
+            text.trim().strip_prefix(BEGIN).and_then(|t| t.strip_suffix(END)).ok_or(SignatureError::Malformed)?;
+        if body.len() > 2 * MAX_SIGNATURE_BYTES {
+            return Err(SignatureError::Malformed);
+        }
+        let base64: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        Self::from_bytes(&Base64::decode_vec(&base64).map_err(|_| SignatureError::Malformed)?)
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signature({} bytes)", self.0.len())
+    }
+}
+
+/// The hash that stands between message and signature.
+#[derive(Debug, Clone, Copy)]
+enum Hash {
+    Sha256,
+    Sha512,
+}
+
+impl Hash {
+    fn name(self) -> &'static str {
+        match self {
+            Hash::Sha256 => "sha256",
+            Hash::Sha512 => "sha512",
+        }
+    }
+}
+
+/// The parts of a blob, borrowed from it.
+struct Parts<'a> {
+    key: PublicKey,
+    namespace: &'a [u8],
+    reserved: &'a [u8],
+    hash: Hash,
+    raw: &'a [u8; 64],
+}
+
+impl<'a> Parts<'a> {
+    fn parse(blob: &'a [u8]) -> Result<Self, SignatureError> {
+        if blob.len() > MAX_SIGNATURE_BYTES {
+            return Err(SignatureError::Malformed);
+        }
+        let mut reader = Reader::new(blob);
+        if reader.take(MAGIC.len())? != MAGIC {
+            return Err(SignatureError::Malformed);
+        }
+        match reader.u32()? {
+            VERSION => {}
+            other => return Err(SignatureError::Version(other)),
+        }
+        let key = PublicKey::from_blob(reader.string()?)?;
+        let namespace = reader.string()?;
+        let reserved = reader.string()?;
+        let hash = match reader.string()? {
+            b"sha256" => Hash::Sha256,
+            b"sha512" => Hash::Sha512,
+            other => return Err(SignatureError::Hash(printable(&other[..other.len().min(64)]))),
+        };
+        let raw = raw_signature(reader.string()?)?;
+        reader.end()?;
+        Ok(Self { key, namespace, reserved, hash, raw })
+    }
+}
+
+/// The 64 bytes in SSH's form of an Ed25519 signature.
+pub(super) fn raw_signature(blob: &[u8]) -> Result<&[u8; 64], SignatureError> {
+    let mut reader = Reader::new(blob);
+    if reader.string()? != ED25519.as_bytes() {
+        return Err(SignatureError::Malformed);
+    }
+    let raw = reader.string()?.try_into().map_err(|_| SignatureError::Malformed)?;
+    reader.end()?;
+    Ok(raw)
+}
+
+fn signed_data(namespace: &[u8], reserved: &[u8], hash: Hash, message: &[u8]) -> Vec<u8> {
+    let digest = match hash {
+        Hash::Sha256 => Sha256::digest(message).to_vec(),
+        Hash::Sha512 => Sha512::digest(message).to_vec(),
+    };
+    let mut out = MAGIC.to_vec();
+    for part in [namespace, reserved, hash.name().as_bytes(), &digest] {
+        put_string(&mut out, part);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{FileSigner, Signer};
+    use proptest::prelude::*;
+
+    fn signed() -> (FileSigner, Signature) {
+        let signer = FileSigner::from_seed([7; 32]);
+        let signature = signer.sign(Namespace::RELEASE, b"header").expect("signs");
+        (signer, signature)
+    }
+
+    #[test]
+    fn what_is_signed_verifies_and_nothing_else_does() {
+        let (signer, signature) = signed();
+        let blob = signature.as_bytes();
+        assert_eq!(verify(Namespace::RELEASE, b"header", blob), Ok(*signer.public()));
+        assert_eq!(
+            verify(Namespace::RELEASE, b"headeR", blob),
+            Err(SignatureError::Mismatch(signer.public().fingerprint()))
+        );
+        assert_eq!(
+            verify(Namespace::ORDER, b"header", blob).map_err(|e| e.to_string()),
+            Err("the signature was made for \"makuo-release@v1\", not for \"makuo-order@v1\"".into())
+        );
+        assert_eq!(verify(Namespace::RELEASE, b"header", &[blob, b"x"].concat()), Err(SignatureError::Malformed));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_refused() {
+        let (_, signature) = signed();
+        for bit in 0..signature.as_bytes().len() * 8 {
+            let mut blob = signature.as_bytes().to_vec();
+            blob[bit / 8] ^= 1 << (bit % 8);
+            assert!(verify(Namespace::RELEASE, b"header", &blob).is_err(), "bit {bit}");
+        }
+    }
+
+    /// The group's order L, little-endian: S and S + L are the same scalar, and only S is canonical.
+    const ORDER_L: [u8; 32] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+
+    #[test]
+    fn a_non_canonical_scalar_and_a_small_order_point_are_refused() {
+        let (_, signature) = signed();
+        let blob = signature.as_bytes();
+        let (r, s) = (blob.len() - 64, blob.len() - 32);
+        let mut malleated = blob.to_vec();
+        let mut carry = 0u16;
+        for (byte, add) in malleated[s..].iter_mut().zip(ORDER_L) {
+            carry += u16::from(*byte) + u16::from(add);
+            *byte = carry as u8;
+            carry >>= 8;
+        }
+        assert!(verify(Namespace::RELEASE, b"header", &malleated).is_err());
+
+        let mut small = blob.to_vec();
+        small[r..].fill(0);
+        small[r] = 1;
+        assert!(verify(Namespace::RELEASE, b"header", &small).is_err());
+
+        // A key of small order verifies anything in a lax check.
+        let mut weak = blob.to_vec();
+        let key = 6 + 4 + 4 + 4 + ED25519.len() + 4;
+        weak[key..key + 32].fill(0);
+        weak[key] = 1;
+        weak[r..].fill(0);
+        weak[r] = 1;
+        assert_eq!(verify(Namespace::RELEASE, b"header", &weak), Err(SignatureError::Key(KeyError::Unsound)));
+    }
+
+    #[test]
+    fn armor_comes_back() {
+        let (_, signature) = signed();
+        let armor = signature.to_armor();
+        assert!(armor.lines().all(|l| l.len() <= ARMOR_WIDTH));
+        assert_eq!(Signature::from_armor(&armor), Ok(signature.clone()));
+        assert_eq!(Signature::from_armor(&armor.replace('\n', "\r\n")), Ok(signature));
+        assert_eq!(Signature::from_armor("nonsense"), Err(SignatureError::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, text: String) {
+            let _ = verify(Namespace::RELEASE, b"x", &bytes);
+            let _ = verify(Namespace::RELEASE, b"x", &[&b"SSHSIG\0\0\0\x01"[..], &bytes].concat());
+            let _ = Signature::from_armor(&format!("{BEGIN}{text}{END}"));
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What signs: a private key file, or ssh-agent on behalf of a public one.
+
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::{Signer as _, SigningKey};
+use ssh_key::private::KeypairData;
+
+use super::agent::Agent;
+use super::generate::with_pub;
+use super::signature::sign_with;
+use super::{Namespace, PublicKey, Signature, prompt, read_key_file, shown, verify};
+use crate::{Error, Result};
+
+/// The variable that has the passphrase of an encrypted key, for machines.
+const PASSPHRASE_VARIABLE: &str = "MAKUO_PASSPHRASE";
+/// How often a person may mistype.
+const ATTEMPTS: usize = 3;
+
+/// Something that holds the private half of a key.
+pub trait Signer: Send + Sync + fmt::Debug {
+    /// The signature of `message` for `namespace`.
+    fn sign(&self, namespace: Namespace, message: &[u8]) -> Result<Signature>;
+
+    /// The public half.
+    fn public(&self) -> &PublicKey;
+}
+
+/// The signer that `path` stands for: a private key in OpenSSH's format, or a `.pub` file whose private half ssh-agent
+/// holds (or lies beside it). A key with a passphrase is opened once, by MAKUO_PASSPHRASE, by ssh-agent when it
+/// has the key, or by asking at the terminal.
+pub fn open_signer(path: &Path) -> Result<Box<dyn Signer>> {
+    open_with(path, Agent::from_env(), std::env::var_os(PASSPHRASE_VARIABLE).map(|p| p.into_encoded_bytes()))
+}
+
+pub(super) fn open_with(path: &Path, agent: Option<Agent>, passphrase: Option<Vec<u8>>) -> Result<Box<dyn Signer>> {
+    let (bytes, meta) = read_key_file(path).map_err(no_key)?;
+    let text = String::from_utf8_lossy(&bytes);
+    if text.trim_start().starts_with("-----BEGIN") {
+        refuse_if_shared(path, &meta)?;
+        return open_private(path, &text, agent, passphrase);
+    }
+    let (public, _comment) =
+        PublicKey::from_openssh(&text).map_err(|e| Error::usage(format!("{} cannot sign: {e}", shown(path))))?;
+    let Some(agent) = agent else {
+        return match private_beside(path) {
+            Some(private) => open_with(&private, None, passphrase),
+            None => {
+                Err(Error::usage(format!("{} is a public key, and no ssh-agent runs that could sign", shown(path)))
+                    .hint("start one (eval $(ssh-agent); ssh-add KEY), or name the private key's file"))
+            }
+        };
+    };
+    if agent.holds(&public)? {
+        return Ok(Box::new(AgentSigner { public, agent }));
+    }
+    match private_beside(path) {
+        Some(private) => open_with(&private, Some(agent), passphrase),
+        None => Err(Error::usage(format!("ssh-agent does not hold {} ({})", public.fingerprint(), shown(path)))
+            .hint("add it with ssh-add; ssh-add -l lists what the agent holds")),
+    }
+}
+
+fn no_key(error: Error) -> Error {
+    error.with_kind(crate::Kind::Usage).hint("`makuo keygen` makes a deploy key; --key FILE names another one")
+}
+
+/// As ssh does: a secret of this user that others can read is no secret.
+fn refuse_if_shared(path: &Path, meta: &std::fs::Metadata) -> Result<()> {
+    let mine = meta.uid() == rustix::process::geteuid().as_raw();
+    if !meta.is_file() || !mine || meta.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let (name, mode) = (shown(path), meta.mode() & 0o7777);
+    Err(Error::usage(format!("private key {name} is accessible by others (mode {mode:04o}) and is not used"))
+        .hint(format!("chmod 0600 {name}")))
+}
+
+/// `deploy.key` for `deploy.key.pub`, when it is there.
+fn private_beside(path: &Path) -> Option<PathBuf> {
+    let private = path.with_extension("");
+    (with_pub(&private) == path && private.is_file()).then_some(private)
+}
+
+fn open_private(path: &Path, text: &str, agent: Option<Agent>, passphrase: Option<Vec<u8>>) -> Result<Box<dyn Signer>> {
+    let name = shown(path);
+    let key = ssh_key::PrivateKey::from_openssh(text.trim_start()).map_err(|e| {
+        Error::usage(format!("{name} is not a private key in OpenSSH's format"))
+            .because(e)
+            .hint("`makuo keygen` makes a deploy key; ssh-keygen -p -f FILE rewrites an older format")
+    })?;
+    let blob = key.public_key().to_bytes().map_err(|e| Error::usage(format!("{name} cannot be read")).because(e))?;
+    let public = PublicKey::from_blob(&blob).map_err(|e| {
+        Error::usage(format!("{name} cannot sign: {e}")).hint("make one with `makuo keygen` or ssh-keygen -t ed25519")
+    })?;
+    if !key.is_encrypted() {
+        return FileSigner::from_ssh(&key, public, &name);
+    }
+    if let Some(passphrase) = passphrase {
+        let key = key
+            .decrypt(passphrase)
+            .map_err(|_| Error::usage(format!("the passphrase in {PASSPHRASE_VARIABLE} does not open {name}")))?;
+        return FileSigner::from_ssh(&key, public, &name);
+    }
+    // An agent that cannot be reached is no reason not to ask.
+    match agent.filter(|a| a.holds(&public).unwrap_or(false)) {
+        Some(agent) => Ok(Box::new(AgentSigner { public, agent })),
+        None => FileSigner::from_ssh(&ask(&key, &name)?, public, &name),
+    }
+}
+
+fn ask(key: &ssh_key::PrivateKey, name: &str) -> Result<ssh_key::PrivateKey> {
+    let hint = format!("add it to ssh-agent (ssh-add {name}), or set {PASSPHRASE_VARIABLE}");
+    for _ in 0..ATTEMPTS {
+        let typed = prompt::passphrase(&format!("Passphrase of {name}: ")).map_err(|e| {
+            Error::usage(format!("{name} has a passphrase, and there is no terminal to ask for it"))
+                .because(e)
+                .hint(&hint)
+        })?;
+        let Some(typed) = typed else { break };
+        if let Ok(open) = key.decrypt(typed) {
+            return Ok(open);
+        }
+    }
+    Err(Error::usage(format!("{name} has a passphrase, and it was not given")).hint(hint))
+}
+
+/// A private key in this process's memory.
+pub struct FileSigner {
+    secret: SigningKey,
+    public: PublicKey,
+}
+
+impl FileSigner {
+    /// The key whose 32 secret bytes are `seed`: for the simulation and tests, that draw it from their own seed.
+    ///
+    /// # Panics
+    /// Never: a key derived from a seed is a multiple of the base point, which is not of small order.
+    pub fn from_seed(seed: [u8; 32]) -> Self {
+        let secret = SigningKey::from_bytes(&seed);
+        let public = PublicKey::from_bytes(secret.verifying_key().to_bytes()).expect("derived keys are sound");
+        Self { secret, public }
+    }
+
+    fn from_ssh(key: &ssh_key::PrivateKey, public: PublicKey, name: &str) -> Result<Box<dyn Signer>> {
+        let KeypairData::Ed25519(pair) = key.key_data() else {
+            return Err(Error::usage(format!("{name} is not an Ed25519 key")));
+        };
+        let signer = Self::from_seed(pair.private.to_bytes());
+        if signer.public != public {
+            return Err(Error::usage(format!("{name} is damaged: its two halves do not belong together")));
+        }
+        Ok(Box::new(signer))
+    }
+}
+
+impl fmt::Debug for FileSigner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FileSigner({})", self.public.fingerprint())
+    }
+}
+
+impl Signer for FileSigner {
+    fn sign(&self, namespace: Namespace, message: &[u8]) -> Result<Signature> {
+        sign_with(&self.public, namespace, message, |data| Ok(self.secret.sign(data).to_bytes()))
+    }
+
+    fn public(&self) -> &PublicKey {
+        &self.public
+    }
+}
+
+/// A key that ssh-agent holds.
+#[derive(Debug)]
+struct AgentSigner {
+    public: PublicKey,
+    agent: Agent,
+}
+
+impl Signer for AgentSigner {
+    fn sign(&self, namespace: Namespace, message: &[u8]) -> Result<Signature> {
+        let signature = sign_with(&self.public, namespace, message, |data| self.agent.sign(&self.public, data))?;
+        // Better refused here than by every host.
+        verify(namespace, message, signature.as_bytes())
+            .map_err(|e| Error::refused("ssh-agent made a signature that does not verify").because(e))?;
+        Ok(signature)
+    }
+
+    fn public(&self) -> &PublicKey {
+        &self.public
+    }
+}

@@ -1,1 +1,0 @@
-//! The spec: the TOML file that says what to release, to whom and under which rules.

@@ -1,0 +1,144 @@
+//! What a spec means, in plain words: what `makuo check SPEC` prints.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::document::shown;
+use super::*;
+use crate::units::printable;
+
+impl Spec {
+    /// The meaning of the spec, defaults included, a line a subject.
+    pub fn explain(&self) -> String {
+        let mut out = String::new();
+        let mut line = |subject: &str, text: String| {
+            // A String takes every write.
+            let _ = writeln!(out, "{subject:<10} {text}");
+        };
+        line("spec", shown(&self.path));
+        line("tree", self.tree.to_string());
+        line("source", shown(&self.source));
+        line("excludes", self.excludes());
+        line("deletes", self.deletes());
+        line("owner", self.owners());
+        line("mode", self.modes());
+        line("meta", self.metadata());
+        line("targets", self.who());
+        line("commit", self.when());
+        line("transfer", self.how());
+        if let Some(key) = &self.key {
+            line("key", shown(key));
+        }
+        if let Some(after) = self.expires {
+            line("expires", format!("hosts refuse the release {} after it was made", duration(after)));
+        }
+        out
+    }
+
+    fn excludes(&self) -> String {
+        let mut parts: Vec<String> = self.exclude.iter().map(|p| printable(p.as_bytes())).collect();
+        parts.push(".makuoignore files".to_string());
+        if self.gitignore {
+            parts.push(".gitignore files".to_string());
+        }
+        let fate = if self.delete.excluded { "removed on the hosts" } else { "left alone on the hosts" };
+        format!("{}; what they match is not sent, and {fate}", parts.join(", "))
+    }
+
+    fn deletes(&self) -> String {
+        if !self.delete.extras {
+            return "nothing: what a host has beside the release stays, and `makuo diff` shows it".to_string();
+        }
+        let most = match self.delete.max {
+            Limit::Count(n) => format!("at most {n} paths"),
+            share if share == Limit::NONE => "without a limit".to_string(),
+            share => format!("at most {share} of its paths"),
+        };
+        let empty = if self.delete.allow_empty { "; an empty source empties the tree" } else { "" };
+        format!("what the release does not have, {most} on a host, checked before the first change{empty}")
+    }
+
+    fn owners(&self) -> String {
+        let policy = |what: &str, policy: &OwnerPolicy| match policy {
+            OwnerPolicy::Preserve => format!("{what} as in the source"),
+            OwnerPolicy::Ignore => format!("{what} not set"),
+            OwnerPolicy::Fixed(name) => format!("{what} {}", printable(name.as_bytes())),
+        };
+        let unknown = match self.owner.unknown {
+            UnknownOwner::Fail => "a host that does not know a name refuses the release",
+            UnknownOwner::Numeric => "a host that does not know a name takes the number of this one",
+        };
+        format!("{}, {}; {unknown}", policy("user", &self.owner.user), policy("group", &self.owner.group))
+    }
+
+    fn modes(&self) -> String {
+        let policy = |what: &str, policy: ModePolicy| match policy {
+            ModePolicy::Preserve => format!("{what} as in the source"),
+            ModePolicy::Fixed(mode) => format!("{what} {:04o}", mode.bits()),
+        };
+        format!("{}, {}", policy("files", self.mode.files), policy("directories", self.mode.dirs))
+    }
+
+    fn metadata(&self) -> String {
+        let (kept, not): (Vec<_>, Vec<_>) = [
+            ("times of modification", self.meta.mtime),
+            ("hard links", self.meta.hardlinks),
+            ("extended attributes and ACLs", self.meta.xattrs),
+        ]
+        .into_iter()
+        .partition(|(_, kept)| *kept);
+        let names = |list: Vec<(&str, bool)>| list.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+        match (kept.is_empty(), not.is_empty()) {
+            (false, false) => format!("{} kept; {} not", names(kept), names(not)),
+            (false, true) => format!("{} kept", names(kept)),
+            _ => format!("{} not kept", names(not)),
+        }
+    }
+
+    fn who(&self) -> String {
+        let hosts = match &self.targets.hosts[..] {
+            [] => format!("every member that has the tree {}", self.tree),
+            globs => globs.iter().map(|g| printable(g.as_bytes())).collect::<Vec<_>>().join(", "),
+        };
+        match &self.targets.expect {
+            None => format!("{hosts}; whoever answers"),
+            Some(Expect::Count(n)) => format!("{hosts}; at least {n} must answer"),
+            Some(Expect::Names(names)) => {
+                let names: Vec<&str> = names.iter().map(HostName::as_str).collect();
+                format!("{hosts}; these must answer: {}", names.join(", "))
+            }
+        }
+    }
+
+    fn when(&self) -> String {
+        let staged = match self.commit.require {
+            Quorum::All => "once every target has the whole release staged".to_string(),
+            Quorum::Share(_) => format!("once {} of the targets have the whole release staged", self.commit.require),
+            Quorum::Count(n) => format!("once {n} targets have the whole release staged"),
+        };
+        let layout = match self.commit.layout {
+            Layout::InPlace => "file by file in place",
+            Layout::Swap => "the whole tree in one exchange",
+        };
+        format!("{staged}; {layout}")
+    }
+
+    fn how(&self) -> String {
+        let rate = self.transfer.rate.map_or("as fast as the network takes it".to_string(), |r| format!("at most {r}"));
+        let compress = match self.transfer.compress {
+            Compress::Auto => "compressed where it gains",
+            Compress::Off => "not compressed",
+        };
+        format!("{rate}; {compress}")
+    }
+}
+
+fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        s if s % 86_400 == 0 => format!("{} d", s / 86_400),
+        s if s % 3600 == 0 => format!("{} h", s / 3600),
+        s if s % 60 == 0 => format!("{} min", s / 60),
+        s => format!("{s} s"),
+    }
+}

@@ -1,0 +1,257 @@
+//! What a spec means, and what is said about a wrong one.
+
+use super::*;
+
+const FULL: &str = r#"
+tree   = "www"
+source = "../site"
+key = "keys/deploy.key"
+exclude = ["*.tmp", "/cache/"]
+gitignore = true
+expires = "30d"
+[delete]
+extras  = true
+max     = "10%"
+allow_empty = true
+excluded = true
+[owner]
+user = "www-data"
+group = "ignore"
+unknown = "numeric"
+[mode]
+files = "0644"
+dirs = "2755"
+[meta]
+mtime = false
+xattrs = true
+hardlinks = false
+[targets]
+hosts  = ["web*", "static?"]
+expect = ["web1", "web2"]
+[commit]
+require    = "80%"
+layout     = "in-place"
+batches    = []
+on_failure = "stop"
+[transfer]
+rate = "800Mbit"
+compress = "off"
+"#;
+
+fn parse(text: &str) -> Result<Spec> {
+    Spec::parse(text, Path::new("manifests/www.toml"))
+}
+
+fn said(text: &str) -> String {
+    let error = parse(text).expect_err(text);
+    assert_eq!(error.kind(), crate::Kind::Usage);
+    match error.hint_text() {
+        Some(hint) => format!("{error}\n  hint: {hint}"),
+        None => error.to_string(),
+    }
+}
+
+#[test]
+fn one_line_is_a_spec_and_has_the_documented_defaults() {
+    let spec = parse("source = \"site\"").expect("legal");
+    assert_eq!(spec.tree.as_str(), "default");
+    assert_eq!(spec.source, Path::new("manifests/site"));
+    assert_eq!(spec.rules(), Rules::default());
+    assert_eq!(spec.targets, Targets { hosts: vec![], expect: None });
+    assert_eq!(spec.commit.require, Quorum::All);
+    assert_eq!(spec.mode, Modes { files: ModePolicy::Preserve, dirs: ModePolicy::Preserve });
+    assert_eq!(spec.meta, Meta { mtime: true, xattrs: false, hardlinks: true });
+    assert_eq!(spec.transfer, Transfer { rate: None, compress: Compress::Auto });
+    insta::assert_snapshot!(spec.explain(), @r#"
+        spec       manifests/www.toml
+        tree       default
+        source     manifests/site
+        excludes   .makuoignore files; what they match is not sent, and left alone on the hosts
+        deletes    nothing: what a host has beside the release stays, and `makuo diff` shows it
+        owner      user as in the source, group as in the source; a host that does not know a name refuses the release
+        mode       files as in the source, directories as in the source
+        meta       times of modification, hard links kept; extended attributes and ACLs not
+        targets    every member that has the tree default; whoever answers
+        commit     once every target has the whole release staged; file by file in place
+        transfer   as fast as the network takes it; compressed where it gains
+        "#);
+}
+
+#[test]
+fn every_key_is_read() {
+    let spec = parse(FULL).expect("legal");
+    assert_eq!(spec.key.as_deref(), Some(Path::new("manifests/keys/deploy.key")));
+    assert_eq!(spec.mode.files, ModePolicy::Fixed(Mode::from_bits(0o644)));
+    let rules = spec.rules();
+    assert_eq!((rules.set_user, rules.set_group, rules.delete_excluded), (true, false, true));
+    assert_eq!(rules.excludes.len(), 2);
+    insta::assert_snapshot!(spec.explain(), @r#"
+        spec       manifests/www.toml
+        tree       www
+        source     manifests/../site
+        excludes   *.tmp, /cache/, .makuoignore files, .gitignore files; what they match is not sent, and removed on the hosts
+        deletes    what the release does not have, at most 10% of its paths on a host, checked before the first change; an empty source empties the tree
+        owner      user www-data, group not set; a host that does not know a name takes the number of this one
+        mode       files 0644, directories 2755
+        meta       extended attributes and ACLs kept; times of modification, hard links not
+        targets    web*, static?; these must answer: web1, web2
+        commit     once 80% of the targets have the whole release staged; file by file in place
+        transfer   at most 800 Mbit/s; not compressed
+        key        manifests/keys/deploy.key
+        expires    hosts refuse the release 30 d after it was made
+        "#);
+}
+
+/// A key in [`KEYS`] that no code takes, or the other way round, would be told wrongly.
+#[test]
+fn the_list_of_keys_is_what_is_read() {
+    let table: toml::Table = FULL.parse().expect("toml");
+    let mut found = Vec::new();
+    for (key, value) in &table {
+        found.push(key.clone());
+        if let Some(inner) = value.as_table() {
+            found.extend(inner.keys().map(|k| format!("{key}.{k}")));
+        }
+    }
+    let mut known: Vec<String> = KEYS.iter().map(|k| k.to_string()).collect();
+    found.sort();
+    known.sort();
+    assert_eq!(found, known);
+}
+
+#[test]
+fn numbers_stand_where_texts_may() {
+    let spec = parse(
+        "source = \"s\"\n[delete]\nmax = 10\n[targets]\nexpect = 3\nhosts = \"web*\"\n[commit]\nrequire = 3\n[owner]\nuser = 33",
+    )
+    .expect("legal");
+    assert_eq!(spec.delete.max, Limit::Count(10));
+    assert_eq!(spec.targets.expect, Some(Expect::Count(3)));
+    assert_eq!(spec.targets.hosts, ["web*"]);
+    assert_eq!(spec.commit.require, Quorum::Count(3));
+    assert_eq!(spec.owner.user, OwnerPolicy::Fixed("33".into()));
+}
+
+#[test]
+fn unknown_keys_are_named_with_line_and_a_guess() {
+    let all = [
+        said("sorce = \"site\""),
+        said("source = \"s\"\n\n[delte]\nextras = true"),
+        said("source = \"s\"\n[delete]\nextra = true"),
+        said("source = \"s\"\nmax = \"10%\""),
+        said("[delete]\nextras = true\nexpires = \"3d\""),
+        said("source = \"s\"\n\"col\\u001bour\" = 1"),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r#"
+        manifests/www.toml:1: unknown key "sorce"
+          hint: did you mean "source"?
+        manifests/www.toml:3: unknown key "delte"
+          hint: did you mean "delete"?
+        manifests/www.toml:3: unknown key "delete.extra"
+          hint: did you mean "delete.extras"?
+        manifests/www.toml:2: unknown key "max"
+          hint: did you mean "delete.max"? It stands below [delete]
+        manifests/www.toml:3: unknown key "delete.expires"
+          hint: did you mean "expires"? It stands at the top of the file, above the first [section]
+        manifests/www.toml:2: unknown key "col\u{1b}our"
+        "#);
+}
+
+#[test]
+fn wrong_values_say_what_to_write() {
+    let with = |rest: &str| said(&format!("source = \"s\"\n{rest}"));
+    let all = [
+        said(""),
+        said("source = 3"),
+        said("source = \"s"),
+        said("source = \"s\"\nsource = \"t\""),
+        with("tree = \"../x\""),
+        with("exclude = \"*.tmp\""),
+        with("exclude = [\n  \"*.tmp\",\n  \"a{b\",\n]"),
+        with("delete = true"),
+        with("[delete]\nextras = \"yes\""),
+        with("[delete]\nmax = -1"),
+        with("[delete]\nmax = \"lots\""),
+        with("[owner]\nuser = \"a b\""),
+        with("[owner]\nunknown = \"root\""),
+        with("[mode]\nfiles = 644"),
+        with("[mode]\ndirs = \"rwx\""),
+        with("[targets]\nhosts = []"),
+        with("[targets]\nexpect = 0"),
+        with("[targets]\nexpect = [\"web1\", \"web 2\"]"),
+        with("[commit]\nrequire = 0"),
+        with("[transfer]\nrate = \"fast\""),
+        with("[transfer]\ncompress = 20"),
+        with("expires = \"soon\""),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r#"
+        manifests/www.toml: the key `source` is missing
+          hint: name the directory to release: source = "site"
+        manifests/www.toml:1: source: 3 is not a text in quotes
+        manifests/www.toml:1: invalid basic string, expected `"`
+        manifests/www.toml:2: duplicate key source
+        manifests/www.toml:2: tree: tree name "../x" is not legal: 1 to 64 characters of A-Z a-z 0-9 . _ -, not starting with . or -
+        manifests/www.toml:2: exclude: "*.tmp" is not a list of patterns such as ["*.tmp", "/cache/"]
+        manifests/www.toml:4: exclude: not a .gitignore pattern: "a{b": error parsing glob 'a{b': unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)
+        manifests/www.toml:2: delete: true is not a table: write its keys below [delete]
+        manifests/www.toml:3: delete.extras: "yes" is not true or false
+        manifests/www.toml:3: delete.max: "-1" is not a limit: a number of files, or a percentage such as "10%"
+        manifests/www.toml:3: delete.max: "lots" is not a limit: a number of files, or a percentage such as "10%"
+        manifests/www.toml:3: owner.user: write "preserve", "ignore", or the name of a user or group
+        manifests/www.toml:3: owner.unknown: "root" is not "fail" or "numeric"
+        manifests/www.toml:3: mode.files: write "preserve", or the bits in octal and in quotes: "0644"
+        manifests/www.toml:3: mode.dirs: write "preserve", or the bits in octal and in quotes: "0755"
+        manifests/www.toml:3: targets.hosts: an empty list names no host; leave the key out for every host that has the tree
+        manifests/www.toml:3: targets.expect: 0 is not a number of hosts (3) or a list of their names (["web1", "web2"])
+        manifests/www.toml:3: targets.expect: host name "web 2" is not legal: 1 to 64 characters of A-Z a-z 0-9 . _ -, not starting with . or -
+        manifests/www.toml:3: commit.require: "0" is not a quorum: "all", a percentage such as "80%", or a number of hosts
+        manifests/www.toml:3: transfer.rate: "fast" is not a rate such as 500Mbit, 1Gbit or 60MB
+        manifests/www.toml:3: transfer.compress: 20 is not "auto", "off", or a level from 1 to 19
+        manifests/www.toml:2: expires: "soon" is not a duration such as 500ms, 30s, 10m, 2h or 7d
+        "#);
+}
+
+#[test]
+fn what_comes_later_is_refused_and_never_ignored() {
+    let all = [
+        said("source = \"s\"\n[commit]\nlayout = \"swap\""),
+        said("source = \"s\"\n[commit]\n\nbatches = [1, \"50%\"]"),
+        said("source = \"s\"\n[commit]\non_failure = \"revert\""),
+        said("source = \"s\"\n[transfer]\ncompress = 3"),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r#"
+        manifests/www.toml:3: commit.layout: "swap" is not supported yet; write "in-place"
+        manifests/www.toml:4: commit.batches is not supported yet
+          hint: leave it out: all targets commit together
+        manifests/www.toml:3: commit.on_failure: "revert" is not supported yet; write "stop"
+        manifests/www.toml:3: transfer.compress: a level (3) is not supported yet; write "auto" or "off"
+        "#);
+}
+
+#[test]
+fn the_source_is_looked_at_apart() {
+    let dir = tempfile::tempdir().expect("temp");
+    let file = dir.path().join("www.toml");
+    std::fs::write(&file, "source = \"site\"").expect("written");
+    let spec = Spec::load(&file).expect("legal");
+    let missing = spec.check_source().expect_err("missing");
+    assert!(missing.to_string().contains("site cannot be released: No such file"), "{missing}");
+    assert!(missing.hint_text().is_some_and(|h| h.contains("www.toml names it")));
+    std::fs::write(dir.path().join("site"), "").expect("written");
+    assert!(spec.check_source().expect_err("a file").to_string().ends_with("site is not a directory"));
+    std::fs::remove_file(dir.path().join("site")).expect("removed");
+    std::fs::create_dir(dir.path().join("site")).expect("made");
+    assert!(spec.check_source().is_ok());
+
+    let absent = Spec::load(&dir.path().join("none.toml")).expect_err("absent");
+    assert!(absent.to_string().starts_with("cannot read the spec "), "{absent}");
+    assert_eq!(absent.kind(), crate::Kind::Usage);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text: String, rest in "[a-z.=\"\\[\\]{}, 0-9\n-]{0,60}") {
+        let _ = parse(&text);
+        let _ = parse(&format!("source = \"s\"\n{rest}"));
+    }
+}
