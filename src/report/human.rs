@@ -13,8 +13,7 @@ use super::table::{Align, Cell, Table};
 use super::{Settings, Verbosity, put_line, tell_failure, tell_trouble, words};
 use crate::Error;
 use crate::drive::outcome::{
-    DriftGroup, DriftLine, Event, ExitStatus, HostChange, HostResult, HostState, Member, Observer, Outcome, Progress,
-    Purpose, What,
+    DriftLine, Event, ExitStatus, HostChange, HostResult, HostState, Member, Observer, Outcome, Progress, Purpose, What,
 };
 use crate::id::HostName;
 use crate::units::{ByteSize, printable};
@@ -152,7 +151,7 @@ impl Human {
             }
             return;
         }
-        let step = if total.0 == 0 { STEPS } else { sent.0.saturating_mul(STEPS) / total.0 };
+        let step = sent.0.saturating_mul(STEPS).checked_div(total.0).unwrap_or(STEPS);
         if step > self.step {
             self.step = step;
             self.say(&progress_words(progress));
