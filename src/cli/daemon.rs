@@ -68,9 +68,19 @@ fn absolute(path: &Path) -> Result<PathBuf> {
         .map_err(|e| Error::usage(format!("{} is no path", printable(path.as_os_str().as_encoded_bytes()))).because(e))
 }
 
-// ENGINE: to be filled in. Serves until SIGTERM.
-fn engine(_options: DaemonOptions) -> Result<()> {
-    Err(Error::refused("the daemon is not built yet"))
+/// Serves until SIGTERM.
+fn engine(options: DaemonOptions) -> Result<()> {
+    if options.user.is_some() || options.run_group.is_some() {
+        return Err(not_yet("running as another user (--user, --run-group)")
+            .hint("start the daemon as the user that it is to be: User= in a systemd unit, or runuser -u USER"));
+    }
+    let name = match options.config.name.clone() {
+        Some(name) => name,
+        None => network::host_name()?,
+    };
+    let link = network::open(&options.config.network)?;
+    let socket = Some(options.config.socket.clone());
+    crate::daemon::run(crate::daemon::Setup { name, config: options.config, socket }, link)
 }
 
 #[cfg(test)]

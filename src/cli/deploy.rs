@@ -1,12 +1,15 @@
 //! `makuo deploy`, and what it shares with `makuo diff`: a spec and flags become the options of one session.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{DeployArgs, SessionArgs};
 use super::{network, sign};
 use crate::config::NetworkConfig;
+use crate::drive::deploy::{self, Interrupt};
 use crate::drive::outcome::{Observer, Outcome, Purpose};
+use crate::keys;
 use crate::report::Report;
 use crate::spec::{Expect, Spec};
 use crate::units::printable;
@@ -29,6 +32,8 @@ pub struct SessionOptions {
     pub checksum: bool,
     /// The network.
     pub network: NetworkConfig,
+    /// Where the source's index is kept.
+    pub cache: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
@@ -65,10 +70,50 @@ pub(super) fn resolve(args: &SessionArgs, purpose: Purpose, config: Option<&Path
         timeout: args.timeout,
         checksum: args.checksum,
         network: network::resolve(&args.network, config)?,
+        cache: cache_dir(),
     })
 }
 
-// ENGINE: to be filled in. Reads the source, signs, runs the session and tells `observer` as it goes.
-fn engine(_options: &SessionOptions, _observer: &mut dyn Observer) -> Result<Outcome> {
-    Err(Error::refused("deploy and diff are not built yet"))
+/// Reads the source, signs, runs the session and tells `observer` as it goes. Ctrl-C ends it without a commit; a second
+/// one ends the process.
+fn engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outcome> {
+    let signer = Arc::from(keys::open_signer(&options.key)?);
+    let link = network::open(&options.network)?;
+    let interrupt = Interrupt::default();
+    follow_interrupts(interrupt.clone());
+    let options = deploy::Options {
+        spec: options.spec.clone(),
+        purpose: options.purpose,
+        only: options.only.clone(),
+        signer,
+        name: network::host_name()?,
+        timeout: options.timeout,
+        checksum: options.checksum,
+        cache: options.cache.clone(),
+    };
+    deploy::run(link, options, &interrupt, observer)
 }
+
+/// Where indexes of sources are kept: the user's cache.
+fn cache_dir() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    cache.map(|dir| dir.join("makuo"))
+}
+
+fn follow_interrupts(interrupt: Interrupt) {
+    // Without the thread Ctrl-C ends the process at once, which leaves every host as it is.
+    let _ = std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
+        runtime.block_on(async {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                if interrupt.interrupt() {
+                    std::process::exit(INTERRUPTED);
+                }
+            }
+        });
+    });
+}
+
+/// The exit code of a process that a person interrupted: 128 and SIGINT.
+const INTERRUPTED: i32 = 130;

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::args::NetworkArgs;
 use super::not_yet;
-use crate::Result;
 use crate::config::{DEFAULT_CONFIG, HostConfig, NetworkConfig};
+use crate::id::HostName;
+use crate::net::{self, Family, Link, LinkConfig};
+use crate::{Error, Result};
 
 /// The configuration: `--config`, else $MAKUO_CONFIG, else the default file when it exists.
 pub fn host_config(flag: Option<&Path>) -> Result<HostConfig> {
@@ -35,6 +37,25 @@ pub fn over(args: &NetworkArgs, network: NetworkConfig) -> Result<NetworkConfig>
         port: args.port.unwrap_or(network.port),
         ttl: args.ttl.unwrap_or(network.ttl),
     })
+}
+
+/// Joins the group.
+pub fn open(network: &NetworkConfig) -> Result<Link> {
+    let interface = net::choose(network.interface.as_deref(), Family::of(network.group))?;
+    let mut config = LinkConfig::new(interface, network.group);
+    (config.port, config.ttl) = (network.port, network.ttl);
+    Link::open(&config)
+}
+
+/// This host's name as its system knows it, up to the first dot when the whole is not legal.
+pub fn host_name() -> Result<HostName> {
+    let unknown = |e| Error::usage("this host has no name").because(e).hint("give one with --name");
+    let name = nix::unistd::gethostname().map_err(|e| unknown(std::io::Error::from(e)))?;
+    let name = name.to_string_lossy();
+    let short = name.split('.').next().unwrap_or_default();
+    HostName::new(&name)
+        .or_else(|_| HostName::new(short))
+        .map_err(|e| Error::usage(e.to_string()).hint("give this host a name with --name"))
 }
 
 #[cfg(test)]

@@ -121,6 +121,13 @@ impl Human {
         tell_failure(&mut *self.talk, self.talk_paint, error);
     }
 
+    /// A line of talk, unless quiet.
+    pub fn note(&mut self, line: &str) {
+        if self.verbosity > Verbosity::Quiet {
+            self.say(&words::safe(line));
+        }
+    }
+
     fn say(&mut self, line: &str) {
         let talk = &mut self.talk;
         match &self.bar {

@@ -91,6 +91,13 @@ impl Report {
         }
     }
 
+    /// A line of talk for a person; JSON has no place for it.
+    pub fn note(&mut self, text: &str) {
+        if let Report::Human(human) = self {
+            human.note(text);
+        }
+    }
+
     /// A failure that ended the command early.
     pub fn failure(&mut self, error: &Error) {
         match self {
