@@ -284,6 +284,7 @@ impl Session<'_> {
             targets: spec.targets.hosts.clone(),
             root: facts.root,
             rules: facts.rules.clone(),
+            top: Some(facts.top.clone()),
         };
         let _ = self.work.send(Work::Sign(header));
     }
