@@ -9,14 +9,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use super::{clock, drift};
-use crate::diff::{self, Have, HostRules};
+use crate::diff::{self, HostRules};
 use crate::error::Error;
 use crate::id::{Ordinal, Serial, SessionId, TreeName};
 use crate::keys::{AuthorizedKeys, Namespace, PublicKey, Role, verify};
 use crate::manifest::explore::Explorer;
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::{Layout, PathFilter};
-use crate::manifest::{Entry, Intent, Release};
+use crate::manifest::{Intent, Release};
 use crate::net::Waker;
 use crate::proto::RangeSet;
 use crate::proto::generation::Placed;
@@ -246,7 +246,7 @@ impl<'a> Session<'a> {
         let manifest = Manifest::of(header, tree.nodes());
         let names = HostNames::default();
         let rules = HostRules { protect: &self.managed.protect, max_delete: self.managed.max_delete, owners: &names };
-        let plan = diff::diff(&HostEntries(&scanned), &manifest, &header.rules, &header.scope, &rules)
+        let plan = diff::diff(&scanned, &manifest, &header.rules, &header.scope, &rules)
             .map_err(|refusal| reason(&refusal.into()))?;
         let (list, identity) = drift::encode(&plan);
         let mut summary = Summary {
@@ -389,24 +389,6 @@ fn reason(e: &Error) -> Reason {
     match e.hint_text() {
         Some(hint) => format!("{e} ({hint})"),
         None => e.to_string(),
-    }
-}
-
-/// A scanned tree as the comparison wants it.
-struct HostEntries<'a>(&'a Scanned);
-
-impl Have for HostEntries<'_> {
-    fn entries(&self) -> Box<dyn Iterator<Item = crate::Result<Entry>> + '_> {
-        let unreadable = |e| Error::new(crate::Kind::Io, "the index cannot be read").because(e);
-        Box::new(self.0.index.entries().map(move |e| e.map(|e| e.entry).map_err(unreadable)))
-    }
-
-    fn blocks(&self, content: &crate::manifest::Content) -> crate::Result<Vec<crate::block::BlockRef>> {
-        self.0.index.blocks(content).map_err(|e| Error::new(crate::Kind::Io, "the index cannot be read").because(e))
-    }
-
-    fn top(&self) -> Option<&crate::manifest::Top> {
-        Some(&self.0.top)
     }
 }
 

@@ -118,6 +118,7 @@ mod tests {
         assert_eq!(rights.refuses_owner(owner(None, None)), None);
         assert!(rights.refuses_owner(owner(Some(0), None)).is_some());
         assert!(rights.refuses_owner(owner(None, Some(0))).is_some());
+        assert!(rights.changes_modes_of(33) && !rights.changes_modes_of(0));
         assert_eq!(Rights { capabilities: 1, ..rights }.refuses_owner(owner(Some(0), Some(0))), None);
     }
 }
