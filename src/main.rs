@@ -1,3 +1,7 @@
 //! The `makuo` command: arguments to exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    makuo::cli::run(std::env::args_os().collect()).into()
+}

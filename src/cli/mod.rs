@@ -1,1 +1,103 @@
 //! The command line: one file a command.
+//!
+//! Owns the way from arguments to options and from a result to an exit code. Must not know the protocol: engines are
+//! called with resolved options and tell an observer what happens.
+
+pub mod args;
+mod check;
+mod completions;
+mod daemon;
+mod demo;
+mod deploy;
+mod diff;
+mod keygen;
+mod members;
+mod network;
+mod sign;
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::report::{Report, Settings, Verbosity};
+use crate::{Error, Result};
+
+pub use args::Cli;
+pub use daemon::DaemonOptions;
+pub use deploy::SessionOptions;
+
+/// The exit code of a wrong command line.
+const USAGE: u8 = 2;
+
+/// Runs the command that `argv` (with the program's name first) asks for, and returns the process's exit code.
+pub fn run(argv: Vec<OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(&argv) {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&argv, &error),
+    };
+    let settings = cli.common.settings();
+    start_log(settings.verbosity, matches!(cli.command, args::Command::Daemon(_)));
+    let mut report = Report::new(settings);
+    dispatch(&cli, settings, &mut report).unwrap_or_else(|error| {
+        report.failure(&error);
+        error.kind().exit_code()
+    })
+}
+
+fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
+    use args::Command::*;
+    let config = cli.common.config.as_deref();
+    match &cli.command {
+        Deploy(args) => deploy::run(args, config, report),
+        Diff(args) => diff::run(args, config, report),
+        Members(args) => members::run(args, config, report),
+        Check(args) => check::run(args, report),
+        Keygen(args) => keygen::run(args, settings, report),
+        Daemon(args) => daemon::run(args, config, report),
+        Demo(args) => demo::run(args, report),
+        Completions(args) => completions::run(args),
+        Man(args) => completions::man(args, report),
+    }
+}
+
+/// Help and version are answers; everything else is a mistake, which a script that asked for JSON gets as JSON too.
+fn not_understood(argv: &[OsString], error: &clap::Error) -> u8 {
+    // Output that nobody reads any more is no failure.
+    let _ = error.print();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return 0;
+    }
+    if argv.iter().skip(1).take_while(|a| *a != "--").any(|a| a == "--json") {
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        let error = Error::usage(first.strip_prefix("error: ").unwrap_or(first)).hint("see `makuo --help`");
+        crate::report::Json::stdout().failure(&error);
+    }
+    USAGE
+}
+
+/// The engine's log, on standard error: little for a command, every session for a daemon.
+fn start_log(verbosity: Verbosity, daemon: bool) {
+    let level = match (verbosity, daemon) {
+        (Verbosity::Quiet, _) => tracing::Level::ERROR,
+        (Verbosity::Normal, false) => tracing::Level::WARN,
+        (Verbosity::Normal, true) | (Verbosity::Verbose, false) => tracing::Level::INFO,
+        (Verbosity::Verbose, true) | (Verbosity::Debug, _) => tracing::Level::DEBUG,
+    };
+    // A subscriber that is set already (in a test) stays.
+    let _ = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).try_init();
+}
+
+/// What the command line names and this version cannot do: refused, never ignored.
+fn not_yet(what: &str) -> Error {
+    Error::usage(format!("{what} is not supported yet"))
+}
+
+/// A line of talk on standard error, unless quiet.
+fn talk(settings: Settings, line: &str) {
+    if settings.verbosity > Verbosity::Quiet && !settings.json {
+        let _ = writeln!(std::io::stderr(), "{}", crate::report::words::safe(line));
+    }
+}

@@ -1,6 +1,7 @@
 //! A deploy, a dry run or an audit: the sender machine on a real network, with a real source and key.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, channel};
@@ -37,6 +38,8 @@ pub struct Options {
     pub spec: Spec,
     /// For what.
     pub purpose: Purpose,
+    /// Globs on host names beside the spec's: a target matches both; none narrows nothing.
+    pub only: Vec<String>,
     /// The key.
     pub signer: Arc<dyn Signer>,
     /// This host's name.
@@ -45,6 +48,8 @@ pub struct Options {
     pub timeout: Duration,
     /// Whether hosts, and this one, read every file again.
     pub checksum: bool,
+    /// Where the source's index is kept; a temporary file when nowhere.
+    pub cache: Option<PathBuf>,
 }
 
 /// Ends a session early, from a signal.
@@ -110,13 +115,18 @@ fn setup(options: &Options, endpoint: &Endpoint) -> SenderSetup {
         seed: clock::seed(),
         datagram: endpoint.datagram(),
         tree: spec.tree.clone(),
-        targets: spec.targets.hosts.clone(),
+        targets: lists(options).into_iter().cloned().collect(),
         expect,
         quorum: spec.commit.require,
         patience: options.timeout,
         ceiling: spec.transfer.rate,
         checksum: options.checksum,
     }
+}
+
+/// The lists of globs that a target has to match.
+fn lists(options: &Options) -> Vec<&Vec<String>> {
+    [&options.spec.targets.hosts, &options.only].into_iter().filter(|list| !list.is_empty()).collect()
 }
 
 /// What the worker is asked: it reads the source and signs, so that neither holds up the network.
@@ -142,18 +152,18 @@ impl Worker {
     fn start(options: &Options, waker: Waker) -> Result<(Outbox<Work>, Inbox<Answer>)> {
         let (work, inbox) = channel();
         let (outbox, answers) = channel();
-        let (spec, checksum) = (options.spec.clone(), options.checksum);
+        let (spec, checksum, cache) = (options.spec.clone(), options.checksum, options.cache.clone());
         let signer: Arc<dyn Signer> = Arc::clone(&options.signer);
         let worker = Worker { signer, answers: outbox, waker };
         std::thread::Builder::new()
             .name("source".into())
-            .spawn(move || worker.run(&spec, checksum, &inbox))
+            .spawn(move || worker.run(&spec, checksum, cache.as_deref(), &inbox))
             .map_err(|e| Error::new(crate::Kind::Io, "cannot start a thread").because(e))?;
         Ok((work, answers))
     }
 
-    fn run(&self, spec: &Spec, checksum: bool, inbox: &Inbox<Work>) {
-        let mut source = match Source::prepare(spec, checksum) {
+    fn run(&self, spec: &Spec, checksum: bool, cache: Option<&Path>, inbox: &Inbox<Work>) {
+        let mut source = match Source::prepare(spec, checksum, cache) {
             Ok((source, facts)) => {
                 self.answer(Answer::Prepared(Ok(facts)));
                 source
@@ -281,12 +291,21 @@ impl Session<'_> {
             expires,
             intent,
             scope: Vec::new(),
-            targets: spec.targets.hosts.clone(),
+            targets: self.targets(),
             root: facts.root,
             rules: facts.rules.clone(),
             top: Some(facts.top.clone()),
         };
         let _ = self.work.send(Work::Sign(header));
+    }
+
+    /// Whom the header names: the one list of globs that there is, or by name the hosts that match both.
+    fn targets(&self) -> Vec<String> {
+        match lists(&self.options).as_slice() {
+            [] => Vec::new(),
+            [list] => (*list).clone(),
+            _ => self.machine.hosts().map(|h| h.name.to_string()).collect(),
+        }
     }
 
     fn announce(&mut self, release: Release, signature: Vec<u8>) {

@@ -16,22 +16,26 @@ use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
 use crate::wire::{Datagram, Message};
 
-/// The longest look.
-const LOOK: Duration = Duration::from_millis(1200);
+/// Hosts that have just started do not know of each other yet: nobody new for this long means that all have answered.
+const QUIET: Duration = Duration::from_millis(60);
 /// The wait between solicits.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// The hosts that answer within about a second, sorted by name; ends early when all that the hosts know of have
+/// The hosts that answer within `longest`, sorted by name; ends early when all that the hosts know of have
 /// answered.
-pub fn look(link: Link) -> Result<Vec<Member>> {
+pub fn look(link: Link, longest: Duration) -> Result<Vec<Member>> {
     let (clock, mut endpoint) = (Clock::start(), Endpoint::new(link)?);
     let mut control = Control::new(InstanceId(clock::seed()), endpoint.datagram());
     let (mut table, mut reassembly) = (Table::default(), Reassembly::default());
     let began = clock.now();
-    let mut next = began;
+    let (mut next, mut newest, mut known) = (began, began, 0);
     loop {
         let now = clock.now();
-        if now.since(began) >= LOOK || (!table.is_empty() && table.len() >= table.claimed() && next > began) {
+        if table.len() != known {
+            (known, newest) = (table.len(), now);
+        }
+        let all = known > 0 && known >= table.claimed() && now.since(newest) >= QUIET;
+        if now.since(began) >= longest || all {
             break;
         }
         if next <= now {
@@ -39,7 +43,7 @@ pub fn look(link: Link) -> Result<Vec<Member>> {
             next = now + AGAIN;
         }
         endpoint.flush(|out| control.poll(out));
-        endpoint.wait(Some((began + LOOK).min(next).since(now)))?;
+        endpoint.wait(Some((began + longest).min(next).since(now).min(QUIET)))?;
         endpoint.receive(|d| hear(&mut table, &mut reassembly, clock.now(), &d));
     }
     let mut members: Vec<Member> = table.iter().map(|(_, m)| member(m)).collect();

@@ -40,8 +40,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// Scans what the spec names and builds its manifest.
-    pub fn prepare(spec: &Spec, checksum: bool) -> Result<(Self, Facts)> {
+    /// Scans what the spec names and builds its manifest. What was read is remembered in the directory `cache`.
+    pub fn prepare(spec: &Spec, checksum: bool, cache: Option<&Path>) -> Result<(Self, Facts)> {
         let began = clock::since_epoch();
         let unreadable = |e| Error::usage(format!("the source {} cannot be read", spec.source.display())).because(e);
         let root = Root::open(&spec.source).map_err(unreadable)?;
@@ -52,7 +52,7 @@ impl Source {
         options.xattrs = spec.meta.xattrs;
         options.hardlinks = spec.meta.hardlinks;
         options.checksum = checksum;
-        let place = IndexPlace::of(&root);
+        let place = IndexPlace::of(&root, cache);
         let old = Index::open(&place.path, root.id());
         let scanned = scan(&root, &options, old.as_ref(), &place.path)?;
         rules.excludes.extend(scanned.ignore_rules.iter().cloned());
@@ -104,17 +104,17 @@ fn policy(spec: &Spec) -> Policy {
     }
 }
 
-/// Where a source's index is kept: a cache of the user's, by the source's path; a temporary file when there is no home.
+/// Where a source's index is kept: in the cache, by the source's path; a temporary file where there is none.
 struct IndexPlace {
     path: PathBuf,
     _temporary: Option<tempfile::TempDir>,
 }
 
 impl IndexPlace {
-    fn of(root: &Root) -> Self {
+    fn of(root: &Root, cache: Option<&Path>) -> Self {
         let path = std::fs::canonicalize(root.path()).unwrap_or_else(|_| root.path().to_path_buf());
         let name = BlockHash::of(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).to_string();
-        let kept = cache_dir().map(|dir| dir.join("makuo")).filter(|dir| std::fs::create_dir_all(dir).is_ok());
+        let kept = cache.filter(|dir| std::fs::create_dir_all(dir).is_ok());
         if let Some(dir) = kept.filter(|dir| is_writable(dir)) {
             return Self { path: dir.join(&name[..32]), _temporary: None };
         }
@@ -124,11 +124,6 @@ impl IndexPlace {
             Err(_) => Self { path: std::env::temp_dir().join("makuo-index"), _temporary: None },
         }
     }
-}
-
-fn cache_dir() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))
 }
 
 fn is_writable(dir: &Path) -> bool {

@@ -74,10 +74,12 @@ impl Fleet {
         let options = Options {
             spec,
             purpose,
+            only: Vec::new(),
             signer: Arc::new(signer),
             name: HostName::new("admin").expect("legal"),
             timeout: Duration::from_secs(10),
             checksum: false,
+            cache: None,
         };
         deploy::run(link(self.port), options, &Interrupt::default(), &mut Silent).expect("runs")
     }

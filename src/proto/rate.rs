@@ -1,9 +1,12 @@
 //! How fast to send: a token bucket for the pace, and a controller that finds the link's rate.
 //!
-//! The controller starts low, doubles every round while no host reports queueing or heavy loss, and then follows what
-//! the slowest healthy host receives, keeping a few milliseconds of queue. Random loss is averaged over many rounds
-//! and does not cut the rate by itself: only loss far above that mean is taken as a queue that overflows.
+//! The controller starts low and doubles every round while no host reports queueing or heavy loss. From then on it
+//! knows what the slowest healthy host received at best in the last rounds (the link's capacity, as BBR estimates it),
+//! stays a little below that while there is a queue of more than a few milliseconds, and feels its way up slowly
+//! while there is none. Random loss is averaged over many rounds and does not cut the rate by itself: only loss far
+//! above that mean is taken as a queue that overflows.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::units::{Moment, Rate};
@@ -18,6 +21,10 @@ const TOP: Rate = Rate(100_000_000_000);
 const ROUND: Duration = Duration::from_millis(10);
 /// Queueing delay that means a standing queue.
 const QUEUE_LIMIT: Duration = Duration::from_millis(4);
+/// Rounds over which the best is remembered.
+const MEMORY: usize = 16;
+/// The longest wait for the effect of a cut.
+const MAX_HOLD: Duration = Duration::from_millis(100);
 /// How much sending may catch up after the process was late.
 const CATCH_UP: Duration = Duration::from_millis(4);
 
@@ -62,33 +69,37 @@ pub struct Sample {
 /// Finds the rate.
 #[derive(Debug)]
 pub struct Controller {
-    rate: Rate,
+    rate: f64,
     ceiling: Option<Rate>,
     starting: bool,
+    /// What the slowest host received in each of the last rounds, in bits a second.
+    received: VecDeque<f64>,
     /// The running mean of loss that is not from queues.
     mean_loss: f64,
     round: Round,
     since: Moment,
+    /// Until then the effect of the last cut is waited for.
+    hold: Moment,
 }
 
 #[derive(Debug, Default)]
 struct Round {
     delay: Duration,
     loss: f64,
-    slowest: Option<Rate>,
-    samples: u32,
+    slowest: Option<f64>,
 }
 
 impl Controller {
     /// A controller that never goes above `ceiling`.
     pub fn new(now: Moment, ceiling: Option<Rate>) -> Self {
-        let rate = ceiling.map_or(START, |c| c.min(START));
-        Self { rate, ceiling, starting: true, mean_loss: 0.0, round: Round::default(), since: now }
+        let rate = ceiling.map_or(START, |c| c.min(START)).0 as f64;
+        let (received, round) = (VecDeque::new(), Round::default());
+        Self { rate, ceiling, starting: true, received, mean_loss: 0.0, round, since: now, hold: now }
     }
 
     /// The present rate.
     pub fn rate(&self) -> Rate {
-        self.rate
+        Rate(self.rate as u64)
     }
 
     /// Whether a person set a ceiling.
@@ -98,8 +109,7 @@ impl Controller {
 
     /// Takes one host's sample.
     pub fn sample(&mut self, now: Moment, sample: Sample) {
-        let received = Rate(sample.bytes * 8 * 1_000_000 / (sample.over.as_micros().max(1) as u64));
-        self.round.samples += 1;
+        let received = sample.bytes as f64 * 8.0 / sample.over.as_secs_f64().max(1e-5);
         self.round.delay = self.round.delay.max(sample.delay);
         self.round.loss = self.round.loss.max(sample.loss);
         self.round.slowest = Some(self.round.slowest.map_or(received, |s| s.min(received)));
@@ -111,24 +121,39 @@ impl Controller {
     fn end_round(&mut self, now: Moment) {
         let round = std::mem::take(&mut self.round);
         self.since = now;
-        let overflow = round.loss > (4.0 * self.mean_loss).max(0.1).min(0.6);
-        let next = if round.delay > QUEUE_LIMIT || overflow {
-            self.starting = false;
-            // Below what the slowest got, so that the queue drains; never by more than half at once.
-            let target = round.slowest.map_or(self.rate.0 / 2, |s| s.0 / 100 * if overflow { 85 } else { 95 });
-            target.clamp(self.rate.0 / 2, self.rate.0 / 100 * 97)
+        if self.received.len() == MEMORY {
+            self.received.pop_front();
+        }
+        self.received.extend(round.slowest);
+        let capacity = self.received.iter().copied().fold(0.0, f64::max);
+        let overflow = round.loss > (4.0 * self.mean_loss).clamp(0.1, 0.6);
+        let congested = overflow || round.delay > QUEUE_LIMIT;
+        if congested {
+            self.give_way(now, capacity, round.delay, overflow);
         } else if self.starting {
-            self.rate.0 * 2
-        } else {
-            let room = 1.0 - round.delay.as_secs_f64() / QUEUE_LIMIT.as_secs_f64();
-            (self.rate.0 as f64 * (1.0 + 0.04 * room.max(0.1))) as u64
-        };
+            self.rate = (self.rate * 2.0).min(capacity * 4.0).max(self.rate);
+        } else if round.delay < QUEUE_LIMIT / 2 {
+            self.rate = (self.rate * 1.02).min((capacity * 1.25).max(self.rate));
+        }
         if !overflow {
             self.mean_loss = self.mean_loss * 0.95 + round.loss * 0.05;
         }
-        self.rate = Rate(next).clamp(FLOOR, self.ceiling.unwrap_or(TOP).max(FLOOR));
-        if let Some(ceiling) = self.ceiling {
-            self.rate = self.rate.min(ceiling);
+        let top = self.ceiling.unwrap_or(TOP).0 as f64;
+        self.rate = self.rate.min(top).max(FLOOR.0.min(top as u64) as f64);
+    }
+
+    fn give_way(&mut self, now: Moment, capacity: f64, delay: Duration, overflow: bool) {
+        if self.starting {
+            self.starting = false;
+            self.rate = self.rate.min(capacity);
+        } else if now < self.hold {
+            return;
+        }
+        self.rate = self.rate.min(capacity * 1.05) * if overflow { 0.85 } else { 0.95 };
+        self.hold = now + delay.min(MAX_HOLD) + ROUND;
+        if delay > QUEUE_LIMIT * 8 {
+            // So long a queue means that the link has become slower: what it could do before counts no more.
+            self.received.drain(..self.received.len().saturating_sub(2));
         }
     }
 }

@@ -320,6 +320,9 @@ pub struct Report {
     /// Bytes that may be under way to this host: a part of its receive buffer.
     #[n(6)]
     pub window: u32,
+    /// When the last datagram came, in microseconds of any steady clock of the host.
+    #[n(7)]
+    pub at: u64,
 }
 
 /// What a session does, decided and signed by the sender.

@@ -71,6 +71,8 @@ struct Measure {
     seen: u64,
     datagrams: u64,
     bytes: u64,
+    /// When the last datagram came.
+    at: u64,
     /// The least of arrival minus sending time, in wrapping microseconds.
     base: Option<u32>,
     /// The least delay over it since the last report.
@@ -119,6 +121,7 @@ impl Session {
                 seen: 0,
                 datagrams: 0,
                 bytes: 0,
+                at: 0,
                 base: None,
                 delay: None,
                 reported: 0,
@@ -389,6 +392,7 @@ impl Session {
             delay: m.delay.take().unwrap_or(0),
             backlog: self.delivering.1,
             window: self.window,
+            at: m.at,
         };
         m.reported = m.bytes;
         m.reported_at = now;
@@ -502,6 +506,7 @@ impl Measure {
         self.seen = self.seen.max(counter);
         self.datagrams += 1;
         self.bytes += symbol.bytes.len() as u64;
+        self.at = self.at.max(arrival);
         let way = (arrival as u32).wrapping_sub(symbol.header.sent);
         let base = match self.base {
             // Differences of wrapping clocks compare by sign.

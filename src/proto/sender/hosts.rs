@@ -136,8 +136,8 @@ impl Hosts {
         let host = self.hosts.get_mut(&instance)?;
         host.heard = now;
         let before = host.report.replace((now, report));
-        let (at, last) = before?;
-        let over = now.since(at);
+        let (_, last) = before?;
+        let over = Duration::from_micros(report.at.checked_sub(last.at).filter(|&t| t > 0)?);
         let expected = report.seen.checked_sub(last.seen).filter(|&n| n > 0)?;
         let got = report.datagrams.saturating_sub(last.datagrams);
         Some(Sample {

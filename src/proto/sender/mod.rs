@@ -39,6 +39,8 @@ use stream::{Stats, Stream};
 const DISCOVERY: Duration = Duration::from_millis(1500);
 /// Discovery without any answer, or with fewer than expected, ends after this.
 const DISCOVERY_EMPTY: Duration = Duration::from_millis(3000);
+/// Hosts that have just started do not know of each other yet: nobody new for this long means that all have answered.
+const QUIET: Duration = Duration::from_millis(30);
 /// The first wait between solicits, announcements and orders; doubled each time.
 const REPEAT: Duration = Duration::from_millis(60);
 /// The longest wait between them.
@@ -80,8 +82,8 @@ pub struct SenderSetup {
     pub datagram: usize,
     /// The tree.
     pub tree: TreeName,
-    /// Globs on host names; none is every host that has the tree.
-    pub targets: Vec<String>,
+    /// Lists of globs on host names: a target matches one of each list; no list is every host that has the tree.
+    pub targets: Vec<Vec<String>>,
     /// Whom we expect.
     pub expect: Expect,
     /// How many have to be ready.
@@ -166,6 +168,8 @@ pub struct Sender {
     hosts: Hosts,
     phase: Phase,
     began: Moment,
+    /// When a host was heard for the first time.
+    newest: Moment,
     offer: Option<Offer>,
     order: Option<SignedOrder>,
     stream: Stream,
@@ -195,6 +199,7 @@ impl Sender {
             hosts: Hosts::default(),
             phase: Phase::Discovering,
             began: now,
+            newest: now,
             offer: None,
             order: None,
             stream: Stream::new(session, symbol),
@@ -333,13 +338,14 @@ impl Sender {
             let serial = hello.trees.iter().find(|t| t.tree == self.setup.tree).map(|t| t.serial);
             self.hosts.expect(now, source, hello.name.clone(), from, serial.unwrap_or_default());
         }
-        self.table.heard(now, from, source, hello);
+        if self.table.heard(now, from, source, hello) {
+            self.newest = now;
+        }
     }
 
     fn is_target(&self, hello: &Hello) -> bool {
-        let targets = &self.setup.targets;
         hello.trees.iter().any(|t| t.tree == self.setup.tree)
-            && (targets.is_empty() || targets.iter().any(|t| matches_name(t, hello.name.as_str())))
+            && self.setup.targets.iter().all(|list| list.iter().any(|t| matches_name(t, hello.name.as_str())))
     }
 
     fn want(&mut self, now: Moment, source: InstanceId, want: &crate::wire::message::Want) {
@@ -420,7 +426,7 @@ impl Sender {
         let waited = now.since(self.began);
         let (found, missing) = (self.hosts.len(), self.missing_names());
         let enough = found > 0 && found >= self.setup.expect.count && missing.is_empty();
-        let all = self.table.len() >= self.table.claimed();
+        let all = self.table.len() >= self.table.claimed() && now.since(self.newest) >= QUIET;
         if (enough && (all || waited >= DISCOVERY)) || waited >= DISCOVERY_EMPTY {
             self.phase = Phase::Waiting;
             self.notices.push_back(Notice::Discovered {
@@ -505,7 +511,7 @@ impl Sender {
             }
             true if self.hosts.len() > 1 => held + least + MERGE_NODES,
             true => held,
-            false if live.any(|h| is_comparing(h)) => {
+            false if live.any(is_comparing) => {
                 let needed = held.since(offer.at) * 2 + MERGE_BLOCKS;
                 held + least + needed.min(MERGE_BLOCKS_MAX)
             }
@@ -644,7 +650,7 @@ impl Sender {
         let beat = (!self.stream.has_data()).then_some(self.heartbeat.0);
         let own = match self.phase {
             Phase::Discovering => {
-                let ends = [self.began + DISCOVERY, self.began + DISCOVERY_EMPTY];
+                let ends = [self.newest + QUIET, self.began + DISCOVERY, self.began + DISCOVERY_EMPTY];
                 ends.into_iter().filter(|&at| at > now).chain([self.repeat.0]).min()
             }
             Phase::Serving => [Some(self.repeat.0), beat, self.merge_due(now)].into_iter().flatten().min(),

@@ -1,0 +1,168 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_makuo_global_optspecs
+    string join \n json v/verbose q/quiet color= c/config= h/help V/version
+end
+
+function __fish_makuo_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_makuo_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_makuo_using_subcommand
+    set -l cmd (__fish_makuo_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c makuo -n "__fish_makuo_needs_command" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_needs_command" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_needs_command" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_needs_command" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_needs_command" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_needs_command" -s V -l version -d 'Print version'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "deploy" -d 'Put the spec\'s release on every target host'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "diff" -d 'Audit drift: what in each host\'s tree differs from the spec\'s source'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "members" -d 'The hosts alive now: name, address, version, trees'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "check" -d 'Say what is wrong with a spec or a configuration, or what it means'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "keygen" -d 'Make a deploy key in OpenSSH\'s format'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "daemon" -d 'The host\'s service: receives releases; runs in the foreground'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "demo" -d 'Three hosts on this machine\'s loopback, one real deploy, and what to try next'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "completions" -d 'Print a completion script'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "man" -d 'Write the man pages into a directory'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s t -l target -d 'Only hosts whose name matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s k -l key -d 'The key to sign with: an OpenSSH file, or a .pub whose private half the agent holds [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l rate -d 'Ceiling of the rate, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l expect -d 'Fail unless N target hosts answer' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l timeout -d 'Give a host this long to answer or progress' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l interface -d 'The interface to use, by name or address' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l group -d 'The multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l port -d 'The UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l group-key -d 'Not supported yet; here so that it is refused and not ignored' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s n -l dry-run -d 'Print what every host would change; change nothing'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l delete -d 'Delete what the release does not have, whatever the spec says'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l no-delete -d 'Delete nothing, whatever the spec says'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -s t -l target -d 'Only hosts whose name matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -s k -l key -d 'The key to sign with: an OpenSSH file, or a .pub whose private half the agent holds [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l rate -d 'Ceiling of the rate, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l expect -d 'Fail unless N target hosts answer' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l timeout -d 'Give a host this long to answer or progress' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l interface -d 'The interface to use, by name or address' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l group -d 'The multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l port -d 'The UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l group-key -d 'Not supported yet; here so that it is refused and not ignored' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l delete -d 'Delete what the release does not have, whatever the spec says'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l no-delete -d 'Delete nothing, whatever the spec says'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l wait -d 'How long to listen for answers' -r
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l interface -d 'The interface to use, by name or address' -r
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l group -d 'The multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l port -d 'The UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l group-key -d 'Not supported yet; here so that it is refused and not ignored' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand members" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand members" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand members" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand members" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand check" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand check" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand check" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand check" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand check" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s o -l output -d 'Where the key goes; the public half gets .pub [default: ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l comment -d 'A remark in the public key [default: user@host]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l force -d 'Overwrite a key that exists'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l group -d 'Not supported yet; here so that it is refused and not ignored'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s b -l base -d 'Manage DIR as the tree `default`' -r -f -a "(__fish_complete_directories)"
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l tree -d 'Manage DIR as the tree NAME (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l name -d 'This host\'s name [default: the system\'s]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l state-dir -d 'Where releases are staged; on the trees\' filesystem [default: .makuo beside each tree]' -r -f -a "(__fish_complete_directories)"
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l authorized-keys -d 'Who may deploy and audit [default: /etc/makuo/authorized_keys]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s u -l user -d 'Run as this user' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l run-group -d 'Run as this group' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l console -d 'Not supported yet, but `off` is what holds' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l socket -d 'The control socket [default: /run/makuo/makuo.sock]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l metrics -d 'Not supported yet; here so that it is refused and not ignored' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l interface -d 'The interface to use, by name or address' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l group -d 'The multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l port -d 'The UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l group-key -d 'Not supported yet; here so that it is refused and not ignored' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand demo" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand demo" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand demo" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand demo" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand demo" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand completions" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand completions" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand completions" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand completions" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand completions" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand man" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand man" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand man" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand man" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand man" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -1,0 +1,343 @@
+//! The raw command line: what may be said, as clap reads it. One source for parsing, help, man pages and completions.
+//!
+//! Owns names, order and help texts of flags. Must not act: each command's own file resolves its arguments to options.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
+
+use crate::id::{HostName, TreeName};
+use crate::report::{ColorChoice, Settings, Verbosity};
+use crate::units::{Rate, parse_duration};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  every target has the release, or no drift
+  1  diff found drift
+  2  the command line, spec or configuration is wrong; nothing was sent
+  3  refused or aborted: no host changed
+  4  mixed: some hosts have the release, others do not";
+
+/// makuo: one command puts a signed release of a file tree on every server of a network at once.
+#[derive(Debug, Parser)]
+#[command(
+    name = "makuo",
+    version,
+    about = "Put a signed release of a file tree on every server of a network at once",
+    after_help = EXIT_CODES,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Common options")]
+pub struct CommonArgs {
+    /// Print one JSON object a line; the last is the result
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Tell more; twice for debugging
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Results and errors only
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// When to use colour
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+    /// The host's configuration [default: /etc/makuo/makuo.toml, when it exists]
+    #[arg(short, long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+}
+
+impl CommonArgs {
+    /// How to report.
+    pub fn settings(&self) -> Settings {
+        let verbosity = match self.verbose {
+            _ if self.quiet => Verbosity::Quiet,
+            0 => Verbosity::Normal,
+            1 => Verbosity::Verbose,
+            _ => Verbosity::Debug,
+        };
+        Settings { json: self.json, verbosity, color: self.color }
+    }
+}
+
+/// The commands that exist.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Put the spec's release on every target host
+    Deploy(DeployArgs),
+    /// Audit drift: what in each host's tree differs from the spec's source
+    Diff(DiffArgs),
+    /// The hosts alive now: name, address, version, trees
+    Members(MembersArgs),
+    /// Say what is wrong with a spec or a configuration, or what it means
+    Check(CheckArgs),
+    /// Make a deploy key in OpenSSH's format
+    Keygen(KeygenArgs),
+    /// The host's service: receives releases; runs in the foreground
+    Daemon(DaemonArgs),
+    /// Three hosts on this machine's loopback, one real deploy, and what to try next
+    Demo(DemoArgs),
+    /// Print a completion script
+    Completions(CompletionsArgs),
+    /// Write the man pages into a directory
+    Man(ManArgs),
+}
+
+/// How the other hosts are reached.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Network options")]
+pub struct NetworkArgs {
+    /// The interface to use, by name or address
+    #[arg(long, value_name = "NAME|ADDR")]
+    pub interface: Option<String>,
+    /// The multicast group [default: 224.0.0.108]
+    #[arg(long, value_name = "ADDR", value_parser = multicast)]
+    pub group: Option<IpAddr>,
+    /// The UDP port [default: 5000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// How many routers a datagram may pass, and one [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub ttl: Option<u8>,
+    /// Not supported yet; here so that it is refused and not ignored.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub group_key: Option<PathBuf>,
+}
+
+/// What deploy and diff have in common.
+#[derive(Debug, Args)]
+pub struct SessionArgs {
+    /// The spec: a TOML file that says what goes where
+    #[arg(value_name = "SPEC", value_hint = ValueHint::FilePath)]
+    pub spec: PathBuf,
+    /// Only hosts whose name matches this glob (repeatable)
+    #[arg(short, long = "target", value_name = "PATTERN")]
+    pub targets: Vec<String>,
+    /// The key to sign with: an OpenSSH file, or a .pub whose private half the agent holds [default: the spec's,
+    /// $MAKUO_KEY, ~/.config/makuo/deploy.key]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+    /// Ceiling of the rate, such as 500Mbit or 60MB
+    #[arg(long, value_name = "RATE")]
+    pub rate: Option<Rate>,
+    /// Delete what the release does not have, whatever the spec says
+    #[arg(long, overrides_with = "no_delete")]
+    pub delete: bool,
+    /// Delete nothing, whatever the spec says
+    #[arg(long, overrides_with = "delete")]
+    pub no_delete: bool,
+    /// Fail unless N target hosts answer
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub expect: Option<u32>,
+    /// Give a host this long to answer or progress
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// Hosts re-read and re-hash every file instead of trusting size, mtime and ctime
+    #[arg(long)]
+    pub checksum: bool,
+    /// The network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+/// `makuo deploy`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  makuo deploy manifests/www.toml               put it on every host that has the tree
+  makuo deploy -n manifests/www.toml            only say what would change
+  makuo deploy -t 'web*' --expect 3 www.toml    only on web hosts, and only when 3 answer")]
+pub struct DeployArgs {
+    /// Print what every host would change; change nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// The rest.
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
+
+/// `makuo diff`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  makuo diff manifests/www.toml                 exit code 1 when a host drifts
+  makuo diff --checksum manifests/www.toml      trust no timestamp
+  makuo diff --json www.toml | grep '\"change\"'")]
+pub struct DiffArgs {
+    /// All of it.
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
+
+/// `makuo members`
+#[derive(Debug, Args)]
+pub struct MembersArgs {
+    /// How long to listen for answers
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
+    pub wait: Duration,
+    /// The network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+/// `makuo check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// A spec or a host's configuration
+    #[arg(value_name = "SPEC|CONFIG", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+}
+
+/// `makuo keygen`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The line for the hosts' authorized_keys goes to standard output:
+  makuo keygen >> authorized_keys
+ssh-keygen -t ed25519 makes keys that serve as well, and so does any Ed25519 key in ssh-agent.")]
+pub struct KeygenArgs {
+    /// Where the key goes; the public half gets .pub [default: ~/.config/makuo/deploy.key]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// A remark in the public key [default: user@host]
+    #[arg(long, value_name = "TEXT")]
+    pub comment: Option<String>,
+    /// Overwrite a key that exists
+    #[arg(long)]
+    pub force: bool,
+    /// Not supported yet; here so that it is refused and not ignored.
+    #[arg(long, hide = true)]
+    pub group: bool,
+}
+
+/// `makuo daemon`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Flags override the configuration. SIGTERM ends cleanly, SIGHUP reads keys and configuration again.
+Examples:
+  makuo daemon                                              as /etc/makuo/makuo.toml says
+  makuo daemon --tree www=/var/www --authorized-keys keys   without a configuration")]
+pub struct DaemonArgs {
+    /// Manage DIR as the tree `default`
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub base: Option<PathBuf>,
+    /// Manage DIR as the tree NAME (repeatable)
+    #[arg(long = "tree", value_name = "NAME=DIR", value_parser = tree_at)]
+    pub trees: Vec<TreeAt>,
+    /// This host's name [default: the system's]
+    #[arg(long)]
+    pub name: Option<HostName>,
+    /// Where releases are staged; on the trees' filesystem [default: .makuo beside each tree]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state_dir: Option<PathBuf>,
+    /// Who may deploy and audit [default: /etc/makuo/authorized_keys]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub authorized_keys: Option<PathBuf>,
+    /// Run as this user
+    #[arg(short, long)]
+    pub user: Option<String>,
+    /// Run as this group
+    #[arg(long, value_name = "GROUP")]
+    pub run_group: Option<String>,
+    /// Not supported yet, but `off` is what holds.
+    #[arg(long, value_name = "ADDR:PORT|off", hide = true)]
+    pub console: Option<String>,
+    /// The control socket [default: /run/makuo/makuo.sock]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub socket: Option<PathBuf>,
+    /// Not supported yet; here so that it is refused and not ignored.
+    #[arg(long, value_name = "ADDR:PORT", hide = true)]
+    pub metrics: Option<SocketAddr>,
+    /// The network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+/// `--tree NAME=DIR`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeAt {
+    /// The tree's name.
+    pub name: TreeName,
+    /// Its directory.
+    pub path: PathBuf,
+}
+
+/// `makuo demo`
+#[derive(Debug, Args)]
+pub struct DemoArgs {}
+
+/// `makuo completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `makuo man`
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The directory; made when it is missing
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+}
+
+fn multicast(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|_| "not an IP address".to_string())?;
+    if address.is_multicast() { Ok(address) } else { Err("not a multicast address, such as 224.0.0.108".to_string()) }
+}
+
+fn tree_at(text: &str) -> Result<TreeAt, String> {
+    let (name, path) = text.split_once('=').ok_or("write NAME=DIR, such as www=/var/www")?;
+    if path.is_empty() {
+        return Err("the directory is missing: write NAME=DIR".to_string());
+    }
+    Ok(TreeAt { name: TreeName::new(name).map_err(|e| e.to_string())?, path: path.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn clap_finds_no_contradiction() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn common_flags_stand_before_and_after_the_command() {
+        for line in [["makuo", "--json", "members"], ["makuo", "members", "--json"]] {
+            assert!(Cli::try_parse_from(line).is_ok_and(|cli| cli.common.json));
+        }
+    }
+
+    #[test]
+    fn what_is_refused_says_why() {
+        let refused = |line: &str| Cli::try_parse_from(line.split(' ')).map(drop).expect_err("refused").to_string();
+        assert!(refused("makuo members --group 10.0.0.1").contains("not a multicast address"));
+        assert!(refused("makuo daemon --tree www").contains("NAME=DIR"));
+        assert!(refused("makuo deploy x --rate 60").contains("500Mbit"));
+        assert!(refused("makuo deploy x --timeout soon").contains("30s"));
+        assert!(refused("makuo -q -v members").contains("cannot be used with"));
+    }
+
+    #[test]
+    fn the_last_of_two_opposites_holds() {
+        let cli = Cli::try_parse_from(["makuo", "diff", "x", "--delete", "--no-delete"]).expect("legal");
+        let Command::Diff(args) = cli.command else { panic!("diff") };
+        assert!(!args.session.delete && args.session.no_delete);
+    }
+}

@@ -1,0 +1,112 @@
+//! `makuo daemon`: flags laid over the host's configuration.
+
+use std::path::{Path, PathBuf};
+
+use super::args::{DaemonArgs, TreeAt};
+use super::{network, not_yet};
+use crate::config::{HostConfig, TreeConfig};
+use crate::id::TreeName;
+use crate::report::Report;
+use crate::spec::DEFAULT_TREE;
+use crate::units::printable;
+use crate::{Error, Result};
+
+/// Everything that a daemon needs to know.
+#[derive(Debug, Clone)]
+pub struct DaemonOptions {
+    /// The configuration with the flags in it.
+    pub config: HostConfig,
+    /// Run as this user.
+    pub user: Option<String>,
+    /// Run as this group.
+    pub run_group: Option<String>,
+}
+
+pub(super) fn run(args: &DaemonArgs, config: Option<&Path>, _report: &mut Report) -> Result<u8> {
+    engine(resolve(args, network::host_config(config)?)?).map(|()| 0)
+}
+
+fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
+    if args.metrics.is_some() {
+        return Err(not_yet("--metrics"));
+    }
+    if args.console.as_deref().is_some_and(|console| console != "off") {
+        return Err(not_yet("--console"));
+    }
+    config.network = network::over(&args.network, config.network)?;
+    config.name = args.name.clone().or(config.name);
+    if let Some(path) = &args.authorized_keys {
+        config.authorized_keys = absolute(path)?;
+    }
+    if let Some(path) = &args.state_dir {
+        config.state_dir = Some(absolute(path)?);
+    }
+    if let Some(path) = &args.socket {
+        config.socket = absolute(path)?;
+    }
+    let base = args.base.as_ref().map(|path| TreeAt {
+        name: TreeName::new(DEFAULT_TREE).expect("the default tree has a legal name"),
+        path: path.clone(),
+    });
+    for tree in base.iter().chain(&args.trees) {
+        let path = absolute(&tree.path)?;
+        match config.trees.iter_mut().find(|t| t.name == tree.name) {
+            Some(known) => known.path = path,
+            None => config.trees.push(TreeConfig::new(tree.name.clone(), path)),
+        }
+    }
+    if config.trees.is_empty() {
+        return Err(Error::usage("this host manages no tree: there is nothing to serve")
+            .hint("say --tree www=/var/www, or write a [[tree]] into /etc/makuo/makuo.toml"));
+    }
+    Ok(DaemonOptions { config, user: args.user.clone(), run_group: args.run_group.clone() })
+}
+
+/// A path that stays the same when the daemon leaves its directory.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path)
+        .map_err(|e| Error::usage(format!("{} is no path", printable(path.as_os_str().as_encoded_bytes()))).because(e))
+}
+
+/// Serves until SIGTERM.
+fn engine(options: DaemonOptions) -> Result<()> {
+    if options.user.is_some() || options.run_group.is_some() {
+        return Err(not_yet("running as another user (--user, --run-group)")
+            .hint("start the daemon as the user that it is to be: User= in a systemd unit, or runuser -u USER"));
+    }
+    let name = match options.config.name.clone() {
+        Some(name) => name,
+        None => network::host_name()?,
+    };
+    let link = network::open(&options.config.network)?;
+    let socket = Some(options.config.socket.clone());
+    crate::daemon::run(crate::daemon::Setup { name, config: options.config, socket }, link)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn options(line: &str) -> Result<DaemonOptions> {
+        let cli = super::super::Cli::try_parse_from(line.split(' ')).expect("legal");
+        let super::super::args::Command::Daemon(args) = cli.command else { panic!("daemon") };
+        resolve(&args, HostConfig::default())
+    }
+
+    #[test]
+    fn base_is_the_default_tree_and_paths_are_absolute() {
+        let options = options("makuo daemon -b site --tree www=/var/www --name h1").expect("legal");
+        let trees: Vec<_> = options.config.trees.iter().map(|t| (t.name.as_str(), t.path.is_absolute())).collect();
+        assert_eq!(trees, [("default", true), ("www", true)]);
+        assert_eq!(options.config.name.map(|n| n.to_string()).as_deref(), Some("h1"));
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused() {
+        for line in ["makuo daemon", "makuo daemon -b x --metrics 127.0.0.1:1", "makuo daemon -b x --console [::1]:5"] {
+            assert_eq!(options(line).expect_err(line).kind(), crate::Kind::Usage);
+        }
+        assert!(options("makuo daemon -b x --console off").is_ok());
+    }
+}

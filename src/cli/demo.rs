@@ -1,0 +1,199 @@
+//! `makuo demo`: three hosts on this machine's loopback, one real deploy, and what to try next.
+//!
+//! The daemons are child processes of the same binary, the spec and its site are those of the repository (carried in
+//! the binary), the key is made for the occasion. Everything lies in one temporary directory, which goes at the end.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::args::DemoArgs;
+use super::{deploy, network};
+use crate::config::NetworkConfig;
+use crate::drive::members::look;
+use crate::drive::outcome::Purpose;
+use crate::report::Report;
+use crate::spec::Spec;
+use crate::{Error, Kind, Result, keys};
+
+/// The hosts of the demo.
+const HOSTS: [&str; 3] = ["web1", "web2", "web3"];
+/// The spec.
+const SPEC: &str = include_str!("../../manifests/www.toml");
+/// The site that the spec names: path, content, mode.
+const SITE: [(&str, &str, u32); 6] = [
+    (".makuoignore", include_str!("../../manifests/site/.makuoignore"), 0o644),
+    ("bin/health", include_str!("../../manifests/site/bin/health"), 0o755),
+    ("css/site.css", include_str!("../../manifests/site/css/site.css"), 0o644),
+    ("docs/index.html", include_str!("../../manifests/site/docs/index.html"), 0o644),
+    ("img/mark.svg", include_str!("../../manifests/site/img/mark.svg"), 0o644),
+    ("index.html", include_str!("../../manifests/site/index.html"), 0o644),
+];
+/// How long the daemons have to come up.
+const START: Duration = Duration::from_secs(20);
+/// How long one look for them takes.
+const LOOK: Duration = Duration::from_millis(200);
+
+pub(super) fn run(_args: &DemoArgs, report: &mut Report) -> Result<u8> {
+    let demo = Demo::start(report)?;
+    demo.step(report, "1. The first deploy: every host gets the whole site.");
+    let first = demo.session(Purpose::Deploy, report)?;
+    demo.step(report, "2. Someone changes a file on web2 by hand; `makuo diff` finds it (exit code 1).");
+    let tampered = demo.tree("web2").join("index.html");
+    fs::write(&tampered, "<h1>changed by hand</h1>\n").map_err(|e| Error::io("cannot write", &tampered, e))?;
+    let drift = demo.session(Purpose::Diff, report)?;
+    demo.step(report, "3. The next deploy repairs it, and sends only what web2 misses.");
+    let second = demo.session(Purpose::Deploy, report)?;
+    let repaired = fs::read(&tampered).is_ok_and(|bytes| bytes == SITE[5].1.as_bytes());
+    if (first, drift, second, repaired) != (0, 1, 0, true) {
+        let codes = format!("{first}, {drift}, {second}");
+        return Err(Error::new(Kind::Io, format!("the demo went wrong: exit codes {codes}, expected 0, 1, 0")));
+    }
+    demo.step(report, "That was the real thing, on one machine. On your own hosts:");
+    report.note("makuo keygen                       a deploy key, and the line for /etc/makuo/authorized_keys");
+    report.note("makuo daemon --tree www=/var/www   on every host");
+    report.note("makuo deploy manifests/www.toml    from anywhere on the network");
+    Ok(0)
+}
+
+/// The running hosts; ended and cleaned up when it goes.
+struct Demo {
+    dir: tempfile::TempDir,
+    daemons: Vec<Child>,
+    network: NetworkConfig,
+}
+
+impl Demo {
+    fn start(report: &mut Report) -> Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix("makuo-demo-")
+            .tempdir()
+            .map_err(|e| Error::new(Kind::Io, "cannot make a temporary directory").because(e))?;
+        // The interface is the loopback, whatever its name is here; the port is one that nobody else is likely to use.
+        let network = NetworkConfig {
+            interface: Some("127.0.0.1".into()),
+            port: fastrand::u16(20_000..60_000),
+            ..NetworkConfig::default()
+        };
+        let mut demo = Self { dir, daemons: Vec::new(), network };
+        demo.lay_out()?;
+        let key = keys::generate(&demo.path("key"), "makuo-demo", false)?;
+        write(&demo.path("authorized_keys"), &format!("{}\n", key.authorized_line))?;
+        report.note(&format!("three hosts on the loopback interface, in {}", demo.dir.path().display()));
+        for name in HOSTS {
+            let daemon = demo.daemon(name)?;
+            demo.daemons.push(daemon);
+        }
+        demo.wait_until_ready()?;
+        Ok(demo)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn tree(&self, host: &str) -> PathBuf {
+        self.path(host).join("www")
+    }
+
+    fn lay_out(&self) -> Result<()> {
+        write(&self.path("manifests/www.toml"), SPEC)?;
+        let site = self.path("manifests/site");
+        for (name, content, mode) in SITE {
+            let path = site.join(name);
+            write(&path, content)?;
+            fs::set_permissions(&path, Permissions::from_mode(mode))
+                .map_err(|e| Error::io("cannot set mode of", &path, e))?;
+        }
+        symlink("docs", site.join("current")).map_err(|e| Error::io("cannot make", site.join("current"), e))?;
+        for host in HOSTS {
+            fs::create_dir_all(self.tree(host)).map_err(|e| Error::io("cannot make", self.tree(host), e))?;
+        }
+        Ok(())
+    }
+
+    fn daemon(&self, name: &str) -> Result<Child> {
+        let failed = |e| Error::new(Kind::Io, format!("cannot start a daemon for {name}")).because(e);
+        let program = std::env::current_exe().map_err(failed)?;
+        let log = fs::File::create(self.path(&format!("{name}.log"))).map_err(failed)?;
+        let config = self.path("makuo.toml");
+        write(&config, "")?;
+        Command::new(program)
+            .args(["daemon", "--name", name, "--interface", "127.0.0.1", "--console", "off"])
+            .args(["--port", &self.network.port.to_string()])
+            .arg("--config")
+            .arg(config)
+            .arg("--tree")
+            .arg(format!("www={}", self.tree(name).display()))
+            .arg("--authorized-keys")
+            .arg(self.path("authorized_keys"))
+            .arg("--socket")
+            .arg(self.path(name).join("sock"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(failed)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        for _ in 0..START.as_millis() / LOOK.as_millis() {
+            if look(network::open(&self.network)?, LOOK)?.len() == HOSTS.len() {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK / 4);
+            for (daemon, name) in self.daemons.iter_mut().zip(HOSTS) {
+                if let Ok(Some(status)) = daemon.try_wait() {
+                    let log = fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default();
+                    return Err(Error::new(Kind::Io, format!("the daemon of {name} ended ({status}): {}", log.trim())));
+                }
+            }
+        }
+        Err(Error::new(Kind::Io, "the three daemons did not find each other on the loopback interface")
+            .hint("is the loopback interface up (`ip link set lo up`), and does a firewall drop multicast on it?"))
+    }
+
+    fn step(&self, report: &mut Report, text: &str) {
+        report.note("");
+        report.note(text);
+    }
+
+    fn session(&self, purpose: Purpose, report: &mut Report) -> Result<u8> {
+        let mut spec = Spec::load(&self.path("manifests/www.toml"))?;
+        spec.targets.expect = Some(crate::spec::Expect::Count(HOSTS.len() as u32));
+        let options = deploy::SessionOptions {
+            purpose,
+            spec,
+            key: self.path("key"),
+            only: Vec::new(),
+            timeout: Duration::from_secs(10),
+            checksum: false,
+            network: self.network.clone(),
+            cache: Some(self.path("cache")),
+        };
+        deploy::session(&options, report)
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        for daemon in &mut self.daemons {
+            let pid = nix::unistd::Pid::from_raw(daemon.id() as i32);
+            // A child that has ended already needs no signal.
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        }
+        for daemon in &mut self.daemons {
+            let _ = daemon.wait();
+        }
+    }
+}
+
+fn write(path: &Path, content: &str) -> Result<()> {
+    let failed = |e| Error::io("cannot write", path, e);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    fs::write(path, content).map_err(failed)
+}

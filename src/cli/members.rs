@@ -1,0 +1,16 @@
+//! `makuo members`: who is alive.
+
+use std::path::Path;
+
+use super::args::MembersArgs;
+use super::network;
+use crate::Result;
+use crate::report::Report;
+
+pub(super) fn run(args: &MembersArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
+    let network = network::resolve(&args.network, config)?;
+    report.start("listening");
+    let members = crate::drive::members::look(network::open(&network)?, args.wait)?;
+    report.members(&members);
+    Ok(0)
+}

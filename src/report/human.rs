@@ -1,0 +1,443 @@
+//! Text for people: bars on a terminal, plain lines in a pipe.
+//!
+//! Owns the wording of results (standard output) and talk (standard error). Must not know JSON, and must not decide: what
+//! counts as failure is in the outcome.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::paint::{Painter, Tint};
+use super::table::{Align, Cell, Table};
+use super::{Settings, Verbosity, put_line, tell_failure, tell_trouble, words};
+use crate::Error;
+use crate::drive::outcome::{
+    DriftLine, Event, ExitStatus, HostChange, HostResult, HostState, Member, Observer, Outcome, Progress, Purpose, What,
+};
+use crate::id::HostName;
+use crate::units::{ByteSize, printable};
+
+/// How often a bar turns its spinner.
+const TICK: Duration = Duration::from_millis(120);
+/// In a pipe, progress is said whenever another tenth has gone.
+const STEPS: u64 = 10;
+
+/// Writes text for people.
+pub struct Human {
+    out: Box<dyn Write + Send>,
+    talk: Box<dyn Write + Send>,
+    out_paint: Painter,
+    talk_paint: Painter,
+    verbosity: Verbosity,
+    bars: bool,
+    bar: Option<ProgressBar>,
+    step: u64,
+}
+
+impl Human {
+    /// Text on this process's standard output and standard error.
+    pub fn terminal(settings: Settings) -> Self {
+        Self {
+            out: Box::new(std::io::stdout()),
+            talk: Box::new(std::io::stderr()),
+            out_paint: Painter::stdout(settings.color),
+            talk_paint: Painter::stderr(settings.color),
+            verbosity: settings.verbosity,
+            bars: std::io::stderr().is_terminal() && settings.verbosity > Verbosity::Quiet,
+            bar: None,
+            step: 0,
+        }
+    }
+
+    /// Text to `out` and `talk`, without bars.
+    pub fn to(out: Box<dyn Write + Send>, talk: Box<dyn Write + Send>, painter: Painter, verbosity: Verbosity) -> Self {
+        Self { out, talk, out_paint: painter, talk_paint: painter, verbosity, bars: false, bar: None, step: 0 }
+    }
+
+    /// Says what is being done now.
+    pub fn start(&mut self, what: &str) {
+        if self.bars {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.set_style(style("{spinner} {msg}"));
+            bar.set_message(words::safe(what));
+            bar.enable_steady_tick(TICK);
+            self.replace_bar(Some(bar));
+        } else if self.verbosity >= Verbosity::Verbose {
+            self.say(&words::safe(what));
+        }
+    }
+
+    /// The end of a deploy, dry run or diff.
+    pub fn outcome(&mut self, outcome: &Outcome) {
+        self.replace_bar(None);
+        match outcome.purpose {
+            Purpose::Deploy => {
+                if self.verbosity >= Verbosity::Verbose && !outcome.drift.is_empty() {
+                    self.drift(outcome);
+                }
+                self.hosts(outcome);
+                self.data(&deploy_summary(outcome));
+            }
+            Purpose::DryRun | Purpose::Diff => {
+                self.drift(outcome);
+                if self.verbosity > Verbosity::Quiet {
+                    self.say(&audit_summary(outcome));
+                }
+            }
+        }
+        self.trouble(outcome);
+    }
+
+    /// The hosts that are alive.
+    pub fn members(&mut self, members: &[Member]) {
+        self.replace_bar(None);
+        let mut table = Table::new(&[]);
+        for member in members {
+            let trees: Vec<String> = member.trees.iter().map(|t| words::release(&t.tree, t.serial)).collect();
+            table.row(vec![
+                Cell::new(member.host.as_str(), Tint::Strong),
+                member.address.to_string().into(),
+                words::safe(&member.version).into(),
+                trees.join(" ").into(),
+            ]);
+        }
+        table.lines(self.out_paint).iter().for_each(|line| self.data(line));
+        if self.verbosity > Verbosity::Quiet {
+            self.say(&words::count(members.len() as u64, "host"));
+        }
+    }
+
+    /// One or more lines of data; nothing when `text` is empty.
+    pub fn data(&mut self, text: &str) {
+        if !text.is_empty() {
+            put_line(&mut *self.out, text);
+        }
+    }
+
+    /// A failure that ended the command early.
+    pub fn failure(&mut self, error: &Error) {
+        self.replace_bar(None);
+        tell_failure(&mut *self.talk, self.talk_paint, error);
+    }
+
+    /// A line of talk, unless quiet.
+    pub fn note(&mut self, line: &str) {
+        if self.verbosity > Verbosity::Quiet {
+            self.say(&words::safe(line));
+        }
+    }
+
+    fn say(&mut self, line: &str) {
+        let talk = &mut self.talk;
+        match &self.bar {
+            Some(bar) => bar.suspend(|| put_line(&mut **talk, line)),
+            None => put_line(&mut **talk, line),
+        }
+    }
+
+    fn replace_bar(&mut self, bar: Option<ProgressBar>) {
+        if let Some(old) = std::mem::replace(&mut self.bar, bar) {
+            old.finish_and_clear();
+        }
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        let &Progress { sent, total, .. } = progress;
+        if self.bars {
+            let known = self.bar.as_ref().is_some_and(|bar| bar.length() == Some(total.0));
+            if !known {
+                let bar = ProgressBar::with_draw_target(Some(total.0), ProgressDrawTarget::stderr());
+                bar.set_style(style("{spinner} {wide_bar} {msg}"));
+                bar.enable_steady_tick(TICK);
+                self.replace_bar(Some(bar));
+            }
+            if let Some(bar) = &self.bar {
+                bar.set_position(sent.0.min(total.0));
+                bar.set_message(progress_words(progress));
+            }
+            return;
+        }
+        let step = sent.0.saturating_mul(STEPS).checked_div(total.0).unwrap_or(STEPS);
+        if step > self.step {
+            self.step = step;
+            self.say(&progress_words(progress));
+        }
+    }
+
+    fn host(&mut self, change: &HostChange) {
+        let HostChange { host, state, error } = change;
+        if !state.is_trouble() && self.verbosity < Verbosity::Verbose {
+            return;
+        }
+        let state = self.talk_paint.paint(tint_of(*state), state.word());
+        let why = error.as_deref().map(|e| format!(": {}", words::safe(e))).unwrap_or_default();
+        self.say(&format!("{host} {state}{why}"));
+    }
+
+    fn hosts(&mut self, outcome: &Outcome) {
+        let mut table = Table::new(&[Align::Left, Align::Left, Align::Left, Align::Right, Align::Right, Align::Right]);
+        outcome.hosts.iter().for_each(|host| table.row(host_row(outcome, host)));
+        table.lines(self.out_paint).iter().for_each(|line| self.data(line));
+    }
+
+    fn drift(&mut self, outcome: &Outcome) {
+        for group in &outcome.drift {
+            let hosts = self.out_paint.paint(Tint::Strong, &words::list(&group.hosts));
+            self.data(&format!("{hosts}: {}", words::drift(group)));
+            for line in &group.lines {
+                let text = drift_line(line, self.out_paint);
+                self.data(&text);
+            }
+            let cut = group.total().saturating_sub(group.lines.len() as u64);
+            if cut > 0 {
+                self.data(&format!("  ... and {}", words::count(cut, "more path")));
+            }
+        }
+        let clean = without_drift(outcome);
+        if !clean.is_empty() {
+            self.data(&format!("{}: no drift", words::list(&clean)));
+        }
+    }
+
+    /// What did not go well, with every name and reason.
+    fn trouble(&mut self, outcome: &Outcome) {
+        if !matches!(outcome.exit, ExitStatus::Refused | ExitStatus::Mixed) {
+            return;
+        }
+        let hint = outcome.hint.as_deref().or_else(|| {
+            outcome.hosts.is_empty().then_some("`makuo members` shows the hosts that are alive and their trees")
+        });
+        tell_trouble(&mut *self.talk, self.talk_paint, &trouble_text(outcome), hint);
+    }
+}
+
+impl Observer for Human {
+    fn event(&mut self, event: &Event) {
+        if self.verbosity == Verbosity::Quiet {
+            return;
+        }
+        let verbose = self.verbosity >= Verbosity::Verbose;
+        match event {
+            Event::Member(m) if verbose => {
+                self.say(&format!("member {} at {} ({})", m.host, m.address, words::safe(&m.version)));
+            }
+            Event::Scanned(s) => {
+                let entries = words::plural_count(s.entries, "entry", "entries");
+                let (took, hashed) = (words::seconds(s.took), s.hashed);
+                self.say(&format!("source: {entries}, {} ({hashed} hashed) in {took}", s.bytes));
+            }
+            Event::Released(r) => {
+                self.say(&format!("release {}@{}, signed by {}", r.tree, r.serial, words::safe(&r.fingerprint)));
+            }
+            Event::Host(change) => self.host(change),
+            Event::Change(change) if verbose => {
+                let line = drift_line(&change.line, self.talk_paint);
+                self.say(&format!("{}:{}", words::list(&change.hosts), &line[1..]));
+            }
+            Event::Progress(progress) => self.progress(progress),
+            Event::Note(text) => self.say(&words::safe(text)),
+            Event::Member(_) | Event::Change(_) => {}
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // A template that cannot be read is a mistake in this file; the default bar is no reason to stop a deploy.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
+
+fn progress_words(p: &Progress) -> String {
+    format!("{} of {} at {}, {} of {} ready", p.sent, p.total, p.rate, p.ready, words::count(p.targets as u64, "host"))
+}
+
+fn tint_of(state: HostState) -> Tint {
+    match state {
+        HostState::Committed | HostState::Unchanged => Tint::Good,
+        HostState::Absent | HostState::Aborted => Tint::Warn,
+        HostState::Refused | HostState::Failed => Tint::Bad,
+        HostState::Joined | HostState::Diffed | HostState::Staging | HostState::Ready => Tint::Plain,
+    }
+}
+
+/// Host, state, release, written, deleted, received, time, reason.
+fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
+    let worked = host.state == HostState::Committed;
+    let when_worked = |text: String| Cell::from(if worked { text } else { String::new() });
+    vec![
+        host.host.as_str().into(),
+        Cell::new(host.state.word(), tint_of(host.state)),
+        host.serial.map(|serial| words::release(&outcome.tree, Some(serial))).unwrap_or_default().into(),
+        when_worked(format!("{} written", host.files_written)),
+        when_worked(format!("{} deleted", host.files_deleted)),
+        when_worked(host.bytes_received.to_string()),
+        when_worked(words::seconds(host.took)),
+        Cell::new(words::safe(host.error.as_deref().unwrap_or_default()), tint_of(host.state)),
+    ]
+}
+
+/// `  >f.st......  content  css/site.css`
+fn drift_line(line: &DriftLine, painter: Painter) -> String {
+    let tint = match line.what {
+        What::Missing => Tint::Good,
+        What::Extra => Tint::Bad,
+        _ => Tint::Warn,
+    };
+    let word = painter.paint(tint, &format!("{:<7}", line.what.word()));
+    format!("  {:<11}  {word}  {}", words::safe(&line.itemized), printable(&line.path))
+}
+
+fn deploy_summary(o: &Outcome) -> String {
+    let have = o.hosts.iter().filter(|h| h.state.has_release()).count();
+    let rate = o.rate.map(|r| format!(" at {r}")).unwrap_or_default();
+    format!(
+        "{}: {have} of {}; {} written, {} deleted; sent {} for a release of {}{rate} in {}; {} repaired",
+        words::release(&o.tree, o.serial),
+        words::count(o.hosts.len() as u64, "host"),
+        words::count(o.files_written, "file"),
+        o.files_deleted,
+        o.bytes_sent,
+        o.bytes_release,
+        words::seconds(o.took),
+        words::plural_count(o.repaired, "loss", "losses"),
+    )
+}
+
+fn audit_summary(o: &Outcome) -> String {
+    let differ: u64 = o.drift.iter().map(|g| g.hosts.len() as u64).sum();
+    let hosts = words::count(o.hosts.len() as u64, "host");
+    let size = ByteSize(o.bytes_release.0);
+    match o.purpose {
+        Purpose::DryRun => {
+            format!("{}: {differ} of {hosts} would change; release of {size}; nothing was changed", o.tree)
+        }
+        _ => format!("{}: {differ} of {hosts} differ; source of {size}", o.tree),
+    }
+}
+
+/// Hosts that answered an audit and are in no group.
+fn without_drift(o: &Outcome) -> Vec<HostName> {
+    let drifts = |host: &HostName| o.drift.iter().any(|g| g.hosts.contains(host));
+    o.hosts.iter().filter(|h| !h.state.is_trouble() && !drifts(&h.host)).map(|h| h.host.clone()).collect()
+}
+
+fn trouble_text(o: &Outcome) -> String {
+    let release = words::release(&o.tree, o.serial);
+    let good =
+        |h: &&HostResult| h.state.has_release() || (o.purpose != Purpose::Deploy && h.state == HostState::Diffed);
+    let done: Vec<&HostName> = o.hosts.iter().filter(good).map(|h| &h.host).collect();
+    let mut lines = vec![match (o.exit, o.purpose) {
+        (ExitStatus::Mixed, Purpose::Deploy) => format!("mixed: some hosts have {release}, others do not"),
+        (ExitStatus::Mixed, _) => "mixed: some hosts answered, others did not".to_string(),
+        _ if o.hosts.is_empty() => format!("no host answered for {}", o.tree),
+        (_, Purpose::Deploy) => format!("{release} was not put anywhere: no host changed"),
+        _ => format!("no host could be compared with {}", o.tree),
+    }];
+    if let Some(error) = &o.error {
+        lines[0] = format!("{} ({error})", lines[0]);
+    }
+    if let (Some(key), true) = (&o.fingerprint, o.hosts.iter().any(|h| h.state == HostState::Refused)) {
+        lines.push(format!("  signed by {key}"));
+    }
+    if !done.is_empty() {
+        lines.push(format!(
+            "  {}: {}",
+            if o.purpose == Purpose::Deploy { "have it" } else { "answered" },
+            words::list(&done)
+        ));
+    }
+    for host in o.hosts.iter().filter(|h| !good(h)) {
+        let why = host.error.as_deref().map(|e| format!(": {e}")).unwrap_or_default();
+        lines.push(format!("  {} {}{why}", host.host, host.state.word()));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{self, Buffer};
+    use super::*;
+
+    fn told(verbosity: Verbosity, painter: Painter, tell: impl FnOnce(&mut Human)) -> String {
+        let (out, talk) = (Buffer::default(), Buffer::default());
+        tell(&mut Human::to(Box::new(out.clone()), Box::new(talk.clone()), painter, verbosity));
+        format!("--- stdout\n{}--- stderr\n{}", out.text(), talk.text())
+    }
+
+    fn plain(tell: impl FnOnce(&mut Human)) -> String {
+        told(Verbosity::Normal, Painter::PLAIN, tell)
+    }
+
+    fn deploy(human: &mut Human) {
+        sample::events().iter().for_each(|e| human.event(e));
+        human.outcome(&sample::deployed());
+    }
+
+    #[test]
+    fn a_deploy() {
+        insta::assert_snapshot!(plain(deploy));
+    }
+
+    #[test]
+    fn a_deploy_told_in_detail() {
+        insta::assert_snapshot!(told(Verbosity::Verbose, Painter::PLAIN, deploy));
+    }
+
+    #[test]
+    fn a_quiet_deploy_is_its_result() {
+        insta::assert_snapshot!(told(Verbosity::Quiet, Painter::PLAIN, deploy));
+    }
+
+    #[test]
+    fn a_diff() {
+        insta::assert_snapshot!(plain(|h| h.outcome(&sample::drifted())));
+    }
+
+    #[test]
+    fn a_dry_run() {
+        insta::assert_snapshot!(plain(
+            |h| h.outcome(&Outcome { purpose: Purpose::DryRun, ..sample::drifted() }.settle())
+        ));
+    }
+
+    #[test]
+    fn a_refused_deploy_names_the_key_and_every_host() {
+        insta::assert_snapshot!(plain(|h| h.outcome(&sample::refused())));
+    }
+
+    #[test]
+    fn a_mixed_end_names_both_groups() {
+        insta::assert_snapshot!(plain(|h| h.outcome(&sample::mixed())));
+    }
+
+    #[test]
+    fn nobody_there() {
+        insta::assert_snapshot!(plain(|h| h.outcome(&sample::nobody())));
+    }
+
+    #[test]
+    fn members() {
+        insta::assert_snapshot!(plain(|h| h.members(&sample::members())));
+    }
+
+    #[test]
+    fn colour_adds_nothing_that_plain_text_does_not_say() {
+        let colored = told(Verbosity::Normal, Painter::COLOR, |h| h.outcome(&sample::mixed()));
+        assert!(colored.contains("\x1b["));
+        let mut bare = String::new();
+        for (n, part) in colored.split('\x1b').enumerate() {
+            bare.push_str(if n == 0 { part } else { part.split_once('m').map_or("", |(_, rest)| rest) });
+        }
+        assert_eq!(bare, plain(|h| h.outcome(&sample::mixed())));
+    }
+
+    #[test]
+    fn what_a_peer_says_is_no_terminal_command() {
+        let text = plain(|h| {
+            let error = Some("no\x1b[2J space".to_string());
+            let host = HostName::new("web1").expect("legal");
+            h.event(&Event::Host(HostChange { host, state: HostState::Failed, error }));
+        });
+        assert!(!text.contains('\x1b'), "{text}");
+    }
+}

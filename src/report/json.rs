@@ -1,0 +1,367 @@
+//! One JSON object a line, for scripts.
+//!
+//! Owns the names of the fields, which never change, only grow. Every stream ends with exactly one `result`, also when
+//! the command failed before it began. Numbers are plain: bytes, bits a second, seconds.
+//!
+//! | event | fields |
+//! |---|---|
+//! | `member` | host, address, version, trees [{tree, serial}] |
+//! | `scanned` | entries, bytes, hashed, seconds |
+//! | `released` | tree, serial, key |
+//! | `host` | host, state, error; the last one of a host also serial, files_written, files_deleted, bytes_received, seconds |
+//! | `change` | hosts, path, kind (rsync's eleven columns), what (a word); path_base64 when the path is not UTF-8 |
+//! | `progress` | sent, total, rate, ready, targets |
+//! | `note` | text |
+//! | `result` | tree, serial, exit, targets, committed, unchanged, failed, absent, files_written, files_deleted, bytes_release, bytes_sent, repaired, rate, seconds, key; error and hint when there was trouble |
+//!
+//! In a result `committed` counts every target that has the release, so `unchanged` is a part of it, and `targets` is
+//! `committed + failed + absent` after a deploy. After an audit nothing is committed and `drifted` counts the hosts
+//! that differ.
+
+use std::io::Write;
+use std::time::Duration;
+
+use base64ct::{Base64, Encoding};
+use serde::Serialize;
+
+use super::put_line;
+use crate::Error;
+use crate::drive::outcome::{
+    Change, DriftLine, Event, HostChange, HostResult, HostState, Member, Observer, Outcome, Progress, Purpose,
+    Released, Scanned,
+};
+use crate::id::HostName;
+use crate::units::printable;
+
+/// Writes JSON lines.
+pub struct Json {
+    out: Box<dyn Write + Send>,
+    changes_told: bool,
+}
+
+impl Json {
+    /// JSON lines on standard output.
+    pub fn stdout() -> Self {
+        Self::to(Box::new(std::io::stdout()))
+    }
+
+    /// JSON lines to `out`.
+    pub fn to(out: Box<dyn Write + Send>) -> Self {
+        Self { out, changes_told: false }
+    }
+
+    /// The changes that were not told one by one, every host's last word, and the result.
+    pub fn outcome(&mut self, outcome: &Outcome) {
+        if !self.changes_told {
+            for group in &outcome.drift {
+                group.lines.iter().for_each(|line| self.put(&Line::change(&group.hosts, line)));
+            }
+        }
+        outcome.hosts.iter().for_each(|host| self.put(&Line::last_of(host)));
+        self.put(&Line::Result(ResultLine::of(outcome)));
+    }
+
+    /// The members and the result.
+    pub fn members(&mut self, members: &[Member]) {
+        members.iter().for_each(|member| self.put(&Line::member(member)));
+        self.plain(&Count { members: members.len() });
+    }
+
+    /// A result with fields of its own.
+    pub fn plain(&mut self, fields: &impl Serialize) {
+        self.put(&Plain { event: "result", exit: 0, fields });
+    }
+
+    /// The result of a command that failed early.
+    pub fn failure(&mut self, error: &Error) {
+        self.put(&Line::Result(ResultLine::of_failure(error)));
+    }
+
+    fn put(&mut self, line: &impl Serialize) {
+        // Only maps with keys that are no strings can fail here, and there are none.
+        if let Ok(text) = serde_json::to_string(line) {
+            put_line(&mut *self.out, &text);
+        }
+    }
+}
+
+impl Observer for Json {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Member(member) => self.put(&Line::member(member)),
+            Event::Scanned(scanned) => self.put(&Line::scanned(scanned)),
+            Event::Released(released) => self.put(&Line::released(released)),
+            Event::Host(host) => self.put(&Line::host(host)),
+            Event::Change(Change { hosts, line }) => {
+                self.changes_told = true;
+                self.put(&Line::change(hosts, line));
+            }
+            Event::Progress(progress) => self.put(&Line::progress(progress)),
+            Event::Note(text) => self.put(&Line::Note { text }),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Plain<'a, T: Serialize> {
+    event: &'static str,
+    exit: u8,
+    #[serde(flatten)]
+    fields: &'a T,
+}
+
+#[derive(Serialize)]
+struct Count {
+    members: usize,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Line<'a> {
+    Member {
+        host: &'a str,
+        address: String,
+        version: &'a str,
+        trees: Vec<TreeField<'a>>,
+    },
+    Scanned {
+        entries: u64,
+        bytes: u64,
+        hashed: u64,
+        seconds: f64,
+    },
+    Released {
+        tree: &'a str,
+        serial: u64,
+        key: &'a str,
+    },
+    Host {
+        host: &'a str,
+        state: &'static str,
+        error: Option<&'a str>,
+        #[serde(flatten)]
+        last: Option<LastWord>,
+    },
+    Change {
+        hosts: Vec<&'a str>,
+        path: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path_base64: Option<String>,
+        kind: &'a str,
+        what: &'static str,
+    },
+    Progress {
+        sent: u64,
+        total: u64,
+        rate: u64,
+        ready: usize,
+        targets: usize,
+    },
+    Note {
+        text: &'a str,
+    },
+    Result(ResultLine<'a>),
+}
+
+#[derive(Serialize)]
+struct TreeField<'a> {
+    tree: &'a str,
+    serial: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct LastWord {
+    serial: Option<u64>,
+    files_written: u64,
+    files_deleted: u64,
+    bytes_received: u64,
+    seconds: f64,
+}
+
+#[derive(Serialize, Default)]
+struct ResultLine<'a> {
+    tree: Option<&'a str>,
+    serial: Option<u64>,
+    exit: u8,
+    targets: usize,
+    committed: usize,
+    unchanged: usize,
+    failed: usize,
+    absent: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drifted: Option<usize>,
+    files_written: u64,
+    files_deleted: u64,
+    bytes_release: u64,
+    bytes_sent: u64,
+    repaired: u64,
+    rate: Option<u64>,
+    seconds: f64,
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+impl<'a> Line<'a> {
+    fn member(member: &'a Member) -> Self {
+        let trees =
+            member.trees.iter().map(|t| TreeField { tree: t.tree.as_str(), serial: t.serial.map(|s| s.0) }).collect();
+        Line::Member {
+            host: member.host.as_str(),
+            address: member.address.to_string(),
+            version: &member.version,
+            trees,
+        }
+    }
+
+    fn scanned(scanned: &Scanned) -> Self {
+        let &Scanned { entries, bytes, hashed, took } = scanned;
+        Line::Scanned { entries, bytes: bytes.0, hashed: hashed.0, seconds: seconds(took) }
+    }
+
+    fn released(released: &'a Released) -> Self {
+        let Released { tree, serial, fingerprint } = released;
+        Line::Released { tree: tree.as_str(), serial: serial.0, key: fingerprint }
+    }
+
+    fn host(change: &'a HostChange) -> Self {
+        let HostChange { host, state, error } = change;
+        Line::Host { host: host.as_str(), state: state.word(), error: error.as_deref(), last: None }
+    }
+
+    fn last_of(host: &'a HostResult) -> Self {
+        let last = LastWord {
+            serial: host.serial.map(|s| s.0),
+            files_written: host.files_written,
+            files_deleted: host.files_deleted,
+            bytes_received: host.bytes_received.0,
+            seconds: seconds(host.took),
+        };
+        Line::Host {
+            host: host.host.as_str(),
+            state: host.state.word(),
+            error: host.error.as_deref(),
+            last: Some(last),
+        }
+    }
+
+    fn change(hosts: &'a [HostName], line: &'a DriftLine) -> Self {
+        let (path, path_base64) = match std::str::from_utf8(&line.path) {
+            Ok(path) => (path.to_string(), None),
+            Err(_) => (printable(&line.path), Some(Base64::encode_string(&line.path))),
+        };
+        let hosts = hosts.iter().map(HostName::as_str).collect();
+        Line::Change { hosts, path, path_base64, kind: &line.itemized, what: line.what.word() }
+    }
+
+    fn progress(progress: &Progress) -> Self {
+        let &Progress { sent, total, rate, ready, targets } = progress;
+        Line::Progress { sent: sent.0, total: total.0, rate: rate.0, ready, targets }
+    }
+}
+
+impl<'a> ResultLine<'a> {
+    fn of(outcome: &'a Outcome) -> Self {
+        let states = |of: fn(HostState) -> bool| outcome.hosts.iter().filter(|h| of(h.state)).count();
+        let audit = outcome.purpose != Purpose::Deploy;
+        let absent = states(|s| s == HostState::Absent);
+        let done = states(HostState::has_release);
+        let good = if audit { done + states(|s| s == HostState::Diffed) } else { done };
+        Self {
+            tree: Some(outcome.tree.as_str()),
+            serial: outcome.serial.map(|s| s.0),
+            exit: outcome.exit.code(),
+            targets: outcome.hosts.len(),
+            committed: if audit { 0 } else { done },
+            unchanged: if audit { 0 } else { states(|s| s == HostState::Unchanged) },
+            failed: outcome.hosts.len() - good - absent,
+            absent,
+            drifted: audit.then(|| outcome.drift.iter().map(|g| g.hosts.len()).sum()),
+            files_written: outcome.files_written,
+            files_deleted: outcome.files_deleted,
+            bytes_release: outcome.bytes_release.0,
+            bytes_sent: outcome.bytes_sent.0,
+            repaired: outcome.repaired,
+            rate: outcome.rate.map(|r| r.0),
+            seconds: seconds(outcome.took),
+            key: outcome.fingerprint.as_deref(),
+            error: outcome.error.clone(),
+            hint: outcome.hint.clone(),
+        }
+    }
+
+    fn of_failure(error: &Error) -> Self {
+        Self {
+            exit: error.kind().exit_code(),
+            error: Some(error.to_string()),
+            hint: error.hint_text().map(str::to_string),
+            ..Self::default()
+        }
+    }
+}
+
+/// Whole milliseconds, so that a figure reads 0.842 and not 0.8419999.
+fn seconds(took: Duration) -> f64 {
+    took.as_millis() as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{self, Buffer};
+    use super::*;
+
+    fn told(tell: impl FnOnce(&mut Json)) -> String {
+        let buffer = Buffer::default();
+        tell(&mut Json::to(Box::new(buffer.clone())));
+        let text = buffer.text();
+        for line in text.lines() {
+            assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+        }
+        let last: serde_json::Value =
+            text.lines().last().and_then(|l| serde_json::from_str(l).ok()).expect("a last line");
+        assert_eq!(last["event"], "result");
+        text
+    }
+
+    #[test]
+    fn a_deploy() {
+        insta::assert_snapshot!(told(|json| {
+            sample::events().iter().for_each(|e| json.event(e));
+            json.outcome(&sample::deployed());
+        }));
+    }
+
+    #[test]
+    fn a_diff() {
+        insta::assert_snapshot!(told(|json| json.outcome(&sample::drifted())));
+    }
+
+    #[test]
+    fn changes_are_told_once() {
+        let text = told(|json| {
+            let group = &sample::drifted().drift[0];
+            let change = Change { hosts: group.hosts.clone(), line: group.lines[0].clone() };
+            json.event(&Event::Change(change));
+            json.outcome(&sample::drifted());
+        });
+        assert_eq!(text.matches("\"change\"").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_mixed_end() {
+        insta::assert_snapshot!(told(|json| json.outcome(&sample::mixed())));
+    }
+
+    #[test]
+    fn members() {
+        insta::assert_snapshot!(told(|json| json.members(&sample::members())));
+    }
+
+    #[test]
+    fn an_early_failure() {
+        let error = Error::usage("no key to sign with").hint("`makuo keygen` makes one");
+        insta::assert_snapshot!(told(|json| json.failure(&error)));
+    }
+}

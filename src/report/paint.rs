@@ -1,0 +1,123 @@
+//! Colour, or its absence: nothing is ever said by colour alone.
+//!
+//! Owns the decision whether a stream is coloured and the few tints. Must not know what it paints.
+
+use std::io::IsTerminal;
+
+/// What `--color` says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set or the terminal is dumb.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What a piece of text means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tint {
+    /// Nothing in particular.
+    Plain,
+    /// It went well.
+    Good,
+    /// It went wrong.
+    Bad,
+    /// Look at it.
+    Warn,
+    /// Advice.
+    Note,
+    /// Less important.
+    Dim,
+    /// More important.
+    Strong,
+}
+
+impl Tint {
+    fn code(self) -> &'static str {
+        match self {
+            Tint::Plain => "",
+            Tint::Good => "32",
+            Tint::Bad => "1;31",
+            Tint::Warn => "33",
+            Tint::Note => "36",
+            Tint::Dim => "2",
+            Tint::Strong => "1",
+        }
+    }
+}
+
+/// Paints text, or leaves it as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Painter {
+    on: bool,
+}
+
+impl Painter {
+    /// Paints nothing.
+    pub const PLAIN: Painter = Painter { on: false };
+    /// Paints.
+    pub const COLOR: Painter = Painter { on: true };
+
+    /// The painter for standard output.
+    pub fn stdout(choice: ColorChoice) -> Self {
+        Self { on: wanted(choice, std::io::stdout().is_terminal(), env("NO_COLOR").as_deref(), env("TERM").as_deref()) }
+    }
+
+    /// The painter for standard error.
+    pub fn stderr(choice: ColorChoice) -> Self {
+        Self { on: wanted(choice, std::io::stderr().is_terminal(), env("NO_COLOR").as_deref(), env("TERM").as_deref()) }
+    }
+
+    /// Whether this one paints.
+    pub fn is_on(self) -> bool {
+        self.on
+    }
+
+    /// `text`, in `tint` when colour is on.
+    pub fn paint(self, tint: Tint, text: &str) -> String {
+        if self.on && tint != Tint::Plain && !text.is_empty() {
+            format!("\x1b[{}m{text}\x1b[0m", tint.code())
+        } else {
+            text.to_string()
+        }
+    }
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|v| v.to_string_lossy().into_owned())
+}
+
+/// The rules of no-color.org: a set and not empty NO_COLOR wins over a terminal, a flag wins over both.
+fn wanted(choice: ColorChoice, terminal: bool, no_color: Option<&str>, term: Option<&str>) -> bool {
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => terminal && no_color.is_none_or(str::is_empty) && term != Some("dumb"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colour_follows_the_flag_then_no_color_then_the_terminal() {
+        assert!(wanted(ColorChoice::Auto, true, None, Some("xterm")));
+        assert!(wanted(ColorChoice::Auto, true, Some(""), None));
+        assert!(!wanted(ColorChoice::Auto, true, Some("1"), None));
+        assert!(!wanted(ColorChoice::Auto, false, None, None));
+        assert!(!wanted(ColorChoice::Auto, true, None, Some("dumb")));
+        assert!(wanted(ColorChoice::Always, false, Some("1"), Some("dumb")));
+        assert!(!wanted(ColorChoice::Never, true, None, None));
+    }
+
+    #[test]
+    fn a_plain_painter_adds_nothing() {
+        assert_eq!(Painter::PLAIN.paint(Tint::Bad, "x"), "x");
+        assert_eq!(Painter::COLOR.paint(Tint::Good, "x"), "\x1b[32mx\x1b[0m");
+        assert_eq!(Painter::COLOR.paint(Tint::Plain, "x"), "x");
+    }
+}

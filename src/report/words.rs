@@ -1,0 +1,89 @@
+//! Small words: counts, durations, lists of names, text made safe.
+//!
+//! Pure; knows neither stream nor colour.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use crate::drive::outcome::DriftGroup;
+use crate::id::{Serial, TreeName};
+use crate::units::printable;
+
+/// "1 file", "3 files".
+pub fn count(n: u64, what: &str) -> String {
+    format!("{n} {}", plural(n, what))
+}
+
+/// "file" or "files".
+pub fn plural(n: u64, what: &str) -> String {
+    if n == 1 { what.to_string() } else { format!("{what}s") }
+}
+
+/// "1 loss", "3 losses": for words whose plural is no mere s.
+pub fn plural_count(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+/// "0.84 s", "12.3 s", "2 min 5 s".
+pub fn seconds(took: Duration) -> String {
+    let s = took.as_secs_f64();
+    match s {
+        s if s < 9.995 => format!("{s:.2} s"),
+        s if s < 59.95 => format!("{s:.1} s"),
+        _ => {
+            let whole = took.as_secs() + u64::from(took.subsec_millis() >= 500);
+            format!("{} min {} s", whole / 60, whole % 60)
+        }
+    }
+}
+
+/// "web1, web2, web5".
+pub fn list<T: Display>(names: &[T]) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// "www@17", or "www" while there is no release.
+pub fn release(tree: &TreeName, serial: Option<Serial>) -> String {
+    serial.map_or_else(|| tree.to_string(), |serial| format!("{tree}@{serial}"))
+}
+
+/// "3 changed, 1 extra".
+pub fn drift(group: &DriftGroup) -> String {
+    let parts = [(group.changed, "changed"), (group.missing, "missing"), (group.extra, "extra")];
+    let said: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+    if said.is_empty() { "no drift".to_string() } else { said.join(", ") }
+}
+
+/// Text that somebody else wrote, without what a terminal takes as a command. Unlike [`printable`] it keeps line breaks
+/// and backslashes: names inside of it were made printable where the text was made.
+pub fn safe(text: &str) -> String {
+    let mut buffer = [0; 4];
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\\' => out.push(c),
+            c => out.push_str(&printable(c.encode_utf8(&mut buffer).as_bytes())),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_times_read_as_a_person_says_them() {
+        assert_eq!(count(1, "file"), "1 file");
+        assert_eq!(count(0, "host"), "0 hosts");
+        assert_eq!(seconds(Duration::from_millis(842)), "0.84 s");
+        assert_eq!(seconds(Duration::from_millis(12_340)), "12.3 s");
+        assert_eq!(seconds(Duration::from_millis(59_960)), "1 min 0 s");
+        assert_eq!(seconds(Duration::from_secs(125)), "2 min 5 s");
+    }
+
+    #[test]
+    fn safe_text_keeps_lines_and_stops_commands() {
+        assert_eq!(safe("a\n\\x\x1b[2J"), "a\n\\x\\u{1b}[2J");
+    }
+}

@@ -1,0 +1,195 @@
+//! The command line as a person and a script meet it: the built binary, its output and its exit codes.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn makuo(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_makuo"))
+        .args(args)
+        .current_dir(dir)
+        .env("HOME", dir)
+        .env_remove("MAKUO_KEY")
+        .env_remove("MAKUO_CONFIG")
+        .output()
+        .expect("the binary runs")
+}
+
+fn here(args: &[&str]) -> Output {
+    makuo(Path::new(env!("CARGO_MANIFEST_DIR")), args)
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("no signal")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+fn last_line(output: &Output) -> Value {
+    let text = out(output);
+    let line = text.lines().last().unwrap_or_else(|| panic!("no output; stderr: {}", err(output)));
+    serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
+}
+
+fn temp() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+#[test]
+fn help_names_every_command_that_exists_and_no_other() {
+    let help = out(&here(&["--help"]));
+    for command in ["deploy", "diff", "members", "check", "keygen", "daemon", "demo", "completions", "man"] {
+        assert!(help.contains(&format!("\n  {command} ")), "{command} in\n{help}");
+    }
+    for command in ["watch", "rollback", "doctor", "status", "send"] {
+        assert!(!help.contains(&format!("\n  {command} ")), "{command} in\n{help}");
+    }
+    assert!(!help.contains("group-key"));
+}
+
+#[test]
+fn help_and_version_are_no_failure_and_no_command_is() {
+    assert_eq!(code(&here(&["--help"])), 0);
+    assert_eq!(out(&here(&["--version"])), format!("makuo {}\n", env!("CARGO_PKG_VERSION")));
+    for wrong in [&[][..], &["deploy"], &["frobnicate"], &["members", "--port", "0"], &["diff", "x", "--rate", "fast"]]
+    {
+        let output = here(wrong);
+        assert_eq!(code(&output), 2, "{wrong:?}");
+        assert!(out(&output).is_empty() && !err(&output).is_empty(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_usage_error_is_a_result_line_for_a_script() {
+    let output = here(&["--json", "deploy", "x", "--rate", "fast"]);
+    let result = last_line(&output);
+    assert_eq!((code(&output), &result["event"], &result["exit"]), (2, &"result".into(), &2.into()));
+    assert!(result["error"].as_str().is_some_and(|e| e.contains("fast")), "{result}");
+}
+
+#[test]
+fn what_is_not_supported_is_refused() {
+    for args in [&["members", "--group-key", "x"][..], &["keygen", "--group"]] {
+        let output = makuo(temp().path(), args);
+        assert_eq!(code(&output), 2);
+        assert!(err(&output).contains("not supported yet"), "{}", err(&output));
+    }
+}
+
+#[test]
+fn check_explains_the_example_specs() {
+    for spec in ["manifests/www.toml", "manifests/minimal.toml"] {
+        let output = here(&["check", spec]);
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        assert!(out(&output).contains("source "), "{}", out(&output));
+    }
+    let result = last_line(&here(&["check", "--json", "manifests/www.toml"]));
+    assert_eq!(
+        (&result["event"], &result["kind"], &result["trees"][0]),
+        (&"result".into(), &"spec".into(), &"www".into())
+    );
+}
+
+#[test]
+fn check_names_the_key_and_the_line() {
+    let dir = temp();
+    std::fs::write(dir.path().join("bad.toml"), "source = \".\"\n\n[delete]\nextrass = true\n").expect("written");
+    let output = makuo(dir.path(), &["check", "bad.toml"]);
+    assert_eq!(code(&output), 2);
+    let said = err(&output);
+    assert!(said.starts_with("error: ") && said.contains("extrass") && said.contains('4'), "{said}");
+}
+
+#[test]
+fn a_missing_spec_or_source_is_a_usage_error() {
+    let dir = temp();
+    assert_eq!(code(&makuo(dir.path(), &["check", "none.toml"])), 2);
+    std::fs::write(dir.path().join("s.toml"), "source = \"nowhere\"\n").expect("written");
+    let output = makuo(dir.path(), &["deploy", "s.toml"]);
+    assert_eq!(code(&output), 2);
+    assert!(err(&output).contains("nowhere"), "{}", err(&output));
+}
+
+#[test]
+fn a_deploy_without_a_key_says_how_to_make_one() {
+    let dir = temp();
+    std::fs::write(dir.path().join("s.toml"), "source = \".\"\n").expect("written");
+    let output = makuo(dir.path(), &["deploy", "s.toml", "--json"]);
+    let result = last_line(&output);
+    assert_eq!((code(&output), &result["exit"]), (2, &2.into()));
+    assert!(result["hint"].as_str().is_some_and(|h| h.contains("makuo keygen")), "{result}");
+    assert!(err(&output).contains("hint:  `makuo keygen`"), "{}", err(&output));
+}
+
+#[test]
+fn keygen_makes_a_key_once_and_prints_the_line_for_hosts() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = temp();
+    let output = makuo(dir.path(), &["keygen"]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert_eq!(out(&output).lines().count(), 1);
+    assert!(out(&output).contains(" ssh-ed25519 AAAA"), "{}", out(&output));
+    assert!(err(&output).contains("SHA256:"), "{}", err(&output));
+    let key = dir.path().join(".config/makuo/deploy.key");
+    assert_eq!(key.metadata().expect("there").mode() & 0o777, 0o600);
+
+    let before = std::fs::read(&key).expect("readable");
+    let again = makuo(dir.path(), &["keygen"]);
+    assert_eq!(code(&again), 2);
+    assert!(err(&again).contains("exists"), "{}", err(&again));
+    assert_eq!(std::fs::read(&key).expect("readable"), before);
+
+    let json = last_line(&makuo(dir.path(), &["keygen", "--json", "-o", "other.key"]));
+    assert_eq!(json["private"], "other.key");
+    assert!(json["fingerprint"].as_str().is_some_and(|f| f.starts_with("SHA256:")));
+}
+
+#[test]
+fn colour_comes_only_when_asked_for() {
+    let error = |args: &[&str]| err(&here(args));
+    assert!(!error(&["check", "none.toml"]).contains('\x1b'));
+    assert!(error(&["check", "none.toml", "--color", "always"]).contains('\x1b'));
+}
+
+#[test]
+fn a_reader_that_left_is_no_panic() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_makuo"))
+        .args(["completions", "bash"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((code(&output), err(&output).as_str()), (0, ""));
+}
+
+/// Committed scripts are what users install; `MAKUO_BLESS=1 cargo test --test cli` writes them anew.
+#[test]
+fn committed_completions_are_what_the_binary_prints() {
+    for (shell, file) in [("bash", "makuo.bash"), ("zsh", "_makuo"), ("fish", "makuo.fish")] {
+        let made = out(&here(&["completions", shell]));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("completions").join(file);
+        if std::env::var_os("MAKUO_BLESS").is_some() {
+            std::fs::write(&path, &made).expect("written");
+        }
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(committed == made, "{} drifted: MAKUO_BLESS=1 cargo test --test cli", path.display());
+    }
+}
+
+#[test]
+fn man_pages_are_written() {
+    let dir = temp();
+    assert_eq!(code(&makuo(dir.path(), &["man", "man1"])), 0);
+    let page = std::fs::read_to_string(dir.path().join("man1/makuo-deploy.1")).expect("there");
+    assert!(page.contains("dry\\-run"), "{page}");
+    assert!(dir.path().join("man1/makuo.1").exists());
+}
