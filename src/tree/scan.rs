@@ -60,8 +60,7 @@ pub struct ScanOptions {
     pub scope: Vec<TreePath>,
     /// Directories that do not belong to the tree wherever they are met: the state directory.
     pub apart: Vec<FileId>,
-    /// What is listed and not looked into, with what only [`PathFilter::matches_here`] tells: a directory without what
-    /// is in it, a file without its content ([`unread`]).
+    /// What is listed and not looked into: a directory without what is in it, a file without its content ([`unread`]).
     pub closed: Vec<PathFilter>,
     /// What is listed, with all that is below it, and not read: files without their content ([`unread`]).
     pub unhashed: Vec<PathFilter>,
