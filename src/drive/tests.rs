@@ -181,6 +181,11 @@ fn the_tops_own_metadata_is_drift_and_is_put_right() {
     assert_eq!((line.path.as_slice(), line.itemized.as_str()), (&b"."[..], ".d..t......"));
     assert_eq!(fleet.deploy(Purpose::Deploy, key(1), "").exit, ExitStatus::Success);
     assert!((1..=2).all(|i| top(&format!("host{i}/www")) == top("site")));
+    let (from, to) = (fleet.path("site/"), fleet.path("host2/www/"));
+    match std::process::Command::new("rsync").args(["-nirlptgoDHc", "--delete"]).args([from, to]).output() {
+        Ok(judged) => assert_eq!((judged.status.success(), judged.stdout), (true, Vec::new())),
+        Err(e) => println!("without the word of rsync: {e}"),
+    }
 }
 
 #[test]
