@@ -2,6 +2,37 @@
 //!
 //! This is the map of the house. A room knows only rooms that stand above it in this list; `tests/architecture.rs`
 //! holds the order.
+//!
+//! | room | owns |
+//! |---|---|
+//! | [`error`], [`id`], [`units`] | the one error that people see; newtypes for every id and quantity |
+//! | [`block`] | SHA-256 names, content-defined chunking |
+//! | [`manifest`] | entries, pages, the signed header, rules and excludes |
+//! | [`spec`], [`config`] | the two files that people write |
+//! | [`keys`] | signing, verifying, who may do what |
+//! | [`diff`] | what a host has to do to become the release; pure |
+//! | [`wire`] | the bytes of every datagram |
+//! | [`proto`] | the session: sender, receiver, members; state machines without clock, file or socket |
+//! | [`tree`] | the disk: scan, index, stage, journal, commit, undo |
+//! | [`net`] | multicast sockets, interfaces, batches |
+//! | [`drive`] | the only place where proto meets net, tree and the clock |
+//! | [`report`] | results for people and for scripts |
+//! | [`daemon`], [`cli`] | a configuration to a running host; arguments to an exit code |
+//! | [`sim`] | a deterministic network of many hosts for the machines of proto |
+//!
+//! **The way of the data.** [`drive::deploy`] scans the source ([`tree::scan`]), builds the manifest
+//! ([`manifest::build`]), signs its header ([`keys`]) and runs a [`proto::sender::Sender`]. On every host
+//! [`drive::host`] runs a [`proto::receiver::Receiver`]; what that asks of the disk, [`drive::disk`] answers: check the
+//! signature, say which manifest nodes are missing, compare ([`diff`]), stage and verify blocks ([`tree::stage`]),
+//! commit ([`tree::commit`]). A dry run and an audit walk the same way and end after the comparison.
+//!
+//! **Choices worth knowing.**
+//! - Entries are sorted as a depth-first walk meets them (path bytes with `/` lowest), not by plain bytes: sorted walks,
+//!   manifests and indexes merge without a sort, and a directory is followed by what it contains.
+//! - The page list of a manifest is itself a tree of nodes, so that the signed header names one root and fits a
+//!   datagram whatever the size of the tree; see [`manifest`].
+//! - Nodes and blocks share one space of ordinals, and wants are ranges of it: pages travel exactly as blocks do.
+//! - Counters of control and data datagrams are separate: loss is measured on data, which goes to all.
 
 pub mod error;
 pub mod id;

@@ -1,7 +1,7 @@
 //! One path that differs, and how a person reads it: rsync's itemized string and a word.
 
 use crate::manifest::read::Located;
-use crate::manifest::{EntryKind, TreePath};
+use crate::manifest::{EntryKind, Top, TreePath};
 
 /// What is done about a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,6 +90,24 @@ impl Delta {
     pub fn any(&self) -> bool {
         *self != Self::default()
     }
+
+    fn flags(&self, shape: Shape) -> String {
+        let is_file = matches!(shape, Shape::File | Shape::Hardlink);
+        // A file whose size or time tells of the change shows these, as rsync without --checksum does.
+        let shows_content = self.content && !(is_file && (self.size || self.mtime));
+        let signs = [
+            (shows_content, 'c'),
+            (self.size && is_file, 's'),
+            (self.mtime, 't'),
+            (self.mode, 'p'),
+            (self.user, 'o'),
+            (self.group, 'g'),
+            (false, 'u'),
+            (self.acl, 'a'),
+            (self.xattrs, 'x'),
+        ];
+        signs.iter().map(|&(on, sign)| if on { sign } else { '.' }).collect()
+    }
 }
 
 /// Owner numbers on this host; `None` is left as it is.
@@ -155,7 +173,7 @@ impl Change {
         if matches!(self.action, Action::Create | Action::Replace) {
             return format!("{update}{}+++++++++", shape.letter());
         }
-        let flags = self.flags(shape);
+        let flags = self.delta.flags(shape);
         // rsync shows a change of nothing but the link itself with blanks.
         let flags = if update == 'h' && flags.bytes().all(|b| b == b'.') { " ".repeat(9) } else { flags };
         format!("{update}{}{flags}", shape.letter())
@@ -172,23 +190,30 @@ impl Change {
             Action::Keep => "kept",
         }
     }
+}
 
-    fn flags(&self, shape: Shape) -> String {
-        let d = &self.delta;
-        let is_file = matches!(shape, Shape::File | Shape::Hardlink);
-        // A file whose size or time tells of the change shows these, as rsync without --checksum does.
-        let shows_content = d.content && !(is_file && (d.size || d.mtime));
-        let signs = [
-            (shows_content, 'c'),
-            (d.size && is_file, 's'),
-            (d.mtime, 't'),
-            (d.mode, 'p'),
-            (d.user, 'o'),
-            (d.group, 'g'),
-            (false, 'u'),
-            (d.acl, 'a'),
-            (d.xattrs, 'x'),
-        ];
-        signs.iter().map(|&(on, sign)| if on { sign } else { '.' }).collect()
+/// The tree's own directory, as far as the release governs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopChange {
+    /// What the release says of it.
+    pub want: Top,
+    /// What differs now, perhaps nothing. A commit that changes names in it sets its time again all the same.
+    pub delta: Delta,
+    /// The release's owner in this host's numbers.
+    pub owner: LocalOwner,
+}
+
+impl TopChange {
+    /// The path by which lists of differences name it.
+    pub const PATH: &'static str = ".";
+
+    /// Whether the host's directory is not what the release says.
+    pub fn differs(&self) -> bool {
+        self.delta.any()
+    }
+
+    /// As [`Change::itemized`].
+    pub fn itemized(&self) -> String {
+        format!(".d{}", self.delta.flags(Shape::Directory))
     }
 }

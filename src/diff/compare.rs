@@ -2,12 +2,13 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::guard::{Guard, Owners, Place, place};
 use super::search::Needed;
-use super::{Action, Change, Delta, Have, HostRules, LocalOwner, Plan, Refusal, Shape, Want};
+use super::{Action, Change, Delta, Have, HostRules, LocalOwner, Plan, Refusal, Shape, TopChange, Want};
 use crate::manifest::read::Located;
-use crate::manifest::{Content, Entry, EntryKind, Rules, TreePath, Xattr};
+use crate::manifest::{Content, Entry, EntryKind, Mode, Mtime, Owner, Rules, Top, TreePath, Xattr};
 
 /// What the host has to do to make its tree the release `want` under `rules` and within `scope` (empty: everything).
 pub fn diff(
@@ -38,6 +39,7 @@ pub fn diff(
         wanted: 0,
     };
     walk.join(have)?;
+    walk.top(have.top())?;
     let (mut plan, needed, wanted) = (walk.plan, walk.needed, walk.wanted);
     plan.count();
     if wanted == 0 && rules.delete_extras && !rules.allow_empty {
@@ -106,14 +108,29 @@ impl Walk<'_> {
         }
     }
 
+    /// The tree's own directory, which only a release of the whole tree governs.
+    fn top(&mut self, have: Option<&Top>) -> Result<(), Refusal> {
+        let (Some(have), Some(want), true) = (have, self.want.top(), self.scope.is_empty()) else { return Ok(()) };
+        let owner = self.owners.local_at(&Arc::new(want.owner.clone()), &TopChange::PATH)?;
+        let delta = self.metadata(have.into(), want.into(), false, owner);
+        self.plan.top = Some(TopChange { want: want.clone(), delta, owner });
+        Ok(())
+    }
+
     /// The host has a path that the release does not have.
     fn extra(&mut self, entry: &Entry) -> Result<(), Refusal> {
         let path = &entry.path;
-        if place(self.scope, path) != Place::Inside {
-            return Ok(());
+        let is_dir = matches!(entry.kind, EntryKind::Directory);
+        match place(self.scope, path) {
+            Place::Inside => {}
+            Place::Outside => return Ok(()),
+            Place::Above => {
+                // What is protected above the scope is protected in it.
+                self.host_guard.covers(path, is_dir);
+                return Ok(());
+            }
         }
         self.plan.summary.host_entries += 1;
-        let is_dir = matches!(entry.kind, EntryKind::Directory);
         while self.leaving.last().is_some_and(|(dir, _)| !path.is_within(dir)) {
             self.leaving.pop();
         }
@@ -160,13 +177,14 @@ impl Walk<'_> {
     fn both(&mut self, have: &Entry, want: Located) -> Result<(), Refusal> {
         let above = self.check_place(&want.entry)? == Place::Above;
         let (ours, theirs) = (Shape::of(&have.kind), Shape::of(&want.entry.kind));
+        let path = &have.path;
+        let alone = self.host_guard.covers(path, ours == Shape::Directory);
+        let wanted_alone = self.want_guard.covers(path, theirs == Shape::Directory);
         if above {
             return if ours == theirs { Ok(()) } else { Err(Refusal::OutOfScope(want.entry.path)) };
         }
         self.plan.summary.host_entries += 1;
-        let path = &have.path;
-        let alone = self.host_guard.covers(path, ours == Shape::Directory);
-        if alone != self.want_guard.covers(path, theirs == Shape::Directory) {
+        if alone != wanted_alone {
             return Err(Refusal::ReplacesProtected { at: path.clone(), path: path.clone() });
         }
         if alone {
@@ -189,7 +207,12 @@ impl Walk<'_> {
         };
         // Further names of one file share what the file has: it is compared under its first name.
         let linked = !anew && theirs == Shape::Hardlink;
-        let mut delta = if linked { Delta::default() } else { self.metadata(have, &want.entry, owner) };
+        let mut delta = if linked {
+            Delta::default()
+        } else {
+            let is_link = theirs == Shape::Symlink;
+            self.metadata(have.into(), (&want.entry).into(), is_link, owner)
+        };
         if anew {
             delta.content = theirs != Shape::Hardlink;
             delta.size = ours == Shape::File && theirs == Shape::File && have.kind.size() != want.entry.kind.size();
@@ -253,8 +276,7 @@ impl Walk<'_> {
         }
     }
 
-    fn metadata(&self, have: &Entry, want: &Entry, owner: LocalOwner) -> Delta {
-        let is_link = matches!(want.kind, EntryKind::Symlink(_));
+    fn metadata(&self, have: Facts<'_>, want: Facts<'_>, is_link: bool, owner: LocalOwner) -> Delta {
         let compare_xattrs = self.rules.xattrs && !is_link;
         Delta {
             content: false,
@@ -263,15 +285,36 @@ impl Walk<'_> {
             mode: !is_link && have.mode != want.mode,
             user: owner.uid.is_some_and(|uid| uid != have.owner.uid),
             group: owner.gid.is_some_and(|gid| gid != have.owner.gid),
-            acl: compare_xattrs && differ(have, want, true),
-            xattrs: compare_xattrs && differ(have, want, false),
+            acl: compare_xattrs && differ(have.xattrs, want.xattrs, true),
+            xattrs: compare_xattrs && differ(have.xattrs, want.xattrs, false),
         }
     }
 }
 
-fn differ(have: &Entry, want: &Entry, acls: bool) -> bool {
-    let of = |e: &'_ Entry| -> Vec<Xattr> {
-        e.xattrs.iter().filter(|x| x.name.starts_with(b"system.posix_acl_") == acls).cloned().collect()
+fn differ(have: &[Xattr], want: &[Xattr], acls: bool) -> bool {
+    let of = |all: &'_ [Xattr]| -> Vec<Xattr> {
+        all.iter().filter(|x| x.name.starts_with(b"system.posix_acl_") == acls).cloned().collect()
     };
     of(have) != of(want)
+}
+
+/// What entries and the tree's own directory have alike.
+#[derive(Clone, Copy)]
+struct Facts<'a> {
+    mode: Mode,
+    owner: &'a Owner,
+    mtime: Mtime,
+    xattrs: &'a [Xattr],
+}
+
+impl<'a> From<&'a Entry> for Facts<'a> {
+    fn from(e: &'a Entry) -> Self {
+        Self { mode: e.mode, owner: &e.owner, mtime: e.mtime, xattrs: &e.xattrs }
+    }
+}
+
+impl<'a> From<&'a Top> for Facts<'a> {
+    fn from(t: &'a Top) -> Self {
+        Self { mode: t.mode, owner: &t.owner, mtime: t.mtime, xattrs: &t.xattrs }
+    }
 }

@@ -1,6 +1,7 @@
 //! What a release may touch on this host at all: scope, excludes, the host's own protection, owners.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use super::{LocalOwner, Refusal};
@@ -83,15 +84,19 @@ impl<'a> Owners<'a> {
     }
 
     pub(super) fn local(&mut self, entry: &Entry) -> Result<LocalOwner, Refusal> {
-        if let Some(&known) = self.known.get(&entry.owner) {
+        self.local_at(&entry.owner, &entry.path)
+    }
+
+    /// The owner of what errors call `path`.
+    pub(super) fn local_at(&mut self, owner: &Arc<Owner>, path: &dyn Display) -> Result<LocalOwner, Refusal> {
+        if let Some(&known) = self.known.get(owner) {
             return Ok(known);
         }
-        let owner = &entry.owner;
         let numeric = self.rules.unknown_owner == UnknownOwner::Numeric;
         let resolve = |what, name: &Option<Box<str>>, number: u32, found: Option<u32>| match (name, found) {
             (Some(_), Some(id)) => Ok(id),
             (Some(name), None) if !numeric => Err(Refusal::UnknownOwner {
-                path: entry.path.clone(),
+                path: path.to_string(),
                 what,
                 name: crate::units::printable(name.as_bytes()),
             }),

@@ -14,7 +14,7 @@ mod search;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Action, Change, Delta, LocalOwner, Shape};
+pub use change::{Action, Change, Delta, LocalOwner, Shape, TopChange};
 pub use compare::diff;
 pub use guard::{HostRules, OwnerResolver};
 pub use plan::{LocalBlock, Plan, Summary};
@@ -23,7 +23,7 @@ pub use refusal::Refusal;
 use crate::Result;
 use crate::block::BlockRef;
 use crate::manifest::read::{Located, Manifest, NodeSource, ReadError};
-use crate::manifest::{Content, Entry};
+use crate::manifest::{Content, Entry, Top};
 
 /// A host's own tree: every entry in order, content hashed. Read twice when blocks are looked for.
 ///
@@ -34,6 +34,10 @@ pub trait Have {
     fn entries(&self) -> Box<dyn Iterator<Item = Result<Entry>> + '_>;
     /// The blocks of a file's content.
     fn blocks(&self, content: &Content) -> Result<Vec<BlockRef>>;
+    /// The tree's own directory; `None` leaves it out of the comparison.
+    fn top(&self) -> Option<&Top> {
+        None
+    }
 }
 
 /// A release's manifest.
@@ -42,6 +46,10 @@ pub trait Want {
     fn entries(&self) -> Box<dyn Iterator<Item = Result<Located>> + '_>;
     /// The blocks of a file's content.
     fn blocks(&self, content: &Content) -> Result<Vec<BlockRef>>;
+    /// The tree's own directory; `None` when the release does not govern it.
+    fn top(&self) -> Option<&Top> {
+        None
+    }
 }
 
 impl<S: NodeSource> Want for Manifest<S> {
@@ -51,6 +59,10 @@ impl<S: NodeSource> Want for Manifest<S> {
 
     fn blocks(&self, content: &Content) -> Result<Vec<BlockRef>> {
         Manifest::blocks(self, content).map_err(unreadable)
+    }
+
+    fn top(&self) -> Option<&Top> {
+        Manifest::top(self)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::{Action, Change};
+use super::{Action, Change, TopChange};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::rules::Layout;
@@ -48,6 +48,8 @@ pub struct Summary {
 pub struct Plan {
     /// What differs, in the order of paths.
     pub changes: Vec<Change>,
+    /// The tree's own directory when the release governs it, whether or not it differs.
+    pub top: Option<TopChange>,
     /// What has to come over the network: by the first ordinal of each distinct block.
     pub fetch: HashMap<Ordinal, BlockRef>,
     /// The same ordinals as sorted ranges that neither overlap nor touch.
@@ -71,6 +73,7 @@ impl Plan {
     pub(super) fn empty(rules: &Rules) -> Self {
         Self {
             changes: Vec::new(),
+            top: None,
             fetch: HashMap::new(),
             wants: Vec::new(),
             reuse: HashMap::new(),
@@ -84,7 +87,7 @@ impl Plan {
 
     /// Whether the tree is the release (extras that stay do not count).
     pub fn is_clean(&self) -> bool {
-        !self.changes.iter().any(Change::is_applied)
+        !self.changes.iter().any(Change::is_applied) && !self.top.as_ref().is_some_and(TopChange::differs)
     }
 
     /// The blocks of the file that `change` makes; none when it makes no file.
@@ -111,6 +114,7 @@ impl Plan {
 
     pub(super) fn count(&mut self) {
         let s = &mut self.summary;
+        s.metadata += u64::from(self.top.as_ref().is_some_and(TopChange::differs));
         for change in &self.changes {
             match change.action {
                 Action::Create => s.created += 1,

@@ -24,8 +24,8 @@ pub enum Refusal {
     /// A name that this host does not know.
     #[error("{path}: this host has no {what} {name:?}")]
     UnknownOwner {
-        /// The first path with this owner.
-        path: TreePath,
+        /// The first path with this owner, as it is shown.
+        path: String,
         /// `user` or `group`.
         what: &'static str,
         /// The name.

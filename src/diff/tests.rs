@@ -331,6 +331,17 @@ fn the_scope_is_the_limit_of_everything() {
 }
 
 #[test]
+fn what_is_protected_above_the_scope_is_protected_in_it() {
+    let have = tree([dir("up"), dir("up/in"), file("up/in/keep", "k"), file("up/in/same", "s")]);
+    let protect = filter(&["/up/"]);
+    let host = HostRules { protect: &protect, max_delete: Limit::NONE, owners: &Names };
+    for want in [tree([dir("up"), dir("up/in"), file("up/in/new", "n"), file("up/in/same", "t")]), tree([])] {
+        let plan = diff(&have, &Release(want), &deleting(), &[p("up/in")], &host).expect("accepted");
+        assert!(plan.changes.is_empty(), "{:?}", shown(&plan));
+    }
+}
+
+#[test]
 fn owners_are_resolved_or_refused() {
     let mut want = file("a", "1");
     want.owner = Arc::new(Owner { uid: 1, gid: 1, user: Some("nobody-here".into()), group: Some("www".into()) });

@@ -131,7 +131,7 @@ fn lists(options: &Options) -> Vec<&Vec<String>> {
 
 /// What the worker is asked: it reads the source and signs, so that neither holds up the network.
 enum Work {
-    Sign(Header),
+    Sign(Box<Header>),
     Machine(Request),
 }
 
@@ -172,7 +172,7 @@ impl Worker {
         };
         while let Ok(work) = inbox.recv() {
             self.answer(match work {
-                Work::Sign(header) => Answer::Signed(self.sign(header)),
+                Work::Sign(header) => Answer::Signed(self.sign(*header)),
                 Work::Machine(Request::Pack(_, ordinals)) => {
                     let packed = source.pack(&ordinals).map_err(|e| e.to_string());
                     Answer::Machine(Reply::Packed(packed))
@@ -294,8 +294,9 @@ impl Session<'_> {
             targets: self.targets(),
             root: facts.root,
             rules: facts.rules.clone(),
+            top: Some(facts.top.clone()),
         };
-        let _ = self.work.send(Work::Sign(header));
+        let _ = self.work.send(Work::Sign(Box::new(header)));
     }
 
     /// Whom the header names: the one list of globs that there is, or by name the hosts that match both.

@@ -9,14 +9,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use super::{clock, drift};
-use crate::diff::{self, Have, HostRules};
+use crate::diff::{self, HostRules};
 use crate::error::Error;
 use crate::id::{Ordinal, Serial, SessionId, TreeName};
 use crate::keys::{AuthorizedKeys, Namespace, PublicKey, Role, verify};
 use crate::manifest::explore::Explorer;
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::{Layout, PathFilter};
-use crate::manifest::{Entry, Intent, Release};
+use crate::manifest::{Intent, Release};
 use crate::net::Waker;
 use crate::proto::RangeSet;
 use crate::proto::generation::Placed;
@@ -25,7 +25,7 @@ use crate::tree::Tree;
 use crate::tree::index::Index;
 use crate::tree::owners::HostNames;
 use crate::tree::root::FileId;
-use crate::tree::scan::{ScanOptions, scan};
+use crate::tree::scan::{ScanOptions, Scanned, scan};
 use crate::tree::stage::Stage;
 use crate::units::Limit;
 use crate::wire::message::{Order, OrderKind, Summary, TreeState};
@@ -242,13 +242,13 @@ impl<'a> Session<'a> {
     fn diff(&mut self) -> Result<(Summary, RangeSet, Arc<[u8]>), Reason> {
         let tree = &self.managed.tree;
         let header = self.release.header();
-        let index = self.scan().map_err(|e| reason(&e))?;
+        let scanned = self.scan().map_err(|e| reason(&e))?;
         let manifest = Manifest::of(header, tree.nodes());
         let names = HostNames::default();
         let rules = HostRules { protect: &self.managed.protect, max_delete: self.managed.max_delete, owners: &names };
-        let plan = diff::diff(&HostEntries(&index), &manifest, &header.rules, &header.scope, &rules)
+        let plan = diff::diff(&scanned, &manifest, &header.rules, &header.scope, &rules)
             .map_err(|refusal| reason(&refusal.into()))?;
-        let (list, identity) = drift::encode(&plan.changes);
+        let (list, identity) = drift::encode(&plan);
         let mut summary = Summary {
             written: plan.summary.created + plan.summary.updated,
             touched: plan.summary.metadata,
@@ -271,7 +271,8 @@ impl<'a> Session<'a> {
         Ok((summary, wants, list.into()))
     }
 
-    fn scan(&self) -> crate::Result<Index> {
+    /// What the comparison leaves alone is listed, so that the directories around it are known to hold it, and not read.
+    fn scan(&self) -> crate::Result<Scanned> {
         let tree = &self.managed.tree;
         let rules = &self.release.header().rules;
         let mut options = ScanOptions::new(clock::wall());
@@ -280,9 +281,13 @@ impl<'a> Session<'a> {
         options.hardlinks = rules.hardlinks;
         options.checksum = self.checksum;
         options.apart = apart(tree);
+        options.closed.push(self.managed.protect.clone());
+        let excluded = rules.excluded().map_err(|e| Error::refused(format!("exclude pattern {e}")))?;
+        // What is to be deleted has to be known to the last path, but by its name only.
+        if rules.delete_excluded { &mut options.unhashed } else { &mut options.closed }.push(excluded);
         let path = tree.index_path();
         let old = Index::open(&path, tree.root().id());
-        Ok(scan(tree.root(), &options, old.as_ref(), &path)?.index)
+        scan(tree.root(), &options, old.as_ref(), &path)
     }
 
     fn deliver(&mut self, payload: &[u8], blocks: &[Placed]) -> Result<(RangeSet, u64), Reason> {
@@ -384,20 +389,6 @@ fn reason(e: &Error) -> Reason {
     match e.hint_text() {
         Some(hint) => format!("{e} ({hint})"),
         None => e.to_string(),
-    }
-}
-
-/// A scanned tree as the comparison wants it.
-struct HostEntries<'a>(&'a Index);
-
-impl Have for HostEntries<'_> {
-    fn entries(&self) -> Box<dyn Iterator<Item = crate::Result<Entry>> + '_> {
-        let unreadable = |e| Error::new(crate::Kind::Io, "the index cannot be read").because(e);
-        Box::new(self.0.entries().map(move |e| e.map(|e| e.entry).map_err(unreadable)))
-    }
-
-    fn blocks(&self, content: &crate::manifest::Content) -> crate::Result<Vec<crate::block::BlockRef>> {
-        self.0.blocks(content).map_err(|e| Error::new(crate::Kind::Io, "the index cannot be read").because(e))
     }
 }
 

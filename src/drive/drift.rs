@@ -4,7 +4,7 @@ use minicbor::{Decode, Encode};
 
 use super::outcome::{DriftLine, What};
 use crate::block::BlockHash;
-use crate::diff::{Action, Change};
+use crate::diff::{Action, Change, Delta, Plan, TopChange};
 use crate::manifest::node::to_vec;
 use crate::proto::sender::drift::MAX_DRIFT;
 
@@ -47,11 +47,16 @@ pub struct Drift {
     pub missing: u64,
 }
 
-/// The report of `changes`, and its identity (0 when nothing differs).
-pub fn encode(changes: &[Change]) -> (Vec<u8>, u64) {
+/// The report of what `plan` found to differ, and its identity (0 when nothing does).
+pub fn encode(plan: &Plan) -> (Vec<u8>, u64) {
     let mut report = Report::default();
     let mut bytes = 0;
-    for change in changes {
+    if let Some(top) = plan.top.as_ref().filter(|t| t.differs()) {
+        report.changed += 1;
+        let path = TopChange::PATH.as_bytes().to_vec();
+        report.lines.push(Line { path, itemized: top.itemized(), what: number(differing(&top.delta)) });
+    }
+    for change in &plan.changes {
         let Some(what) = what(change) else { continue };
         match what {
             What::Extra => report.extra += 1,
@@ -94,16 +99,22 @@ fn number(what: What) -> u8 {
 
 /// What a change says of the host's tree; `None` for what is kept by rule.
 fn what(change: &Change) -> Option<What> {
-    let delta = &change.delta;
     Some(match change.action {
         Action::Create => What::Missing,
         Action::Replace => What::Kind,
         Action::Delete | Action::Extra => What::Extra,
         Action::Keep => return None,
-        _ if delta.content || delta.size => What::Content,
-        _ if delta.mode => What::Mode,
-        _ if delta.user || delta.group => What::Owner,
-        _ if delta.mtime => What::Time,
-        _ => What::Xattrs,
+        Action::Update | Action::Meta => differing(&change.delta),
     })
+}
+
+/// The first of what differs.
+fn differing(delta: &Delta) -> What {
+    match delta {
+        Delta { content: true, .. } | Delta { size: true, .. } => What::Content,
+        Delta { mode: true, .. } => What::Mode,
+        Delta { user: true, .. } | Delta { group: true, .. } => What::Owner,
+        Delta { mtime: true, .. } => What::Time,
+        _ => What::Xattrs,
+    }
 }

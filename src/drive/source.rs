@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::clock;
 use super::outcome::Scanned;
 use crate::block::BlockHash;
-use crate::manifest::{NodeRef, Rules};
+use crate::manifest::{NodeRef, Rules, Top};
 use crate::proto::RangeSet;
 use crate::proto::generation::pack;
 use crate::spec::{ModePolicy, OwnerPolicy, Spec};
@@ -22,6 +22,8 @@ use crate::{Error, Result};
 pub struct Facts {
     /// The root of the manifest.
     pub root: NodeRef,
+    /// The tree's own directory.
+    pub top: Top,
     /// The spec's rules with the patterns of the ignore files.
     pub rules: Rules,
     /// Numbers for people.
@@ -58,6 +60,7 @@ impl Source {
         let totals = scanned.index.totals();
         let facts = Facts {
             root: source.top(),
+            top: source.directory().clone(),
             rules,
             scanned: Scanned {
                 entries: totals.entries,

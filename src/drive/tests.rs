@@ -159,6 +159,51 @@ fn three_hosts_get_a_release_then_a_change_then_nothing() {
 }
 
 #[test]
+fn the_tops_own_metadata_is_drift_and_is_put_right() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    let fleet = Fleet::new(2);
+    std::fs::write(fleet.path("site/x"), "x").expect("new");
+    std::fs::set_permissions(fleet.path("site"), PermissionsExt::from_mode(0o2750)).expect("ours");
+    let top = |path: &str| {
+        let meta = std::fs::metadata(fleet.path(path)).expect("there");
+        (meta.mode(), meta.mtime(), meta.mtime_nsec())
+    };
+    assert_eq!(fleet.deploy(Purpose::Deploy, key(1), "").exit, ExitStatus::Success);
+    assert!((1..=2).all(|i| top(&format!("host{i}/www")) == top("site")));
+
+    let file = std::fs::File::open(fleet.path("host2/www")).expect("there");
+    file.set_modified(std::time::UNIX_EPOCH).expect("ours");
+    let drift = fleet.deploy(Purpose::Diff, key(1), "");
+    assert_eq!((drift.exit, drift.drift.len()), (ExitStatus::Drift, 1), "{drift:#?}");
+    assert_eq!(drift.drift[0].hosts.len(), 1);
+    let line = &drift.drift[0].lines[0];
+    assert_eq!((line.path.as_slice(), line.itemized.as_str()), (&b"."[..], ".d..t......"));
+    assert_eq!(fleet.deploy(Purpose::Deploy, key(1), "").exit, ExitStatus::Success);
+    assert!((1..=2).all(|i| top(&format!("host{i}/www")) == top("site")));
+    let (from, to) = (fleet.path("site/"), fleet.path("host2/www/"));
+    match std::process::Command::new("rsync").args(["-nirlptgoDHc", "--delete"]).args([from, to]).output() {
+        Ok(judged) => assert_eq!((judged.status.success(), judged.stdout), (true, Vec::new())),
+        Err(e) => println!("without the word of rsync: {e}"),
+    }
+}
+
+#[test]
+fn what_is_excluded_stays_until_it_is_to_be_deleted() {
+    let fleet = Fleet::new(1);
+    std::fs::write(fleet.path("site/x"), "x").expect("new");
+    std::fs::create_dir_all(fleet.path("host1/www/cache/deep")).expect("new");
+    std::fs::write(fleet.path("host1/www/cache/deep/file"), "kept").expect("new");
+    let keep = "exclude = [\"/cache/\"]\n[delete]\nextras = true\nmax = \"100%\"\n";
+    let outcome = fleet.deploy(Purpose::Deploy, key(1), keep);
+    assert_eq!(outcome.exit, ExitStatus::Success, "{outcome:#?}");
+    assert!(fleet.path("host1/www/cache/deep/file").exists() && fleet.path("host1/www/x").exists());
+    let outcome = fleet.deploy(Purpose::Deploy, key(1), &format!("{keep}excluded = true\n"));
+    assert_eq!(outcome.exit, ExitStatus::Success, "{outcome:#?}");
+    assert!(!fleet.path("host1/www/cache").exists() && fleet.same(1));
+}
+
+#[test]
 fn a_key_that_is_not_listed_changes_nothing() {
     let fleet = Fleet::new(2);
     std::fs::write(fleet.path("site/x"), "x").expect("new");

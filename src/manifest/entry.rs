@@ -15,6 +15,8 @@ pub const MAX_LISTS: usize = 16_384;
 pub const MAX_TARGET: usize = 4095;
 /// The most bytes of extended attributes of one entry, names and values together.
 pub const MAX_XATTR_BYTES: usize = 64 << 10;
+/// As [`MAX_XATTR_BYTES`] for the tree's own directory, whose attributes stand in the header.
+pub const MAX_TOP_XATTR_BYTES: usize = 16 << 10;
 /// The longest user or group name, in bytes.
 pub const MAX_OWNER_NAME: usize = 255;
 
@@ -178,6 +180,46 @@ pub struct Entry {
     pub xattrs: Vec<Xattr>,
 }
 
+/// The tree's own directory. It has no path, so that no entry stands for it: the header carries it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Top {
+    /// Its permission bits.
+    #[n(0)]
+    pub mode: Mode,
+    /// Its owner.
+    #[n(1)]
+    pub owner: Owner,
+    /// Its time of last modification.
+    #[n(2)]
+    pub mtime: Mtime,
+    /// Its extended attributes, sorted by name; empty unless the release carries them.
+    #[n(3)]
+    pub xattrs: Vec<Xattr>,
+}
+
+impl Top {
+    /// Checks what types cannot; the attributes have to leave room for the rest of a header.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let too_long = |name: &Option<Box<str>>| name.as_ref().is_some_and(|n| n.len() > MAX_OWNER_NAME);
+        if self.mtime.nanos >= 1_000_000_000 {
+            return Err("the tree's directory has an mtime with more than 10^9 nanoseconds".into());
+        }
+        if too_long(&self.owner.user) || too_long(&self.owner.group) {
+            return Err(format!("the tree's directory has an owner of more than {MAX_OWNER_NAME} bytes"));
+        }
+        if xattr_bytes(&self.xattrs) > MAX_TOP_XATTR_BYTES {
+            return Err(format!(
+                "the tree's directory has more than {MAX_TOP_XATTR_BYTES} bytes of extended attributes"
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn xattr_bytes(xattrs: &[Xattr]) -> usize {
+    xattrs.iter().map(|x| x.name.len() + x.value.len()).sum()
+}
+
 impl Entry {
     /// Checks what types cannot: sizes against the caps of this module.
     pub(super) fn check(&self) -> Result<(), String> {
@@ -197,9 +239,7 @@ impl Entry {
             }
             EntryKind::Hardlink(first) if *first >= self.path => refuse("a hard link to a later path"),
             _ if self.mtime.nanos >= 1_000_000_000 => refuse("an mtime with more than 10^9 nanoseconds"),
-            _ if self.xattrs.iter().map(|x| x.name.len() + x.value.len()).sum::<usize>() > MAX_XATTR_BYTES => {
-                refuse("too many extended attributes")
-            }
+            _ if xattr_bytes(&self.xattrs) > MAX_XATTR_BYTES => refuse("too many extended attributes"),
             _ => Ok(()),
         }
     }

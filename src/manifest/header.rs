@@ -9,7 +9,7 @@ use std::sync::Arc;
 use minicbor::{Decode, Encode};
 
 use super::node::to_vec;
-use super::{FORMAT, NodeRef, Rules};
+use super::{FORMAT, NodeRef, Rules, Top};
 use crate::block::BlockHash;
 use crate::id::{Serial, TreeName};
 use crate::manifest::path::{MAX_PATH, PathError};
@@ -86,6 +86,9 @@ pub struct Header {
     /// What governs the commit.
     #[n(9)]
     pub rules: Rules,
+    /// The tree's own directory; a release without it, or with a scope, leaves that directory as it is.
+    #[n(10)]
+    pub top: Option<Top>,
 }
 
 /// A legal path as prefix of a scope.
@@ -151,6 +154,7 @@ impl Header {
         if root.nodes.checked_add(root.blocks).is_none_or(|sum| sum > MAX_ORDINALS) || root.entries > MAX_ENTRIES {
             return illegal("more entries or blocks than any tree has");
         }
+        self.top.as_ref().map_or(Ok(()), Top::check).map_err(HeaderError::Illegal)?;
         self.rules.check().map_err(HeaderError::Illegal)
     }
 }
@@ -173,6 +177,9 @@ impl Release {
     pub fn new(header: Header) -> Result<Self, HeaderError> {
         header.check()?;
         let bytes = header.encode();
+        if bytes.len() > MAX_HEADER_BYTES {
+            return Err(HeaderError::Illegal(format!("{} bytes", bytes.len())));
+        }
         Ok(Self { id: ReleaseId(BlockHash::of(&bytes)), header: Arc::new(header), bytes: bytes.into() })
     }
 
@@ -208,6 +215,7 @@ impl fmt::Display for Release {
 pub(crate) mod tests {
     use super::*;
     use crate::block::BlockRef;
+    use crate::manifest::{Mode, Mtime, Owner, Xattr};
 
     pub(crate) fn a_header() -> Header {
         Header {
@@ -221,6 +229,7 @@ pub(crate) mod tests {
             targets: vec!["web*".into()],
             root: NodeRef { block: BlockRef::of(b"page"), nodes: 1, blocks: 3, entries: 4, bytes: 5 },
             rules: Rules::default(),
+            top: None,
         }
     }
 
@@ -231,6 +240,30 @@ pub(crate) mod tests {
         let back = Release::from_bytes(release.bytes()).expect("legal");
         assert_eq!((back.header(), back.id()), (release.header(), release.id()));
         assert_eq!(release.to_string(), "www@12");
+    }
+
+    #[test]
+    fn the_top_is_signed_and_headers_without_it_are_read() {
+        let xattrs = vec![Xattr { name: b"user.x".to_vec(), value: vec![0; 100] }];
+        let owner = Owner { uid: 33, gid: 33, user: Some("www-data".into()), group: Some("www-data".into()) };
+        let mtime = Mtime { secs: 1_763_697_540, nanos: 1 };
+        let top = Top { mode: Mode::from_bits(0o2755), owner, mtime, xattrs };
+        let with = Release::new(Header { top: Some(top.clone()), ..a_header() }).expect("legal");
+        assert_eq!(Release::from_bytes(with.bytes()).expect("legal").header().top, Some(top.clone()));
+        let without = Release::new(a_header()).expect("legal");
+        assert_ne!(with.id(), without.id());
+        assert_eq!(without.bytes()[0], 0x8a, "ten fields, as before there was an eleventh");
+        assert_eq!(Header::decode(without.bytes()).expect("legal").top, None);
+
+        let late = Mtime { secs: 0, nanos: 1_000_000_000 };
+        let big = vec![Xattr { name: b"user.x".to_vec(), value: vec![0; 17 << 10] }];
+        let long = Owner { user: Some("x".repeat(256).into()), ..top.owner.clone() };
+        for illegal in
+            [Top { mtime: late, ..top.clone() }, Top { xattrs: big, ..top.clone() }, Top { owner: long, ..top }]
+        {
+            let header = Header { top: Some(illegal), ..a_header() };
+            assert!(matches!(Header::decode(&header.encode()), Err(HeaderError::Illegal(_))));
+        }
     }
 
     #[test]

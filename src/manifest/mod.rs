@@ -25,7 +25,7 @@ pub mod path;
 pub mod read;
 pub mod rules;
 
-pub use entry::{Content, Entry, EntryKind, Mode, Mtime, Owner, Xattr};
+pub use entry::{Content, Entry, EntryKind, Mode, Mtime, Owner, Top, Xattr};
 pub use header::{Header, Intent, Release, ReleaseId};
 pub use node::{ListRef, Node, NodeRef};
 pub use path::TreePath;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::entry::{Content, Entry, EntryKind};
 use super::node::{ListRef, Node, NodeError, NodeRef};
-use super::{Header, TreePath};
+use super::{Header, Top, TreePath};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 
@@ -51,18 +51,24 @@ pub struct Located {
 #[derive(Debug)]
 pub struct Manifest<S> {
     root: NodeRef,
+    top: Option<Top>,
     source: S,
 }
 
 impl<S: NodeSource> Manifest<S> {
-    /// The manifest under `root`.
+    /// The manifest under `root`, which says nothing of the tree's own directory.
     pub fn new(root: NodeRef, source: S) -> Self {
-        Self { root, source }
+        Self { root, top: None, source }
     }
 
     /// The manifest of a release.
     pub fn of(header: &Header, source: S) -> Self {
-        Self::new(header.root, source)
+        Self { root: header.root, top: header.top.clone(), source }
+    }
+
+    /// The tree's own directory, when the release governs it.
+    pub fn top(&self) -> Option<&Top> {
+        self.top.as_ref()
     }
 
     /// The root.

@@ -25,6 +25,10 @@ const QUEUE_LIMIT: Duration = Duration::from_millis(4);
 const MEMORY: usize = 16;
 /// The longest wait for the effect of a cut.
 const MAX_HOLD: Duration = Duration::from_millis(100);
+/// Loss that is so much above its long mean is a queue that overflows.
+const LOSS_STEP: f64 = 0.08;
+/// How far above what was received the rate may go to find out whether there is more.
+const HEADROOM: f64 = 1.25;
 /// How much sending may catch up after the process was late.
 const CATCH_UP: Duration = Duration::from_millis(4);
 
@@ -60,7 +64,7 @@ pub struct Sample {
     pub bytes: u64,
     /// The time that they took.
     pub over: Duration,
-    /// The share of datagrams that did not arrive, 0 to 1.
+    /// The share of datagrams that did not arrive, 0 to 1, smoothed over some ten reports.
     pub loss: f64,
     /// Queueing delay at the end.
     pub delay: Duration,
@@ -126,18 +130,16 @@ impl Controller {
         }
         self.received.extend(round.slowest);
         let capacity = self.received.iter().copied().fold(0.0, f64::max);
-        let overflow = round.loss > (4.0 * self.mean_loss).clamp(0.1, 0.6);
+        let overflow = round.loss > self.mean_loss + LOSS_STEP;
         let congested = overflow || round.delay > QUEUE_LIMIT;
         if congested {
             self.give_way(now, capacity, round.delay, overflow);
         } else if self.starting {
             self.rate = (self.rate * 2.0).min(capacity * 4.0).max(self.rate);
         } else if round.delay < QUEUE_LIMIT / 2 {
-            self.rate = (self.rate * 1.02).min((capacity * 1.25).max(self.rate));
+            self.rate = (self.rate * 1.02).min((capacity * HEADROOM).max(self.rate));
         }
-        if !overflow {
-            self.mean_loss = self.mean_loss * 0.95 + round.loss * 0.05;
-        }
+        self.mean_loss = self.mean_loss * 0.99 + round.loss * 0.01;
         let top = self.ceiling.unwrap_or(TOP).0 as f64;
         self.rate = self.rate.min(top).max(FLOOR.0.min(top as u64) as f64);
     }

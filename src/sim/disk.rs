@@ -81,6 +81,7 @@ impl Offer {
             targets: Vec::new(),
             root,
             rules: Rules::default(),
+            top: None,
         };
         Self { release: Release::new(header).expect("legal"), blocks, data }
     }

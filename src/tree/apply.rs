@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, OFlags, Timespec, Timestamps, UTIM
 use rustix::io::Errno;
 
 use super::meta::{FileStat, XattrReader};
-use crate::diff::{Change, Plan};
+use crate::diff::{Change, Plan, TopChange};
 use crate::manifest::{EntryKind, Mode, Mtime, Xattr};
 
 /// Metadata to set; `None` is left as it is.
@@ -46,6 +46,17 @@ impl Metadata {
             gid: change.owner.gid,
             mtime: plan.sets_mtime.then_some(entry.mtime),
             xattrs: (plan.sets_xattrs && !is_link).then(|| entry.xattrs.clone()),
+        }
+    }
+
+    /// What the release says of the tree's own directory.
+    pub fn of_top(top: &TopChange, plan: &Plan) -> Self {
+        Self {
+            mode: Some(top.want.mode),
+            uid: top.owner.uid,
+            gid: top.owner.gid,
+            mtime: plan.sets_mtime.then_some(top.want.mtime),
+            xattrs: plan.sets_xattrs.then(|| top.want.xattrs.clone()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Switching a tree to a staged release: the journal, then its steps, in place, by renames.
 //!
 //! Order: directories are made, items go under their names, extras leave (deepest first), what takes a directory's
-//! place follows, metadata, directories last. A replaced file and its successor change places in one rename, so that a
+//! place follows, metadata, directories, the tree's own directory last. A replaced file and its successor change places in one rename, so that a
 //! reader finds the old or the new, always whole. What cannot be done ends in undoing everything.
 
 use std::ffi::CString;
@@ -262,7 +262,8 @@ impl<'a> Runner<'a> {
 
     fn dir_handle(&mut self, path: Option<&TreePath>) -> io::Result<OwnedFd> {
         match path {
-            None => self.tree.root.dir(None),
+            // The handle that was opened when the tree was: whatever the directory's mode has become.
+            None => Ok(rustix::io::dup(&self.tree.root)?),
             Some(path) => {
                 let (parent, name) = self.parent(path)?;
                 handle_of(parent, &name)

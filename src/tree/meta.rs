@@ -67,6 +67,12 @@ pub struct Version {
     pub ctime: Mtime,
 }
 
+impl Version {
+    /// No file's: of what was listed and not read, so that no later scan takes its content for known.
+    pub const NONE: Self =
+        Self { dev: 0, ino: 0, size: 0, mtime: Mtime { secs: 0, nanos: 0 }, ctime: Mtime { secs: 0, nanos: 0 } };
+}
+
 impl FileStat {
     /// What `name`, one component, in the directory `dir` is; a symbolic link itself.
     pub fn at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Self> {

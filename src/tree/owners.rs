@@ -49,6 +49,7 @@ pub struct Rights {
 
 const CAP_CHOWN: u32 = 0;
 const CAP_DAC_OVERRIDE: u32 = 1;
+const CAP_FOWNER: u32 = 3;
 const CAP_MKNOD: u32 = 27;
 
 impl Rights {
@@ -75,6 +76,11 @@ impl Rights {
         }
         let foreign = owner.gid.filter(|gid| !self.groups.contains(gid))?;
         Some(format!("only root may give a file to group {foreign}, of which this daemon is no member"))
+    }
+
+    /// Whether mode and time of what the user `uid` owns can be set.
+    pub fn changes_modes_of(&self, uid: u32) -> bool {
+        self.uid == uid || self.has(CAP_FOWNER)
     }
 
     /// Whether devices can be made.
@@ -112,6 +118,7 @@ mod tests {
         assert_eq!(rights.refuses_owner(owner(None, None)), None);
         assert!(rights.refuses_owner(owner(Some(0), None)).is_some());
         assert!(rights.refuses_owner(owner(None, Some(0))).is_some());
+        assert!(rights.changes_modes_of(33) && !rights.changes_modes_of(0));
         assert_eq!(Rights { capabilities: 1, ..rights }.refuses_owner(owner(Some(0), Some(0))), None);
     }
 }

@@ -27,16 +27,17 @@ use rustix::fs::FileType;
 use self::ignore::Filter;
 pub use self::ignore::IgnoreFiles;
 use self::read::{Batch, BatchDone, Item, Reader, ToRead, entry_of};
-use self::walk::{Child, ListJob, Lister, Listing, Walk};
+use self::walk::{Child, ListJob, Lister, Listing, Look, Walk};
 use self::work::{Next, Queue, Ticket};
 use super::index::{Index, IndexEntry, IndexWriter};
-use super::meta::{Owners, Version, locked};
+use super::meta::{FileStat, Owners, Version, XattrReader, locked};
 use super::root::{FileId, Root};
+use crate::block::{BlockHash, BlockRef};
 use crate::manifest::build::NodeSink;
 use crate::manifest::path::is_within;
 use crate::manifest::read::NodeSource;
-use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, MAX_EXCLUDES};
-use crate::manifest::{Content, EntryKind, Mtime, TreePath};
+use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, MAX_EXCLUDES, PathFilter};
+use crate::manifest::{Content, EntryKind, Mtime, Owner, Top, TreePath};
 use crate::{Error, Kind, Result};
 
 /// A batch of entries is handed to a thread when it has this many,
@@ -59,6 +60,10 @@ pub struct ScanOptions {
     pub scope: Vec<TreePath>,
     /// Directories that do not belong to the tree wherever they are met: the state directory.
     pub apart: Vec<FileId>,
+    /// What is listed and not looked into: a directory without what is in it, a file without its content ([`unread`]).
+    pub closed: Vec<PathFilter>,
+    /// What is listed, with all that is below it, and not read: files without their content ([`unread`]).
+    pub unhashed: Vec<PathFilter>,
     /// Whether extended attributes are read.
     pub xattrs: bool,
     /// Whether names of one inode become hard links (else each is a file of its own).
@@ -79,6 +84,8 @@ impl ScanOptions {
             ignore_files: IgnoreFiles::None,
             scope: Vec::new(),
             apart: Vec::new(),
+            closed: Vec::new(),
+            unhashed: Vec::new(),
             xattrs: false,
             hardlinks: true,
             checksum: false,
@@ -91,6 +98,12 @@ impl ScanOptions {
         self.scope.is_empty()
             || self.scope.iter().any(|s| path.is_within(s) || (is_dir && is_within(s.as_bytes(), path.as_bytes())))
     }
+}
+
+/// What stands for the content of a file that was listed only: one block whose name no content has, so that it is
+/// equal to no release's, whoever compares it after all.
+pub fn unread() -> Content {
+    Content::Blocks(vec![BlockRef { hash: BlockHash([0; 32]), size: 1 }])
 }
 
 /// A path that was left out because no manifest can hold it.
@@ -118,6 +131,8 @@ pub struct ScanStats {
 pub struct Scanned {
     /// The entries, as often as wanted.
     pub index: Index,
+    /// The tree's own directory, as it was when the scan began.
+    pub top: Top,
     /// What the scan did.
     pub stats: ScanStats,
     /// The patterns of the ignore files in the tree: they belong after the options' excludes in the signed rules.
@@ -142,6 +157,7 @@ pub fn scan(root: &Root, options: &ScanOptions, old: Option<&Index>, new_path: &
         jobs: Queue::new(),
         held: AtomicUsize::new(0),
     };
+    let top = top_of(root, options, &shared.owners)?;
     let (stats, ignore_rules, skipped) = std::thread::scope(|scope| {
         let _close = CloseAtEnd(&shared.jobs);
         for _ in 0..options.threads.max(1) {
@@ -150,7 +166,15 @@ pub fn scan(root: &Root, options: &ScanOptions, old: Option<&Index>, new_path: &
         Collector::begin(&shared, old)?.run()
     })?;
     let writer = shared.writer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    Ok(Scanned { index: writer.finish().map_err(failed)?, stats, ignore_rules, skipped })
+    Ok(Scanned { index: writer.finish().map_err(failed)?, top, stats, ignore_rules, skipped })
+}
+
+fn top_of(root: &Root, options: &ScanOptions, owners: &Owners) -> Result<Top> {
+    let failed = |e| unreadable(root.path(), e);
+    let stat = FileStat::of(root).map_err(failed)?;
+    let xattrs = if options.xattrs { XattrReader::default().of(root).map_err(failed)? } else { Vec::new() };
+    let owner = read::owner_of(owners, &stat, &root.path().display())?;
+    Ok(Top { mode: stat.mode, owner: Owner::clone(&owner), mtime: stat.mtime, xattrs })
 }
 
 type Jobs = Queue<ListJob, Option<Listing>, Batch, BatchDone>;
@@ -263,6 +287,10 @@ impl<'a> Collector<'a> {
                     self.links.insert(child.stat.id, (child.path.clone(), child.stat.nlink - 1));
                 }
             }
+        }
+        if child.look != Look::Whole {
+            let listed = self.entry(child, EntryKind::File(unread()))?;
+            return Ok(Item::Ready(IndexEntry { version: Version::NONE, ..listed }));
         }
         if let Some(content) = self.old.content(&child)?
             && self.keep_lists(&content)?

@@ -19,7 +19,7 @@ use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::build::{Builder, NodeSink};
 use crate::manifest::read::{Child, Located, Manifest, NodeSource, PageView, ReadError, children};
-use crate::manifest::{Content, Entry, EntryKind, Mode, Mtime, Node, NodeRef, Owner, TreePath};
+use crate::manifest::{Content, Entry, EntryKind, Mode, Mtime, Node, NodeRef, Owner, Top, TreePath};
 use crate::{Error, Kind, Result};
 
 /// How many pages, and how many files, are kept at hand: a stream and the repairs of what went before.
@@ -77,6 +77,8 @@ pub struct Source {
     root: Arc<Root>,
     manifest: Manifest<Nodes>,
     spool: Nodes,
+    /// The tree's own directory.
+    directory: Top,
     /// The nodes by ordinal.
     nodes: Vec<BlockRef>,
     pages: Vec<Arc<PageView>>,
@@ -111,12 +113,18 @@ impl Source {
         let nodes =
             number_nodes(&top, &spool).map_err(|e| Error::new(Kind::Io, "the manifest is broken").because(e))?;
         let manifest = Manifest::new(top, spool.clone());
-        Ok(Self { root, manifest, spool, nodes, pages: Vec::new(), runs: Vec::new() })
+        let directory = rewrite.top(&scanned.top);
+        Ok(Self { root, manifest, spool, directory, nodes, pages: Vec::new(), runs: Vec::new() })
     }
 
     /// The root of the manifest: what is signed.
     pub fn top(&self) -> NodeRef {
         *self.manifest.root()
+    }
+
+    /// The tree's own directory, changed as the policy says: what the header carries of it.
+    pub fn directory(&self) -> &Top {
+        &self.directory
     }
 
     /// The manifest, for whoever reads entries.
@@ -367,6 +375,16 @@ impl<'a> Rewrite<'a> {
         entry
     }
 
+    fn top(&mut self, had: &Top) -> Top {
+        let owner = self.owner(&Arc::new(had.owner.clone()));
+        Top {
+            mode: self.policy.dir_mode.unwrap_or(had.mode),
+            owner: Owner::clone(&owner),
+            mtime: if self.policy.without_mtime { Mtime::default() } else { had.mtime },
+            xattrs: had.xattrs.clone(),
+        }
+    }
+
     fn owner(&mut self, had: &Arc<Owner>) -> Arc<Owner> {
         if let Some(known) = self.owners.get(had) {
             return Arc::clone(known);
@@ -514,8 +532,11 @@ mod tests {
         assert_eq!(one.top(), two.top());
         let entries: Vec<_> = one.manifest().entries().map(|l| l.unwrap().entry).collect();
         assert_eq!(entries.iter().map(|e| e.mode.bits()).collect::<Vec<_>>(), [0o755, 0o644]);
+        assert_eq!(one.directory(), two.directory());
+        assert_eq!((one.directory().mode.bits(), one.directory().mtime), (0o755, Mtime::default()));
         let expected = Owner { uid: NO_ID, gid: NO_ID, user: Some("no-such-user-here".into()), group: None };
         assert!(entries.iter().all(|e| *e.owner == expected));
+        assert_eq!(one.directory().owner, expected);
     }
 
     #[test]

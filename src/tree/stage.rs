@@ -24,7 +24,7 @@ use super::open::{Claim, Tree};
 use super::owners::Rights;
 use super::state::{slot_name, sync_dir};
 use crate::block::BlockHash;
-use crate::diff::{Plan, Shape};
+use crate::diff::{Action, Delta, Plan, Shape};
 use crate::error::{Error, Result};
 use crate::id::Ordinal;
 use crate::manifest::rules::Layout;
@@ -87,6 +87,7 @@ impl Stage {
                 .hint("set commit.layout = \"in-place\" in the spec"));
         }
         check_rights(&mut plan)?;
+        check_top_rights(tree, &plan)?;
         tree.state.forget_undo()?;
         let fetched: HashSet<BlockHash> = plan.fetch.values().map(|b| b.hash).collect();
         let leftovers = Leftovers::load(&tree.state, &fetched)?;
@@ -392,6 +393,32 @@ fn check_rights(plan: &mut Plan) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether this process may set owner, mode and time of the tree's own directory, as far as the commit has to.
+fn check_top_rights(tree: &Tree, plan: &Plan) -> Result<()> {
+    let Some(top) = &plan.top else { return Ok(()) };
+    let (rights, shown) = (Rights::of_process(), tree.root.path().display());
+    if (top.delta.user || top.delta.group)
+        && let Some(why) = rights.refuses_owner(top.owner)
+    {
+        return Err(Error::refused(format!("{shown}: its owner cannot be set: {why}"))
+            .hint("run the daemon as root, or set owner.user and owner.group to \"ignore\" in the spec"));
+    }
+    let renames = plan.changes.iter().any(|c| c.is_applied() && c.action != Action::Meta && c.path.parent().is_none());
+    let only_owner = Delta { user: top.delta.user, group: top.delta.group, ..Delta::default() };
+    if top.delta == only_owner && !(renames && plan.sets_mtime) {
+        return Ok(());
+    }
+    let stat = FileStat::of(&tree.root).map_err(|e| Error::io("cannot look at", tree.root.path(), e))?;
+    match rights.changes_modes_of(stat.uid) {
+        true => Ok(()),
+        false => Err(Error::refused(format!(
+            "{shown}: its mode and time cannot be set: it belongs to user {}, and this daemon is neither that user nor root",
+            stat.uid
+        ))
+        .hint("run the daemon as root, or give it the directory")),
+    }
 }
 
 /// Whether what is to be staged fits, with what is there now still there.

@@ -107,12 +107,18 @@ impl<'a> Dirs<'a> {
     }
 
     fn finish(mut self) -> Result<Vec<DirStep>> {
+        // Names that change in it change its time, so that all of it is set again.
+        if let Some(top) = self.plan.top.as_ref().filter(|t| t.differs() || self.parents.contains(&None)) {
+            let (old, new) = (self.present(None)?, Metadata::of_top(top, self.plan));
+            self.own.push(DirStep { path: None, old: Some(old), new: Some(new) });
+        }
         for dir in &self.own {
             self.parents.remove(&dir.path);
         }
         for path in std::mem::take(&mut self.parents) {
             let old = self.present(path.as_ref())?;
-            // What the release does not change keeps its mode, and its time where the release governs times.
+            // What the release does not change keeps its mode, and its time where the release governs times; a top that
+            // it does not govern shows by its time that names in it changed.
             let mtime = if path.is_some() && self.plan.sets_mtime { old.mtime } else { None };
             let new = Metadata { mode: old.mode, mtime, ..Metadata::default() };
             self.own.push(DirStep { path, old: Some(old), new: Some(new) });
@@ -128,7 +134,10 @@ impl<'a> Dirs<'a> {
                 let (parent, name) = self.tree.root.parent(path).map_err(failed)?;
                 Metadata::present(parent.as_fd(), &name, self.plan.sets_xattrs).map_err(failed)
             }
-            None => Metadata::present(self.tree.root.as_fd(), c".", false).map_err(failed),
+            None => {
+                let with_xattrs = self.plan.sets_xattrs && self.plan.top.is_some();
+                Metadata::present(self.tree.root.as_fd(), c".", with_xattrs).map_err(failed)
+            }
         }
     }
 }

@@ -2,4 +2,6 @@
 
 mod crash;
 mod deploy;
+mod top;
+mod unread;
 mod world;

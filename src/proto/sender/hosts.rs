@@ -45,6 +45,8 @@ pub struct Host {
     /// The number of the newest state that was heard.
     number: u32,
     report: Option<(Moment, Report)>,
+    /// The share of datagrams that it loses, smoothed.
+    loss: f64,
 }
 
 impl Host {
@@ -93,6 +95,7 @@ impl Hosts {
                 asked: (false, false),
                 number: 0,
                 report: None,
+                loss: 0.0,
             });
         }
     }
@@ -140,10 +143,12 @@ impl Hosts {
         let over = Duration::from_micros(report.at.checked_sub(last.at).filter(|&t| t > 0)?);
         let expected = report.seen.checked_sub(last.seen).filter(|&n| n > 0)?;
         let got = report.datagrams.saturating_sub(last.datagrams);
+        // A lost train is thirty datagrams in a row: one report says little about the share.
+        host.loss = host.loss * 0.9 + (1.0 - (got as f64 / expected as f64).min(1.0)) * 0.1;
         Some(Sample {
             bytes: report.bytes.saturating_sub(last.bytes),
             over,
-            loss: 1.0 - (got as f64 / expected as f64).min(1.0),
+            loss: host.loss,
             delay: Duration::from_micros(u64::from(report.delay)),
         })
     }

@@ -511,7 +511,7 @@ impl Sender {
             }
             true if self.hosts.len() > 1 => held + least + MERGE_NODES,
             true => held,
-            false if live.any(|h| is_comparing(h)) => {
+            false if live.any(is_comparing) => {
                 let needed = held.since(offer.at) * 2 + MERGE_BLOCKS;
                 held + least + needed.min(MERGE_BLOCKS_MAX)
             }

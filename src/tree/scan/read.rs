@@ -1,17 +1,19 @@
 //! The files of a scan: each read until it was not changed meanwhile, and described as it then was.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use super::content::{self, ReadFailure};
 use super::walk::Child;
 use super::{Shared, unreadable};
 use crate::block::BlockRef;
 use crate::manifest::build::NodeSink;
-use crate::manifest::{Entry, EntryKind, TreePath, Xattr};
+use crate::manifest::{Entry, EntryKind, Owner, TreePath, Xattr};
 use crate::tree::index::IndexEntry;
-use crate::tree::meta::{FileStat, XattrReader, locked};
+use crate::tree::meta::{FileStat, Owners, XattrReader, locked};
 use crate::tree::root::open_file_at;
 use crate::{Error, Kind, Result};
 
@@ -78,12 +80,17 @@ pub(super) fn entry_of(
     kind: EntryKind,
     xattrs: Vec<Xattr>,
 ) -> Result<IndexEntry> {
-    let owner = shared.owners.of(stat.uid, stat.gid).map_err(|e| {
-        let what = format!("cannot look up the owner {}:{} of {path}", stat.uid, stat.gid);
-        Error::new(Kind::Io, what).because(e).hint("is the name service of this host reachable?")
-    })?;
+    let owner = owner_of(&shared.owners, stat, &path)?;
     let entry = Entry { path, kind, mode: stat.mode, owner, mtime: stat.mtime, xattrs };
     Ok(IndexEntry { entry, version: stat.version() })
+}
+
+/// The owner of what errors call `path`.
+pub(super) fn owner_of(owners: &Owners, stat: &FileStat, path: &dyn Display) -> Result<Arc<Owner>> {
+    owners.of(stat.uid, stat.gid).map_err(|e| {
+        let what = format!("cannot look up the owner {}:{} of {path}", stat.uid, stat.gid);
+        Error::new(Kind::Io, what).because(e).hint("is the name service of this host reachable?")
+    })
 }
 
 /// Reads batches; one for each thread.

@@ -1,3 +1,5 @@
+//! Scans of real directories: order, excludes, reuse, and what is not reused.
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -12,7 +12,7 @@ use rustix::fs::{FileType, RawDir};
 use super::ignore::{Filter, patterns_in};
 use super::work::Ticket;
 use super::{Jobs, ScanOptions, Skipped, unreadable};
-use crate::manifest::rules::Exclude;
+use crate::manifest::rules::{Exclude, PathFilter};
 use crate::manifest::{TreePath, Xattr};
 use crate::tree::meta::{FileStat, XattrReader, link_target};
 use crate::tree::root::Root;
@@ -30,6 +30,8 @@ const NAMES_BUFFER: usize = 64 << 10;
 pub(super) struct ListJob {
     path: Option<TreePath>,
     filter: Arc<Filter>,
+    /// Whether files in it are read.
+    reads: bool,
 }
 
 /// The children of a directory that are not left out, sorted.
@@ -49,11 +51,28 @@ pub(super) struct Child {
     /// The target of a symbolic link.
     pub(super) target: Vec<u8>,
     pub(super) xattrs: Vec<Xattr>,
+    pub(super) look: Look,
+}
+
+/// How closely a path is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// All of it.
+    Whole,
+    /// Without the content of files.
+    Unhashed,
+    /// Itself only: neither the content of a file nor what is in a directory.
+    Closed,
 }
 
 impl Child {
-    fn is_dir(&self) -> bool {
-        self.stat.file_type == FileType::Directory
+    /// Whether it is a directory whose children follow.
+    fn is_walked(&self) -> bool {
+        self.stat.file_type == FileType::Directory && self.look != Look::Closed
+    }
+
+    fn listing(&self, filter: &Arc<Filter>) -> ListJob {
+        ListJob { path: Some(self.path.clone()), filter: Arc::clone(filter), reads: self.look == Look::Whole }
     }
 }
 
@@ -85,22 +104,16 @@ impl<'a> Lister<'a> {
         let mut listing =
             Listing { children: Vec::new(), filter: job.filter.with(&patterns)?, patterns, skipped: Vec::new() };
         for name in &names {
-            self.look_at(job.path.as_ref(), dir.as_fd(), name, &mut listing)?;
+            self.look_at(job, dir.as_fd(), name, &mut listing)?;
         }
         listing.children.sort_unstable_by(|a, b| a.path.name().cmp(b.path.name()));
         self.held.fetch_add(listing.children.len(), Ordering::Relaxed);
         Ok(Some(listing))
     }
 
-    fn look_at(
-        &mut self,
-        parent: Option<&TreePath>,
-        dir: BorrowedFd<'_>,
-        name: &CStr,
-        out: &mut Listing,
-    ) -> Result<()> {
+    fn look_at(&mut self, job: &ListJob, dir: BorrowedFd<'_>, name: &CStr, out: &mut Listing) -> Result<()> {
         let bytes = name.to_bytes();
-        let path = match parent {
+        let path = match &job.path {
             None => TreePath::new(bytes),
             Some(parent) => parent.join(bytes),
         };
@@ -117,7 +130,8 @@ impl<'a> Lister<'a> {
         if apart || !self.options.in_scope(&path, is_dir) || out.filter.leaves_out(&path, is_dir) {
             return Ok(());
         }
-        let mut child = Child { path, stat, target: Vec::new(), xattrs: Vec::new() };
+        let look = self.look(&path, is_dir, job.reads);
+        let mut child = Child { path, stat, target: Vec::new(), xattrs: Vec::new(), look };
         match self.describe(dir, name, &mut child) {
             Ok(None) => out.children.push(child),
             Ok(Some(why)) => out.skipped.push(Skipped { path: child.path, why }),
@@ -125,6 +139,15 @@ impl<'a> Lister<'a> {
             Err(e) => return Err(unreadable(&self.root.shown(&child.path), e)),
         }
         Ok(())
+    }
+
+    fn look(&self, path: &TreePath, is_dir: bool, reads: bool) -> Look {
+        let any = |filters: &[PathFilter]| filters.iter().any(|f| !f.is_empty() && f.matches_here(path, is_dir));
+        match () {
+            () if any(&self.options.closed) => Look::Closed,
+            () if !reads || any(&self.options.unhashed) => Look::Unhashed,
+            () => Look::Whole,
+        }
     }
 
     /// Adds what takes more than a stat; or says why the path is skipped.
@@ -135,7 +158,7 @@ impl<'a> Lister<'a> {
             FileType::Symlink => child.target = link_target(dir, name)?,
             _ => {}
         }
-        if self.options.xattrs {
+        if self.options.xattrs && child.look != Look::Closed {
             child.xattrs = self.xattrs.at(dir, name)?;
         }
         Ok(None)
@@ -181,7 +204,7 @@ struct Frame {
 
 impl<'a> Walk<'a> {
     pub(super) fn begin(jobs: &'a Jobs, held: &'a AtomicUsize, filter: Arc<Filter>) -> Result<Self> {
-        let top = jobs.first(ListJob { path: None, filter }).wait()?;
+        let top = jobs.first(ListJob { path: None, filter, reads: true }).wait()?;
         let mut walk = Self { jobs, held, frames: Vec::new(), ahead: 0, patterns: Vec::new(), skipped: Vec::new() };
         if let Some(listing) = top {
             walk.open(listing);
@@ -197,7 +220,7 @@ impl<'a> Walk<'a> {
                 self.frames.pop();
                 continue;
             };
-            if !child.is_dir() {
+            if !child.is_walked() {
                 frame.asked = frame.asked.saturating_sub(1);
                 return Ok(Some(child));
             }
@@ -209,7 +232,7 @@ impl<'a> Walk<'a> {
                 }
                 None => {
                     frame.asked = 0;
-                    self.jobs.first(ListJob { path: Some(child.path.clone()), filter: Arc::clone(&frame.filter) })
+                    self.jobs.first(child.listing(&frame.filter))
                 }
             };
             // A directory that went away since its parent was listed is left out.
@@ -237,9 +260,8 @@ impl<'a> Walk<'a> {
                     return;
                 }
                 frame.asked += 1;
-                if child.is_dir() {
-                    let job = ListJob { path: Some(child.path.clone()), filter: Arc::clone(&frame.filter) };
-                    frame.tickets.push_back(self.jobs.first(job));
+                if child.is_walked() {
+                    frame.tickets.push_back(self.jobs.first(child.listing(&frame.filter)));
                     self.ahead += 1;
                 }
             }

@@ -64,7 +64,7 @@ fn the_same_holds_for_an_ordinary_user_whom_read_only_directories_bind() {
 fn crash_everywhere(no_exchange: bool) {
     let (mut olds, mut news) = (0, 0);
     for after in 0.. {
-        let world = World::new(&old(), &new()).exchanging(!no_exchange);
+        let world = World::new(&old(), &new()).topped(0o555).exchanging(!no_exchange);
         let (before, wanted) = (look(&world.www()), look(&world.source()));
         let tree = world.open_crashing(Some(after)).unwrap();
         let (stage, release) = world.stage(&tree, 5).unwrap();
@@ -98,7 +98,7 @@ fn crash_everywhere(no_exchange: bool) {
 #[test]
 fn a_release_put_again_over_drift_is_all_or_nothing_too() {
     for after in 0.. {
-        let world = World::new(&[], &new());
+        let world = World::new(&[], &new()).topped(0o555);
         let tree = world.open();
         world.deploy(&tree, 5).unwrap();
         drop(tree);
@@ -123,7 +123,7 @@ fn a_release_put_again_over_drift_is_all_or_nothing_too() {
 fn a_crash_anywhere_in_the_recovery_is_recovered_from() {
     for first in (4..60).step_by(7) {
         for second in 0..80 {
-            let world = World::new(&old(), &new());
+            let world = World::new(&old(), &new()).topped(0o555);
             let wanted = look(&world.source());
             let tree = world.open_crashing(Some(first)).unwrap();
             let (stage, release) = world.stage(&tree, 5).unwrap();
@@ -150,7 +150,7 @@ fn a_crash_anywhere_while_undoing_ends_with_the_old_tree() {
 fn crash_while_undoing(no_exchange: bool) {
     let mut crashes = 0;
     for after in 0.. {
-        let world = World::new(&old(), &new()).exchanging(!no_exchange);
+        let world = World::new(&old(), &new()).topped(0o555).exchanging(!no_exchange);
         let tree = world.open_crashing(Some(after)).unwrap();
         let (stage, release) = world.stage(&tree, 5).unwrap();
         // In the way of a deletion, late in the commit: everything has to be undone.
@@ -178,7 +178,7 @@ fn crash_while_undoing(no_exchange: bool) {
 #[test]
 fn the_last_commit_can_be_undone_and_a_crash_meanwhile_changes_nothing() {
     for after in 0.. {
-        let world = World::new(&old(), &new());
+        let world = World::new(&old(), &new()).topped(0o555);
         let before = look(&world.www());
         let tree = world.open();
         world.deploy(&tree, 5).unwrap();

@@ -19,7 +19,7 @@ use crate::manifest::header::tests::a_header;
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::PathFilter;
 use crate::manifest::{
-    Content, Entry, EntryKind, Header, Mode, Mtime, NodeRef, Owner, Release, Rules, TreePath, Xattr,
+    Content, Entry, EntryKind, Header, Mode, Mtime, NodeRef, Owner, Release, Rules, Top, TreePath, Xattr,
 };
 use crate::tree::meta::{FileStat, XattrReader};
 use crate::tree::owners::HostNames;
@@ -74,10 +74,17 @@ pub(super) fn make(top: &Path, things: &[(&str, Thing)]) {
     }
 }
 
+/// Sets mode and time of a tree's own directory.
+pub(super) fn set_top(top: &Path, mode: u32, secs: i64) {
+    let (mode, mtime) = (Some(Mode::from_bits(mode)), Some(Mtime { secs, nanos: 7 }));
+    Metadata { mode, mtime, ..Metadata::default() }.set(std::fs::File::open(top).unwrap()).unwrap();
+}
+
 /// A directory read in the simplest way.
 #[derive(Default)]
 pub(super) struct Scanned {
     entries: Vec<Entry>,
+    pub(super) top: Option<Top>,
     lists: RefCell<HashMap<BlockHash, Vec<u8>>>,
     pub(super) blocks: HashMap<BlockHash, Vec<u8>>,
 }
@@ -87,6 +94,13 @@ impl Scanned {
         let mut out = Self::default();
         let mut inodes = HashMap::new();
         out.walk(top, Path::new(""), &mut inodes);
+        let meta = std::fs::metadata(top).unwrap();
+        out.top = Some(Top {
+            mode: Mode::from_bits(meta.mode()),
+            owner: Owner { uid: meta.uid(), gid: meta.gid(), user: None, group: None },
+            mtime: Mtime { secs: meta.mtime(), nanos: meta.mtime_nsec() as u32 },
+            xattrs: out.xattrs(top, &meta),
+        });
         out
     }
 
@@ -180,6 +194,10 @@ impl Have for Scanned {
             }),
         }
     }
+
+    fn top(&self) -> Option<&Top> {
+        self.top.as_ref()
+    }
 }
 
 /// A host's tree and a source to release from, in one scratch directory.
@@ -196,6 +214,8 @@ impl World {
         let dir = scratch();
         make(&dir.path().join("www"), old);
         make(&dir.path().join("source"), new);
+        set_top(&dir.path().join("www"), 0o755, 900_000_001);
+        set_top(&dir.path().join("source"), 0o750, 900_000_002);
         let rules =
             Rules { delete_extras: true, delete_max: Limit::NONE, allow_empty: true, xattrs: true, ..Rules::default() };
         Self { dir, rules, protect: PathFilter::at_top::<&str>(&[]).expect("legal"), no_exchange: false }
@@ -204,6 +224,12 @@ impl World {
     /// With or without the ability to exchange two names.
     pub(super) fn exchanging(mut self, can: bool) -> Self {
         self.no_exchange = !can;
+        self
+    }
+
+    /// With a source whose own directory has this mode.
+    pub(super) fn topped(self, mode: u32) -> Self {
+        set_top(&self.source(), mode, 900_000_002);
         self
     }
 
@@ -226,17 +252,22 @@ impl World {
     }
 
     pub(super) fn plan(&self, want: &dyn Want) -> Result<Plan> {
+        self.plan_within(want, &[])
+    }
+
+    pub(super) fn plan_within(&self, want: &dyn Want, scope: &[TreePath]) -> Result<Plan> {
         let names = HostNames::default();
         let host = HostRules { protect: &self.protect, max_delete: Limit::NONE, owners: &names };
-        Ok(diff(&Scanned::of(&self.www()), want, &self.rules, &[], &host)?)
+        Ok(diff(&Scanned::of(&self.www()), want, &self.rules, scope, &host)?)
     }
 
     /// Stages the source as release `serial`, everything fetched, ready to commit.
     pub(super) fn stage(&self, tree: &Arc<Tree>, serial: u64) -> Result<(Stage, Release)> {
         let source = Scanned::of(&self.source());
         let root = source.manifest(tree);
-        let header = Header { serial: Serial(serial), root, rules: self.rules.clone(), ..a_header() };
-        let plan = self.plan(&Manifest::new(root, tree.nodes()))?;
+        let rules = self.rules.clone();
+        let header = Header { serial: Serial(serial), root, rules, top: source.top.clone(), ..a_header() };
+        let plan = self.plan(&Manifest::of(&header, tree.nodes()))?;
         let stage = Stage::begin(tree, plan)?;
         for range in stage.wants() {
             for ordinal in range.clone() {
@@ -255,7 +286,7 @@ impl World {
     }
 }
 
-/// Everything about everything in a directory.
+/// Everything about a directory, as `.`, and everything in it.
 pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
     let scanned = Scanned::of(top);
     let show = |e: &Entry| {
@@ -274,7 +305,8 @@ pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
             if e.kind == EntryKind::Directory { 0 } else { stat.nlink }
         )
     };
-    scanned.entries.iter().map(|e| (e.path.to_string(), show(e))).collect()
+    let top = (".".to_string(), format!("{:?}", scanned.top));
+    scanned.entries.iter().map(|e| (e.path.to_string(), show(e))).chain([top]).collect()
 }
 
 /// Runs `test` in a thread of an ordinary user: permission bits bind it.

@@ -1,0 +1,154 @@
+//! What a host protects or a release excludes: listed, never read, kept; and compared again when that ends.
+
+use std::time::{Duration, SystemTime};
+
+use super::world::{Thing, World, file, look};
+use crate::diff::{Action, HostRules, Plan, Refusal, diff};
+use crate::manifest::read::Manifest;
+use crate::manifest::rules::{Exclude, PathFilter};
+use crate::manifest::{Entry, EntryKind, Rules};
+use crate::tree::index::Index;
+use crate::tree::owners::HostNames;
+use crate::tree::scan::{ScanOptions, Scanned, scan, unread};
+use crate::units::Limit;
+
+fn filter(patterns: &[&str]) -> PathFilter {
+    PathFilter::at_top(patterns).unwrap()
+}
+
+fn things() -> Vec<(&'static str, Thing)> {
+    vec![
+        ("cache", Thing::Dir(0o755)),
+        ("cache/deep", Thing::Dir(0o755)),
+        ("cache/deep/x", file("12345")),
+        ("d", Thing::Dir(0o755)),
+        ("d/big.keep", file("protected, 1")),
+        ("d/more", file("123")),
+        ("up", Thing::Dir(0o755)),
+        ("up/y", file("1234567")),
+    ]
+}
+
+fn shown(scanned: &Scanned) -> Vec<String> {
+    let entries = scanned.index.entries().map(|e| e.unwrap().entry);
+    entries
+        .map(|e: Entry| {
+            let known = e.kind != EntryKind::File(unread());
+            format!("{}{} {}", e.kind.letter(), if known { "" } else { "?" }, e.path)
+        })
+        .collect()
+}
+
+/// A world whose tree is scanned as a host does it, again and again with the same index.
+struct Host {
+    world: World,
+    closed: Vec<PathFilter>,
+    unhashed: Vec<PathFilter>,
+}
+
+impl Host {
+    fn new(new: &[(&str, Thing)]) -> Self {
+        Self { world: World::new(&things(), new), closed: Vec::new(), unhashed: Vec::new() }
+    }
+
+    fn scan(&self) -> Scanned {
+        let tree = self.world.open();
+        let mut options = ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
+        (options.closed, options.unhashed) = (self.closed.clone(), self.unhashed.clone());
+        let old = Index::open(&tree.index_path(), tree.root().id());
+        scan(tree.root(), &options, old.as_ref(), &tree.index_path()).unwrap()
+    }
+
+    fn diff(&self, rules: &Rules, protect: &PathFilter) -> Result<Plan, Refusal> {
+        let tree = self.world.open();
+        let source = super::world::Scanned::of(&self.world.source());
+        let names = HostNames::default();
+        let host = HostRules { protect, max_delete: Limit::NONE, owners: &names };
+        let scanned = {
+            let root = source.manifest(&tree);
+            drop(tree);
+            (self.scan(), root)
+        };
+        let tree = self.world.open();
+        diff(&scanned.0, &Manifest::new(scanned.1, tree.nodes()), rules, &[], &host)
+    }
+}
+
+fn deleted(plan: &Plan) -> Vec<String> {
+    plan.changes.iter().filter(|c| c.action == Action::Delete).map(|c| c.path.to_string()).collect()
+}
+
+#[test]
+fn what_is_closed_is_listed_by_its_top_and_not_read() {
+    let mut host = Host::new(&[]);
+    host.closed = vec![filter(&["*.keep", "/up/"]), filter(&["/cache/"])];
+    let scanned = host.scan();
+    assert_eq!(shown(&scanned), ["d cache", "d d", "f? d/big.keep", "f d/more", "d up"]);
+    assert_eq!((scanned.stats.hashed_bytes, scanned.stats.hashed_files), (3, 1));
+    // An index made without the filter is no reason to know more, nor one made with it a reason to know less.
+    host.closed.clear();
+    let all = host.scan();
+    assert_eq!((all.stats.hashed_files, all.stats.reused_files), (3, 1));
+    assert!(shown(&all).iter().all(|line| !line.contains('?')));
+    host.closed = vec![filter(&["*.keep"])];
+    assert_eq!((host.scan().stats.hashed_files, host.scan().stats.reused_files), (0, 3));
+    assert!(shown(&host.scan()).contains(&"f? d/big.keep".to_string()));
+}
+
+#[test]
+fn what_is_unhashed_is_listed_to_the_last_path() {
+    let mut host = Host::new(&[]);
+    host.unhashed = vec![filter(&["/cache/", "more"])];
+    host.closed = vec![filter(&["/up/"])];
+    let scanned = host.scan();
+    let expected = ["d cache", "d cache/deep", "f? cache/deep/x", "d d", "f d/big.keep", "f? d/more", "d up"];
+    assert_eq!(shown(&scanned), expected);
+    assert_eq!(scanned.stats.hashed_bytes, 12);
+}
+
+#[test]
+fn the_comparison_keeps_what_is_closed_and_deletes_what_is_unhashed() {
+    let mut host = Host::new(&[]);
+    let protect = filter(&["*.keep", "/up/"]);
+    let exclude = Exclude { base: None, pattern: "/cache/".into() };
+    let mut rules = Rules { excludes: vec![exclude], ..host.world.rules.clone() };
+    host.closed = vec![protect.clone(), rules.excluded().unwrap()];
+    let plan = host.diff(&rules, &protect).unwrap();
+    assert_eq!(deleted(&plan), ["d/more"]);
+    assert!(plan.changes.iter().any(|c| c.action == Action::Keep && c.path.as_bytes() == b"d"));
+
+    rules.delete_excluded = true;
+    host.unhashed = vec![host.closed.pop().unwrap()];
+    let plan = host.diff(&rules, &protect).unwrap();
+    assert_eq!(deleted(&plan), ["cache", "cache/deep", "cache/deep/x", "d/more"]);
+}
+
+#[test]
+fn what_is_no_longer_protected_is_compared_by_its_content() {
+    let mut new = things();
+    new[4].1 = file("protected, 2");
+    let mut host = Host::new(&new);
+    let (protect, none) = (filter(&["*.keep", "/up/"]), filter(&[]));
+    host.closed = vec![protect.clone()];
+    let rules = host.world.rules.clone();
+    assert!(host.diff(&rules, &protect).unwrap().is_clean());
+    host.closed.clear();
+    let plan = host.diff(&rules, &none).unwrap();
+    let changed: Vec<_> = plan.changes.iter().map(|c| c.path.to_string()).collect();
+    assert_eq!(changed, ["d/big.keep"]);
+    host.world.deploy(&host.world.open(), 1).unwrap();
+    assert_eq!(look(&host.world.www()), look(&host.world.source()));
+    assert!(host.diff(&rules, &none).unwrap().is_clean());
+}
+
+#[test]
+fn other_names_of_a_file_that_is_not_read_are_still_its_links() {
+    let mut old = things();
+    old.push(("z", Thing::Hard("d/big.keep")));
+    let mut host = Host::new(&[]);
+    host.world = World::new(&old, &[]);
+    host.closed = vec![filter(&["*.keep"])];
+    let scanned = host.scan();
+    assert_eq!(shown(&scanned).last().unwrap(), "h z");
+    assert_eq!(scanned.stats.hashed_bytes, 15);
+}
