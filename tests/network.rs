@@ -145,9 +145,7 @@ fn a_key_that_no_host_lists_changes_nothing() {
     copy(&site, &lab.path("old"));
     write(&site.join("page"), "new");
     lab.keygen("stranger");
-    let shown = support::run::tool(
-        std::process::Command::new("ssh-keygen").arg("-lf").arg(lab.path("stranger.pub")),
-    );
+    let shown = support::run::tool(std::process::Command::new("ssh-keygen").arg("-lf").arg(lab.path("stranger.pub")));
     let fingerprint = shown.split(' ').nth(1).expect("bits, fingerprint, remark");
     let ran = lab.makuo(&["deploy", "www.toml", "-k", "stranger"]).exits(3);
     ran.says(&[fingerprint, "web1", "web2", "web3", "refused"]);

@@ -41,7 +41,7 @@ impl Lab {
     /// Hosts web1, web2, ... on the loopback interface.
     pub fn loopback(count: usize) -> Option<Self> {
         let mut lab = Self::loopback_idle()?;
-        (1..=count).for_each(|i| drop(lab.host(&format!("web{i}")).start()));
+        (1..=count).for_each(|i| lab.host(&format!("web{i}")).start());
         Some(lab)
     }
 

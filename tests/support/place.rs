@@ -112,7 +112,11 @@ impl Switch {
         let switch = self.inside(&self.holder);
         let mut unshare = if self.rootless {
             let mut command = Command::new("nsenter");
-            command.args(["--preserve-credentials", &format!("--user=/proc/{}/ns/user", self.holder.0.id()), "unshare"]);
+            command.args([
+                "--preserve-credentials",
+                &format!("--user=/proc/{}/ns/user", self.holder.0.id()),
+                "unshare",
+            ]);
             command
         } else {
             Command::new("unshare")
