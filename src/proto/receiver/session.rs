@@ -79,6 +79,8 @@ struct Measure {
     delay: Option<u32>,
     reported: u64,
     reported_at: Moment,
+    /// The backlog that was reported last.
+    backlog: u64,
 }
 
 impl Session {
@@ -126,6 +128,7 @@ impl Session {
                 delay: None,
                 reported: 0,
                 reported_at: now,
+                backlog: 0,
             },
             window,
             gone: false,
@@ -233,6 +236,7 @@ impl Session {
 
     fn end(&mut self, now: Moment, stage: HostStage, text: Reason) {
         self.text = Some(text);
+        self.ordering = false;
         self.wants = RangeSet::default();
         self.assembly.rest();
         self.outbox.clear();
@@ -374,7 +378,8 @@ impl Session {
         let m = &self.measure;
         let fresh = m.bytes - m.reported;
         let waited = now.since(m.reported_at);
-        waited >= self.report_least() && (fresh >= REPORT_BYTES || (fresh > 0 && waited >= REPORT_EVERY))
+        let drained = m.backlog > REPORT_BYTES && self.delivering.1 < m.backlog / 2;
+        waited >= self.report_least() && (drained || fresh >= REPORT_BYTES || (fresh > 0 && waited >= REPORT_EVERY))
     }
 
     /// The least time between two reports: all hosts together send some two thousand a second.
@@ -396,6 +401,7 @@ impl Session {
         };
         m.reported = m.bytes;
         m.reported_at = now;
+        m.backlog = self.delivering.1;
         control.send(Dest::Host(self.sender), &Message::Report(report));
     }
 
@@ -467,7 +473,7 @@ impl Session {
             let nack = Nack { session: self.id, seen: self.measure.seen, missing };
             control.send(Dest::Host(self.sender), &Message::Nack(nack));
         }
-        if self.may_ask_again(now) {
+        if self.assembly.take_gave_up() || self.may_ask_again(now) {
             self.data_at = now;
             let cover = self.wants.cover(MAX_WANT_RANGES);
             self.ask(now, &cover);
@@ -484,11 +490,15 @@ impl Session {
     }
 
     pub(super) fn timeout(&self, now: Moment, patience: Duration) -> Moment {
+        if self.gone {
+            // Nothing is due any more: the disk's last answer ends the session.
+            return now + patience;
+        }
         let mut next = self.alive_at.min(self.heard + self.limit(patience));
         if let Some(due) = self.outbox.timeout() {
             next = next.min(due);
         }
-        if self.measure.bytes > self.measure.reported {
+        if self.measure.bytes > self.measure.reported || self.report_is_due(now) {
             next = next.min(self.measure.reported_at + REPORT_EVERY.max(self.report_least()));
         }
         if !self.wants.is_empty() {

@@ -57,6 +57,8 @@ const MERGE_BLOCKS: Duration = Duration::from_millis(250);
 const MERGE_BLOCKS_MAX: Duration = Duration::from_secs(10);
 /// A quorum that is reached waits this long for others that make progress.
 const STRAGGLERS: Duration = Duration::from_secs(3);
+/// How many times its patience a host that is alive may work without progress before the decision.
+const WORKING: u32 = 10;
 /// Farewells, against loss.
 const FAREWELLS: u32 = 3;
 
@@ -261,6 +263,7 @@ impl Sender {
     /// Offers the release; discovery must be over.
     pub fn announce(&mut self, now: Moment, release: Release, signature: Vec<u8>) {
         self.phase = Phase::Serving;
+        self.hosts.begin(now);
         self.offer = Some(Offer { release, signature, at: now });
         self.repeat = (now, REPEAT);
         self.tick(now);
@@ -269,13 +272,21 @@ impl Sender {
     /// Ends the session without a commit: hosts keep what they have.
     pub fn abort(&mut self, now: Moment, why: &str) {
         match self.phase {
-            Phase::Serving | Phase::Collecting if self.offer.is_some() => {
+            Phase::Serving | Phase::Collecting => {
                 self.failure.get_or_insert_with(|| why.to_string());
-                self.decide(OrderKind::Abort, why);
+                match self.is_audit() {
+                    // Nothing is staged anywhere: there is nothing to abort.
+                    true => self.finish(now),
+                    false => self.decide(OrderKind::Abort, why),
+                }
             }
             Phase::Discovering | Phase::Waiting => self.finish(now),
             _ => {}
         }
+    }
+
+    fn is_audit(&self) -> bool {
+        self.offer.as_ref().is_some_and(|o| o.release.header().intent == Intent::Audit)
     }
 
     /// Takes a datagram.
@@ -368,6 +379,7 @@ impl Sender {
             Reply::Packed(Ok((ordinals, payload))) => self.stream.packed(ordinals, payload),
             Reply::Packed(Err(why)) => {
                 self.stream.packed(RangeSet::default(), Arc::from([]));
+                self.stream.stop();
                 self.abort(now, &why);
             }
             Reply::Signed(Ok((order, signature))) => {
@@ -401,6 +413,7 @@ impl Sender {
                 self.weigh(now);
             }
             Phase::Collecting => {
+                self.lose(now);
                 self.beat(now);
                 self.drift.handle_timeout(now, self.session, &self.hosts, &mut self.control);
                 if self.drift.is_done() {
@@ -410,6 +423,7 @@ impl Sender {
             Phase::Signing(_) => self.beat(now),
             Phase::Ordering(_) => {
                 self.lose(now);
+                // After an abort the stream is stopped: only the heartbeat is left of this.
                 self.serve(now);
                 self.repeat_order(now);
             }
@@ -473,13 +487,26 @@ impl Sender {
         }
     }
 
-    fn lose(&mut self, now: Moment) {
+    /// How long a host may be silent, and how long alive without progress. Before the decision a host may hash a large
+    /// tree without a word of progress; after it, who is not ready only keeps the others' report waiting.
+    fn patience(&self) -> (Duration, Duration) {
         let patience = self.setup.patience.max(alive_interval(self.hosts.len() as u32) * 4);
-        let lost = self.hosts.expire(now, patience);
+        match self.phase {
+            Phase::Ordering(_) => (patience, patience),
+            _ => (patience, patience * WORKING),
+        }
+    }
+
+    fn lose(&mut self, now: Moment) {
+        let (patience, stuck) = self.patience();
+        let lost = self.hosts.expire(now, patience, stuck);
         self.notices.extend(lost.into_iter().map(Notice::Lost));
     }
 
     fn serve(&mut self, now: Moment) {
+        if !self.stream.pending().is_empty() {
+            self.held.get_or_insert(now);
+        }
         if self.may_pack(now)
             && let Some((generation, ordinals)) = self.stream.to_pack()
         {
@@ -547,8 +574,7 @@ impl Sender {
 
     /// Decides when it is time.
     fn weigh(&mut self, now: Moment) {
-        let Some(offer) = &self.offer else { return };
-        let audit = offer.release.header().intent == Intent::Audit;
+        let audit = self.is_audit();
         let open = self.hosts.iter().filter(|(_, h)| !h.is_settled(audit)).map(|(_, h)| h);
         let newest = open.map(|h| h.progress).max();
         if audit {
@@ -576,6 +602,9 @@ impl Sender {
     fn decide(&mut self, kind: OrderKind, why: &str) {
         let Some(offer) = &self.offer else { return };
         self.phase = Phase::Signing(kind);
+        if kind == OrderKind::Abort {
+            self.stream.stop();
+        }
         self.decision = Some(kind);
         let order = Order { session: self.session, release: offer.release.id(), kind };
         self.requests.push_back(Request::Sign(order.encode().into()));
@@ -644,8 +673,9 @@ impl Sender {
             // A closed window opens with a report; look again soon in case that none comes.
             if self.may_send(now) { self.pacer.due() } else { now + HEARTBEAT }
         });
-        let patience = self.setup.patience.max(alive_interval(self.hosts.len() as u32) * 4);
-        let lost = serving.then(|| self.hosts.timeout(patience)).flatten();
+        let (patience, stuck) = self.patience();
+        let waiting = serving || self.phase == Phase::Collecting;
+        let lost = waiting.then(|| self.hosts.timeout(patience, stuck)).flatten();
         let straggler = (serving && self.setup.quorum != Quorum::All).then(|| now + HEARTBEAT_MAX);
         let beat = (!self.stream.has_data()).then_some(self.heartbeat.0);
         let own = match self.phase {
