@@ -1,0 +1,274 @@
+//! The commands against hosts on the loopback interface: what is put, told and refused.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::Value;
+use support::{DELETE, Lab, Noise, Ran, copy, is_root, same, skipped, write};
+
+/// The fields of a result that scripts may rely on.
+const FIELDS: [&str; 13] = [
+    "tree",
+    "serial",
+    "exit",
+    "targets",
+    "committed",
+    "failed",
+    "absent",
+    "files_written",
+    "files_deleted",
+    "bytes_release",
+    "bytes_sent",
+    "seconds",
+    "event",
+];
+
+/// A lab whose hosts have a first release, of which `old` is a copy.
+fn released(hosts: usize) -> Option<Lab> {
+    let lab = Lab::loopback(hosts)?;
+    Noise::new(1).tree(&lab.site(), 20, 2000);
+    write(&lab.site().join("page"), "old");
+    lab.deploy(&[]).exits(0);
+    copy(&lab.site(), &lab.path("old"));
+    Some(lab)
+}
+
+fn changes(ran: &Ran) -> Vec<(String, String, usize)> {
+    let text = |value: &Value| value.as_str().expect("text").to_string();
+    let change = |e: &Value| (text(&e["path"]), text(&e["what"]), e["hosts"].as_array().expect("hosts").len());
+    let mut all: Vec<_> = ran.events().iter().filter(|e| e["event"] == "change").map(change).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_deploy_tells_json_lines_of_which_the_last_is_the_result() {
+    let Some(lab) = released(3) else { return };
+    lab.all_same(&lab.site());
+    write(&lab.site().join("page"), "new");
+    std::fs::remove_file(lab.site().join("dir0/sub0/file0")).expect("there");
+    let ran = lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+    let result = ran.result();
+    FIELDS.iter().for_each(|field| assert!(result.get(field).is_some(), "{field}: {ran}"));
+    assert_eq!(ran.events().iter().filter(|e| e["event"] == "result").count(), 1, "{ran}");
+    let number = |field: &str| result[field].as_u64();
+    assert_eq!((number("exit"), number("targets"), number("committed")), (Some(0), Some(3), Some(3)), "{ran}");
+    assert_eq!((number("failed"), number("absent")), (Some(0), Some(0)), "{ran}");
+    assert_eq!(result["tree"], "www");
+    for host in ["web1", "web2", "web3"] {
+        assert_eq!(ran.host(host).0, "committed", "{ran}");
+    }
+}
+
+#[test]
+fn a_dry_run_lists_each_change_and_makes_none() {
+    let Some(lab) = released(2) else { return };
+    write(&lab.site().join("page"), "new");
+    write(&lab.site().join("dir1/added"), "new");
+    std::fs::remove_file(lab.site().join("dir0/sub0/file0")).expect("there");
+    let ran = lab.deploy(&["-n"]).exits(0);
+    let found = changes(&ran);
+    for (path, what) in [("page", "content"), ("dir1/added", "missing"), ("dir0/sub0/file0", "extra")] {
+        assert!(found.contains(&(path.to_string(), what.to_string(), 2)), "{path}: {ran}");
+    }
+    lab.all_same(&lab.path("old"));
+    let human = lab.makuo(&["deploy", "-n", "www.toml"]).exits(0);
+    human.says(&["web1, web2: ", "page", "dir1/added", "dir0/sub0/file0", "*deleting"]);
+    lab.all_same(&lab.path("old"));
+}
+
+#[test]
+fn fewer_hosts_than_expected_change_nothing() {
+    let Some(lab) = released(2) else { return };
+    write(&lab.site().join("page"), "new");
+    lab.makuo(&["deploy", "www.toml", "--expect", "3", "--timeout", "2s"]).exits(3).says(&["3"]);
+    lab.all_same(&lab.path("old"));
+    lab.spec(&format!("{DELETE}[targets]\nexpect = [\"web1\", \"web2\", \"db7\"]\n"));
+    lab.makuo(&["deploy", "www.toml", "--timeout", "2s"]).exits(3).says(&["db7"]);
+    lab.all_same(&lab.path("old"));
+}
+
+#[test]
+fn targets_are_globs_of_names() {
+    let Some(mut lab) = Lab::loopback(2) else { return };
+    lab.host("db1").start();
+    write(&lab.site().join("page"), "new");
+    let ran = lab.makuo(&["deploy", "--json", "www.toml", "-t", "web*", "--expect", "2"]).exits(0);
+    assert_eq!(ran.result()["targets"].as_u64(), Some(2), "{ran}");
+    assert_eq!(lab.with_release(), ["web1", "web2"]);
+    lab.spec(&format!("{DELETE}[targets]\nhosts = [\"db*\"]\n"));
+    lab.makuo(&["deploy", "www.toml", "--expect", "1"]).exits(0);
+    lab.all_same(&lab.site());
+}
+
+#[test]
+fn a_wrong_spec_is_refused_by_file_and_line() {
+    let Some(lab) = Lab::loopback_idle() else { return };
+    lab.spec("[delete]\nextra = true\n");
+    lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["www.toml:4", "extra"]);
+    let ran = lab.makuo(&["deploy", "--json", "www.toml"]).exits(2);
+    assert_eq!(ran.result()["exit"].as_u64(), Some(2), "{ran}");
+    lab.spec("[delete\n");
+    lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["www.toml:3"]);
+}
+
+#[test]
+fn a_source_that_cannot_be_read_is_refused() {
+    let Some(lab) = released(1) else { return };
+    lab.spec_of("nowhere", DELETE);
+    lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["nowhere"]);
+    write(&lab.path("file"), "x");
+    lab.spec_of("file", DELETE);
+    lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["file"]);
+    lab.all_same(&lab.path("old"));
+    if is_root() {
+        return skipped("root reads what nobody may read");
+    }
+    lab.spec(DELETE);
+    let closed = lab.site().join("dir0");
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0)).expect("mine");
+    lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["dir0"]);
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o755)).expect("mine");
+    lab.all_same(&lab.path("old"));
+}
+
+#[test]
+fn more_deletions_than_the_limit_change_nothing() {
+    let Some(lab) = released(2) else { return };
+    std::fs::remove_dir_all(lab.site().join("dir0")).expect("there");
+    write(&lab.site().join("page"), "new");
+    lab.spec("[delete]\nextras = true\nmax = 2\n");
+    lab.deploy(&[]).exits(3);
+    lab.all_same(&lab.path("old"));
+    lab.spec("[delete]\nextras = true\nmax = 20\n");
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+}
+
+#[test]
+fn the_stricter_of_two_delete_limits_holds() {
+    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let host = lab.host("web1");
+    host.rule("max_delete = 2");
+    host.start();
+    Noise::new(2).tree(&lab.site(), 20, 2000);
+    lab.deploy(&[]).exits(0);
+    copy(&lab.site(), &lab.path("old"));
+    std::fs::remove_dir_all(lab.site().join("dir0")).expect("there");
+    lab.deploy(&[]).exits(3).says(&["web1"]);
+    lab.all_same(&lab.path("old"));
+}
+
+#[test]
+fn an_empty_source_empties_a_tree_only_when_the_spec_says_so() {
+    let Some(lab) = released(2) else { return };
+    std::fs::remove_dir_all(lab.site()).expect("there");
+    std::fs::create_dir(lab.site()).expect("new");
+    let ran = lab.deploy(&[]);
+    assert!([2, 3].contains(&ran.code), "{ran}");
+    ran.says(&["empty"]);
+    lab.all_same(&lab.path("old"));
+    lab.spec(&format!("{DELETE}allow_empty = true\n"));
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+}
+
+#[test]
+fn what_a_host_protects_stays() {
+    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let host = lab.host("web1");
+    host.rule("protect = [\"/uploads/\"]");
+    host.start();
+    let tree = lab.hosts[0].tree();
+    write(&tree.join("uploads/mine"), "a user's");
+    write(&tree.join("extra"), "goes");
+    write(&lab.site().join("page"), "new");
+    lab.deploy(&[]).exits(0);
+    assert_eq!(support::read(&tree.join("uploads/mine")), b"a user's");
+    assert!(tree.join("page").exists() && !tree.join("extra").exists());
+    write(&lab.site().join("uploads/mine"), "overwritten");
+    let ran = lab.deploy(&[]);
+    assert_eq!(support::read(&tree.join("uploads/mine")), b"a user's", "{ran}");
+}
+
+#[test]
+fn excluded_paths_are_neither_sent_nor_deleted() {
+    let Some(lab) = Lab::loopback(1) else { return };
+    let (site, tree) = (lab.site(), lab.hosts[0].tree());
+    lab.spec(&format!("exclude = [\"*.tmp\", \"/cache/\"]\n{DELETE}"));
+    for name in ["page", "a.tmp", "sub/b.tmp", "cache/x", "sub/cache/kept"] {
+        write(&site.join(name), name);
+    }
+    write(&tree.join("theirs.tmp"), "stays");
+    write(&tree.join("cache/theirs"), "stays");
+    write(&tree.join("theirs"), "goes");
+    lab.deploy(&[]).exits(0);
+    let has = |name: &str| tree.join(name).exists();
+    assert!(has("page") && has("sub/cache/kept") && has("theirs.tmp") && has("cache/theirs"));
+    assert!(!has("a.tmp") && !has("sub/b.tmp") && !has("cache/x") && !has("theirs"));
+}
+
+#[test]
+fn nothing_is_deleted_unless_it_is_asked_for() {
+    let Some(lab) = released(1) else { return };
+    let tree = lab.hosts[0].tree();
+    lab.spec("");
+    write(&tree.join("extra"), "theirs");
+    write(&lab.site().join("page"), "new");
+    lab.deploy(&[]).exits(0);
+    assert!(tree.join("extra").exists());
+    lab.deploy(&["--delete"]).exits(0);
+    lab.all_same(&lab.site());
+}
+
+/// Three hosts; web2's filesystem has 2 MB.
+fn one_small_host() -> Option<Lab> {
+    if !is_root() {
+        skipped("only root mounts a small filesystem");
+        return None;
+    }
+    let mut lab = Lab::loopback(1)?;
+    let host = lab.host("web2");
+    let disk = host.disk();
+    let disk = disk.to_str().expect("UTF-8");
+    host.wrap(&format!("mount -t tmpfs -o size=2m tmpfs '{disk}' && mkdir -p '{disk}/www' && exec \"$@\""));
+    host.start();
+    lab.host("web3").start();
+    write(&lab.site().join("page"), "old");
+    lab.deploy(&[]).exits(0);
+    copy(&lab.site(), &lab.path("old"));
+    write(&lab.site().join("page"), "new");
+    write(&lab.site().join("big"), Noise::new(3).bytes(4 << 20));
+    Some(lab)
+}
+
+/// The tree of web2, seen through its daemon's mounts.
+fn small_tree(lab: &Lab) -> std::path::PathBuf {
+    let tree = lab.hosts[1].tree();
+    format!("/proc/{}/root{}", lab.hosts[1].pid(), tree.display()).into()
+}
+
+#[test]
+fn no_space_on_one_host_stops_all() {
+    let Some(lab) = one_small_host() else { return };
+    let ran = lab.deploy(&[]).exits(3);
+    let (state, error) = ran.host("web2");
+    assert!(["failed", "refused"].contains(&state.as_str()) && error.contains("space"), "{ran}");
+    for tree in [lab.hosts[0].tree(), small_tree(&lab), lab.hosts[2].tree()] {
+        same(&lab.path("old"), &tree);
+    }
+}
+
+#[test]
+fn no_space_on_one_host_is_left_behind_by_a_quorum() {
+    let Some(lab) = one_small_host() else { return };
+    lab.spec(&format!("{DELETE}[commit]\nrequire = 2\n"));
+    let ran = lab.deploy(&[]).exits(4);
+    assert!(ran.host("web2").1.contains("space"), "{ran}");
+    same(&lab.path("old"), &small_tree(&lab));
+    for host in [&lab.hosts[0], &lab.hosts[2]] {
+        same(&lab.site(), &host.tree());
+    }
+}

@@ -1,0 +1,130 @@
+//! One host: a daemon with a tree, a state directory beside it, a control socket and a log.
+
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::place::Place;
+use super::wait::until;
+
+pub struct Host {
+    pub name: String,
+    pub place: Place,
+    dir: PathBuf,
+    keys: PathBuf,
+    /// Lines of the tree's table in the host's configuration.
+    rules: String,
+    /// Run before the daemon, as in `unshare -m sh -c`.
+    wrapper: Option<String>,
+    child: Option<Child>,
+}
+
+impl Host {
+    pub fn new(name: &str, place: Place, dir: PathBuf, keys: PathBuf) -> Self {
+        std::fs::create_dir_all(dir.join("disk/www")).expect("new");
+        Self { name: name.to_string(), place, dir, keys, rules: String::new(), wrapper: None, child: None }
+    }
+
+    /// The tree.
+    pub fn tree(&self) -> PathBuf {
+        self.dir.join("disk/www")
+    }
+
+    /// The filesystem of the tree and its state, when it has one of its own.
+    pub fn disk(&self) -> PathBuf {
+        self.dir.join("disk")
+    }
+
+    /// Adds lines to the tree's table in the configuration.
+    pub fn rule(&mut self, line: &str) {
+        self.rules.push_str(line);
+        self.rules.push('\n');
+    }
+
+    /// The daemon is started by `script`, a shell's, whose arguments are its command line.
+    pub fn wrap(&mut self, script: &str) {
+        self.wrapper = Some(script.to_string());
+    }
+
+    /// Starts the daemon and waits until it listens.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "{} runs", self.name);
+        let socket = self.dir.join("makuo.sock");
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("a log");
+        let again = log.try_clone().expect("a file");
+        let mut command = self.command(&socket);
+        command.stdin(Stdio::null()).stdout(Stdio::from(log)).stderr(Stdio::from(again));
+        let child = self.child.insert(command.spawn().expect("the daemon starts"));
+        let mut over = None;
+        until("a daemon that listens", || {
+            over = child.try_wait().expect("my child");
+            over.is_some() || UnixStream::connect(&socket).is_ok()
+        });
+        assert!(over.is_none(), "{}: {over:?}\n{}", self.name, self.log());
+    }
+
+    fn command(&self, socket: &Path) -> Command {
+        let config = self.dir.join("makuo.toml");
+        let quoted = |path: &Path| format!("{:?}", path.to_str().expect("UTF-8"));
+        let text = format!(
+            "name = {:?}\nauthorized_keys = {}\nstate_dir = {}\nsocket = {}\n[[tree]]\nname = \"www\"\npath = {}\n{}",
+            self.name,
+            quoted(&self.keys),
+            quoted(&self.dir.join("disk/state")),
+            quoted(socket),
+            quoted(&self.tree()),
+            self.rules
+        );
+        std::fs::write(&config, text).expect("writable");
+        let makuo = env!("CARGO_BIN_EXE_makuo");
+        let mut command = match &self.wrapper {
+            None => self.place.command(makuo),
+            Some(script) => {
+                let mut command = self.place.command("unshare");
+                command.args(["-m", "sh", "-c", script, "sh", makuo]);
+                command
+            }
+        };
+        command.args(["daemon", "--color", "never", "-c"]).arg(config).args(self.place.flags());
+        command
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("runs");
+        child.kill().expect("my child");
+        child.wait().expect("my child");
+    }
+
+    /// SIGKILL and a new start.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.start();
+    }
+
+    /// The daemon's process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("runs").id()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of {}\n{}", self.name, self.log());
+        }
+    }
+}

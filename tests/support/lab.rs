@@ -1,0 +1,160 @@
+//! A network of hosts, a key that they trust, a source and its spec.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::host::Host;
+use super::place::{Place, Switch};
+use super::run::{Ran, Running, tool, try_tool};
+use super::{differences, same, skipped};
+
+/// The part of a spec that makes hosts the same as the source.
+pub const DELETE: &str = "[delete]\nextras = true\nmax = \"100%\"\n";
+
+pub struct Lab {
+    pub hosts: Vec<Host>,
+    /// Where commands run.
+    pub admin: Place,
+    switch: Option<Switch>,
+    dir: tempfile::TempDir,
+}
+
+impl Lab {
+    /// Hosts web1, web2, ... at a switch, or none where that is not possible; says why.
+    pub fn network(count: usize) -> Option<Self> {
+        match Switch::new() {
+            Ok(mut switch) => {
+                let places: Vec<Place> = (0..=count).map(|_| switch.plug()).collect();
+                let mut lab = Self::empty(places[count].clone(), Some(switch));
+                for (i, place) in places.into_iter().take(count).enumerate() {
+                    lab.add(&format!("web{}", i + 1), place);
+                }
+                Some(lab)
+            }
+            Err(why) => {
+                skipped(&why);
+                None
+            }
+        }
+    }
+
+    /// Hosts web1, web2, ... on the loopback interface.
+    pub fn loopback(count: usize) -> Option<Self> {
+        let mut lab = Self::loopback_idle()?;
+        (1..=count).for_each(|i| lab.host(&format!("web{i}")).start());
+        Some(lab)
+    }
+
+    /// The loopback interface without hosts.
+    pub fn loopback_idle() -> Option<Self> {
+        for name in ["rsync", "setpriv"] {
+            if let Err(why) = try_tool(Command::new(name).arg("--version")) {
+                skipped(&why);
+                return None;
+            }
+        }
+        Some(Self::empty(Place::Loopback(fastrand::u16(20_000..32_000)), None))
+    }
+
+    fn empty(admin: Place, switch: Option<Switch>) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(dir.path().join("site")).expect("new");
+        let lab = Self { hosts: Vec::new(), admin, switch, dir };
+        let line = lab.keygen("key");
+        super::write(&lab.path("authorized_keys"), format!("tree=\"www\",deploy,audit {line}"));
+        lab.spec(DELETE);
+        lab
+    }
+
+    /// A host that does not run yet, in the network of the lab's commands.
+    pub fn host(&mut self, name: &str) -> &mut Host {
+        let place = self.admin.clone();
+        assert!(matches!(place, Place::Loopback(_)), "a host at a switch has a port of its own");
+        self.put(name, place)
+    }
+
+    fn add(&mut self, name: &str, place: Place) {
+        self.put(name, place).start();
+    }
+
+    fn put(&mut self, name: &str, place: Place) -> &mut Host {
+        let (dir, keys) = (self.path(name), self.path("authorized_keys"));
+        self.hosts.push(Host::new(name, place, dir, keys));
+        self.hosts.last_mut().expect("just pushed")
+    }
+
+    /// One more place at the switch.
+    pub fn plug(&mut self) -> Place {
+        self.switch.as_mut().expect("a lab at a switch").plug()
+    }
+
+    /// A path in the lab's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The source.
+    pub fn site(&self) -> PathBuf {
+        self.path("site")
+    }
+
+    /// Makes a key in the file `name`; its line for authorized_keys.
+    pub fn keygen(&self, name: &str) -> String {
+        let path = self.path(name);
+        tool(self.admin.command("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"]).arg(&path));
+        std::fs::read_to_string(path.with_extension("pub")).expect("just made")
+    }
+
+    /// Writes the spec www.toml: the source and `more`.
+    pub fn spec(&self, more: &str) {
+        self.spec_of("site", more);
+    }
+
+    /// Writes the spec www.toml with another source.
+    pub fn spec_of(&self, source: &str, more: &str) {
+        super::write(&self.path("www.toml"), format!("tree = \"www\"\nsource = \"{source}\"\n{more}"));
+    }
+
+    /// A command of makuo, in the lab's directory and with its key.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.admin.command(env!("CARGO_BIN_EXE_makuo"));
+        command.args(args).args(self.admin.flags()).current_dir(self.dir.path());
+        command.env("HOME", self.dir.path()).env("MAKUO_KEY", self.path("key"));
+        command.env_remove("MAKUO_CONFIG").env_remove("XDG_CACHE_HOME").env_remove("RUST_LOG");
+        command
+    }
+
+    /// Starts a command.
+    pub fn start(&self, args: &[&str]) -> Running {
+        Running::start(&mut self.command(args))
+    }
+
+    /// Runs a command.
+    pub fn makuo(&self, args: &[&str]) -> Ran {
+        self.start(args).wait()
+    }
+
+    /// `makuo deploy --json www.toml`, which waits for every host of the lab.
+    pub fn deploy(&self, more: &[&str]) -> Ran {
+        let expect = self.hosts.len().to_string();
+        self.makuo(&[&["deploy", "--json", "www.toml", "--expect", &expect], more].concat())
+    }
+
+    /// `makuo diff --json www.toml`
+    pub fn diff(&self, more: &[&str]) -> Ran {
+        let expect = self.hosts.len().to_string();
+        self.makuo(&[&["diff", "--json", "www.toml", "--expect", &expect], more].concat())
+    }
+
+    /// Every host's tree is as `tree`.
+    #[track_caller]
+    pub fn all_same(&self, tree: &Path) {
+        self.hosts.iter().for_each(|host| same(tree, &host.tree()));
+    }
+
+    /// The hosts whose tree is as the source.
+    pub fn with_release(&self) -> Vec<&str> {
+        let has = |host: &&Host| differences(&self.site(), &host.tree()).is_empty();
+        self.hosts.iter().filter(has).map(|host| host.name.as_str()).collect()
+    }
+}

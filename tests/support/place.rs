@@ -1,0 +1,161 @@
+//! Where a host stands: on this machine's loopback interface, or at a port of a switch of network namespaces.
+
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+
+use super::run::{tool, try_tool};
+
+/// Where commands run and how they reach the others.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// The loopback interface, with a UDP port of the lab's own.
+    Loopback(u16),
+    /// A network namespace with the interface `eth0`.
+    Namespace(Inside),
+}
+
+/// How to get into a namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct Inside {
+    holder: u32,
+    /// The process that holds the user namespace, when the tests are not root's.
+    user: Option<u32>,
+}
+
+impl Place {
+    /// `program`, to be run here. It dies with the thread that starts it.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = match self {
+            Place::Loopback(_) => Command::new("setpriv"),
+            Place::Namespace(inside) => {
+                let mut command = inside.enter();
+                command.arg("setpriv");
+                command
+            }
+        };
+        command.args(["--pdeathsig", "KILL", program]);
+        command
+    }
+
+    /// The flags of makuo for this network.
+    pub fn flags(&self) -> Vec<String> {
+        match self {
+            Place::Loopback(port) => ["--interface", "lo", "--port", &port.to_string()].map(String::from).into(),
+            Place::Namespace(_) => ["--interface", "eth0"].map(String::from).into(),
+        }
+    }
+
+    /// Drops `percent` of what comes in. Nothing on the loopback interface.
+    pub fn lose(&self, percent: u32) {
+        let Place::Namespace(inside) = self else { return };
+        let drop = format!("iifname eth0 numgen random mod 100 < {percent} drop");
+        let rules = format!("table inet loss {{ chain in {{ type filter hook input priority -300; {drop} ; }} ; }}");
+        tool(inside.enter().args(["nft", &rules]));
+    }
+
+    /// What a process needs to enter this network: the file of its namespace. None for the loopback interface and
+    /// where entering needs another user namespace.
+    pub fn file(&self) -> Option<std::fs::File> {
+        match self {
+            Place::Namespace(Inside { holder, user: None }) => {
+                Some(std::fs::File::open(format!("/proc/{holder}/ns/net")).expect("held"))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Inside {
+    fn enter(self) -> Command {
+        let mut command = Command::new("nsenter");
+        if let Some(user) = self.user {
+            command.args(["--preserve-credentials", &format!("--user=/proc/{user}/ns/user")]);
+        }
+        command.arg(format!("--net=/proc/{}/ns/net", self.holder));
+        command
+    }
+}
+
+/// A switch, in a namespace of its own, and the ports on it.
+#[derive(Debug)]
+pub struct Switch {
+    holder: Holder,
+    rootless: bool,
+    ports: Vec<Holder>,
+}
+
+/// A process that holds a namespace until its input ends.
+#[derive(Debug)]
+struct Holder(Child);
+
+impl Switch {
+    /// A switch without ports, or why there is none.
+    pub fn new() -> Result<Self, String> {
+        for tool in ["rsync", "nft", "ip", "unshare", "nsenter", "setpriv"] {
+            try_tool(Command::new(tool).arg("--version")).or_else(|_| try_tool(Command::new(tool).arg("-V")))?;
+        }
+        let rootless = !super::is_root();
+        let mut command = Command::new("unshare");
+        command.args(if rootless { &["-U", "-r", "-n"][..] } else { &["-n"] });
+        let switch = Self { holder: Holder::start(&mut command)?, rootless, ports: Vec::new() };
+        let inside = switch.inside(&switch.holder);
+        // No querier on this switch: with snooping on, groups would time out.
+        let bridge = ["ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0"];
+        try_tool(inside.enter().args(bridge))?;
+        try_tool(inside.enter().args(["ip", "link", "set", "br0", "up", "mtu", "1500"]))?;
+        Ok(switch)
+    }
+
+    /// A new host at the switch.
+    pub fn plug(&mut self) -> Place {
+        let number = self.ports.len() + 1;
+        let switch = self.inside(&self.holder);
+        let mut unshare = if self.rootless {
+            let mut command = Command::new("nsenter");
+            command.args([
+                "--preserve-credentials",
+                &format!("--user=/proc/{}/ns/user", self.holder.0.id()),
+                "unshare",
+            ]);
+            command
+        } else {
+            Command::new("unshare")
+        };
+        let holder = Holder::start(unshare.arg("-n")).expect("the switch got a namespace, too");
+        let inside = self.inside(&holder);
+        let (port, pid, address) = (format!("p{number}"), holder.0.id().to_string(), format!("10.77.0.{number}/16"));
+        let ip = |at: Inside, line: &str| tool(at.enter().arg("ip").args(line.split(' ')));
+        ip(switch, &format!("link add {port} mtu 1500 type veth peer name eth0 netns {pid}"));
+        ip(switch, &format!("link set {port} master br0 up"));
+        ip(inside, "link set lo up");
+        ip(inside, &format!("addr add {address} dev eth0"));
+        ip(inside, "link set eth0 up mtu 1500");
+        ip(inside, "route add default dev eth0");
+        self.ports.push(holder);
+        Place::Namespace(inside)
+    }
+
+    fn inside(&self, holder: &Holder) -> Inside {
+        Inside { holder: holder.0.id(), user: self.rootless.then(|| self.holder.0.id()) }
+    }
+}
+
+impl Holder {
+    fn start(unshare: &mut Command) -> Result<Self, String> {
+        unshare.args(["sh", "-c", "echo && exec cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = unshare.stderr(Stdio::piped()).spawn().map_err(|e| format!("{unshare:?}: {e}"))?;
+        let mut ready = [0];
+        if child.stdout.as_mut().is_some_and(|out| out.read_exact(&mut ready).is_ok()) {
+            return Ok(Self(child));
+        }
+        let output = child.wait_with_output().map_err(|e| e.to_string())?;
+        Err(format!("no network namespace: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,167 @@
+//! Commands that run, and what they said.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use super::wait::{LONG, Stopwatch, until};
+
+/// A command on its way.
+pub struct Running {
+    child: Child,
+    out: tempfile::NamedTempFile,
+    err: tempfile::NamedTempFile,
+    shown: String,
+}
+
+/// A command that ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+    shown: String,
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        let file = || tempfile::NamedTempFile::new().expect("a temporary file");
+        let (out, err) = (file(), file());
+        let to = |f: &tempfile::NamedTempFile| Stdio::from(f.reopen().expect("open"));
+        command.stdin(Stdio::null()).stdout(to(&out)).stderr(to(&err));
+        let shown = format!("{command:?}");
+        let child = command.spawn().unwrap_or_else(|e| panic!("{shown}: {e}"));
+        Self { child, out, err, shown }
+    }
+
+    /// What it printed so far, by whole lines.
+    pub fn events(&self) -> Vec<Value> {
+        let text = text(self.out.path());
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()
+    }
+
+    /// Waits for an event, or the end.
+    pub fn until_event(&mut self, what: &str, is: impl Fn(&Value) -> bool) {
+        let has = |running: &Self| running.events().iter().any(&is);
+        let mut ended = false;
+        until(what, || {
+            ended = self.is_over();
+            ended || has(self)
+        });
+        assert!(!ended || has(self), "{} ended before {what}: {}{}", self.shown, text(self.out.path()), self.talk());
+    }
+
+    pub fn is_over(&mut self) -> bool {
+        self.child.try_wait().expect("my child").is_some()
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().expect("my child");
+        self.child.wait().expect("my child");
+    }
+
+    pub fn talk(&self) -> String {
+        text(self.err.path())
+    }
+
+    pub fn wait(mut self) -> Ran {
+        let watch = Stopwatch::start();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("my child") {
+                break status;
+            }
+            if watch.read() > LONG {
+                let _ = self.child.kill();
+                panic!("{} does not end: {}{}", self.shown, text(self.out.path()), self.talk());
+            }
+            super::pause(std::time::Duration::from_millis(5));
+        };
+        let (out, err) = (text(self.out.path()), self.talk());
+        Ran { code: status.code().unwrap_or(-1), out, err, shown: std::mem::take(&mut self.shown) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Ran {
+    /// Fails, with all that was said, unless the exit code is `code`.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self}");
+        self
+    }
+
+    /// The JSON lines; each of them has to be an object with an `event`.
+    #[track_caller]
+    pub fn events(&self) -> Vec<Value> {
+        let line = |line: &str| {
+            let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line:?}: {self}"));
+            assert!(value["event"].is_string(), "no event in {line:?}: {self}");
+            value
+        };
+        self.out.lines().map(line).collect()
+    }
+
+    /// The last JSON line.
+    #[track_caller]
+    pub fn result(&self) -> Value {
+        let last = self.events().pop().unwrap_or_else(|| panic!("no output: {self}"));
+        assert_eq!(last["event"], "result", "{self}");
+        last
+    }
+
+    /// The last state of `host`, and its error.
+    #[track_caller]
+    pub fn host(&self, host: &str) -> (String, String) {
+        let events = self.events();
+        let last = events.iter().rev().find(|e| e["event"] == "host" && e["host"] == host);
+        let last = last.unwrap_or_else(|| panic!("nothing about {host}: {self}"));
+        let text = |key: &str| last[key].as_str().unwrap_or_default().to_string();
+        (text("state"), text("error"))
+    }
+
+    /// Standard output and standard error say each of `words`.
+    #[track_caller]
+    pub fn says(self, words: &[&str]) -> Self {
+        let all = format!("{}{}", self.out, self.err);
+        words.iter().for_each(|word| assert!(all.contains(word), "{word:?} is missing: {self}"));
+        self
+    }
+}
+
+impl std::fmt::Display for Ran {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} exited with {}\n--- stdout\n{}--- stderr\n{}", self.shown, self.code, self.out, self.err)
+    }
+}
+
+/// Runs a tool that has to succeed.
+#[track_caller]
+pub fn tool(command: &mut Command) -> String {
+    match try_tool(command) {
+        Ok(out) => out,
+        Err(why) => panic!("{why}"),
+    }
+}
+
+/// Runs a tool; its output, or why there is none.
+pub fn try_tool(command: &mut Command) -> Result<String, String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{command:?}: {e}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        return Ok(text(&output.stdout));
+    }
+    Err(format!("{command:?}: {}: {}", output.status, text(&output.stderr).trim()))
+}
+
+fn text(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).expect("readable")).into_owned()
+}
