@@ -95,7 +95,8 @@ impl Metadata {
         {
             chmod(handle, mode)?;
         }
-        if let Some(mtime) = self.mtime {
+        // Only its owner may set a time: not even to what it is.
+        if let Some(mtime) = self.mtime.filter(|&mtime| mtime != now.mtime) {
             set_mtime(handle, mtime)?;
         }
         Ok(())

@@ -67,13 +67,23 @@ pub(super) fn run(
     tree.crash.point()?;
     tree.state.fresh_undo(mark.serial)?;
     tree.crash.point()?;
-    journal.write(&tree.state)?;
+    if let Err(e) = journal.write(&tree.state) {
+        // It may be there all the same, and nobody shall go on with what is called failed.
+        tree.state.remove(FORWARD)?;
+        return Err(e);
+    }
     match complete(tree, &journal) {
         Ok(()) => {}
         Err(e) if tree.crash.happened() => return Err(e),
         Err(e) => {
-            undo::begin(tree)?;
-            undo::run(tree, &journal)?;
+            if let Err(why) = undo::begin(tree).and_then(|()| undo::run(tree, &journal)) {
+                tracing::error!("tree {}: release {} could not be undone: {why}", tree.name(), mark.serial);
+                return match tree.crash.happened() {
+                    true => Err(why),
+                    false => Err(Error::refused(format!("{e}; and it cannot be undone yet: {why}"))
+                        .hint("mend the cause, then deploy again: the tree is first made what it was")),
+                };
+            }
             return Err(e);
         }
     }
@@ -244,7 +254,11 @@ impl<'a> Runner<'a> {
         };
         let now = FileStat::of(&handle)?;
         if now.file_type == FileType::Directory && now.mode.bits() & 0o700 != 0o700 {
-            chmod(handle.as_fd(), Mode::from_bits(now.mode.bits() | 0o700))?;
+            match chmod(handle.as_fd(), Mode::from_bits(now.mode.bits() | 0o700)) {
+                // Another user's: it lets this process in by other bits, or the first change in it fails.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+                done => done?,
+            }
         }
         Ok(())
     }

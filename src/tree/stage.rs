@@ -74,6 +74,8 @@ pub struct Stage {
     log: Log,
     _claim: Claim<Arc<Tree>>,
     finished: AtomicBool,
+    /// Whether a commit was tried.
+    spent: AtomicBool,
 }
 
 impl Stage {
@@ -82,6 +84,13 @@ impl Stage {
     pub fn begin(tree: &Arc<Tree>, mut plan: Plan) -> Result<Self> {
         let claim = Claim::new(Arc::clone(tree))?;
         tree.check_there()?;
+        if let Some(serial) = tree.settle()? {
+            return Err(Error::refused(format!(
+                "tree {}: the failed commit of {serial} was undone only now, after the tree was compared",
+                tree.name()
+            ))
+            .hint("deploy again"));
+        }
         if plan.layout == Layout::Swap {
             return Err(Error::refused("this makuo cannot switch a tree in one exchange")
                 .hint("set commit.layout = \"in-place\" in the spec"));
@@ -103,6 +112,7 @@ impl Stage {
             log,
             _claim: claim,
             finished: AtomicBool::new(false),
+            spent: AtomicBool::new(false),
         };
         stage.take_over(leftovers)?;
         stage.preallocate()?;
@@ -133,6 +143,9 @@ impl Stage {
     /// Ends the staging: copies what is on the host already, makes links, pipes and devices, and makes everything
     /// durable. An error leaves the tree as it is; what is staged is kept.
     pub fn finish(&self) -> Result<()> {
+        if self.spent.load(Ordering::Acquire) {
+            return Err(Error::refused("this stage was committed"));
+        }
         self.copy_local()?;
         self.make_others()?;
         let missing: u64 = self.items.iter().map(|i| i.left.load(Ordering::Acquire)).sum();
@@ -154,6 +167,8 @@ impl Stage {
         if !self.finished.swap(false, Ordering::AcqRel) {
             return Err(Error::refused("the release is not staged completely"));
         }
+        // From now on slots may hold what was replaced.
+        self.spent.store(true, Ordering::Release);
         self.tree.check_there()?;
         let report = commit::run(&self.tree, &self.plan, &self.items, self.next_slot, release, signature)?;
         self.log.close();
