@@ -54,10 +54,13 @@ fn direct(content: &Content) -> Result<Vec<BlockRef>> {
 struct Names;
 
 impl OwnerResolver for Names {
-    fn uid(&self, name: &str) -> Option<u32> {
-        (name != "nobody-here").then_some(name.len() as u32 + 100)
+    fn uid(&self, name: &str) -> Result<Option<u32>> {
+        match name {
+            "no-answer" => Err(crate::Error::refused("the name service does not answer")),
+            _ => Ok((name != "nobody-here").then_some(name.len() as u32 + 100)),
+        }
     }
-    fn gid(&self, name: &str) -> Option<u32> {
+    fn gid(&self, name: &str) -> Result<Option<u32>> {
         self.uid(name)
     }
 }
@@ -119,7 +122,7 @@ fn apply(have: &Memory, plan: &Plan) -> Memory {
 }
 
 fn localized(entry: &Entry) -> Entry {
-    let uid = entry.owner.user.as_deref().map_or(Some(entry.owner.uid), |n| Names.uid(n)).expect("known");
+    let uid = entry.owner.user.as_deref().map_or(Some(entry.owner.uid), |n| Names.uid(n).expect("answers")).expect("known");
     let owner = Owner { uid, gid: entry.owner.gid, user: None, group: None };
     Entry { owner: Arc::new(owner), ..entry.clone() }
 }

@@ -142,7 +142,7 @@ impl<'a> Runner<'a> {
             Step::Mkdir(path) => self.mkdir(path),
             Step::Place { path, slot, ino, replaces } => self.place(path, *slot, *ino, *replaces),
             Step::Remove { path, slot, is_dir } => self.remove(path, *slot, *is_dir),
-            Step::Set { path, new, .. } => self.set(path, new),
+            Step::Set { path, new, ino, .. } => self.set(path, *ino, new),
         }
         .map_err(|e| self.named(e, "cannot change", step_path(step)))?
         .into_result()
@@ -228,10 +228,13 @@ impl<'a> Runner<'a> {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn set(&mut self, path: &TreePath, metadata: &Metadata) -> io::Result<Outcome> {
+    pub(super) fn set(&mut self, path: &TreePath, ino: u64, metadata: &Metadata) -> io::Result<Outcome> {
         stop!(self);
         let (parent, name) = self.parent(path)?;
         let handle = handle_of(parent, &name)?;
+        if FileStat::of(&handle)?.id.ino != ino {
+            return Err(io::Error::other("another file appeared here since the tree was compared"));
+        }
         metadata.set(&handle)?;
         Ok(Outcome::Done)
     }

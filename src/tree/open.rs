@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::commit;
+use super::index::TEMPORARY;
 use super::journal::{BACKWARD, FORWARD, Journal};
 use super::nodes::Nodes;
 use super::root::Root;
@@ -85,6 +86,10 @@ impl Tree {
             Recovery::Nothing => {}
             Recovery::Completed(serial) => tracing::info!("tree {}: completed the commit of {serial}", tree.name),
             Recovery::Undone(serial) => tracing::warn!("tree {}: undid the commit of {serial}", tree.name),
+        }
+        tree.state.sweep(TEMPORARY);
+        if let Err(e) = tree.prune().and_then(|()| tree.prune_nodes()) {
+            tracing::warn!("tree {}: old releases cannot be pruned: {e}", tree.name);
         }
         Ok(tree)
     }
@@ -225,8 +230,13 @@ impl Tree {
         for serial in gone {
             self.state.forget(serial)?;
         }
-        let mut roots = Vec::with_capacity(serials.len());
-        for serial in serials {
+        self.prune_nodes()
+    }
+
+    /// Drops the nodes that no kept release needs.
+    fn prune_nodes(&self) -> Result<()> {
+        let mut roots = Vec::new();
+        for serial in self.state.serials()? {
             roots.extend(self.state.stored(serial)?.map(|s| s.release.header().root));
         }
         self.nodes.prune(&roots)

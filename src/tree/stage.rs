@@ -96,6 +96,7 @@ impl Stage {
                 .hint("set commit.layout = \"in-place\" in the spec"));
         }
         check_rights(&mut plan)?;
+        check_foreign(tree, &plan)?;
         check_top_rights(tree, &plan)?;
         tree.state.forget_undo()?;
         let fetched: HashSet<BlockHash> = plan.fetch.values().map(|b| b.hash).collect();
@@ -406,6 +407,47 @@ fn check_rights(plan: &mut Plan) -> Result<()> {
             return Err(Error::refused(format!("{}: only root may make devices", change.path))
                 .hint("run the daemon as root, or exclude devices in the spec"));
         }
+    }
+    Ok(())
+}
+
+/// Whether this process may set what the plan says of what is there already, and the times of the directories in which
+/// names change: only the owner of a path may.
+fn check_foreign(tree: &Tree, plan: &Plan) -> Result<()> {
+    let rights = Rights::of_process();
+    if rights.changes_modes_of_all() {
+        return Ok(());
+    }
+    let check = |path: &TreePath, what: &str| match tree.root.stat(path) {
+        Ok(stat) if rights.changes_modes_of(stat.st_uid) => Ok(()),
+        Ok(stat) => Err(Error::refused(format!(
+            "{}: its {what} cannot be set: it belongs to user {}, and this daemon is neither that user nor root",
+            tree.root.shown(path).display(),
+            stat.st_uid
+        ))
+        .hint("run the daemon as root, or give it what the tree contains")),
+        // Not there yet.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
+        Err(e) => Err(Error::io("cannot look at", tree.root.shown(path), e)),
+    };
+    let leaves = |dir: &TreePath| {
+        let found = plan.changes.binary_search_by(|c| c.path.cmp(dir)).ok().map(|at| plan.changes[at].action);
+        matches!(found, Some(Action::Delete | Action::Replace))
+    };
+    let mut last = None;
+    for change in plan.changes.iter().filter(|c| c.is_applied()) {
+        if change.action == Action::Meta {
+            check(&change.path, "metadata")?;
+            continue;
+        }
+        let parent = change.path.parent();
+        if parent == last {
+            continue;
+        }
+        if let Some(dir) = parent.as_ref().filter(|dir| plan.sets_mtime && !leaves(dir)) {
+            check(dir, "time")?;
+        }
+        last = parent;
     }
     Ok(())
 }

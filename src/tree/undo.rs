@@ -9,6 +9,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, renameat};
 use rustix::io::Errno;
 
+use super::apply::Metadata;
 use super::commit::{Outcome, Runner, is_unsupported, rename_new, stat, stop};
 use super::journal::{BACKWARD, FORWARD, Journal, Step};
 use super::open::Tree;
@@ -32,7 +33,7 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
             Step::Mkdir(path) => (runner.unmake(path), path),
             Step::Place { path, slot, ino, .. } => (runner.unplace(path, *slot, *ino), path),
             Step::Remove { path, slot, .. } => (runner.put_back(path, *slot), path),
-            Step::Set { path, old, .. } => (runner.set(path, old), path),
+            Step::Set { path, old, ino, .. } => (runner.set_back(path, *ino, old), path),
         };
         match done {
             Ok(outcome) => outcome.into_result()?,
@@ -147,6 +148,15 @@ impl Runner<'_> {
             None => {}
         }
         Ok(Outcome::Done)
+    }
+
+    fn set_back(&mut self, path: &TreePath, ino: u64, old: &Metadata) -> io::Result<Outcome> {
+        let (parent, name) = self.parent(path)?;
+        match stat(parent, &name)? {
+            Some(now) if now.id.ino == ino => self.set(path, ino, old),
+            // Somebody put another there.
+            _ => Ok(Outcome::Done),
+        }
     }
 
     fn put_back(&mut self, path: &TreePath, slot: u64) -> io::Result<Outcome> {
