@@ -90,7 +90,11 @@ impl<'a> Owners<'a> {
     }
 
     /// The owner of what errors call `path`.
-    pub(super) fn local_at(&mut self, owner: &Arc<Owner>, path: &dyn Display) -> std::result::Result<LocalOwner, Refusal> {
+    pub(super) fn local_at(
+        &mut self,
+        owner: &Arc<Owner>,
+        path: &dyn Display,
+    ) -> std::result::Result<LocalOwner, Refusal> {
         if let Some(&known) = self.known.get(owner) {
             return Ok(known);
         }
