@@ -206,11 +206,7 @@ impl<'a> Session<'a> {
         let header = release.header();
         let key = verify(Namespace::RELEASE, release.bytes(), &signature)
             .map_err(|e| format!("the release is not signed: {e}"))?;
-        let role = Role::from(header.intent);
-        host.keys().allows(&key, &header.tree, role, clock::wall_seconds()).map_err(|denied| denied.to_string())?;
-        if header.expires.is_some_and(|at| at < clock::wall_seconds()) {
-            return Err("the release has expired".into());
-        }
+        check_allowed(host, &key, &release)?;
         if header.rules.layout != Layout::InPlace {
             return Err("this host cannot switch whole trees (layout = \"swap\")".into());
         }
@@ -232,10 +228,8 @@ impl<'a> Session<'a> {
     }
 
     fn explore(&mut self) -> Result<RangeSet, Reason> {
-        let current = self.managed.tree.current().map_err(|e| reason(&e))?;
-        let whole = current.map(|c| c.release.header().root.block);
-        let missing =
-            self.explorer.advance(self.managed.tree.nodes(), |b| Some(*b) == whole).map_err(|e| e.to_string())?;
+        // Nothing is taken to be here without looking, not even of the present release: the store may have been damaged.
+        let missing = self.explorer.advance(self.managed.tree.nodes(), |_| false).map_err(|e| e.to_string())?;
         Ok(missing.iter().map(|(ordinal, _)| ordinal.0..ordinal.0 + 1).collect())
     }
 
@@ -330,6 +324,10 @@ impl<'a> Session<'a> {
             OrderKind::Commit if self.release.header().intent == Intent::Audit => None,
             OrderKind::Commit => {
                 let stage = self.stage.take()?;
+                // Both may have changed while the release was on its way.
+                if let Err(why) = check_allowed(self.host, &self.key, &self.release) {
+                    return Some(Ordered::Failed(why));
+                }
                 Some(match stage.commit(&self.release, &self.signature) {
                     Ok(report) => {
                         tracing::info!("{}: {report:?}", self.release);
@@ -343,6 +341,16 @@ impl<'a> Session<'a> {
 
     fn serial(&self) -> Serial {
         self.release.header().serial
+    }
+}
+
+/// Whether `key` may put `release` here now.
+fn check_allowed(host: &Host, key: &PublicKey, release: &Release) -> Result<(), Reason> {
+    let (header, now) = (release.header(), clock::wall_seconds());
+    host.keys().allows(key, &header.tree, Role::from(header.intent), now).map_err(|denied| denied.to_string())?;
+    match header.expires {
+        Some(at) if at < now => Err("the release has expired".into()),
+        _ => Ok(()),
     }
 }
 
