@@ -232,8 +232,12 @@ impl Task {
                 continue;
             }
             if !self.work(session, request) {
-                return;
+                break;
             }
+        }
+        // After a failure: an order that was on its way is no longer waited for.
+        for request in self.requests.iter().filter(|r| matches!(r, Request::Order { .. })) {
+            self.answer.send(Reply::Ordered(session_of(&request), None));
         }
     }
 
