@@ -138,7 +138,7 @@ impl Session {
             release,
         };
         match busy {
-            Some(other) => session.refuse(now, format!("busy with {other}; try again when it is over")),
+            Some(other) => session.refuse(now, busy_with(&other)),
             None => {
                 session.enter(first_word, HostStage::Joined);
                 let release = session.release.clone();
@@ -164,6 +164,16 @@ impl Session {
     pub(super) fn is_over(&self) -> bool {
         let ended = matches!(self.stage, HostStage::Committed | HostStage::Refused | HostStage::Failed);
         ended || (self.release.header().intent == Intent::Audit && self.stage >= HostStage::Staging)
+    }
+
+    pub(super) fn is_ordering(&self) -> bool {
+        self.ordering
+    }
+
+    /// The sender has not confirmed that it knows what became of its order.
+    pub(super) fn is_unheard(&self) -> bool {
+        let answered = matches!(self.stage, HostStage::Committed | HostStage::Failed);
+        answered && !self.gone && !self.outbox.is_empty()
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -509,6 +519,11 @@ impl Session {
         }
         next
     }
+}
+
+/// Why a session cannot have a tree.
+pub(super) fn busy_with(other: &str) -> Reason {
+    format!("busy with {other}; try again when it is over")
 }
 
 impl Measure {

@@ -119,7 +119,7 @@ pub enum Reply {
 /// What a sender tells.
 #[derive(Debug, Clone)]
 pub enum Notice {
-    /// Discovery is over: the targets, and the highest serial that any host has accepted.
+    /// Discovery is over: the targets, and the highest serial that a host has accepted, as far as it is believed.
     Discovered {
         /// Hosts that have the tree and match the targets.
         targets: Vec<(HostName, SocketAddr)>,
@@ -446,7 +446,7 @@ impl Sender {
             self.notices.push_back(Notice::Discovered {
                 targets: self.hosts.iter().map(|(_, h)| (h.name.clone(), h.address)).collect(),
                 members: self.table.len(),
-                serial: self.hosts.iter().map(|(_, h)| h.serial).max().unwrap_or_default(),
+                serial: believed(self.hosts.iter().map(|(_, h)| h.serial).collect()),
                 missing,
             });
         }
@@ -703,5 +703,44 @@ fn is_comparing(host: &Host) -> bool {
         None => true,
         Some(HostStage::Staging) => host.summary.is_some_and(|s| s.fetch > 0) && !host.asked.1,
         Some(stage) => stage < HostStage::Staging,
+    }
+}
+
+/// How far beyond the next lower believed one a serial that a single host claims is believed.
+const MAX_SERIAL_STEP: u64 = 1 << 32;
+
+/// The highest of the serials that hosts claim, but that one liar cannot use up all numbers: the next release has to
+/// be above it. Two hosts that say the same are believed.
+fn believed(mut claims: Vec<Serial>) -> Serial {
+    claims.sort();
+    let mut highest = Serial(0);
+    for (i, claim) in claims.iter().enumerate() {
+        let twice = claims.get(i + 1) == Some(claim);
+        if twice || claim.0 - highest.0 <= MAX_SERIAL_STEP {
+            highest = *claim;
+        }
+    }
+    highest
+}
+
+#[cfg(test)]
+mod serials {
+    use super::*;
+
+    fn highest(claims: &[u64]) -> u64 {
+        believed(claims.iter().map(|c| Serial(*c)).collect()).0
+    }
+
+    #[test]
+    fn one_liar_is_not_believed_and_two_witnesses_are() {
+        let far = MAX_SERIAL_STEP * 5;
+        assert_eq!(highest(&[]), 0);
+        assert_eq!(highest(&[7, 3, 7]), 7);
+        assert_eq!(highest(&[u64::MAX, 7]), 7);
+        assert_eq!(highest(&[u64::MAX, u64::MAX - 1, 7]), 7);
+        assert_eq!(highest(&[far, 7, far]), far);
+        assert_eq!(highest(&[far, 7, far, far + 1]), far + 1);
+        assert_eq!(highest(&[7, 7 + MAX_SERIAL_STEP, 7 + MAX_SERIAL_STEP * 2]), 7 + MAX_SERIAL_STEP * 2);
+        assert_eq!(highest(&[8 + MAX_SERIAL_STEP, 7]), 7);
     }
 }
