@@ -128,7 +128,7 @@ fn a_source_that_cannot_be_read_is_refused() {
     }
     lab.spec(DELETE);
     let closed = lab.site().join("dir0");
-    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0)).expect("mine");
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o0)).expect("mine");
     lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["dir0"]);
     std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o755)).expect("mine");
     lab.all_same(&lab.path("old"));
