@@ -172,6 +172,8 @@ pub struct Sender {
     began: Moment,
     /// When a host was heard for the first time.
     newest: Moment,
+    /// When the machine last looked at what is due.
+    ticked: Moment,
     offer: Option<Offer>,
     order: Option<SignedOrder>,
     stream: Stream,
@@ -202,6 +204,7 @@ impl Sender {
             phase: Phase::Discovering,
             began: now,
             newest: now,
+            ticked: Moment(0),
             offer: None,
             order: None,
             stream: Stream::new(session, symbol),
@@ -404,6 +407,7 @@ impl Sender {
     }
 
     fn tick(&mut self, now: Moment) {
+        self.ticked = now;
         match self.phase {
             Phase::Discovering => self.discover(now),
             Phase::Serving => {
@@ -523,10 +527,10 @@ impl Sender {
         if self.stream.has_data() {
             return true;
         }
-        self.merge_until(now).is_some_and(|until| until <= now)
+        self.merge_until().is_some_and(|until| until <= now)
     }
 
-    fn merge_until(&self, _: Moment) -> Option<Moment> {
+    fn merge_until(&self) -> Option<Moment> {
         let (offer, held) = (self.offer.as_ref()?, self.held?);
         let nodes = offer.release.header().root.nodes;
         let is_nodes = self.stream.pending().first().is_some_and(|first| first < nodes);
@@ -681,10 +685,10 @@ impl Sender {
         let own = match self.phase {
             Phase::Discovering => {
                 let ends = [self.newest + QUIET, self.began + DISCOVERY, self.began + DISCOVERY_EMPTY];
-                ends.into_iter().filter(|&at| at > now).chain([self.repeat.0]).min()
+                ends.into_iter().filter(|&at| at > self.ticked).chain([self.repeat.0]).min()
             }
-            Phase::Serving => [Some(self.repeat.0), beat, self.merge_due(now)].into_iter().flatten().min(),
-            Phase::Ordering(_) => [Some(self.repeat.0), beat, self.merge_due(now)].into_iter().flatten().min(),
+            Phase::Serving => [Some(self.repeat.0), beat, self.merge_due()].into_iter().flatten().min(),
+            Phase::Ordering(_) => [Some(self.repeat.0), beat, self.merge_due()].into_iter().flatten().min(),
             Phase::Collecting => [self.drift.timeout(now), beat].into_iter().flatten().min(),
             Phase::Signing(_) => beat,
             Phase::Farewell(_) => Some(self.repeat.0),
@@ -693,8 +697,8 @@ impl Sender {
         [own, data, lost, straggler].into_iter().flatten().min()
     }
 
-    fn merge_due(&self, now: Moment) -> Option<Moment> {
-        self.merge_until(now).filter(|&until| until > now)
+    fn merge_due(&self) -> Option<Moment> {
+        self.merge_until().filter(|&until| until > self.ticked)
     }
 }
 
