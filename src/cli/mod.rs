@@ -21,7 +21,7 @@ use std::io::Write;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::report::{Report, Settings, Verbosity};
+use crate::report::{Painter, Report, Settings, Verbosity};
 use crate::{Error, Result};
 
 pub use args::Cli;
@@ -38,7 +38,7 @@ pub fn run(argv: Vec<OsString>) -> u8 {
         Err(error) => return not_understood(&argv, &error),
     };
     let settings = cli.common.settings();
-    start_log(settings.verbosity, matches!(cli.command, args::Command::Daemon(_)));
+    start_log(settings, matches!(cli.command, args::Command::Daemon(_)));
     let mut report = Report::new(settings);
     dispatch(&cli, settings, &mut report).unwrap_or_else(|error| {
         report.failure(&error);
@@ -79,15 +79,16 @@ fn not_understood(argv: &[OsString], error: &clap::Error) -> u8 {
 }
 
 /// The engine's log, on standard error: little for a command, every session for a daemon.
-fn start_log(verbosity: Verbosity, daemon: bool) {
-    let level = match (verbosity, daemon) {
+fn start_log(settings: Settings, daemon: bool) {
+    let level = match (settings.verbosity, daemon) {
         (Verbosity::Quiet, _) => tracing::Level::ERROR,
         (Verbosity::Normal, false) => tracing::Level::WARN,
         (Verbosity::Normal, true) | (Verbosity::Verbose, false) => tracing::Level::INFO,
         (Verbosity::Verbose, true) | (Verbosity::Debug, _) => tracing::Level::DEBUG,
     };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
     // A subscriber that is set already (in a test) stays.
-    let _ = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ = log.with_ansi(Painter::stderr(settings.color).is_on()).try_init();
 }
 
 /// What the command line names and this version cannot do: refused, never ignored.

@@ -8,17 +8,33 @@ use super::run::tool;
 /// What rsync would change to make `there` like `here`: nothing, when they are the same.
 #[track_caller]
 pub fn differences(here: &Path, there: &Path) -> String {
+    judge(Command::new("rsync"), here, there)
+}
+
+fn judge(mut rsync: Command, here: &Path, there: &Path) -> String {
     let slash = |path: &Path| {
         let mut path = path.as_os_str().to_os_string();
         path.push("/");
         path
     };
-    tool(Command::new("rsync").args(["-n", "-i", "-rlptgoDHXc", "--delete"]).arg(slash(here)).arg(slash(there)))
+    tool(rsync.args(["-n", "-i", "-rlptgoDHXc", "--delete"]).arg(slash(here)).arg(slash(there)))
 }
 
 /// Fails, with the difference, unless the trees are the same.
 #[track_caller]
 pub fn same(here: &Path, there: &Path) {
-    let differences = differences(here, there);
+    hold(&differences(here, there), here, there);
+}
+
+/// The same as [`same`], with the mounts that the process `pid` sees.
+#[track_caller]
+pub fn same_within(pid: u32, here: &Path, there: &Path) {
+    let mut rsync = Command::new("nsenter");
+    rsync.args(["-t", &pid.to_string(), "-m", "rsync"]);
+    hold(&judge(rsync, here, there), here, there);
+}
+
+#[track_caller]
+fn hold(differences: &str, here: &Path, there: &Path) {
     assert!(differences.is_empty(), "{} is not as {}:\n{differences}", there.display(), here.display());
 }

@@ -15,7 +15,7 @@ pub mod wait;
 
 pub use files::{Noise, append, copy, read, write};
 pub use host::Host;
-pub use judge::{differences, same};
+pub use judge::{differences, same, same_within};
 pub use lab::{DELETE, Lab};
 pub use place::Place;
 pub use run::Ran;
