@@ -1,7 +1,7 @@
 //! The control socket: one JSON request a line, answered by lines; for this host's own commands.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -53,12 +53,12 @@ impl Listener {
             return Err(Error::usage(format!("a daemon is running already: it listens on {}", path.display()))
                 .hint("give another --socket to run a second one"));
         }
-        match std::fs::remove_file(path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        remove_old(path)?;
+        // Made with its mode, not given it afterwards. The mask is the whole process's: this is before its threads.
+        let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+        let listener = UnixListener::bind(path);
+        rustix::process::umask(mask);
+        let listener = listener.map_err(failed)?;
         Ok(Self { listener, path: path.to_path_buf() })
     }
 
@@ -77,6 +77,18 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+/// Removes the socket that a daemon left, and nothing else.
+fn remove_old(path: &Path) -> Result<()> {
+    let failed = |e| Error::io("cannot replace the old control socket", path, e);
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path).map_err(failed),
+        Ok(_) => Err(Error::usage(format!("{} is there and is no socket: it stays", path.display()))
+            .hint("give a --socket path that is free")),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(failed(e)),
     }
 }
 
@@ -123,4 +135,26 @@ fn to_wire(member: Member) -> WireMember {
 fn from_wire(member: WireMember) -> Member {
     let trees = member.trees.into_iter().map(|(tree, serial)| MemberTree { tree, serial }).collect();
     Member { host: member.host, address: member.address, version: member.version, trees }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn only_a_socket_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        std::fs::write(&path, "precious").unwrap();
+        assert!(Listener::bind(&path).unwrap_err().to_string().contains("no socket"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        std::fs::remove_file(&path).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let listener = Listener::bind(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(listener);
+        assert!(!path.exists());
+    }
 }

@@ -52,17 +52,26 @@ pub fn run(setup: Setup, link: Link) -> Result<()> {
     let (running, handle) = Running::start(setup.name, link, Arc::clone(&host))?;
     let ended = Arc::new(tokio::sync::Notify::new());
     let network = {
-        let ended = Arc::clone(&ended);
+        let ended = Ended(Arc::clone(&ended));
         std::thread::Builder::new().name("network".into()).spawn(move || {
-            let result = running.run();
-            ended.notify_one();
-            result
+            // Tells when it goes, even by a panic.
+            let _ended = ended;
+            running.run()
         })
     };
     let network = network.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
     runtime.block_on(follow(&setup.config, &host, &handle, listener, &ended))?;
     handle.stop();
     network.join().unwrap_or_else(|_| Err(Error::new(Kind::Io, "the network thread failed")))
+}
+
+/// Tells that the network thread has ended, whichever way.
+struct Ended(Arc<tokio::sync::Notify>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// Answers the control socket and follows signals until one of them, or the network, ends the host.

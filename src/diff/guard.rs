@@ -5,17 +5,19 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use super::{LocalOwner, Refusal};
+use crate::Result;
+use crate::manifest::entry::NO_ID;
 use crate::manifest::path::is_within;
 use crate::manifest::rules::{PathFilter, UnknownOwner};
 use crate::manifest::{Entry, Owner, Rules, TreePath};
 use crate::units::Limit;
 
-/// Turns owners' names into this host's numbers.
+/// Turns owners' names into this host's numbers. An error is not "no such name": it ends the comparison.
 pub trait OwnerResolver {
     /// The number of the user `name`.
-    fn uid(&self, name: &str) -> Option<u32>;
+    fn uid(&self, name: &str) -> Result<Option<u32>>;
     /// The number of the group `name`.
-    fn gid(&self, name: &str) -> Option<u32>;
+    fn gid(&self, name: &str) -> Result<Option<u32>>;
 }
 
 /// What the host itself says about its tree.
@@ -83,38 +85,43 @@ impl<'a> Owners<'a> {
         Self { rules, resolver, known: HashMap::new() }
     }
 
-    pub(super) fn local(&mut self, entry: &Entry) -> Result<LocalOwner, Refusal> {
+    pub(super) fn local(&mut self, entry: &Entry) -> std::result::Result<LocalOwner, Refusal> {
         self.local_at(&entry.owner, &entry.path)
     }
 
     /// The owner of what errors call `path`.
-    pub(super) fn local_at(&mut self, owner: &Arc<Owner>, path: &dyn Display) -> Result<LocalOwner, Refusal> {
+    pub(super) fn local_at(
+        &mut self,
+        owner: &Arc<Owner>,
+        path: &dyn Display,
+    ) -> std::result::Result<LocalOwner, Refusal> {
         if let Some(&known) = self.known.get(owner) {
             return Ok(known);
         }
         let numeric = self.rules.unknown_owner == UnknownOwner::Numeric;
-        let resolve = |what, name: &Option<Box<str>>, number: u32, found: Option<u32>| match (name, found) {
-            (Some(_), Some(id)) => Ok(id),
-            (Some(name), None) if !numeric => Err(Refusal::UnknownOwner {
+        let resolve = |what, name: Option<&str>, number: u32, found: Option<u32>| {
+            let id = match (name, found) {
+                (Some(_), None) if !numeric => None,
+                (_, found) => Some(found.unwrap_or(number)),
+            };
+            // To the kernel that number means "leave it as it is".
+            id.filter(|&id| id != NO_ID).ok_or_else(|| Refusal::UnknownOwner {
                 path: path.to_string(),
                 what,
-                name: crate::units::printable(name.as_bytes()),
-            }),
-            _ => Ok(number),
+                name: name.map_or_else(|| number.to_string(), |n| crate::units::printable(n.as_bytes())),
+            })
         };
+        let found = |name: Option<&str>, look_up: &dyn Fn(&str) -> Result<Option<u32>>| match name {
+            Some(name) => look_up(name),
+            None => Ok(None),
+        };
+        let (user, group) = (owner.user.as_deref(), owner.group.as_deref());
         let uid = match self.rules.set_user {
-            true => {
-                Some(resolve("user", &owner.user, owner.uid, owner.user.as_deref().and_then(|n| self.resolver.uid(n)))?)
-            }
+            true => Some(resolve("user", user, owner.uid, found(user, &|n| self.resolver.uid(n))?)?),
             false => None,
         };
         let gid = match self.rules.set_group {
-            true => Some(resolve(
-                "group",
-                &owner.group,
-                owner.gid,
-                owner.group.as_deref().and_then(|n| self.resolver.gid(n)),
-            )?),
+            true => Some(resolve("group", group, owner.gid, found(group, &|n| self.resolver.gid(n))?)?),
             false => None,
         };
         let local = LocalOwner { uid, gid };

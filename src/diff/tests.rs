@@ -54,10 +54,13 @@ fn direct(content: &Content) -> Result<Vec<BlockRef>> {
 struct Names;
 
 impl OwnerResolver for Names {
-    fn uid(&self, name: &str) -> Option<u32> {
-        (name != "nobody-here").then_some(name.len() as u32 + 100)
+    fn uid(&self, name: &str) -> Result<Option<u32>> {
+        match name {
+            "no-answer" => Err(crate::Error::refused("the name service does not answer")),
+            _ => Ok((name != "nobody-here").then_some(name.len() as u32 + 100)),
+        }
     }
-    fn gid(&self, name: &str) -> Option<u32> {
+    fn gid(&self, name: &str) -> Result<Option<u32>> {
         self.uid(name)
     }
 }
@@ -119,7 +122,8 @@ fn apply(have: &Memory, plan: &Plan) -> Memory {
 }
 
 fn localized(entry: &Entry) -> Entry {
-    let uid = entry.owner.user.as_deref().map_or(Some(entry.owner.uid), |n| Names.uid(n)).expect("known");
+    let uid =
+        entry.owner.user.as_deref().map_or(Some(entry.owner.uid), |n| Names.uid(n).expect("answers")).expect("known");
     let owner = Owner { uid, gid: entry.owner.gid, user: None, group: None };
     Entry { owner: Arc::new(owner), ..entry.clone() }
 }
@@ -372,4 +376,15 @@ fn links_follow_their_file_when_it_is_made_anew() {
     assert!(plan.fetch.is_empty() && plan.reuse.len() == 1);
     let refused = run(&tree([]), &same, &deleting(), &filter(&["/a"]));
     assert!(matches!(refused, Err(Refusal::LinkOutside { .. })));
+}
+
+#[test]
+fn an_owner_that_stands_for_none_or_cannot_be_looked_up_is_never_set() {
+    let numeric = Rules { unknown_owner: UnknownOwner::Numeric, ..deleting() };
+    let mut want = file("a", "x");
+    for (user, what) in [(None, "4294967295"), (Some("nobody-here"), "nobody-here"), (Some("no-answer"), "answer")] {
+        want.owner = Arc::new(Owner { uid: u32::MAX, gid: 1, user: user.map(Into::into), group: None });
+        let refused = run(&Memory::default(), &tree([want.clone()]), &numeric, &filter(&[])).map(drop).unwrap_err();
+        assert!(refused.to_string().contains(what), "{refused}");
+    }
 }

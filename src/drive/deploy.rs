@@ -1,10 +1,11 @@
 //! A deploy, a dry run or an audit: the sender machine on a real network, with a real source and key.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, channel};
+use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, TryRecvError, channel};
 use std::time::Duration;
 
 use super::clock::{self, Clock};
@@ -26,8 +27,6 @@ use crate::wire::HostStage;
 use crate::wire::message::{OrderKind, Summary};
 use crate::{Error, Result};
 
-/// Serials that hosts claim are believed up to so far beyond each other: a liar cannot use up all numbers at once.
-const MAX_SERIAL: u64 = u64::MAX >> 8;
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(100);
 
@@ -163,7 +162,8 @@ impl Worker {
     }
 
     fn run(&self, spec: &Spec, checksum: bool, cache: Option<&Path>, inbox: &Inbox<Work>) {
-        let mut source = match Source::prepare(spec, checksum, cache) {
+        let prepared = guarded(|| Source::prepare(spec, checksum, cache)).map_err(defect).and_then(|prepared| prepared);
+        let mut source = match prepared {
             Ok((source, facts)) => {
                 self.answer(Answer::Prepared(Ok(facts)));
                 source
@@ -172,13 +172,17 @@ impl Worker {
         };
         while let Ok(work) = inbox.recv() {
             self.answer(match work {
-                Work::Sign(header) => Answer::Signed(self.sign(*header)),
+                Work::Sign(header) => {
+                    Answer::Signed(guarded(|| self.sign(*header)).map_err(defect).and_then(|signed| signed))
+                }
                 Work::Machine(Request::Pack(_, ordinals)) => {
-                    let packed = source.pack(&ordinals).map_err(|e| e.to_string());
+                    let packed =
+                        guarded(|| source.pack(&ordinals).map_err(|e| e.to_string())).and_then(|packed| packed);
                     Answer::Machine(Reply::Packed(packed))
                 }
                 Work::Machine(Request::Sign(order)) => {
-                    let signature = self.signer.sign(Namespace::ORDER, &order).map_err(|e| e.to_string());
+                    let signed = guarded(|| self.signer.sign(Namespace::ORDER, &order).map_err(|e| e.to_string()));
+                    let signature = signed.and_then(|signed| signed);
                     Answer::Machine(Reply::Signed(signature.map(|s| (order, s.as_bytes().to_vec()))))
                 }
             });
@@ -196,6 +200,20 @@ impl Worker {
         let _ = self.answers.send(answer);
         self.waker.wake();
     }
+}
+
+/// A defect in what the worker does ends the session, and not in silence.
+fn guarded<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work))
+        .map_err(|_| "a defect in makuo: the thread that reads the source failed".into())
+}
+
+fn worker_gone() -> Error {
+    defect("the thread that reads the source has ended".into())
+}
+
+fn defect(why: String) -> Error {
+    Error::new(crate::Kind::Io, why)
 }
 
 struct Session<'a> {
@@ -237,8 +255,7 @@ impl Session<'_> {
             let (machine, clock) = (&mut self.machine, &self.clock);
             self.endpoint.flush(|out| machine.poll_transmit(clock.now(), out));
             while let Some(request) = self.machine.poll_request() {
-                // A worker that is gone has told why.
-                let _ = self.work.send(Work::Machine(request));
+                self.ask(Work::Machine(request))?;
             }
             if let Some(outcome) = self.take_notices()? {
                 return Ok(outcome);
@@ -256,7 +273,12 @@ impl Session<'_> {
     }
 
     fn take_answers(&mut self) -> Result<()> {
-        while let Ok(answer) = self.answers.try_recv() {
+        loop {
+            let answer = match self.answers.try_recv() {
+                Ok(answer) => answer,
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(worker_gone()),
+            };
             match answer {
                 Answer::Prepared(facts) => {
                     let facts = facts?;
@@ -265,7 +287,7 @@ impl Session<'_> {
                         self.observer.event(&Event::Note(note.clone()));
                     }
                     self.prepared = Some(facts);
-                    self.sign_when_known();
+                    self.sign_when_known()?;
                 }
                 Answer::Signed(signed) => {
                     let (release, signature) = signed?;
@@ -274,11 +296,25 @@ impl Session<'_> {
                 Answer::Machine(reply) => self.machine.handle_reply(self.clock.now(), reply),
             }
         }
-        Ok(())
     }
 
-    fn sign_when_known(&mut self) {
-        let (Some(highest), Some(facts)) = (self.discovered, &self.prepared) else { return };
+    fn ask(&self, work: Work) -> Result<()> {
+        // An error that the worker ended with is among its answers: it comes first.
+        self.work.send(work).map_err(|_| self.worker_error())
+    }
+
+    fn worker_error(&self) -> Error {
+        self.answers
+            .try_iter()
+            .find_map(|answer| match answer {
+                Answer::Prepared(Err(e)) => Some(e),
+                _ => None,
+            })
+            .unwrap_or_else(worker_gone)
+    }
+
+    fn sign_when_known(&mut self) -> Result<()> {
+        let (Some(highest), Some(facts)) = (self.discovered, &self.prepared) else { return Ok(()) };
         let spec = &self.options.spec;
         let created = clock::wall_seconds();
         let expires = spec.expires.map(|d| WallTime(created.0.saturating_add_unsigned(d.as_secs())));
@@ -286,7 +322,7 @@ impl Session<'_> {
         let header = Header {
             format: FORMAT,
             tree: spec.tree.clone(),
-            serial: Serial(highest.0.min(MAX_SERIAL)).next(),
+            serial: highest.next(),
             created,
             expires,
             intent,
@@ -296,7 +332,7 @@ impl Session<'_> {
             rules: facts.rules.clone(),
             top: Some(facts.top.clone()),
         };
-        let _ = self.work.send(Work::Sign(Box::new(header)));
+        self.ask(Work::Sign(Box::new(header)))
     }
 
     /// Whom the header names: the one list of globs that there is, or by name the hosts that match both.
@@ -331,7 +367,7 @@ impl Session<'_> {
                         return Ok(Some(outcome));
                     }
                     self.discovered = Some(serial);
-                    self.sign_when_known();
+                    self.sign_when_known()?;
                 }
                 Notice::Host(host) => {
                     let state = self.state_of(&host, false);
@@ -464,7 +500,7 @@ impl Session<'_> {
         };
         HostResult {
             serial: Some(host.serial).filter(|s| s.0 > 0),
-            files_written: if done { summary.written + summary.touched } else { 0 },
+            files_written: if done { summary.written.saturating_add(summary.touched) } else { 0 },
             files_deleted: if done { summary.deleted } else { 0 },
             bytes_received: ByteSize(host.received),
             took: last.unwrap_or(self.began).since(self.announced.unwrap_or(self.began)),
@@ -491,8 +527,14 @@ impl Session<'_> {
                 }
                 // The list did not come (a deploy does not ask for it): the numbers did.
                 None => {
-                    let changed = summary.written + summary.touched;
-                    DriftGroup { hosts, lines: Vec::new(), changed, extra: summary.deleted + summary.extra, missing: 0 }
+                    let changed = summary.written.saturating_add(summary.touched);
+                    DriftGroup {
+                        hosts,
+                        lines: Vec::new(),
+                        changed,
+                        extra: summary.deleted.saturating_add(summary.extra),
+                        missing: 0,
+                    }
                 }
             }
         });

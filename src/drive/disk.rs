@@ -4,9 +4,12 @@
 //! keys, its serial against the highest that was accepted, an order's signature against the key of the release.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use super::{clock, drift};
 use crate::diff::{self, HostRules};
@@ -16,7 +19,7 @@ use crate::keys::{AuthorizedKeys, Namespace, PublicKey, Role, verify};
 use crate::manifest::explore::Explorer;
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::{Layout, PathFilter};
-use crate::manifest::{Intent, Release};
+use crate::manifest::{Header, Intent, Release};
 use crate::net::Waker;
 use crate::proto::RangeSet;
 use crate::proto::generation::Placed;
@@ -78,48 +81,68 @@ pub struct Disk {
     host: Arc<Host>,
     replies: Sender<Reply>,
     waker: Waker,
-    sessions: HashMap<SessionId, (Sender<Request>, std::thread::JoinHandle<()>)>,
+    sessions: HashMap<SessionId, Queue>,
+    /// The newest session's thread of each tree: it waits for the one before it, so joining it is joining all.
+    threads: HashMap<TreeName, JoinHandle<()>>,
+}
+
+/// The way to a session's thread.
+#[derive(Debug)]
+struct Queue {
+    work: Sender<Request>,
+    /// Nobody wants to know any more: only an order is still carried out.
+    closed: Arc<AtomicBool>,
 }
 
 impl Disk {
     /// Answers go into `replies`, and `waker` is called.
     pub fn new(host: Arc<Host>, replies: Sender<Reply>, waker: Waker) -> Self {
-        Self { host, replies, waker, sessions: HashMap::new() }
+        Self { host, replies, waker, sessions: HashMap::new(), threads: HashMap::new() }
     }
 
-    /// Hands a request on.
+    /// Hands a request on. Each is answered, but for those of a session that is closed.
     pub fn request(&mut self, request: Request) {
-        self.sessions.retain(|_, (_, thread)| !thread.is_finished());
-        match &request {
+        match request {
             Request::Open { session, release, signature, checksum } => {
-                self.open(*session, release.clone(), Arc::clone(signature), *checksum);
+                self.open(session, release, signature, checksum);
             }
-            Request::Close(session) => drop(self.sessions.remove(session)),
-            Request::Explore(session)
-            | Request::Diff(session)
-            | Request::Finish(session)
-            | Request::Deliver { session, .. }
-            | Request::Order { session, .. } => {
-                if let Some((work, _)) = self.sessions.get(session) {
-                    // A thread that is gone has said why.
-                    let _ = work.send(request);
+            Request::Close(session) => drop(self.sessions.remove(&session)),
+            request => {
+                let id = session_of(&request);
+                let refused = match self.sessions.get(&id) {
+                    Some(queue) => queue.work.send(request).err().map(|e| e.0),
+                    None => Some(request),
+                };
+                if let Some(reply) = refused.and_then(|request| unable(&request, "the session is over".into())) {
+                    // An order that nobody can follow is no failed commit: the machine goes on as if it had not come.
+                    let ordered = matches!(reply, Reply::Ordered(..));
+                    self.answer().send(if ordered { Reply::Ordered(id, None) } else { reply });
                 }
             }
         }
     }
 
+    fn answer(&self) -> Answer {
+        Answer { replies: self.replies.clone(), waker: self.waker.clone() }
+    }
+
     fn open(&mut self, session: SessionId, release: Release, signature: Arc<[u8]>, checksum: bool) {
         let (work, requests) = channel();
-        let (host, replies, waker) = (Arc::clone(&self.host), self.replies.clone(), self.waker.clone());
-        let thread = std::thread::Builder::new().name(format!("session {release}")).spawn(move || {
-            let answer = Answer { replies, waker };
-            Session::run(session, &host, release, signature, checksum, &requests, &answer);
-        });
+        let closed = Arc::new(AtomicBool::new(false));
+        let tree = release.header().tree.clone();
+        let before = self.threads.remove(&tree);
+        let (host, answer) = (Arc::clone(&self.host), self.answer());
+        let task = Task { id: session, closed: Arc::clone(&closed), before, requests, answer };
+        let thread = std::thread::Builder::new()
+            .name(format!("session {release}"))
+            .spawn(move || task.run(&host, release, signature, checksum));
         match thread {
-            Ok(thread) => drop(self.sessions.insert(session, (work, thread))),
+            Ok(thread) => {
+                self.sessions.insert(session, Queue { work, closed });
+                self.threads.insert(tree, thread);
+            }
             Err(e) => {
-                let _ = self.replies.send(Reply::Opened(session, Err(format!("this host cannot start a thread: {e}"))));
-                self.waker.wake();
+                self.answer().send(Reply::Opened(session, Err(format!("this host cannot start a thread: {e}"))));
             }
         }
     }
@@ -128,11 +151,38 @@ impl Disk {
 impl Drop for Disk {
     /// Waits for what is under way: a commit that has begun is not left to the journal without need.
     fn drop(&mut self) {
-        for (_, (work, thread)) in self.sessions.drain() {
-            drop(work);
+        // All are told before the first is waited for.
+        self.sessions.clear();
+        for (_, thread) in self.threads.drain() {
             let _ = thread.join();
         }
     }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::Release);
+    }
+}
+
+fn session_of(request: &Request) -> SessionId {
+    match request {
+        Request::Open { session, .. } | Request::Deliver { session, .. } | Request::Order { session, .. } => *session,
+        Request::Explore(id) | Request::Diff(id) | Request::Finish(id) | Request::Close(id) => *id,
+    }
+}
+
+/// The answer to a request that could not be worked on.
+fn unable(request: &Request, why: Reason) -> Option<Reply> {
+    Some(match request {
+        Request::Open { session, .. } => Reply::Opened(*session, Err(why)),
+        Request::Explore(id) => Reply::Explored(*id, Err(why)),
+        Request::Diff(id) => Reply::Diffed(*id, Err(why)),
+        Request::Finish(id) => Reply::Finished(*id, Err(why)),
+        Request::Deliver { session, .. } => Reply::Delivered(*session, Vec::new(), Err(why)),
+        Request::Order { session, .. } => Reply::Ordered(*session, Some(Ordered::Failed(why))),
+        Request::Close(_) => return None,
+    })
 }
 
 struct Answer {
@@ -148,6 +198,91 @@ impl Answer {
     }
 }
 
+/// A session's thread.
+struct Task {
+    id: SessionId,
+    closed: Arc<AtomicBool>,
+    /// The thread of the tree's session before this one.
+    before: Option<JoinHandle<()>>,
+    requests: Receiver<Request>,
+    answer: Answer,
+}
+
+impl Task {
+    fn run(mut self, host: &Host, release: Release, signature: Arc<[u8]>, checksum: bool) {
+        let opened = guarded(|| Session::open(host, release, signature, checksum)).and_then(|opened| opened);
+        let mut session = match opened {
+            Ok(session) => {
+                self.answer.send(Reply::Opened(self.id, Ok(())));
+                Some(session)
+            }
+            Err(why) => {
+                self.answer.send(Reply::Opened(self.id, Err(why)));
+                None
+            }
+        };
+        // The session before gives way when this one is known to be rightful; what it still has in hand (an order,
+        // the clearing up after a commit) is done before this one touches the tree. A session that was refused waits
+        // too: whoever comes next waits for the tree by waiting for it.
+        if let Some(before) = self.before.take() {
+            let _ = before.join();
+        }
+        while let (Some(session), Ok(request)) = (&mut session, self.requests.recv()) {
+            if self.closed.load(Ordering::Acquire) && !matches!(request, Request::Order { .. }) {
+                continue;
+            }
+            if !self.work(session, request) {
+                break;
+            }
+        }
+        // After a failure: an order that was on its way is no longer waited for.
+        for request in self.requests.iter().filter(|r| matches!(r, Request::Order { .. })) {
+            self.answer.send(Reply::Ordered(session_of(&request), None));
+        }
+    }
+
+    /// Answers one request; false when the session is in no state to go on.
+    fn work(&self, session: &mut Session<'_>, request: Request) -> bool {
+        // What the answer would be if the work should panic.
+        let stub = match &request {
+            Request::Deliver { session, .. } => {
+                Request::Deliver { session: *session, payload: Vec::new(), blocks: Vec::new() }
+            }
+            other => other.clone(),
+        };
+        let reply = match guarded(|| session.answer(self.id, request)) {
+            Ok(Some(reply)) => reply,
+            Ok(None) => return true,
+            Err(why) => {
+                if let Some(reply) = unable(&stub, why) {
+                    self.answer.send(reply);
+                }
+                return false;
+            }
+        };
+        let committed = matches!(reply, Reply::Ordered(_, Some(Ordered::Committed(_))));
+        if committed {
+            self.answer.send(Reply::Trees(session.host.states()));
+        }
+        self.answer.send(reply);
+        let tree = &session.managed.tree;
+        if committed && let Err(e) = tree.forget_undo() {
+            tracing::warn!("tree {}: what the commit replaced cannot be removed: {e}", tree.name());
+        }
+        true
+    }
+}
+
+/// Does `work`; a defect in it ends this session and not the host.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Reason> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let why = format!("a defect in makuo on this host: {}", text.unwrap_or("no text"));
+        tracing::error!("{why}");
+        why
+    })
+}
+
 /// One session's work on one tree.
 struct Session<'a> {
     host: &'a Host,
@@ -161,64 +296,16 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn run(
-        id: SessionId,
-        host: &'a Host,
-        release: Release,
-        signature: Arc<[u8]>,
-        checksum: bool,
-        requests: &Receiver<Request>,
-        answer: &Answer,
-    ) {
-        let mut session = match Self::open(host, release, signature, checksum) {
-            Ok(session) => session,
-            Err(why) => return answer.send(Reply::Opened(id, Err(why))),
-        };
-        answer.send(Reply::Opened(id, Ok(())));
-        while let Ok(request) = requests.recv() {
-            let reply = match request {
-                Request::Explore(_) => Reply::Explored(id, session.explore()),
-                Request::Diff(_) => Reply::Diffed(id, session.diff()),
-                Request::Deliver { payload, blocks, .. } => {
-                    let outcome = session.deliver(&payload, &blocks);
-                    Reply::Delivered(id, payload, outcome)
-                }
-                Request::Finish(_) => Reply::Finished(id, session.finish()),
-                Request::Order { order, signature, .. } => {
-                    let outcome = session.order(id, &order, &signature);
-                    let committed = matches!(outcome, Some(Ordered::Committed(_)));
-                    if committed {
-                        answer.send(Reply::Trees(session.host.states()));
-                    }
-                    Reply::Ordered(id, outcome)
-                }
-                Request::Open { .. } | Request::Close(_) => continue,
-            };
-            let committed = matches!(reply, Reply::Ordered(_, Some(Ordered::Committed(_))));
-            answer.send(reply);
-            if committed && let Err(e) = session.managed.tree.forget_undo() {
-                tracing::warn!("tree {}: what the commit replaced cannot be removed: {e}", session.managed.tree.name());
-            }
-        }
-    }
-
     fn open(host: &'a Host, release: Release, signature: Arc<[u8]>, checksum: bool) -> Result<Self, Reason> {
         let header = release.header();
         let key = verify(Namespace::RELEASE, release.bytes(), &signature)
             .map_err(|e| format!("the release is not signed: {e}"))?;
-        let role = Role::from(header.intent);
-        host.keys().allows(&key, &header.tree, role, clock::wall_seconds()).map_err(|denied| denied.to_string())?;
-        if header.expires.is_some_and(|at| at < clock::wall_seconds()) {
-            return Err("the release has expired".into());
-        }
+        check_allowed(host, &key, &release)?;
         if header.rules.layout != Layout::InPlace {
             return Err("this host cannot switch whole trees (layout = \"swap\")".into());
         }
         let managed = host.trees.get(&header.tree).ok_or_else(|| format!("there is no tree {} here", header.tree))?;
-        let highest = managed.tree.highest_serial().map_err(|e| reason(&e))?.unwrap_or_default();
-        if header.intent != Intent::Audit && header.serial <= highest {
-            return Err(format!("serial {} is not newer than {highest}, which this host has accepted", header.serial));
-        }
+        is_newer(&managed.tree, header)?;
         match managed.tree.root().still_there() {
             Ok(true) => {}
             Ok(false) => {
@@ -231,11 +318,28 @@ impl<'a> Session<'a> {
         Ok(Self { host, managed, key, checksum, explorer, stage: None, release, signature })
     }
 
+    /// `None` to what is no work of a session.
+    fn answer(&mut self, id: SessionId, request: Request) -> Option<Reply> {
+        Some(match request {
+            // The session before this one may have committed since this one was opened.
+            Request::Explore(_) => {
+                let newer = is_newer(&self.managed.tree, self.release.header());
+                Reply::Explored(id, newer.and_then(|()| self.explore()))
+            }
+            Request::Diff(_) => Reply::Diffed(id, self.diff()),
+            Request::Deliver { payload, blocks, .. } => {
+                let outcome = self.deliver(&payload, &blocks);
+                Reply::Delivered(id, payload, outcome)
+            }
+            Request::Finish(_) => Reply::Finished(id, self.finish()),
+            Request::Order { order, signature, .. } => Reply::Ordered(id, self.order(id, &order, &signature)),
+            Request::Open { .. } | Request::Close(_) => return None,
+        })
+    }
+
     fn explore(&mut self) -> Result<RangeSet, Reason> {
-        let current = self.managed.tree.current().map_err(|e| reason(&e))?;
-        let whole = current.map(|c| c.release.header().root.block);
-        let missing =
-            self.explorer.advance(self.managed.tree.nodes(), |b| Some(*b) == whole).map_err(|e| e.to_string())?;
+        // Nothing is taken to be here without looking, not even of the present release: the store may have been damaged.
+        let missing = self.explorer.advance(self.managed.tree.nodes(), |_| false).map_err(|e| e.to_string())?;
         Ok(missing.iter().map(|(ordinal, _)| ordinal.0..ordinal.0 + 1).collect())
     }
 
@@ -330,6 +434,10 @@ impl<'a> Session<'a> {
             OrderKind::Commit if self.release.header().intent == Intent::Audit => None,
             OrderKind::Commit => {
                 let stage = self.stage.take()?;
+                // Both may have changed while the release was on its way.
+                if let Err(why) = check_allowed(self.host, &self.key, &self.release) {
+                    return Some(Ordered::Failed(why));
+                }
                 Some(match stage.commit(&self.release, &self.signature) {
                     Ok(report) => {
                         tracing::info!("{}: {report:?}", self.release);
@@ -344,6 +452,25 @@ impl<'a> Session<'a> {
     fn serial(&self) -> Serial {
         self.release.header().serial
     }
+}
+
+/// Whether `key` may put `release` here now.
+fn check_allowed(host: &Host, key: &PublicKey, release: &Release) -> Result<(), Reason> {
+    let (header, now) = (release.header(), clock::wall_seconds());
+    host.keys().allows(key, &header.tree, Role::from(header.intent), now).map_err(|denied| denied.to_string())?;
+    match header.expires {
+        Some(at) if at < now => Err("the release has expired".into()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the release may follow what the host has accepted.
+fn is_newer(tree: &Tree, header: &Header) -> Result<(), Reason> {
+    let highest = tree.highest_serial().map_err(|e| reason(&e))?.unwrap_or_default();
+    if header.intent != Intent::Audit && header.serial <= highest {
+        return Err(format!("serial {} is not newer than {highest}, which this host has accepted", header.serial));
+    }
+    Ok(())
 }
 
 /// The state directory, which is no part of the tree even if someone put the tree's root above it.

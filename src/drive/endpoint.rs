@@ -21,6 +21,8 @@ pub struct Endpoint {
     out: Vec<u8>,
     /// What the kernel had no room for: where it goes, from which byte of `out`, in segments of which size.
     blocked: Option<(SocketAddr, usize, usize)>,
+    /// How long to wait before that is tried again, when room to send does not show in waiting for it.
+    retry_after: Option<Duration>,
     sent: u64,
 }
 
@@ -28,7 +30,7 @@ impl Endpoint {
     /// For an open link.
     pub fn new(link: Link) -> Result<Self> {
         let poller = Poller::new()?;
-        Ok(Self { link, poller, batch: RecvBatch::new(), out: Vec::new(), blocked: None, sent: 0 })
+        Ok(Self { link, poller, batch: RecvBatch::new(), out: Vec::new(), blocked: None, retry_after: None, sent: 0 })
     }
 
     /// The link.
@@ -77,8 +79,9 @@ impl Endpoint {
                 self.blocked = None;
                 true
             }
-            Ok(SendOutcome::Blocked { sent, .. }) => {
+            Ok(SendOutcome::Blocked { sent, retry_after }) => {
                 self.sent += sent as u64;
+                self.retry_after = retry_after;
                 self.blocked = Some((to, from + sent, segment));
                 false
             }
@@ -115,16 +118,24 @@ impl Endpoint {
 
     /// Waits for datagrams, a waker, room to send when that is lacking, or the time.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<()> {
-        let interest = if self.blocked.is_some() { Interest::READ_WRITE } else { Interest::READ };
-        // ENOBUFS does not end with POLLOUT: look again soon in any case.
-        let timeout = match self.blocked {
-            Some(_) => Some(timeout.unwrap_or(BLOCKED).min(BLOCKED)),
-            None => timeout,
-        };
+        let (interest, timeout) = self.waiting(timeout);
         self.poller.wait(&self.link, interest, timeout).map(drop).map_err(|e| {
             crate::Error::new(crate::Kind::Io, format!("cannot wait for datagrams on {}", self.link.interface().name))
                 .because(e)
         })
+    }
+}
+
+impl Endpoint {
+    /// What to wait for and how long. While a send is blocked the machine's own time says nothing: it may be due all
+    /// along, with more to send that there is no room for.
+    fn waiting(&self, timeout: Option<Duration>) -> (Interest, Option<Duration>) {
+        match (self.blocked, self.retry_after) {
+            (None, _) => (Interest::READ, timeout),
+            (Some(_), None) => (Interest::READ_WRITE, Some(BLOCKED)),
+            // ENOBUFS: the socket has room and the interface has none, so that POLLOUT would come at once.
+            (Some(_), Some(after)) => (Interest::READ, Some(after)),
+        }
     }
 }
 

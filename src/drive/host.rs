@@ -12,8 +12,17 @@ use crate::Result;
 use crate::id::{HostName, InstanceId};
 use crate::net::{Link, Waker};
 use crate::proto::receiver::{HostSetup, Notice, Receiver, Reply};
+use crate::units::Moment;
 use crate::wire::HostStage;
 
+/// How long an order that is being carried out holds up the end.
+const ORDER_LIMIT: Duration = Duration::from_secs(60);
+/// How long, after that, a sender may take to confirm that it knows what became of it.
+const HEARD_LIMIT: Duration = Duration::from_secs(2);
+/// How often an ending host looks whether it may go.
+const LOOK: Duration = Duration::from_millis(50);
+/// So many refusals are logged at once; then one a second: whoever can send a datagram can cause one.
+const REFUSALS: u32 = 8;
 /// How long a host waits for a sender that is silent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -62,6 +71,9 @@ pub struct Running {
     disk: Disk,
     replies: Inbox<Reply>,
     commands: Inbox<Command>,
+    /// Until when orders under way hold up the end, once that is asked for.
+    ending: Option<Moment>,
+    refusals: Refusals,
 }
 
 impl Running {
@@ -85,7 +97,8 @@ impl Running {
         let handle = Handle { commands: command_to, waker: endpoint.waker() };
         let disk = Disk::new(host, reply_to, endpoint.waker());
         let machine = Receiver::new(clock.now(), setup);
-        Ok((Self { endpoint, clock, machine, disk, replies, commands }, handle))
+        let refusals = Refusals { left: REFUSALS, since: clock.now(), unsaid: 0 };
+        Ok((Self { endpoint, clock, machine, disk, replies, commands, ending: None, refusals }, handle))
     }
 
     /// Runs until it is told to stop.
@@ -97,16 +110,20 @@ impl Running {
             while let Ok(command) = self.commands.try_recv() {
                 match command {
                     Command::Members(answer) => drop(answer.send(self.members())),
-                    Command::Stop => return self.leave(),
+                    Command::Stop => self.ending = self.ending.or(Some(self.clock.now() + ORDER_LIMIT)),
                 }
             }
             let now = self.clock.now();
+            if self.may_leave(now) {
+                return self.leave();
+            }
             if self.machine.poll_timeout(now) <= now {
                 self.machine.handle_timeout(now);
             }
             self.drain();
             let now = self.clock.now();
             let wait = self.machine.poll_timeout(now).since(now);
+            let wait = if self.ending.is_some() { wait.min(LOOK) } else { wait };
             self.endpoint.wait(Some(wait))?;
             let (machine, clock) = (&mut self.machine, &self.clock);
             self.endpoint.receive(|datagram| {
@@ -116,6 +133,16 @@ impl Running {
         }
     }
 
+    /// Whether the end is asked for and no order is under way: a sender is told what became of its commit.
+    fn may_leave(&mut self, now: Moment) -> bool {
+        let Some(limit) = self.ending else { return false };
+        let (ordering, unheard) = self.machine.orders();
+        if !ordering {
+            self.ending = Some(limit.min(now + HEARD_LIMIT));
+        }
+        !(ordering || unheard) || limit <= now
+    }
+
     fn drain(&mut self) {
         let machine = &mut self.machine;
         self.endpoint.flush(|out| machine.poll_transmit(out));
@@ -123,7 +150,9 @@ impl Running {
             self.disk.request(request);
         }
         while let Some(notice) = self.machine.poll_notice() {
-            log(&notice);
+            if self.refusals.may_say(self.clock.now(), &notice) {
+                log(&notice);
+            }
         }
     }
 
@@ -135,6 +164,36 @@ impl Running {
 
     fn members(&self) -> Vec<Member> {
         self.machine.members().iter().map(|(_, m)| member(m)).collect()
+    }
+}
+
+/// Keeps refusals from flooding the log.
+#[derive(Debug)]
+struct Refusals {
+    left: u32,
+    since: Moment,
+    unsaid: u64,
+}
+
+impl Refusals {
+    fn may_say(&mut self, now: Moment, notice: &Notice) -> bool {
+        if !matches!(notice, Notice::Stage { stage: HostStage::Refused, .. }) {
+            return true;
+        }
+        let seconds = u32::try_from(now.since(self.since).as_secs()).unwrap_or(u32::MAX);
+        if seconds > 0 {
+            (self.left, self.since) = (self.left.saturating_add(seconds).min(REFUSALS), now);
+        }
+        if self.left == 0 {
+            self.unsaid += 1;
+            return false;
+        }
+        self.left -= 1;
+        match std::mem::take(&mut self.unsaid) {
+            0 => {}
+            unsaid => tracing::warn!("{unsaid} more refusals were not logged"),
+        }
+        true
     }
 }
 
@@ -161,6 +220,8 @@ fn log(notice: &Notice) {
                 HostStage::Refused | HostStage::Failed => {
                     tracing::warn!("{tree}@{serial} from {sender}: {stage:?}{why}")
                 }
+                // Anybody's word so far.
+                HostStage::Joined => tracing::debug!("{tree}@{serial} from {sender}: announced"),
                 _ => tracing::info!("{tree}@{serial} from {sender}: {stage:?}{why}"),
             }
         }

@@ -20,10 +20,22 @@ pub const MAX_TOP_XATTR_BYTES: usize = 16 << 10;
 /// The longest user or group name, in bytes.
 pub const MAX_OWNER_NAME: usize = 255;
 
-/// Permission bits, including set-user-id, set-group-id and sticky: `0o7777`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+/// The number that stands for no user and no group: of an owner that only has a name, or that hosts shall not set.
+pub const NO_ID: u32 = u32::MAX;
+
+/// Permission bits, including set-user-id, set-group-id and sticky: `0o7777`. Others are refused when it is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode)]
 #[cbor(transparent)]
 pub struct Mode(#[n(0)] u16);
+
+impl<'b, C> Decode<'b, C> for Mode {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        match d.u16()? {
+            bits if bits & !0o7777 == 0 => Ok(Self(bits)),
+            _ => Err(minicbor::decode::Error::message("a mode with more than permission bits")),
+        }
+    }
+}
 
 impl Mode {
     /// The permission bits of `st_mode`; the file type is cut off.
@@ -33,7 +45,7 @@ impl Mode {
 
     /// The bits.
     pub fn bits(self) -> u32 {
-        u32::from(self.0 & 0o7777)
+        u32::from(self.0)
     }
 }
 

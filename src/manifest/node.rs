@@ -154,6 +154,10 @@ impl Node {
             return Err(NodeError::Limit(format!("{} bytes", bytes.len())));
         }
         let node = match minicbor::decode(bytes)? {
+            // Before paths are made of them, which are longer than what they share.
+            WireNode::Page(owners, entries) if owners.len().max(entries.len()) > MAX_PAGE_ENTRIES => {
+                return Err(NodeError::Limit(format!("{} entries of {} owners", entries.len(), owners.len())));
+            }
             WireNode::Page(owners, entries) => Node::Page(decode_page(owners, entries)?),
             WireNode::Index(refs) => Node::Index(refs),
             WireNode::List(blocks) => Node::List(blocks),
@@ -329,6 +333,29 @@ pub(crate) mod tests {
                 prop_assert!(entries.windows(2).all(|w| w[0].path < w[1].path));
             }
         }
+    }
+
+    #[test]
+    fn counts_and_modes_are_checked() {
+        let entry = |mode| WireEntry {
+            shared: 0,
+            rest: b"a".to_vec(),
+            kind: EntryKind::Directory,
+            mode,
+            owner: 0,
+            secs: 0,
+            nanos: 0,
+            xattrs: None,
+        };
+        let owner = || Arc0(Arc::new(Owner { uid: 0, gid: 0, user: None, group: None }));
+        let mode = Mode::from_bits(0o755);
+        let many = (0..=MAX_PAGE_ENTRIES).map(|_| entry(mode)).collect();
+        let owners = (0..=MAX_PAGE_ENTRIES).map(|_| owner()).collect();
+        for page in [WireNode::Page(vec![owner()], many), WireNode::Page(owners, vec![entry(mode)])] {
+            assert!(matches!(Node::decode(&to_vec(&page)), Err(NodeError::Limit(_))));
+        }
+        assert!(minicbor::decode::<Mode>(&to_vec(&0o7777u16)).is_ok());
+        assert!(minicbor::decode::<Mode>(&to_vec(&0o10755u16)).is_err());
     }
 
     #[test]

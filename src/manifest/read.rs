@@ -15,6 +15,9 @@ use crate::id::Ordinal;
 /// The most levels of indexes above a page: 256 references each, that is far more than any tree needs.
 pub const MAX_DEPTH: usize = 12;
 
+/// The most blocks of one file that are listed in memory: a terabyte of average blocks takes half a gigabyte.
+pub const MAX_FILE_BLOCKS: u64 = 16 << 20;
+
 /// Where a reader gets nodes from.
 pub trait NodeSource {
     /// The bytes of the node `hash`; verified by whoever keeps them.
@@ -93,6 +96,10 @@ impl<S: NodeSource> Manifest<S> {
         match content {
             Content::Blocks(blocks) => Ok(blocks.clone()),
             Content::Lists(lists) => {
+                // One small list may be named again and again.
+                if content.block_count() > MAX_FILE_BLOCKS {
+                    return Err(ReadError::Illegal(format!("a file of {} blocks", content.block_count())));
+                }
                 let mut all = Vec::new();
                 for list in lists {
                     all.extend(self.list(list)?);

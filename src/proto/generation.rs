@@ -112,6 +112,9 @@ impl Map {
         if blocks > MAX_BLOCKS {
             return Err("a map of too many blocks");
         }
+        if self.runs.iter().any(|r| r.first.0.checked_add(r.sizes.len() as u64).is_none()) {
+            return Err("a map beyond the last ordinal");
+        }
         let bytes: u64 = self.runs.iter().flat_map(|r| &r.sizes).map(|&s| u64::from(s)).sum();
         if bytes != content as u64 {
             return Err("a map that differs from its payload");

@@ -34,6 +34,8 @@ pub struct Setup {
     pub ceiling: Option<Rate>,
     /// The longest that a disk takes to answer.
     pub disk: Duration,
+    /// How long it takes to make and sign the release.
+    pub prepare: Duration,
 }
 
 impl Default for Setup {
@@ -46,6 +48,7 @@ impl Default for Setup {
             patience: Duration::from_secs(10),
             ceiling: Some(Rate(1_000_000_000)),
             disk: Duration::from_millis(3),
+            prepare: Duration::ZERO,
         }
     }
 }
@@ -58,6 +61,8 @@ enum Event {
     HostReply { host: usize, life: u32, reply: receiver::Reply },
     /// The sender's disk answers.
     SenderReply(sender::Reply),
+    /// The release is signed.
+    Prepared,
     /// Something is due at a place.
     Timer(usize),
     /// A host crashes, or starts again.
@@ -177,12 +182,18 @@ impl Network {
         self.at(self.now + after, Event::Power { host, on });
     }
 
+    /// A person ends the session early.
+    pub fn interrupt(&mut self) {
+        self.sender.abort(self.now, "interrupted");
+        self.drain(0);
+    }
+
     /// Runs until the sender has finished and the network is quiet for `linger`, at most for `limit`; says whether
     /// the sender has finished.
     pub fn run(&mut self, limit: Duration, linger: Duration) -> bool {
         let end = self.now + limit;
         let mut quiet = None;
-        while let Some(Reverse((at, id))) = self.queue.pop() {
+        while let Some(&Reverse((at, id))) = self.queue.peek() {
             if self.finished {
                 let until = *quiet.get_or_insert(self.now + linger);
                 if at > until {
@@ -190,8 +201,10 @@ impl Network {
                 }
             }
             if at > end {
+                self.now = end;
                 break;
             }
+            self.queue.pop();
             let Some(event) = self.events.remove(&id) else { continue };
             self.now = self.now.max(at);
             self.happen(event);
@@ -233,6 +246,10 @@ impl Network {
             }
             Event::SenderReply(reply) => {
                 self.sender.handle_reply(self.now, reply);
+                self.drain(0);
+            }
+            Event::Prepared => {
+                self.sender.announce(self.now, self.offer.release.clone(), b"signed".to_vec());
                 self.drain(0);
             }
             Event::Timer(place) => self.timer(place),
@@ -320,8 +337,7 @@ impl Network {
             self.notices.push(notice);
             self.finished |= over;
             if discovered && self.sender.hosts().next().is_some() {
-                self.sender.announce(self.now, self.offer.release.clone(), b"signed".to_vec());
-                self.drain(0);
+                self.at(self.now + self.setup.prepare, Event::Prepared);
             } else if discovered {
                 self.finished = true;
             }

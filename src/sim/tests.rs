@@ -153,6 +153,40 @@ fn an_audit_changes_nothing_and_collects_each_drift_once() {
 }
 
 #[test]
+fn a_host_that_was_deaf_for_many_generations_catches_up() {
+    for deaf_at in [100, 350] {
+        let setup = Setup { seed: deaf_at, hosts: 2, ..Setup::default() };
+        let mut network = deploy(setup, 400, 120_000);
+        network.run(Duration::from_millis(deaf_at), Duration::ZERO);
+        network.set_link(2, Link { loss: 1.0, ..Link::default() });
+        network.run(Duration::from_millis(1500), Duration::ZERO);
+        network.set_link(2, Link::default());
+        assert!(network.run(LONG, SOON), "deaf at {deaf_at} ms");
+        assert_complete(&mut network, 1..=2, deaf_at);
+    }
+}
+
+#[test]
+fn a_release_that_takes_long_to_make_finds_its_hosts_all_the_same() {
+    let setup = Setup { seed: 6, prepare: Duration::from_secs(300), ..Setup::default() };
+    let mut network = deploy(setup, 10, 10_000);
+    assert!(network.run(LONG, SOON));
+    assert_complete(&mut network, 1..=3, 6);
+}
+
+#[test]
+fn an_interrupted_session_ends_at_once_and_changes_nothing() {
+    for (intent, at) in [(Intent::Audit, 35), (Intent::Deploy, 35), (Intent::Deploy, 100)] {
+        let offer = Offer::random(8, 1, intent, 300, 60_000);
+        let mut network = Network::new(Setup { seed: 8, ..Setup::default() }, offer);
+        network.run(Duration::from_millis(at), Duration::ZERO);
+        network.interrupt();
+        assert!(network.run(Duration::from_secs(5), SOON), "{intent:?} at {at} ms");
+        assert!((1..=3).all(|host| network.disk(host).committed.is_none()));
+    }
+}
+
+#[test]
 fn nobody_there_is_said_within_a_few_seconds() {
     let mut network = deploy(Setup { seed: 2, hosts: 0, ..Setup::default() }, 1, 10);
     let began = network.now();

@@ -95,7 +95,8 @@ impl Metadata {
         {
             chmod(handle, mode)?;
         }
-        if let Some(mtime) = self.mtime {
+        // Only its owner may set a time: not even to what it is.
+        if let Some(mtime) = self.mtime.filter(|&mtime| mtime != now.mtime) {
             set_mtime(handle, mtime)?;
         }
         Ok(())
@@ -145,8 +146,10 @@ fn set_xattrs(handle: BorrowedFd<'_>, mode: Mode, wanted: &[Xattr]) -> io::Resul
     if present == wanted {
         return Ok(());
     }
-    if mode.bits() & 0o200 == 0 {
-        chmod(handle, Mode::from_bits(mode.bits() | 0o200))?;
+    // Writable meanwhile; and a set-user-id bit that the new owner cleared comes back with the final mode only.
+    let meanwhile = Mode::from_bits(mode.bits() & 0o777 | 0o200);
+    if meanwhile != mode {
+        chmod(handle, meanwhile)?;
     }
     for extra in present.iter().filter(|x| !wanted.iter().any(|w| w.name == x.name)) {
         rustix::fs::removexattr(&path, extra.name.as_slice())?;

@@ -67,13 +67,23 @@ pub(super) fn run(
     tree.crash.point()?;
     tree.state.fresh_undo(mark.serial)?;
     tree.crash.point()?;
-    journal.write(&tree.state)?;
+    if let Err(e) = journal.write(&tree.state) {
+        // It may be there all the same, and nobody shall go on with what is called failed.
+        tree.state.remove(FORWARD)?;
+        return Err(e);
+    }
     match complete(tree, &journal) {
         Ok(()) => {}
         Err(e) if tree.crash.happened() => return Err(e),
         Err(e) => {
-            undo::begin(tree)?;
-            undo::run(tree, &journal)?;
+            if let Err(why) = undo::begin(tree).and_then(|()| undo::run(tree, &journal)) {
+                tracing::error!("tree {}: release {} could not be undone: {why}", tree.name(), mark.serial);
+                return match tree.crash.happened() {
+                    true => Err(why),
+                    false => Err(Error::refused(format!("{e}; and it cannot be undone yet: {why}"))
+                        .hint("mend the cause, then deploy again: the tree is first made what it was")),
+                };
+            }
             return Err(e);
         }
     }
@@ -132,7 +142,7 @@ impl<'a> Runner<'a> {
             Step::Mkdir(path) => self.mkdir(path),
             Step::Place { path, slot, ino, replaces } => self.place(path, *slot, *ino, *replaces),
             Step::Remove { path, slot, is_dir } => self.remove(path, *slot, *is_dir),
-            Step::Set { path, new, .. } => self.set(path, new),
+            Step::Set { path, new, ino, .. } => self.set(path, *ino, new),
         }
         .map_err(|e| self.named(e, "cannot change", step_path(step)))?
         .into_result()
@@ -218,10 +228,13 @@ impl<'a> Runner<'a> {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn set(&mut self, path: &TreePath, metadata: &Metadata) -> io::Result<Outcome> {
+    pub(super) fn set(&mut self, path: &TreePath, ino: u64, metadata: &Metadata) -> io::Result<Outcome> {
         stop!(self);
         let (parent, name) = self.parent(path)?;
         let handle = handle_of(parent, &name)?;
+        if FileStat::of(&handle)?.id.ino != ino {
+            return Err(io::Error::other("another file appeared here since the tree was compared"));
+        }
         metadata.set(&handle)?;
         Ok(Outcome::Done)
     }
@@ -246,7 +259,11 @@ impl<'a> Runner<'a> {
         };
         let now = FileStat::of(&handle)?;
         if now.file_type == FileType::Directory && now.mode.bits() & 0o700 != 0o700 {
-            chmod(handle.as_fd(), Mode::from_bits(now.mode.bits() | 0o700))?;
+            match chmod(handle.as_fd(), Mode::from_bits(now.mode.bits() | 0o700)) {
+                // Another user's: it lets this process in by other bits, or the first change in it fails.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+                done => done?,
+            }
         }
         Ok(())
     }

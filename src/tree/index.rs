@@ -27,6 +27,8 @@ use crate::manifest::node::{MAX_NODE_BYTES, MAX_PAGE_ENTRIES};
 use crate::manifest::read::{NodeSource, ReadError};
 use crate::manifest::{Content, Entry, EntryKind, Mtime, Node};
 
+/// How the name of an index begins that is being written.
+pub(super) const TEMPORARY: &str = ".index-";
 const MAGIC: &[u8; 16] = b"makuo index v001";
 /// The most bytes of a frame other than the tail.
 const MAX_FRAME: usize = MAX_NODE_BYTES + MAX_PAGE_ENTRIES * 80 + 64;
@@ -287,7 +289,7 @@ impl IndexWriter {
     /// Begins the index of the directory `root` for `path`; the scan began at `started`.
     pub fn create(path: &Path, root: FileId, started: Mtime) -> io::Result<Self> {
         let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = tempfile::Builder::new().prefix(".index-").tempfile_in(dir)?;
+        let file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)?;
         let head = Head { root_ino: root.ino, started };
         let mut new = Self {
             out: BufWriter::with_capacity(PAGE_BYTES, file),

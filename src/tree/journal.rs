@@ -20,7 +20,7 @@ use crate::manifest::TreePath;
 pub const FORWARD: &str = "journal";
 /// The journal of a commit that is being undone.
 pub const BACKWARD: &str = "journal.undo";
-const MAGIC: &[u8; 16] = b"makuo journal v1";
+const MAGIC: &[u8; 16] = b"makuo journal v2";
 /// The most bytes of a journal: some ten million steps.
 const MAX_JOURNAL: u64 = 4 << 30;
 
@@ -96,6 +96,9 @@ pub enum Step {
         /// What it gets.
         #[n(2)]
         new: Metadata,
+        /// Its inode: another one at this path is not touched.
+        #[n(3)]
+        ino: u64,
     },
 }
 

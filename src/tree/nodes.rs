@@ -72,11 +72,7 @@ impl Nodes {
 
     /// Whether every node of the manifest under `root` is here; reads all of them.
     pub fn has_all(&self, root: &NodeRef) -> Result<bool, ReadError> {
-        match self.reachable(root, &mut HashSet::new()) {
-            Ok(()) => Ok(true),
-            Err(ReadError::Missing(_)) => Ok(false),
-            Err(e) => Err(e),
-        }
+        self.reachable(root, &mut HashSet::new())
     }
 
     /// Writes the store anew with only what the manifests under `roots` need, when that at least halves it.
@@ -88,10 +84,7 @@ impl Nodes {
         }
         let mut live = HashSet::new();
         for root in roots {
-            match self.reachable(root, &mut live) {
-                Ok(()) | Err(ReadError::Missing(_)) => {}
-                Err(e) => return Err(Error::refused("cannot read a kept manifest").because(e)),
-            }
+            self.reachable(root, &mut live).map_err(|e| Error::refused("cannot read a kept manifest").because(e))?;
         }
         let mut inner = locked(&self.inner);
         let size = |(_, p): (&BlockHash, &Place)| RECORD_HEAD as u64 + u64::from(p.size);
@@ -103,16 +96,25 @@ impl Nodes {
         Ok(())
     }
 
-    fn reachable(&self, root: &NodeRef, seen: &mut HashSet<BlockHash>) -> Result<(), ReadError> {
+    /// Adds all nodes of the manifest under `root` that can be found; says whether none is missing.
+    fn reachable(&self, root: &NodeRef, seen: &mut HashSet<BlockHash>) -> Result<bool, ReadError> {
+        let mut whole = true;
         let mut open = vec![root.block];
         while let Some(block) = open.pop() {
             if !seen.insert(block.hash) {
                 continue;
             }
-            let node = Node::decode(&self.node(&block.hash)?)?;
+            let node = match self.node(&block.hash) {
+                // What else is left of a damaged manifest need not be fetched again.
+                Err(ReadError::Missing(_)) => {
+                    whole = false;
+                    continue;
+                }
+                node => Node::decode(&node?)?,
+            };
             open.extend(children(&node, Ordinal(0)).into_iter().map(|(_, child)| child.block()));
         }
-        Ok(())
+        Ok(whole)
     }
 }
 

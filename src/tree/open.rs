@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::commit;
+use super::index::TEMPORARY;
 use super::journal::{BACKWARD, FORWARD, Journal};
 use super::nodes::Nodes;
 use super::root::Root;
@@ -86,6 +87,10 @@ impl Tree {
             Recovery::Completed(serial) => tracing::info!("tree {}: completed the commit of {serial}", tree.name),
             Recovery::Undone(serial) => tracing::warn!("tree {}: undid the commit of {serial}", tree.name),
         }
+        tree.state.sweep(TEMPORARY);
+        if let Err(e) = tree.prune().and_then(|()| tree.prune_nodes()) {
+            tracing::warn!("tree {}: old releases cannot be pruned: {e}", tree.name);
+        }
         Ok(tree)
     }
 
@@ -146,6 +151,9 @@ impl Tree {
     /// The highest serial stays: what was undone is not accepted again.
     pub fn revert_last(&self) -> Result<Serial> {
         let _busy = Claim::new(self)?;
+        if let Some(serial) = self.settle()? {
+            return Ok(serial);
+        }
         let none = || Error::refused(format!("tree {}: the last commit can no longer be undone", self.name));
         let last = self.state.last_commit()?.ok_or_else(none)?;
         let kept = format!("undo/{}/{FORWARD}", last.release.serial);
@@ -158,6 +166,7 @@ impl Tree {
     /// Gives up the means to undo the last commit, and the space that they take.
     pub fn forget_undo(&self) -> Result<()> {
         let _busy = Claim::new(self)?;
+        self.settle()?;
         self.state.forget_undo()
     }
 
@@ -172,6 +181,22 @@ impl Tree {
             .hint("it was moved or replaced: restart the daemon")),
             Err(e) => Err(Error::io("cannot look at the tree", self.root.path(), e)),
         }
+    }
+
+    /// Undoes the commit that this process could neither end nor undo and therefore called failed; says which. As long
+    /// as that cannot be done nothing else may be: its journal and what is beside the tree are all that is left of it.
+    pub(super) fn settle(&self) -> Result<Option<Serial>> {
+        let mut journal = Journal::read(&self.state, BACKWARD)?;
+        if journal.is_none() {
+            journal = Journal::read(&self.state, FORWARD)?;
+            if journal.is_some() {
+                undo::begin(self)?;
+            }
+        }
+        let Some(journal) = journal else { return Ok(None) };
+        undo::run(self, &journal)?;
+        tracing::warn!("tree {}: undid the commit of {}, which had failed", self.name, journal.serial());
+        Ok(Some(journal.serial()))
     }
 
     fn recover(&self) -> Result<Recovery> {
@@ -205,8 +230,13 @@ impl Tree {
         for serial in gone {
             self.state.forget(serial)?;
         }
-        let mut roots = Vec::with_capacity(serials.len());
-        for serial in serials {
+        self.prune_nodes()
+    }
+
+    /// Drops the nodes that no kept release needs.
+    fn prune_nodes(&self) -> Result<()> {
+        let mut roots = Vec::new();
+        for serial in self.state.serials()? {
             roots.extend(self.state.stored(serial)?.map(|s| s.release.header().root));
         }
         self.nodes.prune(&roots)

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use nix::errno::Errno;
 use nix::unistd::{Group, User};
 
 use super::meta::locked;
 use crate::diff::{LocalOwner, OwnerResolver};
+use crate::units::printable;
+use crate::{Error, Kind, Result};
 
-/// The host's user and group databases, each name looked up once. A lookup that fails counts as "no such name".
+/// The host's user and group databases, each name looked up once. A lookup that fails is an error: the name may well be there.
 #[derive(Debug, Default)]
 pub struct HostNames {
     users: Mutex<HashMap<Box<str>, Option<u32>>>,
@@ -16,27 +19,39 @@ pub struct HostNames {
 }
 
 impl OwnerResolver for HostNames {
-    fn uid(&self, name: &str) -> Option<u32> {
-        cached(&self.users, name, |n| User::from_name(n).ok().flatten().map(|u| u.uid.as_raw()))
+    fn uid(&self, name: &str) -> Result<Option<u32>> {
+        cached(&self.users, name, |n| found("user", n, User::from_name(n).map(|u| u.map(|u| u.uid.as_raw()))))
     }
 
-    fn gid(&self, name: &str) -> Option<u32> {
-        cached(&self.groups, name, |n| Group::from_name(n).ok().flatten().map(|g| g.gid.as_raw()))
+    fn gid(&self, name: &str) -> Result<Option<u32>> {
+        cached(&self.groups, name, |n| found("group", n, Group::from_name(n).map(|g| g.map(|g| g.gid.as_raw()))))
     }
 }
 
 fn cached(
     map: &Mutex<HashMap<Box<str>, Option<u32>>>,
     name: &str,
-    look_up: impl FnOnce(&str) -> Option<u32>,
-) -> Option<u32> {
+    look_up: impl FnOnce(&str) -> Result<Option<u32>>,
+) -> Result<Option<u32>> {
     let mut map = locked(map);
     if let Some(&known) = map.get(name) {
-        return known;
+        return Ok(known);
     }
-    let found = look_up(name);
+    let found = look_up(name)?;
     map.insert(name.into(), found);
-    found
+    Ok(found)
+}
+
+fn found(what: &str, name: &str, answer: nix::Result<Option<u32>>) -> Result<Option<u32>> {
+    match answer {
+        // getpwnam(3) lists these for "no such user".
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        Ok(id) => Ok(id),
+        Err(e) => {
+            let message = format!("this host's {what} {:?} cannot be looked up: {e}", printable(name.as_bytes()));
+            Err(Error::new(Kind::Io, message).hint("the name service does not answer: try again"))
+        }
+    }
 }
 
 /// What this process may do to files that are not its own.
@@ -83,6 +98,11 @@ impl Rights {
         self.uid == uid || self.has(CAP_FOWNER)
     }
 
+    /// Whether mode and time of whatever anybody owns can be set.
+    pub fn changes_modes_of_all(&self) -> bool {
+        self.has(CAP_FOWNER)
+    }
+
     /// Whether devices can be made.
     pub fn makes_devices(&self) -> bool {
         self.has(CAP_MKNOD)
@@ -105,9 +125,15 @@ mod tests {
     #[test]
     fn names_become_numbers() {
         let names = HostNames::default();
-        assert_eq!(names.uid("root"), Some(0));
-        assert_eq!(names.gid("no-such-group-here"), None);
-        assert_eq!(names.gid("no-such-group-here"), None);
+        assert_eq!(names.uid("root").unwrap(), Some(0));
+        assert_eq!(names.gid("no-such-group-here").unwrap(), None);
+        assert_eq!(names.gid("no-such-group-here").unwrap(), None);
+    }
+
+    #[test]
+    fn a_lookup_that_fails_is_not_an_unknown_name() {
+        assert_eq!(found("user", "x", Err(Errno::ENOENT)).unwrap(), None);
+        assert!(found("user", "x", Err(Errno::EIO)).is_err());
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::{Error, Kind, Result};
 const KEPT: usize = 8;
 
 /// The number of an owner that stands for none: `chown` takes it for "leave as it is".
-pub const NO_ID: u32 = u32::MAX;
+pub use crate::manifest::entry::NO_ID;
 
 /// What a release says of users or groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

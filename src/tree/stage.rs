@@ -74,6 +74,8 @@ pub struct Stage {
     log: Log,
     _claim: Claim<Arc<Tree>>,
     finished: AtomicBool,
+    /// Whether a commit was tried.
+    spent: AtomicBool,
 }
 
 impl Stage {
@@ -82,11 +84,19 @@ impl Stage {
     pub fn begin(tree: &Arc<Tree>, mut plan: Plan) -> Result<Self> {
         let claim = Claim::new(Arc::clone(tree))?;
         tree.check_there()?;
+        if let Some(serial) = tree.settle()? {
+            return Err(Error::refused(format!(
+                "tree {}: the failed commit of {serial} was undone only now, after the tree was compared",
+                tree.name()
+            ))
+            .hint("deploy again"));
+        }
         if plan.layout == Layout::Swap {
             return Err(Error::refused("this makuo cannot switch a tree in one exchange")
                 .hint("set commit.layout = \"in-place\" in the spec"));
         }
         check_rights(&mut plan)?;
+        check_foreign(tree, &plan)?;
         check_top_rights(tree, &plan)?;
         tree.state.forget_undo()?;
         let fetched: HashSet<BlockHash> = plan.fetch.values().map(|b| b.hash).collect();
@@ -103,6 +113,7 @@ impl Stage {
             log,
             _claim: claim,
             finished: AtomicBool::new(false),
+            spent: AtomicBool::new(false),
         };
         stage.take_over(leftovers)?;
         stage.preallocate()?;
@@ -133,6 +144,9 @@ impl Stage {
     /// Ends the staging: copies what is on the host already, makes links, pipes and devices, and makes everything
     /// durable. An error leaves the tree as it is; what is staged is kept.
     pub fn finish(&self) -> Result<()> {
+        if self.spent.load(Ordering::Acquire) {
+            return Err(Error::refused("this stage was committed"));
+        }
         self.copy_local()?;
         self.make_others()?;
         let missing: u64 = self.items.iter().map(|i| i.left.load(Ordering::Acquire)).sum();
@@ -154,6 +168,8 @@ impl Stage {
         if !self.finished.swap(false, Ordering::AcqRel) {
             return Err(Error::refused("the release is not staged completely"));
         }
+        // From now on slots may hold what was replaced.
+        self.spent.store(true, Ordering::Release);
         self.tree.check_there()?;
         let report = commit::run(&self.tree, &self.plan, &self.items, self.next_slot, release, signature)?;
         self.log.close();
@@ -391,6 +407,47 @@ fn check_rights(plan: &mut Plan) -> Result<()> {
             return Err(Error::refused(format!("{}: only root may make devices", change.path))
                 .hint("run the daemon as root, or exclude devices in the spec"));
         }
+    }
+    Ok(())
+}
+
+/// Whether this process may set what the plan says of what is there already, and the times of the directories in which
+/// names change: only the owner of a path may.
+fn check_foreign(tree: &Tree, plan: &Plan) -> Result<()> {
+    let rights = Rights::of_process();
+    if rights.changes_modes_of_all() {
+        return Ok(());
+    }
+    let check = |path: &TreePath, what: &str| match tree.root.stat(path) {
+        Ok(stat) if rights.changes_modes_of(stat.st_uid) => Ok(()),
+        Ok(stat) => Err(Error::refused(format!(
+            "{}: its {what} cannot be set: it belongs to user {}, and this daemon is neither that user nor root",
+            tree.root.shown(path).display(),
+            stat.st_uid
+        ))
+        .hint("run the daemon as root, or give it what the tree contains")),
+        // Not there yet.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
+        Err(e) => Err(Error::io("cannot look at", tree.root.shown(path), e)),
+    };
+    let leaves = |dir: &TreePath| {
+        let found = plan.changes.binary_search_by(|c| c.path.cmp(dir)).ok().map(|at| plan.changes[at].action);
+        matches!(found, Some(Action::Delete | Action::Replace))
+    };
+    let mut last = None;
+    for change in plan.changes.iter().filter(|c| c.is_applied()) {
+        if change.action == Action::Meta {
+            check(&change.path, "metadata")?;
+            continue;
+        }
+        let parent = change.path.parent();
+        if parent == last {
+            continue;
+        }
+        if let Some(dir) = parent.as_ref().filter(|dir| plan.sets_mtime && !leaves(dir)) {
+            check(dir, "time")?;
+        }
+        last = parent;
     }
     Ok(())
 }

@@ -190,6 +190,16 @@ impl State {
         Ok(())
     }
 
+    /// Removes the files whose names begin with `prefix`: what a process that ended early was writing.
+    pub(super) fn sweep(&self, prefix: &str) {
+        for name in names(&self.path).into_iter().flatten() {
+            if name.to_string_lossy().starts_with(prefix) {
+                // They are in nobody's way but that of free space.
+                let _ = std::fs::remove_file(self.path.join(name));
+            }
+        }
+    }
+
     /// The highest release ever accepted here.
     pub fn highest(&self) -> Result<Option<Mark>> {
         Ok(self.read_mark("serial")?.map(|(mark, _)| mark))

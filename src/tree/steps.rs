@@ -64,8 +64,9 @@ pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> 
 fn set_step(tree: &Tree, plan: &Plan, change: &Change) -> Result<Step> {
     let failed = |e: io::Error| Error::io("cannot look at", tree.root.shown(&change.path), e);
     let (parent, name) = tree.root.parent(&change.path).map_err(failed)?;
+    let ino = FileStat::at(parent.as_fd(), &name).map_err(failed)?.id.ino;
     let old = Metadata::present(parent.as_fd(), &name, plan.sets_xattrs).map_err(failed)?;
-    Ok(Step::Set { path: change.path.clone(), old, new: Metadata::wanted(change, plan) })
+    Ok(Step::Set { path: change.path.clone(), old, new: Metadata::wanted(change, plan), ino })
 }
 
 fn stage_stat(tree: &Tree, slot: u64) -> Result<FileStat> {

@@ -9,11 +9,12 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, renameat};
 use rustix::io::Errno;
 
+use super::apply::Metadata;
 use super::commit::{Outcome, Runner, is_unsupported, rename_new, stat, stop};
 use super::journal::{BACKWARD, FORWARD, Journal, Step};
 use super::open::Tree;
 use super::state::slot_name;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest::TreePath;
 
 /// Turns the commit under way round: from here on it is undone, whatever crashes.
@@ -26,16 +27,18 @@ pub(super) fn begin(tree: &Tree) -> Result<()> {
 pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
     let mut runner = Runner::new(tree, journal)?;
     runner.loosen(journal)?;
+    let mut unset = Unset::default();
     for step in journal.steps.iter().rev() {
         let (done, path) = match step {
             Step::Mkdir(path) => (runner.unmake(path), path),
             Step::Place { path, slot, ino, .. } => (runner.unplace(path, *slot, *ino), path),
             Step::Remove { path, slot, .. } => (runner.put_back(path, *slot), path),
-            Step::Set { path, old, .. } => (runner.set(path, old), path),
+            Step::Set { path, old, ino, .. } => (runner.set_back(path, *ino, old), path),
         };
         match done {
             Ok(outcome) => outcome.into_result()?,
             Err(e) if is_gone(&e) => {}
+            Err(e) if matches!(step, Step::Set { .. }) => unset.add(runner.named(e, "cannot restore", path)),
             Err(e) => return Err(runner.named(e, "cannot restore", path)),
         }
     }
@@ -43,18 +46,46 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
         let Some(old) = &dir.old else { continue };
         match runner.set_dir(dir.path.as_ref(), old) {
             Err(e) if e.is_os(io::ErrorKind::NotFound) || e.is_os(io::ErrorKind::NotADirectory) => {}
-            done => done?,
+            Err(e) if tree.crash.happened() => return Err(e),
+            Err(e) => unset.add(e),
+            Ok(()) => {}
         }
     }
     runner.sync(journal)?;
+    unset.end(tree)?;
     tree.crash.point()?;
-    tree.state.set_last_commit(journal.previous)?;
+    if tree.state.last_commit()? != journal.previous {
+        tree.state.set_last_commit(journal.previous)?;
+    }
     if journal.previous.map(|p| p.release) != Some(journal.commit.release) {
         tree.crash.point()?;
         tree.state.forget(journal.serial())?;
     }
     tree.crash.point()?;
     tree.state.remove(BACKWARD)
+}
+
+/// Metadata that could not be restored. It keeps no file from getting its place back.
+#[derive(Default)]
+struct Unset {
+    denied: Option<Error>,
+    failed: Option<Error>,
+}
+
+impl Unset {
+    fn add(&mut self, e: Error) {
+        // What this process must not set, it will not be able to set at the next try either.
+        let denied = e.is_os(io::ErrorKind::PermissionDenied) || e.is_os(io::ErrorKind::Unsupported);
+        if denied { &mut self.denied } else { &mut self.failed }.get_or_insert(e);
+    }
+
+    /// An error when another try makes sense; what does not is only told.
+    fn end(self, tree: &Tree) -> Result<()> {
+        if let Some(e) = self.denied {
+            tracing::error!("tree {}: undone, but not in all modes, owners and times; the first: {e}", tree.name());
+        }
+        self.failed.map_or(Ok(()), Err)
+    }
 }
 
 fn is_gone(e: &io::Error) -> bool {
@@ -117,6 +148,15 @@ impl Runner<'_> {
             None => {}
         }
         Ok(Outcome::Done)
+    }
+
+    fn set_back(&mut self, path: &TreePath, ino: u64, old: &Metadata) -> io::Result<Outcome> {
+        let (parent, name) = self.parent(path)?;
+        match stat(parent, &name)? {
+            Some(now) if now.id.ino == ino => self.set(path, ino, old),
+            // Somebody put another there.
+            _ => Ok(Outcome::Done),
+        }
     }
 
     fn put_back(&mut self, path: &TreePath, slot: u64) -> io::Result<Outcome> {

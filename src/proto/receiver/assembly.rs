@@ -15,6 +15,10 @@ use crate::wire::message::{MAX_NACKS, Missing, Ranges};
 const MAX_OPEN: usize = 24;
 /// The most ranges of symbols that one negative acknowledgement names for a generation.
 const MAX_SYMBOL_RANGES: usize = 128;
+/// A generation so far behind the newest is not repaired by the sender, which keeps about as many.
+const KEPT: u32 = 15;
+/// A generation of which nothing comes after so many negative acknowledgements is given up.
+const MAX_TRIES: u32 = 12;
 /// The first wait for a repair; doubled while nothing comes.
 const FIRST_WAIT: Duration = Duration::from_millis(25);
 /// The longest wait.
@@ -40,6 +44,8 @@ pub struct Assembly {
     anchored: bool,
     /// Every generation below this was sent in full.
     horizon: u32,
+    /// A generation was given up: what it held has to be asked for again.
+    gave_up: bool,
     spare: Vec<Vec<u8>>,
 }
 
@@ -47,7 +53,7 @@ impl Assembly {
     /// For a session whose symbols have `symbol` bytes.
     pub fn new(symbol: u16) -> Self {
         let (open, resolved) = (BTreeMap::new(), RangeSet::default());
-        Self { symbol, open, resolved, anchored: false, horizon: 0, spare: Vec::new() }
+        Self { symbol, open, resolved, anchored: false, horizon: 0, gave_up: false, spare: Vec::new() }
     }
 
     /// Starts to listen: what was sent in full before is not for us.
@@ -139,6 +145,7 @@ impl Assembly {
 
     /// What is missing of generations that were sent in full and whose wait is over; `delay` spreads first reports.
     pub fn missing(&mut self, now: Moment, delay: Duration) -> Vec<Missing> {
+        self.forget_old();
         let mut report = Vec::new();
         for number in self.unresolved(MAX_OPEN.min(MAX_NACKS)) {
             if self.open.len() >= MAX_OPEN && !self.open.contains_key(&number) {
@@ -147,7 +154,13 @@ impl Assembly {
             let buffer = self.open.entry(number).or_insert_with(Buffer::empty);
             match buffer.nack {
                 None => buffer.nack = Some(now + delay),
+                Some(due) if due <= now && buffer.nacks == MAX_TRIES => {
+                    self.open.remove(&number);
+                    self.resolved.insert(u64::from(number)..u64::from(number) + 1);
+                    self.gave_up = true;
+                }
                 Some(due) if due <= now => {
+                    buffer.nacks += 1;
                     buffer.nack = Some(now + buffer.wait);
                     buffer.wait = (buffer.wait * 2).min(LONGEST_WAIT);
                     report.push(buffer.missing(Generation(number)));
@@ -158,10 +171,30 @@ impl Assembly {
         report
     }
 
+    /// Gives up what the sender does not keep any more.
+    fn forget_old(&mut self) {
+        let oldest = self.horizon.saturating_sub(KEPT);
+        if self.unresolved(1).first().is_some_and(|&n| n < oldest) {
+            self.open = self.open.split_off(&oldest);
+            self.resolved.insert(0..u64::from(oldest));
+            self.gave_up = true;
+        }
+    }
+
+    /// Whether a generation was given up since the last call: its blocks have to be asked for again.
+    pub fn take_gave_up(&mut self) -> bool {
+        std::mem::take(&mut self.gave_up)
+    }
+
     /// When [`Assembly::missing`] is worth a call.
     pub fn timeout(&self, now: Moment) -> Option<Moment> {
         let unresolved = self.unresolved(MAX_OPEN.min(MAX_NACKS));
-        unresolved.iter().map(|n| self.open.get(n).and_then(|b| b.nack).unwrap_or(now)).min()
+        let has_room = self.open.len() < MAX_OPEN;
+        let due = |n: &u32| match self.open.get(n) {
+            Some(buffer) => Some(buffer.nack.unwrap_or(now)),
+            None => has_room.then_some(now),
+        };
+        unresolved.iter().filter_map(due).min()
     }
 }
 
@@ -187,6 +220,8 @@ struct Buffer {
     map: Option<(Vec<Placed>, Needed)>,
     nack: Option<Moment>,
     wait: Duration,
+    /// Negative acknowledgements since the last symbol.
+    nacks: u32,
 }
 
 #[derive(Debug)]
@@ -198,7 +233,7 @@ struct Needed {
 impl Buffer {
     fn empty() -> Self {
         let (geometry, bytes, got) = (None, Vec::new(), Bits::default());
-        Self { geometry, bytes, got, prefix: 0, map: None, nack: None, wait: FIRST_WAIT }
+        Self { geometry, bytes, got, prefix: 0, map: None, nack: None, wait: FIRST_WAIT, nacks: 0 }
     }
 
     /// Puts the symbol in its place; false when it was there already or does not fit.
@@ -215,7 +250,7 @@ impl Buffer {
             return false;
         }
         self.bytes[place].copy_from_slice(symbol.bytes);
-        self.wait = FIRST_WAIT;
+        (self.wait, self.nacks) = (FIRST_WAIT, 0);
         if let Some((_, needed)) = &mut self.map
             && needed.symbols.get(index)
         {

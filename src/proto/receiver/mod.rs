@@ -253,17 +253,41 @@ impl Receiver {
         if !self.setup.trees.iter().any(|t| t.tree == *tree) || !is_target(&release, &self.setup.name) {
             return;
         }
-        let busy = self.sessions.values().find(|s| s.tree() == tree && !s.is_over() && s.silent(now) < GIVE_WAY);
-        let busy = busy.map(Session::describe);
-        if self.sessions.len() >= MAX_SESSIONS {
+        let busy = self.busy(now, tree, announce.session);
+        if self.sessions.len() >= MAX_SESSIONS && !self.make_room(now) {
             return;
         }
-        self.sessions.values_mut().filter(|s| busy.is_none() && s.tree() == tree).for_each(Session::give_way);
         let delay = super::spread(announce.hosts).mul_f64(self.rng.f64());
         let (seed, window) = (self.rng.u64(..), self.setup.window);
         let name = self.setup.name.clone();
         let session = Session::new(now, now + delay, name, from, source, announce, release, seed, window, busy);
         self.sessions.insert(session.id(), session);
+    }
+
+    /// The session other than `id` that has the tree `tree`: it works on an order, or its sender is there.
+    fn busy(&self, now: Moment, tree: &TreeName, id: SessionId) -> Option<Reason> {
+        let others = self.sessions.values().filter(|s| s.id() != id && s.tree() == tree);
+        let mut busy = others.filter(|s| s.is_ordering() || (!s.is_over() && s.silent(now) < GIVE_WAY));
+        busy.next().map(Session::describe)
+    }
+
+    /// Ends the session that has been over for longest; whether there was one.
+    fn make_room(&mut self, now: Moment) -> bool {
+        let over = self.sessions.values_mut().filter(|s| s.is_over() && !s.is_ordering());
+        let oldest = over.max_by_key(|s| s.silent(now));
+        oldest.map(Session::give_way).is_some()
+    }
+
+    /// A release is rightful: the tree is its session's from now on, and others of that tree give way. Not before:
+    /// whoever can send a datagram could end a session otherwise. An answer `Err` when the tree was taken meanwhile.
+    fn opened(&mut self, now: Moment, id: SessionId) -> Result<(), Reason> {
+        let Some(tree) = self.sessions.get(&id).map(|s| s.tree().clone()) else { return Ok(()) };
+        if let Some(other) = self.busy(now, &tree, id) {
+            return Err(session::busy_with(&other));
+        }
+        let others = self.sessions.values_mut().filter(|s| s.id() != id && *s.tree() == tree);
+        others.for_each(Session::give_way);
+        Ok(())
     }
 
     /// Takes an answer of the disk.
@@ -275,6 +299,10 @@ impl Receiver {
             }
             reply => {
                 let id = reply_session(&reply);
+                let reply = match reply {
+                    Reply::Opened(id, Ok(())) => Reply::Opened(id, self.opened(now, id)),
+                    other => other,
+                };
                 if let Some(session) = id.and_then(|id| self.sessions.get_mut(&id)) {
                     session.reply(now, reply);
                 }
@@ -300,6 +328,12 @@ impl Receiver {
             notices.extend(session.notices.drain(..));
             !session.is_gone()
         });
+    }
+
+    /// Whether the disk works on an order, and whether a sender has not confirmed yet that it heard what became of one.
+    pub fn orders(&self) -> (bool, bool) {
+        let mut sessions = self.sessions.values();
+        (sessions.clone().any(Session::is_ordering), sessions.any(Session::is_unheard))
     }
 
     /// Says goodbye; the last datagrams are to be sent after this.

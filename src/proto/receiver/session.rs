@@ -79,6 +79,8 @@ struct Measure {
     delay: Option<u32>,
     reported: u64,
     reported_at: Moment,
+    /// The backlog that was reported last.
+    backlog: u64,
 }
 
 impl Session {
@@ -126,6 +128,7 @@ impl Session {
                 delay: None,
                 reported: 0,
                 reported_at: now,
+                backlog: 0,
             },
             window,
             gone: false,
@@ -135,7 +138,7 @@ impl Session {
             release,
         };
         match busy {
-            Some(other) => session.refuse(now, format!("busy with {other}; try again when it is over")),
+            Some(other) => session.refuse(now, busy_with(&other)),
             None => {
                 session.enter(first_word, HostStage::Joined);
                 let release = session.release.clone();
@@ -161,6 +164,16 @@ impl Session {
     pub(super) fn is_over(&self) -> bool {
         let ended = matches!(self.stage, HostStage::Committed | HostStage::Refused | HostStage::Failed);
         ended || (self.release.header().intent == Intent::Audit && self.stage >= HostStage::Staging)
+    }
+
+    pub(super) fn is_ordering(&self) -> bool {
+        self.ordering
+    }
+
+    /// The sender has not confirmed that it knows what became of its order.
+    pub(super) fn is_unheard(&self) -> bool {
+        let answered = matches!(self.stage, HostStage::Committed | HostStage::Failed);
+        answered && !self.gone && !self.outbox.is_empty()
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -233,6 +246,7 @@ impl Session {
 
     fn end(&mut self, now: Moment, stage: HostStage, text: Reason) {
         self.text = Some(text);
+        self.ordering = false;
         self.wants = RangeSet::default();
         self.assembly.rest();
         self.outbox.clear();
@@ -374,7 +388,8 @@ impl Session {
         let m = &self.measure;
         let fresh = m.bytes - m.reported;
         let waited = now.since(m.reported_at);
-        waited >= self.report_least() && (fresh >= REPORT_BYTES || (fresh > 0 && waited >= REPORT_EVERY))
+        let drained = m.backlog > REPORT_BYTES && self.delivering.1 < m.backlog / 2;
+        waited >= self.report_least() && (drained || fresh >= REPORT_BYTES || (fresh > 0 && waited >= REPORT_EVERY))
     }
 
     /// The least time between two reports: all hosts together send some two thousand a second.
@@ -396,6 +411,7 @@ impl Session {
         };
         m.reported = m.bytes;
         m.reported_at = now;
+        m.backlog = self.delivering.1;
         control.send(Dest::Host(self.sender), &Message::Report(report));
     }
 
@@ -467,7 +483,7 @@ impl Session {
             let nack = Nack { session: self.id, seen: self.measure.seen, missing };
             control.send(Dest::Host(self.sender), &Message::Nack(nack));
         }
-        if self.may_ask_again(now) {
+        if self.assembly.take_gave_up() || self.may_ask_again(now) {
             self.data_at = now;
             let cover = self.wants.cover(MAX_WANT_RANGES);
             self.ask(now, &cover);
@@ -484,11 +500,15 @@ impl Session {
     }
 
     pub(super) fn timeout(&self, now: Moment, patience: Duration) -> Moment {
+        if self.gone {
+            // Nothing is due any more: the disk's last answer ends the session.
+            return now + patience;
+        }
         let mut next = self.alive_at.min(self.heard + self.limit(patience));
         if let Some(due) = self.outbox.timeout() {
             next = next.min(due);
         }
-        if self.measure.bytes > self.measure.reported {
+        if self.measure.bytes > self.measure.reported || self.report_is_due(now) {
             next = next.min(self.measure.reported_at + REPORT_EVERY.max(self.report_least()));
         }
         if !self.wants.is_empty() {
@@ -499,6 +519,11 @@ impl Session {
         }
         next
     }
+}
+
+/// Why a session cannot have a tree.
+pub(super) fn busy_with(other: &str) -> Reason {
+    format!("busy with {other}; try again when it is over")
 }
 
 impl Measure {

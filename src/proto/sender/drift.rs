@@ -15,6 +15,8 @@ use crate::wire::message::{DRIFT_PARTS, DriftPart, MAX_DRIFT_PART};
 pub const MAX_DRIFT: u64 = 64 << 20;
 /// The wait before a question is repeated.
 const AGAIN: Duration = Duration::from_millis(60);
+/// The most bytes of all reports together.
+const MAX_DRIFT_TOGETHER: u64 = 256 << 20;
 /// Bytes that one answer brings.
 const ANSWER: u64 = DRIFT_PARTS * MAX_DRIFT_PART as u64;
 /// A host that gives nothing for so many questions is passed over for another of its group.
@@ -23,12 +25,20 @@ const MAX_TRIES: u32 = 50;
 #[derive(Debug)]
 struct Group {
     host: InstanceId,
+    /// Others with the same drift, asked when that one falls silent.
+    others: Vec<InstanceId>,
     bytes: Vec<u8>,
     missing: RangeSet,
     asked: Option<Moment>,
     /// Where the answer to the last question ends.
     answer: u64,
     tries: u32,
+}
+
+impl Group {
+    fn is_given_up(&self) -> bool {
+        self.tries > MAX_TRIES && self.others.is_empty()
+    }
 }
 
 /// The reports by their identity.
@@ -40,25 +50,35 @@ pub struct Collection {
 impl Collection {
     /// Starts with what the hosts found.
     pub fn new(hosts: &Hosts) -> Self {
-        let mut groups = BTreeMap::new();
+        let mut groups: BTreeMap<u64, Group> = BTreeMap::new();
+        let mut room = MAX_DRIFT_TOGETHER;
         for (&host, state) in hosts.iter().filter(|(_, h)| !h.lost) {
             let Some(summary) = state.summary.filter(|s| s.drift != 0) else { continue };
-            let bytes = summary.drift_bytes.min(MAX_DRIFT);
-            groups.entry(summary.drift).or_insert_with(|| Group {
-                host,
-                bytes: vec![0; bytes as usize],
-                missing: RangeSet::from_iter([0..bytes]),
-                asked: None,
-                answer: 0,
-                tries: 0,
-            });
+            if let Some(group) = groups.get_mut(&summary.drift) {
+                group.others.push(host);
+                continue;
+            }
+            let bytes = summary.drift_bytes.min(MAX_DRIFT).min(room);
+            room -= bytes;
+            groups.insert(
+                summary.drift,
+                Group {
+                    host,
+                    others: Vec::new(),
+                    bytes: vec![0; bytes as usize],
+                    missing: RangeSet::from_iter([0..bytes]),
+                    asked: None,
+                    answer: 0,
+                    tries: 0,
+                },
+            );
         }
         Self { groups }
     }
 
     /// Whether every report is whole, or given up.
     pub fn is_done(&self) -> bool {
-        self.groups.values().all(|g| g.missing.is_empty() || g.tries > MAX_TRIES)
+        self.groups.values().all(|g| g.missing.is_empty() || g.is_given_up())
     }
 
     /// The whole reports.
@@ -74,8 +94,11 @@ impl Collection {
                 continue;
             }
             group.bytes[part.offset as usize..end as usize].copy_from_slice(&part.bytes);
+            let before = group.missing.len();
             group.missing.remove(part.offset..end);
-            group.tries = 0;
+            if group.missing.len() < before {
+                group.tries = 0;
+            }
             if group.missing.first().is_some_and(|first| first >= group.answer) {
                 // The whole answer is here: ask on at once.
                 group.asked = None;
@@ -87,6 +110,11 @@ impl Collection {
     pub fn handle_timeout(&mut self, now: Moment, session: SessionId, hosts: &Hosts, control: &mut Control) {
         for group in self.groups.values_mut() {
             let Some(first) = group.missing.first() else { continue };
+            if group.tries > MAX_TRIES
+                && let Some(other) = group.others.pop()
+            {
+                (group.host, group.tries) = (other, 0);
+            }
             if group.tries > MAX_TRIES || group.asked.is_some_and(|at| now.since(at) < AGAIN) {
                 continue;
             }
@@ -101,7 +129,7 @@ impl Collection {
 
     /// When something is due.
     pub fn timeout(&self, now: Moment) -> Option<Moment> {
-        let open = self.groups.values().filter(|g| !g.missing.is_empty() && g.tries <= MAX_TRIES);
+        let open = self.groups.values().filter(|g| !g.missing.is_empty() && !g.is_given_up());
         open.map(|g| g.asked.map_or(now, |at| at + AGAIN)).min()
     }
 }

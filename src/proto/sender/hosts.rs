@@ -107,7 +107,9 @@ impl Hosts {
         self.expect(now, instance, state.name.clone(), from, state.serial);
         let Some(host) = self.hosts.get_mut(&instance) else { return false };
         host.heard = now;
-        host.lost = false;
+        if host.lost {
+            (host.lost, host.progress) = (false, now);
+        }
         // Messages overtake each other: a stage never goes back, but for the ends that exclude each other.
         let newer = state.number >= host.number || state.number == 0;
         if !newer || host.stage.is_some_and(|s| s > state.stage) {
@@ -124,6 +126,13 @@ impl Hosts {
         host.received = host.received.max(state.received);
         host.serial = host.serial.max(state.serial);
         changed
+    }
+
+    /// The session begins now: what was heard before says nothing about who is silent in it.
+    pub fn begin(&mut self, now: Moment) {
+        for host in self.hosts.values_mut().filter(|h| !h.lost) {
+            (host.heard, host.progress) = (now, now);
+        }
     }
 
     /// A host said goodbye.
@@ -176,9 +185,13 @@ impl Hosts {
         if last.is_none_or(|at| now.since(at) >= STALE) { FIRST_WINDOW } else { 0 }
     }
 
-    /// Marks hosts that were silent for `patience`; gives those that are newly lost.
-    pub fn expire(&mut self, now: Moment, patience: Duration) -> Vec<HostName> {
-        let silent = |h: &&mut Host| !h.lost && !h.has_answered() && now.since(h.heard) >= patience;
+    /// Marks hosts that were silent for `patience`, or alive without any progress before they were ready for `stuck`;
+    /// gives those that are newly lost.
+    pub fn expire(&mut self, now: Moment, patience: Duration, stuck: Duration) -> Vec<HostName> {
+        let silent = |h: &&mut Host| {
+            let stuck = h.stage < Some(HostStage::Ready) && now.since(h.progress) >= stuck;
+            !h.lost && !h.has_answered() && (now.since(h.heard) >= patience || stuck)
+        };
         self.hosts
             .values_mut()
             .filter(silent)
@@ -190,8 +203,12 @@ impl Hosts {
     }
 
     /// When the next host would be lost.
-    pub fn timeout(&self, patience: Duration) -> Option<Moment> {
-        self.hosts.values().filter(|h| !h.lost && !h.has_answered()).map(|h| h.heard + patience).min()
+    pub fn timeout(&self, patience: Duration, stuck: Duration) -> Option<Moment> {
+        let due = |h: &Host| match h.stage {
+            Some(HostStage::Ready) => h.heard + patience,
+            _ => (h.heard + patience).min(h.progress + stuck),
+        };
+        self.hosts.values().filter(|h| !h.lost && !h.has_answered()).map(due).min()
     }
 
     /// The hosts.

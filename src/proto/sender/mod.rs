@@ -57,6 +57,8 @@ const MERGE_BLOCKS: Duration = Duration::from_millis(250);
 const MERGE_BLOCKS_MAX: Duration = Duration::from_secs(10);
 /// A quorum that is reached waits this long for others that make progress.
 const STRAGGLERS: Duration = Duration::from_secs(3);
+/// How many times its patience a host that is alive may work without progress before the decision.
+const WORKING: u32 = 10;
 /// Farewells, against loss.
 const FAREWELLS: u32 = 3;
 
@@ -117,7 +119,7 @@ pub enum Reply {
 /// What a sender tells.
 #[derive(Debug, Clone)]
 pub enum Notice {
-    /// Discovery is over: the targets, and the highest serial that any host has accepted.
+    /// Discovery is over: the targets, and the highest serial that a host has accepted, as far as it is believed.
     Discovered {
         /// Hosts that have the tree and match the targets.
         targets: Vec<(HostName, SocketAddr)>,
@@ -170,6 +172,8 @@ pub struct Sender {
     began: Moment,
     /// When a host was heard for the first time.
     newest: Moment,
+    /// When the machine last looked at what is due.
+    ticked: Moment,
     offer: Option<Offer>,
     order: Option<SignedOrder>,
     stream: Stream,
@@ -200,6 +204,7 @@ impl Sender {
             phase: Phase::Discovering,
             began: now,
             newest: now,
+            ticked: Moment(0),
             offer: None,
             order: None,
             stream: Stream::new(session, symbol),
@@ -261,6 +266,7 @@ impl Sender {
     /// Offers the release; discovery must be over.
     pub fn announce(&mut self, now: Moment, release: Release, signature: Vec<u8>) {
         self.phase = Phase::Serving;
+        self.hosts.begin(now);
         self.offer = Some(Offer { release, signature, at: now });
         self.repeat = (now, REPEAT);
         self.tick(now);
@@ -269,13 +275,21 @@ impl Sender {
     /// Ends the session without a commit: hosts keep what they have.
     pub fn abort(&mut self, now: Moment, why: &str) {
         match self.phase {
-            Phase::Serving | Phase::Collecting if self.offer.is_some() => {
+            Phase::Serving | Phase::Collecting => {
                 self.failure.get_or_insert_with(|| why.to_string());
-                self.decide(OrderKind::Abort, why);
+                match self.is_audit() {
+                    // Nothing is staged anywhere: there is nothing to abort.
+                    true => self.finish(now),
+                    false => self.decide(OrderKind::Abort, why),
+                }
             }
             Phase::Discovering | Phase::Waiting => self.finish(now),
             _ => {}
         }
+    }
+
+    fn is_audit(&self) -> bool {
+        self.offer.as_ref().is_some_and(|o| o.release.header().intent == Intent::Audit)
     }
 
     /// Takes a datagram.
@@ -368,6 +382,7 @@ impl Sender {
             Reply::Packed(Ok((ordinals, payload))) => self.stream.packed(ordinals, payload),
             Reply::Packed(Err(why)) => {
                 self.stream.packed(RangeSet::default(), Arc::from([]));
+                self.stream.stop();
                 self.abort(now, &why);
             }
             Reply::Signed(Ok((order, signature))) => {
@@ -392,6 +407,7 @@ impl Sender {
     }
 
     fn tick(&mut self, now: Moment) {
+        self.ticked = now;
         match self.phase {
             Phase::Discovering => self.discover(now),
             Phase::Serving => {
@@ -401,6 +417,7 @@ impl Sender {
                 self.weigh(now);
             }
             Phase::Collecting => {
+                self.lose(now);
                 self.beat(now);
                 self.drift.handle_timeout(now, self.session, &self.hosts, &mut self.control);
                 if self.drift.is_done() {
@@ -410,6 +427,7 @@ impl Sender {
             Phase::Signing(_) => self.beat(now),
             Phase::Ordering(_) => {
                 self.lose(now);
+                // After an abort the stream is stopped: only the heartbeat is left of this.
                 self.serve(now);
                 self.repeat_order(now);
             }
@@ -432,7 +450,7 @@ impl Sender {
             self.notices.push_back(Notice::Discovered {
                 targets: self.hosts.iter().map(|(_, h)| (h.name.clone(), h.address)).collect(),
                 members: self.table.len(),
-                serial: self.hosts.iter().map(|(_, h)| h.serial).max().unwrap_or_default(),
+                serial: believed(self.hosts.iter().map(|(_, h)| h.serial).collect()),
                 missing,
             });
         }
@@ -473,13 +491,26 @@ impl Sender {
         }
     }
 
-    fn lose(&mut self, now: Moment) {
+    /// How long a host may be silent, and how long alive without progress. Before the decision a host may hash a large
+    /// tree without a word of progress; after it, who is not ready only keeps the others' report waiting.
+    fn patience(&self) -> (Duration, Duration) {
         let patience = self.setup.patience.max(alive_interval(self.hosts.len() as u32) * 4);
-        let lost = self.hosts.expire(now, patience);
+        match self.phase {
+            Phase::Ordering(_) => (patience, patience),
+            _ => (patience, patience * WORKING),
+        }
+    }
+
+    fn lose(&mut self, now: Moment) {
+        let (patience, stuck) = self.patience();
+        let lost = self.hosts.expire(now, patience, stuck);
         self.notices.extend(lost.into_iter().map(Notice::Lost));
     }
 
     fn serve(&mut self, now: Moment) {
+        if !self.stream.pending().is_empty() {
+            self.held.get_or_insert(now);
+        }
         if self.may_pack(now)
             && let Some((generation, ordinals)) = self.stream.to_pack()
         {
@@ -496,10 +527,10 @@ impl Sender {
         if self.stream.has_data() {
             return true;
         }
-        self.merge_until(now).is_some_and(|until| until <= now)
+        self.merge_until().is_some_and(|until| until <= now)
     }
 
-    fn merge_until(&self, _: Moment) -> Option<Moment> {
+    fn merge_until(&self) -> Option<Moment> {
         let (offer, held) = (self.offer.as_ref()?, self.held?);
         let nodes = offer.release.header().root.nodes;
         let is_nodes = self.stream.pending().first().is_some_and(|first| first < nodes);
@@ -547,8 +578,7 @@ impl Sender {
 
     /// Decides when it is time.
     fn weigh(&mut self, now: Moment) {
-        let Some(offer) = &self.offer else { return };
-        let audit = offer.release.header().intent == Intent::Audit;
+        let audit = self.is_audit();
         let open = self.hosts.iter().filter(|(_, h)| !h.is_settled(audit)).map(|(_, h)| h);
         let newest = open.map(|h| h.progress).max();
         if audit {
@@ -576,6 +606,9 @@ impl Sender {
     fn decide(&mut self, kind: OrderKind, why: &str) {
         let Some(offer) = &self.offer else { return };
         self.phase = Phase::Signing(kind);
+        if kind == OrderKind::Abort {
+            self.stream.stop();
+        }
         self.decision = Some(kind);
         let order = Order { session: self.session, release: offer.release.id(), kind };
         self.requests.push_back(Request::Sign(order.encode().into()));
@@ -644,17 +677,18 @@ impl Sender {
             // A closed window opens with a report; look again soon in case that none comes.
             if self.may_send(now) { self.pacer.due() } else { now + HEARTBEAT }
         });
-        let patience = self.setup.patience.max(alive_interval(self.hosts.len() as u32) * 4);
-        let lost = serving.then(|| self.hosts.timeout(patience)).flatten();
+        let (patience, stuck) = self.patience();
+        let waiting = serving || self.phase == Phase::Collecting;
+        let lost = waiting.then(|| self.hosts.timeout(patience, stuck)).flatten();
         let straggler = (serving && self.setup.quorum != Quorum::All).then(|| now + HEARTBEAT_MAX);
         let beat = (!self.stream.has_data()).then_some(self.heartbeat.0);
         let own = match self.phase {
             Phase::Discovering => {
                 let ends = [self.newest + QUIET, self.began + DISCOVERY, self.began + DISCOVERY_EMPTY];
-                ends.into_iter().filter(|&at| at > now).chain([self.repeat.0]).min()
+                ends.into_iter().filter(|&at| at > self.ticked).chain([self.repeat.0]).min()
             }
-            Phase::Serving => [Some(self.repeat.0), beat, self.merge_due(now)].into_iter().flatten().min(),
-            Phase::Ordering(_) => [Some(self.repeat.0), beat, self.merge_due(now)].into_iter().flatten().min(),
+            Phase::Serving => [Some(self.repeat.0), beat, self.merge_due()].into_iter().flatten().min(),
+            Phase::Ordering(_) => [Some(self.repeat.0), beat, self.merge_due()].into_iter().flatten().min(),
             Phase::Collecting => [self.drift.timeout(now), beat].into_iter().flatten().min(),
             Phase::Signing(_) => beat,
             Phase::Farewell(_) => Some(self.repeat.0),
@@ -663,8 +697,8 @@ impl Sender {
         [own, data, lost, straggler].into_iter().flatten().min()
     }
 
-    fn merge_due(&self, now: Moment) -> Option<Moment> {
-        self.merge_until(now).filter(|&until| until > now)
+    fn merge_due(&self) -> Option<Moment> {
+        self.merge_until().filter(|&until| until > self.ticked)
     }
 }
 
@@ -673,5 +707,44 @@ fn is_comparing(host: &Host) -> bool {
         None => true,
         Some(HostStage::Staging) => host.summary.is_some_and(|s| s.fetch > 0) && !host.asked.1,
         Some(stage) => stage < HostStage::Staging,
+    }
+}
+
+/// How far beyond the next lower believed one a serial that a single host claims is believed.
+const MAX_SERIAL_STEP: u64 = 1 << 32;
+
+/// The highest of the serials that hosts claim, but that one liar cannot use up all numbers: the next release has to
+/// be above it. Two hosts that say the same are believed.
+fn believed(mut claims: Vec<Serial>) -> Serial {
+    claims.sort();
+    let mut highest = Serial(0);
+    for (i, claim) in claims.iter().enumerate() {
+        let twice = claims.get(i + 1) == Some(claim);
+        if twice || claim.0 - highest.0 <= MAX_SERIAL_STEP {
+            highest = *claim;
+        }
+    }
+    highest
+}
+
+#[cfg(test)]
+mod serials {
+    use super::*;
+
+    fn highest(claims: &[u64]) -> u64 {
+        believed(claims.iter().map(|c| Serial(*c)).collect()).0
+    }
+
+    #[test]
+    fn one_liar_is_not_believed_and_two_witnesses_are() {
+        let far = MAX_SERIAL_STEP * 5;
+        assert_eq!(highest(&[]), 0);
+        assert_eq!(highest(&[7, 3, 7]), 7);
+        assert_eq!(highest(&[u64::MAX, 7]), 7);
+        assert_eq!(highest(&[u64::MAX, u64::MAX - 1, 7]), 7);
+        assert_eq!(highest(&[far, 7, far]), far);
+        assert_eq!(highest(&[far, 7, far, far + 1]), far + 1);
+        assert_eq!(highest(&[7, 7 + MAX_SERIAL_STEP, 7 + MAX_SERIAL_STEP * 2]), 7 + MAX_SERIAL_STEP * 2);
+        assert_eq!(highest(&[8 + MAX_SERIAL_STEP, 7]), 7);
     }
 }

@@ -48,6 +48,7 @@ pub struct Stream {
     generations: VecDeque<Outgoing>,
     next: u32,
     packing: bool,
+    stopped: bool,
     counter: u64,
     stats: Stats,
 }
@@ -75,6 +76,7 @@ impl Stream {
             generations: VecDeque::new(),
             next: 0,
             packing: false,
+            stopped: false,
             counter: 0,
             stats: Stats::default(),
         }
@@ -113,6 +115,9 @@ impl Stream {
 
     /// Merges what a host asks for; what was sent since it listens comes to it anyway.
     pub fn want(&mut self, want: &Want, all: u64) {
+        if self.stopped {
+            return;
+        }
         let mut wanted: RangeSet = want.ranges.0.iter().map(|r| r.start..r.end.min(all)).collect();
         for generation in self.generations.iter().rev() {
             let last = generation.sent_at.iter().copied().max().unwrap_or(0);
@@ -125,10 +130,17 @@ impl Stream {
         self.pending.extend(&wanted);
     }
 
+    /// Sends nothing more: the session is aborted, or its source cannot be read.
+    pub fn stop(&mut self) {
+        self.pending = RangeSet::default();
+        self.generations.clear();
+        self.stopped = true;
+    }
+
     /// What is to be packed next, when there is room: the number of the generation and the ordinals to choose from.
     pub fn to_pack(&mut self) -> Option<(Generation, RangeSet)> {
         let ahead = self.generations.iter().filter(|g| g.next < g.geometry.symbols()).count();
-        if self.packing || self.pending.is_empty() || ahead >= AHEAD {
+        if self.stopped || self.packing || self.pending.is_empty() || ahead >= AHEAD {
             return None;
         }
         self.packing = true;
@@ -139,7 +151,7 @@ impl Stream {
     pub fn packed(&mut self, ordinals: RangeSet, payload: Arc<[u8]>) {
         self.packing = false;
         self.pending.subtract(&ordinals);
-        if payload.is_empty() {
+        if payload.is_empty() || self.stopped {
             return;
         }
         let geometry = Geometry { payload: payload.len() as u32, symbol: self.symbol, columns: self.columns };

@@ -200,3 +200,55 @@ fn the_last_commit_can_be_undone_and_a_crash_meanwhile_changes_nothing() {
         }
     }
 }
+
+#[test]
+fn a_commit_that_could_not_be_undone_is_undone_by_the_running_daemon_before_anything_else() {
+    let mut pending = 0;
+    for after in 0.. {
+        let world = World::new(&old(), &new()).topped(0o555);
+        let before = look(&world.www());
+        let tree = world.open_crashing(Some(after)).unwrap();
+        let (stage, release) = world.stage(&tree, 5).unwrap();
+        let failed = stage.commit(&release, b"signature").is_err();
+        assert!(!failed || stage.finish().is_err(), "a spent stage can be finished");
+        drop(stage);
+        tree.crash.after.as_ref().unwrap().store(i64::MAX, std::sync::atomic::Ordering::SeqCst);
+        if !failed {
+            break;
+        }
+        match after % 3 {
+            0 => tree.forget_undo().unwrap(),
+            1 => drop(tree.revert_last()),
+            _ => {
+                if let Err(e) = world.stage(&tree, 6) {
+                    assert!(e.to_string().contains("undone only now"), "{e}");
+                    pending += 1;
+                }
+            }
+        }
+        assert_eq!(look(&world.www()), before, "crash {after}");
+        world.deploy(&tree, 6).unwrap();
+        assert_eq!(look(&world.www()), look(&world.source()), "after crash {after}");
+    }
+    assert!(pending > 10, "{pending}");
+}
+
+#[test]
+fn another_file_that_took_the_place_keeps_its_metadata() {
+    for after in 0.. {
+        let world = World::new(&[("f", file("same"))], &[("f", Thing::File(b"same".to_vec(), 0o600))]);
+        let tree = world.open_crashing(Some(after)).unwrap();
+        let (stage, release) = world.stage(&tree, 5).unwrap();
+        let committed = stage.commit(&release, b"signature").is_ok();
+        drop((stage, tree));
+        if committed {
+            break;
+        }
+        // The old one stays, or its inode might be the new one's.
+        std::fs::rename(world.www().join("f"), world.www().join("moved")).unwrap();
+        super::world::make(&world.www(), &[("f", Thing::File(b"other".to_vec(), 0o604))]);
+        let other = look(&world.www())["f"].clone();
+        drop(world.open());
+        assert_eq!(look(&world.www())["f"], other, "crash {after}");
+    }
+}

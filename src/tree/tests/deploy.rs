@@ -488,3 +488,78 @@ fn a_mount_inside_the_tree_is_an_error_that_changes_nothing() {
     assert_eq!(look(&world.www()), before);
     assert!(TreePath::new(b"m/f".as_slice()).is_ok());
 }
+
+fn give(path: &Path, uid: u32, mode: u32) {
+    std::os::unix::fs::lchown(path, Some(uid), Some(uid)).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A world of an ordinary user in which `changes` is staged already, with the tree's directory `d` still its own.
+fn of_nobody() -> Option<World> {
+    if !is_root() {
+        println!("skipped: only root can give directories away");
+        return None;
+    }
+    let old = [("d", Thing::Dir(0o755)), ("d/a", file("old")), ("z", file("old"))];
+    let new = [("d", Thing::Dir(0o755)), ("d/a", file("new")), ("z", file("new"))];
+    let mut world = World::new(&old, &new);
+    (world.rules.set_user, world.rules.set_group) = (false, false);
+    for top in [world.www(), world.source()] {
+        give(top.parent().unwrap(), 65_534, 0o755);
+        for (path, mode) in [("", 0o755), ("d", 0o755), ("d/a", 0o644), ("z", 0o644)] {
+            give(&top.join(path), 65_534, mode);
+        }
+    }
+    Some(world)
+}
+
+#[test]
+fn what_only_its_owner_may_set_is_refused_before_the_commit() {
+    let Some(world) = of_nobody() else { return };
+    give(&world.www().join("d"), 0, 0o777);
+    let world = std::sync::Arc::new(world);
+    let theirs = std::sync::Arc::clone(&world);
+    as_nobody(move || {
+        let before = look(&theirs.www());
+        let error = theirs.stage(&theirs.open(), 1).unwrap_err();
+        assert!(error.to_string().contains("belongs to user 0"), "{error}");
+        assert_eq!(look(&theirs.www()), before);
+    });
+}
+
+#[test]
+fn undo_goes_on_past_a_time_that_it_may_not_set() {
+    let Some(world) = of_nobody() else { return };
+    let world = std::sync::Arc::new(world);
+    let staged = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let (theirs, slot) = (std::sync::Arc::clone(&world), std::sync::Arc::clone(&staged));
+    as_nobody(move || {
+        let tree = theirs.open();
+        *slot.lock().unwrap() = Some((theirs.stage(&tree, 1).unwrap(), tree));
+    });
+    give(&world.www().join("d"), 0, 0o777);
+    let theirs = std::sync::Arc::clone(&world);
+    as_nobody(move || {
+        let ((stage, release), tree) = staged.lock().unwrap().take().unwrap();
+        stage.commit(&release, b"").unwrap_err();
+        drop(stage);
+        for path in ["d/a", "z"] {
+            assert_eq!(std::fs::read_to_string(theirs.www().join(path)).unwrap(), "old", "{path}");
+        }
+        assert!(tree.state().current().unwrap().is_none());
+        // Nothing is left pending: the next one is refused for its own reasons.
+        let error = theirs.stage(&tree, 2).unwrap_err();
+        assert!(error.to_string().contains("belongs to user 0"), "{error}");
+    });
+}
+
+#[test]
+fn what_a_scan_that_was_killed_left_goes_when_the_tree_is_opened() {
+    let world = World::new(&[], &[("f", file("f"))]);
+    let tree = world.open();
+    let stale = tree.state().path().join(".index-abc");
+    std::fs::write(&stale, "half").unwrap();
+    drop(tree);
+    drop(world.open());
+    assert!(!stale.exists());
+}

@@ -1,0 +1,52 @@
+//! `makuo demo` as a person meets it: it works anywhere, and leaves nothing behind.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs the demo by way of `wrapper`, with everything that it may write to below `home`.
+fn demo(wrapper: &[&str], program: &Path, home: &Path) -> Output {
+    let mut words = wrapper.iter().map(std::ffi::OsStr::new).chain([program.as_os_str(), "demo".as_ref()]);
+    Command::new(words.next().expect("a program"))
+        .args(words)
+        .current_dir(home)
+        .env("HOME", home)
+        .env("TMPDIR", home)
+        .env_remove("MAKUO_KEY")
+        .env_remove("MAKUO_CONFIG")
+        .output()
+        .expect("the binary runs")
+}
+
+fn assert_clean(output: &Output, home: &Path) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    let left: Vec<_> = std::fs::read_dir(home).expect("readable").map(|e| e.expect("readable").path()).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+}
+
+#[test]
+fn the_demo_works_and_leaves_nothing() {
+    let home = tempfile::tempdir().expect("a directory");
+    assert_clean(&demo(&[], Path::new(env!("CARGO_BIN_EXE_makuo")), home.path()), home.path());
+}
+
+#[test]
+fn the_demo_needs_no_root() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: not root, the other test shows it");
+    }
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    if !Command::new(nobody[0]).args(&nobody[1..]).arg("true").output().is_ok_and(|o| o.status.success()) {
+        return eprintln!("skipped: setpriv is not here, or may not change the user");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let (program, home) = (dir.path().join("makuo"), dir.path().join("home"));
+    // The build directory need not be open to others.
+    std::fs::copy(env!("CARGO_BIN_EXE_makuo"), &program).expect("copied");
+    std::fs::create_dir(&home).expect("new");
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("ours");
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("ours");
+    nix::unistd::chown(&home, Some(65534.into()), Some(65534.into())).expect("root may");
+    assert_clean(&demo(&nobody, &program, &home), &home);
+}
