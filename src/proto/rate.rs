@@ -124,6 +124,7 @@ impl Controller {
 
     fn end_round(&mut self, now: Moment) {
         let round = std::mem::take(&mut self.round);
+        let length = now.since(self.since).as_secs_f64() / ROUND.as_secs_f64();
         self.since = now;
         if self.received.len() == MEMORY {
             self.received.pop_front();
@@ -137,7 +138,9 @@ impl Controller {
         } else if self.starting {
             self.rate = (self.rate * 2.0).min(capacity * 4.0).max(self.rate);
         } else if round.delay < QUEUE_LIMIT / 2 {
-            self.rate = (self.rate * 1.02).min((capacity * HEADROOM).max(self.rate));
+            // A round is longer where little is sent: it grows as much in the same time.
+            let growth = 1.02f64.powf(length).min(HEADROOM);
+            self.rate = (self.rate * growth).min((capacity * HEADROOM).max(self.rate));
         }
         self.mean_loss = self.mean_loss * 0.99 + round.loss * 0.01;
         let top = self.ceiling.unwrap_or(TOP).0 as f64;
@@ -147,7 +150,8 @@ impl Controller {
     fn give_way(&mut self, now: Moment, capacity: f64, delay: Duration, overflow: bool) {
         if self.starting {
             self.starting = false;
-            self.rate = self.rate.min(capacity);
+            // The first rounds may have measured little: they do not take away more than the last doublings.
+            self.rate = self.rate.min(capacity.max(self.rate / 4.0));
         } else if now < self.hold {
             return;
         }

@@ -167,6 +167,20 @@ fn a_host_that_was_deaf_for_many_generations_catches_up() {
 }
 
 #[test]
+fn small_deploys_stay_quick_under_loss() {
+    for seed in 0..60 {
+        let link = Link { loss: 0.05, ..Link::default() };
+        let setup = Setup { seed, hosts: 4, link, ceiling: None, ..Setup::default() };
+        let mut network = deploy(setup, 40, 40_000);
+        let began = network.now();
+        assert!(network.run(LONG, Duration::ZERO), "seed {seed}");
+        let took = network.now().since(began);
+        assert!(took < Duration::from_secs(4), "seed {seed}: {took:?}");
+        assert_complete(&mut network, 1..=4, seed);
+    }
+}
+
+#[test]
 fn a_release_that_takes_long_to_make_finds_its_hosts_all_the_same() {
     let setup = Setup { seed: 6, prepare: Duration::from_secs(300), ..Setup::default() };
     let mut network = deploy(setup, 10, 10_000);

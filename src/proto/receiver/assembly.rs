@@ -40,8 +40,6 @@ pub struct Assembly {
     open: BTreeMap<u32, Buffer>,
     /// Generations that need nothing more.
     resolved: RangeSet,
-    /// Whether a generation was heard since we listen.
-    anchored: bool,
     /// Every generation below this was sent in full.
     horizon: u32,
     /// A generation was given up: what it held has to be asked for again.
@@ -53,16 +51,10 @@ impl Assembly {
     /// For a session whose symbols have `symbol` bytes.
     pub fn new(symbol: u16) -> Self {
         let (open, resolved) = (BTreeMap::new(), RangeSet::default());
-        Self { symbol, open, resolved, anchored: false, horizon: 0, gave_up: false, spare: Vec::new() }
+        Self { symbol, open, resolved, horizon: 0, gave_up: false, spare: Vec::new() }
     }
 
-    /// Starts to listen: what was sent in full before is not for us.
-    pub fn listen(&mut self) {
-        self.rest();
-        self.anchored = false;
-    }
-
-    /// Stops to listen, and frees what is open.
+    /// Forgets what is open and what was sent in full until now: when we begin to listen, and when we stop.
     pub fn rest(&mut self) {
         self.open.clear();
         self.resolved.insert(0..u64::from(self.horizon));
@@ -113,18 +105,11 @@ impl Assembly {
 
     /// The sender has begun generation `number`: those before it were sent in full.
     fn heard(&mut self, number: u32) {
-        if !self.anchored {
-            self.anchored = true;
-            self.resolved.insert(0..u64::from(number));
-        }
         self.horizon = self.horizon.max(number);
     }
 
     /// The sender has sent all generations below `sent` in full.
     pub fn sent(&mut self, sent: Generation) {
-        if !self.anchored {
-            self.resolved.insert(0..u64::from(sent.0));
-        }
         self.horizon = self.horizon.max(sent.0);
     }
 

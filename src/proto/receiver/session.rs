@@ -304,7 +304,7 @@ impl Session {
     fn want(&mut self, now: Moment, wants: RangeSet) {
         let cover = wants.cover(MAX_WANT_RANGES);
         self.wants = wants;
-        self.assembly.listen();
+        self.assembly.rest();
         let due = self.soon(now);
         self.ask(due, &cover);
         self.data_at = now;

@@ -143,14 +143,15 @@ impl Hosts {
         active
     }
 
-    /// Takes a report; gives what was measured since the one before.
-    pub fn report(&mut self, now: Moment, instance: InstanceId, report: Report) -> Option<Sample> {
+    /// Takes a report; gives what was measured since the one before. A time in which the sender had nothing to send
+    /// says nothing about the link: `idle` is the counter at which it had nothing last.
+    pub fn report(&mut self, now: Moment, instance: InstanceId, report: Report, idle: u64) -> Option<Sample> {
         let host = self.hosts.get_mut(&instance)?;
         host.heard = now;
         let before = host.report.replace((now, report));
         let (_, last) = before?;
         let over = Duration::from_micros(report.at.checked_sub(last.at).filter(|&t| t > 0)?);
-        let expected = report.seen.checked_sub(last.seen).filter(|&n| n > 0)?;
+        let expected = report.seen.checked_sub(last.seen).filter(|&n| n > 0 && last.seen > idle)?;
         let got = report.datagrams.saturating_sub(last.datagrams);
         // A lost train is thirty datagrams in a row: one report says little about the share.
         host.loss = host.loss * 0.9 + (1.0 - (got as f64 / expected as f64).min(1.0)) * 0.1;

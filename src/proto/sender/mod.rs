@@ -177,6 +177,8 @@ pub struct Sender {
     offer: Option<Offer>,
     order: Option<SignedOrder>,
     stream: Stream,
+    /// The data counter at which there was nothing more to send, last.
+    idle: u64,
     /// When something wanted was first seen while the stream was idle.
     held: Option<Moment>,
     controller: Controller,
@@ -208,6 +210,7 @@ impl Sender {
             offer: None,
             order: None,
             stream: Stream::new(session, symbol),
+            idle: 0,
             held: None,
             controller: Controller::new(now, setup.ceiling),
             pacer: Pacer::new(now),
@@ -331,7 +334,7 @@ impl Sender {
                 nack.missing.iter().for_each(|m| self.stream.missing(m, nack.seen));
             }
             Message::Report(report) if report.session == self.session => {
-                if let Some(sample) = self.hosts.report(now, source, report) {
+                if let Some(sample) = self.hosts.report(now, source, report, self.idle) {
                     self.controller.sample(now, sample);
                 }
             }
@@ -651,6 +654,7 @@ impl Sender {
         if !self.stream.has_data() {
             // The last of what there is: say so at once, so that a loss at the end is noticed.
             self.heartbeat = (now, HEARTBEAT);
+            self.idle = self.stream.counter();
         }
         Some(Transmit { dest: Dest::Group, segment: self.stream.segment() })
     }
