@@ -263,6 +263,7 @@ impl Session<'_> {
             if self.finished {
                 return Ok(self.outcome());
             }
+            self.tell_trouble();
             self.tell_progress();
             let now = self.clock.now();
             let wait = self.machine.poll_timeout(now).map(|due| due.since(now));
@@ -369,6 +370,13 @@ impl Session<'_> {
                     self.discovered = Some(serial);
                     self.sign_when_known()?;
                 }
+                Notice::Narrow { datagram, host } => {
+                    let interface = &self.endpoint.link().interface().name;
+                    let most = self.endpoint.datagram();
+                    tracing::info!(
+                        "datagrams of {datagram} bytes, not {most} as {interface} takes: larger ones do not reach {host}"
+                    );
+                }
                 Notice::Host(host) => {
                     let state = self.state_of(&host, false);
                     self.came(&host.name, state, host.text.clone());
@@ -426,6 +434,15 @@ impl Session<'_> {
         outcome.took = self.clock.now().since(self.began);
         (outcome.error, outcome.hint) = (Some(error), Some(hint));
         Some(outcome)
+    }
+
+    /// Datagrams that the interface does not take any more will never arrive: nobody is to wait for them in silence.
+    fn tell_trouble(&mut self) {
+        let Some(trouble) = self.endpoint.take_trouble() else { return };
+        self.observer.event(&Event::Note(trouble.clone()));
+        if self.announced.is_some() {
+            self.machine.abort(self.clock.now(), &trouble);
+        }
     }
 
     fn tell_progress(&mut self) {

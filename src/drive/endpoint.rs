@@ -24,13 +24,27 @@ pub struct Endpoint {
     /// How long to wait before that is tried again, when room to send does not show in waiting for it.
     retry_after: Option<Duration>,
     sent: u64,
+    /// What went wrong in a way that people should know, until it is told.
+    trouble: Option<String>,
+    /// Whether anything of that kind was told.
+    troubled: bool,
 }
 
 impl Endpoint {
     /// For an open link.
     pub fn new(link: Link) -> Result<Self> {
         let poller = Poller::new()?;
-        Ok(Self { link, poller, batch: RecvBatch::new(), out: Vec::new(), blocked: None, retry_after: None, sent: 0 })
+        Ok(Self {
+            link,
+            poller,
+            batch: RecvBatch::new(),
+            out: Vec::new(),
+            blocked: None,
+            retry_after: None,
+            sent: 0,
+            trouble: None,
+            troubled: false,
+        })
     }
 
     /// The link.
@@ -87,7 +101,7 @@ impl Endpoint {
             }
             // Lost like any datagram on the way; repair mends it where it can be mended.
             Ok(SendOutcome::TooLarge) => {
-                tracing::warn!("datagrams of {segment} bytes are too large for {}", self.link.interface().name);
+                self.too_large(segment);
                 self.blocked = None;
                 true
             }
@@ -97,6 +111,20 @@ impl Endpoint {
                 true
             }
         }
+    }
+
+    fn too_large(&mut self, segment: usize) {
+        let name = &self.link.interface().name;
+        tracing::debug!("datagrams of {segment} bytes are too large for {name}");
+        if !std::mem::replace(&mut self.troubled, true) {
+            let first = format!("{name} does not take datagrams of {segment} bytes any more: its MTU was lowered");
+            self.trouble = Some(first);
+        }
+    }
+
+    /// What went wrong since the last call in a way that people should know; each thing is told once.
+    pub fn take_trouble(&mut self) -> Option<String> {
+        self.trouble.take()
     }
 
     /// Hands what has come to `each`.

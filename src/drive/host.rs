@@ -146,6 +146,9 @@ impl Running {
     fn drain(&mut self) {
         let machine = &mut self.machine;
         self.endpoint.flush(|out| machine.poll_transmit(out));
+        if let Some(trouble) = self.endpoint.take_trouble() {
+            tracing::warn!("{trouble}");
+        }
         while let Some(request) = self.machine.poll_request() {
             self.disk.request(request);
         }

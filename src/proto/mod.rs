@@ -23,6 +23,7 @@ pub mod control;
 pub mod generation;
 pub mod members;
 pub mod outbox;
+pub mod path;
 pub mod range_set;
 pub mod rate;
 pub mod receiver;

@@ -69,6 +69,9 @@ pub enum Message {
     /// The part.
     #[n(12)]
     DriftPart(#[n(0)] DriftPart),
+    /// A datagram whose size is what matters: does it arrive?
+    #[n(13)]
+    Probe(#[n(0)] Probe),
 }
 
 /// Who a host is and what it has.
@@ -86,6 +89,22 @@ pub struct Hello {
     /// How many hosts it knows to be alive, itself included: tells a sender when it has heard all.
     #[n(3)]
     pub members: u32,
+    /// In an answer to a solicit: the largest datagram that it has heard from who asked, in bytes. A host that does not
+    /// say so is one that does not know.
+    #[n(4)]
+    pub heard: Option<u16>,
+}
+
+/// A datagram of a certain size.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Probe {
+    /// The bytes of the whole datagram.
+    #[n(0)]
+    pub size: u16,
+    /// What fills it.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub padding: Vec<u8>,
 }
 
 /// What a host has of one tree.

@@ -29,7 +29,7 @@ use crate::proto::{RangeSet, Transmit};
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{Announce, Summary, TreeState};
-use crate::wire::{Datagram, HostStage, Message};
+use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message};
 
 use session::Session;
 
@@ -257,6 +257,8 @@ impl Receiver {
         if self.sessions.len() >= MAX_SESSIONS && !self.make_room(now) {
             return;
         }
+        // What comes to us in datagrams of this size goes back in them.
+        self.control.fit(usize::from(announce.symbol) + DATA_OVERHEAD);
         let delay = super::spread(announce.hosts).mul_f64(self.rng.f64());
         let (seed, window) = (self.rng.u64(..), self.setup.window);
         let name = self.setup.name.clone();

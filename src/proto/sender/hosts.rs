@@ -42,6 +42,8 @@ pub struct Host {
     pub lost: bool,
     /// It has asked for manifest nodes, for blocks.
     pub asked: (bool, bool),
+    /// The largest datagram that is known to reach it, in bytes; none when it did not say.
+    pub takes: Option<u16>,
     /// The number of the newest state that was heard.
     number: u32,
     report: Option<(Moment, Report)>,
@@ -93,6 +95,7 @@ impl Hosts {
                 progress: now,
                 lost: false,
                 asked: (false, false),
+                takes: None,
                 number: 0,
                 report: None,
                 loss: 0.0,
@@ -126,6 +129,12 @@ impl Hosts {
         host.received = host.received.max(state.received);
         host.serial = host.serial.max(state.serial);
         changed
+    }
+
+    /// The host that the smallest datagrams reach, and how large they may be, of those that said so.
+    pub fn narrowest(&self) -> Option<(&HostName, u16)> {
+        let told = self.hosts.values().filter(|h| !h.lost).filter_map(|h| Some((&h.name, h.takes?)));
+        told.min_by_key(|(_, takes)| *takes)
     }
 
     /// The session begins now: what was heard before says nothing about who is silent in it.
