@@ -80,3 +80,34 @@ fn an_ipv6_group_over_link_local_addresses_alone() {
         deploys(&lab);
     }
 }
+
+#[test]
+fn a_sender_and_a_host_with_two_interfaces() {
+    let Some(mut lab) = lab(3, 9) else { return };
+    // web1 is on the first switch, web2 on the second, web3 and the sender on both.
+    let (admin, places) = (lab.admin.clone(), lab.hosts.iter().map(|h| h.place.clone()).collect::<Vec<_>>());
+    let switch = lab.switch();
+    switch.bridge("br1");
+    switch.wire(&places[1], "br1", "eth1", "10.78.0.2/16");
+    switch.wire(&places[2], "br1", "eth1", "10.78.0.3/16");
+    switch.wire(&admin, "br1", "eth1", "10.78.0.4/16");
+    places[1].ip("link set eth0 down");
+    lab.hosts[1].flags = flags("--interface eth1");
+    lab.hosts[2].flags = flags("--interface eth0 --interface eth1");
+    lab.flags = flags("--interface eth0,eth1");
+    start(&mut lab);
+    deploys(&lab);
+
+    // The smallest of the interfaces decides, and losses on one of them are mended.
+    admin.ip("link set eth1 mtu 1400");
+    places[1].lose_on("eth1", 3);
+    places[2].lose_on("eth0", 3);
+    write(&lab.site().join("big"), Noise::new(10).bytes(6 << 20));
+    let ran = deploys(&lab);
+    assert!(ran.result()["repaired"].as_u64() > Some(0), "nothing was lost: {ran}");
+
+    let members = lab.makuo(&["members"]).exits(0).says(&["web1", "web2", "web3"]);
+    assert_eq!(members.out.lines().count(), 3, "{members}");
+    lab.flags = flags("--interface eth0,eth7");
+    lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["no network interface is named eth7", "there are: ", "eth1 ("]);
+}

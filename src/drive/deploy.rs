@@ -18,7 +18,7 @@ use super::source::Source;
 use crate::id::{HostName, InstanceId, Serial};
 use crate::keys::{Namespace, Signer};
 use crate::manifest::{FORMAT, Header, Intent, Release};
-use crate::net::{Link, Waker};
+use crate::net::{Links, Waker};
 use crate::proto::sender::hosts::Host;
 use crate::proto::sender::{Expect, Notice, Reply, Request, Sender, SenderSetup};
 use crate::spec::Spec;
@@ -71,10 +71,15 @@ impl Interrupt {
 
 /// Runs the session to its end. An error is one before any host was asked to change; whatever comes later is in the
 /// outcome.
-pub fn run(link: Link, options: Options, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
+pub fn run(
+    links: impl Into<Links>,
+    options: Options,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
     options.spec.check_source()?;
     let clock = Clock::start();
-    let endpoint = Endpoint::new(link)?;
+    let endpoint = Endpoint::new(links)?;
     let _ = interrupt.waker.set(endpoint.waker());
     let (work, answers) = Worker::start(&options, endpoint.waker())?;
     let machine = Sender::new(clock.now(), setup(&options, &endpoint));
@@ -371,7 +376,7 @@ impl Session<'_> {
                     self.sign_when_known()?;
                 }
                 Notice::Narrow { datagram, host } => {
-                    let interface = &self.endpoint.link().interface().name;
+                    let interface = &self.endpoint.links().narrowest().interface().name;
                     let most = self.endpoint.datagram();
                     tracing::info!(
                         "datagrams of {datagram} bytes, not {most} as {interface} takes: larger ones do not reach {host}"
@@ -405,9 +410,9 @@ impl Session<'_> {
             Some(crate::spec::Expect::Count(n)) => *n as usize,
             _ => 0,
         };
-        let link = self.endpoint.link();
+        let links = self.endpoint.links();
         let (error, hint) = if found.is_empty() && members == 0 {
-            let at = format!("{} on {}", link.group(), link.interface().name);
+            let at = format!("{} on {}", links.group(), links.names());
             let hint = "is the daemon running on the hosts, on this network, with the same --group and --port? \
                         Does --interface name the right one, and does the switch pass multicast?";
             (format!("no hosts answered at {at}"), hint.to_string())

@@ -10,7 +10,7 @@ use super::endpoint::Endpoint;
 use super::outcome::{Member, MemberTree};
 use crate::Result;
 use crate::id::{HostName, InstanceId};
-use crate::net::{Link, Waker};
+use crate::net::{Links, Waker};
 use crate::proto::receiver::{HostSetup, Notice, Receiver, Reply};
 use crate::units::Moment;
 use crate::wire::HostStage;
@@ -78,11 +78,11 @@ pub struct Running {
 
 impl Running {
     /// Joins the group as `name`.
-    pub fn start(name: HostName, link: Link, host: Arc<Host>) -> Result<(Self, Handle)> {
+    pub fn start(name: HostName, links: impl Into<Links>, host: Arc<Host>) -> Result<(Self, Handle)> {
         let clock = Clock::start();
+        let endpoint = Endpoint::new(links)?;
         // Half of the receive buffer, of which the kernel takes as much again for its own bookkeeping.
-        let window = u32::try_from(link.recv_buffer() / 4).unwrap_or(u32::MAX);
-        let endpoint = Endpoint::new(link)?;
+        let window = u32::try_from(endpoint.links().recv_buffer() / 4).unwrap_or(u32::MAX);
         let setup = HostSetup {
             name,
             trees: host.states(),

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 pub mod bits;
 pub mod control;
+pub mod counters;
 pub mod generation;
 pub mod members;
 pub mod outbox;

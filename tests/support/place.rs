@@ -53,8 +53,13 @@ impl Place {
 
     /// Drops `percent` of what comes in. Nothing on the loopback interface.
     pub fn lose(&self, percent: u32) {
+        self.lose_on("eth0", percent);
+    }
+
+    /// The same on the interface `name`.
+    pub fn lose_on(&self, name: &str, percent: u32) {
         let Place::Namespace(inside) = self else { return };
-        let drop = format!("iifname eth0 numgen random mod 100 < {percent} drop");
+        let drop = format!("iifname {name} numgen random mod 100 < {percent} drop");
         let rules = format!("table inet loss {{ chain in {{ type filter hook input priority -300; {drop} ; }} ; }}");
         tool(inside.enter().args(["nft", &rules]));
     }

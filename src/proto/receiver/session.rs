@@ -10,6 +10,7 @@ use super::{Notice, Ordered, Reason, Reply, Request};
 use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
+use crate::proto::counters::Counters;
 use crate::proto::outbox::Outbox;
 use crate::proto::{Dest, RangeSet, alive_interval, spread};
 use crate::units::Moment;
@@ -57,6 +58,7 @@ pub(super) struct Session {
     data_at: Moment,
     alive_at: Moment,
     measure: Measure,
+    counters: Counters,
     /// Bytes that may be under way to us.
     window: u32,
     gone: bool,
@@ -119,6 +121,7 @@ impl Session {
             heard: now,
             data_at: now,
             alive_at: now + alive_interval(announce.hosts),
+            counters: Counters::default(),
             measure: Measure {
                 seen: 0,
                 datagrams: 0,
@@ -369,6 +372,9 @@ impl Session {
     pub(super) fn data(&mut self, now: Moment, counter: u64, symbol: &Symbol<'_>, arrival: u64, control: &mut Control) {
         self.heard = now;
         self.data_at = now;
+        if !self.counters.is_new(counter) {
+            return;
+        }
         self.measure.arrived(counter, symbol, arrival);
         if let Some(delivery) = self.assembly.symbol(symbol, &self.wants) {
             for block in &delivery.blocks {
