@@ -111,3 +111,25 @@ fn a_sender_and_a_host_with_two_interfaces() {
     lab.flags = flags("--interface eth0,eth7");
     lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["no network interface is named eth7", "there are: ", "eth1 ("]);
 }
+
+#[test]
+fn a_host_with_a_small_receive_buffer_says_so_and_the_sender_hears_of_its_losses() {
+    let Some(mut lab) = lab(2, 11) else { return };
+    lab.hosts[0].wrap("exec setpriv --bounding-set=-net_admin --inh-caps=-net_admin \"$@\"");
+    start(&mut lab);
+    if !lab.hosts[0].log().contains("net.core.rmem_max") {
+        return support::skipped("this kernel's net.core.rmem_max is large, or the tests are not root's");
+    }
+    assert!(!lab.hosts[1].log().contains("net.core.rmem_max"), "{}", lab.hosts[1].log());
+    write(&lab.site().join("big"), Noise::new(12).bytes(12 << 20));
+    let mut deploy = lab.start(&["deploy", "www.toml", "--json", "--rate", "16MB"]);
+    deploy.until_event("the transfer", |e| e["event"] == "progress" && e["sent"].as_u64() > Some(1 << 20));
+    // It does not read for a while; what the sender goes on sending is more than its buffer holds.
+    let pid = nix::unistd::Pid::from_raw(lab.hosts[0].pid() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).expect("my child");
+    support::pause(std::time::Duration::from_millis(1500));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).expect("my child");
+    deploy.wait().exits(0).says(&["web1 dropped ", "net.core.rmem_max"]);
+    lab.all_same(&lab.site());
+    assert!(lab.hosts[0].log().contains("lost in the receive buffer of eth0"), "{}", lab.hosts[0].log());
+}

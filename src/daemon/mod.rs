@@ -41,6 +41,9 @@ pub fn run(setup: Setup, links: Links) -> Result<()> {
         if host.trees.is_empty() { "without trees" } else { "ready" },
         trees.join(", ")
     );
+    if let Some(advice) = crate::drive::drops::advice(links.recv_buffer()) {
+        tracing::warn!("the receive buffer is small, which slows transfers down: {advice}");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

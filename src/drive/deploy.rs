@@ -27,6 +27,8 @@ use crate::wire::HostStage;
 use crate::wire::message::{OrderKind, Summary};
 use crate::{Error, Result};
 
+/// The most hosts that one note names.
+const NAMED: usize = 8;
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(100);
 
@@ -266,6 +268,7 @@ impl Session<'_> {
                 return Ok(outcome);
             }
             if self.finished {
+                self.tell_drops();
                 return Ok(self.outcome());
             }
             self.tell_trouble();
@@ -448,6 +451,24 @@ impl Session<'_> {
         if self.announced.is_some() {
             self.machine.abort(self.clock.now(), &trouble);
         }
+    }
+
+    /// Hosts that could not read in time: nothing is missing, but it took longer than it had to.
+    fn tell_drops(&mut self) {
+        let lossy = self.machine.hosts().filter(|h| h.dropped > 0);
+        let mut hosts: Vec<String> = lossy.map(|h| format!("{} dropped {}", h.name, h.dropped)).collect();
+        if hosts.is_empty() {
+            return;
+        }
+        hosts.sort();
+        if hosts.len() > NAMED {
+            let more = hosts.len() - NAMED;
+            hosts.truncate(NAMED);
+            hosts.push(format!("{more} more hosts did, too"));
+        }
+        let advice = "raise net.core.rmem_max there, or set a rate";
+        let note = format!("packets lost in receive buffers: {}; {advice}", hosts.join(", "));
+        self.observer.event(&Event::Note(note));
     }
 
     fn tell_progress(&mut self) {

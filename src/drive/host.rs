@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::clock::{self, Clock};
 use super::disk::{Disk, Host};
+use super::drops::Drops;
 use super::endpoint::Endpoint;
 use super::outcome::{Member, MemberTree};
 use crate::Result;
@@ -74,6 +75,7 @@ pub struct Running {
     /// Until when orders under way hold up the end, once that is asked for.
     ending: Option<Moment>,
     refusals: Refusals,
+    drops: Drops,
 }
 
 impl Running {
@@ -97,8 +99,9 @@ impl Running {
         let handle = Handle { commands: command_to, waker: endpoint.waker() };
         let disk = Disk::new(host, reply_to, endpoint.waker());
         let machine = Receiver::new(clock.now(), setup);
+        let drops = Drops::new(clock.now());
         let refusals = Refusals { left: REFUSALS, since: clock.now(), unsaid: 0 };
-        Ok((Self { endpoint, clock, machine, disk, replies, commands, ending: None, refusals }, handle))
+        Ok((Self { endpoint, clock, machine, disk, replies, commands, ending: None, refusals, drops }, handle))
     }
 
     /// Runs until it is told to stop.
@@ -116,6 +119,9 @@ impl Running {
             let now = self.clock.now();
             if self.may_leave(now) {
                 return self.leave();
+            }
+            if let Some(total) = self.drops.look(now, self.endpoint.links()) {
+                self.machine.dropped(total);
             }
             if self.machine.poll_timeout(now) <= now {
                 self.machine.handle_timeout(now);

@@ -205,6 +205,9 @@ pub struct State {
     /// The highest serial that it accepted for the tree.
     #[n(7)]
     pub serial: Serial,
+    /// Packets that its receive buffer lost since the session began, when there were any.
+    #[n(8)]
+    pub dropped: Option<u64>,
 }
 
 /// What a host's comparison found.
@@ -532,6 +535,7 @@ mod tests {
             summary: None,
             received: 0,
             serial: Serial(0),
+            dropped: None,
         });
         let Ok(Message::State(back)) = Message::decode(&state.encode()) else { panic!("decodes") };
         assert_eq!(back.text.as_deref(), Some("no \\u{1b}[31mway\nsecond"));

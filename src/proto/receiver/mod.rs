@@ -165,6 +165,8 @@ pub struct Receiver {
     notices: VecDeque<Notice>,
     rng: fastrand::Rng,
     warned_version: bool,
+    /// Packets that the receive buffer has lost.
+    dropped: u64,
 }
 
 impl Receiver {
@@ -183,6 +185,7 @@ impl Receiver {
             notices: VecDeque::new(),
             rng,
             warned_version: false,
+            dropped: 0,
         }
     }
 
@@ -311,6 +314,12 @@ impl Receiver {
             }
         }
         self.settle();
+    }
+
+    /// The receive buffer has lost `total` packets since this host started: senders will hear of it.
+    pub fn dropped(&mut self, total: u64) {
+        let more = total.saturating_sub(std::mem::replace(&mut self.dropped, total));
+        self.sessions.values_mut().for_each(|session| session.dropped += more);
     }
 
     /// Does what is due.

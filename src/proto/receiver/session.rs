@@ -61,6 +61,8 @@ pub(super) struct Session {
     counters: Counters,
     /// Bytes that may be under way to us.
     window: u32,
+    /// Packets that the receive buffer lost since the session began.
+    pub(super) dropped: u64,
     gone: bool,
     rng: fastrand::Rng,
     pub(super) requests: VecDeque<Request>,
@@ -134,6 +136,7 @@ impl Session {
                 backlog: 0,
             },
             window,
+            dropped: 0,
             gone: false,
             rng: fastrand::Rng::with_seed(seed),
             requests: VecDeque::new(),
@@ -240,6 +243,7 @@ impl Session {
             summary: self.summary,
             received: self.received,
             serial: self.serial,
+            dropped: Some(self.dropped).filter(|n| *n > 0),
         }
     }
 

@@ -44,6 +44,8 @@ pub struct Host {
     pub asked: (bool, bool),
     /// The largest datagram that is known to reach it, in bytes; none when it did not say.
     pub takes: Option<u16>,
+    /// Packets that its receive buffer lost.
+    pub dropped: u64,
     /// The number of the newest state that was heard.
     number: u32,
     report: Option<(Moment, Report)>,
@@ -96,6 +98,7 @@ impl Hosts {
                 lost: false,
                 asked: (false, false),
                 takes: None,
+                dropped: 0,
                 number: 0,
                 report: None,
                 loss: 0.0,
@@ -110,6 +113,7 @@ impl Hosts {
         self.expect(now, instance, state.name.clone(), from, state.serial);
         let Some(host) = self.hosts.get_mut(&instance) else { return false };
         host.heard = now;
+        host.dropped = host.dropped.max(state.dropped.unwrap_or(0));
         if host.lost {
             (host.lost, host.progress) = (false, now);
         }
