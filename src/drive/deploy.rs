@@ -1,6 +1,6 @@
 //! A deploy, a dry run or an audit: the sender machine on a real network, with a real source and key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -102,6 +102,7 @@ pub fn run(
         prepared: None,
         release: None,
         states: BTreeMap::new(),
+        waits: BTreeSet::new(),
         finished: false,
         decision: None,
     }
@@ -241,6 +242,8 @@ struct Session<'a> {
     release: Option<Release>,
     /// Each host's last state with the moment that it came into it.
     states: BTreeMap<HostName, (HostState, Moment)>,
+    /// What hosts wait for, as far as it was told.
+    waits: BTreeSet<String>,
     finished: bool,
     decision: Option<(OrderKind, String)>,
 }
@@ -386,6 +389,7 @@ impl Session<'_> {
                     );
                 }
                 Notice::Host(host) => {
+                    self.tell_wait(&host);
                     let state = self.state_of(&host, false);
                     self.came(&host.name, state, host.text.clone());
                 }
@@ -450,6 +454,14 @@ impl Session<'_> {
         self.observer.event(&Event::Note(trouble.clone()));
         if self.announced.is_some() {
             self.machine.abort(self.clock.now(), &trouble);
+        }
+    }
+
+    /// A host has the tree of a sender that is gone, perhaps a deploy that was killed: it gives way soon.
+    fn tell_wait(&mut self, host: &Host) {
+        let Some(text) = host.text.as_ref().filter(|_| host.stage == Some(HostStage::Joined)) else { return };
+        if self.waits.insert(text.clone()) {
+            self.observer.event(&Event::Note(format!("{}: {text}", host.name)));
         }
     }
 

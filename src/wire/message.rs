@@ -193,7 +193,7 @@ pub struct State {
     /// Its stage.
     #[n(3)]
     pub stage: HostStage,
-    /// Why it refused or failed.
+    /// Why it refused or failed, or what it waits for.
     #[n(4)]
     pub text: Option<String>,
     /// What the comparison found, from [`HostStage::Staging`] on.

@@ -28,7 +28,7 @@ pub struct Host {
     pub heard: Moment,
     /// How far it is; `None` until it has answered the announcement.
     pub stage: Option<HostStage>,
-    /// Why it refused or failed.
+    /// Why it refused or failed, or what it waits for.
     pub text: Option<String>,
     /// What it found.
     pub summary: Option<Summary>,
@@ -128,7 +128,7 @@ impl Hosts {
             host.progress = now;
         }
         host.stage = Some(state.stage);
-        host.text = state.text.or(host.text.take());
+        host.text = state.text;
         host.summary = state.summary.or(host.summary);
         host.received = host.received.max(state.received);
         host.serial = host.serial.max(state.serial);
