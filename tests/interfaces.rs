@@ -121,8 +121,8 @@ fn a_host_with_a_small_receive_buffer_says_so_and_the_sender_hears_of_its_losses
         return support::skipped("this kernel's net.core.rmem_max is large, or the tests are not root's");
     }
     assert!(!lab.hosts[1].log().contains("net.core.rmem_max"), "{}", lab.hosts[1].log());
-    write(&lab.site().join("big"), Noise::new(12).bytes(12 << 20));
-    let mut deploy = lab.start(&["deploy", "www.toml", "--json", "--rate", "16MB"]);
+    write(&lab.site().join("big"), Noise::new(12).bytes(40 << 20));
+    let mut deploy = lab.start(&["deploy", "www.toml", "--json", "--rate", "40MB"]);
     deploy.until_event("the transfer", |e| e["event"] == "progress" && e["sent"].as_u64() > Some(1 << 20));
     // It does not read for a while; what the sender goes on sending is more than its buffer holds.
     let pid = nix::unistd::Pid::from_raw(lab.hosts[0].pid() as i32);

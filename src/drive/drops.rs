@@ -34,7 +34,7 @@ impl Drops {
         self.asked = now;
         let total = links.drops().ok().filter(|total| *total > self.total)?;
         self.total = total;
-        if let Some(lost) = self.to_say(now) {
+        if let Some(lost) = self.unsaid(now) {
             let advice = advice(links.recv_buffer()).unwrap_or_else(|| "this host does not read in time".to_string());
             tracing::warn!("{lost} packets were lost in the receive buffer of {}: {advice}", links.names());
         }
@@ -42,7 +42,7 @@ impl Drops {
     }
 
     /// How many packets are to be logged now.
-    fn to_say(&mut self, now: Moment) -> Option<u64> {
+    fn unsaid(&mut self, now: Moment) -> Option<u64> {
         if self.said_at.is_some_and(|at| now.since(at) < SAY) {
             return None;
         }
@@ -96,9 +96,9 @@ mod tests {
         let mut drops = Drops::new(Moment(0));
         let at = |s: u64| Moment(0) + Duration::from_secs(s);
         drops.total = 5;
-        assert_eq!(drops.to_say(at(1)), Some(5));
+        assert_eq!(drops.unsaid(at(1)), Some(5));
         drops.total = 9;
-        assert_eq!(drops.to_say(at(2)), None);
-        assert_eq!(drops.to_say(at(12)), Some(4));
+        assert_eq!(drops.unsaid(at(2)), None);
+        assert_eq!(drops.unsaid(at(12)), Some(4));
     }
 }
