@@ -5,24 +5,34 @@
 //!           4  map             CBOR: encoding, and runs of ordinals with the size of each block
 //!              blocks          one after the other, as the map says
 //! ```
-//! The payload is cut into symbols of the session's size, symbols into rows: a row is what one system call sends.
+//! The payload is cut into symbols of the session's size, those into rows of a few columns. Coded symbols (see
+//! [`crate::fec`]) are sums within a column, with the same coefficients in all columns of a row: losses in a row, as a
+//! network that drops a whole send makes them, spread over the columns, and coding is work on long vectors.
 
 use std::ops::Range;
 
 use minicbor::{Decode, Encode};
 
+use crate::fec::Grid;
 use crate::id::Ordinal;
 use crate::proto::RangeSet;
 use crate::wire::SymbolHeader;
 
-/// What the packer aims at, in bytes of plain content.
-pub const TARGET_BYTES: usize = 2 << 20;
+/// What the packer aims at, in bytes of payload: the larger a generation, the nearer are the losses of all hosts to
+/// their mean, and the fewer coded symbols mend them all.
+pub const TARGET_BYTES: usize = 6 << 20;
 /// The largest payload.
-pub const MAX_PAYLOAD: usize = 4 << 20;
+pub const MAX_PAYLOAD: usize = 8 << 20;
+/// Generations behind the newest that a sender keeps for repair.
+pub const KEPT: u32 = 8;
 /// The most blocks of one generation.
 pub const MAX_BLOCKS: usize = 8192;
 /// The most symbols of one row.
 pub const MAX_COLUMNS: u8 = 32;
+/// Rows that a full generation has at least: with fewer a column would often need more than its share.
+const ROWS: usize = 256;
+/// Columns of a generation of small symbols.
+const COLUMNS: usize = 16;
 
 /// How blocks stand in a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -164,6 +174,18 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// How a sender cuts `payload` bytes into symbols of `symbol` bytes. Payloads of all sizes are cut alike, so that
+    /// hosts see one geometry in a session.
+    pub fn for_payload(payload: u32, symbol: u16) -> Self {
+        let columns = (TARGET_BYTES / usize::from(symbol.max(1)) / ROWS).clamp(1, COLUMNS) as u8;
+        Self { payload, symbol, columns }
+    }
+
+    /// The same as the code sees it.
+    pub fn grid(&self) -> Grid {
+        Grid::new(self.payload as usize, usize::from(self.symbol), usize::from(self.columns))
+    }
+
     /// The geometry that a symbol's header and the session's symbol size say; `None` when it is beyond the caps.
     pub fn of(header: &SymbolHeader, symbol: u16) -> Option<Self> {
         let legal = (1..=MAX_PAYLOAD as u32).contains(&header.payload)
