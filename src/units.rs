@@ -120,7 +120,7 @@ impl Quorum {
 }
 
 /// Below which a host is served after the others instead of with them.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Floor {
     /// This share of what the median of the others receives, in hundredths of a per cent; 0 is never.
     Share(u16),

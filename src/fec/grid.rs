@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// The largest payload, in bytes.
-pub const MAX_PAYLOAD: u32 = 4 << 20;
+pub const MAX_PAYLOAD: u32 = 8 << 20;
 /// The smallest symbol, in bytes.
 pub const MIN_SYMBOL: u16 = 64;
 /// The largest symbol, in bytes.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::buffer::{Buffer, Progress};
 use crate::id::Generation;
 use crate::proto::RangeSet;
-use crate::proto::generation::{Geometry, KEPT, Placed};
+use crate::proto::generation::{KEPT, Placed, grid_of};
 use crate::units::Moment;
 use crate::wire::Symbol;
 use crate::wire::message::{MAX_NACKS, Missing};
@@ -77,14 +77,14 @@ impl Assembly {
         if wants.is_empty() || self.resolved.contains(u64::from(number)) {
             return None;
         }
-        let geometry = Geometry::of(&symbol.header, self.symbol)?;
+        let grid = grid_of(&symbol.header, self.symbol)?;
         if self.open.len() >= MAX_OPEN && !self.open.contains_key(&number) {
             return None;
         }
         let spare = &mut self.spare;
         let wait = self.open.entry(number).or_default();
         wait.heard(now);
-        if !wait.buffer.take(geometry, symbol, || spare.pop().unwrap_or_default()) {
+        if !wait.buffer.take(grid, symbol, || spare.pop().unwrap_or_default()) {
             return None;
         }
         let progress = wait.buffer.progress(wants);

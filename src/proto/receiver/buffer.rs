@@ -5,11 +5,11 @@
 
 use std::ops::Range;
 
-use crate::fec::{self, Kernel};
+use crate::fec::{self, Grid, Kernel, Unsolved};
 use crate::id::Generation;
 use crate::proto::RangeSet;
 use crate::proto::bits::Bits;
-use crate::proto::generation::{Geometry, Map, Placed};
+use crate::proto::generation::{Map, Placed};
 use crate::wire::Symbol;
 use crate::wire::message::{Missing, Ranges};
 
@@ -31,7 +31,7 @@ pub enum Progress {
 #[derive(Debug, Default)]
 pub struct Buffer {
     /// Unknown while nothing of the generation has arrived.
-    geometry: Option<Geometry>,
+    grid: Option<Grid>,
     bytes: Vec<u8>,
     got: Bits,
     /// Symbols at the beginning that have all arrived.
@@ -68,44 +68,44 @@ impl Column {
 
 impl Buffer {
     /// Takes a symbol; false when it was there already, is not needed or does not fit.
-    pub fn take(&mut self, geometry: Geometry, symbol: &Symbol<'_>, memory: impl FnOnce() -> Vec<u8>) -> bool {
-        if self.geometry.is_none() {
-            self.begin(geometry, memory());
+    pub fn take(&mut self, grid: Grid, symbol: &Symbol<'_>, memory: impl FnOnce() -> Vec<u8>) -> bool {
+        if self.grid.is_none() {
+            self.begin(grid, memory());
         }
-        if self.geometry != Some(geometry) {
+        if self.grid != Some(grid) {
             return false;
         }
         let row = u32::from(symbol.header.row);
-        match row.checked_sub(geometry.rows()) {
-            None => self.take_plain(geometry, row * u32::from(geometry.columns) + u32::from(symbol.header.column), symbol),
-            Some(coded) => self.take_coded(geometry, coded as u16, symbol),
+        match row.checked_sub(u32::from(grid.rows())) {
+            None => self.take_plain(grid, row * u32::from(grid.columns()) + u32::from(symbol.header.column), symbol),
+            Some(coded) => self.take_coded(grid, coded as u16, symbol),
         }
     }
 
-    fn begin(&mut self, geometry: Geometry, memory: Vec<u8>) {
-        self.geometry = Some(geometry);
+    fn begin(&mut self, grid: Grid, memory: Vec<u8>) {
+        self.grid = Some(grid);
         self.bytes = memory;
-        self.bytes.resize(geometry.payload as usize, 0);
-        self.got = Bits::new(geometry.symbols());
-        let columns = u32::from(geometry.columns);
-        let rows_of = |column: u32| geometry.symbols().saturating_sub(column).div_ceil(columns);
+        self.bytes.resize(grid.payload() as usize, 0);
+        self.got = Bits::new(grid.symbols());
+        let columns = u32::from(grid.columns());
+        let rows_of = |column: u32| grid.symbols().saturating_sub(column).div_ceil(columns);
         let column = |c| Column { lost: rows_of(c), needed: rows_of(c), ..Column::default() };
         self.columns = (0..columns).map(column).collect();
     }
 
-    fn take_plain(&mut self, geometry: Geometry, index: u32, symbol: &Symbol<'_>) -> bool {
-        let place = geometry.bytes_of(index);
+    fn take_plain(&mut self, grid: Grid, index: u32, symbol: &Symbol<'_>) -> bool {
+        let place = grid.bytes_of(index);
         if place.len() != symbol.bytes.len() || !self.got.set(index) {
             return false;
         }
         self.bytes[place].copy_from_slice(symbol.bytes);
-        self.arrived(geometry, index);
+        self.arrived(grid, index);
         true
     }
 
     /// Counts a symbol that is in its place now.
-    fn arrived(&mut self, geometry: Geometry, index: u32) {
-        let column = &mut self.columns[(index % u32::from(geometry.columns)) as usize];
+    fn arrived(&mut self, grid: Grid, index: u32) {
+        let column = &mut self.columns[(index % u32::from(grid.columns())) as usize];
         column.lost -= 1;
         match &self.map {
             None => column.needed -= 1,
@@ -117,10 +117,10 @@ impl Buffer {
         }
     }
 
-    fn take_coded(&mut self, geometry: Geometry, row: u16, symbol: &Symbol<'_>) -> bool {
+    fn take_coded(&mut self, grid: Grid, row: u16, symbol: &Symbol<'_>) -> bool {
         let place = (row, symbol.header.column);
         let Some(column) = self.columns.get_mut(usize::from(symbol.header.column)) else { return false };
-        let whole = symbol.bytes.len() == usize::from(geometry.symbol);
+        let whole = symbol.bytes.len() == usize::from(grid.symbol());
         if !whole || column.need() == 0 || self.places.contains(&place) {
             return false;
         }
@@ -139,19 +139,21 @@ impl Buffer {
             match &self.map {
                 Some((blocks, _)) if blocks.is_empty() => return Progress::Useless,
                 Some(_) if self.missing == 0 => return Progress::Whole,
-                _ if !self.mend() => return Progress::Missing,
                 _ => {}
+            }
+            if !self.mend() {
+                return Progress::Missing;
             }
         }
     }
 
     /// Decodes what is lost when enough has come for all columns that matter; whether that changed anything.
     fn mend(&mut self) -> bool {
-        let Some(geometry) = self.geometry else { return false };
+        let Some(grid) = self.grid else { return false };
         if self.places.is_empty() || self.columns.iter().any(|c| c.need() > 0) {
             return false;
         }
-        let columns = u32::from(geometry.columns);
+        let columns = u32::from(grid.columns());
         let mut lost = vec![Vec::new(); self.columns.len()];
         for index in self.got.gaps().flatten().map(|i| i as u32) {
             let column = (index % columns) as usize;
@@ -159,22 +161,27 @@ impl Buffer {
                 lost[column].push((index / columns) as u16);
             }
         }
-        let symbol = usize::from(geometry.symbol);
+        let symbol = usize::from(grid.symbol());
         let coded = self.places.iter().zip(self.coded.chunks_exact(symbol)).map(|(&(row, column), bytes)| fec::Coded {
             row,
             column,
             bytes,
         });
         let coded: Vec<fec::Coded<'_>> = coded.collect();
-        let unsolved = fec::decode(Kernel::best(), &geometry.grid(), &mut self.bytes, &lost, &coded);
+        let unsolved = match fec::decode(Kernel::best(), &grid, &mut self.bytes, &lost, &coded) {
+            Ok(()) => Vec::new(),
+            Err(Unsolved::Short(columns)) => columns,
+            // We count symbols as the code does.
+            Err(Unsolved::Malformed(_)) => return false,
+        };
         let mut changed = false;
         for (column, rows) in lost.iter().enumerate() {
             match unsolved.iter().find(|u| usize::from(u.column) == column) {
-                Some(unsolved) => self.columns[column].extra += unsolved.more.max(1),
+                Some(short) => self.columns[column].extra += short.missing as u32,
                 None => {
                     for index in rows.iter().map(|&row| u32::from(row) * columns + column as u32) {
                         if self.got.set(index) {
-                            self.arrived(geometry, index);
+                            self.arrived(grid, index);
                             changed = true;
                         }
                     }
@@ -186,7 +193,7 @@ impl Buffer {
 
     /// Reads the map when enough of the beginning is there.
     fn read_map(&mut self, wants: &RangeSet) -> Result<(), &'static str> {
-        let Some(geometry) = self.geometry else { return Ok(()) };
+        let Some(grid) = self.grid else { return Ok(()) };
         let before = self.prefix;
         while self.got.get(self.prefix) {
             self.prefix += 1;
@@ -194,15 +201,15 @@ impl Buffer {
         if self.prefix == before {
             return Ok(());
         }
-        let front = geometry.bytes_of(self.prefix - 1).end;
+        let front = grid.bytes_of(self.prefix - 1).end;
         let Some((map, body)) = Map::parse(&self.bytes[..front], self.bytes.len())? else { return Ok(()) };
         let blocks: Vec<Placed> = map.placed(body).filter(|p| wants.contains(p.ordinal.0)).collect();
-        let mut wanted = Bits::new(geometry.symbols());
+        let mut wanted = Bits::new(grid.symbols());
         self.columns.iter_mut().for_each(|c| c.needed = 0);
-        for index in blocks.iter().flat_map(|b| geometry.symbols_of(&b.bytes)) {
+        for index in blocks.iter().flat_map(|b| grid.symbols_of(&b.bytes)) {
             if wanted.set(index) && !self.got.get(index) {
                 self.missing += 1;
-                self.columns[(index % u32::from(geometry.columns)) as usize].needed += 1;
+                self.columns[(index % u32::from(grid.columns())) as usize].needed += 1;
             }
         }
         self.map = Some((blocks, wanted));
@@ -211,18 +218,19 @@ impl Buffer {
 
     /// What is missing, for the sender.
     pub fn missing(&self, generation: Generation) -> Missing {
-        let Some(geometry) = self.geometry else {
+        let Some(grid) = self.grid else {
             return Missing { generation, need: Vec::new(), symbols: Ranges::default() };
         };
         let need: Vec<u32> = self.columns.iter().map(Column::need).collect();
-        let columns = u64::from(geometry.columns);
+        let columns = u64::from(grid.columns());
         let wanted = |&i: &u64| match &self.map {
             Some((_, wanted)) => wanted.get(i as u32),
             None => true,
         };
         let open = self.got.gaps().flatten().filter(wanted).filter(|i| need[(i % columns) as usize] > 0);
         let symbols: RangeSet = open.map(|i| i..i + 1).collect();
-        let named: Vec<Range<u64>> = if symbols.range_count() <= MAX_SYMBOL_RANGES { symbols.iter().collect() } else { Vec::new() };
+        let named: Vec<Range<u64>> =
+            if symbols.range_count() <= MAX_SYMBOL_RANGES { symbols.iter().collect() } else { Vec::new() };
         Missing { generation, need, symbols: Ranges(named) }
     }
 

@@ -571,7 +571,9 @@ impl Session {
         if let Some(due) = self.outbox.timeout() {
             next = next.min(due);
         }
-        if self.reporting != Reporting::InDistress && self.measure.bytes > self.measure.last.2 || self.report_is_due(now) {
+        if self.reporting != Reporting::InDistress && self.measure.bytes > self.measure.last.2
+            || self.report_is_due(now)
+        {
             next = next.min(self.measure.reported_at + REPORT_EVERY.max(self.report_least()));
         }
         if !self.wants.is_empty() {

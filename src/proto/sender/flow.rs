@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::readings::Readings;
 use super::stream::{Stats, Stream};
 use crate::id::{InstanceId, SessionId};
+use crate::proto::Dest;
 use crate::proto::rate::{Controller, Pacer};
 use crate::proto::{RangeSet, Transmit};
-use crate::proto::Dest;
 use crate::units::{Floor, Moment, Rate};
 use crate::wire::message::{Nack, Report, Want};
 
@@ -170,8 +170,7 @@ impl Flow {
 
     fn may_send(&self, now: Moment) -> bool {
         self.stream.has_repairs()
-            || (self.stream.has_data()
-                && self.readings.window(now, self.stream.counter(), self.stream.segment()) > 0)
+            || (self.stream.has_data() && self.readings.window(now, self.stream.counter(), self.stream.segment()) > 0)
     }
 
     /// The most datagrams of one send.
@@ -195,9 +194,7 @@ impl Flow {
 
     /// When [`Flow::poll`] or [`Flow::handle_timeout`] is worth a call.
     pub fn timeout(&self, now: Moment) -> Option<Moment> {
-        let data = self.stream.has_data().then(|| {
-            if self.may_send(now) { self.pacer.due() } else { now + CLOSED }
-        });
+        let data = self.stream.has_data().then(|| if self.may_send(now) { self.pacer.due() } else { now + CLOSED });
         [data, self.stream.repair_due()].into_iter().flatten().min()
     }
 

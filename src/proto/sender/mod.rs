@@ -33,7 +33,7 @@ use crate::proto::{Dest, RangeSet, Transmit, alive_interval};
 use crate::units::{Floor, Moment, Quorum, Rate};
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{Announce, Hello, Order, OrderKind, SignedOrder, Status};
-use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message, Phase as WirePhase};
+use crate::wire::{DATA_OVERHEAD, Datagram, Message, Phase as WirePhase};
 
 use drift::Collection;
 use flow::{Flow, FlowSetup};

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use crate::fec::{self, Grid, Kernel};
 use crate::id::{Generation, InstanceId, SessionId};
 use crate::proto::RangeSet;
-use crate::proto::generation::Geometry;
 use crate::units::Moment;
 use crate::wire::datagram::{Front, write_symbol};
 use crate::wire::message::Missing;
@@ -43,7 +42,7 @@ pub struct Stamp {
 #[derive(Debug)]
 pub struct Outgoing {
     number: u32,
-    geometry: Geometry,
+    grid: Grid,
     /// Let go when the generation is no longer kept.
     payload: Option<Arc<[u8]>>,
     ordinals: RangeSet,
@@ -83,16 +82,16 @@ struct Complaints {
 
 impl Outgoing {
     /// Generation `number` of `ordinals` in `payload`.
-    pub fn new(number: u32, geometry: Geometry, ordinals: RangeSet, payload: Arc<[u8]>) -> Self {
+    pub fn new(number: u32, grid: Grid, ordinals: RangeSet, payload: Arc<[u8]>) -> Self {
         Self {
             number,
-            geometry,
+            grid,
             payload: Some(payload),
             ordinals,
             next: 0,
-            sent_at: vec![0; geometry.symbols() as usize],
+            sent_at: vec![0; grid.symbols() as usize],
             resend: RangeSet::default(),
-            columns: vec![Column::default(); usize::from(geometry.columns)],
+            columns: vec![Column::default(); usize::from(grid.columns())],
             coded: (0, Vec::new()),
             complaints: None,
         }
@@ -110,7 +109,7 @@ impl Outgoing {
 
     /// Whether symbols of the first pass are left.
     pub fn is_fresh(&self) -> bool {
-        self.next < self.geometry.symbols()
+        self.next < self.grid.symbols()
     }
 
     /// Whether repairs are ready to be sent.
@@ -146,7 +145,7 @@ impl Outgoing {
             unnamed: false,
             coded: vec![0; columns],
         });
-        let all = u64::from(self.geometry.symbols());
+        let all = u64::from(self.grid.symbols());
         let nothing_came = missing.need.is_empty();
         complaints.unnamed |= !nothing_came && missing.symbols.0.is_empty();
         let everything = [0..all];
@@ -158,9 +157,11 @@ impl Outgoing {
                 complaints.named.insert(symbol..symbol + 1);
             }
         }
-        let rows = self.geometry.rows();
+        let rows = u32::from(self.grid.rows());
         let every_row = std::iter::repeat_n(&rows, if nothing_came { columns } else { 0 });
-        for ((column, need), wanted) in self.columns.iter().zip(missing.need.iter().chain(every_row)).zip(&mut complaints.coded) {
+        for ((column, need), wanted) in
+            self.columns.iter().zip(missing.need.iter().chain(every_row)).zip(&mut complaints.coded)
+        {
             if *need > 0 {
                 let saw = column.sent.partition_point(|&at| at <= seen) as u32;
                 *wanted = (*wanted).max(saw + (*need).min(rows)).min(MAX_CODED);
@@ -197,7 +198,7 @@ impl Outgoing {
     pub fn write(&mut self, stamp: Stamp, most: usize, counter: &mut u64, out: &mut Vec<u8>) -> (u64, u64) {
         let Some(payload) = self.payload.clone() else { return (0, 0) };
         let (mut written, repairs) = (0, self.has_repairs());
-        let full = usize::from(self.geometry.symbol) + DATA_OVERHEAD;
+        let full = usize::from(self.grid.symbol()) + DATA_OVERHEAD;
         while written < most as u64 {
             let before = out.len();
             let fresh = !repairs && self.is_fresh();
@@ -223,11 +224,11 @@ impl Outgoing {
     }
 
     fn write_plain(&self, stamp: Stamp, symbol: u32, payload: &[u8], counter: &mut u64, out: &mut Vec<u8>) -> u64 {
-        let columns = u32::from(self.geometry.columns);
+        let columns = u32::from(self.grid.columns());
         let header = self.header(stamp, symbol / columns, symbol % columns);
         *counter += 1;
         let front = Front { source: stamp.source, counter: *counter };
-        write_symbol(out, front, header, &payload[self.geometry.bytes_of(symbol)]);
+        write_symbol(out, front, header, &payload[self.grid.bytes_of(symbol)]);
         *counter
     }
 
@@ -240,7 +241,7 @@ impl Outgoing {
         counter: &mut u64,
         out: &mut Vec<u8>,
     ) -> u64 {
-        let symbol = usize::from(self.geometry.symbol);
+        let symbol = usize::from(self.grid.symbol());
         let width = symbol * self.columns.len();
         let place = |coded: &(u32, Vec<u8>)| -> Option<Range<usize>> {
             let start = row.checked_sub(coded.0)? as usize * width + column * symbol;
@@ -251,9 +252,9 @@ impl Outgoing {
             self.coded.0 = row;
             self.coded.1.clear();
             let rows = row as u16..last.min(row + CODED_ROWS).max(row + 1) as u16;
-            fec::encode(Kernel::best(), &self.geometry.grid(), payload, rows, &mut self.coded.1);
+            fec::encode(Kernel::best(), &self.grid, payload, rows, &mut self.coded.1);
         }
-        let header = self.header(stamp, self.geometry.rows() + row, column as u32);
+        let header = self.header(stamp, u32::from(self.grid.rows()) + row, column as u32);
         *counter += 1;
         let bytes = place(&self.coded).map(|place| &self.coded.1[place]).unwrap_or_default();
         write_symbol(out, Front { source: stamp.source, counter: *counter }, header, bytes);
@@ -266,8 +267,8 @@ impl Outgoing {
             generation: Generation(self.number),
             row: row as u16,
             column: column as u8,
-            columns: self.geometry.columns,
-            payload: self.geometry.payload,
+            columns: self.grid.columns(),
+            payload: self.grid.payload(),
             sent: stamp.sent,
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::outgoing::{Outgoing, Stamp};
 use crate::id::{Generation, InstanceId, SessionId};
 use crate::proto::RangeSet;
-use crate::proto::generation::{Geometry, KEPT};
+use crate::proto::generation::{KEPT, grid_for};
 use crate::units::Moment;
 use crate::wire::DATA_OVERHEAD;
 use crate::wire::message::{Missing, Want};
@@ -135,11 +135,8 @@ impl Stream {
     pub fn packed(&mut self, ordinals: RangeSet, payload: Arc<[u8]>) {
         self.packing = false;
         self.pending.subtract(&ordinals);
-        if payload.is_empty() || self.stopped {
-            return;
-        }
-        let geometry = Geometry::for_payload(payload.len() as u32, self.symbol);
-        self.generations.push_back(Outgoing::new(self.next, geometry, ordinals, payload));
+        let Some(grid) = grid_for(payload.len(), self.symbol).filter(|_| !self.stopped) else { return };
+        self.generations.push_back(Outgoing::new(self.next, grid, ordinals, payload));
         self.next += 1;
         let old = self.generations.len().saturating_sub(live());
         for generation in self.generations.iter_mut().take(old).rev() {
