@@ -143,6 +143,15 @@ impl Map {
 /// `read` appends the block's content to the buffer.
 pub fn pack<E>(
     ordinals: &RangeSet,
+    read: impl FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
+) -> Result<(RangeSet, Vec<u8>), E> {
+    pack_to(TARGET_BYTES, ordinals, read)
+}
+
+/// The same with about `target` bytes.
+pub fn pack_to<E>(
+    target: usize,
+    ordinals: &RangeSet,
     mut read: impl FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
 ) -> Result<(RangeSet, Vec<u8>), E> {
     let (mut map, mut taken, mut body) = (Map::default(), RangeSet::default(), Vec::new());
@@ -151,7 +160,7 @@ pub fn pack<E>(
         read(Ordinal(ordinal), &mut body)?;
         map.push(Ordinal(ordinal), (body.len() - before) as u32);
         taken.insert(ordinal..ordinal + 1);
-        if body.len() >= TARGET_BYTES {
+        if body.len() >= target {
             break;
         }
     }
