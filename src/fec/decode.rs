@@ -109,10 +109,10 @@ fn runs(lost: &[Vec<u16>], arrived: &[Vec<(u16, &[u8])>]) -> Vec<Range<u8>> {
         lost[a] == lost[b] && rows(a).eq(rows(b))
     };
     let mut runs: Vec<Range<u8>> = Vec::new();
-    for column in 0..lost.len() {
+    for (column, rows) in lost.iter().enumerate() {
         match runs.last_mut() {
             Some(run) if usize::from(run.end) == column && same(usize::from(run.start), column) => run.end += 1,
-            _ if lost[column].is_empty() => {}
+            _ if rows.is_empty() => {}
             _ => runs.push(column as u8..column as u8 + 1),
         }
     }
