@@ -38,6 +38,8 @@ pub struct Assembly {
     open: BTreeMap<u32, Waiting>,
     /// Generations that need nothing more.
     resolved: RangeSet,
+    /// Of them, those that held nothing that was wanted when they came.
+    useless: RangeSet,
     /// Every generation below this was sent in full.
     horizon: u32,
     /// A generation was given up: what it held has to be asked for again.
@@ -48,13 +50,15 @@ pub struct Assembly {
 impl Assembly {
     /// For a session whose symbols have `symbol` bytes.
     pub fn new(symbol: u16) -> Self {
-        let (open, resolved) = (BTreeMap::new(), RangeSet::default());
-        Self { symbol, open, resolved, horizon: 0, gave_up: false, spare: Vec::new() }
+        let (open, resolved, useless) = (BTreeMap::new(), RangeSet::default(), RangeSet::default());
+        Self { symbol, open, resolved, useless, horizon: 0, gave_up: false, spare: Vec::new() }
     }
 
-    /// Forgets what is open and what was sent in full until now: when we begin to listen, and when we stop.
+    /// Forgets what is open and what was sent in full until now: when we begin to listen, and when we stop. What is
+    /// still being sent may hold what is wanted from now on.
     pub fn rest(&mut self) {
         self.open.clear();
+        self.resolved.subtract(&std::mem::take(&mut self.useless));
         self.resolved.insert(0..u64::from(self.horizon));
     }
 
@@ -96,6 +100,7 @@ impl Assembly {
         if progress == Progress::Whole {
             return Some(Delivery { payload, blocks });
         }
+        self.useless.insert(u64::from(number)..u64::from(number) + 1);
         self.recycle(payload);
         None
     }
