@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::id::Generation;
 use crate::proto::RangeSet;
 use crate::proto::bits::Bits;
-use crate::proto::generation::{Geometry, Map, Placed};
+use crate::proto::generation::{Body, Encoding, Geometry, Map, Placed};
 use crate::units::Moment;
 use crate::wire::Symbol;
 use crate::wire::message::{MAX_NACKS, Missing, Ranges};
@@ -29,7 +29,9 @@ const LONGEST_WAIT: Duration = Duration::from_millis(800);
 pub struct Delivery {
     /// Its bytes.
     pub payload: Vec<u8>,
-    /// The wanted blocks and where they are.
+    /// Where the content is in them.
+    pub body: Body,
+    /// The wanted blocks and where in the plain content they are.
     pub blocks: Vec<Placed>,
 }
 
@@ -95,7 +97,9 @@ impl Assembly {
         self.resolved.insert(u64::from(number)..u64::from(number) + 1);
         let buffer = self.open.remove(&number)?;
         match buffer.map {
-            Some((blocks, _)) if progress == Progress::Whole => Some(Delivery { payload: buffer.bytes, blocks }),
+            Some((blocks, body, _)) if progress == Progress::Whole => {
+                Some(Delivery { payload: buffer.bytes, body, blocks })
+            }
             _ => {
                 self.recycle(buffer.bytes);
                 None
@@ -201,8 +205,8 @@ struct Buffer {
     got: Bits,
     /// Symbols at the beginning that have all arrived.
     prefix: u32,
-    /// The wanted blocks, and how many symbols of them are missing.
-    map: Option<(Vec<Placed>, Needed)>,
+    /// The wanted blocks, where the content is, and how many symbols of them are missing.
+    map: Option<(Vec<Placed>, Body, Needed)>,
     nack: Option<Moment>,
     wait: Duration,
     /// Negative acknowledgements since the last symbol.
@@ -236,7 +240,7 @@ impl Buffer {
         }
         self.bytes[place].copy_from_slice(symbol.bytes);
         (self.wait, self.nacks) = (FIRST_WAIT, 0);
-        if let Some((_, needed)) = &mut self.map
+        if let Some((_, _, needed)) = &mut self.map
             && needed.symbols.get(index)
         {
             needed.missing -= 1;
@@ -253,8 +257,8 @@ impl Buffer {
             }
         }
         match &self.map {
-            Some((blocks, _)) if blocks.is_empty() => Progress::Useless,
-            Some((_, needed)) if needed.missing == 0 => Progress::Whole,
+            Some((blocks, _, _)) if blocks.is_empty() => Progress::Useless,
+            Some((_, _, needed)) if needed.missing == 0 => Progress::Whole,
             _ => Progress::Missing,
         }
     }
@@ -271,15 +275,25 @@ impl Buffer {
         }
         let front = geometry.bytes_of(self.prefix - 1).end;
         let Some((map, body)) = Map::parse(&self.bytes[..front], self.bytes.len())? else { return Ok(false) };
-        let blocks: Vec<Placed> = map.placed(body).filter(|p| wants.contains(p.ordinal.0)).collect();
+        let blocks: Vec<Placed> = map.placed().filter(|p| wants.contains(p.ordinal.0)).collect();
+        // Of a frame all is needed for any block.
+        let bytes_of = |block: &Placed| match body.encoding {
+            Encoding::Plain => body.start + block.bytes.start..body.start + block.bytes.end,
+            Encoding::Zstd => body.start..self.bytes.len(),
+        };
+        let needed: RangeSet = blocks
+            .iter()
+            .map(|b| geometry.symbols_of(&bytes_of(b)))
+            .map(|symbols| u64::from(symbols.start)..u64::from(symbols.end))
+            .collect();
         let mut symbols = Bits::new(geometry.symbols());
         let mut missing = 0;
-        for index in blocks.iter().flat_map(|b| geometry.symbols_of(&b.bytes)) {
+        for index in needed.iter().flatten().map(|index| index as u32) {
             if symbols.set(index) && !self.got.get(index) {
                 missing += 1;
             }
         }
-        self.map = Some((blocks, Needed { symbols, missing }));
+        self.map = Some((blocks, body, Needed { symbols, missing }));
         Ok(true)
     }
 
@@ -288,7 +302,7 @@ impl Buffer {
             return Missing { generation, need: 0, symbols: Ranges::default() };
         };
         let mut missing: RangeSet = self.got.gaps().collect();
-        if let Some((_, needed)) = &self.map {
+        if let Some((_, _, needed)) = &self.map {
             needed.symbols.gaps().for_each(|r| missing.remove(r));
         }
         let mut per_column = vec![0; usize::from(geometry.columns)];

@@ -22,6 +22,7 @@ use std::time::Duration;
 use crate::id::{Generation, HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
+use crate::proto::effort::Demand;
 use crate::proto::members::{Member, Table};
 use crate::proto::rate::{Controller, Pacer};
 use crate::proto::receiver::matches_name;
@@ -101,8 +102,9 @@ pub struct SenderSetup {
 /// What a sender asks of its disk and its key.
 #[derive(Debug, Clone)]
 pub enum Request {
-    /// Pack a generation out of the first of these ordinals, see [`crate::proto::generation`].
-    Pack(Generation, RangeSet),
+    /// Pack a generation out of the first of these ordinals, see [`crate::proto::generation`]; compressed as hard as
+    /// the demand allows.
+    Pack(Generation, RangeSet, Demand),
     /// Sign the order.
     Sign(Arc<[u8]>),
 }
@@ -179,6 +181,8 @@ pub struct Sender {
     stream: Stream,
     /// The data counter at which there was nothing more to send, last.
     idle: u64,
+    /// There was nothing to send when the last generation came.
+    waited: bool,
     /// When something wanted was first seen while the stream was idle.
     held: Option<Moment>,
     controller: Controller,
@@ -211,6 +215,7 @@ impl Sender {
             order: None,
             stream: Stream::new(session, symbol),
             idle: 0,
+            waited: false,
             held: None,
             controller: Controller::new(now, setup.ceiling),
             pacer: Pacer::new(now),
@@ -382,7 +387,10 @@ impl Sender {
     /// Takes an answer.
     pub fn handle_reply(&mut self, now: Moment, reply: Reply) {
         match reply {
-            Reply::Packed(Ok((ordinals, payload))) => self.stream.packed(ordinals, payload),
+            Reply::Packed(Ok((ordinals, payload))) => {
+                self.waited = !self.stream.has_data();
+                self.stream.packed(ordinals, payload);
+            }
             Reply::Packed(Err(why)) => {
                 self.stream.packed(RangeSet::default(), Arc::from([]));
                 self.stream.stop();
@@ -517,7 +525,8 @@ impl Sender {
         if self.may_pack(now)
             && let Some((generation, ordinals)) = self.stream.to_pack()
         {
-            self.requests.push_back(Request::Pack(generation, ordinals));
+            let demand = Demand { rate: self.controller.rate(), waited: self.waited };
+            self.requests.push_back(Request::Pack(generation, ordinals, demand));
         }
         if self.stream.pending().is_empty() {
             self.held = None;
