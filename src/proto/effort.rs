@@ -33,13 +33,13 @@ const fn rung(level: u8, speed: f64, left: f64) -> Rung {
     }
 }
 
-/// What there is to choose from, on a machine of no great speed, with content that is mostly text.
+/// What there is to choose from, on a machine of no great age, with content that is mostly text.
 const LADDER: [Rung; 5] =
-    [rung(1, 250e6, 0.42), rung(3, 150e6, 0.38), rung(6, 60e6, 0.345), rung(9, 40e6, 0.335), rung(12, 18e6, 0.33)];
+    [rung(1, 400e6, 0.42), rung(3, 220e6, 0.38), rung(6, 80e6, 0.345), rung(9, 50e6, 0.335), rung(12, 20e6, 0.33)];
 /// The share of its speed that compressing is trusted with: the same thread reads and hashes.
 const TRUST: f64 = 0.8;
 /// A higher level has to be so much sooner than a lower one.
-const GAIN: f64 = 1.03;
+const GAIN: f64 = 1.02;
 /// The share of the newest measurement in the mean.
 const WEIGHT: f64 = 0.4;
 /// A measurement is worth nothing after so many generations: machine and content change.
@@ -196,10 +196,12 @@ mod tests {
     fn slow_links_are_worth_more_effort_than_fast_ones() {
         let world = World { pace: 1.0, left: 1.0 };
         let chosen = [1_000_000, 20_000_000, 100_000_000, 500_000_000, 10_000_000_000].map(|r| world.settled(r));
-        assert_eq!(chosen, [Some(6), Some(6), Some(6), Some(1), None]);
+        assert_eq!(chosen, [Some(9), Some(9), Some(9), Some(3), None]);
         let fast = World { pace: 8.0, left: 1.0 };
         assert!(fast.settled(500_000_000) > world.settled(500_000_000));
-        assert!(fast.settled(10_000_000_000).is_some());
+        let slow = World { pace: 0.1, left: 1.0 };
+        assert!(slow.settled(100_000_000) < world.settled(100_000_000));
+        assert_eq!(slow.settled(500_000_000), None);
     }
 
     #[test]
@@ -249,7 +251,6 @@ mod tests {
                 if let Some(level) = world.step(&mut effort, say(rate)) {
                     let rung = LADDER.iter().find(|r| r.level.to_string() == level.to_string()).expect("there");
                     prop_assert!(rung.speed * pace * TRUST > rate as f64 / 8.0);
-                    prop_assert!(rung.left * left < 1.0);
                 }
             }
         }
