@@ -7,34 +7,40 @@
 //! ```
 //! Many small blocks in one frame shrink as a stream does. Hashes are always of the plain blocks.
 //!
-//! The payload is cut into symbols of the session's size, symbols into rows: a row is what one system call sends.
+//! The payload is cut into symbols of the session's size, those into rows of a few columns. Coded symbols (see
+//! [`crate::fec`]) are sums within a column, with the same coefficients in all columns of a row: losses in a row, as a
+//! network that drops a whole send makes them, spread over the columns, and coding is work on long vectors.
 
 use std::ops::Range;
 
 use minicbor::{Decode, Encode};
 
 use crate::block::frame::{Compressor, Level, may_shrink};
+use crate::fec::Grid;
 use crate::id::Ordinal;
 use crate::proto::RangeSet;
 use crate::wire::SymbolHeader;
 
-/// What the packer aims at, in bytes of payload.
-pub const TARGET_BYTES: usize = 2 << 20;
-/// The largest payload.
-pub const MAX_PAYLOAD: usize = 4 << 20;
+/// What the packer aims at, in bytes of payload: the larger a generation, the nearer are the losses of all hosts to
+/// their mean, and the fewer coded symbols mend them all.
+pub const TARGET_BYTES: usize = 6 << 20;
 /// The most plain bytes of a compressed generation: what a host has to have memory for.
-pub const MAX_PLAIN: usize = 8 << 20;
+pub const MAX_PLAIN: usize = 16 << 20;
 /// With so many plain bytes a frame is ended: one more piece and one more block, of 1 MiB at most, stay within
 /// [`MAX_PLAIN`].
-const FULL_PLAIN: usize = 6 << 20;
+const FULL_PLAIN: usize = 14 << 20;
 /// What is compressed between two looks at the size of the frame.
 const PIECE: usize = 256 << 10;
-/// Body below this is not compressed: it fits a datagram or two anyway.
+/// Content below this is not compressed: it fits a datagram or two anyway.
 const MIN_FRAME: usize = 1 << 10;
+/// Generations behind the newest that a sender keeps for repair.
+pub const KEPT: u32 = 8;
 /// The most blocks of one generation.
 pub const MAX_BLOCKS: usize = 8192;
-/// The most symbols of one row.
-pub const MAX_COLUMNS: u8 = 32;
+/// Rows that a full generation has at least: with fewer a column would often need more than its share.
+const ROWS: usize = 256;
+/// Columns of a generation of small symbols.
+const COLUMNS: usize = 16;
 
 /// How blocks stand in a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -268,54 +274,24 @@ where
     }
 }
 
-/// How a payload is cut into symbols and rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Geometry {
-    /// Bytes of the payload.
-    pub payload: u32,
-    /// Bytes of a symbol.
-    pub symbol: u16,
-    /// Symbols a row.
-    pub columns: u8,
+/// How the payload of a symbol lies in rows, by what its header and the session's symbol size say; `None` when that is
+/// beyond the caps.
+pub fn grid_of(header: &SymbolHeader, symbol: u16) -> Option<Grid> {
+    Grid::new(header.payload, symbol, header.columns)
 }
 
-impl Geometry {
-    /// The geometry that a symbol's header and the session's symbol size say; `None` when it is beyond the caps.
-    pub fn of(header: &SymbolHeader, symbol: u16) -> Option<Self> {
-        let legal = (1..=MAX_PAYLOAD as u32).contains(&header.payload)
-            && (1..=MAX_COLUMNS).contains(&header.columns)
-            && symbol > 0;
-        legal.then_some(Self { payload: header.payload, symbol, columns: header.columns })
-    }
-
-    /// How many symbols there are.
-    pub fn symbols(&self) -> u32 {
-        self.payload.div_ceil(u32::from(self.symbol))
-    }
-
-    /// How many rows there are.
-    pub fn rows(&self) -> u32 {
-        self.symbols().div_ceil(u32::from(self.columns))
-    }
-
-    /// The bytes of the payload that are symbol `index`; empty past the end.
-    pub fn bytes_of(&self, index: u32) -> Range<usize> {
-        let size = usize::from(self.symbol);
-        let start = (index as usize * size).min(self.payload as usize);
-        start..(start + size).min(self.payload as usize)
-    }
-
-    /// The symbols that bytes of the payload lie in.
-    pub fn symbols_of(&self, bytes: &Range<usize>) -> Range<u32> {
-        let size = usize::from(self.symbol);
-        (bytes.start / size) as u32..bytes.end.div_ceil(size) as u32
-    }
+/// How a sender cuts `payload` bytes into symbols of `symbol` bytes: payloads of all sizes into equally many columns.
+/// `None` when there is nothing to cut, or too much.
+pub fn grid_for(payload: usize, symbol: u16) -> Option<Grid> {
+    let columns = (TARGET_BYTES / usize::from(symbol.max(1)) / ROWS).clamp(1, COLUMNS) as u8;
+    Grid::new(u32::try_from(payload).ok()?, symbol, columns)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::block::frame::Expander;
+    use crate::fec::MAX_PAYLOAD;
     use proptest::prelude::*;
 
     /// A payload taken apart as a host does it.
@@ -350,7 +326,7 @@ mod tests {
                 Ok(())
             })
             .expect("no error");
-            assert!(!one.taken.is_empty() && one.payload.len() <= MAX_PAYLOAD, "{}", one.payload.len());
+            assert!(!one.taken.is_empty() && one.payload.len() <= MAX_PAYLOAD as usize, "{}", one.payload.len());
             left.subtract(&one.taken);
             packed.push(one);
         }
@@ -364,13 +340,13 @@ mod tests {
 
     #[test]
     fn a_compressed_generation_is_as_large_as_a_plain_one_and_within_the_cap() {
-        let hex: Vec<Vec<u8>> = (0..400)
+        let hex: Vec<Vec<u8>> = (0..800)
             .map(|i| noise(16_000 + i).iter().flat_map(|b| format!("{b:02x}").into_bytes()).collect())
             .collect();
         let packed = pack_all(&hex, 3);
         assert!(comes_back(&hex, &packed));
         let (last, whole) = packed.split_last().expect("some");
-        assert!(whole.len() > 1 && last.payload.len() < MAX_PAYLOAD);
+        assert!(whole.len() > 1 && last.payload.len() < MAX_PAYLOAD as usize);
         for one in whole {
             assert!((TARGET_BYTES..TARGET_BYTES * 5 / 4).contains(&one.payload.len()), "{}", one.payload.len());
         }
@@ -418,13 +394,13 @@ mod tests {
     #[test]
     fn a_map_that_says_more_than_the_cap_is_refused() {
         let mut map = Map { encoding: Encoding::Zstd, runs: Vec::new() };
-        (0..8).for_each(|i| map.push(Ordinal(i), 1 << 20));
+        (0..16).for_each(|i| map.push(Ordinal(i), 1 << 20));
         let payload = map.payload(b"anything");
         assert_eq!(Map::parse(&payload, payload.len()).expect("legal").expect("whole").1.plain, MAX_PLAIN);
-        map.push(Ordinal(8), 1);
+        map.push(Ordinal(16), 1);
         let payload = map.payload(b"anything");
         assert!(Map::parse(&payload, payload.len()).is_err());
-        map.push(Ordinal(9), u32::MAX);
+        map.push(Ordinal(17), u32::MAX);
         assert!(Map::parse(&map.payload(b""), 1000).is_err());
     }
 
@@ -468,7 +444,7 @@ mod tests {
         #[test]
         fn blocks_are_found_where_they_were_put(
             blocks in prop::collection::vec((0..3u64, prop::collection::vec(any::<u8>(), 1..50)), 0..40),
-            symbol in 1..200u16,
+            symbol in 64..200u16,
         ) {
             let (mut map, mut body, mut ordinal) = (Map::default(), Vec::new(), 5);
             let mut expected = Vec::new();
@@ -486,8 +462,8 @@ mod tests {
             let content = &payload[at.start..];
             let found: Vec<_> = back.placed().map(|p| (p.ordinal, content[p.bytes].to_vec())).collect();
             prop_assert_eq!(found, expected);
-            let geometry = Geometry { payload: payload.len() as u32, symbol, columns: 7 };
-            let cut: Vec<u8> = (0..geometry.symbols()).flat_map(|i| payload[geometry.bytes_of(i)].to_vec()).collect();
+            let grid = grid_for(payload.len(), symbol).expect("within the caps");
+            let cut: Vec<u8> = (0..grid.symbols()).flat_map(|i| payload[grid.bytes_of(i)].to_vec()).collect();
             prop_assert_eq!(cut, payload);
         }
 

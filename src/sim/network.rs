@@ -13,7 +13,7 @@ use crate::id::{HostName, InstanceId};
 use crate::proto::receiver::{self, HostSetup, Receiver};
 use crate::proto::sender::{self, Expect, Notice, Sender, SenderSetup};
 use crate::proto::{Dest, Transmit};
-use crate::units::{Moment, Quorum, Rate};
+use crate::units::{Floor, Moment, Quorum, Rate};
 
 /// Bytes of a datagram on the simulated network.
 pub const DATAGRAM: usize = 1472;
@@ -120,7 +120,9 @@ impl Network {
                 expect: Expect::default(),
                 quorum: setup.quorum,
                 patience: setup.patience,
+                overhead: 46,
                 ceiling: setup.ceiling,
+                floor: Floor::default(),
                 checksum: false,
             },
         );
