@@ -40,7 +40,10 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { hosts, loss, cost, feedback, peak, took } = self;
         let (loss, took) = (loss * 100.0, took.as_secs_f64());
-        write!(f, "{hosts:>6} hosts {loss:>4.1} % lost {cost:>7.3} sent {feedback:>7} said {peak:>5} peak {took:>6.1} s")
+        write!(
+            f,
+            "{hosts:>6} hosts {loss:>4.1} % lost {cost:>7.3} sent {feedback:>7} said {peak:>5} peak {took:>6.1} s"
+        )
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::buffer::{Buffer, Progress};
 use crate::id::Generation;
 use crate::proto::RangeSet;
-use crate::proto::generation::{KEPT, Placed, grid_of};
+use crate::proto::generation::{Body, KEPT, Placed, grid_of};
 use crate::units::Moment;
 use crate::wire::Symbol;
 use crate::wire::message::{MAX_NACKS, Missing};
@@ -27,7 +27,9 @@ const LONGEST_WAIT: Duration = Duration::from_millis(800);
 pub struct Delivery {
     /// Its bytes.
     pub payload: Vec<u8>,
-    /// The wanted blocks and where they are.
+    /// Where the content is in them.
+    pub body: Body,
+    /// The wanted blocks and where in the plain content they are.
     pub blocks: Vec<Placed>,
 }
 
@@ -96,9 +98,9 @@ impl Assembly {
             return None;
         }
         self.resolved.insert(u64::from(number)..u64::from(number) + 1);
-        let (payload, blocks) = self.open.remove(&number)?.buffer.into_parts();
-        if progress == Progress::Whole {
-            return Some(Delivery { payload, blocks });
+        let (payload, found) = self.open.remove(&number)?.buffer.into_parts();
+        if let Some((body, blocks)) = found.filter(|_| progress == Progress::Whole) {
+            return Some(Delivery { payload, body, blocks });
         }
         self.useless.insert(u64::from(number)..u64::from(number) + 1);
         self.recycle(payload);
