@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::fabric::{Fabric, Line};
 use super::material::judge;
 use super::timed::{self, Ran, Started};
+use super::trouble::Trouble;
 use crate::support::run::tool;
 use crate::support::{DELETE, Host, write};
 
@@ -20,12 +21,12 @@ pub struct Fleet {
 
 impl Fleet {
     /// New hosts host1, host2, ... at a new switch, in a new directory.
-    pub fn new(count: usize, line: Line) -> Result<Self, String> {
+    pub fn new(count: usize, line: Line) -> Result<Self, Trouble> {
         let fabric = Fabric::new(count, line)?;
-        let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let dir = tempfile::tempdir()?;
         let key = dir.path().join("key");
         tool(Command::new(env!("CARGO_BIN_EXE_makuo")).args(["keygen", "--output"]).arg(&key));
-        let public = std::fs::read_to_string(key.with_extension("pub")).map_err(|e| e.to_string())?;
+        let public = std::fs::read_to_string(key.with_extension("pub"))?;
         let keys = dir.path().join("authorized_keys");
         write(&keys, format!("tree=\"www\",deploy,audit {public}"));
         let places = fabric.hosts.iter().enumerate();
@@ -41,7 +42,7 @@ impl Fleet {
 
     /// Starts `makuo deploy` of `source` to all hosts; `spec` is more of the spec. What the sender knows of the source
     /// is what it learnt in this fleet: the first deploy reads every byte.
-    pub fn start(&self, source: &Path, spec: &str, flags: &[&str], limit: Duration) -> Result<Started, String> {
+    pub fn start(&self, source: &Path, spec: &str, flags: &[&str], limit: Duration) -> Result<Started, Trouble> {
         let home = self.dir.path();
         write(&home.join("www.toml"), format!("tree = \"www\"\nsource = {source:?}\n{DELETE}{spec}"));
         let mut command = self.fabric.sender.command(env!("CARGO_BIN_EXE_makuo"));
@@ -53,23 +54,23 @@ impl Fleet {
     }
 
     /// Runs it to its end.
-    pub fn deploy(&self, source: &Path, spec: &str, flags: &[&str], limit: Duration) -> Result<Ran, String> {
+    pub fn deploy(&self, source: &Path, spec: &str, flags: &[&str], limit: Duration) -> Result<Ran, Trouble> {
         self.start(source, spec, flags, limit)?.finish()
     }
 
     /// Every host has exactly the source, as rsync judges.
-    pub fn check(&self, source: &Path) -> Result<(), String> {
-        self.hosts
-            .iter()
-            .try_for_each(|host| judge("-aHAXc", source, &host.tree()).map_err(|why| format!("{}: {why}", host.name)))
+    pub fn check(&self, source: &Path) -> Result<(), Trouble> {
+        self.hosts.iter().try_for_each(|host| {
+            judge("-aHAXc", source, &host.tree()).map_err(|why| Trouble::Wrong(format!("{}: {why}", host.name)))
+        })
     }
 
     /// Every host still has nothing.
-    pub fn check_empty(&self) -> Result<(), String> {
+    pub fn check_empty(&self) -> Result<(), Trouble> {
         self.hosts.iter().try_for_each(|host| {
             match std::fs::read_dir(host.tree()).map(|mut all| all.next().is_none()) {
                 Ok(true) => Ok(()),
-                _ => Err(format!("{}: a deploy that was interrupted changed the tree", host.name)),
+                _ => Err(Trouble::Wrong(format!("{}: a deploy that was interrupted changed the tree", host.name))),
             }
         })
     }

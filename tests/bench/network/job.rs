@@ -8,6 +8,7 @@ use super::fabric::{Fabric, Line, Sent};
 use super::fleet::Fleet;
 use super::material::{Material, judge};
 use super::peers::{self, Errand};
+use super::trouble::Trouble;
 use super::{Settings, inside, say};
 
 /// Who does it.
@@ -49,17 +50,6 @@ pub struct Done {
     pub sent: Vec<Sent>,
     /// Why there are no more runs.
     pub trouble: Option<Trouble>,
-}
-
-/// Why a run does not count.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Trouble {
-    /// It cannot be done here.
-    Skipped(String),
-    /// It did not come to its end.
-    Failed(String),
-    /// It came to its end, and a tree is wrong.
-    Wrong(String),
 }
 
 impl Tool {
@@ -135,18 +125,18 @@ impl Job<'_> {
     }
 
     fn makuo(&self, spec: &str) -> Result<(f64, Sent), Trouble> {
-        let fleet = Fleet::new(self.hosts, self.line).map_err(Trouble::Skipped)?;
+        let fleet = Fleet::new(self.hosts, self.line)?;
         let source = self.material.path();
         let before = fleet.fabric.sent();
-        let ran = fleet.deploy(&source, spec, self.flags, LIMIT).map_err(Trouble::Failed)?;
+        let ran = fleet.deploy(&source, spec, self.flags, LIMIT)?;
         let sent = fleet.fabric.sent().since(before);
-        fleet.check(&source).map_err(Trouble::Wrong)?;
+        fleet.check(&source)?;
         Ok((ran.seconds, sent))
     }
 
     fn peer(&self, tool: Tool) -> Result<(f64, Sent), Trouble> {
-        let fabric = Fabric::new(self.hosts, self.line).map_err(Trouble::Skipped)?;
-        let dir = tempfile::tempdir().map_err(|e| Trouble::Skipped(e.to_string()))?;
+        let fabric = Fabric::new(self.hosts, self.line)?;
+        let dir = tempfile::tempdir()?;
         let trees: Vec<PathBuf> = (1..=self.hosts).map(|i| dir.path().join(format!("host{i}"))).collect();
         trees.iter().for_each(|tree| std::fs::create_dir(tree).expect("new"));
         let source = self.material.path();
@@ -165,7 +155,7 @@ impl Job<'_> {
             Tool::Udpcast => peers::udpcast(&errand),
             Tool::Rsync | Tool::Makuo(_) => peers::rsync(&errand, &[]),
         };
-        let seconds = seconds.map_err(Trouble::Failed)?;
+        let seconds = seconds?;
         let sent = fabric.sent().since(before);
         // The others do not all keep times and modes.
         trees.iter().try_for_each(|tree| judge("-rlc", &source, tree)).map_err(Trouble::Wrong)?;
@@ -176,14 +166,4 @@ impl Job<'_> {
 /// A panic of the lab is trouble of one run, not the end of all.
 pub fn guarded<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Trouble::Failed("see the panic above".into())))
-}
-
-impl Trouble {
-    pub fn text(&self) -> String {
-        match self {
-            Trouble::Skipped(why) => format!("skipped: {why}"),
-            Trouble::Failed(why) => format!("FAILED: {why}"),
-            Trouble::Wrong(why) => format!("WRONG: {why}"),
-        }
-    }
 }

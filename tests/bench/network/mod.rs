@@ -11,6 +11,7 @@ mod row;
 mod special;
 mod text;
 mod timed;
+mod trouble;
 
 use std::process::ExitCode;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::fabric::Fabric;
 use super::timed::{self, Daemons, comes};
+use super::trouble::Trouble;
 
 /// The share of a line that uftp and udpcast, which have to be told a rate, are told.
 const UFTP_SHARE: f64 = 0.92;
@@ -38,7 +39,7 @@ pub fn missing(program: &str) -> Option<String> {
 }
 
 /// A daemon on every host, a client for each at the sender, all at once; the seconds until the last has ended.
-pub fn rsync(errand: &Errand, flags: &[&str]) -> Result<f64, String> {
+pub fn rsync(errand: &Errand, flags: &[&str]) -> Result<f64, Trouble> {
     let mut daemons = Daemons::default();
     for (i, (place, tree)) in errand.fabric.hosts.iter().zip(errand.trees).enumerate() {
         let config = errand.dir.join(format!("rsyncd{i}.conf"));
@@ -53,7 +54,7 @@ pub fn rsync(errand: &Errand, flags: &[&str]) -> Result<f64, String> {
             command.args(["--contimeout=1", &url(i)]).output().is_ok_and(|out| out.status.success())
         };
         if !comes(START, listens) {
-            return Err(format!("rsync --daemon does not listen at {}", url(i)));
+            return Err(Trouble::Failed(format!("rsync --daemon does not listen at {}", url(i))));
         }
     }
     let client = |i: usize| {
@@ -65,7 +66,7 @@ pub fn rsync(errand: &Errand, flags: &[&str]) -> Result<f64, String> {
 }
 
 /// uftp with its hosts named, at a rate just below the line's.
-pub fn uftp(errand: &Errand) -> Result<f64, String> {
+pub fn uftp(errand: &Errand) -> Result<f64, Trouble> {
     let id = |i: usize| format!("0x0A4D{:04X}", i + 1);
     let mut daemons = Daemons::default();
     for (i, (place, tree)) in errand.fabric.hosts.iter().zip(errand.trees).enumerate() {
@@ -76,14 +77,14 @@ pub fn uftp(errand: &Errand) -> Result<f64, String> {
     let hosts: Vec<String> = (0..errand.trees.len()).map(id).collect();
     let mut command = errand.fabric.sender.command("uftp");
     command.args(["-B", "4000000", "-R", &format!("{kbit:.0}"), "-H", &hosts.join(",")]).current_dir(errand.source);
-    let mut names: Vec<_> = std::fs::read_dir(errand.source).map_err(|e| e.to_string())?.flatten().collect();
+    let mut names: Vec<_> = std::fs::read_dir(errand.source)?.flatten().collect();
     names.sort_by_key(std::fs::DirEntry::file_name);
     command.args(names.iter().map(std::fs::DirEntry::file_name));
     Ok(timed::run(&mut command, errand.limit)?.seconds)
 }
 
 /// udpcast between two tars.
-pub fn udpcast(errand: &Errand) -> Result<f64, String> {
+pub fn udpcast(errand: &Errand) -> Result<f64, Trouble> {
     let common = ["--interface", "eth0", "--nokbd", "--mcast-rdv-address", RENDEZVOUS];
     let mut receivers = Daemons::default();
     for (place, tree) in errand.fabric.hosts.iter().zip(errand.trees) {

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::job::{Done, Trouble};
+use super::job::Done;
+use super::trouble::Trouble;
 
 /// One line of the table.
 #[derive(Debug)]
@@ -100,7 +101,7 @@ impl Row {
 
     /// Whether makuo did not do what it says, however fast.
     pub fn is_wrong(&self) -> bool {
-        !self.peer && matches!(self.trouble, Some(Trouble::Failed(_) | Trouble::Wrong(_)))
+        !self.peer && self.trouble.as_ref().is_some_and(Trouble::is_wrong)
     }
 
     pub fn json(&self) -> Value {
@@ -125,10 +126,18 @@ impl Row {
         let ratio = |value: Option<f64>| value.map_or_else(|| "-".into(), |v| format!("{v:.3}"));
         let mut wanted: Vec<String> = self.checks.iter().map(Check::text).collect();
         wanted.extend(self.trouble.as_ref().map(Trouble::text));
-        let met = match (self.checks.is_empty() && !self.is_wrong(), self.checks.iter().all(Check::met)) {
-            (true, _) => "-",
-            (false, true) if self.trouble.is_none() => "yes",
-            _ => "NO",
+        let met = match &self.trouble {
+            Some(Trouble::Skipped(_)) => "-",
+            _ if self.peer => "-",
+            Some(_) => "NO",
+            None if self.checks.is_empty() => "-",
+            None => {
+                if self.checks.iter().all(Check::met) {
+                    "yes"
+                } else {
+                    "NO"
+                }
+            }
         };
         [
             self.case.to_string(),

@@ -6,7 +6,7 @@ use std::fmt::Write;
 /// Words of the language.
 const WORDS: usize = 20_000;
 /// The most common half of a language is a few hundred words: the exponent of the law of their frequency.
-const ZIPF: f64 = 1.05;
+const ZIPF: f64 = 1.15;
 
 /// Writes documents, the same for the same seed.
 pub struct Writer {

@@ -10,6 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use super::trouble::Trouble;
+
 /// A command on its way.
 pub struct Started {
     child: Child,
@@ -30,14 +32,14 @@ pub struct Ran {
 
 impl Started {
     /// Starts it; it has to end within `limit`.
-    pub fn start(command: &mut Command, limit: Duration) -> Result<Self, String> {
-        let err = tempfile::NamedTempFile::new().map_err(|e| e.to_string())?;
-        let talk = err.reopen().map_err(|e| e.to_string())?;
+    pub fn start(command: &mut Command, limit: Duration) -> Result<Self, Trouble> {
+        let err = tempfile::NamedTempFile::new()?;
+        let talk = err.reopen()?;
         let shown = command.get_args().last().map(|a| a.to_string_lossy().into_owned()).unwrap_or_default();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(talk);
         let began = Instant::now();
-        let mut child = command.spawn().map_err(|e| format!("{command:?}: {e}"))?;
-        let out = child.stdout.take().ok_or("no output")?;
+        let mut child = command.spawn()?;
+        let out = child.stdout.take().ok_or_else(|| std::io::Error::other("no output"))?;
         let (say, lines) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(out).split(b'\n').map_while(Result::ok) {
@@ -48,17 +50,14 @@ impl Started {
     }
 
     /// The next line as JSON (null when it is not), with the seconds since the start; none at the end.
-    pub fn next(&mut self) -> Result<Option<(f64, Value)>, String> {
+    pub fn next(&mut self) -> Result<Option<(f64, Value)>, Trouble> {
         match self.lines.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
             Ok((at, line)) => {
                 let value = serde_json::from_str(&line).unwrap_or(Value::Null);
                 Ok(Some((at.duration_since(self.began).as_secs_f64(), value)))
             }
             Err(RecvTimeoutError::Disconnected) => Ok(None),
-            Err(RecvTimeoutError::Timeout) => {
-                let limit = self.deadline.duration_since(self.began);
-                Err(format!("did not end within {} s", limit.as_secs()))
-            }
+            Err(RecvTimeoutError::Timeout) => Err(Trouble::Late(self.deadline.duration_since(self.began).as_secs())),
         }
     }
 
@@ -68,12 +67,12 @@ impl Started {
     }
 
     /// Waits for the end, which has to be a good one.
-    pub fn finish(mut self) -> Result<Ran, String> {
+    pub fn finish(mut self) -> Result<Ran, Trouble> {
         let mut events = Vec::new();
         while let Some(event) = self.next()? {
             events.push(event);
         }
-        let status = self.child.wait().map_err(|e| e.to_string())?;
+        let status = self.child.wait()?;
         let seconds = self.began.elapsed().as_secs_f64();
         if status.success() {
             return Ok(Ran { seconds, events });
@@ -81,7 +80,7 @@ impl Started {
         let talk = std::fs::read_to_string(self.err.path()).unwrap_or_default();
         let error = events.iter().rev().find_map(|(_, e)| e["error"].as_str()).unwrap_or_default();
         let last = talk.lines().rfind(|l| !l.trim().is_empty()).unwrap_or_default();
-        Err(format!("{}: {status} {error} {last}", self.shown))
+        Err(Trouble::Failed(format!("{}: {status} {error} {last}", self.shown)))
     }
 }
 
@@ -93,12 +92,12 @@ impl Drop for Started {
 }
 
 /// Runs a command to its good end.
-pub fn run(command: &mut Command, limit: Duration) -> Result<Ran, String> {
+pub fn run(command: &mut Command, limit: Duration) -> Result<Ran, Trouble> {
     Started::start(command, limit)?.finish()
 }
 
 /// Runs commands at once until the last has come to a good end; the seconds that all of them took.
-pub fn together(commands: &mut [Command], limit: Duration) -> Result<f64, String> {
+pub fn together(commands: &mut [Command], limit: Duration) -> Result<f64, Trouble> {
     let began = Instant::now();
     let started = commands.iter_mut().map(|c| Started::start(c, limit)).collect::<Result<Vec<_>, _>>()?;
     for one in started {
@@ -112,18 +111,18 @@ pub fn together(commands: &mut [Command], limit: Duration) -> Result<f64, String
 pub struct Daemons(Vec<Child>);
 
 impl Daemons {
-    pub fn start(&mut self, command: &mut Command) -> Result<(), String> {
+    pub fn start(&mut self, command: &mut Command) -> Result<(), Trouble> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.0.push(command.spawn().map_err(|e| format!("{command:?}: {e}"))?);
+        self.0.push(command.spawn()?);
         Ok(())
     }
 
     /// Waits until they have ended by themselves.
-    pub fn wait(&mut self, limit: Duration) -> Result<(), String> {
+    pub fn wait(&mut self, limit: Duration) -> Result<(), Trouble> {
         let began = Instant::now();
         while self.0.iter_mut().any(|child| matches!(child.try_wait(), Ok(None))) {
             if began.elapsed() > limit {
-                return Err(format!("a receiver did not end within {} s", limit.as_secs()));
+                return Err(Trouble::Late(limit.as_secs()));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
