@@ -4,11 +4,12 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use makuo::net::MAX_SEGMENTS;
 use makuo::wire::Datagram;
 use support::capture::Udp;
-use support::{Capture, Lab, Noise, Packet, skipped, write};
+use support::{Capture, Lab, Noise, Packet, pace, skipped, write};
 
 const HOSTS: usize = 3;
 const SIZE: usize = 6_000_000;
@@ -121,4 +122,23 @@ fn feedback_is_small(at_sender: &[Packet]) {
     let datagrams = |packets: &[(&Packet, Udp<'_>)]| packets.iter().map(|(p, _)| p.datagrams().len()).sum::<usize>();
     let (reports, symbols) = (datagrams(&feedback), datagrams(&data));
     assert!(reports * 4 < symbols, "{reports} datagrams of feedback for {symbols} of data: {by_host:?}");
+}
+
+#[test]
+fn the_pace_of_packets_is_what_a_line_sees() {
+    let packet = |ms: u64, len: usize| Packet {
+        at: Duration::from_millis(ms),
+        outgoing: false,
+        len,
+        segment: None,
+        head: Vec::new(),
+    };
+    // 8 Mbit/s are 1000 bytes a millisecond.
+    let even: Vec<Packet> = (0..500).map(|ms| packet(ms, 1000)).collect();
+    assert_eq!(pace(&even, 8), support::Pace { window: 1.0, backlog: 1000.0 });
+    let burst = [packet(0, 1000), packet(1, 1000), packet(1, 5000), packet(3, 1000), packet(200, 1000)];
+    assert_eq!(pace(&burst, 8), support::Pace { window: 0.08, backlog: 6000.0 });
+    // A window is open at its end: what comes 100 ms later is in the next.
+    let two = [packet(0, 60_000), packet(100, 60_000)];
+    assert_eq!(pace(&two, 8).window, 0.6);
 }

@@ -4,7 +4,7 @@ use super::fabric::Line;
 use super::job::{ALL, Done, Job, MAKUO, Tool};
 use super::material::Material;
 use super::row::{Check, Row};
-use super::{PAYLOAD, Settings, special};
+use super::{PAYLOAD, Settings, ceiling, change, slow, stream};
 
 /// A case: its name, the hosts of its largest network, the bytes that each of them takes, and what runs it.
 struct Case {
@@ -20,11 +20,11 @@ const CASES: &[Case] = &[
     Case { name: "free", hosts: 10, bytes: PAYLOAD, run: free },
     Case { name: "loss", hosts: 5, bytes: PAYLOAD, run: loss },
     Case { name: "small", hosts: 5, bytes: 82_000_000, run: small },
-    Case { name: "slow", hosts: 5, bytes: PAYLOAD, run: special::slow },
+    Case { name: "slow", hosts: 5, bytes: PAYLOAD, run: slow::slow },
     Case { name: "text", hosts: 3, bytes: TEXT, run: text },
-    Case { name: "one-change", hosts: 5, bytes: 82_000_000, run: special::one_change },
-    Case { name: "tcp", hosts: 5, bytes: PAYLOAD, run: special::tcp },
-    Case { name: "ceiling", hosts: 2, bytes: PAYLOAD, run: special::ceiling },
+    Case { name: "one-change", hosts: 5, bytes: 82_000_000, run: change::one_change },
+    Case { name: "tcp", hosts: 5, bytes: PAYLOAD, run: stream::tcp },
+    Case { name: "ceiling", hosts: 2, bytes: PAYLOAD, run: ceiling::ceiling },
 ];
 
 /// The bytes of the case with text.

@@ -18,6 +18,11 @@ pub struct Line {
     pub loss: u32,
 }
 
+impl Line {
+    /// 500 Mbit/s without a loss.
+    pub const HALF_GBIT: Line = Line { mbit: Some(500), loss: 0 };
+}
+
 /// The network.
 pub struct Fabric {
     switch: Switch,

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::fabric::{Fabric, Line};
 use super::material::judge;
 use super::timed::{self, Ran, Started};
@@ -79,4 +81,10 @@ impl Fleet {
     pub fn settle(&self) {
         timed::comes(Duration::from_millis(500), || false);
     }
+}
+
+/// Whether an event says that a host has all of the release; its name.
+pub fn staged(event: &Value) -> Option<&str> {
+    let state = event["state"].as_str().filter(|_| event["event"] == "host")?;
+    ["ready", "committed"].contains(&state).then(|| event["host"].as_str())?
 }

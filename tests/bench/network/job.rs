@@ -163,7 +163,33 @@ impl Job<'_> {
     }
 }
 
+/// Runs `once` as often as asked; what it yields beside its seconds, of each run.
+pub fn repeat<T>(
+    title: &str,
+    settings: Settings,
+    mut once: impl FnMut() -> Result<(f64, Sent, T), Trouble>,
+) -> (Done, Vec<T>) {
+    let mut done = Done { tool: MAKUO, seconds: Vec::new(), sent: Vec::new(), trouble: None };
+    let mut more = Vec::new();
+    for run in 1..=settings.runs {
+        match guarded(&mut once) {
+            Ok((seconds, sent, what)) => {
+                say(&format!("{title}, run {run}: {seconds:.3} s"));
+                done.seconds.push(seconds);
+                done.sent.push(sent);
+                more.push(what);
+            }
+            Err(trouble) => {
+                say(&format!("{title}, run {run}: {}", trouble.text()));
+                done.trouble = Some(trouble);
+                break;
+            }
+        }
+    }
+    (done, more)
+}
+
 /// A panic of the lab is trouble of one run, not the end of all.
-pub fn guarded<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
+fn guarded<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Trouble::Failed("see the panic above".into())))
 }

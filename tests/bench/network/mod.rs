@@ -1,6 +1,8 @@
 //! The runner: which cases, in what surroundings, and the table at the end.
 
 mod cases;
+mod ceiling;
+mod change;
 mod fabric;
 mod fleet;
 mod inside;
@@ -8,7 +10,8 @@ mod job;
 mod material;
 mod peers;
 mod row;
-mod special;
+mod slow;
+mod stream;
 mod text;
 mod timed;
 mod trouble;
