@@ -39,9 +39,9 @@ pub fn one_change(settings: Settings) -> Vec<Row> {
     });
     let net: Vec<f64> = done.seconds.iter().zip(&scans).map(|(seconds, scan)| seconds - scan).collect();
     let payload = std::fs::metadata(&changed).map_or(8192, |m| m.len());
-    let mut row = Row::new("one-change", "10000 files", HOSTS, &done, payload, None);
+    let mut row = Row::new("one-change", "1 file", HOSTS, &done, payload, None);
     if let (Some(net), Some(scan)) = (median(&net), median(&scans)) {
-        row.what = format!("10000 files, scan {scan:.3} s");
+        row.what = format!("1 of {FILES} files, scan {scan:.3} s");
         row.require(Some(Check::under("s without scan", net, MOST)));
     }
     let mut rows = vec![row];
@@ -64,5 +64,5 @@ fn rsync_change(fleet: &Fleet, source: &Path, changed: &Path, settings: Settings
     });
     done.tool = Tool::Rsync;
     let payload = std::fs::metadata(changed).map_or(8192, |m| m.len());
-    Row::new("one-change", "10000 files, with its scan", fleet.hosts.len(), &done, payload, None)
+    Row::new("one-change", "the same, with its scan", fleet.hosts.len(), &done, payload, None)
 }
