@@ -118,7 +118,9 @@ fn setup(options: &Options, endpoint: &Endpoint) -> SenderSetup {
         expect,
         quorum: spec.commit.require,
         patience: options.timeout,
+        overhead: endpoint.overhead(),
         ceiling: spec.transfer.rate,
+        floor: spec.transfer.floor,
         checksum: options.checksum,
     }
 }
@@ -375,6 +377,10 @@ impl Session<'_> {
                 }
                 Notice::Lost(name) => {
                     self.came(&name, HostState::Absent, Some("did not answer any more".into()));
+                }
+                Notice::Slow(name, rate) => {
+                    let text = format!("{name} receives {rate}, far less than the others: it is served after them");
+                    self.observer.event(&Event::Note(text));
                 }
                 Notice::Decided(kind, why) => self.decision = Some((kind, why)),
                 Notice::Finished => self.finished = true,

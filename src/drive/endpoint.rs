@@ -53,6 +53,12 @@ impl Endpoint {
         self.link.max_segment().min(MAX_DATAGRAM)
     }
 
+    /// Bytes that the network adds to each datagram: the headers of UDP, IP and Ethernet.
+    pub fn overhead(&self) -> usize {
+        let ip = if self.link.group().is_ipv6() { 40 } else { 20 };
+        8 + ip + 18
+    }
+
     /// Sends what `next` writes, until it has no more or the kernel has no room.
     pub fn flush(&mut self, mut next: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
         loop {

@@ -5,24 +5,30 @@
 //!           4  map             CBOR: encoding, and runs of ordinals with the size of each block
 //!              blocks          one after the other, as the map says
 //! ```
-//! The payload is cut into symbols of the session's size, symbols into rows: a row is what one system call sends.
+//! The payload is cut into symbols of the session's size, those into rows of a few columns. Coded symbols (see
+//! [`crate::fec`]) are sums within a column, with the same coefficients in all columns of a row: losses in a row, as a
+//! network that drops a whole send makes them, spread over the columns, and coding is work on long vectors.
 
 use std::ops::Range;
 
 use minicbor::{Decode, Encode};
 
+use crate::fec::Grid;
 use crate::id::Ordinal;
 use crate::proto::RangeSet;
 use crate::wire::SymbolHeader;
 
-/// What the packer aims at, in bytes of plain content.
-pub const TARGET_BYTES: usize = 2 << 20;
-/// The largest payload.
-pub const MAX_PAYLOAD: usize = 4 << 20;
+/// What the packer aims at, in bytes of payload: the larger a generation, the nearer are the losses of all hosts to
+/// their mean, and the fewer coded symbols mend them all.
+pub const TARGET_BYTES: usize = 6 << 20;
+/// Generations behind the newest that a sender keeps for repair.
+pub const KEPT: u32 = 8;
 /// The most blocks of one generation.
 pub const MAX_BLOCKS: usize = 8192;
-/// The most symbols of one row.
-pub const MAX_COLUMNS: u8 = 32;
+/// Rows that a full generation has at least: with fewer a column would often need more than its share.
+const ROWS: usize = 256;
+/// Columns of a generation of small symbols.
+const COLUMNS: usize = 16;
 
 /// How blocks stand in a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -137,6 +143,15 @@ impl Map {
 /// `read` appends the block's content to the buffer.
 pub fn pack<E>(
     ordinals: &RangeSet,
+    read: impl FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
+) -> Result<(RangeSet, Vec<u8>), E> {
+    pack_to(TARGET_BYTES, ordinals, read)
+}
+
+/// The same with about `target` bytes.
+pub fn pack_to<E>(
+    target: usize,
+    ordinals: &RangeSet,
     mut read: impl FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
 ) -> Result<(RangeSet, Vec<u8>), E> {
     let (mut map, mut taken, mut body) = (Map::default(), RangeSet::default(), Vec::new());
@@ -145,55 +160,24 @@ pub fn pack<E>(
         read(Ordinal(ordinal), &mut body)?;
         map.push(Ordinal(ordinal), (body.len() - before) as u32);
         taken.insert(ordinal..ordinal + 1);
-        if body.len() >= TARGET_BYTES {
+        if body.len() >= target {
             break;
         }
     }
     Ok((taken, map.payload(&body)))
 }
 
-/// How a payload is cut into symbols and rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Geometry {
-    /// Bytes of the payload.
-    pub payload: u32,
-    /// Bytes of a symbol.
-    pub symbol: u16,
-    /// Symbols a row.
-    pub columns: u8,
+/// How the payload of a symbol lies in rows, by what its header and the session's symbol size say; `None` when that is
+/// beyond the caps.
+pub fn grid_of(header: &SymbolHeader, symbol: u16) -> Option<Grid> {
+    Grid::new(header.payload, symbol, header.columns)
 }
 
-impl Geometry {
-    /// The geometry that a symbol's header and the session's symbol size say; `None` when it is beyond the caps.
-    pub fn of(header: &SymbolHeader, symbol: u16) -> Option<Self> {
-        let legal = (1..=MAX_PAYLOAD as u32).contains(&header.payload)
-            && (1..=MAX_COLUMNS).contains(&header.columns)
-            && symbol > 0;
-        legal.then_some(Self { payload: header.payload, symbol, columns: header.columns })
-    }
-
-    /// How many symbols there are.
-    pub fn symbols(&self) -> u32 {
-        self.payload.div_ceil(u32::from(self.symbol))
-    }
-
-    /// How many rows there are.
-    pub fn rows(&self) -> u32 {
-        self.symbols().div_ceil(u32::from(self.columns))
-    }
-
-    /// The bytes of the payload that are symbol `index`; empty past the end.
-    pub fn bytes_of(&self, index: u32) -> Range<usize> {
-        let size = usize::from(self.symbol);
-        let start = (index as usize * size).min(self.payload as usize);
-        start..(start + size).min(self.payload as usize)
-    }
-
-    /// The symbols that bytes of the payload lie in.
-    pub fn symbols_of(&self, bytes: &Range<usize>) -> Range<u32> {
-        let size = usize::from(self.symbol);
-        (bytes.start / size) as u32..bytes.end.div_ceil(size) as u32
-    }
+/// How a sender cuts `payload` bytes into symbols of `symbol` bytes: payloads of all sizes into equally many columns.
+/// `None` when there is nothing to cut, or too much.
+pub fn grid_for(payload: usize, symbol: u16) -> Option<Grid> {
+    let columns = (TARGET_BYTES / usize::from(symbol.max(1)) / ROWS).clamp(1, COLUMNS) as u8;
+    Grid::new(u32::try_from(payload).ok()?, symbol, columns)
 }
 
 #[cfg(test)]
@@ -205,7 +189,7 @@ mod tests {
         #[test]
         fn blocks_are_found_where_they_were_put(
             blocks in prop::collection::vec((0..3u64, prop::collection::vec(any::<u8>(), 1..50)), 0..40),
-            symbol in 1..200u16,
+            symbol in 64..200u16,
         ) {
             let (mut map, mut body, mut ordinal) = (Map::default(), Vec::new(), 5);
             let mut expected = Vec::new();
@@ -221,8 +205,8 @@ mod tests {
             prop_assert_eq!(&back, &map);
             let found: Vec<_> = back.placed(at).map(|p| (p.ordinal, payload[p.bytes].to_vec())).collect();
             prop_assert_eq!(found, expected);
-            let geometry = Geometry { payload: payload.len() as u32, symbol, columns: 7 };
-            let cut: Vec<u8> = (0..geometry.symbols()).flat_map(|i| payload[geometry.bytes_of(i)].to_vec()).collect();
+            let grid = grid_for(payload.len(), symbol).expect("within the caps");
+            let cut: Vec<u8> = (0..grid.symbols()).flat_map(|i| payload[grid.bytes_of(i)].to_vec()).collect();
             prop_assert_eq!(cut, payload);
         }
 

@@ -12,7 +12,7 @@ use crate::manifest::{
     Content, Entry, EntryKind, FORMAT, Header, Intent, Mode, Mtime, Owner, Release, Rules, TreePath,
 };
 use crate::proto::RangeSet;
-use crate::proto::generation::pack;
+use crate::proto::generation::pack_to;
 use crate::proto::receiver::{Ordered, Reply, Request};
 use crate::units::WallTime;
 use crate::wire::message::{Order, OrderKind, Summary, TreeState};
@@ -32,7 +32,7 @@ impl NodeSource for &Blocks {
 pub struct Offer {
     /// The release.
     pub release: Release,
-    blocks: Blocks,
+    blocks: Arc<Blocks>,
     /// Blocks of files by ordinal less the number of nodes.
     data: Vec<BlockHash>,
 }
@@ -83,14 +83,14 @@ impl Offer {
             rules: Rules::default(),
             top: None,
         };
-        Self { release: Release::new(header).expect("legal"), blocks, data }
+        Self { release: Release::new(header).expect("legal"), blocks: Arc::new(blocks), data }
     }
 
-    /// Answers [`crate::proto::sender::Request::Pack`].
-    pub fn pack(&self, ordinals: &RangeSet) -> (RangeSet, Arc<[u8]>) {
+    /// Answers [`crate::proto::sender::Request::Pack`] with about `target` bytes.
+    pub fn pack(&self, ordinals: &RangeSet, target: usize) -> (RangeSet, Arc<[u8]>) {
         let nodes = self.release.header().root.nodes;
-        let manifest = Manifest::of(self.release.header(), &self.blocks);
-        let Ok((taken, payload)) = pack::<std::convert::Infallible>(ordinals, |ordinal, out| {
+        let manifest = Manifest::of(self.release.header(), &*self.blocks);
+        let Ok((taken, payload)) = pack_to::<std::convert::Infallible>(target, ordinals, |ordinal, out| {
             let hash = match ordinal.0.checked_sub(nodes) {
                 None => manifest.node_at(ordinal).expect("a node of ours").hash,
                 Some(at) => self.data[at as usize],
@@ -116,6 +116,8 @@ pub fn tree() -> TreeName {
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
     blocks: Blocks,
+    /// What the sender has: content that is the same is kept once for all hosts.
+    shared: Arc<Blocks>,
     /// The release in place.
     pub committed: Option<Release>,
     /// How many commits were carried out.
@@ -134,6 +136,11 @@ struct Open {
 }
 
 impl Disk {
+    /// An empty disk that keeps what is in `offer` together with all others.
+    pub fn sharing(offer: &Offer) -> Self {
+        Self { shared: Arc::clone(&offer.blocks), ..Self::default() }
+    }
+
     /// What the host says of its tree.
     pub fn state(&self) -> TreeState {
         let release = self.committed.as_ref();
@@ -238,7 +245,8 @@ impl Disk {
             let content = &payload[placed.bytes.clone()];
             match open.wants.get(&ordinal) {
                 Some(block) if block.matches(content) => {
-                    self.blocks.0.insert(block.hash, content.into());
+                    let kept = self.shared.0.get(&block.hash).cloned().unwrap_or_else(|| content.into());
+                    self.blocks.0.insert(block.hash, kept);
                     open.wants.remove(&ordinal);
                     bytes += content.len() as u64;
                 }

@@ -9,13 +9,11 @@ use std::time::Duration;
 use super::disk::{Disk, Offer};
 use super::link::{Link, State};
 use crate::id::{HostName, InstanceId};
+use crate::proto::generation::TARGET_BYTES;
 use crate::proto::receiver::{self, HostSetup, Receiver};
 use crate::proto::sender::{self, Expect, Notice, Sender, SenderSetup};
 use crate::proto::{Dest, Transmit};
-use crate::units::{Moment, Quorum, Rate};
-
-/// Bytes of a datagram on the simulated network.
-pub const DATAGRAM: usize = 1472;
+use crate::units::{Floor, Moment, Quorum, Rate};
 
 /// What a simulation is to be.
 #[derive(Debug, Clone)]
@@ -36,6 +34,12 @@ pub struct Setup {
     pub disk: Duration,
     /// How long it takes to make and sign the release.
     pub prepare: Duration,
+    /// Bytes of a datagram.
+    pub datagram: usize,
+    /// What the packer aims at, in bytes of a generation.
+    pub generation: usize,
+    /// Whether hosts hear each other; fleets of thousands do not, or a simulation is all beacons.
+    pub strangers: bool,
 }
 
 impl Default for Setup {
@@ -49,14 +53,17 @@ impl Default for Setup {
             ceiling: Some(Rate(1_000_000_000)),
             disk: Duration::from_millis(3),
             prepare: Duration::ZERO,
+            datagram: 1472,
+            generation: TARGET_BYTES,
+            strangers: false,
         }
     }
 }
 
 #[derive(Debug)]
 enum Event {
-    /// A datagram arrives at a place (0 is the sender).
-    Datagram { to: usize, from: usize, bytes: Arc<[u8]> },
+    /// A datagram arrives at places (0 is the sender).
+    Datagram { to: Vec<usize>, from: usize, bytes: Arc<[u8]> },
     /// A disk answers.
     HostReply { host: usize, life: u32, reply: receiver::Reply },
     /// The sender's disk answers.
@@ -94,6 +101,9 @@ pub struct Network {
     sender_link: State,
     hosts: Vec<Host>,
     timers: BTreeMap<usize, Moment>,
+    /// When each datagram to the sender was sent.
+    heard: Vec<Moment>,
+    announced: Moment,
     /// What the sender told, in order.
     pub notices: Vec<Notice>,
     finished: bool,
@@ -110,20 +120,22 @@ impl Network {
                 name: name(0),
                 instance: InstanceId(rng.u64(1..)),
                 seed: rng.u64(..),
-                datagram: DATAGRAM,
+                datagram: setup.datagram,
                 tree: super::disk::tree(),
                 targets: Vec::new(),
                 expect: Expect::default(),
                 quorum: setup.quorum,
                 patience: setup.patience,
+                overhead: 46,
                 ceiling: setup.ceiling,
+                floor: Floor::default(),
                 checksum: false,
             },
         );
         let hosts = (1..=setup.hosts)
             .map(|_| Host {
                 machine: None,
-                disk: Disk::default(),
+                disk: Disk::sharing(&offer),
                 link: State::new(setup.link.clone()),
                 life: 0,
                 feedback: 0,
@@ -142,6 +154,8 @@ impl Network {
             offer,
             hosts,
             timers: BTreeMap::new(),
+            heard: Vec::new(),
+            announced: now,
             notices: Vec::new(),
             finished: false,
         };
@@ -170,6 +184,18 @@ impl Network {
     /// Datagrams that each host sent to the sender.
     pub fn feedback(&self) -> impl Iterator<Item = u64> + '_ {
         self.hosts.iter().map(|h| h.feedback)
+    }
+
+    /// The most datagrams that hosts sent to the sender within `window`, from the announcement on.
+    pub fn feedback_peak(&self, window: Duration) -> usize {
+        let heard: Vec<Moment> = self.heard.iter().copied().filter(|&at| at >= self.announced).collect();
+        let within = |(i, &at): (usize, &Moment)| heard[i..].partition_point(|&other| other < at + window);
+        heard.iter().enumerate().map(within).max().unwrap_or(0)
+    }
+
+    /// How long the session took, from the announcement on.
+    pub fn took(&self) -> Duration {
+        self.now.since(self.announced)
     }
 
     /// Changes the way into host `host`.
@@ -220,17 +246,7 @@ impl Network {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Datagram { to: 0, from, bytes } => {
-                self.sender.handle_datagram(self.now, address(from), &bytes);
-                self.drain(0);
-            }
-            Event::Datagram { to, from, bytes } => {
-                let now = self.now;
-                if let Some(machine) = &mut self.hosts[to - 1].machine {
-                    machine.handle_datagram(now, address(from), &bytes, now.0 / 1000);
-                    self.drain(to);
-                }
-            }
+            Event::Datagram { to, from, bytes } => to.into_iter().for_each(|to| self.arrive(to, from, &bytes)),
             Event::HostReply { host, life, reply } => {
                 let slot = &mut self.hosts[host - 1];
                 if slot.life == life
@@ -249,6 +265,7 @@ impl Network {
                 self.drain(0);
             }
             Event::Prepared => {
+                self.announced = self.now;
                 self.sender.announce(self.now, self.offer.release.clone(), b"signed".to_vec());
                 self.drain(0);
             }
@@ -261,6 +278,16 @@ impl Network {
                 slot.disk.crash();
             }
         }
+    }
+
+    fn arrive(&mut self, to: usize, from: usize, bytes: &[u8]) {
+        let now = self.now;
+        if to == 0 {
+            self.sender.handle_datagram(now, address(from), bytes);
+        } else if let Some(machine) = &mut self.hosts[to - 1].machine {
+            machine.handle_datagram(now, address(from), bytes, now.0 / 1000);
+        }
+        self.drain(to);
     }
 
     fn timer(&mut self, place: usize) {
@@ -287,7 +314,7 @@ impl Network {
                 trees: vec![slot.disk.state()],
                 instance,
                 seed,
-                datagram: DATAGRAM,
+                datagram: self.setup.datagram,
                 patience: self.setup.patience,
                 window: 4 << 20,
             },
@@ -326,7 +353,7 @@ impl Network {
     fn drain_sender(&mut self) {
         while let Some(request) = self.sender.poll_request() {
             let reply = match request {
-                sender::Request::Pack(_, ordinals) => sender::Reply::Packed(Ok(self.offer.pack(&ordinals))),
+                sender::Request::Pack(_, ordinals) => sender::Reply::Packed(Ok(self.offer.pack(&ordinals, self.setup.generation))),
                 sender::Request::Sign(order) => sender::Reply::Signed(Ok((order, b"signed".to_vec()))),
             };
             let when = self.now + self.setup.disk.mul_f64(self.rng.f64());
@@ -361,27 +388,34 @@ impl Network {
     }
 
     fn send(&mut self, from: usize, transmit: Transmit, out: &[u8]) {
+        let all = if from > 0 && self.setup.strangers { 0 } else { self.hosts.len() };
         for bytes in out.chunks(transmit.segment) {
             let bytes: Arc<[u8]> = bytes.into();
             match transmit.dest {
-                Dest::Group => {
-                    (0..=self.hosts.len()).filter(|&to| to != from).for_each(|to| self.pass(from, to, &bytes))
-                }
-                Dest::Host(to) => self.pass(from, place(to), &bytes),
+                Dest::Group => self.pass(from, (0..=all).filter(|&to| to != from), &bytes),
+                Dest::Host(to) => self.pass(from, std::iter::once(place(to)), &bytes),
             }
         }
     }
 
-    fn pass(&mut self, from: usize, to: usize, bytes: &Arc<[u8]>) {
-        if to == 0 && from > 0 {
-            self.hosts[from - 1].feedback += 1;
+    /// Passes a datagram on to places; those where it arrives at the same moment share an event.
+    fn pass(&mut self, from: usize, to: impl Iterator<Item = usize>, bytes: &Arc<[u8]>) {
+        let mut arrivals: BTreeMap<Moment, Vec<usize>> = BTreeMap::new();
+        for to in to {
+            if to == 0 && from > 0 {
+                self.hosts[from - 1].feedback += 1;
+                self.heard.push(self.now);
+            }
+            let link = match to {
+                0 => &mut self.sender_link,
+                host if host <= self.hosts.len() => &mut self.hosts[host - 1].link,
+                _ => continue,
+            };
+            for when in link.pass(self.now, bytes.len(), &mut self.rng) {
+                arrivals.entry(when).or_default().push(to);
+            }
         }
-        let link = match to {
-            0 => &mut self.sender_link,
-            host if host <= self.hosts.len() => &mut self.hosts[host - 1].link,
-            _ => return,
-        };
-        for when in link.pass(self.now, bytes.len(), &mut self.rng) {
+        for (when, to) in arrivals {
             self.at(when, Event::Datagram { to, from, bytes: Arc::clone(bytes) });
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::document::shown;
 use super::*;
-use crate::units::printable;
+use crate::units::{Floor, printable};
 
 impl Spec {
     /// The meaning of the spec, defaults included, a line a subject.
@@ -129,7 +129,12 @@ impl Spec {
             Compress::Auto => "compressed where it gains",
             Compress::Off => "not compressed",
         };
-        format!("{rate}; {compress}")
+        let slow = match self.transfer.floor {
+            Floor::Share(0) => "no host is too slow".to_string(),
+            floor @ Floor::Share(_) => format!("a host below {floor} of the others is served after them"),
+            floor @ Floor::Rate(_) => format!("a host below {floor} is served after the others"),
+        };
+        format!("{rate}; {compress}; {slow}")
     }
 }
 

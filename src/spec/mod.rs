@@ -18,7 +18,7 @@ use crate::id::{HostName, TreeName};
 use crate::manifest::Rules;
 use crate::manifest::entry::Mode;
 use crate::manifest::rules::{Exclude, Layout, UnknownOwner};
-use crate::units::{Limit, Quorum, Rate};
+use crate::units::{Floor, Limit, Quorum, Rate};
 use crate::{Error, Result};
 
 /// The tree of a spec that names none.
@@ -162,6 +162,8 @@ pub enum OnFailure {
 pub struct Transfer {
     /// The ceiling; none: as fast as the slowest healthy host takes it.
     pub rate: Option<Rate>,
+    /// Below which a host is served after the others, instead of holding them.
+    pub floor: Floor,
     /// Whether blocks are compressed on the way.
     pub compress: Compress,
 }

@@ -42,6 +42,7 @@ pub const KEYS: &[&str] = &[
     "commit.on_failure",
     "transfer",
     "transfer.rate",
+    "transfer.floor",
     "transfer.compress",
 ];
 
@@ -233,6 +234,7 @@ fn commit(mut section: Section) -> Result<Commit> {
 fn transfer(mut section: Section) -> Result<Transfer> {
     let transfer = Transfer {
         rate: section.take("rate").map(|f| f.parse_number_or_text()).transpose()?,
+        floor: section.take("floor").map(|f| f.parse_number_or_text()).transpose()?.unwrap_or_default(),
         compress: match section.take("compress") {
             None => Compress::Auto,
             Some(f) if f.is_number() => {

@@ -35,6 +35,7 @@ batches    = []
 on_failure = "stop"
 [transfer]
 rate = "800Mbit"
+floor = "10%"
 compress = "off"
 "#;
 
@@ -61,7 +62,7 @@ fn one_line_is_a_spec_and_has_the_documented_defaults() {
     assert_eq!(spec.commit.require, Quorum::All);
     assert_eq!(spec.mode, Modes { files: ModePolicy::Preserve, dirs: ModePolicy::Preserve });
     assert_eq!(spec.meta, Meta { mtime: true, xattrs: false, hardlinks: true });
-    assert_eq!(spec.transfer, Transfer { rate: None, compress: Compress::Auto });
+    assert_eq!(spec.transfer, Transfer { rate: None, floor: Floor::default(), compress: Compress::Auto });
     insta::assert_snapshot!(spec.explain(), @r#"
         spec       manifests/www.toml
         tree       default

@@ -13,6 +13,7 @@
 //! checks them against the authorized keys and answers.
 
 mod assembly;
+mod buffer;
 mod session;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -259,8 +260,8 @@ impl Receiver {
         }
         let delay = super::spread(announce.hosts).mul_f64(self.rng.f64());
         let (seed, window) = (self.rng.u64(..), self.setup.window);
-        let name = self.setup.name.clone();
-        let session = Session::new(now, now + delay, name, from, source, announce, release, seed, window, busy);
+        let me = (self.setup.instance, self.setup.name.clone());
+        let session = Session::new(now, now + delay, me, from, source, announce, release, seed, window, busy);
         self.sessions.insert(session.id(), session);
     }
 

@@ -129,7 +129,7 @@ fn loss(settings: Settings) -> Vec<Row> {
         let what = format!("{percent} % lost");
         let mut rows = transfer("loss", &what, &job, &ALL, Some(most), settings);
         for row in rows.iter_mut().filter(|row| !row.is_peer()) {
-            row.require(row.wire.map(|sent| Check::under("wire", sent, wire)));
+            row.require(row.interface.map(|sent| Check::under("interface's bytes", sent, wire)));
         }
         rows
     });
