@@ -21,10 +21,12 @@ use std::time::Duration;
 
 pub mod bits;
 pub mod control;
+pub mod counters;
 pub mod effort;
 pub mod generation;
 pub mod members;
 pub mod outbox;
+pub mod path;
 pub mod range_set;
 pub mod rate;
 pub mod receiver;

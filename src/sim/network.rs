@@ -25,6 +25,8 @@ pub struct Setup {
     pub hosts: usize,
     /// The way into every host.
     pub link: Link,
+    /// The way into some hosts (from 1), where it is another one.
+    pub links: BTreeMap<usize, Link>,
     /// How many must be ready.
     pub quorum: Quorum,
     /// How long a silent host or sender is waited for.
@@ -51,6 +53,7 @@ impl Default for Setup {
             seed: 1,
             hosts: 3,
             link: Link::default(),
+            links: BTreeMap::new(),
             quorum: Quorum::All,
             patience: Duration::from_secs(10),
             ceiling: Some(Rate(1_000_000_000)),
@@ -137,10 +140,10 @@ impl Network {
             },
         );
         let hosts = (1..=setup.hosts)
-            .map(|_| Host {
+            .map(|host| Host {
                 machine: None,
                 disk: Disk::sharing(&offer),
-                link: State::new(setup.link.clone()),
+                link: State::new(setup.links.get(&host).unwrap_or(&setup.link).clone()),
                 life: 0,
                 feedback: 0,
                 disk_free: now,

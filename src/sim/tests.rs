@@ -262,6 +262,32 @@ fn nobody_there_is_said_within_a_few_seconds() {
 }
 
 #[test]
+fn a_host_behind_a_narrow_path_gets_the_release_in_smaller_datagrams() {
+    for (mtu, loss, fits) in [(1400, 0.0, 1392), (1300, 0.0, 1232), (600, 0.0, 548), (1300, 0.1, 1232)] {
+        for seed in 0..5 {
+            let link = Link { loss, ..Link::default() };
+            let links = [(2, Link { mtu: Some(mtu), ..link.clone() })].into();
+            let mut network = deploy(Setup { seed, hosts: 3, link, links, ..Setup::default() }, 60, 30_000);
+            assert!(network.run(LONG, SOON), "seed {seed}, MTU {mtu}");
+            assert_complete(&mut network, 1..=3, seed);
+            let narrow = network.notices.iter().find_map(|n| match n {
+                Notice::Narrow { datagram, host } => Some((*datagram, host.to_string())),
+                _ => None,
+            });
+            let (datagram, host) = narrow.expect("it is told");
+            assert!(datagram == fits && host == "mk2" || loss > 0.0 && datagram <= fits, "{datagram} for {host}");
+        }
+    }
+}
+
+#[test]
+fn a_wide_path_is_used_as_wide_as_it_is() {
+    let mut network = deploy(Setup::default(), 10, 10_000);
+    assert!(network.run(LONG, SOON));
+    assert!(!network.notices.iter().any(|n| matches!(n, Notice::Narrow { .. })));
+}
+
+#[test]
 fn one_seed_is_one_story() {
     let story = |seed| {
         let link = Link { loss: 0.05, jitter: Duration::from_millis(1), ..Link::default() };

@@ -73,6 +73,9 @@ pub enum Message {
     /// The part.
     #[n(12)]
     DriftPart(#[n(0)] DriftPart),
+    /// A datagram whose size is what matters: does it arrive?
+    #[n(13)]
+    Probe(#[n(0)] Probe),
 }
 
 /// Who a host is and what it has.
@@ -90,6 +93,22 @@ pub struct Hello {
     /// How many hosts it knows to be alive, itself included: tells a sender when it has heard all.
     #[n(3)]
     pub members: u32,
+    /// In an answer to a solicit: the largest datagram that it has heard from who asked, in bytes. A host that does not
+    /// say so is one that does not know.
+    #[n(4)]
+    pub heard: Option<u16>,
+}
+
+/// A datagram of a certain size.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Probe {
+    /// The bytes of the whole datagram.
+    #[n(0)]
+    pub size: u16,
+    /// What fills it.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub padding: Vec<u8>,
 }
 
 /// What a host has of one tree.
@@ -178,7 +197,7 @@ pub struct State {
     /// Its stage.
     #[n(3)]
     pub stage: HostStage,
-    /// Why it refused or failed.
+    /// Why it refused or failed, or what it waits for.
     #[n(4)]
     pub text: Option<String>,
     /// What the comparison found, from [`HostStage::Staging`] on.
@@ -190,6 +209,9 @@ pub struct State {
     /// The highest serial that it accepted for the tree.
     #[n(7)]
     pub serial: Serial,
+    /// Packets that its receive buffer lost since the session began, when there were any.
+    #[n(8)]
+    pub dropped: Option<u64>,
 }
 
 /// What a host's comparison found.
@@ -527,6 +549,7 @@ mod tests {
             summary: None,
             received: 0,
             serial: Serial(0),
+            dropped: None,
         });
         let Ok(Message::State(back)) = Message::decode(&state.encode()) else { panic!("decodes") };
         assert_eq!(back.text.as_deref(), Some("no \\u{1b}[31mway\nsecond"));

@@ -10,6 +10,7 @@ use super::{Notice, Ordered, Reason, Reply, Request};
 use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
+use crate::proto::counters::Counters;
 use crate::proto::outbox::Outbox;
 use crate::proto::sender::readings::MAX_REPORTERS;
 use crate::proto::{Dest, RangeSet, alive_interval, backoff, spread};
@@ -69,12 +70,15 @@ pub(super) struct Session {
     data_at: Moment,
     alive_at: Moment,
     measure: Measure,
+    counters: Counters,
     /// How often measurements are due: chosen hosts report, others only in distress.
     reporting: Reporting,
     /// The sender's pass over the hosts.
     pass: u32,
     /// Bytes that may be under way to us.
     window: u32,
+    /// Packets that the receive buffer lost since the session began.
+    pub(super) dropped: u64,
     gone: bool,
     rng: fastrand::Rng,
     pub(super) requests: VecDeque<Request>,
@@ -153,6 +157,7 @@ impl Session {
             heard: now,
             data_at: now,
             alive_at: now + alive_interval(announce.hosts),
+            counters: Counters::default(),
             measure: Measure {
                 seen: 0,
                 datagrams: 0,
@@ -167,6 +172,7 @@ impl Session {
             reporting: Reporting::first(announce.hosts),
             pass: 0,
             window,
+            dropped: 0,
             gone: false,
             rng: fastrand::Rng::with_seed(seed),
             requests: VecDeque::new(),
@@ -275,6 +281,7 @@ impl Session {
             summary: self.summary,
             received: self.received,
             serial: self.serial,
+            dropped: Some(self.dropped).filter(|n| *n > 0),
         }
     }
 
@@ -414,6 +421,9 @@ impl Session {
     pub(super) fn data(&mut self, now: Moment, counter: u64, symbol: &Symbol<'_>, arrival: u64, control: &mut Control) {
         self.heard = now;
         self.data_at = now;
+        if !self.counters.is_new(counter) {
+            return;
+        }
         self.measure.arrived(counter, symbol, arrival);
         if let Some(delivery) = self.assembly.symbol(now, symbol, &self.wants) {
             for block in &delivery.blocks {

@@ -9,6 +9,7 @@ use crate::proto::Dest;
 use crate::proto::rate::{Controller, Pacer};
 use crate::proto::{RangeSet, Transmit};
 use crate::units::{Floor, Moment, Rate};
+use crate::wire::DATA_OVERHEAD;
 use crate::wire::message::{Nack, Report, Want};
 
 /// Complaints about a generation are gathered for this long, so that one repair answers many hosts.
@@ -29,8 +30,8 @@ pub struct FlowSetup {
     pub session: SessionId,
     /// This process.
     pub instance: InstanceId,
-    /// Bytes of a symbol.
-    pub symbol: u16,
+    /// Bytes of a datagram with a symbol.
+    pub datagram: usize,
     /// Bytes that the network adds to each datagram.
     pub overhead: usize,
     /// The most that is sent, with what the network adds.
@@ -57,13 +58,19 @@ impl Flow {
     /// A flow that begins now.
     pub fn new(now: Moment, setup: FlowSetup) -> Self {
         Self {
-            stream: Stream::new(setup.session, setup.symbol),
+            stream: Stream::new(setup.session, symbol_of(setup.datagram)),
             idle: 0,
             controller: Controller::new(now, setup.ceiling),
             pacer: Pacer::new(now),
             readings: Readings::new(setup.floor, setup.seed),
             setup,
         }
+    }
+
+    /// Datagrams have `datagram` bytes from the beginning, which is now.
+    pub fn fit(&mut self, datagram: usize) {
+        self.setup.datagram = datagram;
+        self.stream = Stream::new(self.setup.session, symbol_of(datagram));
     }
 
     /// What is wanted, packed and sent.
@@ -202,4 +209,9 @@ impl Flow {
     pub fn packed(&mut self, ordinals: RangeSet, payload: std::sync::Arc<[u8]>) {
         self.stream.packed(ordinals, payload);
     }
+}
+
+/// The bytes of a symbol in datagrams of `datagram` bytes.
+fn symbol_of(datagram: usize) -> u16 {
+    datagram.saturating_sub(DATA_OVERHEAD).clamp(64, 65_000) as u16
 }

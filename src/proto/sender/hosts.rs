@@ -23,7 +23,7 @@ pub struct Host {
     pub heard: Moment,
     /// How far it is; `None` until it has answered the announcement.
     pub stage: Option<HostStage>,
-    /// Why it refused or failed.
+    /// Why it refused or failed, or what it waits for.
     pub text: Option<String>,
     /// What it found.
     pub summary: Option<Summary>,
@@ -37,6 +37,10 @@ pub struct Host {
     pub lost: bool,
     /// It has asked for manifest nodes, for blocks.
     pub asked: (bool, bool),
+    /// The largest datagram that is known to reach it, in bytes; none when it did not say.
+    pub takes: Option<u16>,
+    /// Packets that its receive buffer lost.
+    pub dropped: u64,
     /// The number of the newest state that was heard.
     number: u32,
 }
@@ -86,6 +90,8 @@ impl Hosts {
                 progress: now,
                 lost: false,
                 asked: (false, false),
+                takes: None,
+                dropped: 0,
                 number: 0,
             });
         }
@@ -98,6 +104,7 @@ impl Hosts {
         self.expect(now, instance, state.name.clone(), from, state.serial);
         let Some(host) = self.hosts.get_mut(&instance) else { return false };
         host.heard = now;
+        host.dropped = host.dropped.max(state.dropped.unwrap_or(0));
         if host.lost {
             (host.lost, host.progress) = (false, now);
         }
@@ -113,11 +120,17 @@ impl Hosts {
         }
         self.changed |= changed;
         host.stage = Some(state.stage);
-        host.text = state.text.or(host.text.take());
+        host.text = state.text;
         host.summary = state.summary.or(host.summary);
         host.received = host.received.max(state.received);
         host.serial = host.serial.max(state.serial);
         changed
+    }
+
+    /// The host that the smallest datagrams reach, and how large they may be, of those that said so.
+    pub fn narrowest(&self) -> Option<(&HostName, u16)> {
+        let told = self.hosts.values().filter(|h| !h.lost).filter_map(|h| Some((&h.name, h.takes?)));
+        told.min_by_key(|(_, takes)| *takes)
     }
 
     /// The session begins now: what was heard before says nothing about who is silent in it.

@@ -29,6 +29,7 @@ use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
 use crate::proto::effort::Demand;
 use crate::proto::members::{Member, Table};
+use crate::proto::path::{MIN_DATAGRAM, ladder};
 use crate::proto::receiver::matches_name;
 use crate::proto::{Dest, RangeSet, Transmit, alive_interval};
 use crate::units::{Floor, Moment, Quorum, Rate};
@@ -48,6 +49,8 @@ const DISCOVERY: Duration = Duration::from_millis(1500);
 const DISCOVERY_EMPTY: Duration = Duration::from_millis(3000);
 /// Hosts that have just started do not know of each other yet: nobody new for this long means that all have answered.
 const QUIET: Duration = Duration::from_millis(30);
+/// After so many solicits nobody is waited for who did not say which datagrams reach him.
+const MEASURE: u32 = 3;
 /// The first wait between solicits, announcements and orders; doubled each time.
 const REPEAT: Duration = Duration::from_millis(60);
 /// The longest wait between them.
@@ -138,6 +141,13 @@ pub enum Notice {
         /// Expected names that did not answer.
         missing: Vec<HostName>,
     },
+    /// Datagrams are smaller than this machine's interface takes, for the sake of one host.
+    Narrow {
+        /// The bytes of a datagram.
+        datagram: usize,
+        /// The host that larger ones did not reach.
+        host: HostName,
+    },
     /// A host moved on.
     Host(Host),
     /// A host was silent for too long.
@@ -180,6 +190,8 @@ pub struct Sender {
     hosts: Hosts,
     phase: Phase,
     began: Moment,
+    /// Solicits sent.
+    solicits: u32,
     /// When a host was heard for the first time.
     newest: Moment,
     /// When the machine last looked at what is due.
@@ -209,7 +221,6 @@ impl Sender {
     pub fn new(now: Moment, setup: SenderSetup) -> Self {
         let mut rng = fastrand::Rng::with_seed(setup.seed);
         let session = SessionId(rng.u64(..));
-        let symbol = setup.datagram.saturating_sub(DATA_OVERHEAD).clamp(64, 65_000) as u16;
         Self {
             control: Control::new(setup.instance, setup.datagram),
             reassembly: Reassembly::default(),
@@ -217,6 +228,7 @@ impl Sender {
             hosts: Hosts::default(),
             phase: Phase::Discovering,
             began: now,
+            solicits: 0,
             newest: now,
             ticked: Moment(0),
             offer: None,
@@ -226,7 +238,7 @@ impl Sender {
                 now,
                 FlowSetup {
                     session,
-                    symbol,
+                    datagram: setup.datagram,
                     instance: setup.instance,
                     overhead: setup.overhead,
                     ceiling: setup.ceiling,
@@ -293,9 +305,21 @@ impl Sender {
     pub fn announce(&mut self, now: Moment, release: Release, signature: Vec<u8>) {
         self.phase = Phase::Serving;
         self.hosts.begin(now);
+        self.fit();
         self.offer = Some(Offer { release, signature, at: now });
         self.repeat = (now, REPEAT);
         self.tick(now);
+    }
+
+    /// Makes the session's datagrams as small as the narrowest path needs.
+    fn fit(&mut self) {
+        let Some((host, takes)) = self.hosts.narrowest() else { return };
+        let datagram = usize::from(takes).max(MIN_DATAGRAM);
+        if datagram < self.setup.datagram {
+            self.notices.push_back(Notice::Narrow { datagram, host: host.clone() });
+            self.flow.fit(datagram);
+            self.control.fit(datagram);
+        }
     }
 
     /// Ends the session without a commit: hosts keep what they have.
@@ -378,8 +402,13 @@ impl Sender {
     fn hello(&mut self, now: Moment, from: SocketAddr, source: InstanceId, hello: Hello) {
         let is_target = self.is_target(&hello);
         if is_target && matches!(self.phase, Phase::Discovering | Phase::Waiting) {
+            let heard = hello.heard;
             let serial = hello.trees.iter().find(|t| t.tree == self.setup.tree).map(|t| t.serial);
             self.hosts.expect(now, source, hello.name.clone(), from, serial.unwrap_or_default());
+            if let Some(host) = self.hosts.get_mut(source) {
+                // Of several answers the best counts: what is missing in one may have been lost by chance.
+                host.takes = host.takes.max(heard);
+            }
         }
         if self.table.heard(now, from, source, hello) {
             self.newest = now;
@@ -474,13 +503,18 @@ impl Sender {
 
     fn discover(&mut self, now: Moment) {
         if self.repeat.0 <= now {
+            // Probes first: a host answers with what it has heard until then.
+            ladder(self.setup.datagram).for_each(|size| self.control.probe(Dest::Group, size));
             self.control.send(Dest::Group, &Message::Solicit);
+            self.solicits += 1;
             self.again(now);
         }
         let waited = now.since(self.began);
         let (found, missing) = (self.hosts.len(), self.missing_names());
         let enough = found > 0 && found >= self.setup.expect.count && missing.is_empty();
-        let all = self.table.len() >= self.table.claimed() && now.since(self.newest) >= QUIET;
+        // A beacon does not say what reaches a host; its answer does, unless it was lost.
+        let measured = self.solicits > MEASURE || self.hosts.iter().all(|(_, h)| h.takes.is_some());
+        let all = measured && self.table.len() >= self.table.claimed() && now.since(self.newest) >= QUIET;
         if (enough && (all || waited >= DISCOVERY)) || waited >= DISCOVERY_EMPTY {
             self.phase = Phase::Waiting;
             self.notices.push_back(Notice::Discovered {
