@@ -185,10 +185,9 @@ impl Worker {
                 Work::Sign(header) => {
                     Answer::Signed(guarded(|| self.sign(*header)).map_err(defect).and_then(|signed| signed))
                 }
-                Work::Machine(Request::Pack(_, ordinals)) => {
-                    let packed =
-                        guarded(|| source.pack(&ordinals).map_err(|e| e.to_string())).and_then(|packed| packed);
-                    Answer::Machine(Reply::Packed(packed))
+                Work::Machine(Request::Pack(_, ordinals, demand)) => {
+                    let packed = guarded(|| source.pack(&ordinals, demand).map_err(|e| e.to_string()));
+                    Answer::Machine(Reply::Packed(packed.and_then(|packed| packed)))
                 }
                 Work::Machine(Request::Sign(order)) => {
                     let signed = guarded(|| self.signer.sign(Namespace::ORDER, &order).map_err(|e| e.to_string()));

@@ -10,6 +10,7 @@
 //! - [`members`]: who is alive, by beacons and solicits.
 //! - [`sender`]: announces a release, merges what hosts want, sends each block once in generations, repairs what
 //!   hosts report missing, decides when all are ready, repeats its signed order until each host has answered.
+//!   [`effort`] decides how hard what it sends is compressed.
 //! - [`receiver`]: joins, explores which manifest nodes it lacks, compares, fetches, is ready, commits.
 //!
 //! Disk is an effect too: a machine asks ([`receiver::Request`], [`sender::Request`]) and is answered later, so that a
@@ -21,6 +22,7 @@ use std::time::Duration;
 pub mod bits;
 pub mod control;
 pub mod counters;
+pub mod effort;
 pub mod generation;
 pub mod members;
 pub mod outbox;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::disk::{Disk, Offer};
 use super::link::{Link, State};
+use crate::block::frame::Level;
 use crate::id::{HostName, InstanceId};
 use crate::proto::generation::TARGET_BYTES;
 use crate::proto::receiver::{self, HostSetup, Receiver};
@@ -32,6 +33,8 @@ pub struct Setup {
     pub patience: Duration,
     /// The sender's ceiling.
     pub ceiling: Option<Rate>,
+    /// How hard the sender compresses.
+    pub compress: Option<Level>,
     /// The longest that a disk takes to answer.
     pub disk: Duration,
     /// How long it takes to make and sign the release.
@@ -54,6 +57,7 @@ impl Default for Setup {
             quorum: Quorum::All,
             patience: Duration::from_secs(10),
             ceiling: Some(Rate(1_000_000_000)),
+            compress: None,
             disk: Duration::from_millis(3),
             prepare: Duration::ZERO,
             datagram: 1472,
@@ -356,8 +360,9 @@ impl Network {
     fn drain_sender(&mut self) {
         while let Some(request) = self.sender.poll_request() {
             let reply = match request {
-                sender::Request::Pack(_, ordinals) => {
-                    sender::Reply::Packed(Ok(self.offer.pack(&ordinals, self.setup.generation)))
+                sender::Request::Pack(_, ordinals, _) => {
+                    let (target, level) = (self.setup.generation, self.setup.compress);
+                    sender::Reply::Packed(Ok(self.offer.pack(&ordinals, target, level)))
                 }
                 sender::Request::Sign(order) => sender::Reply::Signed(Ok((order, b"signed".to_vec()))),
             };

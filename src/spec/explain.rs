@@ -126,8 +126,9 @@ impl Spec {
     fn how(&self) -> String {
         let rate = self.transfer.rate.map_or("as fast as the network takes it".to_string(), |r| format!("at most {r}"));
         let compress = match self.transfer.compress {
-            Compress::Auto => "compressed where it gains",
-            Compress::Off => "not compressed",
+            Compress::Auto => "compressed where it gains".to_string(),
+            Compress::Off => "not compressed".to_string(),
+            Compress::Level(level) => format!("what shrinks is compressed at level {level}"),
         };
         let slow = match self.transfer.floor {
             Floor::Share(0) => "no host is too slow".to_string(),

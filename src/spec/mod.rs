@@ -14,6 +14,7 @@ use std::time::Duration;
 pub use parse::KEYS;
 pub(crate) use parse::patterns;
 
+use crate::block::frame::Level;
 use crate::id::{HostName, TreeName};
 use crate::manifest::Rules;
 use crate::manifest::entry::Mode;
@@ -171,10 +172,12 @@ pub struct Transfer {
 /// Whether blocks are compressed on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compress {
-    /// When it gains something.
+    /// When and as far as it gains something.
     Auto,
     /// Never.
     Off,
+    /// At this level whatever shrinks.
+    Level(Level),
 }
 
 impl Spec {

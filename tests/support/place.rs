@@ -178,6 +178,11 @@ impl Switch {
         Place::Namespace(inside)
     }
 
+    /// The switch itself: its end of the cable to the host number n, from 1, is `pn`.
+    pub fn place(&self) -> Place {
+        Place::Namespace(self.inside(&self.holder))
+    }
+
     fn inside(&self, holder: &Holder) -> Inside {
         Inside { holder: holder.0.id(), user: self.rootless.then(|| self.holder.0.id()) }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::buffer::{Buffer, Progress};
 use crate::id::Generation;
 use crate::proto::RangeSet;
-use crate::proto::generation::{KEPT, Placed, grid_of};
+use crate::proto::generation::{Body, KEPT, Placed, grid_of};
 use crate::units::Moment;
 use crate::wire::Symbol;
 use crate::wire::message::{MAX_NACKS, Missing};
@@ -27,7 +27,9 @@ const LONGEST_WAIT: Duration = Duration::from_millis(800);
 pub struct Delivery {
     /// Its bytes.
     pub payload: Vec<u8>,
-    /// The wanted blocks and where they are.
+    /// Where the content is in them.
+    pub body: Body,
+    /// The wanted blocks and where in the plain content they are.
     pub blocks: Vec<Placed>,
 }
 
@@ -38,6 +40,8 @@ pub struct Assembly {
     open: BTreeMap<u32, Waiting>,
     /// Generations that need nothing more.
     resolved: RangeSet,
+    /// Of them, those that held nothing that was wanted when they came.
+    useless: RangeSet,
     /// Every generation below this was sent in full.
     horizon: u32,
     /// A generation was given up: what it held has to be asked for again.
@@ -48,13 +52,15 @@ pub struct Assembly {
 impl Assembly {
     /// For a session whose symbols have `symbol` bytes.
     pub fn new(symbol: u16) -> Self {
-        let (open, resolved) = (BTreeMap::new(), RangeSet::default());
-        Self { symbol, open, resolved, horizon: 0, gave_up: false, spare: Vec::new() }
+        let (open, resolved, useless) = (BTreeMap::new(), RangeSet::default(), RangeSet::default());
+        Self { symbol, open, resolved, useless, horizon: 0, gave_up: false, spare: Vec::new() }
     }
 
-    /// Forgets what is open and what was sent in full until now: when we begin to listen, and when we stop.
+    /// Forgets what is open and what was sent in full until now: when we begin to listen, and when we stop. What is
+    /// still being sent may hold what is wanted from now on.
     pub fn rest(&mut self) {
         self.open.clear();
+        self.resolved.subtract(&std::mem::take(&mut self.useless));
         self.resolved.insert(0..u64::from(self.horizon));
     }
 
@@ -92,10 +98,11 @@ impl Assembly {
             return None;
         }
         self.resolved.insert(u64::from(number)..u64::from(number) + 1);
-        let (payload, blocks) = self.open.remove(&number)?.buffer.into_parts();
-        if progress == Progress::Whole {
-            return Some(Delivery { payload, blocks });
+        let (payload, found) = self.open.remove(&number)?.buffer.into_parts();
+        if let Some((body, blocks)) = found.filter(|_| progress == Progress::Whole) {
+            return Some(Delivery { payload, body, blocks });
         }
+        self.useless.insert(u64::from(number)..u64::from(number) + 1);
         self.recycle(payload);
         None
     }

@@ -9,7 +9,7 @@ use crate::fec::{self, Grid, Kernel, Unsolved};
 use crate::id::Generation;
 use crate::proto::RangeSet;
 use crate::proto::bits::Bits;
-use crate::proto::generation::{Map, Placed};
+use crate::proto::generation::{Body, Encoding, Map, Placed};
 use crate::wire::Symbol;
 use crate::wire::message::{Missing, Ranges};
 
@@ -41,7 +41,7 @@ pub struct Buffer {
     coded: Vec<u8>,
     places: Vec<(u16, u8)>,
     /// The wanted blocks, and the symbols that they lie in.
-    map: Option<(Vec<Placed>, Bits)>,
+    map: Option<(Vec<Placed>, Bits, Body)>,
     /// Symbols of wanted blocks that are missing, when the map is known.
     missing: u32,
 }
@@ -109,7 +109,7 @@ impl Buffer {
         column.lost -= 1;
         match &self.map {
             None => column.needed -= 1,
-            Some((_, wanted)) if wanted.get(index) => {
+            Some((_, wanted, _)) if wanted.get(index) => {
                 column.needed -= 1;
                 self.missing -= 1;
             }
@@ -137,7 +137,7 @@ impl Buffer {
                 return Progress::Useless;
             }
             match &self.map {
-                Some((blocks, _)) if blocks.is_empty() => return Progress::Useless,
+                Some((blocks, ..)) if blocks.is_empty() => return Progress::Useless,
                 Some(_) if self.missing == 0 => return Progress::Whole,
                 _ => {}
             }
@@ -203,16 +203,26 @@ impl Buffer {
         }
         let front = grid.bytes_of(self.prefix - 1).end;
         let Some((map, body)) = Map::parse(&self.bytes[..front], self.bytes.len())? else { return Ok(()) };
-        let blocks: Vec<Placed> = map.placed(body).filter(|p| wants.contains(p.ordinal.0)).collect();
+        let blocks: Vec<Placed> = map.placed().filter(|p| wants.contains(p.ordinal.0)).collect();
+        // Of a frame all is needed for any block.
+        let bytes_of = |block: &Placed| match body.encoding {
+            Encoding::Plain => body.start + block.bytes.start..body.start + block.bytes.end,
+            Encoding::Zstd => body.start..self.bytes.len(),
+        };
+        let needed: RangeSet = blocks
+            .iter()
+            .map(|b| grid.symbols_of(&bytes_of(b)))
+            .map(|symbols| u64::from(symbols.start)..u64::from(symbols.end))
+            .collect();
         let mut wanted = Bits::new(grid.symbols());
         self.columns.iter_mut().for_each(|c| c.needed = 0);
-        for index in blocks.iter().flat_map(|b| grid.symbols_of(&b.bytes)) {
+        for index in needed.iter().flatten().map(|index| index as u32) {
             if wanted.set(index) && !self.got.get(index) {
                 self.missing += 1;
                 self.columns[(index % u32::from(grid.columns())) as usize].needed += 1;
             }
         }
-        self.map = Some((blocks, wanted));
+        self.map = Some((blocks, wanted, body));
         Ok(())
     }
 
@@ -224,7 +234,7 @@ impl Buffer {
         let need: Vec<u32> = self.columns.iter().map(Column::need).collect();
         let columns = u64::from(grid.columns());
         let wanted = |&i: &u64| match &self.map {
-            Some((_, wanted)) => wanted.get(i as u32),
+            Some((_, wanted, _)) => wanted.get(i as u32),
             None => true,
         };
         let open = self.got.gaps().flatten().filter(wanted).filter(|i| need[(i % columns) as usize] > 0);
@@ -234,8 +244,8 @@ impl Buffer {
         Missing { generation, need, symbols: Ranges(named) }
     }
 
-    /// The payload, and the wanted blocks in it.
-    pub fn into_parts(self) -> (Vec<u8>, Vec<Placed>) {
-        (self.bytes, self.map.map(|(blocks, _)| blocks).unwrap_or_default())
+    /// The payload; where its content and the wanted blocks are, when that is known.
+    pub fn into_parts(self) -> (Vec<u8>, Option<(Body, Vec<Placed>)>) {
+        (self.bytes, self.map.map(|(blocks, _, body)| (body, blocks)))
     }
 }

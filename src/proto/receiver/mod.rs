@@ -25,7 +25,7 @@ use std::time::Duration;
 use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::manifest::Release;
 use crate::proto::control::Control;
-use crate::proto::generation::Placed;
+use crate::proto::generation::{Body, Placed};
 use crate::proto::members::{Presence, Table};
 use crate::proto::{Dest, RangeSet, Transmit};
 use crate::units::Moment;
@@ -84,7 +84,9 @@ pub enum Request {
         session: SessionId,
         /// The payload.
         payload: Vec<u8>,
-        /// The wanted blocks in it.
+        /// Where the content is in it.
+        body: Body,
+        /// The wanted blocks, and where in the plain content they are.
         blocks: Vec<Placed>,
     },
     /// Everything has been delivered: make the stage complete and durable.

@@ -29,6 +29,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(1000);
 const REPORT_BYTES: u64 = 256 << 10;
 /// See [`REPORT_BYTES`].
 const REPORT_EVERY: Duration = Duration::from_millis(10);
+/// So many payloads with wrong blocks are asked for again: more are no accident.
+const MAX_DAMAGED: u32 = 32;
 /// The least time between two reports in a session, divided among those that report.
 const REPORT_SHARE: Duration = Duration::from_micros(500);
 /// Queueing delay of which a host tells that is not asked to report.
@@ -59,6 +61,8 @@ pub(super) struct Session {
     assembly: Assembly,
     /// Payloads that the disk has not answered for, in number and bytes.
     delivering: (u32, u64),
+    /// Payloads of which some block was not what its hash says.
+    damaged: u32,
     /// Whether the disk works on an order.
     ordering: bool,
     drift: Arc<[u8]>,
@@ -147,6 +151,7 @@ impl Session {
             wants: RangeSet::default(),
             assembly: Assembly::new(announce.symbol),
             delivering: (0, 0),
+            damaged: 0,
             ordering: false,
             drift: Arc::from([]),
             heard: now,
@@ -376,6 +381,10 @@ impl Session {
             Ok((wrong, bytes)) => {
                 self.received += bytes;
                 if !wrong.is_empty() {
+                    self.damaged += 1;
+                    if self.damaged > MAX_DAMAGED {
+                        return self.refuse(now, "what the sender sends is not what its release says".into());
+                    }
                     self.wants.extend(&wrong);
                     let due = self.soon(now);
                     self.ask(due, &self.wants.cover(MAX_WANT_RANGES));
@@ -422,8 +431,8 @@ impl Session {
             }
             self.delivering.0 += 1;
             self.delivering.1 += delivery.payload.len() as u64;
-            let (payload, blocks) = (delivery.payload, delivery.blocks);
-            self.requests.push_back(Request::Deliver { session: self.id, payload, blocks });
+            let (payload, body, blocks) = (delivery.payload, delivery.body, delivery.blocks);
+            self.requests.push_back(Request::Deliver { session: self.id, payload, body, blocks });
         }
         if self.report_is_due(now) {
             self.report(now, control);

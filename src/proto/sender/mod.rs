@@ -27,6 +27,7 @@ use std::time::Duration;
 use crate::id::{Generation, HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
+use crate::proto::effort::Demand;
 use crate::proto::members::{Member, Table};
 use crate::proto::path::{MIN_DATAGRAM, ladder};
 use crate::proto::receiver::matches_name;
@@ -110,8 +111,9 @@ pub struct SenderSetup {
 /// What a sender asks of its disk and its key.
 #[derive(Debug, Clone)]
 pub enum Request {
-    /// Pack a generation out of the first of these ordinals, see [`crate::proto::generation`].
-    Pack(Generation, RangeSet),
+    /// Pack a generation out of the first of these ordinals, see [`crate::proto::generation`]; compressed as hard as
+    /// the demand allows.
+    Pack(Generation, RangeSet, Demand),
     /// Sign the order.
     Sign(Arc<[u8]>),
 }
@@ -198,6 +200,8 @@ pub struct Sender {
     swept: Moment,
     offer: Option<Offer>,
     order: Option<SignedOrder>,
+    /// There was nothing to send when the last generation came.
+    waited: bool,
     flow: Flow,
     /// Counts the passes over the hosts: the slow ones are served in a later one.
     pass: u32,
@@ -229,6 +233,7 @@ impl Sender {
             ticked: Moment(0),
             offer: None,
             order: None,
+            waited: false,
             flow: Flow::new(
                 now,
                 FlowSetup {
@@ -432,7 +437,10 @@ impl Sender {
     /// Takes an answer.
     pub fn handle_reply(&mut self, now: Moment, reply: Reply) {
         match reply {
-            Reply::Packed(Ok((ordinals, payload))) => self.flow.packed(ordinals, payload),
+            Reply::Packed(Ok((ordinals, payload))) => {
+                self.waited = !self.flow.stream().has_data();
+                self.flow.packed(ordinals, payload);
+            }
             Reply::Packed(Err(why)) => {
                 self.flow.packed(RangeSet::default(), Arc::from([]));
                 self.flow.stream_mut().stop();
@@ -611,7 +619,8 @@ impl Sender {
         if self.may_pack(now)
             && let Some((generation, ordinals)) = self.flow.stream_mut().to_pack()
         {
-            self.requests.push_back(Request::Pack(generation, ordinals));
+            let demand = Demand { rate: self.flow.rate(), waited: self.waited };
+            self.requests.push_back(Request::Pack(generation, ordinals, demand));
         }
         if self.flow.stream().pending().is_empty() {
             self.held = None;
