@@ -18,7 +18,7 @@ use super::source::Source;
 use crate::id::{HostName, InstanceId, Serial};
 use crate::keys::{Namespace, Signer};
 use crate::manifest::{FORMAT, Header, Intent, Release};
-use crate::net::{Links, Waker};
+use crate::net::{Links, Waker, sharpen_timers};
 use crate::proto::sender::hosts::Host;
 use crate::proto::sender::{Expect, Notice, Reply, Request, Sender, SenderSetup};
 use crate::spec::Spec;
@@ -80,6 +80,7 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     options.spec.check_source()?;
+    sharpen_timers();
     let clock = Clock::start();
     let endpoint = Endpoint::new(links)?;
     let _ = interrupt.waker.set(endpoint.waker());

@@ -212,6 +212,7 @@ struct Task {
 
 impl Task {
     fn run(mut self, host: &Host, release: Release, signature: Arc<[u8]>, checksum: bool) {
+        step_back();
         let opened = guarded(|| Session::open(host, release, signature, checksum)).and_then(|opened| opened);
         let mut session = match opened {
             Ok(session) => {
@@ -275,6 +276,18 @@ impl Task {
         true
     }
 }
+
+/// Hashing and writing let receiving go first (and whatever else the host is there for): what is not received in time
+/// is lost and has to be sent again.
+fn step_back() {
+    // Of this thread and those that it starts.
+    if let Err(e) = rustix::process::nice(STEP_BACK) {
+        tracing::debug!("cannot lower the priority of a thread: {e}");
+    }
+}
+
+/// How much nicer the threads are that hash and write.
+const STEP_BACK: i32 = 3;
 
 /// Does `work`; a defect in it ends this session and not the host.
 fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Reason> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::units::{Moment, Rate};
 
 /// Where an unlimited session starts.
-const START: Rate = Rate(200_000_000);
+const START: Rate = Rate(400_000_000);
 /// Below this no controller goes.
 const FLOOR: Rate = Rate(2_000_000);
 /// Above this none goes.
@@ -36,8 +36,6 @@ const HEADROOM: f64 = 1.25;
 const SHARE: f64 = 0.3;
 /// What is left of the memory of the best after a round: half after four seconds.
 const FORGET: f64 = 0.9983;
-/// How much sending may catch up after the process was late.
-const CATCH_UP: Duration = Duration::from_millis(4);
 
 /// Lets bytes go at a rate: what is sent now moves the time of the next.
 #[derive(Debug)]
@@ -56,11 +54,9 @@ impl Pacer {
         self.next
     }
 
-    /// `bytes` go now, at `rate`. With a ceiling nothing is caught up beyond one send, so that it holds over any
-    /// short time; without, lateness of a few milliseconds is made good.
-    pub fn sent(&mut self, now: Moment, bytes: usize, rate: Rate, strict: bool) {
-        let oldest = if strict { now } else { now - CATCH_UP };
-        self.next = self.next.max(oldest) + rate.time_for(bytes as u64);
+    /// `bytes` go now, at `rate`. Who was late makes up for at most `catch_up`.
+    pub fn sent(&mut self, now: Moment, bytes: usize, rate: Rate, catch_up: Duration) {
+        self.next = self.next.max(now - catch_up) + rate.time_for(bytes as u64);
     }
 }
 
@@ -235,7 +231,7 @@ mod tests {
         let (mut now, mut bytes) = (Moment(0), 0u64);
         while now < Moment(1_000_000_000) {
             now = now.max(pacer.due()) + Duration::from_micros(if bytes.is_multiple_of(7) { 900 } else { 1 });
-            pacer.sent(now, 45_000, Rate(30_000_000), true);
+            pacer.sent(now, 45_000, Rate(30_000_000), Duration::ZERO);
             bytes += 45_000;
         }
         assert!(bytes <= 30_000_000 / 8 + 90_000, "{bytes}");

@@ -14,14 +14,21 @@ use crate::wire::message::{Nack, Report, Want};
 
 /// Complaints about a generation are gathered for this long, so that one repair answers many hosts.
 const GATHER: Duration = Duration::from_millis(2);
+/// Hosts that are few: what they miss may be sent again as it is. Of many, those who speak first stand for others that
+/// miss something else.
+const FEW: usize = 8;
 /// A closed window opens with a report; it is looked at again after this in case that none comes.
 const CLOSED: Duration = Duration::from_millis(10);
 /// A send takes at most this much of the link's time, so that a slow link's queue is not filled by one.
-const SEND_TIME: Duration = Duration::from_millis(4);
+const SEND_TIME: Duration = Duration::from_micros(300);
+/// How much sending may catch up after the process was late.
+const CATCH_UP: Duration = Duration::from_millis(4);
 /// The time over which a ceiling holds.
 const CEILING_OVER: Duration = Duration::from_millis(100);
-/// The share of that time that one send may take.
-const CEILING_SENDS: u64 = 16;
+/// The share of that time that may go out at once.
+const CEILING_BURSTS: u64 = 16;
+/// The most bytes that go out at once under a ceiling: what the queue of a small switch takes.
+const MAX_BURST: u64 = 60_000;
 
 /// What a flow is to be.
 #[derive(Debug, Clone, Copy)]
@@ -106,12 +113,14 @@ impl Flow {
     }
 
     /// A host misses symbols. A slow one has to wait.
-    pub fn nack(&mut self, now: Moment, host: InstanceId, nack: &Nack, alone: bool) {
+    /// `hosts` take part.
+    pub fn nack(&mut self, now: Moment, host: InstanceId, nack: &Nack, hosts: usize) {
         if self.readings.is_slow(host) {
             return;
         }
-        let due = if alone { now } else { now + GATHER };
-        nack.missing.iter().for_each(|missing| self.stream.missing(missing, nack.seen, due));
+        let due = if hosts == 1 { now } else { now + GATHER };
+        let few = hosts <= FEW;
+        nack.missing.iter().for_each(|missing| self.stream.missing(missing, nack.seen, due, few));
         self.stream.decide(now);
     }
 
@@ -150,10 +159,10 @@ impl Flow {
         }
     }
 
-    /// A message of `bytes` goes out beside the data: it counts against the rate.
+    /// A message of `bytes` goes out beside the data: it counts against a ceiling.
     pub fn charge(&mut self, now: Moment, bytes: usize) {
         if self.setup.ceiling.is_some() {
-            self.pacer.sent(now, bytes + self.setup.overhead, self.pace(), true);
+            self.spend(now, bytes + self.setup.overhead);
         }
     }
 
@@ -167,12 +176,31 @@ impl Flow {
             return None;
         }
         let segment = self.stream.segment();
-        let bytes = out.len() + out.len().div_ceil(segment) * self.setup.overhead;
-        self.pacer.sent(now, bytes, self.pace(), self.setup.ceiling.is_some());
+        self.spend(now, out.len() + out.len().div_ceil(segment) * self.setup.overhead);
         if !self.stream.has_data() {
             self.idle = self.stream.counter();
         }
         Some(Transmit { dest: Dest::Group, segment })
+    }
+
+    fn spend(&mut self, now: Moment, bytes: usize) {
+        let (rate, catch_up) = match self.burst() {
+            None => (self.controller.rate(), CATCH_UP),
+            // So far below the ceiling that one burst more than the average stays below it over `CEILING_OVER`.
+            Some((ceiling, burst)) => {
+                let room = ceiling.bytes_in(CEILING_OVER).saturating_sub(burst).max(1);
+                let most = Rate((room as f64 * 8.0 / CEILING_OVER.as_secs_f64()) as u64).max(Rate(1));
+                let rate = self.controller.rate().min(most);
+                (rate, rate.time_for(burst / 2))
+            }
+        };
+        self.pacer.sent(now, bytes, rate, catch_up);
+    }
+
+    /// The ceiling, and how many bytes may go out at once under it: half of them in one send, as many to catch up.
+    fn burst(&self) -> Option<(Rate, u64)> {
+        let ceiling = self.setup.ceiling?;
+        Some((ceiling, (ceiling.bytes_in(CEILING_OVER) / CEILING_BURSTS).min(MAX_BURST)))
     }
 
     fn may_send(&self, now: Moment) -> bool {
@@ -180,23 +208,13 @@ impl Flow {
             || (self.stream.has_data() && self.readings.window(now, self.stream.counter(), self.stream.segment()) > 0)
     }
 
-    /// The most datagrams of one send.
+    /// The most datagrams of one send; one in any case.
     fn most(&self) -> usize {
         let mut bytes = self.controller.rate().bytes_in(SEND_TIME);
-        if let Some(ceiling) = self.setup.ceiling {
-            bytes = bytes.min(ceiling.bytes_in(CEILING_OVER) / CEILING_SENDS);
+        if let Some((_, burst)) = self.burst() {
+            bytes = bytes.min(burst / 2);
         }
         bytes as usize / (self.stream.segment() + self.setup.overhead)
-    }
-
-    /// The rate that the pacer keeps: so far below a ceiling that one send more than the average stays below it over
-    /// any [`CEILING_OVER`].
-    fn pace(&self) -> Rate {
-        let rate = self.controller.rate();
-        let Some(ceiling) = self.setup.ceiling else { return rate };
-        let send = self.most().max(1) * (self.stream.segment() + self.setup.overhead);
-        let room = ceiling.bytes_in(CEILING_OVER).saturating_sub(send as u64).max(1);
-        rate.min(Rate((room as f64 * 8.0 / CEILING_OVER.as_secs_f64()) as u64).max(Rate(1)))
     }
 
     /// When [`Flow::poll`] or [`Flow::handle_timeout`] is worth a call.

@@ -65,8 +65,10 @@ const SWEEP: Duration = Duration::from_millis(20);
 const STRAGGLERS: Duration = Duration::from_secs(3);
 /// How many times its patience a host that is alive may work without progress before the decision.
 const WORKING: u32 = 10;
-/// Farewells, against loss.
+/// Farewells, against loss; a host that hears none closes its session by itself, later.
 const FAREWELLS: u32 = 3;
+/// The wait between them.
+const FAREWELL_GAP: Duration = Duration::from_millis(2);
 
 /// Which hosts a person expects.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -378,7 +380,7 @@ impl Sender {
                 self.want(now, source, &want);
             }
             Message::Nack(nack) if nack.session == self.session && self.hosts.heard(now, source) => {
-                self.flow.nack(now, source, &nack, self.hosts.len() == 1);
+                self.flow.nack(now, source, &nack, self.hosts.len());
             }
             Message::Report(report) if report.session == self.session && self.hosts.heard(now, source) => {
                 if self.flow.report(now, source, report)
@@ -713,7 +715,7 @@ impl Sender {
 
     fn finish(&mut self, now: Moment) {
         self.phase = Phase::Farewell(FAREWELLS);
-        self.repeat = (now, HEARTBEAT);
+        self.repeat = (now, FAREWELL_GAP);
         self.tick(now);
     }
 
@@ -724,7 +726,7 @@ impl Sender {
         if self.offer.is_some() {
             self.send_status(WirePhase::Closed);
         }
-        self.repeat.0 = now + HEARTBEAT;
+        self.repeat.0 = now + FAREWELL_GAP;
         self.phase = if left > 1 && self.offer.is_some() { Phase::Farewell(left - 1) } else { Phase::Closed };
         if self.phase == Phase::Closed {
             self.notices.push_back(Notice::Finished);

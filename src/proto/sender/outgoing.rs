@@ -74,7 +74,7 @@ struct Complaints {
     due: Moment,
     /// The symbols that were named.
     named: RangeSet,
-    /// Some host only counted.
+    /// Some host only counted, or those who named something do not stand for all.
     unnamed: bool,
     /// Coded symbols that each column would have to have.
     coded: Vec<u32>,
@@ -134,7 +134,7 @@ impl Outgoing {
 
     /// Takes the word of a host that saw the data counter `seen` and misses something. When the payload is gone it
     /// gives what is in the generation, once: that has to go into a new one.
-    pub fn missing(&mut self, missing: &Missing, seen: u64, due: Moment) -> RangeSet {
+    pub fn missing(&mut self, missing: &Missing, seen: u64, due: Moment, few: bool) -> RangeSet {
         if self.payload.is_none() {
             return std::mem::take(&mut self.ordinals);
         }
@@ -147,7 +147,7 @@ impl Outgoing {
         });
         let all = u64::from(self.grid.symbols());
         let nothing_came = missing.need.is_empty();
-        complaints.unnamed |= !nothing_came && missing.symbols.0.is_empty();
+        complaints.unnamed |= !nothing_came && (!few || missing.symbols.0.is_empty());
         let everything = [0..all];
         let named = if nothing_came { &everything[..] } else { &missing.symbols.0[..] };
         for symbol in named.iter().flat_map(|r| r.start..r.end.min(all)) {

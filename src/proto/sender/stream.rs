@@ -150,12 +150,12 @@ impl Stream {
     }
 
     /// Merges what a host misses of one generation; `seen` is the last counter that it has seen. What is done about it
-    /// is decided at `due`, when others have had time to speak.
-    pub fn missing(&mut self, missing: &Missing, seen: u64, due: Moment) {
+    /// is decided at `due`, when others have had time to speak; `few` says that those who speak are all who matter.
+    pub fn missing(&mut self, missing: &Missing, seen: u64, due: Moment, few: bool) {
         let Some(first) = self.generations.front().map(|g| g.number()) else { return };
         let at = missing.generation.0.wrapping_sub(first) as usize;
         let Some(generation) = self.generations.get_mut(at) else { return };
-        let again = generation.missing(missing, seen, due);
+        let again = generation.missing(missing, seen, due, few);
         self.pending.extend(&again);
     }
 
