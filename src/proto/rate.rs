@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::units::{Moment, Rate};
 
 /// Where an unlimited session starts.
-const START: Rate = Rate(400_000_000);
+const START: Rate = Rate(200_000_000);
 /// Below this no controller goes.
 const FLOOR: Rate = Rate(2_000_000);
 /// Above this none goes.

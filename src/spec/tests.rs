@@ -74,7 +74,7 @@ fn one_line_is_a_spec_and_has_the_documented_defaults() {
         meta       times of modification, hard links kept; extended attributes and ACLs not
         targets    every member that has the tree default; whoever answers
         commit     once every target has the whole release staged; file by file in place
-        transfer   as fast as the network takes it; compressed where it gains
+        transfer   as fast as the network takes it; compressed where it gains; a host below 25% of the others is served after them
         "#);
 }
 
@@ -97,7 +97,7 @@ fn every_key_is_read() {
         meta       extended attributes and ACLs kept; times of modification, hard links not
         targets    web*, static?; these must answer: web1, web2
         commit     once 80% of the targets have the whole release staged; file by file in place
-        transfer   at most 800 Mbit/s; not compressed
+        transfer   at most 800 Mbit/s; not compressed; a host below 10% of the others is served after them
         key        manifests/keys/deploy.key
         expires    hosts refuse the release 30 d after it was made
         "#);

@@ -233,3 +233,77 @@ impl Reading {
         window.saturating_sub(flight).min((BACKLOG_WINDOWS * window).saturating_sub(self.report.backlog))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SessionId;
+
+    const MS: u64 = 1_000_000;
+
+    /// A host that was sent `sent` datagrams of 1000 bytes in each of `rounds` rounds of 10 ms and got `got` of them.
+    fn rounds(readings: &mut Readings, host: u64, rounds: u64, sent: u64, got: u64, delay: u32) {
+        for round in 1..=rounds {
+            let report = Report {
+                session: SessionId(1),
+                seen: sent * round,
+                datagrams: got * round,
+                bytes: got * round * 1000,
+                delay,
+                backlog: 0,
+                window: 1 << 20,
+                at: round * 10_000,
+            };
+            readings.report(Moment(round * 10 * MS), InstanceId(host), report, 0);
+        }
+    }
+
+    #[test]
+    fn a_host_far_below_the_others_is_slow_and_one_that_only_loses_is_not() {
+        let mut readings = Readings::new(90, Floor::default(), 1);
+        for host in 1..=3 {
+            rounds(&mut readings, host, 8, 100, 100, 0);
+        }
+        rounds(&mut readings, 4, 8, 100, 60, 0);
+        rounds(&mut readings, 5, 8, 100, 5, 30_000);
+        assert_eq!(readings.slow().iter().copied().collect::<Vec<_>>(), [InstanceId(5)]);
+        readings.readmit();
+        assert!(readings.slow().is_empty());
+    }
+
+    #[test]
+    fn the_floor_may_be_a_rate_or_none() {
+        for (floor, slow) in
+            [(Floor::Rate(crate::units::Rate(2_000_000)), 0), (Floor::Share(0), 0), (Floor::Share(9_000), 1)]
+        {
+            let mut readings = Readings::new(0, floor, 1);
+            rounds(&mut readings, 1, 8, 100, 100, 0);
+            rounds(&mut readings, 2, 8, 100, 10, 30_000);
+            assert_eq!(readings.slow().len(), slow, "{floor}");
+        }
+    }
+
+    #[test]
+    fn the_window_is_that_of_the_slowest_host_and_a_silent_one_does_not_hold_it() {
+        let mut readings = Readings::new(90, Floor::default(), 1);
+        assert_eq!(readings.window(Moment(0), 0, 1000), FIRST_WINDOW);
+        rounds(&mut readings, 1, 8, 100, 100, 0);
+        let now = Moment(80 * MS);
+        assert_eq!(readings.window(now, 800, 1000), 1 << 20);
+        assert_eq!(readings.window(now, 900, 1000), (1 << 20) - 100_000);
+        assert_eq!(readings.window(now, 5_000, 1000), 0);
+        assert_eq!(readings.window(now + STALE, 5_000, 1000), FIRST_WINDOW);
+    }
+
+    #[test]
+    fn of_a_large_fleet_a_few_report_and_the_worst_among_them() {
+        let mut readings = Readings::new(90, Floor::Share(0), 1);
+        let hosts = || (1..=500).map(InstanceId).collect::<Vec<_>>().into_iter();
+        assert!(!readings.choose(Moment(0), hosts().take(MAX_REPORTERS)));
+        assert!(readings.reporters().is_empty());
+        rounds(&mut readings, 77, 8, 100, 40, 30_000);
+        assert!(readings.choose(Moment(80 * MS), hosts()));
+        assert!(readings.reporters().len() <= MAX_REPORTERS && readings.reporters().contains(&InstanceId(77)));
+        assert!(!readings.choose(Moment(90 * MS), hosts()), "not so soon again");
+    }
+}
