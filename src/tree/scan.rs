@@ -410,7 +410,7 @@ impl<'a> OldEntries<'a> {
 ///
 /// The time of change is what the kernel alone sets: a time of modification in the future proves nothing, and must not
 /// cost a read at every scan.
-fn is_racy(version: &Version, started: Mtime) -> bool {
+pub(super) fn is_racy(version: &Version, started: Mtime) -> bool {
     let tick = if version.ctime.nanos == 0 { COARSE_TICK } else { TICK };
     let nanos = |t: Mtime| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);
     let limit = nanos(started) - tick.as_nanos() as i128;

@@ -2,6 +2,8 @@
 
 mod crash;
 mod deploy;
+mod kinds;
+mod swap;
 mod top;
 mod unread;
 mod world;

@@ -14,6 +14,7 @@ use super::commit::{Outcome, Runner, is_unsupported, rename_new, stat, stop};
 use super::journal::{BACKWARD, FORWARD, Journal, Step};
 use super::open::Tree;
 use super::state::slot_name;
+use super::swap;
 use crate::error::{Error, Result};
 use crate::manifest::TreePath;
 
@@ -25,6 +26,29 @@ pub(super) fn begin(tree: &Tree) -> Result<()> {
 
 /// Undoes a commit that [`begin`] turned round.
 pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
+    match &journal.swap {
+        Some(exchange) => swap::backward(tree, journal, exchange)?,
+        None => take_steps_back(tree, journal)?,
+    }
+    tree.crash.point()?;
+    if tree.state.last_commit()? != journal.previous {
+        tree.state.set_last_commit(journal.previous)?;
+    }
+    if journal.previous.map(|p| p.release) != Some(journal.commit.release) {
+        tree.crash.point()?;
+        tree.state.forget(journal.serial())?;
+    }
+    tree.crash.point()?;
+    tree.state.remove(BACKWARD)?;
+    if journal.swap.is_some()
+        && let Err(e) = tree.state.forget_undo()
+    {
+        tracing::warn!("tree {}: the tree that was taken back cannot be removed: {e}", tree.name());
+    }
+    Ok(())
+}
+
+fn take_steps_back(tree: &Tree, journal: &Journal) -> Result<()> {
     let mut runner = Runner::new(tree, journal)?;
     runner.loosen(journal)?;
     let mut unset = Unset::default();
@@ -52,17 +76,7 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
         }
     }
     runner.sync(journal)?;
-    unset.end(tree)?;
-    tree.crash.point()?;
-    if tree.state.last_commit()? != journal.previous {
-        tree.state.set_last_commit(journal.previous)?;
-    }
-    if journal.previous.map(|p| p.release) != Some(journal.commit.release) {
-        tree.crash.point()?;
-        tree.state.forget(journal.serial())?;
-    }
-    tree.crash.point()?;
-    tree.state.remove(BACKWARD)
+    unset.end(tree)
 }
 
 /// Metadata that could not be restored. It keeps no file from getting its place back.

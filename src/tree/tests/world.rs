@@ -17,7 +17,7 @@ use crate::id::{Serial, TreeName};
 use crate::manifest::build::{Builder, ContentBuilder};
 use crate::manifest::header::tests::a_header;
 use crate::manifest::read::Manifest;
-use crate::manifest::rules::PathFilter;
+use crate::manifest::rules::{Layout, PathFilter};
 use crate::manifest::{
     Content, Entry, EntryKind, Header, Mode, Mtime, NodeRef, Owner, Release, Rules, Top, TreePath, Xattr,
 };
@@ -112,6 +112,9 @@ impl Scanned {
             let tree_path = TreePath::new(path.as_os_str().as_bytes()).unwrap();
             let at = top.join(&path);
             let meta = std::fs::symlink_metadata(&at).unwrap();
+            if meta.file_type().is_socket() {
+                continue;
+            }
             let kind = if meta.is_dir() {
                 EntryKind::Directory
             } else if meta.is_symlink() {
@@ -120,6 +123,8 @@ impl Scanned {
                 EntryKind::Fifo
             } else if meta.file_type().is_char_device() {
                 EntryKind::CharDevice(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()))
+            } else if meta.file_type().is_block_device() {
+                EntryKind::BlockDevice(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()))
             } else if let Some(first) = inodes.get(&meta.ino()) {
                 EntryKind::Hardlink(first.clone())
             } else {
@@ -227,6 +232,12 @@ impl World {
         self
     }
 
+    /// With releases in the layout `swap`.
+    pub(super) fn swapping(mut self, swap: bool) -> Self {
+        self.rules.layout = if swap { Layout::Swap } else { Layout::InPlace };
+        self
+    }
+
     /// With a source whose own directory has this mode.
     pub(super) fn topped(self, mode: u32) -> Self {
         set_top(&self.source(), mode, 900_000_002);
@@ -286,6 +297,14 @@ impl World {
     }
 }
 
+/// A signature over the header `bytes`, and the key that made it.
+pub(super) fn signed(bytes: &[u8]) -> (crate::keys::PublicKey, Vec<u8>) {
+    use crate::keys::{FileSigner, Namespace, Signer};
+    let signer = FileSigner::from_seed([7; 32]);
+    let signature = signer.sign(Namespace::RELEASE, bytes).expect("signs");
+    (signer.public().clone(), signature.as_bytes().to_vec())
+}
+
 /// Everything about a directory, as `.`, and everything in it.
 pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
     let scanned = Scanned::of(top);
@@ -296,14 +315,7 @@ pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
             FileStat::at(std::os::fd::AsFd::as_fd(&handle), &name).unwrap()
         };
         let owner = (stat.uid, stat.gid);
-        format!(
-            "{:?} {:o} {owner:?} {:?} {:?} {}",
-            e.kind,
-            e.mode.bits(),
-            e.mtime,
-            e.xattrs,
-            if e.kind == EntryKind::Directory { 0 } else { stat.nlink }
-        )
+        format!("{:?} {:o} {owner:?} {:?} {:?}", e.kind, e.mode.bits(), e.mtime, e.xattrs)
     };
     let top = (".".to_string(), format!("{:?}", scanned.top));
     scanned.entries.iter().map(|e| (e.path.to_string(), show(e))).chain([top]).collect()
