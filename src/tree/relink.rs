@@ -12,7 +12,7 @@ use super::journal::Swap;
 use super::meta::FileStat;
 use super::open::Tree;
 use super::root::{FileId, Root};
-use super::scan::is_racy;
+use super::scan::{TICK, is_racy};
 use crate::manifest::build::NodeSink;
 use crate::manifest::read::NodeSource;
 use crate::manifest::{Content, EntryKind};
@@ -22,6 +22,8 @@ pub(super) fn relink(tree: &Tree, swap: &Swap) -> io::Result<()> {
     let (path, root) = (tree.index_path(), tree.root());
     let before = FileId { ino: swap.old.ino, ..root.id() };
     let Some(old) = Index::open(&path, before) else { return Ok(()) };
+    // Whoever changes a file from now on gives it another time than it has.
+    std::thread::sleep(TICK + TICK / 4);
     let now = FileStat::of(tempfile::tempfile_in(tree.state.path())?)?.ctime;
     let mut new = IndexWriter::create(&path, root.id(), now)?;
     for found in old.entries() {
@@ -44,6 +46,8 @@ pub(super) fn relink(tree: &Tree, swap: &Swap) -> io::Result<()> {
 
 fn same(root: &Root, known: &IndexEntry) -> Option<FileStat> {
     let (parent, name) = root.parent(&known.entry.path).ok()?;
+    // Whoever changes a file from now on gives it another time than it has.
+    std::thread::sleep(TICK + TICK / 4);
     let now = FileStat::at(parent.as_fd(), &name).ok()?;
     let (is, was) = (now.version(), known.version);
     ((is.dev, is.ino, is.size, is.mtime) == (was.dev, was.ino, was.size, was.mtime)).then_some(now)

@@ -45,7 +45,7 @@ const BATCH_ENTRIES: usize = 256;
 /// or this many bytes to be read.
 const BATCH_BYTES: u64 = 4 << 20;
 /// Coarse clocks stamp files up to this much too early: a tick of 10 ms, and as much again.
-const TICK: Duration = Duration::from_millis(20);
+pub(super) const TICK: Duration = Duration::from_millis(20);
 /// As [`TICK`] where the file system keeps whole seconds (or FAT's two).
 const COARSE_TICK: Duration = Duration::from_secs(2);
 
