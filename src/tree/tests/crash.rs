@@ -4,7 +4,7 @@ use super::world::{Thing, World, as_nobody, file, look};
 use crate::id::Serial;
 use crate::tree::open::Recovery;
 
-fn old() -> Vec<(&'static str, Thing)> {
+pub(super) fn old() -> Vec<(&'static str, Thing)> {
     vec![
         ("a-dir", Thing::Dir(0o755)),
         ("a-dir/deep", Thing::Dir(0o750)),
@@ -24,7 +24,7 @@ fn old() -> Vec<(&'static str, Thing)> {
     ]
 }
 
-fn new() -> Vec<(&'static str, Thing)> {
+pub(super) fn new() -> Vec<(&'static str, Thing)> {
     vec![
         ("becomes-dir", Thing::Dir(0o555)),
         ("becomes-dir/inside", file("inside")),
@@ -140,9 +140,18 @@ fn a_release_put_again_over_drift_is_all_or_nothing_too() {
 
 #[test]
 fn a_crash_anywhere_in_the_recovery_is_recovered_from() {
-    for first in (4..60).step_by(7) {
+    recover_with_crashes(false, &mut (4..60).step_by(7));
+}
+
+#[test]
+fn a_crash_anywhere_in_the_recovery_of_an_exchange_is_recovered_from() {
+    recover_with_crashes(true, &mut (5..12));
+}
+
+fn recover_with_crashes(swap: bool, firsts: &mut dyn Iterator<Item = i64>) {
+    for first in firsts {
         for second in 0..80 {
-            let world = World::new(&old(), &new()).topped(0o555);
+            let world = World::new(&old(), &new()).topped(0o555).swapping(swap);
             let wanted = look(&world.source());
             let tree = world.open_crashing(Some(first)).unwrap();
             let (stage, release) = world.stage(&tree, 5).unwrap();

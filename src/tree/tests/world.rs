@@ -208,6 +208,8 @@ impl Have for Scanned {
 /// A host's tree and a source to release from, in one scratch directory.
 pub(super) struct World {
     dir: tempfile::TempDir,
+    /// Where the host's tree is, when it is not there.
+    host: Option<PathBuf>,
     pub(super) rules: Rules,
     pub(super) protect: PathFilter,
     /// Whether the filesystem shall be one that cannot exchange two names.
@@ -223,7 +225,7 @@ impl World {
         set_top(&dir.path().join("source"), 0o750, 900_000_002);
         let rules =
             Rules { delete_extras: true, delete_max: Limit::NONE, allow_empty: true, xattrs: true, ..Rules::default() };
-        Self { dir, rules, protect: PathFilter::at_top::<&str>(&[]).expect("legal"), no_exchange: false }
+        Self { dir, host: None, rules, protect: PathFilter::at_top::<&str>(&[]).expect("legal"), no_exchange: false }
     }
 
     /// With or without the ability to exchange two names.
@@ -244,8 +246,14 @@ impl World {
         self
     }
 
+    /// With the host's tree `www` in `host`, as it is there.
+    pub(super) fn hosted(mut self, host: &Path) -> Self {
+        self.host = Some(host.to_path_buf());
+        self
+    }
+
     pub(super) fn www(&self) -> PathBuf {
-        self.dir.path().join("www")
+        self.host.as_deref().unwrap_or(self.dir.path()).join("www")
     }
 
     pub(super) fn source(&self) -> PathBuf {
