@@ -6,7 +6,8 @@
 //! | room | owns |
 //! |---|---|
 //! | [`error`], [`id`], [`units`] | the one error that people see; newtypes for every id and quantity |
-//! | [`block`] | SHA-256 names, content-defined chunking |
+//! | [`block`] | SHA-256 names, content-defined chunking, compressed frames |
+//! | [`fec`] | coded symbols that make up for lost ones: a random linear code over GF(256); pure |
 //! | [`manifest`] | entries, pages, the signed header, rules and excludes |
 //! | [`spec`], [`config`] | the two files that people write |
 //! | [`keys`] | signing, verifying, who may do what |
@@ -39,6 +40,7 @@ pub mod id;
 pub mod units;
 
 pub mod block;
+pub mod fec;
 pub mod manifest;
 
 pub mod spec;

@@ -119,6 +119,21 @@ impl Quorum {
     }
 }
 
+/// Below which a host is served after the others instead of with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Floor {
+    /// This share of what the median of the others receives, in hundredths of a per cent; 0 is never.
+    Share(u16),
+    /// This rate, when the others receive more than twice as much.
+    Rate(Rate),
+}
+
+impl Default for Floor {
+    fn default() -> Self {
+        Floor::Share(2_500)
+    }
+}
+
 /// A quantity that a person wrote and that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {what}")]
@@ -131,6 +146,7 @@ const A_SIZE: &str = "a size such as 64KiB, 10MB or 1500";
 const A_RATE: &str = "a rate such as 500Mbit, 1Gbit or 60MB";
 const A_DURATION: &str = "a duration such as 500ms, 30s, 10m, 2h or 7d";
 const A_LIMIT: &str = "a limit: a number of files, or a percentage such as \"10%\"";
+const A_FLOOR: &str = "a floor: a percentage such as \"25%\", or a rate such as 20Mbit";
 const A_QUORUM: &str = "a quorum: \"all\", a percentage such as \"80%\", or a number of hosts";
 
 fn fail(text: &str, what: &'static str) -> ParseError {
@@ -223,6 +239,16 @@ impl FromStr for Quorum {
     }
 }
 
+impl FromStr for Floor {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        match share(text) {
+            Some(p) => Ok(Floor::Share(p)),
+            None => text.parse().map(Floor::Rate).map_err(|_| fail(text, A_FLOOR)),
+        }
+    }
+}
+
 /// Hundredths of a per cent out of "12.5%".
 fn share(text: &str) -> Option<u16> {
     let (number, unit) = split_number(text)?;
@@ -263,6 +289,15 @@ impl fmt::Display for Limit {
         match *self {
             Limit::Count(n) => write!(f, "{n}"),
             Limit::Share(p) => write!(f, "{}%", f64::from(p) / 100.0),
+        }
+    }
+}
+
+impl fmt::Display for Floor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Floor::Share(p) => write!(f, "{}%", f64::from(p) / 100.0),
+            Floor::Rate(rate) => rate.fmt(f),
         }
     }
 }
@@ -343,7 +378,10 @@ mod tests {
         assert_eq!("80%".parse::<Quorum>().map(|q| q.of(4)), Ok(4));
         assert_eq!("50%".parse::<Quorum>().map(|q| q.of(5)), Ok(3));
         assert_eq!("all".parse::<Quorum>().map(|q| q.of(5)), Ok(5));
+        assert_eq!("25%".parse(), Ok(Floor::default()));
+        assert_eq!("20Mbit".parse(), Ok(Floor::Rate(Rate(20_000_000))));
         for bad in ["", "none", "-1", "0", "101%", "0%"] {
+            assert!(bad == "0%" || bad.parse::<Floor>().is_err(), "{bad:?}");
             assert!(bad.parse::<Quorum>().is_err(), "{bad:?}");
         }
     }

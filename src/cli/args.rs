@@ -100,9 +100,9 @@ pub enum Command {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Network options")]
 pub struct NetworkArgs {
-    /// The interface to use, by name or address
-    #[arg(long, value_name = "NAME|ADDR")]
-    pub interface: Option<String>,
+    /// The interface to use, by name or address; several with commas or by repetition
+    #[arg(long = "interface", value_name = "NAME|ADDR", value_delimiter = ',')]
+    pub interfaces: Vec<String>,
     /// The multicast group [default: 224.0.0.108]
     #[arg(long, value_name = "ADDR", value_parser = multicast)]
     pub group: Option<IpAddr>,

@@ -78,9 +78,9 @@ fn engine(options: DaemonOptions) -> Result<()> {
         Some(name) => name,
         None => network::host_name()?,
     };
-    let link = network::open(&options.config.network)?;
+    let links = network::open(&options.config.network)?;
     let socket = Some(options.config.socket.clone());
-    crate::daemon::run(crate::daemon::Setup { name, config: options.config, socket }, link)
+    crate::daemon::run(crate::daemon::Setup { name, config: options.config, socket }, links)
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ impl Demo {
             .map_err(|e| Error::new(Kind::Io, "cannot make a temporary directory").because(e))?;
         // The interface is the loopback, whatever its name is here; the port is one that nobody else is likely to use.
         let network = NetworkConfig {
-            interface: Some("127.0.0.1".into()),
+            interfaces: vec!["127.0.0.1".into()],
             port: fastrand::u16(20_000..60_000),
             ..NetworkConfig::default()
         };

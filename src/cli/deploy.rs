@@ -78,7 +78,7 @@ pub(super) fn resolve(args: &SessionArgs, purpose: Purpose, config: Option<&Path
 /// one ends the process.
 fn engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outcome> {
     let signer = Arc::from(keys::open_signer(&options.key)?);
-    let link = network::open(&options.network)?;
+    let links = network::open(&options.network)?;
     let interrupt = Interrupt::default();
     follow_interrupts(interrupt.clone());
     let options = deploy::Options {
@@ -91,7 +91,7 @@ fn engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outco
         checksum: options.checksum,
         cache: options.cache.clone(),
     };
-    deploy::run(link, options, &interrupt, observer)
+    deploy::run(links, options, &interrupt, observer)
 }
 
 /// Where indexes of sources are kept: the user's cache.

@@ -1,13 +1,19 @@
 //! How the network is reached: flags over the configuration over defaults.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::args::NetworkArgs;
 use super::not_yet;
 use crate::config::{DEFAULT_CONFIG, HostConfig, NetworkConfig};
 use crate::id::HostName;
-use crate::net::{self, Family, Link, LinkConfig};
+use crate::net::{self, Family, Link, LinkConfig, Links};
 use crate::{Error, Result};
+
+/// How long a new IPv6 address is waited for: the kernel first asks whether another machine has it.
+const TENTATIVE: Duration = Duration::from_secs(4);
+/// How often it is tried.
+const TRY: Duration = Duration::from_millis(100);
 
 /// The configuration: `--config`, else $MAKUO_CONFIG, else the default file when it exists.
 pub fn host_config(flag: Option<&Path>) -> Result<HostConfig> {
@@ -32,19 +38,36 @@ pub fn over(args: &NetworkArgs, network: NetworkConfig) -> Result<NetworkConfig>
         return Err(not_yet("--group-key"));
     }
     Ok(NetworkConfig {
-        interface: args.interface.clone().or(network.interface),
+        interfaces: if args.interfaces.is_empty() { network.interfaces } else { args.interfaces.clone() },
         group: args.group.unwrap_or(network.group),
         port: args.port.unwrap_or(network.port),
         ttl: args.ttl.unwrap_or(network.ttl),
     })
 }
 
-/// Joins the group.
-pub fn open(network: &NetworkConfig) -> Result<Link> {
-    let interface = net::choose(network.interface.as_deref(), Family::of(network.group))?;
-    let mut config = LinkConfig::new(interface, network.group);
-    (config.port, config.ttl) = (network.port, network.ttl);
-    Link::open(&config)
+/// Joins the group on every interface that is named, or on the one that the system prefers.
+pub fn open(network: &NetworkConfig) -> Result<Links> {
+    let config = |name: Option<&str>| {
+        let interface = net::choose(name, Family::of(network.group))?;
+        Ok(LinkConfig { port: network.port, ttl: network.ttl, ..LinkConfig::new(interface, network.group) })
+    };
+    let mut names = network.interfaces.iter().map(String::as_str);
+    let first = config(names.next())?;
+    let more = names.map(|name| config(Some(name))).collect::<Result<Vec<_>>>()?;
+    Links::open(&first, &more, open_patiently)
+}
+
+/// An IPv6 address that is new cannot be spoken from for a second or two, as after boot.
+fn open_patiently(config: &LinkConfig) -> Result<Link> {
+    for _ in 0..TENTATIVE.as_millis() / TRY.as_millis() {
+        match Link::open(config) {
+            Err(e) if config.group.is_ipv6() && e.is_os(std::io::ErrorKind::AddrNotAvailable) => {
+                std::thread::sleep(TRY);
+            }
+            done => return done,
+        }
+    }
+    Link::open(config)
 }
 
 /// This host's name as its system knows it, up to the first dot when the whole is not legal.

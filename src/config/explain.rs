@@ -32,9 +32,10 @@ impl HostConfig {
 
 impl NetworkConfig {
     fn explain(&self) -> String {
-        let interface = match &self.interface {
-            Some(i) => format!("on {}", printable(i.as_bytes())),
-            None => "on the interface that the system routes multicast to".to_string(),
+        let names: Vec<String> = self.interfaces.iter().map(|i| printable(i.as_bytes())).collect();
+        let interface = match names.as_slice() {
+            [] => "on the interface that the system routes multicast to".to_string(),
+            names => format!("on {}", names.join(", ")),
         };
         let reach = if self.ttl <= 1 { "this link only" } else { "beyond routers that forward multicast" };
         format!("group {} port {} {interface}; ttl {}: {reach}", self.group, self.port, self.ttl)

@@ -56,8 +56,8 @@ pub struct HostConfig {
 /// `[network]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkConfig {
-    /// An interface by name or by address; none: the one that the system routes multicast to.
-    pub interface: Option<String>,
+    /// Interfaces by name or by address; none: the one that the system routes multicast to.
+    pub interfaces: Vec<String>,
     /// The multicast group; checked to be one.
     pub group: IpAddr,
     /// The UDP port.
@@ -85,7 +85,7 @@ pub struct TreeConfig {
 
 impl Default for NetworkConfig {
     fn default() -> Self {
-        Self { interface: None, group: DEFAULT_GROUP, port: DEFAULT_PORT, ttl: DEFAULT_TTL }
+        Self { interfaces: Vec::new(), group: DEFAULT_GROUP, port: DEFAULT_PORT, ttl: DEFAULT_TTL }
     }
 }
 

@@ -38,6 +38,8 @@ pub const KEYS: &[&str] = &[
 
 /// The longest name of an interface, as Linux has it.
 const MAX_INTERFACE: usize = 15;
+/// The most interfaces that a host uses.
+const MAX_INTERFACES: usize = 64;
 /// The most releases that anybody keeps.
 const MAX_KEEP: i64 = 10_000;
 /// The most trees of a host.
@@ -97,7 +99,7 @@ fn network(mut section: Section) -> Result<NetworkConfig> {
     }
     let default = NetworkConfig::default();
     let network = NetworkConfig {
-        interface: section.take("interface").map(|f| an_interface(&f)).transpose()?,
+        interfaces: section.take("interface").map(interfaces).transpose()?.unwrap_or_default(),
         group: section.take("group").map_or(Ok(default.group), |f| a_group(&f))?,
         port: small(&mut section, "port", 1..=65_535, "a port from 1 to 65535")?.unwrap_or(default.port),
         ttl: small(&mut section, "ttl", 0..=255, "a number from 0 to 255")?.unwrap_or(default.ttl),
@@ -113,6 +115,20 @@ fn small<T: TryFrom<i64>>(
 ) -> Result<Option<T>> {
     let number = section.take(key).map(|f| f.number(range, what)).transpose()?;
     Ok(number.and_then(|n| T::try_from(n).ok()))
+}
+
+/// One interface, or a list of them.
+fn interfaces(field: Field) -> Result<Vec<String>> {
+    if field.is_text() {
+        return an_interface(&field).map(|one| vec![one]);
+    }
+    let (empty, many) = (field.wrong("name an interface, or leave it out"), field.wrong("too many interfaces"));
+    let list = field.list("an interface, as \"eth0\", or a list of them")?;
+    match list.len() {
+        0 => Err(empty),
+        1..=MAX_INTERFACES => list.iter().map(an_interface).collect(),
+        _ => Err(many),
+    }
 }
 
 fn an_interface(field: &Field) -> Result<String> {

@@ -60,6 +60,19 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn interfaces_are_one_or_several() {
+    let of = |text: &str| parse(&format!("[network]\ninterface = {text}")).map(|c| c.network.interfaces);
+    assert_eq!(of("\"eth0\"").expect("legal"), ["eth0"]);
+    assert_eq!(of("[\"eth0\", \"10.0.0.1\"]").expect("legal"), ["eth0", "10.0.0.1"]);
+    let explained = parse("[network]\ninterface = [\"eth0\", \"eth1\"]").expect("legal").explain();
+    assert!(explained.contains("on eth0, eth1;"), "{explained}");
+    for (wrong, what) in [("[]", "leave it out"), ("[1]", "text in quotes"), ("7", "list"), ("[\"a b\"]", "\"a b\"")] {
+        let said = said(&format!("\n[network]\ninterface = {wrong}"));
+        assert!(said.contains("makuo.toml:3: network.interface: ") && said.contains(what), "{said}");
+    }
+}
+
+#[test]
 fn an_empty_file_is_a_host_with_the_documented_defaults() {
     let config = parse("").expect("legal");
     assert_eq!(config.network, NetworkConfig::default());

@@ -14,7 +14,7 @@ use crate::drive::disk::{Host, open_tree};
 use crate::drive::host::{Handle, Running};
 use crate::id::HostName;
 use crate::keys::AuthorizedKeys;
-use crate::net::Link;
+use crate::net::{Link, Links};
 use crate::{Error, Kind, Result};
 
 /// A host that is to run.
@@ -29,18 +29,21 @@ pub struct Setup {
 }
 
 /// Runs a host until SIGTERM or SIGINT; SIGHUP reads the authorized keys again.
-pub fn run(setup: Setup, link: Link) -> Result<()> {
+pub fn run(setup: Setup, links: Links) -> Result<()> {
     let host = Arc::new(open(&setup.config)?);
     let trees: Vec<String> = host.trees.keys().map(ToString::to_string).collect();
     tracing::info!(
         "{} on {} at {} for {} {}: trees {}",
         setup.name,
-        link.interface().name,
-        link.local(),
-        link.group(),
+        links.names(),
+        links.iter().map(Link::local).map(|a| a.to_string()).collect::<Vec<_>>().join(", "),
+        links.group(),
         if host.trees.is_empty() { "without trees" } else { "ready" },
         trees.join(", ")
     );
+    if let Some(advice) = crate::drive::drops::advice(links.recv_buffer()) {
+        tracing::warn!("the receive buffer is small, which slows transfers down: {advice}");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -49,7 +52,7 @@ pub fn run(setup: Setup, link: Link) -> Result<()> {
         Some(path) => Some(runtime.block_on(async { Listener::bind(path) })?),
         None => None,
     };
-    let (running, handle) = Running::start(setup.name, link, Arc::clone(&host))?;
+    let (running, handle) = Running::start(setup.name, links, Arc::clone(&host))?;
     let ended = Arc::new(tokio::sync::Notify::new());
     let network = {
         let ended = Ended(Arc::clone(&ended));

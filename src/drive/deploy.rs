@@ -1,6 +1,6 @@
 //! A deploy, a dry run or an audit: the sender machine on a real network, with a real source and key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::source::Source;
 use crate::id::{HostName, InstanceId, Serial};
 use crate::keys::{Namespace, Signer};
 use crate::manifest::{FORMAT, Header, Intent, Release};
-use crate::net::{Link, Waker};
+use crate::net::{Links, Waker};
 use crate::proto::sender::hosts::Host;
 use crate::proto::sender::{Expect, Notice, Reply, Request, Sender, SenderSetup};
 use crate::spec::Spec;
@@ -27,6 +27,8 @@ use crate::wire::HostStage;
 use crate::wire::message::{OrderKind, Summary};
 use crate::{Error, Result};
 
+/// The most hosts that one note names.
+const NAMED: usize = 8;
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(100);
 
@@ -71,10 +73,15 @@ impl Interrupt {
 
 /// Runs the session to its end. An error is one before any host was asked to change; whatever comes later is in the
 /// outcome.
-pub fn run(link: Link, options: Options, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
+pub fn run(
+    links: impl Into<Links>,
+    options: Options,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
     options.spec.check_source()?;
     let clock = Clock::start();
-    let endpoint = Endpoint::new(link)?;
+    let endpoint = Endpoint::new(links)?;
     let _ = interrupt.waker.set(endpoint.waker());
     let (work, answers) = Worker::start(&options, endpoint.waker())?;
     let machine = Sender::new(clock.now(), setup(&options, &endpoint));
@@ -95,6 +102,7 @@ pub fn run(link: Link, options: Options, interrupt: &Interrupt, observer: &mut d
         prepared: None,
         release: None,
         states: BTreeMap::new(),
+        waits: BTreeSet::new(),
         finished: false,
         decision: None,
     }
@@ -118,7 +126,9 @@ fn setup(options: &Options, endpoint: &Endpoint) -> SenderSetup {
         expect,
         quorum: spec.commit.require,
         patience: options.timeout,
+        overhead: endpoint.overhead(),
         ceiling: spec.transfer.rate,
+        floor: spec.transfer.floor,
         checksum: options.checksum,
     }
 }
@@ -175,10 +185,9 @@ impl Worker {
                 Work::Sign(header) => {
                     Answer::Signed(guarded(|| self.sign(*header)).map_err(defect).and_then(|signed| signed))
                 }
-                Work::Machine(Request::Pack(_, ordinals)) => {
-                    let packed =
-                        guarded(|| source.pack(&ordinals).map_err(|e| e.to_string())).and_then(|packed| packed);
-                    Answer::Machine(Reply::Packed(packed))
+                Work::Machine(Request::Pack(_, ordinals, demand)) => {
+                    let packed = guarded(|| source.pack(&ordinals, demand).map_err(|e| e.to_string()));
+                    Answer::Machine(Reply::Packed(packed.and_then(|packed| packed)))
                 }
                 Work::Machine(Request::Sign(order)) => {
                     let signed = guarded(|| self.signer.sign(Namespace::ORDER, &order).map_err(|e| e.to_string()));
@@ -234,6 +243,8 @@ struct Session<'a> {
     release: Option<Release>,
     /// Each host's last state with the moment that it came into it.
     states: BTreeMap<HostName, (HostState, Moment)>,
+    /// What hosts wait for, as far as it was told.
+    waits: BTreeSet<String>,
     finished: bool,
     decision: Option<(OrderKind, String)>,
 }
@@ -261,8 +272,10 @@ impl Session<'_> {
                 return Ok(outcome);
             }
             if self.finished {
+                self.tell_drops();
                 return Ok(self.outcome());
             }
+            self.tell_trouble();
             self.tell_progress();
             let now = self.clock.now();
             let wait = self.machine.poll_timeout(now).map(|due| due.since(now));
@@ -369,12 +382,24 @@ impl Session<'_> {
                     self.discovered = Some(serial);
                     self.sign_when_known()?;
                 }
+                Notice::Narrow { datagram, host } => {
+                    let interface = &self.endpoint.links().narrowest().interface().name;
+                    let most = self.endpoint.datagram();
+                    tracing::info!(
+                        "datagrams of {datagram} bytes, not {most} as {interface} takes: larger ones do not reach {host}"
+                    );
+                }
                 Notice::Host(host) => {
+                    self.tell_wait(&host);
                     let state = self.state_of(&host, false);
                     self.came(&host.name, state, host.text.clone());
                 }
                 Notice::Lost(name) => {
                     self.came(&name, HostState::Absent, Some("did not answer any more".into()));
+                }
+                Notice::Slow(name, rate) => {
+                    let text = format!("{name} receives {rate}, far less than the others: it is served after them");
+                    self.observer.event(&Event::Note(text));
                 }
                 Notice::Decided(kind, why) => self.decision = Some((kind, why)),
                 Notice::Finished => self.finished = true,
@@ -397,9 +422,9 @@ impl Session<'_> {
             Some(crate::spec::Expect::Count(n)) => *n as usize,
             _ => 0,
         };
-        let link = self.endpoint.link();
+        let links = self.endpoint.links();
         let (error, hint) = if found.is_empty() && members == 0 {
-            let at = format!("{} on {}", link.group(), link.interface().name);
+            let at = format!("{} on {}", links.group(), links.names());
             let hint = "is the daemon running on the hosts, on this network, with the same --group and --port? \
                         Does --interface name the right one, and does the switch pass multicast?";
             (format!("no hosts answered at {at}"), hint.to_string())
@@ -426,6 +451,41 @@ impl Session<'_> {
         outcome.took = self.clock.now().since(self.began);
         (outcome.error, outcome.hint) = (Some(error), Some(hint));
         Some(outcome)
+    }
+
+    /// Datagrams that the interface does not take any more will never arrive: nobody is to wait for them in silence.
+    fn tell_trouble(&mut self) {
+        let Some(trouble) = self.endpoint.take_trouble() else { return };
+        self.observer.event(&Event::Note(trouble.clone()));
+        if self.announced.is_some() {
+            self.machine.abort(self.clock.now(), &trouble);
+        }
+    }
+
+    /// A host has the tree of a sender that is gone, perhaps a deploy that was killed: it gives way soon.
+    fn tell_wait(&mut self, host: &Host) {
+        let Some(text) = host.text.as_ref().filter(|_| host.stage == Some(HostStage::Joined)) else { return };
+        if self.waits.insert(text.clone()) {
+            self.observer.event(&Event::Note(format!("{}: {text}", host.name)));
+        }
+    }
+
+    /// Hosts that could not read in time: nothing is missing, but it took longer than it had to.
+    fn tell_drops(&mut self) {
+        let lossy = self.machine.hosts().filter(|h| h.dropped > 0);
+        let mut hosts: Vec<String> = lossy.map(|h| format!("{} dropped {}", h.name, h.dropped)).collect();
+        if hosts.is_empty() {
+            return;
+        }
+        hosts.sort();
+        if hosts.len() > NAMED {
+            let more = hosts.len() - NAMED;
+            hosts.truncate(NAMED);
+            hosts.push(format!("{more} more hosts did, too"));
+        }
+        let advice = "raise net.core.rmem_max there, or set a rate";
+        let note = format!("packets lost in receive buffers: {}; {advice}", hosts.join(", "));
+        self.observer.event(&Event::Note(note));
     }
 
     fn tell_progress(&mut self) {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use super::{clock, drift};
+use crate::block::frame::Expander;
 use crate::diff::{self, HostRules};
 use crate::error::Error;
 use crate::id::{Ordinal, Serial, SessionId, TreeName};
@@ -22,10 +23,11 @@ use crate::manifest::rules::{Layout, PathFilter};
 use crate::manifest::{Header, Intent, Release};
 use crate::net::Waker;
 use crate::proto::RangeSet;
-use crate::proto::generation::Placed;
+use crate::proto::generation::{Body, Encoding, Placed};
 use crate::proto::receiver::{Ordered, Reason, Reply, Request};
 use crate::tree::Tree;
 use crate::tree::index::Index;
+use crate::tree::nodes::Nodes;
 use crate::tree::owners::HostNames;
 use crate::tree::root::FileId;
 use crate::tree::scan::{ScanOptions, Scanned, scan};
@@ -245,8 +247,9 @@ impl Task {
     fn work(&self, session: &mut Session<'_>, request: Request) -> bool {
         // What the answer would be if the work should panic.
         let stub = match &request {
-            Request::Deliver { session, .. } => {
-                Request::Deliver { session: *session, payload: Vec::new(), blocks: Vec::new() }
+            Request::Deliver { session, body, .. } => {
+                let (payload, blocks) = (Vec::new(), Vec::new());
+                Request::Deliver { session: *session, payload, body: *body, blocks }
             }
             other => other.clone(),
         };
@@ -293,6 +296,7 @@ struct Session<'a> {
     checksum: bool,
     explorer: Explorer,
     stage: Option<Stage>,
+    expander: Expander,
 }
 
 impl<'a> Session<'a> {
@@ -318,7 +322,8 @@ impl<'a> Session<'a> {
             managed.tree.check_swap().map_err(|e| reason(&e))?;
         }
         let explorer = Explorer::new(header.root);
-        Ok(Self { host, managed, key, checksum, explorer, stage: None, release, signature })
+        let expander = Expander::default();
+        Ok(Self { host, managed, key, checksum, explorer, stage: None, expander, release, signature })
     }
 
     /// `None` to what is no work of a session.
@@ -330,8 +335,8 @@ impl<'a> Session<'a> {
                 Reply::Explored(id, newer.and_then(|()| self.explore()))
             }
             Request::Diff(_) => Reply::Diffed(id, self.diff()),
-            Request::Deliver { payload, blocks, .. } => {
-                let outcome = self.deliver(&payload, &blocks);
+            Request::Deliver { payload, body, blocks, .. } => {
+                let outcome = self.deliver(&payload, body, &blocks);
                 Reply::Delivered(id, payload, outcome)
             }
             Request::Finish(_) => Reply::Finished(id, self.finish()),
@@ -397,26 +402,19 @@ impl<'a> Session<'a> {
         scan(&tree.root(), &options, old.as_ref(), &path)
     }
 
-    fn deliver(&mut self, payload: &[u8], blocks: &[Placed]) -> Result<(RangeSet, u64), Reason> {
-        match &self.stage {
-            None => self.keep_nodes(payload, blocks),
-            Some(stage) => stage_blocks(stage, payload, blocks),
+    /// Makes the content plain, and keeps the blocks. Of a frame that is not what its map says every block is wrong.
+    fn deliver(&mut self, payload: &[u8], at: Body, blocks: &[Placed]) -> Result<(RangeSet, u64), Reason> {
+        let encoded = payload.get(at.start..).unwrap_or_default();
+        let content = match at.encoding {
+            Encoding::Plain => Some(encoded),
+            Encoding::Zstd => self.expander.expand(encoded, at.plain),
+        };
+        match (content, &self.stage) {
+            (None, _) => Ok((blocks.iter().map(|b| b.ordinal.0..b.ordinal.0 + 1).collect(), 0)),
+            (Some(content), None) => keep_nodes(&self.explorer, self.managed.tree.nodes(), content, blocks),
+            (Some(content), Some(stage)) => stage_blocks(stage, content, blocks),
         }
     }
-
-    fn keep_nodes(&self, payload: &[u8], blocks: &[Placed]) -> Result<(RangeSet, u64), Reason> {
-        let (mut wrong, mut bytes) = (RangeSet::default(), 0);
-        for placed in blocks {
-            let content = payload.get(placed.bytes.clone()).unwrap_or_default();
-            let Some(block) = self.explorer.missing(placed.ordinal) else { continue };
-            match self.managed.tree.nodes().put_node(block, content).map_err(|e| reason(&e))? {
-                true => bytes += content.len() as u64,
-                false => wrong.insert(placed.ordinal.0..placed.ordinal.0 + 1),
-            }
-        }
-        Ok((wrong, bytes))
-    }
-
     fn finish(&mut self) -> Result<(), Reason> {
         let stage = self.stage.as_mut().ok_or("nothing is staged")?;
         stage.finish().map_err(|e| reason(&e))
@@ -483,22 +481,41 @@ fn apart(tree: &Tree) -> Vec<FileId> {
     id.into_iter().collect()
 }
 
-/// Verifies and writes on as many threads as there are cores; the payload is shared out by bytes.
-fn stage_blocks(stage: &Stage, payload: &[u8], blocks: &[Placed]) -> Result<(RangeSet, u64), Reason> {
+/// Verifies and keeps nodes of the manifest.
+fn keep_nodes(
+    explorer: &Explorer,
+    nodes: &Nodes,
+    content: &[u8],
+    blocks: &[Placed],
+) -> Result<(RangeSet, u64), Reason> {
+    let (mut wrong, mut bytes) = (RangeSet::default(), 0);
+    for placed in blocks {
+        let node = content.get(placed.bytes.clone()).unwrap_or_default();
+        let Some(block) = explorer.missing(placed.ordinal) else { continue };
+        match nodes.put_node(block, node).map_err(|e| reason(&e))? {
+            true => bytes += node.len() as u64,
+            false => wrong.insert(placed.ordinal.0..placed.ordinal.0 + 1),
+        }
+    }
+    Ok((wrong, bytes))
+}
+
+/// Verifies and writes on as many threads as there are cores; the content is shared out by bytes.
+fn stage_blocks(stage: &Stage, content: &[u8], blocks: &[Placed]) -> Result<(RangeSet, u64), Reason> {
     let put = |blocks: &[Placed]| -> Result<(RangeSet, u64), Reason> {
         let (mut wrong, mut bytes) = (RangeSet::default(), 0);
         for placed in blocks {
-            let content = payload.get(placed.bytes.clone()).unwrap_or_default();
+            let block = content.get(placed.bytes.clone()).unwrap_or_default();
             let Ordinal(ordinal) = placed.ordinal;
-            match stage.put(placed.ordinal, content).map_err(|e| reason(&e))? {
-                true => bytes += content.len() as u64,
+            match stage.put(placed.ordinal, block).map_err(|e| reason(&e))? {
+                true => bytes += block.len() as u64,
                 false => wrong.insert(ordinal..ordinal + 1),
             }
         }
         Ok((wrong, bytes))
     };
-    let middle = blocks.iter().position(|b| b.bytes.start >= payload.len() / 2).unwrap_or(0);
-    if payload.len() < PARALLEL_BYTES || middle == 0 {
+    let middle = blocks.iter().position(|b| b.bytes.start >= content.len() / 2).unwrap_or(0);
+    if content.len() < PARALLEL_BYTES || middle == 0 {
         return put(blocks);
     }
     let (first, second) = blocks.split_at(middle);
@@ -511,7 +528,7 @@ fn stage_blocks(stage: &Stage, payload: &[u8], blocks: &[Placed]) -> Result<(Ran
     Ok((wrong, bytes + more_bytes))
 }
 
-/// Payloads below this are not worth a second thread.
+/// Contents below this are not worth a second thread.
 const PARALLEL_BYTES: usize = 512 << 10;
 
 /// An error as a host tells it: with what to do about it.

@@ -1,41 +1,95 @@
 //! A machine's door to the network: its datagrams out in as few system calls as can be, others' in.
+//!
+//! With several links what is for the group goes out on each of them, and what is for one host on the link where that
+//! host was heard last.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::Result;
-use crate::net::{Channel, Datagram, Interest, Link, Poller, RecvBatch, SendOutcome, Waker};
+use crate::net::{Channel, Datagram, Interest, Link, Links, Poller, RecvBatch, SendOutcome, Waker};
 use crate::proto::{Dest, Transmit};
 
 /// The largest datagram that we make, whatever the interface takes: a jumbo frame's.
 pub const MAX_DATAGRAM: usize = 8_972;
 /// System calls of reading before the machine is asked again what it has to say.
 const READS: usize = 16;
+/// How long a send that was blocked waits at most before it is tried again.
+const BLOCKED: Duration = Duration::from_millis(1);
+/// The hosts whose link is remembered; beyond it everything is learnt anew.
+const MAX_WAYS: usize = 20_000;
 
-/// A link, a place to wait, and buffers.
+/// Links, a place to wait, and buffers.
 #[derive(Debug)]
 pub struct Endpoint {
-    link: Link,
+    links: Links,
+    ways: Ways,
     poller: Poller,
     batch: RecvBatch,
     out: Vec<u8>,
-    /// What the kernel had no room for: where it goes, from which byte of `out`, in segments of which size.
-    blocked: Option<(SocketAddr, usize, usize)>,
-    /// How long to wait before that is tried again, when room to send does not show in waiting for it.
-    retry_after: Option<Duration>,
+    /// The size of the datagrams in `out`.
+    segment: usize,
+    /// What of `out` has still to go, and on which links: what the kernel had no room for.
+    rest: Vec<Rest>,
     sent: u64,
+    /// What went wrong in a way that people should know, until it is told.
+    trouble: Option<String>,
+    /// Whether anything of that kind was told.
+    troubled: bool,
+}
+
+/// What one link has still to send.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    link: usize,
+    to: SocketAddr,
+    /// From which byte of the buffer.
+    from: usize,
+    /// How long to wait before it is tried again, when room to send does not show in waiting for it.
+    retry_after: Option<Duration>,
+}
+
+/// On which link a host is.
+#[derive(Debug, Default)]
+struct Ways {
+    links: HashMap<SocketAddr, usize>,
+    last: Option<(SocketAddr, usize)>,
+}
+
+impl Ways {
+    fn heard(&mut self, from: SocketAddr, link: usize) {
+        if self.last == Some((from, link)) {
+            return;
+        }
+        self.last = Some((from, link));
+        if self.links.len() >= MAX_WAYS && !self.links.contains_key(&from) {
+            self.links.clear();
+        }
+        self.links.insert(from, link);
+    }
 }
 
 impl Endpoint {
-    /// For an open link.
-    pub fn new(link: Link) -> Result<Self> {
-        let poller = Poller::new()?;
-        Ok(Self { link, poller, batch: RecvBatch::new(), out: Vec::new(), blocked: None, retry_after: None, sent: 0 })
+    /// For open links.
+    pub fn new(links: impl Into<Links>) -> Result<Self> {
+        Ok(Self {
+            links: links.into(),
+            ways: Ways::default(),
+            poller: Poller::new()?,
+            batch: RecvBatch::new(),
+            out: Vec::new(),
+            segment: 0,
+            rest: Vec::new(),
+            sent: 0,
+            trouble: None,
+            troubled: false,
+        })
     }
 
-    /// The link.
-    pub fn link(&self) -> &Link {
-        &self.link
+    /// The links.
+    pub fn links(&self) -> &Links {
+        &self.links
     }
 
     /// Ends a wait from another thread.
@@ -43,26 +97,29 @@ impl Endpoint {
         self.poller.waker()
     }
 
-    /// Bytes of datagrams sent, without IP and UDP headers.
+    /// Bytes of datagrams sent on all links together, without IP and UDP headers.
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// The size of datagrams to make.
+    /// The size of datagrams to make: what every link takes.
     pub fn datagram(&self) -> usize {
-        self.link.max_segment().min(MAX_DATAGRAM)
+        self.links.narrowest().max_segment().min(MAX_DATAGRAM)
+    }
+
+    /// Bytes that the network adds to each datagram: the headers of UDP, IP and Ethernet.
+    pub fn overhead(&self) -> usize {
+        let ip = if self.links.group().is_ipv6() { 40 } else { 20 };
+        8 + ip + 18
     }
 
     /// Sends what `next` writes, until it has no more or the kernel has no room.
     pub fn flush(&mut self, mut next: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
         loop {
-            if self.blocked.is_none() {
+            if self.rest.is_empty() {
                 let Some(transmit) = next(&mut self.out) else { return };
-                let to = match transmit.dest {
-                    Dest::Group => self.link.group(),
-                    Dest::Host(address) => address,
-                };
-                self.blocked = Some((to, 0, transmit.segment));
+                self.segment = transmit.segment;
+                self.address(transmit.dest);
             }
             if !self.send_rest() {
                 return;
@@ -70,74 +127,124 @@ impl Endpoint {
         }
     }
 
-    /// Sends on where the kernel had no room; false when it still has none.
+    /// Says which links send what is in the buffer.
+    fn address(&mut self, dest: Dest) {
+        let rest = |link, to| Rest { link, to, from: 0, retry_after: None };
+        match dest {
+            Dest::Group => self.rest.extend(self.links.iter().zip(0..).map(|(link, i)| rest(i, link.group()))),
+            Dest::Host(to) if self.links.len() == 1 => self.rest.push(rest(0, to)),
+            Dest::Host(to) => match self.ways.links.get(&to) {
+                Some(&link) => self.rest.push(rest(link, to)),
+                None => self.rest.extend((0..self.links.len()).map(|link| rest(link, to))),
+            },
+        }
+    }
+
+    /// Sends on where the kernel had no room; false when it still has none somewhere.
     fn send_rest(&mut self) -> bool {
-        let Some((to, from, segment)) = self.blocked else { return true };
-        match self.link.send(to, &self.out[from..], segment) {
-            Ok(SendOutcome::Sent) => {
-                self.sent += (self.out.len() - from) as u64;
-                self.blocked = None;
-                true
-            }
+        let mut rest = std::mem::take(&mut self.rest);
+        rest.retain_mut(|rest| !self.send_on(rest));
+        self.rest = rest;
+        self.rest.is_empty()
+    }
+
+    /// Sends on one link; whether it is done with it.
+    fn send_on(&mut self, rest: &mut Rest) -> bool {
+        let Some(link) = self.links.get(rest.link) else { return true };
+        match link.send(rest.to, &self.out[rest.from..], self.segment) {
+            Ok(SendOutcome::Sent) => self.sent += (self.out.len() - rest.from) as u64,
             Ok(SendOutcome::Blocked { sent, retry_after }) => {
                 self.sent += sent as u64;
-                self.retry_after = retry_after;
-                self.blocked = Some((to, from + sent, segment));
-                false
+                rest.from += sent;
+                rest.retry_after = retry_after;
+                return false;
             }
             // Lost like any datagram on the way; repair mends it where it can be mended.
-            Ok(SendOutcome::TooLarge) => {
-                tracing::warn!("datagrams of {segment} bytes are too large for {}", self.link.interface().name);
-                self.blocked = None;
-                true
-            }
-            Err(e) => {
-                tracing::debug!("{}", self.link.explain_send(to, e));
-                self.blocked = None;
-                true
-            }
+            Ok(SendOutcome::TooLarge) => self.too_large(rest.link),
+            Err(e) => tracing::debug!("{}", link.explain_send(rest.to, e)),
         }
+        true
+    }
+
+    fn too_large(&mut self, link: usize) {
+        let (name, segment) = (self.links.get(link).map_or("", |l| &l.interface().name), self.segment);
+        tracing::debug!("datagrams of {segment} bytes are too large for {name}");
+        if !std::mem::replace(&mut self.troubled, true) {
+            let first = format!("{name} does not take datagrams of {segment} bytes any more: its MTU was lowered");
+            self.trouble = Some(first);
+        }
+    }
+
+    /// What went wrong since the last call in a way that people should know; each thing is told once.
+    pub fn take_trouble(&mut self) -> Option<String> {
+        self.trouble.take()
     }
 
     /// Hands what has come to `each`.
     pub fn receive(&mut self, mut each: impl FnMut(Datagram<'_>)) {
-        for channel in [Channel::Own, Channel::Group] {
-            for _ in 0..READS {
-                match self.link.recv(channel, &mut self.batch, &mut each) {
-                    Ok(0) => break,
-                    Ok(_) => {}
-                    // An error of an earlier send (an ICMP "port unreachable") is reported by reading: not ours.
-                    Err(e) => {
-                        tracing::debug!("receive on {}: {e}", self.link.interface().name);
-                        break;
-                    }
+        let Self { links, ways, batch, .. } = self;
+        let several = links.len() > 1;
+        for (link, place) in links.iter().zip(0..) {
+            let mut each = |datagram: Datagram<'_>| {
+                if several {
+                    ways.heard(datagram.from, place);
                 }
-            }
+                each(datagram);
+            };
+            read(link, batch, &mut each);
         }
     }
 
     /// Waits for datagrams, a waker, room to send when that is lacking, or the time.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<()> {
-        let (interest, timeout) = self.waiting(timeout);
-        self.poller.wait(&self.link, interest, timeout).map(drop).map_err(|e| {
-            crate::Error::new(crate::Kind::Io, format!("cannot wait for datagrams on {}", self.link.interface().name))
+        let links = self.links.iter().zip(0..).map(|(link, place)| (link, self.interest(place)));
+        self.poller.wait_any(links, self.longest(timeout)).map(drop).map_err(|e| {
+            crate::Error::new(crate::Kind::Io, format!("cannot wait for datagrams on {}", self.links.names()))
                 .because(e)
         })
     }
+
+    fn interest(&self, link: usize) -> Interest {
+        // ENOBUFS: the socket has room and the interface has none, so that POLLOUT would come at once.
+        let blocked = self.rest.iter().any(|rest| rest.link == link && rest.retry_after.is_none());
+        if blocked { Interest::READ_WRITE } else { Interest::READ }
+    }
+
+    /// How long to wait. While a send is blocked the machine's own time says nothing: it may be due all along, with
+    /// more to send that there is no room for.
+    fn longest(&self, timeout: Option<Duration>) -> Option<Duration> {
+        self.rest.iter().map(|rest| rest.retry_after.unwrap_or(BLOCKED)).min().or(timeout)
+    }
 }
 
-impl Endpoint {
-    /// What to wait for and how long. While a send is blocked the machine's own time says nothing: it may be due all
-    /// along, with more to send that there is no room for.
-    fn waiting(&self, timeout: Option<Duration>) -> (Interest, Option<Duration>) {
-        match (self.blocked, self.retry_after) {
-            (None, _) => (Interest::READ, timeout),
-            (Some(_), None) => (Interest::READ_WRITE, Some(BLOCKED)),
-            // ENOBUFS: the socket has room and the interface has none, so that POLLOUT would come at once.
-            (Some(_), Some(after)) => (Interest::READ, Some(after)),
+fn read(link: &Link, batch: &mut RecvBatch, each: &mut impl FnMut(Datagram<'_>)) {
+    for channel in [Channel::Own, Channel::Group] {
+        for _ in 0..READS {
+            match link.recv(channel, batch, &mut *each) {
+                Ok(0) => break,
+                Ok(_) => {}
+                // An error of an earlier send (an ICMP "port unreachable") is reported by reading: not ours.
+                Err(e) => {
+                    tracing::debug!("receive on {}: {e}", link.interface().name);
+                    break;
+                }
+            }
         }
     }
 }
 
-/// How long a send that was blocked waits at most before it is tried again.
-const BLOCKED: Duration = Duration::from_millis(1);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_where_it_was_heard_last_and_a_flood_of_hosts_stays_bounded() {
+        let (mut ways, host) = (Ways::default(), |n: u16| SocketAddr::from(([10, 0, 0, 1], n)));
+        ways.heard(host(1), 0);
+        ways.heard(host(1), 1);
+        ways.heard(host(2), 0);
+        assert_eq!((ways.links.get(&host(1)), ways.links.get(&host(2))), (Some(&1), Some(&0)));
+        (0..u16::MAX).for_each(|n| ways.heard(host(n), 0));
+        assert!(ways.links.len() <= MAX_WAYS);
+    }
+}

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::clock::{self, Clock};
 use super::disk::{Disk, Host};
+use super::drops::Drops;
 use super::endpoint::Endpoint;
 use super::outcome::{Member, MemberTree};
 use crate::Result;
 use crate::id::{HostName, InstanceId};
-use crate::net::{Link, Waker};
+use crate::net::{Links, Waker};
 use crate::proto::receiver::{HostSetup, Notice, Receiver, Reply};
 use crate::units::Moment;
 use crate::wire::HostStage;
@@ -74,15 +75,16 @@ pub struct Running {
     /// Until when orders under way hold up the end, once that is asked for.
     ending: Option<Moment>,
     refusals: Refusals,
+    drops: Drops,
 }
 
 impl Running {
     /// Joins the group as `name`.
-    pub fn start(name: HostName, link: Link, host: Arc<Host>) -> Result<(Self, Handle)> {
+    pub fn start(name: HostName, links: impl Into<Links>, host: Arc<Host>) -> Result<(Self, Handle)> {
         let clock = Clock::start();
+        let endpoint = Endpoint::new(links)?;
         // Half of the receive buffer, of which the kernel takes as much again for its own bookkeeping.
-        let window = u32::try_from(link.recv_buffer() / 4).unwrap_or(u32::MAX);
-        let endpoint = Endpoint::new(link)?;
+        let window = u32::try_from(endpoint.links().recv_buffer() / 4).unwrap_or(u32::MAX);
         let setup = HostSetup {
             name,
             trees: host.states(),
@@ -97,8 +99,9 @@ impl Running {
         let handle = Handle { commands: command_to, waker: endpoint.waker() };
         let disk = Disk::new(host, reply_to, endpoint.waker());
         let machine = Receiver::new(clock.now(), setup);
+        let drops = Drops::new(clock.now());
         let refusals = Refusals { left: REFUSALS, since: clock.now(), unsaid: 0 };
-        Ok((Self { endpoint, clock, machine, disk, replies, commands, ending: None, refusals }, handle))
+        Ok((Self { endpoint, clock, machine, disk, replies, commands, ending: None, refusals, drops }, handle))
     }
 
     /// Runs until it is told to stop.
@@ -116,6 +119,9 @@ impl Running {
             let now = self.clock.now();
             if self.may_leave(now) {
                 return self.leave();
+            }
+            if let Some(total) = self.drops.look(now, self.endpoint.links()) {
+                self.machine.dropped(total);
             }
             if self.machine.poll_timeout(now) <= now {
                 self.machine.handle_timeout(now);
@@ -146,6 +152,9 @@ impl Running {
     fn drain(&mut self) {
         let machine = &mut self.machine;
         self.endpoint.flush(|out| machine.poll_transmit(out));
+        if let Some(trouble) = self.endpoint.take_trouble() {
+            tracing::warn!("{trouble}");
+        }
         while let Some(request) = self.machine.poll_request() {
             self.disk.request(request);
         }

@@ -8,7 +8,7 @@ use super::host::member;
 use super::outcome::Member;
 use crate::Result;
 use crate::id::InstanceId;
-use crate::net::Link;
+use crate::net::Links;
 use crate::proto::Dest;
 use crate::proto::control::Control;
 use crate::proto::members::Table;
@@ -23,8 +23,8 @@ const AGAIN: Duration = Duration::from_millis(250);
 
 /// The hosts that answer within `longest`, sorted by name; ends early when all that the hosts know of have
 /// answered.
-pub fn look(link: Link, longest: Duration) -> Result<Vec<Member>> {
-    let (clock, mut endpoint) = (Clock::start(), Endpoint::new(link)?);
+pub fn look(links: impl Into<Links>, longest: Duration) -> Result<Vec<Member>> {
+    let (clock, mut endpoint) = (Clock::start(), Endpoint::new(links)?);
     let mut control = Control::new(InstanceId(clock::seed()), endpoint.datagram());
     let (mut table, mut reassembly) = (Table::default(), Reassembly::default());
     let began = clock.now();

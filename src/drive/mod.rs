@@ -8,6 +8,7 @@ pub mod clock;
 pub mod deploy;
 pub mod disk;
 pub mod drift;
+pub mod drops;
 pub mod endpoint;
 pub mod host;
 pub mod members;

@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::clock;
+use super::clock::{self, Clock};
 use super::outcome::Scanned;
 use crate::block::BlockHash;
+use crate::block::frame::Compressor;
 use crate::manifest::{NodeRef, Rules, Top};
 use crate::proto::RangeSet;
+use crate::proto::effort::{Demand, Effort};
 use crate::proto::generation::pack;
 use crate::spec::{ModePolicy, OwnerPolicy, Spec};
 use crate::tree::Root;
@@ -36,7 +39,8 @@ pub struct Facts {
 #[derive(Debug)]
 pub struct Source {
     source: source::Source,
-    block: Vec<u8>,
+    effort: Effort,
+    compressor: Compressor,
 }
 
 impl Source {
@@ -70,18 +74,25 @@ impl Source {
             },
             notes: scanned.skipped.iter().map(|s| format!("left out {}: {}", s.path, s.why)).collect(),
         };
-        Ok((Self { source, block: Vec::new() }, facts))
+        Ok((Self { source, effort: Effort::new(spec.transfer.compress), compressor: Compressor::new() }, facts))
     }
 
-    /// Packs the first of `ordinals` into a generation's payload.
-    pub fn pack(&mut self, ordinals: &RangeSet) -> Result<(RangeSet, Arc<[u8]>), SourceError> {
-        let (source, block) = (&mut self.source, &mut self.block);
-        let (taken, payload) = pack(ordinals, |ordinal, out| {
-            source.read(ordinal, block)?;
-            out.extend_from_slice(block);
+    /// Packs the first of `ordinals` into a generation's payload, compressed where that does not keep the link waiting.
+    pub fn pack(&mut self, ordinals: &RangeSet, demand: Demand) -> Result<(RangeSet, Arc<[u8]>), SourceError> {
+        let Self { source, effort, compressor } = self;
+        let level = effort.level(demand);
+        let clock = Clock::start();
+        let (began, mut reading) = (clock.now(), Duration::ZERO);
+        let packed = pack(ordinals, level.map(|level| (compressor, level)), |ordinal, out| {
+            let before = level.map(|_| clock.now());
+            source.read(ordinal, out)?;
+            reading += before.map_or(Duration::ZERO, |before| clock.now().since(before));
             Ok::<(), SourceError>(())
         })?;
-        Ok((taken, payload.into()))
+        if let (Some(level), Some((plain, frame))) = (level, packed.frame) {
+            effort.measured(level, plain, frame, clock.now().since(began).saturating_sub(reading));
+        }
+        Ok((packed.taken, packed.payload.into()))
     }
 }
 

@@ -203,6 +203,45 @@ fn what_is_excluded_stays_until_it_is_to_be_deleted() {
     assert!(!fleet.path("host1/www/cache").exists() && fleet.same(1));
 }
 
+/// Deploys `files` to two hosts under `transfer`; what was sent as a share of what they contain.
+fn sent_share(files: &[Vec<u8>], transfer: &str) -> f64 {
+    let fleet = Fleet::new(2);
+    files
+        .iter()
+        .enumerate()
+        .for_each(|(i, bytes)| std::fs::write(fleet.path(&format!("site/{i}")), bytes).expect("new"));
+    let outcome = fleet.deploy(Purpose::Deploy, key(1), &format!("[transfer]\n{transfer}\n"));
+    assert_eq!(outcome.exit, ExitStatus::Success, "{outcome:#?}");
+    assert!((1..=2).all(|i| fleet.same(i)));
+    assert!(outcome.hosts.iter().all(|h| h.bytes_received.0 as usize >= files.iter().map(Vec::len).sum()));
+    outcome.bytes_sent.0 as f64 / files.iter().map(Vec::len).sum::<usize>() as f64
+}
+
+#[test]
+fn text_travels_compressed_unless_that_is_switched_off() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut line = |i: u32| format!("{i} GET /page/{}.html 200 {}\n", rng.u32(..500), rng.u32(..));
+    let files: Vec<Vec<u8>> = (0..300).map(|n| (0..n * 3).flat_map(|i| line(i).into_bytes()).collect()).collect();
+    for how in ["compress = 9", "rate = \"50Mbit\"", "rate = \"50Mbit\"\ncompress = \"auto\""] {
+        let share = sent_share(&files, how);
+        assert!(share < 0.5, "{how}: {share}");
+    }
+    let share = sent_share(&files, "compress = \"off\"");
+    assert!(share > 1.0, "{share}");
+}
+
+#[test]
+fn noise_travels_as_it_is() {
+    let mut rng = fastrand::Rng::with_seed(8);
+    let mut noise = |len| std::iter::repeat_with(|| rng.u8(..)).take(len).collect::<Vec<u8>>();
+    let files: Vec<Vec<u8>> = [1_500_000, 20_000, 700_000].map(&mut noise).into();
+    let plain = sent_share(&files, "compress = \"off\"");
+    for how in ["compress = 9", "rate = \"50Mbit\""] {
+        let share = sent_share(&files, how);
+        assert!(share < plain * 1.02, "{how}: {share} against {plain}");
+    }
+}
+
 #[test]
 fn a_key_that_is_not_listed_changes_nothing() {
     let fleet = Fleet::new(2);

@@ -11,6 +11,7 @@
 mod batch;
 mod explain;
 mod interface;
+mod links;
 mod poll;
 mod socket;
 mod sys;
@@ -19,6 +20,7 @@ pub use batch::{
     Channel, Datagram, MAX_DATAGRAM, MAX_SEGMENTS, MAX_SEND_BYTES, Offload, RETRY_AFTER_ENOBUFS, RecvBatch, SendOutcome,
 };
 pub use interface::{Interface, choose, list};
+pub use links::Links;
 pub use poll::{Interest, Poller, Ready, Waker, sharpen_timers};
 pub use socket::{DEFAULT_RECV_BUFFER, Link, LinkConfig};
 

@@ -1,4 +1,4 @@
-//! Waiting: for the two sockets of a link, for another thread, and for a moment on the clock, whichever comes first.
+//! Waiting: for the two sockets of each link, for another thread, and for a moment on the clock, whichever comes first.
 //!
 //! Owns the waiting only: it reads no socket and keeps no list of timers.
 
@@ -80,26 +80,39 @@ impl Poller {
     /// Waits until something of `interest` is ready on `link`, a waker calls, or `timeout` passed (none: for ever).
     /// Callers look at their clock afterwards: a signal ends a wait early.
     pub fn wait(&self, link: &Link, interest: Interest, timeout: Option<Duration>) -> io::Result<Ready> {
+        self.wait_any([(link, interest)], timeout)
+    }
+
+    /// The same for several links: something is ready on any of them.
+    pub fn wait_any<'a>(
+        &self,
+        links: impl IntoIterator<Item = (&'a Link, Interest)>,
+        timeout: Option<Duration>,
+    ) -> io::Result<Ready> {
         let flag = |wanted, flag| if wanted { flag } else { PollFlags::empty() };
-        let own = flag(interest.own, PollFlags::IN) | flag(interest.write, PollFlags::OUT);
-        let mut fds = [
-            PollFd::from_borrowed_fd(link.group_fd(), flag(interest.group, PollFlags::IN)),
-            PollFd::from_borrowed_fd(link.own_fd(), own),
-            self.bell_fd(),
-        ];
-        wait_for(&mut fds, timeout)?;
-        let [group, own, bell] = fds.map(|fd| fd.revents());
-        if (group | own).contains(PollFlags::ERR) {
-            // An error that some earlier datagram met on its way (ICMP): it says nothing about the next one, and left
-            // in place it would end every wait at once.
-            link.clear_errors();
+        let mut fds = vec![self.bell_fd()];
+        let mut waiting = Vec::new();
+        for (link, interest) in links {
+            let own = flag(interest.own, PollFlags::IN) | flag(interest.write, PollFlags::OUT);
+            fds.push(PollFd::from_borrowed_fd(link.group_fd(), flag(interest.group, PollFlags::IN)));
+            fds.push(PollFd::from_borrowed_fd(link.own_fd(), own));
+            waiting.push(link);
         }
-        Ok(Ready {
-            group: group.contains(PollFlags::IN),
-            own: own.contains(PollFlags::IN),
-            write: own.contains(PollFlags::OUT),
-            woken: bell.contains(PollFlags::IN) && self.bell.answer(),
-        })
+        wait_for(&mut fds, timeout)?;
+        let bell = fds[0].revents();
+        let mut ready = Ready { woken: bell.contains(PollFlags::IN) && self.bell.answer(), ..Ready::default() };
+        for (link, fds) in waiting.into_iter().zip(fds[1..].chunks_exact(2)) {
+            let (group, own) = (fds[0].revents(), fds[1].revents());
+            if (group | own).contains(PollFlags::ERR) {
+                // An error that some earlier datagram met on its way (ICMP): it says nothing about the next one, and
+                // left in place it would end every wait at once.
+                link.clear_errors();
+            }
+            ready.group |= group.contains(PollFlags::IN);
+            ready.own |= own.contains(PollFlags::IN);
+            ready.write |= own.contains(PollFlags::OUT);
+        }
+        Ok(ready)
     }
 
     /// Waits for a waker or `timeout` alone; whether a waker called.

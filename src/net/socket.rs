@@ -413,6 +413,19 @@ mod tests {
     }
 
     #[test]
+    fn a_multicast_crosses_as_many_routers_as_was_asked_for() {
+        for group in ["224.0.0.108", "ff15::108"] {
+            let Ok(lo) = choose(Some("lo"), Family::V4) else { return eprintln!("skipped: no loopback interface") };
+            let group: IpAddr = group.parse().unwrap();
+            let config = LinkConfig { port: free_port(), ttl: 7, ..LinkConfig::new(lo, group) };
+            let Ok(link) = Link::open(&config) else { return eprintln!("skipped: no multicast on loopback here") };
+            let socket = &link.own.socket;
+            let hops = if group.is_ipv4() { socket.multicast_ttl_v4() } else { socket.multicast_hops_v6() };
+            assert_eq!(hops.unwrap(), 7, "{group}");
+        }
+    }
+
+    #[test]
     fn a_port_held_by_another_program_and_a_group_that_is_none_are_explained() {
         let Ok(lo) = choose(Some("lo"), Family::V4) else { return eprintln!("skipped: no loopback interface") };
         let holder = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();

@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 
+use super::path::{CONTROL_DATAGRAM, MIN_DATAGRAM};
 use super::{Dest, Transmit};
 use crate::id::InstanceId;
-use crate::wire::datagram::{Front, write_piece};
+use crate::wire::datagram::{CONTROL_OVERHEAD, Front, Piece, write_piece};
+use crate::wire::message::Probe;
 use crate::wire::{Message, fragment};
 
 /// Numbers what one process sends, and queues its messages.
@@ -13,6 +15,9 @@ pub struct Control {
     instance: InstanceId,
     counter: u64,
     message: u32,
+    /// The most bytes of a datagram that this machine can send.
+    most: usize,
+    /// The most bytes of a piece.
     datagram: usize,
     queue: VecDeque<(Dest, Vec<u8>)>,
 }
@@ -20,7 +25,9 @@ pub struct Control {
 impl Control {
     /// For a process `instance` whose datagrams have at most `datagram` bytes.
     pub fn new(instance: InstanceId, datagram: usize) -> Self {
-        Self { instance, counter: 0, message: 0, datagram, queue: VecDeque::new() }
+        let mut control = Self { instance, counter: 0, message: 0, most: datagram, datagram, queue: VecDeque::new() };
+        control.fit(CONTROL_DATAGRAM);
+        control
     }
 
     /// Who we are.
@@ -28,9 +35,34 @@ impl Control {
         self.instance
     }
 
-    /// The most bytes of a datagram.
+    /// The most bytes of a message's datagram.
     pub fn datagram(&self) -> usize {
         self.datagram
+    }
+
+    /// Cuts messages so that they pass where datagrams of `datagram` bytes do, from now on.
+    pub fn fit(&mut self, datagram: usize) {
+        self.datagram = datagram.clamp(MIN_DATAGRAM, CONTROL_DATAGRAM).min(self.most);
+    }
+
+    /// Queues a probe: one datagram of `size` bytes, at least [`MIN_DATAGRAM`].
+    pub fn probe(&mut self, dest: Dest, size: usize) {
+        let Ok(told) = u16::try_from(size.max(MIN_DATAGRAM)) else { return };
+        let message = |padding: usize| Message::Probe(Probe { size: told, padding: vec![0; padding] });
+        // The length of the padding is itself told in as many bytes at every size from here on.
+        let least = MIN_DATAGRAM / 2;
+        let bare = message(least).encode().len() - least + CONTROL_OVERHEAD;
+        let bytes = message(usize::from(told) - bare).encode();
+        self.message = self.message.wrapping_add(1);
+        let Some(pieces) = fragment::cut(&bytes, self.message, usize::from(told)) else { return };
+        pieces.for_each(|piece| self.queue(dest, piece));
+    }
+
+    fn queue(&mut self, dest: Dest, piece: Piece<'_>) {
+        let front = self.front();
+        let mut out = Vec::with_capacity(piece.bytes.len() + CONTROL_OVERHEAD);
+        write_piece(&mut out, front, piece);
+        self.queue.push_back((dest, out));
     }
 
     /// The front of the next datagram.
@@ -49,12 +81,7 @@ impl Control {
         let bytes = message.encode();
         self.message = self.message.wrapping_add(1);
         let Some(pieces) = fragment::cut(&bytes, self.message, self.datagram) else { return };
-        for piece in pieces {
-            self.counter += 1;
-            let mut out = Vec::with_capacity(piece.bytes.len() + 32);
-            write_piece(&mut out, Front { source: self.instance, counter: self.counter }, piece);
-            self.queue.push_back((dest, out));
-        }
+        pieces.for_each(|piece| self.queue(dest, piece));
     }
 
     /// The next queued datagram, written into `out`.
@@ -63,5 +90,49 @@ impl Control {
         out.clear();
         out.extend_from_slice(&bytes);
         Some(Transmit { dest, segment: bytes.len() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Datagram;
+    use crate::wire::fragment::Reassembly;
+
+    fn sizes(control: &mut Control) -> Vec<usize> {
+        let mut out = Vec::new();
+        std::iter::from_fn(|| control.poll(&mut out).map(|transmit| transmit.segment)).collect()
+    }
+
+    #[test]
+    fn a_probe_is_one_datagram_of_just_its_size() {
+        let (mut control, mut out) = (Control::new(InstanceId(1), 8972), Vec::new());
+        for size in [548, 549, 600, 1232, 1472, 8972] {
+            control.probe(Dest::Group, size);
+            assert_eq!(control.poll(&mut out).map(|t| (t.segment, out.len())), Some((size, size)));
+            let Ok(Datagram::Control(front, piece)) = Datagram::parse(&out) else { panic!("a piece") };
+            let whole = Reassembly::default().add(crate::units::Moment(1), front.source, piece).expect("one piece");
+            let Ok(Message::Probe(probe)) = Message::decode(&whole) else { panic!("a probe") };
+            assert_eq!(usize::from(probe.size), size);
+            assert!(control.poll(&mut out).is_none());
+        }
+    }
+
+    #[test]
+    fn messages_are_cut_small_before_the_path_is_known_and_as_small_as_it_needs_then() {
+        let long = Message::Order(crate::wire::message::SignedOrder { order: vec![0; 200], signature: vec![0; 2000] });
+        let largest = |control: &mut Control| {
+            control.send(Dest::Group, &long);
+            sizes(control).into_iter().max()
+        };
+        let mut control = Control::new(InstanceId(1), 8972);
+        assert_eq!(largest(&mut control), Some(CONTROL_DATAGRAM));
+        control.fit(600);
+        assert_eq!(largest(&mut control), Some(600));
+        control.fit(10);
+        assert_eq!(largest(&mut control), Some(MIN_DATAGRAM));
+        control.fit(8972);
+        assert_eq!(largest(&mut control), Some(CONTROL_DATAGRAM));
+        assert_eq!(largest(&mut Control::new(InstanceId(1), 500)), Some(500), "one's own interface takes no more");
     }
 }

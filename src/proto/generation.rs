@@ -3,26 +3,44 @@
 //! ```text
 //! payload   0  map size        4 bytes, big-endian
 //!           4  map             CBOR: encoding, and runs of ordinals with the size of each block
-//!              blocks          one after the other, as the map says
+//!              content         the blocks one after the other, as the map says; or one zstd frame of that
 //! ```
-//! The payload is cut into symbols of the session's size, symbols into rows: a row is what one system call sends.
+//! Many small blocks in one frame shrink as a stream does. Hashes are always of the plain blocks.
+//!
+//! The payload is cut into symbols of the session's size, those into rows of a few columns. Coded symbols (see
+//! [`crate::fec`]) are sums within a column, with the same coefficients in all columns of a row: losses in a row, as a
+//! network that drops a whole send makes them, spread over the columns, and coding is work on long vectors.
 
 use std::ops::Range;
 
 use minicbor::{Decode, Encode};
 
+use crate::block::frame::{Compressor, Level, may_shrink};
+use crate::fec::Grid;
 use crate::id::Ordinal;
 use crate::proto::RangeSet;
 use crate::wire::SymbolHeader;
 
-/// What the packer aims at, in bytes of plain content.
-pub const TARGET_BYTES: usize = 2 << 20;
-/// The largest payload.
-pub const MAX_PAYLOAD: usize = 4 << 20;
+/// What the packer aims at, in bytes of payload: the larger a generation, the nearer are the losses of all hosts to
+/// their mean, and the fewer coded symbols mend them all.
+pub const TARGET_BYTES: usize = 6 << 20;
+/// The most plain bytes of a compressed generation: what a host has to have memory for.
+pub const MAX_PLAIN: usize = 16 << 20;
+/// With so many plain bytes a frame is ended: one more piece and one more block, of 1 MiB at most, stay within
+/// [`MAX_PLAIN`].
+const FULL_PLAIN: usize = 14 << 20;
+/// What is compressed between two looks at the size of the frame.
+const PIECE: usize = 256 << 10;
+/// Content below this is not compressed: it fits a datagram or two anyway.
+const MIN_FRAME: usize = 1 << 10;
+/// Generations behind the newest that a sender keeps for repair.
+pub const KEPT: u32 = 8;
 /// The most blocks of one generation.
 pub const MAX_BLOCKS: usize = 8192;
-/// The most symbols of one row.
-pub const MAX_COLUMNS: u8 = 32;
+/// Rows that a full generation has at least: with fewer a column would often need more than its share.
+const ROWS: usize = 256;
+/// Columns of a generation of small symbols.
+const COLUMNS: usize = 16;
 
 /// How blocks stand in a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -30,6 +48,9 @@ pub enum Encoding {
     /// As they are.
     #[n(0)]
     Plain,
+    /// As one zstd frame.
+    #[n(1)]
+    Zstd,
 }
 
 /// A run of consecutive ordinals.
@@ -65,8 +86,19 @@ impl Default for Map {
 pub struct Placed {
     /// Which block.
     pub ordinal: Ordinal,
-    /// Where in the payload.
+    /// Where in the plain content.
     pub bytes: Range<usize>,
+}
+
+/// Where the content of a payload is, and how it stands there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Body {
+    /// How.
+    pub encoding: Encoding,
+    /// Where in the payload it begins.
+    pub start: usize,
+    /// Its plain size in bytes; never more than [`MAX_PLAIN`].
+    pub plain: usize,
 }
 
 impl Map {
@@ -83,31 +115,33 @@ impl Map {
         self.runs.iter().map(|r| r.first.0..r.first.0.saturating_add(r.sizes.len() as u64))
     }
 
-    /// The payload: the map, then `blocks`, which are the map's blocks one after the other.
-    pub fn payload(&self, blocks: &[u8]) -> Vec<u8> {
+    /// The payload: the map, then `content`, which is the map's blocks one after the other, encoded as it says.
+    pub fn payload(&self, content: &[u8]) -> Vec<u8> {
         let map = crate::manifest::node::to_vec(self);
-        let mut out = Vec::with_capacity(4 + map.len() + blocks.len());
+        let mut out = Vec::with_capacity(4 + map.len() + content.len());
         out.extend_from_slice(&(map.len() as u32).to_be_bytes());
         out.extend_from_slice(&map);
-        out.extend_from_slice(blocks);
+        out.extend_from_slice(content);
         out
     }
 
     /// The map at the front of a payload of `total` bytes of which `front` is the beginning. `Ok(None)` when more of
     /// the beginning is needed; an error when it is not legal.
-    pub fn parse(front: &[u8], total: usize) -> Result<Option<(Map, usize)>, &'static str> {
+    pub fn parse(front: &[u8], total: usize) -> Result<Option<(Map, Body)>, &'static str> {
         let Some(size) = front.first_chunk::<4>() else { return Ok(None) };
-        let body = 4 + u32::from_be_bytes(*size) as usize;
-        if body > total {
+        let start = 4 + u32::from_be_bytes(*size) as usize;
+        if start > total {
             return Err("a map longer than its payload");
         }
-        let Some(bytes) = front.get(4..body) else { return Ok(None) };
+        let Some(bytes) = front.get(4..start) else { return Ok(None) };
         let map: Map = minicbor::decode(bytes).map_err(|_| "a map that cannot be decoded")?;
-        map.check(total - body)?;
+        let plain = map.check(total - start)?;
+        let body = Body { encoding: map.encoding, start, plain };
         Ok(Some((map, body)))
     }
 
-    fn check(&self, content: usize) -> Result<(), &'static str> {
+    /// The plain size of what the map says, when `content` bytes may hold that.
+    fn check(&self, content: usize) -> Result<usize, &'static str> {
         let blocks: usize = self.runs.iter().map(|r| r.sizes.len()).sum();
         if blocks > MAX_BLOCKS {
             return Err("a map of too many blocks");
@@ -115,16 +149,18 @@ impl Map {
         if self.runs.iter().any(|r| r.first.0.checked_add(r.sizes.len() as u64).is_none()) {
             return Err("a map beyond the last ordinal");
         }
-        let bytes: u64 = self.runs.iter().flat_map(|r| &r.sizes).map(|&s| u64::from(s)).sum();
-        if bytes != content as u64 {
-            return Err("a map that differs from its payload");
+        // At most MAX_BLOCKS numbers of 32 bits.
+        let plain: u64 = self.runs.iter().flat_map(|r| &r.sizes).map(|&s| u64::from(s)).sum();
+        match self.encoding {
+            Encoding::Plain if plain != content as u64 => Err("a map that differs from its payload"),
+            Encoding::Zstd if plain > MAX_PLAIN as u64 => Err("a map of more than a host takes"),
+            _ => Ok(plain as usize),
         }
-        Ok(())
     }
 
-    /// The blocks with their places; `body` is where the first begins.
-    pub fn placed(&self, body: usize) -> impl Iterator<Item = Placed> + '_ {
-        let mut at = body;
+    /// The blocks with their places in the plain content.
+    pub fn placed(&self) -> impl Iterator<Item = Placed> + '_ {
+        let mut at = 0;
         self.runs.iter().flat_map(|r| r.sizes.iter().zip(r.first.0..)).map(move |(&size, ordinal)| {
             let bytes = at..at + size as usize;
             at = bytes.end;
@@ -133,79 +169,293 @@ impl Map {
     }
 }
 
-/// Packs the first of `ordinals` into a payload of about [`TARGET_BYTES`]: gives what was taken, and the payload.
-/// `read` appends the block's content to the buffer.
+/// A payload and what became of what was asked for.
+#[derive(Debug)]
+pub struct Packed {
+    /// What is in it.
+    pub taken: RangeSet,
+    /// The bytes.
+    pub payload: Vec<u8>,
+    /// Plain bytes, and those of the frame that they became: when compressing was tried, whether or not it is used.
+    pub frame: Option<(usize, usize)>,
+}
+
+/// Packs the first of `ordinals` into a payload of about [`TARGET_BYTES`]. `read` appends the block's content to the
+/// buffer. With a compressor what may shrink is compressed, and left plain when that gained little.
 pub fn pack<E>(
     ordinals: &RangeSet,
-    mut read: impl FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
-) -> Result<(RangeSet, Vec<u8>), E> {
-    let (mut map, mut taken, mut body) = (Map::default(), RangeSet::default(), Vec::new());
-    for ordinal in ordinals.iter().flatten().take(MAX_BLOCKS) {
-        let before = body.len();
-        read(Ordinal(ordinal), &mut body)?;
-        map.push(Ordinal(ordinal), (body.len() - before) as u32);
-        taken.insert(ordinal..ordinal + 1);
-        if body.len() >= TARGET_BYTES {
-            break;
+    compressor: Option<(&mut Compressor, Level)>,
+    read: impl FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
+) -> Result<Packed, E> {
+    pack_to(TARGET_BYTES, ordinals, compressor, read)
+}
+
+/// The same with about `target` bytes.
+pub fn pack_to<E>(
+    target: usize,
+    ordinals: &RangeSet,
+    compressor: Option<(&mut Compressor, Level)>,
+    read: impl FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
+) -> Result<Packed, E> {
+    let mut pile = Pile::new(target, ordinals, read);
+    pile.fill(target)?;
+    let Some((compressor, level)) = compressor.filter(|_| pile.is_worth_it()) else { return Ok(pile.plain(None)) };
+    match pile.squeeze(compressor, level)? {
+        Some(frame) if frame.len() < pile.content.len() / 20 * 19 => Ok(pile.compressed(frame)),
+        Some(frame) => {
+            let size = frame.len();
+            Ok(pile.plain(Some(size)))
+        }
+        None => {
+            pile.keep(target);
+            Ok(pile.plain(None))
         }
     }
-    Ok((taken, map.payload(&body)))
 }
 
-/// How a payload is cut into symbols and rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Geometry {
-    /// Bytes of the payload.
-    pub payload: u32,
-    /// Bytes of a symbol.
-    pub symbol: u16,
-    /// Symbols a row.
-    pub columns: u8,
+/// Blocks on their way into a payload.
+struct Pile<'a, R> {
+    target: usize,
+    left: Box<dyn Iterator<Item = u64> + 'a>,
+    read: R,
+    map: Map,
+    content: Vec<u8>,
 }
 
-impl Geometry {
-    /// The geometry that a symbol's header and the session's symbol size say; `None` when it is beyond the caps.
-    pub fn of(header: &SymbolHeader, symbol: u16) -> Option<Self> {
-        let legal = (1..=MAX_PAYLOAD as u32).contains(&header.payload)
-            && (1..=MAX_COLUMNS).contains(&header.columns)
-            && symbol > 0;
-        legal.then_some(Self { payload: header.payload, symbol, columns: header.columns })
+impl<'a, R, E> Pile<'a, R>
+where
+    R: FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
+{
+    fn new(target: usize, ordinals: &'a RangeSet, read: R) -> Self {
+        let left = Box::new(ordinals.iter().flatten().take(MAX_BLOCKS));
+        Self { target, left, read, map: Map::default(), content: Vec::new() }
     }
 
-    /// How many symbols there are.
-    pub fn symbols(&self) -> u32 {
-        self.payload.div_ceil(u32::from(self.symbol))
+    /// Adds blocks until there are `until` bytes; false when there is none to be added.
+    fn fill(&mut self, until: usize) -> Result<bool, E> {
+        let before = self.content.len();
+        while self.content.len() < until
+            && let Some(ordinal) = self.left.next()
+        {
+            let at = self.content.len();
+            (self.read)(Ordinal(ordinal), &mut self.content)?;
+            self.map.push(Ordinal(ordinal), (self.content.len() - at) as u32);
+        }
+        Ok(self.content.len() > before)
     }
 
-    /// How many rows there are.
-    pub fn rows(&self) -> u32 {
-        self.symbols().div_ceil(u32::from(self.columns))
+    fn is_worth_it(&self) -> bool {
+        self.content.len() >= MIN_FRAME && may_shrink(&self.content)
     }
 
-    /// The bytes of the payload that are symbol `index`; empty past the end.
-    pub fn bytes_of(&self, index: u32) -> Range<usize> {
-        let size = usize::from(self.symbol);
-        let start = (index as usize * size).min(self.payload as usize);
-        start..(start + size).min(self.payload as usize)
+    /// Compresses, and adds blocks, until the frame is large enough; `None` when the compressor failed.
+    fn squeeze<'c>(&mut self, compressor: &'c mut Compressor, level: Level) -> Result<Option<&'c [u8]>, E> {
+        let is_all = self.content.len() < self.target;
+        if compressor.begin(level, is_all.then_some(self.content.len())).is_none() {
+            return Ok(None);
+        }
+        let mut done = 0;
+        loop {
+            let Some(size) = compressor.add(&self.content[done..]) else { return Ok(None) };
+            done = self.content.len();
+            if is_all || size >= self.target || done >= FULL_PLAIN || !self.fill(done + PIECE)? {
+                return Ok(compressor.end());
+            }
+        }
     }
 
-    /// The symbols that bytes of the payload lie in.
-    pub fn symbols_of(&self, bytes: &Range<usize>) -> Range<u32> {
-        let size = usize::from(self.symbol);
-        (bytes.start / size) as u32..bytes.end.div_ceil(size) as u32
+    /// Takes away blocks at the end until no more than `most` bytes are left.
+    fn keep(&mut self, most: usize) {
+        let mut kept = Map::default();
+        let fits = |p: &Placed| p.bytes.end <= most || p.bytes.start == 0;
+        self.map.placed().take_while(fits).for_each(|p| kept.push(p.ordinal, p.bytes.len() as u32));
+        self.content.truncate(kept.placed().last().map_or(0, |p| p.bytes.end));
+        self.map = kept;
     }
+
+    fn plain(self, frame: Option<usize>) -> Packed {
+        let frame = frame.map(|size| (self.content.len(), size));
+        Packed { taken: self.map.ranges().collect(), payload: self.map.payload(&self.content), frame }
+    }
+
+    fn compressed(mut self, frame: &[u8]) -> Packed {
+        self.map.encoding = Encoding::Zstd;
+        let sizes = Some((self.content.len(), frame.len()));
+        Packed { taken: self.map.ranges().collect(), payload: self.map.payload(frame), frame: sizes }
+    }
+}
+
+/// How the payload of a symbol lies in rows, by what its header and the session's symbol size say; `None` when that is
+/// beyond the caps.
+pub fn grid_of(header: &SymbolHeader, symbol: u16) -> Option<Grid> {
+    Grid::new(header.payload, symbol, header.columns)
+}
+
+/// How a sender cuts `payload` bytes into symbols of `symbol` bytes: payloads of all sizes into equally many columns.
+/// `None` when there is nothing to cut, or too much.
+pub fn grid_for(payload: usize, symbol: u16) -> Option<Grid> {
+    let columns = (TARGET_BYTES / usize::from(symbol.max(1)) / ROWS).clamp(1, COLUMNS) as u8;
+    Grid::new(u32::try_from(payload).ok()?, symbol, columns)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::frame::Expander;
+    use crate::fec::MAX_PAYLOAD;
     use proptest::prelude::*;
+
+    /// A payload taken apart as a host does it.
+    fn unpacked(payload: &[u8]) -> Option<Vec<(u64, Vec<u8>)>> {
+        let (map, at) = Map::parse(payload, payload.len()).ok()??;
+        let mut expander = Expander::default();
+        let content = match at.encoding {
+            Encoding::Plain => &payload[at.start..],
+            Encoding::Zstd => expander.expand(&payload[at.start..], at.plain)?,
+        };
+        Some(map.placed().map(|p| (p.ordinal.0, content[p.bytes].to_vec())).collect())
+    }
+
+    fn text(len: usize) -> Vec<u8> {
+        (0..).flat_map(|i: u32| format!("line {i} of {len}\n").into_bytes()).take(len).collect()
+    }
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        fastrand::Rng::with_seed(len as u64).fill(&mut bytes);
+        bytes
+    }
+
+    /// Packs `blocks` at a level until all are packed.
+    fn pack_all(blocks: &[Vec<u8>], level: u8) -> Vec<Packed> {
+        let (mut left, mut packed): (RangeSet, Vec<Packed>) = ([0..blocks.len() as u64].into_iter().collect(), vec![]);
+        let mut compressor = Compressor::new();
+        while !left.is_empty() {
+            let level = Level::new(level).map(|level| (&mut compressor, level));
+            let one = pack::<()>(&left, level, |ordinal, out| {
+                out.extend_from_slice(&blocks[ordinal.0 as usize]);
+                Ok(())
+            })
+            .expect("no error");
+            assert!(!one.taken.is_empty() && one.payload.len() <= MAX_PAYLOAD as usize, "{}", one.payload.len());
+            left.subtract(&one.taken);
+            packed.push(one);
+        }
+        packed
+    }
+
+    fn comes_back(blocks: &[Vec<u8>], packed: &[Packed]) -> bool {
+        let back = packed.iter().flat_map(|one| unpacked(&one.payload).expect("legal"));
+        back.eq(blocks.iter().cloned().enumerate().map(|(i, bytes)| (i as u64, bytes)))
+    }
+
+    #[test]
+    fn a_compressed_generation_is_as_large_as_a_plain_one_and_within_the_cap() {
+        let hex: Vec<Vec<u8>> = (0..800)
+            .map(|i| noise(16_000 + i).iter().flat_map(|b| format!("{b:02x}").into_bytes()).collect())
+            .collect();
+        let packed = pack_all(&hex, 3);
+        assert!(comes_back(&hex, &packed));
+        let (last, whole) = packed.split_last().expect("some");
+        assert!(whole.len() > 1 && last.payload.len() < MAX_PAYLOAD as usize);
+        for one in whole {
+            assert!((TARGET_BYTES..TARGET_BYTES * 5 / 4).contains(&one.payload.len()), "{}", one.payload.len());
+        }
+        // What shrinks to nearly nothing is bounded by what a host takes, even with the largest blocks.
+        let large = vec![vec![b'x'; 1 << 20]; 20];
+        let packed = pack_all(&large, 1);
+        assert!(comes_back(&large, &packed));
+        assert!(packed.len() <= 4 && packed.iter().all(|p| p.payload.len() < 10_000));
+    }
+
+    #[test]
+    fn noise_travels_as_it_is_and_is_not_even_tried() {
+        let blocks = vec![noise(100_000); 50];
+        let packed = pack_all(&blocks, 19);
+        assert!(comes_back(&blocks, &packed));
+        assert!(packed.iter().all(|p| p.frame.is_none()));
+        let plain: usize = pack_all(&blocks, 0).iter().map(|p| p.payload.len()).sum();
+        assert_eq!(packed.iter().map(|p| p.payload.len()).sum::<usize>(), plain);
+    }
+
+    #[test]
+    fn a_frame_that_gains_little_is_not_used() {
+        // Bytes that are not equally frequent and hardly shrink all the same.
+        let mut rng = fastrand::Rng::with_seed(1);
+        let uneven: Vec<u8> = (0..500_000).map(|_| if rng.u8(..) < 14 { 0 } else { rng.u8(..) }).collect();
+        let packed = pack_all(&[uneven], 3);
+        let (plain, frame) = packed[0].frame.expect("tried");
+        assert!(frame > plain / 20 * 19 && packed[0].payload.len() >= plain, "{plain} {frame}");
+    }
+
+    #[test]
+    fn what_is_taken_away_again_is_neither_in_the_map_nor_in_the_content() {
+        let ordinals: RangeSet = [3..8, 10..14].into_iter().collect();
+        let mut pile = Pile::new(TARGET_BYTES, &ordinals, |ordinal: Ordinal, out: &mut Vec<u8>| {
+            out.extend(std::iter::repeat_n(ordinal.0 as u8, 100));
+            Ok::<(), ()>(())
+        });
+        assert_eq!(pile.fill(10_000), Ok(true));
+        pile.keep(650);
+        let packed = pile.plain(None);
+        assert_eq!(packed.taken, [3..8, 10..11].into_iter().collect());
+        assert_eq!(unpacked(&packed.payload).expect("legal").len(), 6);
+    }
+
+    #[test]
+    fn a_map_that_says_more_than_the_cap_is_refused() {
+        let mut map = Map { encoding: Encoding::Zstd, runs: Vec::new() };
+        (0..16).for_each(|i| map.push(Ordinal(i), 1 << 20));
+        let payload = map.payload(b"anything");
+        assert_eq!(Map::parse(&payload, payload.len()).expect("legal").expect("whole").1.plain, MAX_PLAIN);
+        map.push(Ordinal(16), 1);
+        let payload = map.payload(b"anything");
+        assert!(Map::parse(&payload, payload.len()).is_err());
+        map.push(Ordinal(17), u32::MAX);
+        assert!(Map::parse(&map.payload(b""), 1000).is_err());
+    }
+
+    #[test]
+    fn a_frame_that_is_not_what_its_map_says_is_no_content() {
+        let whole = &pack_all(&[text(5000)], 3)[0].payload;
+        assert!(unpacked(whole).is_some());
+        let (_, at) = Map::parse(whole, whole.len()).expect("legal").expect("whole");
+        for cut in at.start..whole.len() {
+            assert_eq!(unpacked(&whole[..cut]), None);
+        }
+        let mut bomb = Compressor::new();
+        bomb.begin(Level::new(1).expect("legal"), None).expect("begins");
+        (0..1024).for_each(|_| assert!(bomb.add(&[0; 1 << 20]).is_some()));
+        let mut map = Map { encoding: Encoding::Zstd, runs: Vec::new() };
+        map.push(Ordinal(0), 1024);
+        assert_eq!(unpacked(&map.payload(bomb.end().expect("ends"))), None);
+    }
 
     proptest! {
         #[test]
+        fn any_mix_of_blocks_comes_back_at_any_level(
+            sizes in prop::collection::vec((any::<bool>(), prop_oneof![0..2000usize, 0..300_000usize]), 1..30),
+            level in 0..8u8,
+        ) {
+            let blocks: Vec<_> = sizes.iter().map(|&(even, len)| if even { noise(len) } else { text(len) }).collect();
+            prop_assert!(comes_back(&blocks, &pack_all(&blocks, level)));
+        }
+
+        #[test]
+        fn any_frame_is_taken_apart_without_panic(
+            sizes in prop::collection::vec(any::<u16>(), 0..20),
+            frame in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let mut map = Map { encoding: Encoding::Zstd, runs: Vec::new() };
+            sizes.iter().zip(0..).for_each(|(&size, i)| map.push(Ordinal(i), size.into()));
+            let _ = unpacked(&map.payload(&frame));
+            let _ = unpacked(&map.payload(&[&[0x28, 0xb5, 0x2f, 0xfd], &frame[..]].concat()));
+        }
+
+        #[test]
         fn blocks_are_found_where_they_were_put(
             blocks in prop::collection::vec((0..3u64, prop::collection::vec(any::<u8>(), 1..50)), 0..40),
-            symbol in 1..200u16,
+            symbol in 64..200u16,
         ) {
             let (mut map, mut body, mut ordinal) = (Map::default(), Vec::new(), 5);
             let mut expected = Vec::new();
@@ -219,10 +469,12 @@ mod tests {
             let payload = map.payload(&body);
             let (back, at) = Map::parse(&payload, payload.len()).expect("legal").expect("whole");
             prop_assert_eq!(&back, &map);
-            let found: Vec<_> = back.placed(at).map(|p| (p.ordinal, payload[p.bytes].to_vec())).collect();
+            prop_assert_eq!((at.encoding, at.plain), (Encoding::Plain, body.len()));
+            let content = &payload[at.start..];
+            let found: Vec<_> = back.placed().map(|p| (p.ordinal, content[p.bytes].to_vec())).collect();
             prop_assert_eq!(found, expected);
-            let geometry = Geometry { payload: payload.len() as u32, symbol, columns: 7 };
-            let cut: Vec<u8> = (0..geometry.symbols()).flat_map(|i| payload[geometry.bytes_of(i)].to_vec()).collect();
+            let grid = grid_for(payload.len(), symbol).expect("within the caps");
+            let cut: Vec<u8> = (0..grid.symbols()).flat_map(|i| payload[grid.bytes_of(i)].to_vec()).collect();
             prop_assert_eq!(cut, payload);
         }
 

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::control::Control;
+use super::path::Heard;
 use super::{Dest, spread};
 use crate::id::{HostName, InstanceId};
 use crate::units::Moment;
@@ -97,7 +98,8 @@ pub struct Presence {
     table: Table,
     beacon: Moment,
     /// When, and to whom, a solicit is answered.
-    answers: Vec<(Moment, SocketAddr)>,
+    answers: Vec<(Moment, SocketAddr, InstanceId)>,
+    probes: Heard,
     rng: fastrand::Rng,
 }
 
@@ -109,7 +111,7 @@ impl Presence {
     pub fn new(now: Moment, name: HostName, trees: Vec<TreeState>, seed: u64, control: &mut Control) -> Self {
         control.send(Dest::Group, &Message::Solicit);
         let rng = fastrand::Rng::with_seed(seed);
-        Self { name, trees, table: Table::default(), beacon: now, answers: Vec::new(), rng }
+        Self { name, trees, table: Table::default(), beacon: now, answers: Vec::new(), probes: Heard::default(), rng }
     }
 
     /// The members, this host among them once it has heard itself.
@@ -132,13 +134,14 @@ impl Presence {
                 let known = self.answers.iter().any(|a| a.1 == from);
                 if !known && self.answers.len() < MAX_ANSWERS {
                     let delay = spread(self.table.len() as u32).mul_f64(self.rng.f64());
-                    self.answers.push((now + delay, from));
+                    self.answers.push((now + delay, from, instance));
                 }
             }
             Message::Hello(hello) => {
                 self.table.heard(now, from, instance, hello.clone());
             }
             Message::Bye(_) => self.table.left(instance),
+            Message::Probe(probe) => self.probes.probe(instance, probe.size),
             _ => {}
         }
     }
@@ -147,16 +150,17 @@ impl Presence {
     pub fn handle_timeout(&mut self, now: Moment, control: &mut Control) {
         self.table.expire(now);
         let mut due = Vec::new();
-        self.answers.retain(|&(at, to)| {
+        self.answers.retain(|&(at, to, asker)| {
             if at <= now {
-                due.push(to);
+                due.push((to, asker));
                 false
             } else {
                 true
             }
         });
-        for to in due {
-            control.send(Dest::Host(to), &Message::Hello(self.hello(control.instance())));
+        for (to, asker) in due {
+            let hello = Hello { heard: self.probes.largest(asker), ..self.hello(control.instance()) };
+            control.send(Dest::Host(to), &Message::Hello(hello));
         }
         if self.beacon <= now {
             control.send(Dest::Group, &Message::Hello(self.hello(control.instance())));
@@ -181,6 +185,7 @@ impl Presence {
             version: env!("CARGO_PKG_VERSION").to_string(),
             trees: self.trees.clone(),
             members: others as u32 + 1,
+            heard: None,
         }
     }
 }

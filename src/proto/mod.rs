@@ -10,6 +10,7 @@
 //! - [`members`]: who is alive, by beacons and solicits.
 //! - [`sender`]: announces a release, merges what hosts want, sends each block once in generations, repairs what
 //!   hosts report missing, decides when all are ready, repeats its signed order until each host has answered.
+//!   [`effort`] decides how hard what it sends is compressed.
 //! - [`receiver`]: joins, explores which manifest nodes it lacks, compares, fetches, is ready, commits.
 //!
 //! Disk is an effect too: a machine asks ([`receiver::Request`], [`sender::Request`]) and is answered later, so that a
@@ -20,9 +21,12 @@ use std::time::Duration;
 
 pub mod bits;
 pub mod control;
+pub mod counters;
+pub mod effort;
 pub mod generation;
 pub mod members;
 pub mod outbox;
+pub mod path;
 pub mod range_set;
 pub mod rate;
 pub mod receiver;
@@ -49,14 +53,27 @@ pub struct Transmit {
     pub segment: usize,
 }
 
-/// How long a host spreads its feedback when `hosts` take part: a fleet of ten answers at once, a thousand hosts over
-/// some tens of milliseconds.
+/// Words that all hosts together say to one sender in a second, whatever the fleet: what is spread is spread so wide.
+const WORDS_A_SECOND: u32 = 5_000;
+/// The longest spread of feedback.
+const MAX_SPREAD: Duration = Duration::from_secs(4);
+/// The least time before a host complains: datagrams that overtook each other are not lost.
+const COMPLAIN: Duration = Duration::from_millis(2);
+/// How long it takes, about, from a complaint to the repair that makes it needless for others.
+const REACTION: Duration = Duration::from_millis(4);
+
+/// How long a host spreads what it has to say in any case when `hosts` take part: a fleet of ten answers at once, a
+/// thousand hosts within some tenths of a second.
 pub fn spread(hosts: u32) -> Duration {
-    Duration::from_micros(u64::from(hosts.saturating_sub(1)) * 40).min(MAX_SPREAD)
+    (Duration::from_secs(1) * hosts.saturating_sub(1) / WORDS_A_SECOND).min(MAX_SPREAD)
 }
 
-/// The longest spread of feedback.
-pub const MAX_SPREAD: Duration = Duration::from_secs(1);
+/// How long a host waits with a complaint that another's may make needless, with `chance` from 0 to 1: exponentially
+/// distributed, so that of any number of hosts a few speak early and the others hear the repair first (RFC 5401,
+/// "NormRandomBackoff").
+pub fn backoff(hosts: u32, chance: f64) -> Duration {
+    COMPLAIN + REACTION.mul_f64((1.0 + chance * f64::from(hosts.saturating_sub(1))).ln())
+}
 
 /// How often a host says that it is alive when `hosts` take part: the sender hears a bounded number a second.
 pub fn alive_interval(hosts: u32) -> Duration {

@@ -40,6 +40,11 @@ impl Outbox {
         self.pending.push_back(Pending { number, message, due, wait: FIRST_WAIT });
     }
 
+    /// Forgets messages that need not be said any more.
+    pub fn drop_if(&mut self, needless: impl Fn(&Message) -> bool) {
+        self.pending.retain(|p| !needless(&p.message));
+    }
+
     /// Forgets every message: what they said is no longer so.
     pub fn clear(&mut self) {
         self.pending.clear();

@@ -5,6 +5,9 @@
 //! stays a little below that while there is a queue of more than a few milliseconds, and feels its way up slowly
 //! while there is none. Random loss is averaged over many rounds and does not cut the rate by itself: only loss far
 //! above that mean is taken as a queue that overflows.
+//!
+//! Beside TCP, which fills queues until they overflow, this yields: down to [`SHARE`] of what the link gave in the last
+//! seconds, and no further while the queue only delays.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,7 +23,7 @@ const TOP: Rate = Rate(100_000_000_000);
 /// How often the rate is looked at.
 const ROUND: Duration = Duration::from_millis(10);
 /// Queueing delay that means a standing queue.
-const QUEUE_LIMIT: Duration = Duration::from_millis(4);
+pub const QUEUE_LIMIT: Duration = Duration::from_millis(4);
 /// Rounds over which the best is remembered.
 const MEMORY: usize = 16;
 /// The longest wait for the effect of a cut.
@@ -29,6 +32,10 @@ const MAX_HOLD: Duration = Duration::from_millis(100);
 const LOSS_STEP: f64 = 0.08;
 /// How far above what was received the rate may go to find out whether there is more.
 const HEADROOM: f64 = 1.25;
+/// The share of the link's best that queueing alone does not take from us.
+const SHARE: f64 = 0.3;
+/// What is left of the memory of the best after a round: half after four seconds.
+const FORGET: f64 = 0.9983;
 /// How much sending may catch up after the process was late.
 const CATCH_UP: Duration = Duration::from_millis(4);
 
@@ -84,6 +91,8 @@ pub struct Controller {
     since: Moment,
     /// Until then the effect of the last cut is waited for.
     hold: Moment,
+    /// The best capacity of the last seconds, slowly forgotten.
+    best: f64,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +107,14 @@ impl Controller {
     pub fn new(now: Moment, ceiling: Option<Rate>) -> Self {
         let rate = ceiling.map_or(START, |c| c.min(START)).0 as f64;
         let (received, round) = (VecDeque::new(), Round::default());
-        Self { rate, ceiling, starting: true, received, mean_loss: 0.0, round, since: now, hold: now }
+        Self { rate, ceiling, starting: true, received, mean_loss: 0.0, round, since: now, hold: now, best: 0.0 }
+    }
+
+    /// Begins anew: the hosts that counted were others.
+    pub fn restart(&mut self, now: Moment) {
+        let rate = self.rate.max(START.0 as f64);
+        *self = Self { rate, ..Self::new(now, self.ceiling) };
+        self.rate = self.rate.min(self.top());
     }
 
     /// The present rate.
@@ -143,8 +159,12 @@ impl Controller {
             self.rate = (self.rate * growth).min((capacity * HEADROOM).max(self.rate));
         }
         self.mean_loss = self.mean_loss * 0.99 + round.loss * 0.01;
-        let top = self.ceiling.unwrap_or(TOP).0 as f64;
-        self.rate = self.rate.min(top).max(FLOOR.0.min(top as u64) as f64);
+        self.best = (self.best * FORGET).max(capacity);
+        self.rate = self.rate.min(self.top()).max((FLOOR.0 as f64).min(self.top()));
+    }
+
+    fn top(&self) -> f64 {
+        self.ceiling.unwrap_or(TOP).0 as f64
     }
 
     fn give_way(&mut self, now: Moment, capacity: f64, delay: Duration, overflow: bool) {
@@ -155,7 +175,10 @@ impl Controller {
         } else if now < self.hold {
             return;
         }
-        self.rate = self.rate.min(capacity * 1.05) * if overflow { 0.85 } else { 0.95 };
+        // A queue that others fill (TCP does until it overflows) would drive us out: we keep a share of what the link
+        // gave us before. Loss far above the mean says that even that is too much.
+        let least = if overflow { 0.0 } else { self.rate.min(self.best * SHARE) };
+        self.rate = (self.rate.min(capacity * 1.05) * if overflow { 0.85 } else { 0.95 }).max(least);
         self.hold = now + delay.min(MAX_HOLD) + ROUND;
         if delay > QUEUE_LIMIT * 8 {
             // So long a queue means that the link has become slower: what it could do before counts no more.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::block::frame::{Compressor, Expander, Level};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::{Ordinal, Serial, TreeName};
 use crate::manifest::build::Builder;
@@ -12,7 +13,7 @@ use crate::manifest::{
     Content, Entry, EntryKind, FORMAT, Header, Intent, Mode, Mtime, Owner, Release, Rules, TreePath,
 };
 use crate::proto::RangeSet;
-use crate::proto::generation::pack;
+use crate::proto::generation::{Body, Encoding, Placed, pack_to};
 use crate::proto::receiver::{Ordered, Reply, Request};
 use crate::units::WallTime;
 use crate::wire::message::{Order, OrderKind, Summary, TreeState};
@@ -32,7 +33,7 @@ impl NodeSource for &Blocks {
 pub struct Offer {
     /// The release.
     pub release: Release,
-    blocks: Blocks,
+    blocks: Arc<Blocks>,
     /// Blocks of files by ordinal less the number of nodes.
     data: Vec<BlockHash>,
 }
@@ -40,6 +41,22 @@ pub struct Offer {
 impl Offer {
     /// A release of `files` files with one to four blocks of up to `size` bytes each, all drawn from `seed`.
     pub fn random(seed: u64, serial: u64, intent: Intent, files: u32, size: usize) -> Self {
+        Self::drawn(seed, serial, intent, files, size, |rng| rng.u8(..))
+    }
+
+    /// As [`Offer::random`], of bytes that compress to about half.
+    pub fn letters(seed: u64, serial: u64, files: u32, size: usize) -> Self {
+        Self::drawn(seed, serial, Intent::Deploy, files, size, |rng| rng.u8(b'a'..=b'p'))
+    }
+
+    fn drawn(
+        seed: u64,
+        serial: u64,
+        intent: Intent,
+        files: u32,
+        size: usize,
+        byte: fn(&mut fastrand::Rng) -> u8,
+    ) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut blocks = Blocks::default();
         let mut data = Vec::new();
@@ -51,7 +68,7 @@ impl Offer {
             let refs: Vec<BlockRef> = (0..rng.u32(1..=4))
                 .map(|_| {
                     let len = rng.usize(1..=size);
-                    let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(len).collect();
+                    let bytes: Vec<u8> = std::iter::repeat_with(|| byte(&mut rng)).take(len).collect();
                     let block = BlockRef::of(&bytes);
                     blocks.0.insert(block.hash, bytes.into());
                     data.push(block.hash);
@@ -83,14 +100,16 @@ impl Offer {
             rules: Rules::default(),
             top: None,
         };
-        Self { release: Release::new(header).expect("legal"), blocks, data }
+        Self { release: Release::new(header).expect("legal"), blocks: Arc::new(blocks), data }
     }
 
-    /// Answers [`crate::proto::sender::Request::Pack`].
-    pub fn pack(&self, ordinals: &RangeSet) -> (RangeSet, Arc<[u8]>) {
+    /// Answers [`crate::proto::sender::Request::Pack`] with about `target` bytes; compressed at `level`.
+    pub fn pack(&self, ordinals: &RangeSet, target: usize, level: Option<Level>) -> (RangeSet, Arc<[u8]>) {
         let nodes = self.release.header().root.nodes;
-        let manifest = Manifest::of(self.release.header(), &self.blocks);
-        let Ok((taken, payload)) = pack::<std::convert::Infallible>(ordinals, |ordinal, out| {
+        let manifest = Manifest::of(self.release.header(), &*self.blocks);
+        let mut compressor = Compressor::new();
+        let level = level.map(|level| (&mut compressor, level));
+        let Ok(packed) = pack_to::<std::convert::Infallible>(target, ordinals, level, |ordinal, out| {
             let hash = match ordinal.0.checked_sub(nodes) {
                 None => manifest.node_at(ordinal).expect("a node of ours").hash,
                 Some(at) => self.data[at as usize],
@@ -98,7 +117,7 @@ impl Offer {
             out.extend_from_slice(&self.blocks.0[&hash]);
             Ok(())
         });
-        (taken, payload.into())
+        (packed.taken, packed.payload.into())
     }
 
     /// Bytes of all nodes and blocks.
@@ -116,6 +135,8 @@ pub fn tree() -> TreeName {
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
     blocks: Blocks,
+    /// What the sender has: content that is the same is kept once for all hosts.
+    shared: Arc<Blocks>,
     /// The release in place.
     pub committed: Option<Release>,
     /// How many commits were carried out.
@@ -124,6 +145,8 @@ pub struct Disk {
     pub refuse: Option<String>,
     /// Corrupt this many delivered payloads.
     pub corrupt: u32,
+    /// How many compressed payloads were delivered.
+    pub frames: u32,
     open: Option<Open>,
 }
 
@@ -134,6 +157,11 @@ struct Open {
 }
 
 impl Disk {
+    /// An empty disk that keeps what is in `offer` together with all others.
+    pub fn sharing(offer: &Offer) -> Self {
+        Self { shared: Arc::clone(&offer.blocks), ..Self::default() }
+    }
+
     /// What the host says of its tree.
     pub fn state(&self) -> TreeState {
         let release = self.committed.as_ref();
@@ -175,12 +203,16 @@ impl Disk {
             }
             Request::Explore(session) => Reply::Explored(session, self.explore()),
             Request::Diff(session) => Reply::Diffed(session, self.diff()),
-            Request::Deliver { session, mut payload, blocks } => {
+            Request::Deliver { session, mut payload, body, blocks } => {
                 if self.corrupt > 0 {
                     self.corrupt -= 1;
-                    payload[blocks[0].bytes.start] ^= 1;
+                    let at = match body.encoding {
+                        Encoding::Plain => body.start + blocks[0].bytes.start,
+                        Encoding::Zstd => usize::midpoint(body.start, payload.len()),
+                    };
+                    payload[at] ^= 1;
                 }
-                let outcome = self.deliver(&payload, &blocks);
+                let outcome = self.deliver(&payload, body, &blocks);
                 Reply::Delivered(session, payload, outcome)
             }
             Request::Finish(session) => Reply::Finished(session, self.finish()),
@@ -226,19 +258,27 @@ impl Disk {
         Ok((summary, open.wants.keys().map(|&o| o..o + 1).collect(), Arc::from(list.as_bytes())))
     }
 
-    fn deliver(
-        &mut self,
-        payload: &[u8],
-        blocks: &[crate::proto::generation::Placed],
-    ) -> Result<(RangeSet, u64), String> {
+    fn deliver(&mut self, payload: &[u8], at: Body, blocks: &[Placed]) -> Result<(RangeSet, u64), String> {
         let open = self.open.as_mut().ok_or("not open")?;
+        let mut expander = Expander::default();
+        let content = match at.encoding {
+            Encoding::Plain => Some(&payload[at.start..]),
+            Encoding::Zstd => {
+                self.frames += 1;
+                expander.expand(&payload[at.start..], at.plain)
+            }
+        };
+        let Some(whole) = content else {
+            return Ok((blocks.iter().map(|b| b.ordinal.0..b.ordinal.0 + 1).collect(), 0));
+        };
         let (mut wrong, mut bytes) = (RangeSet::default(), 0);
         for placed in blocks {
             let Ordinal(ordinal) = placed.ordinal;
-            let content = &payload[placed.bytes.clone()];
+            let content = &whole[placed.bytes.clone()];
             match open.wants.get(&ordinal) {
                 Some(block) if block.matches(content) => {
-                    self.blocks.0.insert(block.hash, content.into());
+                    let kept = self.shared.0.get(&block.hash).cloned().unwrap_or_else(|| content.into());
+                    self.blocks.0.insert(block.hash, kept);
                     open.wants.remove(&ordinal);
                     bytes += content.len() as u64;
                 }

@@ -19,6 +19,8 @@ pub struct Link {
     pub jitter: Duration,
     /// The rate of the link, and the bytes that its queue takes.
     pub rate: Option<(Rate, u64)>,
+    /// The largest datagram that passes, in bytes.
+    pub mtu: Option<usize>,
 }
 
 impl Default for Link {
@@ -30,6 +32,7 @@ impl Default for Link {
             delay: Duration::from_micros(50),
             jitter: Duration::ZERO,
             rate: None,
+            mtu: None,
         }
     }
 }
@@ -50,6 +53,9 @@ impl State {
 
     /// When a datagram of `bytes` that is sent `now` arrives: never, once or twice.
     pub(super) fn pass(&mut self, now: Moment, bytes: usize, rng: &mut fastrand::Rng) -> Vec<Moment> {
+        if self.link.mtu.is_some_and(|mtu| bytes > mtu) {
+            return Vec::new();
+        }
         if self.in_burst {
             self.in_burst = rng.f64() >= 0.05;
         } else if rng.f64() < self.link.burst {

@@ -5,6 +5,7 @@
 //! datagram.
 
 pub mod disk;
+pub mod goodput;
 pub mod link;
 pub mod network;
 #[cfg(test)]

@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use super::disk::{Disk, Offer};
 use super::link::{Link, State};
+use crate::block::frame::Level;
 use crate::id::{HostName, InstanceId};
+use crate::proto::generation::TARGET_BYTES;
 use crate::proto::receiver::{self, HostSetup, Receiver};
 use crate::proto::sender::{self, Expect, Notice, Sender, SenderSetup};
 use crate::proto::{Dest, Transmit};
-use crate::units::{Moment, Quorum, Rate};
-
-/// Bytes of a datagram on the simulated network.
-pub const DATAGRAM: usize = 1472;
+use crate::units::{Floor, Moment, Quorum, Rate};
 
 /// What a simulation is to be.
 #[derive(Debug, Clone)]
@@ -26,16 +25,26 @@ pub struct Setup {
     pub hosts: usize,
     /// The way into every host.
     pub link: Link,
+    /// The way into some hosts (from 1), where it is another one.
+    pub links: BTreeMap<usize, Link>,
     /// How many must be ready.
     pub quorum: Quorum,
     /// How long a silent host or sender is waited for.
     pub patience: Duration,
     /// The sender's ceiling.
     pub ceiling: Option<Rate>,
+    /// How hard the sender compresses.
+    pub compress: Option<Level>,
     /// The longest that a disk takes to answer.
     pub disk: Duration,
     /// How long it takes to make and sign the release.
     pub prepare: Duration,
+    /// Bytes of a datagram.
+    pub datagram: usize,
+    /// What the packer aims at, in bytes of a generation.
+    pub generation: usize,
+    /// Whether hosts hear each other; fleets of thousands do not, or a simulation is all beacons.
+    pub strangers: bool,
 }
 
 impl Default for Setup {
@@ -44,19 +53,24 @@ impl Default for Setup {
             seed: 1,
             hosts: 3,
             link: Link::default(),
+            links: BTreeMap::new(),
             quorum: Quorum::All,
             patience: Duration::from_secs(10),
             ceiling: Some(Rate(1_000_000_000)),
+            compress: None,
             disk: Duration::from_millis(3),
             prepare: Duration::ZERO,
+            datagram: 1472,
+            generation: TARGET_BYTES,
+            strangers: false,
         }
     }
 }
 
 #[derive(Debug)]
 enum Event {
-    /// A datagram arrives at a place (0 is the sender).
-    Datagram { to: usize, from: usize, bytes: Arc<[u8]> },
+    /// A datagram arrives at places (0 is the sender).
+    Datagram { to: Vec<usize>, from: usize, bytes: Arc<[u8]> },
     /// A disk answers.
     HostReply { host: usize, life: u32, reply: receiver::Reply },
     /// The sender's disk answers.
@@ -94,6 +108,9 @@ pub struct Network {
     sender_link: State,
     hosts: Vec<Host>,
     timers: BTreeMap<usize, Moment>,
+    /// When each datagram to the sender was sent.
+    heard: Vec<Moment>,
+    announced: Moment,
     /// What the sender told, in order.
     pub notices: Vec<Notice>,
     finished: bool,
@@ -110,21 +127,23 @@ impl Network {
                 name: name(0),
                 instance: InstanceId(rng.u64(1..)),
                 seed: rng.u64(..),
-                datagram: DATAGRAM,
+                datagram: setup.datagram,
                 tree: super::disk::tree(),
                 targets: Vec::new(),
                 expect: Expect::default(),
                 quorum: setup.quorum,
                 patience: setup.patience,
+                overhead: 46,
                 ceiling: setup.ceiling,
+                floor: Floor::default(),
                 checksum: false,
             },
         );
         let hosts = (1..=setup.hosts)
-            .map(|_| Host {
+            .map(|host| Host {
                 machine: None,
-                disk: Disk::default(),
-                link: State::new(setup.link.clone()),
+                disk: Disk::sharing(&offer),
+                link: State::new(setup.links.get(&host).unwrap_or(&setup.link).clone()),
                 life: 0,
                 feedback: 0,
                 disk_free: now,
@@ -142,6 +161,8 @@ impl Network {
             offer,
             hosts,
             timers: BTreeMap::new(),
+            heard: Vec::new(),
+            announced: now,
             notices: Vec::new(),
             finished: false,
         };
@@ -170,6 +191,18 @@ impl Network {
     /// Datagrams that each host sent to the sender.
     pub fn feedback(&self) -> impl Iterator<Item = u64> + '_ {
         self.hosts.iter().map(|h| h.feedback)
+    }
+
+    /// The most datagrams that hosts sent to the sender within `window`, from the announcement on.
+    pub fn feedback_peak(&self, window: Duration) -> usize {
+        let heard: Vec<Moment> = self.heard.iter().copied().filter(|&at| at >= self.announced).collect();
+        let within = |(i, &at): (usize, &Moment)| heard[i..].partition_point(|&other| other < at + window);
+        heard.iter().enumerate().map(within).max().unwrap_or(0)
+    }
+
+    /// How long the session took, from the announcement on.
+    pub fn took(&self) -> Duration {
+        self.now.since(self.announced)
     }
 
     /// Changes the way into host `host`.
@@ -220,17 +253,7 @@ impl Network {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Datagram { to: 0, from, bytes } => {
-                self.sender.handle_datagram(self.now, address(from), &bytes);
-                self.drain(0);
-            }
-            Event::Datagram { to, from, bytes } => {
-                let now = self.now;
-                if let Some(machine) = &mut self.hosts[to - 1].machine {
-                    machine.handle_datagram(now, address(from), &bytes, now.0 / 1000);
-                    self.drain(to);
-                }
-            }
+            Event::Datagram { to, from, bytes } => to.into_iter().for_each(|to| self.arrive(to, from, &bytes)),
             Event::HostReply { host, life, reply } => {
                 let slot = &mut self.hosts[host - 1];
                 if slot.life == life
@@ -249,6 +272,7 @@ impl Network {
                 self.drain(0);
             }
             Event::Prepared => {
+                self.announced = self.now;
                 self.sender.announce(self.now, self.offer.release.clone(), b"signed".to_vec());
                 self.drain(0);
             }
@@ -261,6 +285,16 @@ impl Network {
                 slot.disk.crash();
             }
         }
+    }
+
+    fn arrive(&mut self, to: usize, from: usize, bytes: &[u8]) {
+        let now = self.now;
+        if to == 0 {
+            self.sender.handle_datagram(now, address(from), bytes);
+        } else if let Some(machine) = &mut self.hosts[to - 1].machine {
+            machine.handle_datagram(now, address(from), bytes, now.0 / 1000);
+        }
+        self.drain(to);
     }
 
     fn timer(&mut self, place: usize) {
@@ -287,7 +321,7 @@ impl Network {
                 trees: vec![slot.disk.state()],
                 instance,
                 seed,
-                datagram: DATAGRAM,
+                datagram: self.setup.datagram,
                 patience: self.setup.patience,
                 window: 4 << 20,
             },
@@ -326,7 +360,10 @@ impl Network {
     fn drain_sender(&mut self) {
         while let Some(request) = self.sender.poll_request() {
             let reply = match request {
-                sender::Request::Pack(_, ordinals) => sender::Reply::Packed(Ok(self.offer.pack(&ordinals))),
+                sender::Request::Pack(_, ordinals, _) => {
+                    let (target, level) = (self.setup.generation, self.setup.compress);
+                    sender::Reply::Packed(Ok(self.offer.pack(&ordinals, target, level)))
+                }
                 sender::Request::Sign(order) => sender::Reply::Signed(Ok((order, b"signed".to_vec()))),
             };
             let when = self.now + self.setup.disk.mul_f64(self.rng.f64());
@@ -361,27 +398,34 @@ impl Network {
     }
 
     fn send(&mut self, from: usize, transmit: Transmit, out: &[u8]) {
+        let all = if from > 0 && self.setup.strangers { 0 } else { self.hosts.len() };
         for bytes in out.chunks(transmit.segment) {
             let bytes: Arc<[u8]> = bytes.into();
             match transmit.dest {
-                Dest::Group => {
-                    (0..=self.hosts.len()).filter(|&to| to != from).for_each(|to| self.pass(from, to, &bytes))
-                }
-                Dest::Host(to) => self.pass(from, place(to), &bytes),
+                Dest::Group => self.pass(from, (0..=all).filter(|&to| to != from), &bytes),
+                Dest::Host(to) => self.pass(from, std::iter::once(place(to)), &bytes),
             }
         }
     }
 
-    fn pass(&mut self, from: usize, to: usize, bytes: &Arc<[u8]>) {
-        if to == 0 && from > 0 {
-            self.hosts[from - 1].feedback += 1;
+    /// Passes a datagram on to places; those where it arrives at the same moment share an event.
+    fn pass(&mut self, from: usize, to: impl Iterator<Item = usize>, bytes: &Arc<[u8]>) {
+        let mut arrivals: BTreeMap<Moment, Vec<usize>> = BTreeMap::new();
+        for to in to {
+            if to == 0 && from > 0 {
+                self.hosts[from - 1].feedback += 1;
+                self.heard.push(self.now);
+            }
+            let link = match to {
+                0 => &mut self.sender_link,
+                host if host <= self.hosts.len() => &mut self.hosts[host - 1].link,
+                _ => continue,
+            };
+            for when in link.pass(self.now, bytes.len(), &mut self.rng) {
+                arrivals.entry(when).or_default().push(to);
+            }
         }
-        let link = match to {
-            0 => &mut self.sender_link,
-            host if host <= self.hosts.len() => &mut self.hosts[host - 1].link,
-            _ => return,
-        };
-        for when in link.pass(self.now, bytes.len(), &mut self.rng) {
+        for (when, to) in arrivals {
             self.at(when, Event::Datagram { to, from, bytes: Arc::clone(bytes) });
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::disk::Offer;
 use super::{Link, Network, Setup};
+use crate::block::frame::Level;
 use crate::manifest::Intent;
 use crate::proto::sender::Notice;
 use crate::units::Quorum;
@@ -140,6 +141,58 @@ fn a_payload_that_arrives_wrong_is_asked_for_again() {
     assert_complete(&mut network, 1..=2, 11);
 }
 
+/// Compressed and not, every host complete: what went out.
+fn letters(setup: Setup, level: u8) -> u64 {
+    let compress = Level::new(level);
+    let (seed, hosts) = (setup.seed, setup.hosts);
+    let mut network = Network::new(Setup { compress, ..setup }, Offer::letters(seed, 1, 200, 40_000));
+    assert!(network.run(LONG, SOON), "seed {seed}");
+    assert_complete(&mut network, 1..=hosts, seed);
+    for host in 1..=hosts {
+        assert_eq!(network.disk(host).frames > 0, compress.is_some(), "host {host}, seed {seed}");
+    }
+    network.sender().stats().bytes
+}
+
+#[test]
+fn a_compressed_release_is_smaller_and_as_whole() {
+    for seed in 0..6 {
+        let setup = Setup { seed, hosts: 3, ..Setup::default() };
+        let (plain, small) = (letters(setup.clone(), 0), letters(setup, 3));
+        assert!(small < plain * 6 / 10, "seed {seed}: {small} of {plain}");
+    }
+}
+
+#[test]
+fn a_compressed_release_comes_through_loss() {
+    for seed in 0..12 {
+        let link = Link { loss: 0.02 * (seed % 8) as f64, duplicate: 0.02, ..Link::default() };
+        letters(Setup { seed, hosts: 4, link, ..Setup::default() }, 1);
+    }
+}
+
+#[test]
+fn a_compressed_payload_that_arrives_wrong_is_asked_for_again() {
+    let setup = Setup { seed: 12, hosts: 2, compress: Level::new(3), ..Setup::default() };
+    let mut network = Network::new(setup, Offer::letters(12, 1, 60, 30_000));
+    network.disk(1).corrupt = 3;
+    assert!(network.run(LONG, SOON));
+    assert_complete(&mut network, 1..=2, 12);
+}
+
+#[test]
+fn a_host_to_which_all_arrives_wrong_gives_up_and_says_why() {
+    for compress in [None, Level::new(3)] {
+        let setup = Setup { seed: 13, hosts: 2, compress, ..Setup::default() };
+        let mut network = Network::new(setup, Offer::letters(13, 1, 20, 10_000));
+        network.disk(1).corrupt = u32::MAX;
+        assert!(network.run(LONG, SOON));
+        assert!((1..=2).all(|host| network.disk(host).committed.is_none()));
+        let refused = network.sender().hosts().find(|h| h.stage == Some(HostStage::Refused)).expect("one");
+        assert!(refused.text.as_deref().is_some_and(|t| t.contains("not what its release says")), "{refused:?}");
+    }
+}
+
 #[test]
 fn an_audit_changes_nothing_and_collects_each_drift_once() {
     let offer = Offer::random(4, 1, Intent::Audit, 30, 20_000);
@@ -206,6 +259,32 @@ fn nobody_there_is_said_within_a_few_seconds() {
     let began = network.now();
     assert!(network.run(LONG, Duration::ZERO));
     assert!(network.now().since(began) < Duration::from_secs(5));
+}
+
+#[test]
+fn a_host_behind_a_narrow_path_gets_the_release_in_smaller_datagrams() {
+    for (mtu, loss, fits) in [(1400, 0.0, 1392), (1300, 0.0, 1232), (600, 0.0, 548), (1300, 0.1, 1232)] {
+        for seed in 0..5 {
+            let link = Link { loss, ..Link::default() };
+            let links = [(2, Link { mtu: Some(mtu), ..link.clone() })].into();
+            let mut network = deploy(Setup { seed, hosts: 3, link, links, ..Setup::default() }, 60, 30_000);
+            assert!(network.run(LONG, SOON), "seed {seed}, MTU {mtu}");
+            assert_complete(&mut network, 1..=3, seed);
+            let narrow = network.notices.iter().find_map(|n| match n {
+                Notice::Narrow { datagram, host } => Some((*datagram, host.to_string())),
+                _ => None,
+            });
+            let (datagram, host) = narrow.expect("it is told");
+            assert!(datagram == fits && host == "mk2" || loss > 0.0 && datagram <= fits, "{datagram} for {host}");
+        }
+    }
+}
+
+#[test]
+fn a_wide_path_is_used_as_wide_as_it_is() {
+    let mut network = deploy(Setup::default(), 10, 10_000);
+    assert!(network.run(LONG, SOON));
+    assert!(!network.notices.iter().any(|n| matches!(n, Notice::Narrow { .. })));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::document::shown;
 use super::*;
-use crate::units::printable;
+use crate::units::{Floor, printable};
 
 impl Spec {
     /// The meaning of the spec, defaults included, a line a subject.
@@ -126,10 +126,16 @@ impl Spec {
     fn how(&self) -> String {
         let rate = self.transfer.rate.map_or("as fast as the network takes it".to_string(), |r| format!("at most {r}"));
         let compress = match self.transfer.compress {
-            Compress::Auto => "compressed where it gains",
-            Compress::Off => "not compressed",
+            Compress::Auto => "compressed where it gains".to_string(),
+            Compress::Off => "not compressed".to_string(),
+            Compress::Level(level) => format!("what shrinks is compressed at level {level}"),
         };
-        format!("{rate}; {compress}")
+        let slow = match self.transfer.floor {
+            Floor::Share(0) => "no host is too slow".to_string(),
+            floor @ Floor::Share(_) => format!("a host below {floor} of the others is served after them"),
+            floor @ Floor::Rate(_) => format!("a host below {floor} is served after the others"),
+        };
+        format!("{rate}; {compress}; {slow}")
     }
 }
 

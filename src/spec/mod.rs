@@ -14,11 +14,12 @@ use std::time::Duration;
 pub use parse::KEYS;
 pub(crate) use parse::patterns;
 
+use crate::block::frame::Level;
 use crate::id::{HostName, TreeName};
 use crate::manifest::Rules;
 use crate::manifest::entry::Mode;
 use crate::manifest::rules::{Exclude, Layout, UnknownOwner};
-use crate::units::{Limit, Quorum, Rate};
+use crate::units::{Floor, Limit, Quorum, Rate};
 use crate::{Error, Result};
 
 /// The tree of a spec that names none.
@@ -162,6 +163,8 @@ pub enum OnFailure {
 pub struct Transfer {
     /// The ceiling; none: as fast as the slowest healthy host takes it.
     pub rate: Option<Rate>,
+    /// Below which a host is served after the others, instead of holding them.
+    pub floor: Floor,
     /// Whether blocks are compressed on the way.
     pub compress: Compress,
 }
@@ -169,10 +172,12 @@ pub struct Transfer {
 /// Whether blocks are compressed on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compress {
-    /// When it gains something.
+    /// When and as far as it gains something.
     Auto,
     /// Never.
     Off,
+    /// At this level whatever shrinks.
+    Level(Level),
 }
 
 impl Spec {

@@ -42,6 +42,7 @@ pub const KEYS: &[&str] = &[
     "commit.on_failure",
     "transfer",
     "transfer.rate",
+    "transfer.floor",
     "transfer.compress",
 ];
 
@@ -233,16 +234,26 @@ fn commit(mut section: Section) -> Result<Commit> {
 fn transfer(mut section: Section) -> Result<Transfer> {
     let transfer = Transfer {
         rate: section.take("rate").map(|f| f.parse_number_or_text()).transpose()?,
+        floor: section.take("floor").map(|f| f.parse_number_or_text()).transpose()?.unwrap_or_default(),
         compress: match section.take("compress") {
             None => Compress::Auto,
-            Some(f) if f.is_number() => {
-                let level = f.number(1..=19, "\"auto\", \"off\", or a level from 1 to 19")?;
-                return Err(f.wrong(format!("a level ({level}) is not supported yet; write \"auto\" or \"off\"")));
-            }
-            Some(f) => one_of(&f, &[("auto", Compress::Auto), ("off", Compress::Off)])?,
+            Some(f) => compress(&f)?,
         },
     };
     section.finish().map(|()| transfer)
+}
+
+fn compress(field: &Field) -> Result<Compress> {
+    const WHAT: &str = "\"auto\", \"off\", or a level from 1 to 19";
+    let level = |number: i64| u8::try_from(number).ok().and_then(Level::new).map(Compress::Level);
+    if field.is_number() {
+        return level(field.number(1..=19, WHAT)?).ok_or_else(|| field.wrong(format!("write {WHAT}")));
+    }
+    match field.text()? {
+        "auto" => Ok(Compress::Auto),
+        "off" => Ok(Compress::Off),
+        other => Err(field.wrong(format!("{:?} is not {WHAT}", crate::units::printable(other.as_bytes())))),
+    }
 }
 
 fn flag(section: &mut Section, key: &str, default: bool) -> Result<bool> {

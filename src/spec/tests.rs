@@ -35,6 +35,7 @@ batches    = []
 on_failure = "stop"
 [transfer]
 rate = "800Mbit"
+floor = "10%"
 compress = "off"
 "#;
 
@@ -61,7 +62,7 @@ fn one_line_is_a_spec_and_has_the_documented_defaults() {
     assert_eq!(spec.commit.require, Quorum::All);
     assert_eq!(spec.mode, Modes { files: ModePolicy::Preserve, dirs: ModePolicy::Preserve });
     assert_eq!(spec.meta, Meta { mtime: true, xattrs: false, hardlinks: true });
-    assert_eq!(spec.transfer, Transfer { rate: None, compress: Compress::Auto });
+    assert_eq!(spec.transfer, Transfer { rate: None, floor: Floor::default(), compress: Compress::Auto });
     insta::assert_snapshot!(spec.explain(), @r#"
         spec       manifests/www.toml
         tree       default
@@ -100,6 +101,15 @@ fn every_key_is_read() {
         key        manifests/keys/deploy.key
         expires    hosts refuse the release 30 d after it was made
         "#);
+}
+
+#[test]
+fn a_level_of_compression_is_told() {
+    let how = |value: &str| parse(&format!("source = \"s\"\n[transfer]\ncompress = {value}")).expect("legal");
+    assert_eq!(how("1").transfer.compress, Compress::Level(Level::new(1).expect("legal")));
+    assert_eq!(how("\"auto\"").transfer.compress, Compress::Auto);
+    let told = how("19").explain();
+    assert!(told.contains("as fast as the network takes it; what shrinks is compressed at level 19"), "{told}");
 }
 
 /// A key in [`KEYS`] that no code takes, or the other way round, would be told wrongly.
@@ -181,7 +191,9 @@ fn wrong_values_say_what_to_write() {
         with("[targets]\nexpect = [\"web1\", \"web 2\"]"),
         with("[commit]\nrequire = 0"),
         with("[transfer]\nrate = \"fast\""),
+        with("[transfer]\ncompress = 0"),
         with("[transfer]\ncompress = 20"),
+        with("[transfer]\n\ncompress = \"fast\""),
         with("expires = \"soon\""),
     ];
     insta::assert_snapshot!(all.join("\n"), @r#"
@@ -206,7 +218,9 @@ fn wrong_values_say_what_to_write() {
         manifests/www.toml:3: targets.expect: host name "web 2" is not legal: 1 to 64 characters of A-Z a-z 0-9 . _ -, not starting with . or -
         manifests/www.toml:3: commit.require: "0" is not a quorum: "all", a percentage such as "80%", or a number of hosts
         manifests/www.toml:3: transfer.rate: "fast" is not a rate such as 500Mbit, 1Gbit or 60MB
+        manifests/www.toml:3: transfer.compress: 0 is not "auto", "off", or a level from 1 to 19
         manifests/www.toml:3: transfer.compress: 20 is not "auto", "off", or a level from 1 to 19
+        manifests/www.toml:4: transfer.compress: "fast" is not "auto", "off", or a level from 1 to 19
         manifests/www.toml:2: expires: "soon" is not a duration such as 500ms, 30s, 10m, 2h or 7d
         "#);
 }
@@ -217,14 +231,12 @@ fn what_comes_later_is_refused_and_never_ignored() {
         said("source = \"s\"\n[commit]\nlayout = \"swap\""),
         said("source = \"s\"\n[commit]\n\nbatches = [1, \"50%\"]"),
         said("source = \"s\"\n[commit]\non_failure = \"revert\""),
-        said("source = \"s\"\n[transfer]\ncompress = 3"),
     ];
     insta::assert_snapshot!(all.join("\n"), @r#"
         manifests/www.toml:3: commit.layout: "swap" is not supported yet; write "in-place"
         manifests/www.toml:4: commit.batches is not supported yet
           hint: leave it out: all targets commit together
         manifests/www.toml:3: commit.on_failure: "revert" is not supported yet; write "stop"
-        manifests/www.toml:3: transfer.compress: a level (3) is not supported yet; write "auto" or "off"
         "#);
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use minicbor::{Decode, Encode};
 
-use crate::id::{Generation, HostName, Serial, SessionId, TreeName};
+use crate::id::{Generation, HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::manifest::ReleaseId;
 
 /// The most bytes of a message.
@@ -16,6 +16,10 @@ pub const MAX_MESSAGE_BYTES: usize = 80 << 10;
 pub const MAX_RANGES: usize = 2048;
 /// The most generations that one negative acknowledgement names.
 pub const MAX_NACKS: usize = 64;
+/// The most columns of a generation.
+pub const MAX_NEEDS: usize = 32;
+/// The most hosts that are asked to report regularly.
+pub const MAX_REPORTERS: usize = 64;
 /// The most trees that one host tells of.
 pub const MAX_TREES: usize = 256;
 /// The most characters of a text for people.
@@ -69,6 +73,9 @@ pub enum Message {
     /// The part.
     #[n(12)]
     DriftPart(#[n(0)] DriftPart),
+    /// A datagram whose size is what matters: does it arrive?
+    #[n(13)]
+    Probe(#[n(0)] Probe),
 }
 
 /// Who a host is and what it has.
@@ -86,6 +93,22 @@ pub struct Hello {
     /// How many hosts it knows to be alive, itself included: tells a sender when it has heard all.
     #[n(3)]
     pub members: u32,
+    /// In an answer to a solicit: the largest datagram that it has heard from who asked, in bytes. A host that does not
+    /// say so is one that does not know.
+    #[n(4)]
+    pub heard: Option<u16>,
+}
+
+/// A datagram of a certain size.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Probe {
+    /// The bytes of the whole datagram.
+    #[n(0)]
+    pub size: u16,
+    /// What fills it.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub padding: Vec<u8>,
 }
 
 /// What a host has of one tree.
@@ -174,7 +197,7 @@ pub struct State {
     /// Its stage.
     #[n(3)]
     pub stage: HostStage,
-    /// Why it refused or failed.
+    /// Why it refused or failed, or what it waits for.
     #[n(4)]
     pub text: Option<String>,
     /// What the comparison found, from [`HostStage::Staging`] on.
@@ -186,6 +209,9 @@ pub struct State {
     /// The highest serial that it accepted for the tree.
     #[n(7)]
     pub serial: Serial,
+    /// Packets that its receive buffer lost since the session began, when there were any.
+    #[n(8)]
+    pub dropped: Option<u64>,
 }
 
 /// What a host's comparison found.
@@ -266,6 +292,12 @@ pub struct Status {
     /// The counter of the last data datagram, so that the loss of the last ones is noticed.
     #[n(4)]
     pub counter: u64,
+    /// The pass over the hosts: in a new one, those that were too slow in the last ask again.
+    #[n(5)]
+    pub pass: u32,
+    /// Who reports regularly; empty when all do.
+    #[n(6)]
+    pub reporters: Vec<InstanceId>,
 }
 
 /// What a host misses.
@@ -288,10 +320,10 @@ pub struct Missing {
     /// The generation.
     #[n(0)]
     pub generation: Generation,
-    /// Symbols still needed in the column that needs most.
+    /// How many symbols each column still needs, plain or coded; empty when nothing of the generation came.
     #[n(1)]
-    pub need: u32,
-    /// Symbol indexes (row * columns + column); empty with a need is "all".
+    pub need: Vec<u32>,
+    /// Which they are (row * columns + column) when those are few; else empty.
     #[n(2)]
     pub symbols: Ranges,
 }
@@ -451,7 +483,11 @@ impl Message {
                 state.text = state.text.as_deref().map(|t| clean(t, MAX_TEXT));
                 Ok(())
             }
-            Message::Nack(nack) => within(nack.missing.len() <= MAX_NACKS, "too many generations"),
+            Message::Nack(nack) => {
+                within(nack.missing.len() <= MAX_NACKS, "too many generations")?;
+                within(nack.missing.iter().all(|m| m.need.len() <= MAX_NEEDS), "too many columns")
+            }
+            Message::Status(status) => within(status.reporters.len() <= MAX_REPORTERS, "too many reporters"),
             Message::Order(order) => within(
                 order.order.len() <= 256 && order.signature.len() <= MAX_SIGNATURE,
                 "too long an order or signature",
@@ -513,6 +549,7 @@ mod tests {
             summary: None,
             received: 0,
             serial: Serial(0),
+            dropped: None,
         });
         let Ok(Message::State(back)) = Message::decode(&state.encode()) else { panic!("decodes") };
         assert_eq!(back.text.as_deref(), Some("no \\u{1b}[31mway\nsecond"));

@@ -15,6 +15,8 @@ pub struct Host {
     keys: PathBuf,
     /// Lines of the tree's table in the host's configuration.
     rules: String,
+    /// The flags for its network, when they are not those of its place.
+    pub flags: Option<Vec<String>>,
     /// Run before the daemon, as in `unshare -m sh -c`.
     wrapper: Option<String>,
     child: Option<Child>,
@@ -23,7 +25,7 @@ pub struct Host {
 impl Host {
     pub fn new(name: &str, place: Place, dir: PathBuf, keys: PathBuf) -> Self {
         std::fs::create_dir_all(dir.join("disk/www")).expect("new");
-        Self { name: name.to_string(), place, dir, keys, rules: String::new(), wrapper: None, child: None }
+        Self { name: name.to_string(), place, dir, keys, rules: String::new(), flags: None, wrapper: None, child: None }
     }
 
     /// The tree.
@@ -86,7 +88,10 @@ impl Host {
                 command
             }
         };
-        command.args(["daemon", "--color", "never", "-c"]).arg(config).args(self.place.flags());
+        command
+            .args(["daemon", "--color", "never", "-c"])
+            .arg(config)
+            .args(self.flags.clone().unwrap_or_else(|| self.place.flags()));
         command
     }
 

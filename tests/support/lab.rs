@@ -15,6 +15,8 @@ pub struct Lab {
     pub hosts: Vec<Host>,
     /// Where commands run.
     pub admin: Place,
+    /// The flags for the network of commands, when they are not those of their place.
+    pub flags: Option<Vec<String>>,
     switch: Option<Switch>,
     dir: tempfile::TempDir,
 }
@@ -22,12 +24,19 @@ pub struct Lab {
 impl Lab {
     /// Hosts web1, web2, ... at a switch, or none where that is not possible; says why.
     pub fn network(count: usize) -> Option<Self> {
+        let mut lab = Self::network_idle(count)?;
+        lab.hosts.iter_mut().for_each(Host::start);
+        Some(lab)
+    }
+
+    /// The same with hosts that do not run yet.
+    pub fn network_idle(count: usize) -> Option<Self> {
         match Switch::new() {
             Ok(mut switch) => {
                 let places: Vec<Place> = (0..=count).map(|_| switch.plug()).collect();
                 let mut lab = Self::empty(places[count].clone(), Some(switch));
                 for (i, place) in places.into_iter().take(count).enumerate() {
-                    lab.add(&format!("web{}", i + 1), place);
+                    lab.put(&format!("web{}", i + 1), place);
                 }
                 Some(lab)
             }
@@ -59,7 +68,7 @@ impl Lab {
     fn empty(admin: Place, switch: Option<Switch>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(dir.path().join("site")).expect("new");
-        let lab = Self { hosts: Vec::new(), admin, switch, dir };
+        let lab = Self { hosts: Vec::new(), admin, flags: None, switch, dir };
         let line = lab.keygen("key");
         super::write(&lab.path("authorized_keys"), format!("tree=\"www\",deploy,audit {line}"));
         lab.spec(DELETE);
@@ -73,19 +82,20 @@ impl Lab {
         self.put(name, place)
     }
 
-    fn add(&mut self, name: &str, place: Place) {
-        self.put(name, place).start();
-    }
-
     fn put(&mut self, name: &str, place: Place) -> &mut Host {
         let (dir, keys) = (self.path(name), self.path("authorized_keys"));
         self.hosts.push(Host::new(name, place, dir, keys));
         self.hosts.last_mut().expect("just pushed")
     }
 
+    /// The switch.
+    pub fn switch(&mut self) -> &mut Switch {
+        self.switch.as_mut().expect("a lab at a switch")
+    }
+
     /// One more place at the switch.
     pub fn plug(&mut self) -> Place {
-        self.switch.as_mut().expect("a lab at a switch").plug()
+        self.switch().plug()
     }
 
     /// A path in the lab's directory.
@@ -118,7 +128,7 @@ impl Lab {
     /// A command of makuo, in the lab's directory and with its key.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.admin.command(env!("CARGO_BIN_EXE_makuo"));
-        command.args(args).args(self.admin.flags()).current_dir(self.dir.path());
+        command.args(args).args(self.flags.clone().unwrap_or_else(|| self.admin.flags())).current_dir(self.dir.path());
         command.env("HOME", self.dir.path()).env("MAKUO_KEY", self.path("key"));
         command.env_remove("MAKUO_CONFIG").env_remove("XDG_CACHE_HOME").env_remove("RUST_LOG");
         command

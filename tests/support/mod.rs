@@ -5,19 +5,23 @@
 #![allow(dead_code, reason = "every test takes what it needs")]
 #![allow(unused_imports, reason = "every test takes what it needs")]
 
+pub mod capture;
 pub mod files;
 pub mod host;
 pub mod judge;
 pub mod lab;
+pub mod pace;
 pub mod place;
 pub mod run;
 pub mod wait;
 
+pub use capture::{Capture, Packet};
 pub use files::{Noise, append, copy, read, write};
 pub use host::Host;
 pub use judge::{differences, same, same_within};
 pub use lab::{DELETE, Lab};
-pub use place::Place;
+pub use pace::{Pace, pace};
+pub use place::{Place, Switch};
 pub use run::Ran;
 pub use wait::{Stopwatch, pause, until};
 

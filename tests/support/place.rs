@@ -45,10 +45,21 @@ impl Place {
         }
     }
 
+    /// Changes the network here: `ip` with the words of `line`. Nothing on the loopback interface.
+    pub fn ip(&self, line: &str) {
+        let Place::Namespace(inside) = self else { return };
+        tool(inside.enter().arg("ip").args(line.split(' ')));
+    }
+
     /// Drops `percent` of what comes in. Nothing on the loopback interface.
     pub fn lose(&self, percent: u32) {
+        self.lose_on("eth0", percent);
+    }
+
+    /// The same on the interface `name`.
+    pub fn lose_on(&self, name: &str, percent: u32) {
         let Place::Namespace(inside) = self else { return };
-        let drop = format!("iifname eth0 numgen random mod 100 < {percent} drop");
+        let drop = format!("iifname {name} numgen random mod 100 < {percent} drop");
         let rules = format!("table inet loss {{ chain in {{ type filter hook input priority -300; {drop} ; }} ; }}");
         tool(inside.enter().args(["nft", &rules]));
     }
@@ -82,6 +93,7 @@ pub struct Switch {
     holder: Holder,
     rootless: bool,
     ports: Vec<Holder>,
+    wires: u32,
 }
 
 /// A process that holds a namespace until its input ends.
@@ -97,13 +109,44 @@ impl Switch {
         let rootless = !super::is_root();
         let mut command = Command::new("unshare");
         command.args(if rootless { &["-U", "-r", "-n"][..] } else { &["-n"] });
-        let switch = Self { holder: Holder::start(&mut command)?, rootless, ports: Vec::new() };
+        let switch = Self { holder: Holder::start(&mut command)?, rootless, ports: Vec::new(), wires: 0 };
         let inside = switch.inside(&switch.holder);
         // No querier on this switch: with snooping on, groups would time out.
         let bridge = ["ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0"];
         try_tool(inside.enter().args(bridge))?;
         try_tool(inside.enter().args(["ip", "link", "set", "br0", "up", "mtu", "1500"]))?;
         Ok(switch)
+    }
+
+    /// Another switch beside the first.
+    pub fn bridge(&self, name: &str) {
+        self.ip(&format!("link add {name} type bridge mcast_snooping 0"));
+        self.ip(&format!("link set {name} up mtu 1500"));
+    }
+
+    /// Changes the switch: `ip` with the words of `line`.
+    pub fn ip(&self, line: &str) {
+        tool(self.inside(&self.holder).enter().arg("ip").args(line.split(' ')));
+    }
+
+    /// Lets frames of `mtu` bytes pass, everywhere at the first switch.
+    pub fn widen(&self, mtu: u32) {
+        for (number, holder) in (1..).zip(&self.ports) {
+            self.ip(&format!("link set p{number} mtu {mtu}"));
+            tool(self.inside(holder).enter().args(["ip", "link", "set", "eth0", "mtu", &mtu.to_string()]));
+        }
+        self.ip(&format!("link set br0 mtu {mtu}"));
+    }
+
+    /// A wire from `place` to the switch `bridge`: the interface `name` with the address `address`.
+    pub fn wire(&mut self, place: &Place, bridge: &str, name: &str, address: &str) {
+        let Place::Namespace(inside) = place else { return };
+        self.wires += 1;
+        let port = format!("w{}", self.wires);
+        self.ip(&format!("link add {port} mtu 1500 type veth peer name {name} netns {}", inside.holder));
+        self.ip(&format!("link set {port} master {bridge} up"));
+        place.ip(&format!("addr add {address} dev {name}"));
+        place.ip(&format!("link set {name} up mtu 1500"));
     }
 
     /// A new host at the switch.
@@ -133,6 +176,11 @@ impl Switch {
         ip(inside, "route add default dev eth0");
         self.ports.push(holder);
         Place::Namespace(inside)
+    }
+
+    /// The switch itself: its end of the cable to the host number n, from 1, is `pn`.
+    pub fn place(&self) -> Place {
+        Place::Namespace(self.inside(&self.holder))
     }
 
     fn inside(&self, holder: &Holder) -> Inside {

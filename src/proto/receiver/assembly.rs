@@ -1,22 +1,20 @@
-//! Putting generations together from symbols, and noticing which are missing.
+//! The generations of a session: which are open, which are settled, and when to complain about what is missing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::buffer::{Buffer, Progress};
 use crate::id::Generation;
 use crate::proto::RangeSet;
-use crate::proto::bits::Bits;
-use crate::proto::generation::{Geometry, Map, Placed};
+use crate::proto::generation::{Body, KEPT, Placed, grid_of};
 use crate::units::Moment;
 use crate::wire::Symbol;
-use crate::wire::message::{MAX_NACKS, Missing, Ranges};
+use crate::wire::message::{MAX_NACKS, Missing};
 
 /// The most generations that are open at a time.
-const MAX_OPEN: usize = 24;
-/// The most ranges of symbols that one negative acknowledgement names for a generation.
-const MAX_SYMBOL_RANGES: usize = 128;
-/// A generation so far behind the newest is not repaired by the sender, which keeps about as many.
-const KEPT: u32 = 15;
+const MAX_OPEN: usize = 12;
+/// While repairs of a generation come, more of them are waited for this long before the next complaint.
+const COMING: Duration = Duration::from_millis(5);
 /// A generation of which nothing comes after so many negative acknowledgements is given up.
 const MAX_TRIES: u32 = 12;
 /// The first wait for a repair; doubled while nothing comes.
@@ -29,7 +27,9 @@ const LONGEST_WAIT: Duration = Duration::from_millis(800);
 pub struct Delivery {
     /// Its bytes.
     pub payload: Vec<u8>,
-    /// The wanted blocks and where they are.
+    /// Where the content is in them.
+    pub body: Body,
+    /// The wanted blocks and where in the plain content they are.
     pub blocks: Vec<Placed>,
 }
 
@@ -37,9 +37,11 @@ pub struct Delivery {
 #[derive(Debug)]
 pub struct Assembly {
     symbol: u16,
-    open: BTreeMap<u32, Buffer>,
+    open: BTreeMap<u32, Waiting>,
     /// Generations that need nothing more.
     resolved: RangeSet,
+    /// Of them, those that held nothing that was wanted when they came.
+    useless: RangeSet,
     /// Every generation below this was sent in full.
     horizon: u32,
     /// A generation was given up: what it held has to be asked for again.
@@ -50,13 +52,15 @@ pub struct Assembly {
 impl Assembly {
     /// For a session whose symbols have `symbol` bytes.
     pub fn new(symbol: u16) -> Self {
-        let (open, resolved) = (BTreeMap::new(), RangeSet::default());
-        Self { symbol, open, resolved, horizon: 0, gave_up: false, spare: Vec::new() }
+        let (open, resolved, useless) = (BTreeMap::new(), RangeSet::default(), RangeSet::default());
+        Self { symbol, open, resolved, useless, horizon: 0, gave_up: false, spare: Vec::new() }
     }
 
-    /// Forgets what is open and what was sent in full until now: when we begin to listen, and when we stop.
+    /// Forgets what is open and what was sent in full until now: when we begin to listen, and when we stop. What is
+    /// still being sent may hold what is wanted from now on.
     pub fn rest(&mut self) {
         self.open.clear();
+        self.resolved.subtract(&std::mem::take(&mut self.useless));
         self.resolved.insert(0..u64::from(self.horizon));
     }
 
@@ -73,34 +77,34 @@ impl Assembly {
     }
 
     /// Takes a symbol; gives the generation when it is whole as far as `wants` go.
-    pub fn symbol(&mut self, symbol: &Symbol<'_>, wants: &RangeSet) -> Option<Delivery> {
+    pub fn symbol(&mut self, now: Moment, symbol: &Symbol<'_>, wants: &RangeSet) -> Option<Delivery> {
         let number = symbol.header.generation.0;
         self.heard(number);
         if wants.is_empty() || self.resolved.contains(u64::from(number)) {
             return None;
         }
-        let geometry = Geometry::of(&symbol.header, self.symbol)?;
+        let grid = grid_of(&symbol.header, self.symbol)?;
         if self.open.len() >= MAX_OPEN && !self.open.contains_key(&number) {
             return None;
         }
         let spare = &mut self.spare;
-        let buffer = self.open.entry(number).or_insert_with(Buffer::empty);
-        if !buffer.take(geometry, symbol, || spare.pop().unwrap_or_default()) {
+        let wait = self.open.entry(number).or_default();
+        wait.heard(now);
+        if !wait.buffer.take(grid, symbol, || spare.pop().unwrap_or_default()) {
             return None;
         }
-        let progress = buffer.progress(wants);
+        let progress = wait.buffer.progress(wants);
         if progress == Progress::Missing {
             return None;
         }
         self.resolved.insert(u64::from(number)..u64::from(number) + 1);
-        let buffer = self.open.remove(&number)?;
-        match buffer.map {
-            Some((blocks, _)) if progress == Progress::Whole => Some(Delivery { payload: buffer.bytes, blocks }),
-            _ => {
-                self.recycle(buffer.bytes);
-                None
-            }
+        let (payload, found) = self.open.remove(&number)?.buffer.into_parts();
+        if let Some((body, blocks)) = found.filter(|_| progress == Progress::Whole) {
+            return Some(Delivery { payload, body, blocks });
         }
+        self.useless.insert(u64::from(number)..u64::from(number) + 1);
+        self.recycle(payload);
+        None
     }
 
     /// The sender has begun generation `number`: those before it were sent in full.
@@ -128,28 +132,23 @@ impl Assembly {
         found
     }
 
-    /// What is missing of generations that were sent in full and whose wait is over; `delay` spreads first reports.
-    pub fn missing(&mut self, now: Moment, delay: Duration) -> Vec<Missing> {
+    /// What is missing of generations that were sent in full and whose wait is over; `delay` spreads first complaints.
+    pub fn missing(&mut self, now: Moment, mut delay: impl FnMut() -> Duration) -> Vec<Missing> {
         self.forget_old();
         let mut report = Vec::new();
         for number in self.unresolved(MAX_OPEN.min(MAX_NACKS)) {
             if self.open.len() >= MAX_OPEN && !self.open.contains_key(&number) {
                 break;
             }
-            let buffer = self.open.entry(number).or_insert_with(Buffer::empty);
-            match buffer.nack {
-                None => buffer.nack = Some(now + delay),
-                Some(due) if due <= now && buffer.nacks == MAX_TRIES => {
+            let wait = self.open.entry(number).or_default();
+            match wait.due() {
+                None => wait.due = Some(now + delay()),
+                Some(due) if due <= now && wait.complaints == MAX_TRIES => {
                     self.open.remove(&number);
                     self.resolved.insert(u64::from(number)..u64::from(number) + 1);
                     self.gave_up = true;
                 }
-                Some(due) if due <= now => {
-                    buffer.nacks += 1;
-                    buffer.nack = Some(now + buffer.wait);
-                    buffer.wait = (buffer.wait * 2).min(LONGEST_WAIT);
-                    report.push(buffer.missing(Generation(number)));
-                }
+                Some(due) if due <= now => report.push(wait.complain(now, Generation(number))),
                 Some(_) => {}
             }
         }
@@ -176,124 +175,48 @@ impl Assembly {
         let unresolved = self.unresolved(MAX_OPEN.min(MAX_NACKS));
         let has_room = self.open.len() < MAX_OPEN;
         let due = |n: &u32| match self.open.get(n) {
-            Some(buffer) => Some(buffer.nack.unwrap_or(now)),
+            Some(wait) => Some(wait.due().unwrap_or(now)),
             None => has_room.then_some(now),
         };
         unresolved.iter().filter_map(due).min()
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// Symbols of wanted blocks are missing, or it is not known yet what the generation holds.
-    Missing,
-    /// Nothing in it is wanted, or it is not legal.
-    Useless,
-    /// All wanted blocks are there.
-    Whole,
-}
-
+/// An open generation with the time to complain about it.
 #[derive(Debug)]
-struct Buffer {
-    /// Unknown while nothing of the generation has arrived.
-    geometry: Option<Geometry>,
-    bytes: Vec<u8>,
-    got: Bits,
-    /// Symbols at the beginning that have all arrived.
-    prefix: u32,
-    /// The wanted blocks, and how many symbols of them are missing.
-    map: Option<(Vec<Placed>, Needed)>,
-    nack: Option<Moment>,
+struct Waiting {
+    buffer: Buffer,
+    /// When to complain next, once it was sent in full.
+    due: Option<Moment>,
+    /// When something of it came last.
+    heard: Option<Moment>,
     wait: Duration,
-    /// Negative acknowledgements since the last symbol.
-    nacks: u32,
+    /// Complaints since something came.
+    complaints: u32,
 }
 
-#[derive(Debug)]
-struct Needed {
-    symbols: Bits,
-    missing: u32,
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { buffer: Buffer::default(), due: None, heard: None, wait: FIRST_WAIT, complaints: 0 }
+    }
 }
 
-impl Buffer {
-    fn empty() -> Self {
-        let (geometry, bytes, got) = (None, Vec::new(), Bits::default());
-        Self { geometry, bytes, got, prefix: 0, map: None, nack: None, wait: FIRST_WAIT, nacks: 0 }
+impl Waiting {
+    fn heard(&mut self, now: Moment) {
+        self.heard = Some(now);
+        (self.wait, self.complaints) = (FIRST_WAIT, 0);
     }
 
-    /// Puts the symbol in its place; false when it was there already or does not fit.
-    fn take(&mut self, geometry: Geometry, symbol: &Symbol<'_>, memory: impl FnOnce() -> Vec<u8>) -> bool {
-        if self.geometry.is_none() {
-            self.geometry = Some(geometry);
-            self.bytes = memory();
-            self.bytes.resize(geometry.payload as usize, 0);
-            self.got = Bits::new(geometry.symbols());
-        }
-        let index = u32::from(symbol.header.row) * u32::from(geometry.columns) + u32::from(symbol.header.column);
-        let place = geometry.bytes_of(index);
-        if self.geometry != Some(geometry) || place.len() != symbol.bytes.len() || !self.got.set(index) {
-            return false;
-        }
-        self.bytes[place].copy_from_slice(symbol.bytes);
-        (self.wait, self.nacks) = (FIRST_WAIT, 0);
-        if let Some((_, needed)) = &mut self.map
-            && needed.symbols.get(index)
-        {
-            needed.missing -= 1;
-        }
-        true
+    /// When to complain: not while repairs are coming.
+    fn due(&self) -> Option<Moment> {
+        let coming = self.heard.map_or(Moment(0), |at| at + COMING);
+        self.due.map(|due| due.max(coming))
     }
 
-    fn progress(&mut self, wants: &RangeSet) -> Progress {
-        if self.map.is_none() {
-            match self.read_map(wants) {
-                Ok(true) => {}
-                Ok(false) => return Progress::Missing,
-                Err(_) => return Progress::Useless,
-            }
-        }
-        match &self.map {
-            Some((blocks, _)) if blocks.is_empty() => Progress::Useless,
-            Some((_, needed)) if needed.missing == 0 => Progress::Whole,
-            _ => Progress::Missing,
-        }
-    }
-
-    /// Reads the map when enough of the beginning is there.
-    fn read_map(&mut self, wants: &RangeSet) -> Result<bool, &'static str> {
-        let Some(geometry) = self.geometry else { return Ok(false) };
-        let before = self.prefix;
-        while self.got.get(self.prefix) {
-            self.prefix += 1;
-        }
-        if self.prefix == before {
-            return Ok(false);
-        }
-        let front = geometry.bytes_of(self.prefix - 1).end;
-        let Some((map, body)) = Map::parse(&self.bytes[..front], self.bytes.len())? else { return Ok(false) };
-        let blocks: Vec<Placed> = map.placed(body).filter(|p| wants.contains(p.ordinal.0)).collect();
-        let mut symbols = Bits::new(geometry.symbols());
-        let mut missing = 0;
-        for index in blocks.iter().flat_map(|b| geometry.symbols_of(&b.bytes)) {
-            if symbols.set(index) && !self.got.get(index) {
-                missing += 1;
-            }
-        }
-        self.map = Some((blocks, Needed { symbols, missing }));
-        Ok(true)
-    }
-
-    fn missing(&self, generation: Generation) -> Missing {
-        let Some(geometry) = self.geometry else {
-            return Missing { generation, need: 0, symbols: Ranges::default() };
-        };
-        let mut missing: RangeSet = self.got.gaps().collect();
-        if let Some((_, needed)) = &self.map {
-            needed.symbols.gaps().for_each(|r| missing.remove(r));
-        }
-        let mut per_column = vec![0; usize::from(geometry.columns)];
-        missing.iter().flatten().for_each(|i| per_column[i as usize % usize::from(geometry.columns)] += 1);
-        let need = per_column.into_iter().max().unwrap_or(0);
-        Missing { generation, need, symbols: Ranges(missing.cover(MAX_SYMBOL_RANGES).iter().collect()) }
+    fn complain(&mut self, now: Moment, generation: Generation) -> Missing {
+        self.complaints += 1;
+        self.due = Some(now + self.wait);
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        self.buffer.missing(generation)
     }
 }

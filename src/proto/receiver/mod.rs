@@ -13,7 +13,9 @@
 //! checks them against the authorized keys and answers.
 
 mod assembly;
+mod buffer;
 mod session;
+mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -23,15 +25,16 @@ use std::time::Duration;
 use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::manifest::Release;
 use crate::proto::control::Control;
-use crate::proto::generation::Placed;
+use crate::proto::generation::{Body, Placed};
 use crate::proto::members::{Presence, Table};
-use crate::proto::{RangeSet, Transmit};
+use crate::proto::{Dest, RangeSet, Transmit};
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
-use crate::wire::message::{Announce, Summary, TreeState};
-use crate::wire::{Datagram, HostStage, Message};
+use crate::wire::message::{Announce, State, Summary, TreeState};
+use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message};
 
 use session::Session;
+use waiting::{Verdict, Waiting};
 
 /// The most sessions at one time.
 pub const MAX_SESSIONS: usize = 16;
@@ -81,7 +84,9 @@ pub enum Request {
         session: SessionId,
         /// The payload.
         payload: Vec<u8>,
-        /// The wanted blocks in it.
+        /// Where the content is in it.
+        body: Body,
+        /// The wanted blocks, and where in the plain content they are.
         blocks: Vec<Placed>,
     },
     /// Everything has been delivered: make the stage complete and durable.
@@ -161,10 +166,13 @@ pub struct Receiver {
     presence: Presence,
     reassembly: Reassembly,
     sessions: BTreeMap<SessionId, Session>,
+    waiting: Waiting,
     requests: VecDeque<Request>,
     notices: VecDeque<Notice>,
     rng: fastrand::Rng,
     warned_version: bool,
+    /// Packets that the receive buffer has lost.
+    dropped: u64,
 }
 
 impl Receiver {
@@ -179,10 +187,12 @@ impl Receiver {
             presence,
             reassembly: Reassembly::default(),
             sessions: BTreeMap::new(),
+            waiting: Waiting::default(),
             requests: VecDeque::new(),
             notices: VecDeque::new(),
             rng,
             warned_version: false,
+            dropped: 0,
         }
     }
 
@@ -253,22 +263,47 @@ impl Receiver {
         if !self.setup.trees.iter().any(|t| t.tree == *tree) || !is_target(&release, &self.setup.name) {
             return;
         }
-        let busy = self.busy(now, tree, announce.session);
+        let busy = self.busy(now, tree, announce.session).map(|s| (s.describe(), s.silent(now)));
+        if let Some((other, silent)) = &busy {
+            match self.waiting.weigh(now, announce.session, *silent) {
+                Verdict::Refuse => {}
+                Verdict::Hesitate => return,
+                Verdict::Wait => return self.ask_to_wait(from, announce.session, other),
+            }
+        }
         if self.sessions.len() >= MAX_SESSIONS && !self.make_room(now) {
             return;
         }
+        // What comes to us in datagrams of this size goes back in them.
+        self.control.fit(usize::from(announce.symbol) + DATA_OVERHEAD);
         let delay = super::spread(announce.hosts).mul_f64(self.rng.f64());
         let (seed, window) = (self.rng.u64(..), self.setup.window);
-        let name = self.setup.name.clone();
-        let session = Session::new(now, now + delay, name, from, source, announce, release, seed, window, busy);
+        let (me, busy) = ((self.setup.instance, self.setup.name.clone()), busy.map(|b| b.0));
+        let session = Session::new(now, now + delay, me, from, source, announce, release, seed, window, busy);
         self.sessions.insert(session.id(), session);
     }
 
     /// The session other than `id` that has the tree `tree`: it works on an order, or its sender is there.
-    fn busy(&self, now: Moment, tree: &TreeName, id: SessionId) -> Option<Reason> {
+    fn busy(&self, now: Moment, tree: &TreeName, id: SessionId) -> Option<&Session> {
         let others = self.sessions.values().filter(|s| s.id() != id && s.tree() == tree);
         let mut busy = others.filter(|s| s.is_ordering() || (!s.is_over() && s.silent(now) < GIVE_WAY));
-        busy.next().map(Session::describe)
+        busy.next()
+    }
+
+    /// Tells a sender that it is heard, and whom it waits for.
+    fn ask_to_wait(&mut self, sender: SocketAddr, session: SessionId, other: &str) {
+        let state = State {
+            session,
+            number: 0,
+            name: self.setup.name.clone(),
+            stage: HostStage::Joined,
+            text: Some(format!("waiting for {other}, which is silent")),
+            summary: None,
+            received: 0,
+            serial: Serial(0),
+            dropped: None,
+        };
+        self.control.send(Dest::Host(sender), &Message::State(state));
     }
 
     /// Ends the session that has been over for longest; whether there was one.
@@ -283,7 +318,7 @@ impl Receiver {
     fn opened(&mut self, now: Moment, id: SessionId) -> Result<(), Reason> {
         let Some(tree) = self.sessions.get(&id).map(|s| s.tree().clone()) else { return Ok(()) };
         if let Some(other) = self.busy(now, &tree, id) {
-            return Err(session::busy_with(&other));
+            return Err(session::busy_with(&other.describe()));
         }
         let others = self.sessions.values_mut().filter(|s| s.id() != id && *s.tree() == tree);
         others.for_each(Session::give_way);
@@ -309,6 +344,12 @@ impl Receiver {
             }
         }
         self.settle();
+    }
+
+    /// The receive buffer has lost `total` packets since this host started: senders will hear of it.
+    pub fn dropped(&mut self, total: u64) {
+        let more = total.saturating_sub(std::mem::replace(&mut self.dropped, total));
+        self.sessions.values_mut().for_each(|session| session.dropped += more);
     }
 
     /// Does what is due.

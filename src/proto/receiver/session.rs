@@ -10,8 +10,10 @@ use super::{Notice, Ordered, Reason, Reply, Request};
 use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
+use crate::proto::counters::Counters;
 use crate::proto::outbox::Outbox;
-use crate::proto::{Dest, RangeSet, alive_interval, spread};
+use crate::proto::sender::readings::MAX_REPORTERS;
+use crate::proto::{Dest, RangeSet, alive_interval, backoff, spread};
 use crate::units::Moment;
 use crate::wire::message::{
     Announce, DRIFT_PARTS, DriftPart, MAX_DRIFT_PART, MAX_RANGES, Nack, OrderKind, Ranges, Report, SignedOrder, State,
@@ -27,12 +29,21 @@ const ASK_AGAIN: Duration = Duration::from_millis(1000);
 const REPORT_BYTES: u64 = 256 << 10;
 /// See [`REPORT_BYTES`].
 const REPORT_EVERY: Duration = Duration::from_millis(10);
+/// So many payloads with wrong blocks are asked for again: more are no accident.
+const MAX_DAMAGED: u32 = 32;
+/// The least time between two reports in a session, divided among those that report.
+const REPORT_SHARE: Duration = Duration::from_micros(500);
+/// Queueing delay of which a host tells that is not asked to report.
+const DISTRESS_DELAY: Duration = Duration::from_millis(12);
+/// Datagrams of which a fifth has to be lost for the same.
+const DISTRESS_DATAGRAMS: u64 = 256;
 /// A session that is over is kept this long for a sender that has not heard so.
 const LINGER: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Session {
     id: SessionId,
+    me: InstanceId,
     name: HostName,
     sender: SocketAddr,
     source: InstanceId,
@@ -50,6 +61,8 @@ pub(super) struct Session {
     assembly: Assembly,
     /// Payloads that the disk has not answered for, in number and bytes.
     delivering: (u32, u64),
+    /// Payloads of which some block was not what its hash says.
+    damaged: u32,
     /// Whether the disk works on an order.
     ordering: bool,
     drift: Arc<[u8]>,
@@ -57,12 +70,34 @@ pub(super) struct Session {
     data_at: Moment,
     alive_at: Moment,
     measure: Measure,
+    counters: Counters,
+    /// How often measurements are due: chosen hosts report, others only in distress.
+    reporting: Reporting,
+    /// The sender's pass over the hosts.
+    pass: u32,
     /// Bytes that may be under way to us.
     window: u32,
+    /// Packets that the receive buffer lost since the session began.
+    pub(super) dropped: u64,
     gone: bool,
     rng: fastrand::Rng,
     pub(super) requests: VecDeque<Request>,
     pub(super) notices: VecDeque<Notice>,
+}
+
+/// Who reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reporting {
+    /// One of so many that do.
+    Among(u32),
+    /// Others do.
+    InDistress,
+}
+
+impl Reporting {
+    fn first(hosts: u32) -> Self {
+        if hosts as usize <= MAX_REPORTERS { Reporting::Among(hosts) } else { Reporting::InDistress }
+    }
 }
 
 /// What is counted for the sender's rate.
@@ -77,7 +112,8 @@ struct Measure {
     base: Option<u32>,
     /// The least delay over it since the last report.
     delay: Option<u32>,
-    reported: u64,
+    /// What was reported last: the counter, datagrams, bytes, and when.
+    last: (u64, u64, u64),
     reported_at: Moment,
     /// The backlog that was reported last.
     backlog: u64,
@@ -88,7 +124,7 @@ impl Session {
     pub(super) fn new(
         now: Moment,
         first_word: Moment,
-        name: HostName,
+        (me, name): (InstanceId, HostName),
         sender: SocketAddr,
         source: InstanceId,
         announce: Announce,
@@ -100,6 +136,7 @@ impl Session {
         let (id, signature) = (announce.session, Arc::from(announce.signature));
         let mut session = Self {
             id,
+            me,
             name,
             sender,
             source,
@@ -114,11 +151,13 @@ impl Session {
             wants: RangeSet::default(),
             assembly: Assembly::new(announce.symbol),
             delivering: (0, 0),
+            damaged: 0,
             ordering: false,
             drift: Arc::from([]),
             heard: now,
             data_at: now,
             alive_at: now + alive_interval(announce.hosts),
+            counters: Counters::default(),
             measure: Measure {
                 seen: 0,
                 datagrams: 0,
@@ -126,11 +165,14 @@ impl Session {
                 at: 0,
                 base: None,
                 delay: None,
-                reported: 0,
+                last: (0, 0, 0),
                 reported_at: now,
                 backlog: 0,
             },
+            reporting: Reporting::first(announce.hosts),
+            pass: 0,
             window,
+            dropped: 0,
             gone: false,
             rng: fastrand::Rng::with_seed(seed),
             requests: VecDeque::new(),
@@ -211,6 +253,8 @@ impl Session {
     /// Enters a stage and tells the sender, from `due` on until it is acknowledged.
     fn enter(&mut self, due: Moment, stage: HostStage) {
         self.stage = stage;
+        // The newest word makes those before it needless.
+        self.outbox.drop_if(|m| matches!(m, Message::State(_)));
         let number = self.outbox.next_number();
         let state = self.state(number);
         self.outbox.push(number, Message::State(state), due);
@@ -237,6 +281,7 @@ impl Session {
             summary: self.summary,
             received: self.received,
             serial: self.serial,
+            dropped: Some(self.dropped).filter(|n| *n > 0),
         }
     }
 
@@ -312,6 +357,7 @@ impl Session {
 
     /// Queues the messages that ask for `cover`; we are listening already.
     fn ask(&mut self, due: Moment, cover: &RangeSet) {
+        self.outbox.drop_if(|m| matches!(m, Message::Want(_)));
         let seen = self.measure.seen;
         let ranges: Vec<_> = cover.iter().collect();
         // Small enough that a list of wants is repeated cheaply, large enough that most lists are one message.
@@ -335,14 +381,20 @@ impl Session {
             Ok((wrong, bytes)) => {
                 self.received += bytes;
                 if !wrong.is_empty() {
+                    self.damaged += 1;
+                    if self.damaged > MAX_DAMAGED {
+                        return self.refuse(now, "what the sender sends is not what its release says".into());
+                    }
                     self.wants.extend(&wrong);
                     let due = self.soon(now);
-                    self.ask(due, &wrong.cover(MAX_WANT_RANGES));
+                    self.ask(due, &self.wants.cover(MAX_WANT_RANGES));
                 }
             }
         }
         if self.wants.is_empty() && self.delivering.0 == 0 {
             self.assembly.rest();
+            // Others asked for the same before our turn came.
+            self.outbox.drop_if(|m| matches!(m, Message::Want(_)));
             let next = match self.stage {
                 HostStage::Fetching => Request::Explore(self.id),
                 _ => Request::Finish(self.id),
@@ -369,15 +421,18 @@ impl Session {
     pub(super) fn data(&mut self, now: Moment, counter: u64, symbol: &Symbol<'_>, arrival: u64, control: &mut Control) {
         self.heard = now;
         self.data_at = now;
+        if !self.counters.is_new(counter) {
+            return;
+        }
         self.measure.arrived(counter, symbol, arrival);
-        if let Some(delivery) = self.assembly.symbol(symbol, &self.wants) {
+        if let Some(delivery) = self.assembly.symbol(now, symbol, &self.wants) {
             for block in &delivery.blocks {
                 self.wants.remove(block.ordinal.0..block.ordinal.0 + 1);
             }
             self.delivering.0 += 1;
             self.delivering.1 += delivery.payload.len() as u64;
-            let (payload, blocks) = (delivery.payload, delivery.blocks);
-            self.requests.push_back(Request::Deliver { session: self.id, payload, blocks });
+            let (payload, body, blocks) = (delivery.payload, delivery.body, delivery.blocks);
+            self.requests.push_back(Request::Deliver { session: self.id, payload, body, blocks });
         }
         if self.report_is_due(now) {
             self.report(now, control);
@@ -386,15 +441,24 @@ impl Session {
 
     fn report_is_due(&self, now: Moment) -> bool {
         let m = &self.measure;
-        let fresh = m.bytes - m.reported;
+        let fresh = m.bytes - m.last.2;
         let waited = now.since(m.reported_at);
+        if waited < self.report_least() || fresh == 0 && m.backlog == 0 {
+            return false;
+        }
+        if self.reporting == Reporting::InDistress {
+            return m.is_distressed();
+        }
         let drained = m.backlog > REPORT_BYTES && self.delivering.1 < m.backlog / 2;
-        waited >= self.report_least() && (drained || fresh >= REPORT_BYTES || (fresh > 0 && waited >= REPORT_EVERY))
+        drained || fresh >= REPORT_BYTES || (fresh > 0 && waited >= REPORT_EVERY)
     }
 
     /// The least time between two reports: all hosts together send some two thousand a second.
     fn report_least(&self) -> Duration {
-        Duration::from_micros(500) * self.hosts
+        match self.reporting {
+            Reporting::Among(hosts) => REPORT_SHARE * hosts,
+            Reporting::InDistress => REPORT_SHARE * self.hosts,
+        }
     }
 
     fn report(&mut self, now: Moment, control: &mut Control) {
@@ -409,7 +473,7 @@ impl Session {
             window: self.window,
             at: m.at,
         };
-        m.reported = m.bytes;
+        m.last = (m.seen, m.datagrams, m.bytes);
         m.reported_at = now;
         m.backlog = self.delivering.1;
         control.send(Dest::Host(self.sender), &Message::Report(report));
@@ -420,8 +484,27 @@ impl Session {
         self.hosts = status.hosts;
         self.measure.seen = self.measure.seen.max(status.counter);
         self.assembly.sent(status.sent);
+        self.reporting = match &status.reporters[..] {
+            [] => Reporting::first(status.hosts),
+            chosen if chosen.contains(&self.me) => Reporting::Among(chosen.len() as u32),
+            _ => Reporting::InDistress,
+        };
         if status.phase == Phase::Closed {
-            self.close();
+            return self.close();
+        }
+        if status.pass > self.pass {
+            self.pass = status.pass;
+            self.ask_for_rest(now);
+        }
+    }
+
+    /// The sender serves those that were too slow: what came of generations that went by is let go.
+    fn ask_for_rest(&mut self, now: Moment) {
+        if !self.wants.is_empty() {
+            self.assembly.rest();
+            let due = self.soon(now);
+            self.ask(due, &self.wants.cover(MAX_WANT_RANGES));
+            self.data_at = now;
         }
     }
 
@@ -476,9 +559,8 @@ impl Session {
         if self.wants.is_empty() {
             return;
         }
-        // At least a few milliseconds: datagrams that overtook each other are not lost.
-        let delay = Duration::from_millis(2) + spread(self.hosts).mul_f64(self.rng.f64());
-        let missing = self.assembly.missing(now, delay);
+        let (rng, hosts) = (&mut self.rng, self.hosts);
+        let missing = self.assembly.missing(now, || backoff(hosts, rng.f64()));
         if !missing.is_empty() {
             let nack = Nack { session: self.id, seen: self.measure.seen, missing };
             control.send(Dest::Host(self.sender), &Message::Nack(nack));
@@ -508,7 +590,9 @@ impl Session {
         if let Some(due) = self.outbox.timeout() {
             next = next.min(due);
         }
-        if self.measure.bytes > self.measure.reported || self.report_is_due(now) {
+        if self.reporting != Reporting::InDistress && self.measure.bytes > self.measure.last.2
+            || self.report_is_due(now)
+        {
             next = next.min(self.measure.reported_at + REPORT_EVERY.max(self.report_least()));
         }
         if !self.wants.is_empty() {
@@ -527,6 +611,13 @@ pub(super) fn busy_with(other: &str) -> Reason {
 }
 
 impl Measure {
+    /// The way to this host is congested, and those who report may not notice.
+    fn is_distressed(&self) -> bool {
+        let (seen, datagrams) = (self.seen.saturating_sub(self.last.0), self.datagrams - self.last.1);
+        let delayed = self.delay.is_some_and(|d| Duration::from_micros(u64::from(d)) > DISTRESS_DELAY);
+        delayed || (seen > DISTRESS_DATAGRAMS && datagrams < seen - seen / 5)
+    }
+
     fn arrived(&mut self, counter: u64, symbol: &Symbol<'_>, arrival: u64) {
         self.seen = self.seen.max(counter);
         self.datagrams += 1;

@@ -11,7 +11,12 @@
 //! | Closed | | |
 
 pub mod drift;
+pub mod flow;
 pub mod hosts;
+mod merge;
+pub mod outgoing;
+pub mod readings;
+mod serial;
 pub mod stream;
 
 use std::collections::VecDeque;
@@ -22,18 +27,21 @@ use std::time::Duration;
 use crate::id::{Generation, HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
+use crate::proto::effort::Demand;
 use crate::proto::members::{Member, Table};
-use crate::proto::rate::{Controller, Pacer};
+use crate::proto::path::{MIN_DATAGRAM, ladder};
 use crate::proto::receiver::matches_name;
-use crate::proto::{Dest, RangeSet, Transmit, alive_interval, spread};
-use crate::units::{Moment, Quorum, Rate};
+use crate::proto::{Dest, RangeSet, Transmit, alive_interval};
+use crate::units::{Floor, Moment, Quorum, Rate};
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{Announce, Hello, Order, OrderKind, SignedOrder, Status};
-use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message, Phase as WirePhase};
+use crate::wire::{DATA_OVERHEAD, Datagram, Message, Phase as WirePhase};
 
 use drift::Collection;
+use flow::{Flow, FlowSetup};
 use hosts::{Host, Hosts};
-use stream::{Stats, Stream};
+use serial::believed;
+use stream::Stats;
 
 /// Discovery ends after this, whoever has answered.
 const DISCOVERY: Duration = Duration::from_millis(1500);
@@ -41,6 +49,8 @@ const DISCOVERY: Duration = Duration::from_millis(1500);
 const DISCOVERY_EMPTY: Duration = Duration::from_millis(3000);
 /// Hosts that have just started do not know of each other yet: nobody new for this long means that all have answered.
 const QUIET: Duration = Duration::from_millis(30);
+/// After so many solicits nobody is waited for who did not say which datagrams reach him.
+const MEASURE: u32 = 3;
 /// The first wait between solicits, announcements and orders; doubled each time.
 const REPEAT: Duration = Duration::from_millis(60);
 /// The longest wait between them.
@@ -49,12 +59,8 @@ const REPEAT_MAX: Duration = Duration::from_secs(1);
 const HEARTBEAT: Duration = Duration::from_millis(10);
 /// The longest wait between heartbeats.
 const HEARTBEAT_MAX: Duration = Duration::from_millis(500);
-/// The least time for hosts to ask for the same nodes, so that they are sent once.
-const MERGE_NODES: Duration = Duration::from_millis(4);
-/// The least time that hosts which are still comparing are waited for before blocks are sent.
-const MERGE_BLOCKS: Duration = Duration::from_millis(250);
-/// The longest.
-const MERGE_BLOCKS_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether hosts are lost and whether it is time to decide, when nothing happens.
+const SWEEP: Duration = Duration::from_millis(20);
 /// A quorum that is reached waits this long for others that make progress.
 const STRAGGLERS: Duration = Duration::from_secs(3);
 /// How many times its patience a host that is alive may work without progress before the decision.
@@ -92,8 +98,12 @@ pub struct SenderSetup {
     pub quorum: Quorum,
     /// How long a host may be silent.
     pub patience: Duration,
-    /// The most that is sent.
+    /// Bytes that the network adds to each datagram.
+    pub overhead: usize,
+    /// The most that is sent, with what the network adds.
     pub ceiling: Option<Rate>,
+    /// Below which a host is served after the others.
+    pub floor: Floor,
     /// Whether hosts read every file again.
     pub checksum: bool,
 }
@@ -101,8 +111,9 @@ pub struct SenderSetup {
 /// What a sender asks of its disk and its key.
 #[derive(Debug, Clone)]
 pub enum Request {
-    /// Pack a generation out of the first of these ordinals, see [`crate::proto::generation`].
-    Pack(Generation, RangeSet),
+    /// Pack a generation out of the first of these ordinals, see [`crate::proto::generation`]; compressed as hard as
+    /// the demand allows.
+    Pack(Generation, RangeSet, Demand),
     /// Sign the order.
     Sign(Arc<[u8]>),
 }
@@ -130,10 +141,19 @@ pub enum Notice {
         /// Expected names that did not answer.
         missing: Vec<HostName>,
     },
+    /// Datagrams are smaller than this machine's interface takes, for the sake of one host.
+    Narrow {
+        /// The bytes of a datagram.
+        datagram: usize,
+        /// The host that larger ones did not reach.
+        host: HostName,
+    },
     /// A host moved on.
     Host(Host),
     /// A host was silent for too long.
     Lost(HostName),
+    /// A host receives far less than the others, this much: it is served after them.
+    Slow(HostName, Rate),
     /// The decision.
     Decided(OrderKind, String),
     /// The session is over.
@@ -170,19 +190,23 @@ pub struct Sender {
     hosts: Hosts,
     phase: Phase,
     began: Moment,
+    /// Solicits sent.
+    solicits: u32,
     /// When a host was heard for the first time.
     newest: Moment,
     /// When the machine last looked at what is due.
     ticked: Moment,
+    /// When it last looked at all hosts.
+    swept: Moment,
     offer: Option<Offer>,
     order: Option<SignedOrder>,
-    stream: Stream,
-    /// The data counter at which there was nothing more to send, last.
-    idle: u64,
+    /// There was nothing to send when the last generation came.
+    waited: bool,
+    flow: Flow,
+    /// Counts the passes over the hosts: the slow ones are served in a later one.
+    pass: u32,
     /// When something wanted was first seen while the stream was idle.
     held: Option<Moment>,
-    controller: Controller,
-    pacer: Pacer,
     drift: Collection,
     repeat: (Moment, Duration),
     heartbeat: (Moment, Duration),
@@ -197,7 +221,6 @@ impl Sender {
     pub fn new(now: Moment, setup: SenderSetup) -> Self {
         let mut rng = fastrand::Rng::with_seed(setup.seed);
         let session = SessionId(rng.u64(..));
-        let symbol = setup.datagram.saturating_sub(DATA_OVERHEAD).clamp(64, 65_000) as u16;
         Self {
             control: Control::new(setup.instance, setup.datagram),
             reassembly: Reassembly::default(),
@@ -205,15 +228,27 @@ impl Sender {
             hosts: Hosts::default(),
             phase: Phase::Discovering,
             began: now,
+            solicits: 0,
             newest: now,
             ticked: Moment(0),
             offer: None,
             order: None,
-            stream: Stream::new(session, symbol),
-            idle: 0,
+            waited: false,
+            flow: Flow::new(
+                now,
+                FlowSetup {
+                    session,
+                    datagram: setup.datagram,
+                    instance: setup.instance,
+                    overhead: setup.overhead,
+                    ceiling: setup.ceiling,
+                    floor: setup.floor,
+                    seed: rng.u64(..),
+                },
+            ),
+            pass: 0,
             held: None,
-            controller: Controller::new(now, setup.ceiling),
-            pacer: Pacer::new(now),
+            swept: now,
             drift: Collection::default(),
             repeat: (now, REPEAT),
             heartbeat: (now, HEARTBEAT),
@@ -243,12 +278,12 @@ impl Sender {
 
     /// What went out.
     pub fn stats(&self) -> Stats {
-        self.stream.stats()
+        self.flow.stats()
     }
 
     /// The present rate.
     pub fn rate(&self) -> Rate {
-        self.controller.rate()
+        self.flow.rate()
     }
 
     /// The drift reports that were collected, by identity.
@@ -270,9 +305,21 @@ impl Sender {
     pub fn announce(&mut self, now: Moment, release: Release, signature: Vec<u8>) {
         self.phase = Phase::Serving;
         self.hosts.begin(now);
+        self.fit();
         self.offer = Some(Offer { release, signature, at: now });
         self.repeat = (now, REPEAT);
         self.tick(now);
+    }
+
+    /// Makes the session's datagrams as small as the narrowest path needs.
+    fn fit(&mut self) {
+        let Some((host, takes)) = self.hosts.narrowest() else { return };
+        let datagram = usize::from(takes).max(MIN_DATAGRAM);
+        if datagram < self.setup.datagram {
+            self.notices.push_back(Notice::Narrow { datagram, host: host.clone() });
+            self.flow.fit(datagram);
+            self.control.fit(datagram);
+        }
     }
 
     /// Ends the session without a commit: hosts keep what they have.
@@ -330,12 +377,15 @@ impl Sender {
                 self.ack(source, from, want.number);
                 self.want(now, source, &want);
             }
-            Message::Nack(nack) if nack.session == self.session && self.hosts.get(source).is_some() => {
-                nack.missing.iter().for_each(|m| self.stream.missing(m, nack.seen));
+            Message::Nack(nack) if nack.session == self.session && self.hosts.heard(now, source) => {
+                self.flow.nack(now, source, &nack, self.hosts.len() == 1);
             }
-            Message::Report(report) if report.session == self.session => {
-                if let Some(sample) = self.hosts.report(now, source, report, self.idle) {
-                    self.controller.sample(now, sample);
+            Message::Report(report) if report.session == self.session && self.hosts.heard(now, source) => {
+                if self.flow.report(now, source, report)
+                    && let Some(host) = self.hosts.get(source)
+                {
+                    let rate = Rate(self.flow.readings().received(source));
+                    self.notices.push_back(Notice::Slow(host.name.clone(), rate));
                 }
             }
             Message::DriftPart(part) if part.session == self.session => self.drift.part(source, &part),
@@ -352,8 +402,13 @@ impl Sender {
     fn hello(&mut self, now: Moment, from: SocketAddr, source: InstanceId, hello: Hello) {
         let is_target = self.is_target(&hello);
         if is_target && matches!(self.phase, Phase::Discovering | Phase::Waiting) {
+            let heard = hello.heard;
             let serial = hello.trees.iter().find(|t| t.tree == self.setup.tree).map(|t| t.serial);
             self.hosts.expect(now, source, hello.name.clone(), from, serial.unwrap_or_default());
+            if let Some(host) = self.hosts.get_mut(source) {
+                // Of several answers the best counts: what is missing in one may have been lost by chance.
+                host.takes = host.takes.max(heard);
+            }
         }
         if self.table.heard(now, from, source, hello) {
             self.newest = now;
@@ -373,8 +428,8 @@ impl Sender {
         if !want.more {
             host.asked = if nodes { (true, host.asked.1) } else { (true, true) };
         }
-        self.stream.want(want, root.nodes + root.blocks);
-        if !self.stream.pending().is_empty() {
+        self.flow.want(source, want, root.nodes + root.blocks);
+        if !self.flow.stream().pending().is_empty() {
             self.held.get_or_insert(now);
         }
     }
@@ -382,10 +437,13 @@ impl Sender {
     /// Takes an answer.
     pub fn handle_reply(&mut self, now: Moment, reply: Reply) {
         match reply {
-            Reply::Packed(Ok((ordinals, payload))) => self.stream.packed(ordinals, payload),
+            Reply::Packed(Ok((ordinals, payload))) => {
+                self.waited = !self.flow.stream().has_data();
+                self.flow.packed(ordinals, payload);
+            }
             Reply::Packed(Err(why)) => {
-                self.stream.packed(RangeSet::default(), Arc::from([]));
-                self.stream.stop();
+                self.flow.packed(RangeSet::default(), Arc::from([]));
+                self.flow.stream_mut().stop();
                 self.abort(now, &why);
             }
             Reply::Signed(Ok((order, signature))) => {
@@ -415,12 +473,14 @@ impl Sender {
             Phase::Discovering => self.discover(now),
             Phase::Serving => {
                 self.repeat_announcement(now);
-                self.lose(now);
                 self.serve(now);
-                self.weigh(now);
+                if self.sweep(now) {
+                    self.second_pass(now);
+                    self.weigh(now);
+                }
             }
             Phase::Collecting => {
-                self.lose(now);
+                self.sweep(now);
                 self.beat(now);
                 self.drift.handle_timeout(now, self.session, &self.hosts, &mut self.control);
                 if self.drift.is_done() {
@@ -429,9 +489,11 @@ impl Sender {
             }
             Phase::Signing(_) => self.beat(now),
             Phase::Ordering(_) => {
-                self.lose(now);
                 // After an abort the stream is stopped: only the heartbeat is left of this.
                 self.serve(now);
+                if self.sweep(now) {
+                    self.second_pass(now);
+                }
                 self.repeat_order(now);
             }
             Phase::Farewell(left) => self.say_farewell(now, left),
@@ -441,13 +503,18 @@ impl Sender {
 
     fn discover(&mut self, now: Moment) {
         if self.repeat.0 <= now {
+            // Probes first: a host answers with what it has heard until then.
+            ladder(self.setup.datagram).for_each(|size| self.control.probe(Dest::Group, size));
             self.control.send(Dest::Group, &Message::Solicit);
+            self.solicits += 1;
             self.again(now);
         }
         let waited = now.since(self.began);
         let (found, missing) = (self.hosts.len(), self.missing_names());
         let enough = found > 0 && found >= self.setup.expect.count && missing.is_empty();
-        let all = self.table.len() >= self.table.claimed() && now.since(self.newest) >= QUIET;
+        // A beacon does not say what reaches a host; its answer does, unless it was lost.
+        let measured = self.solicits > MEASURE || self.hosts.iter().all(|(_, h)| h.takes.is_some());
+        let all = measured && self.table.len() >= self.table.claimed() && now.since(self.newest) >= QUIET;
         if (enough && (all || waited >= DISCOVERY)) || waited >= DISCOVERY_EMPTY {
             self.phase = Phase::Waiting;
             self.notices.push_back(Notice::Discovered {
@@ -476,7 +543,7 @@ impl Sender {
             sender: self.setup.name.clone(),
             header: offer.release.bytes().to_vec(),
             signature: offer.signature.clone(),
-            symbol: (self.stream.segment() - DATA_OVERHEAD) as u16,
+            symbol: (self.flow.stream().segment() - DATA_OVERHEAD) as u16,
             hosts: self.hosts.len() as u32,
             checksum: self.setup.checksum,
         };
@@ -504,22 +571,53 @@ impl Sender {
         }
     }
 
-    fn lose(&mut self, now: Moment) {
+    /// Looks at all hosts, when one of them changed or it is time to: who was silent for too long is lost, and others
+    /// are chosen to report. Says whether it looked.
+    fn sweep(&mut self, now: Moment) -> bool {
+        if !self.hosts.take_changed() && now.since(self.swept) < SWEEP {
+            return false;
+        }
+        self.swept = now;
         let (patience, stuck) = self.patience();
         let lost = self.hosts.expire(now, patience, stuck);
         self.notices.extend(lost.into_iter().map(Notice::Lost));
+        if self.flow.choose_reporters(now, self.hosts.ids()) {
+            self.send_status(self.wire_phase());
+        }
+        true
+    }
+
+    /// When all others are served, the slow hosts are.
+    fn second_pass(&mut self, now: Moment) {
+        let slow = self.flow.readings().slow();
+        let open = |(id, h): (&InstanceId, &Host)| !h.is_settled(false) && !slow.contains(id);
+        if slow.is_empty() || self.hosts.iter().any(open) {
+            return;
+        }
+        self.flow.readmit(now);
+        self.pass += 1;
+        self.send_status(self.wire_phase());
+    }
+
+    fn wire_phase(&self) -> WirePhase {
+        match self.phase {
+            Phase::Ordering(_) | Phase::Signing(_) => WirePhase::Ordering,
+            _ => WirePhase::Serving,
+        }
     }
 
     fn serve(&mut self, now: Moment) {
-        if !self.stream.pending().is_empty() {
+        self.flow.handle_timeout(now);
+        if !self.flow.stream().pending().is_empty() {
             self.held.get_or_insert(now);
         }
         if self.may_pack(now)
-            && let Some((generation, ordinals)) = self.stream.to_pack()
+            && let Some((generation, ordinals)) = self.flow.stream_mut().to_pack()
         {
-            self.requests.push_back(Request::Pack(generation, ordinals));
+            let demand = Demand { rate: self.flow.rate(), waited: self.waited };
+            self.requests.push_back(Request::Pack(generation, ordinals, demand));
         }
-        if self.stream.pending().is_empty() {
+        if self.flow.stream().pending().is_empty() {
             self.held = None;
         }
         self.beat(now);
@@ -527,7 +625,7 @@ impl Sender {
 
     /// Whether the wants of all hosts that are about to ask are merged, or were waited for long enough.
     fn may_pack(&self, now: Moment) -> bool {
-        if self.stream.has_data() {
+        if self.flow.stream().has_data() {
             return true;
         }
         self.merge_until().is_some_and(|until| until <= now)
@@ -536,35 +634,20 @@ impl Sender {
     fn merge_until(&self) -> Option<Moment> {
         let (offer, held) = (self.offer.as_ref()?, self.held?);
         let nodes = offer.release.header().root.nodes;
-        let is_nodes = self.stream.pending().first().is_some_and(|first| first < nodes);
-        let least = spread(self.hosts.len() as u32);
-        let mut live = self.hosts.iter().map(|(_, h)| h).filter(|h| !h.lost);
-        Some(match is_nodes {
-            true if live.any(|h| h.stage.is_none_or(|s| s <= HostStage::Fetching && !h.asked.0)) => {
-                held + least + MERGE_BLOCKS
-            }
-            true if self.hosts.len() > 1 => held + least + MERGE_NODES,
-            true => held,
-            false if live.any(is_comparing) => {
-                let needed = held.since(offer.at) * 2 + MERGE_BLOCKS;
-                held + least + needed.min(MERGE_BLOCKS_MAX)
-            }
-            false => held,
-        })
+        let is_nodes = self.flow.stream().pending().first().is_some_and(|first| first < nodes);
+        let working = self.hosts.iter().filter(|(id, h)| !h.lost && !self.flow.readings().is_slow(**id));
+        Some(merge::until(self.ticked, offer.at, held, is_nodes, self.hosts.len() as u32, working.map(|(_, h)| h)))
     }
 
     /// Says where the stream is: soon after data, then ever more seldom.
     fn beat(&mut self, now: Moment) {
-        if self.stream.has_data() {
+        if self.flow.stream().has_data() {
             self.heartbeat = (now + HEARTBEAT, HEARTBEAT);
             return;
         }
         if self.heartbeat.0 <= now {
             self.heartbeat = (now + self.heartbeat.1, (self.heartbeat.1 * 2).min(HEARTBEAT_MAX));
-            self.send_status(match self.phase {
-                Phase::Ordering(_) | Phase::Signing(_) => WirePhase::Ordering,
-                _ => WirePhase::Serving,
-            });
+            self.send_status(self.wire_phase());
         }
     }
 
@@ -572,9 +655,11 @@ impl Sender {
         let status = Status {
             session: self.session,
             phase,
-            sent: self.stream.sent(),
+            sent: self.flow.stream().sent(),
             hosts: self.hosts.len() as u32,
-            counter: self.stream.counter(),
+            counter: self.flow.stream().counter(),
+            pass: self.pass,
+            reporters: self.flow.readings().reporters().to_vec(),
         };
         self.control.send(Dest::Group, &Message::Status(status));
     }
@@ -582,8 +667,11 @@ impl Sender {
     /// Decides when it is time.
     fn weigh(&mut self, now: Moment) {
         let audit = self.is_audit();
-        let open = self.hosts.iter().filter(|(_, h)| !h.is_settled(audit)).map(|(_, h)| h);
-        let newest = open.map(|h| h.progress).max();
+        let slow = self.flow.readings().slow();
+        let all = self.setup.quorum == Quorum::All;
+        let open = self.hosts.iter().filter(|(_, h)| !h.is_settled(audit));
+        // Who is served later is waited for only when nobody may be missing.
+        let newest = open.filter(|(id, _)| all || !slow.contains(id)).map(|(_, h)| h.progress).max();
         if audit {
             if newest.is_none() {
                 self.drift = Collection::new(&self.hosts);
@@ -594,7 +682,7 @@ impl Sender {
         }
         let ready = self.hosts.iter().filter(|(_, h)| h.is_good(false)).count();
         let needed = self.setup.quorum.of(self.hosts.len());
-        let waiting = newest.is_some_and(|at| self.setup.quorum == Quorum::All || now.since(at) < STRAGGLERS);
+        let waiting = newest.is_some_and(|at| all || now.since(at) < STRAGGLERS);
         if (waiting && ready < self.hosts.len()) || (newest.is_some() && ready < needed) {
             return;
         }
@@ -610,7 +698,7 @@ impl Sender {
         let Some(offer) = &self.offer else { return };
         self.phase = Phase::Signing(kind);
         if kind == OrderKind::Abort {
-            self.stream.stop();
+            self.flow.stream_mut().stop();
         }
         self.decision = Some(kind);
         let order = Order { session: self.session, release: offer.release.id(), kind };
@@ -641,27 +729,22 @@ impl Sender {
     /// The next datagrams to send, written into `out`: messages first, then data as pace and window allow.
     pub fn poll_transmit(&mut self, now: Moment, out: &mut Vec<u8>) -> Option<Transmit> {
         if let Some(transmit) = self.control.poll(out) {
+            self.flow.charge(now, out.len());
             return Some(transmit);
         }
-        if !matches!(self.phase, Phase::Serving | Phase::Ordering(_)) || self.pacer.due() > now || !self.may_send(now) {
+        if !self.is_flowing() {
             return None;
         }
-        let sent = (now.0 / 1000) as u32;
-        if !self.stream.write(self.setup.instance, sent, out) {
-            return None;
-        }
-        self.pacer.sent(now, out.len(), self.controller.rate(), self.controller.has_ceiling());
-        if !self.stream.has_data() {
+        let transmit = self.flow.poll(now, out)?;
+        if !self.flow.stream().has_data() {
             // The last of what there is: say so at once, so that a loss at the end is noticed.
             self.heartbeat = (now, HEARTBEAT);
-            self.idle = self.stream.counter();
         }
-        Some(Transmit { dest: Dest::Group, segment: self.stream.segment() })
+        Some(transmit)
     }
 
-    fn may_send(&self, now: Moment) -> bool {
-        self.stream.has_repairs()
-            || (self.stream.has_data() && self.hosts.window(now, self.stream.counter(), self.stream.segment()) > 0)
+    fn is_flowing(&self) -> bool {
+        matches!(self.phase, Phase::Serving | Phase::Ordering(_))
     }
 
     /// The next request.
@@ -676,16 +759,9 @@ impl Sender {
 
     /// When [`Sender::handle_timeout`] or [`Sender::poll_transmit`] is due; `None` when nothing is until something comes.
     pub fn poll_timeout(&self, now: Moment) -> Option<Moment> {
-        let serving = matches!(self.phase, Phase::Serving | Phase::Ordering(_));
-        let data = (serving && self.stream.has_data()).then(|| {
-            // A closed window opens with a report; look again soon in case that none comes.
-            if self.may_send(now) { self.pacer.due() } else { now + HEARTBEAT }
-        });
-        let (patience, stuck) = self.patience();
-        let waiting = serving || self.phase == Phase::Collecting;
-        let lost = waiting.then(|| self.hosts.timeout(patience, stuck)).flatten();
-        let straggler = (serving && self.setup.quorum != Quorum::All).then(|| now + HEARTBEAT_MAX);
-        let beat = (!self.stream.has_data()).then_some(self.heartbeat.0);
+        let data = self.is_flowing().then(|| self.flow.timeout(now)).flatten();
+        let sweep = (self.is_flowing() || self.phase == Phase::Collecting).then(|| self.swept + SWEEP);
+        let beat = (!self.flow.stream().has_data()).then_some(self.heartbeat.0);
         let own = match self.phase {
             Phase::Discovering => {
                 let ends = [self.newest + QUIET, self.began + DISCOVERY, self.began + DISCOVERY_EMPTY];
@@ -698,57 +774,10 @@ impl Sender {
             Phase::Farewell(_) => Some(self.repeat.0),
             Phase::Waiting | Phase::Closed => None,
         };
-        [own, data, lost, straggler].into_iter().flatten().min()
+        [own, data, sweep].into_iter().flatten().min()
     }
 
     fn merge_due(&self) -> Option<Moment> {
         self.merge_until().filter(|&until| until > self.ticked)
-    }
-}
-
-fn is_comparing(host: &Host) -> bool {
-    match host.stage {
-        None => true,
-        Some(HostStage::Staging) => host.summary.is_some_and(|s| s.fetch > 0) && !host.asked.1,
-        Some(stage) => stage < HostStage::Staging,
-    }
-}
-
-/// How far beyond the next lower believed one a serial that a single host claims is believed.
-const MAX_SERIAL_STEP: u64 = 1 << 32;
-
-/// The highest of the serials that hosts claim, but that one liar cannot use up all numbers: the next release has to
-/// be above it. Two hosts that say the same are believed.
-fn believed(mut claims: Vec<Serial>) -> Serial {
-    claims.sort();
-    let mut highest = Serial(0);
-    for (i, claim) in claims.iter().enumerate() {
-        let twice = claims.get(i + 1) == Some(claim);
-        if twice || claim.0 - highest.0 <= MAX_SERIAL_STEP {
-            highest = *claim;
-        }
-    }
-    highest
-}
-
-#[cfg(test)]
-mod serials {
-    use super::*;
-
-    fn highest(claims: &[u64]) -> u64 {
-        believed(claims.iter().map(|c| Serial(*c)).collect()).0
-    }
-
-    #[test]
-    fn one_liar_is_not_believed_and_two_witnesses_are() {
-        let far = MAX_SERIAL_STEP * 5;
-        assert_eq!(highest(&[]), 0);
-        assert_eq!(highest(&[7, 3, 7]), 7);
-        assert_eq!(highest(&[u64::MAX, 7]), 7);
-        assert_eq!(highest(&[u64::MAX, u64::MAX - 1, 7]), 7);
-        assert_eq!(highest(&[far, 7, far]), far);
-        assert_eq!(highest(&[far, 7, far, far + 1]), far + 1);
-        assert_eq!(highest(&[7, 7 + MAX_SERIAL_STEP, 7 + MAX_SERIAL_STEP * 2]), 7 + MAX_SERIAL_STEP * 2);
-        assert_eq!(highest(&[8 + MAX_SERIAL_STEP, 7]), 7);
     }
 }

@@ -1,0 +1,221 @@
+//! Sums of multiples of byte strings, by the fastest way that the processor has. Knows nothing of rows and symbols.
+//!
+//! The one operation is: add to each of `D` destinations its own multiples of `S` sources. Several of both at once are
+//! what makes it fast: a source is loaded once for all destinations, a destination once for all sources.
+
+use super::field;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::simd::Simd;
+
+/// What all kernels work in: a destination or a source is so many bytes at a time.
+pub(super) type Chunk = [u8; CHUNK];
+const CHUNK: usize = 64;
+
+/// One way to multiply and add. It can only be one that this processor has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel(Kind);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Portable,
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    Simd(Simd),
+}
+
+impl Kernel {
+    /// The fastest that this processor has.
+    pub fn best() -> Self {
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        if let Some(simd) = Simd::available().next() {
+            return Self(Kind::Simd(simd));
+        }
+        Self::portable()
+    }
+
+    /// The one that every processor has.
+    pub const fn portable() -> Self {
+        Self(Kind::Portable)
+    }
+
+    /// All that this processor has, the fastest first, the portable one last.
+    pub fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        all.extend(Simd::available().map(|simd| Self(Kind::Simd(simd))));
+        all.push(Self::portable());
+        all
+    }
+
+    /// The name, for people.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Portable => "portable",
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            Kind::Simd(simd) => simd.name(),
+        }
+    }
+
+    /// Adds `factor` times `source` to `destination`, as far as both reach.
+    pub fn multiply_add(self, destination: &mut [u8], factor: u8, source: &[u8]) {
+        self.add([destination], [source], &[[factor]]);
+    }
+
+    /// Adds to each destination `factors[destination][source]` times each source, as far as all of them reach.
+    pub(super) fn add<const D: usize, const S: usize>(
+        self,
+        destinations: [&mut [u8]; D],
+        sources: [&[u8]; S],
+        factors: &[[u8; S]; D],
+    ) {
+        let shortest = destinations.iter().map(|d| d.len()).chain(sources.iter().map(|s| s.len())).min();
+        let (chunks, rest) = shortest.map_or((0, 0), |len| (len / CHUNK, len % CHUNK));
+        let (mut tails, mut source_tails) = ([[0; CHUNK]; D], [[0; CHUNK]; S]);
+        let mut ends: [&mut [u8]; D] = [(); D].map(|()| Default::default());
+        let mut whole: [&mut [Chunk]; D] = [(); D].map(|()| Default::default());
+        for (at, destination) in destinations.into_iter().enumerate() {
+            let (front, end) = destination.split_at_mut(chunks * CHUNK);
+            whole[at] = front.as_chunks_mut().0;
+            ends[at] = &mut end[..rest];
+            tails[at][..rest].copy_from_slice(ends[at]);
+        }
+        self.add_chunks(whole, sources.map(|s| &s.as_chunks().0[..chunks]), factors);
+        if rest == 0 {
+            return;
+        }
+        for (tail, source) in source_tails.iter_mut().zip(sources) {
+            tail[..rest].copy_from_slice(&source[chunks * CHUNK..][..rest]);
+        }
+        let tail = tails.each_mut().map(std::slice::from_mut);
+        self.add_chunks(tail, source_tails.each_ref().map(std::slice::from_ref), factors);
+        for (end, tail) in ends.into_iter().zip(tails) {
+            end.copy_from_slice(&tail[..rest]);
+        }
+    }
+
+    /// [`Self::add`] for whole chunks, equally many of each.
+    fn add_chunks<const D: usize, const S: usize>(
+        self,
+        destinations: [&mut [Chunk]; D],
+        sources: [&[Chunk]; S],
+        factors: &[[u8; S]; D],
+    ) {
+        match self.0 {
+            Kind::Portable => portable(destinations, sources, factors),
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            Kind::Simd(simd) => simd.add(destinations, sources, factors),
+        }
+    }
+}
+
+/// Russian peasants' multiplication of eight bytes at a time: a source is doubled seven times, and each double is added
+/// to the destinations whose factor has that bit. Compilers make vectors of it.
+fn portable<const D: usize, const S: usize>(
+    mut destinations: [&mut [Chunk]; D],
+    sources: [&[Chunk]; S],
+    factors: &[[u8; S]; D],
+) {
+    for (s, source) in sources.into_iter().enumerate() {
+        for (at, chunk) in source.iter().enumerate() {
+            let mut doubled = words(chunk);
+            let mut sums = [[0u64; CHUNK / 8]; D];
+            for bit in 0..8 {
+                for (sum, factors) in sums.iter_mut().zip(factors) {
+                    let mask = u64::from(factors[s] >> bit & 1).wrapping_neg();
+                    sum.iter_mut().zip(&doubled).for_each(|(sum, word)| *sum ^= word & mask);
+                }
+                doubled = doubled.map(field::double_each);
+            }
+            for (destination, sum) in destinations.iter_mut().zip(&sums) {
+                let Some(destination) = destination.get_mut(at) else { return };
+                for (bytes, sum) in destination.as_chunks_mut::<8>().0.iter_mut().zip(sum) {
+                    *bytes = (u64::from_ne_bytes(*bytes) ^ sum).to_ne_bytes();
+                }
+            }
+        }
+    }
+}
+
+fn words(chunk: &Chunk) -> [u64; CHUNK / 8] {
+    let mut words = [0; CHUNK / 8];
+    words.iter_mut().zip(chunk.as_chunks().0).for_each(|(word, bytes)| *word = u64::from_ne_bytes(*bytes));
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What the sums have to be, byte by byte.
+    fn by_hand<const D: usize, const S: usize>(
+        destination: &[Vec<u8>; D],
+        source: &[&[u8]; S],
+        factors: &[[u8; S]; D],
+    ) -> [Vec<u8>; D] {
+        let reach = source.iter().map(|s| s.len()).chain(destination.iter().map(Vec::len)).min().unwrap_or(0);
+        std::array::from_fn(|d| {
+            let mut sum = destination[d].clone();
+            for (source, &factor) in source.iter().zip(&factors[d]) {
+                sum.iter_mut().zip(&source[..reach]).for_each(|(to, &b)| *to ^= field::multiply(factor, b));
+            }
+            sum
+        })
+    }
+
+    /// Whether every kernel gives what is right for `D` destinations and `S` sources cut out of `bytes`, which may
+    /// begin anywhere and differ in length.
+    fn check<const D: usize, const S: usize>(bytes: &[u8], cuts: &[(usize, usize)], seed: u8) {
+        let cut = |n: usize| {
+            let (start, len) = cuts[n % cuts.len()];
+            let start = (start + n) % bytes.len();
+            &bytes[start..(start + len).min(bytes.len())]
+        };
+        let source: [&[u8]; S] = std::array::from_fn(cut);
+        let before: [Vec<u8>; D] = std::array::from_fn(|d| cut(S + d).to_vec());
+        let factor = |d: usize, s: usize| (seed as usize).wrapping_add(d * 89 + s * 37) as u8;
+        let factors: [[u8; S]; D] = std::array::from_fn(|d| std::array::from_fn(|s| factor(d, s)));
+        let expected = by_hand(&before, &source, &factors);
+        for kernel in Kernel::all() {
+            let mut after = before.clone();
+            kernel.add(after.each_mut().map(|d| &mut d[..]), source, &factors);
+            assert_eq!(after, expected, "{} with {D} destinations, {S} sources", kernel.name());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_kernel_gives_what_is_right(
+            bytes in prop::collection::vec(any::<u8>(), 1..700),
+            cuts in prop::collection::vec((0..700usize, 0..700usize), 1..9),
+            seed in any::<u8>(),
+        ) {
+            check::<1, 1>(&bytes, &cuts, seed);
+            check::<2, 1>(&bytes, &cuts, seed);
+            check::<1, 4>(&bytes, &cuts, seed);
+            check::<2, 4>(&bytes, &cuts, seed);
+            check::<3, 4>(&bytes, &cuts, seed);
+            check::<4, 4>(&bytes, &cuts, seed);
+        }
+    }
+
+    #[test]
+    fn every_product_is_right_in_every_kernel() {
+        let source: Vec<u8> = (0..=255).collect();
+        for kernel in Kernel::all() {
+            for factor in 0..=255u8 {
+                let mut product = vec![0; 256];
+                kernel.multiply_add(&mut product, factor, &source);
+                let expected: Vec<u8> = source.iter().map(|&b| field::multiply(factor, b)).collect();
+                assert_eq!(product, expected, "{} times {factor}", kernel.name());
+            }
+        }
+    }
+
+    #[test]
+    fn the_best_comes_first_and_the_portable_one_last() {
+        let all = Kernel::all();
+        assert_eq!(all.first(), Some(&Kernel::best()));
+        assert_eq!(all.last(), Some(&Kernel::portable()));
+        println!("kernels tested on this processor: {:?}", all.iter().map(|k| k.name()).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,229 @@
+//! The kernels that need a certain processor. The only unsafe code of this room: loads and stores of whole vectors, and
+//! the calls of functions that the processor has to have.
+
+use super::kernel::Chunk;
+
+/// A kernel that this processor has: only [`Simd::available`] makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Simd(Kind);
+
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    GfniAvx512,
+    GfniAvx2,
+    Avx2,
+}
+
+#[cfg(target_arch = "aarch64")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Neon,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Simd {
+    /// Those that this processor has, the fastest first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        let avx2 = is_x86_feature_detected!("avx2");
+        let gfni = avx2 && is_x86_feature_detected!("gfni");
+        let avx512 = gfni && is_x86_feature_detected!("avx512f");
+        let all = [(avx512, Kind::GfniAvx512), (gfni, Kind::GfniAvx2), (avx2, Kind::Avx2)];
+        all.into_iter().filter(|(has, _)| *has).map(|(_, kind)| Self(kind))
+    }
+
+    /// The name, for people.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Kind::GfniAvx512 => "GFNI and AVX-512",
+            Kind::GfniAvx2 => "GFNI and AVX2",
+            Kind::Avx2 => "AVX2",
+        }
+    }
+
+    /// Adds to each destination `factors[destination][source]` times each source; all have equally many chunks.
+    pub fn add<const D: usize, const S: usize>(self, to: [&mut [Chunk]; D], from: [&[Chunk]; S], by: &[[u8; S]; D]) {
+        match self.0 {
+            // SAFETY: `available` makes this kind only where GFNI and AVX-512F are.
+            Kind::GfniAvx512 => unsafe { x86::gfni_avx512(to, from, by) },
+            // SAFETY: `available` makes this kind only where GFNI and AVX2 are.
+            Kind::GfniAvx2 => unsafe { x86::gfni_avx2(to, from, by) },
+            // SAFETY: `available` makes this kind only where AVX2 is.
+            Kind::Avx2 => unsafe { x86::avx2(to, from, by) },
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+impl Simd {
+    /// Every processor of this architecture has NEON.
+    pub fn available() -> impl Iterator<Item = Self> {
+        std::iter::once(Self(Kind::Neon))
+    }
+
+    /// The name, for people.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Neon => "NEON",
+        }
+    }
+
+    /// Adds to each destination `factors[destination][source]` times each source; all have equally many chunks.
+    pub fn add<const D: usize, const S: usize>(self, to: [&mut [Chunk]; D], from: [&[Chunk]; S], by: &[[u8; S]; D]) {
+        match self.0 {
+            // SAFETY: NEON is part of every aarch64 target that has a standard library.
+            Kind::Neon => unsafe { arm::neon(to, from, by) },
+        }
+    }
+}
+
+/// How many chunks all have.
+fn chunks<const D: usize, const S: usize>(to: &[&mut [Chunk]; D], from: &[&[Chunk]; S]) -> usize {
+    to.iter().map(|t| t.len()).chain(from.iter().map(|f| f.len())).min().unwrap_or(0)
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Chunk, chunks};
+    use crate::fec::field::NIBBLES;
+
+    #[target_feature(enable = "gfni,avx512f")]
+    pub fn gfni_avx512<const D: usize, const S: usize>(to: [&mut [Chunk]; D], from: [&[Chunk]; S], by: &[[u8; S]; D]) {
+        let count = chunks(&to, &from);
+        let (to, from) = (to.map(|t| &mut t[..count]), from.map(|f| &f[..count]));
+        let by = by.map(|row| row.map(|factor| _mm512_set1_epi8(factor as i8)));
+        for at in 0..count {
+            // SAFETY: a chunk is 64 bytes, and the load needs no alignment.
+            let source = from.map(|f| unsafe { _mm512_loadu_si512(f[at].as_ptr().cast()) });
+            for d in 0..D {
+                let place = &mut to[d][at];
+                // SAFETY: as above.
+                let mut sum = unsafe { _mm512_loadu_si512(place.as_ptr().cast()) };
+                for s in 0..S {
+                    sum = _mm512_xor_si512(sum, _mm512_gf2p8mul_epi8(source[s], by[d][s]));
+                }
+                // SAFETY: a chunk is 64 bytes, and the store needs no alignment.
+                unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), sum) };
+            }
+        }
+    }
+
+    #[target_feature(enable = "gfni,avx2")]
+    pub fn gfni_avx2<const D: usize, const S: usize>(to: [&mut [Chunk]; D], from: [&[Chunk]; S], by: &[[u8; S]; D]) {
+        let count = chunks(&to, &from);
+        let (to, from) = (to.map(|t| &mut t[..count]), from.map(|f| &f[..count]));
+        let by = by.map(|row| row.map(|factor| _mm256_set1_epi8(factor as i8)));
+        for at in 0..count {
+            for half in 0..2 {
+                let source = from.map(|f| load(&f[at].as_chunks().0[half]));
+                for d in 0..D {
+                    let place = &mut to[d][at].as_chunks_mut().0[half];
+                    let mut sum = load(place);
+                    for s in 0..S {
+                        sum = _mm256_xor_si256(sum, _mm256_gf2p8mul_epi8(source[s], by[d][s]));
+                    }
+                    store(place, sum);
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn avx2<const D: usize, const S: usize>(to: [&mut [Chunk]; D], from: [&[Chunk]; S], by: &[[u8; S]; D]) {
+        let count = chunks(&to, &from);
+        let (to, from) = (to.map(|t| &mut t[..count]), from.map(|f| &f[..count]));
+        let by = by.map(|row| row.map(|factor| tables(factor)));
+        let nibble = _mm256_set1_epi8(15);
+        for at in 0..count {
+            for half in 0..2 {
+                let source = from.map(|f| {
+                    let bytes = load(&f[at].as_chunks().0[half]);
+                    let high = _mm256_and_si256(_mm256_srli_epi64::<4>(bytes), nibble);
+                    (_mm256_and_si256(bytes, nibble), high)
+                });
+                for d in 0..D {
+                    let place = &mut to[d][at].as_chunks_mut().0[half];
+                    let mut sum = load(place);
+                    for s in 0..S {
+                        let low = _mm256_shuffle_epi8(by[d][s].0, source[s].0);
+                        let high = _mm256_shuffle_epi8(by[d][s].1, source[s].1);
+                        sum = _mm256_xor_si256(sum, _mm256_xor_si256(low, high));
+                    }
+                    store(place, sum);
+                }
+            }
+        }
+    }
+
+    /// The products of `factor` with low and with high nibbles, in both halves of a vector.
+    #[target_feature(enable = "avx2")]
+    fn tables(factor: u8) -> (__m256i, __m256i) {
+        let both = load(&NIBBLES[usize::from(factor)]);
+        (_mm256_permute4x64_epi64::<0b01_00_01_00>(both), _mm256_permute4x64_epi64::<0b11_10_11_10>(both))
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn load(bytes: &[u8; 32]) -> __m256i {
+        // SAFETY: it reads 32 bytes, as many as there are, and needs no alignment.
+        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn store(place: &mut [u8; 32], value: __m256i) {
+        // SAFETY: it writes 32 bytes, as many as there are, and needs no alignment.
+        unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast(), value) }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use std::arch::aarch64::*;
+
+    use super::{Chunk, chunks};
+    use crate::fec::field::NIBBLES;
+
+    #[target_feature(enable = "neon")]
+    pub fn neon<const D: usize, const S: usize>(to: [&mut [Chunk]; D], from: [&[Chunk]; S], by: &[[u8; S]; D]) {
+        let count = chunks(&to, &from);
+        let (to, from) = (to.map(|t| &mut t[..count]), from.map(|f| &f[..count]));
+        let by = by.map(|row| {
+            row.map(|factor| {
+                let table = NIBBLES[usize::from(factor)].as_chunks().0;
+                (load(&table[0]), load(&table[1]))
+            })
+        });
+        let nibble = vdupq_n_u8(15);
+        for at in 0..count {
+            for quarter in 0..4 {
+                let source = from.map(|f| {
+                    let bytes = load(&f[at].as_chunks().0[quarter]);
+                    (vandq_u8(bytes, nibble), vshrq_n_u8::<4>(bytes))
+                });
+                for d in 0..D {
+                    let place = &mut to[d][at].as_chunks_mut().0[quarter];
+                    let mut sum = load(place);
+                    for s in 0..S {
+                        let low = vqtbl1q_u8(by[d][s].0, source[s].0);
+                        let high = vqtbl1q_u8(by[d][s].1, source[s].1);
+                        sum = veorq_u8(sum, veorq_u8(low, high));
+                    }
+                    store(place, sum);
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "neon")]
+    fn load(bytes: &[u8; 16]) -> uint8x16_t {
+        // SAFETY: it reads 16 bytes, as many as there are, and needs no alignment.
+        unsafe { vld1q_u8(bytes.as_ptr()) }
+    }
+
+    #[target_feature(enable = "neon")]
+    fn store(place: &mut [u8; 16], value: uint8x16_t) {
+        // SAFETY: it writes 16 bytes, as many as there are, and needs no alignment.
+        unsafe { vst1q_u8(place.as_mut_ptr(), value) }
+    }
+}

@@ -1,0 +1,84 @@
+//! All doors of this machine to one group: a [`Link`] on each interface that it is to use.
+//!
+//! Owns the set and what holds for the whole of it; which of them a datagram takes is its user's choice.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::{Link, LinkConfig};
+use crate::Result;
+
+/// One link or more, all of the same group and port.
+#[derive(Debug)]
+pub struct Links {
+    first: Link,
+    more: Vec<Link>,
+}
+
+impl From<Link> for Links {
+    fn from(first: Link) -> Self {
+        Self { first, more: Vec::new() }
+    }
+}
+
+impl Links {
+    /// Opens `first`, and then `more`; two of the same interface are one.
+    pub fn open(first: &LinkConfig, more: &[LinkConfig], open: impl Fn(&LinkConfig) -> Result<Link>) -> Result<Self> {
+        let mut links = Self::from(open(first)?);
+        for config in more {
+            if links.iter().all(|link| link.interface().index != config.interface.index) {
+                links.more.push(open(config)?);
+            }
+        }
+        Ok(links)
+    }
+
+    /// The first of them; the only one on most machines.
+    pub fn first(&self) -> &Link {
+        &self.first
+    }
+
+    /// All of them, in the order in which they were named.
+    pub fn iter(&self) -> impl Iterator<Item = &Link> {
+        std::iter::once(&self.first).chain(&self.more)
+    }
+
+    /// How many there are, at least 1.
+    #[expect(clippy::len_without_is_empty, reason = "there is always one")]
+    pub fn len(&self) -> usize {
+        1 + self.more.len()
+    }
+
+    /// The link at `place` in their order.
+    pub fn get(&self, place: usize) -> Option<&Link> {
+        match place.checked_sub(1) {
+            None => Some(&self.first),
+            Some(place) => self.more.get(place),
+        }
+    }
+
+    /// The group, for people.
+    pub fn group(&self) -> SocketAddr {
+        self.first.group()
+    }
+
+    /// The names of the interfaces, for people.
+    pub fn names(&self) -> String {
+        self.iter().map(|link| link.interface().name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The link whose interface takes the smallest datagrams.
+    pub fn narrowest(&self) -> &Link {
+        self.iter().min_by_key(|link| link.max_segment()).unwrap_or(&self.first)
+    }
+
+    /// The bytes that the kernel granted for what nobody has read yet, at the link where it granted least.
+    pub fn recv_buffer(&self) -> usize {
+        self.iter().map(Link::recv_buffer).min().unwrap_or(0)
+    }
+
+    /// The packets lost because nobody read them in time, see [`Link::drops`].
+    pub fn drops(&self) -> io::Result<u64> {
+        self.iter().map(Link::drops).sum()
+    }
+}

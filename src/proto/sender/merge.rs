@@ -1,0 +1,52 @@
+//! How long wants are gathered before they are served, so that what many hosts want is sent once.
+
+use std::time::Duration;
+
+use super::hosts::Host;
+use crate::proto::{alive_interval, spread};
+use crate::units::Moment;
+use crate::wire::HostStage;
+
+/// The least time for hosts to ask for the same nodes.
+const NODES: Duration = Duration::from_millis(4);
+/// The least time that hosts which are still comparing are waited for before blocks are sent.
+const BLOCKS: Duration = Duration::from_millis(250);
+/// The longest.
+const BLOCKS_MAX: Duration = Duration::from_secs(10);
+
+/// Until when wants are gathered that were first heard at `held`, in a session of `hosts` hosts that was announced at
+/// `announced`; `nodes` says whether they are for nodes of the manifest. Of the hosts that are `working`, those that
+/// are silent are not waited for.
+pub fn until<'a>(
+    now: Moment,
+    announced: Moment,
+    held: Moment,
+    nodes: bool,
+    hosts: u32,
+    working: impl Iterator<Item = &'a Host>,
+) -> Moment {
+    let least = spread(hosts);
+    let silence = alive_interval(hosts) * 2 + least;
+    let mut working = working.filter(|h| now.since(h.heard) < silence);
+    if nodes {
+        let asking = |h: &Host| h.stage.is_none_or(|s| s <= HostStage::Fetching && !h.asked.0);
+        return match working.any(asking) {
+            true => held + least + BLOCKS,
+            false if hosts > 1 => held + least + NODES,
+            false => held,
+        };
+    }
+    match working.any(is_comparing) {
+        // Who took as long as this to compare may take as long again.
+        true => held + least + (held.since(announced) * 2 + BLOCKS).min(BLOCKS_MAX),
+        false => held,
+    }
+}
+
+fn is_comparing(host: &Host) -> bool {
+    match host.stage {
+        None => true,
+        Some(HostStage::Staging) => host.summary.is_some_and(|s| s.fetch > 0) && !host.asked.1,
+        Some(stage) => stage < HostStage::Staging,
+    }
+}

@@ -1,0 +1,231 @@
+//! What hosts measure of the way to them: how much may be under way, who is far slower than the rest, who reports.
+//!
+//! In a fleet of up to [`MAX_REPORTERS`] every host reports. In a larger one a chosen few do: those that were worst
+//! lately and some at random, renewed every second; any other host speaks up only when it is in distress.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::id::InstanceId;
+use crate::proto::rate::{QUEUE_LIMIT, Sample};
+use crate::units::{Floor, Moment};
+use crate::wire::message::Report;
+
+/// The most hosts that report regularly.
+pub const MAX_REPORTERS: usize = 16;
+/// Of them, those that were worst lately.
+const WORST: usize = 10;
+/// How often reporters are chosen anew.
+const CHOOSE: Duration = Duration::from_secs(1);
+/// A host whose last report is older than this does not hold the window.
+const STALE: Duration = Duration::from_millis(200);
+/// The window for hosts that have not reported yet, in bytes.
+const FIRST_WINDOW: u64 = 256 << 10;
+/// A host's window within these, whatever it says.
+const WINDOW: (u64, u64) = (64 << 10, 8 << 20);
+/// How many windows of bytes a host may have taken and not yet written.
+const BACKLOG_WINDOWS: u64 = 4;
+/// Congested reports in a row after which a host may count as slow.
+const SLOW_REPORTS: u32 = 4;
+/// The share of lost datagrams in one report that counts as congestion.
+const HEAVY_LOSS: f64 = 0.2;
+/// How often it is looked at who holds the window.
+const LOOK: Duration = Duration::from_millis(10);
+/// Looks over which the share of time is averaged in which one host alone holds the window.
+const LOOKS: f64 = 100.0;
+
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    at: Moment,
+    report: Report,
+    /// The share of datagrams that it loses, smoothed.
+    loss: f64,
+    /// Bits a second that it received, smoothed.
+    received: f64,
+    /// Congested reports in a row.
+    congested: u32,
+    /// The share of time in which it held up the others, smoothed.
+    holding: f64,
+}
+
+/// The readings of all hosts.
+#[derive(Debug)]
+pub struct Readings {
+    readings: BTreeMap<InstanceId, Reading>,
+    floor: Floor,
+    slow: BTreeSet<InstanceId>,
+    reporters: Vec<InstanceId>,
+    chosen: Moment,
+    looked: Moment,
+    rng: fastrand::Rng,
+}
+
+impl Readings {
+    /// No readings yet; a host below `floor` is far slower than the rest.
+    pub fn new(floor: Floor, seed: u64) -> Self {
+        Self {
+            readings: BTreeMap::new(),
+            floor,
+            slow: BTreeSet::new(),
+            reporters: Vec::new(),
+            chosen: Moment(0),
+            looked: Moment(0),
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// Whether the host was dropped from the fast pass.
+    pub fn is_slow(&self, host: InstanceId) -> bool {
+        self.slow.contains(&host)
+    }
+
+    /// The hosts that were dropped from the fast pass.
+    pub fn slow(&self) -> &BTreeSet<InstanceId> {
+        &self.slow
+    }
+
+    /// Bits a second that a host received lately.
+    pub fn received(&self, host: InstanceId) -> u64 {
+        self.readings.get(&host).map_or(0, |r| r.received as u64)
+    }
+
+    /// Takes the slow hosts in again: the others are served.
+    pub fn readmit(&mut self) {
+        self.slow.clear();
+        self.readings.clear();
+    }
+
+    /// Who reports regularly; empty when all do.
+    pub fn reporters(&self) -> &[InstanceId] {
+        &self.reporters
+    }
+
+    /// Chooses who reports among `hosts` when it is time; says whether that changed.
+    pub fn choose(&mut self, now: Moment, hosts: impl ExactSizeIterator<Item = InstanceId>) -> bool {
+        if hosts.len() <= MAX_REPORTERS {
+            let had = !self.reporters.is_empty();
+            self.reporters.clear();
+            return had;
+        }
+        if !self.reporters.is_empty() && now.since(self.chosen) < CHOOSE {
+            return false;
+        }
+        self.chosen = now;
+        let fresh = self.readings.iter().filter(|(id, r)| now.since(r.at) < CHOOSE * 2 && !self.slow.contains(id));
+        let mut worst: Vec<(u64, InstanceId)> = fresh.map(|(id, r)| (r.received as u64, *id)).collect();
+        worst.sort();
+        let mut chosen: Vec<InstanceId> = worst.into_iter().take(WORST).map(|(_, id)| id).collect();
+        let others: Vec<InstanceId> = hosts.filter(|id| !chosen.contains(id) && !self.slow.contains(id)).collect();
+        while chosen.len() < MAX_REPORTERS && !others.is_empty() {
+            chosen.push(others[self.rng.usize(..others.len())]);
+        }
+        chosen.sort();
+        chosen.dedup();
+        std::mem::replace(&mut self.reporters, chosen) != self.reporters
+    }
+
+    /// Takes a report; gives what was measured since the one before, but of a slow host. A time in which the sender had
+    /// nothing to send says nothing about the link: `idle` is the counter at which it had nothing last.
+    pub fn report(&mut self, now: Moment, host: InstanceId, report: Report, idle: u64) -> Option<Sample> {
+        let Some(reading) = self.readings.get_mut(&host) else {
+            let reading = Reading { at: now, report, loss: 0.0, received: 0.0, congested: 0, holding: 0.0 };
+            self.readings.insert(host, reading);
+            return None;
+        };
+        let last = std::mem::replace(&mut reading.report, report);
+        reading.at = now;
+        let over = Duration::from_micros(report.at.checked_sub(last.at).filter(|&t| t > 0)?);
+        let expected = report.seen.checked_sub(last.seen).filter(|&n| n > 0 && last.seen > idle)?;
+        let got = report.datagrams.saturating_sub(last.datagrams);
+        let loss = 1.0 - (got as f64 / expected as f64).min(1.0);
+        // A lost train is thirty datagrams in a row: one report says little about the share.
+        reading.loss = reading.loss * 0.9 + loss * 0.1;
+        let sample = Sample {
+            bytes: report.bytes.saturating_sub(last.bytes),
+            over,
+            loss: reading.loss,
+            delay: Duration::from_micros(u64::from(report.delay)),
+        };
+        let received = sample.bytes as f64 * 8.0 / over.as_secs_f64();
+        reading.received = if reading.received == 0.0 { received } else { reading.received * 0.75 + received * 0.25 };
+        let congested = loss > HEAVY_LOSS || sample.delay > QUEUE_LIMIT * 2;
+        reading.congested = if congested { reading.congested + 1 } else { 0 };
+        if reading.congested >= SLOW_REPORTS && self.is_below_floor(now, host) {
+            self.slow.insert(host);
+        }
+        (!self.slow.contains(&host)).then_some(sample)
+    }
+
+    /// Whether a host receives far less than the median of the others.
+    fn is_below_floor(&self, now: Moment, host: InstanceId) -> bool {
+        let own = self.received(host) as f64;
+        let others = self.fresh(now).filter(|(id, _)| *id != host).map(|(_, r)| r.received);
+        let mut others: Vec<f64> = others.filter(|&r| r > 0.0).collect();
+        if others.is_empty() {
+            return false;
+        }
+        let middle = others.len() / 2;
+        let (_, median, _) = others.select_nth_unstable_by(middle, f64::total_cmp);
+        match self.floor {
+            Floor::Share(share) => own < *median * f64::from(share) / 1e4,
+            Floor::Rate(rate) => own < rate.0 as f64 && own < *median / 2.0,
+        }
+    }
+
+    /// Hosts of the fast pass that reported lately.
+    fn fresh(&self, now: Moment) -> impl Iterator<Item = (InstanceId, &Reading)> {
+        let readings = self.readings.iter().filter(move |(_, r)| now.since(r.at) < STALE);
+        readings.map(|(id, r)| (*id, r)).filter(|(id, _)| !self.slow.contains(id))
+    }
+
+    /// How many more bytes may be under way, by the slowest host that reports; `segment` is the size of a datagram and
+    /// `counter` the last one sent.
+    pub fn window(&self, now: Moment, counter: u64, segment: usize) -> u64 {
+        match self.fresh(now).map(|(_, r)| r.room(counter, segment)).min() {
+            Some(room) => room,
+            // Nobody has reported yet: a first window. Nobody reports any more: the pace alone decides.
+            None if counter as usize * segment < FIRST_WINDOW as usize => FIRST_WINDOW - counter * segment as u64,
+            None => self.stalled(now),
+        }
+    }
+
+    /// Without fresh reports a little goes out from time to time, so that reports can come.
+    fn stalled(&self, now: Moment) -> u64 {
+        let last = self.readings.iter().filter(|(id, _)| !self.slow.contains(id)).map(|(_, r)| r.at).max();
+        if last.is_none_or(|at| now.since(at) >= STALE) { FIRST_WINDOW } else { 0 }
+    }
+
+    /// Looks who holds up the others while the sender has data: a host that does so alone nearly all the time is slow,
+    /// at its disk if not on its way.
+    pub fn look(&mut self, now: Moment, counter: u64, segment: usize) {
+        if now.since(self.looked) < LOOK || self.floor == Floor::Share(0) {
+            return;
+        }
+        self.looked = now;
+        let held: Vec<(InstanceId, bool)> =
+            self.fresh(now).map(|(id, r)| (id, r.room(counter, segment) == 0)).collect();
+        let holders = held.iter().filter(|(_, holds)| *holds).count();
+        let few = holders > 0 && holders * 4 <= held.len().max(4) && holders < held.len();
+        let free = match self.floor {
+            Floor::Share(share) => f64::from(share) / 1e4,
+            Floor::Rate(_) => 0.25,
+        };
+        for (id, holds) in held {
+            let Some(reading) = self.readings.get_mut(&id) else { continue };
+            let now_holding = if few && holds { 1.0 } else { 0.0 };
+            reading.holding += (now_holding - reading.holding) / LOOKS;
+            if reading.holding > 1.0 - free {
+                self.slow.insert(id);
+            }
+        }
+    }
+}
+
+impl Reading {
+    /// How many more bytes may be under way to this host.
+    fn room(&self, counter: u64, segment: usize) -> u64 {
+        let window = u64::from(self.report.window).clamp(WINDOW.0, WINDOW.1);
+        let flight = counter.saturating_sub(self.report.seen) * segment as u64;
+        window.saturating_sub(flight).min((BACKLOG_WINDOWS * window).saturating_sub(self.report.backlog))
+    }
+}

@@ -1,0 +1,68 @@
+//! The case with a small change of a large tree.
+
+use std::path::Path;
+
+use super::Settings;
+use super::fabric::Line;
+use super::fleet::Fleet;
+use super::job::{LIMIT, Tool, repeat};
+use super::material::{Material, small_name};
+use super::peers::{self, Errand};
+use super::row::{Check, Row, median};
+use super::trouble::Trouble;
+use crate::support::{Host, append};
+
+/// A file of ten thousand has changed since the last deploy: what does the next one take, its scan apart?
+pub fn one_change(settings: Settings) -> Vec<Row> {
+    const HOSTS: usize = 5;
+    const FILES: usize = 10_000;
+    const MOST: f64 = 0.150;
+    let material = Material::small(7, FILES, 8192);
+    let source = material.path();
+    let changed = source.join(small_name(FILES / 2));
+    let setup = Fleet::new(HOSTS, Line::default()).and_then(|fleet| {
+        fleet.deploy(&source, "", &[], LIMIT)?;
+        fleet.check(&source)?;
+        Ok(fleet)
+    });
+    let (done, scans) = repeat("one-change", settings, || {
+        let fleet = setup.as_ref().map_err(Trouble::clone)?;
+        append(&changed, b"one line more\n");
+        fleet.settle();
+        let before = fleet.fabric.sent();
+        let ran = fleet.deploy(&source, "", &[], LIMIT)?;
+        let sent = fleet.fabric.sent().since(before);
+        fleet.check(&source)?;
+        let scanned = ran.events.iter().find(|(_, e)| e["event"] == "scanned");
+        let scan = scanned.and_then(|(_, e)| e["seconds"].as_f64()).unwrap_or(0.0);
+        Ok((ran.seconds, sent, scan))
+    });
+    let net: Vec<f64> = done.seconds.iter().zip(&scans).map(|(seconds, scan)| seconds - scan).collect();
+    let payload = std::fs::metadata(&changed).map_or(8192, |m| m.len());
+    let mut row = Row::new("one-change", "1 file", HOSTS, &done, payload, None);
+    if let (Some(net), Some(scan)) = (median(&net), median(&scans)) {
+        row.what = format!("1 of {FILES} files, scan {scan:.3} s");
+        row.require(Some(Check::under("s without scan", net, MOST)));
+    }
+    let mut rows = vec![row];
+    if let (true, Ok(fleet)) = (settings.peers, &setup) {
+        rows.push(rsync_change(fleet, &source, &changed, settings));
+    }
+    rows
+}
+
+/// rsync brings the same change to the same trees.
+fn rsync_change(fleet: &Fleet, source: &Path, changed: &Path, settings: Settings) -> Row {
+    let trees: Vec<_> = fleet.hosts.iter().map(Host::tree).collect();
+    let (mut done, _) = repeat("one-change: rsync", settings, || {
+        append(changed, b"one line more\n");
+        let dir = tempfile::tempdir()?;
+        let errand = Errand { fabric: &fleet.fabric, source, trees: &trees, dir: dir.path(), mbit: None, limit: LIMIT };
+        let before = fleet.fabric.sent();
+        let seconds = peers::rsync(&errand, &[])?;
+        Ok((seconds, fleet.fabric.sent().since(before), ()))
+    });
+    done.tool = Tool::Rsync;
+    let payload = std::fs::metadata(changed).map_or(8192, |m| m.len());
+    Row::new("one-change", "the same, with its scan", fleet.hosts.len(), &done, payload, None)
+}

@@ -1,0 +1,90 @@
+//! makuo on a network: a daemon on every host, a key, a spec and the command that is measured.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::fabric::{Fabric, Line};
+use super::material::judge;
+use super::timed::{self, Ran, Started};
+use super::trouble::Trouble;
+use crate::support::run::tool;
+use crate::support::{DELETE, Host, write};
+
+/// Hosts that run, with empty trees.
+pub struct Fleet {
+    // Before the network that they need.
+    pub hosts: Vec<Host>,
+    pub fabric: Fabric,
+    dir: tempfile::TempDir,
+}
+
+impl Fleet {
+    /// New hosts host1, host2, ... at a new switch, in a new directory.
+    pub fn new(count: usize, line: Line) -> Result<Self, Trouble> {
+        let fabric = Fabric::new(count, line)?;
+        let dir = tempfile::tempdir()?;
+        let key = dir.path().join("key");
+        tool(Command::new(env!("CARGO_BIN_EXE_makuo")).args(["keygen", "--output"]).arg(&key));
+        let public = std::fs::read_to_string(key.with_extension("pub"))?;
+        let keys = dir.path().join("authorized_keys");
+        write(&keys, format!("tree=\"www\",deploy,audit {public}"));
+        let places = fabric.hosts.iter().enumerate();
+        let new = |(i, place): (usize, &crate::support::Place)| {
+            let name = format!("host{}", i + 1);
+            let home = dir.path().join(&name);
+            Host::new(&name, place.clone(), home, keys.clone())
+        };
+        let mut hosts: Vec<Host> = places.map(new).collect();
+        hosts.iter_mut().for_each(Host::start);
+        Ok(Self { hosts, fabric, dir })
+    }
+
+    /// Starts `makuo deploy` of `source` to all hosts; `spec` is more of the spec. What the sender knows of the source
+    /// is what it learnt in this fleet: the first deploy reads every byte.
+    pub fn start(&self, source: &Path, spec: &str, flags: &[&str], limit: Duration) -> Result<Started, Trouble> {
+        let home = self.dir.path();
+        write(&home.join("www.toml"), format!("tree = \"www\"\nsource = {source:?}\n{DELETE}{spec}"));
+        let mut command = self.fabric.sender.command(env!("CARGO_BIN_EXE_makuo"));
+        command.args(["deploy", "--json", "--key", "key", "--interface", "eth0"]);
+        command.args(["--expect", &self.hosts.len().to_string()]).args(flags).arg("www.toml").current_dir(home);
+        command.env("HOME", home).env("XDG_CACHE_HOME", home.join("cache"));
+        command.env_remove("MAKUO_CONFIG").env_remove("MAKUO_KEY").env_remove("RUST_LOG");
+        Started::start(&mut command, limit)
+    }
+
+    /// Runs it to its end.
+    pub fn deploy(&self, source: &Path, spec: &str, flags: &[&str], limit: Duration) -> Result<Ran, Trouble> {
+        self.start(source, spec, flags, limit)?.finish()
+    }
+
+    /// Every host has exactly the source, as rsync judges.
+    pub fn check(&self, source: &Path) -> Result<(), Trouble> {
+        self.hosts.iter().try_for_each(|host| {
+            judge("-aHAXc", source, &host.tree()).map_err(|why| Trouble::Wrong(format!("{}: {why}", host.name)))
+        })
+    }
+
+    /// Every host still has nothing.
+    pub fn check_empty(&self) -> Result<(), Trouble> {
+        self.hosts.iter().try_for_each(|host| {
+            match std::fs::read_dir(host.tree()).map(|mut all| all.next().is_none()) {
+                Ok(true) => Ok(()),
+                _ => Err(Trouble::Wrong(format!("{}: a deploy that was interrupted changed the tree", host.name))),
+            }
+        })
+    }
+
+    /// Waits until the hosts have done what they do when a session is over.
+    pub fn settle(&self) {
+        timed::comes(Duration::from_millis(500), || false);
+    }
+}
+
+/// Whether an event says that a host has all of the release; its name.
+pub fn staged(event: &Value) -> Option<&str> {
+    let state = event["state"].as_str().filter(|_| event["event"] == "host")?;
+    ["ready", "committed"].contains(&state).then(|| event["host"].as_str())?
+}

@@ -1,0 +1,75 @@
+//! The surroundings of a run: namespaces of processes and mounts, in which everything dies with the runner, and memory
+//! for the trees.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use super::say;
+use crate::support::run::{tool, try_tool};
+
+/// Set for the runner inside.
+const MARK: &str = "MAKUO_BENCH_INSIDE";
+/// Where the trees are: a memory file system of the runner's own, which no other process sees.
+const MEMORY: &str = "/dev/shm";
+
+/// Where this process is.
+pub enum Entered {
+    /// Inside: measure.
+    Here,
+    /// Outside, and the one inside has ended with this code.
+    Over(u8),
+    /// There is no inside on this machine.
+    Impossible(String),
+}
+
+/// Starts this program again inside. Its first process there is the runner, so that the kernel ends all others with it,
+/// and it ends with this one: also on Ctrl-C no daemon, namespace or tree stays.
+pub fn enter() -> Entered {
+    if std::env::var_os(MARK).is_some() {
+        tool(Command::new("mount").args(["-t", "tmpfs", "-o", "size=90%,mode=0700", "makuo-bench", MEMORY]));
+        tempfile::env::override_temp_dir(Path::new(MEMORY)).expect("not asked for before");
+        return Entered::Here;
+    }
+    let mut flags = vec!["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    if !crate::support::is_root() {
+        flags.extend(["--user", "--map-root-user"]);
+    }
+    if let Err(why) = try_tool(Command::new("unshare").args(&flags).args(["unshare", "--net", "true"])) {
+        return Entered::Impossible(format!("no namespaces of one's own here: {why}"));
+    }
+    for program in ["ip", "tc", "nft", "rsync", "setpriv", "nsenter", "mount"] {
+        let answers = try_tool(Command::new(program).arg("--version"));
+        if let Err(why) = answers.or_else(|_| try_tool(Command::new(program).arg("-V"))) {
+            return Entered::Impossible(why);
+        }
+    }
+    again(&flags).unwrap_or_else(Entered::Impossible)
+}
+
+fn again(flags: &[&str]) -> Result<Entered, String> {
+    let program = std::env::current_exe().map_err(|e| format!("this program's name: {e}"))?;
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "unshare"]).args(flags).arg(program).args(std::env::args_os().skip(1));
+    let status = command.env(MARK, "1").status().map_err(|e| format!("{command:?}: {e}"))?;
+    Ok(Entered::Over(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+/// Touches `bytes` of memory once, or as much as there is: the first use of a page costs several times as much as the
+/// next, and would be paid by whoever runs first.
+pub fn warm(bytes: u64) {
+    let bytes = bytes.min(available() / 2);
+    say(&format!("warming up {} MB of memory", bytes / 1_000_000));
+    let mut file = tempfile::tempfile_in(MEMORY).expect("a file in memory");
+    let piece = vec![1; 1 << 20];
+    for _ in 0..bytes >> 20 {
+        file.write_all(&piece).expect("there is room");
+    }
+}
+
+/// Bytes of memory that are free or easily freed.
+pub fn available() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").expect("readable");
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:")).expect("every kernel tells");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}

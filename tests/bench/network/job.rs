@@ -1,0 +1,195 @@
+//! One job done by several tools, some times each, in turns, so that a slow minute of the machine falls on all of them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::fabric::{Fabric, Line, Sent};
+use super::fleet::Fleet;
+use super::material::{Material, judge};
+use super::peers::{self, Errand};
+use super::trouble::Trouble;
+use super::{Settings, inside, say};
+
+/// Who does it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Tool {
+    /// With this more in the spec.
+    Makuo(&'static str),
+    Rsync,
+    RsyncCompressed,
+    Uftp,
+    Udpcast,
+}
+
+/// makuo as it comes.
+pub const MAKUO: Tool = Tool::Makuo("");
+/// All who carry a tree.
+pub const ALL: [Tool; 4] = [MAKUO, Tool::Rsync, Tool::Uftp, Tool::Udpcast];
+
+/// A run that takes longer than this is not a run any more.
+pub const LIMIT: Duration = Duration::from_secs(90);
+/// A peer that takes longer than this runs once.
+const TEDIOUS: f64 = 15.0;
+
+/// A tree to be put on hosts.
+pub struct Job<'a> {
+    pub material: &'a Material,
+    pub hosts: usize,
+    pub line: Line,
+    /// The flags of makuo.
+    pub flags: &'a [&'a str],
+}
+
+/// How a tool did.
+#[derive(Debug, Clone)]
+pub struct Done {
+    pub tool: Tool,
+    pub seconds: Vec<f64>,
+    /// What the sender sent in each run.
+    pub sent: Vec<Sent>,
+    /// Why there are no more runs.
+    pub trouble: Option<Trouble>,
+}
+
+impl Tool {
+    pub fn name(self) -> &'static str {
+        match self {
+            Tool::Makuo(_) => "makuo",
+            Tool::Rsync => "rsync",
+            Tool::RsyncCompressed => "rsync -z",
+            Tool::Uftp => "uftp",
+            Tool::Udpcast => "udpcast",
+        }
+    }
+
+    pub fn is_peer(self) -> bool {
+        !matches!(self, Tool::Makuo(_))
+    }
+
+    fn missing(self) -> Option<String> {
+        let programs: &[&str] = match self {
+            Tool::Uftp => &["uftp", "uftpd"],
+            Tool::Udpcast => &["udp-sender", "udp-receiver", "tar"],
+            Tool::Makuo(_) | Tool::Rsync | Tool::RsyncCompressed => &[],
+        };
+        programs.iter().find_map(|program| peers::missing(program))
+    }
+}
+
+impl Job<'_> {
+    /// Every tool does the job; peers only when they are asked for.
+    pub fn measure(&self, title: &str, tools: &[Tool], settings: Settings) -> Vec<Done> {
+        let tools = tools.iter().filter(|tool| settings.peers || !tool.is_peer());
+        let new = |&tool: &Tool| Done { tool, seconds: Vec::new(), sent: Vec::new(), trouble: self.obstacle(tool) };
+        let mut all: Vec<Done> = tools.map(new).collect();
+        for run in 1..=settings.runs {
+            for done in &mut all {
+                let tedious = done.tool.is_peer() && done.seconds.iter().any(|&s| s > TEDIOUS);
+                if done.trouble.is_none() && !tedious {
+                    self.once(&format!("{title}, {} hosts, run {run}", self.hosts), done);
+                }
+            }
+        }
+        all
+    }
+
+    fn obstacle(&self, tool: Tool) -> Option<Trouble> {
+        let needed = self.material.bytes * (self.hosts as u64 + 1);
+        if needed > inside::available() {
+            return Some(Trouble::Skipped(format!("it needs {} MB of memory", needed / 1_000_000)));
+        }
+        tool.missing().map(Trouble::Skipped)
+    }
+
+    fn once(&self, title: &str, done: &mut Done) {
+        let tool = done.tool;
+        match guarded(|| self.attempt(tool)) {
+            Ok((seconds, sent)) => {
+                say(&format!("{title}: {} {seconds:.3} s", tool.name()));
+                done.seconds.push(seconds);
+                done.sent.push(sent);
+            }
+            Err(trouble) => {
+                say(&format!("{title}: {} {}", tool.name(), trouble.text()));
+                done.trouble = Some(trouble);
+            }
+        }
+    }
+
+    fn attempt(&self, tool: Tool) -> Result<(f64, Sent), Trouble> {
+        match tool {
+            Tool::Makuo(spec) => self.makuo(spec),
+            _ => self.peer(tool),
+        }
+    }
+
+    fn makuo(&self, spec: &str) -> Result<(f64, Sent), Trouble> {
+        let fleet = Fleet::new(self.hosts, self.line)?;
+        let source = self.material.path();
+        let before = fleet.fabric.sent();
+        let ran = fleet.deploy(&source, spec, self.flags, LIMIT)?;
+        let sent = fleet.fabric.sent().since(before);
+        fleet.check(&source)?;
+        Ok((ran.seconds, sent))
+    }
+
+    fn peer(&self, tool: Tool) -> Result<(f64, Sent), Trouble> {
+        let fabric = Fabric::new(self.hosts, self.line)?;
+        let dir = tempfile::tempdir()?;
+        let trees: Vec<PathBuf> = (1..=self.hosts).map(|i| dir.path().join(format!("host{i}"))).collect();
+        trees.iter().for_each(|tree| std::fs::create_dir(tree).expect("new"));
+        let source = self.material.path();
+        let errand = Errand {
+            fabric: &fabric,
+            source: &source,
+            trees: &trees,
+            dir: dir.path(),
+            mbit: self.line.mbit,
+            limit: LIMIT,
+        };
+        let before = fabric.sent();
+        let seconds = match tool {
+            Tool::RsyncCompressed => peers::rsync(&errand, &["-z"]),
+            Tool::Uftp => peers::uftp(&errand),
+            Tool::Udpcast => peers::udpcast(&errand),
+            Tool::Rsync | Tool::Makuo(_) => peers::rsync(&errand, &[]),
+        };
+        let seconds = seconds?;
+        let sent = fabric.sent().since(before);
+        // The others do not all keep times and modes.
+        trees.iter().try_for_each(|tree| judge("-rlc", &source, tree)).map_err(Trouble::Wrong)?;
+        Ok((seconds, sent))
+    }
+}
+
+/// Runs `once` as often as asked; what it yields beside its seconds, of each run.
+pub fn repeat<T>(
+    title: &str,
+    settings: Settings,
+    mut once: impl FnMut() -> Result<(f64, Sent, T), Trouble>,
+) -> (Done, Vec<T>) {
+    let mut done = Done { tool: MAKUO, seconds: Vec::new(), sent: Vec::new(), trouble: None };
+    let mut more = Vec::new();
+    for run in 1..=settings.runs {
+        match guarded(&mut once) {
+            Ok((seconds, sent, what)) => {
+                say(&format!("{title}, run {run}: {seconds:.3} s"));
+                done.seconds.push(seconds);
+                done.sent.push(sent);
+                more.push(what);
+            }
+            Err(trouble) => {
+                say(&format!("{title}, run {run}: {}", trouble.text()));
+                done.trouble = Some(trouble);
+                break;
+            }
+        }
+    }
+    (done, more)
+}
+
+/// A panic of the lab is trouble of one run, not the end of all.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Trouble::Failed("see the panic above".into())))
+}

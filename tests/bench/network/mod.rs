@@ -1,0 +1,94 @@
+//! The runner: which cases, in what surroundings, and the table at the end.
+
+mod cases;
+mod ceiling;
+mod change;
+mod fabric;
+mod fleet;
+mod inside;
+mod job;
+mod material;
+mod peers;
+mod row;
+mod slow;
+mod stream;
+mod text;
+mod timed;
+mod trouble;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use row::Row;
+
+/// The size of one file of random data, unless a case says otherwise.
+const PAYLOAD: u64 = 256_000_000;
+
+/// Measures makuo on a network of namespaces, beside rsync, uftp and udpcast.
+#[derive(Debug, Parser)]
+#[command(name = "cargo bench --bench network --")]
+pub struct Args {
+    /// Cases to run, in this order [default: all]
+    #[arg(value_name = "CASE", value_parser = clap::builder::PossibleValuesParser::new(cases::names()))]
+    cases: Vec<String>,
+    /// How often each tool runs; the median counts
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    /// Only makuo
+    #[arg(long)]
+    no_peers: bool,
+    /// One JSON object a row instead of the table
+    #[arg(long)]
+    json: bool,
+    /// What cargo adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What holds for all cases.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    runs: usize,
+    peers: bool,
+}
+
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    if !args.bench {
+        println!("skipped: this measures for minutes; run it with cargo bench --bench network");
+        return ExitCode::SUCCESS;
+    }
+    match inside::enter() {
+        inside::Entered::Here => run(&args),
+        inside::Entered::Over(code) => ExitCode::from(code),
+        inside::Entered::Impossible(why) => {
+            println!("skipped: {why}");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn run(args: &Args) -> ExitCode {
+    let settings = Settings { runs: args.runs as usize, peers: !args.no_peers };
+    let names = if args.cases.is_empty() { cases::names() } else { args.cases.iter().map(String::as_str).collect() };
+    inside::warm(cases::memory(&names));
+    let mut rows: Vec<Row> = Vec::new();
+    for name in names {
+        for row in cases::run(name, settings) {
+            if args.json {
+                println!("{}", row.json());
+            }
+            rows.push(row);
+        }
+    }
+    if !args.json {
+        print!("{}", row::table(&rows));
+    }
+    ExitCode::from(u8::from(rows.iter().any(Row::is_wrong)))
+}
+
+/// Says on standard error what is being done.
+fn say(what: &str) {
+    eprintln!("{what}");
+}

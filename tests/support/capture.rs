@@ -1,0 +1,217 @@
+//! What passes the interface of a host: every packet with its time, as the kernel hands it to a packet socket.
+//!
+//! A train of datagrams (UDP GSO) is one packet here, with the size of its segments beside it, as it is one on a bridge
+//! of namespaces; [`Packet::datagrams`] and [`Packet::wire`] say what it is on a cable.
+
+use std::io::IoSliceMut;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::libc;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::sockopt::{ReceiveTimeout, ReceiveTimestampns, SetBool};
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, setsockopt,
+    socket,
+};
+use nix::sys::time::TimeVal;
+
+use super::place::Place;
+
+/// Whether each packet comes with what the kernel knows of it as a train.
+#[derive(Debug, Clone, Copy)]
+struct VnetHeader;
+
+nix::setsockopt_impl!(VnetHeader, libc::SOL_PACKET, libc::PACKET_VNET_HDR, bool, SetBool);
+
+/// `struct virtio_net_hdr`: flags, kind of train, header bytes, segment bytes, two fields about checksums.
+const VNET_HEADER: usize = 10;
+/// The kinds of train (`VIRTIO_NET_HDR_GSO_*`): none; the bit that only says ECN.
+const NO_TRAIN: u8 = 0;
+const ECN: u8 = 0x80;
+const ETHERNET: usize = 14;
+const ETHERTYPE_IPV4: [u8; 2] = [8, 0];
+const PROTOCOL_UDP: u8 = 17;
+const UDP_HEADER: usize = 8;
+/// The bytes of a packet that are kept.
+const HEAD: usize = 256;
+/// The memory for packets that wait to be read.
+const QUEUE: usize = 64 << 20;
+const STEP: i64 = 20_000;
+
+/// One packet, maybe a train.
+#[derive(Debug, Clone)]
+pub struct Packet {
+    /// When the kernel saw it, since 1970.
+    pub at: Duration,
+    /// Whether the host sent it.
+    pub outgoing: bool,
+    /// All bytes with the Ethernet header, as one packet.
+    pub len: usize,
+    /// The payload bytes of each segment of a train, when it is one.
+    pub segment: Option<usize>,
+    /// Its first bytes, from the Ethernet header on.
+    pub head: Vec<u8>,
+}
+
+/// The front of a UDP packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Udp<'a> {
+    pub from: Ipv4Addr,
+    pub to: Ipv4Addr,
+    pub to_port: u16,
+    /// Bytes of the payload of all segments.
+    pub payload: usize,
+    /// All headers before it.
+    pub headers: usize,
+    /// The first bytes of the payload.
+    pub head: &'a [u8],
+}
+
+impl Packet {
+    fn parse(at: Duration, outgoing: bool, bytes: &[u8], len: usize) -> Option<Self> {
+        let (front, head) = bytes.split_at_checked(VNET_HEADER)?;
+        let train = front[1] & !ECN != NO_TRAIN;
+        let segment = train.then(|| usize::from(u16::from_ne_bytes([front[4], front[5]])));
+        Some(Self { at, outgoing, len: len - VNET_HEADER, segment, head: head.to_vec() })
+    }
+
+    /// What it is, when it is UDP over IPv4 and no fragment but the first.
+    pub fn udp(&self) -> Option<Udp<'_>> {
+        if self.head.get(12..14)? != ETHERTYPE_IPV4 {
+            return None;
+        }
+        let ip = self.head.get(ETHERNET..)?;
+        let ip_header = usize::from(ip.first()? & 0x0f) * 4;
+        let address = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(ip.get(at..at + 4)?).ok()?));
+        let offset = u16::from_be_bytes([*ip.get(6)?, *ip.get(7)?]) & 0x1fff;
+        if *ip.get(9)? != PROTOCOL_UDP || offset != 0 {
+            return None;
+        }
+        let udp = ip.get(ip_header..)?;
+        let headers = ETHERNET + ip_header + UDP_HEADER;
+        Some(Udp {
+            from: address(12)?,
+            to: address(16)?,
+            to_port: u16::from_be_bytes([*udp.get(2)?, *udp.get(3)?]),
+            payload: self.len.checked_sub(headers)?,
+            headers,
+            head: udp.get(UDP_HEADER..)?,
+        })
+    }
+
+    /// The payload sizes of the datagrams that it is on a cable.
+    pub fn datagrams(&self) -> Vec<usize> {
+        let Some(udp) = self.udp() else { return Vec::new() };
+        let segment = self.segment.unwrap_or(udp.payload).max(1);
+        (0..udp.payload.div_ceil(segment)).map(|i| segment.min(udp.payload - i * segment)).collect()
+    }
+
+    /// Its bytes on a cable: each datagram of a train with headers of its own, in Ethernet frames without the preamble
+    /// and the checksum.
+    pub fn wire(&self) -> usize {
+        match (self.segment, self.udp()) {
+            (Some(_), Some(udp)) => udp.payload + udp.headers * self.datagrams().len(),
+            _ => self.len,
+        }
+    }
+}
+
+/// A capture that runs.
+pub struct Capture {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<Vec<Packet>, String>>>,
+}
+
+impl Capture {
+    /// Starts to capture at `place`, or says why that is not possible.
+    pub fn start(place: &Place) -> Result<Self, String> {
+        let namespace = place.file().ok_or("only root can join a network namespace from a thread")?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ready, is_ready) = channel();
+        let thread = std::thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || {
+                setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|e| format!("no way into a namespace: {e}"))?;
+                listen(&stop, &ready)
+            }
+        });
+        let mut capture = Self { stop, thread: Some(thread) };
+        match is_ready.recv() {
+            Ok(()) => Ok(capture),
+            Err(_) => Err(capture.end().err().unwrap_or_else(|| "the capture ended at once".into())),
+        }
+    }
+
+    /// Ends it: all packets of eth0, in the order of their times.
+    #[track_caller]
+    pub fn finish(mut self) -> Vec<Packet> {
+        let mut packets = self.end().expect("the capture works");
+        packets.sort_by_key(|p| p.at);
+        packets
+    }
+
+    fn end(&mut self) -> Result<Vec<Packet>, String> {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().expect("ended once");
+        thread.join().unwrap_or_else(|_| Err("the capture failed".into()))
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn listen(stop: &AtomicBool, ready: &Sender<()>) -> Result<Vec<Packet>, String> {
+    let said = |what: &'static str| move |e: nix::Error| format!("{what}: {e}");
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
+        .map_err(said("no packet socket"))?;
+    setsockopt(&socket, VnetHeader, &true).map_err(said("no sizes of segments"))?;
+    setsockopt(&socket, ReceiveTimestampns, &true).map_err(said("no times"))?;
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::new(0, STEP)).map_err(said("no limit of waiting"))?;
+    // More than the system's limit is root's alone; without it a fast capture may lose packets, which its user checks.
+    let _ = setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &QUEUE);
+    let eth0 = nix::net::if_::if_nametoindex("eth0").map_err(said("no interface"))?;
+    let _ = ready.send(());
+    let mut packets = Vec::new();
+    let mut stopping = false;
+    loop {
+        match read(socket.as_raw_fd(), eth0 as usize) {
+            Ok(packet) => packets.extend(packet),
+            Err(nix::Error::EINTR) => {}
+            // What was sent before the end was asked for is waiting already: one more empty read, and all is there.
+            Err(nix::Error::EAGAIN) if stopping => return Ok(packets),
+            Err(nix::Error::EAGAIN) => stopping = stop.load(Ordering::Relaxed),
+            Err(e) => return Err(format!("the capture ended: {e}")),
+        }
+    }
+}
+
+/// The next packet; none when it is of another interface.
+fn read(socket: i32, interface: usize) -> nix::Result<Option<Packet>> {
+    let mut bytes = [0; HEAD];
+    let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
+    let (len, address, at) = {
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        // With MSG_TRUNC the length is that of the packet, however little of it is read.
+        let message = recvmsg::<LinkAddr>(socket, &mut slices, Some(&mut control), MsgFlags::MSG_TRUNC)?;
+        let at = message.cmsgs()?.find_map(|c| match c {
+            ControlMessageOwned::ScmTimestampns(at) => Some(Duration::from(at)),
+            _ => None,
+        });
+        (message.bytes, message.address, at)
+    };
+    let (Some(address), Some(at)) = (address, at) else { return Ok(None) };
+    if address.ifindex() != interface {
+        return Ok(None);
+    }
+    let outgoing = i32::from(address.pkttype()) == i32::from(libc::PACKET_OUTGOING);
+    Ok(Packet::parse(at, outgoing, &bytes[..len.min(HEAD)], len))
+}
