@@ -2,6 +2,8 @@
 //!
 //! `MAKUO_PAIRS` says how many (40), `MAKUO_SEED` replays: every failure names the seed of its pair.
 
+#![allow(clippy::unwrap_used, reason = "what a test makes has to be made")]
+
 mod support;
 
 use std::collections::BTreeMap;

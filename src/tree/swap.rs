@@ -165,10 +165,7 @@ fn exchange(tree: &Tree, aside: &OwnedFd, live: u64) -> Result<()> {
         }
         loosen(place.parent.as_fd(), &place.name).map_err(failed)?;
         loosen(aside.as_fd(), ASIDE).map_err(failed)?;
-        Ok(tree
-            .crash
-            .exchange(aside.as_fd(), ASIDE, place.parent.as_fd(), &place.name)
-            .map_err(|e| failed(e.into()))?)
+        tree.crash.exchange(aside.as_fd(), ASIDE, place.parent.as_fd(), &place.name).map_err(|e| failed(e.into()))
     })
 }
 

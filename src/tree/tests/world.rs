@@ -310,7 +310,7 @@ pub(super) fn signed(bytes: &[u8]) -> (crate::keys::PublicKey, Vec<u8>) {
     use crate::keys::{FileSigner, Namespace, Signer};
     let signer = FileSigner::from_seed([7; 32]);
     let signature = signer.sign(Namespace::RELEASE, bytes).expect("signs");
-    (signer.public().clone(), signature.as_bytes().to_vec())
+    (*signer.public(), signature.as_bytes().to_vec())
 }
 
 /// Everything about a directory, as `.`, and everything in it.
