@@ -346,6 +346,7 @@ impl Pair {
         let host = HostRules { protect: &self.protect, max_delete: Limit::NONE, owners: &names };
         let mut bytes = Vec::new();
         for node in 0..source.top().nodes {
+            bytes.clear();
             let block = source.read(Ordinal(node), &mut bytes).unwrap();
             assert!(self.tree.nodes().put_node(block, &bytes)?);
         }
@@ -353,6 +354,7 @@ impl Pair {
         let plan = diff(&have, &want, rules, &[], &host)?;
         let stage = Stage::begin(&self.tree, plan)?;
         for &ordinal in stage.plan().fetch.keys() {
+            bytes.clear();
             source.read(ordinal, &mut bytes).unwrap();
             assert!(stage.put(ordinal, &bytes)?);
         }

@@ -292,7 +292,7 @@ fn a_whole_tree_takes_the_place_of_the_one_before() {
     // The host goes on in place, and after a restart, with the directory that is there now.
     lab.spec(DELETE);
     write(&lab.site().join("page"), "in place again");
-    lab.host("web1").restart();
+    lab.hosts[0].restart();
     let before = directories_of(&lab);
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());

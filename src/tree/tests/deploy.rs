@@ -326,6 +326,42 @@ fn too_little_space_is_refused_with_what_is_needed_and_free() {
     assert!(refused.to_string().contains("3.20 MB needed"), "{refused}");
 }
 
+/// What staging `files` small files says in a tree on a small filesystem mounted with `options`.
+fn staged_in(options: &str, files: usize, prepare: impl FnOnce(&Path)) -> Option<crate::Error> {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_mount) = Mount::tmpfs(&dir.path().join("small"), options) else {
+        println!("skipped: no right to mount a small filesystem");
+        return None;
+    };
+    let names: Vec<String> = (0..files).map(|i| i.to_string()).collect();
+    let things: Vec<(&str, Thing)> = names.iter().map(|n| (n.as_str(), file(n))).collect();
+    let world = World::new(&[], &things);
+    let name = TreeName::new("www").unwrap();
+    let tree = Tree::open(name, &dir.path().join("small/www"), None, Options::default()).unwrap();
+    let source = Scanned::of(&world.source());
+    let plan = world.plan(&Manifest::new(source.manifest(&tree), tree.nodes())).unwrap();
+    prepare(&dir.path().join("small"));
+    Some(Stage::begin(&tree, plan).map(drop).unwrap_err())
+}
+
+#[test]
+fn too_few_inodes_are_refused() {
+    let Some(refused) = staged_in("size=8m,nr_inodes=60", 80, |_| {}) else { return };
+    assert_eq!(refused.kind(), Kind::Refused);
+    assert!(refused.to_string().contains("not enough inodes for tree www: 80 needed"), "{refused}");
+    assert!(refused.hint_text().is_some());
+}
+
+#[test]
+fn a_filesystem_that_became_read_only_is_named() {
+    let read_only = |at: &Path| {
+        let done = std::process::Command::new("mount").args(["-o", "remount,ro"]).arg(at).status();
+        assert!(done.unwrap().success());
+    };
+    let Some(refused) = staged_in("size=8m", 3, read_only) else { return };
+    assert!(refused.to_string().contains("is read-only") && refused.hint_text().is_some(), "{refused}");
+}
+
 #[test]
 fn an_aborted_session_serves_the_next() {
     let world = World::new(&[], &[("a", Thing::File(noise(400_000, 1), 0o644)), ("b", file("b"))]);
