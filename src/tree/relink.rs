@@ -17,7 +17,7 @@ use crate::manifest::build::NodeSink;
 use crate::manifest::read::NodeSource;
 use crate::manifest::{Content, EntryKind};
 
-/// Makes the index of the old tree one of the new tree, with all that is in both.
+/// Makes the index of the old tree one of the tree that is live now, with all that is the same in both.
 pub(super) fn relink(tree: &Tree, swap: &Swap) -> io::Result<()> {
     let (path, root) = (tree.index_path(), tree.root());
     let before = FileId { ino: swap.old.ino, ..root.id() };

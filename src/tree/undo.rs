@@ -11,10 +11,10 @@ use rustix::io::Errno;
 
 use super::apply::Metadata;
 use super::commit::{Outcome, Runner, is_unsupported, rename_new, stat, stop};
-use super::journal::{BACKWARD, FORWARD, Journal, Step};
+use super::journal::{BACKWARD, FORWARD, Journal, Step, Swap};
 use super::open::Tree;
 use super::state::slot_name;
-use super::swap;
+use super::{relink, swap};
 use crate::error::{Error, Result};
 use crate::manifest::TreePath;
 
@@ -40,10 +40,14 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
     }
     tree.crash.point()?;
     tree.state.remove(BACKWARD)?;
-    if journal.swap.is_some()
-        && let Err(e) = tree.state.forget_undo()
-    {
-        tracing::warn!("tree {}: the tree that was taken back cannot be removed: {e}", tree.name());
+    if let Some(exchange) = &journal.swap {
+        // What is left to do is in nobody's way.
+        if let Err(e) = tree.state.forget_undo() {
+            tracing::warn!("tree {}: the tree that was taken back cannot be removed: {e}", tree.name());
+        }
+        if let Err(e) = relink::relink(tree, &Swap { changed: Vec::new(), ..exchange.clone() }) {
+            tracing::warn!("tree {}: its files are read anew by the next comparison: {e}", tree.name());
+        }
     }
     Ok(())
 }
