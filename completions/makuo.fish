@@ -47,7 +47,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s k -l key -d 'The 
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l rate -d 'Ceiling of the rate, such as 500Mbit or 60MB' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l expect -d 'Fail unless N target hosts answer' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l timeout -d 'Give a host this long to answer or progress' -r
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l interface -d 'The interface to use, by name or address' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l group -d 'The multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l port -d 'The UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
@@ -69,7 +69,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand diff" -s k -l key -d 'The ke
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l rate -d 'Ceiling of the rate, such as 500Mbit or 60MB' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l expect -d 'Fail unless N target hosts answer' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l timeout -d 'Give a host this long to answer or progress' -r
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l interface -d 'The interface to use, by name or address' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l group -d 'The multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l port -d 'The UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
@@ -86,7 +86,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand diff" -s v -l verbose -d 'Te
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s q -l quiet -d 'Results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l wait -d 'How long to listen for answers' -r
-complete -c makuo -n "__fish_makuo_using_subcommand members" -l interface -d 'The interface to use, by name or address' -r
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l group -d 'The multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l port -d 'The UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
@@ -129,7 +129,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l run-group -d 'Run
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l console -d 'Not supported yet, but `off` is what holds' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l socket -d 'The control socket [default: /run/makuo/makuo.sock]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l metrics -d 'Not supported yet; here so that it is refused and not ignored' -r
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l interface -d 'The interface to use, by name or address' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l group -d 'The multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l port -d 'The UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r

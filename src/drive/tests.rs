@@ -151,7 +151,8 @@ fn three_hosts_get_a_release_then_a_change_then_nothing() {
     let second = fleet.deploy(Purpose::Deploy, key(1), "[delete]\nextras = true\n");
     assert_eq!(second.exit, ExitStatus::Success, "{second:#?}");
     assert!((1..=3).all(|i| fleet.same(i)));
-    assert!(second.bytes_sent.0 < 20_000, "{}", second.bytes_sent);
+    // Mostly probes: datagrams are large on the loopback interface.
+    assert!(second.bytes_sent.0 < 60_000, "{}", second.bytes_sent);
 
     let third = fleet.deploy(Purpose::Deploy, key(1), "[delete]\nextras = true\n");
     assert!(third.hosts.iter().all(|h| h.state == HostState::Unchanged), "{third:#?}");

@@ -2,8 +2,9 @@
 //!
 //! A sender knows its own interface's MTU; a host may stand behind a narrower one, a narrower switch or a tunnel, where
 //! larger datagrams vanish without a word. So a sender multicasts probes of several sizes before each solicit, each in
-//! one datagram, and a host says in its answer which was the largest that it heard. A probe that is lost by chance makes
-//! one session's datagrams smaller than they could be, and nothing worse.
+//! one datagram, and a host says in its answer which was the largest that it heard. Where that is less than the sender's
+//! own size it solicits again: a probe may have been lost by chance. One that is lost each time makes one session's
+//! datagrams smaller than they could be, and nothing worse.
 
 use std::collections::VecDeque;
 
@@ -15,17 +16,16 @@ pub const MIN_DATAGRAM: usize = 548;
 /// before anything is known of the path.
 pub const CONTROL_DATAGRAM: usize = 1232;
 
-/// The sizes that are tried below a sender's own: a jumbo frame's page, Ethernet under IPv4 and IPv6, the usual
+/// The sizes that are tried below a sender's own: a page in a jumbo frame, Ethernet under IPv4 and IPv6, the usual
 /// tunnels, the least MTU of IPv6, the least of all.
-const LADDER: [usize; 7] = [8_952, 4_052, 1_472, 1_452, 1_392, CONTROL_DATAGRAM, MIN_DATAGRAM];
+const LADDER: [usize; 6] = [4_052, 1_472, 1_452, 1_392, CONTROL_DATAGRAM, MIN_DATAGRAM];
 /// The senders whose probes are remembered.
 const MAX_SENDERS: usize = 64;
 
-/// The sizes to probe when a datagram may have `most` bytes, in the order in which they are sent. The largest goes
-/// twice: its loss costs most.
+/// The sizes to probe when a datagram may have `most` bytes, in the order in which they are sent.
 pub fn ladder(most: usize) -> impl Iterator<Item = usize> {
     let below = LADDER.into_iter().filter(move |&size| size < most);
-    std::iter::once(most).chain(below).chain([most]).filter(|&size| size >= MIN_DATAGRAM)
+    std::iter::once(most).chain(below).filter(|&size| size >= MIN_DATAGRAM)
 }
 
 /// The largest probe that a host heard from each sender of late.
@@ -59,11 +59,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ladder_goes_down_from_ones_own_size_and_ends_with_it() {
+    fn the_ladder_goes_down_from_ones_own_size() {
         let sizes = |most| ladder(most).collect::<Vec<_>>();
-        assert_eq!(sizes(8972), [8972, 8952, 4052, 1472, 1452, 1392, 1232, 548, 8972]);
-        assert_eq!(sizes(1472), [1472, 1452, 1392, 1232, 548, 1472]);
-        assert_eq!(sizes(1372), [1372, 1232, 548, 1372]);
+        assert_eq!(sizes(8972), [8972, 4052, 1472, 1452, 1392, 1232, 548]);
+        assert_eq!(sizes(1472), [1472, 1452, 1392, 1232, 548]);
+        assert_eq!(sizes(1372), [1372, 1232, 548]);
         assert_eq!(sizes(500), [] as [usize; 0]);
     }
 

@@ -67,7 +67,7 @@ impl Pacer {
 /// What one host measured between two reports.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// Bytes of data that arrived.
+    /// Bytes that arrived, with all headers: the rate counts them too.
     pub bytes: u64,
     /// The time that they took.
     pub over: Duration,

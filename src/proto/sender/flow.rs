@@ -62,7 +62,7 @@ impl Flow {
             idle: 0,
             controller: Controller::new(now, setup.ceiling),
             pacer: Pacer::new(now),
-            readings: Readings::new(setup.floor, setup.seed),
+            readings: Readings::new(setup.overhead + DATA_OVERHEAD, setup.floor, setup.seed),
             setup,
         }
     }

@@ -49,8 +49,8 @@ const DISCOVERY: Duration = Duration::from_millis(1500);
 const DISCOVERY_EMPTY: Duration = Duration::from_millis(3000);
 /// Hosts that have just started do not know of each other yet: nobody new for this long means that all have answered.
 const QUIET: Duration = Duration::from_millis(30);
-/// After so many solicits nobody is waited for who did not say which datagrams reach him.
-const MEASURE: u32 = 3;
+/// So many solicits are sent before a host is believed that the largest datagrams do not reach it.
+const MEASURE: u32 = 2;
 /// The first wait between solicits, announcements and orders; doubled each time.
 const REPEAT: Duration = Duration::from_millis(60);
 /// The longest wait between them.
@@ -512,9 +512,7 @@ impl Sender {
         let waited = now.since(self.began);
         let (found, missing) = (self.hosts.len(), self.missing_names());
         let enough = found > 0 && found >= self.setup.expect.count && missing.is_empty();
-        // A beacon does not say what reaches a host; its answer does, unless it was lost.
-        let measured = self.solicits > MEASURE || self.hosts.iter().all(|(_, h)| h.takes.is_some());
-        let all = measured && self.table.len() >= self.table.claimed() && now.since(self.newest) >= QUIET;
+        let all = self.is_measured() && self.table.len() >= self.table.claimed() && now.since(self.newest) >= QUIET;
         if (enough && (all || waited >= DISCOVERY)) || waited >= DISCOVERY_EMPTY {
             self.phase = Phase::Waiting;
             self.notices.push_back(Notice::Discovered {
@@ -524,6 +522,13 @@ impl Sender {
                 missing,
             });
         }
+    }
+
+    /// Whether datagrams of our own size reach every host, or smaller ones were all that did several times.
+    fn is_measured(&self) -> bool {
+        let most = self.setup.datagram;
+        let full = |h: &Host| h.takes.is_some_and(|takes| usize::from(takes) >= most);
+        most < MIN_DATAGRAM || self.solicits > MEASURE || self.hosts.iter().all(|(_, h)| full(h))
     }
 
     fn missing_names(&self) -> Vec<HostName> {

@@ -52,6 +52,8 @@ struct Reading {
 #[derive(Debug)]
 pub struct Readings {
     readings: BTreeMap<InstanceId, Reading>,
+    /// Bytes that a datagram takes on the network beside its symbol.
+    overhead: u64,
     floor: Floor,
     slow: BTreeSet<InstanceId>,
     reporters: Vec<InstanceId>,
@@ -61,10 +63,12 @@ pub struct Readings {
 }
 
 impl Readings {
-    /// No readings yet; a host below `floor` is far slower than the rest.
-    pub fn new(floor: Floor, seed: u64) -> Self {
+    /// No readings yet; a datagram takes `overhead` bytes beside its symbol, a host below `floor` is far slower than
+    /// the rest.
+    pub fn new(overhead: usize, floor: Floor, seed: u64) -> Self {
         Self {
             readings: BTreeMap::new(),
+            overhead: overhead as u64,
             floor,
             slow: BTreeSet::new(),
             reporters: Vec::new(),
@@ -141,7 +145,7 @@ impl Readings {
         // A lost train is thirty datagrams in a row: one report says little about the share.
         reading.loss = reading.loss * 0.9 + loss * 0.1;
         let sample = Sample {
-            bytes: report.bytes.saturating_sub(last.bytes),
+            bytes: report.bytes.saturating_sub(last.bytes) + got.min(expected) * self.overhead,
             over,
             loss: reading.loss,
             delay: Duration::from_micros(u64::from(report.delay)),
