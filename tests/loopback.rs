@@ -273,3 +273,33 @@ fn no_space_on_one_host_is_left_behind_by_a_quorum() {
         same(&lab.site(), &host.tree());
     }
 }
+
+#[test]
+fn a_whole_tree_takes_the_place_of_the_one_before() {
+    let Some(mut lab) = released(2) else { return };
+    let swap = format!("{DELETE}[commit]\nlayout = \"swap\"\n");
+    lab.spec(&swap);
+    for round in 0..3 {
+        let before = directories_of(&lab);
+        write(&lab.site().join("page"), format!("release {round}"));
+        write(&lab.site().join(format!("more{round}/file")), "new");
+        std::fs::remove_file(lab.site().join(format!("dir0/sub0/file{}", round * 7 % 21))).ok();
+        lab.deploy(&[]).exits(0);
+        lab.all_same(&lab.site());
+        assert!(before.iter().zip(directories_of(&lab)).all(|(old, new)| *old != new), "other directories");
+        lab.diff(&[]).exits(0);
+    }
+    // The host goes on in place, and after a restart, with the directory that is there now.
+    lab.spec(DELETE);
+    write(&lab.site().join("page"), "in place again");
+    lab.hosts[0].restart();
+    let before = directories_of(&lab);
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+    assert_eq!(directories_of(&lab), before);
+}
+
+fn directories_of(lab: &Lab) -> Vec<u64> {
+    use std::os::unix::fs::MetadataExt;
+    lab.hosts.iter().map(|h| std::fs::metadata(h.tree()).expect("there").ino()).collect()
+}

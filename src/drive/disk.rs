@@ -318,18 +318,21 @@ impl<'a> Session<'a> {
         let key = verify(Namespace::RELEASE, release.bytes(), &signature)
             .map_err(|e| format!("the release is not signed: {e}"))?;
         check_allowed(host, &key, &release)?;
-        if header.rules.layout != Layout::InPlace {
-            return Err("this host cannot switch whole trees (layout = \"swap\")".into());
-        }
         let managed = host.trees.get(&header.tree).ok_or_else(|| format!("there is no tree {} here", header.tree))?;
         is_newer(&managed.tree, header)?;
-        match managed.tree.root().still_there() {
+        match managed.tree.still_there() {
             Ok(true) => {}
             Ok(false) => {
-                let path = managed.tree.root().path().display();
-                return Err(format!("{path} is another directory than when the daemon started; restart the daemon"));
+                let root = managed.tree.root();
+                return Err(format!(
+                    "{} is another directory than when the daemon started; restart the daemon",
+                    root.path().display()
+                ));
             }
             Err(e) => return Err(reason(&Error::io("cannot look at", managed.tree.root().path(), e))),
+        }
+        if header.rules.layout == Layout::Swap && header.intent != Intent::Audit {
+            managed.tree.check_swap().map_err(|e| reason(&e))?;
         }
         let explorer = Explorer::new(header.root);
         let expander = Expander::default();
@@ -409,7 +412,7 @@ impl<'a> Session<'a> {
         if rules.delete_excluded { &mut options.unhashed } else { &mut options.closed }.push(excluded);
         let path = tree.index_path();
         let old = Index::open(&path, tree.root().id());
-        scan(tree.root(), &options, old.as_ref(), &path)
+        scan(&tree.root(), &options, old.as_ref(), &path)
     }
 
     /// Makes the content plain, and keeps the blocks. Of a frame that is not what its map says every block is wrong.

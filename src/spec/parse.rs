@@ -209,10 +209,7 @@ fn commit(mut section: Section) -> Result<Commit> {
         require: section.take("require").map_or(Ok(Quorum::All), |f| f.parse_number_or_text())?,
         layout: match section.take("layout") {
             None => Layout::InPlace,
-            Some(f) => match one_of(&f, &[("in-place", Layout::InPlace), ("swap", Layout::Swap)])? {
-                Layout::Swap => return Err(f.wrong("\"swap\" is not supported yet; write \"in-place\"")),
-                layout => layout,
-            },
+            Some(f) => one_of(&f, &[("in-place", Layout::InPlace), ("swap", Layout::Swap)])?,
         },
         on_failure: match section.take("on_failure") {
             None => OnFailure::Stop,

@@ -228,12 +228,10 @@ fn wrong_values_say_what_to_write() {
 #[test]
 fn what_comes_later_is_refused_and_never_ignored() {
     let all = [
-        said("source = \"s\"\n[commit]\nlayout = \"swap\""),
         said("source = \"s\"\n[commit]\n\nbatches = [1, \"50%\"]"),
         said("source = \"s\"\n[commit]\non_failure = \"revert\""),
     ];
     insta::assert_snapshot!(all.join("\n"), @r#"
-        manifests/www.toml:3: commit.layout: "swap" is not supported yet; write "in-place"
         manifests/www.toml:4: commit.batches is not supported yet
           hint: leave it out: all targets commit together
         manifests/www.toml:3: commit.on_failure: "revert" is not supported yet; write "stop"

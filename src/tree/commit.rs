@@ -15,12 +15,13 @@ use rustix::io::Errno;
 use super::apply::{Metadata, chmod, handle_of};
 use super::journal::{FORWARD, Journal, Step};
 use super::meta::FileStat;
-use super::open::Tree;
+use super::next::Next;
+use super::open::{Tree, kept_journal};
 use super::owners::Rights;
 use super::stage::Item;
 use super::state::{CommitMark, MAX_SIGNATURE, Mark, slot_name};
-use super::{steps, undo};
-use crate::diff::Plan;
+use super::{steps, swap, undo};
+use crate::diff::{Plan, Shape};
 use crate::error::{Error, Result};
 use crate::manifest::{Mode, Release, TreePath};
 
@@ -48,6 +49,7 @@ pub(super) fn run(
     plan: &Plan,
     items: &[Item],
     next_slot: u64,
+    mut next: Option<Next>,
     release: &Release,
     signature: &[u8],
 ) -> Result<CommitReport> {
@@ -55,17 +57,35 @@ pub(super) fn run(
     if signature.len() > MAX_SIGNATURE {
         return Err(Error::refused(format!("a signature of {} bytes", signature.len())));
     }
-    let (steps, dirs) = steps::build(tree, plan, items, next_slot)?;
+    let (steps, dirs, exchange) = match &mut next {
+        None => {
+            let (steps, dirs) = steps::build(tree, plan, items, next_slot)?;
+            (steps, dirs, None)
+        }
+        Some(next) => {
+            if next.refresh(tree, plan)? {
+                rustix::fs::syncfs(tree.state.handle()).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
+            }
+            (Vec::new(), next.dirs.clone(), Some(next.journaled(tree)?))
+        }
+    };
     let previous = tree.state.last_commit()?;
     let commit = CommitMark { release: mark, number: previous.map_or(0, |p| p.number) + 1 };
     let (header, signature) = (release.bytes().to_vec(), signature.to_vec());
-    let journal = Journal { commit, previous, steps, dirs, header, signature };
+    let journal = Journal { commit, previous, steps, dirs, header, signature, swap: exchange };
     tree.crash.point()?;
     tree.state.raise_highest(mark)?;
     tree.crash.point()?;
     tree.nodes().sync()?;
     tree.crash.point()?;
-    tree.state.fresh_undo(mark.serial)?;
+    let undo = tree.state.fresh_undo(mark.serial)?;
+    if next.is_some() {
+        tree.crash.point()?;
+        let moved = renameat(tree.state.handle(), c"next", &undo, swap::ASIDE)
+            .and_then(|()| rustix::fs::fsync(&undo))
+            .and_then(|()| rustix::fs::fsync(tree.state.handle()));
+        moved.map_err(|e| Error::io("cannot move", tree.state.next_path(), e))?;
+    }
     tree.crash.point()?;
     if let Err(e) = journal.write(&tree.state) {
         // It may be there all the same, and nobody shall go on with what is called failed.
@@ -87,12 +107,17 @@ pub(super) fn run(
             return Err(e);
         }
     }
-    if let Err(e) = tree.prune() {
-        tracing::warn!("tree {}: old releases cannot be pruned: {e}", tree.name());
+    if let Some(next) = &next {
+        let caught_up = swap::open_aside(tree, &journal).and_then(|old| next.catch_up(&old, &tree.root()));
+        if let Err(e) = caught_up {
+            tracing::warn!("tree {}: what came at the very moment of the exchange may be missing: {e}", tree.name());
+        }
     }
+    let made = |c: &&crate::diff::Change| c.makes_anew();
+    let is_dir = |c: &crate::diff::Change| c.shape() == Shape::Directory;
     Ok(CommitReport {
-        files_written: items.len() as u64,
-        directories_made: journal.steps.iter().filter(|s| matches!(s, Step::Mkdir(_))).count() as u64,
+        files_written: plan.changes.iter().filter(made).filter(|c| !is_dir(c)).count() as u64,
+        directories_made: plan.changes.iter().filter(made).filter(|c| is_dir(c)).count() as u64,
         metadata_changed: plan.summary.metadata,
         deleted: plan.summary.deleted,
         bytes_written: plan.summary.write_bytes,
@@ -102,17 +127,10 @@ pub(super) fn run(
 /// Takes a journaled commit from wherever it is to its end. An error leaves the journal in place.
 pub(super) fn complete(tree: &Tree, journal: &Journal) -> Result<()> {
     if tree.state.last_commit()? != Some(journal.commit) {
-        let mut runner = Runner::new(tree, journal)?;
-        runner.loosen(journal)?;
-        for step in &journal.steps {
-            runner.forward(step)?;
+        match &journal.swap {
+            Some(exchange) => swap::forward(tree, journal, exchange)?,
+            None => take_steps(tree, journal)?,
         }
-        for dir in journal.dirs.iter().rev() {
-            if let Some(new) = &dir.new {
-                runner.set_dir(dir.path.as_ref(), new)?;
-            }
-        }
-        runner.sync(journal)?;
         tree.crash.point()?;
         tree.state.store(journal.serial(), &journal.header, &journal.signature)?;
         tree.crash.point()?;
@@ -120,7 +138,21 @@ pub(super) fn complete(tree: &Tree, journal: &Journal) -> Result<()> {
     }
     // From here on the release is the tree. The journal is kept with what it can undo.
     tree.crash.point()?;
-    tree.state.rename(FORWARD, &format!("undo/{}/{FORWARD}", journal.serial()))
+    tree.state.rename(FORWARD, &kept_journal(journal.serial()))
+}
+
+fn take_steps(tree: &Tree, journal: &Journal) -> Result<()> {
+    let mut runner = Runner::new(tree, journal)?;
+    runner.loosen(journal)?;
+    for step in &journal.steps {
+        runner.forward(step)?;
+    }
+    for dir in journal.dirs.iter().rev() {
+        if let Some(new) = &dir.new {
+            runner.set_dir(dir.path.as_ref(), new)?;
+        }
+    }
+    runner.sync(journal)
 }
 
 /// Does steps, in either direction. Remembers the directory that it was in last.
@@ -282,7 +314,7 @@ impl<'a> Runner<'a> {
     fn dir_handle(&mut self, path: Option<&TreePath>) -> io::Result<OwnedFd> {
         match path {
             // The handle that was opened when the tree was: whatever the directory's mode has become.
-            None => Ok(rustix::io::dup(&self.tree.root)?),
+            None => Ok(rustix::io::dup(self.tree.root())?),
             Some(path) => {
                 let (parent, name) = self.parent(path)?;
                 handle_of(parent, &name)
@@ -295,7 +327,7 @@ impl<'a> Runner<'a> {
         let above = path.parent();
         let name = CString::new(path.name()).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
         if self.last.as_ref().is_none_or(|(dir, _)| *dir != above) {
-            let (handle, _) = self.tree.root.parent(path)?;
+            let (handle, _) = self.tree.root().parent(path)?;
             self.last = Some((above, handle));
         }
         match &self.last {
@@ -310,15 +342,15 @@ impl<'a> Runner<'a> {
         tree.crash.point()?;
         let sets = journal.steps.iter().any(|s| matches!(s, Step::Set { .. }));
         if sets || journal.dirs.len() > MAX_SINGLE_SYNCS {
-            rustix::fs::syncfs(&tree.root).map_err(|e| Error::io("cannot sync", tree.root.path(), e))?;
+            rustix::fs::syncfs(tree.root()).map_err(|e| Error::io("cannot sync", tree.root().path(), e))?;
             return Ok(());
         }
         for dir in journal.dirs.iter() {
-            match tree.root.dir(dir.path.as_ref()) {
+            match tree.root().dir(dir.path.as_ref()) {
                 Ok(handle) => rustix::fs::fsync(&handle).map_err(io::Error::from),
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
                 // Not readable by us, so that there is no handle to sync.
-                Err(_) => rustix::fs::syncfs(&tree.root).map_err(io::Error::from),
+                Err(_) => rustix::fs::syncfs(tree.root()).map_err(io::Error::from),
             }
             .map_err(|e| self.named(e, "cannot sync", dir.path.as_ref()))?;
         }
@@ -408,5 +440,5 @@ fn step_path(step: &Step) -> &TreePath {
 }
 
 pub(super) fn shown(tree: &Tree, path: Option<&TreePath>) -> std::path::PathBuf {
-    path.map_or_else(|| tree.root.path().to_path_buf(), |p| tree.root.shown(p))
+    path.map_or_else(|| tree.root().path().to_path_buf(), |p| tree.root().shown(p))
 }

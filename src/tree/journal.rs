@@ -14,7 +14,7 @@ use super::apply::Metadata;
 use super::state::{CommitMark, State};
 use crate::error::{Error, Result};
 use crate::id::Serial;
-use crate::manifest::TreePath;
+use crate::manifest::{Mode, TreePath};
 
 /// The journal of a commit that is on its way.
 pub const FORWARD: &str = "journal";
@@ -47,6 +47,34 @@ pub struct Journal {
     #[n(5)]
     #[cbor(with = "minicbor::bytes")]
     pub signature: Vec<u8>,
+    /// The exchange of whole trees that this commit is, in place of steps.
+    #[n(6)]
+    pub swap: Option<Swap>,
+}
+
+/// An exchange of the live tree with the one beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Swap {
+    /// The tree that was live before.
+    #[n(0)]
+    pub old: Side,
+    /// The tree that is live after.
+    #[n(1)]
+    pub new: Side,
+    /// The paths that the release made, changed or removed, sorted; all others are in both trees.
+    #[n(2)]
+    pub changed: Vec<TreePath>,
+}
+
+/// One of the two directories of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Side {
+    /// Its inode: how the two are told from each other.
+    #[n(0)]
+    pub ino: u64,
+    /// Its permission bits.
+    #[n(1)]
+    pub mode: Mode,
 }
 
 /// One step.
@@ -174,6 +202,7 @@ mod tests {
             dirs: vec![DirStep { path: None, old: Some(Metadata::default()), new: None }],
             header: vec![1, 2],
             signature: vec![3],
+            swap: None,
         };
         let payload = minicbor::to_vec(&journal).unwrap();
         let bytes = [MAGIC.as_slice(), &Sha256::digest(&payload), &payload].concat();

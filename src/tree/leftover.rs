@@ -129,6 +129,29 @@ impl Leftovers {
         self.old.iter().try_for_each(|name| remove(&state.stage_path().join(name)))
     }
 
+    /// Removes what no later session can use: items that no log tells of, and logs without items.
+    pub(super) fn tidy(state: &State) -> Result<()> {
+        let path = state.stage_path();
+        let all = names(&path)?;
+        let mut told = HashSet::new();
+        for log in all.iter().filter(|n| n.to_string_lossy().starts_with(LOG_PREFIX)) {
+            let mut useful = false;
+            each_record(&path.join(log), |_, place| {
+                useful |= told.insert(place.slot);
+            })?;
+            if !useful {
+                remove(&path.join(log))?;
+            }
+        }
+        for name in all.iter().filter(|n| !n.to_string_lossy().starts_with(LOG_PREFIX)) {
+            let slot = name.to_str().and_then(|n| n.parse::<u64>().ok());
+            if slot.is_none_or(|slot| !told.contains(&slot)) {
+                remove(&path.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes everything in the stage.
     pub(super) fn clear(state: &State) -> Result<()> {
         let path = state.stage_path();
@@ -137,6 +160,14 @@ impl Leftovers {
 }
 
 fn read_log(path: &Path, wanted: &HashSet<BlockHash>, blocks: &mut HashMap<BlockHash, Place>) -> Result<()> {
+    each_record(path, |hash, place| {
+        if wanted.contains(&hash) {
+            blocks.insert(hash, place);
+        }
+    })
+}
+
+fn each_record(path: &Path, mut found: impl FnMut(BlockHash, Place)) -> Result<()> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|f| f.take(MAX_LOG).read_to_end(&mut bytes))
@@ -146,8 +177,8 @@ fn read_log(path: &Path, wanted: &HashSet<BlockHash>, blocks: &mut HashMap<Block
         let mut hash = [0; 32];
         hash.copy_from_slice(&record[..32]);
         let (size, slot, offset) = (number(32..36) as u32, number(36..44), number(44..52));
-        if wanted.contains(&BlockHash(hash)) && size as usize <= chunk::MAX {
-            blocks.insert(BlockHash(hash), Place { slot, offset, size });
+        if size as usize <= chunk::MAX {
+            found(BlockHash(hash), Place { slot, offset, size });
         }
     }
     Ok(())

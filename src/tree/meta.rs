@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use minicbor::{Decode, Encode};
 use nix::errno::Errno as NixErrno;
 use nix::unistd::{Gid, Group, Uid, User};
-use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, lgetxattr, llistxattr, makedev, statx};
+use rustix::fs::{
+    AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp, lgetxattr, llistxattr, makedev, statx,
+};
 use rustix::io::Errno;
 
 use super::root::{FileId, NOFOLLOW};
@@ -103,6 +105,22 @@ impl FileStat {
             ctime: time(s.stx_ctime),
         }
     }
+}
+
+/// Whether something is mounted on `name` in `dir`; false where the kernel cannot say (before Linux 5.8).
+pub(super) fn is_mount_root(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+    match statx(dir, name, NOFOLLOW, StatxFlags::empty()) {
+        Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The device and the mount that a handle is on; the mount is `None` before Linux 5.8.
+pub(super) fn mount_of(handle: BorrowedFd<'_>) -> io::Result<(u64, Option<u64>)> {
+    let found = statx(handle, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
+    let known = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    Ok((makedev(found.stx_dev_major, found.stx_dev_minor), known.then_some(found.stx_mnt_id)))
 }
 
 fn time(t: StatxTimestamp) -> Mtime {

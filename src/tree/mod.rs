@@ -3,8 +3,8 @@
 //! Reading: [`root`] resolves every path, [`meta`] says what the file system says, [`scan`] walks and hashes, [`index`]
 //! remembers, [`source`] gives a sender its manifest and blocks, [`own`] a
 //! host's tree to the comparison. Writing: [`open`] locks a tree and ends what a crash
-//! left, [`stage`] makes a release complete beside it, [`journal`], [`commit`] and [`undo`] switch to it or back,
-//! [`state`] and [`nodes`] keep what must last.
+//! left, [`stage`] makes a release complete beside it, [`journal`], [`commit`] and [`undo`] switch to it or back, path by
+//! path or (`next`, `swap`) the whole tree in one exchange, [`state`] and [`nodes`] keep what must last.
 
 pub mod index;
 pub mod meta;
@@ -13,23 +13,32 @@ pub mod scan;
 pub mod source;
 
 pub mod apply;
+mod carry;
 pub mod commit;
 pub mod journal;
+mod kept;
 mod leftover;
+mod next;
 pub mod nodes;
 pub mod open;
 mod own;
 pub mod owners;
+mod relink;
+mod space;
+mod sparse;
 pub mod stage;
 pub mod state;
 mod steps;
+mod swap;
 pub mod undo;
+mod way;
 
 #[cfg(test)]
 mod tests;
 
 pub use commit::CommitReport;
 pub use index::{Index, IndexEntry};
+pub use kept::KeptRelease;
 pub use open::{Options, Recovery, Tree};
 pub use owners::HostNames;
 pub use root::Root;

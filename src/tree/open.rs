@@ -4,15 +4,19 @@ use std::ffi::CStr;
 use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::commit;
 use super::index::TEMPORARY;
 use super::journal::{BACKWARD, FORWARD, Journal};
+use super::leftover::Leftovers;
+use super::meta::locked;
 use super::nodes::Nodes;
+use super::relink;
 use super::root::Root;
 use super::state::{State, StoredRelease};
+use super::swap;
 use super::undo;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
@@ -45,7 +49,7 @@ pub enum Recovery {
 #[derive(Debug)]
 pub struct Tree {
     name: TreeName,
-    pub(super) root: Root,
+    root: Mutex<Arc<Root>>,
     pub(super) state: State,
     nodes: Nodes,
     pub(super) options: Options,
@@ -73,7 +77,7 @@ impl Tree {
         let nodes = Nodes::open(state.path().join("nodes"))?;
         let mut tree = Self {
             name,
-            root,
+            root: Mutex::new(Arc::new(root)),
             state,
             nodes,
             options,
@@ -88,8 +92,14 @@ impl Tree {
             Recovery::Undone(serial) => tracing::warn!("tree {}: undid the commit of {serial}", tree.name),
         }
         tree.state.sweep(TEMPORARY);
-        if let Err(e) = tree.prune().and_then(|()| tree.prune_nodes()) {
-            tracing::warn!("tree {}: old releases cannot be pruned: {e}", tree.name);
+        tree.state.forget_next()?;
+        let tidied = Leftovers::tidy(&tree.state).and_then(|()| match tree.revertible()? {
+            // What it may go back to is kept.
+            Some(_) => Ok(()),
+            None => tree.prune().and_then(|()| tree.prune_nodes()),
+        });
+        if let Err(e) = tidied {
+            tracing::warn!("tree {}: what is not needed any more cannot be removed: {e}", tree.name);
         }
         Ok(tree)
     }
@@ -99,9 +109,38 @@ impl Tree {
         &self.name
     }
 
-    /// The tree's directory.
-    pub fn root(&self) -> &Root {
-        &self.root
+    /// The tree's directory as it is now: a commit in the layout `swap` puts another one in its place.
+    pub fn root(&self) -> Arc<Root> {
+        Arc::clone(&locked(&self.root))
+    }
+
+    /// Whether the tree's path still leads to its directory: not moved, removed or replaced by somebody else.
+    pub fn still_there(&self) -> std::io::Result<bool> {
+        loop {
+            let root = self.root();
+            // A commit may have exchanged it since.
+            let there = root.still_there()?;
+            if there || Arc::ptr_eq(&root, &self.root()) {
+                return Ok(there);
+            }
+        }
+    }
+
+    /// Refuses when the tree cannot be exchanged as a whole (layout `swap`), and says why and what to do. Tried with two
+    /// empty directories, which are removed again.
+    pub fn check_swap(&self) -> Result<()> {
+        let root = locked(&self.root);
+        swap::probe(self, &root)
+    }
+
+    /// Lets `exchange` put another directory in the place of the tree's own; nobody gets a handle meanwhile.
+    pub(super) fn replace_root(&self, exchange: impl FnOnce(&Root) -> Result<()>) -> Result<()> {
+        let mut root = locked(&self.root);
+        let done = exchange(&root);
+        // Whatever became of it: the handle is that of what is there now.
+        let path = root.path().to_path_buf();
+        *root = Arc::new(Root::open(&path).map_err(|e| Error::io("cannot open the tree", &path, e))?);
+        done
     }
 
     /// The tree's state directory.
@@ -147,39 +186,62 @@ impl Tree {
         self.state.serials()
     }
 
-    /// Undoes the last commit as long as nothing was staged or forgotten since: the tree is again what it was before.
-    /// The highest serial stays: what was undone is not accepted again.
-    pub fn revert_last(&self) -> Result<Serial> {
+    /// Takes the last commit back as long as it is not confirmed ([`Tree::forget_undo`], or a stage that was begun
+    /// since): the tree and its current release are again what they were before. Says which release was taken back.
+    /// Its serial stays the highest that was accepted, and is never accepted again.
+    pub fn revert(&self) -> Result<Serial> {
         let _busy = Claim::new(self)?;
         if let Some(serial) = self.settle()? {
             return Ok(serial);
         }
         let none = || Error::refused(format!("tree {}: the last commit can no longer be undone", self.name));
-        let last = self.state.last_commit()?.ok_or_else(none)?;
-        let kept = format!("undo/{}/{FORWARD}", last.release.serial);
-        let journal = Journal::read(&self.state, &kept)?.filter(|j| j.commit == last).ok_or_else(none)?;
-        self.state.rename(&kept, BACKWARD)?;
+        let journal = self.unconfirmed()?.ok_or_else(none)?;
+        self.crash.point()?;
+        self.state.rename(&kept_journal(journal.serial()), BACKWARD)?;
         undo::run(self, &journal)?;
         Ok(journal.serial())
     }
 
-    /// Gives up the means to undo the last commit, and the space that they take.
+    /// The release that [`Tree::revert`] would take back; `None` when there is none.
+    pub fn revertible(&self) -> Result<Option<Serial>> {
+        Ok(self.unconfirmed()?.map(|journal| journal.serial()))
+    }
+
+    /// Confirms the last commit: gives up the means to take it back and the space that they take, and the oldest
+    /// releases beyond those to be kept.
     pub fn forget_undo(&self) -> Result<()> {
         let _busy = Claim::new(self)?;
         self.settle()?;
-        self.state.forget_undo()
+        self.confirm()
+    }
+
+    pub(super) fn confirm(&self) -> Result<()> {
+        let journal = self.unconfirmed()?;
+        self.state.forget_undo()?;
+        if let Some(swap) = journal.and_then(|j| j.swap)
+            && let Err(e) = relink::relink(self, &swap)
+        {
+            tracing::warn!("tree {}: its files are read anew by the next comparison: {e}", self.name);
+        }
+        self.prune()
+    }
+
+    /// The journal of the last commit, when it can be taken back.
+    fn unconfirmed(&self) -> Result<Option<Journal>> {
+        let Some(last) = self.state.last_commit()? else { return Ok(None) };
+        Ok(Journal::read(&self.state, &kept_journal(last.release.serial))?.filter(|j| j.commit == last))
     }
 
     /// Refuses when the directory was moved, removed or replaced since it was opened.
     pub(super) fn check_there(&self) -> Result<()> {
-        match self.root.still_there() {
+        match self.still_there() {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::refused(format!(
                 "{} is not the directory any more that was opened",
-                self.root.path().display()
+                self.root().path().display()
             ))
             .hint("it was moved or replaced: restart the daemon")),
-            Err(e) => Err(Error::io("cannot look at the tree", self.root.path(), e)),
+            Err(e) => Err(Error::io("cannot look at the tree", self.root().path(), e)),
         }
     }
 
@@ -217,30 +279,6 @@ impl Tree {
             }
         }
     }
-
-    /// The marks that say which releases stay: the present one and the newest others.
-    pub(super) fn prune(&self) -> Result<()> {
-        let current = self.state.current()?.map(|m| m.serial);
-        let mut serials = self.state.serials()?;
-        serials.sort_by_key(|&s| std::cmp::Reverse((Some(s) == current, s)));
-        let gone = serials.split_off(serials.len().min(self.options.keep.max(1)));
-        if gone.is_empty() {
-            return Ok(());
-        }
-        for serial in gone {
-            self.state.forget(serial)?;
-        }
-        self.prune_nodes()
-    }
-
-    /// Drops the nodes that no kept release needs.
-    fn prune_nodes(&self) -> Result<()> {
-        let mut roots = Vec::new();
-        for serial in self.state.serials()? {
-            roots.extend(self.state.stored(serial)?.map(|s| s.release.header().root));
-        }
-        self.nodes.prune(&roots)
-    }
 }
 
 /// The tree is being staged, committed or reverted by one caller.
@@ -261,6 +299,11 @@ impl<T: Deref<Target = Tree>> Drop for Claim<T> {
     fn drop(&mut self) {
         self.0.busy.store(false, Ordering::Release);
     }
+}
+
+/// Where the journal of a commit that can be taken back is kept.
+pub(super) fn kept_journal(serial: Serial) -> String {
+    format!("undo/{serial}/{FORWARD}")
 }
 
 fn open_root(name: &TreeName, path: &Path) -> Result<Root> {

@@ -78,6 +78,11 @@ impl Root {
         self.path.join(path.as_path())
     }
 
+    /// As [`Root::shown`], fit for a message.
+    pub fn printed(&self, path: &TreePath) -> String {
+        crate::units::printable(self.shown(path).as_os_str().as_encoded_bytes())
+    }
+
     /// The identity of the directory.
     pub fn id(&self) -> FileId {
         self.identity.directory

@@ -45,7 +45,7 @@ const BATCH_ENTRIES: usize = 256;
 /// or this many bytes to be read.
 const BATCH_BYTES: u64 = 4 << 20;
 /// Coarse clocks stamp files up to this much too early: a tick of 10 ms, and as much again.
-const TICK: Duration = Duration::from_millis(20);
+pub(super) const TICK: Duration = Duration::from_millis(20);
 /// As [`TICK`] where the file system keeps whole seconds (or FAT's two).
 const COARSE_TICK: Duration = Duration::from_secs(2);
 
@@ -410,7 +410,7 @@ impl<'a> OldEntries<'a> {
 ///
 /// The time of change is what the kernel alone sets: a time of modification in the future proves nothing, and must not
 /// cost a read at every scan.
-fn is_racy(version: &Version, started: Mtime) -> bool {
+pub(super) fn is_racy(version: &Version, started: Mtime) -> bool {
     let tick = if version.ctime.nanos == 0 { COARSE_TICK } else { TICK };
     let nanos = |t: Mtime| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);
     let limit = nanos(started) - tick.as_nanos() as i128;

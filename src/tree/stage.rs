@@ -10,8 +10,8 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
 use rustix::io::Errno;
@@ -19,22 +19,21 @@ use rustix::io::Errno;
 use super::apply::{Metadata, handle_of};
 use super::commit::{self, CommitReport, MAX_SINGLE_SYNCS};
 use super::leftover::{Leftovers, Log};
-use super::meta::FileStat;
+use super::meta::{FileStat, locked};
+use super::next::{Next, is_copied};
 use super::open::{Claim, Tree};
 use super::owners::Rights;
 use super::state::{slot_name, sync_dir};
+use super::{space, sparse, way};
 use crate::block::BlockHash;
-use crate::diff::{Action, Delta, Plan, Shape};
+use crate::diff::{Action, Change, Delta, Plan, Shape};
 use crate::error::{Error, Result};
 use crate::id::Ordinal;
 use crate::manifest::rules::Layout;
 use crate::manifest::{EntryKind, Release, TreePath};
-use crate::units::ByteSize;
 
 /// Space for files of at least this size is taken before the first byte comes, in bytes.
 const PREALLOCATE_FROM: u64 = 1 << 20;
-/// Inodes that are left for others.
-const SPARE_INODES: u64 = 16;
 
 /// One item of the stage: what gets a final name in the commit.
 #[derive(Debug)]
@@ -42,8 +41,10 @@ pub(super) struct Item {
     pub(super) path: TreePath,
     pub(super) slot: u64,
     /// The place of its change in the plan.
-    change: usize,
-    size: u64,
+    pub(super) change: usize,
+    pub(super) size: u64,
+    /// Where it is not one long hole: what takes space, in bytes, in order.
+    pub(super) data: Vec<Range<u64>>,
     blocks: u64,
     /// Blocks that are not written yet.
     left: AtomicU64,
@@ -76,6 +77,8 @@ pub struct Stage {
     finished: AtomicBool,
     /// Whether a commit was tried.
     spent: AtomicBool,
+    /// The tree that takes the live one's place, in the layout `swap`.
+    next: Mutex<Option<Next>>,
 }
 
 impl Stage {
@@ -92,17 +95,18 @@ impl Stage {
             .hint("deploy again"));
         }
         if plan.layout == Layout::Swap {
-            return Err(Error::refused("this makuo cannot switch a tree in one exchange")
-                .hint("set commit.layout = \"in-place\" in the spec"));
+            tree.check_swap()?;
         }
+        way::check(tree, &plan)?;
         check_rights(&mut plan)?;
         check_foreign(tree, &plan)?;
         check_top_rights(tree, &plan)?;
-        tree.state.forget_undo()?;
+        tree.confirm()?;
+        tree.state.forget_next()?;
         let fetched: HashSet<BlockHash> = plan.fetch.values().map(|b| b.hash).collect();
         let leftovers = Leftovers::load(&tree.state, &fetched)?;
         let (items, placements, next_slot) = lay_out(&plan, leftovers.next_slot());
-        check_space(tree, &plan, &items)?;
+        space::check(tree, &plan, &items)?;
         let log = Log::create(&tree.state, leftovers.next_slot())?;
         let mut stage = Self {
             tree: Arc::clone(tree),
@@ -114,6 +118,7 @@ impl Stage {
             _claim: claim,
             finished: AtomicBool::new(false),
             spent: AtomicBool::new(false),
+            next: Mutex::new(None),
         };
         stage.take_over(leftovers)?;
         stage.preallocate()?;
@@ -153,6 +158,9 @@ impl Stage {
         if missing > 0 {
             return Err(Error::refused(format!("{missing} blocks of the release have not come")));
         }
+        if self.plan.layout == Layout::Swap {
+            *locked(&self.next) = Some(Next::build(&self.tree, &self.plan, &self.items)?);
+        }
         self.sync()?;
         self.finished.store(true, Ordering::Release);
         Ok(())
@@ -171,7 +179,8 @@ impl Stage {
         // From now on slots may hold what was replaced.
         self.spent.store(true, Ordering::Release);
         self.tree.check_there()?;
-        let report = commit::run(&self.tree, &self.plan, &self.items, self.next_slot, release, signature)?;
+        let next = locked(&self.next).take();
+        let report = commit::run(&self.tree, &self.plan, &self.items, self.next_slot, next, release, signature)?;
         self.log.close();
         if let Err(e) = Leftovers::clear(&self.tree.state) {
             tracing::warn!("tree {}: the stage cannot be cleared: {e}", self.tree.name());
@@ -203,9 +212,10 @@ impl Stage {
     /// Writes one block; the last one of a file seals it.
     fn write(&self, item: &Item, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let file = self.open_slot(item.slot)?;
-        file.write_all_at(bytes, offset)?;
+        sparse::write(&file, bytes, offset)?;
         if item.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.seal(item, &file).inspect_err(|_| {
+            // It may end with a hole.
+            file.set_len(item.size).and_then(|()| self.seal(item, &file)).inspect_err(|_| {
                 item.left.fetch_add(1, Ordering::AcqRel);
             })?;
         }
@@ -241,9 +251,12 @@ impl Stage {
     fn preallocate(&self) -> Result<()> {
         for item in self.items.iter().filter(|i| i.size >= PREALLOCATE_FROM && i.left.load(Ordering::Acquire) > 0) {
             let file = self.open_slot(item.slot).map_err(|e| self.failed("cannot stage", item, e))?;
-            match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, item.size) {
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-                Err(e) => return Err(self.failed("cannot take space for", item, e.into())),
+            for data in &item.data {
+                let length = data.end - data.start;
+                match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, data.start, length) {
+                    Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                    Err(e) => return Err(self.failed("cannot take space for", item, e.into())),
+                }
             }
         }
         Ok(())
@@ -260,12 +273,12 @@ impl Stage {
                 continue;
             }
             let failed = |e: io::Error| {
-                Error::io("cannot read", self.tree.root.shown(&place.path), e)
+                Error::io("cannot read", self.tree.root().shown(&place.path), e)
                     .hint("it changed since the tree was compared: deploy again")
             };
             let file = match open.take().filter(|(path, _)| *path == &place.path) {
                 Some((_, file)) => file,
-                None => self.tree.root.open_file(&place.path).map_err(failed)?,
+                None => self.tree.root().open_file(&place.path).map_err(failed)?,
             };
             bytes.resize(place.size as usize, 0);
             file.read_exact_at(&mut bytes, place.offset).map_err(failed)?;
@@ -299,7 +312,8 @@ impl Stage {
 
     fn make_other(&self, item: &Item) -> io::Result<()> {
         let (stage, name) = (self.tree.state.stage(), slot_name(item.slot));
-        let Some(entry) = self.plan.changes[item.change].want.as_ref().map(|w| &w.entry) else { return Ok(()) };
+        let change = &self.plan.changes[item.change];
+        let Some(entry) = change.want.as_ref().map(|w| &w.entry) else { return Ok(()) };
         match rustix::fs::unlinkat(stage, &name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(e) => return Err(e.into()),
@@ -309,6 +323,7 @@ impl Stage {
         match &entry.kind {
             EntryKind::Directory => return Ok(()),
             EntryKind::Hardlink(first) => return self.link(first, &name),
+            EntryKind::File(_) if is_copied(change) => return self.copy(item, change),
             EntryKind::File(_) => return self.seal(item, self.open_slot(item.slot)?),
             EntryKind::Symlink(target) => rustix::fs::symlinkat(target.as_slice(), stage, &name)?,
             EntryKind::Fifo => node(FileType::Fifo, 0)?,
@@ -317,7 +332,32 @@ impl Stage {
             }
             EntryKind::BlockDevice(major, minor) => node(FileType::BlockDevice, rustix::fs::makedev(*major, *minor))?,
         }
-        self.seal(item, handle_of(stage, &name)?)
+        match is_copied(change) {
+            true => self.seal_copy(item, change, handle_of(stage, &name)?),
+            false => self.seal(item, handle_of(stage, &name)?),
+        }
+    }
+
+    /// A file of which only metadata changes, made a second time: the live tree's own keeps what it has.
+    fn copy(&self, item: &Item, change: &Change) -> io::Result<()> {
+        let (from, to) = (self.tree.root().open_file(&change.path)?, self.open_slot(item.slot)?);
+        sparse::copy(&from, &to)?;
+        self.seal_copy(item, change, to)
+    }
+
+    /// What the release leaves to the host is as it is in the live tree.
+    fn seal_copy(&self, item: &Item, change: &Change, handle: impl AsFd) -> io::Result<()> {
+        let (parent, name) = self.tree.root().parent(&item.path)?;
+        let now = Metadata::present(parent.as_fd(), &name, true)?;
+        let new = Metadata::wanted(change, &self.plan);
+        let whole = Metadata {
+            mode: new.mode.or(now.mode),
+            uid: new.uid.or(now.uid),
+            gid: new.gid.or(now.gid),
+            mtime: new.mtime.or(now.mtime),
+            xattrs: new.xattrs.or(now.xattrs),
+        };
+        whole.set(handle)
     }
 
     /// A further name of a file that is staged, or else of the one in the tree.
@@ -326,7 +366,7 @@ impl Stage {
         let staged = self.items.binary_search_by(|i| i.path.cmp(first)).ok().map(|at| &self.items[at]);
         let (dir, old) = match staged {
             Some(item) => (rustix::io::dup(stage)?, slot_name(item.slot)),
-            None => self.tree.root.parent(first)?,
+            None => self.tree.root().parent(first)?,
         };
         if FileStat::at(dir.as_fd(), &old)?.file_type != FileType::RegularFile {
             return Err(io::Error::other(format!("{first}, which it is a hard link to, is not a regular file")));
@@ -337,7 +377,7 @@ impl Stage {
     fn sync(&self) -> Result<()> {
         let stage = self.tree.state.stage();
         let failed = |e: io::Error| Error::io("cannot sync", self.tree.state.stage_path(), e);
-        if self.items.len() > MAX_SINGLE_SYNCS {
+        if self.items.len() > MAX_SINGLE_SYNCS || self.plan.layout == Layout::Swap {
             return rustix::fs::syncfs(stage).map_err(|e| failed(e.into()));
         }
         for item in self.items.iter().filter(|i| self.plan.changes[i.change].shape() == Shape::File) {
@@ -353,9 +393,17 @@ impl Stage {
     }
 
     fn failed(&self, action: &str, item: &Item, e: io::Error) -> Error {
-        let full = e.kind() == io::ErrorKind::StorageFull;
-        let error = Error::io(action, self.tree.root.shown(&item.path), e);
-        if full { error.hint("free some space on the tree's filesystem") } else { error }
+        with_space_hint(Error::io(action, self.tree.root().shown(&item.path), e))
+    }
+}
+
+/// Says what to do about a filesystem that is full, or cannot be written to.
+pub(super) fn with_space_hint(error: Error) -> Error {
+    match () {
+        () if error.is_os(io::ErrorKind::StorageFull) => error.hint("free some space on the tree's filesystem"),
+        () if error.is_os(io::ErrorKind::QuotaExceeded) => error.hint("raise the quota of the daemon's user there"),
+        () if error.is_os(io::ErrorKind::ReadOnlyFilesystem) => error.hint("mount the tree's filesystem writable"),
+        () => error,
     }
 }
 
@@ -369,19 +417,28 @@ impl Drop for Stage {
 fn lay_out(plan: &Plan, first_slot: u64) -> (Vec<Item>, Vec<Placement>, u64) {
     let (mut items, mut placements, mut slot) = (Vec::new(), Vec::new(), first_slot);
     for (at, change) in plan.changes.iter().enumerate() {
-        if !change.makes_anew() || change.shape() == Shape::Directory {
+        let copied = plan.layout == Layout::Swap && is_copied(change);
+        if !(change.makes_anew() || copied) || change.shape() == Shape::Directory {
             continue;
         }
         let blocks = plan.blocks(change);
-        let mut offset = 0;
+        let (mut offset, mut data) = (0, Vec::new());
         for block in blocks {
+            if !sparse::is_hole(block) {
+                sparse::extend(&mut data, offset..offset + u64::from(block.size));
+            }
             let state = AtomicU8::new(MISSING);
             placements.push(Placement { hash: block.hash, item: items.len(), offset, state });
             offset += u64::from(block.size);
         }
+        if copied {
+            // It may have holes: what it takes is known when it is copied.
+            offset = change.want.as_ref().map_or(0, |w| w.entry.kind.size());
+            data.push(0..offset);
+        }
         let blocks = blocks.len() as u64;
         let left = AtomicU64::new(blocks);
-        items.push(Item { path: change.path.clone(), slot, change: at, size: offset, blocks, left });
+        items.push(Item { path: change.path.clone(), slot, change: at, size: offset, data, blocks, left });
         slot += 1;
     }
     placements.sort_by_key(|p| (p.hash, p.item, p.offset));
@@ -418,17 +475,17 @@ fn check_foreign(tree: &Tree, plan: &Plan) -> Result<()> {
     if rights.changes_modes_of_all() {
         return Ok(());
     }
-    let check = |path: &TreePath, what: &str| match tree.root.stat(path) {
+    let check = |path: &TreePath, what: &str| match tree.root().stat(path) {
         Ok(stat) if rights.changes_modes_of(stat.st_uid) => Ok(()),
         Ok(stat) => Err(Error::refused(format!(
             "{}: its {what} cannot be set: it belongs to user {}, and this daemon is neither that user nor root",
-            tree.root.shown(path).display(),
+            tree.root().shown(path).display(),
             stat.st_uid
         ))
         .hint("run the daemon as root, or give it what the tree contains")),
         // Not there yet.
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
-        Err(e) => Err(Error::io("cannot look at", tree.root.shown(path), e)),
+        Err(e) => Err(Error::io("cannot look at", tree.root().shown(path), e)),
     };
     let leaves = |dir: &TreePath| {
         let found = plan.changes.binary_search_by(|c| c.path.cmp(dir)).ok().map(|at| plan.changes[at].action);
@@ -455,7 +512,8 @@ fn check_foreign(tree: &Tree, plan: &Plan) -> Result<()> {
 /// Whether this process may set owner, mode and time of the tree's own directory, as far as the commit has to.
 fn check_top_rights(tree: &Tree, plan: &Plan) -> Result<()> {
     let Some(top) = &plan.top else { return Ok(()) };
-    let (rights, shown) = (Rights::of_process(), tree.root.path().display());
+    let (rights, root) = (Rights::of_process(), tree.root());
+    let shown = root.path().display();
     if (top.delta.user || top.delta.group)
         && let Some(why) = rights.refuses_owner(top.owner)
     {
@@ -467,7 +525,7 @@ fn check_top_rights(tree: &Tree, plan: &Plan) -> Result<()> {
     if top.delta == only_owner && !(renames && plan.sets_mtime) {
         return Ok(());
     }
-    let stat = FileStat::of(&tree.root).map_err(|e| Error::io("cannot look at", tree.root.path(), e))?;
+    let stat = FileStat::of(tree.root()).map_err(|e| Error::io("cannot look at", tree.root().path(), e))?;
     match rights.changes_modes_of(stat.uid) {
         true => Ok(()),
         false => Err(Error::refused(format!(
@@ -476,25 +534,4 @@ fn check_top_rights(tree: &Tree, plan: &Plan) -> Result<()> {
         ))
         .hint("run the daemon as root, or give it the directory")),
     }
-}
-
-/// Whether what is to be staged fits, with what is there now still there.
-fn check_space(tree: &Tree, plan: &Plan, items: &[Item]) -> Result<()> {
-    let path = tree.state.stage_path();
-    let fs = rustix::fs::fstatvfs(tree.state.stage()).map_err(|e| Error::io("cannot ask the space of", &path, e))?;
-    let unit = fs.f_frsize.max(1);
-    let need = items.iter().fold(0u64, |sum, i| sum.saturating_add(i.size.div_ceil(unit).saturating_mul(unit)));
-    let have = fs.f_bavail.saturating_mul(unit);
-    if need > have {
-        let message =
-            format!("not enough space for tree {}: {} needed, {} free", tree.name(), ByteSize(need), ByteSize(have));
-        return Err(Error::refused(message).hint(format!("free some space on the filesystem of {}", path.display())));
-    }
-    let inodes = plan.changes.iter().filter(|c| c.makes_anew()).count() as u64 + SPARE_INODES;
-    // Filesystems without a fixed number of inodes say 0.
-    if fs.f_files > 0 && inodes > fs.f_favail {
-        let message = format!("not enough inodes for tree {}: {inodes} needed, {} free", tree.name(), fs.f_favail);
-        return Err(Error::refused(message));
-    }
-    Ok(())
 }

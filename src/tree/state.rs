@@ -15,7 +15,9 @@ use minicbor::{Decode, Encode};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::journal::FORWARD;
 use super::root::{FileId, Root};
+use super::swap::discard;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
 use crate::manifest::header::MAX_HEADER_BYTES;
@@ -139,6 +141,27 @@ impl State {
         &self.path
     }
 
+    /// Its handle.
+    pub(super) fn handle(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+
+    /// Where the next tree is built that a commit in the layout `swap` puts into the live one's place.
+    pub(super) fn next_path(&self) -> PathBuf {
+        self.path.join("next")
+    }
+
+    /// Makes an empty directory for the next tree.
+    pub(super) fn fresh_next(&self) -> Result<()> {
+        self.forget_next()?;
+        private_dir(&self.next_path())
+    }
+
+    /// Removes a next tree that was not committed.
+    pub(super) fn forget_next(&self) -> Result<()> {
+        discard(self.handle(), c"next").map_err(|e| Error::io("cannot remove", self.next_path(), e))
+    }
+
     /// What the operator should know about where it is.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
@@ -182,10 +205,14 @@ impl State {
 
     /// Removes everything that commits replaced and deleted.
     pub fn forget_undo(&self) -> Result<()> {
-        let undo = self.path.join("undo");
-        for name in names(&undo)? {
-            let path = undo.join(&name);
-            std::fs::remove_dir_all(&path).map_err(|e| Error::io("cannot remove", &path, e))?;
+        let path = self.path.join("undo");
+        let undo = open_dir(&path)?;
+        for name in names(&path)? {
+            // First what says that there is a way back: half of it would be none.
+            self.remove(&format!("undo/{}/{FORWARD}", name.to_string_lossy()))?;
+            let gone = CString::new(name.as_encoded_bytes()).map_err(io::Error::from);
+            gone.and_then(|n| discard(undo.as_fd(), &n))
+                .map_err(|e| Error::io("cannot remove", path.join(&name), e))?;
         }
         Ok(())
     }
@@ -208,12 +235,14 @@ impl State {
     /// Makes `mark` the highest release, durably; an older one, or another one of the same number, is refused.
     pub fn raise_highest(&self, mark: Mark) -> Result<()> {
         match self.highest()? {
-            Some(highest) if highest == mark => return Ok(()),
+            // Put again over what others changed; but what was taken back is never put again.
+            Some(highest) if highest == mark && self.current()? == Some(mark) => return Ok(()),
             Some(highest) if highest.serial >= mark.serial => {
                 return Err(Error::refused(format!(
                     "release {} is not newer than {}, which was accepted here",
                     mark.serial, highest.serial
-                )));
+                ))
+                .hint("release again: that takes a new serial"));
             }
             _ => {}
         }

@@ -15,6 +15,13 @@ use crate::diff::{Action, Change, Plan, Shape};
 use crate::error::{Error, Result};
 use crate::manifest::TreePath;
 
+/// The directories that a commit of `plan` touches, sorted.
+pub(super) fn dirs(tree: &Tree, plan: &Plan) -> Result<Vec<DirStep>> {
+    let mut dirs = Dirs::new(tree, plan);
+    plan.changes.iter().filter(|c| c.is_applied()).try_for_each(|c| dirs.add(c))?;
+    dirs.finish()
+}
+
 /// What a commit of `items` under `plan` will do, and what is there now.
 pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> Result<(Vec<Step>, Vec<DirStep>)> {
     let mut steps = Vec::with_capacity(plan.changes.len());
@@ -62,8 +69,8 @@ pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> 
 }
 
 fn set_step(tree: &Tree, plan: &Plan, change: &Change) -> Result<Step> {
-    let failed = |e: io::Error| Error::io("cannot look at", tree.root.shown(&change.path), e);
-    let (parent, name) = tree.root.parent(&change.path).map_err(failed)?;
+    let failed = |e: io::Error| Error::io("cannot look at", tree.root().shown(&change.path), e);
+    let (parent, name) = tree.root().parent(&change.path).map_err(failed)?;
     let ino = FileStat::at(parent.as_fd(), &name).map_err(failed)?.id.ino;
     let old = Metadata::present(parent.as_fd(), &name, plan.sets_xattrs).map_err(failed)?;
     Ok(Step::Set { path: change.path.clone(), old, new: Metadata::wanted(change, plan), ino })
@@ -132,12 +139,12 @@ impl<'a> Dirs<'a> {
         let failed = |e: io::Error| Error::io("cannot look at", shown(self.tree, path), e);
         match path {
             Some(path) => {
-                let (parent, name) = self.tree.root.parent(path).map_err(failed)?;
+                let (parent, name) = self.tree.root().parent(path).map_err(failed)?;
                 Metadata::present(parent.as_fd(), &name, self.plan.sets_xattrs).map_err(failed)
             }
             None => {
                 let with_xattrs = self.plan.sets_xattrs && self.plan.top.is_some();
-                Metadata::present(self.tree.root.as_fd(), c".", with_xattrs).map_err(failed)
+                Metadata::present(self.tree.root().as_fd(), c".", with_xattrs).map_err(failed)
             }
         }
     }

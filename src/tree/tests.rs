@@ -1,7 +1,10 @@
-//! Commits on real directories: every kind, every crash, everything that can be in the way.
+//! Commits on real directories: every kind, every crash and power cut, everything that can be in the way.
 
 mod crash;
 mod deploy;
+mod kinds;
+mod power;
+mod swap;
 mod top;
 mod unread;
 mod world;

@@ -11,9 +11,10 @@ use rustix::io::Errno;
 
 use super::apply::Metadata;
 use super::commit::{Outcome, Runner, is_unsupported, rename_new, stat, stop};
-use super::journal::{BACKWARD, FORWARD, Journal, Step};
+use super::journal::{BACKWARD, FORWARD, Journal, Step, Swap};
 use super::open::Tree;
 use super::state::slot_name;
+use super::{relink, swap};
 use crate::error::{Error, Result};
 use crate::manifest::TreePath;
 
@@ -25,6 +26,33 @@ pub(super) fn begin(tree: &Tree) -> Result<()> {
 
 /// Undoes a commit that [`begin`] turned round.
 pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
+    match &journal.swap {
+        Some(exchange) => swap::backward(tree, journal, exchange)?,
+        None => take_steps_back(tree, journal)?,
+    }
+    tree.crash.point()?;
+    if tree.state.last_commit()? != journal.previous {
+        tree.state.set_last_commit(journal.previous)?;
+    }
+    if journal.previous.map(|p| p.release) != Some(journal.commit.release) {
+        tree.crash.point()?;
+        tree.state.forget(journal.serial())?;
+    }
+    tree.crash.point()?;
+    tree.state.remove(BACKWARD)?;
+    if let Some(exchange) = &journal.swap {
+        // What is left to do is in nobody's way.
+        if let Err(e) = tree.state.forget_undo() {
+            tracing::warn!("tree {}: the tree that was taken back cannot be removed: {e}", tree.name());
+        }
+        if let Err(e) = relink::relink(tree, &Swap { changed: Vec::new(), ..exchange.clone() }) {
+            tracing::warn!("tree {}: its files are read anew by the next comparison: {e}", tree.name());
+        }
+    }
+    Ok(())
+}
+
+fn take_steps_back(tree: &Tree, journal: &Journal) -> Result<()> {
     let mut runner = Runner::new(tree, journal)?;
     runner.loosen(journal)?;
     let mut unset = Unset::default();
@@ -52,17 +80,7 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
         }
     }
     runner.sync(journal)?;
-    unset.end(tree)?;
-    tree.crash.point()?;
-    if tree.state.last_commit()? != journal.previous {
-        tree.state.set_last_commit(journal.previous)?;
-    }
-    if journal.previous.map(|p| p.release) != Some(journal.commit.release) {
-        tree.crash.point()?;
-        tree.state.forget(journal.serial())?;
-    }
-    tree.crash.point()?;
-    tree.state.remove(BACKWARD)
+    unset.end(tree)
 }
 
 /// Metadata that could not be restored. It keeps no file from getting its place back.

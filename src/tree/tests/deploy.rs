@@ -15,16 +15,16 @@ use crate::manifest::{Header, Release, TreePath};
 use crate::tree::open::{Options, Tree};
 use crate::tree::stage::Stage;
 
-fn noise(len: usize, seed: u64) -> Vec<u8> {
+pub(super) fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut rng = fastrand::Rng::with_seed(seed);
     std::iter::repeat_with(|| rng.u8(..)).take(len).collect()
 }
 
 /// A mount that goes away with the test.
-struct Mount(std::path::PathBuf);
+pub(super) struct Mount(std::path::PathBuf);
 
 impl Mount {
-    fn tmpfs(at: &Path, options: &str) -> Option<Self> {
+    pub(super) fn tmpfs(at: &Path, options: &str) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
         let mounted =
             std::process::Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).output();
@@ -160,7 +160,7 @@ fn attributes_are_set_and_taken_back() {
     let tree = world.open();
     world.deploy(&tree, 1).unwrap();
     assert_eq!(look(&world.www()), look(&world.source()));
-    tree.revert_last().unwrap();
+    tree.revert().unwrap();
     assert_eq!(look(&world.www()), before);
 }
 
@@ -289,7 +289,7 @@ fn read_only_directories_bind_an_ordinary_user_and_not_the_deploy() {
         assert_eq!(look(&world.www()).keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
         world.deploy(&tree, 2).unwrap();
         assert_eq!(look(&world.www()), look(&world.source()));
-        tree.revert_last().unwrap();
+        tree.revert().unwrap();
         assert_eq!(mode("ro/gone"), 0o755);
     });
 }
@@ -323,7 +323,32 @@ fn too_little_space_is_refused_with_what_is_needed_and_free() {
     let plan = world.plan(&Manifest::new(source.manifest(&tree), tree.nodes())).unwrap();
     let refused = Stage::begin(&tree, plan).map(drop).unwrap_err();
     assert_eq!(refused.kind(), Kind::Refused);
-    assert!(refused.to_string().contains("3.15 MB needed"), "{refused}");
+    assert!(refused.to_string().contains("3.20 MB needed"), "{refused}");
+}
+
+/// What staging `files` small files says in a tree on a small filesystem mounted with `options`.
+fn staged_in(options: &str, files: usize) -> Option<crate::Error> {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_mount) = Mount::tmpfs(&dir.path().join("small"), options) else {
+        println!("skipped: no right to mount a small filesystem");
+        return None;
+    };
+    let names: Vec<String> = (0..files).map(|i| i.to_string()).collect();
+    let things: Vec<(&str, Thing)> = names.iter().map(|n| (n.as_str(), file(n))).collect();
+    let world = World::new(&[], &things);
+    let name = TreeName::new("www").unwrap();
+    let tree = Tree::open(name, &dir.path().join("small/www"), None, Options::default()).unwrap();
+    let source = Scanned::of(&world.source());
+    let plan = world.plan(&Manifest::new(source.manifest(&tree), tree.nodes())).unwrap();
+    Some(Stage::begin(&tree, plan).map(drop).unwrap_err())
+}
+
+#[test]
+fn too_few_inodes_are_refused() {
+    let Some(refused) = staged_in("size=8m,nr_inodes=60", 80) else { return };
+    assert_eq!(refused.kind(), Kind::Refused);
+    assert!(refused.to_string().contains("not enough inodes for tree www: 80 needed"), "{refused}");
+    assert!(refused.hint_text().is_some());
 }
 
 #[test]
@@ -409,7 +434,12 @@ fn older_releases_are_refused_and_old_ones_forgotten() {
         std::fs::write(world.source().join("f"), format!("{serial}")).unwrap();
         world.deploy(&tree, serial).unwrap();
     }
+    assert_eq!(tree.releases().unwrap(), [2, 3, 4, 5].map(Serial), "the last one is not confirmed yet");
+    tree.forget_undo().unwrap();
     assert_eq!(tree.releases().unwrap(), [Serial(3), Serial(4), Serial(5)]);
+    let kept = tree.kept().unwrap();
+    let shown: Vec<_> = kept.iter().map(|k| (k.serial.0, k.entries, k.bytes.0, k.running, k.key)).collect();
+    assert_eq!(shown, [(5, 1, 1, true, None), (4, 1, 1, false, None), (3, 1, 1, false, None)]);
     let before = look(&world.www());
     std::fs::write(world.source().join("f"), "another 5").unwrap();
     for serial in [4, 5] {

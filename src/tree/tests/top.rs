@@ -46,7 +46,7 @@ fn a_top_alone_is_drift_is_set_and_is_set_back() {
     assert_eq!((report.files_written, report.metadata_changed), (0, 1));
     assert_eq!(look(&world.www()), look(&world.source()));
     assert!(plan(&world, &tree).is_clean());
-    tree.revert_last().unwrap();
+    tree.revert().unwrap();
     assert_eq!(look(&world.www()), before);
 }
 

@@ -56,7 +56,7 @@ impl Host {
         let mut options = ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
         (options.closed, options.unhashed) = (self.closed.clone(), self.unhashed.clone());
         let old = Index::open(&tree.index_path(), tree.root().id());
-        scan(tree.root(), &options, old.as_ref(), &tree.index_path()).unwrap()
+        scan(&tree.root(), &options, old.as_ref(), &tree.index_path()).unwrap()
     }
 
     fn diff(&self, rules: &Rules, protect: &PathFilter) -> Result<Plan, Refusal> {

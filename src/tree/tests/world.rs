@@ -17,7 +17,7 @@ use crate::id::{Serial, TreeName};
 use crate::manifest::build::{Builder, ContentBuilder};
 use crate::manifest::header::tests::a_header;
 use crate::manifest::read::Manifest;
-use crate::manifest::rules::PathFilter;
+use crate::manifest::rules::{Layout, PathFilter};
 use crate::manifest::{
     Content, Entry, EntryKind, Header, Mode, Mtime, NodeRef, Owner, Release, Rules, Top, TreePath, Xattr,
 };
@@ -112,6 +112,9 @@ impl Scanned {
             let tree_path = TreePath::new(path.as_os_str().as_bytes()).unwrap();
             let at = top.join(&path);
             let meta = std::fs::symlink_metadata(&at).unwrap();
+            if meta.file_type().is_socket() {
+                continue;
+            }
             let kind = if meta.is_dir() {
                 EntryKind::Directory
             } else if meta.is_symlink() {
@@ -120,6 +123,8 @@ impl Scanned {
                 EntryKind::Fifo
             } else if meta.file_type().is_char_device() {
                 EntryKind::CharDevice(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()))
+            } else if meta.file_type().is_block_device() {
+                EntryKind::BlockDevice(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()))
             } else if let Some(first) = inodes.get(&meta.ino()) {
                 EntryKind::Hardlink(first.clone())
             } else {
@@ -203,6 +208,8 @@ impl Have for Scanned {
 /// A host's tree and a source to release from, in one scratch directory.
 pub(super) struct World {
     dir: tempfile::TempDir,
+    /// Where the host's tree is, when it is not there.
+    host: Option<PathBuf>,
     pub(super) rules: Rules,
     pub(super) protect: PathFilter,
     /// Whether the filesystem shall be one that cannot exchange two names.
@@ -218,12 +225,18 @@ impl World {
         set_top(&dir.path().join("source"), 0o750, 900_000_002);
         let rules =
             Rules { delete_extras: true, delete_max: Limit::NONE, allow_empty: true, xattrs: true, ..Rules::default() };
-        Self { dir, rules, protect: PathFilter::at_top::<&str>(&[]).expect("legal"), no_exchange: false }
+        Self { dir, host: None, rules, protect: PathFilter::at_top::<&str>(&[]).expect("legal"), no_exchange: false }
     }
 
     /// With or without the ability to exchange two names.
     pub(super) fn exchanging(mut self, can: bool) -> Self {
         self.no_exchange = !can;
+        self
+    }
+
+    /// With releases in the layout `swap`.
+    pub(super) fn swapping(mut self, swap: bool) -> Self {
+        self.rules.layout = if swap { Layout::Swap } else { Layout::InPlace };
         self
     }
 
@@ -233,8 +246,14 @@ impl World {
         self
     }
 
+    /// With the host's tree `www` in `host`, as it is there.
+    pub(super) fn hosted(mut self, host: &Path) -> Self {
+        self.host = Some(host.to_path_buf());
+        self
+    }
+
     pub(super) fn www(&self) -> PathBuf {
-        self.dir.path().join("www")
+        self.host.as_deref().unwrap_or(self.dir.path()).join("www")
     }
 
     pub(super) fn source(&self) -> PathBuf {
@@ -286,6 +305,14 @@ impl World {
     }
 }
 
+/// A signature over the header `bytes`, and the key that made it.
+pub(super) fn signed(bytes: &[u8]) -> (crate::keys::PublicKey, Vec<u8>) {
+    use crate::keys::{FileSigner, Namespace, Signer};
+    let signer = FileSigner::from_seed([7; 32]);
+    let signature = signer.sign(Namespace::RELEASE, bytes).expect("signs");
+    (*signer.public(), signature.as_bytes().to_vec())
+}
+
 /// Everything about a directory, as `.`, and everything in it.
 pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
     let scanned = Scanned::of(top);
@@ -296,14 +323,7 @@ pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
             FileStat::at(std::os::fd::AsFd::as_fd(&handle), &name).unwrap()
         };
         let owner = (stat.uid, stat.gid);
-        format!(
-            "{:?} {:o} {owner:?} {:?} {:?} {}",
-            e.kind,
-            e.mode.bits(),
-            e.mtime,
-            e.xattrs,
-            if e.kind == EntryKind::Directory { 0 } else { stat.nlink }
-        )
+        format!("{:?} {:o} {owner:?} {:?} {:?}", e.kind, e.mode.bits(), e.mtime, e.xattrs)
     };
     let top = (".".to_string(), format!("{:?}", scanned.top));
     scanned.entries.iter().map(|e| (e.path.to_string(), show(e))).chain([top]).collect()

@@ -1,0 +1,236 @@
+//! The next tree of a commit in the layout `swap`: built whole in the tree's state directory before the commit.
+//!
+//! What the release leaves alone comes by hard links, what it makes anew from the stage, directories are made again
+//! with their metadata. Files of which only metadata changes are staged as copies: the live tree's own are never
+//! touched. Right before the commit everything that changed in the live tree meanwhile is carried over.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, Mode};
+
+use super::apply::Metadata;
+use super::carry::{Carry, Depth, Seen, present, set_dirs};
+use super::journal::{DirStep, Side, Swap};
+use super::meta::{FileStat, Version};
+use super::open::Tree;
+use super::owners::Rights;
+use super::root::{FileId, Root};
+use super::stage::Item;
+use super::state::slot_name;
+use super::{steps, way};
+use crate::diff::{Action, Change, Plan, Shape};
+use crate::error::{Error, Result};
+use crate::manifest::{Mtime, TreePath};
+
+/// A tree that is ready to take the live tree's place.
+#[derive(Debug)]
+pub(super) struct Next {
+    /// What is not the live tree's own, sorted.
+    pub(super) changed: Vec<TreePath>,
+    /// The directories that the release touches.
+    pub(super) dirs: Vec<DirStep>,
+    /// The live tree's directories and when they last changed; `None` when that cannot be relied on.
+    seen: BTreeMap<Option<TreePath>, Option<Mtime>>,
+    /// Files that were copied, as they were then.
+    copied: Vec<(TreePath, Version)>,
+    /// Directories in which the release changes names.
+    renamed: HashSet<Option<TreePath>>,
+}
+
+impl Next {
+    /// Builds the tree that `plan` leads to out of the live one and the staged `items`.
+    pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item]) -> Result<Self> {
+        tree.state.fresh_next()?;
+        let from = tree.root();
+        let to = open(tree)?;
+        let (copied, copies) = copies(&from, plan, items)?;
+        let mut changed: Vec<TreePath> = plan.changes.iter().filter(|c| is_own(c)).map(|c| c.path.clone()).collect();
+        let mut carry = Carry::new(&from, &to, &changed, Depth::All);
+        carry.copies = Some((tree.state.stage(), &copies));
+        carry.run(None)?;
+        let (seen, further) = (carry.seen, carry.further);
+        changed.extend(further);
+        changed.sort();
+        let made = overlay(tree, plan, items, &to)?;
+        let renames = plan.changes.iter().filter(|c| c.is_applied() && c.action != Action::Meta);
+        let renamed = renames.map(|c| c.path.parent()).collect();
+        let dirs = steps::dirs(tree, plan)?;
+        let next = Self { changed, dirs, seen: record(&seen), copied, renamed };
+        let all = seen.into_iter().map(|s| s.path).chain(made.into_iter().map(Some));
+        next.set(&from, &to, all, true)?;
+        Ok(next)
+    }
+
+    /// Carries over what changed in the live tree since it was built; says whether anything did.
+    pub(super) fn refresh(&mut self, tree: &Tree, plan: &Plan) -> Result<bool> {
+        way::check(tree, plan)?;
+        let (from, to) = (tree.root(), open(tree)?);
+        for (path, version) in &self.copied {
+            let now = stat(&from, path).map_err(|e| Error::io("cannot look at", from.shown(path), e))?;
+            if now.version() != *version {
+                return Err(Error::refused(format!("{} changed since the tree was compared", from.printed(path)))
+                    .hint("deploy again"));
+            }
+        }
+        let changed = self.changed_dirs(&from)?;
+        let mut carry = Carry::new(&from, &to, &self.changed, Depth::New);
+        carry.whole = true;
+        for path in &changed {
+            carry.run(path.as_ref())?;
+        }
+        let seen = carry.seen;
+        self.seen.extend(record(&seen));
+        let any = seen.iter().any(|s| s.touched) || !changed.is_empty();
+        self.set(&from, &to, seen.into_iter().map(|s| s.path), true)?;
+        Ok(any)
+    }
+
+    /// What came into the old tree between the last look and the exchange is put into the new one. Nothing leaves.
+    pub(super) fn catch_up(&self, old: &Root, new: &Root) -> Result<()> {
+        let changed = self.changed_dirs(old)?;
+        let mut carry = Carry::new(old, new, &self.changed, Depth::New);
+        for path in &changed {
+            match carry.run(path.as_ref()) {
+                Err(e) if e.is_os(io::ErrorKind::NotFound) => {}
+                done => done?,
+            }
+        }
+        let touched: Vec<_> = carry.seen.into_iter().filter(|s| s.touched).map(|s| s.path).collect();
+        self.set(old, new, touched, false)
+    }
+
+    /// What the journal has to know of the exchange.
+    pub(super) fn journaled(&self, tree: &Tree) -> Result<Swap> {
+        let side = |root: &Root| FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e));
+        let (old, new) = (side(&tree.root())?, side(&open(tree)?)?);
+        let mode = self.metadata(&tree.root(), None)?.mode.unwrap_or(new.mode);
+        Ok(Swap {
+            old: Side { ino: old.id.ino, mode: old.mode },
+            new: Side { ino: new.id.ino, mode },
+            changed: self.changed.clone(),
+        })
+    }
+
+    /// The directories of `from` that changed since they were looked at.
+    fn changed_dirs(&self, from: &Root) -> Result<Vec<Option<TreePath>>> {
+        let mut changed = Vec::new();
+        for (path, ctime) in &self.seen {
+            let now = match path {
+                Some(path) => stat(from, path),
+                None => FileStat::of(from),
+            };
+            match now {
+                Ok(now) if Some(now.ctime) == *ctime => {}
+                Ok(now) if now.file_type == rustix::fs::FileType::Directory => changed.push(path.clone()),
+                Ok(_) => {}
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(e) => return Err(Error::io("cannot look at", from.path(), e)),
+            }
+        }
+        Ok(changed)
+    }
+
+    fn set(
+        &self,
+        from: &Root,
+        to: &Root,
+        dirs: impl IntoIterator<Item = Option<TreePath>>,
+        movable: bool,
+    ) -> Result<()> {
+        let loosened = movable && !Rights::of_process().overrides_modes();
+        set_dirs(to, dirs, |path| {
+            let mut metadata = self.metadata(from, path)?;
+            // To move a directory an ordinary user needs the right to write to it; it goes with the exchange.
+            if path.is_none() && loosened {
+                metadata.mode = metadata.mode.map(|m| crate::manifest::Mode::from_bits(m.bits() | 0o700));
+            }
+            Ok(metadata)
+        })
+    }
+
+    /// What the directory `path` gets: what the release says, and else what the live tree's has.
+    fn metadata(&self, from: &Root, path: Option<&TreePath>) -> Result<Metadata> {
+        let step = self.dirs.binary_search_by(|d| d.path.as_ref().cmp(&path)).ok().map(|at| &self.dirs[at]);
+        let Some(DirStep { old, new: Some(new), .. }) = step else { return present(from, path) };
+        let base = if old.is_some() { present(from, path)? } else { Metadata::default() };
+        let kept = base.mtime.filter(|_| !self.renamed.contains(&path.cloned()));
+        Ok(Metadata {
+            mode: new.mode.or(base.mode),
+            uid: new.uid.or(base.uid),
+            gid: new.gid.or(base.gid),
+            mtime: new.mtime.or(kept),
+            xattrs: new.xattrs.clone().or(base.xattrs),
+        })
+    }
+}
+
+/// Whether what is at the path in the next tree, or is not, comes from the release and not from the live tree.
+fn is_own(change: &Change) -> bool {
+    change.is_applied() && !(change.action == Action::Meta && change.shape() == Shape::Directory)
+}
+
+/// Whether the change is staged as a copy with other metadata.
+pub(super) fn is_copied(change: &Change) -> bool {
+    change.action == Action::Meta && change.shape() != Shape::Directory
+}
+
+fn open(tree: &Tree) -> Result<Root> {
+    let path = tree.state.next_path();
+    Root::open(&path).map_err(|e| Error::io("cannot open", &path, e))
+}
+
+fn record(seen: &[Seen]) -> BTreeMap<Option<TreePath>, Option<Mtime>> {
+    seen.iter().map(|s| (s.path.clone(), s.ctime)).collect()
+}
+
+fn stat(root: &Root, path: &TreePath) -> io::Result<FileStat> {
+    let (parent, name) = root.parent(path)?;
+    FileStat::at(parent.as_fd(), &name)
+}
+
+type Copies = (Vec<(TreePath, Version)>, HashMap<FileId, u64>);
+
+/// The files that are staged as copies, and the slots of those that have further names.
+fn copies(from: &Root, plan: &Plan, items: &[Item]) -> Result<Copies> {
+    let (mut copied, mut further) = (Vec::new(), HashMap::new());
+    for item in items.iter().filter(|i| is_copied(&plan.changes[i.change])) {
+        let now = stat(from, &item.path).map_err(|e| Error::io("cannot look at", from.shown(&item.path), e))?;
+        copied.push((item.path.clone(), now.version()));
+        if now.nlink > 1 {
+            further.insert(now.id, item.slot);
+        }
+    }
+    Ok((copied, further))
+}
+
+/// Puts into the next tree what the release makes; says which directories it made.
+fn overlay(tree: &Tree, plan: &Plan, items: &[Item], to: &Root) -> Result<Vec<TreePath>> {
+    let mut made = Vec::new();
+    let mut last = None;
+    let mut items = items.iter().peekable();
+    for change in plan.changes.iter().filter(|c| c.makes_anew() || is_copied(c)) {
+        let mut put = || -> io::Result<()> {
+            let above = change.path.parent();
+            let name = std::ffi::CString::new(change.path.name())?;
+            if last.as_ref().is_none_or(|(dir, _)| *dir != above) {
+                last = Some((above, to.parent(&change.path)?.0));
+            }
+            let Some((_, parent)) = &last else { return Ok(()) };
+            match items.next_if(|i| i.path == change.path) {
+                Some(item) => {
+                    Ok(rustix::fs::linkat(tree.state.stage(), slot_name(item.slot), parent, &name, AtFlags::empty())?)
+                }
+                None => {
+                    made.push(change.path.clone());
+                    Ok(rustix::fs::mkdirat(parent, &name, Mode::RWXU)?)
+                }
+            }
+        };
+        put().map_err(|e| {
+            super::stage::with_space_hint(Error::io("cannot put into the next tree", to.shown(&change.path), e))
+        })?;
+    }
+    Ok(made)
+}

@@ -1,0 +1,52 @@
+//! The index after an exchange of whole trees.
+//!
+//! A file that is in both trees has a name more while both stand, and its time of change says so; to a scan it would
+//! be another file. Once the old tree is gone the index is told the new times, for the files that are else what they
+//! were: the same inode, size and time of modification.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::index::{Index, IndexEntry, IndexWriter};
+use super::journal::Swap;
+use super::meta::FileStat;
+use super::open::Tree;
+use super::root::{FileId, Root};
+use super::scan::{TICK, is_racy};
+use crate::manifest::build::NodeSink;
+use crate::manifest::read::NodeSource;
+use crate::manifest::{Content, EntryKind};
+
+/// Makes the index of the old tree one of the tree that is live now, with all that is the same in both.
+pub(super) fn relink(tree: &Tree, swap: &Swap) -> io::Result<()> {
+    let (path, root) = (tree.index_path(), tree.root());
+    let before = FileId { ino: swap.old.ino, ..root.id() };
+    let Some(old) = Index::open(&path, before) else { return Ok(()) };
+    // Whoever changes a file from now on gives it another time than it has.
+    std::thread::sleep(TICK + TICK / 4);
+    let now = FileStat::of(tempfile::tempfile_in(tree.state.path())?)?.ctime;
+    let mut new = IndexWriter::create(&path, root.id(), now)?;
+    for found in old.entries() {
+        let found = found?;
+        let EntryKind::File(content) = &found.entry.kind else { continue };
+        if swap.changed.binary_search(&found.entry.path).is_ok() || is_racy(&found.version, old.started()) {
+            continue;
+        }
+        let Some(stat) = same(&root, &found) else { continue };
+        if let Content::Lists(lists) = content {
+            for list in lists {
+                let bytes = old.node(&list.block.hash).map_err(io::Error::other)?;
+                new.put(list.block, bytes.to_vec())?;
+            }
+        }
+        new.push(IndexEntry { version: stat.version(), ..found })?;
+    }
+    new.finish().map(drop)
+}
+
+fn same(root: &Root, known: &IndexEntry) -> Option<FileStat> {
+    let (parent, name) = root.parent(&known.entry.path).ok()?;
+    let now = FileStat::at(parent.as_fd(), &name).ok()?;
+    let (is, was) = (now.version(), known.version);
+    ((is.dev, is.ino, is.size, is.mtime) == (was.dev, was.ino, was.size, was.mtime)).then_some(now)
+}

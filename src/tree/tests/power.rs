@@ -1,0 +1,140 @@
+//! Power cuts: at every point of a commit the disk is taken as it is at that moment, without anything that was only in
+//! memory, and opened again.
+//!
+//! The disk is a file with an ext4 in it, mounted by a loop device. What was not synced is not in that file, so that a
+//! copy of it is what a machine finds after its power failed. The kernel's own writing back, every few seconds, may be
+//! in it as well, as it may be on a real disk.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::crash::{new, old};
+use super::world::{World, look, make, scratch, set_top};
+use crate::tree::open::Recovery;
+
+/// Room for ext4, its journal and the two trees.
+const SIZE: u64 = 16 << 20;
+
+fn run(program: &str, args: &[&std::ffi::OsStr]) -> bool {
+    Command::new(program).args(args).output().is_ok_and(|o| o.status.success())
+}
+
+/// An image that is mounted until this is dropped.
+struct Disk {
+    at: PathBuf,
+}
+
+impl Disk {
+    fn mount(image: &Path, at: &Path) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mounted = run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), at.as_ref()]);
+        mounted.then(|| Self { at: at.to_path_buf() })
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        run("umount", &[self.at.as_ref()]);
+    }
+}
+
+/// A directory for images, and one with the old tree in it.
+fn image() -> Option<(tempfile::TempDir, PathBuf)> {
+    let dir = scratch();
+    let image = dir.path().join("first");
+    std::fs::File::create(&image).unwrap().set_len(SIZE).unwrap();
+    let made = run("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), "-I".as_ref(), "256".as_ref(), image.as_ref()]);
+    let disk = made.then(|| Disk::mount(&image, &dir.path().join("now"))).flatten();
+    let Some(disk) = disk else {
+        println!("skipped: no right or no tools to make and mount an ext4");
+        return None;
+    };
+    make(&disk.at.join("www"), &old());
+    set_top(&disk.at.join("www"), 0o755, 900_000_001);
+    drop(disk);
+    Some((dir, image))
+}
+
+/// What is found after the power failed `after` points into the work on a disk like `first`: whether the work was
+/// called done, what recovery did, and the tree.
+fn cut(
+    dir: &Path,
+    first: &Path,
+    world: &World,
+    work: impl FnOnce() -> bool,
+) -> (bool, Recovery, std::collections::BTreeMap<String, String>) {
+    let (now, failed) = (dir.join("image"), dir.join("cut"));
+    std::fs::copy(first, &now).unwrap();
+    let disk = Disk::mount(&now, &dir.join("now")).expect("it was mounted before");
+    let done = work();
+    std::fs::copy(&now, &failed).unwrap();
+    drop(disk);
+    let _disk = Disk::mount(&failed, &dir.join("now")).expect("ext4 mends itself");
+    let tree = world.open();
+    (done, tree.recovery(), look(&world.www()))
+}
+
+fn commits(swap: bool, step: usize) {
+    let Some((dir, first)) = image() else { return };
+    let world = World::new(&[], &new()).topped(0o555).swapping(swap).hosted(&dir.path().join("now"));
+    let before = {
+        let _disk = Disk::mount(&first, &dir.path().join("now")).unwrap();
+        look(&world.www())
+    };
+    let wanted = look(&world.source());
+    let (mut olds, mut news) = (0, 0);
+    for after in (0..).step_by(step) {
+        let (done, recovery, found) = cut(dir.path(), &first, &world, || {
+            let tree = world.open_crashing(Some(after)).unwrap();
+            let (stage, release) = world.stage(&tree, 5).unwrap();
+            stage.commit(&release, b"signature").is_ok()
+        });
+        match found == wanted {
+            true => news += 1,
+            false => {
+                assert_eq!(found, before, "cut at {after}, {recovery:?}");
+                assert!(!done && recovery != Recovery::Completed(crate::id::Serial(5)), "cut at {after}: {recovery:?}");
+                olds += 1;
+            }
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(olds > 0 && news > 3, "{olds} times the old tree, {news} times the new one");
+}
+
+#[test]
+fn the_power_fails_anywhere_in_a_commit_in_place() {
+    commits(false, 4);
+}
+
+#[test]
+fn the_power_fails_anywhere_in_an_exchange() {
+    commits(true, 1);
+}
+
+#[test]
+fn the_power_fails_anywhere_while_a_commit_is_taken_back() {
+    for (swap, step) in [(true, 1), (false, 7)] {
+        let Some((dir, first)) = image() else { return };
+        let world = World::new(&[], &new()).topped(0o555).swapping(swap).hosted(&dir.path().join("now"));
+        let before = {
+            let _disk = Disk::mount(&first, &dir.path().join("now")).unwrap();
+            let before = look(&world.www());
+            world.deploy(&world.open(), 5).unwrap();
+            before
+        };
+        let wanted = look(&world.source());
+        for after in (0..).step_by(step) {
+            let (done, recovery, found) = cut(dir.path(), &first, &world, || {
+                let tree = world.open_crashing(Some(after)).unwrap();
+                tree.revert().is_ok()
+            });
+            assert!(found == before || (!done && found == wanted), "cut at {after}, {recovery:?}: {found:#?}");
+            if done {
+                break;
+            }
+        }
+    }
+}
