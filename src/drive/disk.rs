@@ -268,7 +268,15 @@ impl Task {
         if committed {
             self.answer.send(Reply::Trees(session.host.states()));
         }
+        let compared = matches!(reply, Reply::Diffed(_, Ok(_)));
         self.answer.send(reply);
+        if compared
+            && let Some(stage) = &session.stage
+            && let Err(e) = stage.reserve()
+        {
+            self.answer.send(Reply::Finished(self.id, Err(reason(&e))));
+            return false;
+        }
         let tree = &session.managed.tree;
         if committed && let Err(e) = tree.forget_undo() {
             tracing::warn!("tree {}: what the commit replaced cannot be removed: {e}", tree.name());

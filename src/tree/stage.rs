@@ -121,7 +121,6 @@ impl Stage {
             next: Mutex::new(None),
         };
         stage.take_over(leftovers)?;
-        stage.preallocate()?;
         Ok(stage)
     }
 
@@ -248,7 +247,9 @@ impl Stage {
         Ok(())
     }
 
-    fn preallocate(&self) -> Result<()> {
+    /// Takes the space of large files. [`Stage::begin`] has seen that there is enough; this holds it, and may take its
+    /// time while the first blocks are on their way.
+    pub fn reserve(&self) -> Result<()> {
         for item in self.items.iter().filter(|i| i.size >= PREALLOCATE_FROM && i.left.load(Ordering::Acquire) > 0) {
             let file = self.open_slot(item.slot).map_err(|e| self.failed("cannot stage", item, e))?;
             for data in &item.data {
