@@ -19,6 +19,17 @@ fn run(program: &str, args: &[&std::ffi::OsStr]) -> bool {
     Command::new(program).args(args).output().is_ok_and(|o| o.status.success())
 }
 
+/// As [`run`], again when somebody else was quicker to a loop device, or has an open file for the time of a fork.
+fn insist(program: &str, args: &[&std::ffi::OsStr]) -> bool {
+    (0..TRIES).any(|nth| {
+        std::thread::sleep(PAUSE * nth.min(1));
+        run(program, args)
+    })
+}
+
+const TRIES: u32 = 100;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// An image that is mounted until this is dropped.
 struct Disk {
     at: PathBuf,
@@ -27,14 +38,14 @@ struct Disk {
 impl Disk {
     fn mount(image: &Path, at: &Path) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
-        let mounted = run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), at.as_ref()]);
+        let mounted = insist("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), at.as_ref()]);
         mounted.then(|| Self { at: at.to_path_buf() })
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        run("umount", &[self.at.as_ref()]);
+        insist("umount", &[self.at.as_ref()]);
     }
 }
 
