@@ -41,3 +41,10 @@ pub(super) fn check(tree: &Tree, plan: &Plan, items: &[Item]) -> Result<()> {
     }
     Ok(())
 }
+
+/// Whether the stage lies in memory: there a page costs as much when it is taken beforehand as when it is written.
+pub(super) fn is_memory(tree: &Tree) -> bool {
+    const TMPFS: i64 = 0x0102_1994;
+    const RAMFS: i64 = 0x8584_58f6;
+    rustix::fs::fstatfs(tree.state.stage()).is_ok_and(|fs| [TMPFS, RAMFS].contains(&(fs.f_type as i64)))
+}

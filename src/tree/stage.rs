@@ -250,6 +250,9 @@ impl Stage {
     /// Takes the space of large files. [`Stage::begin`] has seen that there is enough; this holds it, and may take its
     /// time while the first blocks are on their way.
     pub fn reserve(&self) -> Result<()> {
+        if space::is_memory(&self.tree) {
+            return Ok(());
+        }
         for item in self.items.iter().filter(|i| i.size >= PREALLOCATE_FROM && i.left.load(Ordering::Acquire) > 0) {
             let file = self.open_slot(item.slot).map_err(|e| self.failed("cannot stage", item, e))?;
             for data in &item.data {

@@ -205,10 +205,13 @@ impl Receiver {
     pub fn handle_datagram(&mut self, now: Moment, from: SocketAddr, bytes: &[u8], arrival: u64) {
         match Datagram::parse(bytes) {
             Ok(Datagram::Data(front, symbol)) => {
-                if let Some(session) = self.sessions.get_mut(&symbol.header.session)
-                    && session.is_from(front.source)
-                {
-                    session.data(now, front.counter, &symbol, arrival, &mut self.control);
+                // The hot path: most symbols have no consequence yet.
+                match self.sessions.get_mut(&symbol.header.session).filter(|s| s.is_from(front.source)) {
+                    Some(session) => session.data(now, front.counter, &symbol, arrival, &mut self.control),
+                    None => return,
+                }
+                if self.sessions.get(&symbol.header.session).is_none_or(Session::is_calm) {
+                    return;
                 }
             }
             Ok(Datagram::Control(front, piece)) => {

@@ -222,6 +222,11 @@ impl Session {
         self.gone && !self.ordering && self.requests.is_empty() && self.notices.is_empty()
     }
 
+    /// Nothing is to be handed on.
+    pub(super) fn is_calm(&self) -> bool {
+        !self.gone && self.requests.is_empty() && self.notices.is_empty()
+    }
+
     pub(super) fn silent(&self, now: Moment) -> Duration {
         now.since(self.heard)
     }

@@ -23,8 +23,8 @@ const STALE: Duration = Duration::from_millis(200);
 const FIRST_WINDOW: u64 = 256 << 10;
 /// A host's window within these, whatever it says.
 const WINDOW: (u64, u64) = (64 << 10, 8 << 20);
-/// How many windows of bytes a host may have taken and not yet written.
-const BACKLOG_WINDOWS: u64 = 4;
+/// How many bytes a host may have taken and not yet written: a few generations, since it verifies them whole.
+const BACKLOG: u64 = 32 << 20;
 /// Congested reports in a row after which a host may count as slow.
 const SLOW_REPORTS: u32 = 4;
 /// The share of lost datagrams in one report that counts as congestion.
@@ -230,7 +230,7 @@ impl Reading {
     fn room(&self, counter: u64, segment: usize) -> u64 {
         let window = u64::from(self.report.window).clamp(WINDOW.0, WINDOW.1);
         let flight = counter.saturating_sub(self.report.seen) * segment as u64;
-        window.saturating_sub(flight).min((BACKLOG_WINDOWS * window).saturating_sub(self.report.backlog))
+        window.saturating_sub(flight).min(BACKLOG.saturating_sub(self.report.backlog))
     }
 }
 
