@@ -23,7 +23,7 @@ use crate::wire::SymbolHeader;
 
 /// What the packer aims at, in bytes of payload: the larger a generation, the nearer are the losses of all hosts to
 /// their mean, and the fewer coded symbols mend them all.
-pub const TARGET_BYTES: usize = 6 << 20;
+pub const TARGET_BYTES: usize = 3 << 20;
 /// The most plain bytes of a compressed generation: what a host has to have memory for.
 pub const MAX_PLAIN: usize = 16 << 20;
 /// With so many plain bytes a frame is ended: one more piece and one more block, of 1 MiB at most, stay within
@@ -34,13 +34,13 @@ const PIECE: usize = 256 << 10;
 /// Content below this is not compressed: it fits a datagram or two anyway.
 const MIN_FRAME: usize = 1 << 10;
 /// Generations behind the newest that a sender keeps for repair.
-pub const KEPT: u32 = 8;
+pub const KEPT: u32 = 12;
 /// The most blocks of one generation.
 pub const MAX_BLOCKS: usize = 8192;
 /// Rows that a full generation has at least: with fewer a column would often need more than its share.
 const ROWS: usize = 256;
 /// Columns of a generation of small symbols.
-const COLUMNS: usize = 16;
+const COLUMNS: usize = 8;
 
 /// How blocks stand in a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

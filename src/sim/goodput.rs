@@ -15,7 +15,7 @@ use crate::wire::DATA_OVERHEAD;
 /// Bytes of a symbol.
 const SYMBOL: usize = 64;
 /// Symbols of a full generation: what [`crate::proto::generation::TARGET_BYTES`] is in symbols of 1428 bytes.
-const GENERATION: usize = 4405;
+const GENERATION: usize = 2203;
 /// Hosts that want generations of which there are this many are enough to see the mean.
 const GENERATIONS: usize = 3;
 

@@ -12,7 +12,7 @@ use crate::wire::Symbol;
 use crate::wire::message::{MAX_NACKS, Missing};
 
 /// The most generations that are open at a time.
-const MAX_OPEN: usize = 12;
+const MAX_OPEN: usize = 16;
 /// While repairs of a generation come, more of them are waited for this long before the next complaint.
 const COMING: Duration = Duration::from_millis(5);
 /// A generation of which nothing comes after so many negative acknowledgements is given up.

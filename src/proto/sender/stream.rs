@@ -15,7 +15,7 @@ use crate::wire::DATA_OVERHEAD;
 use crate::wire::message::{Missing, Want};
 
 /// Generations packed ahead of the one that is being sent.
-const AHEAD: usize = 2;
+const AHEAD: usize = 3;
 /// Generations whose ordinals are remembered beyond their payload.
 const REMEMBERED: usize = 4096;
 /// The most datagrams of one send: what the kernel carries best as one, see [`crate::net::MAX_SEGMENTS`].
