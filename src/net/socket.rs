@@ -40,8 +40,8 @@ pub struct LinkConfig {
     pub ttl: u8,
     /// The receive buffer to ask for, in bytes, for each of the two sockets.
     pub recv_buffer: usize,
-    /// The send buffer to ask for, in bytes. None leaves the kernel's default, and that is what to do: its smallness is
-    /// what makes a full link block the sender; with 1 MB and more the local queue drops silently instead.
+    /// The send buffer to ask for, in bytes; None leaves the kernel's default. A small one is what makes a full link block
+    /// the sender: with 1 MB and more the local queue drops silently instead.
     pub send_buffer: Option<usize>,
     /// How to use the kernel's batches; anything but [`Offload::Full`] is for networks where that misbehaves.
     pub offload: Offload,
@@ -49,8 +49,12 @@ pub struct LinkConfig {
     pub hear_self: bool,
 }
 
+/// The send buffer to ask for: what a gigabit link sends in some milliseconds, in which a sender on a busy machine may
+/// not get its turn.
+const SEND_BUFFER: usize = 256 << 10;
+
 impl LinkConfig {
-    /// The defaults: port 5000, TTL 1, 16 MiB to receive, everything else as the kernel likes it best.
+    /// The defaults: port 5000, TTL 1, 16 MiB to receive, 256 KiB to send, everything else as the kernel likes it best.
     pub fn new(interface: Interface, group: IpAddr) -> Self {
         Self {
             interface,
@@ -58,7 +62,7 @@ impl LinkConfig {
             port: 5000,
             ttl: 1,
             recv_buffer: DEFAULT_RECV_BUFFER,
-            send_buffer: None,
+            send_buffer: Some(SEND_BUFFER),
             offload: Offload::Full,
             hear_self: false,
         }

@@ -23,7 +23,7 @@ const TOP: Rate = Rate(100_000_000_000);
 /// How often the rate is looked at.
 const ROUND: Duration = Duration::from_millis(10);
 /// Queueing delay that means a standing queue.
-pub const QUEUE_LIMIT: Duration = Duration::from_millis(4);
+pub const QUEUE_LIMIT: Duration = Duration::from_millis(8);
 /// Rounds over which the best is remembered.
 const MEMORY: usize = 16;
 /// The longest wait for the effect of a cut.
