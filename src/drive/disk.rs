@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use super::look::Look;
 use super::{clock, drift};
 use crate::block::frame::Expander;
 use crate::diff::{self, HostRules};
@@ -26,11 +27,9 @@ use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Encoding, Placed};
 use crate::proto::receiver::{Ordered, Reason, Reply, Request};
 use crate::tree::Tree;
-use crate::tree::index::Index;
 use crate::tree::nodes::Nodes;
 use crate::tree::owners::HostNames;
-use crate::tree::root::FileId;
-use crate::tree::scan::{ScanOptions, Scanned, scan};
+use crate::tree::scan::Scanned;
 use crate::tree::stage::Stage;
 use crate::units::Limit;
 use crate::wire::message::{Order, OrderKind, Summary, TreeState};
@@ -316,6 +315,8 @@ struct Session<'a> {
     key: PublicKey,
     checksum: bool,
     explorer: Explorer,
+    /// The look at the tree that is taken while nodes of the manifest are missing.
+    look: Option<Look>,
     stage: Option<Stage>,
     expander: Expander,
 }
@@ -344,7 +345,7 @@ impl<'a> Session<'a> {
         }
         let explorer = Explorer::new(header.root);
         let expander = Expander::default();
-        Ok(Self { host, managed, key, checksum, explorer, stage: None, expander, release, signature })
+        Ok(Self { host, managed, key, checksum, explorer, look: None, stage: None, expander, release, signature })
     }
 
     /// `None` to what is no work of a session.
@@ -369,13 +370,16 @@ impl<'a> Session<'a> {
     fn explore(&mut self) -> Result<RangeSet, Reason> {
         // Nothing is taken to be here without looking, not even of the present release: the store may have been damaged.
         let missing = self.explorer.advance(self.managed.tree.nodes(), |_| false).map_err(|e| e.to_string())?;
+        if !missing.is_empty() && self.look.is_none() {
+            self.look = Some(Look::begin(self.managed, &self.release, self.checksum).map_err(|e| reason(&e))?);
+        }
         Ok(missing.iter().map(|(ordinal, _)| ordinal.0..ordinal.0 + 1).collect())
     }
 
     fn diff(&mut self) -> Result<(Summary, RangeSet, Arc<[u8]>), Reason> {
+        let scanned = self.scan().map_err(|e| reason(&e))?;
         let tree = &self.managed.tree;
         let header = self.release.header();
-        let scanned = self.scan().map_err(|e| reason(&e))?;
         let manifest = Manifest::of(header, tree.nodes());
         let names = HostNames::default();
         let rules = HostRules { protect: &self.managed.protect, max_delete: self.managed.max_delete, owners: &names };
@@ -404,23 +408,12 @@ impl<'a> Session<'a> {
         Ok((summary, wants, list.into()))
     }
 
-    /// What the comparison leaves alone is listed, so that the directories around it are known to hold it, and not read.
-    fn scan(&self) -> crate::Result<Scanned> {
-        let tree = &self.managed.tree;
-        let rules = &self.release.header().rules;
-        let mut options = ScanOptions::new(clock::wall());
-        options.scope.clone_from(&self.release.header().scope);
-        options.xattrs = rules.xattrs;
-        options.hardlinks = rules.hardlinks;
-        options.checksum = self.checksum;
-        options.apart = apart(tree);
-        options.closed.push(self.managed.protect.clone());
-        let excluded = rules.excluded().map_err(|e| Error::refused(format!("exclude pattern {e}")))?;
-        // What is to be deleted has to be known to the last path, but by its name only.
-        if rules.delete_excluded { &mut options.unhashed } else { &mut options.closed }.push(excluded);
-        let path = tree.index_path();
-        let old = Index::open(&path, tree.root().id());
-        scan(&tree.root(), &options, old.as_ref(), &path)
+    /// What is in the tree: what the look found that was begun while nodes were fetched, or a look taken now.
+    fn scan(&mut self) -> crate::Result<Scanned> {
+        match self.look.take() {
+            Some(look) => look.end(),
+            None => Look::begin(self.managed, &self.release, self.checksum)?.end(),
+        }
     }
 
     /// Makes the content plain, and keeps the blocks. Of a frame that is not what its map says every block is wrong.
@@ -493,13 +486,6 @@ fn is_newer(tree: &Tree, header: &Header) -> Result<(), Reason> {
         return Err(format!("serial {} is not newer than {highest}, which this host has accepted", header.serial));
     }
     Ok(())
-}
-
-/// The state directory, which is no part of the tree even if someone put the tree's root above it.
-fn apart(tree: &Tree) -> Vec<FileId> {
-    use std::os::unix::fs::MetadataExt;
-    let id = std::fs::metadata(tree.state().path()).map(|m| FileId { dev: m.dev(), ino: m.ino() });
-    id.into_iter().collect()
 }
 
 /// Verifies and keeps nodes of the manifest.

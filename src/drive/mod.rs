@@ -11,6 +11,7 @@ pub mod drift;
 pub mod drops;
 pub mod endpoint;
 pub mod host;
+mod look;
 pub mod members;
 pub mod outcome;
 pub mod source;

@@ -80,6 +80,11 @@ impl Table {
         self.members.is_empty()
     }
 
+    /// Whether the members are sure of each other: there are several, and each knows as many as we do.
+    pub fn agrees(&self) -> bool {
+        self.len() > 1 && self.members.values().all(|m| m.hello.members as usize == self.len())
+    }
+
     /// The largest number of hosts that any member knows: when we have heard so many, we have heard all.
     pub fn claimed(&self) -> usize {
         self.members.values().map(|m| m.hello.members as usize).max().unwrap_or(0)

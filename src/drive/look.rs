@@ -1,0 +1,78 @@
+//! A host's look at its own tree before it is compared with a release: on a thread of its own, since the manifest is
+//! still on its way.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use super::clock;
+use super::disk::ManagedTree;
+use crate::error::{Error, Kind, Result};
+use crate::manifest::Release;
+use crate::tree::Tree;
+use crate::tree::index::Index;
+use crate::tree::root::FileId;
+use crate::tree::scan::{ScanOptions, Scanned, scan};
+
+/// A look that is being taken. Dropping it waits for its end: nothing looks at a tree that another session changes.
+#[derive(Debug)]
+pub struct Look {
+    thread: Option<JoinHandle<Result<Scanned>>>,
+}
+
+impl Look {
+    /// Begins to look at what `release` governs; with `checksum` every file is read.
+    pub fn begin(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<Self> {
+        let options = options(managed, release, checksum)?;
+        let tree = Arc::clone(&managed.tree);
+        let thread = std::thread::Builder::new()
+            .name("look".into())
+            .spawn(move || take(&tree, &options))
+            .map_err(|e| Error::new(Kind::Io, "this host cannot start a thread").because(e))?;
+        Ok(Self { thread: Some(thread) })
+    }
+
+    /// What is there, when the look is over.
+    pub fn end(mut self) -> Result<Scanned> {
+        let thread = self.thread.take().map(JoinHandle::join);
+        thread.and_then(std::result::Result::ok).unwrap_or_else(|| {
+            Err(Error::new(Kind::Io, "a defect in makuo on this host: the thread that looks at the tree failed"))
+        })
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the comparison leaves alone is listed, so that the directories around it are known to hold it, and not read.
+fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<ScanOptions> {
+    let rules = &release.header().rules;
+    let mut options = ScanOptions::new(clock::wall());
+    options.scope.clone_from(&release.header().scope);
+    options.xattrs = rules.xattrs;
+    options.hardlinks = rules.hardlinks;
+    options.checksum = checksum;
+    options.apart = apart(&managed.tree);
+    options.closed.push(managed.protect.clone());
+    let excluded = rules.excluded().map_err(|e| Error::refused(format!("exclude pattern {e}")))?;
+    // What is to be deleted has to be known to the last path, but by its name only.
+    if rules.delete_excluded { &mut options.unhashed } else { &mut options.closed }.push(excluded);
+    Ok(options)
+}
+
+fn take(tree: &Tree, options: &ScanOptions) -> Result<Scanned> {
+    let path = tree.index_path();
+    let old = Index::open(&path, tree.root().id());
+    scan(&tree.root(), options, old.as_ref(), &path)
+}
+
+/// The state directory, which is no part of the tree even if someone put the tree's root above it.
+fn apart(tree: &Tree) -> Vec<FileId> {
+    use std::os::unix::fs::MetadataExt;
+    let id = std::fs::metadata(tree.state().path()).map(|m| FileId { dev: m.dev(), ino: m.ino() });
+    id.into_iter().collect()
+}
