@@ -122,6 +122,7 @@ fn setup(options: &Options, endpoint: &Endpoint) -> SenderSetup {
         instance: InstanceId(clock::seed()),
         seed: clock::seed(),
         datagram: endpoint.datagram(),
+        room: endpoint.room(),
         tree: spec.tree.clone(),
         targets: lists(options).into_iter().cloned().collect(),
         expect,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::Result;
 use crate::net::{Channel, Datagram, Interest, Link, Links, Poller, RecvBatch, SendOutcome, Waker};
 use crate::proto::{Dest, Transmit};
+use crate::wire::seal::{Plain, Seal};
 
 /// The largest datagram that we make, whatever the interface takes: a jumbo frame's.
 pub const MAX_DATAGRAM: usize = 8_972;
@@ -24,6 +25,7 @@ const MAX_WAYS: usize = 20_000;
 #[derive(Debug)]
 pub struct Endpoint {
     links: Links,
+    seal: Box<dyn Seal>,
     ways: Ways,
     poller: Poller,
     batch: RecvBatch,
@@ -37,6 +39,17 @@ pub struct Endpoint {
     trouble: Option<String>,
     /// Whether anything of that kind was told.
     troubled: bool,
+}
+
+/// A datagram that came, opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrived<'a> {
+    /// The sender's own socket; answers go there.
+    pub from: SocketAddr,
+    /// What it says.
+    pub bytes: &'a [u8],
+    /// When the kernel got it, since 1970.
+    pub stamp: Option<Duration>,
 }
 
 /// What one link has still to send.
@@ -75,6 +88,7 @@ impl Endpoint {
     pub fn new(links: impl Into<Links>) -> Result<Self> {
         Ok(Self {
             links: links.into(),
+            seal: Box::new(Plain),
             ways: Ways::default(),
             poller: Poller::new()?,
             batch: RecvBatch::new(),
@@ -102,15 +116,20 @@ impl Endpoint {
         self.sent
     }
 
-    /// The size of datagrams to make: what every link takes.
+    /// The size of datagrams to make: what every link takes, less the room to seal them.
     pub fn datagram(&self) -> usize {
-        self.links.narrowest().max_segment().min(MAX_DATAGRAM)
+        self.links.narrowest().max_segment().min(MAX_DATAGRAM).saturating_sub(self.room())
+    }
+
+    /// Bytes to leave free behind every datagram.
+    pub fn room(&self) -> usize {
+        self.seal.room()
     }
 
     /// Bytes that the network adds to each datagram: the headers of UDP, IP and Ethernet.
     pub fn overhead(&self) -> usize {
         let ip = if self.links.group().is_ipv6() { 40 } else { 20 };
-        8 + ip + 18
+        8 + ip + 18 + self.room()
     }
 
     /// Sends what `next` writes, until it has no more or the kernel has no room.
@@ -119,6 +138,7 @@ impl Endpoint {
             if self.rest.is_empty() {
                 let Some(transmit) = next(&mut self.out) else { return };
                 self.segment = transmit.segment;
+                self.out.chunks_mut(transmit.segment.max(1)).for_each(|datagram| self.seal.seal(datagram));
                 self.address(transmit.dest);
             }
             if !self.send_rest() {
@@ -180,16 +200,17 @@ impl Endpoint {
         self.trouble.take()
     }
 
-    /// Hands what has come to `each`.
-    pub fn receive(&mut self, mut each: impl FnMut(Datagram<'_>)) {
-        let Self { links, ways, batch, .. } = self;
+    /// Hands what has come to `each`, opened.
+    pub fn receive(&mut self, mut each: impl FnMut(Arrived<'_>)) {
+        let Self { links, ways, batch, seal, .. } = self;
         let several = links.len() > 1;
         for (link, place) in links.iter().zip(0..) {
-            let mut each = |datagram: Datagram<'_>| {
+            let mut each = |Datagram { from, bytes, stamp }: Datagram<'_>| {
+                let Some(bytes) = seal.open(bytes) else { return };
                 if several {
-                    ways.heard(datagram.from, place);
+                    ways.heard(from, place);
                 }
-                each(datagram);
+                each(Arrived { from, bytes, stamp });
             };
             read(link, batch, &mut each);
         }
@@ -236,6 +257,69 @@ fn read(link: &Link, batch: &mut RecvBatch, each: &mut impl FnMut(Datagram<'_>))
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Adds up the bytes and turns them over: enough to see that everything is sealed once and opened once.
+    #[derive(Debug)]
+    struct Sum(u8);
+
+    impl Seal for Sum {
+        fn room(&self) -> usize {
+            16
+        }
+
+        fn seal(&mut self, datagram: &mut [u8]) {
+            let end = datagram.len() - self.room();
+            assert!(datagram[end..].iter().all(|&b| b == 0), "the room is free");
+            datagram[..end].iter_mut().for_each(|b| *b ^= self.0);
+            datagram[end] = datagram[..end].iter().fold(0, |sum, b| sum.wrapping_add(*b));
+        }
+
+        fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Option<&'a [u8]> {
+            let end = datagram.len().checked_sub(self.room())?;
+            let sum = datagram[..end].iter().fold(0u8, |sum, b| sum.wrapping_add(*b));
+            datagram[..end].iter_mut().for_each(|b| *b ^= self.0);
+            (datagram[end] == sum).then_some(&datagram[..end])
+        }
+    }
+
+    #[test]
+    fn trains_are_sealed_and_opened_datagram_by_datagram() {
+        let port = crate::net::testing::free_port();
+        let open = || crate::net::testing::loopback("224.0.0.108", port, crate::net::Offload::Full);
+        let (Some(a), Some(b)) = (open(), open()) else { return };
+        let mut sender = Endpoint { seal: Box::new(Sum(0x5a)), ..Endpoint::new(a).expect("a door") };
+        let mut host = Endpoint { seal: Box::new(Sum(0x5a)), ..Endpoint::new(b).expect("a door") };
+        assert_eq!(sender.datagram(), MAX_DATAGRAM - 16);
+        let mut told: Vec<Vec<u8>> = (0..5).map(|n| vec![n; 100]).collect();
+        told.push(b"short".to_vec());
+        let mut trains = 1;
+        sender.flush(|out| {
+            out.clear();
+            told.iter().for_each(|d| {
+                out.extend_from_slice(d);
+                out.resize(out.len() + 16, 0);
+            });
+            trains -= 1;
+            (trains == 0).then_some(Transmit { dest: Dest::Group, segment: 116 })
+        });
+        // Another key's: as if it had not come.
+        let mut stranger = Endpoint { seal: Box::new(Sum(1)), ..Endpoint::new(open().expect("as before")).expect("a door") };
+        let mut once = Some(());
+        stranger.flush(|out| {
+            *out = b"forged, with room behind it".to_vec();
+            out.resize(out.len() + 16, 0);
+            out[20] = 9;
+            once.take().map(|()| Transmit { dest: Dest::Group, segment: out.len() })
+        });
+        let mut heard = Vec::new();
+        while heard.len() < told.len() {
+            host.wait(Some(Duration::from_secs(10))).expect("waits");
+            let before = heard.len();
+            host.receive(|arrived| heard.push(arrived.bytes.to_vec()));
+            assert!(heard.len() > before, "nothing came");
+        }
+        assert_eq!(heard, told);
+    }
 
     #[test]
     fn a_host_is_where_it_was_heard_last_and_a_flood_of_hosts_stays_bounded() {

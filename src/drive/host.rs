@@ -91,6 +91,7 @@ impl Running {
             instance: InstanceId(clock::seed()),
             seed: clock::seed(),
             datagram: endpoint.datagram(),
+            room: endpoint.room(),
             patience: PATIENCE,
             window,
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::clock::{self, Clock};
-use super::endpoint::Endpoint;
+use super::endpoint::{Arrived, Endpoint};
 use super::host::member;
 use super::outcome::Member;
 use crate::Result;
@@ -25,7 +25,7 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// answered.
 pub fn look(links: impl Into<Links>, longest: Duration) -> Result<Vec<Member>> {
     let (clock, mut endpoint) = (Clock::start(), Endpoint::new(links)?);
-    let mut control = Control::new(InstanceId(clock::seed()), endpoint.datagram());
+    let mut control = Control::new(InstanceId(clock::seed()), endpoint.datagram(), endpoint.room());
     let (mut table, mut reassembly) = (Table::default(), Reassembly::default());
     let began = clock.now();
     let (mut next, mut newest, mut known) = (began, began, 0);
@@ -51,7 +51,7 @@ pub fn look(links: impl Into<Links>, longest: Duration) -> Result<Vec<Member>> {
     Ok(members)
 }
 
-fn hear(table: &mut Table, reassembly: &mut Reassembly, now: Moment, datagram: &crate::net::Datagram<'_>) {
+fn hear(table: &mut Table, reassembly: &mut Reassembly, now: Moment, datagram: &Arrived<'_>) {
     if let Ok(Datagram::Control(front, piece)) = Datagram::parse(datagram.bytes)
         && let Some(whole) = reassembly.add(now, front.source, piece)
         && let Ok(Message::Hello(hello)) = Message::decode(&whole)

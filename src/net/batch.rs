@@ -92,12 +92,12 @@ pub enum SendOutcome {
 }
 
 /// A datagram as it came.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Datagram<'a> {
     /// The sender's own socket; answers go there.
     pub from: SocketAddr,
-    /// What it says.
-    pub bytes: &'a [u8],
+    /// What it says, where it can be opened.
+    pub bytes: &'a mut [u8],
     /// When the kernel got it, since 1970 on the clock of this machine. All datagrams of a train have the same.
     pub stamp: Option<Duration>,
 }
@@ -164,8 +164,8 @@ impl Link {
             Err(e) => return Err(e),
         };
         let mut count = 0;
-        for (memory, meta) in batch.memory.chunks_exact(TRAIN_BYTES).zip(&metas[..read]) {
-            let Some(train) = memory.get(..meta.len) else { continue };
+        for (memory, meta) in batch.memory.chunks_exact_mut(TRAIN_BYTES).zip(&metas[..read]) {
+            let Some(train) = memory.get_mut(..meta.len) else { continue };
             count += cut(train, meta.stride, |bytes| each(Datagram { from: meta.addr, bytes, stamp: meta.timestamp }));
         }
         Ok(count)
@@ -284,12 +284,12 @@ fn errno(error: &io::Error) -> Option<Errno> {
 }
 
 /// Cuts a train into its datagrams; how many there were. An empty train is one empty datagram.
-fn cut<'a>(train: &'a [u8], segment: usize, mut each: impl FnMut(&'a [u8])) -> usize {
+fn cut<'a>(train: &'a mut [u8], segment: usize, mut each: impl FnMut(&'a mut [u8])) -> usize {
     if segment == 0 || train.len() <= segment {
         each(train);
         return 1;
     }
-    train.chunks(segment).map(each).count()
+    train.chunks_mut(segment).map(each).count()
 }
 
 #[cfg(test)]
@@ -420,9 +420,9 @@ mod tests {
 
     #[test]
     fn a_train_is_cut_where_its_datagrams_end() {
-        let cuts = |bytes: &'static [u8], segment| {
+        let cuts = |bytes: &[u8], segment| {
             let mut got = Vec::new();
-            assert_eq!(cut(bytes, segment, |d| got.push(d)), got.len());
+            assert_eq!(cut(&mut bytes.to_vec(), segment, |d| got.push(d.to_vec())), got.len());
             got
         };
         assert_eq!(cuts(b"abcdefg", 3), [&b"abc"[..], b"def", b"g"]);

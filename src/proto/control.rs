@@ -19,13 +19,16 @@ pub struct Control {
     most: usize,
     /// The most bytes of a piece.
     datagram: usize,
+    /// Bytes that are left free behind every datagram.
+    room: usize,
     queue: VecDeque<(Dest, Vec<u8>)>,
 }
 
 impl Control {
-    /// For a process `instance` whose datagrams have at most `datagram` bytes.
-    pub fn new(instance: InstanceId, datagram: usize) -> Self {
-        let mut control = Self { instance, counter: 0, message: 0, most: datagram, datagram, queue: VecDeque::new() };
+    /// For a process `instance` whose datagrams have at most `datagram` bytes and `room` free ones behind them.
+    pub fn new(instance: InstanceId, datagram: usize, room: usize) -> Self {
+        let (most, queue) = (datagram, VecDeque::new());
+        let mut control = Self { instance, counter: 0, message: 0, most, datagram, room, queue };
         control.fit(CONTROL_DATAGRAM);
         control
     }
@@ -89,7 +92,8 @@ impl Control {
         let (dest, bytes) = self.queue.pop_front()?;
         out.clear();
         out.extend_from_slice(&bytes);
-        Some(Transmit { dest, segment: bytes.len() })
+        out.resize(bytes.len() + self.room, 0);
+        Some(Transmit { dest, segment: out.len() })
     }
 }
 
@@ -106,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_probe_is_one_datagram_of_just_its_size() {
-        let (mut control, mut out) = (Control::new(InstanceId(1), 8972), Vec::new());
+        let (mut control, mut out) = (Control::new(InstanceId(1), 8972, 0), Vec::new());
         for size in [548, 549, 600, 1232, 1472, 8972] {
             control.probe(Dest::Group, size);
             assert_eq!(control.poll(&mut out).map(|t| (t.segment, out.len())), Some((size, size)));
@@ -125,7 +129,7 @@ mod tests {
             control.send(Dest::Group, &long);
             sizes(control).into_iter().max()
         };
-        let mut control = Control::new(InstanceId(1), 8972);
+        let mut control = Control::new(InstanceId(1), 8972, 0);
         assert_eq!(largest(&mut control), Some(CONTROL_DATAGRAM));
         control.fit(600);
         assert_eq!(largest(&mut control), Some(600));
@@ -133,6 +137,6 @@ mod tests {
         assert_eq!(largest(&mut control), Some(MIN_DATAGRAM));
         control.fit(8972);
         assert_eq!(largest(&mut control), Some(CONTROL_DATAGRAM));
-        assert_eq!(largest(&mut Control::new(InstanceId(1), 500)), Some(500), "one's own interface takes no more");
+        assert_eq!(largest(&mut Control::new(InstanceId(1), 500, 0)), Some(500), "one's own interface takes no more");
     }
 }

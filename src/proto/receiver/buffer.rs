@@ -263,7 +263,7 @@ mod tests {
     use crate::units::Moment;
     use crate::wire::Datagram;
 
-    const STAMP: Stamp = Stamp { session: SessionId(1), source: InstanceId(2), sent: 0 };
+    const STAMP: Stamp = Stamp { session: SessionId(1), source: InstanceId(2), sent: 0, room: 0 };
     const SYMBOL: u16 = 64;
 
     /// A payload of blocks of these sizes, with what is in it.

@@ -54,6 +54,8 @@ pub struct HostSetup {
     pub seed: u64,
     /// The most bytes of a datagram.
     pub datagram: usize,
+    /// Bytes that are left free behind every datagram, see [`crate::wire::seal`].
+    pub room: usize,
     /// How long a silent sender is waited for.
     pub patience: Duration,
     /// Bytes that may be under way to this host: a part of its receive buffer.
@@ -178,7 +180,7 @@ pub struct Receiver {
 impl Receiver {
     /// A host that starts now.
     pub fn new(now: Moment, setup: HostSetup) -> Self {
-        let mut control = Control::new(setup.instance, setup.datagram);
+        let mut control = Control::new(setup.instance, setup.datagram, setup.room);
         let presence = Presence::new(now, setup.name.clone(), setup.trees.clone(), setup.seed ^ 1, &mut control);
         let rng = fastrand::Rng::with_seed(setup.seed);
         Self {

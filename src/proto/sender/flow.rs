@@ -39,7 +39,9 @@ pub struct FlowSetup {
     pub instance: InstanceId,
     /// Bytes of a datagram with a symbol.
     pub datagram: usize,
-    /// Bytes that the network adds to each datagram.
+    /// Bytes that are left free behind every datagram.
+    pub room: usize,
+    /// Bytes that the network adds to each datagram, sealing included.
     pub overhead: usize,
     /// The most that is sent, with what the network adds.
     pub ceiling: Option<Rate>,
@@ -172,11 +174,12 @@ impl Flow {
             return None;
         }
         let sent = (now.0 / 1000) as u32;
-        if !self.stream.write(self.setup.instance, sent, self.most(), out) {
+        if !self.stream.write(self.setup.instance, sent, self.most(), self.setup.room, out) {
             return None;
         }
-        let segment = self.stream.segment();
-        self.spend(now, out.len() + out.len().div_ceil(segment) * self.setup.overhead);
+        let segment = self.stream.segment() + self.setup.room;
+        let datagrams = out.len().div_ceil(segment);
+        self.spend(now, out.len() - datagrams * self.setup.room + datagrams * self.setup.overhead);
         if !self.stream.has_data() {
             self.idle = self.stream.counter();
         }

@@ -100,7 +100,9 @@ pub struct SenderSetup {
     pub quorum: Quorum,
     /// How long a host may be silent.
     pub patience: Duration,
-    /// Bytes that the network adds to each datagram.
+    /// Bytes that are left free behind every datagram, see [`crate::wire::seal`].
+    pub room: usize,
+    /// Bytes that the network adds to each datagram, sealing included.
     pub overhead: usize,
     /// The most that is sent, with what the network adds.
     pub ceiling: Option<Rate>,
@@ -224,7 +226,7 @@ impl Sender {
         let mut rng = fastrand::Rng::with_seed(setup.seed);
         let session = SessionId(rng.u64(..));
         Self {
-            control: Control::new(setup.instance, setup.datagram),
+            control: Control::new(setup.instance, setup.datagram, setup.room),
             reassembly: Reassembly::default(),
             table: Table::default(),
             hosts: Hosts::default(),
@@ -242,6 +244,7 @@ impl Sender {
                     session,
                     datagram: setup.datagram,
                     instance: setup.instance,
+                    room: setup.room,
                     overhead: setup.overhead,
                     ceiling: setup.ceiling,
                     floor: setup.floor,

@@ -36,6 +36,8 @@ pub struct Stamp {
     pub source: InstanceId,
     /// The sender's clock in microseconds, wrapping.
     pub sent: u32,
+    /// Bytes that are left free behind it.
+    pub room: usize,
 }
 
 /// One generation.
@@ -198,7 +200,7 @@ impl Outgoing {
     pub fn write(&mut self, stamp: Stamp, most: usize, counter: &mut u64, out: &mut Vec<u8>) -> (u64, u64) {
         let Some(payload) = self.payload.clone() else { return (0, 0) };
         let (mut written, repairs) = (0, self.has_repairs());
-        let full = usize::from(self.grid.symbol()) + DATA_OVERHEAD;
+        let full = usize::from(self.grid.symbol()) + DATA_OVERHEAD + stamp.room;
         while written < most as u64 {
             let before = out.len();
             let fresh = !repairs && self.is_fresh();
@@ -215,6 +217,7 @@ impl Outgoing {
             } else {
                 break;
             }
+            out.resize(out.len() + stamp.room, 0);
             written += 1;
             if out.len() - before < full {
                 break;

@@ -185,14 +185,15 @@ impl Stream {
         self.generations.range(self.generations.len().saturating_sub(live())..)
     }
 
-    /// Writes one send of at most `most` datagrams into `out`: repairs first, oldest generation first.
-    pub fn write(&mut self, source: InstanceId, sent: u32, most: usize, out: &mut Vec<u8>) -> bool {
+    /// Writes one send of at most `most` datagrams into `out`, each with `room` free bytes behind it: repairs first,
+    /// oldest generation first.
+    pub fn write(&mut self, source: InstanceId, sent: u32, most: usize, room: usize, out: &mut Vec<u8>) -> bool {
         out.clear();
         let from = self.generations.len().saturating_sub(live());
         let repair = self.live().position(Outgoing::has_repairs).map(|at| at + from);
         let fresh = || self.live().position(Outgoing::is_fresh).map(|at| at + from);
         let Some(at) = repair.or_else(fresh) else { return false };
-        let stamp = Stamp { session: self.session, source, sent };
+        let stamp = Stamp { session: self.session, source, sent, room };
         let most = most.clamp(1, self.train());
         let (written, repaired) = self.generations[at].write(stamp, most, &mut self.counter, out);
         self.stats.datagrams += written;
