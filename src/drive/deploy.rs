@@ -32,6 +32,9 @@ const NAMED: usize = 8;
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(100);
 
+/// Sends in a row before it is looked what came in.
+const SENDS: usize = 16;
+
 /// What is to be done.
 #[derive(Debug)]
 pub struct Options {
@@ -265,11 +268,12 @@ impl Session<'_> {
             if self.machine.poll_timeout(now).is_some_and(|due| due <= now) {
                 self.machine.handle_timeout(now);
             }
-            let (machine, clock) = (&mut self.machine, &self.clock);
-            self.endpoint.flush(|out| machine.poll_transmit(clock.now(), out));
+            // Before sending: the next generation is packed while this one goes out.
             while let Some(request) = self.machine.poll_request() {
                 self.ask(Work::Machine(request))?;
             }
+            let (machine, clock, mut turn) = (&mut self.machine, &self.clock, 0..SENDS);
+            self.endpoint.flush(|out| turn.next().and_then(|_| machine.poll_transmit(clock.now(), out)));
             if let Some(outcome) = self.take_notices()? {
                 return Ok(outcome);
             }
