@@ -303,7 +303,8 @@ mod tests {
             (trains == 0).then_some(Transmit { dest: Dest::Group, segment: 116 })
         });
         // Another key's: as if it had not come.
-        let mut stranger = Endpoint { seal: Box::new(Sum(1)), ..Endpoint::new(open().expect("as before")).expect("a door") };
+        let mut stranger =
+            Endpoint { seal: Box::new(Sum(1)), ..Endpoint::new(open().expect("as before")).expect("a door") };
         let mut once = Some(());
         stranger.flush(|out| {
             *out = b"forged, with room behind it".to_vec();

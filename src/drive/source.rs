@@ -50,7 +50,8 @@ impl Source {
         let unreadable = |e| Error::usage(format!("the source {} cannot be read", spec.source.display())).because(e);
         let root = Root::open(&spec.source).map_err(unreadable)?;
         let mut rules = spec.rules();
-        let mut options = ScanOptions::new(clock::wall());
+        let started = clock::wall();
+        let mut options = ScanOptions::new(started);
         options.excludes.clone_from(&rules.excludes);
         options.ignore_files = if spec.gitignore { IgnoreFiles::MakuoAndGit } else { IgnoreFiles::Makuo };
         options.xattrs = spec.meta.xattrs;
@@ -60,7 +61,8 @@ impl Source {
         let old = Index::open(&place.path, root.id());
         let scanned = scan(&root, &options, old.as_ref(), &place.path)?;
         rules.excludes.extend(scanned.ignore_rules.iter().cloned());
-        let source = source::Source::build(Arc::new(root), &scanned, &policy(spec))?;
+        let mut source = source::Source::build(Arc::new(root), &scanned, &policy(spec))?;
+        source.trust_unchanged(started);
         let totals = scanned.index.totals();
         let facts = Facts {
             root: source.top(),
