@@ -46,5 +46,5 @@ pub(super) fn check(tree: &Tree, plan: &Plan, items: &[Item]) -> Result<()> {
 pub(super) fn is_memory(tree: &Tree) -> bool {
     const TMPFS: i64 = 0x0102_1994;
     const RAMFS: i64 = 0x8584_58f6;
-    rustix::fs::fstatfs(tree.state.stage()).is_ok_and(|fs| [TMPFS, RAMFS].contains(&(fs.f_type as i64)))
+    rustix::fs::fstatfs(tree.state.stage()).is_ok_and(|fs| [TMPFS, RAMFS].contains(&fs.f_type))
 }
