@@ -271,12 +271,12 @@ mod tests {
             let end = datagram.len() - self.room();
             assert!(datagram[end..].iter().all(|&b| b == 0), "the room is free");
             datagram[..end].iter_mut().for_each(|b| *b ^= self.0);
-            datagram[end] = datagram[..end].iter().fold(0, |sum, b| sum.wrapping_add(*b));
+            datagram[end] = datagram[..end].iter().fold(self.0, |sum, b| sum.wrapping_add(*b));
         }
 
         fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Option<&'a [u8]> {
             let end = datagram.len().checked_sub(self.room())?;
-            let sum = datagram[..end].iter().fold(0u8, |sum, b| sum.wrapping_add(*b));
+            let sum = datagram[..end].iter().fold(self.0, |sum, b| sum.wrapping_add(*b));
             datagram[..end].iter_mut().for_each(|b| *b ^= self.0);
             (datagram[end] == sum).then_some(&datagram[..end])
         }
