@@ -13,6 +13,18 @@
 //!   [`effort`] decides how hard what it sends is compressed.
 //! - [`receiver`]: joins, explores which manifest nodes it lacks, compares, fetches, is ready, commits.
 //!
+//! **On the network.** What a capture shows (`tests/capture.rs` takes one):
+//! - A datagram of data is as large as the narrowest path takes (1472 bytes on Ethernet under IPv4, never above 8972),
+//!   44 of them header. Messages are cut to 1232 bytes at most.
+//! - Datagrams leave in trains of at most 32: as many as the present rate sends in 0.3 ms, so that a train is 12 at
+//!   500 Mbit/s. Without a ceiling a late train is caught up with for 4 ms; with one, no more than 60,000 bytes (and
+//!   1/16 of what the ceiling lets through in 100 ms) go at once, and the ceiling holds over any 100 ms, all headers and
+//!   messages counted.
+//! - Hosts answer with: a word at each stage, spread so that all together say 5,000 a second ([`spread`]); a report of
+//!   measurements every 256 KiB or 10 ms from at most 16 hosts, at most 2,000 a second; complaints after an exponentially
+//!   distributed time ([`backoff`]), at most 12 generations each, none while repairs come; a sign of life every half
+//!   second, or 500 a second for a large fleet. Nothing that arrived is acknowledged but being ready.
+//!
 //! Disk is an effect too: a machine asks ([`receiver::Request`], [`sender::Request`]) and is answered later, so that a
 //! slow or broken disk, and a crash between any two steps, can be simulated.
 

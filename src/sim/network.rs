@@ -15,6 +15,7 @@ use crate::proto::receiver::{self, HostSetup, Receiver};
 use crate::proto::sender::{self, Expect, Notice, Sender, SenderSetup};
 use crate::proto::{Dest, Transmit};
 use crate::units::{Floor, Moment, Quorum, Rate};
+use crate::wire::HostStage;
 
 /// What a simulation is to be.
 #[derive(Debug, Clone)]
@@ -108,6 +109,8 @@ pub struct Network {
     sender_link: State,
     hosts: Vec<Host>,
     timers: BTreeMap<usize, Moment>,
+    /// When the sender heard of each host that it is ready.
+    ready: BTreeMap<usize, Moment>,
     /// When each datagram to the sender was sent.
     heard: Vec<Moment>,
     announced: Moment,
@@ -162,6 +165,7 @@ impl Network {
             offer,
             hosts,
             timers: BTreeMap::new(),
+            ready: BTreeMap::new(),
             heard: Vec::new(),
             announced: now,
             notices: Vec::new(),
@@ -199,6 +203,11 @@ impl Network {
         let heard: Vec<Moment> = self.heard.iter().copied().filter(|&at| at >= self.announced).collect();
         let within = |(i, &at): (usize, &Moment)| heard[i..].partition_point(|&other| other < at + window);
         heard.iter().enumerate().map(within).max().unwrap_or(0)
+    }
+
+    /// When the sender heard of each host that it is ready.
+    pub fn ready_at(&self) -> &BTreeMap<usize, Moment> {
+        &self.ready
     }
 
     /// How long the session took, from the announcement on.
@@ -373,6 +382,11 @@ impl Network {
         }
         while let Some(notice) = self.sender.poll_notice() {
             let (discovered, over) = (matches!(notice, Notice::Discovered { .. }), matches!(notice, Notice::Finished));
+            if let Notice::Host(host) = &notice
+                && host.stage == Some(HostStage::Ready)
+            {
+                self.ready.insert(place(host.address), self.now);
+            }
             self.notices.push(notice);
             self.finished |= over;
             if discovered && self.sender.hosts().next().is_some() {

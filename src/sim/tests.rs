@@ -7,7 +7,7 @@ use super::{Link, Network, Setup};
 use crate::block::frame::Level;
 use crate::manifest::Intent;
 use crate::proto::sender::Notice;
-use crate::units::Quorum;
+use crate::units::{Quorum, Rate};
 use crate::wire::HostStage;
 use crate::wire::message::OrderKind;
 
@@ -297,4 +297,26 @@ fn one_seed_is_one_story() {
     };
     assert_eq!(story(77), story(77));
     assert_ne!(story(77), story(78));
+}
+
+#[test]
+fn a_host_far_slower_than_the_others_is_served_after_them() {
+    for seed in 0..5 {
+        let fast = Link { rate: Some((Rate(500_000_000), 1 << 20)), ..Link::default() };
+        let slow = Link { rate: Some((Rate(20_000_000), 200 << 10)), ..Link::default() };
+        let links = [(2, slow)].into();
+        let setup = Setup { seed, hosts: 4, link: fast, links, ceiling: None, ..Setup::default() };
+        let mut network = deploy(setup, 400, 60_000);
+        let began = network.now();
+        assert!(network.run(LONG, SOON), "seed {seed}");
+        assert_complete(&mut network, 1..=4, seed);
+        let dropped = network.notices.iter().any(|n| matches!(n, Notice::Slow(..)));
+        assert!(dropped, "seed {seed}: nobody was dropped from the fast pass");
+        // Some 28 MB: half a second for the fast ones, eleven seconds for the slow one.
+        let took = network.now().since(began);
+        assert!(took < Duration::from_secs(30), "seed {seed}: {took:?}");
+        let ready = network.ready_at();
+        let others = [1, 3, 4].map(|host| ready[&host].since(began));
+        assert!(others.iter().all(|t| *t < Duration::from_secs(3)), "seed {seed}: {others:?}, the slow one {took:?}");
+    }
 }

@@ -138,6 +138,11 @@ impl Flow {
         !before && self.readings.is_slow(host)
     }
 
+    /// Says how many hosts of the fast pass still fetch.
+    pub fn set_fetching(&mut self, hosts: usize) {
+        self.readings.set_fetching(hosts);
+    }
+
     /// The fast pass is over: the slow hosts are served.
     pub fn readmit(&mut self, now: Moment) {
         self.readings.readmit();

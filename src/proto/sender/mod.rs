@@ -508,8 +508,10 @@ impl Sender {
 
     fn discover(&mut self, now: Moment) {
         if self.repeat.0 <= now {
-            // Probes first: a host answers with what it has heard until then.
-            ladder(self.setup.datagram).for_each(|size| self.control.probe(Dest::Group, size));
+            // Probes first: a host answers with what it has heard until then. Mostly the largest passes, and the others
+            // are needed only when somebody did not hear it.
+            let most = if self.solicits == 0 { 1 } else { usize::MAX };
+            ladder(self.setup.datagram).take(most).for_each(|size| self.control.probe(Dest::Group, size));
             self.control.send(Dest::Group, &Message::Solicit);
             self.solicits += 1;
             self.again(now);
@@ -591,6 +593,9 @@ impl Sender {
         let (patience, stuck) = self.patience();
         let lost = self.hosts.expire(now, patience, stuck);
         self.notices.extend(lost.into_iter().map(Notice::Lost));
+        let slow = self.flow.readings().slow();
+        let fetching = self.hosts.iter().filter(|(id, h)| !h.is_settled(false) && !slow.contains(id)).count();
+        self.flow.set_fetching(fetching);
         if self.flow.choose_reporters(now, self.hosts.ids()) {
             self.send_status(self.wire_phase());
         }

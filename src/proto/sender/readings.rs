@@ -56,6 +56,8 @@ pub struct Readings {
     overhead: u64,
     floor: Floor,
     slow: BTreeSet<InstanceId>,
+    /// Hosts of the fast pass that still fetch: a slow one holds nobody when it is the only one.
+    fetching: usize,
     reporters: Vec<InstanceId>,
     chosen: Moment,
     looked: Moment,
@@ -71,6 +73,7 @@ impl Readings {
             overhead: overhead as u64,
             floor,
             slow: BTreeSet::new(),
+            fetching: usize::MAX,
             reporters: Vec::new(),
             chosen: Moment(0),
             looked: Moment(0),
@@ -91,6 +94,11 @@ impl Readings {
     /// Bits a second that a host received lately.
     pub fn received(&self, host: InstanceId) -> u64 {
         self.readings.get(&host).map_or(0, |r| r.received as u64)
+    }
+
+    /// Says how many hosts of the fast pass still fetch.
+    pub fn set_fetching(&mut self, hosts: usize) {
+        self.fetching = hosts;
     }
 
     /// Takes the slow hosts in again: the others are served.
@@ -154,7 +162,7 @@ impl Readings {
         reading.received = if reading.received == 0.0 { received } else { reading.received * 0.75 + received * 0.25 };
         let congested = loss > HEAVY_LOSS || sample.delay > QUEUE_LIMIT * 2;
         reading.congested = if congested { reading.congested + 1 } else { 0 };
-        if reading.congested >= SLOW_REPORTS && self.is_below_floor(now, host) {
+        if reading.congested >= SLOW_REPORTS && self.fetching > 1 && self.is_below_floor(now, host) {
             self.slow.insert(host);
         }
         (!self.slow.contains(&host)).then_some(sample)
@@ -202,7 +210,7 @@ impl Readings {
     /// Looks who holds up the others while the sender has data: a host that does so alone nearly all the time is slow,
     /// at its disk if not on its way.
     pub fn look(&mut self, now: Moment, counter: u64, segment: usize) {
-        if now.since(self.looked) < LOOK || self.floor == Floor::Share(0) {
+        if now.since(self.looked) < LOOK || self.floor == Floor::Share(0) || self.fetching < 2 {
             return;
         }
         self.looked = now;
@@ -268,6 +276,15 @@ mod tests {
         rounds(&mut readings, 5, 8, 100, 5, 30_000);
         assert_eq!(readings.slow().iter().copied().collect::<Vec<_>>(), [InstanceId(5)]);
         readings.readmit();
+        assert!(readings.slow().is_empty());
+    }
+
+    #[test]
+    fn the_last_host_is_never_too_slow() {
+        let mut readings = Readings::new(90, Floor::default(), 1);
+        readings.set_fetching(1);
+        rounds(&mut readings, 1, 8, 100, 100, 0);
+        rounds(&mut readings, 2, 8, 100, 5, 30_000);
         assert!(readings.slow().is_empty());
     }
 
