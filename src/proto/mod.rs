@@ -17,7 +17,7 @@
 //! - A datagram of data is as large as the narrowest path takes (1472 bytes on Ethernet under IPv4, never above 8972),
 //!   44 of them header. Messages are cut to 1232 bytes at most.
 //! - Datagrams leave in trains of at most 32: as many as the present rate sends in 0.3 ms, so that a train is 12 at
-//!   500 Mbit/s. Without a ceiling a late train is caught up with for 4 ms; with one, no more than 60,000 bytes (and
+//!   500 Mbit/s. Without a ceiling a late train is caught up with for 4 ms; with one, no more than 50,000 bytes (and
 //!   1/16 of what the ceiling lets through in 100 ms) go at once, and the ceiling holds over any 100 ms, all headers and
 //!   messages counted.
 //! - Hosts answer with: a word at each stage, spread so that all together say 5,000 a second ([`spread`]); a report of

@@ -28,7 +28,7 @@ const CEILING_OVER: Duration = Duration::from_millis(100);
 /// The share of that time that may go out at once.
 const CEILING_BURSTS: u64 = 16;
 /// The most bytes that go out at once under a ceiling: what the queue of a small switch takes.
-const MAX_BURST: u64 = 60_000;
+const MAX_BURST: u64 = 50_000;
 
 /// What a flow is to be.
 #[derive(Debug, Clone, Copy)]
