@@ -208,11 +208,12 @@ impl Receiver {
         match Datagram::parse(bytes) {
             Ok(Datagram::Data(front, symbol)) => {
                 // The hot path: most symbols have no consequence yet.
-                match self.sessions.get_mut(&symbol.header.session).filter(|s| s.is_from(front.source)) {
-                    Some(session) => session.data(now, front.counter, &symbol, arrival, &mut self.control),
-                    None => return,
+                let Some(session) = self.sessions.get_mut(&symbol.header.session) else { return };
+                if !session.is_from(front.source) {
+                    return;
                 }
-                if self.sessions.get(&symbol.header.session).is_none_or(Session::is_calm) {
+                session.data(now, front.counter, &symbol, arrival, &mut self.control);
+                if session.is_calm() {
                     return;
                 }
             }

@@ -97,11 +97,6 @@ impl Stream {
         Generation(open.map_or(self.next, |g| g.number()))
     }
 
-    /// Whether there is nothing to send, pack or wait for.
-    pub fn is_idle(&self) -> bool {
-        !self.packing && self.pending.is_empty() && !self.has_data() && self.repair_due().is_none()
-    }
-
     /// Merges what a host asks for; what was sent since it listens comes to it anyway.
     pub fn want(&mut self, want: &Want, all: u64) {
         if self.stopped {
