@@ -81,6 +81,8 @@ pub struct TreeConfig {
     pub max_delete: Option<Limit>,
     /// How many releases are kept for rollback.
     pub keep: u32,
+    /// What runs around a commit.
+    pub hooks: crate::hook::Hooks,
 }
 
 impl Default for NetworkConfig {
@@ -108,7 +110,7 @@ impl TreeConfig {
     /// A tree with nothing but name and place, as `--tree NAME=DIR` gives it.
     pub fn new(name: TreeName, path: PathBuf) -> Self {
         let protect = PathFilter::new(&[]).expect("no pattern is a legal list of patterns");
-        Self { name, path, protect, protect_patterns: Vec::new(), max_delete: None, keep: DEFAULT_KEEP }
+        Self { name, path, protect, protect_patterns: Vec::new(), max_delete: None, keep: DEFAULT_KEEP, hooks: crate::hook::Hooks::default() }
     }
 }
 

@@ -209,6 +209,7 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
         protect_patterns: patterns,
         max_delete,
         keep: keep.unwrap_or(DEFAULT_KEEP),
+        hooks: crate::hook::Hooks::default(),
     })
 }
 

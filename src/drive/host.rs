@@ -80,13 +80,13 @@ pub struct Running {
 
 impl Running {
     /// Joins the group as `name`.
-    pub fn start(name: HostName, links: impl Into<Links>, host: Arc<Host>) -> Result<(Self, Handle)> {
+    pub fn start(links: impl Into<Links>, host: Arc<Host>) -> Result<(Self, Handle)> {
         let clock = Clock::start();
         let endpoint = Endpoint::new(links)?;
         // Half of the receive buffer, of which the kernel takes as much again for its own bookkeeping.
         let window = u32::try_from(endpoint.links().recv_buffer() / 4).unwrap_or(u32::MAX);
         let setup = HostSetup {
-            name,
+            name: host.name.clone(),
             trees: host.states(),
             instance: InstanceId(clock::seed()),
             seed: clock::seed(),
@@ -213,7 +213,7 @@ pub fn member(member: &crate::proto::members::Member) -> Member {
         .hello
         .trees
         .iter()
-        .map(|t| MemberTree { tree: t.tree.clone(), serial: Some(t.serial).filter(|s| s.0 > 0) });
+        .map(|t| MemberTree { tree: t.tree.clone(), serial: t.running });
     Member {
         host: member.hello.name.clone(),
         address: member.address,
@@ -227,7 +227,7 @@ fn log(notice: &Notice) {
         Notice::Stage { tree, serial, sender, stage, text } => {
             let why = text.as_deref().map(|t| format!(": {t}")).unwrap_or_default();
             match stage {
-                HostStage::Refused | HostStage::Failed => {
+                HostStage::Refused | HostStage::Failed | HostStage::Unhealthy | HostStage::Stuck => {
                     tracing::warn!("{tree}@{serial} from {sender}: {stage:?}{why}")
                 }
                 // Anybody's word so far.

@@ -1,7 +1,7 @@
 //! Where the protocol meets network, disk and clock.
 //!
 //! [`endpoint`] carries a machine's datagrams, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
-//! requests from real trees, [`deploy`] runs the sender machine for a command, [`source`] answers its requests from a
+//! requests from real trees (`session` until all is staged, `switch` from there on), [`deploy`] runs the sender machine for a command, [`source`] answers its requests from a
 //! scanned directory. [`outcome`] is what all of it tells.
 
 pub mod clock;
@@ -14,7 +14,9 @@ pub mod host;
 mod look;
 pub mod members;
 pub mod outcome;
+mod session;
 pub mod source;
+mod switch;
 
 #[cfg(test)]
 mod tests;
