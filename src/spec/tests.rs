@@ -96,7 +96,7 @@ fn every_key_is_read() {
         mode       files 0644, directories 2755
         meta       extended attributes and ACLs kept; times of modification, hard links not
         targets    web*, static?; these must answer: web1, web2
-        commit     once 80% of the targets have the whole release staged; file by file in place; a host that fails then is named
+        commit     once 80% of the targets have the whole release staged; file by file in place; in batches of 1, 50%, then the rest; when a host fails then, every host goes back
         transfer   at most 800 Mbit/s; not compressed; a host below 10% of the others is served after them
         key        manifests/keys/deploy.key
         expires    hosts refuse the release 30 d after it was made
