@@ -1,6 +1,8 @@
-//! The releases that a host keeps: which they are, and which of them and their manifests go.
+//! The releases that a host keeps: which they are, and which of them go, with their manifests and content.
 
+use super::journal::Journal;
 use super::open::Tree;
+use super::shelf;
 use crate::error::Result;
 use crate::id::Serial;
 use crate::keys::{Fingerprint, Namespace, verify};
@@ -55,19 +57,38 @@ impl Tree {
         Ok(kept)
     }
 
-    /// Forgets the oldest releases beyond those to be kept; never the present one.
-    pub(super) fn prune(&self) -> Result<()> {
+    /// Makes ready to keep what the commit of `journal` replaced, when the release before stays one that is kept.
+    pub(super) fn keep(&self, journal: &Journal) -> Result<()> {
+        let Some(previous) = journal.previous.map(|p| p.release) else { return Ok(()) };
+        // Put again over what others changed: what it replaced is nothing that any release had.
+        if previous == journal.commit.release || !self.staying()?.0.contains(&previous.serial) {
+            return Ok(());
+        }
+        match self.state.stored(previous.serial)? {
+            Some(stored) if stored.release.id() == previous.id => shelf::gather(self, journal, &stored.release),
+            _ => Ok(()),
+        }
+    }
+
+    /// The releases that stay, and those that go: the oldest beyond those to be kept, never the present one.
+    fn staying(&self) -> Result<(Vec<Serial>, Vec<Serial>)> {
         let current = self.state.current()?.map(|m| m.serial);
         let mut serials = self.state.serials()?;
         serials.sort_by_key(|&s| std::cmp::Reverse((Some(s) == current, s)));
         let gone = serials.split_off(serials.len().min(self.options.keep.max(1)));
-        if gone.is_empty() {
-            return Ok(());
-        }
-        for serial in gone {
+        Ok((serials, gone))
+    }
+
+    /// Forgets the releases that are not to be kept any more, with their content.
+    pub(super) fn prune(&self) -> Result<()> {
+        let (stay, gone) = self.staying()?;
+        for &serial in &gone {
+            self.crash.point()?;
             self.state.forget(serial)?;
         }
-        self.prune_nodes()
+        // After the releases: content without a release is found and removed the next time.
+        shelf::prune(self, &stay)?;
+        if gone.is_empty() { Ok(()) } else { self.prune_nodes() }
     }
 
     /// Drops the nodes that no kept release needs.

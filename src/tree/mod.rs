@@ -4,7 +4,8 @@
 //! remembers, [`source`] gives a sender its manifest and blocks, [`own`] a
 //! host's tree to the comparison. Writing: [`open`] locks a tree and ends what a crash
 //! left, [`stage`] makes a release complete beside it, [`journal`], [`commit`] and [`undo`] switch to it or back, path by
-//! path or (`next`, `swap`) the whole tree in one exchange, [`state`] and [`nodes`] keep what must last.
+//! path or (`next`, `swap`) the whole tree in one exchange, [`state`] and [`nodes`] keep what must last, `shelf` the
+//! content of the releases that can be gone back to.
 
 pub mod index;
 pub mod meta;
@@ -23,7 +24,9 @@ pub mod nodes;
 pub mod open;
 mod own;
 pub mod owners;
+mod places;
 mod relink;
+mod shelf;
 mod space;
 mod sparse;
 pub mod stage;

@@ -412,7 +412,7 @@ fn make(path: &Path) -> Result<Root> {
 }
 
 /// A directory of our own that nobody else can enter.
-fn private_dir(path: &Path) -> Result<()> {
+pub(super) fn private_dir(path: &Path) -> Result<()> {
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::io("cannot make", path, e)),
         _ => {}
