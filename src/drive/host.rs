@@ -10,7 +10,7 @@ use super::drops::Drops;
 use super::endpoint::Endpoint;
 use super::outcome::{Member, MemberTree};
 use crate::Result;
-use crate::id::{HostName, InstanceId};
+use crate::id::InstanceId;
 use crate::net::{Links, Waker};
 use crate::proto::receiver::{HostSetup, Notice, Receiver, Reply};
 use crate::units::Moment;
@@ -209,11 +209,7 @@ impl Refusals {
 
 /// A member as it is told.
 pub fn member(member: &crate::proto::members::Member) -> Member {
-    let trees = member
-        .hello
-        .trees
-        .iter()
-        .map(|t| MemberTree { tree: t.tree.clone(), serial: t.running });
+    let trees = member.hello.trees.iter().map(|t| MemberTree { tree: t.tree.clone(), serial: t.running });
     Member {
         host: member.hello.name.clone(),
         address: member.address,

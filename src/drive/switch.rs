@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 use super::disk::reason;
 use super::session::{Session, check_allowed};
 use crate::hook::{Cause, Occasion, Phase};
-use crate::id::{SessionId, Serial};
+use crate::id::{Serial, SessionId};
 use crate::keys::{Namespace, verify};
 use crate::manifest::Intent;
 use crate::proto::receiver::{Ordered, Reason};

@@ -274,7 +274,10 @@ fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
         when_worked(host.bytes_received.to_string()),
         when_worked(words::seconds(host.took)),
         // What a command printed follows below.
-        Cell::new(words::safe(host.error.as_deref().and_then(|e| e.lines().next()).unwrap_or_default()), tint_of(host.state)),
+        Cell::new(
+            words::safe(host.error.as_deref().and_then(|e| e.lines().next()).unwrap_or_default()),
+            tint_of(host.state),
+        ),
     ]
 }
 
@@ -325,8 +328,7 @@ fn without_drift(o: &Outcome) -> Vec<HostName> {
 
 fn trouble_text(o: &Outcome) -> String {
     let release = words::release(&o.tree, o.serial);
-    let good =
-        |h: &&HostResult| h.state.is_well() || (o.purpose != Purpose::Deploy && h.state == HostState::Diffed);
+    let good = |h: &&HostResult| h.state.is_well() || (o.purpose != Purpose::Deploy && h.state == HostState::Diffed);
     let done: Vec<&HostName> = o.hosts.iter().filter(good).map(|h| &h.host).collect();
     let mut lines = vec![match (o.exit, o.purpose) {
         (ExitStatus::Mixed, Purpose::Deploy) if o.hosts.iter().all(|h| h.state.has_release()) => {

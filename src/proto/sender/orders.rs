@@ -97,8 +97,7 @@ impl Sender {
             return;
         }
         if ready >= needed {
-            self.batches =
-                Batches::plan(&self.setup.batches, self.hosts.iter().map(|(_, h)| h.name.clone()).collect());
+            self.batches = Batches::plan(&self.setup.batches, self.hosts.iter().map(|(_, h)| h.name.clone()).collect());
             self.begin_batch();
         } else {
             self.decide(OrderKind::Abort, &self.count());
@@ -126,6 +125,11 @@ impl Sender {
     }
 
     fn begin_batch(&mut self) {
+        // While one batch was at it, hosts of the next ones may have been lost.
+        let (ready, needed) = self.vote();
+        if ready < needed {
+            return self.fail(&self.count());
+        }
         let votes = |h: &Host| h.stage == Some(HostStage::Ready) && h.summary.is_some_and(|s| s.votes == Some(true));
         let asks = self.hosts.iter().any(|(_, h)| self.batches.has(h) && !h.lost && votes(h));
         let kind = if asks { OrderKind::Prepare } else { OrderKind::Commit };
