@@ -1,9 +1,12 @@
 //! Where the protocol meets network, disk and clock.
 //!
 //! [`endpoint`] carries a machine's datagrams, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
-//! requests from real trees (`session` until all is staged, `switch` from there on), [`deploy`] runs the sender machine for a command, [`source`] answers its requests from a
-//! scanned directory. [`outcome`] is what all of it tells.
+//! requests from real trees (`session` until all is staged, `switch` from there on), [`deploy`] runs the sender machine
+//! for a command, [`source`] answers its requests from a scanned directory. [`members`] and [`log`] look around without a
+//! session. [`outcome`] is what sessions tell.
 
+mod answers;
+mod ask;
 pub mod clock;
 pub mod deploy;
 pub mod disk;
@@ -11,6 +14,7 @@ pub mod drift;
 pub mod drops;
 pub mod endpoint;
 pub mod host;
+pub mod log;
 mod look;
 pub mod members;
 pub mod outcome;
