@@ -9,6 +9,7 @@
 //! | [`block`] | SHA-256 names, content-defined chunking, compressed frames |
 //! | [`fec`] | coded symbols that make up for lost ones: a random linear code over GF(256); pure |
 //! | [`manifest`] | entries, pages, the signed header, rules and excludes |
+//! | [`hook`] | a host's own commands around a commit |
 //! | [`spec`], [`config`] | the two files that people write |
 //! | [`keys`] | signing, verifying, who may do what |
 //! | [`diff`] | what a host has to do to become the release; pure |
@@ -42,6 +43,8 @@ pub mod units;
 pub mod block;
 pub mod fec;
 pub mod manifest;
+
+pub mod hook;
 
 pub mod spec;
 

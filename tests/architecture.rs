@@ -10,6 +10,7 @@ const FLOORS: &[&[&str]] = &[
     &["block"],
     &["fec"],
     &["manifest"],
+    &["hook"],
     &["spec", "config"],
     &["keys"],
     &["diff"],

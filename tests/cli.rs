@@ -108,6 +108,19 @@ fn check_names_the_key_and_the_line() {
 }
 
 #[test]
+fn check_warns_of_a_hook_that_is_not_there() {
+    let dir = temp();
+    let tree = "[[tree]]\nname = \"www\"\npath = \"/var/www\"\n";
+    let hooks = "before = [\"/nowhere/drain\"]\nafter = [\"/bin/sh\", \"-c\", \"true\"]\nhealth = [\"nothing\"]\n";
+    std::fs::write(dir.path().join("makuo.toml"), format!("{tree}{hooks}")).expect("written");
+    let output = makuo(dir.path(), &["check", "makuo.toml"]);
+    assert_eq!(code(&output), 0);
+    assert_eq!(err(&output), "warning: tree www: before: /nowhere/drain is no executable file on this machine\n");
+    let result = last_line(&makuo(dir.path(), &["check", "--json", "makuo.toml"]));
+    assert_eq!(result["warnings"].as_array().map(Vec::len), Some(1), "{result}");
+}
+
+#[test]
 fn a_missing_spec_or_source_is_a_usage_error() {
     let dir = temp();
     assert_eq!(code(&makuo(dir.path(), &["check", "none.toml"])), 2);

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::*;
+use crate::hook::{Health, Phase, seconds};
 use crate::spec::document::shown;
 use crate::units::printable;
 
@@ -25,6 +26,7 @@ impl HostConfig {
         }
         for tree in &self.trees {
             line("tree", tree.explain());
+            tree.explain_hooks(&mut line);
         }
         out
     }
@@ -56,5 +58,20 @@ impl TreeConfig {
             text.push_str(&format!("; never touches {}", patterns.join(", ")));
         }
         text + &format!("; keeps {} releases for rollback", self.keep)
+    }
+
+    fn explain_hooks(&self, line: &mut impl FnMut(&str, String)) {
+        for (phase, command) in self.hooks.commands() {
+            let limit = seconds(command.timeout());
+            let text = match (phase, &self.hooks.health) {
+                (Phase::Before, _) => format!("at most {limit}; when it fails, this host refuses the release"),
+                (Phase::Health, Some(Health { interval, deadline, .. })) => {
+                    let (interval, deadline) = (seconds(*interval), seconds(*deadline));
+                    format!("has to pass within {deadline}: at most {limit} a try, {interval} between two")
+                }
+                _ => format!("at most {limit}; when it fails, this host is not well"),
+            };
+            line(phase.key(), format!("{}: {command}; {text}", self.name));
+        }
     }
 }

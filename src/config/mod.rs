@@ -5,6 +5,7 @@
 //! there is the daemon's question.
 
 mod explain;
+mod hooks;
 mod parse;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 pub use parse::KEYS;
 
 use crate::Result;
+use crate::hook::Hooks;
 use crate::id::{HostName, TreeName};
 use crate::manifest::rules::PathFilter;
 use crate::spec::Spec;
@@ -81,6 +83,8 @@ pub struct TreeConfig {
     pub max_delete: Option<Limit>,
     /// How many releases are kept for rollback.
     pub keep: u32,
+    /// What the host runs around a commit.
+    pub hooks: Hooks,
 }
 
 impl Default for NetworkConfig {
@@ -108,7 +112,8 @@ impl TreeConfig {
     /// A tree with nothing but name and place, as `--tree NAME=DIR` gives it.
     pub fn new(name: TreeName, path: PathBuf) -> Self {
         let protect = PathFilter::new(&[]).expect("no pattern is a legal list of patterns");
-        Self { name, path, protect, protect_patterns: Vec::new(), max_delete: None, keep: DEFAULT_KEEP }
+        let (keep, hooks) = (DEFAULT_KEEP, Hooks::default());
+        Self { name, path, protect, protect_patterns: Vec::new(), max_delete: None, keep, hooks }
     }
 }
 

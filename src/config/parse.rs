@@ -34,6 +34,10 @@ pub const KEYS: &[&str] = &[
     "tree.before",
     "tree.after",
     "tree.health",
+    "tree.hook_timeout",
+    "tree.health_timeout",
+    "tree.health_interval",
+    "tree.health_deadline",
 ];
 
 /// The longest name of an interface, as Linux has it.
@@ -192,13 +196,13 @@ fn clash(old: &TreeConfig, new: &TreeConfig) -> Option<String> {
 }
 
 fn a_tree(mut section: Section) -> Result<TreeConfig> {
-    section.not_yet(&["before", "after", "health"])?;
     let name = section.take("name").map(|f| f.parse()).transpose()?;
     let path = section.take("path").map(|f| a_tree_path(&f)).transpose()?;
     let patterns = section.take("protect").map(crate::spec::patterns).transpose()?.unwrap_or_default();
     let protect = PathFilter::at_top(&patterns).map_err(|e| section.wrong(&format!("tree.protect: {e}")))?;
     let max_delete = section.take("max_delete").map(|f| f.parse_number_or_text()).transpose()?;
     let keep = small(&mut section, "keep", 0..=MAX_KEEP, "a number of releases from 0 to 10000")?;
+    let hooks = hooks::hooks(&mut section)?;
     let missing = |key: &str| section.wrong(&format!("a [[tree]] without `{key}`")).hint("a tree needs name and path");
     let (no_name, no_path) = (missing("name"), missing("path"));
     section.finish()?;
@@ -209,6 +213,7 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
         protect_patterns: patterns,
         max_delete,
         keep: keep.unwrap_or(DEFAULT_KEEP),
+        hooks,
     })
 }
 

@@ -20,6 +20,13 @@ path = "/var/www/"
 protect = ["/uploads/"]
 max_delete = "20%"
 keep = 5
+before = ["/etc/makuo/hooks/drain", "for a while"]
+after = ["systemctl", "reload", "nginx"]
+health = ["curl", "-fsS", "http://127.0.0.1/health"]
+hook_timeout = "2m"
+health_timeout = "500ms"
+health_interval = "2s"
+health_deadline = "1m"
 [[tree]]
 name = "static"
 path = "/srv/static"
@@ -55,6 +62,9 @@ fn every_key_is_read() {
         socket     /run/makuo/makuo.sock
         network    group ff02::6d61 port 5001 on eth0; ttl 4: beyond routers that forward multicast
         tree       www in /var/www; deletes at most 20% of its paths; never touches /uploads/; keeps 5 releases for rollback
+        before     www: /etc/makuo/hooks/drain 'for a while'; at most 120 s; when it fails, this host refuses the release
+        after      www: systemctl reload nginx; at most 120 s; when it fails, this host is not well
+        health     www: curl -fsS http://127.0.0.1/health; has to pass within 60 s: at most 0.5 s a try, 2 s between two
         tree       static in /srv/static; deletes at most 100 paths; keeps 3 releases for rollback
         "#);
 }
@@ -140,16 +150,56 @@ fn mistakes_are_named_with_line_and_what_to_write() {
 }
 
 #[test]
-fn what_comes_later_is_refused_and_never_ignored() {
+fn hooks_have_the_documented_limits() {
+    let text = "[[tree]]\nname = \"www\"\npath = \"/var/www\"\nafter = [\"x\"]\nhealth = [\"y\"]";
+    let hooks = parse(text).expect("legal").trees.remove(0).hooks;
+    assert_eq!(hooks.before, None);
+    let limits = |c: &crate::hook::Command| c.timeout().as_secs();
+    let health = hooks.health.as_ref().expect("there");
+    assert_eq!(hooks.after.as_ref().map(limits), Some(60));
+    assert_eq!((limits(&health.command), health.interval.as_secs(), health.deadline.as_secs()), (10, 1, 30));
+    assert!(TreeConfig::new(TreeName::new("www").expect("legal"), "/x".into()).hooks.is_empty());
+}
+
+#[test]
+fn wrong_hooks_are_named_with_line_and_what_to_write() {
     let tree = |rest: &str| said(&format!("[[tree]]\nname = \"www\"\npath = \"/var/www\"\n{rest}"));
+    let all = [
+        tree("before = []"),
+        tree("after = [\"\", \"x\"]"),
+        tree("\nhealth = \"curl -fsS http://127.0.0.1/\""),
+        tree("health = [\"bin/check\"]"),
+        tree("health = [\"curl\",\n 7]"),
+        tree("after = [\"a\\u0000b\"]"),
+        tree("after = 7"),
+        tree("hook_timeout = \"soon\""),
+        tree("health_deadline = \"0s\""),
+        tree("health_interval = \"2d\""),
+        tree("hook_timout = \"1s\""),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r#"
+        /etc/makuo/makuo.toml:4: tree.before: name a program and its arguments, as in ["systemctl", "reload", "nginx"]
+        /etc/makuo/makuo.toml:4: tree.after: name a program and its arguments, as in ["systemctl", "reload", "nginx"]
+        /etc/makuo/makuo.toml:5: tree.health: no shell reads it: write a list of words, as in ["systemctl", "reload", "nginx"]
+        /etc/makuo/makuo.toml:4: tree.health: bin/check is neither an absolute path nor the bare name of a program in the PATH
+        /etc/makuo/makuo.toml:5: tree.health: 7 is not a text in quotes
+        /etc/makuo/makuo.toml:4: tree.after: an argument with a NUL byte, one beyond 16384 bytes, or more than 256 of them
+        /etc/makuo/makuo.toml:4: tree.after: 7 is not a list of words, as in ["systemctl", "reload", "nginx"]
+        /etc/makuo/makuo.toml:4: tree.hook_timeout: "soon" is not a duration such as 500ms, 30s, 10m, 2h or 7d
+        /etc/makuo/makuo.toml:4: tree.health_deadline: write a time from 1ms to 24h, such as "30s"
+        /etc/makuo/makuo.toml:4: tree.health_interval: write a time from 1ms to 24h, such as "30s"
+        /etc/makuo/makuo.toml:4: unknown key "tree.hook_timout"
+          hint: did you mean "tree.hook_timeout"?
+        "#);
+}
+
+#[test]
+fn what_comes_later_is_refused_and_never_ignored() {
     let all = [
         said("[network]\ngroup_key = \"/etc/makuo/group.key\""),
         said("[console]\nlisten = \"127.0.0.1:5000\""),
         said("[metrics]\nlisten = \"127.0.0.1:9108\""),
         said("[sender]\nkey = \"/etc/makuo/sender.key\""),
-        tree("before = [\"x\"]"),
-        tree("after = [\"x\"]"),
-        tree("health = [\"x\"]"),
     ];
     insta::assert_snapshot!(all.join("\n"), @r#"
         /etc/makuo/makuo.toml:2: network.group_key is not supported yet
@@ -159,12 +209,6 @@ fn what_comes_later_is_refused_and_never_ignored() {
         /etc/makuo/makuo.toml:1: metrics is not supported yet
           hint: remove it: it is refused rather than ignored
         /etc/makuo/makuo.toml:1: sender is not supported yet
-          hint: remove it: it is refused rather than ignored
-        /etc/makuo/makuo.toml:4: tree.before is not supported yet
-          hint: remove it: it is refused rather than ignored
-        /etc/makuo/makuo.toml:4: tree.after is not supported yet
-          hint: remove it: it is refused rather than ignored
-        /etc/makuo/makuo.toml:4: tree.health is not supported yet
           hint: remove it: it is refused rather than ignored
         "#);
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, channel};
 use std::time::Duration;
 
+use super::answers::Answers;
 use super::clock::{self, Clock};
 use super::disk::{Disk, Host};
 use super::drops::Drops;
@@ -71,6 +72,7 @@ pub struct Running {
     machine: Receiver,
     disk: Disk,
     replies: Inbox<Reply>,
+    answers: Answers,
     commands: Inbox<Command>,
     /// Until when orders under way hold up the end, once that is asked for.
     ending: Option<Moment>,
@@ -85,6 +87,7 @@ impl Running {
         let endpoint = Endpoint::new(links)?;
         // Half of the receive buffer, of which the kernel takes as much again for its own bookkeeping.
         let window = u32::try_from(endpoint.links().recv_buffer() / 4).unwrap_or(u32::MAX);
+        let answers = Answers::new(name.clone(), Arc::clone(&host), endpoint.waker())?;
         let setup = HostSetup {
             name,
             trees: host.states(),
@@ -102,7 +105,7 @@ impl Running {
         let machine = Receiver::new(clock.now(), setup);
         let drops = Drops::new(clock.now());
         let refusals = Refusals { left: REFUSALS, since: clock.now(), unsaid: 0 };
-        Ok((Self { endpoint, clock, machine, disk, replies, commands, ending: None, refusals, drops }, handle))
+        Ok((Self { endpoint, clock, machine, disk, replies, answers, commands, ending: None, refusals, drops }, handle))
     }
 
     /// Runs until it is told to stop.
@@ -127,6 +130,7 @@ impl Running {
             if self.machine.poll_timeout(now) <= now {
                 self.machine.handle_timeout(now);
             }
+            self.answers.work(now, &mut self.machine);
             self.drain();
             let now = self.clock.now();
             let wait = self.machine.poll_timeout(now).since(now);
@@ -160,7 +164,9 @@ impl Running {
             self.disk.request(request);
         }
         while let Some(notice) = self.machine.poll_notice() {
-            if self.refusals.may_say(self.clock.now(), &notice) {
+            let now = self.clock.now();
+            self.answers.note(now, &notice);
+            if self.refusals.may_say(now, &notice) {
                 log(&notice);
             }
         }

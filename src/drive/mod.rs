@@ -2,8 +2,10 @@
 //!
 //! [`endpoint`] carries a machine's datagrams, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
 //! requests from real trees, [`deploy`] runs the sender machine for a command, [`source`] answers its requests from a
-//! scanned directory. [`outcome`] is what all of it tells.
+//! scanned directory. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell.
 
+mod answers;
+mod ask;
 pub mod clock;
 pub mod deploy;
 pub mod disk;
@@ -11,6 +13,7 @@ pub mod drift;
 pub mod drops;
 pub mod endpoint;
 pub mod host;
+pub mod log;
 mod look;
 pub mod members;
 pub mod outcome;

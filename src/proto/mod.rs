@@ -11,6 +11,7 @@
 //! - [`sender`]: announces a release, merges what hosts want, sends each block once in generations, repairs what
 //!   hosts report missing, decides when all are ready, repeats its signed order until each host has answered.
 //!   [`effort`] decides how hard what it sends is compressed.
+//! - [`questions`]: which questions outside of a session a host answers, and when.
 //! - [`receiver`]: joins, explores which manifest nodes it lacks, compares, fetches, is ready, commits.
 //!
 //! **On the network.** What a capture shows (`tests/capture.rs` takes one):
@@ -39,6 +40,7 @@ pub mod generation;
 pub mod members;
 pub mod outbox;
 pub mod path;
+pub mod questions;
 pub mod range_set;
 pub mod rate;
 pub mod receiver;

@@ -158,6 +158,12 @@ impl<'d> Field<'d> {
         self.document.wrong(self.value.span(), &format!("{}: {what}", self.name))
     }
 
+    /// The same for when the field is used up.
+    pub(crate) fn deferred(&self) -> impl Fn(&dyn Display) -> Error + use<'d> {
+        let (document, span, name) = (self.document, self.value.span(), self.name.clone());
+        move |what| document.wrong(span.clone(), &format!("{name}: {what}"))
+    }
+
     /// The refusal of what a later version does. `instead` is what works today.
     pub(crate) fn not_yet(&self, instead: &str) -> Error {
         let error = self.document.wrong(self.key_span.clone(), &format!("{} is not supported yet", self.name));

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use minicbor::{Decode, Encode};
 
+use super::query::{Ask, Tell};
 use crate::id::{Generation, HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::manifest::ReleaseId;
 
@@ -76,6 +77,12 @@ pub enum Message {
     /// A datagram whose size is what matters: does it arrive?
     #[n(13)]
     Probe(#[n(0)] Probe),
+    /// What do hosts have, whoever is interested?
+    #[n(14)]
+    Ask(#[n(0)] Ask),
+    /// What a host has.
+    #[n(15)]
+    Tell(#[n(0)] Tell),
 }
 
 /// Who a host is and what it has.
@@ -492,6 +499,7 @@ impl Message {
                 order.order.len() <= 256 && order.signature.len() <= MAX_SIGNATURE,
                 "too long an order or signature",
             ),
+            Message::Tell(tell) => tell.check(),
             Message::DriftPart(part) => within(part.bytes.len() <= MAX_DRIFT_PART, "too long a part"),
             _ => Ok(()),
         }
@@ -499,7 +507,7 @@ impl Message {
 }
 
 /// Text of a peer for a person: printable line by line, cut at `max` characters.
-fn clean(text: &str, max: usize) -> String {
+pub(super) fn clean(text: &str, max: usize) -> String {
     let short: String = text.chars().take(max).collect();
     short.lines().map(|l| crate::units::printable(l.as_bytes())).collect::<Vec<_>>().join("\n")
 }

@@ -27,10 +27,12 @@ use crate::manifest::Release;
 use crate::proto::control::Control;
 use crate::proto::generation::{Body, Placed};
 use crate::proto::members::{Presence, Table};
+use crate::proto::questions::Questions;
 use crate::proto::{Dest, RangeSet, Transmit};
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{Announce, State, Summary, TreeState};
+use crate::wire::query::{Ask, Tell, Work};
 use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message};
 
 use session::Session;
@@ -166,6 +168,7 @@ pub struct Receiver {
     setup: HostSetup,
     control: Control,
     presence: Presence,
+    questions: Questions,
     reassembly: Reassembly,
     sessions: BTreeMap<SessionId, Session>,
     waiting: Waiting,
@@ -183,10 +186,12 @@ impl Receiver {
         let mut control = Control::new(setup.instance, setup.datagram, setup.room);
         let presence = Presence::new(now, setup.name.clone(), setup.trees.clone(), setup.seed ^ 1, &mut control);
         let rng = fastrand::Rng::with_seed(setup.seed);
+        let seed = setup.seed ^ 2;
         Self {
             setup,
             control,
             presence,
+            questions: Questions::new(now, seed),
             reassembly: Reassembly::default(),
             sessions: BTreeMap::new(),
             waiting: Waiting::default(),
@@ -244,6 +249,7 @@ impl Receiver {
                 }
             }
             Message::DriftAsk(session, offset) => self.with(session, source, |s, control| s.drift(offset, control)),
+            Message::Ask(ask) => self.questions.handle(now, from, ask, self.presence.table().len() as u32),
             presence => self.presence.handle(now, from, source, &presence),
         }
     }
@@ -398,6 +404,22 @@ impl Receiver {
         self.requests.pop_front()
     }
 
+    /// The next question that is to be answered now, and who asks; the answer is given with [`Receiver::tell`].
+    pub fn poll_question(&mut self, now: Moment) -> Option<(SocketAddr, Ask)> {
+        self.questions.due(now)
+    }
+
+    /// Answers a question.
+    pub fn tell(&mut self, to: SocketAddr, answer: Tell) {
+        self.control.send(Dest::Host(to), &Message::Tell(answer));
+    }
+
+    /// The session that works on `tree` now.
+    pub fn work(&self, tree: &TreeName) -> Option<Work> {
+        let at_work = |s: &&Session| s.tree() == tree && (s.is_ordering() || !s.is_over());
+        self.sessions.values().find(at_work).map(Session::work)
+    }
+
     /// The next thing to tell.
     pub fn poll_notice(&mut self) -> Option<Notice> {
         self.notices.pop_front()
@@ -406,7 +428,7 @@ impl Receiver {
     /// When [`Receiver::handle_timeout`] is due.
     pub fn poll_timeout(&self, now: Moment) -> Moment {
         let sessions = self.sessions.values().map(|s| s.timeout(now, self.setup.patience));
-        sessions.chain([self.presence.timeout()]).min().unwrap_or(now)
+        sessions.chain([self.presence.timeout()]).chain(self.questions.timeout()).min().unwrap_or(now)
     }
 }
 

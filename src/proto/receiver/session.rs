@@ -19,6 +19,7 @@ use crate::wire::message::{
     Announce, DRIFT_PARTS, DriftPart, MAX_DRIFT_PART, MAX_RANGES, Nack, OrderKind, Ranges, Report, SignedOrder, State,
     Status, Summary, Want,
 };
+use crate::wire::query::Work;
 use crate::wire::{HostStage, Message, Phase, Symbol};
 
 /// The most ranges that one list of wants has; a finer one is asked for coarser.
@@ -233,6 +234,16 @@ impl Session {
 
     pub(super) fn describe(&self) -> Reason {
         format!("{} from {} ({})", self.release, self.sender_name, self.sender)
+    }
+
+    /// What it does, for people who ask.
+    pub(super) fn work(&self) -> Work {
+        let word = match self.stage {
+            _ if self.ordering => "committing".to_string(),
+            HostStage::Diffing => "checking".to_string(),
+            stage => format!("{stage:?}").to_lowercase(),
+        };
+        Work { word, serial: self.release.header().serial, sender: self.sender_name.clone() }
     }
 
     pub(super) fn heard(&mut self, now: Moment) {

@@ -1,0 +1,51 @@
+//! The keys of a tree that name this host's own commands, to [`Hooks`].
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use super::*;
+use crate::hook::{self, Command, Health, Hooks};
+use crate::spec::document::{Field, Section};
+use crate::units::parse_duration;
+
+/// The longest time limit: what takes longer is not for a deploy to wait for.
+const MAX_TIME: Duration = Duration::from_secs(24 * 3600);
+/// The shortest.
+const MIN_TIME: Duration = Duration::from_millis(1);
+
+/// Takes the keys out of a `[[tree]]`.
+pub(super) fn hooks(section: &mut Section) -> Result<Hooks> {
+    let time =
+        |section: &mut Section, key: &str, usual: Duration| section.take(key).map_or(Ok(usual), |field| a_time(&field));
+    let limit = time(section, "hook_timeout", hook::DEFAULT_TIMEOUT)?;
+    let one_try = time(section, "health_timeout", hook::DEFAULT_TRY)?;
+    let interval = time(section, "health_interval", hook::DEFAULT_INTERVAL)?;
+    let deadline = time(section, "health_deadline", hook::DEFAULT_DEADLINE)?;
+    let command = |section: &mut Section, key: &str, limit: Duration| {
+        section.take(key).map(|field| a_command(field, limit)).transpose()
+    };
+    let before = command(section, "before", limit)?;
+    let after = command(section, "after", limit)?;
+    let health = command(section, "health", one_try)?.map(|command| Health { command, interval, deadline });
+    Ok(Hooks { before, after, health })
+}
+
+fn a_command(field: Field, limit: Duration) -> Result<Command> {
+    if field.is_text() {
+        return Err(
+            field.wrong("no shell reads it: write a list of words, as in [\"systemctl\", \"reload\", \"nginx\"]")
+        );
+    }
+    let wrong = field.deferred();
+    let words = field.list("a list of words, as in [\"systemctl\", \"reload\", \"nginx\"]")?;
+    let argv = words.iter().map(|word| word.text().map(OsString::from)).collect::<Result<Vec<_>>>()?;
+    Command::new(argv, limit).map_err(|e| wrong(&e))
+}
+
+fn a_time(field: &Field) -> Result<Duration> {
+    let time = parse_duration(field.text()?).map_err(|e| field.wrong(e))?;
+    if (MIN_TIME..=MAX_TIME).contains(&time) {
+        return Ok(time);
+    }
+    Err(field.wrong("write a time from 1ms to 24h, such as \"30s\""))
+}

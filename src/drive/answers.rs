@@ -1,0 +1,183 @@
+//! What a host tells those who ask what it has: releases from its disk, read on a thread of their own, and what went
+//! wrong last.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+
+use super::disk::Host;
+use crate::error::{Error, Kind, Result};
+use crate::id::{HostName, Serial, TreeName};
+use crate::keys::Fingerprint;
+use crate::net::Waker;
+use crate::proto::receiver::{Notice, Receiver};
+use crate::tree::{KeptRelease, Tree};
+use crate::units::Moment;
+use crate::wire::HostStage;
+use crate::wire::message::{MAX_TEXT, MAX_TREES};
+use crate::wire::query::{Ask, MAX_LOG, MAX_TEXTS, ReleaseBytes, ReleaseTold, Tell, TreeTold, Trouble, Work};
+
+/// Questions that the thread has not come to; beyond it they are dropped, and asked again.
+const QUEUE: usize = 16;
+
+/// Answers questions.
+#[derive(Debug)]
+pub(super) struct Answers {
+    name: HostName,
+    host: Arc<Host>,
+    troubles: HashMap<TreeName, Past>,
+    /// `None` once the thread is to end.
+    questions: Option<SyncSender<Question>>,
+    answers: Inbox<(SocketAddr, Tell)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What went wrong, and when.
+#[derive(Debug)]
+struct Past {
+    serial: Serial,
+    at: Moment,
+    text: String,
+}
+
+/// A question with what the network's thread knows about it.
+#[derive(Debug)]
+struct Question {
+    from: SocketAddr,
+    ask: Ask,
+    trees: Vec<(TreeName, Option<Work>, Option<Trouble>)>,
+}
+
+impl Answers {
+    /// For the host `name`; `waker` is called when an answer is ready.
+    pub(super) fn new(name: HostName, host: Arc<Host>, waker: Waker) -> Result<Self> {
+        let (questions, inbox) = sync_channel(QUEUE);
+        let (outbox, answers) = channel();
+        let reader = Reader { name: name.clone(), host: Arc::clone(&host), outbox, waker };
+        let thread = std::thread::Builder::new()
+            .name("answers".into())
+            .spawn(move || reader.run(&inbox))
+            .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
+        let (questions, thread) = (Some(questions), Some(thread));
+        Ok(Self { name, host, troubles: HashMap::new(), questions, answers, thread })
+    }
+
+    /// Takes note of what went wrong, and of what went well after it.
+    pub(super) fn note(&mut self, now: Moment, notice: &Notice) {
+        let Notice::Stage { tree, serial, stage, text, .. } = notice else { return };
+        match (stage, text) {
+            (HostStage::Committed, _) => drop(self.troubles.remove(tree)),
+            (HostStage::Refused | HostStage::Failed, Some(text)) if self.host.trees.contains_key(tree) => {
+                let text = text.chars().take(MAX_TEXT).collect();
+                self.troubles.insert(tree.clone(), Past { serial: *serial, at: now, text });
+            }
+            _ => {}
+        }
+    }
+
+    /// Hands on what is asked, and answers what the thread is done with.
+    pub(super) fn work(&mut self, now: Moment, machine: &mut Receiver) {
+        while let Some((from, ask)) = machine.poll_question(now) {
+            let question = Question { from, trees: self.known(now, machine, &ask), ask };
+            // A thread that is behind has enough to do.
+            if self.questions.as_ref().is_some_and(|q| q.try_send(question).is_err()) {
+                tracing::debug!("{}: a question from {from} is not answered: there are too many", self.name);
+            }
+        }
+        while let Ok((to, tell)) = self.answers.try_recv() {
+            machine.tell(to, tell);
+        }
+    }
+
+    fn known(&self, now: Moment, machine: &Receiver, ask: &Ask) -> Vec<(TreeName, Option<Work>, Option<Trouble>)> {
+        let mut names: Vec<&TreeName> = match &ask.tree {
+            Some(tree) => self.host.trees.keys().filter(|name| *name == tree).collect(),
+            None => self.host.trees.keys().collect(),
+        };
+        names.sort();
+        names.truncate(MAX_TREES);
+        let room = MAX_TEXTS / names.len().max(1);
+        let trouble = |tree: &TreeName| {
+            let Past { serial, at, text } = self.troubles.get(tree)?;
+            let text = text.chars().take(room).collect();
+            Some(Trouble { serial: *serial, age: now.since(*at).as_secs(), text })
+        };
+        names.into_iter().map(|tree| (tree.clone(), machine.work(tree), trouble(tree))).collect()
+    }
+}
+
+impl Drop for Answers {
+    /// The thread holds the trees, which somebody may want to open again.
+    fn drop(&mut self) {
+        self.questions = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Reads what is asked from the disk.
+struct Reader {
+    name: HostName,
+    host: Arc<Host>,
+    outbox: Outbox<(SocketAddr, Tell)>,
+    waker: Waker,
+}
+
+impl Reader {
+    fn run(&self, inbox: &Inbox<Question>) {
+        while let Ok(question) = inbox.recv() {
+            let from = question.from;
+            let answer = self.answer(question);
+            if self.outbox.send((from, answer)).is_err() {
+                return;
+            }
+            self.waker.wake();
+        }
+    }
+
+    fn answer(&self, question: Question) -> Tell {
+        let Question { ask, trees, .. } = question;
+        let release = ask.tree.as_ref().zip(ask.serial).and_then(|(tree, serial)| self.bytes_of(tree, serial));
+        let trees = trees.into_iter().filter_map(|(name, work, trouble)| {
+            let tree = &self.host.trees.get(&name)?.tree;
+            // One release was asked for: not the list of them.
+            let list = ask.tree.is_some() && ask.serial.is_none();
+            Some(told(tree, list, work, trouble))
+        });
+        Tell { number: ask.number, host: self.name.clone(), trees: trees.collect(), release }
+    }
+
+    fn bytes_of(&self, tree: &TreeName, serial: Serial) -> Option<ReleaseBytes> {
+        let stored = match self.host.trees.get(tree)?.tree.release(serial) {
+            Ok(stored) => stored?,
+            Err(e) => {
+                tracing::warn!("tree {tree}: release {serial} is asked for and cannot be read: {e}");
+                return None;
+            }
+        };
+        Some(ReleaseBytes { header: stored.release.bytes().to_vec(), signature: stored.signature })
+    }
+}
+
+fn told(tree: &Tree, list: bool, work: Option<Work>, trouble: Option<Trouble>) -> TreeTold {
+    let unreadable = |e: Error| tracing::debug!("tree {}: its state is asked for and cannot be read: {e}", tree.name());
+    let running = tree.current().map_err(unreadable).ok().flatten();
+    let kept = if list { tree.kept().map_err(unreadable).unwrap_or_default() } else { Vec::new() };
+    TreeTold {
+        tree: tree.name().clone(),
+        running: running.map(|stored| stored.release.header().serial),
+        highest: tree.highest_serial().ok().flatten().unwrap_or_default(),
+        work,
+        trouble,
+        releases: kept.into_iter().take(MAX_LOG).map(release_told).collect(),
+    }
+}
+
+fn release_told(kept: KeptRelease) -> ReleaseTold {
+    let KeptRelease { serial, id, created, key, entries, bytes, running } = kept;
+    let key = key.map(|key: Fingerprint| key.to_string());
+    ReleaseTold { serial, id, created, key, entries, bytes: bytes.0, running }
+}

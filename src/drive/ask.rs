@@ -1,0 +1,154 @@
+//! Asks all hosts what they have, without a session.
+//!
+//! The question goes to the group together with a solicit: who is there says so, and answers. Whom the beacons name and
+//! who has not answered is asked again, alone.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::clock::{self, Clock};
+use super::endpoint::{Arrived, Endpoint};
+use crate::Result;
+use crate::id::{HostName, InstanceId, Serial, TreeName};
+use crate::net::Links;
+use crate::proto::Dest;
+use crate::proto::control::Control;
+use crate::proto::members::{MAX_MEMBERS, Table};
+use crate::units::Moment;
+use crate::wire::fragment::Reassembly;
+use crate::wire::query::{Ask, Tell};
+use crate::wire::{Datagram, Message};
+
+/// Nobody new for this long, and all whom they know of were heard: nobody else is there.
+const QUIET: Duration = Duration::from_millis(60);
+/// The wait between two questions.
+const AGAIN: Duration = Duration::from_millis(250);
+/// The most hosts that are asked alone at a time.
+const ALONE: usize = 64;
+
+/// A host that was heard.
+#[derive(Debug, Clone)]
+pub(super) struct Heard {
+    pub(super) host: HostName,
+    pub(super) address: SocketAddr,
+    /// The trees that its beacon names.
+    pub(super) trees: Vec<TreeName>,
+    /// Its answer; a makuo that is too old gives none.
+    pub(super) tell: Option<Tell>,
+}
+
+/// Asks for `tree`, or for all trees, and for the bytes of the release `serial`. Ends when all hosts that have it have
+/// answered, at the latest after `longest`. Sorted by name.
+pub(super) fn ask(
+    links: impl Into<Links>,
+    tree: Option<&TreeName>,
+    serial: Option<Serial>,
+    longest: Duration,
+) -> Result<Vec<Heard>> {
+    let (clock, mut endpoint) = (Clock::start(), Endpoint::new(links)?);
+    let mut control = Control::new(InstanceId(clock::seed()), endpoint.datagram(), endpoint.room());
+    let ask = Ask { number: clock::seed(), tree: tree.cloned(), serial };
+    let began = clock.now();
+    let mut asking = Asking::new(began, ask);
+    let mut next = began;
+    loop {
+        let now = clock.now();
+        if now.since(began) >= longest || asking.is_done(now) {
+            return Ok(asking.end());
+        }
+        if next <= now {
+            asking.send(&mut control);
+            next = now + AGAIN;
+        }
+        endpoint.flush(|out| control.poll(out));
+        endpoint.wait(Some((began + longest).min(next).since(now).min(QUIET)))?;
+        endpoint.receive(|datagram| asking.hear(clock.now(), &datagram));
+    }
+}
+
+/// A question under way.
+struct Asking {
+    ask: Ask,
+    rounds: usize,
+    table: Table,
+    reassembly: Reassembly,
+    tells: BTreeMap<InstanceId, (SocketAddr, Tell)>,
+    /// When somebody new was heard last.
+    newest: Moment,
+}
+
+impl Asking {
+    fn new(now: Moment, ask: Ask) -> Self {
+        let (table, reassembly, tells) = Default::default();
+        Self { ask, rounds: 0, table, reassembly, tells, newest: now }
+    }
+
+    /// Whether the host has what the question is about.
+    fn concerns(&self, trees: &[crate::wire::message::TreeState]) -> bool {
+        match &self.ask.tree {
+            Some(tree) => trees.iter().any(|t| t.tree == *tree),
+            None => !trees.is_empty(),
+        }
+    }
+
+    /// Who has not answered yet.
+    fn owing(&self) -> Vec<SocketAddr> {
+        let members = self.table.iter().filter(|(id, m)| self.concerns(&m.hello.trees) && !self.tells.contains_key(id));
+        members.map(|(_, member)| member.address).collect()
+    }
+
+    fn is_done(&self, now: Moment) -> bool {
+        let all = !self.table.is_empty() && self.table.len() >= self.table.claimed();
+        all && now.since(self.newest) >= QUIET && self.owing().is_empty()
+    }
+
+    fn send(&mut self, control: &mut Control) {
+        let question = Message::Ask(self.ask.clone());
+        let owing = self.owing();
+        if self.table.is_empty() || self.table.len() < self.table.claimed() {
+            control.send(Dest::Group, &Message::Solicit);
+        }
+        if self.rounds == 0 || self.table.is_empty() {
+            control.send(Dest::Group, &question);
+        } else if !owing.is_empty() {
+            // Not always the same ones first: some may never answer.
+            let first = (self.rounds * ALONE) % owing.len();
+            let whom = owing.iter().cycle().skip(first).take(owing.len().min(ALONE));
+            whom.for_each(|&host| control.send(Dest::Host(host), &question));
+        }
+        self.rounds += 1;
+    }
+
+    fn hear(&mut self, now: Moment, datagram: &Arrived<'_>) {
+        let Ok(Datagram::Control(front, piece)) = Datagram::parse(datagram.bytes) else { return };
+        let Some(whole) = self.reassembly.add(now, front.source, piece) else { return };
+        match Message::decode(&whole) {
+            Ok(Message::Hello(hello)) => {
+                if self.table.heard(now, datagram.from, front.source, hello) {
+                    self.newest = now;
+                }
+            }
+            Ok(Message::Tell(tell)) if tell.number == self.ask.number && self.tells.len() < MAX_MEMBERS => {
+                self.tells.insert(front.source, (datagram.from, tell));
+            }
+            _ => {}
+        }
+    }
+
+    fn end(mut self) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        for (id, member) in self.table.iter() {
+            let trees = member.hello.trees.iter().map(|t| t.tree.clone()).collect();
+            let tell = self.tells.remove(id).map(|(_, tell)| tell);
+            heard.push(Heard { host: member.hello.name.clone(), address: member.address, trees, tell });
+        }
+        // Whose beacon was lost.
+        for (address, tell) in self.tells.into_values() {
+            let trees = tell.trees.iter().map(|t| t.tree.clone()).collect();
+            heard.push(Heard { host: tell.host.clone(), address, trees, tell: Some(tell) });
+        }
+        heard.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
+        heard
+    }
+}

@@ -1,0 +1,253 @@
+//! What the fleet has: the releases that hosts keep, and where every host stands.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::ask::{Heard, ask};
+use crate::Result;
+use crate::id::{HostName, Serial, TreeName};
+use crate::manifest::ReleaseId;
+use crate::net::Links;
+use crate::units::{ByteSize, WallTime};
+use crate::wire::query::{TreeTold, Trouble, Work};
+
+/// The releases of one tree that the fleet knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// The tree.
+    pub tree: TreeName,
+    /// The hosts that have the tree and answered, by name.
+    pub hosts: Vec<HostName>,
+    /// The hosts that have the tree and did not answer.
+    pub silent: Vec<HostName>,
+    /// The releases, the newest first.
+    pub releases: Vec<LogRelease>,
+}
+
+/// A release that some hosts run or keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRelease {
+    /// Its number.
+    pub serial: Serial,
+    /// Its identity.
+    pub id: ReleaseId,
+    /// When it was made, by its sender's clock.
+    pub created: WallTime,
+    /// The fingerprint of the key that signed it; none when no host's copy of the signature holds.
+    pub key: Option<String>,
+    /// Entries of its tree.
+    pub entries: u64,
+    /// Bytes of its files.
+    pub bytes: ByteSize,
+    /// The hosts whose tree it is now.
+    pub running: Vec<HostName>,
+    /// The hosts that keep it: a rollback can reach it there. Those that run it are among them.
+    pub kept: Vec<HostName>,
+}
+
+impl Log {
+    /// The newest release that a host runs.
+    pub fn newest(&self) -> Option<Serial> {
+        self.releases.iter().filter(|r| !r.running.is_empty()).map(|r| r.serial).max()
+    }
+
+    /// The hosts that run no release.
+    pub fn without(&self) -> Vec<&HostName> {
+        self.hosts.iter().filter(|host| !self.releases.iter().any(|r| r.running.contains(host))).collect()
+    }
+
+    fn of(tree: &TreeName, heard: &[Heard]) -> Self {
+        let mut log = Self { tree: tree.clone(), hosts: Vec::new(), silent: Vec::new(), releases: Vec::new() };
+        let mut releases = BTreeMap::new();
+        for host in heard.iter().filter(|h| h.trees.contains(tree)) {
+            match told(host, tree) {
+                Some(told) => {
+                    log.hosts.push(host.host.clone());
+                    told.releases.iter().for_each(|release| add(&mut releases, &host.host, release));
+                }
+                None => log.silent.push(host.host.clone()),
+            }
+        }
+        log.releases = releases.into_values().rev().collect();
+        log
+    }
+}
+
+/// Two releases under one number are two: hosts may have been deployed to apart from each other.
+type Releases = BTreeMap<(Serial, WallTime, String), LogRelease>;
+
+fn add(releases: &mut Releases, host: &HostName, told: &crate::wire::query::ReleaseTold) {
+    let key = (told.serial, told.created, told.id.to_string());
+    let release = releases.entry(key).or_insert_with(|| LogRelease {
+        serial: told.serial,
+        id: told.id,
+        created: told.created,
+        key: None,
+        entries: told.entries,
+        bytes: ByteSize(told.bytes),
+        running: Vec::new(),
+        kept: Vec::new(),
+    });
+    if release.key.is_none() {
+        release.key.clone_from(&told.key);
+    }
+    release.kept.push(host.clone());
+    if told.running {
+        release.running.push(host.clone());
+    }
+}
+
+fn told<'a>(host: &'a Heard, tree: &TreeName) -> Option<&'a TreeTold> {
+    host.tell.as_ref()?.trees.iter().find(|t| t.tree == *tree)
+}
+
+/// Where a host stands with one tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The host.
+    pub host: HostName,
+    /// Where it was heard from.
+    pub address: SocketAddr,
+    /// The tree.
+    pub tree: TreeName,
+    /// What it said; none: it is alive and did not answer.
+    pub told: Option<Told>,
+    /// The newest release of the tree that any host runs, when this host does not run it.
+    pub behind: Option<Serial>,
+}
+
+/// What a host said of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The release that the tree is now.
+    pub running: Option<Serial>,
+    /// What is done with the tree now; none: nothing.
+    pub work: Option<Work>,
+    /// What went wrong last, unless a commit followed.
+    pub trouble: Option<Trouble>,
+}
+
+fn standings(tree: Option<&TreeName>, heard: &[Heard]) -> Vec<Standing> {
+    let mut newest: BTreeMap<&TreeName, Serial> = BTreeMap::new();
+    for told in heard.iter().filter_map(|h| h.tell.as_ref()).flat_map(|tell| &tell.trees) {
+        if let Some(running) = told.running {
+            let best = newest.entry(&told.tree).or_insert(running);
+            *best = running.max(*best);
+        }
+    }
+    let mut all = Vec::new();
+    for host in heard {
+        for name in host.trees.iter().filter(|name| tree.is_none_or(|tree| tree == *name)) {
+            let told = told(host, name).map(|t| Told {
+                running: t.running,
+                work: t.work.clone(),
+                trouble: t.trouble.clone(),
+            });
+            let behind = newest.get(name).copied().filter(|&n| told.as_ref().is_some_and(|t| t.running < Some(n)));
+            let (host, address) = (host.host.clone(), host.address);
+            all.push(Standing { host, address, tree: name.clone(), told, behind });
+        }
+    }
+    all
+}
+
+/// The releases of `tree`; who does not answer within `longest` is named as silent.
+pub fn log(links: impl Into<Links>, tree: &TreeName, longest: Duration) -> Result<Log> {
+    Ok(Log::of(tree, &ask(links, Some(tree), None, longest)?))
+}
+
+/// Where every host stands with `tree`, or with all of its trees; by host, then tree.
+pub fn status(links: impl Into<Links>, tree: Option<&TreeName>, longest: Duration) -> Result<Vec<Standing>> {
+    // The list of releases is not needed: all trees are asked for, and the one is picked.
+    Ok(standings(tree, &ask(links, None, None, longest)?))
+}
+
+/// The header's bytes and the signature of a release, from every host that keeps it. Nothing of it was verified.
+pub fn release(
+    links: impl Into<Links>,
+    tree: &TreeName,
+    serial: Serial,
+    longest: Duration,
+) -> Result<Vec<(HostName, Vec<u8>, Vec<u8>)>> {
+    let heard = ask(links, Some(tree), Some(serial), longest)?;
+    let bytes = heard.into_iter().filter_map(|h| Some((h.host, h.tell?.release?)));
+    Ok(bytes.map(|(host, release)| (host, release.header, release.signature)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::BlockHash;
+    use crate::wire::query::{ReleaseTold, Tell};
+
+    fn tree() -> TreeName {
+        TreeName::new("www").expect("legal")
+    }
+
+    fn heard(name: &str, running: u64, kept: &[u64], answers: bool) -> Heard {
+        let release = |&serial: &u64| ReleaseTold {
+            serial: Serial(serial),
+            id: ReleaseId(BlockHash::of(&serial.to_be_bytes())),
+            created: WallTime(serial as i64),
+            key: (name != "web1").then(|| "SHA256:x".to_string()),
+            entries: 1,
+            bytes: 2,
+            running: serial == running,
+        };
+        let told = TreeTold {
+            tree: tree(),
+            running: Some(Serial(running)).filter(|s| s.0 > 0),
+            highest: Serial(running),
+            work: None,
+            trouble: None,
+            releases: kept.iter().map(release).collect(),
+        };
+        let host = HostName::new(name).expect("legal");
+        let tell = Tell { number: 1, host: host.clone(), trees: vec![told], release: None };
+        let address = SocketAddr::from(([10, 0, 0, 1], 5000));
+        Heard { host, address, trees: vec![tree()], tell: answers.then_some(tell) }
+    }
+
+    fn fleet() -> Vec<Heard> {
+        vec![
+            heard("web1", 13, &[13, 12], true),
+            heard("web2", 13, &[13, 12, 11], true),
+            heard("web3", 12, &[12, 11], true),
+            heard("web4", 0, &[], true),
+            heard("web5", 0, &[], false),
+        ]
+    }
+
+    fn names(hosts: &[HostName]) -> Vec<&str> {
+        hosts.iter().map(HostName::as_str).collect()
+    }
+
+    #[test]
+    fn releases_are_those_of_all_hosts_and_the_newest_comes_first() {
+        let log = Log::of(&tree(), &fleet());
+        let serials: Vec<u64> = log.releases.iter().map(|r| r.serial.0).collect();
+        assert_eq!(serials, [13, 12, 11]);
+        assert_eq!(names(&log.releases[0].running), ["web1", "web2"]);
+        assert_eq!(names(&log.releases[1].running), ["web3"]);
+        assert_eq!(names(&log.releases[1].kept), ["web1", "web2", "web3"]);
+        assert_eq!(names(&log.releases[2].kept), ["web2", "web3"]);
+        assert_eq!(log.releases[0].key.as_deref(), Some("SHA256:x"));
+        assert_eq!(log.newest(), Some(Serial(13)));
+        assert_eq!(log.without().iter().map(|h| h.as_str()).collect::<Vec<_>>(), ["web4"]);
+        assert_eq!((names(&log.hosts).len(), names(&log.silent)), (4, vec!["web5"]));
+    }
+
+    #[test]
+    fn who_does_not_run_the_newest_is_behind() {
+        let all = standings(None, &fleet());
+        let behind: Vec<(&str, Option<u64>)> = all.iter().map(|s| (s.host.as_str(), s.behind.map(|n| n.0))).collect();
+        assert_eq!(
+            behind,
+            [("web1", None), ("web2", None), ("web3", Some(13)), ("web4", Some(13)), ("web5", None)],
+            "of a host that says nothing nothing is known"
+        );
+        assert_eq!(all[4].told, None);
+        assert!(standings(Some(&TreeName::new("docs").expect("legal")), &fleet()).is_empty());
+    }
+}
