@@ -2,6 +2,7 @@
 
 use super::journal::Journal;
 use super::open::Tree;
+use super::records::Records;
 use super::shelf;
 use crate::error::Result;
 use crate::id::Serial;
@@ -28,17 +29,17 @@ pub struct KeptRelease {
     pub running: bool,
 }
 
-impl Tree {
+impl Records {
     /// The releases that are kept, the newest first. One whose file is damaged is left out, with a warning in the log.
     pub fn kept(&self) -> Result<Vec<KeptRelease>> {
-        let current = self.state.current()?;
+        let current = self.current()?;
         let mut kept = Vec::new();
-        for serial in self.state.serials()?.into_iter().rev() {
-            let stored = match self.state.stored(serial) {
+        for serial in self.serials()?.into_iter().rev() {
+            let stored = match self.stored(serial) {
                 Ok(Some(stored)) => stored,
                 Ok(None) => continue,
                 Err(e) => {
-                    tracing::warn!("tree {}: release {serial} is kept in vain: {e}", self.name());
+                    tracing::warn!("release {serial} is kept in vain: {e}");
                     continue;
                 }
             };
@@ -55,6 +56,13 @@ impl Tree {
             });
         }
         Ok(kept)
+    }
+}
+
+impl Tree {
+    /// The releases that are kept, the newest first. One whose file is damaged is left out, with a warning in the log.
+    pub fn kept(&self) -> Result<Vec<KeptRelease>> {
+        self.state.kept()
     }
 
     /// Makes ready to keep what the commit of `journal` replaced, when the release before stays one that is kept.
