@@ -9,12 +9,11 @@ use super::deploy::{self, Interrupt, Options};
 use super::disk::{Host, open_tree};
 use super::host::{Handle, Running};
 use super::outcome::{Event, ExitStatus, HostState, Observer, Outcome, Purpose};
+use crate::config::TreeConfig;
 use crate::id::{HostName, TreeName};
 use crate::keys::{AuthorizedKeys, FileSigner, Signer};
-use crate::manifest::rules::PathFilter;
 use crate::net::{Link, LinkConfig, choose};
 use crate::spec::Spec;
-use crate::units::Limit;
 
 struct Silent;
 
@@ -57,13 +56,12 @@ impl Fleet {
         let tree = TreeName::new("www").expect("legal");
         let path = self.path(&format!("host{number}/www"));
         std::fs::create_dir_all(&path).expect("new");
-        let managed = open_tree(&tree, &path, None, 3, PathFilter::at_top::<&str>(&[]).expect("legal"), Limit::NONE)
-            .expect("opens");
+        let managed = open_tree(&TreeConfig::new(tree.clone(), path), None).expect("opens");
         let line = format!("tree=\"www\",deploy,audit ssh-ed25519 {} test", base64(&key(1).public().blob()));
         let keys = AuthorizedKeys::parse(line.as_bytes(), Path::new("authorized_keys")).expect("legal");
-        let host = Host { trees: HashMap::from([(tree, managed)]), keys: Mutex::new(Arc::new(keys)) };
         let name = HostName::new(&format!("web{number}")).expect("legal");
-        let (running, handle) = Running::start(name, link(self.port), Arc::new(host)).expect("starts");
+        let host = Host { name, trees: HashMap::from([(tree, managed)]), keys: Mutex::new(Arc::new(keys)) };
+        let (running, handle) = Running::start(link(self.port), Arc::new(host)).expect("starts");
         let thread = std::thread::spawn(move || running.run().expect("runs"));
         self.hosts.push((handle, thread));
     }

@@ -269,15 +269,16 @@ fn progress_words(p: &Progress) -> String {
 fn tint_of(state: HostState) -> Tint {
     match state {
         HostState::Committed | HostState::Unchanged => Tint::Good,
-        HostState::Absent | HostState::Aborted => Tint::Warn,
-        HostState::Refused | HostState::Failed => Tint::Bad,
-        HostState::Joined | HostState::Diffed | HostState::Staging | HostState::Ready => Tint::Plain,
+        HostState::Absent | HostState::Aborted | HostState::Reverted => Tint::Warn,
+        HostState::Refused | HostState::Failed | HostState::Unhealthy | HostState::Stuck => Tint::Bad,
+        HostState::Joined | HostState::Diffed | HostState::Staging => Tint::Plain,
+        HostState::Ready | HostState::Prepared | HostState::Checking => Tint::Plain,
     }
 }
 
 /// Host, state, release, written, deleted, received, time, reason.
 fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
-    let worked = host.state == HostState::Committed;
+    let worked = host.state.has_release() && host.state != HostState::Unchanged;
     let when_worked = |text: String| Cell::from(if worked { text } else { String::new() });
     vec![
         host.host.as_str().into(),
@@ -287,7 +288,11 @@ fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
         when_worked(format!("{} deleted", host.files_deleted)),
         when_worked(host.bytes_received.to_string()),
         when_worked(words::seconds(host.took)),
-        Cell::new(words::safe(host.error.as_deref().unwrap_or_default()), tint_of(host.state)),
+        // What a command printed follows below.
+        Cell::new(
+            words::safe(host.error.as_deref().and_then(|e| e.lines().next()).unwrap_or_default()),
+            tint_of(host.state),
+        ),
     ]
 }
 
@@ -338,17 +343,22 @@ fn without_drift(o: &Outcome) -> Vec<HostName> {
 
 fn trouble_text(o: &Outcome) -> String {
     let release = words::release(&o.tree, o.serial);
-    let good =
-        |h: &&HostResult| h.state.has_release() || (o.purpose != Purpose::Deploy && h.state == HostState::Diffed);
+    let good = |h: &&HostResult| h.state.is_well() || (o.purpose != Purpose::Deploy && h.state == HostState::Diffed);
     let done: Vec<&HostName> = o.hosts.iter().filter(good).map(|h| &h.host).collect();
     let mut lines = vec![match (o.exit, o.purpose) {
+        (ExitStatus::Mixed, Purpose::Deploy) if o.hosts.iter().all(|h| h.state.has_release()) => {
+            format!("every host has {release}, and not every host is well")
+        }
         (ExitStatus::Mixed, Purpose::Deploy) => format!("mixed: some hosts have {release}, others do not"),
         (ExitStatus::Mixed, _) => "mixed: some hosts answered, others did not".to_string(),
         _ if o.hosts.is_empty() => format!("no host answered for {}", o.tree),
+        (_, Purpose::Deploy) if o.hosts.iter().any(|h| h.state == HostState::Reverted) => {
+            format!("{release} was taken back: no host has it")
+        }
         (_, Purpose::Deploy) => format!("{release} was not put anywhere: no host changed"),
         _ => format!("no host could be compared with {}", o.tree),
     }];
-    if let Some(error) = &o.error {
+    if let Some(error) = o.error.as_deref().and_then(|e| e.lines().next()) {
         lines[0] = format!("{} ({error})", lines[0]);
     }
     if let (Some(key), true) = (&o.fingerprint, o.hosts.iter().any(|h| h.state == HostState::Refused)) {
@@ -362,7 +372,7 @@ fn trouble_text(o: &Outcome) -> String {
         ));
     }
     for host in o.hosts.iter().filter(|h| !good(h)) {
-        let why = host.error.as_deref().map(|e| format!(": {e}")).unwrap_or_default();
+        let why = host.error.as_deref().map(|e| format!(": {}", e.replace('\n', "\n  "))).unwrap_or_default();
         lines.push(format!("  {} {}{why}", host.host, host.state.word()));
     }
     lines.join("\n")

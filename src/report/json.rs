@@ -282,7 +282,7 @@ impl<'a> ResultLine<'a> {
         let states = |of: fn(HostState) -> bool| outcome.hosts.iter().filter(|h| of(h.state)).count();
         let audit = outcome.purpose != Purpose::Deploy;
         let absent = states(|s| s == HostState::Absent);
-        let done = states(HostState::has_release);
+        let done = states(HostState::is_well);
         let good = if audit { done + states(|s| s == HostState::Diffed) } else { done };
         Self {
             tree: Some(outcome.tree.as_str()),

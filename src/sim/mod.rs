@@ -9,6 +9,8 @@ pub mod goodput;
 pub mod link;
 pub mod network;
 #[cfg(test)]
+mod switch_tests;
+#[cfg(test)]
 mod tests;
 
 pub use link::Link;

@@ -30,6 +30,10 @@ pub struct Setup {
     pub links: BTreeMap<usize, Link>,
     /// How many must be ready.
     pub quorum: Quorum,
+    /// The batches of the commit.
+    pub batches: Vec<Quorum>,
+    /// Whether all go back when one fails.
+    pub revert: bool,
     /// How long a silent host or sender is waited for.
     pub patience: Duration,
     /// The sender's ceiling.
@@ -56,6 +60,8 @@ impl Default for Setup {
             link: Link::default(),
             links: BTreeMap::new(),
             quorum: Quorum::All,
+            batches: Vec::new(),
+            revert: false,
             patience: Duration::from_secs(10),
             ceiling: Some(Rate(1_000_000_000)),
             compress: None,
@@ -136,6 +142,8 @@ impl Network {
                 targets: Vec::new(),
                 expect: Expect::default(),
                 quorum: setup.quorum,
+                batches: setup.batches.clone(),
+                revert: setup.revert,
                 patience: setup.patience,
                 overhead: 46,
                 ceiling: setup.ceiling,

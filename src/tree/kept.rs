@@ -1,6 +1,9 @@
-//! The releases that a host keeps: which they are, and which of them and their manifests go.
+//! The releases that a host keeps: which they are, and which of them go, with their manifests and content.
 
+use super::journal::Journal;
 use super::open::Tree;
+use super::records::Records;
+use super::shelf;
 use crate::error::Result;
 use crate::id::Serial;
 use crate::keys::{Fingerprint, Namespace, verify};
@@ -26,17 +29,17 @@ pub struct KeptRelease {
     pub running: bool,
 }
 
-impl Tree {
+impl Records {
     /// The releases that are kept, the newest first. One whose file is damaged is left out, with a warning in the log.
     pub fn kept(&self) -> Result<Vec<KeptRelease>> {
-        let current = self.state.current()?;
+        let current = self.current()?;
         let mut kept = Vec::new();
-        for serial in self.state.serials()?.into_iter().rev() {
-            let stored = match self.state.stored(serial) {
+        for serial in self.serials()?.into_iter().rev() {
+            let stored = match self.stored(serial) {
                 Ok(Some(stored)) => stored,
                 Ok(None) => continue,
                 Err(e) => {
-                    tracing::warn!("tree {}: release {serial} is kept in vain: {e}", self.name());
+                    tracing::warn!("release {serial} is kept in vain: {e}");
                     continue;
                 }
             };
@@ -54,20 +57,46 @@ impl Tree {
         }
         Ok(kept)
     }
+}
 
-    /// Forgets the oldest releases beyond those to be kept; never the present one.
-    pub(super) fn prune(&self) -> Result<()> {
+impl Tree {
+    /// The releases that are kept, the newest first. One whose file is damaged is left out, with a warning in the log.
+    pub fn kept(&self) -> Result<Vec<KeptRelease>> {
+        self.state.kept()
+    }
+
+    /// Makes ready to keep what the commit of `journal` replaced, when the release before stays one that is kept.
+    pub(super) fn keep(&self, journal: &Journal) -> Result<()> {
+        let Some(previous) = journal.previous.map(|p| p.release) else { return Ok(()) };
+        // Put again over what others changed: what it replaced is nothing that any release had.
+        if previous == journal.commit.release || !self.staying()?.0.contains(&previous.serial) {
+            return Ok(());
+        }
+        match self.state.stored(previous.serial)? {
+            Some(stored) if stored.release.id() == previous.id => shelf::gather(self, journal, &stored.release),
+            _ => Ok(()),
+        }
+    }
+
+    /// The releases that stay, and those that go: the oldest beyond those to be kept, never the present one.
+    fn staying(&self) -> Result<(Vec<Serial>, Vec<Serial>)> {
         let current = self.state.current()?.map(|m| m.serial);
         let mut serials = self.state.serials()?;
         serials.sort_by_key(|&s| std::cmp::Reverse((Some(s) == current, s)));
         let gone = serials.split_off(serials.len().min(self.options.keep.max(1)));
-        if gone.is_empty() {
-            return Ok(());
-        }
-        for serial in gone {
+        Ok((serials, gone))
+    }
+
+    /// Forgets the releases that are not to be kept any more, with their content.
+    pub(super) fn prune(&self) -> Result<()> {
+        let (stay, gone) = self.staying()?;
+        for &serial in &gone {
+            self.crash.point()?;
             self.state.forget(serial)?;
         }
-        self.prune_nodes()
+        // After the releases: content without a release is found and removed the next time.
+        shelf::prune(self, &stay)?;
+        if gone.is_empty() { Ok(()) } else { self.prune_nodes() }
     }
 
     /// Drops the nodes that no kept release needs.

@@ -6,21 +6,18 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Mutex;
 
 use super::meta::locked;
-use super::root::open_file_at;
-use super::state::{State, names, slot_name};
-use crate::block::{BlockHash, chunk};
+use super::places::{self, Place, each_record};
+use super::state::{State, names};
+use crate::block::BlockHash;
 use crate::error::{Error, Result};
 
-const RECORD: usize = 32 + 4 + 8 + 8;
-/// The most bytes of a log that are read: some hundred million blocks.
-const MAX_LOG: u64 = 5 << 30;
 /// Records are written in pieces of about this many bytes.
 const BUFFER: usize = 64 << 10;
 const LOG_PREFIX: &str = "log-";
@@ -41,10 +38,7 @@ impl Log {
 
     pub(super) fn add(&self, hash: &BlockHash, size: usize, slot: u64, offset: u64) {
         let mut log = locked(&self.0);
-        log.1.extend_from_slice(&hash.0);
-        log.1.extend_from_slice(&(size as u32).to_be_bytes());
-        log.1.extend_from_slice(&slot.to_be_bytes());
-        log.1.extend_from_slice(&offset.to_be_bytes());
+        log.1.extend_from_slice(&places::record(hash, &Place { slot, offset, size: size as u32 }));
         if log.1.len() >= BUFFER {
             flush(&mut log);
         }
@@ -68,12 +62,6 @@ pub(super) struct Leftovers {
     old: Vec<OsString>,
     next_slot: u64,
     blocks: HashMap<BlockHash, Place>,
-}
-
-struct Place {
-    slot: u64,
-    offset: u64,
-    size: u32,
 }
 
 impl Leftovers {
@@ -107,21 +95,8 @@ impl Leftovers {
     }
 
     /// Every wanted block that is really there.
-    pub(super) fn for_each(&self, mut found: impl FnMut(&BlockHash, &[u8])) {
-        let mut places: Vec<_> = self.blocks.iter().collect();
-        places.sort_by_key(|(_, p)| (p.slot, p.offset));
-        let mut open: Option<(u64, File)> = None;
-        for (hash, place) in places {
-            if open.as_ref().is_none_or(|(slot, _)| *slot != place.slot) {
-                let file = open_file_at(self.stage.as_fd(), &slot_name(place.slot));
-                open = file.ok().map(|file| (place.slot, file));
-            }
-            let Some((_, file)) = &open else { continue };
-            let mut bytes = vec![0; place.size as usize];
-            if file.read_exact_at(&mut bytes, place.offset).is_ok() && BlockHash::of(&bytes) == *hash {
-                found(hash, &bytes);
-            }
-        }
+    pub(super) fn for_each(&self, found: impl FnMut(&BlockHash, &[u8])) {
+        places::read_each(self.stage.as_fd(), &self.blocks, found);
     }
 
     /// Removes what the sessions before left.
@@ -136,7 +111,7 @@ impl Leftovers {
         let mut told = HashSet::new();
         for log in all.iter().filter(|n| n.to_string_lossy().starts_with(LOG_PREFIX)) {
             let mut useful = false;
-            each_record(&path.join(log), |_, place| {
+            each_record(&path.join(log), 0, |_, place| {
                 useful |= told.insert(place.slot);
             })?;
             if !useful {
@@ -160,28 +135,11 @@ impl Leftovers {
 }
 
 fn read_log(path: &Path, wanted: &HashSet<BlockHash>, blocks: &mut HashMap<BlockHash, Place>) -> Result<()> {
-    each_record(path, |hash, place| {
+    each_record(path, 0, |hash, place| {
         if wanted.contains(&hash) {
             blocks.insert(hash, place);
         }
     })
-}
-
-fn each_record(path: &Path, mut found: impl FnMut(BlockHash, Place)) -> Result<()> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|f| f.take(MAX_LOG).read_to_end(&mut bytes))
-        .map_err(|e| Error::io("cannot read", path, e))?;
-    for record in bytes.chunks_exact(RECORD) {
-        let number = |range: std::ops::Range<usize>| record[range].iter().fold(0u64, |n, &b| n << 8 | u64::from(b));
-        let mut hash = [0; 32];
-        hash.copy_from_slice(&record[..32]);
-        let (size, slot, offset) = (number(32..36) as u32, number(36..44), number(44..52));
-        if size as usize <= chunk::MAX {
-            found(BlockHash(hash), Place { slot, offset, size });
-        }
-    }
-    Ok(())
 }
 
 fn remove(path: &Path) -> Result<()> {

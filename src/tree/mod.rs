@@ -4,7 +4,8 @@
 //! remembers, [`source`] gives a sender its manifest and blocks, [`own`] a
 //! host's tree to the comparison. Writing: [`open`] locks a tree and ends what a crash
 //! left, [`stage`] makes a release complete beside it, [`journal`], [`commit`] and [`undo`] switch to it or back, path by
-//! path or (`next`, `swap`) the whole tree in one exchange, [`state`] and [`nodes`] keep what must last.
+//! path or (`next`, `swap`) the whole tree in one exchange, [`state`] and [`nodes`] keep what must last, `shelf` the
+//! content of the releases that can be gone back to.
 
 pub mod index;
 pub mod meta;
@@ -20,15 +21,20 @@ mod kept;
 mod leftover;
 mod next;
 pub mod nodes;
+mod numbered;
 pub mod open;
 mod own;
 pub mod owners;
+mod places;
+pub mod records;
 mod relink;
+mod shelf;
 mod space;
 mod sparse;
 pub mod stage;
 pub mod state;
 mod steps;
+pub mod stored;
 mod swap;
 pub mod undo;
 mod way;
@@ -41,8 +47,9 @@ pub use index::{Index, IndexEntry};
 pub use kept::KeptRelease;
 pub use open::{Options, Recovery, Tree};
 pub use owners::HostNames;
+pub use records::{Records, StoredRelease};
 pub use root::Root;
 pub use scan::{ScanOptions, Scanned, scan};
 pub use source::{Source, SourceError};
 pub use stage::Stage;
-pub use state::StoredRelease;
+pub use stored::StoredSource;

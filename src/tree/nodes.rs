@@ -51,6 +51,21 @@ impl Nodes {
         Ok(Self { path, inner: Mutex::new(inner) })
     }
 
+    /// Looks into the store at `path`, which another process may be writing to: nothing can be put, and what comes
+    /// later is not seen.
+    pub fn look(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let failed = |e| Error::io("cannot read", &path, e);
+        let file = File::open(&path).map_err(failed)?;
+        let mut magic = [0; MAGIC.len()];
+        match file.read_exact_at(&mut magic, 0) {
+            Ok(()) if magic == *MAGIC => {}
+            _ => return Err(failed(io::Error::new(io::ErrorKind::InvalidData, "not a store of manifests"))),
+        }
+        let inner = Inner::index(file).map_err(failed)?;
+        Ok(Self { path, inner: Mutex::new(inner) })
+    }
+
     /// Whether the node is here.
     pub fn has(&self, hash: &BlockHash) -> bool {
         locked(&self.inner).places.contains_key(hash)
@@ -137,6 +152,12 @@ impl NodeSource for &Nodes {
     }
 }
 
+impl NodeSource for Arc<Nodes> {
+    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
+        (**self).node(hash)
+    }
+}
+
 impl NodeSink for &Nodes {
     type Error = Error;
     fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> Result<()> {
@@ -156,6 +177,13 @@ impl Inner {
             file.set_len(0)?;
             file.write_all_at(MAGIC, 0)?;
         }
+        let inner = Self::index(file)?;
+        inner.file.set_len(inner.end)?;
+        Ok(inner)
+    }
+
+    /// The store in `file`, up to the last record that is whole.
+    fn index(file: File) -> io::Result<Self> {
         let mut inner = Self { file, places: HashMap::new(), end: MAGIC.len() as u64 };
         let length = inner.file.metadata()?.len();
         let mut head = [0; RECORD_HEAD];
@@ -169,7 +197,6 @@ impl Inner {
             inner.places.insert(hash, Place { at: inner.end + RECORD_HEAD as u64, size });
             inner.end = after;
         }
-        inner.file.set_len(inner.end)?;
         Ok(inner)
     }
 

@@ -15,6 +15,7 @@ use super::meta::locked;
 use super::nodes::Nodes;
 use super::relink;
 use super::root::Root;
+use super::shelf;
 use super::state::{State, StoredRelease};
 use super::swap;
 use super::undo;
@@ -96,9 +97,12 @@ impl Tree {
         let tidied = Leftovers::tidy(&tree.state).and_then(|()| match tree.revertible()? {
             // What it may go back to is kept.
             Some(_) => Ok(()),
-            None => tree.prune().and_then(|()| tree.prune_nodes()),
+            None => shelf::put_away(&tree).and_then(|()| tree.prune()).and_then(|()| tree.prune_nodes()),
         });
         if let Err(e) = tidied {
+            if tree.crash.happened() {
+                return Err(e);
+            }
             tracing::warn!("tree {}: what is not needed any more cannot be removed: {e}", tree.name);
         }
         Ok(tree)
@@ -196,6 +200,7 @@ impl Tree {
         }
         let none = || Error::refused(format!("tree {}: the last commit can no longer be undone", self.name));
         let journal = self.unconfirmed()?.ok_or_else(none)?;
+        shelf::keep_nothing(self, journal.serial())?;
         self.crash.point()?;
         self.state.rename(&kept_journal(journal.serial()), BACKWARD)?;
         undo::run(self, &journal)?;
@@ -207,8 +212,8 @@ impl Tree {
         Ok(self.unconfirmed()?.map(|journal| journal.serial()))
     }
 
-    /// Confirms the last commit: gives up the means to take it back and the space that they take, and the oldest
-    /// releases beyond those to be kept.
+    /// Confirms the last commit: it cannot be taken back any more. What it replaced and deleted is kept as the content
+    /// of the release before, as long as that is kept; the oldest releases beyond those to be kept go.
     pub fn forget_undo(&self) -> Result<()> {
         let _busy = Claim::new(self)?;
         self.settle()?;
@@ -217,7 +222,16 @@ impl Tree {
 
     pub(super) fn confirm(&self) -> Result<()> {
         let journal = self.unconfirmed()?;
-        self.state.forget_undo()?;
+        if let Some(journal) = &journal {
+            match self.keep(journal) {
+                Err(e) if self.crash.happened() => return Err(e),
+                Err(e) => {
+                    tracing::warn!("tree {}: what release {} replaced is not kept: {e}", self.name, journal.serial())
+                }
+                Ok(()) => {}
+            }
+        }
+        shelf::put_away(self)?;
         if let Some(swap) = journal.and_then(|j| j.swap)
             && let Err(e) = relink::relink(self, &swap)
         {

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,17 +13,15 @@ use std::time::{Duration, SystemTime};
 use nix::unistd::{Group, User};
 
 use super::index::Index;
+use super::numbered::Numbered;
 use super::root::Root;
 use super::scan::Scanned;
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::build::{Builder, NodeSink};
-use crate::manifest::read::{Child, Located, Manifest, NodeSource, PageView, ReadError, children};
-use crate::manifest::{Content, Entry, EntryKind, Mode, Mtime, Node, NodeRef, Owner, Top, TreePath};
+use crate::manifest::read::{Manifest, NodeSource, ReadError};
+use crate::manifest::{Content, Entry, EntryKind, Mode, Mtime, NodeRef, Owner, Top, TreePath};
 use crate::{Error, Kind, Result};
-
-/// How many pages, and how many files, are kept at hand: a stream and the repairs of what went before.
-const KEPT: usize = 8;
 
 /// The number of an owner that stands for none: `chown` takes it for "leave as it is".
 pub use crate::manifest::entry::NO_ID;
@@ -67,6 +64,12 @@ pub enum SourceError {
     /// The file, or the spool of nodes, cannot be read.
     #[error("cannot read {0}: {1}")]
     Io(String, io::Error),
+    /// Neither the live tree nor what is kept of older releases has it.
+    #[error("a part of {0} is not here any more: it is neither in the tree nor kept")]
+    NotKept(TreePath),
+    /// This machine has no data of the release at all.
+    #[error("this machine has no data of the release")]
+    NoData,
     /// The release has no such block, or the spool is damaged.
     #[error(transparent)]
     Manifest(#[from] ReadError),
@@ -76,31 +79,16 @@ pub enum SourceError {
 #[derive(Debug)]
 pub struct Source {
     root: Arc<Root>,
-    manifest: Manifest<Nodes>,
+    numbered: Numbered<Nodes>,
     spool: Nodes,
     /// The tree's own directory.
     directory: Top,
-    /// The nodes by ordinal.
-    nodes: Vec<BlockRef>,
-    pages: Vec<Arc<PageView>>,
-    runs: Vec<Run>,
     /// A file whose inode did not change since then is as it was scanned.
     settled: Option<SystemTime>,
 }
 
 /// What a filesystem's clock may be behind the system's: it ticks some hundred times a second.
 const TICK: Duration = Duration::from_millis(20);
-
-/// Consecutive blocks of one open file: all of a small file, one list of a large one.
-#[derive(Debug)]
-struct Run {
-    ordinals: Range<u64>,
-    path: TreePath,
-    blocks: Vec<BlockRef>,
-    /// Where each block begins in the file.
-    offsets: Vec<u64>,
-    file: Option<Arc<File>>,
-}
 
 impl Source {
     /// The release of what was scanned under `root`, changed as `policy` says.
@@ -116,16 +104,15 @@ impl Source {
         }
         let top = builder.finish(&mut spool).map_err(failed)?;
         let spool = Nodes(Arc::new(spool));
-        let nodes =
-            number_nodes(&top, &spool).map_err(|e| Error::new(Kind::Io, "the manifest is broken").because(e))?;
-        let manifest = Manifest::new(top, spool.clone());
+        let numbered =
+            Numbered::new(top, spool.clone()).map_err(|e| Error::new(Kind::Io, "the manifest is broken").because(e))?;
         let directory = rewrite.top(&scanned.top);
-        Ok(Self { root, manifest, spool, directory, nodes, pages: Vec::new(), runs: Vec::new(), settled: None })
+        Ok(Self { root, numbered, spool, directory, settled: None })
     }
 
     /// The root of the manifest: what is signed.
     pub fn top(&self) -> NodeRef {
-        *self.manifest.root()
+        *self.numbered.manifest.root()
     }
 
     /// The tree's own directory, changed as the policy says: what the header carries of it.
@@ -135,16 +122,16 @@ impl Source {
 
     /// The manifest, for whoever reads entries.
     pub fn manifest(&self) -> &Manifest<Nodes> {
-        &self.manifest
+        &self.numbered.manifest
     }
 
     /// The name and size of the block `ordinal`.
     pub fn block(&mut self, ordinal: Ordinal) -> Result<BlockRef, SourceError> {
-        if let Some(node) = self.node_ref(ordinal) {
+        if let Some(node) = self.numbered.node_ref(ordinal) {
             return Ok(node);
         }
-        let at = self.run(ordinal)?;
-        let run = &self.runs[at];
+        let at = self.numbered.run(ordinal)?;
+        let run = &self.numbered.runs[at];
         Ok(run.blocks[run.index_of(ordinal)])
     }
 
@@ -162,15 +149,15 @@ impl Source {
     /// Appends the bytes of the block `ordinal` to `out`, verified where the file may have changed; after an error it is
     /// as it was.
     pub fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError> {
-        if let Some(node) = self.node_ref(ordinal) {
+        if let Some(node) = self.numbered.node_ref(ordinal) {
             let bytes = self.spool.node(&node.hash)?;
             out.extend_from_slice(&bytes);
             return Ok(node);
         }
-        let at = self.run(ordinal)?;
-        let index = self.runs[at].index_of(ordinal);
+        let at = self.numbered.run(ordinal)?;
+        let index = self.numbered.runs[at].index_of(ordinal);
         let file = self.open(at)?;
-        let run = &self.runs[at];
+        let run = &self.numbered.runs[at];
         let (block, offset) = (run.blocks[index], run.offsets[index]);
         let before = out.len();
         out.resize(before + block.size as usize, 0);
@@ -184,61 +171,9 @@ impl Source {
         Err(failed)
     }
 
-    fn node_ref(&self, ordinal: Ordinal) -> Option<BlockRef> {
-        usize::try_from(ordinal.0).ok().and_then(|n| self.nodes.get(n)).copied()
-    }
-
-    /// The place in `runs` of the run that holds `ordinal`; the last one used stands last.
-    fn run(&mut self, ordinal: Ordinal) -> Result<usize, SourceError> {
-        if let Some(at) = self.runs.iter().rposition(|r| r.ordinals.contains(&ordinal.0)) {
-            self.runs[at..].rotate_left(1);
-        } else {
-            let run = self.find_run(ordinal)?;
-            make_room(&mut self.runs);
-            self.runs.push(run);
-        }
-        Ok(self.runs.len() - 1)
-    }
-
-    fn find_run(&mut self, ordinal: Ordinal) -> Result<Run, SourceError> {
-        let page = self.page(ordinal)?;
-        let Located { entry, first } = page.entry_of(ordinal)?;
-        let (mut at, mut offset) = (first.0, 0);
-        let blocks = match &entry.kind {
-            EntryKind::File(Content::Blocks(blocks)) => blocks.clone(),
-            EntryKind::File(Content::Lists(lists)) => {
-                let mut found = None;
-                for list in lists {
-                    if ordinal.0 - at < list.blocks {
-                        found = Some(self.manifest.list(list)?);
-                        break;
-                    }
-                    at += list.blocks;
-                    offset += list.bytes;
-                }
-                found.ok_or_else(|| ReadError::Illegal("no block with this ordinal".into()))?
-            }
-            _ => return Err(ReadError::Illegal("a block of what is no file".into()).into()),
-        };
-        let offsets = starts(offset, &blocks);
-        let file = self.runs.iter().find(|r| r.path == entry.path).and_then(|r| r.file.clone());
-        Ok(Run { ordinals: at..at + blocks.len() as u64, path: entry.path.clone(), blocks, offsets, file })
-    }
-
-    fn page(&mut self, ordinal: Ordinal) -> Result<Arc<PageView>, SourceError> {
-        if let Some(at) = self.pages.iter().rposition(|p| p.contains(ordinal)) {
-            self.pages[at..].rotate_left(1);
-            return Ok(Arc::clone(&self.pages[self.pages.len() - 1]));
-        }
-        let page = Arc::new(self.manifest.page_of_block(ordinal)?);
-        make_room(&mut self.pages);
-        self.pages.push(Arc::clone(&page));
-        Ok(page)
-    }
-
     /// The file of a run, opened when it is read for the first time.
     fn open(&mut self, at: usize) -> Result<Arc<File>, SourceError> {
-        let run = &mut self.runs[at];
+        let run = &mut self.numbered.runs[at];
         if let Some(file) = &run.file {
             return Ok(Arc::clone(file));
         }
@@ -268,46 +203,6 @@ impl NodeSource for Source {
     fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
         self.spool.node(hash)
     }
-}
-
-impl Run {
-    fn index_of(&self, ordinal: Ordinal) -> usize {
-        (ordinal.0 - self.ordinals.start) as usize
-    }
-}
-
-/// Makes room for one more at the end; the one unused for longest goes.
-fn make_room<T>(kept: &mut Vec<T>) {
-    if kept.len() >= KEPT {
-        kept.remove(0);
-    }
-}
-
-/// Where each of `blocks` begins in the file, the first one at `from`.
-fn starts(from: u64, blocks: &[BlockRef]) -> Vec<u64> {
-    let begin = |next: &mut u64, block: &BlockRef| {
-        let at = *next;
-        *next += u64::from(block.size);
-        Some(at)
-    };
-    blocks.iter().scan(from, begin).collect()
-}
-
-/// The nodes in the order of their ordinals. Only pages that have lists beneath them are decoded.
-fn number_nodes(top: &NodeRef, spool: &Nodes) -> Result<Vec<BlockRef>, ReadError> {
-    let mut all = Vec::new();
-    let mut stack = vec![Child::Node(*top)];
-    while let Some(child) = stack.pop() {
-        let ordinal = Ordinal(all.len() as u64);
-        all.push(child.block());
-        if let Child::Node(node) = child
-            && node.nodes > 1
-        {
-            let decoded = Node::decode(&spool.node(&node.block.hash)?)?;
-            stack.extend(children(&decoded, ordinal).into_iter().rev().map(|(_, child)| child));
-        }
-    }
-    Ok(all)
 }
 
 /// Takes the list nodes of a large file from the index.

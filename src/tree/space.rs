@@ -1,6 +1,7 @@
 //! Whether what is to be staged fits on the tree's filesystem: asked before the first byte comes.
 
 use super::open::Tree;
+use super::shelf;
 use super::stage::Item;
 use crate::diff::Plan;
 use crate::error::{Error, Result};
@@ -11,7 +12,7 @@ const SPARE_INODES: u64 = 16;
 /// Of what is needed, this part is needed again: for names, attributes, and how a filesystem keeps them.
 const MARGIN: u64 = 64;
 
-/// Refuses what does not fit beside what is there now, and a filesystem that cannot be written to.
+/// Refuses what does not fit beside what is there now (content of older releases is copied, not moved), and a filesystem that cannot be written to.
 pub(super) fn check(tree: &Tree, plan: &Plan, items: &[Item]) -> Result<()> {
     let path = tree.state.stage_path();
     let fs = rustix::fs::fstatvfs(tree.state.stage()).map_err(|e| Error::io("cannot ask the space of", &path, e))?;
@@ -30,7 +31,11 @@ pub(super) fn check(tree: &Tree, plan: &Plan, items: &[Item]) -> Result<()> {
     if need > have {
         let message =
             format!("not enough space for tree {}: {} needed, {} free", tree.name(), ByteSize(need), ByteSize(have));
-        return Err(Error::refused(message).hint(format!("free some space on the filesystem of {}", path.display())));
+        let keeps = shelf::shelves(tree.state.path()).is_ok_and(|kept| !kept.is_empty());
+        let fewer = if keeps { ", or keep fewer releases of the tree (`keep` on the host)" } else { "" };
+        return Err(
+            Error::refused(message).hint(format!("free some space on the filesystem of {}{fewer}", path.display()))
+        );
     }
     let made = plan.changes.iter().filter(|c| c.makes_anew()).count().max(items.len()) as u64;
     // Filesystems without a fixed number of inodes say 0.

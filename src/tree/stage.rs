@@ -24,7 +24,7 @@ use super::next::{Next, is_copied};
 use super::open::{Claim, Tree};
 use super::owners::Rights;
 use super::state::{slot_name, sync_dir};
-use super::{space, sparse, way};
+use super::{shelf, space, sparse, way};
 use crate::block::BlockHash;
 use crate::diff::{Action, Change, Delta, Plan, Shape};
 use crate::error::{Error, Result};
@@ -82,8 +82,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Begins to stage `plan`: checks rights and space first, takes over what an aborted session left, and says by
-    /// [`Stage::wants`] what is to be fetched. One stage at a time: another one is refused.
+    /// Begins to stage `plan`: checks rights and space first, takes over what an aborted session left and what is kept of
+    /// older releases, and says by [`Stage::wants`] what is to be fetched. One stage at a time: another one is refused.
     pub fn begin(tree: &Arc<Tree>, mut plan: Plan) -> Result<Self> {
         let claim = Claim::new(Arc::clone(tree))?;
         tree.check_there()?;
@@ -121,6 +121,7 @@ impl Stage {
             next: Mutex::new(None),
         };
         stage.take_over(leftovers)?;
+        stage.take_kept()?;
         Ok(stage)
     }
 
@@ -129,7 +130,7 @@ impl Stage {
         &self.plan
     }
 
-    /// The ordinals to be fetched, sorted: the plan's, without what an aborted session had fetched.
+    /// The ordinals to be fetched, sorted: the plan's, without what an aborted session had fetched or older releases had.
     pub fn wants(&self) -> &[Range<u64>] {
         &self.plan.wants
     }
@@ -233,17 +234,32 @@ impl Stage {
 
     /// Puts what an aborted session left where it belongs now.
     fn take_over(&mut self, leftovers: Leftovers) -> Result<()> {
+        self.take(|found| leftovers.for_each(found))?;
+        leftovers.remove(&self.tree.state)
+    }
+
+    /// Puts what older releases had where it belongs now: what of it is damaged stays among what is to be fetched.
+    fn take_kept(&mut self) -> Result<()> {
+        let wanted: HashSet<BlockHash> = self.plan.fetch.values().map(|b| b.hash).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let state = self.tree.state.path().to_path_buf();
+        self.take(|found| shelf::find(&state, &wanted, found))
+    }
+
+    /// Puts blocks that are on the host where they belong; they need not be fetched any more.
+    fn take(&mut self, blocks: impl FnOnce(&mut dyn FnMut(&BlockHash, &[u8]))) -> Result<()> {
         let mut here = HashSet::new();
         let mut trouble = None;
-        leftovers.for_each(|hash, bytes| match self.place(hash, bytes) {
+        blocks(&mut |hash, bytes| match self.place(hash, bytes) {
             Ok(()) => drop(here.insert(*hash)),
             Err(e) => trouble = Some(e),
         });
         if let Some(e) = trouble {
             return Err(e);
         }
-        leftovers.remove(&self.tree.state)?;
-        self.plan.drop_wants(|_, block| here.contains(&block.hash));
+        self.plan.summary.reuse_bytes += self.plan.drop_wants(|_, block| here.contains(&block.hash));
         Ok(())
     }
 

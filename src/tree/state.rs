@@ -5,23 +5,23 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use minicbor::bytes::ByteVec;
-use minicbor::{Decode, Encode};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::journal::FORWARD;
+use super::records::Records;
+pub use super::records::{CommitMark, Mark, StoredRelease};
 use super::root::{FileId, Root};
 use super::swap::discard;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
-use crate::manifest::header::MAX_HEADER_BYTES;
-use crate::manifest::{Release, ReleaseId};
 
 /// The directory beside a tree that holds the state of the trees there.
 pub const BESIDE: &str = ".makuo";
@@ -30,55 +30,24 @@ pub const MAX_SIGNATURE: usize = 16 << 10;
 /// How often and how far apart the lock is tried.
 const LOCK_TRIES: usize = 20;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
-/// The most bytes of a small state file.
-const MAX_SMALL: u64 = (MAX_HEADER_BYTES + MAX_SIGNATURE + 1024) as u64;
 
 /// The state directory of one tree, locked for this process.
 #[derive(Debug)]
 pub struct State {
-    path: PathBuf,
+    records: Records,
     handle: OwnedFd,
     stage: OwnedFd,
     warning: Option<String>,
     _lock: File,
 }
 
-/// A release as a host keeps it.
-#[derive(Debug, Clone)]
-pub struct StoredRelease {
-    /// The header with its exact bytes.
-    pub release: Release,
-    /// The signature over them.
-    pub signature: Vec<u8>,
-}
+/// What can be read without the lock, too.
+impl Deref for State {
+    type Target = Records;
 
-/// A release by number and identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub struct Mark {
-    /// The number.
-    #[n(0)]
-    pub serial: Serial,
-    /// The identity.
-    #[n(1)]
-    pub id: ReleaseId,
-}
-
-impl Mark {
-    /// The mark of a release.
-    pub fn of(release: &Release) -> Self {
-        Self { serial: release.header().serial, id: release.id() }
+    fn deref(&self) -> &Records {
+        &self.records
     }
-}
-
-/// One commit of a release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub struct CommitMark {
-    /// The release.
-    #[n(0)]
-    pub release: Mark,
-    /// How many commits this tree had, with this one.
-    #[n(1)]
-    pub number: u64,
 }
 
 impl State {
@@ -133,12 +102,7 @@ impl State {
         }
         let handle = dir.dir(None).map_err(|e| Error::io("cannot open", &path, e))?;
         let stage = open_dir(&path.join("stage"))?;
-        Ok(Self { path, handle, stage, warning, _lock: lock })
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(Self { records: Records::at(path), handle, stage, warning, _lock: lock })
     }
 
     /// Its handle.
@@ -148,7 +112,7 @@ impl State {
 
     /// Where the next tree is built that a commit in the layout `swap` puts into the live one's place.
     pub(super) fn next_path(&self) -> PathBuf {
-        self.path.join("next")
+        self.path().join("next")
     }
 
     /// Makes an empty directory for the next tree.
@@ -169,7 +133,7 @@ impl State {
 
     /// Where the tree's index belongs.
     pub fn index_path(&self) -> PathBuf {
-        self.path.join("index")
+        self.path().join("index")
     }
 
     /// The directory of staged items.
@@ -179,12 +143,12 @@ impl State {
 
     /// The directory of the staged items by its path, for messages and listings.
     pub fn stage_path(&self) -> PathBuf {
-        self.path.join("stage")
+        self.path().join("stage")
     }
 
     /// Where a commit of `serial` keeps what it replaced and deleted.
     pub fn undo_path(&self, serial: Serial) -> PathBuf {
-        self.path.join("undo").join(serial.to_string())
+        self.path().join("undo").join(serial.to_string())
     }
 
     /// The undo directory of a commit that is under way.
@@ -199,13 +163,13 @@ impl State {
         self.forget_undo()?;
         let path = self.undo_path(serial);
         private_dir(&path)?;
-        sync_dir(&self.path.join("undo"))?;
+        sync_dir(&self.path().join("undo"))?;
         open_dir(&path)
     }
 
     /// Removes everything that commits replaced and deleted.
     pub fn forget_undo(&self) -> Result<()> {
-        let path = self.path.join("undo");
+        let path = self.path().join("undo");
         let undo = open_dir(&path)?;
         for name in names(&path)? {
             // First what says that there is a way back: half of it would be none.
@@ -219,17 +183,12 @@ impl State {
 
     /// Removes the files whose names begin with `prefix`: what a process that ended early was writing.
     pub(super) fn sweep(&self, prefix: &str) {
-        for name in names(&self.path).into_iter().flatten() {
+        for name in names(self.path()).into_iter().flatten() {
             if name.to_string_lossy().starts_with(prefix) {
                 // They are in nobody's way but that of free space.
-                let _ = std::fs::remove_file(self.path.join(name));
+                let _ = std::fs::remove_file(self.path().join(name));
             }
         }
-    }
-
-    /// The highest release ever accepted here.
-    pub fn highest(&self) -> Result<Option<Mark>> {
-        Ok(self.read_mark("serial")?.map(|(mark, _)| mark))
     }
 
     /// Makes `mark` the highest release, durably; an older one, or another one of the same number, is refused.
@@ -249,17 +208,6 @@ impl State {
         self.write_mark("serial", mark, 0)
     }
 
-    /// The release that the tree was last made.
-    pub fn current(&self) -> Result<Option<Mark>> {
-        Ok(self.last_commit()?.map(|commit| commit.release))
-    }
-
-    /// The last commit, with its number: one release may be committed several times.
-    pub(super) fn last_commit(&self) -> Result<Option<CommitMark>> {
-        let found = self.read_mark("current")?;
-        Ok(found.map(|(release, number)| CommitMark { release, number }))
-    }
-
     pub(super) fn set_last_commit(&self, commit: Option<CommitMark>) -> Result<()> {
         match commit {
             Some(commit) => self.write_mark("current", commit.release, commit.number),
@@ -274,44 +222,13 @@ impl State {
         self.write(&format!("releases/{serial}"), &bytes)
     }
 
-    /// The release with this number, when it is kept.
-    pub fn stored(&self, serial: Serial) -> Result<Option<StoredRelease>> {
-        let name = format!("releases/{serial}");
-        let Some(bytes) = self.read(&name)? else { return Ok(None) };
-        let broken = |why: String| Error::new(crate::Kind::Io, format!("{}: {why}", self.path.join(&name).display()));
-        let (header, signature): (ByteVec, ByteVec) = minicbor::decode(&bytes).map_err(|e| broken(e.to_string()))?;
-        let release = Release::from_bytes(&header).map_err(|e| broken(e.to_string()))?;
-        Ok(Some(StoredRelease { release, signature: signature.into() }))
-    }
-
-    /// The numbers of the releases that are kept, rising.
-    pub fn serials(&self) -> Result<Vec<Serial>> {
-        let mut found: Vec<Serial> =
-            names(&self.path.join("releases"))?.iter().filter_map(|n| n.to_str()?.parse().ok().map(Serial)).collect();
-        found.sort();
-        Ok(found)
-    }
-
     pub(super) fn forget(&self, serial: Serial) -> Result<()> {
         self.remove(&format!("releases/{serial}"))
     }
 
-    /// The bytes of the small file `name`, when there is one.
-    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let path = self.path.join(name);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io("cannot open", &path, e)),
-        };
-        let mut bytes = Vec::new();
-        file.take(MAX_SMALL).read_to_end(&mut bytes).map_err(|e| Error::io("cannot read", &path, e))?;
-        Ok(Some(bytes))
-    }
-
     /// Writes the file `name` whole or not at all, durably.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.path.join(name);
+        let path = self.path().join(name);
         let temporary = path.with_extension("new");
         let write = || {
             let mut options = File::options();
@@ -322,14 +239,14 @@ impl State {
             std::fs::rename(&temporary, &path)
         };
         write().map_err(|e| Error::io("cannot write", &path, e))?;
-        sync_dir(path.parent().unwrap_or(&self.path))
+        sync_dir(path.parent().unwrap_or(self.path()))
     }
 
     /// Removes the file `name` durably; one that is not there is fine.
     pub(super) fn remove(&self, name: &str) -> Result<()> {
-        let path = self.path.join(name);
+        let path = self.path().join(name);
         match std::fs::remove_file(&path) {
-            Ok(()) => sync_dir(path.parent().unwrap_or(&self.path)),
+            Ok(()) => sync_dir(path.parent().unwrap_or(self.path())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(Error::io("cannot remove", &path, e)),
         }
@@ -337,32 +254,15 @@ impl State {
 
     /// Renames a file of the state durably.
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<()> {
-        let (from, to) = (self.path.join(from), self.path.join(to));
+        let (from, to) = (self.path().join(from), self.path().join(to));
         std::fs::rename(&from, &to).map_err(|e| Error::io("cannot rename", &from, e))?;
-        sync_dir(to.parent().unwrap_or(&self.path))?;
+        sync_dir(to.parent().unwrap_or(self.path()))?;
         self.sync()
     }
 
     /// Makes the names in the directory durable.
     pub(super) fn sync(&self) -> Result<()> {
-        rustix::fs::fsync(&self.handle).map_err(|e| Error::io("cannot sync", &self.path, e))
-    }
-
-    fn read_mark(&self, name: &str) -> Result<Option<(Mark, u64)>> {
-        let Some(bytes) = self.read(name)? else { return Ok(None) };
-        let parse = || {
-            let text = std::str::from_utf8(&bytes).ok()?.strip_suffix('\n')?;
-            let mut words = text.split(' ');
-            let serial = Serial(words.next()?.parse().ok()?);
-            let id = ReleaseId(crate::block::BlockHash::from_hex(words.next()?)?);
-            let number = words.next()?.parse().ok()?;
-            Some((Mark { serial, id }, number))
-        };
-        parse().map(Some).ok_or_else(|| {
-            let path = self.path.join(name);
-            Error::new(crate::Kind::Io, format!("{} is damaged", path.display()))
-                .hint("restore it from a backup; removing it makes this host accept older releases again")
-        })
+        rustix::fs::fsync(&self.handle).map_err(|e| Error::io("cannot sync", self.path(), e))
     }
 
     fn write_mark(&self, name: &str, mark: Mark, number: u64) -> Result<()> {
@@ -412,7 +312,7 @@ fn make(path: &Path) -> Result<Root> {
 }
 
 /// A directory of our own that nobody else can enter.
-fn private_dir(path: &Path) -> Result<()> {
+pub(super) fn private_dir(path: &Path) -> Result<()> {
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::io("cannot make", path, e)),
         _ => {}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::id::{HostName, InstanceId, Serial};
 use crate::units::Moment;
 use crate::wire::HostStage;
-use crate::wire::message::{State, Summary};
+use crate::wire::message::{OrderKind, State, Summary};
 
 /// The most hosts of one session.
 const MAX_HOSTS: usize = 20_000;
@@ -35,6 +35,8 @@ pub struct Host {
     pub progress: Moment,
     /// It has been silent for too long.
     pub lost: bool,
+    /// It was ready and was ordered to commit.
+    pub ordered: bool,
     /// It has asked for manifest nodes, for blocks.
     pub asked: (bool, bool),
     /// The largest datagram that is known to reach it, in bytes; none when it did not say.
@@ -55,15 +57,20 @@ impl Host {
     /// Whether it can commit, or has.
     pub fn is_good(&self, audit: bool) -> bool {
         match self.stage {
-            Some(HostStage::Ready | HostStage::Committed) => !self.lost,
+            Some(HostStage::Ready | HostStage::Prepared | HostStage::Checking | HostStage::Committed) => !self.lost,
             Some(HostStage::Staging) => audit && !self.lost,
             _ => false,
         }
     }
 
     /// Whether an order has had its effect, or will have none.
-    pub fn has_answered(&self) -> bool {
-        self.lost || self.stage.is_some_and(|s| s > HostStage::Ready)
+    pub fn has_answered(&self, order: OrderKind) -> bool {
+        let done = match order {
+            OrderKind::Prepare => HostStage::Prepared,
+            OrderKind::Commit | OrderKind::Abort => HostStage::Committed,
+            OrderKind::Revert => HostStage::Reverted,
+        };
+        self.lost || self.stage.is_some_and(|stage| stage >= done)
     }
 }
 
@@ -89,6 +96,7 @@ impl Hosts {
                 serial,
                 progress: now,
                 lost: false,
+                ordered: false,
                 asked: (false, false),
                 takes: None,
                 dropped: 0,
@@ -143,7 +151,7 @@ impl Hosts {
     /// A host said goodbye.
     pub fn left(&mut self, instance: InstanceId) -> bool {
         let Some(host) = self.hosts.get_mut(&instance) else { return false };
-        let active = !host.lost && !host.has_answered();
+        let active = !host.lost && !host.has_answered(OrderKind::Commit);
         host.lost = host.lost || active;
         self.changed |= active;
         active
@@ -154,12 +162,12 @@ impl Hosts {
         self.hosts.get_mut(&instance).map(|host| host.heard = now).is_some()
     }
 
-    /// Marks hosts that were silent for `patience`, or alive without any progress before they were ready for `stuck`;
-    /// gives those that are newly lost.
-    pub fn expire(&mut self, now: Moment, patience: Duration, stuck: Duration) -> Vec<HostName> {
+    /// Marks hosts that were silent for `patience`, or alive without any progress before they were ready for `stuck`,
+    /// of those that have not answered `order`; gives those that are newly lost.
+    pub fn expire(&mut self, now: Moment, patience: Duration, stuck: Duration, order: OrderKind) -> Vec<HostName> {
         let silent = |h: &&mut Host| {
             let stuck = h.stage < Some(HostStage::Ready) && now.since(h.progress) >= stuck;
-            !h.lost && !h.has_answered() && (now.since(h.heard) >= patience || stuck)
+            !h.has_answered(order) && (now.since(h.heard) >= patience || stuck)
         };
         self.hosts
             .values_mut()
@@ -169,6 +177,11 @@ impl Hosts {
                 host.name.clone()
             })
             .collect()
+    }
+
+    /// Marks the hosts that are ready and `chosen` as ordered to commit.
+    pub fn order(&mut self, chosen: impl Fn(&Host) -> bool) {
+        self.hosts.values_mut().filter(|h| h.is_good(false) && chosen(h)).for_each(|h| h.ordered = true);
     }
 
     /// Whether a host changed its stage or was found lost since the last call.

@@ -280,14 +280,19 @@ impl World {
         Ok(diff(&Scanned::of(&self.www()), want, &self.rules, scope, &host)?)
     }
 
-    /// Stages the source as release `serial`, everything fetched, ready to commit.
-    pub(super) fn stage(&self, tree: &Arc<Tree>, serial: u64) -> Result<(Stage, Release)> {
+    /// Begins to stage the source as release `serial`: what is to be fetched is still missing.
+    pub(super) fn begin(&self, tree: &Arc<Tree>, serial: u64) -> Result<(Stage, Release, Scanned)> {
         let source = Scanned::of(&self.source());
         let root = source.manifest(tree);
         let rules = self.rules.clone();
         let header = Header { serial: Serial(serial), root, rules, top: source.top.clone(), ..a_header() };
         let plan = self.plan(&Manifest::of(&header, tree.nodes()))?;
-        let stage = Stage::begin(tree, plan)?;
+        Ok((Stage::begin(tree, plan)?, Release::new(header).expect("legal"), source))
+    }
+
+    /// Stages the source as release `serial`, everything fetched, ready to commit.
+    pub(super) fn stage(&self, tree: &Arc<Tree>, serial: u64) -> Result<(Stage, Release)> {
+        let (stage, release, source) = self.begin(tree, serial)?;
         for range in stage.wants() {
             for ordinal in range.clone() {
                 let ordinal = crate::id::Ordinal(ordinal);
@@ -296,7 +301,14 @@ impl World {
             }
         }
         stage.finish()?;
-        Ok((stage, Release::new(header).expect("legal")))
+        Ok((stage, release))
+    }
+
+    /// Puts `things` into the source's place.
+    pub(super) fn release(&self, things: &[(&str, Thing)]) {
+        std::fs::remove_dir_all(self.source()).unwrap();
+        make(&self.source(), things);
+        set_top(&self.source(), 0o750, 900_000_002);
     }
 
     pub(super) fn deploy(&self, tree: &Arc<Tree>, serial: u64) -> Result<super::super::commit::CommitReport> {

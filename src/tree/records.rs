@@ -1,0 +1,163 @@
+//! What the state of a tree says: its releases and marks, read by whoever may, without the tree's lock.
+//!
+//! Writing is [`super::state`]'s alone. What is read here may be old by the time that it is used.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+
+use super::state::{BESIDE, MAX_SIGNATURE, names};
+use crate::error::{Error, Result};
+use crate::id::{Serial, TreeName};
+use crate::manifest::header::MAX_HEADER_BYTES;
+use crate::manifest::{Release, ReleaseId};
+
+/// The most bytes of a small state file.
+const MAX_SMALL: u64 = (MAX_HEADER_BYTES + MAX_SIGNATURE + 1024) as u64;
+
+/// The small files of one tree's state.
+#[derive(Debug, Clone)]
+pub struct Records {
+    path: PathBuf,
+}
+
+/// A release as a host keeps it.
+#[derive(Debug, Clone)]
+pub struct StoredRelease {
+    /// The header with its exact bytes.
+    pub release: Release,
+    /// The signature over them.
+    pub signature: Vec<u8>,
+}
+
+/// A release by number and identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Mark {
+    /// The number.
+    #[n(0)]
+    pub serial: Serial,
+    /// The identity.
+    #[n(1)]
+    pub id: ReleaseId,
+}
+
+impl Mark {
+    /// The mark of a release.
+    pub fn of(release: &Release) -> Self {
+        Self { serial: release.header().serial, id: release.id() }
+    }
+}
+
+/// One commit of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct CommitMark {
+    /// The release.
+    #[n(0)]
+    pub release: Mark,
+    /// How many commits this tree had, with this one.
+    #[n(1)]
+    pub number: u64,
+}
+
+impl Records {
+    /// Those in the state directory `path`.
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Those of the tree `name` at `tree`, where a daemon with this `state_dir` keeps them; `None` when there are none.
+    pub fn find(name: &TreeName, tree: &Path, state_dir: Option<&Path>) -> Result<Option<Self>> {
+        let failed = |e: io::Error| Error::io("cannot look at", tree, e);
+        let real = match std::fs::canonicalize(tree) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            real => real.map_err(failed)?,
+        };
+        let device = std::fs::metadata(&real).map_err(failed)?.dev();
+        let beside = real.parent().map(|parent| parent.join(BESIDE));
+        for path in state_dir.map(Path::to_path_buf).into_iter().chain(beside).map(|dir| dir.join(name.as_str())) {
+            match std::fs::metadata(path.join("releases")) {
+                Ok(found) if found.dev() == device => return Ok(Some(Self { path })),
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(Error::io("cannot read", &path, e).hint(
+                        "only the daemon's user can read the state of a tree: run this as that user, or as root",
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The highest release ever accepted here.
+    pub fn highest(&self) -> Result<Option<Mark>> {
+        Ok(self.read_mark("serial")?.map(|(mark, _)| mark))
+    }
+
+    /// The release that the tree was last made.
+    pub fn current(&self) -> Result<Option<Mark>> {
+        Ok(self.last_commit()?.map(|commit| commit.release))
+    }
+
+    /// The last commit, with its number: one release may be committed several times.
+    pub(super) fn last_commit(&self) -> Result<Option<CommitMark>> {
+        let found = self.read_mark("current")?;
+        Ok(found.map(|(release, number)| CommitMark { release, number }))
+    }
+
+    /// The release with this number, when it is kept.
+    pub fn stored(&self, serial: Serial) -> Result<Option<StoredRelease>> {
+        let name = format!("releases/{serial}");
+        let Some(bytes) = self.read(&name)? else { return Ok(None) };
+        let broken = |why: String| Error::new(crate::Kind::Io, format!("{}: {why}", self.path.join(&name).display()));
+        let (header, signature): (ByteVec, ByteVec) = minicbor::decode(&bytes).map_err(|e| broken(e.to_string()))?;
+        let release = Release::from_bytes(&header).map_err(|e| broken(e.to_string()))?;
+        Ok(Some(StoredRelease { release, signature: signature.into() }))
+    }
+
+    /// The numbers of the releases that are kept, rising.
+    pub fn serials(&self) -> Result<Vec<Serial>> {
+        let mut found: Vec<Serial> =
+            names(&self.path.join("releases"))?.iter().filter_map(|n| n.to_str()?.parse().ok().map(Serial)).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    /// The bytes of the small file `name`, when there is one.
+    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path.join(name);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io("cannot open", &path, e)),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_SMALL).read_to_end(&mut bytes).map_err(|e| Error::io("cannot read", &path, e))?;
+        Ok(Some(bytes))
+    }
+
+    pub(super) fn read_mark(&self, name: &str) -> Result<Option<(Mark, u64)>> {
+        let Some(bytes) = self.read(name)? else { return Ok(None) };
+        let parse = || {
+            let text = std::str::from_utf8(&bytes).ok()?.strip_suffix('\n')?;
+            let mut words = text.split(' ');
+            let serial = Serial(words.next()?.parse().ok()?);
+            let id = ReleaseId(crate::block::BlockHash::from_hex(words.next()?)?);
+            let number = words.next()?.parse().ok()?;
+            Some((Mark { serial, id }, number))
+        };
+        parse().map(Some).ok_or_else(|| {
+            let path = self.path.join(name);
+            Error::new(crate::Kind::Io, format!("{} is damaged", path.display()))
+                .hint("restore it from a backup; removing it makes this host accept older releases again")
+        })
+    }
+}

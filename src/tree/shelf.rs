@@ -1,0 +1,362 @@
+//! The content of kept releases: files that newer releases replaced or deleted, so that going back fetches nothing.
+//!
+//! **On disk.** `kept/SERIAL/` in the tree's state holds what the release SERIAL had and its successor did not: files
+//! named by number, and `index`, which says which block lies where. It was the undo directory of that successor, and
+//! becomes kept content by one rename when the commit is confirmed: the index is written while the commit can still be
+//! taken back; then the journal goes, which is the confirmation; then what the index does not tell of; then the
+//! directory gets its new name. Each of these can be done again after a crash ([`put_away`]). It goes with the release
+//! that it belonged to ([`prune`]).
+//!
+//! Only what the release itself had is kept, by its manifest: what others put into the tree, and a tree that was there
+//! before the first release, are not. What is in the files is never trusted: a block counts after it was read and hashed.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::iter::Peekable;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+
+use super::commit::stat;
+use super::journal::{FORWARD, Journal, Step};
+use super::nodes::Nodes;
+use super::open::Tree;
+use super::places::{self, Place, each_record};
+use super::root::Root;
+use super::state::{names, open_dir, private_dir, slot_name, sync_dir};
+use super::swap::{discard, open_aside};
+use crate::block::BlockHash;
+use crate::error::{Error, Result};
+use crate::id::Serial;
+use crate::manifest::read::{Entries, Located, Manifest, ReadError};
+use crate::manifest::{Content, EntryKind, Release, TreePath};
+
+/// The directory of kept content in a tree's state.
+const KEPT: &str = "kept";
+/// What says which block lies where.
+const INDEX: &str = "index";
+const MAGIC: &[u8; 16] = b"makuo kept v0001";
+/// Magic and serial.
+const HEAD: usize = 16 + 8;
+
+/// Makes ready to keep what the commit of `journal` replaced or deleted of `previous`: writes the index beside it. The
+/// commit can still be taken back.
+pub(super) fn gather(tree: &Tree, journal: &Journal, previous: &Release) -> Result<()> {
+    let before = Manifest::of(previous.header(), tree.nodes());
+    let after = match &journal.swap {
+        None => None,
+        Some(_) => {
+            let release = Release::from_bytes(&journal.header).map_err(|e| Error::refused(e.to_string()))?;
+            Some((open_aside(tree, journal)?, Manifest::of(release.header(), tree.nodes())))
+        }
+    };
+    let swapped = after.as_ref().map(|(old, manifest)| (old, Contents::of(manifest)));
+    let mut gathering = Gathering::begin(tree, journal, previous.header().serial, Contents::of(&before), swapped)?;
+    for (path, slot) in sought(journal) {
+        gathering.add(path, slot)?;
+    }
+    gathering.finish()
+}
+
+/// Forgets that anything was to be kept: the commit of `serial` is taken back.
+pub(super) fn keep_nothing(tree: &Tree, serial: Serial) -> Result<()> {
+    tree.state.remove(&format!("undo/{serial}/{INDEX}"))
+}
+
+/// Makes kept content of every undo directory with an index, and removes the others: whatever there was to take back
+/// is confirmed by this.
+pub(super) fn put_away(tree: &Tree) -> Result<()> {
+    let path = tree.state.path().join("undo");
+    for name in names(&path)? {
+        let dir = path.join(&name);
+        // First what says that there is a way back: half of it would be none.
+        tree.crash.point()?;
+        tree.state.remove(&format!("undo/{}/{FORWARD}", name.to_string_lossy()))?;
+        if let Some(serial) = owner(&dir.join(INDEX)) {
+            match shelve(tree, &dir, serial) {
+                Err(e) if tree.crash.happened() => return Err(e),
+                Err(e) => tracing::warn!("tree {}: what release {serial} had is not kept: {e}", tree.name()),
+                Ok(()) => {}
+            }
+        }
+        tree.crash.point()?;
+        remove(&path, &name)?;
+    }
+    Ok(())
+}
+
+/// Removes the content of releases that are not among `stay`, and what is no kept content.
+pub(super) fn prune(tree: &Tree, stay: &[Serial]) -> Result<()> {
+    let path = tree.state.path().join(KEPT);
+    for name in names_if_any(&path)? {
+        let serial = name.to_str().and_then(|n| n.parse().ok()).map(Serial);
+        if serial.is_none_or(|serial| !stay.contains(&serial) || owner(&path.join(&name).join(INDEX)) != Some(serial)) {
+            tree.crash.point()?;
+            remove(&path, &name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Finds blocks of `wanted` in the content that is kept below the state directory `state`, and hands on every one that
+/// is really there. Memory follows `wanted`, not what is kept. What cannot be read is as if it were not kept.
+pub(super) fn find(state: &Path, wanted: &HashSet<BlockHash>, mut found: impl FnMut(&BlockHash, &[u8])) {
+    let all = shelves(state).unwrap_or_else(|e| {
+        tracing::warn!("no kept content can be used: {e}");
+        Vec::new()
+    });
+    let mut left = wanted.clone();
+    for (serial, dir) in all {
+        if left.is_empty() {
+            break;
+        }
+        let mut here = HashSet::new();
+        let read = find_in(&dir, &left, |hash, bytes| {
+            here.insert(*hash);
+            found(hash, bytes);
+        });
+        match read {
+            Ok(0) => {}
+            Ok(missing) => tracing::warn!("{missing} blocks that release {serial} had are damaged: {}", dir.display()),
+            Err(e) => tracing::warn!("what release {serial} had cannot be used: {e}"),
+        }
+        left.retain(|hash| !here.contains(hash));
+    }
+}
+
+/// Says how many blocks of `wanted` should be in `dir` and are not.
+fn find_in(dir: &Path, wanted: &HashSet<BlockHash>, found: impl FnMut(&BlockHash, &[u8])) -> Result<usize> {
+    let mut blocks = HashMap::new();
+    each_block(dir, |hash, place| {
+        if wanted.contains(&hash) {
+            blocks.entry(hash).or_insert(place);
+        }
+    })?;
+    match blocks.is_empty() {
+        true => Ok(0),
+        false => Ok(places::read_each(open_dir(dir)?.as_fd(), &blocks, found)),
+    }
+}
+
+/// The directories of kept content below the state directory `state` with the releases that they belong to, the newest
+/// first.
+pub(super) fn shelves(state: &Path) -> Result<Vec<(Serial, PathBuf)>> {
+    let path = state.join(KEPT);
+    let named = names_if_any(&path)?.into_iter().filter_map(|name| {
+        let serial = Serial(name.to_str()?.parse().ok()?);
+        let dir = path.join(name);
+        (owner(&dir.join(INDEX)) == Some(serial)).then_some((serial, dir))
+    });
+    let mut all: Vec<_> = named.collect();
+    all.sort_by_key(|(serial, _)| std::cmp::Reverse(*serial));
+    Ok(all)
+}
+
+/// Tells where each block of the kept content in `dir` lies.
+pub(super) fn each_block(dir: &Path, found: impl FnMut(BlockHash, Place)) -> Result<()> {
+    each_record(&dir.join(INDEX), HEAD as u64, found)
+}
+
+/// What a commit replaced and removed, sorted by path; with the slot that holds it when it has one already.
+fn sought(journal: &Journal) -> Vec<(&TreePath, Option<u64>)> {
+    let mut all: Vec<_> = match &journal.swap {
+        Some(swap) => swap.changed.iter().map(|path| (path, None)).collect(),
+        None => {
+            let moved = journal.steps.iter().filter_map(|step| match step {
+                Step::Place { path, slot, replaces: true, .. } | Step::Remove { path, slot, is_dir: false } => {
+                    Some((path, Some(*slot)))
+                }
+                _ => None,
+            });
+            moved.collect()
+        }
+    };
+    all.sort();
+    all
+}
+
+/// Writes the index of what is to be kept of one commit.
+struct Gathering<'a> {
+    tree: &'a Tree,
+    dir: PathBuf,
+    undo: OwnedFd,
+    /// The old release.
+    before: Contents<'a>,
+    /// Where whole trees change places: the old tree, and the new release.
+    swapped: Option<(&'a Root, Contents<'a>)>,
+    out: BufWriter<File>,
+    /// The last number that was given to a file.
+    last_slot: u64,
+    files: u64,
+}
+
+impl<'a> Gathering<'a> {
+    fn begin(
+        tree: &'a Tree,
+        journal: &Journal,
+        previous: Serial,
+        before: Contents<'a>,
+        swapped: Option<(&'a Root, Contents<'a>)>,
+    ) -> Result<Self> {
+        let dir = tree.state.undo_path(journal.serial());
+        let path = dir.join(INDEX).with_extension("new");
+        let mut options = File::options();
+        options.create(true).truncate(true).write(true).mode(0o600);
+        let file = options.open(&path).map_err(|e| Error::io("cannot write", &path, e))?;
+        let mut out = BufWriter::with_capacity(64 << 10, file);
+        let head = [MAGIC.as_slice(), &previous.0.to_be_bytes()].concat();
+        out.write_all(&head).map_err(|e| Error::io("cannot write", &path, e))?;
+        let undo = open_dir(&dir)?;
+        Ok(Self { tree, dir, undo, before, swapped, out, last_slot: 0, files: 0 })
+    }
+
+    /// Keeps the file that was at `path`, when it is one of the old release and of no other.
+    fn add(&mut self, path: &TreePath, slot: Option<u64>) -> Result<()> {
+        let Some(content) = self.before.at(path)? else { return Ok(()) };
+        let after = match &mut self.swapped {
+            Some((_, contents)) => contents.at(path)?,
+            None => None,
+        };
+        // Of the same content with other metadata the live tree has one.
+        if content.size() == 0 || after.is_some_and(|after| after == content) {
+            return Ok(());
+        }
+        let slot = match slot {
+            Some(slot) => slot,
+            None => match self.link(path) {
+                Ok(slot) => slot,
+                Err(e) if self.tree.crash.happened() => return Err(e),
+                Err(e) => {
+                    tracing::debug!("not kept: {e}");
+                    return Ok(());
+                }
+            },
+        };
+        let there = stat(self.undo.as_fd(), &slot_name(slot)).map_err(|e| Error::io("cannot look at", &self.dir, e))?;
+        // Of another size it is not what the release had.
+        if there.is_none_or(|now| now.file_type != FileType::RegularFile || now.size != content.size()) {
+            return Ok(());
+        }
+        self.files += 1;
+        let mut offset = 0;
+        let blocks = self.before.manifest.blocks(&content);
+        for block in blocks.map_err(|e| Error::refused(format!("the release's manifest cannot be read: {e}")))? {
+            let place = Place { slot, offset, size: block.size };
+            let written = self.out.write_all(&places::record(&block.hash, &place));
+            written.map_err(|e| Error::io("cannot write into", &self.dir, e))?;
+            offset += u64::from(block.size);
+        }
+        Ok(())
+    }
+
+    /// Gives the file at `path` of the old tree a second name beside it: that tree goes when the commit is confirmed.
+    fn link(&mut self, path: &TreePath) -> Result<u64> {
+        let Some((old, _)) = &self.swapped else { return Err(Error::refused("no tree stands aside")) };
+        self.tree.crash.point()?;
+        self.last_slot += 1;
+        let name = slot_name(self.last_slot);
+        let link = || -> io::Result<()> {
+            let (parent, last) = old.parent(path)?;
+            match rustix::fs::linkat(&parent, &last, &self.undo, &name, AtFlags::empty()) {
+                // Of a try before this one.
+                Err(Errno::EXIST) => {
+                    rustix::fs::unlinkat(&self.undo, &name, AtFlags::empty())?;
+                    Ok(rustix::fs::linkat(&parent, &last, &self.undo, &name, AtFlags::empty())?)
+                }
+                done => Ok(done?),
+            }
+        };
+        link().map_err(|e| Error::io("cannot keep", old.shown(path), e))?;
+        Ok(self.last_slot)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        let (index, new) = (self.dir.join(INDEX), self.dir.join(INDEX).with_extension("new"));
+        if self.files == 0 {
+            return Ok(());
+        }
+        self.tree.crash.point()?;
+        let mut write = || -> io::Result<()> {
+            self.out.flush()?;
+            self.out.get_ref().sync_all()?;
+            std::fs::rename(&new, &index)
+        };
+        write().map_err(|e| Error::io("cannot write", &index, e))?;
+        sync_dir(&self.dir)
+    }
+}
+
+/// The files of a release, asked for in the order of their paths.
+struct Contents<'a> {
+    manifest: &'a Manifest<&'a Nodes>,
+    entries: Peekable<Entries<'a, &'a Nodes>>,
+}
+
+impl<'a> Contents<'a> {
+    fn of(manifest: &'a Manifest<&'a Nodes>) -> Self {
+        Self { manifest, entries: manifest.entries().peekable() }
+    }
+
+    /// The content of the file `path`; paths rise from call to call.
+    fn at(&mut self, path: &TreePath) -> Result<Option<Content>> {
+        let before = |found: &std::result::Result<Located, ReadError>| matches!(found, Ok(located) if located.entry.path < *path);
+        while self.entries.next_if(before).is_some() {}
+        match self.entries.peek() {
+            Some(Ok(located)) if located.entry.path == *path => match &located.entry.kind {
+                EntryKind::File(content) => Ok(Some(content.clone())),
+                _ => Ok(None),
+            },
+            Some(Err(e)) => Err(Error::refused(format!("the release's manifest cannot be read: {e}"))),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The release that the undo directory or the kept content with this index belongs to; `None` when there is no index.
+fn owner(index: &Path) -> Option<Serial> {
+    let mut head = [0; HEAD];
+    File::open(index).and_then(|mut file| file.read_exact(&mut head)).ok()?;
+    let (magic, serial) = head.split_at(MAGIC.len());
+    (magic == MAGIC).then_some(Serial(u64::from_be_bytes(serial.try_into().ok()?)))
+}
+
+/// Makes the undo directory `dir`, whose commit is confirmed, the kept content of `serial`.
+fn shelve(tree: &Tree, dir: &Path, serial: Serial) -> Result<()> {
+    let mut told = HashSet::new();
+    each_block(dir, |_, place| {
+        told.insert(place.slot);
+    })?;
+    for name in names(dir)? {
+        let slot = name.to_str().and_then(|n| n.parse::<u64>().ok());
+        if name != INDEX && slot.is_none_or(|slot| !told.contains(&slot)) {
+            remove(dir, &name)?;
+        }
+    }
+    let kept = tree.state.path().join(KEPT);
+    private_dir(&kept)?;
+    let name = OsString::from(serial.to_string());
+    remove(&kept, &name)?;
+    tree.crash.point()?;
+    std::fs::rename(dir, kept.join(&name)).map_err(|e| Error::io("cannot rename", dir, e))?;
+    sync_dir(&kept)?;
+    sync_dir(&tree.state.path().join("undo"))
+}
+
+/// Removes `name` in the directory `dir` with all that is in it; what is not there is fine.
+fn remove(dir: &Path, name: &OsStr) -> Result<()> {
+    let gone = CString::new(name.as_encoded_bytes()).map_err(io::Error::from);
+    let handle = open_dir(dir)?;
+    gone.and_then(|n| discard(handle.as_fd(), &n)).map_err(|e| Error::io("cannot remove", dir.join(name), e))
+}
+
+fn names_if_any(path: &Path) -> Result<Vec<OsString>> {
+    match names(path) {
+        Err(e) if e.is_os(io::ErrorKind::NotFound) => Ok(Vec::new()),
+        found => found,
+    }
+}

@@ -1,0 +1,141 @@
+//! A sender's source out of a host's own tree: a release that it keeps, its blocks read from the live tree and from the
+//! content that is kept of older releases.
+//!
+//! It runs beside the daemon that serves the tree, in another process and without the tree's lock: what it reads may
+//! change or vanish under it. So every block is verified, and looked for once more from the beginning before it is
+//! called missing.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::nodes::Nodes;
+use super::numbered::Numbered;
+use super::places::{self, Place};
+use super::records::Records;
+use super::root::{Root, open_file_at};
+use super::shelf;
+use super::source::SourceError;
+use super::state::{open_dir, slot_name};
+use crate::block::{BlockHash, BlockRef};
+use crate::id::Ordinal;
+use crate::manifest::NodeRef;
+use crate::manifest::read::NodeSource;
+use crate::{Error, Result};
+
+/// The manifest of a release that a host keeps, and its blocks.
+#[derive(Debug)]
+pub struct StoredSource {
+    tree: PathBuf,
+    records: Records,
+    nodes: Arc<Nodes>,
+    numbered: Numbered<Arc<Nodes>>,
+    /// The live tree, as it was when it was looked at last.
+    root: Option<Root>,
+    /// Where the blocks of kept content lie; read when the first one is asked for.
+    kept: Option<Kept>,
+}
+
+/// The kept content of all releases.
+#[derive(Debug, Default)]
+struct Kept {
+    dirs: Vec<PathBuf>,
+    /// The place of each block with the place of its directory in `dirs`.
+    blocks: HashMap<BlockHash, (usize, Place)>,
+    open: Option<((usize, u64), File)>,
+}
+
+impl StoredSource {
+    /// The release with the manifest `root` of the tree at `tree`, whose state `records` are.
+    pub fn open(tree: &Path, records: Records, root: NodeRef) -> Result<Self> {
+        let nodes = Arc::new(Nodes::look(records.path().join("nodes"))?);
+        let numbered = Numbered::new(root, Arc::clone(&nodes))
+            .map_err(|e| Error::refused("this host does not have the whole manifest of the release").because(e))?;
+        Ok(Self { tree: tree.to_path_buf(), records, nodes, numbered, root: None, kept: None })
+    }
+
+    /// Appends the bytes of the block `ordinal` to `out`, verified; after an error it is as it was.
+    pub fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError> {
+        if let Some(node) = self.numbered.node_ref(ordinal) {
+            out.extend_from_slice(&self.nodes.node(&node.hash)?);
+            return Ok(node);
+        }
+        let at = self.numbered.run(ordinal)?;
+        for again in [false, true] {
+            if again {
+                // A commit may have moved it from one place to the other, or put another tree in place.
+                self.numbered.runs[at].file = None;
+                (self.root, self.kept) = (None, None);
+            }
+            if let Some(block) = self.live(at, ordinal, out).or_else(|| self.from_kept(at, ordinal, out)) {
+                return Ok(block);
+            }
+        }
+        Err(SourceError::NotKept(self.numbered.runs[at].path.clone()))
+    }
+
+    /// The block out of the live tree, when the file there still has it.
+    fn live(&mut self, at: usize, ordinal: Ordinal, out: &mut Vec<u8>) -> Option<BlockRef> {
+        if self.root.is_none() {
+            self.root = Root::open(&self.tree).ok();
+        }
+        let run = &mut self.numbered.runs[at];
+        let index = run.index_of(ordinal);
+        let (block, offset) = (run.blocks[index], run.offsets[index]);
+        let file = match &run.file {
+            Some(file) => Arc::clone(file),
+            None => Arc::clone(run.file.insert(Arc::new(self.root.as_ref()?.open_file(&run.path).ok()?))),
+        };
+        let before = out.len();
+        out.resize(before + block.size as usize, 0);
+        let bytes = &mut out[before..];
+        if file.read_exact_at(bytes, offset).is_ok() && block.matches(bytes) {
+            return Some(block);
+        }
+        out.truncate(before);
+        None
+    }
+
+    fn from_kept(&mut self, at: usize, ordinal: Ordinal, out: &mut Vec<u8>) -> Option<BlockRef> {
+        let run = &self.numbered.runs[at];
+        let block = run.blocks[run.index_of(ordinal)];
+        let kept = self.kept.get_or_insert_with(|| Kept::load(self.records.path()));
+        out.extend_from_slice(&kept.read(&block)?);
+        Some(block)
+    }
+}
+
+impl Kept {
+    /// What cannot be read is as if it were not kept.
+    fn load(state: &Path) -> Self {
+        let mut kept = Self::default();
+        for (_, dir) in shelf::shelves(state).unwrap_or_default() {
+            let nth = kept.dirs.len();
+            let read = shelf::each_block(&dir, |hash, place| {
+                kept.blocks.insert(hash, (nth, place));
+            });
+            if let Err(e) = read {
+                tracing::debug!("{e}");
+            }
+            kept.dirs.push(dir);
+        }
+        kept
+    }
+
+    fn read(&mut self, block: &BlockRef) -> Option<Vec<u8>> {
+        let &(nth, place) = self.blocks.get(&block.hash)?;
+        let file = match self.open.take() {
+            Some((at, file)) if at == (nth, place.slot) => file,
+            _ => {
+                let dir = open_dir(self.dirs.get(nth)?).ok()?;
+                open_file_at(std::os::fd::AsFd::as_fd(&dir), &slot_name(place.slot)).ok()?
+            }
+        };
+        let mut bytes = Vec::new();
+        let whole = places::read(&file, &block.hash, &place, &mut bytes) && bytes.len() == block.size as usize;
+        self.open = Some(((nth, place.slot), file));
+        whole.then_some(bytes)
+    }
+}
