@@ -262,7 +262,7 @@ fn a_key_that_is_not_listed_changes_nothing() {
 fn a_release_is_given_with_a_signature_that_holds_by_all_that_keep_it() {
     let mut fleet = Fleet::new(2);
     std::fs::write(fleet.path("site/page"), "one").expect("written");
-    assert_eq!(fleet.deploy(Purpose::Deploy, key(1), "").exit, ExitStatus::Done);
+    assert_eq!(fleet.deploy(Purpose::Deploy, key(1), "").exit, ExitStatus::Success);
     let (tree, wait) = (TreeName::new("www").expect("legal"), Duration::from_secs(20));
     fleet.start(3);
     let log = super::log::log(link(fleet.port), &tree, wait).expect("asks");
