@@ -49,6 +49,7 @@ pub(super) struct Session {
     source: InstanceId,
     sender_name: HostName,
     release: Release,
+    audit: bool,
     hosts: u32,
     stage: HostStage,
     text: Option<String>,
@@ -177,6 +178,7 @@ impl Session {
             rng: fastrand::Rng::with_seed(seed),
             requests: VecDeque::new(),
             notices: VecDeque::new(),
+            audit: release.header().intent == Intent::Audit,
             release,
         };
         match busy {
@@ -205,7 +207,7 @@ impl Session {
 
     pub(super) fn is_over(&self) -> bool {
         let ended = matches!(self.stage, HostStage::Committed | HostStage::Refused | HostStage::Failed);
-        ended || (self.release.header().intent == Intent::Audit && self.stage >= HostStage::Staging)
+        ended || (self.audit && self.stage >= HostStage::Staging)
     }
 
     pub(super) fn is_ordering(&self) -> bool {
