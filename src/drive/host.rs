@@ -87,7 +87,7 @@ impl Running {
         let endpoint = Endpoint::new(links)?;
         // Half of the receive buffer, of which the kernel takes as much again for its own bookkeeping.
         let window = u32::try_from(endpoint.links().recv_buffer() / 4).unwrap_or(u32::MAX);
-        let answers = Answers::new(name.clone(), Arc::clone(&host), endpoint.waker())?;
+        let answers = Answers::new(host.name.clone(), Arc::clone(&host), endpoint.waker())?;
         let setup = HostSetup {
             name: host.name.clone(),
             trees: host.states(),

@@ -75,7 +75,7 @@ pub fn measure(hosts: usize, loss: f64) -> Option<Row> {
         loss,
         cost: sent as f64 / bytes as f64,
         feedback: network.feedback().sum(),
-        peak: network.feedback_peak(Duration::from_millis(100)),
+        peak: network.feedback_peak(Duration::from_millis(100), None),
         took: network.took(),
     })
 }

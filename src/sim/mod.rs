@@ -5,6 +5,7 @@
 //! datagram.
 
 pub mod disk;
+pub mod feedback;
 pub mod goodput;
 pub mod link;
 pub mod network;

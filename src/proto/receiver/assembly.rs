@@ -1,6 +1,7 @@
 //! The generations of a session: which are open, which are settled, and when to complain about what is missing.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::buffer::{Buffer, Progress};
@@ -40,6 +41,8 @@ pub struct Assembly {
     open: BTreeMap<u32, Waiting>,
     /// Generations that need nothing more.
     resolved: RangeSet,
+    /// All generations below this are resolved: what is looked at for every symbol.
+    settled: u32,
     /// Of them, those that held nothing that was wanted when they came.
     useless: RangeSet,
     /// Every generation below this was sent in full.
@@ -53,7 +56,7 @@ impl Assembly {
     /// For a session whose symbols have `symbol` bytes.
     pub fn new(symbol: u16) -> Self {
         let (open, resolved, useless) = (BTreeMap::new(), RangeSet::default(), RangeSet::default());
-        Self { symbol, open, resolved, useless, horizon: 0, gave_up: false, spare: Vec::new() }
+        Self { symbol, open, resolved, settled: 0, useless, horizon: 0, gave_up: false, spare: Vec::new() }
     }
 
     /// Forgets what is open and what was sent in full until now: when we begin to listen, and when we stop. What is
@@ -61,7 +64,18 @@ impl Assembly {
     pub fn rest(&mut self) {
         self.open.clear();
         self.resolved.subtract(&std::mem::take(&mut self.useless));
-        self.resolved.insert(0..u64::from(self.horizon));
+        self.resolve(0..self.horizon);
+    }
+
+    /// Nothing more of these generations is needed.
+    fn resolve(&mut self, generations: Range<u32>) {
+        self.resolved.insert(u64::from(generations.start)..u64::from(generations.end));
+        let first = self.resolved.iter().next().filter(|r| r.start == 0);
+        self.settled = first.map_or(0, |r| u32::try_from(r.end).unwrap_or(u32::MAX));
+    }
+
+    fn is_resolved(&self, generation: u32) -> bool {
+        generation < self.settled || (self.resolved.range_count() > 1 && self.resolved.contains(u64::from(generation)))
     }
 
     /// Whether every generation that was sent in full is settled.
@@ -80,7 +94,7 @@ impl Assembly {
     pub fn symbol(&mut self, now: Moment, symbol: &Symbol<'_>, wants: &RangeSet) -> Option<Delivery> {
         let number = symbol.header.generation.0;
         self.heard(number);
-        if wants.is_empty() || self.resolved.contains(u64::from(number)) {
+        if wants.is_empty() || self.is_resolved(number) {
             return None;
         }
         let grid = grid_of(&symbol.header, self.symbol)?;
@@ -97,7 +111,7 @@ impl Assembly {
         if progress == Progress::Missing {
             return None;
         }
-        self.resolved.insert(u64::from(number)..u64::from(number) + 1);
+        self.resolve(number..number.saturating_add(1));
         let (payload, found) = self.open.remove(&number)?.buffer.into_parts();
         if let Some((body, blocks)) = found.filter(|_| progress == Progress::Whole) {
             return Some(Delivery { payload, body, blocks });
@@ -120,6 +134,9 @@ impl Assembly {
     /// The first `most` generations below the horizon that are not resolved.
     fn unresolved(&self, most: usize) -> Vec<u32> {
         let mut found = Vec::new();
+        if self.horizon <= self.settled {
+            return found;
+        }
         let mut at = 0;
         for settled in self.resolved.iter().chain([u64::MAX..u64::MAX]) {
             let end = settled.start.min(u64::from(self.horizon));
@@ -145,7 +162,7 @@ impl Assembly {
                 None => wait.due = Some(now + delay()),
                 Some(due) if due <= now && wait.complaints == MAX_TRIES => {
                     self.open.remove(&number);
-                    self.resolved.insert(u64::from(number)..u64::from(number) + 1);
+                    self.resolve(number..number.saturating_add(1));
                     self.gave_up = true;
                 }
                 Some(due) if due <= now => report.push(wait.complain(now, Generation(number))),
@@ -160,7 +177,7 @@ impl Assembly {
         let oldest = self.horizon.saturating_sub(KEPT);
         if self.unresolved(1).first().is_some_and(|&n| n < oldest) {
             self.open = self.open.split_off(&oldest);
-            self.resolved.insert(0..u64::from(oldest));
+            self.resolve(0..oldest);
             self.gave_up = true;
         }
     }

@@ -453,6 +453,11 @@ impl Receiver {
         self.notices.pop_front()
     }
 
+    /// Whether there is nothing to send, to ask or to tell.
+    pub fn is_calm(&self) -> bool {
+        self.control.is_empty() && self.requests.is_empty() && self.notices.is_empty()
+    }
+
     /// When [`Receiver::handle_timeout`] is due.
     pub fn poll_timeout(&self, now: Moment) -> Moment {
         let sessions = self.sessions.values().map(|s| s.timeout(now, self.setup.patience));

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::session::Session;
 use super::{Ordered, Reason, Request};
-use crate::manifest::Intent;
 use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::{Order, OrderKind, SignedOrder};
@@ -12,8 +11,7 @@ use crate::wire::message::{Order, OrderKind, SignedOrder};
 impl Session {
     /// Nothing more will happen, unless a commit is taken back.
     pub(super) fn is_over(&self) -> bool {
-        self.stage >= HostStage::Committed
-            || (self.release.header().intent == Intent::Audit && self.stage >= HostStage::Staging)
+        self.stage >= HostStage::Committed || (self.audit && self.stage >= HostStage::Staging)
     }
 
     /// The release is in place, and the sender may still take it back.

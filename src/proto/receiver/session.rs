@@ -46,6 +46,7 @@ pub(super) struct Session {
     source: InstanceId,
     sender_name: HostName,
     pub(super) release: Release,
+    pub(super) audit: bool,
     hosts: u32,
     pub(super) stage: HostStage,
     pub(super) text: Option<String>,
@@ -145,6 +146,7 @@ impl Session {
             rng: fastrand::Rng::with_seed(seed),
             requests: VecDeque::new(),
             notices: VecDeque::new(),
+            audit: release.header().intent == Intent::Audit,
             release,
         };
         match busy {

@@ -1,7 +1,7 @@
 //! The hosts of a session as the sender sees them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::id::{HostName, InstanceId, Serial};
@@ -78,37 +78,53 @@ impl Host {
 #[derive(Debug, Default)]
 pub struct Hosts {
     hosts: BTreeMap<InstanceId, Host>,
+    /// Who is there under a name, mostly one.
+    named: BTreeMap<(HostName, IpAddr), Vec<InstanceId>>,
     changed: bool,
 }
 
 impl Hosts {
     /// A target that discovery has found.
     pub fn expect(&mut self, now: Moment, instance: InstanceId, name: HostName, address: SocketAddr, serial: Serial) {
-        if self.hosts.len() < MAX_HOSTS {
-            self.hosts.entry(instance).or_insert_with(|| Host {
-                name,
-                address,
-                heard: now,
-                stage: None,
-                text: None,
-                summary: None,
-                received: 0,
-                serial,
-                progress: now,
-                lost: false,
-                ordered: false,
-                asked: (false, false),
-                takes: None,
-                dropped: 0,
-                number: 0,
-            });
+        if self.hosts.len() >= MAX_HOSTS || self.hosts.contains_key(&instance) {
+            return;
+        }
+        self.named.entry((name.clone(), address.ip())).or_default().push(instance);
+        let host = Host {
+            name,
+            address,
+            heard: now,
+            stage: None,
+            text: None,
+            summary: None,
+            received: 0,
+            serial,
+            progress: now,
+            lost: false,
+            ordered: false,
+            asked: (false, false),
+            takes: None,
+            dropped: 0,
+            number: 0,
+        };
+        self.hosts.insert(instance, host);
+    }
+
+    /// Forgets the others than `instance` that were there under its name.
+    fn forget_earlier(&mut self, instance: InstanceId, name: &HostName, from: SocketAddr) {
+        let key = (name.clone(), from.ip());
+        let Some(instances) = self.named.get_mut(&key).filter(|i| i.iter().any(|id| *id != instance)) else { return };
+        instances.iter().filter(|id| **id != instance).for_each(|id| drop(self.hosts.remove(id)));
+        instances.retain(|id| *id == instance);
+        if instances.is_empty() {
+            self.named.remove(&key);
         }
     }
 
     /// Takes a host's word about itself; says whether its stage changed.
     pub fn state(&mut self, now: Moment, instance: InstanceId, from: SocketAddr, state: State) -> bool {
         // A daemon that was restarted has a new instance: its old self will not answer any more.
-        self.hosts.retain(|id, h| *id == instance || h.name != state.name || h.address.ip() != from.ip());
+        self.forget_earlier(instance, &state.name, from);
         self.expect(now, instance, state.name.clone(), from, state.serial);
         let Some(host) = self.hosts.get_mut(&instance) else { return false };
         host.heard = now;
@@ -189,6 +205,11 @@ impl Hosts {
         std::mem::take(&mut self.changed)
     }
 
+    /// The same, to be asked again.
+    pub fn has_changed(&self) -> bool {
+        self.changed
+    }
+
     /// Who they are.
     pub fn ids(&self) -> impl ExactSizeIterator<Item = InstanceId> + '_ {
         self.hosts.keys().copied()
@@ -217,5 +238,39 @@ impl Hosts {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SessionId;
+
+    fn state(name: &str, stage: HostStage) -> State {
+        State {
+            session: SessionId(1),
+            number: 1,
+            name: HostName::new(name).expect("legal"),
+            stage,
+            text: None,
+            summary: None,
+            received: 0,
+            serial: Serial(0),
+            dropped: None,
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_was_restarted_takes_the_place_of_its_old_self_and_of_nobody_else() {
+        let at = |host: u8| SocketAddr::from(([10, 0, 0, host], 5000));
+        let mut hosts = Hosts::default();
+        for (instance, name, host) in [(1, "web1", 1), (2, "web1", 2), (3, "web2", 1), (4, "web1", 1)] {
+            hosts.expect(Moment(1), InstanceId(instance), HostName::new(name).expect("legal"), at(host), Serial(0));
+        }
+        assert!(hosts.state(Moment(2), InstanceId(5), at(1), state("web1", HostStage::Joined)));
+        assert_eq!(hosts.ids().collect::<Vec<_>>(), [2, 3, 5].map(InstanceId));
+        assert!(hosts.state(Moment(3), InstanceId(6), at(1), state("web1", HostStage::Fetching)));
+        assert!(!hosts.state(Moment(3), InstanceId(6), at(1), state("web1", HostStage::Fetching)), "nothing new");
+        assert_eq!(hosts.ids().collect::<Vec<_>>(), [2, 3, 6].map(InstanceId));
     }
 }

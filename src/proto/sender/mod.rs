@@ -63,6 +63,10 @@ const HEARTBEAT: Duration = Duration::from_millis(10);
 const HEARTBEAT_MAX: Duration = Duration::from_millis(500);
 /// How often it is looked whether hosts are lost and whether it is time to decide, when nothing happens.
 const SWEEP: Duration = Duration::from_millis(20);
+/// The least time between two looks, for each host beyond [`SWEEP_AT_ONCE`].
+const SWEEP_EACH: Duration = Duration::from_micros(1);
+/// A fleet of up to so many hosts is looked at whenever one of them changed.
+const SWEEP_AT_ONCE: u32 = 64;
 /// Farewells, against loss; a host that hears none closes its session by itself, later.
 const FAREWELLS: u32 = 3;
 /// The wait between them.
@@ -553,9 +557,10 @@ impl Sender {
     /// Looks at all hosts, when one of them changed or it is time to: who was silent for too long is lost, and others
     /// are chosen to report. Says whether it looked.
     fn sweep(&mut self, now: Moment) -> bool {
-        if !self.hosts.take_changed() && now.since(self.swept) < SWEEP {
+        if now < self.sweep_due() {
             return false;
         }
+        self.hosts.take_changed();
         self.swept = now;
         let (patience, stuck) = self.patience();
         let order = if let Phase::Ordering(kind) = self.phase { kind } else { OrderKind::Commit };
@@ -568,6 +573,12 @@ impl Sender {
             self.send_status(self.wire_phase());
         }
         true
+    }
+
+    /// When all hosts are looked at next: soon when one of them changed, yet in a large fleet not at every word.
+    fn sweep_due(&self) -> Moment {
+        let least = SWEEP_EACH * (self.hosts.len() as u32).saturating_sub(SWEEP_AT_ONCE);
+        self.swept + if self.hosts.has_changed() { least.min(SWEEP) } else { SWEEP }
     }
 
     /// When all others are served, the slow hosts are.
@@ -681,7 +692,7 @@ impl Sender {
     /// When [`Sender::handle_timeout`] or [`Sender::poll_transmit`] is due; `None` when nothing is until something comes.
     pub fn poll_timeout(&self, now: Moment) -> Option<Moment> {
         let data = self.is_flowing().then(|| self.flow.timeout(now)).flatten();
-        let sweep = (self.is_flowing() || self.phase == Phase::Collecting).then(|| self.swept + SWEEP);
+        let sweep = (self.is_flowing() || self.phase == Phase::Collecting).then(|| self.sweep_due());
         let beat = (!self.flow.stream().has_data()).then_some(self.heartbeat.0);
         let own = match self.phase {
             Phase::Discovering => {
@@ -699,6 +710,9 @@ impl Sender {
     }
 
     fn merge_due(&self) -> Option<Moment> {
+        if self.flow.stream().has_data() {
+            return None;
+        }
         self.merge_until().filter(|&until| until > self.ticked)
     }
 }
