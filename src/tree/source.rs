@@ -394,11 +394,11 @@ mod tests {
         let top = source.top();
         assert!(top.nodes > 2, "the large file has lists");
         for n in 0..top.nodes {
-            assert_eq!(source.nodes[n as usize], source.manifest().node_at(Ordinal(n)).unwrap());
+            assert_eq!(source.block(Ordinal(n)).unwrap(), source.manifest().node_at(Ordinal(n)).unwrap());
         }
         let mut seen = 0;
         for located in source.manifest().entries() {
-            let Located { entry, first } = located.unwrap();
+            let crate::manifest::read::Located { entry, first } = located.unwrap();
             let EntryKind::File(content) = &entry.kind else { continue };
             let blocks = (first.0..first.0 + content.block_count()).map(|n| found[&n].as_slice());
             let bytes = blocks.collect::<Vec<_>>().concat();
