@@ -11,9 +11,11 @@ mod demo;
 mod deploy;
 mod diff;
 mod keygen;
+mod log;
 mod members;
 mod network;
 mod sign;
+mod status;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -52,6 +54,8 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
     match &cli.command {
         Deploy(args) => deploy::run(args, config, report),
         Diff(args) => diff::run(args, config, report),
+        Log(args) => log::run(args, config, report),
+        Status(args) => status::run(args, config, report),
         Members(args) => members::run(args, config, report),
         Check(args) => check::run(args, report),
         Keygen(args) => keygen::run(args, settings, report),
@@ -94,6 +98,12 @@ fn start_log(settings: Settings, daemon: bool) {
 /// What the command line names and this version cannot do: refused, never ignored.
 fn not_yet(what: &str) -> Error {
     Error::usage(format!("{what} is not supported yet"))
+}
+
+/// Nobody that was heard has the tree that was asked for.
+fn nobody_has(tree: &crate::id::TreeName) -> Error {
+    Error::refused(format!("no host that answers has a tree {tree}"))
+        .hint("`makuo members` shows the hosts that are alive and their trees; --interface says where to look for them")
 }
 
 /// A line of talk on standard error, unless quiet.

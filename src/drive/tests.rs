@@ -257,3 +257,28 @@ fn a_key_that_is_not_listed_changes_nothing() {
     );
     assert!(!fleet.path("host1/www/x").exists());
 }
+
+#[test]
+fn a_release_is_given_with_a_signature_that_holds_by_all_that_keep_it() {
+    let mut fleet = Fleet::new(2);
+    std::fs::write(fleet.path("site/page"), "one").expect("written");
+    assert_eq!(fleet.deploy(Purpose::Deploy, key(1), "").exit, ExitStatus::Success);
+    let (tree, wait) = (TreeName::new("www").expect("legal"), Duration::from_secs(20));
+    fleet.start(3);
+    let log = super::log::log(link(fleet.port), &tree, wait).expect("asks");
+    let serial = log.newest().expect("a release");
+    assert_eq!((log.hosts.len(), log.releases.len()), (3, 1));
+    let given = super::log::release(link(fleet.port), &tree, serial, wait).expect("asks");
+    let names: Vec<&str> = given.iter().map(|(host, ..)| host.as_str()).collect();
+    assert_eq!(names, ["web1", "web2"]);
+    for (_, header, signature) in given {
+        let signer = crate::keys::verify(crate::keys::Namespace::RELEASE, &header, &signature).expect("holds");
+        assert_eq!(&signer, key(1).public());
+        let release = crate::manifest::Release::from_bytes(&header).expect("a release");
+        assert_eq!((release.header().serial, release.id()), (serial, log.releases[0].id));
+    }
+    assert!(super::log::release(link(fleet.port), &tree, serial.next(), wait).expect("asks").is_empty());
+    let standings = super::log::status(link(fleet.port), None, wait).expect("asks");
+    let behind: Vec<bool> = standings.iter().map(|s| s.behind.is_some()).collect();
+    assert_eq!(behind, [false, false, true]);
+}

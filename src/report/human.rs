@@ -10,8 +10,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::paint::{Painter, Tint};
 use super::table::{Align, Cell, Table};
-use super::{Settings, Verbosity, put_line, tell_failure, tell_trouble, words};
+use super::{Settings, Verbosity, fleet, put_line, tell_failure, tell_trouble, words};
 use crate::Error;
+use crate::drive::log::{Log, Standing};
 use crate::drive::outcome::{
     DriftLine, Event, ExitStatus, HostChange, HostResult, HostState, Member, Observer, Outcome, Progress, Purpose, What,
 };
@@ -106,6 +107,20 @@ impl Human {
         if self.verbosity > Verbosity::Quiet {
             self.say(&words::count(members.len() as u64, "host"));
         }
+    }
+
+    /// The releases that the fleet knows.
+    pub fn log(&mut self, log: &Log) {
+        self.replace_bar(None);
+        fleet::releases(log).lines(self.out_paint).iter().for_each(|line| self.data(line));
+        fleet::log_notes(log).iter().for_each(|line| self.note(line));
+    }
+
+    /// Where hosts stand.
+    pub fn status(&mut self, standings: &[Standing]) {
+        self.replace_bar(None);
+        fleet::standings(standings).lines(self.out_paint).iter().for_each(|line| self.data(line));
+        self.note(&fleet::summary(standings));
     }
 
     /// One or more lines of data; nothing when `text` is empty.
