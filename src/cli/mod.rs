@@ -13,6 +13,7 @@ mod diff;
 mod keygen;
 mod members;
 mod network;
+mod rollback;
 mod sign;
 
 use std::ffi::OsString;
@@ -52,6 +53,7 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
     match &cli.command {
         Deploy(args) => deploy::run(args, config, report),
         Diff(args) => diff::run(args, config, report),
+        Rollback(args) => rollback::run(args, config, report),
         Members(args) => members::run(args, config, report),
         Check(args) => check::run(args, report),
         Keygen(args) => keygen::run(args, settings, report),

@@ -139,11 +139,8 @@ fn standings(tree: Option<&TreeName>, heard: &[Heard]) -> Vec<Standing> {
     let mut all = Vec::new();
     for host in heard {
         for name in host.trees.iter().filter(|name| tree.is_none_or(|tree| tree == *name)) {
-            let told = told(host, name).map(|t| Told {
-                running: t.running,
-                work: t.work.clone(),
-                trouble: t.trouble.clone(),
-            });
+            let told =
+                told(host, name).map(|t| Told { running: t.running, work: t.work.clone(), trouble: t.trouble.clone() });
             let behind = newest.get(name).copied().filter(|&n| told.as_ref().is_some_and(|t| t.running < Some(n)));
             let (host, address) = (host.host.clone(), host.address);
             all.push(Standing { host, address, tree: name.clone(), told, behind });

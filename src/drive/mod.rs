@@ -17,6 +17,7 @@ pub mod log;
 mod look;
 pub mod members;
 pub mod outcome;
+pub mod rollback;
 pub mod source;
 
 #[cfg(test)]

@@ -191,11 +191,7 @@ mod tests {
             tree: TreeName::new("www").expect("legal"),
             running: Some(Serial(7)),
             highest: Serial(8),
-            work: Some(Work {
-                word: "staging".into(),
-                serial: Serial(9),
-                sender: HostName::new("ci").expect("legal"),
-            }),
+            work: Some(Work { word: "staging".into(), serial: Serial(9), sender: HostName::new("ci").expect("legal") }),
             trouble: Some(Trouble { serial: Serial(8), age: 60, text: text.to_string() }),
             releases: (0..releases).map(release).collect(),
         }
