@@ -77,6 +77,8 @@ fn one_unhealthy_host_takes_all_of_them_back() {
     assert_eq!(notes.iter().filter(|l| l.contains("after commit www@2 new")).count(), 5, "{notes:?}");
     assert_eq!(notes.iter().filter(|l| l.contains("after revert www@2 old")).count(), 5, "{notes:?}");
 
+    // The same where the whole tree is exchanged.
+    lab.spec(&format!("{DELETE}{REVERT}layout = \"swap\"\n"));
     let human = lab.makuo(&["deploy", "www.toml"]).exits(3);
     human.says(&["www@3 was taken back", "web4", "the page says new", "went back to www@1"]);
     lab.all_same(&lab.path("old"));

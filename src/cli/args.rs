@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
-use crate::id::{HostName, TreeName};
+use crate::id::{HostName, Serial, TreeName};
 use crate::report::{ColorChoice, Settings, Verbosity};
 use crate::units::{Rate, parse_duration};
 
@@ -80,6 +80,8 @@ pub enum Command {
     Deploy(DeployArgs),
     /// Audit drift: what in each host's tree differs from the spec's source
     Diff(DiffArgs),
+    /// Back to an earlier release, on every host
+    Rollback(RollbackArgs),
     /// The releases that the fleet knows: serial, time, key, files, bytes, who runs and who keeps them
     Log(LogArgs),
     /// The hosts, their release, state and last error
@@ -184,6 +186,51 @@ pub struct DiffArgs {
     /// All of it.
     #[command(flatten)]
     pub session: SessionArgs,
+}
+
+/// `makuo rollback`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Run it on a host that keeps the release, and hosts that did not keep it get their data from there; anywhere else it
+works as long as all of them kept it.
+Examples:
+  makuo rollback www                  back to the release before the one that most hosts run
+  makuo rollback www --to 12          back to www@12
+  makuo rollback -n www               only say what would change")]
+pub struct RollbackArgs {
+    /// The tree
+    pub tree: TreeName,
+    /// The release to go back to [default: the newest before the one that most hosts run]
+    #[arg(long, value_name = "SERIAL", value_parser = serial)]
+    pub to: Option<Serial>,
+    /// Print what every host would change; change nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Only hosts whose name matches this glob (repeatable)
+    #[arg(short, long = "target", value_name = "PATTERN")]
+    pub targets: Vec<String>,
+    /// The key to sign with: an OpenSSH file, or a .pub whose private half the agent holds [default: $MAKUO_KEY,
+    /// ~/.config/makuo/deploy.key]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+    /// Whose releases may be signed again, beside those of the key that signs [default: the configuration's]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub authorized_keys: Option<PathBuf>,
+    /// Ceiling of the rate, such as 500Mbit or 60MB
+    #[arg(long, value_name = "RATE")]
+    pub rate: Option<Rate>,
+    /// Fail unless N target hosts answer
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub expect: Option<u32>,
+    /// Give a host this long to answer or progress
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// Hosts re-read and re-hash every file instead of trusting size, mtime and ctime
+    #[arg(long)]
+    pub checksum: bool,
+    /// The network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
 }
 
 /// `makuo members`
@@ -339,6 +386,12 @@ pub struct ManArgs {
 fn multicast(text: &str) -> Result<IpAddr, String> {
     let address: IpAddr = text.parse().map_err(|_| "not an IP address".to_string())?;
     if address.is_multicast() { Ok(address) } else { Err("not a multicast address, such as 224.0.0.108".to_string()) }
+}
+
+/// A number, or the name of a release: `12`, `www@12`.
+fn serial(text: &str) -> Result<Serial, String> {
+    let number = text.rsplit_once('@').map_or(text, |(_, number)| number);
+    number.parse().map(Serial).map_err(|_| "not the number of a release, such as 12".to_string())
 }
 
 fn tree_at(text: &str) -> Result<TreeAt, String> {

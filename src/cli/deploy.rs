@@ -53,12 +53,7 @@ pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u
 pub(super) fn resolve(args: &SessionArgs, purpose: Purpose, config: Option<&Path>) -> Result<SessionOptions> {
     let mut spec = Spec::load(&args.spec)?;
     spec.check_source()?;
-    for pattern in &args.targets {
-        globset::Glob::new(pattern).map_err(|e| {
-            Error::usage(format!("--target {}: {}", printable(pattern.as_bytes()), e.kind()))
-                .hint("a glob such as 'web*' or 'web[1-3]'; quote it, or the shell takes it")
-        })?;
-    }
+    check_targets(&args.targets)?;
     spec.transfer.rate = args.rate.or(spec.transfer.rate);
     spec.delete.extras = (spec.delete.extras || args.delete) && !args.no_delete;
     spec.targets.expect = args.expect.map(Expect::Count).or(spec.targets.expect);
@@ -72,6 +67,17 @@ pub(super) fn resolve(args: &SessionArgs, purpose: Purpose, config: Option<&Path
         network: network::resolve(&args.network, config)?,
         cache: cache_dir(),
     })
+}
+
+/// Refuses what is no glob.
+pub(super) fn check_targets(targets: &[String]) -> Result<()> {
+    for pattern in targets {
+        globset::Glob::new(pattern).map_err(|e| {
+            Error::usage(format!("--target {}: {}", printable(pattern.as_bytes()), e.kind()))
+                .hint("a glob such as 'web*' or 'web[1-3]'; quote it, or the shell takes it")
+        })?;
+    }
+    Ok(())
 }
 
 /// Reads the source, signs, runs the session and tells `observer` as it goes. Ctrl-C ends it without a commit; a second
@@ -101,7 +107,7 @@ fn cache_dir() -> Option<PathBuf> {
     cache.map(|dir| dir.join("makuo"))
 }
 
-fn follow_interrupts(interrupt: Interrupt) {
+pub(super) fn follow_interrupts(interrupt: Interrupt) {
     // Without the thread Ctrl-C ends the process at once, which leaves every host as it is.
     let _ = std::thread::Builder::new().name("signals".into()).spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };

@@ -14,6 +14,7 @@ mod keygen;
 mod log;
 mod members;
 mod network;
+mod rollback;
 mod sign;
 mod status;
 
@@ -54,6 +55,7 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
     match &cli.command {
         Deploy(args) => deploy::run(args, config, report),
         Diff(args) => diff::run(args, config, report),
+        Rollback(args) => rollback::run(args, config, report),
         Log(args) => log::run(args, config, report),
         Status(args) => status::run(args, config, report),
         Members(args) => members::run(args, config, report),

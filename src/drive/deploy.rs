@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, TryRecvError, channel};
@@ -14,6 +14,7 @@ use super::endpoint::Endpoint;
 use super::outcome::{
     DriftGroup, Event, HostChange, HostResult, HostState, Observer, Outcome, Progress, Purpose, Released,
 };
+use super::rollback::Earlier;
 use super::source::Source;
 use crate::id::{HostName, InstanceId, Serial};
 use crate::keys::{Namespace, Signer};
@@ -83,15 +84,46 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     options.spec.check_source()?;
+    let (spec, checksum, cache) = (options.spec.clone(), options.checksum, options.cache.clone());
+    let prepare = move || Source::prepare(&spec, checksum, cache.as_deref());
+    run_with(links.into(), options, Box::new(prepare), None, interrupt, observer)
+}
+
+/// Runs the session that puts an earlier release again, under a new serial, to its end; as [`run`] else. The spec says
+/// whom and how; what is put, the earlier release.
+pub fn rollback(
+    links: impl Into<Links>,
+    options: Options,
+    earlier: Earlier,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    let (to, compress) = (earlier.release.header().serial, options.spec.transfer.compress);
+    let prepare = move || earlier.prepare(compress);
+    run_with(links.into(), options, Box::new(prepare), Some(to), interrupt, observer)
+}
+
+/// Makes the source ready, on the worker's thread.
+type Prepare = Box<dyn FnOnce() -> Result<(Source, super::source::Facts)> + Send>;
+
+fn run_with(
+    links: Links,
+    options: Options,
+    prepare: Prepare,
+    rollback_to: Option<Serial>,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
     sharpen_timers();
     let clock = Clock::start();
     let endpoint = Endpoint::new(links)?;
     let _ = interrupt.waker.set(endpoint.waker());
-    let (work, answers) = Worker::start(&options, endpoint.waker())?;
+    let (work, answers) = Worker::start(&options, prepare, endpoint.waker())?;
     let machine = Sender::new(clock.now(), setup(&options, &endpoint));
     let began = clock.now();
     Session {
         options,
+        rollback_to,
         clock,
         endpoint,
         machine,
@@ -165,21 +197,20 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(options: &Options, waker: Waker) -> Result<(Outbox<Work>, Inbox<Answer>)> {
+    fn start(options: &Options, prepare: Prepare, waker: Waker) -> Result<(Outbox<Work>, Inbox<Answer>)> {
         let (work, inbox) = channel();
         let (outbox, answers) = channel();
-        let (spec, checksum, cache) = (options.spec.clone(), options.checksum, options.cache.clone());
         let signer: Arc<dyn Signer> = Arc::clone(&options.signer);
         let worker = Worker { signer, answers: outbox, waker };
         std::thread::Builder::new()
             .name("source".into())
-            .spawn(move || worker.run(&spec, checksum, cache.as_deref(), &inbox))
+            .spawn(move || worker.run(prepare, &inbox))
             .map_err(|e| Error::new(crate::Kind::Io, "cannot start a thread").because(e))?;
         Ok((work, answers))
     }
 
-    fn run(&self, spec: &Spec, checksum: bool, cache: Option<&Path>, inbox: &Inbox<Work>) {
-        let prepared = guarded(|| Source::prepare(spec, checksum, cache)).map_err(defect).and_then(|prepared| prepared);
+    fn run(&self, prepare: Prepare, inbox: &Inbox<Work>) {
+        let prepared = guarded(prepare).map_err(defect).and_then(|prepared| prepared);
         let mut source = match prepared {
             Ok((source, facts)) => {
                 self.answer(Answer::Prepared(Ok(facts)));
@@ -234,6 +265,8 @@ fn defect(why: String) -> Error {
 
 struct Session<'a> {
     options: Options,
+    /// The earlier release that is put again; `None` when it is one out of a source.
+    rollback_to: Option<Serial>,
     clock: Clock,
     endpoint: Endpoint,
     machine: Sender,
@@ -303,7 +336,9 @@ impl Session<'_> {
             match answer {
                 Answer::Prepared(facts) => {
                     let facts = facts?;
-                    self.observer.event(&Event::Scanned(facts.scanned));
+                    if let Some(scanned) = facts.scanned {
+                        self.observer.event(&Event::Scanned(scanned));
+                    }
                     for note in &facts.notes {
                         self.observer.event(&Event::Note(note.clone()));
                     }
@@ -314,9 +349,29 @@ impl Session<'_> {
                     let (release, signature) = signed?;
                     self.announce(release, signature);
                 }
+                Answer::Machine(Reply::Packed(Err(why))) => {
+                    let why = self.without_data(why);
+                    self.machine.handle_reply(self.clock.now(), Reply::Packed(Err(why)));
+                }
                 Answer::Machine(reply) => self.machine.handle_reply(self.clock.now(), reply),
             }
         }
+    }
+
+    /// Why a rollback cannot serve hosts that did not keep the release, with their names.
+    fn without_data(&self, why: String) -> String {
+        let Some(to) = self.rollback_to else { return why };
+        let wants = |h: &&Host| !h.lost && h.summary.map_or(h.stage == Some(HostStage::Fetching), |s| s.fetch > 0);
+        let mut names: Vec<&str> = self.machine.hosts().filter(wants).map(|h| h.name.as_str()).collect();
+        names.sort_unstable();
+        let more = names.len().saturating_sub(NAMED);
+        names.truncate(NAMED);
+        let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!(
+            "{}{others} did not keep all of {}@{to}: {why}; run the rollback on a host that kept it, or deploy",
+            names.join(", "),
+            self.options.spec.tree
+        )
     }
 
     fn ask(&self, work: Work) -> Result<()> {
@@ -339,7 +394,11 @@ impl Session<'_> {
         let spec = &self.options.spec;
         let created = clock::wall_seconds();
         let expires = spec.expires.map(|d| WallTime(created.0.saturating_add_unsigned(d.as_secs())));
-        let intent = if self.options.purpose == Purpose::Deploy { Intent::Deploy } else { Intent::Audit };
+        let intent = match (self.options.purpose, self.rollback_to) {
+            (Purpose::Deploy, None) => Intent::Deploy,
+            (Purpose::Deploy, Some(_)) => Intent::Rollback,
+            _ => Intent::Audit,
+        };
         let header = Header {
             format: FORMAT,
             tree: spec.tree.clone(),
@@ -347,11 +406,11 @@ impl Session<'_> {
             created,
             expires,
             intent,
-            scope: Vec::new(),
+            scope: facts.scope.clone(),
             targets: self.targets(),
             root: facts.root,
             rules: facts.rules.clone(),
-            top: Some(facts.top.clone()),
+            top: facts.top.clone(),
         };
         self.ask(Work::Sign(Box::new(header)))
     }
@@ -370,6 +429,7 @@ impl Session<'_> {
             tree: release.header().tree.clone(),
             serial: release.header().serial,
             fingerprint: self.options.signer.public().fingerprint().to_string(),
+            rollback_to: self.rollback_to,
         }));
         let now = self.clock.now();
         self.announced = Some(now);
@@ -540,6 +600,7 @@ impl Session<'_> {
     fn outcome(mut self) -> Outcome {
         let mut outcome = Outcome::new(self.options.purpose, self.options.spec.tree.clone());
         let header = self.release.as_ref().map(Release::header);
+        outcome.rollback_to = self.rollback_to;
         outcome.serial = header.filter(|h| h.intent != Intent::Audit).map(|h| h.serial);
         outcome.fingerprint = Some(self.options.signer.public().fingerprint().to_string());
         outcome.hosts = self.machine.hosts().map(|h| self.result(h)).collect();

@@ -18,6 +18,7 @@ pub mod log;
 mod look;
 pub mod members;
 pub mod outcome;
+pub mod rollback;
 mod session;
 pub mod source;
 mod switch;

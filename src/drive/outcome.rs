@@ -78,6 +78,8 @@ pub struct Released {
     pub serial: Serial,
     /// The key that signed it: `SHA256:...`.
     pub fingerprint: String,
+    /// The earlier release that it puts again, when it is a rollback.
+    pub rollback_to: Option<Serial>,
 }
 
 /// A host that came into a state.
@@ -373,6 +375,8 @@ pub struct Outcome {
     pub tree: TreeName,
     /// The release, when one was made.
     pub serial: Option<Serial>,
+    /// The earlier release that it puts again, when it is a rollback.
+    pub rollback_to: Option<Serial>,
     /// The key that signed it: `SHA256:...`.
     pub fingerprint: Option<String>,
     /// How the command ends. [`Outcome::settle`] derives it.
@@ -408,6 +412,7 @@ impl Outcome {
             purpose,
             tree,
             serial: None,
+            rollback_to: None,
             fingerprint: None,
             exit: ExitStatus::Refused,
             hosts: Vec::new(),

@@ -197,11 +197,29 @@ impl<'a> Session<'a> {
 /// Whether `key` may put `release` here now.
 pub(super) fn check_allowed(host: &Host, key: &PublicKey, release: &Release) -> Result<(), Reason> {
     let (header, now) = (release.header(), clock::wall_seconds());
-    host.keys().allows(key, &header.tree, Role::from(header.intent), now).map_err(|denied| denied.to_string())?;
+    let keys = host.keys();
+    keys.allows(key, &header.tree, Role::from(header.intent), now).map_err(|denied| denied.to_string())?;
+    if header.intent == Intent::Rollback
+        && let Err(denied) = keys.allows(key, &header.tree, Role::Deploy, now)
+        && !had_before(host, header)
+    {
+        return Err(format!(
+            "this host keeps no release like this one, and a new one is more than a rollback: {denied}"
+        ));
+    }
     match header.expires {
         Some(at) if at < now => Err("the release has expired".into()),
         _ => Ok(()),
     }
+}
+
+/// Whether the tree had, or has, just this: a key that may only go back chooses among what others put here.
+fn had_before(host: &Host, new: &Header) -> bool {
+    let Some(managed) = host.trees.get(&new.tree) else { return false };
+    let same =
+        |old: &Header| (old.root, &old.rules, &old.scope, &old.top) == (new.root, &new.rules, &new.scope, &new.top);
+    let serials = managed.tree.releases().unwrap_or_default();
+    serials.into_iter().any(|s| managed.tree.release(s).ok().flatten().is_some_and(|kept| same(kept.release.header())))
 }
 
 /// Whether the release may follow what the host has accepted.

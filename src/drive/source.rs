@@ -8,15 +8,15 @@ use super::clock::{self, Clock};
 use super::outcome::Scanned;
 use crate::block::BlockHash;
 use crate::block::frame::Compressor;
-use crate::manifest::{NodeRef, Rules, Top};
+use crate::manifest::{NodeRef, Rules, Top, TreePath};
 use crate::proto::RangeSet;
 use crate::proto::effort::{Demand, Effort};
 use crate::proto::generation::pack;
-use crate::spec::{ModePolicy, OwnerPolicy, Spec};
+use crate::spec::{Compress, ModePolicy, OwnerPolicy, Spec};
 use crate::tree::Root;
 use crate::tree::index::Index;
 use crate::tree::scan::{IgnoreFiles, ScanOptions, scan};
-use crate::tree::source::{self, Policy, SourceError};
+use crate::tree::source::{self, Blocks, Policy, SourceError};
 use crate::units::ByteSize;
 use crate::{Error, Result};
 
@@ -25,20 +25,21 @@ use crate::{Error, Result};
 pub struct Facts {
     /// The root of the manifest.
     pub root: NodeRef,
-    /// The tree's own directory.
-    pub top: Top,
+    /// The tree's own directory, when the release governs it.
+    pub top: Option<Top>,
+    /// The path prefixes that the release governs; empty is the whole tree.
+    pub scope: Vec<TreePath>,
     /// The spec's rules with the patterns of the ignore files.
     pub rules: Rules,
-    /// Numbers for people.
-    pub scanned: Scanned,
+    /// Numbers for people, when anything was scanned.
+    pub scanned: Option<Scanned>,
     /// What was left out and why.
     pub notes: Vec<String>,
 }
 
 /// A source that is ready to be read.
-#[derive(Debug)]
 pub struct Source {
-    source: source::Source,
+    source: Box<dyn Blocks>,
     effort: Effort,
     compressor: Compressor,
 }
@@ -66,17 +67,23 @@ impl Source {
         let totals = scanned.index.totals();
         let facts = Facts {
             root: source.top(),
-            top: source.directory().clone(),
+            top: Some(source.directory().clone()),
+            scope: Vec::new(),
             rules,
-            scanned: Scanned {
+            scanned: Some(Scanned {
                 entries: totals.entries,
                 bytes: ByteSize(totals.bytes),
                 hashed: ByteSize(scanned.stats.hashed_bytes),
                 took: clock::since_epoch().saturating_sub(began),
-            },
+            }),
             notes: scanned.skipped.iter().map(|s| format!("left out {}: {}", s.path, s.why)).collect(),
         };
-        Ok((Self { source, effort: Effort::new(spec.transfer.compress), compressor: Compressor::new() }, facts))
+        Ok((Self::of(Box::new(source), spec.transfer.compress), facts))
+    }
+
+    /// What `source` has, to be sent with this compression.
+    pub fn of(source: Box<dyn Blocks>, compress: Compress) -> Self {
+        Self { source, effort: Effort::new(compress), compressor: Compressor::new() }
     }
 
     /// Packs the first of `ordinals` into a generation's payload, compressed where that does not keep the link waiting.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::control::Control;
 use super::path::Heard;
-use super::{Dest, spread};
+use super::{Dest, turn};
 use crate::id::{HostName, InstanceId};
 use crate::units::Moment;
 use crate::wire::Message;
@@ -169,7 +169,7 @@ impl Presence {
             Message::Solicit => {
                 let known = self.answers.iter().any(|a| a.1 == from);
                 if !known && self.answers.len() < MAX_ANSWERS {
-                    let delay = spread(self.table.len() as u32).mul_f64(self.rng.f64());
+                    let delay = turn(self.table.len() as u32).mul_f64(self.rng.f64());
                     self.answers.push((now + delay, from, instance));
                 }
             }

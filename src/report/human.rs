@@ -243,7 +243,8 @@ impl Observer for Human {
                 self.say(&format!("source: {entries}, {} ({hashed} hashed) in {took}", s.bytes));
             }
             Event::Released(r) => {
-                self.say(&format!("release {}@{}, signed by {}", r.tree, r.serial, words::safe(&r.fingerprint)));
+                let release = words::rollback(&r.tree, Some(r.serial), r.rollback_to);
+                self.say(&format!("release {release}, signed by {}", words::safe(&r.fingerprint)));
             }
             Event::Host(change) => self.host(change),
             Event::Change(change) if verbose => {
@@ -312,7 +313,7 @@ fn deploy_summary(o: &Outcome) -> String {
     let rate = o.rate.map(|r| format!(" at {r}")).unwrap_or_default();
     format!(
         "{}: {have} of {}; {} written, {} deleted; sent {} for a release of {}{rate} in {}; {} repaired",
-        words::release(&o.tree, o.serial),
+        words::rollback(&o.tree, o.serial, o.rollback_to),
         words::count(o.hosts.len() as u64, "host"),
         words::count(o.files_written, "file"),
         o.files_deleted,

@@ -7,14 +7,14 @@
 //! |---|---|
 //! | `member` | host, address, version, trees [{tree, serial}] |
 //! | `scanned` | entries, bytes, hashed, seconds |
-//! | `released` | tree, serial, key |
+//! | `released` | tree, serial, key; rollback_to when it puts an earlier release again |
 //! | `host` | host, state, error; the last one of a host also serial, files_written, files_deleted, bytes_received, seconds |
 //! | `change` | hosts, path, kind (rsync's eleven columns), what (a word); path_base64 when the path is not UTF-8 |
 //! | `progress` | sent, total, rate, ready, targets |
 //! | `note` | text |
 //! | `release` | of a log: tree, serial, release (its identity), created, key, entries, bytes, running [host], kept [host] |
 //! | `host` | of a status: host, address, tree, serial, state, at_work [serial, sender], behind, newest, error, error_serial, error_age |
-//! | `result` | tree, serial, exit, targets, committed, unchanged, failed, absent, files_written, files_deleted, bytes_release, bytes_sent, repaired, rate, seconds, key; error and hint when there was trouble |
+//! | `result` | tree, serial, exit, targets, committed, unchanged, failed, absent, files_written, files_deleted, bytes_release, bytes_sent, repaired, rate, seconds, key; rollback_to of a rollback; error and hint when there was trouble |
 //!
 //! In a result `committed` counts every target that has the release, so `unchanged` is a part of it, and `targets` is
 //! `committed + failed + absent` after a deploy. After an audit nothing is committed and `drifted` counts the hosts
@@ -149,6 +149,8 @@ enum Line<'a> {
         tree: &'a str,
         serial: u64,
         key: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rollback_to: Option<u64>,
     },
     Host {
         host: &'a str,
@@ -197,6 +199,8 @@ struct LastWord {
 struct ResultLine<'a> {
     tree: Option<&'a str>,
     serial: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rollback_to: Option<u64>,
     exit: u8,
     targets: usize,
     committed: usize,
@@ -237,8 +241,9 @@ impl<'a> Line<'a> {
     }
 
     fn released(released: &'a Released) -> Self {
-        let Released { tree, serial, fingerprint } = released;
-        Line::Released { tree: tree.as_str(), serial: serial.0, key: fingerprint }
+        let Released { tree, serial, fingerprint, rollback_to } = released;
+        let rollback_to = rollback_to.map(|s| s.0);
+        Line::Released { tree: tree.as_str(), serial: serial.0, key: fingerprint, rollback_to }
     }
 
     fn host(change: &'a HostChange) -> Self {
@@ -287,6 +292,7 @@ impl<'a> ResultLine<'a> {
         Self {
             tree: Some(outcome.tree.as_str()),
             serial: outcome.serial.map(|s| s.0),
+            rollback_to: outcome.rollback_to.map(|s| s.0),
             exit: outcome.exit.code(),
             targets: outcome.hosts.len(),
             committed: if audit { 0 } else { done },

@@ -140,7 +140,7 @@ pub fn events() -> Vec<Event> {
     let (bytes, hashed) = (ByteSize(34_100_000), ByteSize(2_000_000));
     vec![
         Event::Scanned(Scanned { entries: 1204, bytes, hashed, took: Duration::from_millis(310) }),
-        Event::Released(Released { tree: tree(), serial: Serial(17), fingerprint: KEY.to_string() }),
+        Event::Released(Released { tree: tree(), serial: Serial(17), fingerprint: KEY.to_string(), rollback_to: None }),
         Event::Member(members().remove(0)),
         change("web1", HostState::Joined),
         change("web2", HostState::Unchanged),

@@ -54,6 +54,12 @@ pub fn release(tree: &TreeName, serial: Option<Serial>) -> String {
     serial.map_or_else(|| tree.to_string(), |serial| format!("{tree}@{serial}"))
 }
 
+/// "www@17 (rollback to www@12)", or as [`release`] when it is none.
+pub fn rollback(tree: &TreeName, serial: Option<Serial>, to: Option<Serial>) -> String {
+    let release = release(tree, serial);
+    to.map_or_else(|| release.clone(), |to| format!("{release} (rollback to {tree}@{to})"))
+}
+
 /// "3 changed, 1 extra".
 pub fn drift(group: &DriftGroup) -> String {
     let parts = [(group.changed, "changed"), (group.missing, "missing"), (group.extra, "extra")];

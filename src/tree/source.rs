@@ -75,6 +75,28 @@ pub enum SourceError {
     Manifest(#[from] ReadError),
 }
 
+/// Where a sender gets the nodes and blocks of a release from, by ordinal.
+pub trait Blocks {
+    /// Appends the bytes of the block `ordinal` to `out`; after an error it is as it was.
+    fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError>;
+}
+
+impl Blocks for Source {
+    fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError> {
+        Source::read(self, ordinal, out)
+    }
+}
+
+/// The source of one who has nothing of the release.
+#[derive(Debug)]
+pub struct Nothing;
+
+impl Blocks for Nothing {
+    fn read(&mut self, _: Ordinal, _: &mut Vec<u8>) -> Result<BlockRef, SourceError> {
+        Err(SourceError::NoData)
+    }
+}
+
 /// The manifest of a scanned tree, and its blocks.
 #[derive(Debug)]
 pub struct Source {

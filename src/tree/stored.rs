@@ -17,7 +17,7 @@ use super::places::{self, Place};
 use super::records::Records;
 use super::root::{Root, open_file_at};
 use super::shelf;
-use super::source::SourceError;
+use super::source::{Blocks, SourceError};
 use super::state::{open_dir, slot_name};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
@@ -45,6 +45,12 @@ struct Kept {
     /// The place of each block with the place of its directory in `dirs`.
     blocks: HashMap<BlockHash, (usize, Place)>,
     open: Option<((usize, u64), File)>,
+}
+
+impl Blocks for StoredSource {
+    fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError> {
+        StoredSource::read(self, ordinal, out)
+    }
 }
 
 impl StoredSource {

@@ -313,7 +313,7 @@ impl Receiver {
         }
         // What comes to us in datagrams of this size goes back in them.
         self.control.fit(usize::from(announce.symbol) + DATA_OVERHEAD);
-        let delay = super::spread(announce.hosts).mul_f64(self.rng.f64());
+        let delay = super::turn(announce.hosts).mul_f64(self.rng.f64());
         let (seed, window) = (self.rng.u64(..), self.setup.window);
         let (me, busy) = ((self.setup.instance, self.setup.name.clone()), busy.map(|b| b.0));
         let session = Session::new(now, now + delay, me, from, source, announce, release, seed, window, busy);

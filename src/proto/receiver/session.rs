@@ -14,7 +14,7 @@ use crate::proto::control::Control;
 use crate::proto::counters::Counters;
 use crate::proto::outbox::Outbox;
 use crate::proto::sender::readings::MAX_REPORTERS;
-use crate::proto::{Dest, RangeSet, alive_interval, backoff, spread};
+use crate::proto::{Dest, RangeSet, alive_interval, backoff, complaint_interval, report_interval, turn};
 use crate::units::Moment;
 use crate::wire::message::{
     Announce, DRIFT_PARTS, DriftPart, MAX_DRIFT_PART, MAX_RANGES, Nack, Ranges, Report, State, Status, Summary, Want,
@@ -32,8 +32,6 @@ const REPORT_BYTES: u64 = 256 << 10;
 const REPORT_EVERY: Duration = Duration::from_millis(10);
 /// So many payloads with wrong blocks are asked for again: more are no accident.
 const MAX_DAMAGED: u32 = 32;
-/// The least time between two reports in a session, divided among those that report.
-const REPORT_SHARE: Duration = Duration::from_micros(500);
 /// A session that is over is kept this long for a sender that has not heard so.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -224,8 +222,10 @@ impl Session {
     /// Enters a stage and tells the sender, from `due` on until it is acknowledged.
     pub(super) fn enter(&mut self, due: Moment, stage: HostStage) {
         self.stage = stage;
-        // The newest word makes those before it needless.
-        self.outbox.drop_if(|m| matches!(m, Message::State(_)));
+        // The newest word makes those before it needless, and is said when they were to be.
+        let is_state = |m: &Message| matches!(m, Message::State(_));
+        let due = self.outbox.unsaid(is_state).map_or(due, |unsaid| due.min(unsaid));
+        self.outbox.drop_if(is_state);
         let number = self.outbox.next_number();
         let state = self.state(number);
         self.outbox.push(number, Message::State(state), due);
@@ -239,7 +239,7 @@ impl Session {
     }
 
     pub(super) fn soon(&mut self, now: Moment) -> Moment {
-        now + spread(self.hosts).mul_f64(self.rng.f64())
+        now + turn(self.hosts).mul_f64(self.rng.f64())
     }
 
     fn state(&self, number: u32) -> State {
@@ -337,7 +337,9 @@ impl Session {
         while let Some(chunk) = chunks.next() {
             let number = self.outbox.next_number();
             let (ranges, more) = (Ranges(chunk.to_vec()), chunks.peek().is_some());
-            self.outbox.push(number, Message::Want(Want { session: self.id, number, ranges, more, seen }), due);
+            // A want says more than the stage in which it is said.
+            let want = Message::Want(Want { session: self.id, number, ranges, more, seen });
+            self.outbox.push_before(|m| matches!(m, Message::State(_)), number, want, due);
         }
     }
 
@@ -410,11 +412,11 @@ impl Session {
         drained || fresh >= REPORT_BYTES || (fresh > 0 && waited >= REPORT_EVERY)
     }
 
-    /// The least time between two reports: all hosts together send some two thousand a second.
+    /// The least time between two reports.
     fn report_least(&self) -> Duration {
         match self.reporting {
-            Reporting::Among(hosts) => REPORT_SHARE * hosts,
-            Reporting::InDistress => REPORT_SHARE * self.hosts,
+            Reporting::Among(hosts) => report_interval(hosts),
+            Reporting::InDistress => report_interval(self.hosts),
         }
     }
 
@@ -484,8 +486,9 @@ impl Session {
         if now.since(self.heard) >= self.limit(patience) {
             return self.close();
         }
-        while let Some(message) = self.outbox.poll(now, self.rng.f64()) {
+        while let Some(message) = self.outbox.poll(now, self.rng.f64(), turn(self.hosts)) {
             control.send(Dest::Host(self.sender), message);
+            self.alive_at = now + alive_interval(self.hosts).mul_f64(0.75 + self.rng.f64() / 2.0);
         }
         if self.alive_at <= now {
             self.alive_at = now + alive_interval(self.hosts).mul_f64(0.75 + self.rng.f64() / 2.0);
@@ -504,7 +507,7 @@ impl Session {
             return;
         }
         let (rng, hosts) = (&mut self.rng, self.hosts);
-        let missing = self.assembly.missing(now, || backoff(hosts, rng.f64()));
+        let missing = self.assembly.missing(now, complaint_interval(hosts), || backoff(hosts, rng.f64()));
         if !missing.is_empty() {
             let nack = Nack { session: self.id, seen: self.measure.seen, missing };
             control.send(Dest::Host(self.sender), &Message::Nack(nack));

@@ -619,7 +619,8 @@ impl Sender {
 
     /// Whether the wants of all hosts that are about to ask are merged, or were waited for long enough.
     fn may_pack(&self, now: Moment) -> bool {
-        if self.flow.stream().has_data() {
+        // Repairs are no reason: what is mended may be what others still need before they can ask.
+        if self.flow.stream().is_fresh() {
             return true;
         }
         self.merge_until().is_some_and(|until| until <= now)
@@ -710,7 +711,7 @@ impl Sender {
     }
 
     fn merge_due(&self) -> Option<Moment> {
-        if self.flow.stream().has_data() {
+        if self.flow.stream().is_fresh() {
             return None;
         }
         self.merge_until().filter(|&until| until > self.ticked)

@@ -1,12 +1,13 @@
 //! The content of older releases: going back fetches nothing, and nothing is kept for longer than its release.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::deploy::noise;
-use super::world::{Thing, World, file, look};
-use crate::id::Serial;
-use crate::tree::Tree;
+use super::world::{Scanned, Thing, World, file, look};
+use crate::id::{Ordinal, Serial};
+use crate::tree::{Records, SourceError, StoredSource, Tree};
 
 fn large(seed: u64) -> Thing {
     Thing::File(noise(300_000, seed), 0o644)
@@ -240,5 +241,54 @@ fn a_crash_anywhere_in_a_confirmation_loses_no_content() {
             }
         }
         assert!(unconfirmed > 0 && confirmed > 2, "swap {swap}: {unconfirmed} {confirmed}");
+    }
+}
+
+/// Reads the whole release `serial` as a sender in another process would.
+fn stored(world: &World, tree: &Tree, serial: u64) -> StoredSource {
+    let records = Records::find(tree.name(), &world.www(), None).unwrap().expect("a state");
+    let release = records.stored(Serial(serial)).unwrap().expect("kept").release;
+    StoredSource::open(&world.www(), records, release.header().root).unwrap()
+}
+
+#[test]
+fn a_sender_reads_any_kept_release_out_of_the_tree_and_what_is_kept() {
+    for swap in [false, true] {
+        let (world, tree) = world(swap);
+        (1..=3).for_each(|n| put(&world, &tree, n, n));
+        for n in 1..=3 {
+            world.release(&version(n));
+            let expected = Scanned::of(&world.source()).blocks;
+            let mut source = stored(&world, &tree, n);
+            let root = tree.release(Serial(n)).unwrap().unwrap().release.header().root;
+            let (mut out, mut seen) = (Vec::new(), HashSet::new());
+            for ordinal in 0..root.nodes + root.blocks {
+                out.clear();
+                let block = source.read(Ordinal(ordinal), &mut out).unwrap();
+                assert!(block.matches(&out) && (ordinal < root.nodes || expected.contains_key(&block.hash)));
+                seen.insert(block.hash);
+            }
+            assert!(expected.keys().all(|hash| seen.contains(hash)), "swap {swap}, release {n}");
+            assert!(source.read(Ordinal(root.nodes + root.blocks), &mut out).is_err());
+        }
+    }
+}
+
+#[test]
+fn a_sender_finds_what_moves_while_it_reads_and_says_what_is_gone() {
+    for swap in [false, true] {
+        let (world, tree) = world(swap);
+        (1..=2).for_each(|n| put(&world, &tree, n, n));
+        let root = tree.release(Serial(2)).unwrap().unwrap().release.header().root;
+        let mut source = stored(&world, &tree, 2);
+        let mut all = |source: &mut StoredSource| -> Result<(), SourceError> {
+            (root.nodes..root.nodes + root.blocks).try_for_each(|o| source.read(Ordinal(o), &mut Vec::new()).map(drop))
+        };
+        all(&mut source).unwrap();
+        put(&world, &tree, 3, 3);
+        all(&mut source).unwrap();
+        std::fs::remove_dir_all(shelf(&tree, 2)).unwrap();
+        let gone = all(&mut stored(&world, &tree, 2)).unwrap_err();
+        assert!(matches!(&gone, SourceError::NotKept(path) if path.as_bytes() == b"changes"), "{gone}");
     }
 }
