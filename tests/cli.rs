@@ -46,7 +46,18 @@ fn temp() -> tempfile::TempDir {
 fn help_names_every_command_that_exists_and_no_other() {
     let help = out(&here(&["--help"]));
     let commands = [
-        "deploy", "diff", "rollback", "log", "status", "members", "check", "keygen", "daemon", "demo", "completions", "man",
+        "deploy",
+        "diff",
+        "rollback",
+        "log",
+        "status",
+        "members",
+        "check",
+        "keygen",
+        "daemon",
+        "demo",
+        "completions",
+        "man",
     ];
     for command in commands {
         assert!(help.contains(&format!("\n  {command} ")), "{command} in\n{help}");
