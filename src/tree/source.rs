@@ -355,6 +355,7 @@ fn wanted(what: &str, policy: &OwnerPolicy, look_up: impl FnOnce(&str) -> nix::R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::read::Located;
     use crate::tree::scan::{ScanOptions, scan};
 
     struct Fixture {
@@ -416,7 +417,7 @@ mod tests {
         let top = source.top();
         assert!(top.nodes > 2, "the large file has lists");
         for n in 0..top.nodes {
-            assert_eq!(source.nodes[n as usize], source.manifest().node_at(Ordinal(n)).unwrap());
+            assert_eq!(source.numbered.node_ref(Ordinal(n)).unwrap(), source.manifest().node_at(Ordinal(n)).unwrap());
         }
         let mut seen = 0;
         for located in source.manifest().entries() {
