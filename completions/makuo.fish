@@ -35,6 +35,8 @@ complete -c makuo -n "__fish_makuo_needs_command" -s h -l help -d 'Print help (s
 complete -c makuo -n "__fish_makuo_needs_command" -s V -l version -d 'Print version'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "deploy" -d 'Put the spec\'s release on every target host'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "diff" -d 'Audit drift: what in each host\'s tree differs from the spec\'s source'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "log" -d 'The releases that the fleet knows: serial, time, key, files, bytes, who runs and who keeps them'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "status" -d 'The hosts, their release, state and last error'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "members" -d 'The hosts alive now: name, address, version, trees'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "check" -d 'Say what is wrong with a spec or a configuration, or what it means'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "keygen" -d 'Make a deploy key in OpenSSH\'s format'
@@ -85,6 +87,34 @@ complete -c makuo -n "__fish_makuo_using_subcommand diff" -l json -d 'Print one 
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s q -l quiet -d 'Results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l wait -d 'How long to wait for answers' -r
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l group -d 'The multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l port -d 'The UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l group-key -d 'Not supported yet; here so that it is refused and not ignored' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand log" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand log" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand log" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand log" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l wait -d 'How long to wait for answers' -r
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l group -d 'The multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l port -d 'The UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l group-key -d 'Not supported yet; here so that it is refused and not ignored' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand status" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand status" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand status" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l wait -d 'How long to listen for answers' -r
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l group -d 'The multicast group [default: 224.0.0.108]' -r

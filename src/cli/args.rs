@@ -82,6 +82,10 @@ pub enum Command {
     Diff(DiffArgs),
     /// Back to an earlier release, on every host
     Rollback(RollbackArgs),
+    /// The releases that the fleet knows: serial, time, key, files, bytes, who runs and who keeps them
+    Log(LogArgs),
+    /// The hosts, their release, state and last error
+    Status(StatusArgs),
     /// The hosts alive now: name, address, version, trees
     Members(MembersArgs),
     /// Say what is wrong with a spec or a configuration, or what it means
@@ -233,6 +237,44 @@ pub struct RollbackArgs {
 #[derive(Debug, Args)]
 pub struct MembersArgs {
     /// How long to listen for answers
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
+    pub wait: Duration,
+    /// The network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+/// `makuo log`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A * marks what runs. What a host keeps can be rolled back to there.
+Examples:
+  makuo log www                                 one line a release, the newest first
+  makuo log --json www | grep '\"release\"'")]
+pub struct LogArgs {
+    /// The tree
+    #[arg(value_name = "TREE")]
+    pub tree: TreeName,
+    /// How long to wait for answers
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
+    pub wait: Duration,
+    /// The network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+/// `makuo status`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A host is behind when it does not run the newest release that any host runs.
+Examples:
+  makuo status                                  every host and tree
+  makuo status www                              one tree only")]
+pub struct StatusArgs {
+    /// Only this tree [default: all]
+    #[arg(value_name = "TREE")]
+    pub tree: Option<TreeName>,
+    /// How long to wait for answers
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
     pub wait: Duration,
     /// The network.

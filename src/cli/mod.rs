@@ -11,10 +11,12 @@ mod demo;
 mod deploy;
 mod diff;
 mod keygen;
+mod log;
 mod members;
 mod network;
 mod rollback;
 mod sign;
+mod status;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -54,6 +56,8 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Deploy(args) => deploy::run(args, config, report),
         Diff(args) => diff::run(args, config, report),
         Rollback(args) => rollback::run(args, config, report),
+        Log(args) => log::run(args, config, report),
+        Status(args) => status::run(args, config, report),
         Members(args) => members::run(args, config, report),
         Check(args) => check::run(args, report),
         Keygen(args) => keygen::run(args, settings, report),
@@ -96,6 +100,12 @@ fn start_log(settings: Settings, daemon: bool) {
 /// What the command line names and this version cannot do: refused, never ignored.
 fn not_yet(what: &str) -> Error {
     Error::usage(format!("{what} is not supported yet"))
+}
+
+/// Nobody that was heard has the tree that was asked for.
+fn nobody_has(tree: &crate::id::TreeName) -> Error {
+    Error::refused(format!("no host that answers has a tree {tree}"))
+        .hint("`makuo members` shows the hosts that are alive and their trees; --interface says where to look for them")
 }
 
 /// A line of talk on standard error, unless quiet.

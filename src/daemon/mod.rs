@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{HostConfig, TreeConfig};
+use crate::config::HostConfig;
 use crate::drive::disk::{Host, open_tree};
 use crate::drive::host::{Handle, Running};
 use crate::id::HostName;
@@ -30,7 +30,7 @@ pub struct Setup {
 
 /// Runs a host until SIGTERM or SIGINT; SIGHUP reads the authorized keys again.
 pub fn run(setup: Setup, links: Links) -> Result<()> {
-    let host = Arc::new(open(&setup.config)?);
+    let host = Arc::new(open(&setup)?);
     let trees: Vec<String> = host.trees.keys().map(ToString::to_string).collect();
     tracing::info!(
         "{} on {} at {} for {} {}: trees {}",
@@ -52,7 +52,7 @@ pub fn run(setup: Setup, links: Links) -> Result<()> {
         Some(path) => Some(runtime.block_on(async { Listener::bind(path) })?),
         None => None,
     };
-    let (running, handle) = Running::start(setup.name, links, Arc::clone(&host))?;
+    let (running, handle) = Running::start(links, Arc::clone(&host))?;
     let ended = Arc::new(tokio::sync::Notify::new());
     let network = {
         let ended = Ended(Arc::clone(&ended));
@@ -124,7 +124,8 @@ fn reload(config: &HostConfig, host: &Host) {
 
 /// Opens every tree (ending first what a crash left) and reads the authorized keys. Without a file of keys the host
 /// runs and refuses every release, saying how to add one.
-fn open(config: &HostConfig) -> Result<Host> {
+fn open(setup: &Setup) -> Result<Host> {
+    let config = &setup.config;
     let keys = match AuthorizedKeys::load(&config.authorized_keys) {
         Ok(keys) => keys,
         Err(e) if e.is_os(std::io::ErrorKind::NotFound) => {
@@ -136,15 +137,7 @@ fn open(config: &HostConfig) -> Result<Host> {
     if keys.is_empty() {
         tracing::warn!("no key is listed in {}: every release will be refused", keys.file().display());
     }
-    let mut trees = std::collections::HashMap::new();
-    for tree in &config.trees {
-        trees.insert(tree.name.clone(), open_one(tree, config)?);
-    }
-    Ok(Host { trees, keys: Mutex::new(Arc::new(keys)) })
-}
-
-fn open_one(tree: &TreeConfig, config: &HostConfig) -> Result<crate::drive::disk::ManagedTree> {
     let state_dir = config.state_dir.as_deref();
-    let max_delete = tree.max_delete.unwrap_or(crate::units::Limit::NONE);
-    open_tree(&tree.name, &tree.path, state_dir, tree.keep, tree.protect.clone(), max_delete)
+    let trees = config.trees.iter().map(|tree| Ok((tree.name.clone(), open_tree(tree, state_dir)?)));
+    Ok(Host { name: setup.name.clone(), trees: trees.collect::<Result<_>>()?, keys: Mutex::new(Arc::new(keys)) })
 }

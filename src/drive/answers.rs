@@ -69,7 +69,10 @@ impl Answers {
         let Notice::Stage { tree, serial, stage, text, .. } = notice else { return };
         match (stage, text) {
             (HostStage::Committed, _) => drop(self.troubles.remove(tree)),
-            (HostStage::Refused | HostStage::Failed, Some(text)) if self.host.trees.contains_key(tree) => {
+            (
+                HostStage::Refused | HostStage::Failed | HostStage::Unhealthy | HostStage::Reverted | HostStage::Stuck,
+                Some(text),
+            ) if self.host.trees.contains_key(tree) => {
                 let text = text.chars().take(MAX_TEXT).collect();
                 self.troubles.insert(tree.clone(), Past { serial: *serial, at: now, text });
             }

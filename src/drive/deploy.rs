@@ -22,7 +22,7 @@ use crate::manifest::{FORMAT, Header, Intent, Release};
 use crate::net::{Links, Waker, sharpen_timers};
 use crate::proto::sender::hosts::Host;
 use crate::proto::sender::{Expect, Notice, Reply, Request, Sender, SenderSetup};
-use crate::spec::Spec;
+use crate::spec::{OnFailure, Spec};
 use crate::units::{ByteSize, Moment, Rate, WallTime};
 use crate::wire::HostStage;
 use crate::wire::message::{OrderKind, Summary};
@@ -162,6 +162,8 @@ fn setup(options: &Options, endpoint: &Endpoint) -> SenderSetup {
         targets: lists(options).into_iter().cloned().collect(),
         expect,
         quorum: spec.commit.require,
+        batches: spec.commit.batches.clone(),
+        revert: spec.commit.on_failure == OnFailure::Revert,
         patience: options.timeout,
         overhead: endpoint.overhead(),
         ceiling: spec.transfer.rate,
@@ -564,7 +566,7 @@ impl Session<'_> {
         for host in self.machine.hosts() {
             total = total.max(host.summary.map_or(0, |s| s.fetch));
             targets += 1;
-            ready += usize::from(host.stage.is_some_and(|s| matches!(s, HostStage::Ready | HostStage::Committed)));
+            ready += usize::from(host.is_good(false));
         }
         let sent = self.machine.hosts().filter(|h| !h.lost).map(|h| h.received).max().unwrap_or(0);
         let (sent, total) = (ByteSize(sent.min(total)), ByteSize(total));
@@ -578,15 +580,20 @@ impl Session<'_> {
             Some(HostStage::Refused) => HostState::Refused,
             Some(HostStage::Committed) if clean => HostState::Unchanged,
             Some(HostStage::Committed) => HostState::Committed,
-            Some(HostStage::Failed) if self.machine.decision() == Some(OrderKind::Abort) => HostState::Aborted,
+            Some(HostStage::Unhealthy) => HostState::Unhealthy,
+            Some(HostStage::Reverted) => HostState::Reverted,
+            Some(HostStage::Stuck) => HostState::Stuck,
+            Some(HostStage::Aborted) => HostState::Aborted,
             Some(HostStage::Failed) => HostState::Failed,
             _ if host.lost => HostState::Absent,
             None => HostState::Absent,
             Some(HostStage::Staging) if !deploy => HostState::Diffed,
+            Some(HostStage::Checking) => HostState::Checking,
             _ if ended => HostState::Aborted,
             Some(HostStage::Joined | HostStage::Fetching | HostStage::Diffing) => HostState::Joined,
             Some(HostStage::Staging) => HostState::Staging,
             Some(HostStage::Ready) => HostState::Ready,
+            Some(HostStage::Prepared) => HostState::Prepared,
         }
     }
 
@@ -603,7 +610,7 @@ impl Session<'_> {
         outcome.repaired = self.machine.stats().repaired;
         outcome.took = self.clock.now().since(self.began);
         outcome.rate = self.mean_rate();
-        let aborted = self.decision.take().filter(|(kind, _)| *kind == OrderKind::Abort);
+        let aborted = self.decision.take().filter(|(kind, _)| matches!(kind, OrderKind::Abort | OrderKind::Revert));
         outcome.error = self.machine.failure().map(str::to_string).or(aborted.map(|(_, why)| why));
         outcome.settle()
     }
@@ -626,7 +633,8 @@ impl Session<'_> {
             _ => None,
         };
         HostResult {
-            serial: Some(host.serial).filter(|s| s.0 > 0),
+            // Of a host that went back only its own word tells to what.
+            serial: Some(host.serial).filter(|s| s.0 > 0 && state != HostState::Reverted),
             files_written: if done { summary.written.saturating_add(summary.touched) } else { 0 },
             files_deleted: if done { summary.deleted } else { 0 },
             bytes_received: ByteSize(host.received),

@@ -11,7 +11,7 @@ use super::drops::Drops;
 use super::endpoint::Endpoint;
 use super::outcome::{Member, MemberTree};
 use crate::Result;
-use crate::id::{HostName, InstanceId};
+use crate::id::InstanceId;
 use crate::net::{Links, Waker};
 use crate::proto::receiver::{HostSetup, Notice, Receiver, Reply};
 use crate::units::Moment;
@@ -82,14 +82,14 @@ pub struct Running {
 
 impl Running {
     /// Joins the group as `name`.
-    pub fn start(name: HostName, links: impl Into<Links>, host: Arc<Host>) -> Result<(Self, Handle)> {
+    pub fn start(links: impl Into<Links>, host: Arc<Host>) -> Result<(Self, Handle)> {
         let clock = Clock::start();
         let endpoint = Endpoint::new(links)?;
         // Half of the receive buffer, of which the kernel takes as much again for its own bookkeeping.
         let window = u32::try_from(endpoint.links().recv_buffer() / 4).unwrap_or(u32::MAX);
-        let answers = Answers::new(name.clone(), Arc::clone(&host), endpoint.waker())?;
+        let answers = Answers::new(host.name.clone(), Arc::clone(&host), endpoint.waker())?;
         let setup = HostSetup {
-            name,
+            name: host.name.clone(),
             trees: host.states(),
             instance: InstanceId(clock::seed()),
             seed: clock::seed(),
@@ -215,11 +215,7 @@ impl Refusals {
 
 /// A member as it is told.
 pub fn member(member: &crate::proto::members::Member) -> Member {
-    let trees = member
-        .hello
-        .trees
-        .iter()
-        .map(|t| MemberTree { tree: t.tree.clone(), serial: Some(t.serial).filter(|s| s.0 > 0) });
+    let trees = member.hello.trees.iter().map(|t| MemberTree { tree: t.tree.clone(), serial: t.running });
     Member {
         host: member.hello.name.clone(),
         address: member.address,
@@ -233,7 +229,7 @@ fn log(notice: &Notice) {
         Notice::Stage { tree, serial, sender, stage, text } => {
             let why = text.as_deref().map(|t| format!(": {t}")).unwrap_or_default();
             match stage {
-                HostStage::Refused | HostStage::Failed => {
+                HostStage::Refused | HostStage::Failed | HostStage::Unhealthy | HostStage::Stuck => {
                     tracing::warn!("{tree}@{serial} from {sender}: {stage:?}{why}")
                 }
                 // Anybody's word so far.

@@ -117,6 +117,13 @@ pub struct Standing {
     pub behind: Option<Serial>,
 }
 
+impl Standing {
+    /// Whether something is done with the tree now.
+    pub fn at_work(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| told.work.is_some())
+    }
+}
+
 /// What a host said of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {

@@ -1,9 +1,9 @@
 //! Where the protocol meets network, disk and clock.
 //!
 //! [`endpoint`] carries a machine's datagrams, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
-//! requests from real trees, [`deploy`] runs the sender machine for a command, [`source`] answers its requests from a
-//! scanned directory. [`rollback`] finds an earlier release to put again. [`members`] and [`log`]
-//! look around without a session. [`outcome`] is what sessions tell.
+//! requests from real trees (`session` until all is staged, `switch` from there on), [`deploy`] runs the sender machine
+//! for a command, [`source`] answers its requests from a scanned directory, [`rollback`] finds an earlier release to put
+//! again. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell.
 
 mod answers;
 mod ask;
@@ -19,7 +19,9 @@ mod look;
 pub mod members;
 pub mod outcome;
 pub mod rollback;
+mod session;
 pub mod source;
+mod switch;
 
 #[cfg(test)]
 mod tests;

@@ -132,10 +132,20 @@ pub enum HostState {
     Staging,
     /// Everything is staged and verified.
     Ready,
+    /// What it runs before a commit agreed.
+    Prepared,
+    /// It has the release; what it runs after a commit is under way.
+    Checking,
     /// It has the release now. Where a deploy ends.
     Committed,
     /// It had the release already.
     Unchanged,
+    /// It has the release; a hook after the commit or its health check failed.
+    Unhealthy,
+    /// It had the release and went back to the one before.
+    Reverted,
+    /// It was to go back and could not: it has the release still.
+    Stuck,
     /// It was ready or on the way, and the session ended without a commit; its tree is as before.
     Aborted,
     /// It took part and failed; its tree is as before.
@@ -144,15 +154,20 @@ pub enum HostState {
 
 impl HostState {
     /// Every state, in the order in which a session passes them.
-    pub const ALL: [HostState; 10] = [
+    pub const ALL: [HostState; 15] = [
         HostState::Absent,
         HostState::Refused,
         HostState::Joined,
         HostState::Diffed,
         HostState::Staging,
         HostState::Ready,
+        HostState::Prepared,
+        HostState::Checking,
         HostState::Committed,
         HostState::Unchanged,
+        HostState::Unhealthy,
+        HostState::Reverted,
+        HostState::Stuck,
         HostState::Aborted,
         HostState::Failed,
     ];
@@ -166,21 +181,32 @@ impl HostState {
             HostState::Diffed => "diffed",
             HostState::Staging => "staging",
             HostState::Ready => "ready",
+            HostState::Prepared => "prepared",
+            HostState::Checking => "checking",
             HostState::Committed => "committed",
             HostState::Unchanged => "unchanged",
+            HostState::Unhealthy => "unhealthy",
+            HostState::Reverted => "reverted",
+            HostState::Stuck => "stuck",
             HostState::Aborted => "aborted",
             HostState::Failed => "failed",
         }
     }
 
-    /// Whether a host in this state has the release.
+    /// Whether a host in this state has the release, well or not.
     pub fn has_release(self) -> bool {
+        self.is_well() || matches!(self, HostState::Checking | HostState::Unhealthy | HostState::Stuck)
+    }
+
+    /// Whether a host in this state has the release and is as it should be: where a deploy shall end.
+    pub fn is_well(self) -> bool {
         matches!(self, HostState::Committed | HostState::Unchanged)
     }
 
     /// Whether a host in this state went wrong, so that a person should see it as it happens.
     pub fn is_trouble(self) -> bool {
-        matches!(self, HostState::Absent | HostState::Refused | HostState::Aborted | HostState::Failed)
+        use HostState::{Aborted, Absent, Failed, Refused, Reverted, Stuck, Unhealthy};
+        matches!(self, Absent | Refused | Aborted | Failed | Unhealthy | Reverted | Stuck)
     }
 }
 
@@ -421,16 +447,18 @@ impl Outcome {
 /// An audit that could not ask a target never says "no drift": it is refused when nobody answered and mixed when some
 /// did. A deploy without targets is refused: it did nothing.
 pub fn exit_status(purpose: Purpose, hosts: impl IntoIterator<Item = HostState>, drift: bool) -> ExitStatus {
-    let done = |state: HostState| match purpose {
-        Purpose::Deploy => state.has_release(),
-        Purpose::DryRun | Purpose::Diff => state.has_release() || state == HostState::Diffed,
-    };
-    let (mut good, mut bad) = (0usize, 0usize);
-    hosts.into_iter().for_each(|state| if done(state) { good += 1 } else { bad += 1 });
-    match (good, bad) {
-        (0, _) => ExitStatus::Refused,
-        (_, 0) if drift && purpose == Purpose::Diff => ExitStatus::Drift,
-        (_, 0) => ExitStatus::Success,
+    let audit = purpose != Purpose::Deploy;
+    let good = |state: HostState| state.is_well() || (audit && state == HostState::Diffed);
+    let (mut some, mut all) = (false, true);
+    for state in hosts {
+        // An unhealthy host is no success, but it has the release: nobody may think that no host changed.
+        some |= good(state) || state.has_release();
+        all &= good(state);
+    }
+    match (some, all) {
+        (false, _) => ExitStatus::Refused,
+        (_, true) if drift && purpose == Purpose::Diff => ExitStatus::Drift,
+        (_, true) => ExitStatus::Success,
         _ => ExitStatus::Mixed,
     }
 }
@@ -452,12 +480,18 @@ mod tests {
         assert_eq!(deploy(&[Refused, Absent, Aborted, Failed]), 3);
         assert_eq!(deploy(&[Committed, Absent]), 4);
         assert_eq!(deploy(&[Unchanged, Refused]), 4);
+        assert_eq!(deploy(&[Reverted, Reverted, Absent]), 3);
+        assert_eq!(deploy(&[Reverted, Stuck]), 4);
     }
 
     #[test]
     fn only_the_two_good_states_count_for_a_deploy() {
         for state in HostState::ALL {
-            let expected = if matches!(state, Committed | Unchanged) { 0 } else { 3 };
+            let expected = match state {
+                Committed | Unchanged => 0,
+                Checking | Unhealthy | Stuck => 4,
+                _ => 3,
+            };
             assert_eq!(code(Purpose::Deploy, &[state], false), expected, "{}", state.word());
         }
     }

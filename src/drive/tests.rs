@@ -10,14 +10,13 @@ use super::disk::{Host, open_tree};
 use super::host::{Handle, Running};
 use super::outcome::{Event, ExitStatus, HostState, Observer, Outcome, Purpose};
 use super::rollback::Earlier;
+use crate::config::TreeConfig;
 use crate::id::{HostName, Serial, TreeName};
 use crate::keys::{AuthorizedKeys, FileSigner, Signer};
-use crate::manifest::rules::PathFilter;
 use crate::manifest::{Header, Release};
 use crate::net::{Link, LinkConfig, choose};
 use crate::spec::Spec;
 use crate::tree::records::Records;
-use crate::units::Limit;
 
 struct Silent;
 
@@ -60,14 +59,13 @@ impl Fleet {
         let tree = TreeName::new("www").expect("legal");
         let path = self.path(&format!("host{number}/www"));
         std::fs::create_dir_all(&path).expect("new");
-        let managed = open_tree(&tree, &path, None, 3, PathFilter::at_top::<&str>(&[]).expect("legal"), Limit::NONE)
-            .expect("opens");
+        let managed = open_tree(&TreeConfig::new(tree.clone(), path), None).expect("opens");
         let line = |roles: &str, n| format!("tree=\"www\",{roles} ssh-ed25519 {}\n", base64(&key(n).public().blob()));
         let lines = line("deploy,audit", 1) + &line("rollback", 3);
         let keys = AuthorizedKeys::parse(lines.as_bytes(), Path::new("authorized_keys")).expect("legal");
-        let host = Host { trees: HashMap::from([(tree, managed)]), keys: Mutex::new(Arc::new(keys)) };
         let name = HostName::new(&format!("web{number}")).expect("legal");
-        let (running, handle) = Running::start(name, link(self.port), Arc::new(host)).expect("starts");
+        let host = Host { name, trees: HashMap::from([(tree, managed)]), keys: Mutex::new(Arc::new(keys)) };
+        let (running, handle) = Running::start(link(self.port), Arc::new(host)).expect("starts");
         let thread = std::thread::spawn(move || running.run().expect("runs"));
         self.hosts.push((handle, thread));
     }
@@ -317,4 +315,29 @@ fn a_key_that_may_only_go_back_cannot_change_what_it_goes_back_to() {
     // Who may deploy may also put again what is kept nowhere, under other rules.
     let outcome = fleet.rollback(key(1), |header| header.rules.delete_extras = true);
     assert_eq!(outcome.exit, ExitStatus::Success, "{outcome:#?}");
+}
+
+#[test]
+fn a_release_is_given_with_a_signature_that_holds_by_all_that_keep_it() {
+    let mut fleet = Fleet::new(2);
+    std::fs::write(fleet.path("site/page"), "one").expect("written");
+    assert_eq!(fleet.deploy(Purpose::Deploy, key(1), "").exit, ExitStatus::Success);
+    let (tree, wait) = (TreeName::new("www").expect("legal"), Duration::from_secs(20));
+    fleet.start(3);
+    let log = super::log::log(link(fleet.port), &tree, wait).expect("asks");
+    let serial = log.newest().expect("a release");
+    assert_eq!((log.hosts.len(), log.releases.len()), (3, 1));
+    let given = super::log::release(link(fleet.port), &tree, serial, wait).expect("asks");
+    let names: Vec<&str> = given.iter().map(|(host, ..)| host.as_str()).collect();
+    assert_eq!(names, ["web1", "web2"]);
+    for (_, header, signature) in given {
+        let signer = crate::keys::verify(crate::keys::Namespace::RELEASE, &header, &signature).expect("holds");
+        assert_eq!(&signer, key(1).public());
+        let release = crate::manifest::Release::from_bytes(&header).expect("a release");
+        assert_eq!((release.header().serial, release.id()), (serial, log.releases[0].id));
+    }
+    assert!(super::log::release(link(fleet.port), &tree, serial.next(), wait).expect("asks").is_empty());
+    let standings = super::log::status(link(fleet.port), None, wait).expect("asks");
+    let behind: Vec<bool> = standings.iter().map(|s| s.behind.is_some()).collect();
+    assert_eq!(behind, [false, false, true]);
 }

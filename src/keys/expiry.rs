@@ -37,7 +37,7 @@ pub(super) fn parse(text: &str) -> Option<WallTime> {
 }
 
 /// The moment as people read it: `2027-01-31 18:00 UTC`.
-pub(super) fn show(time: WallTime) -> String {
+pub fn show(time: WallTime) -> String {
     let (days, seconds) = (time.0.div_euclid(DAY), time.0.rem_euclid(DAY));
     let (year, month, day) = civil(days);
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", seconds / 3600, seconds / 60 % 60)

@@ -20,6 +20,7 @@ mod signer;
 mod sshwire;
 
 pub use authorized::{AuthorizedKeys, Denied, Reason, Role};
+pub use expiry::show as shown_time;
 pub use generate::{NewKey, generate};
 pub use group::GroupKey;
 pub use public::{Fingerprint, KeyError, PublicKey};

@@ -87,6 +87,11 @@ impl Control {
         pieces.for_each(|piece| self.queue(dest, piece));
     }
 
+    /// Whether nothing is queued.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// The next queued datagram, written into `out`.
     pub fn poll(&mut self, out: &mut Vec<u8>) -> Option<Transmit> {
         let (dest, bytes) = self.queue.pop_front()?;

@@ -5,12 +5,12 @@
 //! not heard for a few intervals is forgotten, who says goodbye at once.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::control::Control;
 use super::path::Heard;
-use super::{Dest, spread};
+use super::{Dest, turn};
 use crate::id::{HostName, InstanceId};
 use crate::units::Moment;
 use crate::wire::Message;
@@ -22,6 +22,8 @@ const BEACON: Duration = Duration::from_secs(2);
 const GROUP_BEACONS: u32 = 20;
 /// A member is forgotten after this many of its intervals.
 const MISSED: u32 = 4;
+/// How often it is looked who is to be forgotten.
+const SWEEP: Duration = Duration::from_millis(250);
 /// The most members that are kept.
 pub const MAX_MEMBERS: usize = 20_000;
 
@@ -40,15 +42,27 @@ pub struct Member {
 #[derive(Debug, Default)]
 pub struct Table {
     members: BTreeMap<InstanceId, Member>,
+    /// Who has a name.
+    named: BTreeMap<(HostName, IpAddr), InstanceId>,
+    /// How many members claim to know so many hosts.
+    claims: BTreeMap<u32, usize>,
+    /// When it was last looked who was not heard for long.
+    swept: Moment,
 }
 
 impl Table {
     /// Takes a beacon or answer; says whether the host is new.
     pub fn heard(&mut self, now: Moment, from: SocketAddr, instance: InstanceId, hello: Hello) -> bool {
         // A restarted daemon has a new instance: the old one must not stay as a ghost.
-        self.members.retain(|id, m| *id == instance || m.hello.name != hello.name || m.address.ip() != from.ip());
+        let name = (hello.name.clone(), from.ip());
+        if let Some(&other) = self.named.get(&name).filter(|id| **id != instance) {
+            self.left(other);
+        }
         let known = self.members.contains_key(&instance);
-        if known || self.members.len() < MAX_MEMBERS {
+        self.left(instance);
+        if self.members.len() < MAX_MEMBERS {
+            self.named.insert(name, instance);
+            *self.claims.entry(hello.members).or_default() += 1;
             self.members.insert(instance, Member { hello, address: from, heard: now });
         }
         !known
@@ -56,13 +70,30 @@ impl Table {
 
     /// Takes a farewell.
     pub fn left(&mut self, instance: InstanceId) {
-        self.members.remove(&instance);
+        let Some(member) = self.members.remove(&instance) else { return };
+        if let Some(count) = self.claims.get_mut(&member.hello.members) {
+            *count -= 1;
+            if *count == 0 {
+                self.claims.remove(&member.hello.members);
+            }
+        }
+        let name = (member.hello.name, member.address.ip());
+        if self.named.get(&name) == Some(&instance) {
+            self.named.remove(&name);
+        }
     }
 
-    /// Forgets who was not heard for long.
+    /// Forgets who was not heard for long. All are looked at, so not at every call.
     pub fn expire(&mut self, now: Moment) {
+        if now.since(self.swept) < SWEEP {
+            return;
+        }
+        self.swept = now;
         let longest = interval(self.members.len() as u32) * MISSED;
-        self.members.retain(|_, m| now.since(m.heard) <= longest);
+        let gone = self.members.iter().filter(|(_, m)| now.since(m.heard) > longest);
+        for id in gone.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.left(id);
+        }
     }
 
     /// The members.
@@ -82,12 +113,12 @@ impl Table {
 
     /// Whether the members are sure of each other: there are several, and each knows as many as we do.
     pub fn agrees(&self) -> bool {
-        self.len() > 1 && self.members.values().all(|m| m.hello.members as usize == self.len())
+        self.len() > 1 && self.claims.keys().all(|&members| members as usize == self.len())
     }
 
     /// The largest number of hosts that any member knows: when we have heard so many, we have heard all.
     pub fn claimed(&self) -> usize {
-        self.members.values().map(|m| m.hello.members as usize).max().unwrap_or(0)
+        self.claims.last_key_value().map_or(0, |(&members, _)| members as usize)
     }
 }
 
@@ -138,7 +169,7 @@ impl Presence {
             Message::Solicit => {
                 let known = self.answers.iter().any(|a| a.1 == from);
                 if !known && self.answers.len() < MAX_ANSWERS {
-                    let delay = spread(self.table.len() as u32).mul_f64(self.rng.f64());
+                    let delay = turn(self.table.len() as u32).mul_f64(self.rng.f64());
                     self.answers.push((now + delay, from, instance));
                 }
             }
@@ -192,5 +223,32 @@ impl Presence {
             members: others as u32 + 1,
             heard: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(name: &str, members: u32) -> Hello {
+        let name = HostName::new(name).expect("legal");
+        Hello { name, version: String::new(), trees: Vec::new(), members, heard: None }
+    }
+
+    #[test]
+    fn the_table_knows_who_is_there_and_what_they_claim() {
+        let at = |host: u8| SocketAddr::from(([10, 0, 0, host], 5000));
+        let (now, mut table) = (Moment(1_000_000_000), Table::default());
+        assert!(table.heard(now, at(1), InstanceId(1), hello("a", 1)));
+        assert!(table.heard(now, at(2), InstanceId(2), hello("b", 7)));
+        assert!(!table.heard(now, at(2), InstanceId(2), hello("b", 2)), "it claims something else now");
+        assert_eq!((table.len(), table.claimed(), table.agrees()), (2, 2, false));
+        assert!(table.heard(now, at(1), InstanceId(3), hello("a", 2)), "it was restarted");
+        assert!(table.agrees() && table.iter().all(|(id, _)| *id != InstanceId(1)));
+        table.left(InstanceId(2));
+        table.left(InstanceId(2));
+        assert_eq!((table.len(), table.claimed(), table.agrees()), (1, 2, false));
+        table.expire(now + BEACON * (MISSED + 1));
+        assert!(table.is_empty() && table.claimed() == 0 && table.named.is_empty());
     }
 }

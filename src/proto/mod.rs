@@ -21,10 +21,13 @@
 //!   500 Mbit/s. Without a ceiling a late train is caught up with for 4 ms; with one, no more than 50,000 bytes (and
 //!   1/16 of what the ceiling lets through in 100 ms) go at once, and the ceiling holds over any 100 ms, all headers and
 //!   messages counted.
-//! - Hosts answer with: a word at each stage, spread so that all together say 5,000 a second ([`spread`]); a report of
+//! - All hosts together say no more than [`FEEDBACK_A_SECOND`] datagrams to a sender in a second, whatever the fleet:
+//!   words of stages and wants, of which a host says one in its [`turn`] (at once in a fleet of up to 16, in half a
+//!   second among a thousand), the newest stage instead of those before it, no want for what came meanwhile; a report of
 //!   measurements every 256 KiB or 10 ms from at most 16 hosts, at most 2,000 a second; complaints after an exponentially
-//!   distributed time ([`backoff`]), at most 12 generations each, none while repairs come; a sign of life every half
-//!   second, or 500 a second for a large fleet. Nothing that arrived is acknowledged but being ready.
+//!   distributed time ([`backoff`]), at most 12 generations each, none while repairs come; a sign of life after half a
+//!   second of silence, or 500 a second for a large fleet. Nothing that arrived is acknowledged but being ready. So the
+//!   last answer of ten thousand hosts comes five seconds after the first.
 //!
 //! Disk is an effect too: a machine asks ([`receiver::Request`], [`sender::Request`]) and is answered later, so that a
 //! slow or broken disk, and a crash between any two steps, can be simulated.
@@ -67,19 +70,32 @@ pub struct Transmit {
     pub segment: usize,
 }
 
-/// Words that all hosts together say to one sender in a second, whatever the fleet: what is spread is spread so wide.
-const WORDS_A_SECOND: u32 = 5_000;
-/// The longest spread of feedback.
-const MAX_SPREAD: Duration = Duration::from_secs(4);
+/// Datagrams that all hosts together say to one sender in a second, whatever the fleet; up to [`PEAK`] times as densely
+/// for a tenth of a second. What hosts say is shared out below; the rest is for complaints, which suppress each other.
+pub const FEEDBACK_A_SECOND: u32 = 5_000;
+/// See [`FEEDBACK_A_SECOND`].
+pub const PEAK: u32 = 2;
+/// Words of stages and wants: two fifths.
+const WORDS_A_SECOND: u32 = FEEDBACK_A_SECOND * 2 / 5;
+/// Reports of measurements: as many.
+const REPORTS_A_SECOND: u32 = FEEDBACK_A_SECOND * 2 / 5;
+/// Signs of life: a tenth.
+const ALIVE_A_SECOND: u32 = FEEDBACK_A_SECOND / 10;
+/// Complaints that are repeated because nothing came: a twentieth.
+const COMPLAINTS_A_SECOND: u32 = FEEDBACK_A_SECOND / 20;
+/// A fleet of so many hosts need not take turns.
+const AT_ONCE: u32 = 16;
+/// The most hosts that a stranger's word makes us reckon with.
+const MAX_FLEET: u32 = 20_000;
 /// The least time before a host complains: datagrams that overtook each other are not lost.
 const COMPLAIN: Duration = Duration::from_millis(2);
 /// How long it takes, about, from a complaint to the repair that makes it needless for others.
 const REACTION: Duration = Duration::from_millis(4);
 
-/// How long a host spreads what it has to say in any case when `hosts` take part: a fleet of ten answers at once, a
-/// thousand hosts within some tenths of a second.
-pub fn spread(hosts: u32) -> Duration {
-    (Duration::from_secs(1) * hosts.saturating_sub(1) / WORDS_A_SECOND).min(MAX_SPREAD)
+/// The time in which each of `hosts` hosts may say one word, so that all together say no more than their share: a fleet
+/// of ten answers at once, a thousand hosts within half a second.
+pub fn turn(hosts: u32) -> Duration {
+    Duration::from_secs(1) * hosts.min(MAX_FLEET).saturating_sub(AT_ONCE) / WORDS_A_SECOND
 }
 
 /// How long a host waits with a complaint that another's may make needless, with `chance` from 0 to 1: exponentially
@@ -89,7 +105,17 @@ pub fn backoff(hosts: u32, chance: f64) -> Duration {
     COMPLAIN + REACTION.mul_f64((1.0 + chance * f64::from(hosts.saturating_sub(1))).ln())
 }
 
-/// How often a host says that it is alive when `hosts` take part: the sender hears a bounded number a second.
+/// How often a host says that it is alive when `hosts` take part and it has nothing else to say.
 pub fn alive_interval(hosts: u32) -> Duration {
-    Duration::from_millis(500).max(Duration::from_millis(2) * hosts)
+    Duration::from_millis(500).max(Duration::from_secs(1) * hosts.min(MAX_FLEET) / ALIVE_A_SECOND)
+}
+
+/// The least time between two reports of a host when `hosts` report.
+pub fn report_interval(hosts: u32) -> Duration {
+    Duration::from_secs(1) * hosts.min(MAX_FLEET) / REPORTS_A_SECOND
+}
+
+/// The longest wait before a host of `hosts` repeats a complaint after which nothing came.
+pub fn complaint_interval(hosts: u32) -> Duration {
+    Duration::from_millis(800).max(Duration::from_secs(1) * hosts.min(MAX_FLEET) / COMPLAINTS_A_SECOND)
 }

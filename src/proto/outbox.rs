@@ -1,4 +1,4 @@
-//! Messages of a host to its sender that are repeated until acknowledged.
+//! Messages of a host to its sender that are repeated until acknowledged, one in each turn of the host.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,6 +19,8 @@ struct Pending {
     message: Message,
     due: Moment,
     wait: Duration,
+    /// It was sent at least once.
+    said: bool,
 }
 
 /// The messages that are not acknowledged yet, in order.
@@ -26,6 +28,8 @@ struct Pending {
 pub struct Outbox {
     pending: VecDeque<Pending>,
     last: u32,
+    /// Before this nothing is said.
+    free: Moment,
 }
 
 impl Outbox {
@@ -37,7 +41,18 @@ impl Outbox {
 
     /// Sends `message` from `due` on, until `number` is acknowledged.
     pub fn push(&mut self, number: u32, message: Message, due: Moment) {
-        self.pending.push_back(Pending { number, message, due, wait: FIRST_WAIT });
+        self.pending.push_back(Pending { number, message, due, wait: FIRST_WAIT, said: false });
+    }
+
+    /// The same, before the messages that are `later`.
+    pub fn push_before(&mut self, later: impl Fn(&Message) -> bool, number: u32, message: Message, due: Moment) {
+        let at = self.pending.iter().position(|p| later(&p.message)).unwrap_or(self.pending.len());
+        self.pending.insert(at, Pending { number, message, due, wait: FIRST_WAIT, said: false });
+    }
+
+    /// When the first of such messages was to be said that has not been said yet.
+    pub fn unsaid(&self, such: impl Fn(&Message) -> bool) -> Option<Moment> {
+        self.pending.iter().filter(|p| !p.said && such(&p.message)).map(|p| p.due).min()
     }
 
     /// Forgets messages that need not be said any more.
@@ -60,23 +75,30 @@ impl Outbox {
         self.pending.retain(|p| p.number != number);
     }
 
-    /// The next message that is due, if any; it comes again after its wait, which `jitter` (0 to 1) stretches.
-    pub fn poll(&mut self, now: Moment, jitter: f64) -> Option<&Message> {
+    /// The next message that is due, if any; it comes again after its wait, which `jitter` (0 to 1) stretches. The next
+    /// one is said `turn` later at the earliest.
+    pub fn poll(&mut self, now: Moment, jitter: f64, turn: Duration) -> Option<&Message> {
+        if now < self.free {
+            return None;
+        }
         let pending = self.pending.iter_mut().take(WINDOW).find(|p| p.due <= now)?;
-        pending.due = now + pending.wait.mul_f64(0.75 + jitter / 2.0);
+        self.free = now + turn;
+        pending.due = now + pending.wait.max(turn).mul_f64(0.75 + jitter / 2.0);
         pending.wait = (pending.wait * 2).min(LONGEST_WAIT);
+        pending.said = true;
         Some(&pending.message)
     }
 
     /// When the next message is due.
     pub fn timeout(&self) -> Option<Moment> {
-        self.pending.iter().take(WINDOW).map(|p| p.due).min()
+        self.pending.iter().take(WINDOW).map(|p| p.due).min().map(|due| due.max(self.free))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::SessionId;
 
     #[test]
     fn a_message_is_repeated_ever_more_slowly_until_acknowledged() {
@@ -85,7 +107,7 @@ mod tests {
         outbox.push(number, Message::Solicit, Moment(0));
         let (mut sent, mut now) = (Vec::new(), Moment(0));
         while sent.len() < 8 {
-            while outbox.poll(now, 0.5).is_some() {
+            while outbox.poll(now, 0.5, Duration::ZERO).is_some() {
                 sent.push(now);
             }
             now = outbox.timeout().expect("not acknowledged");
@@ -94,5 +116,19 @@ mod tests {
         assert_eq!(gaps, [40, 80, 160, 320, 640, 1280, 2000]);
         outbox.acknowledged(number);
         assert!(outbox.is_empty() && outbox.timeout().is_none());
+    }
+
+    #[test]
+    fn one_message_is_said_in_a_turn_and_the_urgent_one_first() {
+        let (mut outbox, turn) = (Outbox::default(), Duration::from_millis(500));
+        let is_solicit = |m: &Message| matches!(m, Message::Solicit);
+        outbox.push(1, Message::Solicit, Moment(0));
+        outbox.push_before(is_solicit, 2, Message::Ack(SessionId(1), 2), Moment(0));
+        assert!(matches!(outbox.poll(Moment(0), 0.5, turn), Some(Message::Ack(..))));
+        assert_eq!(outbox.poll(Moment(0), 0.5, turn), None);
+        assert_eq!((outbox.timeout(), outbox.unsaid(is_solicit)), (Some(Moment(0) + turn), Some(Moment(0))));
+        outbox.acknowledged(2);
+        assert!(outbox.poll(Moment(0) + turn, 0.5, turn).is_some_and(is_solicit));
+        assert_eq!((outbox.timeout(), outbox.unsaid(is_solicit)), (Some(Moment(0) + turn * 2), None));
     }
 }

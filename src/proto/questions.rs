@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::spread;
+use super::turn;
 use crate::units::Moment;
 use crate::wire::query::Ask;
 
@@ -45,7 +45,7 @@ impl Questions {
         if known || self.waiting.len() >= MAX_WAITING || !self.may_answer(now, from.ip()) {
             return;
         }
-        let due = now + spread(hosts).mul_f64(self.rng.f64());
+        let due = now + turn(hosts).mul_f64(self.rng.f64());
         self.waiting.push_back((due, from, ask));
     }
 
@@ -108,9 +108,9 @@ mod tests {
             })
             .collect();
         dues.sort_unstable();
-        let widest = START + spread(5000);
+        let widest = START + turn(5000);
         assert!(dues.iter().all(|due| (START..=widest).contains(due)));
-        assert!(dues[99].since(dues[0]) > spread(5000) / 2);
+        assert!(dues[99].since(dues[0]) > turn(5000) / 2);
     }
 
     #[test]

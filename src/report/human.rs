@@ -10,8 +10,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::paint::{Painter, Tint};
 use super::table::{Align, Cell, Table};
-use super::{Settings, Verbosity, put_line, tell_failure, tell_trouble, words};
+use super::{Settings, Verbosity, fleet, put_line, tell_failure, tell_trouble, words};
 use crate::Error;
+use crate::drive::log::{Log, Standing};
 use crate::drive::outcome::{
     DriftLine, Event, ExitStatus, HostChange, HostResult, HostState, Member, Observer, Outcome, Progress, Purpose, What,
 };
@@ -106,6 +107,20 @@ impl Human {
         if self.verbosity > Verbosity::Quiet {
             self.say(&words::count(members.len() as u64, "host"));
         }
+    }
+
+    /// The releases that the fleet knows.
+    pub fn log(&mut self, log: &Log) {
+        self.replace_bar(None);
+        fleet::releases(log).lines(self.out_paint).iter().for_each(|line| self.data(line));
+        fleet::log_notes(log).iter().for_each(|line| self.note(line));
+    }
+
+    /// Where hosts stand.
+    pub fn status(&mut self, standings: &[Standing]) {
+        self.replace_bar(None);
+        fleet::standings(standings).lines(self.out_paint).iter().for_each(|line| self.data(line));
+        self.note(&fleet::summary(standings));
     }
 
     /// One or more lines of data; nothing when `text` is empty.
@@ -255,15 +270,16 @@ fn progress_words(p: &Progress) -> String {
 fn tint_of(state: HostState) -> Tint {
     match state {
         HostState::Committed | HostState::Unchanged => Tint::Good,
-        HostState::Absent | HostState::Aborted => Tint::Warn,
-        HostState::Refused | HostState::Failed => Tint::Bad,
-        HostState::Joined | HostState::Diffed | HostState::Staging | HostState::Ready => Tint::Plain,
+        HostState::Absent | HostState::Aborted | HostState::Reverted => Tint::Warn,
+        HostState::Refused | HostState::Failed | HostState::Unhealthy | HostState::Stuck => Tint::Bad,
+        HostState::Joined | HostState::Diffed | HostState::Staging => Tint::Plain,
+        HostState::Ready | HostState::Prepared | HostState::Checking => Tint::Plain,
     }
 }
 
 /// Host, state, release, written, deleted, received, time, reason.
 fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
-    let worked = host.state == HostState::Committed;
+    let worked = host.state.has_release() && host.state != HostState::Unchanged;
     let when_worked = |text: String| Cell::from(if worked { text } else { String::new() });
     vec![
         host.host.as_str().into(),
@@ -273,7 +289,11 @@ fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
         when_worked(format!("{} deleted", host.files_deleted)),
         when_worked(host.bytes_received.to_string()),
         when_worked(words::seconds(host.took)),
-        Cell::new(words::safe(host.error.as_deref().unwrap_or_default()), tint_of(host.state)),
+        // What a command printed follows below.
+        Cell::new(
+            words::safe(host.error.as_deref().and_then(|e| e.lines().next()).unwrap_or_default()),
+            tint_of(host.state),
+        ),
     ]
 }
 
@@ -324,17 +344,22 @@ fn without_drift(o: &Outcome) -> Vec<HostName> {
 
 fn trouble_text(o: &Outcome) -> String {
     let release = words::release(&o.tree, o.serial);
-    let good =
-        |h: &&HostResult| h.state.has_release() || (o.purpose != Purpose::Deploy && h.state == HostState::Diffed);
+    let good = |h: &&HostResult| h.state.is_well() || (o.purpose != Purpose::Deploy && h.state == HostState::Diffed);
     let done: Vec<&HostName> = o.hosts.iter().filter(good).map(|h| &h.host).collect();
     let mut lines = vec![match (o.exit, o.purpose) {
+        (ExitStatus::Mixed, Purpose::Deploy) if o.hosts.iter().all(|h| h.state.has_release()) => {
+            format!("every host has {release}, and not every host is well")
+        }
         (ExitStatus::Mixed, Purpose::Deploy) => format!("mixed: some hosts have {release}, others do not"),
         (ExitStatus::Mixed, _) => "mixed: some hosts answered, others did not".to_string(),
         _ if o.hosts.is_empty() => format!("no host answered for {}", o.tree),
+        (_, Purpose::Deploy) if o.hosts.iter().any(|h| h.state == HostState::Reverted) => {
+            format!("{release} was taken back: no host has it")
+        }
         (_, Purpose::Deploy) => format!("{release} was not put anywhere: no host changed"),
         _ => format!("no host could be compared with {}", o.tree),
     }];
-    if let Some(error) = &o.error {
+    if let Some(error) = o.error.as_deref().and_then(|e| e.lines().next()) {
         lines[0] = format!("{} ({error})", lines[0]);
     }
     if let (Some(key), true) = (&o.fingerprint, o.hosts.iter().any(|h| h.state == HostState::Refused)) {
@@ -348,7 +373,7 @@ fn trouble_text(o: &Outcome) -> String {
         ));
     }
     for host in o.hosts.iter().filter(|h| !good(h)) {
-        let why = host.error.as_deref().map(|e| format!(": {e}")).unwrap_or_default();
+        let why = host.error.as_deref().map(|e| format!(": {}", e.replace('\n', "\n  "))).unwrap_or_default();
         lines.push(format!("  {} {}{why}", host.host, host.state.word()));
     }
     lines.join("\n")

@@ -12,6 +12,8 @@
 //! | `change` | hosts, path, kind (rsync's eleven columns), what (a word); path_base64 when the path is not UTF-8 |
 //! | `progress` | sent, total, rate, ready, targets |
 //! | `note` | text |
+//! | `release` | of a log: tree, serial, release (its identity), created, key, entries, bytes, running [host], kept [host] |
+//! | `host` | of a status: host, address, tree, serial, state, at_work [serial, sender], behind, newest, error, error_serial, error_age |
 //! | `result` | tree, serial, exit, targets, committed, unchanged, failed, absent, files_written, files_deleted, bytes_release, bytes_sent, repaired, rate, seconds, key; rollback_to of a rollback; error and hint when there was trouble |
 //!
 //! In a result `committed` counts every target that has the release, so `unchanged` is a part of it, and `targets` is
@@ -24,8 +26,9 @@ use std::time::Duration;
 use base64ct::{Base64, Encoding};
 use serde::Serialize;
 
-use super::put_line;
+use super::{fleet, put_line};
 use crate::Error;
+use crate::drive::log::{Log, Standing};
 use crate::drive::outcome::{
     Change, DriftLine, Event, HostChange, HostResult, HostState, Member, Observer, Outcome, Progress, Purpose,
     Released, Scanned,
@@ -65,6 +68,18 @@ impl Json {
     pub fn members(&mut self, members: &[Member]) {
         members.iter().for_each(|member| self.put(&Line::member(member)));
         self.plain(&Count { members: members.len() });
+    }
+
+    /// The releases that the fleet knows, and the result.
+    pub fn log(&mut self, log: &Log) {
+        log.releases.iter().for_each(|release| self.put(&fleet::ReleaseLine::new(log, release)));
+        self.plain(&fleet::LogResult::new(log));
+    }
+
+    /// Where hosts stand, and the result.
+    pub fn status(&mut self, standings: &[Standing]) {
+        standings.iter().for_each(|standing| self.put(&fleet::StandingLine::new(standing)));
+        self.plain(&fleet::StatusResult::new(standings));
     }
 
     /// A result with fields of its own.
@@ -272,7 +287,7 @@ impl<'a> ResultLine<'a> {
         let states = |of: fn(HostState) -> bool| outcome.hosts.iter().filter(|h| of(h.state)).count();
         let audit = outcome.purpose != Purpose::Deploy;
         let absent = states(|s| s == HostState::Absent);
-        let done = states(HostState::has_release);
+        let done = states(HostState::is_well);
         let good = if audit { done + states(|s| s == HostState::Diffed) } else { done };
         Self {
             tree: Some(outcome.tree.as_str()),

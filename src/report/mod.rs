@@ -4,6 +4,7 @@
 //! what a person watches). Must not decide anything: outcomes and exit codes come from `drive::outcome` as they are. A
 //! reader that went away (`makuo deploy | head`) silences the output and nothing else: a deploy is never cut off by it.
 
+mod fleet;
 pub mod human;
 pub mod json;
 pub mod paint;
@@ -15,6 +16,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use crate::Error;
+use crate::drive::log::{Log, Standing};
 use crate::drive::outcome::{Event, Member, Observer, Outcome};
 
 pub use human::Human;
@@ -80,6 +82,22 @@ impl Report {
         match self {
             Report::Human(human) => human.members(members),
             Report::Json(json) => json.members(members),
+        }
+    }
+
+    /// The releases that the fleet knows: all of the output of `makuo log`.
+    pub fn log(&mut self, log: &Log) {
+        match self {
+            Report::Human(human) => human.log(log),
+            Report::Json(json) => json.log(log),
+        }
+    }
+
+    /// Where hosts stand: all of the output of `makuo status`.
+    pub fn status(&mut self, standings: &[Standing]) {
+        match self {
+            Report::Human(human) => human.status(standings),
+            Report::Json(json) => json.status(standings),
         }
     }
 

@@ -37,6 +37,13 @@ pub fn seconds(took: Duration) -> String {
     }
 }
 
+/// "5 s", "3 min", "2 h", "4 d": how old something is, in its largest whole unit.
+pub fn age(seconds: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(86_400, "d"), (3600, "h"), (60, "min")];
+    let unit = UNITS.iter().find(|(unit, _)| seconds >= *unit).unwrap_or(&(1, "s"));
+    format!("{} {}", seconds / unit.0, unit.1)
+}
+
 /// "web1, web2, web5".
 pub fn list<T: Display>(names: &[T]) -> String {
     names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -86,6 +93,7 @@ mod tests {
         assert_eq!(seconds(Duration::from_millis(12_340)), "12.3 s");
         assert_eq!(seconds(Duration::from_millis(59_960)), "1 min 0 s");
         assert_eq!(seconds(Duration::from_secs(125)), "2 min 5 s");
+        assert_eq!([0, 59, 60, 7199, 7200, 200_000].map(age), ["0 s", "59 s", "1 min", "1 h", "2 h", "2 d"]);
     }
 
     #[test]

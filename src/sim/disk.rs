@@ -139,8 +139,18 @@ pub struct Disk {
     shared: Arc<Blocks>,
     /// The release in place.
     pub committed: Option<Release>,
+    /// What was in place before it, as long as it can be taken back.
+    before: Option<Option<Release>>,
     /// How many commits were carried out.
     pub commits: u32,
+    /// How many were taken back.
+    pub reverts: u32,
+    /// What is run before a commit; `Err` is a veto.
+    pub vote: Option<Result<(), String>>,
+    /// How many times it was run.
+    pub votes: u32,
+    /// What the check after a commit says.
+    pub health: Option<Result<(), String>>,
     /// Refuse every release with this reason.
     pub refuse: Option<String>,
     /// Corrupt this many delivered payloads.
@@ -169,6 +179,7 @@ impl Disk {
             tree: tree(),
             serial: release.map(|r| r.header().serial).unwrap_or_default(),
             release: release.map(Release::id),
+            running: release.map(|r| r.header().serial),
         }
     }
 
@@ -217,8 +228,10 @@ impl Disk {
             }
             Request::Finish(session) => Reply::Finished(session, self.finish()),
             Request::Order { session, order, signature } => Reply::Ordered(session, self.order(&order, &signature)),
+            Request::Check(session) => Reply::Checked(session, self.health.clone().unwrap_or(Ok(()))),
             Request::Close(_) => {
                 self.open = None;
+                self.before = None;
                 return None;
             }
         })
@@ -248,6 +261,7 @@ impl Disk {
                 }
             }
         }
+        summary.votes = Some(self.vote.is_some());
         // Hosts that miss the same have the same list.
         let list = format!("{:?}", open.wants.keys().collect::<Vec<_>>());
         if !open.wants.is_empty() {
@@ -297,13 +311,25 @@ impl Disk {
     fn order(&mut self, order: &[u8], signature: &[u8]) -> Option<Ordered> {
         let order = Order::decode(order).filter(|_| signature == b"signed")?;
         let open = self.open.as_ref().filter(|o| o.release.id() == order.release)?;
-        match order.kind {
-            OrderKind::Abort => Some(Ordered::Aborted),
+        Some(match order.kind {
+            OrderKind::Revert if self.before.is_some() => {
+                self.reverts += 1;
+                self.committed = self.before.take().flatten();
+                Ordered::Reverted("went back".into())
+            }
+            OrderKind::Abort | OrderKind::Revert => Ordered::Aborted,
+            OrderKind::Prepare => {
+                self.votes += u32::from(self.vote.is_some());
+                match self.vote.clone().unwrap_or(Ok(())) {
+                    Ok(()) => Ordered::Prepared,
+                    Err(why) => Ordered::Vetoed(why),
+                }
+            }
             OrderKind::Commit => {
                 self.commits += 1;
-                self.committed = Some(open.release.clone());
-                Some(Ordered::Committed(open.release.header().serial))
+                self.before = Some(self.committed.replace(open.release.clone()));
+                Ordered::Committed { serial: open.release.header().serial, checks: self.health.is_some() }
             }
-        }
+        })
     }
 }

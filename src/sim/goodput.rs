@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::disk::Offer;
+use super::feedback::Kind;
 use super::{Link, Network, Setup};
 use crate::manifest::Intent;
 use crate::units::Rate;
@@ -18,6 +19,8 @@ const SYMBOL: usize = 64;
 const GENERATION: usize = 2203;
 /// Hosts that want generations of which there are this many are enough to see the mean.
 const GENERATIONS: usize = 3;
+/// The shortest time over which the hosts' words are counted.
+const TENTH: Duration = Duration::from_millis(100);
 
 /// One transfer.
 #[derive(Debug, Clone, Copy)]
@@ -30,20 +33,30 @@ pub struct Row {
     pub cost: f64,
     /// Datagrams of all hosts to the sender.
     pub feedback: u64,
+    /// The most of them in any second from the announcement on.
+    pub second: usize,
     /// The most of them in any tenth of a second.
     pub peak: usize,
+    /// The same by kind, as [`Kind::ALL`] names them.
+    pub kinds: [usize; Kind::ALL.len()],
     /// The session, from the announcement to its end.
     pub took: Duration,
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { hosts, loss, cost, feedback, peak, took } = self;
+        let Self { hosts, loss, cost, feedback, second, peak, took, .. } = self;
         let (loss, took) = (loss * 100.0, took.as_secs_f64());
-        write!(
-            f,
-            "{hosts:>6} hosts {loss:>4.1} % lost {cost:>7.3} sent {feedback:>7} said {peak:>5} peak {took:>6.1} s"
-        )
+        write!(f, "{hosts:>6} hosts {loss:>4.1} % lost {cost:>7.3} sent {feedback:>7} said ")?;
+        write!(f, "{second:>5} in 1 s {peak:>5} in 0.1 s {took:>6.1} s")
+    }
+}
+
+impl Row {
+    /// The most of each kind that was said in any tenth of a second, in words.
+    pub fn peaks(&self) -> String {
+        let said = Kind::ALL.iter().zip(self.kinds).filter(|(_, count)| *count > 0);
+        said.map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -75,7 +88,9 @@ pub fn measure(hosts: usize, loss: f64) -> Option<Row> {
         loss,
         cost: sent as f64 / bytes as f64,
         feedback: network.feedback().sum(),
-        peak: network.feedback_peak(Duration::from_millis(100)),
+        second: network.feedback_peak(Duration::from_secs(1), None),
+        peak: network.feedback_peak(TENTH, None),
+        kinds: Kind::ALL.map(|kind| network.feedback_peak(TENTH, Some(kind))),
         took: network.took(),
     })
 }

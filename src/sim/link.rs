@@ -52,9 +52,9 @@ impl State {
     }
 
     /// When a datagram of `bytes` that is sent `now` arrives: never, once or twice.
-    pub(super) fn pass(&mut self, now: Moment, bytes: usize, rng: &mut fastrand::Rng) -> Vec<Moment> {
+    pub(super) fn pass(&mut self, now: Moment, bytes: usize, rng: &mut fastrand::Rng) -> [Option<Moment>; 2] {
         if self.link.mtu.is_some_and(|mtu| bytes > mtu) {
-            return Vec::new();
+            return [None; 2];
         }
         if self.in_burst {
             self.in_burst = rng.f64() >= 0.05;
@@ -62,17 +62,18 @@ impl State {
             self.in_burst = true;
         }
         if self.in_burst || rng.f64() < self.link.loss {
-            return Vec::new();
+            return [None; 2];
         }
         let mut start = now;
         if let Some((rate, queue)) = self.link.rate {
             if rate.bytes_in(self.busy.since(now)) + bytes as u64 > queue {
-                return Vec::new();
+                return [None; 2];
             }
             self.busy = self.busy.max(now) + rate.time_for(bytes as u64);
             start = self.busy;
         }
-        let copies = if rng.f64() < self.link.duplicate { 2 } else { 1 };
-        (0..copies).map(|_| start + self.link.delay + self.link.jitter.mul_f64(rng.f64())).collect()
+        let twice = rng.f64() < self.link.duplicate;
+        let mut arrival = || start + self.link.delay + self.link.jitter.mul_f64(rng.f64());
+        [Some(arrival()), twice.then(arrival)]
     }
 }

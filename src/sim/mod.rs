@@ -5,9 +5,12 @@
 //! datagram.
 
 pub mod disk;
+pub mod feedback;
 pub mod goodput;
 pub mod link;
 pub mod network;
+#[cfg(test)]
+mod switch_tests;
 #[cfg(test)]
 mod tests;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::disk::{Disk, Offer};
+use super::feedback::{Feedback, Kind};
 use super::link::{Link, State};
 use crate::block::frame::Level;
 use crate::id::{HostName, InstanceId};
@@ -30,6 +31,10 @@ pub struct Setup {
     pub links: BTreeMap<usize, Link>,
     /// How many must be ready.
     pub quorum: Quorum,
+    /// The batches of the commit.
+    pub batches: Vec<Quorum>,
+    /// Whether all go back when one fails.
+    pub revert: bool,
     /// How long a silent host or sender is waited for.
     pub patience: Duration,
     /// The sender's ceiling.
@@ -56,6 +61,8 @@ impl Default for Setup {
             link: Link::default(),
             links: BTreeMap::new(),
             quorum: Quorum::All,
+            batches: Vec::new(),
+            revert: false,
             patience: Duration::from_secs(10),
             ceiling: Some(Rate(1_000_000_000)),
             compress: None,
@@ -71,7 +78,7 @@ impl Default for Setup {
 #[derive(Debug)]
 enum Event {
     /// A datagram arrives at places (0 is the sender).
-    Datagram { to: Vec<usize>, from: usize, bytes: Arc<[u8]> },
+    Datagram { to: Vec<u32>, from: usize, bytes: Arc<[u8]> },
     /// A disk answers.
     HostReply { host: usize, life: u32, reply: receiver::Reply },
     /// The sender's disk answers.
@@ -96,23 +103,46 @@ struct Host {
     disk_free: Moment,
 }
 
+/// What a host does about a datagram.
+#[derive(Debug, Clone, Copy)]
+enum Then {
+    Nothing,
+    /// Something is due then.
+    Due(Moment),
+    /// It has something to say, to ask or to tell.
+    Says,
+}
+
+impl Host {
+    fn take(&mut self, now: Moment, from: SocketAddr, bytes: &[u8]) -> Then {
+        let Some(machine) = &mut self.machine else { return Then::Nothing };
+        machine.handle_datagram(now, from, bytes, now.0 / 1000);
+        if machine.is_calm() { Then::Due(machine.poll_timeout(now)) } else { Then::Says }
+    }
+}
+
+/// So many hosts are worth a thread when a datagram comes to all.
+const WORTH_A_THREAD: usize = 500;
+
 /// A sender, its hosts and the links between them.
 pub struct Network {
     setup: Setup,
     now: Moment,
-    queue: BinaryHeap<Reverse<(Moment, u64)>>,
-    events: BTreeMap<u64, Event>,
-    next_event: u64,
+    queue: Queue,
     rng: fastrand::Rng,
     sender: Sender,
     offer: Offer,
     sender_link: State,
     hosts: Vec<Host>,
-    timers: BTreeMap<usize, Moment>,
+    /// When something is due at each place.
+    timers: Vec<Option<Moment>>,
     /// When the sender heard of each host that it is ready.
     ready: BTreeMap<usize, Moment>,
-    /// When each datagram to the sender was sent.
-    heard: Vec<Moment>,
+    heard: Feedback,
+    /// Memory for what a machine sends, and for what hosts do about a datagram.
+    out: Vec<u8>,
+    then: Vec<Then>,
+    threads: usize,
     announced: Moment,
     /// What the sender told, in order.
     pub notices: Vec<Notice>,
@@ -136,6 +166,8 @@ impl Network {
                 targets: Vec::new(),
                 expect: Expect::default(),
                 quorum: setup.quorum,
+                batches: setup.batches.clone(),
+                revert: setup.revert,
                 patience: setup.patience,
                 overhead: 46,
                 ceiling: setup.ceiling,
@@ -157,20 +189,22 @@ impl Network {
             sender_link: State::new(setup.link.clone()),
             setup,
             now,
-            queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
-            next_event: 0,
+            queue: Queue::default(),
             rng,
             sender,
             offer,
             hosts,
-            timers: BTreeMap::new(),
+            timers: Vec::new(),
             ready: BTreeMap::new(),
-            heard: Vec::new(),
+            heard: Feedback::default(),
+            out: Vec::new(),
+            then: Vec::new(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
             announced: now,
             notices: Vec::new(),
             finished: false,
         };
+        network.timers = vec![None; network.hosts.len() + 1];
         for host in 1..=network.hosts.len() {
             network.start(host);
         }
@@ -198,11 +232,14 @@ impl Network {
         self.hosts.iter().map(|h| h.feedback)
     }
 
-    /// The most datagrams that hosts sent to the sender within `window`, from the announcement on.
-    pub fn feedback_peak(&self, window: Duration) -> usize {
-        let heard: Vec<Moment> = self.heard.iter().copied().filter(|&at| at >= self.announced).collect();
-        let within = |(i, &at): (usize, &Moment)| heard[i..].partition_point(|&other| other < at + window);
-        heard.iter().enumerate().map(within).max().unwrap_or(0)
+    /// How many datagrams hosts sent to the sender from the announcement on.
+    pub fn feedback_count(&self) -> usize {
+        self.heard.count(self.announced)
+    }
+
+    /// The most of them within `window`; of one kind, or of all.
+    pub fn feedback_peak(&self, window: Duration, kind: Option<Kind>) -> usize {
+        self.heard.peak(self.announced, window, kind)
     }
 
     /// When the sender heard of each host that it is ready.
@@ -236,7 +273,7 @@ impl Network {
     pub fn run(&mut self, limit: Duration, linger: Duration) -> bool {
         let end = self.now + limit;
         let mut quiet = None;
-        while let Some(&Reverse((at, id))) = self.queue.peek() {
+        while let Some(at) = self.queue.next_at() {
             if self.finished {
                 let until = *quiet.get_or_insert(self.now + linger);
                 if at > until {
@@ -247,8 +284,7 @@ impl Network {
                 self.now = end;
                 break;
             }
-            self.queue.pop();
-            let Some(event) = self.events.remove(&id) else { continue };
+            let Some(event) = self.queue.pop() else { continue };
             self.now = self.now.max(at);
             self.happen(event);
         }
@@ -256,14 +292,12 @@ impl Network {
     }
 
     fn at(&mut self, when: Moment, event: Event) {
-        self.next_event += 1;
-        self.events.insert(self.next_event, event);
-        self.queue.push(Reverse((when, self.next_event)));
+        self.queue.push(when, event);
     }
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Datagram { to, from, bytes } => to.into_iter().for_each(|to| self.arrive(to, from, &bytes)),
+            Event::Datagram { to, from, bytes } => self.arrive(&to, from, &bytes),
             Event::HostReply { host, life, reply } => {
                 let slot = &mut self.hosts[host - 1];
                 if slot.life == life
@@ -297,21 +331,57 @@ impl Network {
         }
     }
 
-    fn arrive(&mut self, to: usize, from: usize, bytes: &[u8]) {
+    /// A datagram arrives at places, which rise. Machines take it beside each other; what they do about it comes after
+    /// that, in order.
+    fn arrive(&mut self, to: &[u32], from: usize, bytes: &[u8]) {
         let now = self.now;
-        if to == 0 {
-            self.sender.handle_datagram(now, address(from), bytes);
-        } else if let Some(machine) = &mut self.hosts[to - 1].machine {
-            machine.handle_datagram(now, address(from), bytes, now.0 / 1000);
+        let hosts = match to {
+            [0, hosts @ ..] => {
+                self.sender.handle_datagram(now, address(from), bytes);
+                self.drain(0);
+                hosts
+            }
+            hosts => hosts,
+        };
+        let mut then = std::mem::take(&mut self.then);
+        then.resize(hosts.len(), Then::Nothing);
+        let share = hosts.len().div_ceil(self.threads).max(WORTH_A_THREAD);
+        std::thread::scope(|scope| {
+            let (mut rest, mut first) = (&mut self.hosts[..], 1);
+            let mut parts = hosts.chunks(share).zip(then.chunks_mut(share)).peekable();
+            while let Some((places, then)) = parts.next() {
+                let end = places.last().map_or(0, |&last| last as usize + 1) - first;
+                let (part, others) = std::mem::take(&mut rest).split_at_mut(end);
+                let offset = first;
+                first += end;
+                rest = others;
+                let work = move || {
+                    for (&place, then) in places.iter().zip(then) {
+                        *then = part[place as usize - offset].take(now, address(from), bytes);
+                    }
+                };
+                // The last part is ours.
+                match parts.peek() {
+                    Some(_) => drop(scope.spawn(work)),
+                    None => work(),
+                }
+            }
+        });
+        for (&place, then) in hosts.iter().zip(then.drain(..)) {
+            match then {
+                Then::Nothing => {}
+                Then::Due(due) => self.schedule(place as usize, due),
+                Then::Says => self.drain(place as usize),
+            }
         }
-        self.drain(to);
+        self.then = then;
     }
 
     fn timer(&mut self, place: usize) {
-        if self.timers.get(&place).is_none_or(|&due| due > self.now) {
+        if self.timers[place].is_none_or(|due| due > self.now) {
             return;
         }
-        self.timers.remove(&place);
+        self.timers[place] = None;
         if place == 0 {
             self.sender.handle_timeout(self.now);
         } else if let Some(machine) = &mut self.hosts[place - 1].machine {
@@ -342,7 +412,7 @@ impl Network {
 
     /// Lets a machine say all that it has to say.
     fn drain(&mut self, place: usize) {
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.out);
         loop {
             let transmit = match place {
                 0 => self.sender.poll_transmit(self.now, &mut out),
@@ -351,6 +421,7 @@ impl Network {
             let Some(transmit) = transmit else { break };
             self.send(place, transmit, &out);
         }
+        self.out = out;
         match place {
             0 => self.drain_sender(),
             host => self.drain_host(host),
@@ -360,11 +431,16 @@ impl Network {
             host => self.hosts[host - 1].machine.as_ref().map(|m| m.poll_timeout(self.now)),
         };
         if let Some(due) = due {
-            let due = due.max(self.now + Duration::from_micros(1));
-            if self.timers.get(&place).is_none_or(|&at| due < at || at <= self.now) {
-                self.timers.insert(place, due);
-                self.at(due, Event::Timer(place));
-            }
+            self.schedule(place, due);
+        }
+    }
+
+    /// Something is due at a place.
+    fn schedule(&mut self, place: usize, due: Moment) {
+        let due = due.max(self.now + Duration::from_micros(1));
+        if self.timers[place].is_none_or(|at| due < at || at <= self.now) {
+            self.timers[place] = Some(due);
+            self.at(due, Event::Timer(place));
         }
     }
 
@@ -401,15 +477,11 @@ impl Network {
         let slot = &mut self.hosts[host - 1];
         let Some(machine) = &mut slot.machine else { return };
         while machine.poll_notice().is_some() {}
-        let mut replies = Vec::new();
         while let Some(request) = machine.poll_request() {
             slot.disk_free = slot.disk_free.max(self.now) + self.setup.disk.mul_f64(self.rng.f64());
             if let Some(reply) = slot.disk.answer(request) {
-                replies.push((slot.disk_free, Event::HostReply { host, life: slot.life, reply }));
+                self.queue.push(slot.disk_free, Event::HostReply { host, life: slot.life, reply });
             }
-        }
-        for (when, event) in replies {
-            self.at(when, event);
         }
     }
 
@@ -426,24 +498,61 @@ impl Network {
 
     /// Passes a datagram on to places; those where it arrives at the same moment share an event.
     fn pass(&mut self, from: usize, to: impl Iterator<Item = usize>, bytes: &Arc<[u8]>) {
-        let mut arrivals: BTreeMap<Moment, Vec<usize>> = BTreeMap::new();
+        let mut arrivals: Vec<(Moment, u32)> = Vec::with_capacity(to.size_hint().0);
         for to in to {
             if to == 0 && from > 0 {
                 self.hosts[from - 1].feedback += 1;
-                self.heard.push(self.now);
+                let nodes = self.offer.release.header().root.nodes;
+                self.heard.said(self.now, Kind::of(bytes, nodes));
             }
             let link = match to {
                 0 => &mut self.sender_link,
                 host if host <= self.hosts.len() => &mut self.hosts[host - 1].link,
                 _ => continue,
             };
-            for when in link.pass(self.now, bytes.len(), &mut self.rng) {
-                arrivals.entry(when).or_default().push(to);
+            let [when, again] = link.pass(self.now, bytes.len(), &mut self.rng);
+            arrivals.extend(when.map(|when| (when, to as u32)));
+            if let Some(again) = again {
+                self.queue.push(again, Event::Datagram { to: vec![to as u32], from, bytes: Arc::clone(bytes) });
             }
         }
-        for (when, to) in arrivals {
-            self.at(when, Event::Datagram { to, from, bytes: Arc::clone(bytes) });
+        // Mostly they are in order already: the sort is a look then.
+        arrivals.sort_by_key(|(when, _)| *when);
+        for same in arrivals.chunk_by(|a, b| a.0 == b.0) {
+            let to = same.iter().map(|(_, to)| *to).collect();
+            self.at(same[0].0, Event::Datagram { to, from, bytes: Arc::clone(bytes) });
         }
+    }
+}
+
+/// What is to come, by time and then in the order in which it was queued.
+#[derive(Debug, Default)]
+struct Queue {
+    order: BinaryHeap<Reverse<(Moment, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    free: Vec<usize>,
+    queued: u64,
+}
+
+impl Queue {
+    fn push(&mut self, when: Moment, event: Event) {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[place] = Some(event);
+        self.queued += 1;
+        self.order.push(Reverse((when, self.queued, place)));
+    }
+
+    fn next_at(&self) -> Option<Moment> {
+        self.order.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    fn pop(&mut self) -> Option<Event> {
+        let Reverse((_, _, place)) = self.order.pop()?;
+        self.free.push(place);
+        self.events[place].take()
     }
 }
 

@@ -120,7 +120,17 @@ impl Spec {
             Layout::InPlace => "file by file in place",
             Layout::Swap => "the whole tree in one exchange",
         };
-        format!("{staged}; {layout}")
+        let mut parts = vec![staged, layout.to_string()];
+        if !self.commit.batches.is_empty() {
+            let sizes: Vec<String> = self.commit.batches.iter().map(ToString::to_string).collect();
+            parts.push(format!("in batches of {}, then the rest", sizes.join(", ")));
+        }
+        parts.push(match (self.commit.on_failure, self.commit.batches.len()) {
+            (OnFailure::Stop, 0) => "a host that fails then is named".into(),
+            (OnFailure::Stop, _) => "when a host fails then, no further batch commits".into(),
+            (OnFailure::Revert, _) => "when a host fails then, every host goes back".into(),
+        });
+        parts.join("; ")
     }
 
     fn how(&self) -> String {

@@ -141,21 +141,27 @@ pub enum Expect {
 }
 
 /// `[commit]`
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Commit {
     /// How many targets must be staged before any commits.
     pub require: Quorum,
     /// How a host switches.
     pub layout: Layout,
+    /// How many targets commit in the first batch, the second and so on; whoever is left commits in a last one.
+    /// None: all commit together.
+    pub batches: Vec<Quorum>,
     /// What follows when something fails after the commit.
     pub on_failure: OnFailure,
 }
 
-/// What follows when a hook or health check fails after the commit.
+/// What follows when a host fails once the commit has begun: a hook or health check fails, the commit itself, or the
+/// host falls silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// The host stays as it is, and the report says so.
+    /// No further batch commits; every host stays as it is, and the report says so.
     Stop,
+    /// Every host goes back to the release that it had.
+    Revert,
 }
 
 /// `[transfer]`

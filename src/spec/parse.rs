@@ -8,6 +8,9 @@ use crate::manifest::header::{MAX_PATTERN_BYTES, MAX_PATTERNS};
 use crate::manifest::rules::{MAX_EXCLUDE_BYTES, MAX_EXCLUDES, PathFilter};
 use crate::units::parse_duration;
 
+/// The most batches of a commit.
+const MAX_BATCHES: usize = 64;
+
 /// Every key that a spec may have.
 pub const KEYS: &[&str] = &[
     "tree",
@@ -211,21 +214,25 @@ fn commit(mut section: Section) -> Result<Commit> {
             None => Layout::InPlace,
             Some(f) => one_of(&f, &[("in-place", Layout::InPlace), ("swap", Layout::Swap)])?,
         },
+        batches: match section.take("batches") {
+            None => Vec::new(),
+            Some(f) => batches(f)?,
+        },
         on_failure: match section.take("on_failure") {
             None => OnFailure::Stop,
-            Some(f) => match one_of(&f, &[("stop", Some(OnFailure::Stop)), ("revert", None)])? {
-                Some(policy) => policy,
-                None => return Err(f.wrong("\"revert\" is not supported yet; write \"stop\"")),
-            },
+            Some(f) => one_of(&f, &[("stop", OnFailure::Stop), ("revert", OnFailure::Revert)])?,
         },
     };
-    if let Some(batches) = section.take("batches") {
-        let later = batches.not_yet("leave it out: all targets commit together");
-        if !batches.list("a list such as [1, \"50%\"]")?.is_empty() {
-            return Err(later);
-        }
-    }
     section.finish().map(|()| commit)
+}
+
+fn batches(field: Field) -> Result<Vec<Quorum>> {
+    let many = field.wrong(format!("more than {MAX_BATCHES} batches"));
+    let sizes = field.list("a list such as [1, \"50%\"]")?;
+    if sizes.len() > MAX_BATCHES {
+        return Err(many);
+    }
+    sizes.iter().map(Field::parse_number_or_text).collect()
 }
 
 fn transfer(mut section: Section) -> Result<Transfer> {

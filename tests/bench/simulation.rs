@@ -8,7 +8,7 @@ fn main() {
     for hosts in [3, 10, 100, 1000, 10_000].into_iter().filter(|h| asked.is_empty() || asked.contains(h)) {
         for loss in [0.0, 0.001, 0.01, 0.05] {
             match measure(hosts, loss) {
-                Some(row) => println!("{row}"),
+                Some(row) => println!("{row}\n       {}", row.peaks()),
                 None => println!("{hosts:>6} hosts {:>4.1} % lost: not every host is complete", loss * 100.0),
             }
         }

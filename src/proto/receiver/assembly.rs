@@ -1,6 +1,7 @@
 //! The generations of a session: which are open, which are settled, and when to complain about what is missing.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::buffer::{Buffer, Progress};
@@ -13,14 +14,12 @@ use crate::wire::message::{MAX_NACKS, Missing};
 
 /// The most generations that are open at a time.
 const MAX_OPEN: usize = 16;
-/// While repairs of a generation come, more of them are waited for this long before the next complaint.
-const COMING: Duration = Duration::from_millis(5);
+/// While repairs come, more of them are waited for this long before the next complaint; and a [`super::super::backoff`].
+const COMING: Duration = Duration::from_millis(3);
 /// A generation of which nothing comes after so many negative acknowledgements is given up.
 const MAX_TRIES: u32 = 12;
 /// The first wait for a repair; doubled while nothing comes.
 const FIRST_WAIT: Duration = Duration::from_millis(25);
-/// The longest wait.
-const LONGEST_WAIT: Duration = Duration::from_millis(800);
 
 /// A generation of which all wanted blocks have arrived.
 #[derive(Debug)]
@@ -40,10 +39,14 @@ pub struct Assembly {
     open: BTreeMap<u32, Waiting>,
     /// Generations that need nothing more.
     resolved: RangeSet,
+    /// All generations below this are resolved: what is looked at for every symbol.
+    settled: u32,
     /// Of them, those that held nothing that was wanted when they came.
     useless: RangeSet,
     /// Every generation below this was sent in full.
     horizon: u32,
+    /// The generation of which a repair came last, and when: those after it are repaired after it.
+    repaired: (u32, Moment),
     /// A generation was given up: what it held has to be asked for again.
     gave_up: bool,
     spare: Vec<Vec<u8>>,
@@ -53,7 +56,17 @@ impl Assembly {
     /// For a session whose symbols have `symbol` bytes.
     pub fn new(symbol: u16) -> Self {
         let (open, resolved, useless) = (BTreeMap::new(), RangeSet::default(), RangeSet::default());
-        Self { symbol, open, resolved, useless, horizon: 0, gave_up: false, spare: Vec::new() }
+        Self {
+            symbol,
+            open,
+            resolved,
+            settled: 0,
+            useless,
+            horizon: 0,
+            repaired: (0, Moment(0)),
+            gave_up: false,
+            spare: Vec::new(),
+        }
     }
 
     /// Forgets what is open and what was sent in full until now: when we begin to listen, and when we stop. What is
@@ -61,7 +74,18 @@ impl Assembly {
     pub fn rest(&mut self) {
         self.open.clear();
         self.resolved.subtract(&std::mem::take(&mut self.useless));
-        self.resolved.insert(0..u64::from(self.horizon));
+        self.resolve(0..self.horizon);
+    }
+
+    /// Nothing more of these generations is needed.
+    fn resolve(&mut self, generations: Range<u32>) {
+        self.resolved.insert(u64::from(generations.start)..u64::from(generations.end));
+        let first = self.resolved.iter().next().filter(|r| r.start == 0);
+        self.settled = first.map_or(0, |r| u32::try_from(r.end).unwrap_or(u32::MAX));
+    }
+
+    fn is_resolved(&self, generation: u32) -> bool {
+        generation < self.settled || (self.resolved.range_count() > 1 && self.resolved.contains(u64::from(generation)))
     }
 
     /// Whether every generation that was sent in full is settled.
@@ -79,8 +103,11 @@ impl Assembly {
     /// Takes a symbol; gives the generation when it is whole as far as `wants` go.
     pub fn symbol(&mut self, now: Moment, symbol: &Symbol<'_>, wants: &RangeSet) -> Option<Delivery> {
         let number = symbol.header.generation.0;
+        if number < self.horizon {
+            self.repaired = (number, now);
+        }
         self.heard(number);
-        if wants.is_empty() || self.resolved.contains(u64::from(number)) {
+        if wants.is_empty() || self.is_resolved(number) {
             return None;
         }
         let grid = grid_of(&symbol.header, self.symbol)?;
@@ -97,7 +124,7 @@ impl Assembly {
         if progress == Progress::Missing {
             return None;
         }
-        self.resolved.insert(u64::from(number)..u64::from(number) + 1);
+        self.resolve(number..number.saturating_add(1));
         let (payload, found) = self.open.remove(&number)?.buffer.into_parts();
         if let Some((body, blocks)) = found.filter(|_| progress == Progress::Whole) {
             return Some(Delivery { payload, body, blocks });
@@ -120,6 +147,9 @@ impl Assembly {
     /// The first `most` generations below the horizon that are not resolved.
     fn unresolved(&self, most: usize) -> Vec<u32> {
         let mut found = Vec::new();
+        if self.horizon <= self.settled {
+            return found;
+        }
         let mut at = 0;
         for settled in self.resolved.iter().chain([u64::MAX..u64::MAX]) {
             let end = settled.start.min(u64::from(self.horizon));
@@ -132,8 +162,9 @@ impl Assembly {
         found
     }
 
-    /// What is missing of generations that were sent in full and whose wait is over; `delay` spreads first complaints.
-    pub fn missing(&mut self, now: Moment, mut delay: impl FnMut() -> Duration) -> Vec<Missing> {
+    /// What is missing of generations that were sent in full and whose wait is over; `delay` spreads complaints, and
+    /// those after which nothing came are repeated after `longest` at the latest.
+    pub fn missing(&mut self, now: Moment, longest: Duration, mut delay: impl FnMut() -> Duration) -> Vec<Missing> {
         self.forget_old();
         let mut report = Vec::new();
         for number in self.unresolved(MAX_OPEN.min(MAX_NACKS)) {
@@ -141,14 +172,20 @@ impl Assembly {
                 break;
             }
             let wait = self.open.entry(number).or_default();
-            match wait.due() {
-                None => wait.due = Some(now + delay()),
+            match wait.due(number, self.repaired) {
+                None => {
+                    wait.delay = delay();
+                    wait.due = Some(now + wait.delay);
+                }
                 Some(due) if due <= now && wait.complaints == MAX_TRIES => {
                     self.open.remove(&number);
-                    self.resolved.insert(u64::from(number)..u64::from(number) + 1);
+                    self.resolve(number..number.saturating_add(1));
                     self.gave_up = true;
                 }
-                Some(due) if due <= now => report.push(wait.complain(now, Generation(number))),
+                Some(due) if due <= now => {
+                    wait.delay = delay();
+                    report.push(wait.complain(now, longest, Generation(number)));
+                }
                 Some(_) => {}
             }
         }
@@ -160,7 +197,7 @@ impl Assembly {
         let oldest = self.horizon.saturating_sub(KEPT);
         if self.unresolved(1).first().is_some_and(|&n| n < oldest) {
             self.open = self.open.split_off(&oldest);
-            self.resolved.insert(0..u64::from(oldest));
+            self.resolve(0..oldest);
             self.gave_up = true;
         }
     }
@@ -175,7 +212,7 @@ impl Assembly {
         let unresolved = self.unresolved(MAX_OPEN.min(MAX_NACKS));
         let has_room = self.open.len() < MAX_OPEN;
         let due = |n: &u32| match self.open.get(n) {
-            Some(wait) => Some(wait.due().unwrap_or(now)),
+            Some(wait) => Some(wait.due(*n, self.repaired).unwrap_or(now)),
             None => has_room.then_some(now),
         };
         unresolved.iter().filter_map(due).min()
@@ -188,6 +225,8 @@ struct Waiting {
     buffer: Buffer,
     /// When to complain next, once it was sent in full.
     due: Option<Moment>,
+    /// What this host waits longer than others, so that few speak for all.
+    delay: Duration,
     /// When something of it came last.
     heard: Option<Moment>,
     wait: Duration,
@@ -197,7 +236,14 @@ struct Waiting {
 
 impl Default for Waiting {
     fn default() -> Self {
-        Self { buffer: Buffer::default(), due: None, heard: None, wait: FIRST_WAIT, complaints: 0 }
+        Self {
+            buffer: Buffer::default(),
+            due: None,
+            delay: Duration::ZERO,
+            heard: None,
+            wait: FIRST_WAIT,
+            complaints: 0,
+        }
     }
 }
 
@@ -207,16 +253,18 @@ impl Waiting {
         (self.wait, self.complaints) = (FIRST_WAIT, 0);
     }
 
-    /// When to complain: not while repairs are coming.
-    fn due(&self) -> Option<Moment> {
-        let coming = self.heard.map_or(Moment(0), |at| at + COMING);
-        self.due.map(|due| due.max(coming))
+    /// When to complain about generation `number`: not while repairs of it or of one before it are coming. Others wait
+    /// for their end too: not all speak then, but again those first whose delay is short.
+    fn due(&self, number: u32, (repaired, at): (u32, Moment)) -> Option<Moment> {
+        let before = if repaired <= number { at } else { Moment(0) };
+        let coming = self.heard.unwrap_or(Moment(0)).max(before);
+        self.due.map(|due| due.max(coming + COMING + self.delay))
     }
 
-    fn complain(&mut self, now: Moment, generation: Generation) -> Missing {
+    fn complain(&mut self, now: Moment, longest: Duration, generation: Generation) -> Missing {
         self.complaints += 1;
-        self.due = Some(now + self.wait);
-        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        self.due = Some(now + self.wait + self.delay);
+        self.wait = (self.wait * 2).min(longest);
         self.buffer.missing(generation)
     }
 }

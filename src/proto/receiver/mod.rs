@@ -6,14 +6,19 @@
 //! | Fetching | the release is accepted | `Explore`, `Deliver` | nothing of the manifest is missing |
 //! | Diffing | the manifest is complete | `Diff` | `Diffed` |
 //! | Staging | there is a plan; an audit ends here | `Deliver`, `Finish` | `Finished` |
-//! | Ready | everything is staged, verified, durable | `Order` for the sender's signed order | `Committed`, `Aborted` |
-//! | Committed, Refused, Failed | | | the sender closes, or is silent for long |
+//! | Ready | everything is staged, verified, durable | `Order` for each of the sender's signed orders | what became of it |
+//! | Prepared | what runs before a commit agreed | the same | the same |
+//! | Checking | the release is in place; what runs after it is under way | `Check` | `Checked` |
+//! | Committed, Unhealthy | the release is in place | `Order`, when it is to be taken back | the sender closes, or is silent for long |
+//! | Reverted, Stuck, Refused, Aborted, Failed | | | the same |
 //!
 //! The machine believes nothing that is not signed: it hands header, order and signatures to the disk side, which
 //! checks them against the authorized keys and answers.
 
 mod assembly;
 mod buffer;
+mod measure;
+mod orders;
 mod session;
 mod waiting;
 
@@ -77,6 +82,8 @@ pub enum Request {
         signature: Arc<[u8]>,
         /// Whether every file is to be read again.
         checksum: bool,
+        /// The sender's host, by its own word.
+        sender: HostName,
     },
     /// Which ordinals of manifest nodes are missing, as far as can be told from the nodes that are here?
     Explore(SessionId),
@@ -104,7 +111,10 @@ pub enum Request {
         /// Their signature.
         signature: Arc<[u8]>,
     },
-    /// The session is over; nothing was or will be committed. What is staged may stay for a next session.
+    /// The release is in place: run what is to run then, and see whether all is well.
+    Check(SessionId),
+    /// The session is over: what was committed stays, and nothing else will be. What is staged may stay for a next
+    /// session.
     Close(SessionId),
 }
 
@@ -127,6 +137,8 @@ pub enum Reply {
     Finished(SessionId, Result<(), Reason>),
     /// To [`Request::Order`]: what became of it. `None`: the signature does not hold, the order is ignored.
     Ordered(SessionId, Option<Ordered>),
+    /// To [`Request::Check`].
+    Checked(SessionId, Result<(), Reason>),
     /// A tree has another release now, whoever caused it.
     Trees(Vec<TreeState>),
 }
@@ -134,8 +146,21 @@ pub enum Reply {
 /// What became of an order.
 #[derive(Debug, Clone)]
 pub enum Ordered {
-    /// The release is in place under this serial.
-    Committed(Serial),
+    /// What runs before a commit agrees.
+    Prepared,
+    /// It does not.
+    Vetoed(Reason),
+    /// The release is in place.
+    Committed {
+        /// Under this serial.
+        serial: Serial,
+        /// Whether something is to be run now.
+        checks: bool,
+    },
+    /// The release was taken back; the text says where the tree is now.
+    Reverted(Reason),
+    /// The release could not be taken back.
+    Stuck(Reason),
     /// Aborted as ordered; the tree is as it was.
     Aborted,
     /// The commit failed and was taken back.
@@ -288,7 +313,7 @@ impl Receiver {
         }
         // What comes to us in datagrams of this size goes back in them.
         self.control.fit(usize::from(announce.symbol) + DATA_OVERHEAD);
-        let delay = super::spread(announce.hosts).mul_f64(self.rng.f64());
+        let delay = super::turn(announce.hosts).mul_f64(self.rng.f64());
         let (seed, window) = (self.rng.u64(..), self.setup.window);
         let (me, busy) = ((self.setup.instance, self.setup.name.clone()), busy.map(|b| b.0));
         let session = Session::new(now, now + delay, me, from, source, announce, release, seed, window, busy);
@@ -298,7 +323,10 @@ impl Receiver {
     /// The session other than `id` that has the tree `tree`: it works on an order, or its sender is there.
     fn busy(&self, now: Moment, tree: &TreeName, id: SessionId) -> Option<&Session> {
         let others = self.sessions.values().filter(|s| s.id() != id && s.tree() == tree);
-        let mut busy = others.filter(|s| s.is_ordering() || (!s.is_over() && s.silent(now) < GIVE_WAY));
+        let mut busy = others.filter(|s| {
+            let open = !s.is_over() || s.may_go_back();
+            s.is_ordering() || (open && s.silent(now) < GIVE_WAY)
+        });
         busy.next()
     }
 
@@ -425,6 +453,11 @@ impl Receiver {
         self.notices.pop_front()
     }
 
+    /// Whether there is nothing to send, to ask or to tell.
+    pub fn is_calm(&self) -> bool {
+        self.control.is_empty() && self.requests.is_empty() && self.notices.is_empty()
+    }
+
     /// When [`Receiver::handle_timeout`] is due.
     pub fn poll_timeout(&self, now: Moment) -> Moment {
         let sessions = self.sessions.values().map(|s| s.timeout(now, self.setup.patience));
@@ -439,6 +472,7 @@ fn reply_session(reply: &Reply) -> Option<SessionId> {
         | Reply::Diffed(id, _)
         | Reply::Delivered(id, ..)
         | Reply::Finished(id, _)
+        | Reply::Checked(id, _)
         | Reply::Ordered(id, _) => Some(*id),
         Reply::Trees(_) => None,
     }

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::assembly::Assembly;
-use super::{Notice, Ordered, Reason, Reply, Request};
+use super::measure::Measure;
+use super::{Notice, Reason, Reply, Request};
 use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
 use crate::proto::counters::Counters;
 use crate::proto::outbox::Outbox;
 use crate::proto::sender::readings::MAX_REPORTERS;
-use crate::proto::{Dest, RangeSet, alive_interval, backoff, spread};
+use crate::proto::{Dest, RangeSet, alive_interval, backoff, complaint_interval, report_interval, turn};
 use crate::units::Moment;
 use crate::wire::message::{
-    Announce, DRIFT_PARTS, DriftPart, MAX_DRIFT_PART, MAX_RANGES, Nack, OrderKind, Ranges, Report, SignedOrder, State,
-    Status, Summary, Want,
+    Announce, DRIFT_PARTS, DriftPart, MAX_DRIFT_PART, MAX_RANGES, Nack, Ranges, Report, State, Status, Summary, Want,
 };
 use crate::wire::query::Work;
 use crate::wire::{HostStage, Message, Phase, Symbol};
@@ -32,31 +32,26 @@ const REPORT_BYTES: u64 = 256 << 10;
 const REPORT_EVERY: Duration = Duration::from_millis(10);
 /// So many payloads with wrong blocks are asked for again: more are no accident.
 const MAX_DAMAGED: u32 = 32;
-/// The least time between two reports in a session, divided among those that report.
-const REPORT_SHARE: Duration = Duration::from_micros(500);
-/// Queueing delay of which a host tells that is not asked to report.
-const DISTRESS_DELAY: Duration = Duration::from_millis(12);
-/// Datagrams of which a fifth has to be lost for the same.
-const DISTRESS_DATAGRAMS: u64 = 256;
 /// A session that is over is kept this long for a sender that has not heard so.
 const LINGER: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Session {
-    id: SessionId,
+    pub(super) id: SessionId,
     me: InstanceId,
-    name: HostName,
+    pub(super) name: HostName,
     sender: SocketAddr,
     source: InstanceId,
     sender_name: HostName,
-    release: Release,
+    pub(super) release: Release,
+    pub(super) audit: bool,
     hosts: u32,
-    stage: HostStage,
-    text: Option<String>,
+    pub(super) stage: HostStage,
+    pub(super) text: Option<String>,
     summary: Option<Summary>,
-    serial: Serial,
+    pub(super) serial: Serial,
     received: u64,
-    outbox: Outbox,
+    pub(super) outbox: Outbox,
     /// What is asked for and has not arrived.
     wants: RangeSet,
     assembly: Assembly,
@@ -65,9 +60,9 @@ pub(super) struct Session {
     /// Payloads of which some block was not what its hash says.
     damaged: u32,
     /// Whether the disk works on an order.
-    ordering: bool,
+    pub(super) ordering: bool,
     drift: Arc<[u8]>,
-    heard: Moment,
+    pub(super) heard: Moment,
     data_at: Moment,
     alive_at: Moment,
     measure: Measure,
@@ -80,7 +75,7 @@ pub(super) struct Session {
     window: u32,
     /// Packets that the receive buffer lost since the session began.
     pub(super) dropped: u64,
-    gone: bool,
+    pub(super) gone: bool,
     rng: fastrand::Rng,
     pub(super) requests: VecDeque<Request>,
     pub(super) notices: VecDeque<Notice>,
@@ -99,25 +94,6 @@ impl Reporting {
     fn first(hosts: u32) -> Self {
         if hosts as usize <= MAX_REPORTERS { Reporting::Among(hosts) } else { Reporting::InDistress }
     }
-}
-
-/// What is counted for the sender's rate.
-#[derive(Debug)]
-struct Measure {
-    seen: u64,
-    datagrams: u64,
-    bytes: u64,
-    /// When the last datagram came.
-    at: u64,
-    /// The least of arrival minus sending time, in wrapping microseconds.
-    base: Option<u32>,
-    /// The least delay over it since the last report.
-    delay: Option<u32>,
-    /// What was reported last: the counter, datagrams, bytes, and when.
-    last: (u64, u64, u64),
-    reported_at: Moment,
-    /// The backlog that was reported last.
-    backlog: u64,
 }
 
 impl Session {
@@ -159,17 +135,7 @@ impl Session {
             data_at: now,
             alive_at: now + alive_interval(announce.hosts),
             counters: Counters::default(),
-            measure: Measure {
-                seen: 0,
-                datagrams: 0,
-                bytes: 0,
-                at: 0,
-                base: None,
-                delay: None,
-                last: (0, 0, 0),
-                reported_at: now,
-                backlog: 0,
-            },
+            measure: Measure::new(now),
             reporting: Reporting::first(announce.hosts),
             pass: 0,
             window,
@@ -178,6 +144,7 @@ impl Session {
             rng: fastrand::Rng::with_seed(seed),
             requests: VecDeque::new(),
             notices: VecDeque::new(),
+            audit: release.header().intent == Intent::Audit,
             release,
         };
         match busy {
@@ -186,7 +153,8 @@ impl Session {
                 session.enter(first_word, HostStage::Joined);
                 let release = session.release.clone();
                 let checksum = announce.checksum;
-                session.requests.push_back(Request::Open { session: id, release, signature, checksum });
+                let sender = session.sender_name.clone();
+                session.requests.push_back(Request::Open { session: id, release, signature, checksum, sender });
             }
         }
         session
@@ -202,21 +170,6 @@ impl Session {
 
     pub(super) fn is_from(&self, source: InstanceId) -> bool {
         self.source == source
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        let ended = matches!(self.stage, HostStage::Committed | HostStage::Refused | HostStage::Failed);
-        ended || (self.release.header().intent == Intent::Audit && self.stage >= HostStage::Staging)
-    }
-
-    pub(super) fn is_ordering(&self) -> bool {
-        self.ordering
-    }
-
-    /// The sender has not confirmed that it knows what became of its order.
-    pub(super) fn is_unheard(&self) -> bool {
-        let answered = matches!(self.stage, HostStage::Committed | HostStage::Failed);
-        answered && !self.gone && !self.outbox.is_empty()
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -267,10 +220,12 @@ impl Session {
     }
 
     /// Enters a stage and tells the sender, from `due` on until it is acknowledged.
-    fn enter(&mut self, due: Moment, stage: HostStage) {
+    pub(super) fn enter(&mut self, due: Moment, stage: HostStage) {
         self.stage = stage;
-        // The newest word makes those before it needless.
-        self.outbox.drop_if(|m| matches!(m, Message::State(_)));
+        // The newest word makes those before it needless, and is said when they were to be.
+        let is_state = |m: &Message| matches!(m, Message::State(_));
+        let due = self.outbox.unsaid(is_state).map_or(due, |unsaid| due.min(unsaid));
+        self.outbox.drop_if(is_state);
         let number = self.outbox.next_number();
         let state = self.state(number);
         self.outbox.push(number, Message::State(state), due);
@@ -283,8 +238,8 @@ impl Session {
         });
     }
 
-    fn soon(&mut self, now: Moment) -> Moment {
-        now + spread(self.hosts).mul_f64(self.rng.f64())
+    pub(super) fn soon(&mut self, now: Moment) -> Moment {
+        now + turn(self.hosts).mul_f64(self.rng.f64())
     }
 
     fn state(&self, number: u32) -> State {
@@ -301,11 +256,11 @@ impl Session {
         }
     }
 
-    fn refuse(&mut self, now: Moment, text: Reason) {
+    pub(super) fn refuse(&mut self, now: Moment, text: Reason) {
         self.end(now, HostStage::Refused, text);
     }
 
-    fn end(&mut self, now: Moment, stage: HostStage, text: Reason) {
+    pub(super) fn end(&mut self, now: Moment, stage: HostStage, text: Reason) {
         self.text = Some(text);
         self.ordering = false;
         self.wants = RangeSet::default();
@@ -316,7 +271,7 @@ impl Session {
     }
 
     pub(super) fn reply(&mut self, now: Moment, reply: Reply) {
-        if self.is_over() && !matches!(reply, Reply::Delivered(..) | Reply::Ordered(..)) {
+        if self.is_over() && !matches!(reply, Reply::Delivered(..) | Reply::Ordered(..) | Reply::Checked(..)) {
             return;
         }
         match reply {
@@ -342,6 +297,7 @@ impl Session {
             | Reply::Diffed(_, Err(why))
             | Reply::Finished(_, Err(why)) => self.refuse(now, why),
             Reply::Ordered(_, outcome) => self.ordered(now, outcome),
+            Reply::Checked(_, outcome) => self.checked(now, outcome),
             Reply::Trees(_) => {}
         }
     }
@@ -381,7 +337,9 @@ impl Session {
         while let Some(chunk) = chunks.next() {
             let number = self.outbox.next_number();
             let (ranges, more) = (Ranges(chunk.to_vec()), chunks.peek().is_some());
-            self.outbox.push(number, Message::Want(Want { session: self.id, number, ranges, more, seen }), due);
+            // A want says more than the stage in which it is said.
+            let want = Message::Want(Want { session: self.id, number, ranges, more, seen });
+            self.outbox.push_before(|m| matches!(m, Message::State(_)), number, want, due);
         }
     }
 
@@ -416,21 +374,6 @@ impl Session {
                 _ => Request::Finish(self.id),
             };
             self.requests.push_back(next);
-        }
-    }
-
-    fn ordered(&mut self, now: Moment, outcome: Option<Ordered>) {
-        self.ordering = false;
-        match outcome {
-            None => {}
-            Some(Ordered::Committed(serial)) => {
-                self.serial = serial;
-                self.outbox.clear();
-                let due = self.soon(now);
-                self.enter(due, HostStage::Committed);
-            }
-            Some(Ordered::Aborted) => self.end(now, HostStage::Failed, "aborted by the sender".into()),
-            Some(Ordered::Failed(why)) => self.end(now, HostStage::Failed, why),
         }
     }
 
@@ -469,11 +412,11 @@ impl Session {
         drained || fresh >= REPORT_BYTES || (fresh > 0 && waited >= REPORT_EVERY)
     }
 
-    /// The least time between two reports: all hosts together send some two thousand a second.
+    /// The least time between two reports.
     fn report_least(&self) -> Duration {
         match self.reporting {
-            Reporting::Among(hosts) => REPORT_SHARE * hosts,
-            Reporting::InDistress => REPORT_SHARE * self.hosts,
+            Reporting::Among(hosts) => report_interval(hosts),
+            Reporting::InDistress => report_interval(self.hosts),
         }
     }
 
@@ -524,19 +467,6 @@ impl Session {
         }
     }
 
-    pub(super) fn order(&mut self, now: Moment, order: &SignedOrder) {
-        self.heard = now;
-        let early = crate::wire::message::Order::decode(&order.order)
-            .is_none_or(|o| o.kind == OrderKind::Commit && self.stage != HostStage::Ready);
-        if early || self.ordering || self.is_over() || self.gone {
-            // The sender repeats its order until we answer: one that comes before we are ready is heard later.
-            return;
-        }
-        self.ordering = true;
-        let (order, signature) = (Arc::from(&order.order[..]), Arc::from(&order.signature[..]));
-        self.requests.push_back(Request::Order { session: self.id, order, signature });
-    }
-
     pub(super) fn drift(&mut self, offset: u64, control: &mut Control) {
         let total = self.drift.len() as u64;
         let mut at = offset.min(total);
@@ -556,8 +486,9 @@ impl Session {
         if now.since(self.heard) >= self.limit(patience) {
             return self.close();
         }
-        while let Some(message) = self.outbox.poll(now, self.rng.f64()) {
+        while let Some(message) = self.outbox.poll(now, self.rng.f64(), turn(self.hosts)) {
             control.send(Dest::Host(self.sender), message);
+            self.alive_at = now + alive_interval(self.hosts).mul_f64(0.75 + self.rng.f64() / 2.0);
         }
         if self.alive_at <= now {
             self.alive_at = now + alive_interval(self.hosts).mul_f64(0.75 + self.rng.f64() / 2.0);
@@ -576,7 +507,7 @@ impl Session {
             return;
         }
         let (rng, hosts) = (&mut self.rng, self.hosts);
-        let missing = self.assembly.missing(now, || backoff(hosts, rng.f64()));
+        let missing = self.assembly.missing(now, complaint_interval(hosts), || backoff(hosts, rng.f64()));
         if !missing.is_empty() {
             let nack = Nack { session: self.id, seen: self.measure.seen, missing };
             control.send(Dest::Host(self.sender), &Message::Nack(nack));
@@ -624,28 +555,4 @@ impl Session {
 /// Why a session cannot have a tree.
 pub(super) fn busy_with(other: &str) -> Reason {
     format!("busy with {other}; try again when it is over")
-}
-
-impl Measure {
-    /// The way to this host is congested, and those who report may not notice.
-    fn is_distressed(&self) -> bool {
-        let (seen, datagrams) = (self.seen.saturating_sub(self.last.0), self.datagrams - self.last.1);
-        let delayed = self.delay.is_some_and(|d| Duration::from_micros(u64::from(d)) > DISTRESS_DELAY);
-        delayed || (seen > DISTRESS_DATAGRAMS && datagrams < seen - seen / 5)
-    }
-
-    fn arrived(&mut self, counter: u64, symbol: &Symbol<'_>, arrival: u64) {
-        self.seen = self.seen.max(counter);
-        self.datagrams += 1;
-        self.bytes += symbol.bytes.len() as u64;
-        self.at = self.at.max(arrival);
-        let way = (arrival as u32).wrapping_sub(symbol.header.sent);
-        let base = match self.base {
-            // Differences of wrapping clocks compare by sign.
-            Some(base) if way.wrapping_sub(base) as i32 >= 0 => base,
-            _ => *self.base.insert(way),
-        };
-        let delay = way.wrapping_sub(base);
-        self.delay = Some(self.delay.map_or(delay, |d| d.min(delay)));
-    }
 }

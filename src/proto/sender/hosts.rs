@@ -1,13 +1,13 @@
 //! The hosts of a session as the sender sees them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::id::{HostName, InstanceId, Serial};
 use crate::units::Moment;
 use crate::wire::HostStage;
-use crate::wire::message::{State, Summary};
+use crate::wire::message::{OrderKind, State, Summary};
 
 /// The most hosts of one session.
 const MAX_HOSTS: usize = 20_000;
@@ -35,6 +35,8 @@ pub struct Host {
     pub progress: Moment,
     /// It has been silent for too long.
     pub lost: bool,
+    /// It was ready and was ordered to commit.
+    pub ordered: bool,
     /// It has asked for manifest nodes, for blocks.
     pub asked: (bool, bool),
     /// The largest datagram that is known to reach it, in bytes; none when it did not say.
@@ -55,15 +57,20 @@ impl Host {
     /// Whether it can commit, or has.
     pub fn is_good(&self, audit: bool) -> bool {
         match self.stage {
-            Some(HostStage::Ready | HostStage::Committed) => !self.lost,
+            Some(HostStage::Ready | HostStage::Prepared | HostStage::Checking | HostStage::Committed) => !self.lost,
             Some(HostStage::Staging) => audit && !self.lost,
             _ => false,
         }
     }
 
     /// Whether an order has had its effect, or will have none.
-    pub fn has_answered(&self) -> bool {
-        self.lost || self.stage.is_some_and(|s| s > HostStage::Ready)
+    pub fn has_answered(&self, order: OrderKind) -> bool {
+        let done = match order {
+            OrderKind::Prepare => HostStage::Prepared,
+            OrderKind::Commit | OrderKind::Abort => HostStage::Committed,
+            OrderKind::Revert => HostStage::Reverted,
+        };
+        self.lost || self.stage.is_some_and(|stage| stage >= done)
     }
 }
 
@@ -71,36 +78,53 @@ impl Host {
 #[derive(Debug, Default)]
 pub struct Hosts {
     hosts: BTreeMap<InstanceId, Host>,
+    /// Who is there under a name, mostly one.
+    named: BTreeMap<(HostName, IpAddr), Vec<InstanceId>>,
     changed: bool,
 }
 
 impl Hosts {
     /// A target that discovery has found.
     pub fn expect(&mut self, now: Moment, instance: InstanceId, name: HostName, address: SocketAddr, serial: Serial) {
-        if self.hosts.len() < MAX_HOSTS {
-            self.hosts.entry(instance).or_insert_with(|| Host {
-                name,
-                address,
-                heard: now,
-                stage: None,
-                text: None,
-                summary: None,
-                received: 0,
-                serial,
-                progress: now,
-                lost: false,
-                asked: (false, false),
-                takes: None,
-                dropped: 0,
-                number: 0,
-            });
+        if self.hosts.len() >= MAX_HOSTS || self.hosts.contains_key(&instance) {
+            return;
+        }
+        self.named.entry((name.clone(), address.ip())).or_default().push(instance);
+        let host = Host {
+            name,
+            address,
+            heard: now,
+            stage: None,
+            text: None,
+            summary: None,
+            received: 0,
+            serial,
+            progress: now,
+            lost: false,
+            ordered: false,
+            asked: (false, false),
+            takes: None,
+            dropped: 0,
+            number: 0,
+        };
+        self.hosts.insert(instance, host);
+    }
+
+    /// Forgets the others than `instance` that were there under its name.
+    fn forget_earlier(&mut self, instance: InstanceId, name: &HostName, from: SocketAddr) {
+        let key = (name.clone(), from.ip());
+        let Some(instances) = self.named.get_mut(&key).filter(|i| i.iter().any(|id| *id != instance)) else { return };
+        instances.iter().filter(|id| **id != instance).for_each(|id| drop(self.hosts.remove(id)));
+        instances.retain(|id| *id == instance);
+        if instances.is_empty() {
+            self.named.remove(&key);
         }
     }
 
     /// Takes a host's word about itself; says whether its stage changed.
     pub fn state(&mut self, now: Moment, instance: InstanceId, from: SocketAddr, state: State) -> bool {
         // A daemon that was restarted has a new instance: its old self will not answer any more.
-        self.hosts.retain(|id, h| *id == instance || h.name != state.name || h.address.ip() != from.ip());
+        self.forget_earlier(instance, &state.name, from);
         self.expect(now, instance, state.name.clone(), from, state.serial);
         let Some(host) = self.hosts.get_mut(&instance) else { return false };
         host.heard = now;
@@ -143,7 +167,7 @@ impl Hosts {
     /// A host said goodbye.
     pub fn left(&mut self, instance: InstanceId) -> bool {
         let Some(host) = self.hosts.get_mut(&instance) else { return false };
-        let active = !host.lost && !host.has_answered();
+        let active = !host.lost && !host.has_answered(OrderKind::Commit);
         host.lost = host.lost || active;
         self.changed |= active;
         active
@@ -154,12 +178,12 @@ impl Hosts {
         self.hosts.get_mut(&instance).map(|host| host.heard = now).is_some()
     }
 
-    /// Marks hosts that were silent for `patience`, or alive without any progress before they were ready for `stuck`;
-    /// gives those that are newly lost.
-    pub fn expire(&mut self, now: Moment, patience: Duration, stuck: Duration) -> Vec<HostName> {
+    /// Marks hosts that were silent for `patience`, or alive without any progress before they were ready for `stuck`,
+    /// of those that have not answered `order`; gives those that are newly lost.
+    pub fn expire(&mut self, now: Moment, patience: Duration, stuck: Duration, order: OrderKind) -> Vec<HostName> {
         let silent = |h: &&mut Host| {
             let stuck = h.stage < Some(HostStage::Ready) && now.since(h.progress) >= stuck;
-            !h.lost && !h.has_answered() && (now.since(h.heard) >= patience || stuck)
+            !h.has_answered(order) && (now.since(h.heard) >= patience || stuck)
         };
         self.hosts
             .values_mut()
@@ -171,9 +195,19 @@ impl Hosts {
             .collect()
     }
 
+    /// Marks the hosts that are ready and `chosen` as ordered to commit.
+    pub fn order(&mut self, chosen: impl Fn(&Host) -> bool) {
+        self.hosts.values_mut().filter(|h| h.is_good(false) && chosen(h)).for_each(|h| h.ordered = true);
+    }
+
     /// Whether a host changed its stage or was found lost since the last call.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
+    }
+
+    /// The same, to be asked again.
+    pub fn has_changed(&self) -> bool {
+        self.changed
     }
 
     /// Who they are.
@@ -204,5 +238,39 @@ impl Hosts {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SessionId;
+
+    fn state(name: &str, stage: HostStage) -> State {
+        State {
+            session: SessionId(1),
+            number: 1,
+            name: HostName::new(name).expect("legal"),
+            stage,
+            text: None,
+            summary: None,
+            received: 0,
+            serial: Serial(0),
+            dropped: None,
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_was_restarted_takes_the_place_of_its_old_self_and_of_nobody_else() {
+        let at = |host: u8| SocketAddr::from(([10, 0, 0, host], 5000));
+        let mut hosts = Hosts::default();
+        for (instance, name, host) in [(1, "web1", 1), (2, "web1", 2), (3, "web2", 1), (4, "web1", 1)] {
+            hosts.expect(Moment(1), InstanceId(instance), HostName::new(name).expect("legal"), at(host), Serial(0));
+        }
+        assert!(hosts.state(Moment(2), InstanceId(5), at(1), state("web1", HostStage::Joined)));
+        assert_eq!(hosts.ids().collect::<Vec<_>>(), [2, 3, 5].map(InstanceId));
+        assert!(hosts.state(Moment(3), InstanceId(6), at(1), state("web1", HostStage::Fetching)));
+        assert!(!hosts.state(Moment(3), InstanceId(6), at(1), state("web1", HostStage::Fetching)), "nothing new");
+        assert_eq!(hosts.ids().collect::<Vec<_>>(), [2, 3, 6].map(InstanceId));
     }
 }

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use super::hosts::Host;
-use crate::proto::{alive_interval, spread};
+use crate::proto::{alive_interval, turn};
 use crate::units::Moment;
 use crate::wire::HostStage;
 
 /// The least time for hosts to ask for the same nodes.
 const NODES: Duration = Duration::from_millis(4);
+/// Hosts of a large fleet take their turns: what they want is not waited for longer than this, since they listen before
+/// they speak.
+const TURN_MAX: Duration = Duration::from_millis(250);
 /// The least time that hosts which are still comparing are waited for before blocks are sent.
 const BLOCKS: Duration = Duration::from_millis(250);
 /// The longest.
@@ -25,11 +28,11 @@ pub fn until<'a>(
     hosts: u32,
     working: impl Iterator<Item = &'a Host>,
 ) -> Moment {
-    let least = spread(hosts);
-    let silence = alive_interval(hosts) * 2 + least;
+    let least = turn(hosts).min(TURN_MAX);
+    let silence = alive_interval(hosts) * 2 + turn(hosts);
     let mut working = working.filter(|h| now.since(h.heard) < silence);
     if nodes {
-        let asking = |h: &Host| h.stage.is_none_or(|s| s <= HostStage::Fetching && !h.asked.0);
+        let asking = |h: &Host| !h.asked.0 && h.stage.is_none_or(|s| s <= HostStage::Fetching);
         return match working.any(asking) {
             true => held + least + BLOCKS,
             false if hosts > 1 => held + least + NODES,
@@ -44,9 +47,11 @@ pub fn until<'a>(
 }
 
 fn is_comparing(host: &Host) -> bool {
-    match host.stage {
+    // A want is often heard before the word of the stage in which it is said.
+    let wants = match host.stage {
         None => true,
-        Some(HostStage::Staging) => host.summary.is_some_and(|s| s.fetch > 0) && !host.asked.1,
+        Some(HostStage::Staging) => host.summary.is_some_and(|s| s.fetch > 0),
         Some(stage) => stage < HostStage::Staging,
-    }
+    };
+    wants && !host.asked.1
 }

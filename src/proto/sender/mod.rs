@@ -7,13 +7,14 @@
 //! | Serving | announces; merges wants; streams; repairs | every target is ready, out or lost; or an audit is compared |
 //! | Collecting | an audit only: fetches each distinct drift report once | all are here |
 //! | Signing | the order is being signed | `Signed` |
-//! | Ordering | repeats the order; still serves hosts that are not ready | every host has answered or is lost |
+//! | Ordering | repeats the order; still serves hosts that are not ready | every host whom it is for has answered or is lost; then the next batch is asked, or all is over ([`orders`]) |
 //! | Closed | | |
 
 pub mod drift;
 pub mod flow;
 pub mod hosts;
 mod merge;
+mod orders;
 pub mod outgoing;
 pub mod readings;
 mod serial;
@@ -31,15 +32,16 @@ use crate::proto::effort::Demand;
 use crate::proto::members::{Member, Table};
 use crate::proto::path::{MIN_DATAGRAM, ladder};
 use crate::proto::receiver::matches_name;
-use crate::proto::{Dest, RangeSet, Transmit, alive_interval};
+use crate::proto::{Dest, RangeSet, Transmit};
 use crate::units::{Floor, Moment, Quorum, Rate};
 use crate::wire::fragment::Reassembly;
-use crate::wire::message::{Announce, Hello, Order, OrderKind, SignedOrder, Status};
+use crate::wire::message::{Announce, Hello, OrderKind, SignedOrder, Status};
 use crate::wire::{DATA_OVERHEAD, Datagram, Message, Phase as WirePhase};
 
 use drift::Collection;
 use flow::{Flow, FlowSetup};
 use hosts::{Host, Hosts};
+use orders::Batches;
 use serial::believed;
 use stream::Stats;
 
@@ -61,10 +63,10 @@ const HEARTBEAT: Duration = Duration::from_millis(10);
 const HEARTBEAT_MAX: Duration = Duration::from_millis(500);
 /// How often it is looked whether hosts are lost and whether it is time to decide, when nothing happens.
 const SWEEP: Duration = Duration::from_millis(20);
-/// A quorum that is reached waits this long for others that make progress.
-const STRAGGLERS: Duration = Duration::from_secs(3);
-/// How many times its patience a host that is alive may work without progress before the decision.
-const WORKING: u32 = 10;
+/// The least time between two looks, for each host beyond [`SWEEP_AT_ONCE`].
+const SWEEP_EACH: Duration = Duration::from_micros(1);
+/// A fleet of up to so many hosts is looked at whenever one of them changed.
+const SWEEP_AT_ONCE: u32 = 64;
 /// Farewells, against loss; a host that hears none closes its session by itself, later.
 const FAREWELLS: u32 = 3;
 /// The wait between them.
@@ -98,6 +100,10 @@ pub struct SenderSetup {
     pub expect: Expect,
     /// How many have to be ready.
     pub quorum: Quorum,
+    /// How many commit in the first batch, the second and so on; the rest in a last one.
+    pub batches: Vec<Quorum>,
+    /// Whether every host goes back when one fails once the commit has begun.
+    pub revert: bool,
     /// How long a host may be silent.
     pub patience: Duration,
     /// Bytes that are left free behind every datagram, see [`crate::wire::seal`].
@@ -216,6 +222,7 @@ pub struct Sender {
     heartbeat: (Moment, Duration),
     failure: Option<String>,
     decision: Option<OrderKind>,
+    batches: Batches,
     requests: VecDeque<Request>,
     notices: VecDeque<Notice>,
 }
@@ -259,6 +266,7 @@ impl Sender {
             heartbeat: (now, HEARTBEAT),
             failure: None,
             decision: None,
+            batches: Batches::default(),
             requests: VecDeque::new(),
             notices: VecDeque::new(),
             session,
@@ -327,20 +335,11 @@ impl Sender {
         }
     }
 
-    /// Ends the session without a commit: hosts keep what they have.
-    pub fn abort(&mut self, now: Moment, why: &str) {
-        match self.phase {
-            Phase::Serving | Phase::Collecting => {
-                self.failure.get_or_insert_with(|| why.to_string());
-                match self.is_audit() {
-                    // Nothing is staged anywhere: there is nothing to abort.
-                    true => self.finish(now),
-                    false => self.decide(OrderKind::Abort, why),
-                }
-            }
-            Phase::Discovering | Phase::Waiting => self.finish(now),
-            _ => {}
-        }
+    /// Every host has been compared: what differs is fetched from them.
+    fn collect(&mut self, now: Moment) {
+        self.drift = Collection::new(&self.hosts);
+        self.phase = Phase::Collecting;
+        self.tick(now);
     }
 
     fn is_audit(&self) -> bool {
@@ -451,17 +450,9 @@ impl Sender {
                 self.flow.stream_mut().stop();
                 self.abort(now, &why);
             }
-            Reply::Signed(Ok((order, signature))) => {
-                if let Phase::Signing(kind) = self.phase {
-                    self.phase = Phase::Ordering(kind);
-                    self.order = Some(SignedOrder { order: order.to_vec(), signature });
-                    self.repeat = (now, REPEAT / 2);
-                }
-            }
-            Reply::Signed(Err(why)) => {
-                self.failure.get_or_insert(why);
-                self.decision = None;
-                self.finish(now);
+            Reply::Signed(signed) => {
+                let order = signed.map(|(order, signature)| SignedOrder { order: order.to_vec(), signature });
+                self.signed(now, order);
             }
         }
         self.tick(now);
@@ -493,13 +484,13 @@ impl Sender {
                 }
             }
             Phase::Signing(_) => self.beat(now),
-            Phase::Ordering(_) => {
+            Phase::Ordering(kind) => {
                 // After an abort the stream is stopped: only the heartbeat is left of this.
                 self.serve(now);
                 if self.sweep(now) {
                     self.second_pass(now);
                 }
-                self.repeat_order(now);
+                self.follow_order(now, kind);
             }
             Phase::Farewell(left) => self.say_farewell(now, left),
             Phase::Waiting | Phase::Closed => {}
@@ -563,35 +554,17 @@ impl Sender {
         self.again(now);
     }
 
-    fn repeat_order(&mut self, now: Moment) {
-        if self.hosts.iter().all(|(_, h)| h.has_answered()) {
-            return self.finish(now);
-        }
-        if let Some(order) = self.order.clone().filter(|_| self.repeat.0 <= now) {
-            self.control.send(Dest::Group, &Message::Order(order));
-            self.again(now);
-        }
-    }
-
-    /// How long a host may be silent, and how long alive without progress. Before the decision a host may hash a large
-    /// tree without a word of progress; after it, who is not ready only keeps the others' report waiting.
-    fn patience(&self) -> (Duration, Duration) {
-        let patience = self.setup.patience.max(alive_interval(self.hosts.len() as u32) * 4);
-        match self.phase {
-            Phase::Ordering(_) => (patience, patience),
-            _ => (patience, patience * WORKING),
-        }
-    }
-
     /// Looks at all hosts, when one of them changed or it is time to: who was silent for too long is lost, and others
     /// are chosen to report. Says whether it looked.
     fn sweep(&mut self, now: Moment) -> bool {
-        if !self.hosts.take_changed() && now.since(self.swept) < SWEEP {
+        if now < self.sweep_due() {
             return false;
         }
+        self.hosts.take_changed();
         self.swept = now;
         let (patience, stuck) = self.patience();
-        let lost = self.hosts.expire(now, patience, stuck);
+        let order = if let Phase::Ordering(kind) = self.phase { kind } else { OrderKind::Commit };
+        let lost = self.hosts.expire(now, patience, stuck, order);
         self.notices.extend(lost.into_iter().map(Notice::Lost));
         let slow = self.flow.readings().slow();
         let fetching = self.hosts.iter().filter(|(id, h)| !h.is_settled(false) && !slow.contains(id)).count();
@@ -600,6 +573,12 @@ impl Sender {
             self.send_status(self.wire_phase());
         }
         true
+    }
+
+    /// When all hosts are looked at next: soon when one of them changed, yet in a large fleet not at every word.
+    fn sweep_due(&self) -> Moment {
+        let least = SWEEP_EACH * (self.hosts.len() as u32).saturating_sub(SWEEP_AT_ONCE);
+        self.swept + if self.hosts.has_changed() { least.min(SWEEP) } else { SWEEP }
     }
 
     /// When all others are served, the slow hosts are.
@@ -640,7 +619,8 @@ impl Sender {
 
     /// Whether the wants of all hosts that are about to ask are merged, or were waited for long enough.
     fn may_pack(&self, now: Moment) -> bool {
-        if self.flow.stream().has_data() {
+        // Repairs are no reason: what is mended may be what others still need before they can ask.
+        if self.flow.stream().is_fresh() {
             return true;
         }
         self.merge_until().is_some_and(|until| until <= now)
@@ -679,68 +659,6 @@ impl Sender {
         self.control.send(Dest::Group, &Message::Status(status));
     }
 
-    /// Decides when it is time.
-    fn weigh(&mut self, now: Moment) {
-        let audit = self.is_audit();
-        let slow = self.flow.readings().slow();
-        let all = self.setup.quorum == Quorum::All;
-        let open = self.hosts.iter().filter(|(_, h)| !h.is_settled(audit));
-        // Who is served later is waited for only when nobody may be missing.
-        let newest = open.filter(|(id, _)| all || !slow.contains(id)).map(|(_, h)| h.progress).max();
-        if audit {
-            if newest.is_none() {
-                self.drift = Collection::new(&self.hosts);
-                self.phase = Phase::Collecting;
-                self.tick(now);
-            }
-            return;
-        }
-        let ready = self.hosts.iter().filter(|(_, h)| h.is_good(false)).count();
-        let needed = self.setup.quorum.of(self.hosts.len());
-        let waiting = newest.is_some_and(|at| all || now.since(at) < STRAGGLERS);
-        if (waiting && ready < self.hosts.len()) || (newest.is_some() && ready < needed) {
-            return;
-        }
-        if ready >= needed {
-            self.decide(OrderKind::Commit, &format!("{ready} of {} hosts are ready", self.hosts.len()));
-        } else {
-            let text = format!("{ready} of {} hosts are ready, {needed} are required", self.hosts.len());
-            self.decide(OrderKind::Abort, &text);
-        }
-    }
-
-    fn decide(&mut self, kind: OrderKind, why: &str) {
-        let Some(offer) = &self.offer else { return };
-        self.phase = Phase::Signing(kind);
-        if kind == OrderKind::Abort {
-            self.flow.stream_mut().stop();
-        }
-        self.decision = Some(kind);
-        let order = Order { session: self.session, release: offer.release.id(), kind };
-        self.requests.push_back(Request::Sign(order.encode().into()));
-        self.notices.push_back(Notice::Decided(kind, why.to_string()));
-    }
-
-    fn finish(&mut self, now: Moment) {
-        self.phase = Phase::Farewell(FAREWELLS);
-        self.repeat = (now, FAREWELL_GAP);
-        self.tick(now);
-    }
-
-    fn say_farewell(&mut self, now: Moment, left: u32) {
-        if self.repeat.0 > now {
-            return;
-        }
-        if self.offer.is_some() {
-            self.send_status(WirePhase::Closed);
-        }
-        self.repeat.0 = now + FAREWELL_GAP;
-        self.phase = if left > 1 && self.offer.is_some() { Phase::Farewell(left - 1) } else { Phase::Closed };
-        if self.phase == Phase::Closed {
-            self.notices.push_back(Notice::Finished);
-        }
-    }
-
     /// The next datagrams to send, written into `out`: messages first, then data as pace and window allow.
     pub fn poll_transmit(&mut self, now: Moment, out: &mut Vec<u8>) -> Option<Transmit> {
         if let Some(transmit) = self.control.poll(out) {
@@ -775,7 +693,7 @@ impl Sender {
     /// When [`Sender::handle_timeout`] or [`Sender::poll_transmit`] is due; `None` when nothing is until something comes.
     pub fn poll_timeout(&self, now: Moment) -> Option<Moment> {
         let data = self.is_flowing().then(|| self.flow.timeout(now)).flatten();
-        let sweep = (self.is_flowing() || self.phase == Phase::Collecting).then(|| self.swept + SWEEP);
+        let sweep = (self.is_flowing() || self.phase == Phase::Collecting).then(|| self.sweep_due());
         let beat = (!self.flow.stream().has_data()).then_some(self.heartbeat.0);
         let own = match self.phase {
             Phase::Discovering => {
@@ -793,6 +711,9 @@ impl Sender {
     }
 
     fn merge_due(&self) -> Option<Moment> {
+        if self.flow.stream().is_fresh() {
+            return None;
+        }
         self.merge_until().filter(|&until| until > self.ticked)
     }
 }

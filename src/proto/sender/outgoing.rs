@@ -52,6 +52,8 @@ pub struct Outgoing {
     next: u32,
     /// The data counter at which each symbol was last sent; 0 is never.
     sent_at: Vec<u64>,
+    /// The data counter of what was sent last.
+    latest: u64,
     /// Symbols to be sent again.
     resend: RangeSet,
     columns: Vec<Column>,
@@ -92,6 +94,7 @@ impl Outgoing {
             ordinals,
             next: 0,
             sent_at: vec![0; grid.symbols() as usize],
+            latest: 0,
             resend: RangeSet::default(),
             columns: vec![Column::default(); usize::from(grid.columns())],
             coded: (0, Vec::new()),
@@ -121,8 +124,7 @@ impl Outgoing {
 
     /// Whether everything of it was sent until the data counter was `seen`.
     pub fn was_sent_by(&self, seen: u64) -> bool {
-        let coded = self.columns.iter().filter_map(|c| c.sent.last());
-        !self.is_fresh() && !self.has_repairs() && self.sent_at.iter().chain(coded).all(|&at| at <= seen)
+        !self.is_fresh() && !self.has_repairs() && self.latest <= seen
     }
 
     /// Lets the payload go; says whether it was still there.
@@ -218,6 +220,7 @@ impl Outgoing {
                 break;
             }
             out.resize(out.len() + stamp.room, 0);
+            self.latest = *counter;
             written += 1;
             if out.len() - before < full {
                 break;

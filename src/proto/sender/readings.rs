@@ -19,6 +19,8 @@ const WORST: usize = 10;
 const CHOOSE: Duration = Duration::from_secs(1);
 /// A host whose last report is older than this does not hold the window.
 const STALE: Duration = Duration::from_millis(200);
+/// A reading that is older than this is forgotten.
+const FORGET: Duration = Duration::from_secs(5);
 /// The window for hosts that have not reported yet, in bytes.
 const FIRST_WINDOW: u64 = 256 << 10;
 /// A host's window within these, whatever it says.
@@ -123,6 +125,7 @@ impl Readings {
             return false;
         }
         self.chosen = now;
+        self.readings.retain(|_, r| now.since(r.at) < FORGET);
         let fresh = self.readings.iter().filter(|(id, r)| now.since(r.at) < CHOOSE * 2 && !self.slow.contains(id));
         let mut worst: Vec<(u64, InstanceId)> = fresh.map(|(id, r)| (r.received as u64, *id)).collect();
         worst.sort();

@@ -170,6 +170,11 @@ impl Stream {
         self.live().any(|g| g.is_fresh() || g.has_repairs())
     }
 
+    /// Whether symbols of a first pass are left.
+    pub fn is_fresh(&self) -> bool {
+        self.live().any(Outgoing::is_fresh)
+    }
+
     /// Whether repairs are ready to be sent.
     pub fn has_repairs(&self) -> bool {
         self.live().any(Outgoing::has_repairs)

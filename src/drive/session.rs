@@ -1,0 +1,282 @@
+//! One session's work on one tree: from a release's signature to the complete stage.
+//!
+//! Here is where a peer's word is checked before it has an effect: the release's signature against the authorized keys,
+//! its serial against the highest that was accepted. What follows the stage is in `switch`.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::disk::{Host, ManagedTree, reason};
+use super::look::Look;
+use super::switch::Switch;
+use super::{clock, drift};
+use crate::block::frame::Expander;
+use crate::diff::{self, HostRules};
+use crate::error::Error;
+use crate::id::{HostName, Ordinal, SessionId};
+use crate::keys::{Namespace, PublicKey, Role, verify};
+use crate::manifest::explore::Explorer;
+use crate::manifest::read::Manifest;
+use crate::manifest::rules::Layout;
+use crate::manifest::{Header, Intent, Release};
+use crate::proto::RangeSet;
+use crate::proto::generation::{Body, Encoding, Placed};
+use crate::proto::receiver::{Reason, Reply, Request};
+use crate::tree::Tree;
+use crate::tree::nodes::Nodes;
+use crate::tree::owners::HostNames;
+use crate::tree::scan::Scanned;
+use crate::tree::stage::Stage;
+use crate::wire::message::Summary;
+
+/// What a session was opened with.
+pub(super) struct Opening {
+    pub(super) release: Release,
+    pub(super) signature: Arc<[u8]>,
+    pub(super) checksum: bool,
+    /// Who sends it, by its own word.
+    pub(super) sender: HostName,
+    /// Set when the daemon ends.
+    pub(super) ending: Arc<AtomicBool>,
+}
+
+/// One session's work on one tree.
+pub(super) struct Session<'a> {
+    pub(super) host: &'a Host,
+    pub(super) managed: &'a ManagedTree,
+    pub(super) release: Release,
+    pub(super) signature: Arc<[u8]>,
+    pub(super) key: PublicKey,
+    pub(super) sender: HostName,
+    pub(super) ending: Arc<AtomicBool>,
+    checksum: bool,
+    explorer: Explorer,
+    /// The look at the tree that is taken while nodes of the manifest are missing.
+    look: Option<Look>,
+    pub(super) stage: Option<Stage>,
+    expander: Expander,
+    /// Whether the release changes anything here.
+    pub(super) changes: bool,
+    /// How far the switch to the release is.
+    pub(super) switch: Switch,
+}
+
+impl<'a> Session<'a> {
+    /// Refuses what may not be put here.
+    pub(super) fn open(host: &'a Host, opening: Opening) -> Result<Self, Reason> {
+        let Opening { release, signature, checksum, sender, ending } = opening;
+        let header = release.header();
+        let key = verify(Namespace::RELEASE, release.bytes(), &signature)
+            .map_err(|e| format!("the release is not signed: {e}"))?;
+        check_allowed(host, &key, &release)?;
+        let managed = host.trees.get(&header.tree).ok_or_else(|| format!("there is no tree {} here", header.tree))?;
+        is_newer(&managed.tree, header)?;
+        match managed.tree.still_there() {
+            Ok(true) => {}
+            Ok(false) => {
+                let root = managed.tree.root();
+                return Err(format!(
+                    "{} is another directory than when the daemon started; restart the daemon",
+                    root.path().display()
+                ));
+            }
+            Err(e) => return Err(reason(&Error::io("cannot look at", managed.tree.root().path(), e))),
+        }
+        if header.rules.layout == Layout::Swap && header.intent != Intent::Audit {
+            managed.tree.check_swap().map_err(|e| reason(&e))?;
+        }
+        Ok(Self {
+            host,
+            managed,
+            key,
+            sender,
+            ending,
+            checksum,
+            explorer: Explorer::new(header.root),
+            look: None,
+            stage: None,
+            expander: Expander::default(),
+            changes: false,
+            switch: Switch::Before,
+            release,
+            signature,
+        })
+    }
+
+    /// `None` to what is no work of a session.
+    pub(super) fn answer(&mut self, id: SessionId, request: Request) -> Option<Reply> {
+        Some(match request {
+            // The session before this one may have committed since this one was opened.
+            Request::Explore(_) => {
+                let newer = is_newer(&self.managed.tree, self.release.header());
+                Reply::Explored(id, newer.and_then(|()| self.explore()))
+            }
+            Request::Diff(_) => Reply::Diffed(id, self.diff()),
+            Request::Deliver { payload, body, blocks, .. } => {
+                let outcome = self.deliver(&payload, body, &blocks);
+                Reply::Delivered(id, payload, outcome)
+            }
+            Request::Finish(_) => Reply::Finished(id, self.finish()),
+            Request::Order { order, signature, .. } => Reply::Ordered(id, self.order(id, &order, &signature)),
+            Request::Check(_) => Reply::Checked(id, self.check()),
+            Request::Open { .. } | Request::Close(_) => return None,
+        })
+    }
+
+    fn explore(&mut self) -> Result<RangeSet, Reason> {
+        // Nothing is taken to be here without looking, not even of the present release: the store may have been damaged.
+        let missing = self.explorer.advance(self.managed.tree.nodes(), |_| false).map_err(|e| e.to_string())?;
+        if !missing.is_empty() && self.look.is_none() {
+            self.look = Some(Look::begin(self.managed, &self.release, self.checksum).map_err(|e| reason(&e))?);
+        }
+        Ok(missing.iter().map(|(ordinal, _)| ordinal.0..ordinal.0 + 1).collect())
+    }
+
+    fn diff(&mut self) -> Result<(Summary, RangeSet, Arc<[u8]>), Reason> {
+        let scanned = self.scan().map_err(|e| reason(&e))?;
+        let tree = &self.managed.tree;
+        let header = self.release.header();
+        let manifest = Manifest::of(header, tree.nodes());
+        let names = HostNames::default();
+        let rules = HostRules { protect: &self.managed.protect, max_delete: self.managed.max_delete, owners: &names };
+        let plan = diff::diff(&scanned, &manifest, &header.rules, &header.scope, &rules)
+            .map_err(|refusal| reason(&refusal.into()))?;
+        let (list, identity) = drift::encode(&plan);
+        let mut summary = Summary {
+            written: plan.summary.created + plan.summary.updated,
+            touched: plan.summary.metadata,
+            deleted: plan.summary.deleted,
+            extra: plan.summary.extra,
+            fetch: plan.summary.fetch_bytes,
+            drift: identity,
+            drift_bytes: list.len() as u64,
+            votes: None,
+        };
+        self.changes = summary.written + summary.touched + summary.deleted > 0;
+        summary.votes = Some(self.changes && self.managed.hooks.before.is_some());
+        let wants = if header.intent == Intent::Audit {
+            plan.wants.iter().cloned().collect()
+        } else {
+            tree.nodes().sync().map_err(|e| reason(&e))?;
+            let stage = Stage::begin(tree, plan).map_err(|e| reason(&e))?;
+            summary.fetch = stage.plan().fetch.values().map(|b| u64::from(b.size)).sum();
+            let wants: RangeSet = stage.wants().iter().cloned().collect();
+            self.stage = Some(stage);
+            wants
+        };
+        Ok((summary, wants, list.into()))
+    }
+
+    /// What is in the tree: what the look found that was begun while nodes were fetched, or a look taken now.
+    fn scan(&mut self) -> crate::Result<Scanned> {
+        match self.look.take() {
+            Some(look) => look.end(),
+            None => Look::begin(self.managed, &self.release, self.checksum)?.end(),
+        }
+    }
+
+    /// Makes the content plain, and keeps the blocks. Of a frame that is not what its map says every block is wrong.
+    fn deliver(&mut self, payload: &[u8], at: Body, blocks: &[Placed]) -> Result<(RangeSet, u64), Reason> {
+        let encoded = payload.get(at.start..).unwrap_or_default();
+        let content = match at.encoding {
+            Encoding::Plain => Some(encoded),
+            Encoding::Zstd => self.expander.expand(encoded, at.plain),
+        };
+        match (content, &self.stage) {
+            (None, _) => Ok((blocks.iter().map(|b| b.ordinal.0..b.ordinal.0 + 1).collect(), 0)),
+            (Some(content), None) => keep_nodes(&self.explorer, self.managed.tree.nodes(), content, blocks),
+            (Some(content), Some(stage)) => stage_blocks(stage, content, blocks),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), Reason> {
+        let stage = self.stage.as_mut().ok_or("nothing is staged")?;
+        stage.finish().map_err(|e| reason(&e))
+    }
+}
+/// Whether `key` may put `release` here now.
+pub(super) fn check_allowed(host: &Host, key: &PublicKey, release: &Release) -> Result<(), Reason> {
+    let (header, now) = (release.header(), clock::wall_seconds());
+    let keys = host.keys();
+    keys.allows(key, &header.tree, Role::from(header.intent), now).map_err(|denied| denied.to_string())?;
+    if header.intent == Intent::Rollback
+        && let Err(denied) = keys.allows(key, &header.tree, Role::Deploy, now)
+        && !had_before(host, header)
+    {
+        return Err(format!(
+            "this host keeps no release like this one, and a new one is more than a rollback: {denied}"
+        ));
+    }
+    match header.expires {
+        Some(at) if at < now => Err("the release has expired".into()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the tree had, or has, just this: a key that may only go back chooses among what others put here.
+fn had_before(host: &Host, new: &Header) -> bool {
+    let Some(managed) = host.trees.get(&new.tree) else { return false };
+    let same =
+        |old: &Header| (old.root, &old.rules, &old.scope, &old.top) == (new.root, &new.rules, &new.scope, &new.top);
+    let serials = managed.tree.releases().unwrap_or_default();
+    serials.into_iter().any(|s| managed.tree.release(s).ok().flatten().is_some_and(|kept| same(kept.release.header())))
+}
+
+/// Whether the release may follow what the host has accepted.
+fn is_newer(tree: &Tree, header: &Header) -> Result<(), Reason> {
+    let highest = tree.highest_serial().map_err(|e| reason(&e))?.unwrap_or_default();
+    if header.intent != Intent::Audit && header.serial <= highest {
+        return Err(format!("serial {} is not newer than {highest}, which this host has accepted", header.serial));
+    }
+    Ok(())
+}
+
+/// Verifies and keeps nodes of the manifest.
+fn keep_nodes(
+    explorer: &Explorer,
+    nodes: &Nodes,
+    content: &[u8],
+    blocks: &[Placed],
+) -> Result<(RangeSet, u64), Reason> {
+    let (mut wrong, mut bytes) = (RangeSet::default(), 0);
+    for placed in blocks {
+        let node = content.get(placed.bytes.clone()).unwrap_or_default();
+        let Some(block) = explorer.missing(placed.ordinal) else { continue };
+        match nodes.put_node(block, node).map_err(|e| reason(&e))? {
+            true => bytes += node.len() as u64,
+            false => wrong.insert(placed.ordinal.0..placed.ordinal.0 + 1),
+        }
+    }
+    Ok((wrong, bytes))
+}
+
+/// Verifies and writes on as many threads as there are cores; the content is shared out by bytes.
+fn stage_blocks(stage: &Stage, content: &[u8], blocks: &[Placed]) -> Result<(RangeSet, u64), Reason> {
+    let put = |blocks: &[Placed]| -> Result<(RangeSet, u64), Reason> {
+        let (mut wrong, mut bytes) = (RangeSet::default(), 0);
+        for placed in blocks {
+            let block = content.get(placed.bytes.clone()).unwrap_or_default();
+            let Ordinal(ordinal) = placed.ordinal;
+            match stage.put(placed.ordinal, block).map_err(|e| reason(&e))? {
+                true => bytes += block.len() as u64,
+                false => wrong.insert(ordinal..ordinal + 1),
+            }
+        }
+        Ok((wrong, bytes))
+    };
+    let middle = blocks.iter().position(|b| b.bytes.start >= content.len() / 2).unwrap_or(0);
+    if content.len() < PARALLEL_BYTES || middle == 0 {
+        return put(blocks);
+    }
+    let (first, second) = blocks.split_at(middle);
+    let (a, b) = std::thread::scope(|scope| {
+        let other = scope.spawn(|| put(second));
+        (put(first), other.join().unwrap_or_else(|_| Err("a staging thread failed".into())))
+    });
+    let ((mut wrong, bytes), (more_wrong, more_bytes)) = (a?, b?);
+    wrong.extend(&more_wrong);
+    Ok((wrong, bytes + more_bytes))
+}
+
+/// Contents below this are not worth a second thread.
+const PARALLEL_BYTES: usize = 512 << 10;

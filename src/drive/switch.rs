@@ -1,0 +1,187 @@
+//! A session's switch to its release, and back: what the sender's signed orders do to the tree, with the host's own
+//! commands around it.
+//!
+//! | order | runs | does |
+//! |---|---|---|
+//! | prepare | `before` | nothing |
+//! | commit | `before`, when it was not prepared; then `after` and `health` | the commit |
+//! | revert | `after` | takes the commit back |
+//! | abort, or the end of a session that was prepared | `after` | nothing |
+//!
+//! Commands run only where the release changes something. What a commit replaced is kept until the session ends.
+
+use std::sync::atomic::AtomicBool;
+
+use super::disk::reason;
+use super::session::{Session, check_allowed};
+use crate::hook::{Cause, Occasion, Phase};
+use crate::id::{Serial, SessionId};
+use crate::keys::{Namespace, verify};
+use crate::manifest::Intent;
+use crate::proto::receiver::{Ordered, Reason};
+use crate::wire::message::{Order, OrderKind};
+
+/// How far a session's switch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Switch {
+    /// Nothing was run yet.
+    Before,
+    /// What runs before a commit has agreed.
+    Prepared,
+    /// The release is in place, and was preceded by this one.
+    Done(Option<Serial>),
+    /// It was taken back, or will not be put in place.
+    Over,
+}
+
+impl Session<'_> {
+    /// `None`: not an order by the key of the release for this session, or not one that we can follow now.
+    pub(super) fn order(&mut self, id: SessionId, order: &[u8], signature: &[u8]) -> Option<Ordered> {
+        let order_key = verify(Namespace::ORDER, order, signature).ok()?;
+        let order = Order::decode(order)?;
+        let is_ours = order_key == self.key && order.session == id && order.release == self.release.id();
+        if !is_ours || !order.is_for(&self.host.name) || self.release.header().intent == Intent::Audit {
+            return None;
+        }
+        match (order.kind, self.switch) {
+            (OrderKind::Prepare, Switch::Before) => Some(match self.prepare() {
+                Ok(()) => Ordered::Prepared,
+                Err(why) => Ordered::Vetoed(why),
+            }),
+            (OrderKind::Commit, Switch::Before | Switch::Prepared) => self.commit(),
+            (OrderKind::Revert, Switch::Done(previous)) => Some(self.revert(previous)),
+            (OrderKind::Abort | OrderKind::Revert, Switch::Before | Switch::Prepared) => {
+                self.give_up();
+                Some(Ordered::Aborted)
+            }
+            _ => None,
+        }
+    }
+
+    fn prepare(&mut self) -> Result<(), Reason> {
+        let occasion = self.occasion(Cause::Commit);
+        if let Some(before) = self.managed.hooks.before.as_ref().filter(|_| self.changes)
+            && let Err(failure) = before.run(Phase::Before, &occasion, &self.ending)
+        {
+            self.switch = Switch::Over;
+            self.stage = None;
+            return Err(failure.to_string());
+        }
+        self.switch = Switch::Prepared;
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Option<Ordered> {
+        // Before it is complete there is nothing to commit.
+        self.stage.as_ref().filter(|stage| stage.is_finished())?;
+        // Both may have changed while the release was on its way.
+        if let Err(why) = check_allowed(self.host, &self.key, &self.release) {
+            self.give_up();
+            return Some(Ordered::Failed(why));
+        }
+        if self.switch == Switch::Before
+            && let Err(why) = self.prepare()
+        {
+            return Some(Ordered::Failed(why));
+        }
+        let previous = self.current();
+        let stage = self.stage.take()?;
+        Some(match stage.commit(&self.release, &self.signature) {
+            Ok(report) => {
+                tracing::info!("{}: {report:?}", self.release);
+                self.switch = Switch::Done(previous);
+                let hooks = &self.managed.hooks;
+                let checks = self.changes && (hooks.after.is_some() || hooks.health.is_some());
+                Ordered::Committed { serial: self.release.header().serial, checks }
+            }
+            Err(e) => {
+                self.give_up();
+                Ordered::Failed(reason(&e))
+            }
+        })
+    }
+
+    /// Runs what is to run after the commit, and sees whether all is well.
+    pub(super) fn check(&self) -> Result<(), Reason> {
+        let Switch::Done(previous) = self.switch else { return Ok(()) };
+        let occasion = Occasion { previous, ..self.occasion(Cause::Commit) };
+        self.after(&occasion)?;
+        match &self.managed.hooks.health {
+            Some(health) => health.check(&occasion, &self.ending).map(drop).map_err(|failure| failure.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    fn revert(&mut self, previous: Option<Serial>) -> Ordered {
+        let tree = &self.managed.tree;
+        if let Err(e) = tree.revert() {
+            return Ordered::Stuck(reason(&e));
+        }
+        self.switch = Switch::Over;
+        let mut text = match self.current() {
+            Some(serial) => format!("went back to {}@{serial}", tree.name()),
+            None => "went back to what was there before".into(),
+        };
+        if self.changes
+            && let Err(why) = self.after(&Occasion { previous, ..self.occasion(Cause::Revert) })
+        {
+            text = format!("{text}; then the {why}");
+        }
+        Ordered::Reverted(text)
+    }
+
+    /// The release will not be put in place: what was begun for it ends.
+    fn give_up(&mut self) {
+        if std::mem::replace(&mut self.switch, Switch::Over) == Switch::Prepared
+            && self.managed.hooks.before.is_some()
+            && self.changes
+        {
+            // It is logged where it runs, and nobody waits for it.
+            let _ = self.after(&self.occasion(Cause::Abort));
+        }
+        self.stage = None;
+    }
+
+    /// The session is over: a commit that nobody took back is for good.
+    pub(super) fn close(&mut self) {
+        let tree = &self.managed.tree;
+        match self.switch {
+            Switch::Done(_) => {
+                if let Err(e) = tree.forget_undo() {
+                    tracing::warn!("tree {}: what the commit replaced cannot be removed: {e}", tree.name());
+                }
+            }
+            Switch::Before | Switch::Prepared => self.give_up(),
+            Switch::Over => {}
+        }
+    }
+
+    /// Runs to its end even when the daemon is ending: what it restarts is to run again.
+    fn after(&self, occasion: &Occasion) -> Result<(), Reason> {
+        let never = AtomicBool::new(false);
+        match &self.managed.hooks.after {
+            Some(after) if self.changes => {
+                after.run(Phase::After, occasion, &never).map(drop).map_err(|failure| failure.to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn current(&self) -> Option<Serial> {
+        self.managed.tree.current().ok().flatten().map(|stored| stored.release.header().serial)
+    }
+
+    fn occasion(&self, cause: Cause) -> Occasion {
+        let tree = &self.managed.tree;
+        Occasion {
+            tree: tree.name().clone(),
+            serial: self.release.header().serial,
+            previous: self.current(),
+            release: self.release.id(),
+            path: tree.root().path().to_path_buf(),
+            host: self.host.name.clone(),
+            sender: Some(self.sender.clone()),
+            cause,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What a session does with its sender's signed orders, from being ready to the end.
+
+use std::sync::Arc;
+
+use super::session::Session;
+use super::{Ordered, Reason, Request};
+use crate::units::Moment;
+use crate::wire::HostStage;
+use crate::wire::message::{Order, OrderKind, SignedOrder};
+
+impl Session {
+    /// Nothing more will happen, unless a commit is taken back.
+    pub(super) fn is_over(&self) -> bool {
+        self.stage >= HostStage::Committed || (self.audit && self.stage >= HostStage::Staging)
+    }
+
+    /// The release is in place, and the sender may still take it back.
+    pub(super) fn may_go_back(&self) -> bool {
+        !self.gone && matches!(self.stage, HostStage::Committed | HostStage::Unhealthy)
+    }
+
+    pub(super) fn is_ordering(&self) -> bool {
+        self.ordering
+    }
+
+    /// The sender has not confirmed that it knows what became of its order.
+    pub(super) fn is_unheard(&self) -> bool {
+        let answered = self.stage >= HostStage::Committed && self.stage != HostStage::Refused;
+        answered && !self.gone && !self.outbox.is_empty()
+    }
+
+    /// Takes an order. The sender repeats it until we answer: one that does not fit our stage yet is heard later.
+    pub(super) fn order(&mut self, now: Moment, signed: &SignedOrder) {
+        self.heard = now;
+        let Some(order) = Order::decode(&signed.order).filter(|order| order.is_for(&self.name)) else { return };
+        let fits = match order.kind {
+            OrderKind::Prepare => self.stage == HostStage::Ready,
+            OrderKind::Commit => matches!(self.stage, HostStage::Ready | HostStage::Prepared),
+            OrderKind::Abort => !self.is_over(),
+            OrderKind::Revert => !self.is_over() || self.may_go_back(),
+        };
+        if !fits || self.ordering || self.gone {
+            return;
+        }
+        self.ordering = true;
+        let (order, signature) = (Arc::from(&signed.order[..]), Arc::from(&signed.signature[..]));
+        self.requests.push_back(Request::Order { session: self.id, order, signature });
+    }
+
+    /// What became of an order.
+    pub(super) fn ordered(&mut self, now: Moment, outcome: Option<Ordered>) {
+        self.ordering = false;
+        match outcome {
+            None => {}
+            Some(Ordered::Prepared) => {
+                let due = self.soon(now);
+                self.enter(due, HostStage::Prepared);
+            }
+            Some(Ordered::Vetoed(why)) => self.refuse(now, why),
+            Some(Ordered::Committed { serial, checks }) => {
+                self.serial = serial;
+                self.outbox.clear();
+                let due = self.soon(now);
+                self.enter(due, if checks { HostStage::Checking } else { HostStage::Committed });
+                if checks {
+                    self.ordering = true;
+                    self.requests.push_back(Request::Check(self.id));
+                }
+            }
+            Some(Ordered::Reverted(text)) => self.end(now, HostStage::Reverted, text),
+            Some(Ordered::Stuck(why)) => self.end(now, HostStage::Stuck, why),
+            Some(Ordered::Aborted) => self.end(now, HostStage::Aborted, "aborted by the sender".into()),
+            Some(Ordered::Failed(why)) => self.end(now, HostStage::Failed, why),
+        }
+    }
+
+    /// What was run after the commit, and the health check, came to this.
+    pub(super) fn checked(&mut self, now: Moment, outcome: Result<(), Reason>) {
+        self.ordering = false;
+        match outcome {
+            Ok(()) => {
+                let due = self.soon(now);
+                self.enter(due, HostStage::Committed);
+            }
+            Err(why) => self.end(now, HostStage::Unhealthy, why),
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! When hosts commit: the decision, the batches, and the way back.
+//!
+//! Once enough hosts are ready, each batch is asked first what its hosts run before a commit (`Prepare`, only when one of
+//! them runs something) and then ordered to commit; the next one follows when all of it have answered well. A host that
+//! fails, or falls silent, after the first commit ends that: no further batch commits, or every host goes back.
+
+use std::time::Duration;
+
+use super::hosts::Host;
+use super::{FAREWELL_GAP, FAREWELLS, Notice, Phase, REPEAT, Request, Sender};
+use crate::id::HostName;
+use crate::proto::alive_interval;
+use crate::units::{Moment, Quorum};
+use crate::wire::message::{Order, OrderKind, SignedOrder};
+use crate::wire::{HostStage, Message, Phase as WirePhase};
+
+/// A quorum that is reached waits this long for others that make progress.
+const STRAGGLERS: Duration = Duration::from_secs(3);
+/// How many times its patience a host that is alive may work without progress before the decision.
+const WORKING: u32 = 10;
+
+/// The batches of a commit, in the order of the hosts' names.
+#[derive(Debug, Default)]
+pub(super) struct Batches {
+    /// The last host of each batch but the last one, which takes in everybody.
+    bounds: Vec<HostName>,
+    /// The present one.
+    at: usize,
+}
+
+impl Batches {
+    /// Batches of `sizes` of `hosts`, and a last one for the rest.
+    fn plan(sizes: &[Quorum], mut hosts: Vec<HostName>) -> Self {
+        hosts.sort();
+        let (mut bounds, mut end) = (Vec::new(), 0);
+        for size in sizes {
+            end += size.of(hosts.len());
+            match hosts.get(end - 1) {
+                // Whoever is last anyway needs no batch of his own.
+                Some(last) if end < hosts.len() => bounds.push(last.clone()),
+                _ => break,
+            }
+        }
+        Self { bounds, at: 0 }
+    }
+
+    /// The last host of the present batch; none when it is the last batch.
+    fn up_to(&self) -> Option<&HostName> {
+        self.bounds.get(self.at)
+    }
+
+    fn has(&self, host: &Host) -> bool {
+        self.up_to().is_none_or(|last| host.name <= *last)
+    }
+
+    fn is_last(&self) -> bool {
+        self.at >= self.bounds.len()
+    }
+}
+
+impl Sender {
+    /// Ends the session as early as it can be: before a commit hosts keep what they have; after it, as a failure does.
+    pub fn abort(&mut self, now: Moment, why: &str) {
+        match self.phase {
+            Phase::Serving | Phase::Collecting => {
+                self.failure.get_or_insert_with(|| why.to_string());
+                match self.is_audit() {
+                    // Nothing is staged anywhere: there is nothing to abort.
+                    true => self.finish(now),
+                    false => self.decide(OrderKind::Abort, why),
+                }
+            }
+            Phase::Ordering(OrderKind::Prepare) => self.fail(why),
+            Phase::Ordering(OrderKind::Commit) if self.setup.revert || !self.batches.is_last() => self.fail(why),
+            Phase::Discovering | Phase::Waiting => self.finish(now),
+            _ => {}
+        }
+    }
+
+    /// Decides when it is time.
+    pub(super) fn weigh(&mut self, now: Moment) {
+        let audit = self.is_audit();
+        let slow = self.flow.readings().slow();
+        let all = self.setup.quorum == Quorum::All;
+        let open = self.hosts.iter().filter(|(_, h)| !h.is_settled(audit));
+        // Who is served later is waited for only when nobody may be missing.
+        let newest = open.filter(|(id, _)| all || !slow.contains(id)).map(|(_, h)| h.progress).max();
+        if audit {
+            if newest.is_none() {
+                self.collect(now);
+            }
+            return;
+        }
+        let (ready, needed) = self.vote();
+        let waiting = newest.is_some_and(|at| all || now.since(at) < STRAGGLERS);
+        if (waiting && ready < self.hosts.len()) || (newest.is_some() && ready < needed) {
+            return;
+        }
+        if ready >= needed {
+            self.batches = Batches::plan(&self.setup.batches, self.hosts.iter().map(|(_, h)| h.name.clone()).collect());
+            self.begin_batch();
+        } else {
+            self.decide(OrderKind::Abort, &self.count());
+        }
+    }
+
+    /// How many hosts can commit or have, and how many must.
+    fn vote(&self) -> (usize, usize) {
+        let ready = self.hosts.iter().filter(|(_, h)| h.is_good(false)).count();
+        (ready, self.setup.quorum.of(self.hosts.len()))
+    }
+
+    fn count(&self) -> String {
+        let ((ready, needed), all) = (self.vote(), self.hosts.len());
+        match ready >= needed {
+            true => format!("{ready} of {all} hosts are ready"),
+            false => format!("{ready} of {all} hosts are ready, {needed} are required"),
+        }
+    }
+
+    /// Whether a host has a part in the present batch: it is ready or further. In the last one the others have, too.
+    fn takes_part(&self, host: &Host) -> bool {
+        let late = self.batches.is_last() || host.stage >= Some(HostStage::Ready);
+        late && self.batches.has(host)
+    }
+
+    fn begin_batch(&mut self) {
+        // While one batch was at it, hosts of the next ones may have been lost.
+        let (ready, needed) = self.vote();
+        if ready < needed {
+            return self.fail(&self.count());
+        }
+        let votes = |h: &Host| h.stage == Some(HostStage::Ready) && h.summary.is_some_and(|s| s.votes == Some(true));
+        let asks = self.hosts.iter().any(|(_, h)| self.batches.has(h) && !h.lost && votes(h));
+        let kind = if asks { OrderKind::Prepare } else { OrderKind::Commit };
+        self.decide(kind, &self.count());
+    }
+
+    fn decide(&mut self, kind: OrderKind, why: &str) {
+        let Some(offer) = &self.offer else { return };
+        self.phase = Phase::Signing(kind);
+        if matches!(kind, OrderKind::Abort | OrderKind::Revert) {
+            self.flow.stream_mut().stop();
+        }
+        self.decision = Some(kind);
+        if kind == OrderKind::Commit {
+            self.hosts.order(|host| self.batches.has(host));
+        }
+        let up_to = match kind {
+            OrderKind::Commit | OrderKind::Prepare => self.batches.up_to().cloned(),
+            OrderKind::Abort | OrderKind::Revert => None,
+        };
+        let order = Order { session: self.session, release: offer.release.id(), kind, up_to };
+        self.requests.push_back(Request::Sign(order.encode().into()));
+        self.notices.push_back(Notice::Decided(kind, why.to_string()));
+    }
+
+    /// The order is signed, or cannot be.
+    pub(super) fn signed(&mut self, now: Moment, signed: Result<SignedOrder, String>) {
+        match (signed, self.phase) {
+            (Ok(order), Phase::Signing(kind)) => {
+                self.phase = Phase::Ordering(kind);
+                self.order = Some(order);
+                self.repeat = (now, REPEAT / 2);
+            }
+            (Ok(_), _) => {}
+            (Err(why), _) => {
+                self.failure.get_or_insert(why);
+                self.decision = None;
+                self.finish(now);
+            }
+        }
+    }
+
+    /// Repeats the order until everybody whom it is for has answered, and goes on from there.
+    pub(super) fn follow_order(&mut self, now: Moment, kind: OrderKind) {
+        if kind == OrderKind::Commit
+            && let Some(why) = self.trouble()
+            && (self.setup.revert || !self.batches.is_last())
+        {
+            return self.fail(&why);
+        }
+        let open = |h: &Host| match kind {
+            OrderKind::Prepare | OrderKind::Commit => self.takes_part(h) && !h.has_answered(kind),
+            OrderKind::Abort | OrderKind::Revert => !h.has_answered(kind),
+        };
+        if !self.hosts.iter().any(|(_, h)| open(h)) {
+            return self.answered(now, kind);
+        }
+        if let Some(order) = self.order.clone().filter(|_| self.repeat.0 <= now) {
+            self.control.send(crate::proto::Dest::Group, &Message::Order(order));
+            self.again(now);
+        }
+    }
+
+    /// Everybody has answered the order.
+    fn answered(&mut self, now: Moment, kind: OrderKind) {
+        match kind {
+            OrderKind::Prepare => match self.vote() {
+                (ready, needed) if ready >= needed => self.decide(OrderKind::Commit, &self.count()),
+                _ => self.fail(&self.count()),
+            },
+            OrderKind::Commit if !self.batches.is_last() => {
+                self.batches.at += 1;
+                self.begin_batch();
+            }
+            OrderKind::Commit | OrderKind::Abort | OrderKind::Revert => self.finish(now),
+        }
+    }
+
+    /// What went wrong at a host once it was ordered to commit: the host, and what it says.
+    fn trouble(&self) -> Option<String> {
+        self.hosts.iter().filter(|(_, h)| h.ordered).find_map(|(_, h)| {
+            let why = match h.stage {
+                Some(HostStage::Unhealthy) => "it is not healthy",
+                Some(HostStage::Failed) => "it failed",
+                stage if h.lost && stage != Some(HostStage::Committed) => "did not answer any more",
+                _ => return None,
+            };
+            Some(format!("{}: {}", h.name, h.text.as_deref().unwrap_or(why)))
+        })
+    }
+
+    /// A host failed: everyone goes back, or nobody else goes on.
+    fn fail(&mut self, why: &str) {
+        self.failure.get_or_insert_with(|| why.to_string());
+        let begun = self.hosts.iter().any(|(_, h)| h.ordered);
+        // Those that have the release keep it when it is not reverted: an abort is for the others.
+        self.decide(if begun && self.setup.revert { OrderKind::Revert } else { OrderKind::Abort }, why);
+    }
+
+    /// How long a host may be silent, and how long alive without progress. Before the decision a host may hash a large
+    /// tree without a word of progress; after it, who is not ready only keeps the others' report waiting.
+    pub(super) fn patience(&self) -> (Duration, Duration) {
+        let patience = self.setup.patience.max(alive_interval(self.hosts.len() as u32) * 4);
+        match self.phase {
+            Phase::Ordering(_) => (patience, patience),
+            _ => (patience, patience * WORKING),
+        }
+    }
+
+    pub(super) fn finish(&mut self, now: Moment) {
+        self.phase = Phase::Farewell(FAREWELLS);
+        self.repeat = (now, FAREWELL_GAP);
+        self.tick(now);
+    }
+
+    pub(super) fn say_farewell(&mut self, now: Moment, left: u32) {
+        if self.repeat.0 > now {
+            return;
+        }
+        if self.offer.is_some() {
+            self.send_status(WirePhase::Closed);
+        }
+        self.repeat.0 = now + FAREWELL_GAP;
+        self.phase = if left > 1 && self.offer.is_some() { Phase::Farewell(left - 1) } else { Phase::Closed };
+        if self.phase == Phase::Closed {
+            self.notices.push_back(Notice::Finished);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds(sizes: &[Quorum], hosts: usize) -> Vec<String> {
+        let hosts = (1..=hosts).rev().map(|n| HostName::new(&format!("web{n}")).expect("legal")).collect();
+        Batches::plan(sizes, hosts).bounds.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn batches_follow_the_order_of_names_and_the_last_takes_in_everybody() {
+        let (one, half) = (Quorum::Count(1), Quorum::Share(5_000));
+        assert_eq!(bounds(&[], 5), [""; 0]);
+        assert_eq!(bounds(&[one], 5), ["web1"]);
+        assert_eq!(bounds(&[one, half], 5), ["web1", "web4"]);
+        assert_eq!(bounds(&[one, one, one, one, one, one], 3), ["web1", "web2"]);
+        assert_eq!(bounds(&[Quorum::All, one], 5), [""; 0]);
+        assert_eq!(bounds(&[half], 1), [""; 0]);
+        assert_eq!(bounds(&[one], 0), [""; 0]);
+    }
+}

@@ -1,0 +1,362 @@
+//! What `makuo log` and `makuo status` say: rows and notes for people, lines for scripts.
+//!
+//! Pure; knows neither stream nor colour.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::paint::Tint;
+use super::table::{Align, Cell, Table};
+use super::words;
+use crate::drive::log::{Log, LogRelease, Standing};
+use crate::id::HostName;
+use crate::keys::shown_time;
+
+/// Characters of a fingerprint that tell keys apart.
+const SHORT_KEY: usize = "SHA256:".len() + 10;
+
+/// A row a release, the newest first; what runs has a mark.
+pub(super) fn releases(log: &Log) -> Table {
+    let mut table =
+        Table::new(&[Align::Left, Align::Left, Align::Left, Align::Left, Align::Right, Align::Right, Align::Left]);
+    log.releases.iter().for_each(|release| table.row(release_row(log, release)));
+    table
+}
+
+fn release_row(log: &Log, release: &LogRelease) -> Vec<Cell> {
+    let newest = log.newest() == Some(release.serial);
+    let (mark, tint) = match (release.running.is_empty(), newest) {
+        (true, _) => ("", Tint::Plain),
+        (false, true) => ("*", Tint::Good),
+        (false, false) => ("*", Tint::Warn),
+    };
+    let behind = if newest { "" } else { " (behind)" };
+    let running = some(log, &release.running).map(|hosts| format!("runs on {hosts}{behind}")).unwrap_or_default();
+    let key = release
+        .key
+        .as_deref()
+        .map_or("signature broken".to_string(), |key| words::safe(&key.chars().take(SHORT_KEY).collect::<String>()));
+    vec![
+        Cell::new(mark, tint),
+        Cell::new(words::release(&log.tree, Some(release.serial)), Tint::Strong),
+        shown_time(release.created).into(),
+        Cell::new(key, if release.key.is_some() { Tint::Plain } else { Tint::Bad }),
+        words::plural_count(release.entries, "entry", "entries").into(),
+        release.bytes.to_string().into(),
+        Cell::new(running, tint),
+        some(log, &release.kept).map(|hosts| format!("kept by {hosts}")).unwrap_or_default().into(),
+    ]
+}
+
+/// "web1, web2", or "all 5".
+fn some(log: &Log, hosts: &[HostName]) -> Option<String> {
+    match hosts.len() {
+        0 => None,
+        1 => Some(words::list(hosts)),
+        n if n == log.hosts.len() => Some(format!("all {n}")),
+        _ => Some(words::list(hosts)),
+    }
+}
+
+/// What the rows do not say, and how much there is.
+pub(super) fn log_notes(log: &Log) -> Vec<String> {
+    let mut notes = Vec::new();
+    let without = log.without();
+    if !without.is_empty() {
+        notes.push(format!("without a release: {}", words::list(&without)));
+    }
+    if !log.silent.is_empty() {
+        notes.push(format!("did not answer: {}", words::list(&log.silent)));
+    }
+    let releases = words::count(log.releases.len() as u64, "release");
+    notes.push(format!("{}: {releases} on {}", log.tree, words::count(log.hosts.len() as u64, "host")));
+    notes
+}
+
+/// A row a host and tree.
+pub(super) fn standings(standings: &[Standing]) -> Table {
+    let mut table = Table::new(&[]);
+    for standing in standings {
+        let running = standing.told.as_ref().and_then(|told| told.running);
+        let tint = match (&standing.told, standing.at_work()) {
+            (None, _) => Tint::Bad,
+            (_, true) => Tint::Note,
+            _ => Tint::Plain,
+        };
+        let newest = |serial| format!("behind: newest is {}", words::release(&standing.tree, Some(serial)));
+        table.row(vec![
+            Cell::new(standing.host.as_str(), Tint::Strong),
+            words::release(&standing.tree, running).into(),
+            Cell::new(doing(standing), tint),
+            Cell::new(standing.behind.map(newest).unwrap_or_default(), Tint::Warn),
+            Cell::new(trouble(standing).unwrap_or_default(), Tint::Bad),
+        ]);
+    }
+    table
+}
+
+/// "idle", "staging www@13 from ci", "no answer".
+fn doing(standing: &Standing) -> String {
+    match standing.told.as_ref().map(|told| &told.work) {
+        None => "no answer".to_string(),
+        Some(None) => "idle".to_string(),
+        Some(Some(work)) => {
+            let release = words::release(&standing.tree, Some(work.serial));
+            format!("{} {release} from {}", words::safe(&work.word), work.sender)
+        }
+    }
+}
+
+/// "www@13 5 min ago: no space left": the first line of what went wrong.
+fn trouble(standing: &Standing) -> Option<String> {
+    let trouble = standing.told.as_ref()?.trouble.as_ref()?;
+    let release = words::release(&standing.tree, Some(trouble.serial));
+    let mut lines = trouble.text.lines();
+    let first = words::safe(lines.next().unwrap_or_default());
+    let more = if lines.next().is_some() { " ..." } else { "" };
+    Some(format!("{release} {} ago: {first}{more}", words::age(trouble.age)))
+}
+
+/// How many there are, and how many of them a person has to look at.
+pub(super) fn summary(standings: &[Standing]) -> String {
+    let all = words::count(hosts(standings, |_| true).len() as u64, "host");
+    let behind = match hosts_behind(standings).len() {
+        0 => "none behind".to_string(),
+        n => format!("{n} behind"),
+    };
+    let silent = match hosts(standings, |s| s.told.is_none()).len() {
+        0 => String::new(),
+        n => format!(", {n} without an answer"),
+    };
+    format!("{all}, {behind}{silent}")
+}
+
+fn hosts(standings: &[Standing], of: impl Fn(&Standing) -> bool) -> BTreeSet<&str> {
+    standings.iter().filter(|s| of(s)).map(|s| s.host.as_str()).collect()
+}
+
+fn hosts_behind(standings: &[Standing]) -> BTreeSet<&str> {
+    hosts(standings, |s| s.behind.is_some())
+}
+
+fn names(hosts: &[HostName]) -> Vec<&str> {
+    hosts.iter().map(HostName::as_str).collect()
+}
+
+/// A release of a log, for scripts.
+#[derive(Serialize)]
+pub(super) struct ReleaseLine<'a> {
+    event: &'static str,
+    tree: &'a str,
+    serial: u64,
+    release: String,
+    created: i64,
+    key: Option<&'a str>,
+    entries: u64,
+    bytes: u64,
+    running: Vec<&'a str>,
+    kept: Vec<&'a str>,
+}
+
+impl<'a> ReleaseLine<'a> {
+    pub(super) fn new(log: &'a Log, release: &'a LogRelease) -> Self {
+        Self {
+            event: "release",
+            tree: log.tree.as_str(),
+            serial: release.serial.0,
+            release: release.id.to_string(),
+            created: release.created.0,
+            key: release.key.as_deref(),
+            entries: release.entries,
+            bytes: release.bytes.0,
+            running: names(&release.running),
+            kept: names(&release.kept),
+        }
+    }
+}
+
+/// The fields of a log's result.
+#[derive(Serialize)]
+pub(super) struct LogResult<'a> {
+    tree: &'a str,
+    serial: Option<u64>,
+    releases: usize,
+    hosts: Vec<&'a str>,
+    without: Vec<&'a str>,
+    silent: Vec<&'a str>,
+}
+
+impl<'a> LogResult<'a> {
+    pub(super) fn new(log: &'a Log) -> Self {
+        Self {
+            tree: log.tree.as_str(),
+            serial: log.newest().map(|s| s.0),
+            releases: log.releases.len(),
+            hosts: names(&log.hosts),
+            without: log.without().into_iter().map(HostName::as_str).collect(),
+            silent: names(&log.silent),
+        }
+    }
+}
+
+/// Where a host stands, for scripts.
+#[derive(Serialize)]
+pub(super) struct StandingLine<'a> {
+    event: &'static str,
+    host: &'a str,
+    address: String,
+    tree: &'a str,
+    serial: Option<u64>,
+    state: &'a str,
+    at_work: Option<AtWork<'a>>,
+    behind: bool,
+    newest: Option<u64>,
+    error: Option<&'a str>,
+    error_serial: Option<u64>,
+    error_age: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct AtWork<'a> {
+    serial: u64,
+    sender: &'a str,
+}
+
+impl<'a> StandingLine<'a> {
+    pub(super) fn new(standing: &'a Standing) -> Self {
+        let told = standing.told.as_ref();
+        let work = told.and_then(|t| t.work.as_ref());
+        let trouble = told.and_then(|t| t.trouble.as_ref());
+        Self {
+            event: "host",
+            host: standing.host.as_str(),
+            address: standing.address.to_string(),
+            tree: standing.tree.as_str(),
+            serial: told.and_then(|t| t.running).map(|s| s.0),
+            state: work.map_or(if told.is_some() { "idle" } else { "silent" }, |w| &w.word),
+            at_work: work.map(|w| AtWork { serial: w.serial.0, sender: w.sender.as_str() }),
+            behind: standing.behind.is_some(),
+            newest: standing.behind.map(|s| s.0),
+            error: trouble.map(|t| t.text.as_str()),
+            error_serial: trouble.map(|t| t.serial.0),
+            error_age: trouble.map(|t| t.age),
+        }
+    }
+}
+
+/// The fields of a status's result.
+#[derive(Serialize)]
+pub(super) struct StatusResult<'a> {
+    hosts: usize,
+    behind: BTreeSet<&'a str>,
+    silent: BTreeSet<&'a str>,
+}
+
+impl<'a> StatusResult<'a> {
+    pub(super) fn new(standings: &'a [Standing]) -> Self {
+        Self {
+            hosts: hosts(standings, |_| true).len(),
+            behind: hosts_behind(standings),
+            silent: hosts(standings, |s| s.told.is_none()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::paint::Painter;
+    use super::super::sample::{Buffer, host};
+    use super::super::{Human, Json, Verbosity};
+    use super::*;
+    use crate::block::BlockHash;
+    use crate::drive::log::Told;
+    use crate::id::{Serial, TreeName};
+    use crate::manifest::ReleaseId;
+    use crate::units::{ByteSize, WallTime};
+    use crate::wire::query::{Trouble, Work};
+
+    fn tree() -> TreeName {
+        TreeName::new("www").expect("legal")
+    }
+
+    fn log() -> Log {
+        let some = |names: &[&str]| names.iter().map(|n| host(n)).collect::<Vec<_>>();
+        let release = |serial: u64, running: &[&str], kept: &[&str]| LogRelease {
+            serial: Serial(serial),
+            id: ReleaseId(BlockHash::of(&serial.to_be_bytes())),
+            created: WallTime(1_801_418_400 + serial as i64 * 60),
+            key: (serial != 15).then(|| "SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8".to_string()),
+            entries: serial * 100,
+            bytes: ByteSize(serial * 2_000_000),
+            running: some(running),
+            kept: some(kept),
+        };
+        let all = ["web1", "web2", "web3"];
+        let releases =
+            vec![release(17, &["web1", "web2"], &all[..2]), release(16, &["web3"], &all), release(15, &[], &["web2"])];
+        Log { tree: tree(), hosts: some(&all), silent: some(&["web9"]), releases }
+    }
+
+    fn fleet() -> Vec<Standing> {
+        let standing = |name: &str, told: Option<Told>, behind: Option<u64>| Standing {
+            host: host(name),
+            address: "10.0.0.2:5000".parse().expect("legal"),
+            tree: tree(),
+            told,
+            behind: behind.map(Serial),
+        };
+        let told = |running: u64| Told { running: Some(Serial(running)), work: None, trouble: None };
+        let work = Work { word: "staging".into(), serial: Serial(18), sender: host("ci") };
+        let text = "health check curl failed: exit status 22\n  refused".to_string();
+        let trouble = Trouble { serial: Serial(17), age: 310, text };
+        vec![
+            standing("web1", Some(told(17)), None),
+            standing("web2", Some(Told { work: Some(work), ..told(17) }), None),
+            standing("web3", Some(Told { trouble: Some(trouble), ..told(16) }), Some(17)),
+            standing("web4", Some(Told { running: None, ..told(0) }), Some(17)),
+            standing("web5", None, None),
+        ]
+    }
+
+    fn human(tell: impl FnOnce(&mut Human)) -> String {
+        let (out, talk) = (Buffer::default(), Buffer::default());
+        tell(&mut Human::to(Box::new(out.clone()), Box::new(talk.clone()), Painter::PLAIN, Verbosity::Normal));
+        format!("{}--- stderr\n{}", out.text(), talk.text())
+    }
+
+    fn json(tell: impl FnOnce(&mut Json)) -> String {
+        let out = Buffer::default();
+        tell(&mut Json::to(Box::new(out.clone())));
+        out.text()
+    }
+
+    #[test]
+    fn a_log() {
+        insta::assert_snapshot!(human(|h| h.log(&log())));
+    }
+
+    #[test]
+    fn a_log_for_scripts() {
+        insta::assert_snapshot!(json(|j| j.log(&log())));
+    }
+
+    #[test]
+    fn a_status() {
+        insta::assert_snapshot!(human(|h| h.status(&fleet())));
+        assert_eq!(summary(&fleet()[..2]), "2 hosts, none behind");
+    }
+
+    #[test]
+    fn a_status_for_scripts() {
+        insta::assert_snapshot!(json(|j| j.status(&fleet())));
+    }
+
+    #[test]
+    fn all_hosts_are_told_by_their_number() {
+        let mut log = log();
+        log.releases[0].running.push(host("web3"));
+        let table = releases(&log).lines(Painter::PLAIN);
+        assert!(table[0].contains("runs on all 3 "), "{table:?}");
+    }
+}

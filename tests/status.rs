@@ -1,0 +1,121 @@
+//! What the fleet says of itself: `makuo log` and `makuo status` against real daemons.
+
+mod support;
+
+use serde_json::Value;
+use support::{Lab, Ran, until, write};
+
+fn of<'a>(events: &'a [Value], event: &str) -> Vec<&'a Value> {
+    events.iter().filter(|e| e["event"] == event).collect()
+}
+
+fn names(value: &Value) -> Vec<&str> {
+    value.as_array().expect("a list").iter().map(|name| name.as_str().expect("text")).collect()
+}
+
+/// What `makuo status` says of `host`.
+fn standing(ran: &Ran, host: &str) -> Value {
+    let events = ran.events();
+    let found = of(&events, "host").into_iter().find(|e| e["host"] == host).cloned();
+    found.unwrap_or_else(|| panic!("nothing about {host}: {ran}"))
+}
+
+/// Three hosts with a first release; web3 was away for the second.
+fn left_behind() -> Option<Lab> {
+    let mut lab = Lab::loopback(3)?;
+    write(&lab.site().join("page"), "old");
+    lab.deploy(&[]).exits(0);
+    lab.hosts[2].kill();
+    write(&lab.site().join("page"), "a new page");
+    lab.makuo(&["deploy", "www.toml", "--expect", "2"]).exits(0);
+    lab.hosts[2].start();
+    Some(lab)
+}
+
+#[test]
+fn a_log_names_every_release_and_who_runs_and_keeps_it() {
+    let Some(lab) = left_behind() else { return };
+    let ran = lab.makuo(&["log", "--json", "www"]).exits(0);
+    let events = ran.events();
+    let releases = of(&events, "release");
+    assert_eq!(releases.len(), 2, "{ran}");
+    let (newest, first) = (releases[0], releases[1]);
+    assert!(newest["serial"].as_u64() > first["serial"].as_u64(), "{ran}");
+    assert_eq!((names(&newest["running"]), names(&newest["kept"])), (vec!["web1", "web2"], vec!["web1", "web2"]));
+    assert_eq!((names(&first["running"]), names(&first["kept"])), (vec!["web3"], vec!["web1", "web2", "web3"]));
+    assert!(newest["key"].as_str().is_some_and(|key| key.starts_with("SHA256:")), "{ran}");
+    assert_eq!(newest["bytes"].as_u64(), Some("a new page".len() as u64), "{ran}");
+    let result = ran.result();
+    assert_eq!((&result["releases"], &result["serial"]), (&2.into(), &newest["serial"]), "{ran}");
+    assert_eq!(names(&result["hosts"]), ["web1", "web2", "web3"]);
+    let human = lab.makuo(&["log", "www"]).exits(0).says(&["runs on web1, web2", "runs on web3 (behind)", "all 3"]);
+    assert_eq!(human.out.lines().count(), 2, "{human}");
+    assert!(human.out.starts_with("*  www@"), "{human}");
+}
+
+#[test]
+fn a_host_that_missed_a_release_is_told_apart() {
+    let Some(lab) = left_behind() else { return };
+    for args in [&["status", "--json", "www"][..], &["status", "--json"]] {
+        let ran = lab.makuo(args).exits(0);
+        let (ahead, behind) = (standing(&ran, "web1"), standing(&ran, "web3"));
+        assert_eq!(
+            (&ahead["behind"], &ahead["newest"], &ahead["state"]),
+            (&false.into(), &Value::Null, &"idle".into())
+        );
+        assert_eq!((&behind["behind"], &behind["newest"]), (&true.into(), &ahead["serial"]), "{ran}");
+        assert_eq!(names(&ran.result()["behind"]), ["web3"], "{ran}");
+    }
+    lab.makuo(&["status"]).exits(0).says(&["web3", "idle", "behind: newest is www@", "3 hosts, 1 behind"]);
+    lab.deploy(&[]).exits(0);
+    lab.makuo(&["status"]).exits(0).says(&["3 hosts, none behind"]);
+}
+
+#[test]
+fn a_status_tells_what_went_wrong_last_until_a_commit_follows() {
+    let Some(lab) = Lab::loopback(2) else { return };
+    write(&lab.site().join("page"), "old");
+    lab.deploy(&[]).exits(0);
+    lab.keygen("stranger");
+    let key = lab.path("stranger").display().to_string();
+    write(&lab.site().join("page"), "new");
+    lab.makuo(&["deploy", "www.toml", "--key", &key]).exits(3);
+    let ran = lab.makuo(&["status", "--json"]).exits(0);
+    let told = standing(&ran, "web1");
+    assert!(told["error"].as_str().is_some_and(|e| e.contains("authorized_keys")), "{ran}");
+    assert!(told["error_age"].is_u64() && told["behind"] == false, "{ran}");
+    lab.makuo(&["status"]).exits(0).says(&["ago: "]);
+    lab.deploy(&[]).exits(0);
+    let ran = lab.makuo(&["status", "--json"]).exits(0);
+    assert_eq!(standing(&ran, "web1")["error"], Value::Null, "{ran}");
+}
+
+#[test]
+fn a_status_tells_what_is_done_now() {
+    let Some(mut lab) = Lab::loopback(1) else { return };
+    support::Noise::new(3).tree(&lab.site(), 30, 200_000);
+    let mut deploy = lab.start(&["deploy", "--json", "www.toml", "--rate", "8Mbit"]);
+    let mut seen = Vec::new();
+    until("a host at work", || {
+        let ran = lab.makuo(&["status", "--json"]);
+        let told = standing(&ran, "web1");
+        seen.push(told["state"].to_string());
+        told["state"] == "staging" && told["at_work"]["serial"].is_u64() && told["at_work"]["sender"].is_string()
+    });
+    assert!(!deploy.is_over(), "it was seen while it went on: {seen:?}");
+    lab.makuo(&["status"]).exits(0).says(&["web1  www  staging www@"]);
+    deploy.kill();
+    lab.hosts[0].kill();
+}
+
+#[test]
+fn a_tree_that_nobody_has_is_refused() {
+    let Some(lab) = Lab::loopback(1) else { return };
+    for command in ["log", "status"] {
+        let ran = lab.makuo(&[command, "docs", "--wait", "500ms"]).exits(3).says(&["no host", "docs", "makuo members"]);
+        assert!(ran.out.is_empty(), "{ran}");
+        lab.makuo(&[command, "no/tree"]).exits(2);
+    }
+    let ran = lab.makuo(&["log", "--json", "www"]).exits(0);
+    assert_eq!((&ran.result()["releases"], names(&ran.result()["without"])), (&0.into(), vec!["web1"]), "{ran}");
+}
