@@ -125,9 +125,8 @@ impl Asking {
         let Some(whole) = self.reassembly.add(now, front.source, piece) else { return };
         match Message::decode(&whole) {
             Ok(Message::Hello(hello)) => {
-                if self.table.heard(now, datagram.from, front.source, hello) {
-                    self.newest = now;
-                }
+                let new = self.table.heard(now, datagram.from, front.source, hello);
+                self.newest = if new { now } else { self.newest };
             }
             Ok(Message::Tell(tell)) if tell.number == self.ask.number && self.tells.len() < MAX_MEMBERS => {
                 self.tells.insert(front.source, (datagram.from, tell));

@@ -167,13 +167,11 @@ pub fn status(links: impl Into<Links>, tree: Option<&TreeName>, longest: Duratio
     Ok(standings(tree, &ask(links, None, None, longest)?))
 }
 
+/// A host that keeps a release, the header's exact bytes and their signature.
+pub type Given = (HostName, Vec<u8>, Vec<u8>);
+
 /// The header's bytes and the signature of a release, from every host that keeps it. Nothing of it was verified.
-pub fn release(
-    links: impl Into<Links>,
-    tree: &TreeName,
-    serial: Serial,
-    longest: Duration,
-) -> Result<Vec<(HostName, Vec<u8>, Vec<u8>)>> {
+pub fn release(links: impl Into<Links>, tree: &TreeName, serial: Serial, longest: Duration) -> Result<Vec<Given>> {
     let heard = ask(links, Some(tree), Some(serial), longest)?;
     let bytes = heard.into_iter().filter_map(|h| Some((h.host, h.tell?.release?)));
     Ok(bytes.map(|(host, release)| (host, release.header, release.signature)).collect())

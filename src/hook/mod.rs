@@ -255,7 +255,7 @@ impl Occasion {
 
 /// A time as it is told: `30 s`, `0.5 s`.
 pub fn seconds(time: Duration) -> String {
-    if time < Duration::from_secs(1) && time.subsec_millis() % 100 != 0 {
+    if time < Duration::from_secs(1) && !time.subsec_millis().is_multiple_of(100) {
         return format!("{} ms", time.as_millis());
     }
     format!("{} s", (time.as_secs_f64() * 10.0).round() / 10.0)
