@@ -35,6 +35,7 @@ complete -c makuo -n "__fish_makuo_needs_command" -s h -l help -d 'Print help (s
 complete -c makuo -n "__fish_makuo_needs_command" -s V -l version -d 'Print version'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "deploy" -d 'Put the spec\'s release on every target host'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "diff" -d 'Audit drift: what in each host\'s tree differs from the spec\'s source'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "rollback" -d 'Back to an earlier release, on every host'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "log" -d 'The releases that the fleet knows: serial, time, key, files, bytes, who runs and who keeps them'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "status" -d 'The hosts, their release, state and last error'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "members" -d 'The hosts alive now: name, address, version, trees'
@@ -87,6 +88,28 @@ complete -c makuo -n "__fish_makuo_using_subcommand diff" -l json -d 'Print one 
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s q -l quiet -d 'Results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l to -d 'The release to go back to [default: the newest before the one that most hosts run]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s t -l target -d 'Only hosts whose name matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s k -l key -d 'The key to sign with: an OpenSSH file, or a .pub whose private half the agent holds [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l authorized-keys -d 'Whose releases may be signed again, beside those of the key that signs [default: the configuration\'s]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l rate -d 'Ceiling of the rate, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l expect -d 'Fail unless N target hosts answer' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l timeout -d 'Give a host this long to answer or progress' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l group -d 'The multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l port -d 'The UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l group-key -d 'Not supported yet; here so that it is refused and not ignored' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s n -l dry-run -d 'Print what every host would change; change nothing'
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l wait -d 'How long to wait for answers' -r
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l group -d 'The multicast group [default: 224.0.0.108]' -r
