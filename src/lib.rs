@@ -34,6 +34,8 @@
 //! - The page list of a manifest is itself a tree of nodes, so that the signed header names one root and fits a
 //!   datagram whatever the size of the tree; see [`manifest`].
 //! - Nodes and blocks share one space of ordinals, and wants are ranges of it: pages travel exactly as blocks do.
+//! - What a commit replaced becomes kept content of the release before, by one rename of its undo directory: going back
+//!   takes blocks from there as it does from the tree, and is else a release like any other.
 //! - Counters of control and data datagrams are separate: loss is measured on data, which goes to all.
 
 pub mod error;

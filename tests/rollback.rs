@@ -9,7 +9,7 @@ use support::{Lab, Noise, Ran, copy, read, write};
 /// The bytes of the file that every release changes.
 const LARGE: usize = 2_000_000;
 /// A rollback among hosts that kept the release sends this many bytes at most, whatever its size.
-const LITTLE: u64 = 100_000;
+const LITTLE: u64 = 400_000;
 
 /// A lab whose hosts had three releases, of which `r1`, `r2` and `r3` are copies; each keeps five.
 fn released(hosts: usize, more: &str) -> Option<Lab> {

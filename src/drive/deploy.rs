@@ -185,7 +185,7 @@ enum Work {
 
 /// What it answers.
 enum Answer {
-    Prepared(Result<super::source::Facts>),
+    Prepared(Result<Box<super::source::Facts>>),
     Signed(Result<(Release, Vec<u8>)>),
     Machine(Reply),
 }
@@ -213,7 +213,7 @@ impl Worker {
         let prepared = guarded(prepare).map_err(defect).and_then(|prepared| prepared);
         let mut source = match prepared {
             Ok((source, facts)) => {
-                self.answer(Answer::Prepared(Ok(facts)));
+                self.answer(Answer::Prepared(Ok(Box::new(facts))));
                 source
             }
             Err(e) => return self.answer(Answer::Prepared(Err(e))),
@@ -279,7 +279,7 @@ struct Session<'a> {
     announced: Option<Moment>,
     /// The highest serial that any host has accepted, once discovery is over.
     discovered: Option<Serial>,
-    prepared: Option<super::source::Facts>,
+    prepared: Option<Box<super::source::Facts>>,
     release: Option<Release>,
     /// Each host's last state with the moment that it came into it.
     states: BTreeMap<HostName, (HostState, Moment)>,

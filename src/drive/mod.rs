@@ -2,8 +2,8 @@
 //!
 //! [`endpoint`] carries a machine's datagrams, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
 //! requests from real trees (`session` until all is staged, `switch` from there on), [`deploy`] runs the sender machine
-//! for a command, [`source`] answers its requests from a scanned directory. [`members`] and [`log`] look around without a
-//! session. [`outcome`] is what sessions tell.
+//! for a command, [`source`] answers its requests from a scanned directory, [`rollback`] finds an earlier release to put
+//! again. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell.
 
 mod answers;
 mod ask;

@@ -9,11 +9,14 @@ use super::deploy::{self, Interrupt, Options};
 use super::disk::{Host, open_tree};
 use super::host::{Handle, Running};
 use super::outcome::{Event, ExitStatus, HostState, Observer, Outcome, Purpose};
+use super::rollback::Earlier;
 use crate::config::TreeConfig;
-use crate::id::{HostName, TreeName};
+use crate::id::{HostName, Serial, TreeName};
 use crate::keys::{AuthorizedKeys, FileSigner, Signer};
+use crate::manifest::{Header, Release};
 use crate::net::{Link, LinkConfig, choose};
 use crate::spec::Spec;
+use crate::tree::records::Records;
 
 struct Silent;
 
@@ -57,8 +60,9 @@ impl Fleet {
         let path = self.path(&format!("host{number}/www"));
         std::fs::create_dir_all(&path).expect("new");
         let managed = open_tree(&TreeConfig::new(tree.clone(), path), None).expect("opens");
-        let line = format!("tree=\"www\",deploy,audit ssh-ed25519 {} test", base64(&key(1).public().blob()));
-        let keys = AuthorizedKeys::parse(line.as_bytes(), Path::new("authorized_keys")).expect("legal");
+        let line = |roles: &str, n| format!("tree=\"www\",{roles} ssh-ed25519 {}\n", base64(&key(n).public().blob()));
+        let lines = line("deploy,audit", 1) + &line("rollback", 3);
+        let keys = AuthorizedKeys::parse(lines.as_bytes(), Path::new("authorized_keys")).expect("legal");
         let name = HostName::new(&format!("web{number}")).expect("legal");
         let host = Host { name, trees: HashMap::from([(tree, managed)]), keys: Mutex::new(Arc::new(keys)) };
         let (running, handle) = Running::start(link(self.port), Arc::new(host)).expect("starts");
@@ -67,9 +71,14 @@ impl Fleet {
     }
 
     fn deploy(&self, purpose: Purpose, signer: FileSigner, more: &str) -> Outcome {
+        deploy::run(link(self.port), self.options(purpose, signer, more), &Interrupt::default(), &mut Silent)
+            .expect("runs")
+    }
+
+    fn options(&self, purpose: Purpose, signer: FileSigner, more: &str) -> Options {
         let text = format!("tree = \"www\"\nsource = \"site\"\n{more}");
         let spec = Spec::parse(&text, &self.path("www.toml")).expect("legal");
-        let options = Options {
+        Options {
             spec,
             purpose,
             only: Vec::new(),
@@ -78,8 +87,18 @@ impl Fleet {
             timeout: Duration::from_secs(10),
             checksum: false,
             cache: None,
-        };
-        deploy::run(link(self.port), options, &Interrupt::default(), &mut Silent).expect("runs")
+        }
+    }
+
+    /// Rolls back to the first release of the first host, with what `change` makes of its header.
+    fn rollback(&self, signer: FileSigner, change: impl FnOnce(&mut Header)) -> Outcome {
+        let (tree, path) = (TreeName::new("www").expect("legal"), self.path("host1/www"));
+        let records = Records::find(&tree, &path, None).expect("readable").expect("a state");
+        let mut header = records.stored(Serial(1)).expect("readable").expect("kept").release.header().clone();
+        change(&mut header);
+        let earlier = Earlier { release: Release::new(header).expect("legal"), from: Some((path, records)) };
+        let options = self.options(Purpose::Deploy, signer, "");
+        deploy::rollback(link(self.port), options, earlier, &Interrupt::default(), &mut Silent).expect("runs")
     }
 
     fn same(&self, number: usize) -> bool {
@@ -256,6 +275,46 @@ fn a_key_that_is_not_listed_changes_nothing() {
         "{outcome:#?}"
     );
     assert!(!fleet.path("host1/www/x").exists());
+}
+
+#[test]
+fn a_key_that_may_only_go_back_cannot_change_what_it_goes_back_to() {
+    let fleet = Fleet::new(2);
+    let page = fleet.path("site/page");
+    let read = |host: usize| std::fs::read_to_string(fleet.path(&format!("host{host}/www/page"))).expect("there");
+    for text in ["first", "second"] {
+        std::fs::write(&page, text).expect("new");
+        assert_eq!(fleet.deploy(Purpose::Deploy, key(1), "").exit, ExitStatus::Success);
+    }
+    let second = Records::find(&TreeName::new("www").expect("legal"), &fleet.path("host1/www"), None);
+    let second = second.expect("readable").expect("a state").stored(Serial(2)).expect("readable").expect("kept");
+    let forged: [&dyn Fn(&mut Header); 3] = [
+        &|header| header.root.block.hash = crate::block::BlockHash::of(b"another tree"),
+        &|header| header.rules.delete_extras = true,
+        // Each of the two is kept, but no release is made of halves of them.
+        &|header| {
+            header.top = second
+                .release
+                .header()
+                .top
+                .clone()
+                .map(|top| crate::manifest::Top { mode: crate::manifest::Mode::from_bits(0o777), ..top })
+        },
+    ];
+    for change in forged {
+        let outcome = fleet.rollback(key(3), change);
+        assert_eq!(outcome.exit, ExitStatus::Refused, "{outcome:#?}");
+        let told =
+            |h: &super::outcome::HostResult| h.error.as_ref().is_some_and(|e| e.contains("more than a rollback"));
+        assert!(outcome.hosts.iter().all(told), "{outcome:#?}");
+        assert_eq!((read(1), read(2)), ("second".into(), "second".into()));
+    }
+    let outcome = fleet.rollback(key(3), |_| {});
+    assert_eq!((outcome.exit, outcome.rollback_to), (ExitStatus::Success, Some(Serial(1))), "{outcome:#?}");
+    assert_eq!((read(1), read(2)), ("first".into(), "first".into()));
+    // Who may deploy may also put again what is kept nowhere, under other rules.
+    let outcome = fleet.rollback(key(1), |header| header.rules.delete_extras = true);
+    assert_eq!(outcome.exit, ExitStatus::Success, "{outcome:#?}");
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl StoredSource {
                 self.numbered.runs[at].file = None;
                 (self.root, self.kept) = (None, None);
             }
-            if let Some(block) = self.live(at, ordinal, out).or_else(|| self.from_kept(at, ordinal, out)) {
+            if let Some(block) = self.live(at, ordinal, out).or_else(|| self.kept_block(at, ordinal, out)) {
                 return Ok(block);
             }
         }
@@ -104,7 +104,7 @@ impl StoredSource {
         None
     }
 
-    fn from_kept(&mut self, at: usize, ordinal: Ordinal, out: &mut Vec<u8>) -> Option<BlockRef> {
+    fn kept_block(&mut self, at: usize, ordinal: Ordinal, out: &mut Vec<u8>) -> Option<BlockRef> {
         let run = &self.numbered.runs[at];
         let block = run.blocks[run.index_of(ordinal)];
         let kept = self.kept.get_or_insert_with(|| Kept::load(self.records.path()));

@@ -281,7 +281,7 @@ fn a_sender_finds_what_moves_while_it_reads_and_says_what_is_gone() {
         (1..=2).for_each(|n| put(&world, &tree, n, n));
         let root = tree.release(Serial(2)).unwrap().unwrap().release.header().root;
         let mut source = stored(&world, &tree, 2);
-        let mut all = |source: &mut StoredSource| -> Result<(), SourceError> {
+        let all = |source: &mut StoredSource| -> Result<(), SourceError> {
             (root.nodes..root.nodes + root.blocks).try_for_each(|o| source.read(Ordinal(o), &mut Vec::new()).map(drop))
         };
         all(&mut source).unwrap();
