@@ -11,7 +11,7 @@ use crate::block::frame::Compressor;
 use crate::manifest::{NodeRef, Rules, Top, TreePath};
 use crate::proto::RangeSet;
 use crate::proto::effort::{Demand, Effort};
-use crate::proto::generation::pack;
+use crate::proto::generation::{Buffers, KEPT, pack};
 use crate::spec::{Compress, ModePolicy, OwnerPolicy, Spec};
 use crate::tree::Root;
 use crate::tree::index::Index;
@@ -19,6 +19,9 @@ use crate::tree::scan::{IgnoreFiles, ScanOptions, scan};
 use crate::tree::source::{self, Blocks, Policy, SourceError};
 use crate::units::ByteSize;
 use crate::{Error, Result};
+
+/// Payloads whose memory is used again: those that are kept for repair, and some on their way.
+const MAX_PAYLOADS: usize = KEPT as usize + 8;
 
 /// What a scan of the source came to.
 #[derive(Debug, Clone)]
@@ -42,6 +45,9 @@ pub struct Source {
     source: Box<dyn Blocks>,
     effort: Effort,
     compressor: Compressor,
+    buffers: Buffers,
+    /// Payloads that were handed out, for their memory.
+    payloads: Vec<Arc<Vec<u8>>>,
 }
 
 impl Source {
@@ -83,16 +89,23 @@ impl Source {
 
     /// What `source` has, to be sent with this compression.
     pub fn of(source: Box<dyn Blocks>, compress: Compress) -> Self {
-        Self { source, effort: Effort::new(compress), compressor: Compressor::new() }
+        Self {
+            source,
+            effort: Effort::new(compress),
+            compressor: Compressor::new(),
+            buffers: Buffers::default(),
+            payloads: Vec::new(),
+        }
     }
 
     /// Packs the first of `ordinals` into a generation's payload, compressed where that does not keep the link waiting.
-    pub fn pack(&mut self, ordinals: &RangeSet, demand: Demand) -> Result<(RangeSet, Arc<[u8]>), SourceError> {
-        let Self { source, effort, compressor } = self;
+    pub fn pack(&mut self, ordinals: &RangeSet, demand: Demand) -> Result<(RangeSet, Arc<Vec<u8>>), SourceError> {
+        let place = self.free_payload();
+        let Self { source, effort, compressor, buffers, .. } = self;
         let level = effort.level(demand);
         let clock = Clock::start();
         let (began, mut reading) = (clock.now(), Duration::ZERO);
-        let packed = pack(ordinals, level.map(|level| (compressor, level)), |ordinal, out| {
+        let packed = pack(ordinals, level.map(|level| (compressor, level)), buffers, |ordinal, out| {
             let before = level.map(|_| clock.now());
             source.read(ordinal, out)?;
             reading += before.map_or(Duration::ZERO, |before| clock.now().since(before));
@@ -101,7 +114,20 @@ impl Source {
         if let (Some(level), Some((plain, frame))) = (level, packed.frame) {
             effort.measured(level, plain, frame, clock.now().since(began).saturating_sub(reading));
         }
-        Ok((packed.taken, packed.payload.into()))
+        let payload = Arc::new(std::mem::take(&mut self.buffers.payload));
+        match place {
+            Some(place) => self.payloads[place] = Arc::clone(&payload),
+            None if self.payloads.len() < MAX_PAYLOADS => self.payloads.push(Arc::clone(&payload)),
+            None => {}
+        }
+        Ok((packed.taken, payload))
+    }
+
+    /// Takes the memory of a payload that is no longer kept for repair, if there is one; says whose.
+    fn free_payload(&mut self) -> Option<usize> {
+        let place = self.payloads.iter().position(|p| Arc::strong_count(p) == 1)?;
+        self.buffers.payload = Arc::get_mut(&mut self.payloads[place]).map(std::mem::take).unwrap_or_default();
+        Some(place)
     }
 }
 

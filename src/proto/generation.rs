@@ -117,12 +117,19 @@ impl Map {
 
     /// The payload: the map, then `content`, which is the map's blocks one after the other, encoded as it says.
     pub fn payload(&self, content: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write(content, &mut out);
+        out
+    }
+
+    /// The same in place of what is in `out`.
+    fn write(&self, content: &[u8], out: &mut Vec<u8>) {
         let map = crate::manifest::node::to_vec(self);
-        let mut out = Vec::with_capacity(4 + map.len() + content.len());
+        out.clear();
+        out.reserve(4 + map.len() + content.len());
         out.extend_from_slice(&(map.len() as u32).to_be_bytes());
         out.extend_from_slice(&map);
         out.extend_from_slice(content);
-        out
     }
 
     /// The map at the front of a payload of `total` bytes of which `front` is the beginning. `Ok(None)` when more of
@@ -169,13 +176,19 @@ impl Map {
     }
 }
 
-/// A payload and what became of what was asked for.
+/// Memory for packing, used again and again: fresh pages cost more than what is written to them.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    content: Vec<u8>,
+    /// The payload that was packed last.
+    pub payload: Vec<u8>,
+}
+
+/// What became of what was asked for.
 #[derive(Debug)]
 pub struct Packed {
     /// What is in it.
     pub taken: RangeSet,
-    /// The bytes.
-    pub payload: Vec<u8>,
     /// Plain bytes, and those of the frame that they became: when compressing was tried, whether or not it is used.
     pub frame: Option<(usize, usize)>,
 }
@@ -185,9 +198,10 @@ pub struct Packed {
 pub fn pack<E>(
     ordinals: &RangeSet,
     compressor: Option<(&mut Compressor, Level)>,
+    buffers: &mut Buffers,
     read: impl FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
 ) -> Result<Packed, E> {
-    pack_to(TARGET_BYTES, ordinals, compressor, read)
+    pack_to(TARGET_BYTES, ordinals, compressor, buffers, read)
 }
 
 /// The same with about `target` bytes.
@@ -195,9 +209,10 @@ pub fn pack_to<E>(
     target: usize,
     ordinals: &RangeSet,
     compressor: Option<(&mut Compressor, Level)>,
+    buffers: &mut Buffers,
     read: impl FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
 ) -> Result<Packed, E> {
-    let mut pile = Pile::new(target, ordinals, read);
+    let mut pile = Pile::new(target, ordinals, buffers, read);
     pile.fill(target)?;
     let Some((compressor, level)) = compressor.filter(|_| pile.is_worth_it()) else { return Ok(pile.plain(None)) };
     match pile.squeeze(compressor, level)? {
@@ -219,16 +234,19 @@ struct Pile<'a, R> {
     left: Box<dyn Iterator<Item = u64> + 'a>,
     read: R,
     map: Map,
-    content: Vec<u8>,
+    content: &'a mut Vec<u8>,
+    payload: &'a mut Vec<u8>,
 }
 
 impl<'a, R, E> Pile<'a, R>
 where
     R: FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
 {
-    fn new(target: usize, ordinals: &'a RangeSet, read: R) -> Self {
+    fn new(target: usize, ordinals: &'a RangeSet, buffers: &'a mut Buffers, read: R) -> Self {
         let left = Box::new(ordinals.iter().flatten().take(MAX_BLOCKS));
-        Self { target, left, read, map: Map::default(), content: Vec::new() }
+        let Buffers { content, payload } = buffers;
+        content.clear();
+        Self { target, left, read, map: Map::default(), content, payload }
     }
 
     /// Adds blocks until there are `until` bytes; false when there is none to be added.
@@ -238,14 +256,14 @@ where
             && let Some(ordinal) = self.left.next()
         {
             let at = self.content.len();
-            (self.read)(Ordinal(ordinal), &mut self.content)?;
+            (self.read)(Ordinal(ordinal), self.content)?;
             self.map.push(Ordinal(ordinal), (self.content.len() - at) as u32);
         }
         Ok(self.content.len() > before)
     }
 
     fn is_worth_it(&self) -> bool {
-        self.content.len() >= MIN_FRAME && may_shrink(&self.content)
+        self.content.len() >= MIN_FRAME && may_shrink(self.content)
     }
 
     /// Compresses, and adds blocks, until the frame is large enough; `None` when the compressor failed.
@@ -275,13 +293,15 @@ where
 
     fn plain(self, frame: Option<usize>) -> Packed {
         let frame = frame.map(|size| (self.content.len(), size));
-        Packed { taken: self.map.ranges().collect(), payload: self.map.payload(&self.content), frame }
+        self.map.write(self.content, self.payload);
+        Packed { taken: self.map.ranges().collect(), frame }
     }
 
     fn compressed(mut self, frame: &[u8]) -> Packed {
         self.map.encoding = Encoding::Zstd;
         let sizes = Some((self.content.len(), frame.len()));
-        Packed { taken: self.map.ranges().collect(), payload: self.map.payload(frame), frame: sizes }
+        self.map.write(frame, self.payload);
+        Packed { taken: self.map.ranges().collect(), frame: sizes }
     }
 }
 
@@ -326,17 +346,26 @@ mod tests {
         bytes
     }
 
+    /// A payload and what is in it.
+    struct Whole {
+        taken: RangeSet,
+        payload: Vec<u8>,
+        frame: Option<(usize, usize)>,
+    }
+
     /// Packs `blocks` at a level until all are packed.
-    fn pack_all(blocks: &[Vec<u8>], level: u8) -> Vec<Packed> {
-        let (mut left, mut packed): (RangeSet, Vec<Packed>) = ([0..blocks.len() as u64].into_iter().collect(), vec![]);
+    fn pack_all(blocks: &[Vec<u8>], level: u8) -> Vec<Whole> {
+        let (mut left, mut packed): (RangeSet, Vec<Whole>) = ([0..blocks.len() as u64].into_iter().collect(), vec![]);
+        let mut buffers = Buffers::default();
         let mut compressor = Compressor::new();
         while !left.is_empty() {
             let level = Level::new(level).map(|level| (&mut compressor, level));
-            let one = pack::<()>(&left, level, |ordinal, out| {
+            let Packed { taken, frame } = pack::<()>(&left, level, &mut buffers, |ordinal, out| {
                 out.extend_from_slice(&blocks[ordinal.0 as usize]);
                 Ok(())
             })
             .expect("no error");
+            let one = Whole { taken, payload: buffers.payload.clone(), frame };
             assert!(!one.taken.is_empty() && one.payload.len() <= MAX_PAYLOAD as usize, "{}", one.payload.len());
             left.subtract(&one.taken);
             packed.push(one);
@@ -344,7 +373,7 @@ mod tests {
         packed
     }
 
-    fn comes_back(blocks: &[Vec<u8>], packed: &[Packed]) -> bool {
+    fn comes_back(blocks: &[Vec<u8>], packed: &[Whole]) -> bool {
         let back = packed.iter().flat_map(|one| unpacked(&one.payload).expect("legal"));
         back.eq(blocks.iter().cloned().enumerate().map(|(i, bytes)| (i as u64, bytes)))
     }
@@ -391,7 +420,8 @@ mod tests {
     #[test]
     fn what_is_taken_away_again_is_neither_in_the_map_nor_in_the_content() {
         let ordinals: RangeSet = [3..8, 10..14].into_iter().collect();
-        let mut pile = Pile::new(TARGET_BYTES, &ordinals, |ordinal: Ordinal, out: &mut Vec<u8>| {
+        let mut buffers = Buffers::default();
+        let mut pile = Pile::new(TARGET_BYTES, &ordinals, &mut buffers, |ordinal: Ordinal, out: &mut Vec<u8>| {
             out.extend(std::iter::repeat_n(ordinal.0 as u8, 100));
             Ok::<(), ()>(())
         });
@@ -399,7 +429,7 @@ mod tests {
         pile.keep(650);
         let packed = pile.plain(None);
         assert_eq!(packed.taken, [3..8, 10..11].into_iter().collect());
-        assert_eq!(unpacked(&packed.payload).expect("legal").len(), 6);
+        assert_eq!(unpacked(&buffers.payload).expect("legal").len(), 6);
     }
 
     #[test]

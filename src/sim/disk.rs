@@ -13,7 +13,7 @@ use crate::manifest::{
     Content, Entry, EntryKind, FORMAT, Header, Intent, Mode, Mtime, Owner, Release, Rules, TreePath,
 };
 use crate::proto::RangeSet;
-use crate::proto::generation::{Body, Encoding, Placed, pack_to};
+use crate::proto::generation::{Body, Buffers, Encoding, Placed, pack_to};
 use crate::proto::receiver::{Ordered, Reply, Request};
 use crate::units::WallTime;
 use crate::wire::message::{Order, OrderKind, Summary, TreeState};
@@ -104,12 +104,13 @@ impl Offer {
     }
 
     /// Answers [`crate::proto::sender::Request::Pack`] with about `target` bytes; compressed at `level`.
-    pub fn pack(&self, ordinals: &RangeSet, target: usize, level: Option<Level>) -> (RangeSet, Arc<[u8]>) {
+    pub fn pack(&self, ordinals: &RangeSet, target: usize, level: Option<Level>) -> (RangeSet, Arc<Vec<u8>>) {
         let nodes = self.release.header().root.nodes;
         let manifest = Manifest::of(self.release.header(), &*self.blocks);
         let mut compressor = Compressor::new();
         let level = level.map(|level| (&mut compressor, level));
-        let Ok(packed) = pack_to::<std::convert::Infallible>(target, ordinals, level, |ordinal, out| {
+        let mut buffers = Buffers::default();
+        let Ok(packed) = pack_to::<std::convert::Infallible>(target, ordinals, level, &mut buffers, |ordinal, out| {
             let hash = match ordinal.0.checked_sub(nodes) {
                 None => manifest.node_at(ordinal).expect("a node of ours").hash,
                 Some(at) => self.data[at as usize],
@@ -117,7 +118,7 @@ impl Offer {
             out.extend_from_slice(&self.blocks.0[&hash]);
             Ok(())
         });
-        (packed.taken, packed.payload.into())
+        (packed.taken, Arc::new(buffers.payload))
     }
 
     /// Bytes of all nodes and blocks.

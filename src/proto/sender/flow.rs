@@ -232,7 +232,7 @@ impl Flow {
     }
 
     /// Takes a packed generation.
-    pub fn packed(&mut self, ordinals: RangeSet, payload: std::sync::Arc<[u8]>) {
+    pub fn packed(&mut self, ordinals: RangeSet, payload: std::sync::Arc<Vec<u8>>) {
         self.stream.packed(ordinals, payload);
     }
 }

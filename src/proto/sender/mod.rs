@@ -132,7 +132,7 @@ pub enum Request {
 #[derive(Debug, Clone)]
 pub enum Reply {
     /// The ordinals that are in the payload, at least one; or why the source cannot be read.
-    Packed(Result<(RangeSet, Arc<[u8]>), String>),
+    Packed(Result<(RangeSet, Arc<Vec<u8>>), String>),
     /// The order's bytes and signature.
     Signed(Result<(Arc<[u8]>, Vec<u8>), String>),
 }
@@ -446,7 +446,7 @@ impl Sender {
                 self.flow.packed(ordinals, payload);
             }
             Reply::Packed(Err(why)) => {
-                self.flow.packed(RangeSet::default(), Arc::from([]));
+                self.flow.packed(RangeSet::default(), Arc::default());
                 self.flow.stream_mut().stop();
                 self.abort(now, &why);
             }

@@ -46,7 +46,7 @@ pub struct Outgoing {
     number: u32,
     grid: Grid,
     /// Let go when the generation is no longer kept.
-    payload: Option<Arc<[u8]>>,
+    payload: Option<Arc<Vec<u8>>>,
     ordinals: RangeSet,
     /// The next symbol of the first pass.
     next: u32,
@@ -86,7 +86,7 @@ struct Complaints {
 
 impl Outgoing {
     /// Generation `number` of `ordinals` in `payload`.
-    pub fn new(number: u32, grid: Grid, ordinals: RangeSet, payload: Arc<[u8]>) -> Self {
+    pub fn new(number: u32, grid: Grid, ordinals: RangeSet, payload: Arc<Vec<u8>>) -> Self {
         Self {
             number,
             grid,

@@ -127,7 +127,7 @@ impl Stream {
     }
 
     /// The generation is packed: `ordinals` are in `payload`.
-    pub fn packed(&mut self, ordinals: RangeSet, payload: Arc<[u8]>) {
+    pub fn packed(&mut self, ordinals: RangeSet, payload: Arc<Vec<u8>>) {
         self.packing = false;
         self.pending.subtract(&ordinals);
         let Some(grid) = grid_for(payload.len(), self.symbol).filter(|_| !self.stopped) else { return };
