@@ -122,7 +122,6 @@ impl Session {
     #[expect(clippy::too_many_arguments, reason = "made in one place, out of one announcement")]
     pub(super) fn new(
         now: Moment,
-        first_word: Moment,
         (me, name): (InstanceId, HostName),
         sender: SocketAddr,
         source: InstanceId,
@@ -133,6 +132,8 @@ impl Session {
         busy: Option<Reason>,
     ) -> Self {
         let (id, signature) = (announce.session, Arc::from(announce.signature));
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let outbox = Outbox::new(rng.f64(), turn(announce.hosts));
         let mut session = Self {
             id,
             me,
@@ -146,7 +147,7 @@ impl Session {
             summary: None,
             serial: Serial(0),
             received: 0,
-            outbox: Outbox::default(),
+            outbox,
             wants: RangeSet::default(),
             assembly: Assembly::new(announce.symbol),
             delivering: (0, 0),
@@ -173,7 +174,7 @@ impl Session {
             window,
             dropped: 0,
             gone: false,
-            rng: fastrand::Rng::with_seed(seed),
+            rng,
             requests: VecDeque::new(),
             notices: VecDeque::new(),
             audit: release.header().intent == Intent::Audit,
@@ -182,7 +183,7 @@ impl Session {
         match busy {
             Some(other) => session.refuse(now, busy_with(&other)),
             None => {
-                session.enter(first_word, HostStage::Joined);
+                session.enter(now, HostStage::Joined);
                 let release = session.release.clone();
                 let checksum = announce.checksum;
                 session.requests.push_back(Request::Open { session: id, release, signature, checksum });
@@ -274,10 +275,6 @@ impl Session {
         });
     }
 
-    fn soon(&mut self, now: Moment) -> Moment {
-        now + turn(self.hosts).mul_f64(self.rng.f64())
-    }
-
     fn state(&self, number: u32) -> State {
         State {
             session: self.id,
@@ -302,8 +299,7 @@ impl Session {
         self.wants = RangeSet::default();
         self.assembly.rest();
         self.outbox.clear();
-        let due = self.soon(now);
-        self.enter(due, stage);
+        self.enter(now, stage);
     }
 
     pub(super) fn reply(&mut self, now: Moment, reply: Reply) {
@@ -312,21 +308,18 @@ impl Session {
         }
         match reply {
             Reply::Opened(_, Ok(())) => {
-                let due = self.soon(now);
-                self.enter(due, HostStage::Fetching);
+                self.enter(now, HostStage::Fetching);
                 self.requests.push_back(Request::Explore(self.id));
             }
             Reply::Explored(_, Ok(missing)) if missing.is_empty() => {
-                let due = self.soon(now);
-                self.enter(due, HostStage::Diffing);
+                self.enter(now, HostStage::Diffing);
                 self.requests.push_back(Request::Diff(self.id));
             }
             Reply::Explored(_, Ok(missing)) => self.want(now, missing),
             Reply::Diffed(_, Ok((summary, wants, drift))) => self.diffed(now, summary, wants, drift),
             Reply::Delivered(_, buffer, outcome) => self.delivered(now, buffer, outcome),
             Reply::Finished(_, Ok(())) => {
-                let due = self.soon(now);
-                self.enter(due, HostStage::Ready);
+                self.enter(now, HostStage::Ready);
             }
             Reply::Opened(_, Err(why))
             | Reply::Explored(_, Err(why))
@@ -340,8 +333,7 @@ impl Session {
     fn diffed(&mut self, now: Moment, summary: Summary, wants: RangeSet, drift: Arc<[u8]>) {
         self.summary = Some(summary);
         self.drift = drift;
-        let due = self.soon(now);
-        self.enter(due, HostStage::Staging);
+        self.enter(now, HostStage::Staging);
         if self.release.header().intent == Intent::Audit {
             return;
         }
@@ -357,8 +349,7 @@ impl Session {
         let cover = wants.cover(MAX_WANT_RANGES);
         self.wants = wants;
         self.assembly.rest();
-        let due = self.soon(now);
-        self.ask(due, &cover);
+        self.ask(now, &cover);
         self.data_at = now;
     }
 
@@ -395,8 +386,7 @@ impl Session {
                         return self.refuse(now, "what the sender sends is not what its release says".into());
                     }
                     self.wants.extend(&wrong);
-                    let due = self.soon(now);
-                    self.ask(due, &self.wants.cover(MAX_WANT_RANGES));
+                    self.ask(now, &self.wants.cover(MAX_WANT_RANGES));
                 }
             }
         }
@@ -419,8 +409,7 @@ impl Session {
             Some(Ordered::Committed(serial)) => {
                 self.serial = serial;
                 self.outbox.clear();
-                let due = self.soon(now);
-                self.enter(due, HostStage::Committed);
+                self.enter(now, HostStage::Committed);
             }
             Some(Ordered::Aborted) => self.end(now, HostStage::Failed, "aborted by the sender".into()),
             Some(Ordered::Failed(why)) => self.end(now, HostStage::Failed, why),
@@ -491,6 +480,7 @@ impl Session {
     pub(super) fn status(&mut self, now: Moment, status: &Status) {
         self.heard = now;
         self.hosts = status.hosts;
+        self.outbox.set_turn(turn(status.hosts));
         self.measure.seen = self.measure.seen.max(status.counter);
         self.assembly.sent(status.sent);
         self.reporting = match &status.reporters[..] {
@@ -511,8 +501,7 @@ impl Session {
     fn ask_for_rest(&mut self, now: Moment) {
         if !self.wants.is_empty() {
             self.assembly.rest();
-            let due = self.soon(now);
-            self.ask(due, &self.wants.cover(MAX_WANT_RANGES));
+            self.ask(now, &self.wants.cover(MAX_WANT_RANGES));
             self.data_at = now;
         }
     }
@@ -549,7 +538,7 @@ impl Session {
         if now.since(self.heard) >= self.limit(patience) {
             return self.close();
         }
-        while let Some(message) = self.outbox.poll(now, self.rng.f64(), turn(self.hosts)) {
+        while let Some(message) = self.outbox.poll(now, self.rng.f64()) {
             control.send(Dest::Host(self.sender), message);
             self.alive_at = now + alive_interval(self.hosts).mul_f64(0.75 + self.rng.f64() / 2.0);
         }
