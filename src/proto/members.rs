@@ -22,6 +22,8 @@ const BEACON: Duration = Duration::from_secs(2);
 const GROUP_BEACONS: u32 = 20;
 /// A member is forgotten after this many of its intervals.
 const MISSED: u32 = 4;
+/// Over so many turns hosts tell that their trees changed.
+const CHANGE_TURNS: u32 = 4;
 /// How often it is looked who is to be forgotten.
 const SWEEP: Duration = Duration::from_millis(250);
 /// The most members that are kept.
@@ -132,7 +134,11 @@ pub struct Presence {
     name: HostName,
     trees: Vec<TreeState>,
     table: Table,
+    /// So many hosts are reckoned with at least.
+    fleet: u32,
     beacon: Moment,
+    /// Before this no solicit is answered: all hosts take turns.
+    free: Moment,
     /// When, and to whom, a solicit is answered.
     answers: Vec<(Moment, SocketAddr, InstanceId)>,
     probes: Heard,
@@ -147,7 +153,26 @@ impl Presence {
     pub fn new(now: Moment, name: HostName, trees: Vec<TreeState>, seed: u64, control: &mut Control) -> Self {
         control.send(Dest::Group, &Message::Solicit);
         let rng = fastrand::Rng::with_seed(seed);
-        Self { name, trees, table: Table::default(), beacon: now, answers: Vec::new(), probes: Heard::default(), rng }
+        Self {
+            name,
+            trees,
+            table: Table::default(),
+            fleet: 0,
+            beacon: now,
+            free: now,
+            answers: Vec::new(),
+            probes: Heard::default(),
+            rng,
+        }
+    }
+
+    /// Reckons with `hosts` hosts, before they are heard.
+    pub fn reckon_with(&mut self, hosts: u32) {
+        self.fleet = hosts;
+    }
+
+    fn fleet(&self) -> u32 {
+        self.fleet.max(self.table.len() as u32)
     }
 
     /// The members, this host among them once it has heard itself.
@@ -155,11 +180,11 @@ impl Presence {
         &self.table
     }
 
-    /// Tells the others at once what changed.
+    /// Tells the others soon what changed. Mostly it changed on all hosts at once, which have more urgent words to say.
     pub fn set_trees(&mut self, now: Moment, trees: Vec<TreeState>) {
         if self.trees != trees {
             self.trees = trees;
-            self.beacon = now;
+            self.beacon = self.beacon.min(now + (turn(self.fleet()) * CHANGE_TURNS).mul_f64(self.rng.f64()));
         }
     }
 
@@ -169,8 +194,8 @@ impl Presence {
             Message::Solicit => {
                 let known = self.answers.iter().any(|a| a.1 == from);
                 if !known && self.answers.len() < MAX_ANSWERS {
-                    let delay = turn(self.table.len() as u32).mul_f64(self.rng.f64());
-                    self.answers.push((now + delay, from, instance));
+                    let at = now + turn(self.fleet()).mul_f64(self.rng.f64());
+                    self.answers.push((at.max(self.free), from, instance));
                 }
             }
             Message::Hello(hello) => {
@@ -180,6 +205,11 @@ impl Presence {
             Message::Probe(probe) => self.probes.probe(instance, probe.size),
             _ => {}
         }
+    }
+
+    /// Whoever asks at `from` has heard enough: it has announced a release.
+    pub fn asked_enough(&mut self, from: SocketAddr) {
+        self.answers.retain(|a| a.1 != from);
     }
 
     /// Sends what is due.
@@ -195,12 +225,13 @@ impl Presence {
             }
         });
         for (to, asker) in due {
+            self.free = now + turn(self.fleet());
             let hello = Hello { heard: self.probes.largest(asker), ..self.hello(control.instance()) };
             control.send(Dest::Host(to), &Message::Hello(hello));
         }
         if self.beacon <= now {
             control.send(Dest::Group, &Message::Hello(self.hello(control.instance())));
-            self.beacon = now + interval(self.table.len() as u32).mul_f64(0.75 + self.rng.f64() / 2.0);
+            self.beacon = now + interval(self.fleet()).mul_f64(0.75 + self.rng.f64() / 2.0);
         }
     }
 
@@ -220,7 +251,7 @@ impl Presence {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             trees: self.trees.clone(),
-            members: others as u32 + 1,
+            members: (others as u32 + 1).max(self.fleet),
             heard: None,
         }
     }

@@ -28,11 +28,35 @@ struct Pending {
 pub struct Outbox {
     pending: VecDeque<Pending>,
     last: u32,
+    /// A host speaks when its turn comes, which is once in so long; always when that is nothing.
+    turn: Duration,
+    /// Where its turn is in that time, from 0 to 1: another place for every host.
+    place: f64,
     /// Before this nothing is said.
     free: Moment,
 }
 
 impl Outbox {
+    /// For a host whose turn is at `place` (0 to 1) of every `turn`.
+    pub fn new(place: f64, turn: Duration) -> Self {
+        Self { place, turn, ..Self::default() }
+    }
+
+    /// There are more hosts to take turns, or fewer.
+    pub fn set_turn(&mut self, turn: Duration) {
+        self.turn = turn;
+    }
+
+    /// The first turn from `at` on, when there may be something to say again.
+    fn turn_after(&self, at: Moment) -> Moment {
+        let (at, turn) = (at.max(self.free), self.turn.as_nanos() as u64);
+        if turn == 0 {
+            return at;
+        }
+        let place = (turn as f64 * self.place) as u64;
+        Moment(at.0.saturating_sub(place).div_ceil(turn).saturating_mul(turn).saturating_add(place))
+    }
+
     /// The number for the next message.
     pub fn next_number(&mut self) -> u32 {
         self.last += 1;
@@ -75,15 +99,15 @@ impl Outbox {
         self.pending.retain(|p| p.number != number);
     }
 
-    /// The next message that is due, if any; it comes again after its wait, which `jitter` (0 to 1) stretches. The next
-    /// one is said `turn` later at the earliest.
-    pub fn poll(&mut self, now: Moment, jitter: f64, turn: Duration) -> Option<&Message> {
-        if now < self.free {
-            return None;
+    /// The next message that is due, if any, when it is our turn; it comes again after its wait, which `jitter` (0 to 1)
+    /// stretches.
+    pub fn poll(&mut self, now: Moment, jitter: f64) -> Option<&Message> {
+        let at = self.pending.iter().take(WINDOW).position(|p| self.turn_after(p.due) <= now)?;
+        let pending = &mut self.pending[at];
+        if !self.turn.is_zero() {
+            self.free = now + self.turn / 2;
         }
-        let pending = self.pending.iter_mut().take(WINDOW).find(|p| p.due <= now)?;
-        self.free = now + turn;
-        pending.due = now + pending.wait.max(turn).mul_f64(0.75 + jitter / 2.0);
+        pending.due = now + pending.wait.mul_f64(0.75 + jitter / 2.0);
         pending.wait = (pending.wait * 2).min(LONGEST_WAIT);
         pending.said = true;
         Some(&pending.message)
@@ -91,7 +115,7 @@ impl Outbox {
 
     /// When the next message is due.
     pub fn timeout(&self) -> Option<Moment> {
-        self.pending.iter().take(WINDOW).map(|p| p.due).min().map(|due| due.max(self.free))
+        self.pending.iter().take(WINDOW).map(|p| self.turn_after(p.due)).min()
     }
 }
 
@@ -107,7 +131,7 @@ mod tests {
         outbox.push(number, Message::Solicit, Moment(0));
         let (mut sent, mut now) = (Vec::new(), Moment(0));
         while sent.len() < 8 {
-            while outbox.poll(now, 0.5, Duration::ZERO).is_some() {
+            while outbox.poll(now, 0.5).is_some() {
                 sent.push(now);
             }
             now = outbox.timeout().expect("not acknowledged");
@@ -120,15 +144,20 @@ mod tests {
 
     #[test]
     fn one_message_is_said_in_a_turn_and_the_urgent_one_first() {
-        let (mut outbox, turn) = (Outbox::default(), Duration::from_millis(500));
+        let at = |ms: u64| Moment(1_000_000_000) + Duration::from_millis(ms);
+        let mut outbox = Outbox::new(0.25, Duration::from_millis(200));
         let is_solicit = |m: &Message| matches!(m, Message::Solicit);
-        outbox.push(1, Message::Solicit, Moment(0));
-        outbox.push_before(is_solicit, 2, Message::Ack(SessionId(1), 2), Moment(0));
-        assert!(matches!(outbox.poll(Moment(0), 0.5, turn), Some(Message::Ack(..))));
-        assert_eq!(outbox.poll(Moment(0), 0.5, turn), None);
-        assert_eq!((outbox.timeout(), outbox.unsaid(is_solicit)), (Some(Moment(0) + turn), Some(Moment(0))));
+        outbox.push(1, Message::Solicit, at(0));
+        outbox.push_before(is_solicit, 2, Message::Ack(SessionId(1), 2), at(0));
+        assert_eq!((outbox.timeout(), outbox.unsaid(is_solicit)), (Some(at(50)), Some(at(0))));
+        assert_eq!(outbox.poll(at(49), 0.5), None);
+        assert!(matches!(outbox.poll(at(51), 0.5), Some(Message::Ack(..))));
+        assert_eq!(outbox.poll(at(51), 0.5), None);
+        assert_eq!(outbox.timeout(), Some(at(250)));
         outbox.acknowledged(2);
-        assert!(outbox.poll(Moment(0) + turn, 0.5, turn).is_some_and(is_solicit));
-        assert_eq!((outbox.timeout(), outbox.unsaid(is_solicit)), (Some(Moment(0) + turn * 2), None));
+        assert!(outbox.poll(at(250), 0.5).is_some_and(is_solicit));
+        assert_eq!((outbox.timeout(), outbox.unsaid(is_solicit)), (Some(at(450)), None));
+        outbox.set_turn(Duration::ZERO);
+        assert_eq!(outbox.timeout(), Some(at(350)), "no more before half of the turn");
     }
 }

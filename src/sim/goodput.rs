@@ -10,6 +10,7 @@ use super::disk::Offer;
 use super::feedback::Kind;
 use super::{Link, Network, Setup};
 use crate::manifest::Intent;
+use crate::proto::{FEEDBACK_A_SECOND, PEAK};
 use crate::units::Rate;
 use crate::wire::DATA_OVERHEAD;
 
@@ -19,6 +20,8 @@ const SYMBOL: usize = 64;
 const GENERATION: usize = 2203;
 /// Hosts that want generations of which there are this many are enough to see the mean.
 const GENERATIONS: usize = 3;
+/// With so many hosts and at most this loss less than this is sent over the payload.
+const BOUNDED_COST: (usize, f64, f64) = (10_000, 0.01, 1.06);
 /// The shortest time over which the hosts' words are counted.
 const TENTH: Duration = Duration::from_millis(100);
 
@@ -58,11 +61,26 @@ impl Row {
         let said = Kind::ALL.iter().zip(self.kinds).filter(|(_, count)| *count > 0);
         said.map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", ")
     }
+
+    /// Which bound the transfer breaks.
+    pub fn broken(&self) -> Option<String> {
+        let (second, tenth) = (FEEDBACK_A_SECOND as usize, (FEEDBACK_A_SECOND * PEAK / 10) as usize);
+        if self.second > second || self.peak > tenth {
+            let Self { second: said, peak, .. } = self;
+            return Some(format!("{said} said in 1 s and {peak} in 0.1 s, at most {second} and {tenth} may be"));
+        }
+        let bounded = self.hosts >= BOUNDED_COST.0 && self.loss <= BOUNDED_COST.1;
+        (bounded && self.cost >= BOUNDED_COST.2).then(|| format!("{:.3} sent, less than {}", self.cost, BOUNDED_COST.2))
+    }
 }
 
 /// A first deploy of three generations to `hosts` hosts that each lose `loss` of all datagrams, on links of 100 Mbit/s
 /// worth of real datagrams. `None` when it does not end with every host complete.
 pub fn measure(hosts: usize, loss: f64) -> Option<Row> {
+    measure_of(hosts, loss, GENERATIONS)
+}
+
+fn measure_of(hosts: usize, loss: f64, generations: usize) -> Option<Row> {
     let target = GENERATION * SYMBOL;
     let setup = Setup {
         seed: 7,
@@ -76,7 +94,7 @@ pub fn measure(hosts: usize, loss: f64) -> Option<Row> {
         ..Setup::default()
     };
     // Files of one to four blocks of up to this size: 5/4 of it in the mean.
-    let files = (target * GENERATIONS / 5_000) as u32;
+    let files = (target * generations / 5_000) as u32;
     let offer = Offer::random(7, 1, Intent::Deploy, files, 4_000);
     let bytes = offer.bytes();
     let mut network = Network::new(setup, offer);
@@ -104,5 +122,13 @@ mod tests {
         let grid = [(3, 0.0), (3, 0.01), (3, 0.05), (10, 0.01), (10, 0.05), (100, 0.01)];
         let rows = grid.map(|(hosts, loss)| measure(hosts, loss).expect("every host is complete").to_string());
         insta::assert_snapshot!(rows.join("\n"));
+    }
+
+    #[test]
+    fn what_hosts_say_together_is_bounded_whatever_the_fleet() {
+        for hosts in [10, 100, 1000] {
+            let row = measure_of(hosts, 0.01, 1).expect("every host is complete");
+            assert_eq!(row.broken(), None, "{row}: {}", row.peaks());
+        }
     }
 }

@@ -49,7 +49,8 @@ pub struct Setup {
     pub datagram: usize,
     /// What the packer aims at, in bytes of a generation.
     pub generation: usize,
-    /// Whether hosts hear each other; fleets of thousands do not, or a simulation is all beacons.
+    /// Whether hosts do not hear each other, and only know how many they are: or a simulation of thousands is all
+    /// beacons.
     pub strangers: bool,
 }
 
@@ -392,9 +393,10 @@ impl Network {
 
     fn start(&mut self, host: usize) {
         let (instance, seed) = (InstanceId(self.rng.u64(1..)), self.rng.u64(..));
+        let fleet = if self.setup.strangers { self.hosts.len() as u32 } else { 0 };
         let slot = &mut self.hosts[host - 1];
         slot.life += 1;
-        slot.machine = Some(Receiver::new(
+        let machine = slot.machine.insert(Receiver::new(
             self.now,
             HostSetup {
                 name: name(host),
@@ -407,6 +409,7 @@ impl Network {
                 window: 4 << 20,
             },
         ));
+        machine.reckon_with(fleet);
         self.drain(host);
     }
 

@@ -234,6 +234,18 @@ fn small_deploys_stay_quick_under_loss() {
 }
 
 #[test]
+fn a_small_fleet_takes_no_turns() {
+    for hosts in [1, 5, 16] {
+        let setup = Setup { seed: 21, hosts, disk: Duration::from_millis(1), ..Setup::default() };
+        let mut network = deploy(setup, 1, 10_000);
+        assert!(network.run(LONG, Duration::ZERO));
+        assert_complete(&mut network, 1..=hosts, 21);
+        let took = network.took();
+        assert!(took < Duration::from_millis(40), "{hosts} hosts: {took:?}");
+    }
+}
+
+#[test]
 fn a_release_that_takes_long_to_make_finds_its_hosts_all_the_same() {
     let setup = Setup { seed: 6, prepare: Duration::from_secs(300), ..Setup::default() };
     let mut network = deploy(setup, 10, 10_000);

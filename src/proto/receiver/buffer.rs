@@ -3,6 +3,7 @@
 //! A generation of which every wanted block is there is never decoded. Else a column counts as mended when as many
 //! coded symbols of it have come as it lacks plain ones, wanted or not: all that are lacking are unknowns of the code.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::fec::{self, Grid, Kernel, Unsolved};
@@ -40,6 +41,8 @@ pub struct Buffer {
     /// The coded symbols one behind the other, and where each belongs.
     coded: Vec<u8>,
     places: Vec<(u16, u8)>,
+    /// The same, to be looked up: no more than the symbols of the generation.
+    taken: HashSet<(u16, u8)>,
     /// The wanted blocks, and the symbols that they lie in.
     map: Option<(Vec<Placed>, Bits, Body)>,
     /// Symbols of wanted blocks that are missing, when the map is known.
@@ -121,7 +124,7 @@ impl Buffer {
         let place = (row, symbol.header.column);
         let Some(column) = self.columns.get_mut(usize::from(symbol.header.column)) else { return false };
         let whole = symbol.bytes.len() == usize::from(grid.symbol());
-        if !whole || column.need() == 0 || self.places.contains(&place) {
+        if !whole || column.need() == 0 || !self.taken.insert(place) {
             return false;
         }
         column.coded += 1;

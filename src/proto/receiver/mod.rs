@@ -233,6 +233,11 @@ impl Receiver {
         self.presence.table()
     }
 
+    /// Reckons with `hosts` hosts before they are heard: for fleets that are simulated without hearing each other.
+    pub fn reckon_with(&mut self, hosts: u32) {
+        self.presence.reckon_with(hosts);
+    }
+
     /// Takes a datagram. `arrival` is when the kernel had it, in microseconds of any steady clock.
     pub fn handle_datagram(&mut self, now: Moment, from: SocketAddr, bytes: &[u8], arrival: u64) {
         match Datagram::parse(bytes) {
@@ -294,6 +299,7 @@ impl Receiver {
             }
             return;
         }
+        self.presence.asked_enough(from);
         // A header that cannot be read may still be for us; but whoever cannot name a tree gets no answer.
         let Ok(release) = Release::from_bytes(&announce.header) else { return };
         let tree = &release.header().tree;
@@ -313,10 +319,9 @@ impl Receiver {
         }
         // What comes to us in datagrams of this size goes back in them.
         self.control.fit(usize::from(announce.symbol) + DATA_OVERHEAD);
-        let delay = super::turn(announce.hosts).mul_f64(self.rng.f64());
         let (seed, window) = (self.rng.u64(..), self.setup.window);
         let (me, busy) = ((self.setup.instance, self.setup.name.clone()), busy.map(|b| b.0));
-        let session = Session::new(now, now + delay, me, from, source, announce, release, seed, window, busy);
+        let session = Session::new(now, me, from, source, announce, release, seed, window, busy);
         self.sessions.insert(session.id(), session);
     }
 

@@ -52,16 +52,12 @@ impl Session {
         self.ordering = false;
         match outcome {
             None => {}
-            Some(Ordered::Prepared) => {
-                let due = self.soon(now);
-                self.enter(due, HostStage::Prepared);
-            }
+            Some(Ordered::Prepared) => self.enter(now, HostStage::Prepared),
             Some(Ordered::Vetoed(why)) => self.refuse(now, why),
             Some(Ordered::Committed { serial, checks }) => {
                 self.serial = serial;
                 self.outbox.clear();
-                let due = self.soon(now);
-                self.enter(due, if checks { HostStage::Checking } else { HostStage::Committed });
+                self.enter(now, if checks { HostStage::Checking } else { HostStage::Committed });
                 if checks {
                     self.ordering = true;
                     self.requests.push_back(Request::Check(self.id));
@@ -78,10 +74,7 @@ impl Session {
     pub(super) fn checked(&mut self, now: Moment, outcome: Result<(), Reason>) {
         self.ordering = false;
         match outcome {
-            Ok(()) => {
-                let due = self.soon(now);
-                self.enter(due, HostStage::Committed);
-            }
+            Ok(()) => self.enter(now, HostStage::Committed),
             Err(why) => self.end(now, HostStage::Unhealthy, why),
         }
     }

@@ -100,7 +100,6 @@ impl Session {
     #[expect(clippy::too_many_arguments, reason = "made in one place, out of one announcement")]
     pub(super) fn new(
         now: Moment,
-        first_word: Moment,
         (me, name): (InstanceId, HostName),
         sender: SocketAddr,
         source: InstanceId,
@@ -111,6 +110,8 @@ impl Session {
         busy: Option<Reason>,
     ) -> Self {
         let (id, signature) = (announce.session, Arc::from(announce.signature));
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let outbox = Outbox::new(rng.f64(), turn(announce.hosts));
         let mut session = Self {
             id,
             me,
@@ -124,7 +125,7 @@ impl Session {
             summary: None,
             serial: Serial(0),
             received: 0,
-            outbox: Outbox::default(),
+            outbox,
             wants: RangeSet::default(),
             assembly: Assembly::new(announce.symbol),
             delivering: (0, 0),
@@ -141,7 +142,7 @@ impl Session {
             window,
             dropped: 0,
             gone: false,
-            rng: fastrand::Rng::with_seed(seed),
+            rng,
             requests: VecDeque::new(),
             notices: VecDeque::new(),
             audit: release.header().intent == Intent::Audit,
@@ -150,7 +151,7 @@ impl Session {
         match busy {
             Some(other) => session.refuse(now, busy_with(&other)),
             None => {
-                session.enter(first_word, HostStage::Joined);
+                session.enter(now, HostStage::Joined);
                 let release = session.release.clone();
                 let checksum = announce.checksum;
                 let sender = session.sender_name.clone();
@@ -238,10 +239,6 @@ impl Session {
         });
     }
 
-    pub(super) fn soon(&mut self, now: Moment) -> Moment {
-        now + turn(self.hosts).mul_f64(self.rng.f64())
-    }
-
     fn state(&self, number: u32) -> State {
         State {
             session: self.id,
@@ -266,8 +263,7 @@ impl Session {
         self.wants = RangeSet::default();
         self.assembly.rest();
         self.outbox.clear();
-        let due = self.soon(now);
-        self.enter(due, stage);
+        self.enter(now, stage);
     }
 
     pub(super) fn reply(&mut self, now: Moment, reply: Reply) {
@@ -276,21 +272,18 @@ impl Session {
         }
         match reply {
             Reply::Opened(_, Ok(())) => {
-                let due = self.soon(now);
-                self.enter(due, HostStage::Fetching);
+                self.enter(now, HostStage::Fetching);
                 self.requests.push_back(Request::Explore(self.id));
             }
             Reply::Explored(_, Ok(missing)) if missing.is_empty() => {
-                let due = self.soon(now);
-                self.enter(due, HostStage::Diffing);
+                self.enter(now, HostStage::Diffing);
                 self.requests.push_back(Request::Diff(self.id));
             }
             Reply::Explored(_, Ok(missing)) => self.want(now, missing),
             Reply::Diffed(_, Ok((summary, wants, drift))) => self.diffed(now, summary, wants, drift),
             Reply::Delivered(_, buffer, outcome) => self.delivered(now, buffer, outcome),
             Reply::Finished(_, Ok(())) => {
-                let due = self.soon(now);
-                self.enter(due, HostStage::Ready);
+                self.enter(now, HostStage::Ready);
             }
             Reply::Opened(_, Err(why))
             | Reply::Explored(_, Err(why))
@@ -305,8 +298,7 @@ impl Session {
     fn diffed(&mut self, now: Moment, summary: Summary, wants: RangeSet, drift: Arc<[u8]>) {
         self.summary = Some(summary);
         self.drift = drift;
-        let due = self.soon(now);
-        self.enter(due, HostStage::Staging);
+        self.enter(now, HostStage::Staging);
         if self.release.header().intent == Intent::Audit {
             return;
         }
@@ -322,8 +314,7 @@ impl Session {
         let cover = wants.cover(MAX_WANT_RANGES);
         self.wants = wants;
         self.assembly.rest();
-        let due = self.soon(now);
-        self.ask(due, &cover);
+        self.ask(now, &cover);
         self.data_at = now;
     }
 
@@ -360,8 +351,7 @@ impl Session {
                         return self.refuse(now, "what the sender sends is not what its release says".into());
                     }
                     self.wants.extend(&wrong);
-                    let due = self.soon(now);
-                    self.ask(due, &self.wants.cover(MAX_WANT_RANGES));
+                    self.ask(now, &self.wants.cover(MAX_WANT_RANGES));
                 }
             }
         }
@@ -441,6 +431,7 @@ impl Session {
     pub(super) fn status(&mut self, now: Moment, status: &Status) {
         self.heard = now;
         self.hosts = status.hosts;
+        self.outbox.set_turn(turn(status.hosts));
         self.measure.seen = self.measure.seen.max(status.counter);
         self.assembly.sent(status.sent);
         self.reporting = match &status.reporters[..] {
@@ -461,8 +452,7 @@ impl Session {
     fn ask_for_rest(&mut self, now: Moment) {
         if !self.wants.is_empty() {
             self.assembly.rest();
-            let due = self.soon(now);
-            self.ask(due, &self.wants.cover(MAX_WANT_RANGES));
+            self.ask(now, &self.wants.cover(MAX_WANT_RANGES));
             self.data_at = now;
         }
     }
@@ -486,7 +476,7 @@ impl Session {
         if now.since(self.heard) >= self.limit(patience) {
             return self.close();
         }
-        while let Some(message) = self.outbox.poll(now, self.rng.f64(), turn(self.hosts)) {
+        while let Some(message) = self.outbox.poll(now, self.rng.f64()) {
             control.send(Dest::Host(self.sender), message);
             self.alive_at = now + alive_interval(self.hosts).mul_f64(0.75 + self.rng.f64() / 2.0);
         }

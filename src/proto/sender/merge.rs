@@ -17,12 +17,12 @@ const BLOCKS: Duration = Duration::from_millis(250);
 /// The longest.
 const BLOCKS_MAX: Duration = Duration::from_secs(10);
 
-/// Until when wants are gathered that were first heard at `held`, in a session of `hosts` hosts that was announced at
-/// `announced`; `nodes` says whether they are for nodes of the manifest. Of the hosts that are `working`, those that
+/// Until when wants are gathered that were first heard at `held`, in a session of `hosts` hosts that have known
+/// since `informed` what they need to ask; `nodes` says whether they are for nodes of the manifest. Of the hosts that are `working`, those that
 /// are silent are not waited for.
 pub fn until<'a>(
     now: Moment,
-    announced: Moment,
+    informed: Moment,
     held: Moment,
     nodes: bool,
     hosts: u32,
@@ -41,7 +41,7 @@ pub fn until<'a>(
     }
     match working.any(is_comparing) {
         // Who took as long as this to compare may take as long again.
-        true => held + least + (held.since(announced) * 2 + BLOCKS).min(BLOCKS_MAX),
+        true => held + least + (held.since(informed) * 2 + BLOCKS).min(BLOCKS_MAX),
         false => held,
     }
 }

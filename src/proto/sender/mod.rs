@@ -32,7 +32,7 @@ use crate::proto::effort::Demand;
 use crate::proto::members::{Member, Table};
 use crate::proto::path::{MIN_DATAGRAM, ladder};
 use crate::proto::receiver::matches_name;
-use crate::proto::{Dest, RangeSet, Transmit};
+use crate::proto::{Dest, RangeSet, Transmit, turn};
 use crate::units::{Floor, Moment, Quorum, Rate};
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{Announce, Hello, OrderKind, SignedOrder, Status};
@@ -186,7 +186,6 @@ enum Phase {
 struct Offer {
     release: Release,
     signature: Vec<u8>,
-    at: Moment,
 }
 
 /// One session of a sender.
@@ -202,6 +201,8 @@ pub struct Sender {
     began: Moment,
     /// Solicits sent.
     solicits: u32,
+    /// When the last one was.
+    solicited: Moment,
     /// When a host was heard for the first time.
     newest: Moment,
     /// When the machine last looked at what is due.
@@ -217,6 +218,8 @@ pub struct Sender {
     pass: u32,
     /// When something wanted was first seen while the stream was idle.
     held: Option<Moment>,
+    /// Since when hosts have what they need to say what they want next: the announcement, then nodes of the manifest.
+    informed: Moment,
     drift: Collection,
     repeat: (Moment, Duration),
     heartbeat: (Moment, Duration),
@@ -240,6 +243,7 @@ impl Sender {
             phase: Phase::Discovering,
             began: now,
             solicits: 0,
+            solicited: now,
             newest: now,
             ticked: Moment(0),
             offer: None,
@@ -260,6 +264,7 @@ impl Sender {
             ),
             pass: 0,
             held: None,
+            informed: now,
             swept: now,
             drift: Collection::default(),
             repeat: (now, REPEAT),
@@ -319,7 +324,8 @@ impl Sender {
         self.phase = Phase::Serving;
         self.hosts.begin(now);
         self.fit();
-        self.offer = Some(Offer { release, signature, at: now });
+        self.offer = Some(Offer { release, signature });
+        self.informed = now;
         self.repeat = (now, REPEAT);
         self.tick(now);
     }
@@ -443,6 +449,10 @@ impl Sender {
         match reply {
             Reply::Packed(Ok((ordinals, payload))) => {
                 self.waited = !self.flow.stream().has_data();
+                let nodes = self.offer.as_ref().map_or(0, |o| o.release.header().root.nodes);
+                if ordinals.first().is_some_and(|first| first < nodes) {
+                    self.informed = now;
+                }
                 self.flow.packed(ordinals, payload);
             }
             Reply::Packed(Err(why)) => {
@@ -505,13 +515,16 @@ impl Sender {
             ladder(self.setup.datagram).take(most).for_each(|size| self.control.probe(Dest::Group, size));
             self.control.send(Dest::Group, &Message::Solicit);
             self.solicits += 1;
+            self.solicited = now;
             self.again(now);
         }
         let waited = now.since(self.began);
         let (found, missing) = (self.hosts.len(), self.missing_names());
         let enough = found > 0 && found >= self.setup.expect.count && missing.is_empty();
-        let all = self.is_measured() && self.table.len() >= self.table.claimed() && now.since(self.newest) >= QUIET;
-        if (enough && (all || waited >= DISCOVERY)) || waited >= DISCOVERY_EMPTY {
+        let all = self.is_measured(now) && self.table.len() >= self.table.claimed() && now.since(self.newest) >= QUIET;
+        // Hosts of a large fleet take turns, and the answers of some are lost.
+        let turns = turn(self.table.claimed() as u32) * 2;
+        if (enough && (all || waited >= DISCOVERY + turns)) || waited >= DISCOVERY_EMPTY + turns {
             self.phase = Phase::Waiting;
             self.notices.push_back(Notice::Discovered {
                 targets: self.hosts.iter().map(|(_, h)| (h.name.clone(), h.address)).collect(),
@@ -522,11 +535,17 @@ impl Sender {
         }
     }
 
-    /// Whether datagrams of our own size reach every host, or smaller ones were all that did several times.
-    fn is_measured(&self) -> bool {
+    /// Whether datagrams of our own size reach every host, or smaller ones were all that did several times; a host that
+    /// has heard none at all is asked once more often. The last solicit has had time to be answered.
+    fn is_measured(&self, now: Moment) -> bool {
         let most = self.setup.datagram;
         let full = |h: &Host| h.takes.is_some_and(|takes| usize::from(takes) >= most);
-        most < MIN_DATAGRAM || self.solicits > MEASURE || self.hosts.iter().all(|(_, h)| full(h))
+        if most < MIN_DATAGRAM || self.hosts.iter().all(|(_, h)| full(h)) {
+            return true;
+        }
+        let told = self.hosts.iter().all(|(_, h)| h.takes.is_some());
+        let enough = if told { MEASURE } else { MEASURE * 2 };
+        self.solicits > enough && now.since(self.solicited) >= QUIET
     }
 
     fn missing_names(&self) -> Vec<HostName> {
@@ -631,7 +650,7 @@ impl Sender {
         let nodes = offer.release.header().root.nodes;
         let is_nodes = self.flow.stream().pending().first().is_some_and(|first| first < nodes);
         let working = self.hosts.iter().filter(|(id, h)| !h.lost && !self.flow.readings().is_slow(**id));
-        Some(merge::until(self.ticked, offer.at, held, is_nodes, self.hosts.len() as u32, working.map(|(_, h)| h)))
+        Some(merge::until(self.ticked, self.informed, held, is_nodes, self.hosts.len() as u32, working.map(|(_, h)| h)))
     }
 
     /// Says where the stream is: soon after data, then ever more seldom.
@@ -697,7 +716,9 @@ impl Sender {
         let beat = (!self.flow.stream().has_data()).then_some(self.heartbeat.0);
         let own = match self.phase {
             Phase::Discovering => {
-                let ends = [self.newest + QUIET, self.began + DISCOVERY, self.began + DISCOVERY_EMPTY];
+                let turns = turn(self.table.claimed() as u32) * 2;
+                let (most, empty) = (self.began + DISCOVERY + turns, self.began + DISCOVERY_EMPTY + turns);
+                let ends = [self.newest + QUIET, self.solicited + QUIET, most, empty];
                 ends.into_iter().filter(|&at| at > self.ticked).chain([self.repeat.0]).min()
             }
             Phase::Serving => [Some(self.repeat.0), beat, self.merge_due()].into_iter().flatten().min(),
