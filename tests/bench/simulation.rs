@@ -2,7 +2,9 @@
 //! every machine. `cargo bench --bench simulation [-- [--check | --write] [HOSTS...] [LOSS%...]]`
 //!
 //! `--check` fails when a figure differs from the table in `simulation.txt` or breaks a bound; `--write` writes that
-//! table anew. Ten thousand hosts take 4 GB of memory and a minute for each loss on two cores.
+//! table anew. A case that is not in the table is held to the bounds alone. Ten thousand hosts take 4 GB of memory and
+//! some 3.5 minutes of one core for each loss; a datagram that comes to all is taken on as many threads as there are
+//! cores.
 
 use std::process::ExitCode;
 
@@ -32,7 +34,10 @@ fn main() -> ExitCode {
                 println!("       BROKEN: {bound}");
                 wrong += 1;
             }
-            if is("--check") && !expected.lines().any(|line| line == row.to_string()) {
+            // The hosts and the loss are as far as the first figure.
+            let figures = row.to_string();
+            let case = figures.split_inclusive("lost").next().unwrap_or_default();
+            if is("--check") && expected.lines().any(|line| line.starts_with(case) && line != figures) {
                 println!("       DIFFERS from {TABLE}");
                 wrong += 1;
             }

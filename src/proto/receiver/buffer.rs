@@ -312,7 +312,7 @@ mod tests {
             let mut rng = fastrand::Rng::with_seed(seed);
             let (all, payload) = payload(&sizes, &mut rng);
             let grid = grid_for(payload.len(), SYMBOL).expect("within the caps");
-            let mut outgoing = Outgoing::new(0, grid, all.clone(), Arc::from(&payload[..]));
+            let mut outgoing = Outgoing::new(0, grid, all.clone(), Arc::new(payload.to_vec()));
             let mut fleet: Vec<Host> = (0..hosts)
                 .map(|host| {
                     let some = all.iter().flatten().filter(|_| host == 0 || rng.bool()).map(|o| o..o + 1).collect();
@@ -359,7 +359,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(3);
         let (all, payload) = payload(&[9000; 20], &mut rng);
         let grid = grid_for(payload.len(), SYMBOL).expect("within the caps");
-        let mut outgoing = Outgoing::new(0, grid, all.clone(), Arc::from(&payload[..]));
+        let mut outgoing = Outgoing::new(0, grid, all.clone(), Arc::new(payload.to_vec()));
         let fresh = || Host { buffer: Buffer::default(), wants: all.clone(), seen: 0, done: Progress::Missing };
         let mut fleet: Vec<Host> = (0..20).map(|_| fresh()).collect();
         let (mut counter, mut out) = (0, Vec::new());

@@ -10,6 +10,7 @@
 //! | Ordering | repeats the order; still serves hosts that are not ready | every host whom it is for has answered or is lost; then the next batch is asked, or all is over ([`orders`]) |
 //! | Closed | | |
 
+mod discovery;
 pub mod drift;
 pub mod flow;
 pub mod hosts;
@@ -30,7 +31,7 @@ use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
 use crate::proto::effort::Demand;
 use crate::proto::members::{Member, Table};
-use crate::proto::path::{MIN_DATAGRAM, ladder};
+use crate::proto::path::MIN_DATAGRAM;
 use crate::proto::receiver::matches_name;
 use crate::proto::{Dest, RangeSet, Transmit, turn};
 use crate::units::{Floor, Moment, Quorum, Rate};
@@ -42,7 +43,6 @@ use drift::Collection;
 use flow::{Flow, FlowSetup};
 use hosts::{Host, Hosts};
 use orders::Batches;
-use serial::believed;
 use stream::Stats;
 
 /// Discovery ends after this, whoever has answered.
@@ -505,52 +505,6 @@ impl Sender {
             Phase::Farewell(left) => self.say_farewell(now, left),
             Phase::Waiting | Phase::Closed => {}
         }
-    }
-
-    fn discover(&mut self, now: Moment) {
-        if self.repeat.0 <= now {
-            // Probes first: a host answers with what it has heard until then. Mostly the largest passes, and the others
-            // are needed only when somebody did not hear it.
-            let most = if self.solicits == 0 { 1 } else { usize::MAX };
-            ladder(self.setup.datagram).take(most).for_each(|size| self.control.probe(Dest::Group, size));
-            self.control.send(Dest::Group, &Message::Solicit);
-            self.solicits += 1;
-            self.solicited = now;
-            self.again(now);
-        }
-        let waited = now.since(self.began);
-        let (found, missing) = (self.hosts.len(), self.missing_names());
-        let enough = found > 0 && found >= self.setup.expect.count && missing.is_empty();
-        let all = self.is_measured(now) && self.table.len() >= self.table.claimed() && now.since(self.newest) >= QUIET;
-        // Hosts of a large fleet take turns, and the answers of some are lost.
-        let turns = turn(self.table.claimed() as u32) * 2;
-        if (enough && (all || waited >= DISCOVERY + turns)) || waited >= DISCOVERY_EMPTY + turns {
-            self.phase = Phase::Waiting;
-            self.notices.push_back(Notice::Discovered {
-                targets: self.hosts.iter().map(|(_, h)| (h.name.clone(), h.address)).collect(),
-                members: self.table.len(),
-                serial: believed(self.hosts.iter().map(|(_, h)| h.serial).collect()),
-                missing,
-            });
-        }
-    }
-
-    /// Whether datagrams of our own size reach every host, or smaller ones were all that did several times; a host that
-    /// has heard none at all is asked once more often. The last solicit has had time to be answered.
-    fn is_measured(&self, now: Moment) -> bool {
-        let most = self.setup.datagram;
-        let full = |h: &Host| h.takes.is_some_and(|takes| usize::from(takes) >= most);
-        if most < MIN_DATAGRAM || self.hosts.iter().all(|(_, h)| full(h)) {
-            return true;
-        }
-        let told = self.hosts.iter().all(|(_, h)| h.takes.is_some());
-        let enough = if told { MEASURE } else { MEASURE * 2 };
-        self.solicits > enough && now.since(self.solicited) >= QUIET
-    }
-
-    fn missing_names(&self) -> Vec<HostName> {
-        let known = |name: &&HostName| !self.hosts.iter().any(|(_, h)| h.name == **name);
-        self.setup.expect.names.iter().filter(known).cloned().collect()
     }
 
     /// Moves the time of the next repetition.
