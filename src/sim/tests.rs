@@ -332,3 +332,26 @@ fn a_host_far_slower_than_the_others_is_served_after_them() {
         assert!(others.iter().all(|t| *t < Duration::from_secs(3)), "seed {seed}: {others:?}, the slow one {took:?}");
     }
 }
+
+/// Symbols sent until every host, each of which had another half of the tree, has all of it.
+fn halves(seed: u64, recall: bool) -> u64 {
+    let link = Link { loss: 0.05, ..Link::default() };
+    let setup = Setup { seed, hosts: 6, link, recall, ..Setup::default() };
+    let offer = Offer::random(seed, 1, Intent::Deploy, 300, 60_000);
+    let mut network = Network::new(setup, offer.clone());
+    for host in 1..=6 {
+        let mut rng = fastrand::Rng::with_seed(seed * 100 + host as u64);
+        network.disk(host).preload(&offer, |_| rng.bool());
+    }
+    assert!(network.run(LONG, SOON), "seed {seed}");
+    assert_complete(&mut network, 1..=6, seed);
+    network.sender().stats().datagrams
+}
+
+#[test]
+fn what_hosts_have_already_is_not_repaired() {
+    let sum = |recall| (0..6).map(|seed| halves(seed, recall)).sum::<u64>();
+    let (with, without) = (sum(true), sum(false));
+    println!("{with} symbols with what hosts read back, {without} without");
+    assert!(with < without, "{with} with what hosts read back, {without} without");
+}
