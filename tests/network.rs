@@ -51,6 +51,33 @@ fn every_host_loses_a_twentieth_of_the_datagrams() {
 }
 
 #[test]
+fn what_hosts_have_of_what_they_lose_is_read_from_their_disks() {
+    let Some(mut lab) = Lab::network_idle(3) else { return };
+    let site = lab.site();
+    Noise::new(3).tree(&site, 150, 60_000);
+    for (nth, host) in lab.hosts.iter_mut().enumerate() {
+        // Each has another third of the files.
+        copy(&site.join("."), &host.tree());
+        for file in (0..150).filter(|file| file / 7 % 3 != nth) {
+            std::fs::remove_file(host.tree().join(format!("dir{}/sub{}/file{file}", file % 7, file % 3)))
+                .expect("there");
+        }
+        let mut flags = host.place.flags();
+        flags.extend(["-v".into(), "-v".into()]);
+        host.flags = Some(flags);
+        host.start();
+        host.place.lose(10);
+    }
+    lab.deploy(&["--rate", "4MB"]).exits(0);
+    lab.all_same(&site);
+    let log: String = lab.hosts.iter().map(support::Host::log).collect();
+    let read = log.lines().filter_map(|line| line.split_once(" parts of blocks read back")?.0.split_once(" of "));
+    let counts: Vec<_> = read.map(|(read, asked)| (read.rsplit(' ').next(), asked)).collect();
+    // Nobody else touched the trees: what was asked for was there.
+    assert!(!counts.is_empty() && counts.iter().all(|(read, asked)| *read == Some(*asked)), "{log}");
+}
+
+#[test]
 fn a_host_that_dies_in_the_middle_holds_up_all_of_them() {
     let Some(mut lab) = Lab::network(5) else { return };
     let site = lab.site();

@@ -20,7 +20,10 @@ impl Session<'_> {
                 }
             },
         };
-        read_parts(self.recall.insert(recall), stage, parts)
+        let asked = parts.len();
+        let found = read_parts(self.recall.insert(recall), stage, parts);
+        tracing::debug!("{}: {} of {asked} parts of blocks read back", self.release, found.len());
+        found
     }
 }
 
