@@ -111,8 +111,10 @@ fn a_host_that_says_no_keeps_all_of_them_as_they_are() {
     }) else {
         return;
     };
+    write(&lab.site().join("big"), Noise::new(2).bytes(3 << 20));
     // web4 and web5 say no.
     let ran = lab.deploy(&[]).exits(3).says(&["before hook"]);
+    assert!(ran.result()["bytes_sent"].as_u64() > Some(3 << 20), "{ran}");
     lab.all_same(&lab.path("old"));
     assert_eq!(state(&ran, "web4"), "refused", "{ran}");
     assert_eq!(state(&ran, "web1"), "aborted", "{ran}");
@@ -120,8 +122,10 @@ fn a_host_that_says_no_keeps_all_of_them_as_they_are() {
     // Once they agree they are asked once, before anything changes, and run `after` once.
     write(&lab.path("yes"), "");
     forget(&lab);
-    lab.deploy(&[]).exits(0);
+    let ran = lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
+    // What was staged then is not sent again.
+    assert!(ran.result()["bytes_sent"].as_u64() < Some(200_000), "{ran}");
     let mut notes = noted(&lab);
     notes.sort();
     let expected =
