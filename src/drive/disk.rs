@@ -167,7 +167,8 @@ impl Drop for Queue {
 
 fn session_of(request: &Request) -> SessionId {
     match request {
-        Request::Open { session, .. } | Request::Deliver { session, .. } | Request::Order { session, .. } => *session,
+        Request::Open { session, .. } | Request::Deliver { session, .. } => *session,
+        Request::Recall { session, .. } | Request::Order { session, .. } => *session,
         Request::Explore(id) | Request::Diff(id) | Request::Finish(id) => *id,
         Request::Check(id) | Request::Close(id) => *id,
     }
@@ -181,6 +182,7 @@ fn unable(request: &Request, why: Reason) -> Option<Reply> {
         Request::Diff(id) => Reply::Diffed(*id, Err(why)),
         Request::Finish(id) => Reply::Finished(*id, Err(why)),
         Request::Deliver { session, .. } => Reply::Delivered(*session, Vec::new(), Err(why)),
+        Request::Recall { session, generation, .. } => Reply::Recalled(*session, *generation, Vec::new()),
         Request::Order { session, .. } => Reply::Ordered(*session, Some(Ordered::Failed(why))),
         Request::Check(id) => Reply::Checked(*id, Err(why)),
         Request::Close(_) => return None,
@@ -257,6 +259,9 @@ impl Task {
             Request::Deliver { session, body, .. } => {
                 let (payload, blocks) = (Vec::new(), Vec::new());
                 Request::Deliver { session: *session, payload, body: *body, blocks }
+            }
+            Request::Recall { session, generation, .. } => {
+                Request::Recall { session: *session, generation: *generation, parts: Vec::new() }
             }
             other => other.clone(),
         };

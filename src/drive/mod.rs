@@ -1,7 +1,7 @@
 //! Where the protocol meets network, disk and clock.
 //!
 //! [`endpoint`] carries a machine's datagrams, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
-//! requests from real trees (`session` until all is staged, `switch` from there on), [`deploy`] runs the sender machine
+//! requests from real trees (`session` and `recall` until all is staged, `switch` from there on), [`deploy`] runs the sender machine
 //! for a command, [`source`] answers its requests from a scanned directory, [`rollback`] finds an earlier release to put
 //! again. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell.
 
@@ -18,6 +18,7 @@ pub mod log;
 mod look;
 pub mod members;
 pub mod outcome;
+mod recall;
 pub mod rollback;
 mod session;
 pub mod source;

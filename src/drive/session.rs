@@ -26,7 +26,7 @@ use crate::tree::Tree;
 use crate::tree::nodes::Nodes;
 use crate::tree::owners::HostNames;
 use crate::tree::scan::Scanned;
-use crate::tree::stage::Stage;
+use crate::tree::stage::{Recall, Stage};
 use crate::wire::message::Summary;
 
 /// What a session was opened with.
@@ -54,6 +54,8 @@ pub(super) struct Session<'a> {
     /// The look at the tree that is taken while nodes of the manifest are missing.
     look: Option<Look>,
     pub(super) stage: Option<Stage>,
+    /// What reads back blocks that are here already, once that was asked for.
+    pub(super) recall: Option<Recall>,
     expander: Expander,
     /// Whether the release changes anything here.
     pub(super) changes: bool,
@@ -95,6 +97,7 @@ impl<'a> Session<'a> {
             explorer: Explorer::new(header.root),
             look: None,
             stage: None,
+            recall: None,
             expander: Expander::default(),
             changes: false,
             switch: Switch::Before,
@@ -116,6 +119,7 @@ impl<'a> Session<'a> {
                 let outcome = self.deliver(&payload, body, &blocks);
                 Reply::Delivered(id, payload, outcome)
             }
+            Request::Recall { generation, parts, .. } => Reply::Recalled(id, generation, self.recall(parts)),
             Request::Finish(_) => Reply::Finished(id, self.finish()),
             Request::Order { order, signature, .. } => Reply::Ordered(id, self.order(id, &order, &signature)),
             Request::Check(_) => Reply::Checked(id, self.check()),
@@ -190,10 +194,12 @@ impl<'a> Session<'a> {
     }
 
     fn finish(&mut self) -> Result<(), Reason> {
+        self.recall = None;
         let stage = self.stage.as_mut().ok_or("nothing is staged")?;
         stage.finish().map_err(|e| reason(&e))
     }
 }
+
 /// Whether `key` may put `release` here now.
 pub(super) fn check_allowed(host: &Host, key: &PublicKey, release: &Release) -> Result<(), Reason> {
     let (header, now) = (release.header(), clock::wall_seconds());

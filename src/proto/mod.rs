@@ -29,6 +29,10 @@
 //!   second of silence, or 500 a second for a large fleet. Nothing that arrived is acknowledged but being ready. So the
 //!   last answer of ten thousand hosts comes five seconds after the first.
 //!
+//! **What a host has.** A lost symbol that holds only blocks that a host has already is read back from its disk before the
+//! host complains ([`receiver::Part`]), so that hosts that miss different parts of a release need fewer coded symbols. A
+//! payload that travels compressed is one frame, of which no block makes a symbol: there every lost symbol counts.
+//!
 //! Disk is an effect too: a machine asks ([`receiver::Request`], [`sender::Request`]) and is answered later, so that a
 //! slow or broken disk, and a crash between any two steps, can be simulated.
 

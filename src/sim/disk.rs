@@ -14,7 +14,7 @@ use crate::manifest::{
 };
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Buffers, Encoding, Placed, pack_to};
-use crate::proto::receiver::{Ordered, Reply, Request};
+use crate::proto::receiver::{Ordered, Part, Reply, Request};
 use crate::units::WallTime;
 use crate::wire::message::{Order, OrderKind, Summary, TreeState};
 
@@ -158,6 +158,8 @@ pub struct Disk {
     pub corrupt: u32,
     /// How many compressed payloads were delivered.
     pub frames: u32,
+    /// Read back nothing of what is here.
+    forgetful: bool,
     open: Option<Open>,
 }
 
@@ -168,9 +170,15 @@ struct Open {
 }
 
 impl Disk {
-    /// An empty disk that keeps what is in `offer` together with all others.
-    pub fn sharing(offer: &Offer) -> Self {
-        Self { shared: Arc::clone(&offer.blocks), ..Self::default() }
+    /// An empty disk that keeps what is in `offer` together with all others, and reads back what it has or not.
+    pub fn sharing(offer: &Offer, recall: bool) -> Self {
+        Self { shared: Arc::clone(&offer.blocks), forgetful: !recall, ..Self::default() }
+    }
+
+    /// Puts blocks of the files of `offer` here before anything is sent: those that `has` says, by their place in it.
+    pub fn preload(&mut self, offer: &Offer, mut has: impl FnMut(usize) -> bool) {
+        let here = offer.data.iter().enumerate().filter(|(nth, _)| has(*nth));
+        self.blocks.0.extend(here.map(|(_, hash)| (*hash, Arc::clone(&offer.blocks.0[hash]))));
     }
 
     /// What the host says of its tree.
@@ -227,6 +235,7 @@ impl Disk {
                 let outcome = self.deliver(&payload, body, &blocks);
                 Reply::Delivered(session, payload, outcome)
             }
+            Request::Recall { session, generation, parts } => Reply::Recalled(session, generation, self.recall(parts)),
             Request::Finish(session) => Reply::Finished(session, self.finish()),
             Request::Order { session, order, signature } => Reply::Ordered(session, self.order(&order, &signature)),
             Request::Check(session) => Reply::Checked(session, self.health.clone().unwrap_or(Ok(()))),
@@ -302,6 +311,19 @@ impl Disk {
             }
         }
         Ok((wrong, bytes))
+    }
+
+    fn recall(&self, parts: Vec<Part>) -> Vec<(Part, Vec<u8>)> {
+        let Some(open) = self.open.as_ref().filter(|_| !self.forgetful) else { return Vec::new() };
+        let manifest = Manifest::of(open.release.header(), &self.blocks);
+        let read = |part: &Part| {
+            let located = manifest.entry_of_block(part.ordinal).ok()?;
+            let EntryKind::File(content) = &located.entry.kind else { return None };
+            let nth = usize::try_from(part.ordinal.0 - located.first.0).ok()?;
+            let block = *manifest.blocks(content).ok()?.get(nth)?;
+            self.blocks.0.get(&block.hash)?.get(part.bytes.clone()).map(<[u8]>::to_vec)
+        };
+        parts.into_iter().filter_map(|part| read(&part).map(|bytes| (part, bytes))).collect()
     }
 
     fn finish(&self) -> Result<(), String> {

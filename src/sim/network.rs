@@ -52,6 +52,8 @@ pub struct Setup {
     /// Whether hosts do not hear each other, and only know how many they are: or a simulation of thousands is all
     /// beacons.
     pub strangers: bool,
+    /// Whether disks read back blocks that are here already.
+    pub recall: bool,
 }
 
 impl Default for Setup {
@@ -72,6 +74,7 @@ impl Default for Setup {
             datagram: 1472,
             generation: TARGET_BYTES,
             strangers: false,
+            recall: true,
         }
     }
 }
@@ -179,7 +182,7 @@ impl Network {
         let hosts = (1..=setup.hosts)
             .map(|host| Host {
                 machine: None,
-                disk: Disk::sharing(&offer),
+                disk: Disk::sharing(&offer, setup.recall),
                 link: State::new(setup.links.get(&host).unwrap_or(&setup.link).clone()),
                 life: 0,
                 feedback: 0,

@@ -332,3 +332,27 @@ fn a_host_far_slower_than_the_others_is_served_after_them() {
         assert!(others.iter().all(|t| *t < Duration::from_secs(3)), "seed {seed}: {others:?}, the slow one {took:?}");
     }
 }
+
+/// Symbols sent, and of them repairs, until every host, each of which had another half of the tree, has all of it.
+fn halves(seed: u64, recall: bool) -> (u64, u64) {
+    let link = Link { loss: 0.05, ..Link::default() };
+    let setup = Setup { seed, hosts: 6, link, recall, ..Setup::default() };
+    let offer = Offer::random(seed, 1, Intent::Deploy, 300, 60_000);
+    let mut network = Network::new(setup, offer.clone());
+    for host in 1..=6 {
+        let mut rng = fastrand::Rng::with_seed(seed * 100 + host as u64);
+        network.disk(host).preload(&offer, |_| rng.bool());
+    }
+    assert!(network.run(LONG, SOON), "seed {seed}");
+    assert_complete(&mut network, 1..=6, seed);
+    let stats = network.sender().stats();
+    (stats.datagrams, stats.repaired)
+}
+
+#[test]
+fn what_hosts_have_already_is_not_repaired() {
+    let sum = |recall| (0..6).map(|seed| halves(seed, recall)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+    let (with, without) = (sum(true), sum(false));
+    println!("symbols sent, and repairs among them: {with:?} with what hosts read back, {without:?} without");
+    assert!(with.0 < without.0 && with.1 < without.1, "{with:?} with what hosts read back, {without:?} without");
+}

@@ -4,6 +4,8 @@
 //! written; mode, owner, attributes and time are set through the handle, before the item ever gets its final name. A
 //! small log says which staged file holds which block, so that what an aborted session left serves the next one.
 
+mod recall;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
@@ -15,6 +17,8 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
 use rustix::io::Errno;
+
+pub use recall::Recall;
 
 use super::apply::{Metadata, handle_of};
 use super::commit::{self, CommitReport, MAX_SINGLE_SYNCS};

@@ -5,6 +5,7 @@ mod deploy;
 mod kept;
 mod kinds;
 mod power;
+mod recall;
 mod swap;
 mod top;
 mod unread;

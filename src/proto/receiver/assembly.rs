@@ -1,11 +1,14 @@
 //! The generations of a session: which are open, which are settled, and when to complain about what is missing.
+//!
+//! Before the first complaint about a generation the disk is asked for blocks of it that the host has (see [`Part`]).
+//! The complaint is held back until the answer, though not for long, and says the lower need.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::buffer::{Buffer, Progress};
-use crate::id::Generation;
+use super::buffer::{Buffer, Part, Progress};
+use crate::id::{Generation, Ordinal};
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, KEPT, Placed, grid_of};
 use crate::units::Moment;
@@ -20,6 +23,8 @@ const COMING: Duration = Duration::from_millis(3);
 const MAX_TRIES: u32 = 12;
 /// The first wait for a repair; doubled while nothing comes.
 const FIRST_WAIT: Duration = Duration::from_millis(25);
+/// A complaint is held back for this long at most while the disk reads.
+const HOLD: Duration = Duration::from_millis(15);
 
 /// A generation of which all wanted blocks have arrived.
 #[derive(Debug)]
@@ -30,6 +35,15 @@ pub struct Delivery {
     pub body: Body,
     /// The wanted blocks and where in the plain content they are.
     pub blocks: Vec<Placed>,
+}
+
+/// What is to be done about generations that were sent in full and whose wait is over.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// What is missing, for the sender.
+    pub missing: Vec<Missing>,
+    /// What the disk is to read, before anything is said of these generations.
+    pub recalls: Vec<(Generation, Vec<Part>)>,
 }
 
 /// The generations of one session.
@@ -120,10 +134,38 @@ impl Assembly {
         if !wait.buffer.take(grid, symbol, || spare.pop().unwrap_or_default()) {
             return None;
         }
-        let progress = wait.buffer.progress(wants);
-        if progress == Progress::Missing {
+        match wait.buffer.progress(wants) {
+            Progress::Missing => None,
+            progress => self.end(number, progress),
+        }
+    }
+
+    /// Takes what the disk has read of generation `number`; gives the generation when that makes it whole.
+    pub fn recalled(
+        &mut self,
+        now: Moment,
+        Generation(number): Generation,
+        parts: &[(Part, Vec<u8>)],
+        wants: &RangeSet,
+    ) -> Option<Delivery> {
+        let wait = self.open.get_mut(&number)?;
+        // Of the buffer that there is now, not of one before it.
+        let Recall::Asked(until) = wait.recall else { return None };
+        wait.recall = Recall::Answered;
+        if now < until {
+            wait.due = Some(now);
+        }
+        if !wait.buffer.recalled(parts) {
             return None;
         }
+        match wait.buffer.progress(wants) {
+            Progress::Missing => None,
+            progress => self.end(number, progress),
+        }
+    }
+
+    /// Nothing more of generation `number` is needed: gives it when anything in it is wanted.
+    fn end(&mut self, number: u32, progress: Progress) -> Option<Delivery> {
         self.resolve(number..number.saturating_add(1));
         let (payload, found) = self.open.remove(&number)?.buffer.into_parts();
         if let Some((body, blocks)) = found.filter(|_| progress == Progress::Whole) {
@@ -162,11 +204,17 @@ impl Assembly {
         found
     }
 
-    /// What is missing of generations that were sent in full and whose wait is over; `delay` spreads complaints, and
-    /// those after which nothing came are repeated after `longest` at the latest.
-    pub fn missing(&mut self, now: Moment, longest: Duration, mut delay: impl FnMut() -> Duration) -> Vec<Missing> {
+    /// What is due now; `delay` spreads complaints, and those after which nothing came are repeated after `longest` at
+    /// the latest. The disk may be asked for what has an ordinal from `recall` on.
+    pub fn due(
+        &mut self,
+        now: Moment,
+        longest: Duration,
+        recall: Option<Ordinal>,
+        mut delay: impl FnMut() -> Duration,
+    ) -> Due {
         self.forget_old();
-        let mut report = Vec::new();
+        let mut report = Due::default();
         for number in self.unresolved(MAX_OPEN.min(MAX_NACKS)) {
             if self.open.len() >= MAX_OPEN && !self.open.contains_key(&number) {
                 break;
@@ -182,10 +230,13 @@ impl Assembly {
                     self.resolve(number..number.saturating_add(1));
                     self.gave_up = true;
                 }
-                Some(due) if due <= now => {
-                    wait.delay = delay();
-                    report.push(wait.complain(now, longest, Generation(number)));
-                }
+                Some(due) if due <= now => match wait.recall(now, recall) {
+                    parts if !parts.is_empty() => report.recalls.push((Generation(number), parts)),
+                    _ => {
+                        wait.delay = delay();
+                        report.missing.push(wait.complain(now, longest, Generation(number)));
+                    }
+                },
                 Some(_) => {}
             }
         }
@@ -207,7 +258,7 @@ impl Assembly {
         std::mem::take(&mut self.gave_up)
     }
 
-    /// When [`Assembly::missing`] is worth a call.
+    /// When [`Assembly::due`] is worth a call.
     pub fn timeout(&self, now: Moment) -> Option<Moment> {
         let unresolved = self.unresolved(MAX_OPEN.min(MAX_NACKS));
         let has_room = self.open.len() < MAX_OPEN;
@@ -232,6 +283,16 @@ struct Waiting {
     wait: Duration,
     /// Complaints since something came.
     complaints: u32,
+    recall: Recall,
+}
+
+/// Whether the disk was asked for blocks that the host has: once for each generation.
+#[derive(Debug, Clone, Copy)]
+enum Recall {
+    NotYet,
+    /// The complaint is held back until then.
+    Asked(Moment),
+    Answered,
 }
 
 impl Default for Waiting {
@@ -243,6 +304,7 @@ impl Default for Waiting {
             heard: None,
             wait: FIRST_WAIT,
             complaints: 0,
+            recall: Recall::NotYet,
         }
     }
 }
@@ -259,6 +321,17 @@ impl Waiting {
         let before = if repaired <= number { at } else { Moment(0) };
         let coming = self.heard.unwrap_or(Moment(0)).max(before);
         self.due.map(|due| due.max(coming + COMING + self.delay))
+    }
+
+    /// What the disk is to read before anything is said; nothing when it was asked already, or has nothing of use.
+    fn recall(&mut self, now: Moment, from: Option<Ordinal>) -> Vec<Part> {
+        let (Recall::NotYet, Some(from)) = (self.recall, from) else { return Vec::new() };
+        let parts = self.buffer.to_recall(from);
+        if !parts.is_empty() {
+            self.recall = Recall::Asked(now + HOLD);
+            self.due = Some(now + HOLD);
+        }
+        parts
     }
 
     fn complain(&mut self, now: Moment, longest: Duration, generation: Generation) -> Missing {

@@ -2,9 +2,15 @@
 //!
 //! A generation of which every wanted block is there is never decoded. Else a column counts as mended when as many
 //! coded symbols of it have come as it lacks plain ones, wanted or not: all that are lacking are unknowns of the code.
+//! Those that hold only blocks that the host has are read back from its disk and count as received ([`Part`]); of a
+//! payload that travels compressed no block makes a symbol, so that nothing of it can be read back.
+
+mod recall;
 
 use std::collections::HashSet;
 use std::ops::Range;
+
+pub use recall::Part;
 
 use crate::fec::{self, Grid, Kernel, Unsolved};
 use crate::id::Generation;
@@ -254,135 +260,4 @@ impl Buffer {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::id::{InstanceId, Ordinal, SessionId};
-    use crate::proto::generation::grid_for;
-    use crate::proto::sender::outgoing::{Outgoing, Stamp};
-    use crate::units::Moment;
-    use crate::wire::Datagram;
-
-    const STAMP: Stamp = Stamp { session: SessionId(1), source: InstanceId(2), sent: 0, room: 0 };
-    const SYMBOL: u16 = 64;
-
-    /// A payload of blocks of these sizes, with what is in it.
-    fn payload(sizes: &[u16], rng: &mut fastrand::Rng) -> (RangeSet, Vec<u8>) {
-        let (mut map, mut content) = (Map::default(), Vec::new());
-        for (ordinal, size) in sizes.iter().enumerate() {
-            map.push(Ordinal(ordinal as u64), u32::from(*size));
-            content.extend(std::iter::repeat_with(|| rng.u8(..)).take(usize::from(*size)));
-        }
-        ([0..sizes.len() as u64].into_iter().collect(), map.payload(&content))
-    }
-
-    /// A host that loses datagrams and wants some of the blocks.
-    struct Host {
-        buffer: Buffer,
-        wants: RangeSet,
-        seen: u64,
-        done: Progress,
-    }
-
-    impl Host {
-        fn hear(&mut self, bytes: &[u8], grid: Grid) {
-            let Ok(Datagram::Data(front, symbol)) = Datagram::parse(bytes) else { panic!("a data datagram") };
-            self.seen = self.seen.max(front.counter);
-            if self.done == Progress::Missing && self.buffer.take(grid, &symbol, Vec::new) {
-                self.done = self.buffer.progress(&self.wants);
-            }
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        /// Whatever is lost, also of the repairs, and whatever hosts want: each has it in the end, to the last byte.
-        #[test]
-        fn losses_are_mended_whatever_they_are(
-            sizes in prop::collection::vec(1..9000u16, 1..40),
-            loss in 0.0..0.6f64,
-            hosts in 1..6usize,
-            few: bool,
-            seed: u64,
-        ) {
-            let mut rng = fastrand::Rng::with_seed(seed);
-            let (all, payload) = payload(&sizes, &mut rng);
-            let grid = grid_for(payload.len(), SYMBOL).expect("within the caps");
-            let mut outgoing = Outgoing::new(0, grid, all.clone(), Arc::new(payload.to_vec()));
-            let mut fleet: Vec<Host> = (0..hosts)
-                .map(|host| {
-                    let some = all.iter().flatten().filter(|_| host == 0 || rng.bool()).map(|o| o..o + 1).collect();
-                    Host { buffer: Buffer::default(), wants: some, seen: 0, done: Progress::Missing }
-                })
-                .collect();
-            let (mut counter, mut rounds) = (0, 0);
-            while fleet.iter().any(|h| h.done == Progress::Missing) {
-                rounds += 1;
-                prop_assert!(rounds < 200, "no end");
-                let mut out = Vec::new();
-                while outgoing.write(STAMP, 7, &mut counter, &mut out).0 > 0 {
-                    let segment = usize::from(SYMBOL) + crate::wire::DATA_OVERHEAD;
-                    for host in &mut fleet {
-                        out.chunks(segment).filter(|_| rng.f64() >= loss).for_each(|bytes| host.hear(bytes, grid));
-                    }
-                    out.clear();
-                }
-                for host in fleet.iter_mut().filter(|h| h.done == Progress::Missing) {
-                    host.seen = counter;
-                    let again = outgoing.missing(&host.buffer.missing(Generation(0)), host.seen, Moment(0), few);
-                    prop_assert!(again.is_empty());
-                }
-                outgoing.decide(Moment(0));
-            }
-            for host in fleet {
-                let (bytes, parts) = host.buffer.into_parts();
-                if host.done == Progress::Useless {
-                    prop_assert!(host.wants.is_empty());
-                    continue;
-                }
-                let (body, blocks) = parts.expect("whole");
-                prop_assert_eq!(blocks.len() as u64, host.wants.len());
-                for block in blocks {
-                    let at = block.bytes.start + body.start..block.bytes.end + body.start;
-                    prop_assert_eq!(&bytes[at.clone()], &payload[at]);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn one_coded_symbol_mends_a_different_loss_at_every_host() {
-        let mut rng = fastrand::Rng::with_seed(3);
-        let (all, payload) = payload(&[9000; 20], &mut rng);
-        let grid = grid_for(payload.len(), SYMBOL).expect("within the caps");
-        let mut outgoing = Outgoing::new(0, grid, all.clone(), Arc::new(payload.to_vec()));
-        let fresh = || Host { buffer: Buffer::default(), wants: all.clone(), seen: 0, done: Progress::Missing };
-        let mut fleet: Vec<Host> = (0..20).map(|_| fresh()).collect();
-        let (mut counter, mut out) = (0, Vec::new());
-        outgoing.write(STAMP, usize::MAX, &mut counter, &mut out);
-        for (nth, bytes) in out.chunks(usize::from(SYMBOL) + crate::wire::DATA_OVERHEAD).enumerate() {
-            // Host h loses the symbol in row h of the first column.
-            let lost = nth / usize::from(grid.columns());
-            let in_first = nth % usize::from(grid.columns()) == 0;
-            fleet
-                .iter_mut()
-                .enumerate()
-                .filter(|(h, _)| !in_first || *h != lost)
-                .for_each(|(_, h)| h.hear(bytes, grid));
-        }
-        for host in &fleet {
-            outgoing.missing(&host.buffer.missing(Generation(0)), counter, Moment(0), false);
-        }
-        outgoing.decide(Moment(0));
-        let before = counter;
-        out.clear();
-        outgoing.write(STAMP, usize::MAX, &mut counter, &mut out);
-        assert_eq!(counter - before, 1);
-        fleet.iter_mut().for_each(|host| host.hear(&out, grid));
-        assert!(fleet.iter().all(|h| h.done == Progress::Whole));
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@
 //! | Joined | an announcement for one of our trees, addressed to us | `Open` | `Opened` |
 //! | Fetching | the release is accepted | `Explore`, `Deliver` | nothing of the manifest is missing |
 //! | Diffing | the manifest is complete | `Diff` | `Diffed` |
-//! | Staging | there is a plan; an audit ends here | `Deliver`, `Finish` | `Finished` |
+//! | Staging | there is a plan; an audit ends here | `Deliver`, `Recall`, `Finish` | `Finished` |
 //! | Ready | everything is staged, verified, durable | `Order` for each of the sender's signed orders | what became of it |
 //! | Prepared | what runs before a commit agreed | the same | the same |
 //! | Checking | the release is in place; what runs after it is under way | `Check` | `Checked` |
@@ -17,6 +17,8 @@
 
 mod assembly;
 mod buffer;
+mod effects;
+mod fetch;
 mod measure;
 mod orders;
 mod session;
@@ -24,21 +26,22 @@ mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::manifest::Release;
 use crate::proto::control::Control;
-use crate::proto::generation::{Body, Placed};
 use crate::proto::members::{Presence, Table};
 use crate::proto::questions::Questions;
-use crate::proto::{Dest, RangeSet, Transmit};
+use crate::proto::{Dest, Transmit};
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
-use crate::wire::message::{Announce, State, Summary, TreeState};
+use crate::wire::message::{Announce, State, TreeState};
 use crate::wire::query::{Ask, Tell, Work};
 use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message};
+
+pub use buffer::Part;
+pub use effects::{Ordered, Reason, Reply, Request};
 
 use session::Session;
 use waiting::{Verdict, Waiting};
@@ -67,104 +70,6 @@ pub struct HostSetup {
     pub patience: Duration,
     /// Bytes that may be under way to this host: a part of its receive buffer.
     pub window: u32,
-}
-
-/// What a host asks of its disk. Requests of one session are answered in order.
-#[derive(Debug, Clone)]
-pub enum Request {
-    /// Check signature, role, serial, expiry, scope; open the tree.
-    Open {
-        /// The session.
-        session: SessionId,
-        /// The offered release.
-        release: Release,
-        /// The signature of its header.
-        signature: Arc<[u8]>,
-        /// Whether every file is to be read again.
-        checksum: bool,
-        /// The sender's host, by its own word.
-        sender: HostName,
-    },
-    /// Which ordinals of manifest nodes are missing, as far as can be told from the nodes that are here?
-    Explore(SessionId),
-    /// Compare the tree with the manifest.
-    Diff(SessionId),
-    /// Verify and keep the blocks of a payload.
-    Deliver {
-        /// The session.
-        session: SessionId,
-        /// The payload.
-        payload: Vec<u8>,
-        /// Where the content is in it.
-        body: Body,
-        /// The wanted blocks, and where in the plain content they are.
-        blocks: Vec<Placed>,
-    },
-    /// Everything has been delivered: make the stage complete and durable.
-    Finish(SessionId),
-    /// Check the order's signature and carry it out.
-    Order {
-        /// The session.
-        session: SessionId,
-        /// The order's exact bytes.
-        order: Arc<[u8]>,
-        /// Their signature.
-        signature: Arc<[u8]>,
-    },
-    /// The release is in place: run what is to run then, and see whether all is well.
-    Check(SessionId),
-    /// The session is over: what was committed stays, and nothing else will be. What is staged may stay for a next
-    /// session.
-    Close(SessionId),
-}
-
-/// Why a host does not take part, or failed: for people.
-pub type Reason = String;
-
-/// What the disk answers.
-#[derive(Debug, Clone)]
-pub enum Reply {
-    /// To [`Request::Open`].
-    Opened(SessionId, Result<(), Reason>),
-    /// To [`Request::Explore`]: the missing ordinals; none is a complete manifest.
-    Explored(SessionId, Result<RangeSet, Reason>),
-    /// To [`Request::Diff`]: the plan in numbers, what to fetch, and the list of differences.
-    Diffed(SessionId, Result<(Summary, RangeSet, Arc<[u8]>), Reason>),
-    /// To [`Request::Deliver`]: the buffer back, the ordinals that were not what their hash says, and bytes kept; or
-    /// why nothing could be kept.
-    Delivered(SessionId, Vec<u8>, Result<(RangeSet, u64), Reason>),
-    /// To [`Request::Finish`].
-    Finished(SessionId, Result<(), Reason>),
-    /// To [`Request::Order`]: what became of it. `None`: the signature does not hold, the order is ignored.
-    Ordered(SessionId, Option<Ordered>),
-    /// To [`Request::Check`].
-    Checked(SessionId, Result<(), Reason>),
-    /// A tree has another release now, whoever caused it.
-    Trees(Vec<TreeState>),
-}
-
-/// What became of an order.
-#[derive(Debug, Clone)]
-pub enum Ordered {
-    /// What runs before a commit agrees.
-    Prepared,
-    /// It does not.
-    Vetoed(Reason),
-    /// The release is in place.
-    Committed {
-        /// Under this serial.
-        serial: Serial,
-        /// Whether something is to be run now.
-        checks: bool,
-    },
-    /// The release was taken back; the text says where the tree is now.
-    Reverted(Reason),
-    /// The release could not be taken back.
-    Stuck(Reason),
-    /// Aborted as ordered; the tree is as it was.
-    Aborted,
-    /// The commit failed and was taken back.
-    Failed(Reason),
 }
 
 /// What a host tells whoever runs it.
@@ -378,7 +283,7 @@ impl Receiver {
                 self.presence.set_trees(now, trees);
             }
             reply => {
-                let id = reply_session(&reply);
+                let id = reply.session();
                 let reply = match reply {
                     Reply::Opened(id, Ok(())) => Reply::Opened(id, self.opened(now, id)),
                     other => other,
@@ -467,19 +372,6 @@ impl Receiver {
     pub fn poll_timeout(&self, now: Moment) -> Moment {
         let sessions = self.sessions.values().map(|s| s.timeout(now, self.setup.patience));
         sessions.chain([self.presence.timeout()]).chain(self.questions.timeout()).min().unwrap_or(now)
-    }
-}
-
-fn reply_session(reply: &Reply) -> Option<SessionId> {
-    match reply {
-        Reply::Opened(id, _)
-        | Reply::Explored(id, _)
-        | Reply::Diffed(id, _)
-        | Reply::Delivered(id, ..)
-        | Reply::Finished(id, _)
-        | Reply::Checked(id, _)
-        | Reply::Ordered(id, _) => Some(*id),
-        Reply::Trees(_) => None,
     }
 }
 

@@ -14,24 +14,16 @@ use crate::proto::control::Control;
 use crate::proto::counters::Counters;
 use crate::proto::outbox::Outbox;
 use crate::proto::sender::readings::MAX_REPORTERS;
-use crate::proto::{Dest, RangeSet, alive_interval, backoff, complaint_interval, report_interval, turn};
+use crate::proto::{Dest, RangeSet, alive_interval, report_interval, turn};
 use crate::units::Moment;
-use crate::wire::message::{
-    Announce, DRIFT_PARTS, DriftPart, MAX_DRIFT_PART, MAX_RANGES, Nack, Ranges, Report, State, Status, Summary, Want,
-};
+use crate::wire::message::{Announce, DRIFT_PARTS, DriftPart, MAX_DRIFT_PART, Report, State, Status, Summary};
 use crate::wire::query::Work;
 use crate::wire::{HostStage, Message, Phase, Symbol};
 
-/// The most ranges that one list of wants has; a finer one is asked for coarser.
-const MAX_WANT_RANGES: usize = 16 * 1024;
-/// Without any data for this long, what is still wanted is asked for again.
-const ASK_AGAIN: Duration = Duration::from_millis(1000);
 /// A report of measurements after this many bytes of data, or after [`REPORT_EVERY`].
 const REPORT_BYTES: u64 = 256 << 10;
 /// See [`REPORT_BYTES`].
 const REPORT_EVERY: Duration = Duration::from_millis(10);
-/// So many payloads with wrong blocks are asked for again: more are no accident.
-const MAX_DAMAGED: u32 = 32;
 /// A session that is over is kept this long for a sender that has not heard so.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -40,32 +32,32 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     me: InstanceId,
     pub(super) name: HostName,
-    sender: SocketAddr,
+    pub(super) sender: SocketAddr,
     source: InstanceId,
     sender_name: HostName,
     pub(super) release: Release,
     pub(super) audit: bool,
-    hosts: u32,
+    pub(super) hosts: u32,
     pub(super) stage: HostStage,
     pub(super) text: Option<String>,
     summary: Option<Summary>,
     pub(super) serial: Serial,
-    received: u64,
+    pub(super) received: u64,
     pub(super) outbox: Outbox,
     /// What is asked for and has not arrived.
-    wants: RangeSet,
-    assembly: Assembly,
+    pub(super) wants: RangeSet,
+    pub(super) assembly: Assembly,
     /// Payloads that the disk has not answered for, in number and bytes.
-    delivering: (u32, u64),
+    pub(super) delivering: (u32, u64),
     /// Payloads of which some block was not what its hash says.
-    damaged: u32,
+    pub(super) damaged: u32,
     /// Whether the disk works on an order.
     pub(super) ordering: bool,
     drift: Arc<[u8]>,
     pub(super) heard: Moment,
-    data_at: Moment,
+    pub(super) data_at: Moment,
     alive_at: Moment,
-    measure: Measure,
+    pub(super) measure: Measure,
     counters: Counters,
     /// How often measurements are due: chosen hosts report, others only in distress.
     reporting: Reporting,
@@ -76,7 +68,7 @@ pub(super) struct Session {
     /// Packets that the receive buffer lost since the session began.
     pub(super) dropped: u64,
     pub(super) gone: bool,
-    rng: fastrand::Rng,
+    pub(super) rng: fastrand::Rng,
     pub(super) requests: VecDeque<Request>,
     pub(super) notices: VecDeque<Notice>,
 }
@@ -282,6 +274,7 @@ impl Session {
             Reply::Explored(_, Ok(missing)) => self.want(now, missing),
             Reply::Diffed(_, Ok((summary, wants, drift))) => self.diffed(now, summary, wants, drift),
             Reply::Delivered(_, buffer, outcome) => self.delivered(now, buffer, outcome),
+            Reply::Recalled(_, generation, parts) => self.recalled(now, generation, &parts),
             Reply::Finished(_, Ok(())) => {
                 self.enter(now, HostStage::Ready);
             }
@@ -309,64 +302,6 @@ impl Session {
         }
     }
 
-    /// Asks for `wants`, and listens.
-    fn want(&mut self, now: Moment, wants: RangeSet) {
-        let cover = wants.cover(MAX_WANT_RANGES);
-        self.wants = wants;
-        self.assembly.rest();
-        self.ask(now, &cover);
-        self.data_at = now;
-    }
-
-    /// Queues the messages that ask for `cover`; we are listening already.
-    fn ask(&mut self, due: Moment, cover: &RangeSet) {
-        self.outbox.drop_if(|m| matches!(m, Message::Want(_)));
-        let seen = self.measure.seen;
-        let ranges: Vec<_> = cover.iter().collect();
-        // Small enough that a list of wants is repeated cheaply, large enough that most lists are one message.
-        let mut chunks = ranges.chunks(MAX_RANGES / 4).peekable();
-        while let Some(chunk) = chunks.next() {
-            let number = self.outbox.next_number();
-            let (ranges, more) = (Ranges(chunk.to_vec()), chunks.peek().is_some());
-            // A want says more than the stage in which it is said.
-            let want = Message::Want(Want { session: self.id, number, ranges, more, seen });
-            self.outbox.push_before(|m| matches!(m, Message::State(_)), number, want, due);
-        }
-    }
-
-    fn delivered(&mut self, now: Moment, buffer: Vec<u8>, outcome: Result<(RangeSet, u64), Reason>) {
-        self.delivering.0 = self.delivering.0.saturating_sub(1);
-        self.delivering.1 = self.delivering.1.saturating_sub(buffer.len() as u64);
-        self.assembly.recycle(buffer);
-        if self.is_over() {
-            return;
-        }
-        match outcome {
-            Err(why) => return self.refuse(now, why),
-            Ok((wrong, bytes)) => {
-                self.received += bytes;
-                if !wrong.is_empty() {
-                    self.damaged += 1;
-                    if self.damaged > MAX_DAMAGED {
-                        return self.refuse(now, "what the sender sends is not what its release says".into());
-                    }
-                    self.wants.extend(&wrong);
-                    self.ask(now, &self.wants.cover(MAX_WANT_RANGES));
-                }
-            }
-        }
-        if self.wants.is_empty() && self.delivering.0 == 0 {
-            self.assembly.rest();
-            // Others asked for the same before our turn came.
-            self.outbox.drop_if(|m| matches!(m, Message::Want(_)));
-            let next = match self.stage {
-                HostStage::Fetching => Request::Explore(self.id),
-                _ => Request::Finish(self.id),
-            };
-            self.requests.push_back(next);
-        }
-    }
-
     pub(super) fn data(&mut self, now: Moment, counter: u64, symbol: &Symbol<'_>, arrival: u64, control: &mut Control) {
         self.heard = now;
         self.data_at = now;
@@ -375,13 +310,7 @@ impl Session {
         }
         self.measure.arrived(counter, symbol, arrival);
         if let Some(delivery) = self.assembly.symbol(now, symbol, &self.wants) {
-            for block in &delivery.blocks {
-                self.wants.remove(block.ordinal.0..block.ordinal.0 + 1);
-            }
-            self.delivering.0 += 1;
-            self.delivering.1 += delivery.payload.len() as u64;
-            let (payload, body, blocks) = (delivery.payload, delivery.body, delivery.blocks);
-            self.requests.push_back(Request::Deliver { session: self.id, payload, body, blocks });
+            self.hand_on(delivery);
         }
         if self.report_is_due(now) {
             self.report(now, control);
@@ -448,15 +377,6 @@ impl Session {
         }
     }
 
-    /// The sender serves those that were too slow: what came of generations that went by is let go.
-    fn ask_for_rest(&mut self, now: Moment) {
-        if !self.wants.is_empty() {
-            self.assembly.rest();
-            self.ask(now, &self.wants.cover(MAX_WANT_RANGES));
-            self.data_at = now;
-        }
-    }
-
     pub(super) fn drift(&mut self, offset: u64, control: &mut Control) {
         let total = self.drift.len() as u64;
         let mut at = offset.min(total);
@@ -492,28 +412,6 @@ impl Session {
         self.repair(now, control);
     }
 
-    fn repair(&mut self, now: Moment, control: &mut Control) {
-        if self.wants.is_empty() {
-            return;
-        }
-        let (rng, hosts) = (&mut self.rng, self.hosts);
-        let missing = self.assembly.missing(now, complaint_interval(hosts), || backoff(hosts, rng.f64()));
-        if !missing.is_empty() {
-            let nack = Nack { session: self.id, seen: self.measure.seen, missing };
-            control.send(Dest::Host(self.sender), &Message::Nack(nack));
-        }
-        if self.assembly.take_gave_up() || self.may_ask_again(now) {
-            self.data_at = now;
-            let cover = self.wants.cover(MAX_WANT_RANGES);
-            self.ask(now, &cover);
-        }
-    }
-
-    /// Nothing comes, nothing is on its way, and still something is missing.
-    fn may_ask_again(&self, now: Moment) -> bool {
-        now.since(self.data_at) >= ASK_AGAIN && self.outbox.is_empty() && self.assembly.is_settled()
-    }
-
     fn limit(&self, patience: Duration) -> Duration {
         if self.is_over() { LINGER.min(patience) } else { patience }
     }
@@ -532,13 +430,7 @@ impl Session {
         {
             next = next.min(self.measure.reported_at + REPORT_EVERY.max(self.report_least()));
         }
-        if !self.wants.is_empty() {
-            next = next.min(self.assembly.timeout(now).unwrap_or(next));
-            if self.outbox.is_empty() && self.assembly.is_settled() {
-                next = next.min(self.data_at + ASK_AGAIN);
-            }
-        }
-        next
+        self.fetch_timeout(now).map_or(next, |due| next.min(due))
     }
 }
 
