@@ -72,6 +72,7 @@ fn one_unhealthy_host_takes_all_of_them_back() {
     let error = ran.result()["error"].as_str().expect("why").to_string();
     assert!(error.contains("web4: health check") && error.contains("exit status 1"), "{ran}");
     assert!(error.contains("the page says new"), "the output of the check: {ran}");
+    assert!(ran.host("web4").1.contains("went back to www@1, for the health check"), "{ran}");
     // What was restarted with the new release is restarted with the old one.
     let notes = noted(&lab);
     assert_eq!(notes.iter().filter(|l| l.contains("after commit www@2 new")).count(), 5, "{notes:?}");
@@ -110,8 +111,10 @@ fn a_host_that_says_no_keeps_all_of_them_as_they_are() {
     }) else {
         return;
     };
+    write(&lab.site().join("big"), Noise::new(2).bytes(3 << 20));
     // web4 and web5 say no.
     let ran = lab.deploy(&[]).exits(3).says(&["before hook"]);
+    assert!(ran.result()["bytes_sent"].as_u64() > Some(3 << 20), "{ran}");
     lab.all_same(&lab.path("old"));
     assert_eq!(state(&ran, "web4"), "refused", "{ran}");
     assert_eq!(state(&ran, "web1"), "aborted", "{ran}");
@@ -119,8 +122,10 @@ fn a_host_that_says_no_keeps_all_of_them_as_they_are() {
     // Once they agree they are asked once, before anything changes, and run `after` once.
     write(&lab.path("yes"), "");
     forget(&lab);
-    lab.deploy(&[]).exits(0);
+    let ran = lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
+    // What was staged then is not sent again.
+    assert!(ran.result()["bytes_sent"].as_u64() < Some(200_000), "{ran}");
     let mut notes = noted(&lab);
     notes.sort();
     let expected =
@@ -194,7 +199,18 @@ fn a_host_that_dies_between_ready_and_commit_is_told_apart() {
     assert_eq!(state(&ran, "web3"), "absent", "{ran}");
     assert_eq!(lab.with_release(), ["web1", "web2", "web4", "web5"]);
     same(&lab.path("old"), &lab.hosts[2].tree());
+    // When it is back it is told apart from the others.
     lab.hosts[2].start();
+    let ran = lab.makuo(&["status", "www", "--json"]).exits(0);
+    for event in ran.events().iter().filter(|e| e["event"] == "host") {
+        let late = event["host"] == "web3";
+        assert_eq!(
+            (event["serial"].as_u64(), event["behind"].as_bool()),
+            (Some(2 - u64::from(late)), Some(late)),
+            "{ran}"
+        );
+    }
+    lab.makuo(&["status", "www"]).exits(0).says(&["behind", "web3  www@1", "web1  www@2"]);
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
 }

@@ -225,6 +225,13 @@ fn nothing_is_deleted_unless_it_is_asked_for() {
 
 /// Three hosts; web2's filesystem has 2 MB.
 fn one_small_host() -> Option<Lab> {
+    let lab = one_host_on("size=2m")?;
+    write(&lab.site().join("big"), Noise::new(3).bytes(4 << 20));
+    Some(lab)
+}
+
+/// Three hosts that have an old release; web2's tree is on a tmpfs with `options`. The source has a new page.
+fn one_host_on(options: &str) -> Option<Lab> {
     if !is_root() {
         skipped("only root mounts a small filesystem");
         return None;
@@ -233,14 +240,13 @@ fn one_small_host() -> Option<Lab> {
     let host = lab.host("web2");
     let disk = host.disk();
     let disk = disk.to_str().expect("UTF-8");
-    host.wrap(&format!("mount -t tmpfs -o size=2m tmpfs '{disk}' && mkdir -p '{disk}/www' && exec \"$@\""));
+    host.wrap(&format!("mount -t tmpfs -o {options} tmpfs '{disk}' && mkdir -p '{disk}/www' && exec \"$@\""));
     host.start();
     lab.host("web3").start();
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
     copy(&lab.site(), &lab.path("old"));
     write(&lab.site().join("page"), "new");
-    write(&lab.site().join("big"), Noise::new(3).bytes(4 << 20));
     Some(lab)
 }
 
@@ -253,13 +259,28 @@ fn small_is_old(lab: &Lab) {
 #[test]
 fn no_space_on_one_host_stops_all() {
     let Some(lab) = one_small_host() else { return };
+    all_stay_for(&lab, "space");
+}
+
+/// Nothing changes anywhere, and web2 says why.
+#[track_caller]
+fn all_stay_for(lab: &Lab, why: &str) {
     let ran = lab.deploy(&[]).exits(3);
     let (state, error) = ran.host("web2");
-    assert!(["failed", "refused"].contains(&state.as_str()) && error.contains("space"), "{ran}");
-    small_is_old(&lab);
+    assert!(["failed", "refused"].contains(&state.as_str()) && error.contains(why), "{ran}");
+    small_is_old(lab);
     for host in [&lab.hosts[0], &lab.hosts[2]] {
         same(&lab.path("old"), &host.tree());
     }
+}
+
+#[test]
+fn no_inodes_on_one_host_stop_all() {
+    let Some(lab) = one_host_on("nr_inodes=60") else { return };
+    for number in 0..80 {
+        write(&lab.site().join(format!("file{number}")), "x");
+    }
+    all_stay_for(&lab, "inodes");
 }
 
 #[test]

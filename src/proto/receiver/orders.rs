@@ -63,7 +63,12 @@ impl Session {
                     self.requests.push_back(Request::Check(self.id));
                 }
             }
-            Some(Ordered::Reverted(text)) => self.end(now, HostStage::Reverted, text),
+            Some(Ordered::Reverted(text)) => {
+                // At the host that was the reason, the reason stays to be seen.
+                let why = self.text.take().filter(|_| self.stage == HostStage::Unhealthy);
+                let text = why.map_or(text.clone(), |why| format!("{text}, for the {why}"));
+                self.end(now, HostStage::Reverted, text);
+            }
             Some(Ordered::Stuck(why)) => self.end(now, HostStage::Stuck, why),
             Some(Ordered::Aborted) => self.end(now, HostStage::Aborted, "aborted by the sender".into()),
             Some(Ordered::Failed(why)) => self.end(now, HostStage::Failed, why),
