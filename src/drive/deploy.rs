@@ -633,8 +633,8 @@ impl Session<'_> {
             _ => None,
         };
         HostResult {
-            // Of a host that went back only its own word tells to what.
-            serial: Some(host.serial).filter(|s| s.0 > 0 && state != HostState::Reverted),
+            // Of a host that went back, or is silent, the highest serial that it accepted does not tell what it has.
+            serial: Some(host.serial).filter(|s| s.0 > 0 && !matches!(state, HostState::Reverted | HostState::Absent)),
             files_written: if done { summary.written.saturating_add(summary.touched) } else { 0 },
             files_deleted: if done { summary.deleted } else { 0 },
             bytes_received: ByteSize(host.received),
