@@ -1,6 +1,6 @@
 //! The second pass: where the blocks that the release needs lie on the host already.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::plan::ranges;
 use super::{Have, LocalBlock, Plan, Refusal};
@@ -22,7 +22,8 @@ impl Needed {
     /// Looks for the blocks in the host's own files; the rest is what the plan fetches.
     pub(super) fn find_in(mut self, have: &dyn Have, plan: &mut Plan) -> Result<(), Refusal> {
         if !self.0.is_empty() {
-            for entry in have.entries() {
+            let names: HashSet<BlockHash> = self.0.keys().copied().collect();
+            for entry in have.holding(&names) {
                 let entry = entry?;
                 let EntryKind::File(content) = &entry.kind else { continue };
                 let mut offset = 0;

@@ -36,8 +36,8 @@ use self::changes::Changes;
 use self::collect::{Collected, Collector};
 use self::ignore::Filter;
 pub use self::ignore::IgnoreFiles;
-pub use self::policy::{OwnerPolicy, Policy};
 use self::policy::Released;
+pub use self::policy::{OwnerPolicy, Policy};
 use self::read::{Batch, BatchDone, Reader};
 use self::walk::{ListJob, Lister, Listing};
 use self::work::{Next, Queue};
@@ -247,9 +247,10 @@ fn differences(
 ) -> Result<Found> {
     let origin = old.origin();
     let unsettled = |version: &Version| is_racy(version, origin.started);
-    let ignored_alike = origin.ignore_files.iter().all(|(path, known)| {
-        !unsettled(known) && version_of(root, path).is_ok_and(|now| now == *known)
-    });
+    let ignored_alike = origin
+        .ignore_files
+        .iter()
+        .all(|(path, known)| !unsettled(known) && version_of(root, path).is_ok_and(|now| now == *known));
     if origin.options != options.name() || !ignored_alike || !released.still_holds(&origin.owners) {
         return Ok(Found::Unknown);
     }

@@ -129,8 +129,13 @@ mod tests {
 
     fn a_version() -> impl Strategy<Value = Version> {
         let time = || (any::<i64>(), 0..1_000_000_000u32).prop_map(|(secs, nanos)| Mtime { secs, nanos });
-        (0..3u64, any::<u64>(), any::<u64>(), time(), time())
-            .prop_map(|(dev, ino, size, mtime, ctime)| Version { dev, ino, size, mtime, ctime })
+        (0..3u64, any::<u64>(), any::<u64>(), time(), time()).prop_map(|(dev, ino, size, mtime, ctime)| Version {
+            dev,
+            ino,
+            size,
+            mtime,
+            ctime,
+        })
     }
 
     proptest! {

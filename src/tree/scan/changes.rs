@@ -48,7 +48,8 @@ pub(super) fn find(shared: &Shared<'_>, index: &Index, touched: Vec<Touched>, to
         Some(dir) => touched.binary_search(&dir).is_ok(),
     };
     let old = index.origin().skipped.iter().filter(|(path, _)| !looked_at(path.parent()));
-    let mut all: Vec<Skipped> = old.map(|(path, why)| Skipped { path: path.clone(), why: why.clone().into() }).collect();
+    let mut all: Vec<Skipped> =
+        old.map(|(path, why)| Skipped { path: path.clone(), why: why.clone().into() }).collect();
     all.extend(skipped);
     Ok(Some(Changes { touched, children, skipped: all }))
 }

@@ -217,13 +217,12 @@ impl<'a> OldEntries<'a> {
     }
 
     fn advance(&mut self) {
-        self.next = match self.entries.as_mut().and_then(Iterator::next) {
-            Some(Ok(entry)) => Some(entry),
-            Some(Err(e)) => {
-                tracing::warn!("the rest of the tree is read anew: {e}");
-                None
+        self.next = loop {
+            match self.entries.as_mut().and_then(Iterator::next) {
+                Some(Ok(entry)) => break Some(entry),
+                Some(Err(e)) => tracing::warn!("a part of the tree is read anew: {e}"),
+                None => break None,
             }
-            None => None,
         };
     }
 
@@ -245,4 +244,3 @@ impl<'a> OldEntries<'a> {
         }
     }
 }
-

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::content::{self, ReadFailure};
-use super::walk::Child;
 use super::policy::Released;
+use super::walk::Child;
 use super::{Shared, unreadable};
 use crate::block::BlockRef;
 use crate::manifest::build::NodeSink;

@@ -137,13 +137,7 @@ impl<'a> Lister<'a> {
     }
 
     /// Adds the path of `name` in the directory to `out`, unless it is gone or left out.
-    pub(super) fn look_at(
-        &mut self,
-        job: &ListJob,
-        dir: BorrowedFd<'_>,
-        name: &CStr,
-        out: &mut Listing,
-    ) -> Result<()> {
+    pub(super) fn look_at(&mut self, job: &ListJob, dir: BorrowedFd<'_>, name: &CStr, out: &mut Listing) -> Result<()> {
         let path = job.child(self.root, name)?;
         let stat = match FileStat::at(dir, name) {
             Ok(stat) => stat,
