@@ -20,10 +20,9 @@ pub use again::Memory;
 pub use change::{Action, Change, Delta, LocalOwner, Shape, TopChange};
 pub use compare::diff;
 pub use guard::{HostRules, OwnerResolver};
-pub use plan::{LocalBlock, Plan, Summary};
+pub use plan::{Fetch, LocalBlock, Plan, Summary};
 pub use refusal::Refusal;
 
-use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use crate::Result;
@@ -46,7 +45,7 @@ pub trait Have {
         None
     }
     /// The entries in which one of these blocks may be found, in order; all of them where that is not known.
-    fn holding(&self, _blocks: &HashSet<BlockHash>) -> Box<dyn Iterator<Item = Result<Entry>> + '_> {
+    fn holding(&self, _blocks: &mut dyn ExactSizeIterator<Item = &BlockHash>) -> Box<dyn Iterator<Item = Result<Entry>> + '_> {
         self.entries()
     }
     /// The tree by pages, when it is known so.

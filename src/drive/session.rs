@@ -12,7 +12,7 @@ use super::switch::Switch;
 use super::{clock, drift};
 use crate::block::BlockRef;
 use crate::block::frame::Expander;
-use crate::diff::HostRules;
+use crate::diff::{HostRules, Plan};
 use crate::error::Error;
 use crate::id::{HostName, Ordinal, SessionId};
 use crate::keys::{Namespace, PublicKey, Role, verify};
@@ -62,6 +62,8 @@ pub(super) struct Session<'a> {
     pub(super) changes: bool,
     /// How far the switch to the release is.
     pub(super) switch: Switch,
+    /// What was committed.
+    pub(super) done: Option<Plan>,
 }
 
 impl<'a> Session<'a> {
@@ -102,6 +104,7 @@ impl<'a> Session<'a> {
             expander: Expander::default(),
             changes: false,
             switch: Switch::Before,
+            done: None,
             release,
             signature,
         })
@@ -151,7 +154,8 @@ impl<'a> Session<'a> {
             .diff(&scanned, &manifest, &header.rules, &header.scope, &rules)
             .map_err(|refusal| reason(&refusal.into()))?;
         drop(memory);
-        let (list, identity) = drift::encode(&plan);
+        let lines = if header.intent == Intent::Audit { drift::MAX_LINES } else { drift::FEW_LINES };
+        let (list, identity) = drift::encode(&plan, lines);
         let mut summary = Summary {
             written: plan.summary.created + plan.summary.updated,
             touched: plan.summary.metadata,
@@ -169,7 +173,7 @@ impl<'a> Session<'a> {
         } else {
             tree.nodes().sync().map_err(|e| reason(&e))?;
             let stage = Stage::begin(tree, plan).map_err(|e| reason(&e))?;
-            summary.fetch = stage.plan().fetch.values().map(|b| u64::from(b.size)).sum();
+            summary.fetch = stage.plan().fetch.bytes();
             let wants: RangeSet = stage.wants().iter().cloned().collect();
             self.stage = Some(stage);
             wants

@@ -1,6 +1,5 @@
 //! A host's own tree, scanned, as the comparison with a release reads it.
 
-use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use super::index::{Index, IndexEntry};
@@ -27,11 +26,14 @@ impl Have for Scanned {
         Some(&self.top)
     }
 
-    fn holding(&self, blocks: &HashSet<BlockHash>) -> Box<dyn Iterator<Item = Result<Entry>> + '_> {
+    fn holding(
+        &self,
+        blocks: &mut dyn ExactSizeIterator<Item = &BlockHash>,
+    ) -> Box<dyn Iterator<Item = Result<Entry>> + '_> {
         if blocks.len() > MAX_FILTERED {
             return self.entries();
         }
-        let blocks = blocks.clone();
+        let blocks: Vec<BlockHash> = blocks.copied().collect();
         let mut buffer = Vec::new();
         let rows = (0..self.index.rows().len()).filter(move |&row| may_hold(&self.index, row, &blocks, &mut buffer));
         Box::new(rows.flat_map(|row| match self.index.page(row) {
@@ -73,7 +75,7 @@ impl Paged for Scanned {
 }
 
 /// Whether the page may have one of the blocks. Of large files, whose blocks stand elsewhere, it cannot say.
-fn may_hold(index: &Index, row: usize, blocks: &HashSet<BlockHash>, buffer: &mut Vec<u8>) -> bool {
+fn may_hold(index: &Index, row: usize, blocks: &[BlockHash], buffer: &mut Vec<u8>) -> bool {
     index.rows()[row].node.nodes > 1
         || index.filter(row, buffer).map_or(true, |filter| blocks.iter().any(|hash| filter.may_have(hash)))
 }

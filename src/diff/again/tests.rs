@@ -205,11 +205,9 @@ fn said(found: Result<Plan, Refusal>) -> String {
     match found {
         Ok(plan) => {
             let changes: Vec<_> = plan.changes.iter().map(|c| (c.itemized(), c.path.clone(), c.want.clone())).collect();
-            let mut fetch: Vec<_> = plan.fetch.iter().map(|(o, b)| (o.0, *b)).collect();
-            fetch.sort_by_key(|(o, _)| *o);
             let mut reuse: Vec<_> = plan.reuse.iter().map(|(h, l)| (*h, l.clone())).collect();
             reuse.sort_by_key(|(h, _)| *h);
-            format!("{changes:?} {:?} {fetch:?} {:?} {reuse:?}", plan.summary, plan.wants)
+            format!("{changes:?} {:?} {:?} {:?} {reuse:?}", plan.summary, plan.fetch, plan.wants)
         }
         Err(refusal) => crate::Error::from(refusal).to_string(),
     }
