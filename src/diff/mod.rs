@@ -45,7 +45,10 @@ pub trait Have {
         None
     }
     /// The entries in which one of these blocks may be found, in order; all of them where that is not known.
-    fn holding(&self, _blocks: &mut dyn ExactSizeIterator<Item = &BlockHash>) -> Box<dyn Iterator<Item = Result<Entry>> + '_> {
+    fn holding(
+        &self,
+        _blocks: &mut dyn ExactSizeIterator<Item = &BlockHash>,
+    ) -> Box<dyn Iterator<Item = Result<Entry>> + '_> {
         self.entries()
     }
     /// The tree by pages, when it is known so.
