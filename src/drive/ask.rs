@@ -8,10 +8,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::clock::{self, Clock};
-use super::endpoint::{Arrived, Endpoint};
+use super::endpoint::{Arrived, Door, Endpoint};
 use crate::Result;
 use crate::id::{HostName, InstanceId, Serial, TreeName};
-use crate::net::Links;
 use crate::proto::Dest;
 use crate::proto::control::Control;
 use crate::proto::members::{MAX_MEMBERS, Table};
@@ -41,13 +40,13 @@ pub(super) struct Heard {
 /// Asks for `tree`, or for all trees, and for the bytes of the release `serial`. Ends when all hosts that have it have
 /// answered, at the latest after `longest`. Sorted by name.
 pub(super) fn ask(
-    links: impl Into<Links>,
+    door: impl Into<Door>,
     tree: Option<&TreeName>,
     serial: Option<Serial>,
     longest: Duration,
 ) -> Result<Vec<Heard>> {
-    let (clock, mut endpoint) = (Clock::start(), Endpoint::new(links)?);
-    let mut control = Control::new(InstanceId(clock::seed()), endpoint.datagram(), endpoint.room());
+    let (clock, mut endpoint) = (Clock::start(), Endpoint::new(door)?);
+    let mut control = Control::new(endpoint.instance(), endpoint.datagram(), endpoint.room());
     let ask = Ask { number: clock::seed(), tree: tree.cloned(), serial };
     let began = clock.now();
     let mut asking = Asking::new(began, ask);

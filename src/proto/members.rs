@@ -14,7 +14,7 @@ use super::{Dest, turn};
 use crate::id::{HostName, InstanceId};
 use crate::units::Moment;
 use crate::wire::Message;
-use crate::wire::message::{Hello, TreeState};
+use crate::wire::message::{Hello, MAX_STRANGERS, TreeState};
 
 /// The shortest interval between beacons.
 const BEACON: Duration = Duration::from_secs(2);
@@ -142,6 +142,7 @@ pub struct Presence {
     /// When, and to whom, a solicit is answered.
     answers: Vec<(Moment, SocketAddr, InstanceId)>,
     probes: Heard,
+    strangers: Vec<IpAddr>,
     rng: fastrand::Rng,
 }
 
@@ -162,6 +163,7 @@ impl Presence {
             free: now,
             answers: Vec::new(),
             probes: Heard::default(),
+            strangers: Vec::new(),
             rng,
         }
     }
@@ -186,6 +188,11 @@ impl Presence {
             self.trees = trees;
             self.beacon = self.beacon.min(now + (turn(self.fleet()) * CHANGE_TURNS).mul_f64(self.rng.f64()));
         }
+    }
+
+    /// What is told of those who are not heard for want of the group key: the first [`MAX_STRANGERS`] of them.
+    pub fn set_strangers(&mut self, strangers: impl Iterator<Item = IpAddr>) {
+        self.strangers = strangers.take(MAX_STRANGERS).collect();
     }
 
     /// Takes a message that is about presence.
@@ -253,6 +260,7 @@ impl Presence {
             trees: self.trees.clone(),
             members: (others as u32 + 1).max(self.fleet),
             heard: None,
+            strangers: (!self.strangers.is_empty()).then(|| self.strangers.clone()),
         }
     }
 }
@@ -263,7 +271,7 @@ mod tests {
 
     fn hello(name: &str, members: u32) -> Hello {
         let name = HostName::new(name).expect("legal");
-        Hello { name, version: String::new(), trees: Vec::new(), members, heard: None }
+        Hello { name, version: String::new(), trees: Vec::new(), members, heard: None, strangers: None }
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod session;
 mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
@@ -294,6 +294,11 @@ impl Receiver {
             }
         }
         self.settle();
+    }
+
+    /// Those who were heard of late without the group key that this host has: others will hear of them.
+    pub fn strangers(&mut self, strangers: impl Iterator<Item = IpAddr>) {
+        self.presence.set_strangers(strangers);
     }
 
     /// The receive buffer has lost `total` packets since this host started: senders will hear of it.
