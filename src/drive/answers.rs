@@ -66,7 +66,8 @@ impl Answers {
 
     /// Takes note of what went wrong, and of what went well after it.
     pub(super) fn note(&mut self, now: Moment, notice: &Notice) {
-        let Notice::Stage { tree, serial, stage, text, .. } = notice else { return };
+        // What nobody signed may not hide what went wrong before.
+        let Notice::Stage { tree, serial, stage, text, proven: true, .. } = notice else { return };
         match (stage, text) {
             (HostStage::Committed, _) => drop(self.troubles.remove(tree)),
             (

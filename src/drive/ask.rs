@@ -23,6 +23,8 @@ use crate::wire::{Datagram, Message};
 const QUIET: Duration = Duration::from_millis(60);
 /// The wait between two questions.
 const AGAIN: Duration = Duration::from_millis(250);
+/// The most bytes of all answers together.
+const MAX_TOLD: usize = 64 << 20;
 /// The most hosts that are asked alone at a time.
 const ALONE: usize = 64;
 
@@ -73,6 +75,8 @@ struct Asking {
     table: Table,
     reassembly: Reassembly,
     tells: BTreeMap<InstanceId, (SocketAddr, Tell)>,
+    /// Bytes of the answers as they came.
+    told: usize,
     /// When somebody new was heard last.
     newest: Moment,
 }
@@ -80,7 +84,7 @@ struct Asking {
 impl Asking {
     fn new(now: Moment, ask: Ask) -> Self {
         let (table, reassembly, tells) = Default::default();
-        Self { ask, rounds: 0, table, reassembly, tells, newest: now }
+        Self { ask, rounds: 0, table, reassembly, tells, told: 0, newest: now }
     }
 
     /// Whether the host has what the question is about.
@@ -128,6 +132,10 @@ impl Asking {
                 self.newest = if new { now } else { self.newest };
             }
             Ok(Message::Tell(tell)) if tell.number == self.ask.number && self.tells.len() < MAX_MEMBERS => {
+                self.told += whole.len();
+                if self.told > MAX_TOLD {
+                    return;
+                }
                 self.tells.insert(front.source, (datagram.from, tell));
             }
             _ => {}

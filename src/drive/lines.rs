@@ -13,8 +13,10 @@ use crate::wire::seal::Refusal;
 /// The kinds of lines that are counted apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
-    /// A release that anybody may have offered is refused.
-    Refused,
+    /// A release is refused, a rightful one or one that anybody may have offered.
+    Refused(bool),
+    /// Data is not what a release says.
+    Damaged,
     Version,
     Stranger(Refusal),
 }
@@ -40,10 +42,10 @@ impl Lines {
     /// A session moved on, or something else is to be told.
     pub(super) fn notice(&mut self, now: Moment, notice: &Notice) {
         match notice {
-            Notice::Stage { tree, serial, sender, stage, text } => {
+            Notice::Stage { tree, serial, sender, stage, text, proven } => {
                 let why = text.as_deref().map(|t| format!(": {t}")).unwrap_or_default();
                 match stage {
-                    HostStage::Refused => self.say(now, Kind::Refused, |more| {
+                    HostStage::Refused => self.say(now, Kind::Refused(*proven), |more| {
                         tracing::warn!("{tree}@{serial} from {sender}: {stage:?}{why}{more}");
                     }),
                     HostStage::Failed | HostStage::Unhealthy | HostStage::Stuck => {
@@ -54,6 +56,11 @@ impl Lines {
                     _ => tracing::info!("{tree}@{serial} from {sender}: {stage:?}{why}"),
                 }
             }
+            Notice::Damaged { tree, serial, sources } => self.say(now, Kind::Damaged, |more| {
+                let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
+                let sources = sources.join(", ");
+                tracing::warn!("{tree}@{serial}: data is not what the release says, and is asked for again; it came from {sources}{more}");
+            }),
             Notice::Version(version, from) => self.say(now, Kind::Version, |more| {
                 let ours = crate::wire::VERSION;
                 tracing::warn!("{from} sends datagrams of wire format {version}; this makuo speaks {ours}{more}");

@@ -71,6 +71,8 @@ impl<'a> Session<'a> {
         let key = verify(Namespace::RELEASE, release.bytes(), &signature)
             .map_err(|e| format!("the release is not signed: {e}"))?;
         check_allowed(host, &key, &release)?;
+        // Only now: it is work that nobody may cause who may not put anything here.
+        header.rules.excluded().map_err(|e| format!("exclude pattern {e}"))?;
         let managed = host.trees.get(&header.tree).ok_or_else(|| format!("there is no tree {} here", header.tree))?;
         is_newer(&managed.tree, header)?;
         match managed.tree.still_there() {

@@ -88,6 +88,11 @@ impl Control {
         pieces.for_each(|piece| self.queue(dest, piece));
     }
 
+    /// Bytes that are queued.
+    pub fn held(&self) -> usize {
+        self.queue.iter().map(|(_, bytes)| bytes.len()).sum()
+    }
+
     /// Whether nothing is queued.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
