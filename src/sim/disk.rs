@@ -220,14 +220,14 @@ impl Disk {
         Some(match request {
             Request::Open { session, release, signature: signed, .. } => {
                 if *signed != signature(release.bytes()) {
-                    return Some(Reply::Opened(session, Err("not signed".into())));
+                    return Some(Reply::Opened(session, Err("not signed".to_string().into())));
                 }
                 let refused = self.refuse.clone().or_else(|| {
                     let newer = self.committed.as_ref().is_none_or(|c| c.header().serial < release.header().serial);
                     (!newer && release.header().intent == Intent::Deploy).then(|| "an old serial".to_string())
                 });
                 self.open.insert(session, Open { release, wants: BTreeMap::new() });
-                Reply::Opened(session, refused.map_or(Ok(()), Err))
+                Reply::Opened(session, refused.map_or(Ok(()), |why| Err(why.into())))
             }
             Request::Explore(session) => Reply::Explored(session, self.explore(session)),
             Request::Diff(session) => Reply::Diffed(session, self.diff(session)),

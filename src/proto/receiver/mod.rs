@@ -42,7 +42,7 @@ use crate::wire::query::{Ask, Tell, Work};
 use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message};
 
 pub use buffer::Part;
-pub use effects::{Ordered, Reason, Reply, Request};
+pub use effects::{Denied, Ordered, Reason, Reply, Request};
 pub use names::{is_target, matches_name};
 
 use session::Session;
@@ -260,10 +260,7 @@ impl Receiver {
     /// release is not known to be rightful has nothing: whoever can send a datagram could keep others out otherwise.
     fn busy(&self, now: Moment, tree: &TreeName, id: SessionId) -> Option<&Session> {
         let others = self.sessions.values().filter(|s| s.id() != id && s.tree() == tree && s.is_proven());
-        let mut busy = others.filter(|s| {
-            let open = (!s.is_over() || s.may_go_back()) && !s.is_closing();
-            s.is_ordering() || (open && s.silent(now) < GIVE_WAY)
-        });
+        let mut busy = others.filter(|s| s.is_ordering() || (s.holds_the_tree() && s.silent(now) < GIVE_WAY));
         busy.next()
     }
 
@@ -309,13 +306,14 @@ impl Receiver {
 
     /// A release is rightful: the tree is its session's from now on, and others of that tree give way. Not before:
     /// whoever can send a datagram could end a session otherwise. An answer `Err` when the tree was taken meanwhile.
-    fn opened(&mut self, now: Moment, id: SessionId) -> Result<(), Reason> {
+    fn opened(&mut self, now: Moment, id: SessionId) -> Result<(), Denied> {
         let Some(tree) = self.sessions.get(&id).map(|s| s.tree().clone()) else { return Ok(()) };
         if let Some(other) = self.busy(now, &tree, id) {
-            return Err(session::busy_with(&other.describe()));
+            return Err(Denied { why: session::busy_with(&other.describe()), proven: true });
         }
         if !self.make_room(now) {
-            return Err(format!("this host has {MAX_SESSIONS} sessions already; try again when one is over"));
+            let why = format!("this host has {MAX_SESSIONS} sessions already; try again when one is over");
+            return Err(Denied { why, proven: true });
         }
         let others = self.sessions.values_mut().filter(|s| s.id() != id && *s.tree() == tree);
         others.for_each(Session::give_way);

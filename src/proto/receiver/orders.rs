@@ -27,7 +27,7 @@ impl Session {
     /// The sender has not confirmed that it knows what became of its order.
     pub(super) fn is_unheard(&self) -> bool {
         let answered = self.stage >= HostStage::Committed && self.stage != HostStage::Refused;
-        answered && !self.gone && !self.outbox.is_empty()
+        answered && !self.gone && !self.is_closing() && !self.outbox.is_empty()
     }
 
     /// Takes an order. The sender repeats it until we answer: one that does not fit our stage yet is heard later.

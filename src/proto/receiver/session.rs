@@ -69,6 +69,8 @@ pub(super) struct Session {
     pub(super) next_order: Option<SignedOrder>,
     /// Somebody said that the sender is gone; it is when nothing else comes until then.
     closing: Option<Moment>,
+    /// It was said once: another sender may have the tree when this session is over.
+    left: bool,
     drift: Arc<[u8]>,
     pub(super) heard: Moment,
     pub(super) data_at: Moment,
@@ -144,6 +146,7 @@ impl Session {
             ordering: false,
             next_order: None,
             closing: None,
+            left: false,
             drift: Arc::from([]),
             heard: now,
             data_at: now,
@@ -208,6 +211,12 @@ impl Session {
     /// Whether it only waits for the disk to let go.
     pub(super) fn has_closed(&self) -> bool {
         self.gone
+    }
+
+    /// Whether the tree is this session's, as far as it goes by what was heard: its sender is there, or may come back to
+    /// what it committed.
+    pub(super) fn holds_the_tree(&self) -> bool {
+        if self.is_over() { self.may_go_back() && !self.left } else { !self.is_closing() }
     }
 
     /// Whether the sender is said to be gone.
@@ -321,10 +330,13 @@ impl Session {
             Reply::Finished(_, Ok(())) => {
                 self.enter(now, HostStage::Ready);
             }
-            Reply::Opened(_, Err(why))
-            | Reply::Explored(_, Err(why))
-            | Reply::Diffed(_, Err(why))
-            | Reply::Finished(_, Err(why)) => self.refuse(now, why),
+            Reply::Opened(_, Err(denied)) => {
+                self.proven = denied.proven;
+                self.refuse(now, denied.why);
+            }
+            Reply::Explored(_, Err(why)) | Reply::Diffed(_, Err(why)) | Reply::Finished(_, Err(why)) => {
+                self.refuse(now, why)
+            }
             Reply::Ordered(_, outcome) => self.ordered(now, outcome),
             Reply::Checked(_, outcome) => self.checked(now, outcome),
             Reply::Trees(_) => {}
@@ -443,6 +455,7 @@ impl Session {
             _ => None,
         };
         if self.closing.is_some() {
+            self.left = true;
             return;
         }
         if status.pass > self.pass {
