@@ -46,7 +46,7 @@ fn a_path_that_leads_out_of_the_tree_is_no_path() {
     let why = Node::decode(&page).expect_err("absolute").to_string();
     assert!(why.contains("absolute"), "{why}");
     // A hard link is to a path of the tree, or it is none.
-    let link = EntryKind::Hardlink(TreePath::new(b"BB/etc/passwd").expect("legal"));
+    let link = EntryKind::Hardlink(TreePath::new(&b"BB/etc/passwd"[..]).expect("legal"));
     let why = refusal(link, "BB/etc/passwd", "../etc/passwd");
     assert!(why.contains(".."), "{why}");
 }

@@ -23,6 +23,7 @@ pub mod header;
 #[cfg(test)]
 mod hostile_tests;
 pub mod node;
+pub mod pages;
 pub mod path;
 pub mod read;
 pub mod rules;
