@@ -525,13 +525,16 @@ impl Session<'_> {
     /// What to do when somebody speaks and is not heard.
     fn strange(&self) -> Option<String> {
         let strangers = self.endpoint.strangers();
-        let kind = [Refusal::Sealed, Refusal::Wrong, Refusal::Plain].into_iter().find(|k| strangers.count(*k) > 0)?;
+        let kind = [Refusal::Sealed, Refusal::Wrong, Refusal::Plain, Refusal::Version]
+            .into_iter()
+            .find(|k| strangers.count(*k) > 0)?;
         Some(
             match kind {
                 Refusal::Sealed => {
                     "somebody there speaks with a group key: give --group-key, or network.group_key in makuo.toml"
                 }
                 Refusal::Wrong => "somebody there speaks with another group key than this one: is it the hosts'?",
+                Refusal::Version => "somebody there speaks another wire format: is makuo of the same age everywhere?",
                 _ => "somebody there speaks without a group key: do the hosts have it, and were they restarted since?",
             }
             .to_string(),

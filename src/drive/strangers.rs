@@ -20,7 +20,7 @@ const FRESH: Duration = Duration::from_secs(120);
 pub struct Stranger {
     /// Where the datagrams came from, by their own word.
     pub address: IpAddr,
-    /// What they were: [`Refusal::Plain`], [`Refusal::Sealed`] or [`Refusal::Wrong`].
+    /// What they were: [`Refusal::Plain`], [`Refusal::Sealed`], [`Refusal::Wrong`] or [`Refusal::Version`].
     pub kind: Refusal,
 }
 
@@ -28,6 +28,7 @@ impl Stranger {
     /// What it does, for people, after its address.
     pub fn words(kind: Refusal) -> &'static str {
         match kind {
+            Refusal::Version => "speaks another wire format",
             Refusal::Plain => "speaks without a group key",
             Refusal::Sealed => "speaks with a group key, and there is none here",
             Refusal::Wrong => "speaks with another group key, or forges",
@@ -44,7 +45,7 @@ pub struct Strangers {
     known: BTreeMap<Stranger, Duration>,
     /// Those who are new, until they are taken.
     fresh: Vec<Stranger>,
-    counts: [u64; 5],
+    counts: [u64; 6],
 }
 
 impl Strangers {

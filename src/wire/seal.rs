@@ -28,6 +28,8 @@ const KIND: usize = 3;
 pub enum Refusal {
     /// Not of makuo, or cut short.
     Foreign,
+    /// Of another version of the wire format.
+    Version,
     /// Not sealed, and we have a key.
     Plain,
     /// Sealed, and we have no key.
@@ -74,10 +76,10 @@ impl Seal for Plain {
 
 /// Whether it is a datagram of this version that somebody sealed.
 fn is_sealed(datagram: &[u8]) -> bool {
-    is_ours(datagram) && datagram[KIND] & SEALED != 0
+    version_of(datagram) == Some(VERSION) && datagram[KIND] & SEALED != 0
 }
 
-/// Whether it has the front of a datagram of this version.
-fn is_ours(datagram: &[u8]) -> bool {
-    datagram.len() >= FRONT && datagram[..2] == MAGIC && datagram[2] == VERSION
+/// The version of a datagram with our front.
+fn version_of(datagram: &[u8]) -> Option<u8> {
+    (datagram.len() >= FRONT && datagram[..2] == MAGIC).then(|| datagram[2])
 }

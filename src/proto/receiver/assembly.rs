@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::buffer::{Buffer, Part, Progress};
+use super::buffer::{Buffer, Part, Progress, Vote};
 use crate::id::{Generation, Ordinal};
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, KEPT, Placed, grid_of};
@@ -147,9 +147,11 @@ impl Assembly {
         }
         let spare = &mut self.spare;
         let wait = self.open.entry(number).or_default();
-        if wait.buffer.is_outvoted(grid) {
+        match wait.buffer.vote(grid) {
+            Vote::Agrees => {}
+            Vote::Differs => return None,
             // The first symbol that came was not the sender's.
-            (wait.buffer, wait.recall) = (Buffer::default(), Recall::Answered);
+            Vote::Outvotes => (wait.buffer, wait.recall) = (Buffer::default(), Recall::Answered),
         }
         wait.heard(now);
         if !wait.buffer.take(grid, symbol, || spare.pop().unwrap_or_default()) {

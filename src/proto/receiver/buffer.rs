@@ -34,6 +34,17 @@ pub enum Progress {
     Whole,
 }
 
+/// What a symbol's header says of how its generation lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vote {
+    /// What the first one said.
+    Agrees,
+    /// Something else.
+    Differs,
+    /// Something else, as more than agree with the first one.
+    Outvotes,
+}
+
 /// What has arrived of one generation.
 #[derive(Debug, Default)]
 pub struct Buffer {
@@ -93,14 +104,13 @@ impl Buffer {
         self.bytes.len() as u64
     }
 
-    /// Counts a symbol that lies as `grid` says; whether more of them say something else than the first did. A forged
-    /// first symbol costs the few that came until then.
-    pub fn is_outvoted(&mut self, grid: Grid) -> bool {
+    /// Counts a symbol that lies as `grid` says. A forged first symbol costs the few that came until it was outvoted.
+    pub fn vote(&mut self, grid: Grid) -> Vote {
         if self.grid.is_none_or(|own| own == grid) {
-            return false;
+            return Vote::Agrees;
         }
         self.votes.1 += 1;
-        self.votes.1 > self.votes.0
+        if self.votes.1 > self.votes.0 { Vote::Outvotes } else { Vote::Differs }
     }
 
     /// Takes a symbol; false when it was there already, is not needed or does not fit.

@@ -90,6 +90,9 @@ fn another_key_a_plain_datagram_and_noise_are_told_apart() {
     assert_eq!(open(&mut ours, &plain), Err(Refusal::Plain));
     assert_eq!(none.open(&mut plain.clone()), Ok(&plain[..]));
     assert_eq!(open(&mut ours, b"GET / HTTP/1.1\r\nHost: x"), Err(Refusal::Foreign));
+    let mut newer = closed;
+    newer[2] += 1;
+    assert_eq!(open(&mut ours, &newer), Err(Refusal::Version));
     assert!(theirs.sources.is_empty());
 }
 
