@@ -90,7 +90,7 @@ pub enum Command {
     Members(MembersArgs),
     /// Say what is wrong with a spec or a configuration, or what it means
     Check(CheckArgs),
-    /// Make a deploy key in OpenSSH's format
+    /// Make a deploy key in OpenSSH's format, or a group key
     Keygen(KeygenArgs),
     /// The host's service: receives releases; runs in the foreground
     Daemon(DaemonArgs),
@@ -118,9 +118,10 @@ pub struct NetworkArgs {
     /// How many routers a datagram may pass, and one [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     pub ttl: Option<u8>,
-    /// Not supported yet; here so that it is refused and not ignored.
-    #[arg(long, value_name = "FILE", hide = true)]
-    pub group_key: Option<PathBuf>,
+    /// The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over:
+    /// seal with the first, open with any
+    #[arg(long = "group-key", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub group_keys: Vec<PathBuf>,
 }
 
 /// What deploy and diff have in common.
@@ -295,9 +296,11 @@ pub struct CheckArgs {
 #[command(after_help = "\
 The line for the hosts' authorized_keys goes to standard output:
   makuo keygen >> authorized_keys
-ssh-keygen -t ed25519 makes keys that serve as well, and so does any Ed25519 key in ssh-agent.")]
+ssh-keygen -t ed25519 makes keys that serve as well, and so does any Ed25519 key in ssh-agent.
+A group key is one file, the same on every host and wherever commands are run:
+  makuo keygen --group -o group.key             then network.group_key in every makuo.toml, or --group-key")]
 pub struct KeygenArgs {
-    /// Where the key goes; the public half gets .pub [default: ~/.config/makuo/deploy.key]
+    /// Where the key goes; the public half gets .pub [default: ~/.config/makuo/deploy.key, or group.key there]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
     /// A remark in the public key [default: user@host]
@@ -306,8 +309,8 @@ pub struct KeygenArgs {
     /// Overwrite a key that exists
     #[arg(long)]
     pub force: bool,
-    /// Not supported yet; here so that it is refused and not ignored.
-    #[arg(long, hide = true)]
+    /// Make a group key: every datagram is sealed with it, and only those who have it are heard
+    #[arg(long, conflicts_with = "comment")]
     pub group: bool,
 }
 

@@ -20,6 +20,8 @@ pub struct DaemonOptions {
     pub user: Option<String>,
     /// Run as this group.
     pub run_group: Option<String>,
+    /// Whether flags name the group keys.
+    pub group_keys_fixed: bool,
 }
 
 pub(super) fn run(args: &DaemonArgs, config: Option<&Path>, _report: &mut Report) -> Result<u8> {
@@ -34,6 +36,10 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
         return Err(not_yet("--console"));
     }
     config.network = network::over(&args.network, config.network)?;
+    // The daemon may leave its directory, and reads them again.
+    for path in &mut config.network.group_keys {
+        *path = absolute(path)?;
+    }
     config.name = args.name.clone().or(config.name);
     if let Some(path) = &args.authorized_keys {
         config.authorized_keys = absolute(path)?;
@@ -59,7 +65,8 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
         return Err(Error::usage("this host manages no tree: there is nothing to serve")
             .hint("say --tree www=/var/www, or write a [[tree]] into /etc/makuo/makuo.toml"));
     }
-    Ok(DaemonOptions { config, user: args.user.clone(), run_group: args.run_group.clone() })
+    let group_keys_fixed = !args.network.group_keys.is_empty();
+    Ok(DaemonOptions { config, user: args.user.clone(), run_group: args.run_group.clone(), group_keys_fixed })
 }
 
 /// A path that stays the same when the daemon leaves its directory.
@@ -78,9 +85,9 @@ fn engine(options: DaemonOptions) -> Result<()> {
         Some(name) => name,
         None => network::host_name()?,
     };
-    let links = network::open(&options.config.network)?;
-    let socket = Some(options.config.socket.clone());
-    crate::daemon::run(crate::daemon::Setup { name, config: options.config, socket }, links)
+    let door = network::open(&options.config.network)?;
+    let (socket, group_keys_fixed) = (Some(options.config.socket.clone()), options.group_keys_fixed);
+    crate::daemon::run(crate::daemon::Setup { name, config: options.config, socket, group_keys_fixed }, door)
 }
 
 #[cfg(test)]

@@ -140,7 +140,7 @@ impl Demo {
 
     fn wait_until_ready(&mut self) -> Result<()> {
         for _ in 0..START.as_millis() / LOOK.as_millis() {
-            if look(network::open(&self.network)?, LOOK)?.len() == HOSTS.len() {
+            if look(network::open(&self.network)?, LOOK)?.members.len() == HOSTS.len() {
                 return Ok(());
             }
             std::thread::sleep(LOOK / 4);

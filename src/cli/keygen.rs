@@ -1,10 +1,12 @@
-//! `makuo keygen`: a deploy key, and the line that hosts need.
+//! `makuo keygen`: a deploy key and the line that hosts need, or a group key.
+
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::args::KeygenArgs;
-use super::{not_yet, sign, talk};
-use crate::keys;
+use super::{sign, talk};
+use crate::keys::{self, GroupKey};
 use crate::report::{Report, Settings};
 use crate::units::printable;
 use crate::{Error, Result};
@@ -18,15 +20,17 @@ struct Made {
 }
 
 pub(super) fn run(args: &KeygenArgs, settings: Settings, report: &mut Report) -> Result<u8> {
-    if args.group {
-        return Err(not_yet("keygen --group"));
-    }
     let path = match &args.output {
         Some(path) => path.clone(),
         None => {
-            sign::default_key().ok_or_else(|| Error::usage("no home directory to put the key").hint("say -o FILE"))?
+            let key = sign::default_key();
+            let key = key.ok_or_else(|| Error::usage("no home directory to put the key").hint("say -o FILE"))?;
+            if args.group { key.with_file_name("group.key") } else { key }
         }
     };
+    if args.group {
+        return group(args, &path, settings, report);
+    }
     let comment = args.comment.clone().unwrap_or_else(user_at_host);
     let key = keys::generate(&path, &comment, args.force)?;
     let made = Made {
@@ -40,6 +44,22 @@ pub(super) fn run(args: &KeygenArgs, settings: Settings, report: &mut Report) ->
     talk(settings, &format!("fingerprint  {}", made.fingerprint));
     talk(settings, "On every host, add this line to /etc/makuo/authorized_keys; tree=\"www\" narrows it to a tree:");
     report.plain(&made.authorized_line, &made);
+    Ok(0)
+}
+
+#[derive(Serialize)]
+struct MadeGroup {
+    group_key: String,
+}
+
+/// A group key. Its file's name goes to standard output; the key itself is shown nowhere.
+fn group(args: &KeygenArgs, path: &Path, settings: Settings, report: &mut Report) -> Result<u8> {
+    GroupKey::random()?.save(path, args.force)?;
+    let made = MadeGroup { group_key: printable(path.as_os_str().as_encoded_bytes()) };
+    talk(settings, "Copy this file (a secret) to every host, and to wherever commands are run; there, in makuo.toml:");
+    talk(settings, "  [network]\n  group_key = \"/etc/makuo/group.key\"");
+    talk(settings, "then restart the daemons: those with the key and those without do not hear each other.");
+    report.plain(&made.group_key, &made);
     Ok(0)
 }
 

@@ -10,7 +10,7 @@ use crate::report::Report;
 pub(super) fn run(args: &MembersArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
     let network = network::resolve(&args.network, config)?;
     report.start("listening");
-    let members = crate::drive::members::look(network::open(&network)?, args.wait)?;
-    report.members(&members);
+    let around = crate::drive::members::look(network::open(&network)?, args.wait)?;
+    report.members(&around);
     Ok(0)
 }

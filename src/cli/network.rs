@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::NetworkArgs;
-use super::not_yet;
 use crate::config::{DEFAULT_CONFIG, HostConfig, NetworkConfig};
+use crate::drive::endpoint::Door;
 use crate::id::HostName;
+use crate::keys::GroupKey;
 use crate::net::{self, Family, Link, LinkConfig, Links};
 use crate::{Error, Result};
 
@@ -34,19 +35,22 @@ pub fn resolve(args: &NetworkArgs, config: Option<&Path>) -> Result<NetworkConfi
 
 /// `args` laid over `network`.
 pub fn over(args: &NetworkArgs, network: NetworkConfig) -> Result<NetworkConfig> {
-    if args.group_key.is_some() {
-        return Err(not_yet("--group-key"));
-    }
     Ok(NetworkConfig {
         interfaces: if args.interfaces.is_empty() { network.interfaces } else { args.interfaces.clone() },
         group: args.group.unwrap_or(network.group),
         port: args.port.unwrap_or(network.port),
         ttl: args.ttl.unwrap_or(network.ttl),
+        group_keys: if args.group_keys.is_empty() { network.group_keys } else { args.group_keys.clone() },
     })
 }
 
-/// Joins the group on every interface that is named, or on the one that the system prefers.
-pub fn open(network: &NetworkConfig) -> Result<Links> {
+/// Joins the group on every interface that is named, or on the one that the system prefers, with the group keys.
+pub fn open(network: &NetworkConfig) -> Result<Door> {
+    let keys = network.group_keys.iter().map(|path| GroupKey::load(path)).collect::<Result<_>>()?;
+    Ok(Door { links: links(network)?, keys })
+}
+
+fn links(network: &NetworkConfig) -> Result<Links> {
     let config = |name: Option<&str>| {
         let interface = net::choose(name, Family::of(network.group))?;
         Ok(LinkConfig { port: network.port, ttl: network.ttl, ..LinkConfig::new(interface, network.group) })
@@ -94,8 +98,10 @@ mod tests {
     }
 
     #[test]
-    fn a_group_key_is_refused_and_not_ignored() {
-        let args = NetworkArgs { group_key: Some("x".into()), ..NetworkArgs::default() };
-        assert!(over(&args, NetworkConfig::default()).expect_err("refused").to_string().contains("not supported yet"));
+    fn a_group_key_that_cannot_be_read_is_refused_and_not_ignored() {
+        let args = NetworkArgs { group_keys: vec!["/nowhere/group.key".into()], ..NetworkArgs::default() };
+        let network = over(&args, NetworkConfig::default()).expect("legal");
+        let error = open(&network).expect_err("refused");
+        assert!(error.to_string().contains("/nowhere/group.key"), "{error}");
     }
 }

@@ -40,7 +40,15 @@ impl NetworkConfig {
             names => format!("on {}", names.join(", ")),
         };
         let reach = if self.ttl <= 1 { "this link only" } else { "beyond routers that forward multicast" };
-        format!("group {} port {} {interface}; ttl {}: {reach}", self.group, self.port, self.ttl)
+        let keys: Vec<String> = self.group_keys.iter().map(|path| shown(path)).collect();
+        let sealed = match keys.as_slice() {
+            [] => "; datagrams are not sealed".to_string(),
+            [key] => format!("; datagrams are sealed with {key}"),
+            [first, rest @ ..] => {
+                format!("; datagrams are sealed with {first}, and {} opens them too", rest.join(", "))
+            }
+        };
+        format!("group {} port {} {interface}; ttl {}: {reach}{sealed}", self.group, self.port, self.ttl)
     }
 }
 

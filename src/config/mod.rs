@@ -66,6 +66,8 @@ pub struct NetworkConfig {
     pub port: u16,
     /// How many routers a datagram may pass, and one.
     pub ttl: u8,
+    /// The files of the group keys: datagrams are sealed with the first and open with any; none: they are not sealed.
+    pub group_keys: Vec<PathBuf>,
 }
 
 /// `[[tree]]`
@@ -89,7 +91,13 @@ pub struct TreeConfig {
 
 impl Default for NetworkConfig {
     fn default() -> Self {
-        Self { interfaces: Vec::new(), group: DEFAULT_GROUP, port: DEFAULT_PORT, ttl: DEFAULT_TTL }
+        Self {
+            interfaces: Vec::new(),
+            group: DEFAULT_GROUP,
+            port: DEFAULT_PORT,
+            ttl: DEFAULT_TTL,
+            group_keys: Vec::new(),
+        }
     }
 }
 

@@ -42,6 +42,8 @@ pub const KEYS: &[&str] = &[
 
 /// The longest name of an interface, as Linux has it.
 const MAX_INTERFACE: usize = 15;
+/// The most group keys of a host: the one that it seals with, and others while a group changes over.
+const MAX_GROUP_KEYS: usize = 4;
 /// The most interfaces that a host uses.
 const MAX_INTERFACES: usize = 64;
 /// The most releases that anybody keeps.
@@ -98,15 +100,13 @@ fn console(mut section: Section) -> Result<()> {
 }
 
 fn network(mut section: Section) -> Result<NetworkConfig> {
-    if let Some(key) = section.take("group_key") {
-        return Err(key.not_yet("remove it: datagrams are not sealed, but releases are signed and blocks are hashed"));
-    }
     let default = NetworkConfig::default();
     let network = NetworkConfig {
         interfaces: section.take("interface").map(interfaces).transpose()?.unwrap_or_default(),
         group: section.take("group").map_or(Ok(default.group), |f| a_group(&f))?,
         port: small(&mut section, "port", 1..=65_535, "a port from 1 to 65535")?.unwrap_or(default.port),
         ttl: small(&mut section, "ttl", 0..=255, "a number from 0 to 255")?.unwrap_or(default.ttl),
+        group_keys: section.take("group_key").map(group_keys).transpose()?.unwrap_or_default(),
     };
     section.finish().map(|()| network)
 }
@@ -145,6 +145,20 @@ fn an_interface(field: &Field) -> Result<String> {
     }
     Err(field
         .wrong(format!("{:?} is not an interface: write its name or address, as \"eth0\"", printable(text.as_bytes()))))
+}
+
+/// One path, or a list of them: the first seals, all open.
+fn group_keys(field: Field) -> Result<Vec<PathBuf>> {
+    if field.is_text() {
+        return absolute(&field).map(|one| vec![one]);
+    }
+    let (empty, many) = (field.wrong("name a file, or leave it out"), field.wrong("too many group keys"));
+    let list = field.list("a file, as \"/etc/makuo/group.key\", or a list of them, the new one first")?;
+    match list.len() {
+        0 => Err(empty),
+        1..=MAX_GROUP_KEYS => list.iter().map(absolute).collect(),
+        _ => Err(many),
+    }
 }
 
 fn a_group(field: &Field) -> Result<IpAddr> {

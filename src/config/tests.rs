@@ -60,7 +60,7 @@ fn every_key_is_read() {
         keys       /etc/makuo/authorized_keys: who may deploy, audit and roll back
         state      /var/lib/makuo
         socket     /run/makuo/makuo.sock
-        network    group ff02::6d61 port 5001 on eth0; ttl 4: beyond routers that forward multicast
+        network    group ff02::6d61 port 5001 on eth0; ttl 4: beyond routers that forward multicast; datagrams are not sealed
         tree       www in /var/www; deletes at most 20% of its paths; never touches /uploads/; keeps 5 releases for rollback
         before     www: /etc/makuo/hooks/drain 'for a while'; at most 120 s; when it fails, this host refuses the release
         after      www: systemctl reload nginx; at most 120 s; when it fails, this host is not well
@@ -92,7 +92,7 @@ fn an_empty_file_is_a_host_with_the_documented_defaults() {
         keys       /etc/makuo/authorized_keys: who may deploy, audit and roll back
         state      .makuo/TREE beside each tree
         socket     /run/makuo/makuo.sock
-        network    group 224.0.0.108 port 5000 on the interface that the system routes multicast to; ttl 1: this link only
+        network    group 224.0.0.108 port 5000 on the interface that the system routes multicast to; ttl 1: this link only; datagrams are not sealed
         tree       none: this host can send, and receives nothing
         "#);
 }
@@ -194,16 +194,26 @@ fn wrong_hooks_are_named_with_line_and_what_to_write() {
 }
 
 #[test]
+fn group_keys_are_a_path_or_a_list_the_new_one_first() {
+    let keys = |text: &str| parse(&format!("[network]\ngroup_key = {text}")).map(|c| c.network.group_keys);
+    assert_eq!(keys("\"/etc/a\"").ok(), Some(vec!["/etc/a".into()]));
+    assert_eq!(keys("[\"/etc/b\", \"/etc/a\"]").ok(), Some(vec!["/etc/b".into(), "/etc/a".into()]));
+    let explained = parse("[network]\ngroup_key = [\"/etc/b\", \"/etc/a\"]").expect("legal").explain();
+    assert!(explained.contains("sealed with /etc/b, and /etc/a opens them too"), "{explained}");
+    let wrong = |text: &str| keys(text).expect_err(text).to_string();
+    assert!(wrong("[]").contains("name a file"));
+    assert!(wrong("\"group.key\"").contains("is not an absolute path"));
+    assert!(wrong("[\"/a\",\"/b\",\"/c\",\"/d\",\"/e\"]").contains("too many group keys"));
+}
+
+#[test]
 fn what_comes_later_is_refused_and_never_ignored() {
     let all = [
-        said("[network]\ngroup_key = \"/etc/makuo/group.key\""),
         said("[console]\nlisten = \"127.0.0.1:5000\""),
         said("[metrics]\nlisten = \"127.0.0.1:9108\""),
         said("[sender]\nkey = \"/etc/makuo/sender.key\""),
     ];
     insta::assert_snapshot!(all.join("\n"), @r#"
-        /etc/makuo/makuo.toml:2: network.group_key is not supported yet
-          hint: remove it: datagrams are not sealed, but releases are signed and blocks are hashed
         /etc/makuo/makuo.toml:2: console.listen is not supported yet
           hint: write listen = "off", or leave [console] out
         /etc/makuo/makuo.toml:1: metrics is not supported yet

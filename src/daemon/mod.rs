@@ -11,10 +11,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::HostConfig;
 use crate::drive::disk::{Host, open_tree};
+use crate::drive::endpoint::Door;
 use crate::drive::host::{Handle, Running};
 use crate::id::HostName;
-use crate::keys::AuthorizedKeys;
-use crate::net::{Link, Links};
+use crate::keys::{AuthorizedKeys, GroupKey};
+use crate::net::Link;
 use crate::{Error, Kind, Result};
 
 /// A host that is to run.
@@ -26,10 +27,14 @@ pub struct Setup {
     pub config: HostConfig,
     /// The control socket; none for a host that needs no commands.
     pub socket: Option<PathBuf>,
+    /// Whether the command line names the group keys, so that a reload does not ask the configuration.
+    pub group_keys_fixed: bool,
 }
 
-/// Runs a host until SIGTERM or SIGINT; SIGHUP reads the authorized keys again.
-pub fn run(setup: Setup, links: Links) -> Result<()> {
+/// Runs a host until SIGTERM or SIGINT; SIGHUP reads the authorized keys and the group keys again.
+pub fn run(setup: Setup, door: impl Into<Door>) -> Result<()> {
+    let door = door.into();
+    let links = &door.links;
     let host = Arc::new(open(&setup)?);
     let trees: Vec<String> = host.trees.keys().map(ToString::to_string).collect();
     tracing::info!(
@@ -41,6 +46,10 @@ pub fn run(setup: Setup, links: Links) -> Result<()> {
         if host.trees.is_empty() { "without trees" } else { "ready" },
         trees.join(", ")
     );
+    match door.keys.len() {
+        0 => tracing::info!("datagrams are not sealed: there is no group key"),
+        n => tracing::info!("datagrams are sealed; group keys: {n}"),
+    }
     if let Some(advice) = crate::drive::drops::advice(links.recv_buffer()) {
         tracing::warn!("the receive buffer is small, which slows transfers down: {advice}");
     }
@@ -52,7 +61,7 @@ pub fn run(setup: Setup, links: Links) -> Result<()> {
         Some(path) => Some(runtime.block_on(async { Listener::bind(path) })?),
         None => None,
     };
-    let (running, handle) = Running::start(links, Arc::clone(&host))?;
+    let (running, handle) = Running::start(door, Arc::clone(&host))?;
     let ended = Arc::new(tokio::sync::Notify::new());
     let network = {
         let ended = Ended(Arc::clone(&ended));
@@ -63,7 +72,7 @@ pub fn run(setup: Setup, links: Links) -> Result<()> {
         })
     };
     let network = network.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
-    runtime.block_on(follow(&setup.config, &host, &handle, listener, &ended))?;
+    runtime.block_on(follow(&setup, &host, &handle, listener, &ended))?;
     handle.stop();
     network.join().unwrap_or_else(|_| Err(Error::new(Kind::Io, "the network thread failed")))
 }
@@ -79,7 +88,7 @@ impl Drop for Ended {
 
 /// Answers the control socket and follows signals until one of them, or the network, ends the host.
 async fn follow(
-    config: &HostConfig,
+    setup: &Setup,
     host: &Host,
     handle: &Handle,
     listener: Option<Listener>,
@@ -103,7 +112,7 @@ async fn follow(
             () = ended.notified() => return Ok(()),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(config, host),
+            _ = hangup.recv() => reload(setup, host, handle),
             () = &mut serve => {}
         }
     }
@@ -111,15 +120,30 @@ async fn follow(
     Ok(())
 }
 
-/// Reads the authorized keys again; what cannot be read leaves the old ones in force.
-fn reload(config: &HostConfig, host: &Host) {
-    match AuthorizedKeys::load(&config.authorized_keys) {
+/// Reads the authorized keys and the group keys again; what cannot be read leaves the old ones in force.
+fn reload(setup: &Setup, host: &Host, handle: &Handle) {
+    match AuthorizedKeys::load(&setup.config.authorized_keys) {
         Ok(keys) => {
             tracing::info!("{}: {} keys", keys.file().display(), keys.len());
             *host.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keys);
         }
         Err(e) => tracing::error!("the authorized keys stay as they were: {e}"),
     }
+    match group_keys(setup) {
+        Ok(keys) if keys.is_empty() && setup.config.network.group_keys.is_empty() => {}
+        Ok(keys) => handle.rekey(keys),
+        Err(e) => tracing::error!("the group keys stay as they were: {e}"),
+    }
+}
+
+/// The group keys as files and configuration say now.
+fn group_keys(setup: &Setup) -> Result<Vec<GroupKey>> {
+    let config = &setup.config;
+    let files = match setup.group_keys_fixed || !config.path.exists() {
+        true => config.network.group_keys.clone(),
+        false => HostConfig::load(&config.path)?.network.group_keys,
+    };
+    files.iter().map(|path| GroupKey::load(path)).collect()
 }
 
 /// Opens every tree (ending first what a crash left) and reads the authorized keys. Without a file of keys the host

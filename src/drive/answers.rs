@@ -40,6 +40,8 @@ struct Past {
     serial: Serial,
     at: Moment,
     text: String,
+    /// Whether the release was rightful.
+    proven: bool,
 }
 
 /// A question with what the network's thread knows about it.
@@ -66,7 +68,11 @@ impl Answers {
 
     /// Takes note of what went wrong, and of what went well after it.
     pub(super) fn note(&mut self, now: Moment, notice: &Notice) {
-        let Notice::Stage { tree, serial, stage, text, .. } = notice else { return };
+        let Notice::Stage { tree, serial, stage, text, proven, .. } = notice else { return };
+        // What anybody can cause may not hide what went wrong with a rightful release.
+        if !proven && self.troubles.get(tree).is_some_and(|past| past.proven) {
+            return;
+        }
         match (stage, text) {
             (HostStage::Committed, _) => drop(self.troubles.remove(tree)),
             (
@@ -74,7 +80,7 @@ impl Answers {
                 Some(text),
             ) if self.host.trees.contains_key(tree) => {
                 let text = text.chars().take(MAX_TEXT).collect();
-                self.troubles.insert(tree.clone(), Past { serial: *serial, at: now, text });
+                self.troubles.insert(tree.clone(), Past { serial: *serial, at: now, text, proven: *proven });
             }
             _ => {}
         }
@@ -103,7 +109,7 @@ impl Answers {
         names.truncate(MAX_TREES);
         let room = MAX_TEXTS / names.len().max(1);
         let trouble = |tree: &TreeName| {
-            let Past { serial, at, text } = self.troubles.get(tree)?;
+            let Past { serial, at, text, .. } = self.troubles.get(tree)?;
             let text = text.chars().take(room).collect();
             Some(Trouble { serial: *serial, age: now.since(*at).as_secs(), text })
         };

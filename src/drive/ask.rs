@@ -8,10 +8,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::clock::{self, Clock};
-use super::endpoint::{Arrived, Endpoint};
+use super::endpoint::{Arrived, Door, Endpoint};
 use crate::Result;
 use crate::id::{HostName, InstanceId, Serial, TreeName};
-use crate::net::Links;
 use crate::proto::Dest;
 use crate::proto::control::Control;
 use crate::proto::members::{MAX_MEMBERS, Table};
@@ -24,6 +23,8 @@ use crate::wire::{Datagram, Message};
 const QUIET: Duration = Duration::from_millis(60);
 /// The wait between two questions.
 const AGAIN: Duration = Duration::from_millis(250);
+/// The most bytes of all answers together.
+const MAX_TOLD: usize = 64 << 20;
 /// The most hosts that are asked alone at a time.
 const ALONE: usize = 64;
 
@@ -41,13 +42,13 @@ pub(super) struct Heard {
 /// Asks for `tree`, or for all trees, and for the bytes of the release `serial`. Ends when all hosts that have it have
 /// answered, at the latest after `longest`. Sorted by name.
 pub(super) fn ask(
-    links: impl Into<Links>,
+    door: impl Into<Door>,
     tree: Option<&TreeName>,
     serial: Option<Serial>,
     longest: Duration,
 ) -> Result<Vec<Heard>> {
-    let (clock, mut endpoint) = (Clock::start(), Endpoint::new(links)?);
-    let mut control = Control::new(InstanceId(clock::seed()), endpoint.datagram(), endpoint.room());
+    let (clock, mut endpoint) = (Clock::start(), Endpoint::new(door)?);
+    let mut control = Control::new(endpoint.instance(), endpoint.datagram(), endpoint.room());
     let ask = Ask { number: clock::seed(), tree: tree.cloned(), serial };
     let began = clock.now();
     let mut asking = Asking::new(began, ask);
@@ -74,6 +75,8 @@ struct Asking {
     table: Table,
     reassembly: Reassembly,
     tells: BTreeMap<InstanceId, (SocketAddr, Tell)>,
+    /// Bytes of the answers as they came.
+    told: usize,
     /// When somebody new was heard last.
     newest: Moment,
 }
@@ -81,7 +84,7 @@ struct Asking {
 impl Asking {
     fn new(now: Moment, ask: Ask) -> Self {
         let (table, reassembly, tells) = Default::default();
-        Self { ask, rounds: 0, table, reassembly, tells, newest: now }
+        Self { ask, rounds: 0, table, reassembly, tells, told: 0, newest: now }
     }
 
     /// Whether the host has what the question is about.
@@ -129,6 +132,10 @@ impl Asking {
                 self.newest = if new { now } else { self.newest };
             }
             Ok(Message::Tell(tell)) if tell.number == self.ask.number && self.tells.len() < MAX_MEMBERS => {
+                self.told += whole.len();
+                if self.told > MAX_TOLD {
+                    return;
+                }
                 self.tells.insert(front.source, (datagram.from, tell));
             }
             _ => {}

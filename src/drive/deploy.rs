@@ -10,22 +10,23 @@ use std::time::Duration;
 
 use super::clock::{self, Clock};
 use super::drift;
-use super::endpoint::Endpoint;
+use super::endpoint::{Door, Endpoint};
 use super::outcome::{
     DriftGroup, Event, HostChange, HostResult, HostState, Observer, Outcome, Progress, Purpose, Released,
 };
 use super::rollback::Earlier;
 use super::source::Source;
-use crate::id::{HostName, InstanceId, Serial};
+use crate::id::{HostName, Serial};
 use crate::keys::{Namespace, Signer};
 use crate::manifest::{FORMAT, Header, Intent, Release};
-use crate::net::{Links, Waker, sharpen_timers};
+use crate::net::{Waker, sharpen_timers};
 use crate::proto::sender::hosts::Host;
 use crate::proto::sender::{Expect, Notice, Reply, Request, Sender, SenderSetup};
 use crate::spec::{OnFailure, Spec};
 use crate::units::{ByteSize, Moment, Rate, WallTime};
 use crate::wire::HostStage;
 use crate::wire::message::{OrderKind, Summary};
+use crate::wire::seal::Refusal;
 use crate::{Error, Result};
 
 /// The most hosts that one note names.
@@ -78,7 +79,7 @@ impl Interrupt {
 /// Runs the session to its end. An error is one before any host was asked to change; whatever comes later is in the
 /// outcome.
 pub fn run(
-    links: impl Into<Links>,
+    door: impl Into<Door>,
     options: Options,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
@@ -86,13 +87,13 @@ pub fn run(
     options.spec.check_source()?;
     let (spec, checksum, cache) = (options.spec.clone(), options.checksum, options.cache.clone());
     let prepare = move || Source::prepare(&spec, checksum, cache.as_deref());
-    run_with(links.into(), options, Box::new(prepare), None, interrupt, observer)
+    run_with(door.into(), options, Box::new(prepare), None, interrupt, observer)
 }
 
 /// Runs the session that puts an earlier release again, under a new serial, to its end; as [`run`] else. The spec says
 /// whom and how; what is put, the earlier release.
 pub fn rollback(
-    links: impl Into<Links>,
+    door: impl Into<Door>,
     options: Options,
     earlier: Earlier,
     interrupt: &Interrupt,
@@ -100,14 +101,14 @@ pub fn rollback(
 ) -> Result<Outcome> {
     let (to, compress) = (earlier.release.header().serial, options.spec.transfer.compress);
     let prepare = move || earlier.prepare(compress);
-    run_with(links.into(), options, Box::new(prepare), Some(to), interrupt, observer)
+    run_with(door.into(), options, Box::new(prepare), Some(to), interrupt, observer)
 }
 
 /// Makes the source ready, on the worker's thread.
 type Prepare = Box<dyn FnOnce() -> Result<(Source, super::source::Facts)> + Send>;
 
 fn run_with(
-    links: Links,
+    door: Door,
     options: Options,
     prepare: Prepare,
     rollback_to: Option<Serial>,
@@ -116,7 +117,7 @@ fn run_with(
 ) -> Result<Outcome> {
     sharpen_timers();
     let clock = Clock::start();
-    let endpoint = Endpoint::new(links)?;
+    let endpoint = Endpoint::new(door)?;
     let _ = interrupt.waker.set(endpoint.waker());
     let (work, answers) = Worker::start(&options, prepare, endpoint.waker())?;
     let machine = Sender::new(clock.now(), setup(&options, &endpoint));
@@ -154,7 +155,7 @@ fn setup(options: &Options, endpoint: &Endpoint) -> SenderSetup {
     };
     SenderSetup {
         name: options.name.clone(),
-        instance: InstanceId(clock::seed()),
+        instance: endpoint.instance(),
         seed: clock::seed(),
         datagram: endpoint.datagram(),
         room: endpoint.room(),
@@ -495,7 +496,7 @@ impl Session<'_> {
             let at = format!("{} on {}", links.group(), links.names());
             let hint = "is the daemon running on the hosts, on this network, with the same --group and --port? \
                         Does --interface name the right one, and does the switch pass multicast?";
-            (format!("no hosts answered at {at}"), hint.to_string())
+            (format!("no hosts answered at {at}"), self.strange().unwrap_or_else(|| hint.to_string()))
         } else if found.is_empty() {
             let hint = "see `makuo members` for the trees that they have";
             let which = if spec.targets.hosts.is_empty() { "" } else { " among the targets" };
@@ -519,6 +520,25 @@ impl Session<'_> {
         outcome.took = self.clock.now().since(self.began);
         (outcome.error, outcome.hint) = (Some(error), Some(hint));
         Some(outcome)
+    }
+
+    /// What to do when somebody speaks and is not heard.
+    fn strange(&self) -> Option<String> {
+        let strangers = self.endpoint.strangers();
+        let kind = [Refusal::Sealed, Refusal::Wrong, Refusal::Plain, Refusal::Version]
+            .into_iter()
+            .find(|k| strangers.count(*k) > 0)?;
+        Some(
+            match kind {
+                Refusal::Sealed => {
+                    "somebody there speaks with a group key: give --group-key, or network.group_key in makuo.toml"
+                }
+                Refusal::Wrong => "somebody there speaks with another group key than this one: is it the hosts'?",
+                Refusal::Version => "somebody there speaks another wire format: is makuo of the same age everywhere?",
+                _ => "somebody there speaks without a group key: do the hosts have it, and were they restarted since?",
+            }
+            .to_string(),
+        )
     }
 
     /// Datagrams that the interface does not take any more will never arrive: nobody is to wait for them in silence.

@@ -19,7 +19,7 @@ use crate::id::{HostName, SessionId, TreeName};
 use crate::keys::AuthorizedKeys;
 use crate::manifest::rules::PathFilter;
 use crate::net::Waker;
-use crate::proto::receiver::{Ordered, Reason, Reply, Request};
+use crate::proto::receiver::{Denied, Ordered, Reason, Reply, Request};
 use crate::tree::Tree;
 use crate::units::Limit;
 use crate::wire::message::TreeState;
@@ -144,7 +144,7 @@ impl Disk {
                 self.threads.insert(tree, thread);
             }
             Err(e) => {
-                self.answer().send(Reply::Opened(session, Err(format!("this host cannot start a thread: {e}"))));
+                self.answer().send(Reply::Opened(session, Err(format!("this host cannot start a thread: {e}").into())));
             }
         }
     }
@@ -180,7 +180,7 @@ fn session_of(request: &Request) -> SessionId {
 /// The answer to a request that could not be worked on.
 fn unable(request: &Request, why: Reason) -> Option<Reply> {
     Some(match request {
-        Request::Open { session, .. } => Reply::Opened(*session, Err(why)),
+        Request::Open { session, .. } => Reply::Opened(*session, Err(why.into())),
         Request::Explore(id) => Reply::Explored(*id, Err(why)),
         Request::Diff(id) => Reply::Diffed(*id, Err(why)),
         Request::Finish(id) => Reply::Finished(*id, Err(why)),
@@ -218,7 +218,7 @@ struct Task {
 impl Task {
     fn run(mut self, host: &Host, opening: Opening) {
         step_back();
-        let opened = guarded(|| Session::open(host, opening)).and_then(|opened| opened);
+        let opened = guarded(|| Session::open(host, opening)).map_err(Denied::from).and_then(|opened| opened);
         let mut session = match opened {
             Ok(session) => {
                 self.answer.send(Reply::Opened(self.id, Ok(())));

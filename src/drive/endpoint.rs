@@ -7,10 +7,14 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::clock;
+use super::strangers::{Stranger, Strangers};
 use crate::Result;
+use crate::id::InstanceId;
+use crate::keys::{GroupKey, random_bytes};
 use crate::net::{Channel, Datagram, Interest, Link, Links, Poller, RecvBatch, SendOutcome, Waker};
 use crate::proto::{Dest, Transmit};
-use crate::wire::seal::{Plain, Seal};
+use crate::wire::seal::{Plain, Seal, Sealed};
 
 /// The largest datagram that we make, whatever the interface takes: a jumbo frame's.
 pub const MAX_DATAGRAM: usize = 8_972;
@@ -21,11 +25,36 @@ const BLOCKED: Duration = Duration::from_millis(1);
 /// The hosts whose link is remembered; beyond it everything is learnt anew.
 const MAX_WAYS: usize = 20_000;
 
+/// How a process reaches the others: its links, and the keys that its group shares.
+#[derive(Debug)]
+pub struct Door {
+    /// The links.
+    pub links: Links,
+    /// The group keys: what is sent is sealed with the first, what comes opens with any. Without one nothing is sealed.
+    pub keys: Vec<GroupKey>,
+}
+
+impl From<Links> for Door {
+    /// Without a group key.
+    fn from(links: Links) -> Self {
+        Self { links, keys: Vec::new() }
+    }
+}
+
+impl From<Link> for Door {
+    /// Without a group key.
+    fn from(link: Link) -> Self {
+        Links::from(link).into()
+    }
+}
+
 /// Links, a place to wait, and buffers.
 #[derive(Debug)]
 pub struct Endpoint {
     links: Links,
+    instance: InstanceId,
     seal: Box<dyn Seal>,
+    strangers: Strangers,
     ways: Ways,
     poller: Poller,
     batch: RecvBatch,
@@ -84,11 +113,19 @@ impl Ways {
 }
 
 impl Endpoint {
-    /// For open links.
-    pub fn new(links: impl Into<Links>) -> Result<Self> {
+    /// For an open door. Who the process is and when it began to seal are drawn here, from the system's randomness: keys
+    /// depend on them.
+    pub fn new(door: impl Into<Door>) -> Result<Self> {
+        let Door { links, keys } = door.into();
+        let seal: Box<dyn Seal> = match Sealed::new(&keys, random_bytes()?) {
+            Some(sealed) => Box::new(sealed),
+            None => Box::new(Plain),
+        };
         Ok(Self {
-            links: links.into(),
-            seal: Box::new(Plain),
+            links,
+            instance: InstanceId(u64::from_be_bytes(random_bytes()?)),
+            seal,
+            strangers: Strangers::default(),
             ways: Ways::default(),
             poller: Poller::new()?,
             batch: RecvBatch::new(),
@@ -104,6 +141,27 @@ impl Endpoint {
     /// The links.
     pub fn links(&self) -> &Links {
         &self.links
+    }
+
+    /// This process, for the front of all that it sends.
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// Who sends what this process does not open.
+    pub fn strangers(&self) -> &Strangers {
+        &self.strangers
+    }
+
+    /// Those who are new among them, once.
+    pub fn take_strangers(&mut self) -> Vec<Stranger> {
+        self.strangers.take_fresh()
+    }
+
+    /// Seals with the first of `keys` from now on, and opens with all; false when a plain process was asked to seal, or
+    /// a sealed one to be plain: that takes a restart.
+    pub fn rekey(&mut self, keys: &[GroupKey]) -> Result<bool> {
+        Ok(self.seal.rekey(keys, random_bytes()?))
     }
 
     /// Ends a wait from another thread.
@@ -202,11 +260,14 @@ impl Endpoint {
 
     /// Hands what has come to `each`, opened.
     pub fn receive(&mut self, mut each: impl FnMut(Arrived<'_>)) {
-        let Self { links, ways, batch, seal, .. } = self;
+        let Self { links, ways, batch, seal, strangers, .. } = self;
         let several = links.len() > 1;
         for (link, place) in links.iter().zip(0..) {
             let mut each = |Datagram { from, bytes, stamp }: Datagram<'_>| {
-                let Some(bytes) = seal.open(bytes) else { return };
+                let bytes = match seal.open(bytes) {
+                    Ok(bytes) => bytes,
+                    Err(kind) => return strangers.refused(kind, from, stamp.unwrap_or_else(clock::since_epoch)),
+                };
                 if several {
                     ways.heard(from, place);
                 }
@@ -257,6 +318,7 @@ fn read(link: &Link, batch: &mut RecvBatch, each: &mut impl FnMut(Datagram<'_>))
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::seal::Refusal;
 
     /// Adds up the bytes and turns them over: enough to see that everything is sealed once and opened once.
     #[derive(Debug)]
@@ -274,11 +336,11 @@ mod tests {
             datagram[end] = datagram[..end].iter().fold(self.0, |sum, b| sum.wrapping_add(*b));
         }
 
-        fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Option<&'a [u8]> {
-            let end = datagram.len().checked_sub(self.room())?;
+        fn open<'a>(&mut self, datagram: &'a mut [u8]) -> std::result::Result<&'a [u8], Refusal> {
+            let end = datagram.len().checked_sub(self.room()).ok_or(Refusal::Foreign)?;
             let sum = datagram[..end].iter().fold(self.0, |sum, b| sum.wrapping_add(*b));
             datagram[..end].iter_mut().for_each(|b| *b ^= self.0);
-            (datagram[end] == sum).then_some(&datagram[..end])
+            if datagram[end] == sum { Ok(&datagram[..end]) } else { Err(Refusal::Wrong) }
         }
     }
 
@@ -320,6 +382,8 @@ mod tests {
             assert!(heard.len() > before, "nothing came");
         }
         assert_eq!(heard, told);
+        assert_eq!(host.strangers.count(Refusal::Wrong), 1);
+        assert_eq!(host.take_strangers().len(), 1);
     }
 
     #[test]

@@ -8,14 +8,16 @@ use super::answers::Answers;
 use super::clock::{self, Clock};
 use super::disk::{Disk, Host};
 use super::drops::Drops;
-use super::endpoint::Endpoint;
+use super::endpoint::{Door, Endpoint};
+use super::lines::Lines;
 use super::outcome::{Member, MemberTree};
+use super::strangers::Stranger;
 use crate::Result;
-use crate::id::InstanceId;
-use crate::net::{Links, Waker};
-use crate::proto::receiver::{HostSetup, Notice, Receiver, Reply};
+use crate::keys::GroupKey;
+use crate::net::Waker;
+use crate::proto::receiver::{HostSetup, Receiver, Reply};
 use crate::units::Moment;
-use crate::wire::HostStage;
+use crate::wire::seal::Refusal;
 
 /// How long an order that is being carried out holds up the end.
 const ORDER_LIMIT: Duration = Duration::from_secs(60);
@@ -23,8 +25,8 @@ const ORDER_LIMIT: Duration = Duration::from_secs(60);
 const HEARD_LIMIT: Duration = Duration::from_secs(2);
 /// How often an ending host looks whether it may go.
 const LOOK: Duration = Duration::from_millis(50);
-/// So many refusals are logged at once; then one a second: whoever can send a datagram can cause one.
-const REFUSALS: u32 = 8;
+/// How often it is looked who is not heard.
+const STRANGERS: Duration = Duration::from_secs(1);
 /// How long a host waits for a sender that is silent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -33,6 +35,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub enum Command {
     /// The members that it knows.
     Members(Outbox<Vec<Member>>),
+    /// Those who speak and are not heard.
+    Strangers(Outbox<Vec<Stranger>>),
+    /// Seal with the first of these keys from now on and open with all.
+    Rekey(Vec<GroupKey>),
     /// Say goodbye and end.
     Stop,
 }
@@ -50,6 +56,18 @@ impl Handle {
         let (answer, inbox) = channel();
         self.send(Command::Members(answer));
         inbox.recv_timeout(Duration::from_secs(5)).unwrap_or_default()
+    }
+
+    /// Those who speak and are not heard, for want of a common group key; none when the host is ending.
+    pub fn strangers(&self) -> Vec<Stranger> {
+        let (answer, inbox) = channel();
+        self.send(Command::Strangers(answer));
+        inbox.recv_timeout(Duration::from_secs(5)).unwrap_or_default()
+    }
+
+    /// Seals with the first of `keys` from now on, and opens with all of them.
+    pub fn rekey(&self, keys: Vec<GroupKey>) {
+        self.send(Command::Rekey(keys));
     }
 
     /// Ends the host.
@@ -76,22 +94,24 @@ pub struct Running {
     commands: Inbox<Command>,
     /// Until when orders under way hold up the end, once that is asked for.
     ending: Option<Moment>,
-    refusals: Refusals,
+    lines: Lines,
     drops: Drops,
+    /// When it was last looked who is not heard.
+    looked: Moment,
 }
 
 impl Running {
     /// Joins the group as `name`.
-    pub fn start(links: impl Into<Links>, host: Arc<Host>) -> Result<(Self, Handle)> {
+    pub fn start(door: impl Into<Door>, host: Arc<Host>) -> Result<(Self, Handle)> {
         let clock = Clock::start();
-        let endpoint = Endpoint::new(links)?;
+        let endpoint = Endpoint::new(door)?;
         // Half of the receive buffer, of which the kernel takes as much again for its own bookkeeping.
         let window = u32::try_from(endpoint.links().recv_buffer() / 4).unwrap_or(u32::MAX);
         let answers = Answers::new(host.name.clone(), Arc::clone(&host), endpoint.waker())?;
         let setup = HostSetup {
             name: host.name.clone(),
             trees: host.states(),
-            instance: InstanceId(clock::seed()),
+            instance: endpoint.instance(),
             seed: clock::seed(),
             datagram: endpoint.datagram(),
             room: endpoint.room(),
@@ -104,8 +124,10 @@ impl Running {
         let disk = Disk::new(host, reply_to, endpoint.waker());
         let machine = Receiver::new(clock.now(), setup);
         let drops = Drops::new(clock.now());
-        let refusals = Refusals { left: REFUSALS, since: clock.now(), unsaid: 0 };
-        Ok((Self { endpoint, clock, machine, disk, replies, answers, commands, ending: None, refusals, drops }, handle))
+        let (lines, looked) = (Lines::new(clock.now()), clock.now());
+        let running =
+            Self { endpoint, clock, machine, disk, replies, answers, commands, ending: None, lines, drops, looked };
+        Ok((running, handle))
     }
 
     /// Runs until it is told to stop.
@@ -117,6 +139,11 @@ impl Running {
             while let Ok(command) = self.commands.try_recv() {
                 match command {
                     Command::Members(answer) => drop(answer.send(self.members())),
+                    Command::Strangers(answer) => {
+                        let strangers = self.endpoint.strangers().lately(clock::since_epoch()).collect();
+                        drop(answer.send(strangers));
+                    }
+                    Command::Rekey(keys) => self.rekey(&keys),
                     Command::Stop => self.ending = self.ending.or(Some(self.clock.now() + ORDER_LIMIT)),
                 }
             }
@@ -127,6 +154,7 @@ impl Running {
             if let Some(total) = self.drops.look(now, self.endpoint.links()) {
                 self.machine.dropped(total);
             }
+            self.look_at_strangers(now);
             if self.machine.poll_timeout(now) <= now {
                 self.machine.handle_timeout(now);
             }
@@ -166,9 +194,28 @@ impl Running {
         while let Some(notice) = self.machine.poll_notice() {
             let now = self.clock.now();
             self.answers.note(now, &notice);
-            if self.refusals.may_say(now, &notice) {
-                log(&notice);
-            }
+            self.lines.notice(now, &notice);
+        }
+    }
+
+    /// Says who is not heard, in the log and to other hosts.
+    fn look_at_strangers(&mut self, now: Moment) {
+        if now.since(self.looked) < STRANGERS {
+            return;
+        }
+        self.looked = now;
+        for stranger in self.endpoint.take_strangers() {
+            self.lines.stranger(now, stranger);
+        }
+        let plain = self.endpoint.strangers().lately(clock::since_epoch()).filter(|s| s.kind == Refusal::Plain);
+        self.machine.strangers(plain.map(|s| s.address));
+    }
+
+    fn rekey(&mut self, keys: &[GroupKey]) {
+        match self.endpoint.rekey(keys) {
+            Ok(true) => tracing::info!("datagrams are sealed with the first of {} group keys", keys.len()),
+            Ok(false) => tracing::error!("a group key where there was none, or none any more: restart the daemon"),
+            Err(e) => tracing::error!("the group keys stay as they were: {e}"),
         }
     }
 
@@ -183,36 +230,6 @@ impl Running {
     }
 }
 
-/// Keeps refusals from flooding the log.
-#[derive(Debug)]
-struct Refusals {
-    left: u32,
-    since: Moment,
-    unsaid: u64,
-}
-
-impl Refusals {
-    fn may_say(&mut self, now: Moment, notice: &Notice) -> bool {
-        if !matches!(notice, Notice::Stage { stage: HostStage::Refused, .. }) {
-            return true;
-        }
-        let seconds = u32::try_from(now.since(self.since).as_secs()).unwrap_or(u32::MAX);
-        if seconds > 0 {
-            (self.left, self.since) = (self.left.saturating_add(seconds).min(REFUSALS), now);
-        }
-        if self.left == 0 {
-            self.unsaid += 1;
-            return false;
-        }
-        self.left -= 1;
-        match std::mem::take(&mut self.unsaid) {
-            0 => {}
-            unsaid => tracing::warn!("{unsaid} more refusals were not logged"),
-        }
-        true
-    }
-}
-
 /// A member as it is told.
 pub fn member(member: &crate::proto::members::Member) -> Member {
     let trees = member.hello.trees.iter().map(|t| MemberTree { tree: t.tree.clone(), serial: t.running });
@@ -221,27 +238,5 @@ pub fn member(member: &crate::proto::members::Member) -> Member {
         address: member.address,
         version: member.hello.version.clone(),
         trees: trees.collect(),
-    }
-}
-
-fn log(notice: &Notice) {
-    match notice {
-        Notice::Stage { tree, serial, sender, stage, text } => {
-            let why = text.as_deref().map(|t| format!(": {t}")).unwrap_or_default();
-            match stage {
-                HostStage::Refused | HostStage::Failed | HostStage::Unhealthy | HostStage::Stuck => {
-                    tracing::warn!("{tree}@{serial} from {sender}: {stage:?}{why}")
-                }
-                // Anybody's word so far.
-                HostStage::Joined => tracing::debug!("{tree}@{serial} from {sender}: announced"),
-                _ => tracing::info!("{tree}@{serial} from {sender}: {stage:?}{why}"),
-            }
-        }
-        Notice::Version(version, from) => {
-            tracing::warn!(
-                "{from} sends datagrams of wire format {version}; this makuo speaks {}",
-                crate::wire::VERSION
-            );
-        }
     }
 }

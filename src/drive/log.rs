@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::ask::{Heard, ask};
+use super::endpoint::Door;
 use crate::Result;
 use crate::id::{HostName, Serial, TreeName};
 use crate::manifest::ReleaseId;
-use crate::net::Links;
 use crate::units::{ByteSize, WallTime};
 use crate::wire::query::{TreeTold, Trouble, Work};
 
@@ -157,22 +157,22 @@ fn standings(tree: Option<&TreeName>, heard: &[Heard]) -> Vec<Standing> {
 }
 
 /// The releases of `tree`; who does not answer within `longest` is named as silent.
-pub fn log(links: impl Into<Links>, tree: &TreeName, longest: Duration) -> Result<Log> {
-    Ok(Log::of(tree, &ask(links, Some(tree), None, longest)?))
+pub fn log(door: impl Into<Door>, tree: &TreeName, longest: Duration) -> Result<Log> {
+    Ok(Log::of(tree, &ask(door, Some(tree), None, longest)?))
 }
 
 /// Where every host stands with `tree`, or with all of its trees; by host, then tree.
-pub fn status(links: impl Into<Links>, tree: Option<&TreeName>, longest: Duration) -> Result<Vec<Standing>> {
+pub fn status(door: impl Into<Door>, tree: Option<&TreeName>, longest: Duration) -> Result<Vec<Standing>> {
     // The list of releases is not needed: all trees are asked for, and the one is picked.
-    Ok(standings(tree, &ask(links, None, None, longest)?))
+    Ok(standings(tree, &ask(door, None, None, longest)?))
 }
 
 /// A host that keeps a release, the header's exact bytes and their signature.
 pub type Given = (HostName, Vec<u8>, Vec<u8>);
 
 /// The header's bytes and the signature of a release, from every host that keeps it. Nothing of it was verified.
-pub fn release(links: impl Into<Links>, tree: &TreeName, serial: Serial, longest: Duration) -> Result<Vec<Given>> {
-    let heard = ask(links, Some(tree), Some(serial), longest)?;
+pub fn release(door: impl Into<Door>, tree: &TreeName, serial: Serial, longest: Duration) -> Result<Vec<Given>> {
+    let heard = ask(door, Some(tree), Some(serial), longest)?;
     let bytes = heard.into_iter().filter_map(|h| Some((h.host, h.tell?.release?)));
     Ok(bytes.map(|(host, release)| (host, release.header, release.signature)).collect())
 }

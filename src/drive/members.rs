@@ -1,19 +1,20 @@
 //! Who is there: a look around without a session.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::clock::{self, Clock};
-use super::endpoint::{Arrived, Endpoint};
+use super::endpoint::{Arrived, Door, Endpoint};
 use super::host::member;
-use super::outcome::Member;
+use super::outcome::{Around, Member};
+use super::strangers::Stranger;
 use crate::Result;
-use crate::id::InstanceId;
-use crate::net::Links;
 use crate::proto::Dest;
 use crate::proto::control::Control;
 use crate::proto::members::Table;
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
+use crate::wire::seal::Refusal;
 use crate::wire::{Datagram, Message};
 
 /// Hosts that have just started do not know of each other yet: nobody new for this long means that all have answered.
@@ -22,10 +23,10 @@ const QUIET: Duration = Duration::from_millis(60);
 const AGAIN: Duration = Duration::from_millis(250);
 
 /// The hosts that answer within `longest`, sorted by name; ends early when all that the hosts know of have
-/// answered.
-pub fn look(links: impl Into<Links>, longest: Duration) -> Result<Vec<Member>> {
-    let (clock, mut endpoint) = (Clock::start(), Endpoint::new(links)?);
-    let mut control = Control::new(InstanceId(clock::seed()), endpoint.datagram(), endpoint.room());
+/// answered. Strangers are those that were heard by us or by any of them.
+pub fn look(door: impl Into<Door>, longest: Duration) -> Result<Around> {
+    let (clock, mut endpoint) = (Clock::start(), Endpoint::new(door)?);
+    let mut control = Control::new(endpoint.instance(), endpoint.datagram(), endpoint.room());
     let (mut table, mut reassembly) = (Table::default(), Reassembly::default());
     let began = clock.now();
     let (mut next, mut newest, mut known) = (began, began, 0);
@@ -48,7 +49,10 @@ pub fn look(links: impl Into<Links>, longest: Duration) -> Result<Vec<Member>> {
     }
     let mut members: Vec<Member> = table.iter().map(|(_, m)| member(m)).collect();
     members.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
-    Ok(members)
+    let mut strangers: BTreeSet<Stranger> = endpoint.strangers().lately(clock::since_epoch()).collect();
+    let plain = table.iter().flat_map(|(_, m)| m.hello.strangers.iter().flatten());
+    strangers.extend(plain.map(|&address| Stranger { address, kind: Refusal::Plain }));
+    Ok(Around { members, strangers: strangers.into_iter().collect() })
 }
 
 fn hear(table: &mut Table, reassembly: &mut Reassembly, now: Moment, datagram: &Arrived<'_>) {

@@ -3,7 +3,8 @@
 //! [`endpoint`] carries a machine's datagrams, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
 //! requests from real trees (`session` and `recall` until all is staged, `switch` from there on), [`deploy`] runs the sender machine
 //! for a command, [`source`] answers its requests from a scanned directory, [`rollback`] finds an earlier release to put
-//! again. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell.
+//! again. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell; [`strangers`] are those
+//! whose datagrams do not open, [`quiet`] keeps what anybody can cause from flooding the log.
 
 mod answers;
 mod ask;
@@ -14,14 +15,17 @@ pub mod drift;
 pub mod drops;
 pub mod endpoint;
 pub mod host;
+mod lines;
 pub mod log;
 mod look;
 pub mod members;
 pub mod outcome;
+pub mod quiet;
 mod recall;
 pub mod rollback;
 mod session;
 pub mod source;
+pub mod strangers;
 mod switch;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::strangers::Stranger;
 use crate::id::{HostName, Serial, TreeName};
 use crate::units::{ByteSize, Rate};
 
@@ -45,6 +46,15 @@ pub struct Member {
     pub version: String,
     /// The trees that it manages.
     pub trees: Vec<MemberTree>,
+}
+
+/// What a look around finds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Around {
+    /// The hosts that answer.
+    pub members: Vec<Member>,
+    /// Those who speak and are not heard, by address: another group key, or none.
+    pub strangers: Vec<Stranger>,
 }
 
 /// A tree that a member manages.

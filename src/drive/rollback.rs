@@ -7,12 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::endpoint::Door;
 use super::log::{self, Log};
 use super::source::{Facts, Source};
 use crate::id::{Serial, TreeName};
 use crate::keys::{AuthorizedKeys, Namespace, PublicKey, Role, verify};
 use crate::manifest::Release;
-use crate::net::Links;
 use crate::spec::{Compress, Spec};
 use crate::tree::records::Records;
 use crate::tree::source::{Blocks, Nothing};
@@ -87,9 +87,9 @@ pub fn choose(log: &Log, local: &[KeptRelease], to: Option<Serial>) -> Result<Se
 }
 
 /// The earlier release `serial` as the fleet has it: from hosts that keep it. What does not verify is left out.
-pub fn fetch(links: impl Into<Links>, tree: &TreeName, serial: Serial, longest: Duration) -> Result<StoredRelease> {
+pub fn fetch(door: impl Into<Door>, tree: &TreeName, serial: Serial, longest: Duration) -> Result<StoredRelease> {
     let mut found: Vec<StoredRelease> = Vec::new();
-    for (_, header, signature) in log::release(links, tree, serial, longest)? {
+    for (_, header, signature) in log::release(door, tree, serial, longest)? {
         let Ok(release) = Release::from_bytes(&header) else { continue };
         let whole = release.header().tree == *tree && release.header().serial == serial;
         let signed = verify(Namespace::RELEASE, release.bytes(), &signature).is_ok();

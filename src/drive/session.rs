@@ -22,7 +22,7 @@ use crate::manifest::rules::Layout;
 use crate::manifest::{Header, Intent, Release};
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Encoding, Placed};
-use crate::proto::receiver::{Reason, Reply, Request};
+use crate::proto::receiver::{Denied, Reason, Reply, Request};
 use crate::tree::Tree;
 use crate::tree::nodes::Nodes;
 use crate::tree::owners::HostNames;
@@ -68,28 +68,17 @@ pub(super) struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Refuses what may not be put here.
-    pub(super) fn open(host: &'a Host, opening: Opening) -> Result<Self, Reason> {
+    pub(super) fn open(host: &'a Host, opening: Opening) -> Result<Self, Denied> {
         let Opening { release, signature, checksum, sender, ending } = opening;
         let header = release.header();
         let key = verify(Namespace::RELEASE, release.bytes(), &signature)
             .map_err(|e| format!("the release is not signed: {e}"))?;
         check_allowed(host, &key, &release)?;
+        // Only now: it is work that nobody may cause who may not put anything here.
+        header.rules.excluded().map_err(|e| format!("exclude pattern {e}"))?;
         let managed = host.trees.get(&header.tree).ok_or_else(|| format!("there is no tree {} here", header.tree))?;
         is_newer(&managed.tree, header)?;
-        match managed.tree.still_there() {
-            Ok(true) => {}
-            Ok(false) => {
-                let root = managed.tree.root();
-                return Err(format!(
-                    "{} is another directory than when the daemon started; restart the daemon",
-                    root.path().display()
-                ));
-            }
-            Err(e) => return Err(reason(&Error::io("cannot look at", managed.tree.root().path(), e))),
-        }
-        if header.rules.layout == Layout::Swap && header.intent != Intent::Audit {
-            managed.tree.check_swap().map_err(|e| reason(&e))?;
-        }
+        can_take(managed, header).map_err(|why| Denied { why, proven: true })?;
         Ok(Self {
             host,
             managed,
@@ -239,6 +228,26 @@ fn had_before(host: &Host, new: &Header) -> bool {
 }
 
 /// Whether the release may follow what the host has accepted.
+/// Whether the tree is there, and can be switched as the release says.
+fn can_take(managed: &ManagedTree, header: &Header) -> Result<(), Reason> {
+    let tree_root = managed.tree.root();
+    let root = tree_root.path();
+    match managed.tree.still_there() {
+        Ok(true) => {}
+        Ok(false) => {
+            return Err(format!(
+                "{} is another directory than when the daemon started; restart the daemon",
+                root.display()
+            ));
+        }
+        Err(e) => return Err(reason(&Error::io("cannot look at", root, e))),
+    }
+    if header.rules.layout == Layout::Swap && header.intent != Intent::Audit {
+        managed.tree.check_swap().map_err(|e| reason(&e))?;
+    }
+    Ok(())
+}
+
 fn is_newer(tree: &Tree, header: &Header) -> Result<(), Reason> {
     let highest = tree.highest_serial().map_err(|e| reason(&e))?.unwrap_or_default();
     if header.intent != Intent::Audit && header.serial <= highest {

@@ -36,11 +36,7 @@ pub fn generate(path: &Path, comment: &str, force: bool) -> Result<NewKey> {
     if !force && public_file.exists() {
         return Err(exists(&public_file));
     }
-    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        use std::os::unix::fs::DirBuilderExt;
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
-        made.map_err(|e| Error::io("cannot make the directory", parent, e))?;
-    }
+    make_parent(path)?;
     write_new(path, text.as_bytes(), 0o600, force)?;
     let public_line = format!("{public} {comment}");
     let public_line = public_line.trim_end();
@@ -51,6 +47,14 @@ pub fn generate(path: &Path, comment: &str, force: bool) -> Result<NewKey> {
         public,
         authorized_line: format!("tree=\"*\",deploy,audit,rollback {public_line}"),
     })
+}
+
+/// Makes the directory of `path` when it is missing.
+pub(super) fn make_parent(path: &Path) -> Result<()> {
+    let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
+    made.map_err(|e| Error::io("cannot make the directory", parent, e))
 }
 
 /// `deploy.key` -> `deploy.key.pub`.

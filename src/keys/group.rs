@@ -53,8 +53,10 @@ impl GroupKey {
         format!("{PREFIX} {}\n", Base64::encode_string(&self.0))
     }
 
-    /// Writes the key file, readable by its owner only; an existing one only with `force`.
+    /// Writes the key file, readable by its owner only; an existing one only with `force`. The directory is made when it
+    /// is missing (0700).
     pub fn save(&self, path: &Path, force: bool) -> Result<()> {
+        generate::make_parent(path)?;
         generate::write_new(path, self.to_text().as_bytes(), 0o600, force)
     }
 

@@ -53,7 +53,7 @@ fn shown(path: &Path) -> String {
 }
 
 /// Fresh randomness from the system.
-fn random_bytes<const N: usize>() -> Result<[u8; N]> {
+pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0u8; N];
     let mut filled = 0;
     while filled < N {

@@ -151,8 +151,14 @@ impl Header {
         if root.block.size as usize > super::node::MAX_NODE_BYTES || root.nodes == 0 {
             return illegal("a root of an illegal size");
         }
-        if root.nodes.checked_add(root.blocks).is_none_or(|sum| sum > MAX_ORDINALS) || root.entries > MAX_ENTRIES {
-            return illegal("more entries or blocks than any tree has");
+        if root.nodes > MAX_NODES || root.nodes.checked_add(root.blocks).is_none_or(|sum| sum > MAX_ORDINALS) {
+            return illegal("more blocks than any tree has");
+        }
+        if root.entries > MAX_ENTRIES {
+            return illegal(&format!("{} entries, more than any tree has", root.entries));
+        }
+        if root.bytes > MAX_BYTES {
+            return illegal(&format!("{} bytes, more than any tree has", root.bytes));
         }
         self.top.as_ref().map_or(Ok(()), Top::check).map_err(HeaderError::Illegal)?;
         self.rules.check().map_err(HeaderError::Illegal)
@@ -161,8 +167,12 @@ impl Header {
 
 /// The most nodes and blocks of a release.
 pub const MAX_ORDINALS: u64 = 1 << 40;
+/// The most nodes of a manifest: all of them are looked at, and a manifest may name one many times.
+pub const MAX_NODES: u64 = 1 << 24;
 /// The most entries of a release.
-pub const MAX_ENTRIES: u64 = 1 << 32;
+pub const MAX_ENTRIES: u64 = 1 << 28;
+/// The most bytes of a release's files: a pebibyte.
+pub const MAX_BYTES: u64 = 1 << 50;
 
 /// A header together with the exact bytes that are or will be signed.
 #[derive(Debug, Clone)]
@@ -176,6 +186,7 @@ impl Release {
     /// Encodes `header`, once.
     pub fn new(header: Header) -> Result<Self, HeaderError> {
         header.check()?;
+        header.rules.excluded().map_err(HeaderError::Illegal)?;
         let bytes = header.encode();
         if bytes.len() > MAX_HEADER_BYTES {
             return Err(HeaderError::Illegal(format!("{} bytes", bytes.len())));

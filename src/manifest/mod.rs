@@ -20,6 +20,8 @@ pub mod build;
 pub mod entry;
 pub mod explore;
 pub mod header;
+#[cfg(test)]
+mod hostile_tests;
 pub mod node;
 pub mod pages;
 pub mod path;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::path::{CONTROL_DATAGRAM, MIN_DATAGRAM};
+use super::path::{CONTROL_DATAGRAM, MIN_DATAGRAM, least};
 use super::{Dest, Transmit};
 use crate::id::InstanceId;
 use crate::wire::datagram::{CONTROL_OVERHEAD, Front, Piece, write_piece};
@@ -45,12 +45,13 @@ impl Control {
 
     /// Cuts messages so that they pass where datagrams of `datagram` bytes do, from now on.
     pub fn fit(&mut self, datagram: usize) {
-        self.datagram = datagram.clamp(MIN_DATAGRAM, CONTROL_DATAGRAM).min(self.most);
+        let largest = CONTROL_DATAGRAM.saturating_sub(self.room);
+        self.datagram = datagram.clamp(least(self.room), largest).min(self.most);
     }
 
-    /// Queues a probe: one datagram of `size` bytes, at least [`MIN_DATAGRAM`].
+    /// Queues a probe: one datagram of `size` bytes, at least the [`least`].
     pub fn probe(&mut self, dest: Dest, size: usize) {
-        let Ok(told) = u16::try_from(size.max(MIN_DATAGRAM)) else { return };
+        let Ok(told) = u16::try_from(size.max(least(self.room))) else { return };
         let message = |padding: usize| Message::Probe(Probe { size: told, padding: vec![0; padding] });
         // The length of the padding is itself told in as many bytes at every size from here on.
         let least = MIN_DATAGRAM / 2;
@@ -85,6 +86,11 @@ impl Control {
         self.message = self.message.wrapping_add(1);
         let Some(pieces) = fragment::cut(&bytes, self.message, self.datagram) else { return };
         pieces.for_each(|piece| self.queue(dest, piece));
+    }
+
+    /// Bytes that are queued.
+    pub fn held(&self) -> usize {
+        self.queue.iter().map(|(_, bytes)| bytes.len()).sum()
     }
 
     /// Whether nothing is queued.
@@ -143,5 +149,7 @@ mod tests {
         control.fit(8972);
         assert_eq!(largest(&mut control), Some(CONTROL_DATAGRAM));
         assert_eq!(largest(&mut Control::new(InstanceId(1), 500, 0)), Some(500), "one's own interface takes no more");
+        let mut sealed = Control::new(InstanceId(1), 8952, 20);
+        assert_eq!(largest(&mut sealed), Some(CONTROL_DATAGRAM), "with the room to seal it");
     }
 }

@@ -37,6 +37,8 @@ const MIN_FRAME: usize = 1 << 10;
 pub const KEPT: u32 = 12;
 /// The most blocks of one generation.
 pub const MAX_BLOCKS: usize = 8192;
+/// The most bytes of a map, in which a block takes 5 and a run of blocks about 15.
+const MAX_MAP: usize = MAX_BLOCKS * 24;
 /// Rows that a full generation has at least: with fewer a column would often need more than its share.
 const ROWS: usize = 256;
 /// Columns of a generation of small symbols.
@@ -137,8 +139,8 @@ impl Map {
     pub fn parse(front: &[u8], total: usize) -> Result<Option<(Map, Body)>, &'static str> {
         let Some(size) = front.first_chunk::<4>() else { return Ok(None) };
         let start = 4 + u32::from_be_bytes(*size) as usize;
-        if start > total {
-            return Err("a map longer than its payload");
+        if start > total || start > MAX_MAP {
+            return Err("a map longer than its payload, or than any");
         }
         let Some(bytes) = front.get(4..start) else { return Ok(None) };
         let map: Map = minicbor::decode(bytes).map_err(|_| "a map that cannot be decoded")?;

@@ -14,7 +14,7 @@ use super::{Dest, turn};
 use crate::id::{HostName, InstanceId};
 use crate::units::Moment;
 use crate::wire::Message;
-use crate::wire::message::{Hello, TreeState};
+use crate::wire::message::{Hello, MAX_STRANGERS, TreeState};
 
 /// The shortest interval between beacons.
 const BEACON: Duration = Duration::from_secs(2);
@@ -28,6 +28,10 @@ const CHANGE_TURNS: u32 = 4;
 const SWEEP: Duration = Duration::from_millis(250);
 /// The most members that are kept.
 pub const MAX_MEMBERS: usize = 20_000;
+/// The most of them at one address: a machine has one, a test some.
+const MAX_EACH: usize = 64;
+/// The most trees of all members together.
+const MAX_TREE_STATES: usize = 200_000;
 
 /// A host that was heard of lately.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +50,10 @@ pub struct Table {
     members: BTreeMap<InstanceId, Member>,
     /// Who has a name.
     named: BTreeMap<(HostName, IpAddr), InstanceId>,
+    /// How many members are at each address.
+    at: BTreeMap<IpAddr, usize>,
+    /// Trees of all members.
+    trees: usize,
     /// How many members claim to know so many hosts.
     claims: BTreeMap<u32, usize>,
     /// When it was last looked who was not heard for long.
@@ -62,7 +70,11 @@ impl Table {
         }
         let known = self.members.contains_key(&instance);
         self.left(instance);
-        if self.members.len() < MAX_MEMBERS {
+        let each = self.at.get(&from.ip()).copied().unwrap_or(0);
+        let fits = each < MAX_EACH && self.trees + hello.trees.len() <= MAX_TREE_STATES;
+        if self.members.len() < MAX_MEMBERS && fits {
+            *self.at.entry(from.ip()).or_default() += 1;
+            self.trees += hello.trees.len();
             self.named.insert(name, instance);
             *self.claims.entry(hello.members).or_default() += 1;
             self.members.insert(instance, Member { hello, address: from, heard: now });
@@ -73,6 +85,14 @@ impl Table {
     /// Takes a farewell.
     pub fn left(&mut self, instance: InstanceId) {
         let Some(member) = self.members.remove(&instance) else { return };
+        self.trees -= member.hello.trees.len();
+        let ip = member.address.ip();
+        if let Some(count) = self.at.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                self.at.remove(&ip);
+            }
+        }
         if let Some(count) = self.claims.get_mut(&member.hello.members) {
             *count -= 1;
             if *count == 0 {
@@ -142,6 +162,7 @@ pub struct Presence {
     /// When, and to whom, a solicit is answered.
     answers: Vec<(Moment, SocketAddr, InstanceId)>,
     probes: Heard,
+    strangers: Vec<IpAddr>,
     rng: fastrand::Rng,
 }
 
@@ -162,6 +183,7 @@ impl Presence {
             free: now,
             answers: Vec::new(),
             probes: Heard::default(),
+            strangers: Vec::new(),
             rng,
         }
     }
@@ -186,6 +208,11 @@ impl Presence {
             self.trees = trees;
             self.beacon = self.beacon.min(now + (turn(self.fleet()) * CHANGE_TURNS).mul_f64(self.rng.f64()));
         }
+    }
+
+    /// What is told of those who are not heard for want of the group key: the first [`MAX_STRANGERS`] of them.
+    pub fn set_strangers(&mut self, strangers: impl Iterator<Item = IpAddr>) {
+        self.strangers = strangers.take(MAX_STRANGERS).collect();
     }
 
     /// Takes a message that is about presence.
@@ -253,6 +280,7 @@ impl Presence {
             trees: self.trees.clone(),
             members: (others as u32 + 1).max(self.fleet),
             heard: None,
+            strangers: (!self.strangers.is_empty()).then(|| self.strangers.clone()),
         }
     }
 }
@@ -263,7 +291,7 @@ mod tests {
 
     fn hello(name: &str, members: u32) -> Hello {
         let name = HostName::new(name).expect("legal");
-        Hello { name, version: String::new(), trees: Vec::new(), members, heard: None }
+        Hello { name, version: String::new(), trees: Vec::new(), members, heard: None, strangers: None }
     }
 
     #[test]
@@ -280,6 +308,29 @@ mod tests {
         table.left(InstanceId(2));
         assert_eq!((table.len(), table.claimed(), table.agrees()), (1, 2, false));
         table.expire(now + BEACON * (MISSED + 1));
+        assert!(table.at.is_empty() && table.trees == 0);
         assert!(table.is_empty() && table.claimed() == 0 && table.named.is_empty());
+    }
+
+    #[test]
+    fn a_flood_of_names_stays_bounded_at_one_address_and_at_all() {
+        let (now, mut table) = (Moment(1_000_000_000), Table::default());
+        let tree = |n: usize| TreeState {
+            tree: crate::id::TreeName::new(&format!("t{n}")).expect("legal"),
+            serial: crate::id::Serial(1),
+            release: None,
+            running: None,
+        };
+        for n in 0..1000u64 {
+            table.heard(now, SocketAddr::from(([10, 0, 0, 1], 5000)), InstanceId(n), hello(&format!("h{n}"), 1));
+        }
+        assert_eq!(table.len(), MAX_EACH);
+        for n in 0..2000u16 {
+            let trees = (0..200).map(tree).collect();
+            let [a, b] = n.to_be_bytes();
+            let from = SocketAddr::from(([10, 1, a, b], 5000));
+            table.heard(now, from, InstanceId(10_000 + u64::from(n)), Hello { trees, ..hello("x", 1) });
+        }
+        assert!(table.trees <= MAX_TREE_STATES && table.len() <= MAX_EACH + MAX_TREE_STATES / 200);
     }
 }

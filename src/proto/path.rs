@@ -22,10 +22,16 @@ const LADDER: [usize; 6] = [4_052, 1_472, 1_452, 1_392, CONTROL_DATAGRAM, MIN_DA
 /// The senders whose probes are remembered.
 const MAX_SENDERS: usize = 64;
 
-/// The sizes to probe when a datagram may have `most` bytes, in the order in which they are sent.
-pub fn ladder(most: usize) -> impl Iterator<Item = usize> {
-    let below = LADDER.into_iter().filter(move |&size| size < most);
-    std::iter::once(most).chain(below).filter(|&size| size >= MIN_DATAGRAM)
+/// The sizes to probe when a datagram may have `most` bytes with `room` bytes more to seal it, in the order in which they
+/// are sent. What they are on the network is a path's size, sealed or not.
+pub fn ladder(most: usize, room: usize) -> impl Iterator<Item = usize> {
+    let below = LADDER.into_iter().map(move |size| size.saturating_sub(room)).filter(move |&size| size < most);
+    std::iter::once(most).chain(below).filter(move |&size| size >= least(room))
+}
+
+/// [`MIN_DATAGRAM`] less the `room` to seal it.
+pub fn least(room: usize) -> usize {
+    MIN_DATAGRAM.saturating_sub(room)
 }
 
 /// The largest probe that a host heard from each sender of late.
@@ -60,11 +66,12 @@ mod tests {
 
     #[test]
     fn the_ladder_goes_down_from_ones_own_size() {
-        let sizes = |most| ladder(most).collect::<Vec<_>>();
+        let sizes = |most| ladder(most, 0).collect::<Vec<_>>();
         assert_eq!(sizes(8972), [8972, 4052, 1472, 1452, 1392, 1232, 548]);
         assert_eq!(sizes(1472), [1472, 1452, 1392, 1232, 548]);
         assert_eq!(sizes(1372), [1372, 1232, 548]);
         assert_eq!(sizes(500), [] as [usize; 0]);
+        assert_eq!(ladder(1452, 20).collect::<Vec<_>>(), [1452, 1432, 1372, 1212, 528], "sealed they are as large");
     }
 
     #[test]

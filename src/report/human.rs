@@ -14,8 +14,9 @@ use super::{Settings, Verbosity, fleet, put_line, tell_failure, tell_trouble, wo
 use crate::Error;
 use crate::drive::log::{Log, Standing};
 use crate::drive::outcome::{
-    DriftLine, Event, ExitStatus, HostChange, HostResult, HostState, Member, Observer, Outcome, Progress, Purpose, What,
+    Around, DriftLine, Event, ExitStatus, HostChange, HostResult, HostState, Observer, Outcome, Progress, Purpose, What,
 };
+use crate::drive::strangers::Stranger;
 use crate::id::HostName;
 use crate::units::{ByteSize, printable};
 
@@ -91,10 +92,10 @@ impl Human {
     }
 
     /// The hosts that are alive.
-    pub fn members(&mut self, members: &[Member]) {
+    pub fn members(&mut self, around: &Around) {
         self.replace_bar(None);
         let mut table = Table::new(&[]);
-        for member in members {
+        for member in &around.members {
             let trees: Vec<String> = member.trees.iter().map(|t| words::release(&t.tree, t.serial)).collect();
             table.row(vec![
                 Cell::new(member.host.as_str(), Tint::Strong),
@@ -105,7 +106,10 @@ impl Human {
         }
         table.lines(self.out_paint).iter().for_each(|line| self.data(line));
         if self.verbosity > Verbosity::Quiet {
-            self.say(&words::count(members.len() as u64, "host"));
+            self.say(&words::count(around.members.len() as u64, "host"));
+            for Stranger { address, kind } in &around.strangers {
+                self.say(&format!("{address} {}: it is not heard", Stranger::words(*kind)));
+            }
         }
     }
 
@@ -443,7 +447,7 @@ mod tests {
 
     #[test]
     fn members() {
-        insta::assert_snapshot!(plain(|h| h.members(&sample::members())));
+        insta::assert_snapshot!(plain(|h| h.members(&sample::around())));
     }
 
     #[test]

@@ -30,9 +30,10 @@ use super::{fleet, put_line};
 use crate::Error;
 use crate::drive::log::{Log, Standing};
 use crate::drive::outcome::{
-    Change, DriftLine, Event, HostChange, HostResult, HostState, Member, Observer, Outcome, Progress, Purpose,
+    Around, Change, DriftLine, Event, HostChange, HostResult, HostState, Member, Observer, Outcome, Progress, Purpose,
     Released, Scanned,
 };
+use crate::drive::strangers::Stranger;
 use crate::id::HostName;
 use crate::units::printable;
 
@@ -64,10 +65,14 @@ impl Json {
         self.put(&Line::Result(ResultLine::of(outcome)));
     }
 
-    /// The members and the result.
-    pub fn members(&mut self, members: &[Member]) {
-        members.iter().for_each(|member| self.put(&Line::member(member)));
-        self.plain(&Count { members: members.len() });
+    /// The members, those who are not heard, and the result.
+    pub fn members(&mut self, around: &Around) {
+        around.members.iter().for_each(|member| self.put(&Line::member(member)));
+        for Stranger { address, kind } in &around.strangers {
+            let (address, why) = (address.to_string(), Stranger::words(*kind));
+            self.put(&Line::Stranger { address, why });
+        }
+        self.plain(&Count { members: around.members.len(), strangers: around.strangers.len() });
     }
 
     /// The releases that the fleet knows, and the result.
@@ -128,6 +133,7 @@ struct Plain<'a, T: Serialize> {
 #[derive(Serialize)]
 struct Count {
     members: usize,
+    strangers: usize,
 }
 
 #[derive(Serialize)]
@@ -138,6 +144,10 @@ enum Line<'a> {
         address: String,
         version: &'a str,
         trees: Vec<TreeField<'a>>,
+    },
+    Stranger {
+        address: String,
+        why: &'static str,
     },
     Scanned {
         entries: u64,
@@ -377,7 +387,7 @@ mod tests {
 
     #[test]
     fn members() {
-        insta::assert_snapshot!(told(|json| json.members(&sample::members())));
+        insta::assert_snapshot!(told(|json| json.members(&sample::around())));
     }
 
     #[test]

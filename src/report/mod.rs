@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::drive::log::{Log, Standing};
-use crate::drive::outcome::{Event, Member, Observer, Outcome};
+use crate::drive::outcome::{Around, Event, Observer, Outcome};
 
 pub use human::Human;
 pub use json::Json;
@@ -78,10 +78,10 @@ impl Report {
     }
 
     /// The hosts that are alive: all of the output of `makuo members`.
-    pub fn members(&mut self, members: &[Member]) {
+    pub fn members(&mut self, around: &Around) {
         match self {
-            Report::Human(human) => human.members(members),
-            Report::Json(json) => json.members(members),
+            Report::Human(human) => human.members(around),
+            Report::Json(json) => json.members(around),
         }
     }
 

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::drive::outcome::*;
+use crate::drive::strangers::Stranger;
 use crate::id::{HostName, Serial, TreeName};
 use crate::units::{ByteSize, Rate};
+use crate::wire::seal::Refusal;
 
 const KEY: &str = "SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8";
 
@@ -128,6 +130,12 @@ pub fn members() -> Vec<Member> {
     let www = MemberTree { tree: tree(), serial: Some(Serial(17)) };
     let docs = MemberTree { tree: TreeName::new("docs").expect("legal"), serial: None };
     vec![member("web1", "10.0.0.2:5000", vec![www.clone(), docs]), member("database1", "[fd00::7]:5000", vec![www])]
+}
+
+pub fn around() -> Around {
+    let stranger = |address: &str, kind| Stranger { address: address.parse().expect("legal"), kind };
+    let strangers = vec![stranger("10.0.0.9", Refusal::Plain), stranger("fd00::9", Refusal::Wrong)];
+    Around { members: members(), strangers }
 }
 
 pub fn events() -> Vec<Event> {

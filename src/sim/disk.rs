@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::block::frame::{Compressor, Expander, Level};
 use crate::block::{BlockHash, BlockRef};
-use crate::id::{Ordinal, Serial, TreeName};
+use crate::id::{Ordinal, Serial, SessionId, TreeName};
 use crate::manifest::build::Builder;
 use crate::manifest::explore::Explorer;
 use crate::manifest::read::{Manifest, NodeSource, ReadError};
@@ -17,6 +17,11 @@ use crate::proto::generation::{Body, Buffers, Encoding, Placed, pack_to};
 use crate::proto::receiver::{Ordered, Part, Reply, Request};
 use crate::units::WallTime;
 use crate::wire::message::{Order, OrderKind, Summary, TreeState};
+
+/// What stands for a signature here: nobody changes a byte without being found out.
+pub fn signature(bytes: &[u8]) -> Vec<u8> {
+    BlockHash::of(&[b"signed", bytes].concat()).0[..6].to_vec()
+}
 
 /// Blocks by name.
 #[derive(Debug, Clone, Default)]
@@ -160,7 +165,7 @@ pub struct Disk {
     pub frames: u32,
     /// Read back nothing of what is here.
     forgetful: bool,
-    open: Option<Open>,
+    open: BTreeMap<SessionId, Open>,
 }
 
 #[derive(Debug, Clone)]
@@ -194,7 +199,7 @@ impl Disk {
 
     /// A crash: what was in memory is gone.
     pub fn crash(&mut self) {
-        self.open = None;
+        self.open.clear();
     }
 
     /// Whether every block of the release in place is here.
@@ -213,16 +218,19 @@ impl Disk {
     /// Answers a request; `Close` has no answer.
     pub fn answer(&mut self, request: Request) -> Option<Reply> {
         Some(match request {
-            Request::Open { session, release, .. } => {
+            Request::Open { session, release, signature: signed, .. } => {
+                if *signed != signature(release.bytes()) {
+                    return Some(Reply::Opened(session, Err("not signed".to_string().into())));
+                }
                 let refused = self.refuse.clone().or_else(|| {
                     let newer = self.committed.as_ref().is_none_or(|c| c.header().serial < release.header().serial);
                     (!newer && release.header().intent == Intent::Deploy).then(|| "an old serial".to_string())
                 });
-                self.open = Some(Open { release, wants: BTreeMap::new() });
-                Reply::Opened(session, refused.map_or(Ok(()), Err))
+                self.open.insert(session, Open { release, wants: BTreeMap::new() });
+                Reply::Opened(session, refused.map_or(Ok(()), |why| Err(why.into())))
             }
-            Request::Explore(session) => Reply::Explored(session, self.explore()),
-            Request::Diff(session) => Reply::Diffed(session, self.diff()),
+            Request::Explore(session) => Reply::Explored(session, self.explore(session)),
+            Request::Diff(session) => Reply::Diffed(session, self.diff(session)),
             Request::Deliver { session, mut payload, body, blocks } => {
                 if self.corrupt > 0 {
                     self.corrupt -= 1;
@@ -232,31 +240,36 @@ impl Disk {
                     };
                     payload[at] ^= 1;
                 }
-                let outcome = self.deliver(&payload, body, &blocks);
+                let outcome = self.deliver(session, &payload, body, &blocks);
                 Reply::Delivered(session, payload, outcome)
             }
-            Request::Recall { session, generation, parts } => Reply::Recalled(session, generation, self.recall(parts)),
-            Request::Finish(session) => Reply::Finished(session, self.finish()),
-            Request::Order { session, order, signature } => Reply::Ordered(session, self.order(&order, &signature)),
+            Request::Recall { session, generation, parts } => {
+                Reply::Recalled(session, generation, self.recall(session, parts))
+            }
+            Request::Finish(session) => Reply::Finished(session, self.finish(session)),
+            Request::Order { session, order, signature } => {
+                Reply::Ordered(session, self.order(session, &order, &signature))
+            }
             Request::Check(session) => Reply::Checked(session, self.health.clone().unwrap_or(Ok(()))),
-            Request::Close(_) => {
-                self.open = None;
-                self.before = None;
+            Request::Close(session) => {
+                if self.open.remove(&session).is_some() {
+                    self.before = None;
+                }
                 return None;
             }
         })
     }
 
-    fn explore(&mut self) -> Result<RangeSet, String> {
-        let open = self.open.as_mut().ok_or("not open")?;
+    fn explore(&mut self, session: SessionId) -> Result<RangeSet, String> {
+        let open = self.open.get_mut(&session).ok_or("not open")?;
         let mut explorer = Explorer::new(open.release.header().root);
         let missing = explorer.advance(&&self.blocks, |_| false).map_err(|e| e.to_string())?;
         open.wants = missing.iter().map(|(ordinal, child)| (ordinal.0, child.block())).collect();
         Ok(open.wants.keys().map(|&o| o..o + 1).collect())
     }
 
-    fn diff(&mut self) -> Result<(Summary, RangeSet, Arc<[u8]>), String> {
-        let open = self.open.as_mut().ok_or("not open")?;
+    fn diff(&mut self, session: SessionId) -> Result<(Summary, RangeSet, Arc<[u8]>), String> {
+        let open = self.open.get_mut(&session).ok_or("not open")?;
         let manifest = Manifest::of(open.release.header(), &self.blocks);
         let mut summary = Summary::default();
         for located in manifest.entries() {
@@ -282,8 +295,14 @@ impl Disk {
         Ok((summary, open.wants.keys().map(|&o| o..o + 1).collect(), Arc::from(list.as_bytes())))
     }
 
-    fn deliver(&mut self, payload: &[u8], at: Body, blocks: &[Placed]) -> Result<(RangeSet, u64), String> {
-        let open = self.open.as_mut().ok_or("not open")?;
+    fn deliver(
+        &mut self,
+        session: SessionId,
+        payload: &[u8],
+        at: Body,
+        blocks: &[Placed],
+    ) -> Result<(RangeSet, u64), String> {
+        let open = self.open.get_mut(&session).ok_or("not open")?;
         let mut expander = Expander::default();
         let content = match at.encoding {
             Encoding::Plain => Some(&payload[at.start..]),
@@ -298,7 +317,7 @@ impl Disk {
         let (mut wrong, mut bytes) = (RangeSet::default(), 0);
         for placed in blocks {
             let Ordinal(ordinal) = placed.ordinal;
-            let content = &whole[placed.bytes.clone()];
+            let content = whole.get(placed.bytes.clone()).unwrap_or_default();
             match open.wants.get(&ordinal) {
                 Some(block) if block.matches(content) => {
                     let kept = self.shared.0.get(&block.hash).cloned().unwrap_or_else(|| content.into());
@@ -313,8 +332,8 @@ impl Disk {
         Ok((wrong, bytes))
     }
 
-    fn recall(&self, parts: Vec<Part>) -> Vec<(Part, Vec<u8>)> {
-        let Some(open) = self.open.as_ref().filter(|_| !self.forgetful) else { return Vec::new() };
+    fn recall(&self, session: SessionId, parts: Vec<Part>) -> Vec<(Part, Vec<u8>)> {
+        let Some(open) = self.open.get(&session).filter(|_| !self.forgetful) else { return Vec::new() };
         let manifest = Manifest::of(open.release.header(), &self.blocks);
         let read = |part: &Part| {
             let located = manifest.entry_of_block(part.ordinal).ok()?;
@@ -326,14 +345,14 @@ impl Disk {
         parts.into_iter().filter_map(|part| read(&part).map(|bytes| (part, bytes))).collect()
     }
 
-    fn finish(&self) -> Result<(), String> {
-        let open = self.open.as_ref().ok_or("not open")?;
+    fn finish(&self, session: SessionId) -> Result<(), String> {
+        let open = self.open.get(&session).ok_or("not open")?;
         if open.wants.is_empty() { Ok(()) } else { Err("blocks are missing".into()) }
     }
 
-    fn order(&mut self, order: &[u8], signature: &[u8]) -> Option<Ordered> {
-        let order = Order::decode(order).filter(|_| signature == b"signed")?;
-        let open = self.open.as_ref().filter(|o| o.release.id() == order.release)?;
+    fn order(&mut self, session: SessionId, order: &[u8], signed: &[u8]) -> Option<Ordered> {
+        let order = Order::decode(order).filter(|_| *signed == signature(order))?;
+        let open = self.open.get(&session).filter(|o| o.release.id() == order.release && order.session == session)?;
         Some(match order.kind {
             OrderKind::Revert if self.before.is_some() => {
                 self.reverts += 1;

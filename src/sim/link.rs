@@ -21,6 +21,8 @@ pub struct Link {
     pub rate: Option<(Rate, u64)>,
     /// The largest datagram that passes, in bytes.
     pub mtu: Option<usize>,
+    /// The share of datagrams before which a changed copy arrives: somebody there forges.
+    pub forged: f64,
 }
 
 impl Default for Link {
@@ -33,8 +35,31 @@ impl Default for Link {
             jitter: Duration::ZERO,
             rate: None,
             mtu: None,
+            forged: 0.0,
         }
     }
+}
+
+/// A copy of `bytes` as somebody would send it who means harm: bits and numbers changed, cut short, or longer.
+pub(super) fn forge(bytes: &[u8], rng: &mut fastrand::Rng) -> Vec<u8> {
+    let mut forged = bytes.to_vec();
+    for _ in 0..rng.usize(1..4) {
+        let at = rng.usize(..forged.len().max(1));
+        let (end, len) = ((at + rng.usize(1..9)).min(forged.len()), forged.len());
+        match rng.u8(..8) {
+            0 => forged.truncate(at),
+            1 => forged.resize(len + rng.usize(..64), rng.u8(..)),
+            2 => forged[at.min(len)..end].fill(0xff),
+            3 => forged[at.min(len)..end].fill(0),
+            // A number of the front or of a symbol's header.
+            4 | 5 if len > 44 => {
+                let at = rng.usize(12..44);
+                forged[at] = rng.u8(..);
+            }
+            _ => forged[at.min(len)..end].iter_mut().for_each(|byte| *byte ^= 1 << rng.u8(..8)),
+        }
+    }
+    forged
 }
 
 /// A link with what it remembers.

@@ -6,6 +6,8 @@
 
 pub mod disk;
 pub mod feedback;
+#[cfg(test)]
+mod forgery_tests;
 pub mod goodput;
 pub mod link;
 pub mod network;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::disk::{Disk, Offer};
 use super::feedback::{Feedback, Kind};
-use super::link::{Link, State};
+use super::link::{Link, State, forge};
 use crate::block::frame::Level;
 use crate::id::{HostName, InstanceId};
 use crate::proto::generation::TARGET_BYTES;
@@ -54,6 +54,8 @@ pub struct Setup {
     pub strangers: bool,
     /// Whether disks read back blocks that are here already.
     pub recall: bool,
+    /// Whether it is watched how much memory hosts hold.
+    pub watch_memory: bool,
 }
 
 impl Default for Setup {
@@ -75,6 +77,7 @@ impl Default for Setup {
             generation: TARGET_BYTES,
             strangers: false,
             recall: true,
+            watch_memory: false,
         }
     }
 }
@@ -148,6 +151,8 @@ pub struct Network {
     then: Vec<Then>,
     threads: usize,
     announced: Moment,
+    /// The most bytes that a host held at any time, when that is watched.
+    pub most_held: usize,
     /// What the sender told, in order.
     pub notices: Vec<Notice>,
     finished: bool,
@@ -205,6 +210,7 @@ impl Network {
             then: Vec::new(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             announced: now,
+            most_held: 0,
             notices: Vec::new(),
             finished: false,
         };
@@ -219,6 +225,11 @@ impl Network {
     /// The disk of host `host` (from 1), for looking at and tampering with.
     pub fn disk(&mut self, host: usize) -> &mut Disk {
         &mut self.hosts[host - 1].disk
+    }
+
+    /// The same when there is such a host.
+    pub fn host(&mut self, host: usize) -> Option<&mut Disk> {
+        self.hosts.get_mut(host.checked_sub(1)?).map(|host| &mut host.disk)
     }
 
     /// The sender.
@@ -321,7 +332,8 @@ impl Network {
             }
             Event::Prepared => {
                 self.announced = self.now;
-                self.sender.announce(self.now, self.offer.release.clone(), b"signed".to_vec());
+                let signature = super::disk::signature(self.offer.release.bytes());
+                self.sender.announce(self.now, self.offer.release.clone(), signature);
                 self.drain(0);
             }
             Event::Timer(place) => self.timer(place),
@@ -457,7 +469,10 @@ impl Network {
                     let (target, level) = (self.setup.generation, self.setup.compress);
                     sender::Reply::Packed(Ok(self.offer.pack(&ordinals, target, level)))
                 }
-                sender::Request::Sign(order) => sender::Reply::Signed(Ok((order, b"signed".to_vec()))),
+                sender::Request::Sign(order) => {
+                    let signature = super::disk::signature(&order);
+                    sender::Reply::Signed(Ok((order, signature)))
+                }
             };
             let when = self.now + self.setup.disk.mul_f64(self.rng.f64());
             self.at(when, Event::SenderReply(reply));
@@ -482,6 +497,9 @@ impl Network {
     fn drain_host(&mut self, host: usize) {
         let slot = &mut self.hosts[host - 1];
         let Some(machine) = &mut slot.machine else { return };
+        if self.setup.watch_memory {
+            self.most_held = self.most_held.max(machine.held());
+        }
         while machine.poll_notice().is_some() {}
         while let Some(request) = machine.poll_request() {
             slot.disk_free = slot.disk_free.max(self.now) + self.setup.disk.mul_f64(self.rng.f64());
@@ -516,7 +534,12 @@ impl Network {
                 host if host <= self.hosts.len() => &mut self.hosts[host - 1].link,
                 _ => continue,
             };
+            let forged = link.link.forged;
             let [when, again] = link.pass(self.now, bytes.len(), &mut self.rng);
+            if forged > 0.0 && self.rng.f64() < forged {
+                let bytes: Arc<[u8]> = forge(bytes, &mut self.rng).into();
+                self.queue.push(self.now, Event::Datagram { to: vec![to as u32], from, bytes });
+            }
             arrivals.extend(when.map(|when| (when, to as u32)));
             if let Some(again) = again {
                 self.queue.push(again, Event::Datagram { to: vec![to as u32], from, bytes: Arc::clone(bytes) });

@@ -3,7 +3,7 @@
 //! ```text
 //! front    0  "mk"          2 bytes
 //!          2  version       1
-//!          3  kind          1   1 control, 2 data
+//!          3  kind          1   1 control, 2 data; 0x80 more when sealed
 //!          4  source        8   instance id of the process that sent it
 //!         12  counter       8   datagrams of that process and kind, from 1: loss is counted by it
 //! control 20  message id    4   + fragment index 1 + fragment count 1 + bytes
@@ -27,9 +27,9 @@ pub const DATA_OVERHEAD: usize = 44;
 /// Bytes of a control datagram before its fragment.
 pub const CONTROL_OVERHEAD: usize = 26;
 
-const MAGIC: [u8; 2] = *b"mk";
+pub(super) const MAGIC: [u8; 2] = *b"mk";
 const CONTROL: u8 = 1;
-const DATA: u8 = 2;
+pub(super) const DATA: u8 = 2;
 
 /// Who sent a datagram, and its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

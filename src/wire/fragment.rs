@@ -61,6 +61,11 @@ impl Reassembly {
         Some(open.pieces.into_iter().flatten().flat_map(Vec::from).collect())
     }
 
+    /// Bytes of messages that are not whole.
+    pub fn held(&self) -> usize {
+        self.open.values().map(|open| open.bytes).sum()
+    }
+
     fn make_room(&mut self, source: InstanceId) {
         let oldest = |keys: &mut dyn Iterator<Item = (&(InstanceId, u32), &Open)>| {
             keys.min_by_key(|(key, open)| (open.since, key.1)).map(|(key, _)| *key)

@@ -3,6 +3,7 @@
 //! A message comes from anyone on the network: decoding checks every count against a cap, and nothing here is believed
 //! that a signature does not cover.
 
+use std::net::IpAddr;
 use std::ops::Range;
 
 use minicbor::{Decode, Encode};
@@ -21,6 +22,8 @@ pub const MAX_NACKS: usize = 64;
 pub const MAX_NEEDS: usize = 32;
 /// The most hosts that are asked to report regularly.
 pub const MAX_REPORTERS: usize = 64;
+/// The most strangers that one host tells of.
+pub const MAX_STRANGERS: usize = 16;
 /// The most trees that one host tells of.
 pub const MAX_TREES: usize = 256;
 /// The most characters of a text for people.
@@ -106,6 +109,9 @@ pub struct Hello {
     /// say so is one that does not know.
     #[n(4)]
     pub heard: Option<u16>,
+    /// Who was heard of late without the group key that this host has; none: nobody.
+    #[n(5)]
+    pub strangers: Option<Vec<IpAddr>>,
 }
 
 /// A datagram of a certain size.
@@ -529,7 +535,8 @@ impl Message {
         match self {
             Message::Hello(hello) => {
                 hello.version = clean(&hello.version, 64);
-                within(hello.trees.len() <= MAX_TREES, "too many trees")
+                let strangers = hello.strangers.as_ref().map_or(0, Vec::len);
+                within(hello.trees.len() <= MAX_TREES && strangers <= MAX_STRANGERS, "too many trees or strangers")
             }
             Message::Announce(a) => {
                 within(a.signature.len() <= MAX_SIGNATURE, "too long a signature")?;

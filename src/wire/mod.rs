@@ -3,13 +3,14 @@
 //! [`datagram`] is the fixed front of each datagram and the header of a data symbol, as borrowed views that are checked
 //! once. [`message`] is what hosts say to each other, in CBOR with numbered positions, [`query`] the part of it that asks
 //! for information. [`fragment`] cuts a message that is longer than one datagram and puts it together again under caps.
-//! [`seal`] is where a group key closes datagrams. Nothing here knows a socket or a session's state.
+//! [`seal`] is where a group key closes datagrams, [`window`] which of them came already. Nothing here knows a socket or a session's state.
 
 pub mod datagram;
 pub mod fragment;
 pub mod message;
 pub mod query;
 pub mod seal;
+pub mod window;
 
 pub use datagram::{DATA_OVERHEAD, Datagram, Front, Symbol, SymbolHeader};
 pub use message::{HostStage, Message, Phase};

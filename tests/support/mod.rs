@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "every test takes what it needs")]
 #![allow(unused_imports, reason = "every test takes what it needs")]
 
+pub mod adversary;
 pub mod capture;
 pub mod files;
 pub mod host;
@@ -15,6 +16,7 @@ pub mod place;
 pub mod run;
 pub mod wait;
 
+pub use adversary::Adversary;
 pub use capture::{Capture, Packet};
 pub use files::{Noise, append, copy, read, write};
 pub use host::Host;

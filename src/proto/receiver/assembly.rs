@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::buffer::{Buffer, Part, Progress};
+use super::buffer::{Buffer, Part, Progress, Vote};
 use crate::id::{Generation, Ordinal};
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, KEPT, Placed, grid_of};
@@ -17,6 +17,12 @@ use crate::wire::message::{MAX_NACKS, Missing};
 
 /// The most generations that are open at a time.
 const MAX_OPEN: usize = 16;
+/// The most bytes of their payloads: more than as many of a sender's.
+const MAX_BYTES: u64 = 96 << 20;
+/// A sender has nothing more of a generation so far behind the newest that it has begun.
+const BEHIND: u32 = KEPT + 8;
+/// After so many symbols in a row from generations that should be long gone, what was said of newer ones was wrong.
+const CONTRADICTIONS: u32 = 64;
 /// While repairs come, more of them are waited for this long before the next complaint; and a [`super::super::backoff`].
 const COMING: Duration = Duration::from_millis(3);
 /// A generation of which nothing comes after so many negative acknowledgements is given up.
@@ -61,6 +67,8 @@ pub struct Assembly {
     horizon: u32,
     /// The generation of which a repair came last, and when: those after it are repaired after it.
     repaired: (u32, Moment),
+    /// Symbols in a row of generations that the sender should not have any more.
+    contradictions: u32,
     /// A generation was given up: what it held has to be asked for again.
     gave_up: bool,
     spare: Vec<Vec<u8>>,
@@ -78,6 +86,7 @@ impl Assembly {
             useless,
             horizon: 0,
             repaired: (0, Moment(0)),
+            contradictions: 0,
             gave_up: false,
             spare: Vec::new(),
         }
@@ -94,6 +103,10 @@ impl Assembly {
     /// Nothing more of these generations is needed.
     fn resolve(&mut self, generations: Range<u32>) {
         self.resolved.insert(u64::from(generations.start)..u64::from(generations.end));
+        self.settle();
+    }
+
+    fn settle(&mut self) {
         let first = self.resolved.iter().next().filter(|r| r.start == 0);
         self.settled = first.map_or(0, |r| u32::try_from(r.end).unwrap_or(u32::MAX));
     }
@@ -121,6 +134,7 @@ impl Assembly {
             self.repaired = (number, now);
         }
         self.heard(number);
+        self.weigh(number);
         if wants.is_empty() || self.is_resolved(number) {
             return None;
         }
@@ -128,8 +142,17 @@ impl Assembly {
         if self.open.len() >= MAX_OPEN && !self.open.contains_key(&number) {
             return None;
         }
+        if !self.open.get(&number).is_some_and(|wait| wait.buffer.has_begun()) && !self.has_room_for(grid.payload()) {
+            return None;
+        }
         let spare = &mut self.spare;
         let wait = self.open.entry(number).or_default();
+        match wait.buffer.vote(grid) {
+            Vote::Agrees => {}
+            Vote::Differs => return None,
+            // The first symbol that came was not the sender's.
+            Vote::Outvotes => (wait.buffer, wait.recall) = (Buffer::default(), Recall::Answered),
+        }
         wait.heard(now);
         if !wait.buffer.take(grid, symbol, || spare.pop().unwrap_or_default()) {
             return None;
@@ -179,6 +202,36 @@ impl Assembly {
     /// The sender has begun generation `number`: those before it were sent in full.
     fn heard(&mut self, number: u32) {
         self.horizon = self.horizon.max(number);
+    }
+
+    /// Looks whether symbols contradict the horizon: anybody can say that the sender is far ahead, and what it sends then
+    /// would count as long gone.
+    fn weigh(&mut self, number: u32) {
+        if number.saturating_add(BEHIND) >= self.horizon {
+            self.contradictions = 0;
+            return;
+        }
+        self.contradictions += 1;
+        if self.contradictions > CONTRADICTIONS {
+            let from = u64::from(number.saturating_sub(BEHIND));
+            self.contradictions = 0;
+            self.horizon = number;
+            self.open.clear();
+            self.resolved.remove(from..u64::MAX);
+            self.useless.remove(from..u64::MAX);
+            self.settle();
+        }
+    }
+
+    /// Bytes of all that is open, and of memory that is kept for more.
+    pub fn held(&self) -> usize {
+        let spare: usize = self.spare.iter().map(Vec::capacity).sum();
+        spare + self.open.values().map(|wait| wait.buffer.held()).sum::<usize>()
+    }
+
+    fn has_room_for(&self, payload: u32) -> bool {
+        let open: u64 = self.open.values().map(|wait| wait.buffer.payload()).sum();
+        open + u64::from(payload) <= MAX_BYTES
     }
 
     /// The sender has sent all generations below `sent` in full.

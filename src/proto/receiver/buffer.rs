@@ -34,6 +34,17 @@ pub enum Progress {
     Whole,
 }
 
+/// What a symbol's header says of how its generation lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vote {
+    /// What the first one said.
+    Agrees,
+    /// Something else.
+    Differs,
+    /// Something else, as more than agree with the first one.
+    Outvotes,
+}
+
 /// What has arrived of one generation.
 #[derive(Debug, Default)]
 pub struct Buffer {
@@ -53,6 +64,8 @@ pub struct Buffer {
     map: Option<(Vec<Placed>, Bits, Body)>,
     /// Symbols of wanted blocks that are missing, when the map is known.
     missing: u32,
+    /// Symbols that were taken, and those that lie differently.
+    votes: (u32, u32),
 }
 
 /// One column.
@@ -76,6 +89,30 @@ impl Column {
 }
 
 impl Buffer {
+    /// Whether anything has come.
+    pub fn has_begun(&self) -> bool {
+        self.grid.is_some()
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn held(&self) -> usize {
+        self.bytes.capacity() + self.coded.capacity()
+    }
+
+    /// Bytes of its payload.
+    pub fn payload(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Counts a symbol that lies as `grid` says. A forged first symbol costs the few that came until it was outvoted.
+    pub fn vote(&mut self, grid: Grid) -> Vote {
+        if self.grid.is_none_or(|own| own == grid) {
+            return Vote::Agrees;
+        }
+        self.votes.1 += 1;
+        if self.votes.1 > self.votes.0 { Vote::Outvotes } else { Vote::Differs }
+    }
+
     /// Takes a symbol; false when it was there already, is not needed or does not fit.
     pub fn take(&mut self, grid: Grid, symbol: &Symbol<'_>, memory: impl FnOnce() -> Vec<u8>) -> bool {
         if self.grid.is_none() {
@@ -84,6 +121,7 @@ impl Buffer {
         if self.grid != Some(grid) {
             return false;
         }
+        self.votes.0 += 1;
         let row = u32::from(symbol.header.row);
         match row.checked_sub(u32::from(grid.rows())) {
             None => self.take_plain(grid, row * u32::from(grid.columns()) + u32::from(symbol.header.column), symbol),

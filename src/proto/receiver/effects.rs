@@ -70,11 +70,27 @@ pub enum Request {
 /// Why a host does not take part, or failed: for people.
 pub type Reason = String;
 
+/// Why an offer is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    /// For people.
+    pub why: Reason,
+    /// Whether the release is rightful all the same: signed by somebody who may, and newer than what is here. Else the
+    /// refusal is of anybody's making.
+    pub proven: bool,
+}
+
+impl From<Reason> for Denied {
+    fn from(why: Reason) -> Self {
+        Self { why, proven: false }
+    }
+}
+
 /// What the disk answers.
 #[derive(Debug, Clone)]
 pub enum Reply {
     /// To [`Request::Open`].
-    Opened(SessionId, Result<(), Reason>),
+    Opened(SessionId, Result<(), Denied>),
     /// To [`Request::Explore`]: the missing ordinals; none is a complete manifest.
     Explored(SessionId, Result<RangeSet, Reason>),
     /// To [`Request::Diff`]: the plan in numbers, what to fetch, and the list of differences.

@@ -16,7 +16,7 @@ use crate::wire::{HostStage, Message};
 const MAX_WANT_RANGES: usize = 16 * 1024;
 /// Without any data for this long, what is still wanted is asked for again.
 const ASK_AGAIN: Duration = Duration::from_millis(1000);
-/// So many payloads with wrong blocks are asked for again: more are no accident.
+/// So many payloads with wrong blocks one after the other, and nothing right among them: more are no accident.
 const MAX_DAMAGED: u32 = 32;
 /// With more payloads in hand than this the disk is behind.
 const BEHIND: u32 = 2;
@@ -59,8 +59,10 @@ impl Session {
             Err(why) => return self.refuse(now, why),
             Ok((wrong, bytes)) => {
                 self.received += bytes;
+                // A single forged symbol spoils no more than its generation: what was right in it, and others, count.
+                self.damaged = if bytes > 0 || wrong.is_empty() { 0 } else { self.damaged + 1 };
                 if !wrong.is_empty() {
-                    self.damaged += 1;
+                    self.doubt();
                     if self.damaged > MAX_DAMAGED {
                         return self.refuse(now, "what the sender sends is not what its release says".into());
                     }

@@ -20,12 +20,13 @@ mod buffer;
 mod effects;
 mod fetch;
 mod measure;
+mod names;
 mod orders;
 mod session;
 mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
@@ -41,13 +42,18 @@ use crate::wire::query::{Ask, Tell, Work};
 use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message};
 
 pub use buffer::Part;
-pub use effects::{Ordered, Reason, Reply, Request};
+pub use effects::{Denied, Ordered, Reason, Reply, Request};
+pub use names::{is_target, matches_name};
 
 use session::Session;
 use waiting::{Verdict, Waiting};
 
-/// The most sessions at one time.
+/// The most sessions at one time whose release was found rightful.
 pub const MAX_SESSIONS: usize = 16;
+/// The most others: offers whose signature is being checked, and those that were refused for it.
+const MAX_UNPROVEN: usize = 8;
+/// The most of these from one address.
+const MAX_UNPROVEN_EACH: usize = 2;
 /// A session whose sender is silent for this long gives way to another sender of the same tree.
 const GIVE_WAY: Duration = Duration::from_secs(5);
 
@@ -87,6 +93,17 @@ pub enum Notice {
         stage: HostStage,
         /// Why, when it refused or failed.
         text: Option<String>,
+        /// Whether the release was found rightful; else all of this is anybody's word.
+        proven: bool,
+    },
+    /// Data was not what the release says: some source of it is broken, or forges. It is asked for again.
+    Damaged {
+        /// The tree.
+        tree: TreeName,
+        /// The release's serial.
+        serial: Serial,
+        /// Where data came from, by its own word.
+        sources: Vec<IpAddr>,
     },
     /// Datagrams of a version that we do not speak are on the network.
     Version(u8, SocketAddr),
@@ -105,6 +122,7 @@ pub struct Receiver {
     requests: VecDeque<Request>,
     notices: VecDeque<Notice>,
     rng: fastrand::Rng,
+    effort: names::Effort,
     warned_version: bool,
     /// Packets that the receive buffer has lost.
     dropped: u64,
@@ -128,6 +146,7 @@ impl Receiver {
             requests: VecDeque::new(),
             notices: VecDeque::new(),
             rng,
+            effort: names::Effort::default(),
             warned_version: false,
             dropped: 0,
         }
@@ -152,7 +171,7 @@ impl Receiver {
                 if !session.is_from(front.source) {
                     return;
                 }
-                session.data(now, front.counter, &symbol, arrival, &mut self.control);
+                session.data(now, from.ip(), front.counter, &symbol, arrival, &mut self.control);
                 if session.is_calm() {
                     return;
                 }
@@ -180,7 +199,7 @@ impl Receiver {
             Message::Status(status) => self.with(status.session, source, |s, _| s.status(now, &status)),
             Message::Order(order) => {
                 if let Some(id) = crate::wire::message::Order::decode(&order.order).map(|o| o.session) {
-                    self.with(id, source, |s, _| s.order(now, &order));
+                    self.with(id, source, |s, _| s.order(now, from, order));
                 }
             }
             Message::DriftAsk(session, offset) => self.with(session, source, |s, control| s.drift(offset, control)),
@@ -208,7 +227,7 @@ impl Receiver {
         // A header that cannot be read may still be for us; but whoever cannot name a tree gets no answer.
         let Ok(release) = Release::from_bytes(&announce.header) else { return };
         let tree = &release.header().tree;
-        if !self.setup.trees.iter().any(|t| t.tree == *tree) || !is_target(&release, &self.setup.name) {
+        if !self.setup.trees.iter().any(|t| t.tree == *tree) || !self.is_target(now, from.ip(), &release) {
             return;
         }
         let busy = self.busy(now, tree, announce.session).map(|s| (s.describe(), s.silent(now)));
@@ -219,7 +238,7 @@ impl Receiver {
                 Verdict::Wait => return self.ask_to_wait(from, announce.session, other),
             }
         }
-        if self.sessions.len() >= MAX_SESSIONS && !self.make_room(now) {
+        if !self.admit(now, from.ip()) {
             return;
         }
         // What comes to us in datagrams of this size goes back in them.
@@ -230,13 +249,18 @@ impl Receiver {
         self.sessions.insert(session.id(), session);
     }
 
-    /// The session other than `id` that has the tree `tree`: it works on an order, or its sender is there.
+    /// Whether `release` is addressed to us. What costs is counted: anybody can offer anything.
+    fn is_target(&mut self, now: Moment, from: IpAddr, release: &Release) -> bool {
+        let targets = &release.header().targets;
+        let costly = targets.iter().filter(|t| names::is_costly(t)).count();
+        (costly == 0 || self.effort.may_spend(now, from, costly as u32)) && is_target(release, &self.setup.name)
+    }
+
+    /// The session other than `id` that has the tree `tree`: it works on an order, or its sender is there. One whose
+    /// release is not known to be rightful has nothing: whoever can send a datagram could keep others out otherwise.
     fn busy(&self, now: Moment, tree: &TreeName, id: SessionId) -> Option<&Session> {
-        let others = self.sessions.values().filter(|s| s.id() != id && s.tree() == tree);
-        let mut busy = others.filter(|s| {
-            let open = !s.is_over() || s.may_go_back();
-            s.is_ordering() || (open && s.silent(now) < GIVE_WAY)
-        });
+        let others = self.sessions.values().filter(|s| s.id() != id && s.tree() == tree && s.is_proven());
+        let mut busy = others.filter(|s| s.is_ordering() || (s.holds_the_tree() && s.silent(now) < GIVE_WAY));
         busy.next()
     }
 
@@ -256,19 +280,40 @@ impl Receiver {
         self.control.send(Dest::Host(sender), &Message::State(state));
     }
 
-    /// Ends the session that has been over for longest; whether there was one.
-    fn make_room(&mut self, now: Moment) -> bool {
-        let over = self.sessions.values_mut().filter(|s| s.is_over() && !s.is_ordering());
-        let oldest = over.max_by_key(|s| s.silent(now));
+    /// Whether there is room for one more offer, from `from`: refused ones give way, those that are being checked and
+    /// those that were found rightful do not.
+    fn admit(&mut self, now: Moment, from: IpAddr) -> bool {
+        let unproven = || self.sessions.values().filter(|s| !s.is_proven() && !s.has_closed());
+        let of_one = unproven().filter(|s| s.sender.ip() == from).count() >= MAX_UNPROVEN_EACH;
+        if !of_one && unproven().count() < MAX_UNPROVEN {
+            return true;
+        }
+        let sessions = self.sessions.values_mut();
+        let refused = sessions.filter(|s| !s.is_proven() && s.is_over() && !s.has_closed());
+        let oldest = refused.filter(|s| !of_one || s.sender.ip() == from).max_by_key(|s| s.silent(now));
         oldest.map(Session::give_way).is_some()
+    }
+
+    /// Ends the rightful session that has been over for longest, when there are too many; false when none is over.
+    fn make_room(&mut self, now: Moment) -> bool {
+        let proven = |s: &&mut Session| s.is_proven() && !s.has_closed();
+        if self.sessions.values_mut().filter(proven).count() < MAX_SESSIONS {
+            return true;
+        }
+        let over = self.sessions.values_mut().filter(proven).filter(|s| s.is_over() && !s.is_ordering());
+        over.max_by_key(|s| s.silent(now)).map(Session::give_way).is_some()
     }
 
     /// A release is rightful: the tree is its session's from now on, and others of that tree give way. Not before:
     /// whoever can send a datagram could end a session otherwise. An answer `Err` when the tree was taken meanwhile.
-    fn opened(&mut self, now: Moment, id: SessionId) -> Result<(), Reason> {
+    fn opened(&mut self, now: Moment, id: SessionId) -> Result<(), Denied> {
         let Some(tree) = self.sessions.get(&id).map(|s| s.tree().clone()) else { return Ok(()) };
         if let Some(other) = self.busy(now, &tree, id) {
-            return Err(session::busy_with(&other.describe()));
+            return Err(Denied { why: session::busy_with(&other.describe()), proven: true });
+        }
+        if !self.make_room(now) {
+            let why = format!("this host has {MAX_SESSIONS} sessions already; try again when one is over");
+            return Err(Denied { why, proven: true });
         }
         let others = self.sessions.values_mut().filter(|s| s.id() != id && *s.tree() == tree);
         others.for_each(Session::give_way);
@@ -294,6 +339,11 @@ impl Receiver {
             }
         }
         self.settle();
+    }
+
+    /// Those who were heard of late without the group key that this host has: others will hear of them.
+    pub fn strangers(&mut self, strangers: impl Iterator<Item = IpAddr>) {
+        self.presence.set_strangers(strangers);
     }
 
     /// The receive buffer has lost `total` packets since this host started: senders will hear of it.
@@ -354,13 +404,19 @@ impl Receiver {
 
     /// The session that works on `tree` now.
     pub fn work(&self, tree: &TreeName) -> Option<Work> {
-        let at_work = |s: &&Session| s.tree() == tree && (s.is_ordering() || !s.is_over());
+        let at_work = |s: &&Session| s.is_proven() && s.tree() == tree && (s.is_ordering() || !s.is_over());
         self.sessions.values().find(at_work).map(Session::work)
     }
 
     /// The next thing to tell.
     pub fn poll_notice(&mut self) -> Option<Notice> {
         self.notices.pop_front()
+    }
+
+    /// Bytes that it holds of what others sent, about: they are bounded whatever comes.
+    pub fn held(&self) -> usize {
+        let sessions: usize = self.sessions.values().map(Session::held).sum();
+        sessions + self.reassembly.held() + self.control.held()
     }
 
     /// Whether there is nothing to send, to ask or to tell.
@@ -373,15 +429,4 @@ impl Receiver {
         let sessions = self.sessions.values().map(|s| s.timeout(now, self.setup.patience));
         sessions.chain([self.presence.timeout()]).chain(self.questions.timeout()).min().unwrap_or(now)
     }
-}
-
-/// Whether the release is addressed to the host `name`.
-pub fn is_target(release: &Release, name: &HostName) -> bool {
-    let targets = &release.header().targets;
-    targets.is_empty() || targets.iter().any(|t| matches_name(t, name.as_str()))
-}
-
-/// Whether `pattern` (a glob with `*` and `?`) matches a host's name.
-pub fn matches_name(pattern: &str, name: &str) -> bool {
-    globset::Glob::new(pattern).is_ok_and(|glob| glob.compile_matcher().is_match(name))
 }

@@ -1,5 +1,6 @@
 //! What a session does with its sender's signed orders, from being ready to the end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::session::Session;
@@ -26,11 +27,13 @@ impl Session {
     /// The sender has not confirmed that it knows what became of its order.
     pub(super) fn is_unheard(&self) -> bool {
         let answered = self.stage >= HostStage::Committed && self.stage != HostStage::Refused;
-        answered && !self.gone && !self.outbox.is_empty()
+        answered && !self.gone && !self.is_closing() && !self.outbox.is_empty()
     }
 
     /// Takes an order. The sender repeats it until we answer: one that does not fit our stage yet is heard later.
-    pub(super) fn order(&mut self, now: Moment, signed: &SignedOrder) {
+    /// While the disk looks at one, the last that came from the sender's address waits: others, whose signature does not
+    /// hold, do not keep it out.
+    pub(super) fn order(&mut self, now: Moment, from: SocketAddr, signed: SignedOrder) {
         self.heard = now;
         let Some(order) = Order::decode(&signed.order).filter(|order| order.is_for(&self.name)) else { return };
         let fits = match order.kind {
@@ -39,6 +42,10 @@ impl Session {
             OrderKind::Abort => !self.is_over(),
             OrderKind::Revert => !self.is_over() || self.may_go_back(),
         };
+        if self.ordering && from == self.sender {
+            self.next_order = Some(signed);
+            return;
+        }
         if !fits || self.ordering || self.gone {
             return;
         }
@@ -50,8 +57,15 @@ impl Session {
     /// What became of an order.
     pub(super) fn ordered(&mut self, now: Moment, outcome: Option<Ordered>) {
         self.ordering = false;
+        if outcome.is_some() {
+            self.next_order = None;
+        }
         match outcome {
-            None => {}
+            None => {
+                if let Some(next) = self.next_order.take() {
+                    self.order(now, self.sender, next);
+                }
+            }
             Some(Ordered::Prepared) => self.enter(now, HostStage::Prepared),
             Some(Ordered::Vetoed(why)) => self.refuse(now, why),
             Some(Ordered::Committed { serial, checks }) => {

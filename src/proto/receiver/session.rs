@@ -1,7 +1,7 @@
 //! A host's part in one session.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,9 @@ use crate::proto::outbox::Outbox;
 use crate::proto::sender::readings::MAX_REPORTERS;
 use crate::proto::{Dest, RangeSet, alive_interval, report_interval, turn};
 use crate::units::Moment;
-use crate::wire::message::{Announce, DRIFT_PARTS, DriftPart, MAX_DRIFT_PART, Report, State, Status, Summary};
+use crate::wire::message::{
+    Announce, DRIFT_PARTS, DriftPart, MAX_DRIFT_PART, Report, SignedOrder, State, Status, Summary,
+};
 use crate::wire::query::Work;
 use crate::wire::{HostStage, Message, Phase, Symbol};
 
@@ -24,6 +26,10 @@ use crate::wire::{HostStage, Message, Phase, Symbol};
 const REPORT_BYTES: u64 = 256 << 10;
 /// See [`REPORT_BYTES`].
 const REPORT_EVERY: Duration = Duration::from_millis(10);
+/// A sender that said goodbye is waited for this long: it may have been somebody else who said so.
+const FAREWELL: Duration = Duration::from_millis(1500);
+/// The most addresses of data that are remembered.
+const MAX_SOURCES: usize = 4;
 /// A session that is over is kept this long for a sender that has not heard so.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -38,6 +44,8 @@ pub(super) struct Session {
     pub(super) release: Release,
     pub(super) audit: bool,
     pub(super) hosts: u32,
+    /// The release was found rightful.
+    proven: bool,
     pub(super) stage: HostStage,
     pub(super) text: Option<String>,
     summary: Option<Summary>,
@@ -51,8 +59,18 @@ pub(super) struct Session {
     pub(super) delivering: (u32, u64),
     /// Payloads of which some block was not what its hash says.
     pub(super) damaged: u32,
+    /// Where data came from, by its own word; at most [`MAX_SOURCES`].
+    sources: Vec<IpAddr>,
+    /// Some of it was wrong: only the announced sender's own is taken.
+    strict: bool,
     /// Whether the disk works on an order.
     pub(super) ordering: bool,
+    /// An order of the sender that came meanwhile.
+    pub(super) next_order: Option<SignedOrder>,
+    /// Somebody said that the sender is gone; it is when nothing else comes until then.
+    closing: Option<Moment>,
+    /// It was said once: another sender may have the tree when this session is over.
+    left: bool,
     drift: Arc<[u8]>,
     pub(super) heard: Moment,
     pub(super) data_at: Moment,
@@ -112,6 +130,7 @@ impl Session {
             source,
             sender_name: announce.sender,
             hosts: announce.hosts,
+            proven: false,
             stage: HostStage::Joined,
             text: None,
             summary: None,
@@ -122,7 +141,12 @@ impl Session {
             assembly: Assembly::new(announce.symbol),
             delivering: (0, 0),
             damaged: 0,
+            sources: Vec::new(),
+            strict: false,
             ordering: false,
+            next_order: None,
+            closing: None,
+            left: false,
             drift: Arc::from([]),
             heard: now,
             data_at: now,
@@ -172,6 +196,32 @@ impl Session {
     /// Nothing is to be handed on.
     pub(super) fn is_calm(&self) -> bool {
         !self.gone && self.requests.is_empty() && self.notices.is_empty()
+    }
+
+    /// Bytes that it holds of what others sent, without what the disk works on.
+    pub(super) fn held(&self) -> usize {
+        self.assembly.held() + self.release.bytes().len() + self.drift.len()
+    }
+
+    /// Whether its release was found rightful.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// Whether it only waits for the disk to let go.
+    pub(super) fn has_closed(&self) -> bool {
+        self.gone
+    }
+
+    /// Whether the tree is this session's, as far as it goes by what was heard: its sender is there, or may come back to
+    /// what it committed.
+    pub(super) fn holds_the_tree(&self) -> bool {
+        if self.is_over() { self.may_go_back() && !self.left } else { !self.is_closing() }
+    }
+
+    /// Whether the sender is said to be gone.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.is_some()
     }
 
     pub(super) fn silent(&self, now: Moment) -> Duration {
@@ -228,6 +278,7 @@ impl Session {
             sender: self.sender,
             stage,
             text: self.text.clone(),
+            proven: self.proven,
         });
     }
 
@@ -264,6 +315,7 @@ impl Session {
         }
         match reply {
             Reply::Opened(_, Ok(())) => {
+                self.proven = true;
                 self.enter(now, HostStage::Fetching);
                 self.requests.push_back(Request::Explore(self.id));
             }
@@ -278,10 +330,13 @@ impl Session {
             Reply::Finished(_, Ok(())) => {
                 self.enter(now, HostStage::Ready);
             }
-            Reply::Opened(_, Err(why))
-            | Reply::Explored(_, Err(why))
-            | Reply::Diffed(_, Err(why))
-            | Reply::Finished(_, Err(why)) => self.refuse(now, why),
+            Reply::Opened(_, Err(denied)) => {
+                self.proven = denied.proven;
+                self.refuse(now, denied.why);
+            }
+            Reply::Explored(_, Err(why)) | Reply::Diffed(_, Err(why)) | Reply::Finished(_, Err(why)) => {
+                self.refuse(now, why)
+            }
             Reply::Ordered(_, outcome) => self.ordered(now, outcome),
             Reply::Checked(_, outcome) => self.checked(now, outcome),
             Reply::Trees(_) => {}
@@ -302,7 +357,18 @@ impl Session {
         }
     }
 
-    pub(super) fn data(&mut self, now: Moment, counter: u64, symbol: &Symbol<'_>, arrival: u64, control: &mut Control) {
+    pub(super) fn data(
+        &mut self,
+        now: Moment,
+        from: IpAddr,
+        counter: u64,
+        symbol: &Symbol<'_>,
+        arrival: u64,
+        control: &mut Control,
+    ) {
+        if !self.takes_from(from) {
+            return;
+        }
         self.heard = now;
         self.data_at = now;
         if !self.counters.is_new(counter) {
@@ -315,6 +381,21 @@ impl Session {
         if self.report_is_due(now) {
             self.report(now, control);
         }
+    }
+
+    /// Whether data from the address `from` is taken: anybody's, until some of it was wrong.
+    fn takes_from(&mut self, from: IpAddr) -> bool {
+        if !self.sources.contains(&from) && self.sources.len() < MAX_SOURCES {
+            self.sources.push(from);
+        }
+        !self.strict || from == self.sender.ip()
+    }
+
+    /// Data was not what the release says: it may be somebody else's than the sender's, as far as addresses tell.
+    pub(super) fn doubt(&mut self) {
+        self.strict |= self.sources.contains(&self.sender.ip());
+        let (tree, serial) = (self.tree().clone(), self.release.header().serial);
+        self.notices.push_back(Notice::Damaged { tree, serial, sources: self.sources.clone() });
     }
 
     fn report_is_due(&self, now: Moment) -> bool {
@@ -368,8 +449,14 @@ impl Session {
             chosen if chosen.contains(&self.me) => Reporting::Among(chosen.len() as u32),
             _ => Reporting::InDistress,
         };
-        if status.phase == Phase::Closed {
-            return self.close();
+        // Anybody could say so: a sender that is heard again is there.
+        self.closing = match (status.phase, self.closing) {
+            (Phase::Closed, closing) => closing.or(Some(now + FAREWELL)),
+            _ => None,
+        };
+        if self.closing.is_some() {
+            self.left = true;
+            return;
         }
         if status.pass > self.pass {
             self.pass = status.pass;
@@ -393,7 +480,7 @@ impl Session {
     }
 
     pub(super) fn handle_timeout(&mut self, now: Moment, control: &mut Control, patience: Duration) {
-        if now.since(self.heard) >= self.limit(patience) {
+        if now.since(self.heard) >= self.limit(patience) || self.closing.is_some_and(|at| at <= now) {
             return self.close();
         }
         while let Some(message) = self.outbox.poll(now, self.rng.f64()) {
@@ -422,6 +509,9 @@ impl Session {
             return now + patience;
         }
         let mut next = self.alive_at.min(self.heard + self.limit(patience));
+        if let Some(at) = self.closing {
+            next = next.min(at);
+        }
         if let Some(due) = self.outbox.timeout() {
             next = next.min(due);
         }

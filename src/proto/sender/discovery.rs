@@ -4,7 +4,7 @@ use super::hosts::Host;
 use super::serial::believed;
 use super::{DISCOVERY, DISCOVERY_EMPTY, MEASURE, Notice, Phase, QUIET, Sender};
 use crate::id::HostName;
-use crate::proto::path::{MIN_DATAGRAM, ladder};
+use crate::proto::path::{ladder, least};
 use crate::proto::{Dest, turn};
 use crate::units::Moment;
 use crate::wire::Message;
@@ -15,7 +15,9 @@ impl Sender {
             // Probes first: a host answers with what it has heard until then. Mostly the largest passes, and the others
             // are needed only when somebody did not hear it.
             let most = if self.solicits == 0 { 1 } else { usize::MAX };
-            ladder(self.setup.datagram).take(most).for_each(|size| self.control.probe(Dest::Group, size));
+            ladder(self.setup.datagram, self.setup.room)
+                .take(most)
+                .for_each(|size| self.control.probe(Dest::Group, size));
             self.control.send(Dest::Group, &Message::Solicit);
             self.solicits += 1;
             self.solicited = now;
@@ -43,7 +45,7 @@ impl Sender {
     fn is_measured(&self, now: Moment) -> bool {
         let most = self.setup.datagram;
         let full = |h: &Host| h.takes.is_some_and(|takes| usize::from(takes) >= most);
-        if most < MIN_DATAGRAM || self.hosts.iter().all(|(_, h)| full(h)) {
+        if most < least(self.setup.room) || self.hosts.iter().all(|(_, h)| full(h)) {
             return true;
         }
         let told = self.hosts.iter().all(|(_, h)| h.takes.is_some());

@@ -110,7 +110,7 @@ impl Flow {
     /// A host asks for ordinals below `all`. A slow one has to wait.
     pub fn want(&mut self, host: InstanceId, want: &Want, all: u64) {
         if !self.readings.is_slow(host) {
-            self.stream.want(want, all);
+            self.stream.want(want, self.known(want.seen), all);
         }
     }
 
@@ -122,12 +122,19 @@ impl Flow {
         }
         let due = if hosts == 1 { now } else { now + GATHER };
         let few = hosts <= FEW;
-        nack.missing.iter().for_each(|missing| self.stream.missing(missing, nack.seen, due, few));
+        let seen = self.known(nack.seen);
+        nack.missing.iter().for_each(|missing| self.stream.missing(missing, seen, due, few));
         self.stream.decide(now);
+    }
+
+    /// A counter that a host says it saw: none beyond what was sent.
+    fn known(&self, seen: u64) -> u64 {
+        seen.min(self.stream.counter())
     }
 
     /// A host reports; says whether that made it a slow one.
     pub fn report(&mut self, now: Moment, host: InstanceId, report: Report) -> bool {
+        let report = Report { seen: self.known(report.seen), ..report };
         let before = self.readings.is_slow(host);
         match self.readings.report(now, host, report, self.idle) {
             Some(sample) => self.controller.sample(now, sample),

@@ -31,7 +31,7 @@ use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
 use crate::proto::effort::Demand;
 use crate::proto::members::{Member, Table};
-use crate::proto::path::MIN_DATAGRAM;
+use crate::proto::path::least;
 use crate::proto::receiver::matches_name;
 use crate::proto::{Dest, RangeSet, Transmit, turn};
 use crate::units::{Floor, Moment, Quorum, Rate};
@@ -333,7 +333,7 @@ impl Sender {
     /// Makes the session's datagrams as small as the narrowest path needs.
     fn fit(&mut self) {
         let Some((host, takes)) = self.hosts.narrowest() else { return };
-        let datagram = usize::from(takes).max(MIN_DATAGRAM);
+        let datagram = usize::from(takes).max(least(self.setup.room));
         if datagram < self.setup.datagram {
             self.notices.push_back(Notice::Narrow { datagram, host: host.clone() });
             self.flow.fit(datagram);

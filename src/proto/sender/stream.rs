@@ -97,13 +97,14 @@ impl Stream {
         Generation(open.map_or(self.next, |g| g.number()))
     }
 
-    /// Merges what a host asks for; what was sent since it listens comes to it anyway.
-    pub fn want(&mut self, want: &Want, all: u64) {
+    /// Merges what a host asks for, of `all` that there is; what was sent since it saw the counter `seen` comes to it
+    /// anyway.
+    pub fn want(&mut self, want: &Want, seen: u64, all: u64) {
         if self.stopped {
             return;
         }
-        let mut wanted: RangeSet = want.ranges.0.iter().map(|r| r.start..r.end.min(all)).collect();
-        for generation in self.generations.iter().rev().take_while(|g| !g.was_sent_by(want.seen)) {
+        let mut wanted: RangeSet = want.ranges.0.iter().map(|r| r.start.min(all)..r.end.min(all)).collect();
+        for generation in self.generations.iter().rev().take_while(|g| !g.was_sent_by(seen)) {
             wanted.subtract(generation.ordinals());
         }
         self.pending.extend(&wanted);

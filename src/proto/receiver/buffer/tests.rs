@@ -230,3 +230,28 @@ fn no_more_is_read_back_than_is_bounded() {
         );
     }
 }
+
+#[test]
+fn a_forged_first_symbol_is_outvoted_by_the_second_that_is_not() {
+    use crate::fec::Grid;
+    let (forged, right) = (Grid::new(8 << 20, 1400, 31).expect("legal"), Grid::new(50_000, 1400, 2).expect("legal"));
+    let symbol = |bytes: &'static [u8]| Symbol {
+        header: crate::wire::SymbolHeader {
+            session: crate::id::SessionId(1),
+            generation: Generation(0),
+            row: 0,
+            column: 0,
+            columns: 31,
+            payload: 8 << 20,
+            sent: 0,
+        },
+        bytes,
+    };
+    let mut buffer = Buffer::default();
+    assert_eq!(buffer.vote(forged), Vote::Agrees);
+    assert!(buffer.take(forged, &symbol(&[1; 1400]), Vec::new));
+    assert_eq!(
+        (buffer.vote(forged), buffer.vote(right), buffer.vote(right)),
+        (Vote::Agrees, Vote::Differs, Vote::Outvotes)
+    );
+}

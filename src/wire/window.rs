@@ -1,0 +1,111 @@
+//! Which numbers of one source have come already, as far back as a window goes (the way of RFC 6479: a ring of words that
+//! moves forward in whole words, so that taking a number never shifts bits).
+
+/// What is known of a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It has not come.
+    New,
+    /// It has.
+    Again,
+    /// It is older than the window: nothing is known of it.
+    TooOld,
+}
+
+/// The numbers that came.
+#[derive(Debug)]
+pub struct Window {
+    newest: u64,
+    /// A bit for each number; the word of a number is its 64th part, modulo the words that there are.
+    seen: Box<[u64]>,
+}
+
+impl Window {
+    /// An empty window of `words` words, each for 64 numbers.
+    pub fn new(words: usize) -> Self {
+        Self { newest: 0, seen: vec![0; words.max(1)].into_boxed_slice() }
+    }
+
+    /// What is known of `number`.
+    pub fn look(&self, number: u64) -> Seen {
+        let (word, newest) = (number / 64, self.newest / 64);
+        if word > newest {
+            Seen::New
+        } else if newest - word >= self.words() {
+            Seen::TooOld
+        } else if self.seen[self.slot(word)] & bit(number) == 0 {
+            Seen::New
+        } else {
+            Seen::Again
+        }
+    }
+
+    /// Takes `number`; what was known of it before. One that is too old is not taken.
+    pub fn take(&mut self, number: u64) -> Seen {
+        let before = self.look(number);
+        if before == Seen::New {
+            let (word, newest) = (number / 64, self.newest / 64);
+            if word > newest {
+                let forget = (newest + 1).max((word + 1).saturating_sub(self.words()))..=word;
+                forget.for_each(|old| self.seen[self.slot(old)] = 0);
+            }
+            self.newest = self.newest.max(number);
+            self.seen[self.slot(word)] |= bit(number);
+        }
+        before
+    }
+
+    fn words(&self) -> u64 {
+        self.seen.len() as u64
+    }
+
+    fn slot(&self, word: u64) -> usize {
+        (word % self.words()) as usize
+    }
+}
+
+fn bit(number: u64) -> u64 {
+    1 << (number % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn within_the_window_it_is_a_set(steps in prop::collection::vec((0..200u64, 0..300u64), 1..300)) {
+            let (mut window, mut all, mut at) = (Window::new(8), BTreeSet::new(), 0);
+            for (forth, back) in steps {
+                at += forth;
+                let number = (at + 300).saturating_sub(back);
+                let expected = if all.contains(&number) { Seen::Again } else { Seen::New };
+                prop_assert_eq!(window.look(number), expected);
+                prop_assert_eq!(window.take(number), expected);
+                all.insert(number);
+            }
+        }
+
+        #[test]
+        fn no_number_is_taken_twice_whatever_comes(numbers in prop::collection::vec(0..2000u64, 1..500)) {
+            let (mut window, mut taken) = (Window::new(4), BTreeSet::new());
+            for number in numbers {
+                prop_assert!(window.take(number) != Seen::New || taken.insert(number));
+            }
+        }
+    }
+
+    #[test]
+    fn jumps_forget_and_what_is_too_old_is_told_apart() {
+        let mut window = Window::new(1024);
+        assert_eq!((window.take(1), window.take(1)), (Seen::New, Seen::Again));
+        let far = 1 + 1024 * 64 * 3;
+        assert_eq!((window.take(far), window.take(far)), (Seen::New, Seen::Again));
+        assert_eq!((window.take(far - 64), window.take(far - 64)), (Seen::New, Seen::Again));
+        assert_eq!((window.take(1), window.take(1)), (Seen::TooOld, Seen::TooOld));
+        assert_eq!((window.take(u64::MAX), window.take(u64::MAX)), (Seen::New, Seen::Again));
+        assert_eq!(window.take(far), Seen::TooOld);
+    }
+}

@@ -1,0 +1,289 @@
+//! Somebody on the network who means harm, with and without a group key between him and the hosts: trees stay right, a
+//! running deploy completes, memory and log stay bounded.
+//!
+//! What an outsider can still do where there is no group key is to hold things up: he may say in a host's name that it
+//! failed, or that he is a host with the tree. With a group key he can do nothing of it.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use makuo::id::{Generation, HostName, InstanceId, Serial, SessionId, TreeName};
+use makuo::keys::{Namespace, open_signer};
+use makuo::manifest::{Intent, Release};
+use makuo::wire::message::{Announce, Hello, MAX_TREES, Order, OrderKind, Phase, SignedOrder, Status, TreeState};
+use makuo::wire::query::Ask;
+use makuo::wire::{Datagram, Message, SymbolHeader};
+use support::{Adversary, Lab, Noise, copy, skipped, write};
+
+/// Datagrams of a flood.
+const FLOOD: u64 = 100_000;
+/// The most memory that a host may ever have taken, in KiB.
+const MOST_MEMORY: u64 = 400 << 10;
+/// The most warnings in a host's log: every kind has a few.
+const MOST_LINES: usize = 90;
+
+/// A lab of two hosts, keyed or not, and somebody else at their switch.
+fn lab(keyed: bool) -> Option<(Lab, Adversary)> {
+    let mut lab = Lab::network_idle(2)?;
+    let mut flags = lab.admin.flags();
+    if keyed {
+        lab.flags = Some(Vec::new());
+        lab.makuo(&["keygen", "--group", "-o", "group.key"]).exits(0);
+        flags.extend(["--group-key".to_string(), lab.path("group.key").to_str().expect("UTF-8").to_string()]);
+    }
+    for host in &mut lab.hosts {
+        host.flags = Some(flags.clone());
+        host.start();
+    }
+    lab.flags = Some(flags);
+    let place = lab.plug();
+    Some((lab, Adversary::at(&place)?))
+}
+
+/// The most memory that a host has ever taken, in KiB.
+fn peak_memory(lab: &Lab, host: usize) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", lab.hosts[host].pid())).expect("runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Logs and memory are what a person would call bounded, and nothing lies where nothing belongs.
+#[track_caller]
+fn bounded(lab: &Lab) {
+    for (nth, host) in lab.hosts.iter().enumerate() {
+        let (memory, log) = (peak_memory(lab, nth), host.log());
+        assert!(memory < MOST_MEMORY, "{} took {memory} KiB", host.name);
+        let lines = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count();
+        assert!(lines < MOST_LINES, "{lines} lines: {log}");
+        assert!(!log.contains("defect"), "{log}");
+        let beside: Vec<_> = std::fs::read_dir(host.disk()).expect("a disk").flatten().map(|e| e.file_name()).collect();
+        assert!(beside.iter().all(|name| name == "www" || name == "state"), "{beside:?}");
+    }
+}
+
+fn host_name(name: &str) -> HostName {
+    HostName::new(name).expect("legal")
+}
+
+fn offer(session: u64, header: Vec<u8>, signature: Vec<u8>) -> Message {
+    let (session, sender) = (SessionId(session), host_name("evil"));
+    Message::Announce(Announce { session, sender, header, signature, symbol: 1400, hosts: 2, checksum: false })
+}
+
+/// The header of a release like `like`, with another serial.
+fn header_like(like: &Release, serial: u64, intent: Intent) -> Release {
+    let header = makuo::manifest::Header { serial: Serial(serial), intent, ..like.header().clone() };
+    Release::new(header).expect("legal")
+}
+
+#[test]
+fn forged_and_replayed_offers_and_orders_change_nothing() {
+    let Some((lab, evil)) = lab(false) else { return };
+    write(&lab.site().join("page"), "old");
+    let over = Arc::new(AtomicBool::new(false));
+    let recorder = {
+        let over = Arc::clone(&over);
+        std::thread::spawn(move || {
+            let heard = evil.record(|| over.load(Ordering::Relaxed));
+            (evil, heard)
+        })
+    };
+    lab.deploy(&[]).exits(0);
+    over.store(true, Ordering::Relaxed);
+    let (mut evil, recorded) = recorder.join().expect("no panic");
+    write(&lab.site().join("page"), "new");
+    lab.deploy(&[]).exits(0);
+    copy(&lab.site(), &lab.path("new"));
+
+    let messages = evil.messages(&recorded);
+    let (release, signature) = messages
+        .iter()
+        .find_map(|(_, message)| match message {
+            Message::Announce(a) => Some((Release::from_bytes(&a.header).ok()?, a.signature.clone())),
+            _ => None,
+        })
+        .expect("an announcement was heard");
+    // The whole earlier deploy again: announcement, data, orders.
+    for _ in 0..3 {
+        recorded.iter().for_each(|datagram| evil.send(datagram));
+    }
+    // Its signature under another header; noise as signature; the right signature of a key that nobody lists.
+    let next = header_like(&release, u64::MAX, Intent::Deploy);
+    evil.say(InstanceId(1), &offer(1, next.bytes().to_vec(), signature.clone()));
+    evil.say(InstanceId(2), &offer(2, next.bytes().to_vec(), vec![7; 300]));
+    lab.keygen("stranger");
+    let stranger = open_signer(&lab.path("stranger")).expect("a key");
+    let by_stranger = stranger.sign(Namespace::RELEASE, next.bytes()).expect("signs").as_bytes().to_vec();
+    evil.say(InstanceId(3), &offer(3, next.bytes().to_vec(), by_stranger));
+    // Orders: for a session that nobody announced, signed by a stranger, and those recorded with another session.
+    for kind in [OrderKind::Commit, OrderKind::Abort, OrderKind::Prepare, OrderKind::Revert] {
+        for session in [SessionId(3), SessionId(77)] {
+            let order = Order { session, release: next.id(), kind, up_to: None }.encode();
+            let signature = stranger.sign(Namespace::ORDER, &order).expect("signs").as_bytes().to_vec();
+            evil.say(InstanceId(3), &Message::Order(SignedOrder { order, signature }));
+        }
+    }
+    // Every message that was heard, cut short and with bytes that are too large.
+    for (source, message) in messages.iter().take(200) {
+        let bytes = message.encode();
+        for cut in [1, 2, bytes.len() / 2, bytes.len().saturating_sub(1)] {
+            evil.say_bytes(*source, &bytes[..cut.min(bytes.len()).max(1)]);
+        }
+        for at in (0..bytes.len()).step_by(bytes.len() / 8 + 1) {
+            let mut bytes = bytes.clone();
+            bytes[at] = 0xfb;
+            evil.say_bytes(*source, &bytes);
+        }
+    }
+    // All of it was heard before this is answered.
+    lab.makuo(&["members", "--json"]).exits(0).says(&["web1", "web2"]);
+    lab.all_same(&lab.path("new"));
+    bounded(&lab);
+    write(&lab.site().join("page"), "newest");
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+}
+
+/// What an outsider says when he has heard so much: kind `n` of a flood.
+fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, random: &mut fastrand::Rng) {
+    let old = heard.get(random.usize(..heard.len().max(1)));
+    let parsed = old.and_then(|bytes| Datagram::parse(bytes).ok());
+    match (n % 8, parsed) {
+        (0, _) => {
+            let mut junk = vec![0; random.usize(..1400)];
+            random.fill(&mut junk);
+            evil.send(&junk);
+        }
+        (1, _) => {
+            let signature = std::iter::repeat_with(|| random.u8(..)).take(200).collect();
+            let header = heard.iter().find_map(|bytes| announced(bytes)).unwrap_or_else(|| vec![0x84; 400]);
+            evil.say(InstanceId(random.u64(..)), &offer(random.u64(..), header, signature));
+        }
+        // A symbol of the session that runs, with other bytes or at another place.
+        (2 | 3, Some(Datagram::Data(front, symbol))) => {
+            let bytes = vec![0xee; symbol.bytes.len()];
+            let other = SymbolHeader { payload: 8 << 20, columns: 31, ..symbol.header };
+            let header = if n.is_multiple_of(16) { other } else { symbol.header };
+            evil.symbol(front.source, header, &bytes);
+        }
+        (4, Some(Datagram::Data(front, symbol))) => {
+            let phase = if n.is_multiple_of(3) { Phase::Closed } else { Phase::Serving };
+            let (session, sent) = (symbol.header.session, Generation(u32::MAX - 1));
+            let status = Status { session, phase, sent, hosts: 9, counter: 1 << 50, pass: 0, reporters: Vec::new() };
+            evil.say(front.source, &Message::Status(status));
+        }
+        (5, _) => {
+            // Where anybody is believed to be a host, nobody can deploy to hosts that he invents.
+            let (tree, members) = if keyed { ("www", u32::MAX) } else { ("other", 2) };
+            let tree = TreeState {
+                tree: TreeName::new(tree).expect("legal"),
+                serial: Serial(1),
+                release: None,
+                running: None,
+            };
+            let (name, version) = (host_name(&format!("ghost{n}")), "9".repeat(60));
+            let trees = vec![tree; if n.is_multiple_of(64) { MAX_TREES } else { 2 }];
+            let hello = Hello { name, version, trees, members, heard: Some(9000), strangers: None };
+            evil.say(InstanceId(n), &Message::Hello(hello));
+        }
+        (6, _) => evil.say(InstanceId(n), &Message::Ask(Ask { number: n, tree: None, serial: None })),
+        // Where anybody's beacon counts, a changed one would be a host that is not there.
+        (7, Some(parsed)) if keyed || !is_about_presence(&parsed) => {
+            let mut bytes = old.cloned().unwrap_or_default();
+            let at = random.usize(..bytes.len());
+            bytes[at] ^= 1 << random.u8(..8);
+            evil.send(&bytes);
+        }
+        _ => evil.say(InstanceId(n), &Message::Solicit),
+    }
+}
+
+/// Whether it is a beacon or a goodbye.
+fn is_about_presence(datagram: &Datagram<'_>) -> bool {
+    let Datagram::Control(_, piece) = datagram else { return false };
+    !matches!(Message::decode(piece.bytes), Ok(Message::Announce(_) | Message::Status(_) | Message::Order(_)))
+}
+
+/// The header of an announcement in one datagram.
+fn announced(bytes: &[u8]) -> Option<Vec<u8>> {
+    let Ok(Datagram::Control(_, piece)) = Datagram::parse(bytes) else { return None };
+    match Message::decode(piece.bytes) {
+        Ok(Message::Announce(announce)) => Some(announce.header),
+        _ => None,
+    }
+}
+
+/// Floods hosts while a deploy runs, and after it.
+fn flood(keyed: bool) {
+    let Some((lab, mut evil)) = lab(keyed) else { return };
+    write(&lab.site().join("page"), "old");
+    lab.deploy(&[]).exits(0);
+    write(&lab.site().join("page"), "new");
+    write(&lab.site().join("big"), Noise::new(5).bytes(8 << 20));
+    let flooding = std::thread::spawn(move || {
+        let mut random = fastrand::Rng::with_seed(6);
+        let mut heard: Vec<Vec<u8>> = Vec::new();
+        for n in 0..FLOOD {
+            if n % 64 == 0 {
+                heard.extend(evil.hear(64));
+                // What was heard last is about what runs now.
+                heard.drain(..heard.len().saturating_sub(256));
+            }
+            one_of_a_flood(&mut evil, n, &heard, keyed, &mut random);
+        }
+    });
+    let mut deploys = 0;
+    while deploys == 0 || !flooding.is_finished() {
+        write(&lab.site().join("page"), format!("new {deploys}"));
+        lab.deploy(&["--rate", "4MB"]).exits(0);
+        lab.all_same(&lab.site());
+        deploys += 1;
+    }
+    flooding.join().expect("no panic");
+    bounded(&lab);
+    let ran = lab.makuo(&["members", "--json"]).exits(0);
+    assert!(ran.out.contains("web1") && ran.out.contains("web2"), "{ran}");
+    if keyed {
+        assert!(!ran.out.contains("ghost") && ran.out.contains("speaks without a group key"), "{ran}");
+    }
+}
+
+#[test]
+fn a_flood_against_hosts_with_a_group_key_holds_up_nobody() {
+    flood(true);
+}
+
+#[test]
+fn a_flood_against_hosts_without_a_group_key_spoils_no_tree() {
+    flood(false);
+}
+
+#[test]
+fn what_was_sealed_and_is_replayed_is_not_heard_again() {
+    let Some((lab, evil)) = lab(true) else { return };
+    write(&lab.site().join("page"), "old");
+    let over = Arc::new(AtomicBool::new(false));
+    let recorder = {
+        let over = Arc::clone(&over);
+        std::thread::spawn(move || (evil.record(|| over.load(Ordering::Relaxed)), evil))
+    };
+    lab.deploy(&[]).exits(0);
+    over.store(true, Ordering::Relaxed);
+    let (recorded, evil) = recorder.join().expect("no panic");
+    if recorded.is_empty() {
+        return skipped("nothing was heard");
+    }
+    write(&lab.site().join("page"), "new");
+    lab.deploy(&[]).exits(0);
+    let before: Vec<String> = lab.hosts.iter().map(support::Host::log).collect();
+    for _ in 0..5 {
+        recorded.iter().for_each(|datagram| evil.send(datagram));
+    }
+    lab.makuo(&["members", "--json"]).exits(0).says(&["\"members\":2"]);
+    lab.all_same(&lab.site());
+    for (host, before) in lab.hosts.iter().zip(before) {
+        assert_eq!(host.log(), before, "nothing of it reached anything that would speak of it");
+    }
+}

@@ -1,0 +1,119 @@
+//! A group key: who has it deploys and reads nothing in the clear, who has not is as if it were not there.
+
+mod support;
+
+use support::{Capture, Lab, Packet, skipped, until, write};
+
+const SECRET: &str = "plans-for-the-takeover.txt";
+
+/// A lab of hosts that run with the group key in the file `group.key`, and commands that use it.
+fn keyed(count: usize) -> Option<Lab> {
+    let mut lab = Lab::network_idle(count)?;
+    keygen(&mut lab, "group.key");
+    let key = lab.path("group.key").to_str().expect("UTF-8").to_string();
+    for host in &mut lab.hosts {
+        host.flags = Some([host.place.flags(), vec!["--group-key".into(), key.clone()]].concat());
+        host.start();
+    }
+    use_keys(&mut lab, &["group.key"]);
+    write(&lab.site().join(SECRET), "attack at dawn");
+    Some(lab)
+}
+
+/// Makes a group key. The command takes no flags for a network.
+fn keygen(lab: &mut Lab, name: &str) {
+    let flags = lab.flags.replace(Vec::new());
+    lab.makuo(&["keygen", "--group", "-o", name]).exits(0).says(&[name, "group_key ="]);
+    lab.flags = flags;
+}
+
+/// Commands use these group keys from now on.
+fn use_keys(lab: &mut Lab, names: &[&str]) {
+    let mut flags = lab.admin.flags();
+    for name in names {
+        flags.extend(["--group-key".to_string(), lab.path(name).to_str().expect("UTF-8").to_string()]);
+    }
+    lab.flags = Some(flags);
+}
+
+/// How often the packets say `what`.
+fn said(packets: &[Packet], what: &str) -> usize {
+    packets.iter().filter(|p| p.head.windows(what.len()).any(|bytes| bytes == what.as_bytes())).count()
+}
+
+#[test]
+fn those_with_the_key_deploy_and_the_network_shows_no_name() {
+    let Some(lab) = keyed(3) else { return };
+    let Ok(capture) = Capture::start(&lab.hosts[0].place).map_err(|why| skipped(&why)) else { return };
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+    lab.makuo(&["members", "--json"]).exits(0).says(&["\"members\":3", "\"strangers\":0"]);
+    lab.makuo(&["status", "www"]).exits(0).says(&["web1", "web2", "web3"]);
+    lab.makuo(&["log", "www"]).exits(0).says(&["www@1"]);
+    lab.diff(&[]).exits(0);
+    let sealed = capture.finish();
+    for name in [SECRET, "web1", "www"] {
+        assert_eq!(said(&sealed, name), 0, "{name} is on the network");
+    }
+    // The same without a key, to see that the capture would show it.
+    let Some(lab) = Lab::network(1) else { return };
+    write(&lab.site().join(SECRET), "attack at dawn");
+    let Ok(capture) = Capture::start(&lab.hosts[0].place).map_err(|why| skipped(&why)) else { return };
+    lab.deploy(&[]).exits(0);
+    let plain = capture.finish();
+    for name in [SECRET, "web1", "www"] {
+        assert!(said(&plain, name) > 0, "{name} is not on the network");
+    }
+}
+
+#[test]
+fn those_without_the_key_get_nothing_and_are_seen() {
+    let Some(mut lab) = keyed(2) else { return };
+    // A plain sender, and one with another key: nobody answers, and each is told why.
+    lab.flags = None;
+    lab.makuo(&["deploy", "www.toml"]).exits(3).says(&["no hosts answered", "speaks with a group key", "--group-key"]);
+    keygen(&mut lab, "other.key");
+    use_keys(&mut lab, &["other.key"]);
+    lab.makuo(&["deploy", "www.toml"]).exits(3).says(&["no hosts answered", "another group key"]);
+    for host in &lab.hosts {
+        assert_eq!(std::fs::read_dir(host.tree()).expect("a tree").count(), 0, "nothing was put on {}", host.name);
+        for what in ["speaks without a group key", "speaks with another group key"] {
+            assert_eq!(host.log().matches(what).count(), 1, "{what}: {}", host.log());
+        }
+    }
+    // A plain host: no member, but named.
+    let (plain, dir, keys) = (lab.plug(), lab.path("plain"), lab.path("authorized_keys"));
+    lab.hosts.push(support::Host::new("plain", plain, dir, keys));
+    lab.hosts[2].start();
+    use_keys(&mut lab, &["group.key"]);
+    until("the plain host is seen", || {
+        lab.makuo(&["members", "--json"]).exits(0).out.contains("speaks without a group key")
+    });
+    let ran = lab.makuo(&["members", "--json"]).exits(0).says(&["\"members\":2"]);
+    assert!(!ran.out.contains("\"plain\""), "{ran}");
+    let ran = lab.makuo(&["deploy", "--json", "www.toml", "--expect", "2"]).exits(0);
+    assert_eq!(ran.result()["targets"].as_u64(), Some(2), "{ran}");
+    assert_eq!(lab.with_release(), ["web1", "web2"]);
+}
+
+#[test]
+fn a_group_changes_its_key_while_it_runs() {
+    let Some(mut lab) = keyed(2) else { return };
+    keygen(&mut lab, "new.key");
+    lab.deploy(&[]).exits(0);
+    // The file is what a host was told: what stands in it changes, and SIGHUP reads it again.
+    let one = &lab.hosts[1];
+    let before = one.log().matches("datagrams are sealed with").count();
+    std::fs::copy(lab.path("new.key"), lab.path("group.key")).expect("writable");
+    for host in &lab.hosts {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(host.pid()).expect("small"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).expect("runs");
+    }
+    until("both have the new key", || {
+        lab.hosts.iter().all(|host| host.log().matches("datagrams are sealed with").count() > before)
+    });
+    write(&lab.site().join("page"), "new");
+    use_keys(&mut lab, &["new.key"]);
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+}

@@ -1,0 +1,129 @@
+//! Somebody at the switch who speaks makuo's wire format and means harm: hears the group, and sends what it likes.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::time::Duration;
+
+use makuo::id::InstanceId;
+use makuo::units::Moment;
+use makuo::wire::datagram::{Front, Piece, SymbolHeader, write_piece, write_symbol};
+use makuo::wire::fragment::{Reassembly, cut};
+use makuo::wire::{Datagram, Message};
+use nix::sched::{CloneFlags, setns};
+
+use super::place::Place;
+use super::{Stopwatch, skipped};
+
+const GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(224, 0, 0, 108), 5000);
+/// The largest piece of a message.
+const DATAGRAM: usize = 1200;
+
+pub struct Adversary {
+    socket: UdpSocket,
+    counter: u64,
+    message: u32,
+    reassembly: Reassembly,
+    clock: u64,
+}
+
+impl Adversary {
+    /// At `place`, which is its own; none where a thread cannot enter it.
+    pub fn at(place: &Place) -> Option<Self> {
+        let Some(namespace) = place.file() else {
+            skipped("only root can join a network namespace from a thread");
+            return None;
+        };
+        let thread = std::thread::spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).expect("root may");
+            open()
+        });
+        let socket = thread.join().expect("no panic");
+        Some(Self { socket, counter: 1 << 40, message: 0, reassembly: Reassembly::default(), clock: 0 })
+    }
+
+    /// Sends `bytes` to the group. What the network has no room for is lost.
+    pub fn send(&self, bytes: &[u8]) {
+        let _ = self.socket.send_to(bytes, GROUP);
+    }
+
+    /// Says `message` to all, as `source`.
+    pub fn say(&mut self, source: InstanceId, message: &Message) {
+        self.say_bytes(source, &message.encode());
+    }
+
+    /// The same with the bytes of a message, whatever they are.
+    pub fn say_bytes(&mut self, source: InstanceId, bytes: &[u8]) {
+        self.message += 1;
+        let pieces: Vec<Piece<'_>> = cut(bytes, self.message, DATAGRAM).expect("few pieces").collect();
+        for piece in pieces {
+            let mut out = Vec::new();
+            write_piece(&mut out, self.front(source), piece);
+            self.send(&out);
+        }
+    }
+
+    /// Sends a symbol to all, as `source`.
+    pub fn symbol(&mut self, source: InstanceId, header: SymbolHeader, bytes: &[u8]) {
+        let mut out = Vec::new();
+        write_symbol(&mut out, self.front(source), header, bytes);
+        self.send(&out);
+    }
+
+    fn front(&mut self, source: InstanceId) -> Front {
+        self.counter += 1;
+        Front { source, counter: self.counter }
+    }
+
+    /// What waits to be heard, at most `most` datagrams.
+    pub fn hear(&self, most: usize) -> Vec<Vec<u8>> {
+        let (mut heard, mut memory) = (Vec::new(), vec![0; 65_536]);
+        while heard.len() < most {
+            match self.socket.recv(&mut memory) {
+                Ok(len) => heard.push(memory[..len].to_vec()),
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+                Err(e) => panic!("{e}"),
+            }
+        }
+        heard
+    }
+
+    /// Everything that is heard until `is_over`.
+    pub fn record(&self, mut is_over: impl FnMut() -> bool) -> Vec<Vec<u8>> {
+        let (mut all, watch) = (Vec::new(), Stopwatch::start());
+        while !is_over() {
+            assert!(watch.read() < super::wait::LONG, "recorded in vain");
+            all.extend(self.hear(1000));
+        }
+        all.extend(self.hear(100_000));
+        all
+    }
+
+    /// The messages among datagrams, with who said them.
+    pub fn messages(&mut self, datagrams: &[Vec<u8>]) -> Vec<(InstanceId, Message)> {
+        let mut messages = Vec::new();
+        for bytes in datagrams {
+            self.clock += 1;
+            if let Ok(Datagram::Control(front, piece)) = Datagram::parse(bytes)
+                && let Some(whole) = self.reassembly.add(Moment(self.clock), front.source, piece)
+                && let Ok(message) = Message::decode(&whole)
+            {
+                messages.push((front.source, message));
+            }
+        }
+        messages
+    }
+}
+
+/// In the namespace of the thread.
+fn open() -> UdpSocket {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("legal");
+    // Beyond the limit of others: root may.
+    let _ = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(64 << 20));
+    socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, GROUP.port()).into()).expect("free");
+    socket.join_multicast_v4(GROUP.ip(), &Ipv4Addr::UNSPECIFIED).expect("joins");
+    socket.set_multicast_loop_v4(false).expect("legal");
+    socket.set_read_timeout(Some(Duration::from_millis(5))).expect("legal");
+    socket.into()
+}
