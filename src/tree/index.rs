@@ -402,7 +402,8 @@ fn read_frame(file: &File, at: u64, wanted: Option<FrameKind>) -> io::Result<(Fr
     let mut payload = vec![0; size];
     let start = at + FRAME_HEAD as u64;
     file.read_exact_at(&mut payload, start)?;
-    if checksum(kind, &payload) != head[5..] {
+    // What fuzzing finds behind the sum is worth finding.
+    if checksum(kind, &payload) != head[5..] && !cfg!(fuzzing) {
         return Err(damaged("a checksum does not match"));
     }
     Ok((kind, payload, start + size as u64))
