@@ -125,6 +125,7 @@ pub fn index(bytes: &[u8]) -> bool {
                 if let crate::manifest::EntryKind::File(content) = &entry.entry.kind {
                     let _ = index.blocks(content);
                 }
+                let _ = index.find(&entry.entry.path);
             }
             Err(_) => whole = false,
         }

@@ -16,7 +16,7 @@ use makuo::manifest::{
     Xattr,
 };
 use makuo::proto::generation::Map;
-use makuo::tree::index::{IndexEntry, IndexWriter};
+use makuo::tree::index::{IndexEntry, IndexWriter, Origin};
 use makuo::tree::journal::{DirStep, FORWARD, Journal, Step};
 use makuo::tree::meta::Version;
 use makuo::tree::records::{CommitMark, Mark};
@@ -341,7 +341,7 @@ fn index() -> Vec<u8> {
     use makuo::manifest::build::NodeSink;
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("index");
-    let mut writer = IndexWriter::create(&path, ROOT, Mtime::default()).expect("writable");
+    let mut writer = IndexWriter::create(&path, ROOT).expect("writable");
     let list = Node::List(vec![block(1), block(2), block(3)]).encode();
     writer.put(BlockRef::of(&list), list).expect("writable");
     for (number, entry) in entries().into_iter().enumerate() {
@@ -349,7 +349,7 @@ fn index() -> Vec<u8> {
         let version = Version { dev: ROOT.dev, ino: number as u64 + 10, size, mtime, ctime: mtime };
         writer.push(IndexEntry { entry, version }).expect("writable");
     }
-    writer.finish().expect("writable");
+    writer.finish(origin()).expect("writable");
     std::fs::read(&path).expect("readable")
 }
 
@@ -379,4 +379,17 @@ fn journal() -> Vec<u8> {
     };
     journal.write(&state).expect("writable");
     std::fs::read(state.path().join(FORWARD)).expect("readable")
+}
+
+fn origin() -> Origin {
+    let top = Version { dev: ROOT.dev, ino: ROOT.ino, size: 4096, mtime: Mtime::default(), ctime: Mtime::default() };
+    Origin {
+        started: Mtime { secs: 1_800_000_000, nanos: 0 },
+        options: BlockHash::of(b"options"),
+        top,
+        owners: Vec::new(),
+        patterns: Vec::new(),
+        ignore_files: Vec::new(),
+        skipped: Vec::new(),
+    }
 }

@@ -89,15 +89,15 @@ pub fn drop_to(run_as: &RunAs) -> Result<()> {
                 .hint("only root may become another user: start the daemon as root, or without --user and --run-group")
         }
     };
-    become_user(user.as_ref(), uid, gid).map_err(failed("change"))?;
+    become_user(user.as_ref(), uid, gid, kept).map_err(failed("change"))?;
     keep_only(kept).map_err(failed("give rights away"))?;
     tracing::info!("running as user {uid}, group {gid}");
     Ok(())
 }
 
-fn become_user(user: Option<&User>, uid: Uid, gid: Gid) -> std::io::Result<()> {
+fn become_user(user: Option<&User>, uid: Uid, gid: Gid, kept: CapabilitySet) -> std::io::Result<()> {
     // Before the right to do so goes.
-    for capability in CapabilitySet::all().iter().filter(|c| !(KEPT | CapabilitySet::MKNOD).contains(*c)) {
+    for capability in CapabilitySet::all().iter().filter(|c| !kept.contains(*c)) {
         // One that this kernel does not know is in nobody's set.
         let _ = rustix::thread::remove_capability_from_bounding_set(capability);
     }

@@ -66,8 +66,10 @@ fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<S
 
 fn take(tree: &Tree, options: &ScanOptions) -> Result<Scanned> {
     let path = tree.index_path();
-    let old = Index::open(&path, tree.root().id());
-    scan(&tree.root(), options, old.as_ref(), &path)
+    let old = Index::open(&path, tree.root().id()).map(Arc::new);
+    // A look at a part of the tree does not take the place of what is known of all of it.
+    let new = if options.scope.is_empty() { path } else { path.with_extension("scope") };
+    scan(&tree.root(), options, old.as_ref(), &new)
 }
 
 /// The state directory, which is no part of the tree even if someone put the tree's root above it.

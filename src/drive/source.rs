@@ -15,8 +15,8 @@ use crate::proto::generation::{Buffers, KEPT, pack};
 use crate::spec::{Compress, ModePolicy, OwnerPolicy, Spec};
 use crate::tree::Root;
 use crate::tree::index::Index;
-use crate::tree::scan::{IgnoreFiles, ScanOptions, scan};
-use crate::tree::source::{self, Blocks, Policy, SourceError};
+use crate::tree::scan::{self, IgnoreFiles, Policy, ScanOptions, scan};
+use crate::tree::source::{self, Blocks, SourceError};
 use crate::units::ByteSize;
 use crate::{Error, Result};
 
@@ -64,11 +64,12 @@ impl Source {
         options.xattrs = spec.meta.xattrs;
         options.hardlinks = spec.meta.hardlinks;
         options.checksum = checksum;
+        options.policy = policy(spec);
         let place = IndexPlace::of(&root, cache);
-        let old = Index::open(&place.path, root.id());
+        let old = Index::open(&place.path, root.id()).map(Arc::new);
         let scanned = scan(&root, &options, old.as_ref(), &place.path)?;
         rules.excludes.extend(scanned.ignore_rules.iter().cloned());
-        let mut source = source::Source::build(Arc::new(root), &scanned, &policy(spec))?;
+        let mut source = source::Source::new(Arc::new(root), &scanned)?;
         source.trust_unchanged(started);
         let totals = scanned.index.totals();
         let facts = Facts {
@@ -133,9 +134,9 @@ impl Source {
 
 fn policy(spec: &Spec) -> Policy {
     let owner = |policy: &OwnerPolicy| match policy {
-        OwnerPolicy::Preserve => source::OwnerPolicy::Preserve,
-        OwnerPolicy::Ignore => source::OwnerPolicy::Ignore,
-        OwnerPolicy::Fixed(name) => source::OwnerPolicy::Fixed(name.as_str().into()),
+        OwnerPolicy::Preserve => scan::OwnerPolicy::Preserve,
+        OwnerPolicy::Ignore => scan::OwnerPolicy::Ignore,
+        OwnerPolicy::Fixed(name) => scan::OwnerPolicy::Fixed(name.as_str().into()),
     };
     let mode = |policy: ModePolicy| match policy {
         ModePolicy::Preserve => None,

@@ -24,6 +24,12 @@ pub trait NodeSource {
     fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError>;
 }
 
+impl<S: NodeSource + ?Sized> NodeSource for Arc<S> {
+    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
+        (**self).node(hash)
+    }
+}
+
 /// Why a manifest could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {

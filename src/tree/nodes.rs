@@ -152,12 +152,6 @@ impl NodeSource for &Nodes {
     }
 }
 
-impl NodeSource for Arc<Nodes> {
-    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
-        (**self).node(hash)
-    }
-}
-
 impl NodeSink for &Nodes {
     type Error = Error;
     fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> Result<()> {

@@ -16,7 +16,7 @@ use makuo::manifest::build::Builder;
 use makuo::manifest::read::{Manifest, NodeSource, ReadError};
 use makuo::manifest::rules::PathFilter;
 use makuo::manifest::{Content, Entry, EntryKind, Mode, Mtime, Node, NodeRef, Owner, Rules, TreePath};
-use makuo::tree::index::IndexWriter;
+use makuo::tree::index::{IndexWriter, Origin};
 use makuo::tree::meta::Version;
 use makuo::tree::root::FileId;
 use makuo::tree::{Index, IndexEntry};
@@ -83,13 +83,13 @@ fn manifests(criterion: &mut Criterion) {
 fn index(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("index");
-    let mut writer = IndexWriter::create(&path, ROOT, Mtime::default()).expect("writable");
+    let mut writer = IndexWriter::create(&path, ROOT).expect("writable");
     for (number, entry) in entries(MILLION, 0).enumerate() {
         let (mtime, size) = (entry.mtime, entry.kind.size());
         let version = Version { dev: ROOT.dev, ino: number as u64 + 3, size, mtime, ctime: mtime };
         writer.push(IndexEntry { entry, version }).expect("writable");
     }
-    writer.finish().expect("writable");
+    writer.finish(origin()).expect("writable");
     let mut group = criterion.benchmark_group("index of 1,000,000 entries");
     group.throughput(Throughput::Elements(MILLION as u64));
     group.bench_function("load", |b| {
@@ -178,5 +178,18 @@ impl OwnerResolver for Nobody {
 
     fn gid(&self, _: &str) -> Result<Option<u32>> {
         Ok(Some(33))
+    }
+}
+
+fn origin() -> Origin {
+    let top = Version { dev: ROOT.dev, ino: ROOT.ino, size: 4096, mtime: Mtime::default(), ctime: Mtime::default() };
+    Origin {
+        started: Mtime { secs: 1_800_000_000, nanos: 0 },
+        options: BlockHash::of(b"options"),
+        top,
+        owners: Vec::new(),
+        patterns: Vec::new(),
+        ignore_files: Vec::new(),
+        skipped: Vec::new(),
     }
 }
