@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 
 use super::session::{Opening, Session};
 use crate::config::TreeConfig;
+use crate::diff::Memory;
 use crate::error::Error;
 use crate::hook::Hooks;
 use crate::id::{HostName, SessionId, TreeName};
@@ -34,6 +35,8 @@ pub struct ManagedTree {
     pub max_delete: Limit,
     /// What runs around a commit.
     pub hooks: Hooks,
+    /// What the last comparison found.
+    pub memory: Mutex<Memory>,
 }
 
 /// The trees and keys of a host; shared by all sessions.
@@ -275,7 +278,8 @@ impl Task {
                 return false;
             }
         };
-        if let Reply::Ordered(_, Some(Ordered::Committed { .. } | Ordered::Reverted(_))) = reply {
+        // A commit that failed has used its number up, too.
+        if let Reply::Ordered(_, Some(_)) = reply {
             self.answer.send(Reply::Trees(session.host.states()));
         }
         let compared = matches!(reply, Reply::Diffed(_, Ok(_)));
@@ -339,5 +343,11 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
         }
     }
     let (protect, hooks) = (config.protect.clone(), config.hooks.clone());
-    Ok(ManagedTree { tree, protect, max_delete: config.max_delete.unwrap_or(Limit::NONE), hooks })
+    Ok(ManagedTree {
+        tree,
+        protect,
+        max_delete: config.max_delete.unwrap_or(Limit::NONE),
+        hooks,
+        memory: Mutex::default(),
+    })
 }

@@ -214,9 +214,9 @@ impl Index {
         Self { file, path, root_dev, tail, totals, nodes }
     }
 
-    /// All entries in order; may be called again. A damaged part is an error, after which the iterator ends.
+    /// All entries in order; may be called again. A damaged page is an error in the place of its entries.
     pub fn entries(&self) -> Entries<'_> {
-        Entries { index: self, row: 0, page: Vec::new().into_iter(), failed: false }
+        Entries { index: self, row: 0, page: Vec::new().into_iter() }
     }
 
     /// The blocks of a file of this index, in order.
@@ -277,6 +277,19 @@ impl Index {
             return Err(damaged("a page has more or fewer versions than entries"));
         }
         Ok(entries.into_iter().zip(stats).map(|(entry, version)| IndexEntry { entry, version }).collect())
+    }
+
+    /// Whether the page is whole, with what is beneath it.
+    pub(super) fn verify(&self, row: usize) -> io::Result<()> {
+        let page = &self.row(row)?.node;
+        let bytes = self.node(&page.block.hash).map_err(io::Error::other)?;
+        if page.nodes > 1 {
+            let node = Node::decode(&bytes).map_err(damaged)?;
+            for (_, child) in crate::manifest::read::children(&node, crate::id::Ordinal(0)) {
+                self.node(&child.block().hash).map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
     }
 
     /// What stat said of the entries of one page; `buffer` holds it.
@@ -360,7 +373,6 @@ pub struct Entries<'a> {
     index: &'a Index,
     row: usize,
     page: std::vec::IntoIter<IndexEntry>,
-    failed: bool,
 }
 
 impl Entries<'_> {
@@ -372,8 +384,8 @@ impl Entries<'_> {
             if self.row == self.index.tail.rows.len() {
                 return Ok(None);
             }
-            self.page = self.index.page(self.row)?.into_iter();
             self.row += 1;
+            self.page = self.index.page(self.row - 1)?.into_iter();
         }
     }
 }
@@ -382,12 +394,9 @@ impl Iterator for Entries<'_> {
     type Item = io::Result<IndexEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        let item = self.advance().transpose();
-        self.failed = matches!(item, Some(Err(_)));
-        item.map(|i| i.map_err(|e| io::Error::new(e.kind(), format!("index {}: {e}", self.index.path.display()))))
+        self.advance()
+            .transpose()
+            .map(|i| i.map_err(|e| io::Error::new(e.kind(), format!("index {}: {e}", self.index.path.display()))))
     }
 }
 

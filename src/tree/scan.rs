@@ -171,11 +171,22 @@ pub struct Scanned {
 /// What is wrong with the tree (a path that cannot be read or keeps changing) is of [`Kind::Usage`], as for a sender's
 /// source; what is wrong with the index is of [`Kind::Io`].
 pub fn scan(root: &Root, options: &ScanOptions, old: Option<&Arc<Index>>, new_path: &Path) -> Result<Scanned> {
+    scan_knowing(root, options, old, None, new_path)
+}
+
+/// As [`scan`], with a second index, that of files which were written since.
+pub fn scan_knowing(
+    root: &Root,
+    options: &ScanOptions,
+    old: Option<&Arc<Index>>,
+    written: Option<&Index>,
+    new_path: &Path,
+) -> Result<Scanned> {
     let filter = Arc::new(Filter::new(options.excludes.clone())?);
     let released = Released::new(&options.policy)?;
     let stat = FileStat::of(root).map_err(|e| unreadable(root.path(), e))?;
     let top = top_of(root, options, &released, &stat)?;
-    let old = old.filter(|_| !options.checksum);
+    let (old, written) = (old.filter(|_| !options.checksum), written.filter(|_| !options.checksum));
     let found = match old {
         Some(old) => differences(root, options, old, &released, &filter, stat.version())?,
         None => Found::Unknown,
@@ -193,7 +204,7 @@ pub fn scan(root: &Root, options: &ScanOptions, old: Option<&Arc<Index>>, new_pa
         for _ in 0..options.threads.max(1) {
             scope.spawn(|| work(&shared));
         }
-        Collector::begin(&shared, old.map(Arc::as_ref), changes)?.run()
+        Collector::begin(&shared, old.map(Arc::as_ref), written, changes)?.run()
     })?;
     let origin = Origin {
         started: wall(options.started),

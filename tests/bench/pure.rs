@@ -89,7 +89,16 @@ fn index(criterion: &mut Criterion) {
         let version = Version { dev: ROOT.dev, ino: number as u64 + 3, size, mtime, ctime: mtime };
         writer.push(IndexEntry { entry, version }).expect("writable");
     }
-    writer.finish(origin()).expect("writable");
+    let origin = Origin {
+        started: Mtime::default(),
+        options: BlockHash([0; 32]),
+        top: Version::NONE,
+        owners: Vec::new(),
+        patterns: Vec::new(),
+        ignore_files: Vec::new(),
+        skipped: Vec::new(),
+    };
+    writer.finish(origin).expect("writable");
     let mut group = criterion.benchmark_group("index of 1,000,000 entries");
     group.throughput(Throughput::Elements(MILLION as u64));
     group.bench_function("load", |b| {
@@ -178,18 +187,5 @@ impl OwnerResolver for Nobody {
 
     fn gid(&self, _: &str) -> Result<Option<u32>> {
         Ok(Some(33))
-    }
-}
-
-fn origin() -> Origin {
-    let top = Version { dev: ROOT.dev, ino: ROOT.ino, size: 4096, mtime: Mtime::default(), ctime: Mtime::default() };
-    Origin {
-        started: Mtime { secs: 1_800_000_000, nanos: 0 },
-        options: BlockHash::of(b"options"),
-        top,
-        owners: Vec::new(),
-        patterns: Vec::new(),
-        ignore_files: Vec::new(),
-        skipped: Vec::new(),
     }
 }

@@ -35,7 +35,8 @@ pub(super) struct Collector<'a> {
     walk: Walk<'a>,
     /// Where only changes are walked: what goes over from the old index.
     merge: Option<Merge<'a>>,
-    old: OldEntries<'a>,
+    /// What contents are known from.
+    known: Vec<OldEntries<'a>>,
     /// First names of inodes that have more than one, and how many names are still to come.
     links: HashMap<FileId, (TreePath, u32)>,
     batch: Batch,
@@ -51,7 +52,12 @@ enum Window {
 
 impl<'a> Collector<'a> {
     /// A scan of the whole tree; of only `changes` when they are known.
-    pub(super) fn begin(shared: &'a Shared<'a>, old: Option<&'a Index>, changes: Option<Changes>) -> Result<Self> {
+    pub(super) fn begin(
+        shared: &'a Shared<'a>,
+        old: Option<&'a Index>,
+        written: Option<&'a Index>,
+        changes: Option<Changes>,
+    ) -> Result<Self> {
         let (walk, merge, old) = match (changes, old) {
             (Some(changes), Some(index)) => {
                 let mut walk = Walk::over(shared, changes.children, index.origin())?;
@@ -64,7 +70,7 @@ impl<'a> Collector<'a> {
             shared,
             walk,
             merge,
-            old: OldEntries::new(old),
+            known: written.into_iter().chain(old).map(OldEntries::new).collect(),
             links: HashMap::new(),
             batch: Batch::default(),
             batch_bytes: 0,
@@ -130,9 +136,7 @@ impl<'a> Collector<'a> {
             let listed = self.entry(child, EntryKind::File(unread()))?;
             return Ok(Item::Ready(IndexEntry { version: Version::NONE, ..listed }));
         }
-        if let Some(content) = self.old.content(&child)?
-            && self.keep_lists(&content)?
-        {
+        if let Some(content) = self.content(&child)? {
             return Ok(Item::Ready(self.entry(child, EntryKind::File(content))?));
         }
         self.batch_bytes += child.stat.size;
@@ -158,14 +162,16 @@ impl<'a> Collector<'a> {
         entry_of(self.shared, child.path, &child.stat, kind, child.xattrs)
     }
 
-    /// Takes the list nodes of a large file over from the old index; false when it does not have them whole.
-    fn keep_lists(&mut self, content: &Content) -> Result<bool> {
-        let (Content::Lists(lists), Some(old)) = (content, self.old.index) else { return Ok(true) };
-        for list in lists {
-            let Ok(bytes) = old.node(&list.block.hash) else { return Ok(false) };
-            self.shared.write(|writer| writer.put(list.block, bytes.to_vec())).map_err(unwritable)?;
+    /// The content of a file that need not be read.
+    fn content(&mut self, child: &Child) -> Result<Option<Content>> {
+        for known in &mut self.known {
+            if let Some(content) = known.content(child)
+                && keep_lists(self.shared, known.index, &content)?
+            {
+                return Ok(Some(content));
+            }
         }
-        Ok(true)
+        Ok(None)
     }
 
     fn end_batch(&mut self) {
@@ -202,46 +208,51 @@ impl<'a> Collector<'a> {
     }
 }
 
-/// The entries of the old index, read along with the walk.
+/// Takes the list nodes of a large file over from an older index; false when it does not have them whole.
+fn keep_lists(shared: &Shared<'_>, from: &Index, content: &Content) -> Result<bool> {
+    let Content::Lists(lists) = content else { return Ok(true) };
+    for list in lists {
+        let Ok(bytes) = from.node(&list.block.hash) else { return Ok(false) };
+        shared.write(|writer| writer.put(list.block, bytes.to_vec())).map_err(unwritable)?;
+    }
+    Ok(true)
+}
+
+/// The entries of an older index, read along with the walk.
 struct OldEntries<'a> {
-    index: Option<&'a Index>,
-    entries: Option<Entries<'a>>,
+    index: &'a Index,
+    entries: Entries<'a>,
     next: Option<IndexEntry>,
 }
 
 impl<'a> OldEntries<'a> {
-    fn new(index: Option<&'a Index>) -> Self {
-        let mut old = Self { index, entries: index.map(Index::entries), next: None };
+    fn new(index: &'a Index) -> Self {
+        let mut old = Self { index, entries: index.entries(), next: None };
         old.advance();
         old
     }
 
     fn advance(&mut self) {
-        self.next = match self.entries.as_mut().and_then(Iterator::next) {
-            Some(Ok(entry)) => Some(entry),
-            Some(Err(e)) => {
-                tracing::warn!("the rest of the tree is read anew: {e}");
-                None
+        self.next = loop {
+            match self.entries.next() {
+                Some(Ok(entry)) => break Some(entry),
+                Some(Err(e)) => tracing::warn!("a part of the tree is read anew: {e}"),
+                None => break None,
             }
-            None => None,
         };
     }
 
     /// The content of a file that has not changed since the old scan.
-    fn content(&mut self, child: &Child) -> Result<Option<Content>> {
+    fn content(&mut self, child: &Child) -> Option<Content> {
         while self.next.as_ref().is_some_and(|n| n.entry.path < child.path) {
             self.advance();
         }
-        let Some(index) = self.index else { return Ok(None) };
-        if self.next.as_ref().is_none_or(|n| n.entry.path != child.path) {
-            return Ok(None);
-        }
-        let Some(found) = self.next.take() else { return Ok(None) };
+        let found = self.next.take_if(|next| next.entry.path == child.path)?;
         self.advance();
-        let known = found.version == child.stat.version() && !is_racy(&found.version, index.started());
+        let known = found.version == child.stat.version() && !is_racy(&found.version, self.index.started());
         match found.entry.kind {
-            EntryKind::File(content) if known => Ok(Some(content)),
-            _ => Ok(None),
+            EntryKind::File(content) if known => Some(content),
+            _ => None,
         }
     }
 }

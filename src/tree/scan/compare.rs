@@ -90,6 +90,8 @@ impl Shared<'_> {
 
     fn page(&self, row: usize, buffer: &mut Vec<u8>) -> io::Result<Vec<Touched>> {
         let started = self.index.started();
+        // A damaged page is found while it can still be built anew.
+        self.index.verify(row)?;
         let mut place = Place::of(&self.index.rows()[row].first);
         let mut touched = Vec::new();
         for stat in self.index.stats(row, buffer)? {
