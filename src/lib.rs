@@ -19,6 +19,7 @@
 //! | [`net`] | multicast sockets, interfaces, batches |
 //! | [`drive`] | the only place where proto meets net, tree and the clock |
 //! | [`report`] | results for people and for scripts |
+//! | [`fuzz`] | the doors through which fuzzing reaches every decoder |
 //! | [`daemon`], [`cli`] | a configuration to a running host; arguments to an exit code |
 //! | [`sim`] | a deterministic network of many hosts for the machines of proto |
 //!
@@ -70,6 +71,9 @@ pub mod net;
 pub mod drive;
 
 pub mod report;
+
+#[doc(hidden)]
+pub mod fuzz;
 
 pub mod daemon;
 

@@ -3,5 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if makuo::hook::outside::served() {
+        return ExitCode::SUCCESS;
+    }
     makuo::cli::run(std::env::args_os().collect()).into()
 }

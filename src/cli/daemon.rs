@@ -77,17 +77,14 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 
 /// Serves until SIGTERM.
 fn engine(options: DaemonOptions) -> Result<()> {
-    if options.user.is_some() || options.run_group.is_some() {
-        return Err(not_yet("running as another user (--user, --run-group)")
-            .hint("start the daemon as the user that it is to be: User= in a systemd unit, or runuser -u USER"));
-    }
     let name = match options.config.name.clone() {
         Some(name) => name,
         None => network::host_name()?,
     };
     let door = network::open(&options.config.network)?;
-    let (socket, group_keys_fixed) = (Some(options.config.socket.clone()), options.group_keys_fixed);
-    crate::daemon::run(crate::daemon::Setup { name, config: options.config, socket, group_keys_fixed }, door)
+    let socket = Some(options.config.socket.clone());
+    let DaemonOptions { config, user, run_group, group_keys_fixed } = options;
+    crate::daemon::run(crate::daemon::Setup { name, config, socket, group_keys_fixed, user, run_group }, door)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(super) fn hooks(section: &mut Section) -> Result<Hooks> {
     let before = command(section, "before", limit)?;
     let after = command(section, "after", limit)?;
     let health = command(section, "health", one_try)?.map(|command| Health { command, interval, deadline });
-    Ok(Hooks { before, after, health })
+    Ok(Hooks { before, after, health, outside: None })
 }
 
 fn a_command(field: Field, limit: Duration) -> Result<Command> {

@@ -49,10 +49,24 @@ pub struct HostConfig {
     pub state_dir: Option<PathBuf>,
     /// The control socket.
     pub socket: PathBuf,
+    /// Whether the daemon confines itself.
+    pub sandbox: Sandbox,
     /// How hosts are reached.
     pub network: NetworkConfig,
     /// The trees, in the order of the file.
     pub trees: Vec<TreeConfig>,
+}
+
+/// `sandbox`: whether the daemon confines itself to its trees and their state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sandbox {
+    /// It does, or does not start.
+    Require,
+    /// It does where the kernel can, else it says so.
+    #[default]
+    Auto,
+    /// It does not.
+    Off,
 }
 
 /// `[network]`
@@ -87,6 +101,11 @@ pub struct TreeConfig {
     pub keep: u32,
     /// What the host runs around a commit.
     pub hooks: Hooks,
+    /// Whether a release may exchange the tree as a whole (layout `swap`): a confined daemon then reaches the directory
+    /// that the tree is in.
+    pub swap: bool,
+    /// Whether a daemon that runs as another user keeps the right to make devices.
+    pub devices: bool,
 }
 
 impl Default for NetworkConfig {
@@ -110,6 +129,7 @@ impl Default for HostConfig {
             authorized_keys: DEFAULT_AUTHORIZED_KEYS.into(),
             state_dir: None,
             socket: DEFAULT_SOCKET.into(),
+            sandbox: Sandbox::default(),
             network: NetworkConfig::default(),
             trees: Vec::new(),
         }
@@ -121,7 +141,8 @@ impl TreeConfig {
     pub fn new(name: TreeName, path: PathBuf) -> Self {
         let protect = PathFilter::new(&[]).expect("no pattern is a legal list of patterns");
         let (keep, hooks) = (DEFAULT_KEEP, Hooks::default());
-        Self { name, path, protect, protect_patterns: Vec::new(), max_delete: None, keep, hooks }
+        let (swap, devices) = (true, false);
+        Self { name, path, protect, protect_patterns: Vec::new(), max_delete: None, keep, hooks, swap, devices }
     }
 }
 

@@ -13,6 +13,7 @@ pub const KEYS: &[&str] = &[
     "authorized_keys",
     "state_dir",
     "socket",
+    "sandbox",
     "sender",
     "sender.key",
     "network",
@@ -31,6 +32,8 @@ pub const KEYS: &[&str] = &[
     "tree.protect",
     "tree.max_delete",
     "tree.keep",
+    "tree.swap",
+    "tree.devices",
     "tree.before",
     "tree.after",
     "tree.health",
@@ -55,7 +58,9 @@ const MAX_SOCKET: usize = 107;
 
 /// Whether the keys at the top are those of a configuration.
 pub(super) fn looks_like_config(mut top: Section) -> bool {
-    ["authorized_keys", "state_dir", "socket", "sender", "network", "console", "metrics"].iter().any(|k| top.has(k))
+    ["authorized_keys", "state_dir", "socket", "sandbox", "sender", "network", "console", "metrics"]
+        .iter()
+        .any(|k| top.has(k))
         || top.take("tree").is_some_and(|f| f.is_tables())
 }
 
@@ -68,6 +73,7 @@ impl HostConfig {
         let name = top.take("name").map(|f| f.parse()).transpose()?;
         let authorized_keys = top.take("authorized_keys").map_or(Ok(default.authorized_keys), |f| absolute(&f))?;
         let socket = top.take("socket").map_or(Ok(default.socket), |f| a_socket(&f))?;
+        let sandbox = top.take("sandbox").map_or(Ok(Sandbox::default()), |f| a_sandbox(&f))?;
         let state = top.take("state_dir").map(|f| absolute(&f).map(|path| (path, f.span()))).transpose()?;
         let network = network(top.section("network")?)?;
         let trees = trees(document, &mut top)?;
@@ -84,6 +90,7 @@ impl HostConfig {
             authorized_keys,
             state_dir: state.map(|(path, _)| path),
             socket,
+            sandbox,
             network,
             trees: trees.into_iter().map(|(tree, _)| tree).collect(),
         })
@@ -217,6 +224,8 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
     let max_delete = section.take("max_delete").map(|f| f.parse_number_or_text()).transpose()?;
     let keep = small(&mut section, "keep", 0..=MAX_KEEP, "a number of releases from 0 to 10000")?;
     let hooks = hooks::hooks(&mut section)?;
+    let flag = |section: &mut Section, key: &str, usual: bool| section.take(key).map_or(Ok(usual), |f| f.bool());
+    let (swap, devices) = (flag(&mut section, "swap", true)?, flag(&mut section, "devices", false)?);
     let missing = |key: &str| section.wrong(&format!("a [[tree]] without `{key}`")).hint("a tree needs name and path");
     let (no_name, no_path) = (missing("name"), missing("path"));
     section.finish()?;
@@ -228,6 +237,8 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
         max_delete,
         keep: keep.unwrap_or(DEFAULT_KEEP),
         hooks,
+        swap,
+        devices,
     })
 }
 
@@ -237,6 +248,18 @@ fn a_tree_path(field: &Field) -> Result<PathBuf> {
         return Err(field.wrong("the whole filesystem cannot be a tree; write a directory below /"));
     }
     Ok(path)
+}
+
+fn a_sandbox(field: &Field) -> Result<Sandbox> {
+    match field.text()? {
+        "require" => Ok(Sandbox::Require),
+        "auto" => Ok(Sandbox::Auto),
+        "off" => Ok(Sandbox::Off),
+        other => {
+            let shown = printable(other.as_bytes());
+            Err(field.wrong(format!("{shown:?} is not \"auto\", \"require\" or \"off\"")))
+        }
+    }
 }
 
 fn a_socket(field: &Field) -> Result<PathBuf> {

@@ -1,18 +1,20 @@
 //! From a configuration to a running host: trees opened and recovered, keys read, the group joined, signals followed.
 
 mod control;
+mod sandbox;
 
 pub use control::{Listener, ask_members};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::HostConfig;
+use crate::config::{HostConfig, Sandbox};
 use crate::drive::disk::{Host, open_tree};
 use crate::drive::endpoint::Door;
 use crate::drive::host::{Handle, Running};
+use crate::hook::outside::Outside;
 use crate::id::HostName;
 use crate::keys::{AuthorizedKeys, GroupKey};
 use crate::net::Link;
@@ -29,12 +31,19 @@ pub struct Setup {
     pub socket: Option<PathBuf>,
     /// Whether the command line names the group keys, so that a reload does not ask the configuration.
     pub group_keys_fixed: bool,
+    /// Run as this user; none: as whoever started it.
+    pub user: Option<String>,
+    /// Run as this group.
+    pub run_group: Option<String>,
 }
 
-/// Runs a host until SIGTERM or SIGINT; SIGHUP reads the authorized keys and the group keys again.
-pub fn run(setup: Setup, door: impl Into<Door>) -> Result<()> {
+/// Runs a host until SIGTERM or SIGINT; SIGHUP reads the authorized keys and the group keys again. Rights are given away
+/// in between: what needs them (the links, the processes for hooks) comes first, what anybody else can cause comes after.
+pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
     let door = door.into();
     let links = &door.links;
+    let confines = confines(&setup.config)?;
+    step_down(&mut setup, confines)?;
     let host = Arc::new(open(&setup)?);
     let trees: Vec<String> = host.trees.keys().map(ToString::to_string).collect();
     tracing::info!(
@@ -61,6 +70,9 @@ pub fn run(setup: Setup, door: impl Into<Door>) -> Result<()> {
         Some(path) => Some(runtime.block_on(async { Listener::bind(path) })?),
         None => None,
     };
+    if confines {
+        confine(&setup, &host)?;
+    }
     let (running, handle) = Running::start(door, Arc::clone(&host))?;
     let ended = Arc::new(tokio::sync::Notify::new());
     let network = {
@@ -75,6 +87,63 @@ pub fn run(setup: Setup, door: impl Into<Door>) -> Result<()> {
     runtime.block_on(follow(&setup, &host, &handle, listener, &ended))?;
     handle.stop();
     network.join().unwrap_or_else(|_| Err(Error::new(Kind::Io, "the network thread failed")))
+}
+
+/// Whether this daemon is to confine itself, and can.
+fn confines(config: &HostConfig) -> Result<bool> {
+    match (config.sandbox, sandbox::is_possible()) {
+        (Sandbox::Off, _) => Ok(false),
+        (_, true) => Ok(true),
+        (Sandbox::Auto, false) => {
+            tracing::warn!("this kernel has no Landlock (Linux 5.19): the daemon is not confined to its trees");
+            Ok(false)
+        }
+        (Sandbox::Require, false) => {
+            Err(Error::usage("this kernel has no Landlock, and the configuration requires it")
+                .hint("boot with Landlock (Linux 5.19 and later), or write sandbox = \"auto\""))
+        }
+    }
+}
+
+/// Starts what keeps the daemon's rights, and gives them away.
+fn step_down(setup: &mut Setup, confines: bool) -> Result<()> {
+    let run_as = sandbox::RunAs {
+        user: setup.user.clone(),
+        group: setup.run_group.clone(),
+        devices: setup.config.trees.iter().any(|tree| tree.devices),
+    };
+    if confines || run_as.user.is_some() || run_as.group.is_some() {
+        for tree in setup.config.trees.iter_mut().filter(|tree| !tree.hooks.is_empty()) {
+            tree.hooks.outside = Some(Outside::start(&tree.hooks)?);
+        }
+    }
+    sandbox::drop_to(&run_as)
+}
+
+/// Gives away the sight of all but the trees, their state and the daemon's own files.
+fn confine(setup: &Setup, host: &Host) -> Result<()> {
+    let config = &setup.config;
+    let mut reach = sandbox::Reach::default();
+    let beside = |path: &Path| path.parent().map(Path::to_path_buf);
+    for tree in &config.trees {
+        let Some(managed) = host.trees.get(&tree.name) else { continue };
+        let real = std::fs::canonicalize(&tree.path).map_err(|e| Error::io("cannot resolve", &tree.path, e))?;
+        match real.parent().filter(|above| tree.swap && above.parent().is_some()) {
+            Some(above) => reach.write.push(above.to_path_buf()),
+            None => reach.write.push(real),
+        }
+        reach.write.push(managed.tree.state().path().to_path_buf());
+    }
+    reach.sockets.extend(setup.socket.as_deref().and_then(beside));
+    // Files that are read again are often replaced: their directories are what stays.
+    reach.read.extend(beside(&config.path).into_iter().chain(beside(&config.authorized_keys)));
+    match (sandbox::confine(&reach)?, config.sandbox) {
+        (sandbox::Confined::Not, Sandbox::Require) => Err(Error::usage("this daemon cannot be confined")),
+        (confined, _) => {
+            tracing::debug!("confined: {confined:?} {reach:?}");
+            Ok(())
+        }
+    }
 }
 
 /// Tells that the network thread has ended, whichever way.

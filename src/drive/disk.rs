@@ -278,7 +278,8 @@ impl Task {
                 return false;
             }
         };
-        if let Reply::Ordered(_, Some(Ordered::Committed { .. } | Ordered::Reverted(_))) = reply {
+        // A commit that failed has used its number up, too.
+        if let Reply::Ordered(_, Some(_)) = reply {
             self.answer.send(Reply::Trees(session.host.states()));
         }
         let compared = matches!(reply, Reply::Diffed(_, Ok(_)));

@@ -60,8 +60,8 @@ impl Session<'_> {
 
     fn prepare(&mut self) -> Result<(), Reason> {
         let occasion = self.occasion(Cause::Commit);
-        if let Some(before) = self.managed.hooks.before.as_ref().filter(|_| self.changes)
-            && let Err(failure) = before.run(Phase::Before, &occasion, &self.ending)
+        if self.changes
+            && let Some(Err(failure)) = self.managed.hooks.run(Phase::Before, &occasion, &self.ending)
         {
             self.switch = Switch::Over;
             self.stage = None;
@@ -107,8 +107,8 @@ impl Session<'_> {
         let Switch::Done(previous) = self.switch else { return Ok(()) };
         let occasion = Occasion { previous, ..self.occasion(Cause::Commit) };
         self.after(&occasion)?;
-        match &self.managed.hooks.health {
-            Some(health) => health.check(&occasion, &self.ending).map(drop).map_err(|failure| failure.to_string()),
+        match self.managed.hooks.run(Phase::Health, &occasion, &self.ending) {
+            Some(ended) => ended.map(drop).map_err(|failure| failure.to_string()),
             None => Ok(()),
         }
     }
@@ -163,11 +163,12 @@ impl Session<'_> {
     /// Runs to its end even when the daemon is ending: what it restarts is to run again.
     fn after(&self, occasion: &Occasion) -> Result<(), Reason> {
         let never = AtomicBool::new(false);
-        match &self.managed.hooks.after {
-            Some(after) if self.changes => {
-                after.run(Phase::After, occasion, &never).map(drop).map_err(|failure| failure.to_string())
-            }
-            _ => Ok(()),
+        if !self.changes {
+            return Ok(());
+        }
+        match self.managed.hooks.run(Phase::After, occasion, &never) {
+            Some(ended) => ended.map(drop).map_err(|failure| failure.to_string()),
+            None => Ok(()),
         }
     }
 

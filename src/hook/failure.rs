@@ -5,17 +5,22 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use minicbor::{Decode, Encode};
+
 use super::output::last_lines;
 use super::{Command, Phase, seconds};
 
 /// A command that passed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Ran {
     /// The last lines that it printed, printable.
+    #[n(0)]
     pub output: String,
     /// How long it took, all tries together.
+    #[n(1)]
     pub took: Duration,
     /// How often it was tried.
+    #[n(2)]
     pub tries: u32,
 }
 
@@ -37,17 +42,22 @@ pub struct Failure {
 }
 
 /// Why a command did not pass.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum What {
     /// There is no such program, or it may not be run; the system's words.
-    NotStarted(String),
+    #[n(0)]
+    NotStarted(#[n(0)] String),
     /// It said so.
-    Exited(i32),
+    #[n(1)]
+    Exited(#[n(0)] i32),
     /// A signal ended it.
-    Killed(i32),
+    #[n(2)]
+    Killed(#[n(0)] i32),
     /// It did not end in time and was ended.
-    TimedOut(Duration),
+    #[n(3)]
+    TimedOut(#[n(0)] Duration),
     /// It was ended because the daemon ends.
+    #[n(4)]
     Stopped,
 }
 

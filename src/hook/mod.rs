@@ -6,10 +6,12 @@
 //!
 //! - [`Command::run`] runs once, for [`Phase::Before`] and [`Phase::After`].
 //! - [`Health::check`] tries until the command passes or the deadline is over.
-//! - Both end at once when `stop` is set: the daemon is ending.
+//! - [`Hooks::run`] does what a phase asks for, here or in a process [`outside`].
+//! - All end at once when `stop` is set: the daemon is ending.
 
 mod failure;
 mod output;
+pub mod outside;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -20,6 +22,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+
+use minicbor::{Decode, Encode};
 
 pub use failure::{Failure, Ran, What};
 
@@ -95,7 +99,8 @@ impl Command {
 
     /// Runs it once. What it did is in the log as well.
     pub fn run(&self, phase: Phase, occasion: &Occasion, stop: &AtomicBool) -> Result<Ran, Failure> {
-        run::once(self, phase, occasion, stop)
+        let (what, ran) = run::once(self, phase, occasion, stop);
+        run::ended(self, phase, occasion, what, ran)
     }
 }
 
@@ -131,7 +136,8 @@ pub struct Health {
 impl Health {
     /// Tries until the command passes; fails with its last failure. What it did is in the log as well.
     pub fn check(&self, occasion: &Occasion, stop: &AtomicBool) -> Result<Ran, Failure> {
-        run::until_healthy(self, occasion, stop)
+        let (what, ran) = run::until_healthy(self, occasion, stop);
+        run::ended(&self.command, Phase::Health, occasion, what, ran)
     }
 }
 
@@ -144,9 +150,41 @@ pub struct Hooks {
     pub after: Option<Command>,
     /// After that.
     pub health: Option<Health>,
+    /// Where they run, when that is not here.
+    pub outside: Option<outside::Outside>,
 }
 
 impl Hooks {
+    /// Runs what there is for `phase`; `None` when that is nothing. What it did is in the log as well.
+    pub fn run(&self, phase: Phase, occasion: &Occasion, stop: &AtomicBool) -> Option<Result<Ran, Failure>> {
+        let command = self.command(phase)?;
+        Some(match &self.outside {
+            Some(outside) => outside.run(command, phase, occasion, stop),
+            None => {
+                let (what, ran) = self.attempt(phase, occasion, stop);
+                run::ended(command, phase, occasion, what, ran)
+            }
+        })
+    }
+
+    /// The command for `phase`.
+    pub fn command(&self, phase: Phase) -> Option<&Command> {
+        match phase {
+            Phase::Before => self.before.as_ref(),
+            Phase::After => self.after.as_ref(),
+            Phase::Health => self.health.as_ref().map(|health| &health.command),
+        }
+    }
+
+    /// What becomes of the command for `phase`; the first is `None` when it passed.
+    fn attempt(&self, phase: Phase, occasion: &Occasion, stop: &AtomicBool) -> (Option<What>, Ran) {
+        match (&self.health, self.command(phase)) {
+            (Some(health), _) if phase == Phase::Health => run::until_healthy(health, occasion, stop),
+            (_, Some(command)) => run::once(command, phase, occasion, stop),
+            (_, None) => (None, Ran { output: String::new(), took: Duration::ZERO, tries: 0 }),
+        }
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -161,13 +199,16 @@ impl Hooks {
 }
 
 /// Which of its commands a host runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Phase {
     /// Before anything changes.
+    #[n(0)]
     Before,
     /// After the tree is the release.
+    #[n(1)]
     After,
     /// After that: is the host well?
+    #[n(2)]
     Health,
 }
 
@@ -193,13 +234,16 @@ impl fmt::Display for Phase {
 }
 
 /// Why the tree changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Cause {
     /// To a release.
+    #[n(0)]
     Commit,
     /// Back to the release before.
+    #[n(1)]
     Revert,
     /// Not at all: what a hook before the commit prepared is to be undone.
+    #[n(2)]
     Abort,
 }
 

@@ -38,14 +38,13 @@ const BUSY_PAUSE: Duration = Duration::from_millis(25);
 const CHUNK: usize = 16 << 10;
 const CHUNKS: usize = 16;
 
-/// [`Command::run`]
-pub(super) fn once(command: &Command, phase: Phase, occasion: &Occasion, stop: &AtomicBool) -> Result<Ran, Failure> {
-    let (what, ran) = attempt(command, command.timeout, phase, occasion, stop);
-    ended(command, phase, occasion, what, ran)
+/// What becomes of a command that runs once; the first is `None` when it passed.
+pub(super) fn once(command: &Command, phase: Phase, occasion: &Occasion, stop: &AtomicBool) -> (Option<What>, Ran) {
+    attempt(command, command.timeout, phase, occasion, stop)
 }
 
-/// [`Health::check`]
-pub(super) fn until_healthy(health: &Health, occasion: &Occasion, stop: &AtomicBool) -> Result<Ran, Failure> {
+/// What becomes of a command that is tried until it passes.
+pub(super) fn until_healthy(health: &Health, occasion: &Occasion, stop: &AtomicBool) -> (Option<What>, Ran) {
     let (command, began) = (&health.command, Instant::now());
     let end = began + health.deadline;
     let mut tries = 0;
@@ -59,17 +58,23 @@ pub(super) fn until_healthy(health: &Health, occasion: &Occasion, stop: &AtomicB
             Some(_) => Instant::now() + health.interval >= end,
         };
         if last {
-            return ended(command, Phase::Health, occasion, what, ran);
+            return (what, ran);
         }
         tracing::debug!("{}@{}: try {tries} of {command}: not healthy yet", occasion.tree, occasion.serial);
         if !rest(health.interval, stop) {
-            return ended(command, Phase::Health, occasion, Some(What::Stopped), ran);
+            return (Some(What::Stopped), ran);
         }
     }
 }
 
 /// Writes into the log what became of it.
-fn ended(command: &Command, phase: Phase, occasion: &Occasion, what: Option<What>, ran: Ran) -> Result<Ran, Failure> {
+pub(super) fn ended(
+    command: &Command,
+    phase: Phase,
+    occasion: &Occasion,
+    what: Option<What>,
+    ran: Ran,
+) -> Result<Ran, Failure> {
     let (tree, serial) = (&occasion.tree, occasion.serial);
     let Some(what) = what else {
         tracing::info!("{tree}@{serial}: {phase} {command}: ok after {}", seconds(ran.took));

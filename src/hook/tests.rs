@@ -16,7 +16,7 @@ fn shell(script: &str) -> Command {
     command(&["/bin/sh", "-c", script], LONG)
 }
 
-fn occasion() -> Occasion {
+pub(super) fn occasion() -> Occasion {
     Occasion {
         tree: TreeName::new("www").expect("legal"),
         serial: Serial(7),

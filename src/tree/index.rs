@@ -296,7 +296,7 @@ impl Index {
     pub(super) fn stats<'b>(&self, row: usize, buffer: &'b mut Vec<u8>) -> io::Result<Stats<'b>> {
         let row = self.row(row)?;
         self.read_part(row.at, row.stats as usize, MAX_STATS, buffer)?;
-        if checksum(buffer) != row.stats_sum {
+        if checksum(buffer) != row.stats_sum && !cfg!(fuzzing) {
             return Err(damaged("a checksum does not match"));
         }
         Ok(Stats::new(buffer, self.root_dev))
@@ -419,7 +419,8 @@ fn read_tail(file: &File) -> io::Result<Tail> {
     }
     let mut tail = vec![0; size];
     file.read_exact_at(&mut tail, at)?;
-    if checksum(&tail) != trailer[12..] {
+    // What fuzzing finds behind the sum is worth finding.
+    if checksum(&tail) != trailer[12..] && !cfg!(fuzzing) {
         return Err(damaged("a checksum does not match"));
     }
     minicbor::decode(&tail).map_err(damaged)

@@ -177,9 +177,11 @@ impl Journal {
         }
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    /// The journal that `bytes` are.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let (sum, payload) = bytes.strip_prefix(MAGIC)?.split_at_checked(32)?;
-        if Sha256::digest(payload).as_slice() != sum {
+        // What fuzzing finds behind the sum is worth finding.
+        if Sha256::digest(payload).as_slice() != sum && !cfg!(fuzzing) {
             return None;
         }
         minicbor::decode(payload).ok()

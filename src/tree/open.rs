@@ -249,7 +249,15 @@ impl Tree {
     /// Refuses when the directory was moved, removed or replaced since it was opened.
     pub(super) fn check_there(&self) -> Result<()> {
         match self.still_there() {
-            Ok(true) => Ok(()),
+            Ok(true) => match self.state.still_there() {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Error::refused(format!(
+                    "the state directory {} is not the one any more that was opened",
+                    self.state.path().display()
+                ))
+                .hint("it was moved or replaced: put it back, or restart the daemon")),
+                Err(e) => Err(Error::io("cannot look at", self.state.path(), e)),
+            },
             Ok(false) => Err(Error::refused(format!(
                 "{} is not the directory any more that was opened",
                 self.root().path().display()

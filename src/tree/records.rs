@@ -2,27 +2,30 @@
 //!
 //! Writing is [`super::state`]'s alone. What is read here may be old by the time that it is used.
 
-use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
-use super::state::{BESIDE, MAX_SIGNATURE, names};
+use super::carry::names_in;
+use super::root::Root;
+use super::state::{BESIDE, MAX_SIGNATURE};
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
 use crate::manifest::header::MAX_HEADER_BYTES;
-use crate::manifest::{Release, ReleaseId};
+use crate::manifest::{Release, ReleaseId, TreePath};
 
 /// The most bytes of a small state file.
 const MAX_SMALL: u64 = (MAX_HEADER_BYTES + MAX_SIGNATURE + 1024) as u64;
 
-/// The small files of one tree's state.
+/// The small files of one tree's state, found from a handle of its directory.
 #[derive(Debug, Clone)]
 pub struct Records {
-    path: PathBuf,
+    root: Arc<Root>,
 }
 
 /// A release as a host keeps it.
@@ -64,9 +67,14 @@ pub struct CommitMark {
 }
 
 impl Records {
-    /// Those in the state directory `path`.
-    pub(super) fn at(path: PathBuf) -> Self {
-        Self { path }
+    /// Those in the state directory `root`.
+    pub(super) fn at(root: Root) -> Self {
+        Self { root: Arc::new(root) }
+    }
+
+    /// The directory.
+    pub(super) fn root(&self) -> &Root {
+        &self.root
     }
 
     /// Those of the tree `name` at `tree`, where a daemon with this `state_dir` keeps them; `None` when there are none.
@@ -80,7 +88,10 @@ impl Records {
         let beside = real.parent().map(|parent| parent.join(BESIDE));
         for path in state_dir.map(Path::to_path_buf).into_iter().chain(beside).map(|dir| dir.join(name.as_str())) {
             match std::fs::metadata(path.join("releases")) {
-                Ok(found) if found.dev() == device => return Ok(Some(Self { path })),
+                Ok(found) if found.dev() == device => {
+                    let root = Root::open(&path).map_err(|e| Error::io("cannot open", &path, e))?;
+                    return Ok(Some(Self::at(root)));
+                }
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                     return Err(Error::io("cannot read", &path, e).hint(
                         "only the daemon's user can read the state of a tree: run this as that user, or as root",
@@ -94,7 +105,7 @@ impl Records {
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.root.path()
     }
 
     /// The highest release ever accepted here.
@@ -117,7 +128,7 @@ impl Records {
     pub fn stored(&self, serial: Serial) -> Result<Option<StoredRelease>> {
         let name = format!("releases/{serial}");
         let Some(bytes) = self.read(&name)? else { return Ok(None) };
-        let broken = |why: String| Error::new(crate::Kind::Io, format!("{}: {why}", self.path.join(&name).display()));
+        let broken = |why: String| Error::new(crate::Kind::Io, format!("{}: {why}", self.path().join(&name).display()));
         let (header, signature): (ByteVec, ByteVec) = minicbor::decode(&bytes).map_err(|e| broken(e.to_string()))?;
         let release = Release::from_bytes(&header).map_err(|e| broken(e.to_string()))?;
         Ok(Some(StoredRelease { release, signature: signature.into() }))
@@ -125,16 +136,17 @@ impl Records {
 
     /// The numbers of the releases that are kept, rising.
     pub fn serials(&self) -> Result<Vec<Serial>> {
-        let mut found: Vec<Serial> =
-            names(&self.path.join("releases"))?.iter().filter_map(|n| n.to_str()?.parse().ok().map(Serial)).collect();
+        let dir = self.root.dir(Some(&inside("releases"))).and_then(|dir| names_in(dir.as_fd()));
+        let names = dir.map_err(|e| Error::io("cannot list", self.path().join("releases"), e))?;
+        let mut found: Vec<Serial> = names.iter().filter_map(|n| n.to_str().ok()?.parse().ok().map(Serial)).collect();
         found.sort();
         Ok(found)
     }
 
     /// The bytes of the small file `name`, when there is one.
     pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let path = self.path.join(name);
-        let file = match File::open(&path) {
+        let path = self.path().join(name);
+        let file = match self.root.open_file(&inside(name)) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io("cannot open", &path, e)),
@@ -155,9 +167,14 @@ impl Records {
             Some((Mark { serial, id }, number))
         };
         parse().map(Some).ok_or_else(|| {
-            let path = self.path.join(name);
+            let path = self.path().join(name);
             Error::new(crate::Kind::Io, format!("{} is damaged", path.display()))
                 .hint("restore it from a backup; removing it makes this host accept older releases again")
         })
     }
+}
+
+/// The name of a state file below its directory.
+pub(super) fn inside(name: &str) -> TreePath {
+    TreePath::new(name.as_bytes()).expect("names of state files are legal paths")
 }

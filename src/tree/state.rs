@@ -8,16 +8,16 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use minicbor::bytes::ByteVec;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::journal::FORWARD;
-use super::records::Records;
 pub use super::records::{CommitMark, Mark, StoredRelease};
+use super::records::{Records, inside};
 use super::root::{FileId, Root};
 use super::swap::discard;
 use crate::error::{Error, Result};
@@ -86,9 +86,8 @@ impl State {
 
     fn hold(name: &TreeName, path: PathBuf, dir: Root, warning: Option<String>) -> Result<Self> {
         let lock_path = path.join("lock");
-        let mut options = File::options();
-        options.create(true).truncate(false).write(true).mode(0o600);
-        let lock = options.open(&lock_path).map_err(|e| Error::io("cannot open", &lock_path, e))?;
+        let lock = open_for_writing(dir.as_fd(), c"lock", OFlags::empty());
+        let lock = lock.map_err(|e| Error::io("cannot open", &lock_path, e))?;
         match try_lock(&lock) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -101,8 +100,13 @@ impl State {
             private_dir(&path.join(sub))?;
         }
         let handle = dir.dir(None).map_err(|e| Error::io("cannot open", &path, e))?;
-        let stage = open_dir(&path.join("stage"))?;
-        Ok(Self { records: Records::at(path), handle, stage, warning, _lock: lock })
+        let stage = dir.dir(Some(&inside("stage"))).map_err(|e| Error::io("cannot open", path.join("stage"), e))?;
+        Ok(Self { records: Records::at(dir), handle, stage, warning, _lock: lock })
+    }
+
+    /// Whether its path still leads to the directory that was opened: what is large in it is found by its path.
+    pub(super) fn still_there(&self) -> io::Result<bool> {
+        self.root().still_there()
     }
 
     /// Its handle.
@@ -228,36 +232,48 @@ impl State {
 
     /// Writes the file `name` whole or not at all, durably.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.path().join(name);
-        let temporary = path.with_extension("new");
         let write = || {
-            let mut options = File::options();
-            options.create(true).truncate(true).write(true).mode(0o600);
-            let mut file = options.open(&temporary)?;
+            let (dir, last) = self.place(name)?;
+            let temporary = CString::new([last.as_bytes(), b".new"].concat())?;
+            let mut file = open_for_writing(dir.as_fd(), &temporary, OFlags::TRUNC)?;
             file.write_all(bytes)?;
             file.sync_all()?;
-            std::fs::rename(&temporary, &path)
+            rustix::fs::renameat(&dir, &temporary, &dir, &last)?;
+            Ok(rustix::fs::fsync(&dir)?)
         };
-        write().map_err(|e| Error::io("cannot write", &path, e))?;
-        sync_dir(path.parent().unwrap_or(self.path()))
+        write().map_err(|e: io::Error| Error::io("cannot write", self.path().join(name), e))
     }
 
     /// Removes the file `name` durably; one that is not there is fine.
     pub(super) fn remove(&self, name: &str) -> Result<()> {
-        let path = self.path().join(name);
-        match std::fs::remove_file(&path) {
-            Ok(()) => sync_dir(path.parent().unwrap_or(self.path())),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(Error::io("cannot remove", &path, e)),
+        let remove = || {
+            let (dir, last) = self.place(name)?;
+            rustix::fs::unlinkat(&dir, &last, AtFlags::empty())?;
+            Ok(rustix::fs::fsync(&dir)?)
+        };
+        match remove() {
+            Err(e) if io::Error::kind(&e) != io::ErrorKind::NotFound => {
+                Err(Error::io("cannot remove", self.path().join(name), e))
+            }
+            _ => Ok(()),
         }
     }
 
     /// Renames a file of the state durably.
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<()> {
-        let (from, to) = (self.path().join(from), self.path().join(to));
-        std::fs::rename(&from, &to).map_err(|e| Error::io("cannot rename", &from, e))?;
-        sync_dir(to.parent().unwrap_or(self.path()))?;
+        let rename = || {
+            let ((old, last), (new, name)) = (self.place(from)?, self.place(to)?);
+            rustix::fs::renameat(&old, &last, &new, &name)?;
+            Ok(rustix::fs::fsync(&new)?)
+        };
+        rename().map_err(|e: io::Error| Error::io("cannot rename", self.path().join(from), e))?;
         self.sync()
+    }
+
+    /// The directory of the file `name`, and what the file is called in it.
+    fn place(&self, name: &str) -> io::Result<(OwnedFd, CString)> {
+        let path = inside(name);
+        Ok((self.root().dir(path.parent().as_ref())?, CString::new(path.name())?))
     }
 
     /// Makes the names in the directory durable.
@@ -288,6 +304,12 @@ pub(super) fn sync_dir(path: &Path) -> Result<()> {
 /// The name of a numbered item.
 pub(super) fn slot_name(slot: u64) -> CString {
     CString::new(slot.to_string()).expect("digits have no NUL")
+}
+
+/// Opens a file of the state, which is made when it is not there; never through a link.
+fn open_for_writing(dir: BorrowedFd<'_>, name: &std::ffi::CStr, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
 /// Waits a moment for a process that is just ending, or that is between fork and exec.

@@ -1,0 +1,207 @@
+//! The doors for fuzzing: every decoder of bytes that others wrote, as a function that takes any bytes.
+//!
+//! Owns the list and nothing else. A door says whether its decoder accepted the bytes; it panics where the decoder does,
+//! and where what was accepted does not come back from its own encoding. tests/fuzz/ throws bytes at them, and
+//! tests/seeds.rs replays what was worth keeping.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::block::frame::Expander;
+use crate::block::{BlockHash, BlockRef, chunk};
+use crate::config::HostConfig;
+use crate::id::TreeName;
+use crate::keys::{AuthorizedKeys, Namespace, PublicKey, Role, Signature, verify};
+use crate::manifest::explore::Explorer;
+use crate::manifest::read::{Manifest, NodeSource, ReadError};
+use crate::manifest::{Header, Node, NodeRef, Release};
+use crate::proto::generation::Map;
+use crate::spec::Spec;
+use crate::tree::index::Index;
+use crate::tree::journal::Journal;
+use crate::tree::root::FileId;
+use crate::units::{Moment, WallTime};
+use crate::wire::Datagram;
+use crate::wire::fragment::Reassembly;
+use crate::wire::message::{Message, Order};
+
+/// A door: whether the bytes were accepted.
+pub type Door = fn(&[u8]) -> bool;
+
+/// Every door by its name, which is that of its target and of its directory of seeds.
+pub const DOORS: &[(&str, Door)] = &[
+    ("authorized_keys", authorized_keys),
+    ("config", config),
+    ("datagram", datagram),
+    ("drift", drift),
+    ("frame", frame),
+    ("header", header),
+    ("index", index),
+    ("journal", journal),
+    ("map", map),
+    ("message", message),
+    ("node", node),
+    ("order", order),
+    ("signature", signature),
+    ("spec", spec),
+];
+
+/// The root that an index which is replayed belongs to.
+pub const ROOT: FileId = FileId { dev: 1, ino: 2 };
+/// The message that a signature which is replayed is over.
+pub const SIGNED: &[u8] = b"a release";
+
+/// Lines of a list of keys.
+pub fn authorized_keys(bytes: &[u8]) -> bool {
+    let Ok(keys) = AuthorizedKeys::parse(bytes, Path::new("authorized_keys")) else { return false };
+    let (tree, key) = (TreeName::new("www").expect("legal"), PublicKey::from_bytes([0; 32]));
+    if let Ok(key) = key {
+        let _ = keys.allows(&key, &tree, Role::Deploy, WallTime(0));
+    }
+    !keys.is_empty()
+}
+
+/// A host's configuration.
+pub fn config(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    HostConfig::parse(text, Path::new("makuo.toml")).map(|config| config.explain()).is_ok()
+}
+
+/// What comes from the network: datagrams, each with its length in two bytes before it, up to the message that pieces
+/// make.
+pub fn datagram(bytes: &[u8]) -> bool {
+    let (mut rest, mut reassembly, mut accepted) = (bytes, Reassembly::default(), false);
+    while let Some((len, more)) = rest.split_first_chunk::<2>() {
+        let (one, more) = more.split_at(usize::from(u16::from_be_bytes(*len)).min(more.len()));
+        rest = more;
+        match Datagram::parse(one) {
+            Ok(Datagram::Control(front, piece)) => {
+                let whole = reassembly.add(Moment(front.counter), front.source, piece);
+                accepted |= whole.is_some_and(|whole| message(&whole));
+            }
+            Ok(Datagram::Data(..)) => accepted = true,
+            Err(_) => {}
+        }
+    }
+    accepted
+}
+
+/// A host's list of differences.
+pub fn drift(bytes: &[u8]) -> bool {
+    crate::drive::drift::decode(bytes).is_some()
+}
+
+/// A compressed frame, with the size that it is said to have in four bytes before it.
+pub fn frame(bytes: &[u8]) -> bool {
+    let Some((size, frame)) = bytes.split_first_chunk::<4>() else { return false };
+    let size = u32::from_be_bytes(*size) as usize % (crate::proto::generation::MAX_PLAIN + 1);
+    Expander::default().expand(frame, size).is_some_and(|content| content.len() == size)
+}
+
+/// What is signed.
+pub fn header(bytes: &[u8]) -> bool {
+    let Ok(release) = Release::from_bytes(bytes) else { return false };
+    let header = release.header();
+    assert_eq!(Header::decode(&header.encode()).as_ref(), Ok(header));
+    let _ = header.rules.excluded();
+    true
+}
+
+/// A stat cache.
+pub fn index(bytes: &[u8]) -> bool {
+    // In memory only; it has a path all the same.
+    let Ok(file) = rustix::fs::memfd_create(c"index", rustix::fs::MemfdFlags::CLOEXEC) else { return false };
+    let mut file = std::fs::File::from(file);
+    if file.write_all(bytes).is_err() {
+        return false;
+    }
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    let Some(index) = Index::open(Path::new(&path), ROOT) else { return false };
+    let mut whole = true;
+    for entry in index.entries() {
+        match entry {
+            Ok(entry) => {
+                if let crate::manifest::EntryKind::File(content) = &entry.entry.kind {
+                    let _ = index.blocks(content);
+                }
+                let _ = index.find(&entry.entry.path);
+            }
+            Err(_) => whole = false,
+        }
+    }
+    whole
+}
+
+/// The journal of a commit.
+pub fn journal(bytes: &[u8]) -> bool {
+    Journal::parse(bytes).is_some()
+}
+
+/// The front of a generation's payload.
+pub fn map(bytes: &[u8]) -> bool {
+    let Ok(Some((map, body))) = Map::parse(bytes, bytes.len()) else { return false };
+    assert!(body.start <= bytes.len());
+    let end = map.placed().map(|placed| placed.bytes.end).max().unwrap_or(0);
+    assert!(end <= body.plain);
+    map.ranges().for_each(drop);
+    true
+}
+
+/// A message of the protocol.
+pub fn message(bytes: &[u8]) -> bool {
+    let Ok(message) = Message::decode(bytes) else { return false };
+    if let Message::Announce(announce) = &message {
+        header(&announce.header);
+        signature(&announce.signature);
+    }
+    // What is made printable grows, and then may be too long.
+    let _ = Message::decode(&message.encode());
+    true
+}
+
+/// A node of a manifest, and the manifest whose root it is.
+pub fn node(bytes: &[u8]) -> bool {
+    let Ok(node) = Node::decode(bytes) else { return false };
+    if bytes.len() <= crate::manifest::node::MAX_NODE_BYTES {
+        assert_eq!(Node::decode(&node.encode()).as_ref(), Ok(&node));
+    }
+    if let Some((nodes, blocks, entries, size)) = node.sums() {
+        let root = NodeRef { block: BlockRef::of(bytes), nodes, blocks, entries, bytes: size };
+        let manifest = Manifest::new(root, Only(bytes.into()));
+        manifest.entries().take(chunk::MAX).for_each(drop);
+        let _ = Explorer::new(root).advance(&Only(bytes.into()), |_| false);
+    }
+    true
+}
+
+/// An order to commit or abort.
+pub fn order(bytes: &[u8]) -> bool {
+    let Some(order) = Order::decode(bytes) else { return false };
+    assert_eq!(Order::decode(&order.encode()).as_ref(), Some(&order));
+    true
+}
+
+/// A signature: its blob, or its text.
+pub fn signature(bytes: &[u8]) -> bool {
+    let armored = std::str::from_utf8(bytes).ok().and_then(|text| Signature::from_armor(text).ok());
+    if let Some(signature) = &armored {
+        assert!(Signature::from_bytes(signature.as_bytes()).is_ok());
+    }
+    verify(Namespace::RELEASE, SIGNED, bytes).is_ok() || armored.is_some()
+}
+
+/// A spec.
+pub fn spec(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    Spec::parse(text, Path::new("www.toml")).map(|spec| (spec.explain(), spec.rules())).is_ok()
+}
+
+/// One node, whatever its name.
+struct Only(Arc<[u8]>);
+
+impl NodeSource for Only {
+    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
+        if BlockHash::of(&self.0) == *hash { Ok(Arc::clone(&self.0)) } else { Err(ReadError::Missing(*hash)) }
+    }
+}

@@ -1,0 +1,128 @@
+//! The daemon as another user: its rights, what it can still do, and what runs beside it.
+
+mod support;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
+use support::{DELETE, Lab, is_root, read, skipped, write};
+
+/// CHOWN, DAC_OVERRIDE, FOWNER and FSETID.
+const RIGHTS: u64 = 0b11011;
+const NOBODY: u32 = 65534;
+
+/// A host whose daemon runs as nobody.
+fn lab() -> Option<Lab> {
+    if !is_root() {
+        skipped("only root may become another user");
+        return None;
+    }
+    let mut lab = Lab::loopback_idle()?;
+    let mut flags = lab.admin.flags();
+    flags.extend(["--user", &NOBODY.to_string()].map(String::from));
+    lab.host("web1").flags = Some(flags);
+    Some(lab)
+}
+
+fn status(pid: u32, key: &str) -> String {
+    let all = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = all.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':')).expect("every kernel has it");
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn owner(path: &Path) -> (u32, u32, u32) {
+    let meta = std::fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    (meta.uid(), meta.gid(), meta.permissions().mode() & 0o7777)
+}
+
+fn own(path: &Path, uid: u32, gid: u32, mode: u32) {
+    chown(path, Some(uid), Some(gid)).expect("root may");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("root may");
+}
+
+#[test]
+fn every_thread_has_the_user_and_the_rights_and_no_more() {
+    let Some(mut lab) = lab() else { return };
+    lab.hosts[0].start();
+    let pid = lab.hosts[0].pid();
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs") {
+        let id: u32 = thread.expect("readable").file_name().to_string_lossy().parse().expect("a number");
+        assert_eq!(status(id, "Uid"), [NOBODY; 4].map(|n| n.to_string()).join(" "));
+        assert_eq!(status(id, "Gid"), status(pid, "Gid"));
+        assert!(!status(id, "Gid").starts_with("0 ") && !status(id, "Groups").split(' ').any(|g| g == "0"));
+        for (key, wanted) in [("CapEff", RIGHTS), ("CapPrm", RIGHTS), ("CapBnd", RIGHTS), ("CapInh", 0), ("CapAmb", 0)]
+        {
+            let rights = u64::from_str_radix(&status(id, key), 16).expect("a number");
+            assert_eq!(rights & !wanted, 0, "{key} {rights:x}");
+        }
+        assert_eq!(status(id, "NoNewPrivs"), "1");
+    }
+}
+
+#[test]
+fn it_still_puts_any_owner_and_mode_in_place() {
+    let Some(mut lab) = lab() else { return };
+    let site = lab.site();
+    write(&site.join("theirs"), "a");
+    write(&site.join("dir/shared"), "b");
+    own(&site.join("theirs"), 33, 33, 0o600);
+    own(&site.join("dir/shared"), 12_345, 54_321, 0o2755);
+    own(&site.join("dir"), 12_345, 54_321, 0o2750);
+    lab.hosts[0].start();
+    lab.spec(&format!("{DELETE}[owner]\nunknown = \"numeric\"\n"));
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&site);
+    let tree = lab.hosts[0].tree();
+    assert_eq!(owner(&tree.join("theirs")), (33, 33, 0o600));
+    assert_eq!(owner(&tree.join("dir/shared")), (12_345, 54_321, 0o2755));
+    assert_eq!(owner(&tree.join("dir")), (12_345, 54_321, 0o2750));
+
+    // What is there belongs to others now, and so does the state after a new start.
+    lab.hosts[0].restart();
+    write(&site.join("theirs"), "longer");
+    std::fs::remove_file(site.join("dir/shared")).expect("there");
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&site);
+    lab.spec(&format!("{DELETE}[owner]\nunknown = \"numeric\"\n[commit]\nlayout = \"swap\"\n"));
+    for text in ["again", "and again"] {
+        write(&site.join("theirs"), text);
+        lab.deploy(&[]).exits(0);
+        lab.all_same(&site);
+    }
+}
+
+#[test]
+fn hooks_run_beside_it_with_the_rights_that_it_had() {
+    let Some(mut lab) = lab() else { return };
+    let told = lab.path("told");
+    let script = format!("echo $MAKUO_PHASE $MAKUO_SERIAL $(id -u) >> {}", told.display());
+    let command = |key: &str, script: &str| format!("{key} = [\"/bin/sh\", \"-c\", {script:?}]");
+    for key in ["before", "after", "health"] {
+        lab.hosts[0].rule(&command(key, &script));
+    }
+    lab.hosts[0].start();
+    write(&lab.site().join("a"), "a");
+    lab.deploy(&[]).exits(0);
+    assert_eq!(String::from_utf8(read(&told)).expect("text"), "before 1 0\nafter 1 0\nhealth 1 0\n");
+}
+
+#[test]
+fn a_hook_that_says_no_is_told_with_its_words() {
+    let Some(mut lab) = lab() else { return };
+    lab.hosts[0].rule("before = [\"/bin/sh\", \"-c\", \"echo not today; exit 7\"]");
+    lab.hosts[0].start();
+    write(&lab.site().join("a"), "a");
+    lab.deploy(&[]).exits(3).says(&["exit status 7", "not today"]);
+}
+
+#[test]
+fn nobody_is_refused_who_is_not_there() {
+    let Some(lab) = Lab::loopback_idle() else { return };
+    let dir = lab.path("tree");
+    let base = dir.to_str().expect("UTF-8");
+    let socket = lab.path("sock");
+    let socket = socket.to_str().expect("UTF-8");
+    for (flag, what) in [("--user", "no user"), ("--run-group", "no group")] {
+        lab.makuo(&["daemon", "--base", base, "--socket", socket, flag, "no-such-name-here"]).exits(2).says(&[what]);
+    }
+}
