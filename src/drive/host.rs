@@ -11,7 +11,7 @@ use super::drops::Drops;
 use super::endpoint::Endpoint;
 use super::outcome::{Member, MemberTree};
 use crate::Result;
-use crate::id::InstanceId;
+use crate::id::{InstanceId, SessionId};
 use crate::net::{Links, Waker};
 use crate::proto::receiver::{HostSetup, Notice, Receiver, Reply};
 use crate::units::Moment;
@@ -25,6 +25,8 @@ const HEARD_LIMIT: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(50);
 /// So many refusals are logged at once; then one a second: whoever can send a datagram can cause one.
 const REFUSALS: u32 = 8;
+/// How long the process waits for a running host's word.
+const PATIENT: Duration = Duration::from_secs(5);
 /// How long a host waits for a sender that is silent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -33,6 +35,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub enum Command {
     /// The members that it knows.
     Members(Outbox<Vec<Member>>),
+    /// How many sessions are under way.
+    Sessions(Outbox<usize>),
+    /// Take no part in this session, whose sender is in this process.
+    Ignore(SessionId, Outbox<()>),
     /// Say goodbye and end.
     Stop,
 }
@@ -42,14 +48,35 @@ pub enum Command {
 pub struct Handle {
     commands: Outbox<Command>,
     waker: Waker,
+    instance: InstanceId,
 }
 
 impl Handle {
+    /// The running host, as others hear it.
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// How many sessions of others the host takes part in; none when it is ending.
+    pub fn sessions(&self) -> usize {
+        let (answer, inbox) = channel();
+        self.send(Command::Sessions(answer));
+        inbox.recv_timeout(PATIENT).unwrap_or_default()
+    }
+
+    /// Keeps the host out of `session`, which this process begins with the host's own tree as its source.
+    pub fn ignore(&self, session: SessionId) {
+        let (answer, inbox) = channel();
+        self.send(Command::Ignore(session, answer));
+        // A host that is ending takes part in nothing new.
+        let _ = inbox.recv_timeout(PATIENT);
+    }
+
     /// The members that the host knows; none when it is ending.
     pub fn members(&self) -> Vec<Member> {
         let (answer, inbox) = channel();
         self.send(Command::Members(answer));
-        inbox.recv_timeout(Duration::from_secs(5)).unwrap_or_default()
+        inbox.recv_timeout(PATIENT).unwrap_or_default()
     }
 
     /// Ends the host.
@@ -100,7 +127,7 @@ impl Running {
         };
         let (reply_to, replies) = channel();
         let (command_to, commands) = channel();
-        let handle = Handle { commands: command_to, waker: endpoint.waker() };
+        let handle = Handle { commands: command_to, waker: endpoint.waker(), instance: setup.instance };
         let disk = Disk::new(host, reply_to, endpoint.waker());
         let machine = Receiver::new(clock.now(), setup);
         let drops = Drops::new(clock.now());
@@ -117,6 +144,11 @@ impl Running {
             while let Ok(command) = self.commands.try_recv() {
                 match command {
                     Command::Members(answer) => drop(answer.send(self.members())),
+                    Command::Sessions(answer) => drop(answer.send(self.machine.sessions())),
+                    Command::Ignore(session, answer) => {
+                        self.machine.ignore(session);
+                        let _ = answer.send(());
+                    }
                     Command::Stop => self.ending = self.ending.or(Some(self.clock.now() + ORDER_LIMIT)),
                 }
             }

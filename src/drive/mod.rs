@@ -3,12 +3,13 @@
 //! [`endpoint`] carries a machine's datagrams, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
 //! requests from real trees (`session` and `recall` until all is staged, `switch` from there on), [`deploy`] runs the sender machine
 //! for a command, [`source`] answers its requests from a scanned directory, [`rollback`] finds an earlier release to put
-//! again. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell.
+//! again. [`desk`] releases parts of a running host's own trees. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell.
 
 mod answers;
 mod ask;
 pub mod clock;
 pub mod deploy;
+pub mod desk;
 pub mod disk;
 pub mod drift;
 pub mod drops;
@@ -18,6 +19,7 @@ pub mod log;
 mod look;
 pub mod members;
 pub mod outcome;
+mod paths;
 mod recall;
 pub mod rollback;
 mod session;

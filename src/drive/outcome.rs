@@ -6,6 +6,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{HostName, Serial, TreeName};
 use crate::units::{ByteSize, Rate};
 
@@ -16,7 +18,7 @@ pub trait Observer {
 }
 
 /// One thing that happened, told when it happens.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// A host that is alive.
     Member(Member),
@@ -30,12 +32,14 @@ pub enum Event {
     Change(Change),
     /// How far the transfer is.
     Progress(Progress),
+    /// The paths of the release that are no directories, for who asked for them.
+    Files(Vec<Vec<u8>>),
     /// Something worth a line that no other event says.
     Note(String),
 }
 
 /// A host that is alive, as it says itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Its name.
     pub host: HostName,
@@ -48,7 +52,7 @@ pub struct Member {
 }
 
 /// A tree that a member manages.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberTree {
     /// Its name.
     pub tree: TreeName,
@@ -57,7 +61,7 @@ pub struct MemberTree {
 }
 
 /// What reading the source came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scanned {
     /// Entries of all kinds.
     pub entries: u64,
@@ -70,7 +74,7 @@ pub struct Scanned {
 }
 
 /// A release that was made and signed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {
     /// Its tree.
     pub tree: TreeName,
@@ -83,7 +87,7 @@ pub struct Released {
 }
 
 /// A host that came into a state.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostChange {
     /// The host.
     pub host: HostName,
@@ -94,7 +98,7 @@ pub struct HostChange {
 }
 
 /// A path that differs on some hosts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// The hosts, in the order of their names.
     pub hosts: Vec<HostName>,
@@ -103,7 +107,7 @@ pub struct Change {
 }
 
 /// How far the transfer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Bytes of blocks sent, each block counted once.
     pub sent: ByteSize,
@@ -118,7 +122,7 @@ pub struct Progress {
 }
 
 /// Where a host stands in a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum HostState {
     /// Expected or known, but it did not answer.
     Absent,
@@ -211,7 +215,7 @@ impl HostState {
 }
 
 /// How one path of a host differs from the release.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DriftLine {
     /// The path within the tree, as bytes.
     pub path: Vec<u8>,
@@ -222,7 +226,7 @@ pub struct DriftLine {
 }
 
 /// The difference in a word: what the host's path is, seen from the release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum What {
     /// The release has it, the host does not.
     Missing,
@@ -259,7 +263,7 @@ impl What {
 }
 
 /// Hosts that differ from the release in the same way.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriftGroup {
     /// The hosts, in the order of their names.
     pub hosts: Vec<HostName>,
@@ -294,7 +298,7 @@ impl DriftGroup {
 }
 
 /// What a session was for; it decides which states count as success.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     /// Put the release on the targets.
     Deploy,
@@ -305,7 +309,7 @@ pub enum Purpose {
 }
 
 /// How the command ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExitStatus {
     /// Every target has the release, or nothing drifts.
     Success,
@@ -330,7 +334,7 @@ impl ExitStatus {
 }
 
 /// What a session came to at one host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostResult {
     /// The host.
     pub host: HostName,
@@ -367,7 +371,7 @@ impl HostResult {
 }
 
 /// What a whole session came to.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// What it was for.
     pub purpose: Purpose,

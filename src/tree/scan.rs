@@ -64,6 +64,8 @@ pub struct ScanOptions {
     pub closed: Vec<PathFilter>,
     /// What is listed, with all that is below it, and not read: files without their content ([`unread`]).
     pub unhashed: Vec<PathFilter>,
+    /// Of what is no directory, only what belongs to the user with this number; the rest is skipped as [`FOREIGN`].
+    pub owner: Option<u32>,
     /// Whether extended attributes are read.
     pub xattrs: bool,
     /// Whether names of one inode become hard links (else each is a file of its own).
@@ -86,6 +88,7 @@ impl ScanOptions {
             apart: Vec::new(),
             closed: Vec::new(),
             unhashed: Vec::new(),
+            owner: None,
             xattrs: false,
             hardlinks: true,
             checksum: false,
@@ -106,7 +109,10 @@ pub fn unread() -> Content {
     Content::Blocks(vec![BlockRef { hash: BlockHash([0; 32]), size: 1 }])
 }
 
-/// A path that was left out because no manifest can hold it.
+/// Why something was skipped that [`ScanOptions::owner`] leaves out.
+pub const FOREIGN: &str = "it belongs to another user";
+
+/// A path that was left out because no manifest can hold it, or because it belongs to another user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// The path.
