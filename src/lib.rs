@@ -19,6 +19,7 @@
 //! | [`net`] | multicast sockets, interfaces, batches |
 //! | [`drive`] | the only place where proto meets net, tree and the clock |
 //! | [`report`] | results for people and for scripts |
+//! | [`face`] | the old face: makuosan's flags, its console, msync |
 //! | [`daemon`], [`cli`] | a configuration to a running host; arguments to an exit code |
 //! | [`sim`] | a deterministic network of many hosts for the machines of proto |
 //!
@@ -67,6 +68,8 @@ pub mod net;
 pub mod drive;
 
 pub mod report;
+
+pub mod face;
 
 pub mod daemon;
 

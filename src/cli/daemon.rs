@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::args::{DaemonArgs, TreeAt};
 use super::{network, not_yet};
-use crate::config::{HostConfig, TreeConfig};
+use crate::config::{ConsoleListen, HostConfig, TreeConfig};
+use crate::daemon::{Manner, Setup};
+use crate::drive::desk::Dial;
 use crate::id::TreeName;
 use crate::report::Report;
 use crate::spec::DEFAULT_TREE;
@@ -20,6 +22,10 @@ pub struct DaemonOptions {
     pub user: Option<String>,
     /// Run as this group.
     pub run_group: Option<String>,
+    /// The control socket, when there is to be one.
+    pub socket: Option<PathBuf>,
+    /// What the host does and does not do.
+    pub manner: Manner,
 }
 
 pub(super) fn run(args: &DaemonArgs, config: Option<&Path>, _report: &mut Report) -> Result<u8> {
@@ -30,8 +36,12 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
     if args.metrics.is_some() {
         return Err(not_yet("--metrics"));
     }
-    if args.console.as_deref().is_some_and(|console| console != "off") {
-        return Err(not_yet("--console"));
+    if let Some(text) = &args.console {
+        let told = ConsoleListen::parse(text);
+        config.console.listen = told.ok_or_else(|| {
+            Error::usage(format!("--console {}: write ADDR:PORT, or off", printable(text.as_bytes())))
+        })?;
+        config.console.check().map_err(|why| Error::usage(format!("--console: {why}")))?;
     }
     config.network = network::over(&args.network, config.network)?;
     config.name = args.name.clone().or(config.name);
@@ -59,7 +69,8 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
         return Err(Error::usage("this host manages no tree: there is nothing to serve")
             .hint("say --tree www=/var/www, or write a [[tree]] into /etc/makuo/makuo.toml"));
     }
-    Ok(DaemonOptions { config, user: args.user.clone(), run_group: args.run_group.clone() })
+    let (user, run_group) = (args.user.clone(), args.run_group.clone());
+    Ok(DaemonOptions { socket: Some(config.socket.clone()), config, user, run_group, manner: Manner::default() })
 }
 
 /// A path that stays the same when the daemon leaves its directory.
@@ -69,7 +80,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 /// Serves until SIGTERM.
-fn engine(options: DaemonOptions) -> Result<()> {
+pub(super) fn engine(options: DaemonOptions) -> Result<()> {
     if options.user.is_some() || options.run_group.is_some() {
         return Err(not_yet("running as another user (--user, --run-group)")
             .hint("start the daemon as the user that it is to be: User= in a systemd unit, or runuser -u USER"));
@@ -79,8 +90,10 @@ fn engine(options: DaemonOptions) -> Result<()> {
         None => network::host_name()?,
     };
     let links = network::open(&options.config.network)?;
-    let socket = Some(options.config.socket.clone());
-    crate::daemon::run(crate::daemon::Setup { name, config: options.config, socket }, links)
+    let network = options.config.network.clone();
+    let dial: Dial = Box::new(move || network::open(&network));
+    let (socket, manner) = (options.socket, options.manner);
+    crate::daemon::run(Setup { name, config: options.config, socket, manner, dial }, links)
 }
 
 #[cfg(test)]
@@ -104,7 +117,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused() {
-        for line in ["makuo daemon", "makuo daemon -b x --metrics 127.0.0.1:1", "makuo daemon -b x --console [::1]:5"] {
+        for line in ["makuo daemon", "makuo daemon -b x --metrics 127.0.0.1:1", "makuo daemon -b x --console [::]:5"] {
             assert_eq!(options(line).expect_err(line).kind(), crate::Kind::Usage);
         }
         assert!(options("makuo daemon -b x --console off").is_ok());

@@ -195,22 +195,31 @@ fn wrong_hooks_are_named_with_line_and_what_to_write() {
 
 #[test]
 fn what_comes_later_is_refused_and_never_ignored() {
-    let all = [
-        said("[network]\ngroup_key = \"/etc/makuo/group.key\""),
-        said("[console]\nlisten = \"127.0.0.1:5000\""),
-        said("[metrics]\nlisten = \"127.0.0.1:9108\""),
-        said("[sender]\nkey = \"/etc/makuo/sender.key\""),
-    ];
+    let all = [said("[network]\ngroup_key = \"/etc/makuo/group.key\""), said("[metrics]\nlisten = \"127.0.0.1:9108\"")];
     insta::assert_snapshot!(all.join("\n"), @r#"
         /etc/makuo/makuo.toml:2: network.group_key is not supported yet
           hint: remove it: datagrams are not sealed, but releases are signed and blocks are hashed
-        /etc/makuo/makuo.toml:2: console.listen is not supported yet
-          hint: write listen = "off", or leave [console] out
         /etc/makuo/makuo.toml:1: metrics is not supported yet
           hint: remove it: it is refused rather than ignored
-        /etc/makuo/makuo.toml:1: sender is not supported yet
-          hint: remove it: it is refused rather than ignored
         "#);
+}
+
+#[test]
+fn the_console_is_for_this_machine_unless_told_otherwise() {
+    let console = |text: &str| parse(&format!("[console]\n{text}")).map(|c| c.console);
+    assert_eq!(parse("").expect("legal").console, ConsoleConfig::default());
+    let at = |text: &str| ConsoleListen::At(text.parse().expect("an address"));
+    assert_eq!(console("listen = \"127.0.0.1:5001\"").expect("legal").listen, at("127.0.0.1:5001"));
+    assert_eq!(console("listen = \"off\"\nsocket = \"/run/c\"").expect("legal").listen, ConsoleListen::Off);
+    let open = "listen = \"0.0.0.0:5000\"\nremote = true\npassword = \"/etc/makuo/console\"";
+    assert_eq!(console(open).expect("legal").listen, at("0.0.0.0:5000"));
+    for refused in ["listen = \"5000\"", "listen = \"0.0.0.0:5000\"", "listen = \"[::]:5000\"\nremote = true"] {
+        let error = console(refused).expect_err(refused).to_string();
+        assert!(error.contains("console.listen"), "{error}");
+    }
+    let config = parse("socket_group = \"web\"\n[sender]\nkey = \"/etc/makuo/key\"").expect("legal");
+    assert_eq!(config.sender_key.as_deref(), Some(Path::new("/etc/makuo/key")));
+    assert_eq!(config.socket_group.as_deref(), Some("web"));
 }
 
 #[test]

@@ -82,6 +82,11 @@ impl Interrupt {
         before
     }
 
+    /// Whether both are of the same session.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.asked, &other.asked)
+    }
+
     /// Whether that was asked.
     pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)

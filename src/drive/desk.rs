@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::deploy::{self, Interrupt, Options};
 use super::host::Handle;
 use super::outcome::{DriftGroup, ExitStatus, HostState, Member, Observer, Outcome, Purpose, What};
@@ -33,7 +35,8 @@ const LOOK: Duration = Duration::from_millis(100);
 pub type Dial = Box<dyn Fn() -> Result<Links> + Send + Sync>;
 
 /// What is to be done with the paths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Deed {
     /// Put them on the others.
     Send,
@@ -46,13 +49,15 @@ pub enum Deed {
 }
 
 /// What somebody wants of a tree of this host.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Wish {
     /// What is to be done.
     pub deed: Deed,
     /// The tree; none: the one that holds an absolute path, or the only one, or `default`.
     pub tree: Option<TreeName>,
     /// Paths from the tree's directory, or absolute, with wildcards; none is all of it.
+    #[serde(with = "words")]
     pub paths: Vec<Vec<u8>>,
     /// Whether directories are meant with what is in them.
     pub recurse: bool,
@@ -67,6 +72,7 @@ pub struct Wish {
     /// Whether every file is read again, here and there.
     pub checksum: bool,
     /// The most deletions on one host; none: as a spec has it for a whole tree, no limit for paths that were named.
+    #[serde(default, with = "limit")]
     pub max_delete: Option<Limit>,
     /// Whether the outcome has the list of what differed, also of a release that is put.
     pub lists: bool,
@@ -91,6 +97,50 @@ impl Wish {
             lists: false,
             files: false,
         }
+    }
+}
+
+/// Paths as text where they are UTF-8.
+mod words {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Word {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(words: &[Vec<u8>], to: S) -> Result<S::Ok, S::Error> {
+        let word = |w: &Vec<u8>| match std::str::from_utf8(w) {
+            Ok(text) => Word::Text(text.to_string()),
+            Err(_) => Word::Bytes(w.clone()),
+        };
+        to.collect_seq(words.iter().map(word))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Vec<u8>>, D::Error> {
+        let bytes = |word| match word {
+            Word::Text(text) => text.into_bytes(),
+            Word::Bytes(bytes) => bytes,
+        };
+        Ok(Vec::<Word>::deserialize(from)?.into_iter().map(bytes).collect())
+    }
+}
+
+/// A limit as people write it.
+mod limit {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::units::Limit;
+
+    pub(super) fn serialize<S: Serializer>(limit: &Option<Limit>, to: S) -> Result<S::Ok, S::Error> {
+        limit.map(|l| l.to_string()).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Limit>, D::Error> {
+        Option::<String>::deserialize(from)?.map(|text| text.parse().map_err(D::Error::custom)).transpose()
     }
 }
 
@@ -136,6 +186,10 @@ pub struct Desk {
 struct Busy {
     /// Trees of which a session is under way.
     trees: HashSet<TreeName>,
+    /// What ends the work under way, and what waits.
+    interrupts: Vec<Interrupt>,
+    /// The host ends: nothing is begun any more.
+    ending: bool,
 }
 
 impl std::fmt::Debug for Desk {
@@ -209,11 +263,30 @@ impl Desk {
         }
         let base = self.base(wish.tree.as_ref(), &wish.paths)?;
         let work = Work::plan(self, base, wish)?;
+        let _known = self.known(interrupt)?;
         let _turn = self.turn(&base.tree, interrupt)?;
         match wish.deed {
             Deed::Prune => work.prune(interrupt, observer),
             _ => work.run(interrupt, observer),
         }
+    }
+
+    /// Ends what is under way, as far as it can be taken back, and begins nothing any more.
+    pub fn stop(&self) {
+        let mut busy = self.locked();
+        busy.ending = true;
+        for interrupt in &busy.interrupts {
+            interrupt.interrupt();
+        }
+    }
+
+    fn known(&self, interrupt: &Interrupt) -> Result<Known<'_>> {
+        let mut busy = self.locked();
+        if busy.ending {
+            return Err(Error::refused("the daemon ends"));
+        }
+        busy.interrupts.push(interrupt.clone());
+        Ok(Known { desk: self, interrupt: interrupt.clone() })
     }
 
     fn signer(&self) -> Result<Arc<dyn Signer>> {
@@ -253,6 +326,18 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.desk.locked().trees.remove(&self.tree);
         self.desk.free.notify_all();
+    }
+}
+
+/// Work that ends with the host; forgotten when it is dropped.
+struct Known<'a> {
+    desk: &'a Desk,
+    interrupt: Interrupt,
+}
+
+impl Drop for Known<'_> {
+    fn drop(&mut self) {
+        self.desk.locked().interrupts.retain(|other| !other.is(&self.interrupt));
     }
 }
 

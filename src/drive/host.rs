@@ -64,6 +64,13 @@ impl Handle {
         inbox.recv_timeout(PATIENT).unwrap_or_default()
     }
 
+    /// Whether the host still does its work.
+    pub fn is_alive(&self) -> bool {
+        let (answer, inbox) = channel();
+        self.send(Command::Sessions(answer));
+        inbox.recv_timeout(PATIENT).is_ok()
+    }
+
     /// Keeps the host out of `session`, which this process begins with the host's own tree as its source.
     pub fn ignore(&self, session: SessionId) {
         let (answer, inbox) = channel();
