@@ -100,6 +100,7 @@ fn serve(meant: Meant, detached: bool) -> Result<()> {
         let _ = nix::unistd::setsid();
     }
     let log = Log::open("makuosan", detached);
+    let system = log.is_system();
     start_log(log, meant.level);
     if !detached {
         for flag in &meant.unused {
@@ -107,10 +108,12 @@ fn serve(meant: Meant, detached: bool) -> Result<()> {
         }
     }
     tracing::info!("makuosan {} started, pid {}", env!("CARGO_PKG_VERSION"), std::process::id());
-    let done = engine(options(meant)?);
+    let done = options(meant).and_then(engine);
     match &done {
         Ok(()) => tracing::info!("ended"),
-        Err(e) => tracing::error!("{e}"),
+        // Else it is said where the log is anyway.
+        Err(e) if system => tracing::error!("{e}"),
+        Err(_) => {}
     }
     done
 }

@@ -31,6 +31,7 @@ fn wish(args: &AdhocArgs, delete: bool) -> Wish {
         excludes: args.exclude.clone(),
         max_delete: args.max_delete,
         checksum: args.checksum,
+        lists: true,
         ..Wish::new(if delete { Deed::Sync } else { Deed::Send })
     }
 }
