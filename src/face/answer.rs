@@ -124,7 +124,8 @@ fn troubles(outcome: &Outcome) -> Vec<String> {
 /// Lists that were too long to travel.
 fn cut(groups: &[DriftGroup]) -> Vec<String> {
     let missing = |g: &DriftGroup| g.total().saturating_sub(g.lines.len() as u64);
-    match groups.iter().map(missing).max() {
+    // Without any line nobody asked for them.
+    match groups.iter().filter(|g| !g.lines.is_empty()).map(missing).max() {
         Some(more) if more > 0 => vec![format!("... and {more} more")],
         _ => Vec::new(),
     }
