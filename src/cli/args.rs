@@ -102,6 +102,9 @@ pub enum Command {
     Demo(DemoArgs),
     /// Print a completion script
     Completions(CompletionsArgs),
+    /// What completion scripts ask of the daemon that runs here
+    #[command(hide = true)]
+    Complete(CompleteArgs),
     /// Write the man pages into a directory
     Man(ManArgs),
 }
@@ -440,6 +443,23 @@ pub struct CompletionsArgs {
     /// The shell
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
+}
+
+/// `makuo complete`
+#[derive(Debug, Args)]
+pub struct CompleteArgs {
+    /// What is to be listed
+    #[arg(value_enum)]
+    pub what: Completed,
+}
+
+/// What completion scripts ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Completed {
+    /// The names of the other hosts.
+    Hosts,
+    /// The names of the trees, here and there.
+    Trees,
 }
 
 /// `makuo man`

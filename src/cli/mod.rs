@@ -74,6 +74,7 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Daemon(args) => daemon::run(args, config, report),
         Demo(args) => demo::run(args, report),
         Completions(args) => completions::run(args),
+        Complete(args) => completions::complete(args.what, config),
         Man(args) => completions::man(args, report),
     }
 }

@@ -252,3 +252,97 @@ fn is_dir(line: &DriftLine) -> bool {
 fn is_silent(line: &DriftLine, holds_another: bool) -> bool {
     is_dir(line) && (line.what == What::Time || line.what == What::Missing && holds_another)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drive::outcome::{ExitStatus, HostResult, MemberTree, Purpose};
+    use crate::id::{HostName, TreeName};
+
+    fn name(name: &str) -> HostName {
+        HostName::new(name).unwrap()
+    }
+
+    fn files(deed: Deed, dry_run: bool) -> Files {
+        Files { deed, dry_run, recurse: true, target: None, group: None, paths: Vec::new() }
+    }
+
+    fn group(hosts: &[&str], lines: &[(&str, &str, What)]) -> DriftGroup {
+        let line = |(path, itemized, what): &(&str, &str, What)| DriftLine {
+            path: path.as_bytes().to_vec(),
+            itemized: itemized.to_string(),
+            what: *what,
+        };
+        DriftGroup::new(hosts.iter().map(|h| name(h)).collect(), lines.iter().map(line).collect())
+    }
+
+    fn an_outcome(drift: Vec<DriftGroup>) -> Outcome {
+        let mut outcome = Outcome::new(Purpose::Deploy, TreeName::new("default").unwrap());
+        outcome.hosts = ["mk2", "mk3"].map(|h| HostResult::new(name(h), HostState::Committed)).into();
+        outcome.drift = drift;
+        outcome.exit = ExitStatus::Success;
+        outcome
+    }
+
+    #[test]
+    fn members_stand_in_columns() {
+        let member = |host: &str, address: &str| Member {
+            host: name(host),
+            address: address.parse().unwrap(),
+            version: "1.3.6".into(),
+            trees: Vec::<MemberTree>::new(),
+        };
+        let all = [member("mk2", "10.0.0.2:5000"), member("web10", "10.0.0.13:5000")];
+        assert_eq!(members(&all), ["mk2   10.0.0.2  (Ver1.3.6)", "web10 10.0.0.13 (Ver1.3.6)", "Total: 2 members"]);
+    }
+
+    #[test]
+    fn a_directory_is_told_for_its_own_sake_only() {
+        let lines = [
+            ("a", "cd+++++++++", What::Missing),
+            ("a/b", "cd+++++++++", What::Missing),
+            ("a/b/file", ">f+++++++++", What::Missing),
+            ("empty", "cd+++++++++", What::Missing),
+            ("moved", ".d..t......", What::Time),
+            ("shut", ".d...p.....", What::Mode),
+        ];
+        let outcome = an_outcome(vec![group(&["mk2"], &lines)]);
+        let told = super::outcome(&files(Deed::Send, true), &outcome, &[], 0);
+        assert_eq!(told, ["(dryrun) [update:a/b/file]", "(dryrun) [update:empty]", "(dryrun) [update:shut]"]);
+        assert_eq!(super::outcome(&files(Deed::Check, false), &outcome, &[], 0), ["mk2: NG a/b/file"]);
+    }
+
+    #[test]
+    fn the_level_says_how_much_is_told() {
+        let extra = [("d", "*deleting", What::Extra), ("d/x", "*deleting", What::Extra)];
+        let changed = [("f", ">fcst......", What::Content)];
+        let outcome = an_outcome(vec![group(&["mk2"], &changed), group(&["mk3"], &extra)]);
+        let all = [b"f".to_vec()];
+        let told = |deed, dry, level| super::outcome(&files(deed, dry), &outcome, &all, level);
+        assert_eq!(told(Deed::Sync, false, 0), Vec::<String>::new());
+        assert_eq!(told(Deed::Sync, true, 0), ["(dryrun) [update:f]", "(dryrun) [delete:d/x]", "(dryrun) [delete:d]"]);
+        assert_eq!(told(Deed::Sync, false, 1), ["update mk2:f", "delete mk3:d/x", "delete mk3:d"]);
+        assert_eq!(told(Deed::Send, false, 2), ["update mk2:f", "skip   mk3:f"]);
+        assert_eq!(told(Deed::Prune, false, 0), ["delete mk3:d/x", "delete mk3:d"]);
+    }
+
+    #[test]
+    fn what_went_wrong_is_named() {
+        let mut outcome = an_outcome(vec![group(&["mk3"], &[("f", ">f+++++++++", What::Missing)])]);
+        outcome.hosts[1].state = HostState::Refused;
+        outcome.hosts[1].error = Some("no space left".into());
+        outcome.exit = ExitStatus::Mixed;
+        assert_eq!(super::outcome(&files(Deed::Send, false), &outcome, &[], 1), ["error: mk3 refused: no space left"]);
+        outcome.hosts.clear();
+        (outcome.error, outcome.hint) = (Some("no hosts answered".into()), Some("look".into()));
+        assert_eq!(super::outcome(&files(Deed::Send, false), &outcome, &[], 1), ["error: no hosts answered (look)"]);
+    }
+
+    #[test]
+    fn no_line_is_taken_for_a_prompt_or_a_sign_of_life() {
+        assert_eq!(line("> x"), b"\\x3e x\n");
+        assert_eq!(line("alive"), b"\\x61live\n");
+        assert_eq!(line("a\u{1b}[0m\nb"), b"a\\u{1b}[0m; b\n");
+        assert_eq!(line(">x"), b">x\n");
+    }
+}
