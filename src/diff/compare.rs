@@ -2,11 +2,12 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::guard::{Guard, Owners, Place, place};
 use super::search::Needed;
-use super::{Action, Change, Delta, Have, HostRules, LocalOwner, Plan, Refusal, Shape, TopChange, Want};
+use super::{Action, Change, Delta, Have, HostRules, LocalOwner, Paged, Plan, Refusal, Shape, TopChange, Want};
 use crate::manifest::read::Located;
 use crate::manifest::{Content, Entry, EntryKind, Mode, Mtime, Owner, Rules, Top, TreePath, Xattr};
 
@@ -18,6 +19,36 @@ pub fn diff(
     scope: &[TreePath],
     host: &HostRules<'_>,
 ) -> Result<Plan, Refusal> {
+    compare(have, want, rules, scope, host, None).map(|(plan, _)| plan)
+}
+
+/// Where alone the two can differ, when the scope is everything; and what else a walk over all of them would count.
+pub(super) struct Parts<'a> {
+    pub(super) have: &'a dyn Paged,
+    pub(super) want: &'a dyn Fn(&RangeInclusive<TreePath>) -> crate::Result<Vec<Located>>,
+    pub(super) ranges: &'a [RangeInclusive<TreePath>],
+    /// Entries of the release.
+    pub(super) wanted: u64,
+}
+
+/// What a comparison met, besides what differs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Met {
+    /// The release's owners, and who they are here.
+    pub(super) owners: Vec<(Arc<Owner>, LocalOwner)>,
+    /// Whether either side has further names of a file.
+    pub(super) links: bool,
+}
+
+/// The comparison of everything, or of parts.
+pub(super) fn compare(
+    have: &dyn Have,
+    want: &dyn Want,
+    rules: &Rules,
+    scope: &[TreePath],
+    host: &HostRules<'_>,
+    parts: Option<&Parts<'_>>,
+) -> Result<(Plan, Met), Refusal> {
     let excluded = match rules.delete_excluded {
         true => crate::manifest::rules::PathFilter::new(&[]),
         false => rules.excluded(),
@@ -37,9 +68,22 @@ pub fn diff(
         leaving: Vec::new(),
         replaced: None,
         wanted: 0,
+        met_links: false,
     };
-    walk.join(have)?;
+    match parts {
+        None => walk.join(have.entries(), want.entries())?,
+        Some(parts) => {
+            for range in parts.ranges {
+                walk.enter(range.start());
+                let (ours, theirs) = (parts.have.within(range)?, (parts.want)(range)?);
+                walk.join(ours.into_iter().map(Ok), theirs.into_iter().map(Ok))?;
+            }
+            walk.plan.summary.host_entries = parts.have.count();
+            walk.wanted = parts.wanted;
+        }
+    }
     walk.top(have.top())?;
+    let met = Met { owners: walk.owners.known(), links: walk.met_links };
     let (mut plan, needed, wanted) = (walk.plan, walk.needed, walk.wanted);
     plan.count();
     if wanted == 0 && rules.delete_extras && !rules.allow_empty {
@@ -47,7 +91,7 @@ pub fn diff(
     }
     check_limits(&plan, rules, host)?;
     needed.find_in(have, &mut plan)?;
-    Ok(plan)
+    Ok((plan, met))
 }
 
 fn check_limits(plan: &Plan, rules: &Rules, host: &HostRules<'_>) -> Result<(), Refusal> {
@@ -78,11 +122,25 @@ struct Walk<'a> {
     replaced: Option<TreePath>,
     /// Entries of the release within the scope.
     wanted: u64,
+    /// Whether there were further names of a file on either side.
+    met_links: bool,
 }
 
 impl Walk<'_> {
-    fn join(&mut self, have: &dyn Have) -> Result<(), Refusal> {
-        let (mut ours, mut theirs) = (have.entries(), self.want.entries());
+    /// Goes to a place in the middle: what is above it is known to be the same on both sides.
+    fn enter(&mut self, path: &TreePath) {
+        let mut above: Vec<TreePath> = std::iter::successors(path.parent(), TreePath::parent).collect();
+        while let Some(dir) = above.pop() {
+            self.host_guard.covers(&dir, true);
+            self.want_guard.covers(&dir, true);
+        }
+    }
+
+    fn join(
+        &mut self,
+        mut ours: impl Iterator<Item = crate::Result<Entry>>,
+        mut theirs: impl Iterator<Item = crate::Result<Located>>,
+    ) -> Result<(), Refusal> {
         let (mut h, mut w) = (ours.next().transpose()?, theirs.next().transpose()?);
         loop {
             let order = match (&h, &w) {
@@ -93,6 +151,9 @@ impl Walk<'_> {
             };
             let host = if order.is_le() { h.take() } else { None };
             let release = if order.is_ge() { w.take() } else { None };
+            let is_link = |kind: &EntryKind| matches!(kind, EntryKind::Hardlink(_));
+            self.met_links |= host.as_ref().is_some_and(|h| is_link(&h.kind));
+            self.met_links |= release.as_ref().is_some_and(|w| is_link(&w.entry.kind));
             match (host, release) {
                 (Some(host), Some(release)) => self.both(&host, release)?,
                 (Some(host), None) => self.extra(&host)?,

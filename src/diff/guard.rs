@@ -85,6 +85,11 @@ impl<'a> Owners<'a> {
         Self { rules, resolver, known: HashMap::new() }
     }
 
+    /// All owners that were looked up.
+    pub(super) fn known(&self) -> Vec<(Arc<Owner>, LocalOwner)> {
+        self.known.iter().map(|(owner, local)| (Arc::clone(owner), *local)).collect()
+    }
+
     pub(super) fn local(&mut self, entry: &Entry) -> std::result::Result<LocalOwner, Refusal> {
         self.local_at(&entry.owner, &entry.path)
     }

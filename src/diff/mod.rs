@@ -2,9 +2,11 @@
 //!
 //! [`diff`] walks the host's own entries and the release's side by side, once, and says what is to change ([`Change`]),
 //! which blocks have to come over the network and which are on the host already ([`Plan`]), or why the release cannot
-//! be put here ([`Refusal`]). Limits of deletion are checked here, before anything is touched. It must not know a
+//! be put here ([`Refusal`]). Whoever compares the same tree again and again has a [`Memory`] of it, and compares only
+//! the pages that changed on either side. Limits of deletion are checked here, before anything is touched. It must not know a
 //! file, a socket or a clock; memory follows what changed, not the size of the tree.
 
+mod again;
 mod change;
 mod compare;
 mod guard;
@@ -14,16 +16,20 @@ mod search;
 #[cfg(test)]
 mod tests;
 
+pub use again::Memory;
 pub use change::{Action, Change, Delta, LocalOwner, Shape, TopChange};
 pub use compare::diff;
 pub use guard::{HostRules, OwnerResolver};
-pub use plan::{LocalBlock, Plan, Summary};
+pub use plan::{Fetch, LocalBlock, Plan, Summary};
 pub use refusal::Refusal;
 
+use std::ops::RangeInclusive;
+
 use crate::Result;
-use crate::block::BlockRef;
+use crate::block::{BlockHash, BlockRef};
+use crate::manifest::pages::PageKey;
 use crate::manifest::read::{Located, Manifest, NodeSource, ReadError};
-use crate::manifest::{Content, Entry, Top};
+use crate::manifest::{Content, Entry, Top, TreePath};
 
 /// A host's own tree: every entry in order, content hashed. Read twice when blocks are looked for.
 ///
@@ -38,6 +44,27 @@ pub trait Have {
     fn top(&self) -> Option<&Top> {
         None
     }
+    /// The entries in which one of these blocks may be found, in order; all of them where that is not known.
+    fn holding(
+        &self,
+        _blocks: &mut dyn ExactSizeIterator<Item = &BlockHash>,
+    ) -> Box<dyn Iterator<Item = Result<Entry>> + '_> {
+        self.entries()
+    }
+    /// The tree by pages, when it is known so.
+    fn paged(&self) -> Option<&dyn Paged> {
+        None
+    }
+}
+
+/// A host's own tree that can be read in part.
+pub trait Paged {
+    /// Its pages, in order.
+    fn keys(&self) -> Vec<PageKey>;
+    /// How many entries it has.
+    fn count(&self) -> u64;
+    /// The entries from path to path, in order.
+    fn within(&self, bounds: &RangeInclusive<TreePath>) -> Result<Vec<Entry>>;
 }
 
 /// A release's manifest.

@@ -43,6 +43,47 @@ pub struct Summary {
     pub host_entries: u64,
 }
 
+/// Blocks by ordinal, sorted: as small as it can be, since a first deploy has all of them in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fetch(Vec<(Ordinal, BlockRef)>);
+
+impl Fetch {
+    pub(super) fn new(mut blocks: Vec<(Ordinal, BlockRef)>) -> Self {
+        blocks.sort_unstable_by_key(|(ordinal, _)| *ordinal);
+        Self(blocks)
+    }
+
+    /// The block with this ordinal.
+    pub fn get(&self, ordinal: Ordinal) -> Option<&BlockRef> {
+        let at = self.0.binary_search_by_key(&ordinal, |(o, _)| *o).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    /// All of them, in the order of their ordinals.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &(Ordinal, BlockRef)> {
+        self.0.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Their bytes together.
+    pub fn bytes(&self) -> u64 {
+        self.iter().map(|(_, block)| u64::from(block.size)).sum()
+    }
+
+    fn ranges(&self) -> Vec<Range<u64>> {
+        ranges(self.iter().map(|(ordinal, _)| ordinal.0))
+    }
+}
+
 /// What a host has to do to make its tree the release.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -51,7 +92,7 @@ pub struct Plan {
     /// The tree's own directory when the release governs it, whether or not it differs.
     pub top: Option<TopChange>,
     /// What has to come over the network: by the first ordinal of each distinct block.
-    pub fetch: HashMap<Ordinal, BlockRef>,
+    pub fetch: Fetch,
     /// The same ordinals as sorted ranges that neither overlap nor touch.
     pub wants: Vec<Range<u64>>,
     /// Blocks that are on the host already, and where.
@@ -74,7 +115,7 @@ impl Plan {
         Self {
             changes: Vec::new(),
             top: None,
-            fetch: HashMap::new(),
+            fetch: Fetch::default(),
             wants: Vec::new(),
             reuse: HashMap::new(),
             summary: Summary::default(),
@@ -83,6 +124,21 @@ impl Plan {
             layout: rules.layout,
             listed: HashMap::new(),
         }
+    }
+
+    /// All that is in it, which is empty afterwards.
+    pub fn take(&mut self) -> Self {
+        let empty = Self {
+            changes: Vec::new(),
+            top: None,
+            fetch: Fetch::default(),
+            wants: Vec::new(),
+            reuse: HashMap::new(),
+            summary: Summary::default(),
+            listed: HashMap::new(),
+            ..*self
+        };
+        std::mem::replace(self, empty)
     }
 
     /// Whether the tree is the release (extras that stay do not count).
@@ -102,14 +158,21 @@ impl Plan {
     /// Takes out of what is to be fetched every block for which `here` holds; says how many bytes that saves.
     pub fn drop_wants(&mut self, mut here: impl FnMut(Ordinal, &BlockRef) -> bool) -> u64 {
         let mut saved = 0;
-        self.fetch.retain(|ordinal, block| {
+        self.fetch.0.retain(|(ordinal, block)| {
             let drop = here(*ordinal, block);
             saved += if drop { u64::from(block.size) } else { 0 };
             !drop
         });
         self.summary.fetch_bytes -= saved;
-        self.wants = ranges(self.fetch.keys().map(|o| o.0).collect());
+        self.wants = self.fetch.ranges();
         saved
+    }
+
+    /// Sets what is to be fetched.
+    pub(super) fn set_fetch(&mut self, fetch: Fetch) {
+        self.summary.fetch_bytes = fetch.bytes();
+        self.wants = fetch.ranges();
+        self.fetch = fetch;
     }
 
     pub(super) fn count(&mut self) {
@@ -130,13 +193,11 @@ impl Plan {
     }
 }
 
-/// Sorted ranges out of numbers in any order.
-pub(super) fn ranges(mut numbers: Vec<u64>) -> Vec<Range<u64>> {
-    numbers.sort_unstable();
+/// Ranges out of rising numbers.
+fn ranges(numbers: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
     let mut out: Vec<Range<u64>> = Vec::new();
     for n in numbers {
         match out.last_mut() {
-            Some(last) if n < last.end => {}
             Some(last) if n == last.end => last.end = n + 1,
             _ => out.push(n..n + 1),
         }

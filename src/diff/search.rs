@@ -1,8 +1,6 @@
 //! The second pass: where the blocks that the release needs lie on the host already.
 
-use std::collections::HashMap;
-
-use super::plan::ranges;
+use super::plan::Fetch;
 use super::{Have, LocalBlock, Plan, Refusal};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
@@ -10,37 +8,45 @@ use crate::manifest::EntryKind;
 
 /// The distinct blocks of the files that are made anew, each by its first ordinal.
 #[derive(Default)]
-pub(super) struct Needed(HashMap<BlockHash, (Ordinal, u32)>);
+pub(super) struct Needed(Vec<(Ordinal, BlockRef)>);
 
 impl Needed {
     pub(super) fn add(&mut self, first: Ordinal, blocks: &[BlockRef]) {
-        for (block, ordinal) in blocks.iter().zip(first.0..) {
-            self.0.entry(block.hash).or_insert((Ordinal(ordinal), block.size));
-        }
+        self.0.extend(blocks.iter().zip(first.0..).map(|(block, ordinal)| (Ordinal(ordinal), *block)));
     }
 
     /// Looks for the blocks in the host's own files; the rest is what the plan fetches.
     pub(super) fn find_in(mut self, have: &dyn Have, plan: &mut Plan) -> Result<(), Refusal> {
-        if !self.0.is_empty() {
-            for entry in have.entries() {
+        self.0.sort_unstable_by_key(|(ordinal, block)| (block.hash, *ordinal));
+        self.0.dedup_by_key(|(_, block)| block.hash);
+        self.0.shrink_to_fit();
+        let mut here = vec![false; self.0.len()];
+        let mut left = self.0.len();
+        if left > 0 {
+            let wanted = |hash: &BlockHash| self.0.binary_search_by(|(_, block)| block.hash.cmp(hash));
+            for entry in have.holding(&mut self.0.iter().map(|(_, block)| &block.hash)) {
                 let entry = entry?;
                 let EntryKind::File(content) = &entry.kind else { continue };
                 let mut offset = 0;
                 for block in have.blocks(content)? {
-                    if let Some((_, size)) = self.0.remove(&block.hash) {
-                        plan.summary.reuse_bytes += u64::from(size);
-                        plan.reuse.insert(block.hash, LocalBlock { path: entry.path.clone(), offset, size });
+                    if let Ok(at) = wanted(&block.hash)
+                        && !std::mem::replace(&mut here[at], true)
+                    {
+                        left -= 1;
+                        plan.summary.reuse_bytes += u64::from(block.size);
+                        let place = LocalBlock { path: entry.path.clone(), offset, size: block.size };
+                        plan.reuse.insert(block.hash, place);
                     }
                     offset += u64::from(block.size);
                 }
-                if self.0.is_empty() {
+                if left == 0 {
                     break;
                 }
             }
         }
-        plan.summary.fetch_bytes = self.0.values().map(|&(_, size)| u64::from(size)).sum();
-        plan.fetch = self.0.into_iter().map(|(hash, (ordinal, size))| (ordinal, BlockRef { hash, size })).collect();
-        plan.wants = ranges(plan.fetch.keys().map(|o| o.0).collect());
+        let mut found = here.into_iter();
+        self.0.retain(|_| !found.next().unwrap_or(false));
+        plan.set_fetch(Fetch::new(self.0));
         Ok(())
     }
 }

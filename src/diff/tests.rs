@@ -206,7 +206,7 @@ proptest! {
         let plan = run(&have, &want, &deleting(), &filter(&[])).expect("accepted");
         for change in &plan.changes {
             for block in plan.blocks(change) {
-                let fetched = plan.fetch.values().any(|b| b == block);
+                let fetched = plan.fetch.iter().any(|(_, b)| b == block);
                 prop_assert!(fetched != plan.reuse.contains_key(&block.hash));
             }
         }

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 
 use super::session::{Opening, Session};
 use crate::config::TreeConfig;
+use crate::diff::Memory;
 use crate::error::Error;
 use crate::hook::Hooks;
 use crate::id::{HostName, SessionId, TreeName};
@@ -34,6 +35,8 @@ pub struct ManagedTree {
     pub max_delete: Limit,
     /// What runs around a commit.
     pub hooks: Hooks,
+    /// What the last comparison found.
+    pub memory: Mutex<Memory>,
 }
 
 /// The trees and keys of a host; shared by all sessions.
@@ -339,5 +342,11 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
         }
     }
     let (protect, hooks) = (config.protect.clone(), config.hooks.clone());
-    Ok(ManagedTree { tree, protect, max_delete: config.max_delete.unwrap_or(Limit::NONE), hooks })
+    Ok(ManagedTree {
+        tree,
+        protect,
+        max_delete: config.max_delete.unwrap_or(Limit::NONE),
+        hooks,
+        memory: Mutex::default(),
+    })
 }

@@ -9,7 +9,9 @@ use crate::manifest::node::to_vec;
 use crate::proto::sender::drift::MAX_DRIFT;
 
 /// The most lines that travel; the counts beside them are true all the same.
-const MAX_LINES: usize = 500_000;
+pub const MAX_LINES: usize = 500_000;
+/// As many are enough where they are not asked for: a deploy that goes on to put them right.
+pub const FEW_LINES: usize = 1000;
 
 #[derive(Debug, Encode, Decode)]
 struct Line {
@@ -47,8 +49,8 @@ pub struct Drift {
     pub missing: u64,
 }
 
-/// The report of what `plan` found to differ, and its identity (0 when nothing does).
-pub fn encode(plan: &Plan) -> (Vec<u8>, u64) {
+/// The report of what `plan` found to differ, at most so many lines of it, and its identity (0 when nothing does).
+pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
     let mut report = Report::default();
     let mut bytes = 0;
     if let Some(top) = plan.top.as_ref().filter(|t| t.differs()) {
@@ -64,7 +66,7 @@ pub fn encode(plan: &Plan) -> (Vec<u8>, u64) {
             _ => report.changed += 1,
         }
         bytes += change.path.as_bytes().len() as u64 + 24;
-        if report.lines.len() < MAX_LINES && bytes < MAX_DRIFT {
+        if report.lines.len() < max_lines && bytes < MAX_DRIFT {
             let path = change.path.as_bytes().to_vec();
             report.lines.push(Line { path, itemized: change.itemized(), what: number(what) });
         }

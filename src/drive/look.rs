@@ -11,7 +11,7 @@ use crate::manifest::Release;
 use crate::tree::Tree;
 use crate::tree::index::Index;
 use crate::tree::root::FileId;
-use crate::tree::scan::{ScanOptions, Scanned, scan};
+use crate::tree::scan::{ScanOptions, Scanned, scan_knowing};
 
 /// A look that is being taken. Dropping it waits for its end: nothing looks at a tree that another session changes.
 #[derive(Debug)]
@@ -65,9 +65,19 @@ fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<S
 }
 
 fn take(tree: &Tree, options: &ScanOptions) -> Result<Scanned> {
-    let path = tree.index_path();
-    let old = Index::open(&path, tree.root().id());
-    scan(&tree.root(), options, old.as_ref(), &path)
+    let (path, id) = (tree.index_path(), tree.root().id());
+    let old = Index::open(&path, id).map(Arc::new);
+    let written = Index::open(&tree.written_path(), id);
+    if !options.scope.is_empty() {
+        // A look at a part of the tree does not take the place of what is known of all of it.
+        return scan_knowing(&tree.root(), options, old.as_ref(), written.as_ref(), &path.with_extension("scope"));
+    }
+    let scanned = scan_knowing(&tree.root(), options, old.as_ref(), written.as_ref(), &path)?;
+    if written.is_some() {
+        // Another one is written over one that stays.
+        let _ = std::fs::remove_file(tree.written_path());
+    }
+    Ok(scanned)
 }
 
 /// The state directory, which is no part of the tree even if someone put the tree's root above it.

@@ -10,13 +10,14 @@ use super::disk::{Host, ManagedTree, reason};
 use super::look::Look;
 use super::switch::Switch;
 use super::{clock, drift};
+use crate::block::BlockRef;
 use crate::block::frame::Expander;
-use crate::diff::{self, HostRules};
+use crate::diff::{HostRules, Plan};
 use crate::error::Error;
 use crate::id::{HostName, Ordinal, SessionId};
 use crate::keys::{Namespace, PublicKey, Role, verify};
 use crate::manifest::explore::Explorer;
-use crate::manifest::read::Manifest;
+use crate::manifest::read::{Manifest, NodeSource};
 use crate::manifest::rules::Layout;
 use crate::manifest::{Header, Intent, Release};
 use crate::proto::RangeSet;
@@ -61,6 +62,8 @@ pub(super) struct Session<'a> {
     pub(super) changes: bool,
     /// How far the switch to the release is.
     pub(super) switch: Switch,
+    /// What was committed.
+    pub(super) done: Option<Plan>,
 }
 
 impl<'a> Session<'a> {
@@ -101,6 +104,7 @@ impl<'a> Session<'a> {
             expander: Expander::default(),
             changes: false,
             switch: Switch::Before,
+            done: None,
             release,
             signature,
         })
@@ -128,8 +132,10 @@ impl<'a> Session<'a> {
     }
 
     fn explore(&mut self) -> Result<RangeSet, Reason> {
-        // Nothing is taken to be here without looking, not even of the present release: the store may have been damaged.
-        let missing = self.explorer.advance(self.managed.tree.nodes(), |_| false).map_err(|e| e.to_string())?;
+        let nodes = self.managed.tree.nodes();
+        // Nothing is taken to be here without its being read, not even of the present release: the store may be damaged.
+        let is_here = |node: &BlockRef| nodes.node(&node.hash).is_ok();
+        let missing = self.explorer.advance(nodes, is_here).map_err(|e| e.to_string())?;
         if !missing.is_empty() && self.look.is_none() {
             self.look = Some(Look::begin(self.managed, &self.release, self.checksum).map_err(|e| reason(&e))?);
         }
@@ -143,9 +149,13 @@ impl<'a> Session<'a> {
         let manifest = Manifest::of(header, tree.nodes());
         let names = HostNames::default();
         let rules = HostRules { protect: &self.managed.protect, max_delete: self.managed.max_delete, owners: &names };
-        let plan = diff::diff(&scanned, &manifest, &header.rules, &header.scope, &rules)
+        let mut memory = self.managed.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let plan = memory
+            .diff(&scanned, &manifest, &header.rules, &header.scope, &rules)
             .map_err(|refusal| reason(&refusal.into()))?;
-        let (list, identity) = drift::encode(&plan);
+        drop(memory);
+        let lines = if header.intent == Intent::Audit { drift::MAX_LINES } else { drift::FEW_LINES };
+        let (list, identity) = drift::encode(&plan, lines);
         let mut summary = Summary {
             written: plan.summary.created + plan.summary.updated,
             touched: plan.summary.metadata,
@@ -163,7 +173,7 @@ impl<'a> Session<'a> {
         } else {
             tree.nodes().sync().map_err(|e| reason(&e))?;
             let stage = Stage::begin(tree, plan).map_err(|e| reason(&e))?;
-            summary.fetch = stage.plan().fetch.values().map(|b| u64::from(b.size)).sum();
+            summary.fetch = stage.plan().fetch.bytes();
             let wants: RangeSet = stage.wants().iter().cloned().collect();
             self.stage = Some(stage);
             wants

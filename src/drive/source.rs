@@ -16,8 +16,8 @@ use crate::proto::generation::{Buffers, KEPT, pack};
 use crate::spec::{Compress, ModePolicy, OwnerPolicy, Spec};
 use crate::tree::Root;
 use crate::tree::index::Index;
-use crate::tree::scan::{FOREIGN, IgnoreFiles, ScanOptions, Scanned as Scan, scan};
-use crate::tree::source::{self, Blocks, Policy, SourceError};
+use crate::tree::scan::{self, FOREIGN, IgnoreFiles, Policy, ScanOptions, Scanned as Scan, scan};
+use crate::tree::source::{self, Blocks, SourceError};
 use crate::units::ByteSize;
 use crate::{Error, Kind, Result};
 
@@ -83,10 +83,11 @@ impl Source {
         options.xattrs = spec.meta.xattrs;
         options.hardlinks = spec.meta.hardlinks;
         options.checksum = checksum;
+        options.policy = policy(spec);
         options.scope.clone_from(&part.scope);
         options.owner = part.owner;
         let place = IndexPlace::of(&root, cache);
-        let old = Index::open(&place.path, root.id());
+        let old = Index::open(&place.path, root.id()).map(Arc::new);
         // What is known of the whole source stays known when a part of it is looked at.
         let new = if part.scope.is_empty() { place.path.clone() } else { place.path.with_extension("part") };
         let scanned = scan(&root, &options, old.as_ref(), &new)?;
@@ -95,7 +96,7 @@ impl Source {
             rules.excludes.extend(foreign(&scanned)?);
         }
         let files = if part.listed { files(&scanned)? } else { Vec::new() };
-        let mut source = source::Source::build(Arc::new(root), &scanned, &policy(spec))?;
+        let mut source = source::Source::new(Arc::new(root), &scanned)?;
         source.trust_unchanged(started);
         let totals = scanned.index.totals();
         let facts = Facts {
@@ -184,9 +185,9 @@ fn files(scanned: &Scan) -> Result<Vec<Vec<u8>>> {
 
 fn policy(spec: &Spec) -> Policy {
     let owner = |policy: &OwnerPolicy| match policy {
-        OwnerPolicy::Preserve => source::OwnerPolicy::Preserve,
-        OwnerPolicy::Ignore => source::OwnerPolicy::Ignore,
-        OwnerPolicy::Fixed(name) => source::OwnerPolicy::Fixed(name.as_str().into()),
+        OwnerPolicy::Preserve => scan::OwnerPolicy::Preserve,
+        OwnerPolicy::Ignore => scan::OwnerPolicy::Ignore,
+        OwnerPolicy::Fixed(name) => scan::OwnerPolicy::Fixed(name.as_str().into()),
     };
     let mode = |policy: ModePolicy| match policy {
         ModePolicy::Preserve => None,

@@ -90,6 +90,7 @@ impl Session<'_> {
             Ok(report) => {
                 tracing::info!("{}: {report:?}", self.release);
                 self.switch = Switch::Done(previous);
+                self.done = Some(stage.into_plan());
                 let hooks = &self.managed.hooks;
                 let checks = self.changes && (hooks.after.is_some() || hooks.health.is_some());
                 Ordered::Committed { serial: self.release.header().serial, checks }
@@ -147,6 +148,9 @@ impl Session<'_> {
         let tree = &self.managed.tree;
         match self.switch {
             Switch::Done(_) => {
+                if let Some(plan) = self.done.take() {
+                    tree.note_written(&plan);
+                }
                 if let Err(e) = tree.forget_undo() {
                     tracing::warn!("tree {}: what the commit replaced cannot be removed: {e}", tree.name());
                 }

@@ -23,6 +23,22 @@ pub trait NodeSink {
     type Error;
     /// Keeps `bytes`, the node named `block`. The same node may come more than once.
     fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> Result<(), Self::Error>;
+
+    /// Keeps `bytes`, a page of entries.
+    fn page(&mut self, page: PageEnd<'_>, bytes: Vec<u8>) -> Result<(), Self::Error> {
+        self.put(page.node.block, bytes)
+    }
+}
+
+/// A page that has ended.
+#[derive(Debug)]
+pub struct PageEnd<'a> {
+    /// The page.
+    pub node: NodeRef,
+    /// What is in it.
+    pub entries: &'a [Entry],
+    /// Whether it ends where it does whatever comes after it; else the next entry had no room, or there was none.
+    pub settled: bool,
 }
 
 impl<F: FnMut(BlockRef, Vec<u8>)> NodeSink for F {
@@ -54,20 +70,35 @@ impl Builder {
         let cut = path_hash(entry.path.as_bytes()).is_multiple_of(PAGE_ENTRIES);
         let bytes = rough_size(&entry);
         if self.page_bytes + bytes > PAGE_BYTES && !self.page.is_empty() {
-            self.end_page(sink)?;
+            self.end_page(false, sink)?;
         }
         self.page_bytes += bytes;
         self.page.push(entry);
         if cut || self.page.len() == MAX_PAGE_ENTRIES || self.page_bytes > PAGE_BYTES {
-            self.end_page(sink)?;
+            self.end_page(true, sink)?;
         }
         Ok(())
+    }
+
+    /// Adds a page that an earlier manifest has, the last path of which is `last`; the sink has it already.
+    ///
+    /// # Panics
+    /// When a page is open: see [`Builder::is_between_pages`].
+    pub fn push_page<S: NodeSink>(&mut self, page: NodeRef, last: TreePath, sink: &mut S) -> Result<(), S::Error> {
+        assert!(self.page.is_empty(), "a page is open");
+        self.last = Some(last);
+        self.add_ref(0, page, sink)
+    }
+
+    /// Whether the next entry begins a page.
+    pub fn is_between_pages(&self) -> bool {
+        self.page.is_empty()
     }
 
     /// Ends the manifest and names its root. A manifest without entries has one empty page.
     pub fn finish<S: NodeSink>(mut self, sink: &mut S) -> Result<NodeRef, S::Error> {
         if !self.page.is_empty() || self.levels.is_empty() {
-            self.end_page(sink)?;
+            self.end_page(false, sink)?;
         }
         let mut level = 0;
         loop {
@@ -77,7 +108,7 @@ impl Builder {
                 [only] if is_top => return Ok(*only),
                 [] => {}
                 _ => {
-                    let index = store(Node::Index(refs), sink)?;
+                    let index = store(&Node::Index(refs), sink)?;
                     self.add_ref(level + 1, index, sink)?;
                 }
             }
@@ -85,10 +116,14 @@ impl Builder {
         }
     }
 
-    fn end_page<S: NodeSink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
+    fn end_page<S: NodeSink>(&mut self, settled: bool, sink: &mut S) -> Result<(), S::Error> {
         self.page_bytes = 0;
-        let page = store(Node::Page(std::mem::take(&mut self.page)), sink)?;
-        self.add_ref(0, page, sink)
+        let page = Node::Page(std::mem::take(&mut self.page));
+        let (node, bytes) = finished(&page);
+        if let Node::Page(entries) = &page {
+            sink.page(PageEnd { node, entries, settled }, bytes)?;
+        }
+        self.add_ref(0, node, sink)
     }
 
     fn add_ref<S: NodeSink>(&mut self, level: usize, node: NodeRef, sink: &mut S) -> Result<(), S::Error> {
@@ -98,7 +133,7 @@ impl Builder {
         self.levels[level].push(node);
         let full = self.levels[level].len();
         if full == MAX_INDEX_REFS || (full > 1 && hash_number(&node.block).is_multiple_of(INDEX_REFS)) {
-            let index = store(Node::Index(std::mem::take(&mut self.levels[level])), sink)?;
+            let index = store(&Node::Index(std::mem::take(&mut self.levels[level])), sink)?;
             self.add_ref(level + 1, index, sink)?;
         }
         Ok(())
@@ -135,18 +170,23 @@ impl ContentBuilder {
     }
 
     fn end_list<S: NodeSink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
-        let list = store(Node::List(std::mem::take(&mut self.open)), sink)?;
+        let list = store(&Node::List(std::mem::take(&mut self.open)), sink)?;
         self.lists.push(ListRef { block: list.block, blocks: list.blocks, bytes: list.bytes });
         Ok(())
     }
 }
 
-fn store<S: NodeSink>(node: Node, sink: &mut S) -> Result<NodeRef, S::Error> {
+fn store<S: NodeSink>(node: &Node, sink: &mut S) -> Result<NodeRef, S::Error> {
+    let (node, bytes) = finished(node);
+    sink.put(node.block, bytes)?;
+    Ok(node)
+}
+
+fn finished(node: &Node) -> (NodeRef, Vec<u8>) {
     let bytes = node.encode();
     let block = BlockRef::of(&bytes);
     let (nodes, blocks, entries, size) = node.sums().expect("a tree on a disk has fewer than 2^64 bytes and blocks");
-    sink.put(block, bytes)?;
-    Ok(NodeRef { block, nodes, blocks, entries, bytes: size })
+    (NodeRef { block, nodes, blocks, entries, bytes: size }, bytes)
 }
 
 /// About the bytes of an entry in its page, from above.

@@ -18,17 +18,17 @@ impl Explorer {
         Self { frontier: vec![(Ordinal(0), Child::Node(root))] }
     }
 
-    /// Walks on through the nodes that `source` has. `is_complete` may say of a node that everything beneath it is
-    /// known to be here, so that it need not be read. Gives the nodes that are missing; none is a whole manifest.
+    /// Walks on through the nodes that `source` has. A node without others beneath it need not be read when `is_here`
+    /// says that it is here. Gives the nodes that are missing; none is a whole manifest.
     pub fn advance<S: NodeSource>(
         &mut self,
         source: &S,
-        mut is_complete: impl FnMut(&BlockRef) -> bool,
+        mut is_here: impl FnMut(&BlockRef) -> bool,
     ) -> Result<&[(Ordinal, Child)], ReadError> {
         let mut open = std::mem::take(&mut self.frontier);
         while let Some((ordinal, child)) = open.pop() {
             let block = child.block();
-            if is_complete(&block) {
+            if child.is_leaf() && is_here(&block) {
                 continue;
             }
             match source.node(&block.hash) {

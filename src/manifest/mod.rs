@@ -21,6 +21,7 @@ pub mod entry;
 pub mod explore;
 pub mod header;
 pub mod node;
+pub mod pages;
 pub mod path;
 pub mod read;
 pub mod rules;

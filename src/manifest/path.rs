@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 
@@ -36,13 +37,14 @@ pub enum PathError {
 
 /// A legal path of an entry: one or more components, none of them empty, `.` or `..`, no NUL, not absolute.
 ///
-/// Ordered as a depth-first walk meets them: by bytes, with `/` counted lowest.
+/// Ordered as a depth-first walk meets them: by bytes, with `/` counted lowest. Copies share the bytes: a plan of a
+/// million changes has each path many times.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct TreePath(Box<[u8]>);
+pub struct TreePath(Arc<[u8]>);
 
 impl TreePath {
     /// The path, when it is legal.
-    pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<Self, PathError> {
+    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Result<Self, PathError> {
         let bytes = bytes.into();
         check(&bytes)?;
         Ok(Self(bytes))

@@ -24,6 +24,12 @@ pub trait NodeSource {
     fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError>;
 }
 
+impl<S: NodeSource + ?Sized> NodeSource for Arc<S> {
+    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
+        (**self).node(hash)
+    }
+}
+
 /// Why a manifest could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -183,20 +189,6 @@ impl<S: NodeSource> Manifest<S> {
         Err(none())
     }
 
-    /// Whether the manifest has `path`, and as what.
-    pub fn find(&self, path: &TreePath) -> Result<Option<Entry>, ReadError> {
-        // Indexes carry no paths: looked for only where a hard link names its first file, so the walk is acceptable.
-        for located in self.entries() {
-            let located = located?;
-            match located.entry.path.cmp(path) {
-                std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => return Ok(Some(located.entry)),
-                std::cmp::Ordering::Greater => break,
-            }
-        }
-        Ok(None)
-    }
-
     fn load(&self, block: &BlockRef) -> Result<Node, ReadError> {
         let bytes = self.source.node(&block.hash)?;
         if bytes.len() != block.size as usize {
@@ -205,7 +197,7 @@ impl<S: NodeSource> Manifest<S> {
         Ok(Node::decode(&bytes)?)
     }
 
-    fn decode(&self, node: &NodeRef) -> Result<Node, ReadError> {
+    pub(super) fn decode(&self, node: &NodeRef) -> Result<Node, ReadError> {
         let decoded = self.load(&node.block)?;
         check_sums(node, &decoded)?;
         Ok(decoded)
@@ -261,6 +253,14 @@ impl Child {
         match self {
             Child::Node(n) => n.block,
             Child::List(l) => l.block,
+        }
+    }
+
+    /// Whether no other node is beneath it.
+    pub fn is_leaf(&self) -> bool {
+        match self {
+            Child::Node(node) => node.nodes == 1,
+            Child::List(_) => true,
         }
     }
 
@@ -396,14 +396,19 @@ impl<S: NodeSource> Iterator for Entries<'_, S> {
 
 /// Checks across pages: strictly rising, every parent a directory that came before.
 #[derive(Debug, Default)]
-struct Order {
+pub(super) struct Order {
     last: Option<TreePath>,
     /// The directories that enclose the last path, outermost first.
     open: Vec<TreePath>,
 }
 
 impl Order {
-    fn check(&mut self, entry: &Entry) -> Result<(), ReadError> {
+    /// As if the directories `above`, outermost first, had come just before.
+    pub(super) fn below(above: Vec<TreePath>) -> Self {
+        Self { last: above.last().cloned(), open: above }
+    }
+
+    pub(super) fn check(&mut self, entry: &Entry) -> Result<(), ReadError> {
         let path = &entry.path;
         if self.last.as_ref().is_some_and(|last| last >= path) {
             return Err(ReadError::Illegal(format!("{path}: out of order or twice")));

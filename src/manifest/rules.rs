@@ -144,6 +144,7 @@ impl Rules {
 pub struct PathFilter {
     /// Top first; deeper directories after those above them.
     groups: Vec<(Option<TreePath>, Gitignore)>,
+    patterns: std::sync::Arc<[Exclude]>,
 }
 
 impl PathFilter {
@@ -162,7 +163,7 @@ impl PathFilter {
             }
             groups.push((base, builder.build().map_err(|e| e.to_string())?));
         }
-        Ok(Self { groups })
+        Ok(Self { groups, patterns: excludes.into() })
     }
 
     /// The filter of patterns at the top of the tree.
@@ -170,6 +171,11 @@ impl PathFilter {
         let excludes: Vec<Exclude> =
             patterns.iter().map(|p| Exclude { base: None, pattern: p.as_ref().to_string() }).collect();
         Self::new(&excludes)
+    }
+
+    /// What it was made of.
+    pub fn patterns(&self) -> &[Exclude] {
+        &self.patterns
     }
 
     /// Whether there is no pattern at all.

@@ -38,6 +38,7 @@ pub mod stored;
 mod swap;
 pub mod undo;
 mod way;
+mod written;
 
 #[cfg(test)]
 mod tests;
@@ -49,7 +50,7 @@ pub use open::{Options, Recovery, Tree};
 pub use owners::HostNames;
 pub use records::{Records, StoredRelease};
 pub use root::Root;
-pub use scan::{ScanOptions, Scanned, scan};
+pub use scan::{ScanOptions, Scanned, scan, scan_knowing};
 pub use source::{Source, SourceError};
 pub use stage::Stage;
 pub use stored::StoredSource;

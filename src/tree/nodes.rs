@@ -142,17 +142,19 @@ impl NodeSource for Nodes {
         };
         let mut bytes = vec![0; place.size as usize];
         file.read_exact_at(&mut bytes, place.at).map_err(|e| ReadError::Io(*hash, e))?;
-        if BlockHash::of(&bytes) == *hash { Ok(bytes.into()) } else { Err(ReadError::Missing(*hash)) }
+        if BlockHash::of(&bytes) != *hash {
+            // So that it is fetched again.
+            let mut inner = locked(&self.inner);
+            if inner.places.get(hash).is_some_and(|now| now.at == place.at) {
+                inner.places.remove(hash);
+            }
+            return Err(ReadError::Missing(*hash));
+        }
+        Ok(bytes.into())
     }
 }
 
 impl NodeSource for &Nodes {
-    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
-        (**self).node(hash)
-    }
-}
-
-impl NodeSource for Arc<Nodes> {
     fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
         (**self).node(hash)
     }

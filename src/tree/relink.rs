@@ -7,15 +7,14 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use super::index::{Index, IndexEntry, IndexWriter};
+use super::index::{Index, IndexEntry, IndexWriter, Origin};
 use super::journal::Swap;
 use super::meta::FileStat;
 use super::open::Tree;
 use super::root::{FileId, Root};
 use super::scan::{TICK, is_racy};
-use crate::manifest::build::NodeSink;
-use crate::manifest::read::NodeSource;
-use crate::manifest::{Content, EntryKind};
+use crate::block::BlockHash;
+use crate::manifest::EntryKind;
 
 /// Makes the index of the old tree one of the tree that is live now, with all that is the same in both.
 pub(super) fn relink(tree: &Tree, swap: &Swap) -> io::Result<()> {
@@ -25,23 +24,22 @@ pub(super) fn relink(tree: &Tree, swap: &Swap) -> io::Result<()> {
     // Whoever changes a file from now on gives it another time than it has.
     std::thread::sleep(TICK + TICK / 4);
     let now = FileStat::of(tempfile::tempfile_in(tree.state.path())?)?.ctime;
-    let mut new = IndexWriter::create(&path, root.id(), now)?;
+    let mut new = IndexWriter::create(&path, root.id())?;
     for found in old.entries() {
         let found = found?;
-        let EntryKind::File(content) = &found.entry.kind else { continue };
+        if !matches!(found.entry.kind, EntryKind::File(_)) {
+            continue;
+        }
         if swap.changed.binary_search(&found.entry.path).is_ok() || is_racy(&found.version, old.started()) {
             continue;
         }
         let Some(stat) = same(&root, &found) else { continue };
-        if let Content::Lists(lists) = content {
-            for list in lists {
-                let bytes = old.node(&list.block.hash).map_err(io::Error::other)?;
-                new.put(list.block, bytes.to_vec())?;
-            }
-        }
+        new.keep_lists(&old, &found)?;
         new.push(IndexEntry { version: stat.version(), ..found })?;
     }
-    new.finish().map(drop)
+    // Not all of the tree is in it: only the contents are of use to the next scan.
+    let origin = Origin { started: now, options: BlockHash([0; 32]), ..old.origin().clone() };
+    new.finish(origin).map(drop)
 }
 
 fn same(root: &Root, known: &IndexEntry) -> Option<FileStat> {

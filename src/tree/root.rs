@@ -99,6 +99,13 @@ impl Root {
         Ok((handle, component(path.name())?))
     }
 
+    /// The directory at these bytes of a path, which are empty for the root itself, as an `O_PATH` handle for *at
+    /// calls.
+    pub(super) fn handle_of(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        let below = if path.is_empty() { c".".to_owned() } else { component(path)? };
+        Ok(retry(|| openat2(&self.handle, &below, DIRECTORY | OFlags::PATH, Mode::empty(), RESOLVE))?)
+    }
+
     /// Opens the regular file at `path` for reading; anything else is refused with `InvalidInput`, a symbolic link
     /// with the system's "too many levels of symbolic links".
     pub fn open_file(&self, path: &TreePath) -> io::Result<File> {

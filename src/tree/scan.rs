@@ -5,39 +5,50 @@
 //! has not changed since the last scan is not read, unless it changed so close to that scan that its stat could not
 //! tell (git's "racily clean" entries).
 //!
+//! Where the old index was made in the same way, nothing is walked: every path of it is looked at ([`compare`]), only
+//! what differs is described anew ([`changes`]), and its pages go over as they are ([`merge`]). Where nothing differs the
+//! old index stays.
+//!
 //! It must not know what the entries are for: a sender's release and a host's own tree are scanned alike.
 
+mod changes;
+mod collect;
+mod compare;
 mod content;
 mod ignore;
+mod merge;
+mod policy;
 mod read;
 #[cfg(test)]
 mod tests;
 mod walk;
 mod work;
 
-use std::collections::{HashMap, VecDeque};
+use std::borrow::Cow;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::FileType;
-
+use self::changes::Changes;
+use self::collect::{Collected, Collector};
 use self::ignore::Filter;
 pub use self::ignore::IgnoreFiles;
-use self::read::{Batch, BatchDone, Item, Reader, ToRead, entry_of};
-use self::walk::{Child, ListJob, Lister, Listing, Look, Walk};
-use self::work::{Next, Queue, Ticket};
-use super::index::{Index, IndexEntry, IndexWriter};
-use super::meta::{FileStat, Owners, Version, XattrReader, locked};
+use self::policy::Released;
+pub use self::policy::{OwnerPolicy, Policy};
+use self::read::{Batch, BatchDone, Reader};
+use self::walk::{ListJob, Lister, Listing};
+use self::work::{Next, Queue};
+use super::index::{Index, IndexWriter, Origin};
+use super::meta::{FileStat, Version, XattrReader};
 use super::root::{FileId, Root};
 use crate::block::{BlockHash, BlockRef};
-use crate::manifest::build::NodeSink;
+use crate::manifest::node::to_vec;
 use crate::manifest::path::is_within;
-use crate::manifest::read::NodeSource;
 use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, MAX_EXCLUDES, PathFilter};
-use crate::manifest::{Content, EntryKind, Mtime, Owner, Top, TreePath};
+use crate::manifest::{Content, Mtime, Top, TreePath};
 use crate::{Error, Kind, Result};
 
 /// A batch of entries is handed to a thread when it has this many,
@@ -70,6 +81,8 @@ pub struct ScanOptions {
     pub xattrs: bool,
     /// Whether names of one inode become hard links (else each is a file of its own).
     pub hardlinks: bool,
+    /// What entries say differently from the tree.
+    pub policy: Policy,
     /// Whether every file is read, whatever its stat says.
     pub checksum: bool,
     /// How many threads read; at least one.
@@ -91,10 +104,21 @@ impl ScanOptions {
             owner: None,
             xattrs: false,
             hardlinks: true,
+            policy: Policy::default(),
             checksum: false,
             threads: std::thread::available_parallelism().map_or(2, |n| n.get()),
             started,
         }
+    }
+
+    /// The name of everything that decides what an index holds.
+    fn name(&self) -> BlockHash {
+        let ids: Vec<(u64, u64)> = self.apart.iter().map(|id| (id.dev, id.ino)).collect();
+        let patterns = |filters: &[PathFilter]| filters.iter().map(|f| f.patterns().to_vec()).collect::<Vec<_>>();
+        BlockHash::of(&to_vec(&(
+            (&self.excludes, self.ignore_files as u8, &self.scope, ids),
+            (patterns(&self.closed), patterns(&self.unhashed), self.xattrs, self.hardlinks, &self.policy, self.owner),
+        )))
     }
 
     fn in_scope(&self, path: &TreePath, is_dir: bool) -> bool {
@@ -118,7 +142,7 @@ pub struct Skipped {
     /// The path.
     pub path: TreePath,
     /// Why, as a clause.
-    pub why: &'static str,
+    pub why: Cow<'static, str>,
 }
 
 /// What a scan found and did. How much the tree holds: [`Index::totals`].
@@ -136,7 +160,7 @@ pub struct ScanStats {
 #[derive(Debug)]
 pub struct Scanned {
     /// The entries, as often as wanted.
-    pub index: Index,
+    pub index: Arc<Index>,
     /// The tree's own directory, as it was when the scan began.
     pub top: Top,
     /// What the scan did.
@@ -152,35 +176,128 @@ pub struct Scanned {
 /// # Errors
 /// What is wrong with the tree (a path that cannot be read or keeps changing) is of [`Kind::Usage`], as for a sender's
 /// source; what is wrong with the index is of [`Kind::Io`].
-pub fn scan(root: &Root, options: &ScanOptions, old: Option<&Index>, new_path: &Path) -> Result<Scanned> {
-    let failed = |e| Error::io("cannot write the index", new_path, e);
-    let writer = IndexWriter::create(new_path, root.id(), wall(options.started)).map_err(failed)?;
-    let shared = Shared {
-        root,
-        options,
-        owners: Owners::default(),
-        writer: Mutex::new(writer),
-        jobs: Queue::new(),
-        held: AtomicUsize::new(0),
+pub fn scan(root: &Root, options: &ScanOptions, old: Option<&Arc<Index>>, new_path: &Path) -> Result<Scanned> {
+    scan_knowing(root, options, old, None, new_path)
+}
+
+/// As [`scan`], with a second index, that of files which were written since.
+pub fn scan_knowing(
+    root: &Root,
+    options: &ScanOptions,
+    old: Option<&Arc<Index>>,
+    written: Option<&Index>,
+    new_path: &Path,
+) -> Result<Scanned> {
+    let filter = Arc::new(Filter::new(options.excludes.clone())?);
+    let released = Released::new(&options.policy)?;
+    let stat = FileStat::of(root).map_err(|e| unreadable(root.path(), e))?;
+    let top = top_of(root, options, &released, &stat)?;
+    let (old, written) = (old.filter(|_| !options.checksum), written.filter(|_| !options.checksum));
+    let found = match old {
+        Some(old) => differences(root, options, old, &released, &filter, stat.version())?,
+        None => Found::Unknown,
     };
-    let top = top_of(root, options, &shared.owners)?;
-    let (stats, ignore_rules, skipped) = std::thread::scope(|scope| {
+    let changes = match (found, old) {
+        (Found::Nothing, Some(old)) => return Ok(Scanned::unchanged(Arc::clone(old), top)),
+        (Found::Changes(changes), _) => Some(changes),
+        _ => None,
+    };
+    let failed = |e| Error::io("cannot write the index", new_path, e);
+    let writer = IndexWriter::create(new_path, root.id()).map_err(failed)?;
+    let shared = Shared::new(root, options, released, filter, Some(writer));
+    let Collected { stats, patterns, ignore_files, skipped } = std::thread::scope(|scope| {
         let _close = CloseAtEnd(&shared.jobs);
         for _ in 0..options.threads.max(1) {
             scope.spawn(|| work(&shared));
         }
-        Collector::begin(&shared, old)?.run()
+        Collector::begin(&shared, old.map(Arc::as_ref), written, changes)?.run()
     })?;
+    let origin = Origin {
+        started: wall(options.started),
+        options: options.name(),
+        top: stat.version(),
+        owners: shared.released.met(),
+        patterns: patterns.clone(),
+        ignore_files,
+        skipped: skipped.iter().map(|s| (s.path.clone(), s.why.to_string())).collect(),
+    };
     let writer = shared.writer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    Ok(Scanned { index: writer.finish().map_err(failed)?, top, stats, ignore_rules, skipped })
+    let writer = writer.ok_or_else(|| failed(io::Error::other("it was not begun")))?;
+    let index = Arc::new(writer.finish(origin).map_err(failed)?);
+    Ok(Scanned { stats: stats.of(&index), index, top, ignore_rules: patterns, skipped })
 }
 
-fn top_of(root: &Root, options: &ScanOptions, owners: &Owners) -> Result<Top> {
+impl ScanStats {
+    /// Counts what was not read for this index.
+    fn of(self, index: &Index) -> Self {
+        let all = index.totals();
+        Self { reused_files: all.files.saturating_sub(all.unread + self.hashed_files), ..self }
+    }
+}
+
+impl Scanned {
+    fn unchanged(index: Arc<Index>, top: Top) -> Self {
+        let stats = ScanStats::default().of(&index);
+        let origin = index.origin();
+        let skip = |(path, why): &(TreePath, String)| Skipped { path: path.clone(), why: why.clone().into() };
+        let (ignore_rules, skipped) = (origin.patterns.clone(), origin.skipped.iter().map(skip).collect());
+        Self { index, top, stats, ignore_rules, skipped }
+    }
+}
+
+/// What comparing a tree with its index came to.
+enum Found {
+    /// They cannot be compared, or differ in too much: the tree is walked.
+    Unknown,
+    Nothing,
+    Changes(Changes),
+}
+
+/// What `old` does not say of the tree, or says otherwise. An index that cannot be read is not compared.
+fn differences(
+    root: &Root,
+    options: &ScanOptions,
+    old: &Index,
+    released: &Released<'_>,
+    filter: &Arc<Filter>,
+    top: Version,
+) -> Result<Found> {
+    let origin = old.origin();
+    let unsettled = |version: &Version| is_racy(version, origin.started);
+    let ignored_alike = origin
+        .ignore_files
+        .iter()
+        .all(|(path, known)| !unsettled(known) && version_of(root, path).is_ok_and(|now| now == *known));
+    if origin.options != options.name() || !ignored_alike || !released.still_holds(&origin.owners) {
+        return Ok(Found::Unknown);
+    }
+    let touched = match compare::compare(root, old, options.threads) {
+        Ok(Some(touched)) => touched,
+        Ok(None) => return Ok(Found::Unknown),
+        Err(e) => {
+            tracing::warn!("the tree {} is read anew: {e}", root.path().display());
+            return Ok(Found::Unknown);
+        }
+    };
+    let top_touched = top != origin.top || unsettled(&top);
+    if touched.is_empty() && !top_touched {
+        return Ok(Found::Nothing);
+    }
+    let filter = filter.with(&origin.patterns)?;
+    let shared = Shared::new(root, options, Released::new(&options.policy)?, filter, None);
+    Ok(changes::find(&shared, old, touched, top_touched)?.map_or(Found::Unknown, Found::Changes))
+}
+
+fn version_of(root: &Root, path: &TreePath) -> io::Result<Version> {
+    let (parent, name) = root.parent(path)?;
+    Ok(FileStat::at(parent.as_fd(), &name)?.version())
+}
+
+fn top_of(root: &Root, options: &ScanOptions, released: &Released<'_>, stat: &FileStat) -> Result<Top> {
     let failed = |e| unreadable(root.path(), e);
-    let stat = FileStat::of(root).map_err(failed)?;
     let xattrs = if options.xattrs { XattrReader::default().of(root).map_err(failed)? } else { Vec::new() };
-    let owner = read::owner_of(owners, &stat, &root.path().display())?;
-    Ok(Top { mode: stat.mode, owner: Owner::clone(&owner), mtime: stat.mtime, xattrs })
+    let owner = read::owner_of(released, stat, &root.path().display())?;
+    Ok(released.top(stat, &owner, xattrs))
 }
 
 type Jobs = Queue<ListJob, Option<Listing>, Batch, BatchDone>;
@@ -189,11 +306,34 @@ type Jobs = Queue<ListJob, Option<Listing>, Batch, BatchDone>;
 struct Shared<'a> {
     root: &'a Root,
     options: &'a ScanOptions,
-    owners: Owners,
-    writer: Mutex<IndexWriter>,
+    released: Released<'a>,
+    filter: Arc<Filter>,
+    /// There is none while it is only looked for what changed.
+    writer: Mutex<Option<IndexWriter>>,
     jobs: Jobs,
     /// Children in listings that the walk has not opened yet.
     held: AtomicUsize,
+}
+
+impl<'a> Shared<'a> {
+    fn new(
+        root: &'a Root,
+        options: &'a ScanOptions,
+        released: Released<'a>,
+        filter: Arc<Filter>,
+        writer: Option<IndexWriter>,
+    ) -> Self {
+        let (jobs, held) = (Queue::new(), AtomicUsize::new(0));
+        Self { root, options, released, filter, writer: Mutex::new(writer), jobs, held }
+    }
+
+    /// Does something with the index that is being written.
+    fn write(&self, put: impl FnOnce(&mut IndexWriter) -> io::Result<()>) -> io::Result<()> {
+        match super::meta::locked(&self.writer).as_mut() {
+            Some(writer) => put(writer),
+            None => Err(io::Error::other("it was not begun")),
+        }
+    }
 }
 
 /// Ends the threads however the scan ends.
@@ -216,202 +356,6 @@ fn work(shared: &Shared<'_>) {
     }
 }
 
-/// The thread that walks, decides what is read, and writes entries in order.
-struct Collector<'a> {
-    shared: &'a Shared<'a>,
-    walk: Walk<'a>,
-    old: OldEntries<'a>,
-    /// First names of inodes that have more than one, and how many names are still to come.
-    links: HashMap<FileId, (TreePath, u32)>,
-    batch: Batch,
-    batch_bytes: u64,
-    window: VecDeque<Window>,
-    stats: ScanStats,
-}
-
-enum Window {
-    Ready(Vec<IndexEntry>),
-    Reading(Ticket<BatchDone>),
-}
-
-impl<'a> Collector<'a> {
-    fn begin(shared: &'a Shared<'a>, old: Option<&'a Index>) -> Result<Self> {
-        let filter = Arc::new(Filter::new(shared.options.excludes.clone())?);
-        Ok(Self {
-            shared,
-            walk: Walk::begin(&shared.jobs, &shared.held, filter)?,
-            old: OldEntries::new(old.filter(|_| !shared.options.checksum)),
-            links: HashMap::new(),
-            batch: Batch::default(),
-            batch_bytes: 0,
-            window: VecDeque::new(),
-            stats: ScanStats::default(),
-        })
-    }
-
-    fn run(mut self) -> Result<(ScanStats, Vec<Exclude>, Vec<Skipped>)> {
-        let window = self.shared.options.threads.max(1) * 2 + 2;
-        while let Some(child) = self.walk.next()? {
-            self.add(child)?;
-            if self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= BATCH_BYTES {
-                self.end_batch();
-            }
-            while self.window.len() > window || matches!(self.window.front(), Some(Window::Ready(_))) {
-                self.write_front()?;
-            }
-        }
-        self.end_batch();
-        while !self.window.is_empty() {
-            self.write_front()?;
-        }
-        check_patterns(&self.shared.options.excludes, &self.walk.patterns)?;
-        Ok((self.stats, self.walk.patterns, self.walk.skipped))
-    }
-
-    fn add(&mut self, child: Child) -> Result<()> {
-        let item = match child.stat.file_type {
-            FileType::RegularFile => self.file(child)?,
-            _ => Item::Ready(self.other(child)?),
-        };
-        self.batch.push(item);
-        Ok(())
-    }
-
-    fn file(&mut self, child: Child) -> Result<Item> {
-        let linked = self.shared.options.hardlinks && child.stat.nlink > 1;
-        if linked {
-            match self.links.get_mut(&child.stat.id) {
-                Some((first, left)) => {
-                    let kind = EntryKind::Hardlink(first.clone());
-                    *left = left.saturating_sub(1);
-                    if *left == 0 {
-                        self.links.remove(&child.stat.id);
-                    }
-                    return Ok(Item::Ready(self.entry(child, kind)?));
-                }
-                None => {
-                    self.links.insert(child.stat.id, (child.path.clone(), child.stat.nlink - 1));
-                }
-            }
-        }
-        if child.look != Look::Whole {
-            let listed = self.entry(child, EntryKind::File(unread()))?;
-            return Ok(Item::Ready(IndexEntry { version: Version::NONE, ..listed }));
-        }
-        if let Some(content) = self.old.content(&child)?
-            && self.keep_lists(&content)?
-        {
-            self.stats.reused_files += 1;
-            return Ok(Item::Ready(self.entry(child, EntryKind::File(content))?));
-        }
-        self.batch_bytes += child.stat.size;
-        Ok(Item::Read(ToRead { child, linked }))
-    }
-
-    fn other(&mut self, mut child: Child) -> Result<IndexEntry> {
-        let (major, minor) = child.stat.device;
-        let kind = match child.stat.file_type {
-            FileType::Directory => EntryKind::Directory,
-            FileType::Symlink => EntryKind::Symlink(std::mem::take(&mut child.target)),
-            FileType::Fifo => EntryKind::Fifo,
-            FileType::CharacterDevice => EntryKind::CharDevice(major, minor),
-            FileType::BlockDevice => EntryKind::BlockDevice(major, minor),
-            FileType::RegularFile | FileType::Socket | FileType::Unknown => {
-                unreachable!("regular files are read and the others skipped by the listing")
-            }
-        };
-        self.entry(child, kind)
-    }
-
-    fn entry(&self, child: Child, kind: EntryKind) -> Result<IndexEntry> {
-        entry_of(self.shared, child.path, &child.stat, kind, child.xattrs)
-    }
-
-    /// Takes the list nodes of a large file over from the old index; false when it does not have them whole.
-    fn keep_lists(&self, content: &Content) -> Result<bool> {
-        let (Content::Lists(lists), Some(old)) = (content, self.old.index) else { return Ok(true) };
-        for list in lists {
-            let Ok(bytes) = old.node(&list.block.hash) else { return Ok(false) };
-            locked(&self.shared.writer)
-                .put(list.block, bytes.to_vec())
-                .map_err(|e| Error::new(Kind::Io, "cannot write the index").because(e))?;
-        }
-        Ok(true)
-    }
-
-    fn end_batch(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
-        self.batch_bytes = 0;
-        let next = match batch.ready() {
-            Ok(entries) => Window::Ready(entries),
-            Err(batch) => Window::Reading(self.shared.jobs.second(batch)),
-        };
-        self.window.push_back(next);
-    }
-
-    fn write_front(&mut self) -> Result<()> {
-        let entries = match self.window.pop_front() {
-            None => return Ok(()),
-            Some(Window::Ready(entries)) => entries,
-            Some(Window::Reading(ticket)) => {
-                let done = ticket.wait()?;
-                self.stats.hashed_bytes += done.bytes;
-                self.stats.hashed_files += done.files;
-                done.entries
-            }
-        };
-        let mut writer = locked(&self.shared.writer);
-        entries
-            .into_iter()
-            .try_for_each(|e| writer.push(e))
-            .map_err(|e| Error::new(Kind::Io, "cannot write the index").because(e))
-    }
-}
-
-/// The entries of the old index, read along with the walk.
-struct OldEntries<'a> {
-    index: Option<&'a Index>,
-    entries: Option<super::index::Entries<'a>>,
-    next: Option<IndexEntry>,
-}
-
-impl<'a> OldEntries<'a> {
-    fn new(index: Option<&'a Index>) -> Self {
-        let mut old = Self { index, entries: index.map(Index::entries), next: None };
-        old.advance();
-        old
-    }
-
-    fn advance(&mut self) {
-        self.next = match self.entries.as_mut().and_then(Iterator::next) {
-            Some(Ok(entry)) => Some(entry),
-            Some(Err(e)) => {
-                tracing::warn!("the rest of the tree is read anew: {e}");
-                None
-            }
-            None => None,
-        };
-    }
-
-    /// The content of a file that has not changed since the old scan.
-    fn content(&mut self, child: &Child) -> Result<Option<Content>> {
-        while self.next.as_ref().is_some_and(|n| n.entry.path < child.path) {
-            self.advance();
-        }
-        let Some(index) = self.index else { return Ok(None) };
-        if self.next.as_ref().is_none_or(|n| n.entry.path != child.path) {
-            return Ok(None);
-        }
-        let Some(found) = self.next.take() else { return Ok(None) };
-        self.advance();
-        let known = found.version == child.stat.version() && !is_racy(&found.version, index.started());
-        match found.entry.kind {
-            EntryKind::File(content) if known => Ok(Some(content)),
-            _ => Ok(None),
-        }
-    }
-}
-
 /// Whether a file could have been changed after it was read without its times showing it.
 ///
 /// The time of change is what the kernel alone sets: a time of modification in the future proves nothing, and must not
@@ -421,6 +365,11 @@ pub(super) fn is_racy(version: &Version, started: Mtime) -> bool {
     let nanos = |t: Mtime| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);
     let limit = nanos(started) - tick.as_nanos() as i128;
     nanos(version.ctime) >= limit || (version.mtime <= started && nanos(version.mtime) >= limit)
+}
+
+/// The index cannot be written.
+fn unwritable(e: io::Error) -> Error {
+    Error::new(Kind::Io, "cannot write the index").because(e)
 }
 
 fn check_patterns(excludes: &[Exclude], found: &[Exclude]) -> Result<()> {

@@ -14,7 +14,6 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
-use std::iter::Peekable;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -33,7 +32,8 @@ use super::swap::{discard, open_aside};
 use crate::block::BlockHash;
 use crate::error::{Error, Result};
 use crate::id::Serial;
-use crate::manifest::read::{Entries, Located, Manifest, ReadError};
+use crate::manifest::pages::Pages;
+use crate::manifest::read::{Manifest, ReadError};
 use crate::manifest::{Content, EntryKind, Release, TreePath};
 
 /// The directory of kept content in a tree's state.
@@ -55,8 +55,11 @@ pub(super) fn gather(tree: &Tree, journal: &Journal, previous: &Release) -> Resu
             Some((open_aside(tree, journal)?, Manifest::of(release.header(), tree.nodes())))
         }
     };
-    let swapped = after.as_ref().map(|(old, manifest)| (old, Contents::of(manifest)));
-    let mut gathering = Gathering::begin(tree, journal, previous.header().serial, Contents::of(&before), swapped)?;
+    let swapped = match &after {
+        Some((old, manifest)) => Some((old, Contents::of(manifest)?)),
+        None => None,
+    };
+    let mut gathering = Gathering::begin(tree, journal, previous.header().serial, Contents::of(&before)?, swapped)?;
     for (path, slot) in sought(journal) {
         gathering.add(path, slot)?;
     }
@@ -218,7 +221,7 @@ impl<'a> Gathering<'a> {
     /// Keeps the file that was at `path`, when it is one of the old release and of no other.
     fn add(&mut self, path: &TreePath, slot: Option<u64>) -> Result<()> {
         let Some(content) = self.before.at(path)? else { return Ok(()) };
-        let after = match &mut self.swapped {
+        let after = match &self.swapped {
             Some((_, contents)) => contents.at(path)?,
             None => None,
         };
@@ -245,7 +248,7 @@ impl<'a> Gathering<'a> {
         self.files += 1;
         let mut offset = 0;
         let blocks = self.before.manifest.blocks(&content);
-        for block in blocks.map_err(|e| Error::refused(format!("the release's manifest cannot be read: {e}")))? {
+        for block in blocks.map_err(unreadable)? {
             let place = Place { slot, offset, size: block.size };
             let written = self.out.write_all(&places::record(&block.hash, &place));
             written.map_err(|e| Error::io("cannot write into", &self.dir, e))?;
@@ -291,30 +294,29 @@ impl<'a> Gathering<'a> {
     }
 }
 
-/// The files of a release, asked for in the order of their paths.
+/// The files of a release.
 struct Contents<'a> {
     manifest: &'a Manifest<&'a Nodes>,
-    entries: Peekable<Entries<'a, &'a Nodes>>,
+    pages: Pages,
 }
 
 impl<'a> Contents<'a> {
-    fn of(manifest: &'a Manifest<&'a Nodes>) -> Self {
-        Self { manifest, entries: manifest.entries().peekable() }
+    fn of(manifest: &'a Manifest<&'a Nodes>) -> Result<Self> {
+        Ok(Self { manifest, pages: Pages::of(manifest).map_err(unreadable)? })
     }
 
-    /// The content of the file `path`; paths rise from call to call.
-    fn at(&mut self, path: &TreePath) -> Result<Option<Content>> {
-        let before = |found: &std::result::Result<Located, ReadError>| matches!(found, Ok(located) if located.entry.path < *path);
-        while self.entries.next_if(before).is_some() {}
-        match self.entries.peek() {
-            Some(Ok(located)) if located.entry.path == *path => match &located.entry.kind {
-                EntryKind::File(content) => Ok(Some(content.clone())),
-                _ => Ok(None),
-            },
-            Some(Err(e)) => Err(Error::refused(format!("the release's manifest cannot be read: {e}"))),
-            _ => Ok(None),
-        }
+    /// The content of the file `path`.
+    fn at(&self, path: &TreePath) -> Result<Option<Content>> {
+        let found = self.pages.find(self.manifest, path).map_err(unreadable)?;
+        Ok(found.and_then(|located| match located.entry.kind {
+            EntryKind::File(content) => Some(content),
+            _ => None,
+        }))
     }
+}
+
+fn unreadable(e: ReadError) -> Error {
+    Error::refused(format!("the release's manifest cannot be read: {e}"))
 }
 
 /// The release that the undo directory or the kept content with this index belongs to; `None` when there is no index.

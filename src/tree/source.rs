@@ -1,16 +1,13 @@
 //! A sender's source: a scanned tree as the manifest of a release, and its blocks by ordinal.
 //!
-//! The manifest's nodes are kept in an unnamed temporary file; the blocks of files stay where they are and are read,
-//! and verified, when they are asked for. It must not know who asks, nor what is signed.
+//! The manifest's nodes are those of the index; the blocks of files stay where they are and are read, and verified, when
+//! they are asked for. It must not know who asks, nor what is signed.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-
-use nix::unistd::{Group, User};
 
 use super::index::Index;
 use super::numbered::Numbered;
@@ -18,42 +15,9 @@ use super::root::Root;
 use super::scan::Scanned;
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
-use crate::manifest::build::{Builder, NodeSink};
 use crate::manifest::read::{Manifest, NodeSource, ReadError};
-use crate::manifest::{Content, Entry, EntryKind, Mode, Mtime, NodeRef, Owner, Top, TreePath};
+use crate::manifest::{NodeRef, Top, TreePath};
 use crate::{Error, Kind, Result};
-
-/// The number of an owner that stands for none: `chown` takes it for "leave as it is".
-pub use crate::manifest::entry::NO_ID;
-
-/// What a release says of users or groups.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum OwnerPolicy {
-    /// What the source has.
-    #[default]
-    Preserve,
-    /// Nothing: entries carry [`NO_ID`], and the release's rules must say that hosts set none.
-    Ignore,
-    /// This name for every entry, or this number when it is one and no name. The number beside a name that this
-    /// machine does not know is [`NO_ID`].
-    Fixed(Box<str>),
-}
-
-/// What a release says differently from its source.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Policy {
-    /// Users.
-    pub user: OwnerPolicy,
-    /// Groups.
-    pub group: OwnerPolicy,
-    /// Permission bits of all regular files.
-    pub file_mode: Option<Mode>,
-    /// Permission bits of all directories.
-    pub dir_mode: Option<Mode>,
-    /// Times of modification are left out: hosts do not set them, and they must not make one release differ from
-    /// another.
-    pub without_mtime: bool,
-}
 
 /// Why a block cannot be sent.
 #[derive(Debug, thiserror::Error)]
@@ -101,8 +65,9 @@ impl Blocks for Nothing {
 #[derive(Debug)]
 pub struct Source {
     root: Arc<Root>,
-    numbered: Numbered<Nodes>,
-    spool: Nodes,
+    numbered: Numbered<Arc<Index>>,
+    /// Has the nodes of the manifest.
+    index: Arc<Index>,
     /// The tree's own directory.
     directory: Top,
     /// A file whose inode did not change since then is as it was scanned.
@@ -113,23 +78,12 @@ pub struct Source {
 const TICK: Duration = Duration::from_millis(20);
 
 impl Source {
-    /// The release of what was scanned under `root`, changed as `policy` says.
-    pub fn build(root: Arc<Root>, scanned: &Scanned, policy: &Policy) -> Result<Self> {
-        let failed = |e: io::Error| Error::new(Kind::Io, "cannot build the manifest").because(e);
-        let mut spool = Spool::new().map_err(failed)?;
-        let mut builder = Builder::default();
-        let mut rewrite = Rewrite::new(policy)?;
-        for found in scanned.index.entries() {
-            let entry = found.map_err(failed)?.entry;
-            keep_lists(&entry, &scanned.index, &mut spool)?;
-            builder.push(rewrite.entry(entry), &mut spool).map_err(failed)?;
-        }
-        let top = builder.finish(&mut spool).map_err(failed)?;
-        let spool = Nodes(Arc::new(spool));
-        let numbered =
-            Numbered::new(top, spool.clone()).map_err(|e| Error::new(Kind::Io, "the manifest is broken").because(e))?;
-        let directory = rewrite.top(&scanned.top);
-        Ok(Self { root, numbered, spool, directory, settled: None })
+    /// The release of what was scanned under `root`.
+    pub fn new(root: Arc<Root>, scanned: &Scanned) -> Result<Self> {
+        let index = Arc::clone(&scanned.index);
+        let numbered = Numbered::new(index.root(), Arc::clone(&index))
+            .map_err(|e| Error::new(Kind::Io, "the manifest is broken").because(e))?;
+        Ok(Self { root, numbered, index, directory: scanned.top.clone(), settled: None })
     }
 
     /// The root of the manifest: what is signed.
@@ -137,13 +91,13 @@ impl Source {
         *self.numbered.manifest.root()
     }
 
-    /// The tree's own directory, changed as the policy says: what the header carries of it.
+    /// The tree's own directory, as the header carries it.
     pub fn directory(&self) -> &Top {
         &self.directory
     }
 
     /// The manifest, for whoever reads entries.
-    pub fn manifest(&self) -> &Manifest<Nodes> {
+    pub fn manifest(&self) -> &Manifest<Arc<Index>> {
         &self.numbered.manifest
     }
 
@@ -172,7 +126,7 @@ impl Source {
     /// as it was.
     pub fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError> {
         if let Some(node) = self.numbered.node_ref(ordinal) {
-            let bytes = self.spool.node(&node.hash)?;
+            let bytes = self.index.node(&node.hash)?;
             out.extend_from_slice(&bytes);
             return Ok(node);
         }
@@ -223,139 +177,18 @@ fn is_settled(file: &File, since: Option<SystemTime>) -> bool {
 
 impl NodeSource for Source {
     fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
-        self.spool.node(hash)
-    }
-}
-
-/// Takes the list nodes of a large file from the index.
-fn keep_lists(entry: &Entry, index: &Index, spool: &mut Spool) -> Result<()> {
-    let EntryKind::File(Content::Lists(lists)) = &entry.kind else { return Ok(()) };
-    for list in lists {
-        let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
-            Error::new(Kind::Io, format!("cannot take the blocks of {} from the index", entry.path)).because(e)
-        };
-        let bytes = index.node(&list.block.hash).map_err(|e| failed(e.into()))?;
-        spool.put(list.block, bytes.to_vec()).map_err(|e| failed(e.into()))?;
-    }
-    Ok(())
-}
-
-/// The nodes of one release by name, in an unnamed temporary file.
-#[derive(Debug)]
-struct Spool {
-    file: File,
-    end: u64,
-    places: HashMap<BlockHash, (u64, u32)>,
-}
-
-/// The nodes of one release; copies share them.
-#[derive(Debug, Clone)]
-pub struct Nodes(Arc<Spool>);
-
-impl Spool {
-    fn new() -> io::Result<Self> {
-        Ok(Self { file: tempfile::tempfile()?, end: 0, places: HashMap::new() })
-    }
-}
-
-impl NodeSink for Spool {
-    type Error = io::Error;
-
-    fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> io::Result<()> {
-        if !self.places.contains_key(&block.hash) {
-            self.file.write_all_at(&bytes, self.end)?;
-            self.places.insert(block.hash, (self.end, block.size));
-            self.end += bytes.len() as u64;
-        }
-        Ok(())
-    }
-}
-
-impl NodeSource for Nodes {
-    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
-        let &(offset, size) = self.0.places.get(hash).ok_or(ReadError::Missing(*hash))?;
-        let mut bytes = vec![0; size as usize];
-        self.0.file.read_exact_at(&mut bytes, offset).map_err(|e| ReadError::Io(*hash, e))?;
-        Ok(bytes.into())
-    }
-}
-
-/// A policy with its names looked up, and the owners that it made so far.
-struct Rewrite<'a> {
-    policy: &'a Policy,
-    user: Wanted,
-    group: Wanted,
-    owners: HashMap<Arc<Owner>, Arc<Owner>>,
-}
-
-/// A number and name for every entry, or each its own.
-type Wanted = Option<(u32, Option<Box<str>>)>;
-
-impl<'a> Rewrite<'a> {
-    fn new(policy: &'a Policy) -> Result<Self> {
-        let user = wanted("user", &policy.user, |n| Ok(User::from_name(n)?.map(|u| u.uid.as_raw())))?;
-        let group = wanted("group", &policy.group, |n| Ok(Group::from_name(n)?.map(|g| g.gid.as_raw())))?;
-        Ok(Self { policy, user, group, owners: HashMap::new() })
-    }
-
-    fn entry(&mut self, mut entry: Entry) -> Entry {
-        entry.owner = self.owner(&entry.owner);
-        let mode = match entry.kind {
-            EntryKind::File(_) | EntryKind::Hardlink(_) => self.policy.file_mode,
-            EntryKind::Directory => self.policy.dir_mode,
-            _ => None,
-        };
-        entry.mode = mode.unwrap_or(entry.mode);
-        if self.policy.without_mtime {
-            entry.mtime = Mtime::default();
-        }
-        entry
-    }
-
-    fn top(&mut self, had: &Top) -> Top {
-        let owner = self.owner(&Arc::new(had.owner.clone()));
-        Top {
-            mode: self.policy.dir_mode.unwrap_or(had.mode),
-            owner: Owner::clone(&owner),
-            mtime: if self.policy.without_mtime { Mtime::default() } else { had.mtime },
-            xattrs: had.xattrs.clone(),
-        }
-    }
-
-    fn owner(&mut self, had: &Arc<Owner>) -> Arc<Owner> {
-        if let Some(known) = self.owners.get(had) {
-            return Arc::clone(known);
-        }
-        let (uid, user) = self.user.clone().unwrap_or_else(|| (had.uid, had.user.clone()));
-        let (gid, group) = self.group.clone().unwrap_or_else(|| (had.gid, had.group.clone()));
-        let new = Arc::new(Owner { uid, gid, user, group });
-        self.owners.insert(Arc::clone(had), Arc::clone(&new));
-        new
-    }
-}
-
-fn wanted(what: &str, policy: &OwnerPolicy, look_up: impl FnOnce(&str) -> nix::Result<Option<u32>>) -> Result<Wanted> {
-    match policy {
-        OwnerPolicy::Preserve => Ok(None),
-        OwnerPolicy::Ignore => Ok(Some((NO_ID, None))),
-        OwnerPolicy::Fixed(name) => {
-            let known = look_up(name).map_err(|e| {
-                let shown = crate::units::printable(name.as_bytes());
-                Error::new(Kind::Io, format!("cannot look up the {what} {shown}")).because(io::Error::from(e))
-            })?;
-            Ok(Some(match (known, name.parse()) {
-                (Some(id), _) => (id, Some(name.clone())),
-                (None, Ok(number)) if number != NO_ID => (number, None),
-                (None, _) => (NO_ID, Some(name.clone())),
-            }))
-        }
+        self.index.node(hash)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
-    use crate::tree::scan::{ScanOptions, scan};
+    use crate::manifest::entry::NO_ID;
+    use crate::manifest::{EntryKind, Mode, Mtime, Owner};
+    use crate::tree::scan::{OwnerPolicy, Policy, ScanOptions, scan};
 
     struct Fixture {
         dir: tempfile::TempDir,
@@ -375,9 +208,10 @@ mod tests {
         }
 
         fn source(&self, policy: &Policy) -> Source {
-            let options = ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
+            let mut options = ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
+            options.policy = policy.clone();
             let scanned = scan(&self.root, &options, None, &self.dir.path().join("index")).unwrap();
-            Source::build(Arc::clone(&self.root), &scanned, policy).unwrap()
+            Source::new(Arc::clone(&self.root), &scanned).unwrap()
         }
     }
 
@@ -473,14 +307,6 @@ mod tests {
         let expected = Owner { uid: NO_ID, gid: NO_ID, user: Some("no-such-user-here".into()), group: None };
         assert!(entries.iter().all(|e| *e.owner == expected));
         assert_eq!(one.directory().owner, expected);
-    }
-
-    #[test]
-    fn a_fixed_owner_is_a_name_before_it_is_a_number() {
-        let policy = |name: &str| Policy { user: OwnerPolicy::Fixed(name.into()), ..Policy::default() };
-        let user = |name: &str| Rewrite::new(&policy(name)).unwrap().user;
-        assert_eq!(user("root"), Some((0, Some("root".into()))));
-        assert_eq!(user("4000000"), Some((4_000_000, None)));
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(super) fn check(tree: &Tree, plan: &Plan, items: &[Item]) -> Result<()> {
     }
     let unit = fs.f_frsize.max(1);
     let bytes = |item: &Item| {
-        let taken = item.data.iter().map(|d| (d.end - d.start).div_ceil(unit).saturating_mul(unit));
+        let taken = item.data().map(|d| (d.end - d.start).div_ceil(unit).saturating_mul(unit));
         taken.fold(0, u64::saturating_add)
     };
     let files = items.iter().fold(0u64, |sum, i| sum.saturating_add(bytes(i)));

@@ -47,11 +47,19 @@ pub(super) struct Item {
     /// The place of its change in the plan.
     pub(super) change: usize,
     pub(super) size: u64,
-    /// Where it is not one long hole: what takes space, in bytes, in order.
-    pub(super) data: Vec<Range<u64>>,
+    /// Where it is not one long hole: what takes space, in bytes, in order; `None` is all of it.
+    holes: Option<Box<[Range<u64>]>>,
     blocks: u64,
     /// Blocks that are not written yet.
     left: AtomicU64,
+}
+
+impl Item {
+    /// What takes space, in bytes, in order.
+    pub(super) fn data(&self) -> impl Iterator<Item = Range<u64>> {
+        let whole = self.holes.is_none().then_some(0..self.size);
+        self.holes.iter().flat_map(|parts| parts.iter().cloned()).chain(whole)
+    }
 }
 
 /// Where a block belongs: one of perhaps many places.
@@ -107,8 +115,7 @@ impl Stage {
         check_top_rights(tree, &plan)?;
         tree.confirm()?;
         tree.state.forget_next()?;
-        let fetched: HashSet<BlockHash> = plan.fetch.values().map(|b| b.hash).collect();
-        let leftovers = Leftovers::load(&tree.state, &fetched)?;
+        let leftovers = Leftovers::load(&tree.state, || names(&plan))?;
         let (items, placements, next_slot) = lay_out(&plan, leftovers.next_slot());
         space::check(tree, &plan, &items)?;
         let log = Log::create(&tree.state, leftovers.next_slot())?;
@@ -142,7 +149,7 @@ impl Stage {
     /// Verifies `bytes` and writes them wherever the plan needs them. False when they are not the block that `ordinal`
     /// stands for, or when it was not asked for. Several threads may call this at once.
     pub fn put(&self, ordinal: Ordinal, bytes: &[u8]) -> Result<bool> {
-        let Some(block) = self.plan.fetch.get(&ordinal) else { return Ok(false) };
+        let Some(block) = self.plan.fetch.get(ordinal) else { return Ok(false) };
         if !block.matches(bytes) {
             return Ok(false);
         }
@@ -190,6 +197,11 @@ impl Stage {
             tracing::warn!("tree {}: the stage cannot be cleared: {e}", self.tree.name());
         }
         Ok(report)
+    }
+
+    /// What was to be done; for one who has committed it.
+    pub fn into_plan(mut self) -> Plan {
+        self.plan.take()
     }
 
     /// Gives up: the tree stays as it is, what came is kept for the next time.
@@ -244,11 +256,11 @@ impl Stage {
 
     /// Puts what older releases had where it belongs now: what of it is damaged stays among what is to be fetched.
     fn take_kept(&mut self) -> Result<()> {
-        let wanted: HashSet<BlockHash> = self.plan.fetch.values().map(|b| b.hash).collect();
-        if wanted.is_empty() {
+        let state = self.tree.state.path().to_path_buf();
+        if self.plan.fetch.is_empty() || shelf::shelves(&state).is_ok_and(|kept| kept.is_empty()) {
             return Ok(());
         }
-        let state = self.tree.state.path().to_path_buf();
+        let wanted = names(&self.plan);
         self.take(|found| shelf::find(&state, &wanted, found))
     }
 
@@ -275,7 +287,7 @@ impl Stage {
         }
         for item in self.items.iter().filter(|i| i.size >= PREALLOCATE_FROM && i.left.load(Ordering::Acquire) > 0) {
             let file = self.open_slot(item.slot).map_err(|e| self.failed("cannot stage", item, e))?;
-            for data in &item.data {
+            for data in item.data() {
                 let length = data.end - data.start;
                 match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, data.start, length) {
                     Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
@@ -438,6 +450,11 @@ impl Drop for Stage {
 }
 
 /// Gives every change that makes something a slot, and every block its places.
+/// The names of the blocks that are to be fetched.
+fn names(plan: &Plan) -> HashSet<BlockHash> {
+    plan.fetch.iter().map(|(_, block)| block.hash).collect()
+}
+
 fn lay_out(plan: &Plan, first_slot: u64) -> (Vec<Item>, Vec<Placement>, u64) {
     let (mut items, mut placements, mut slot) = (Vec::new(), Vec::new(), first_slot);
     for (at, change) in plan.changes.iter().enumerate() {
@@ -455,17 +472,20 @@ fn lay_out(plan: &Plan, first_slot: u64) -> (Vec<Item>, Vec<Placement>, u64) {
             placements.push(Placement { hash: block.hash, item: items.len(), offset, state });
             offset += u64::from(block.size);
         }
+        let mut holes = (data.as_slice() != [0..offset]).then(|| data.into_boxed_slice());
         if copied {
             // It may have holes: what it takes is known when it is copied.
             offset = change.want.as_ref().map_or(0, |w| w.entry.kind.size());
-            data.push(0..offset);
+            holes = None;
         }
         let blocks = blocks.len() as u64;
         let left = AtomicU64::new(blocks);
-        items.push(Item { path: change.path.clone(), slot, change: at, size: offset, data, blocks, left });
+        items.push(Item { path: change.path.clone(), slot, change: at, size: offset, holes, blocks, left });
         slot += 1;
     }
-    placements.sort_by_key(|p| (p.hash, p.item, p.offset));
+    items.shrink_to_fit();
+    placements.shrink_to_fit();
+    placements.sort_unstable_by_key(|p| (p.hash, p.item, p.offset));
     (items, placements, slot)
 }
 

@@ -215,7 +215,7 @@ mod tests {
         let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take((LARGE as usize) + (5 << 20) + 77).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
-        let mut sink = IndexWriter::create(&dir.path().join("i"), id, Default::default()).unwrap();
+        let mut sink = IndexWriter::create(&dir.path().join("i"), id).unwrap();
         let mut content = |threads, size| read(&file, size, threads, &mut Vec::new(), &mut sink, &|| false);
         let one = content(1, bytes.len() as u64).unwrap();
         let many = content(3, bytes.len() as u64).unwrap();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::manifest::TreePath;
 use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, PathFilter};
+use crate::tree::meta::{FileStat, Version};
 use crate::tree::root::{Root, open_file_at};
 use crate::{Error, Result};
 
@@ -22,6 +23,11 @@ pub enum IgnoreFiles {
 }
 
 impl IgnoreFiles {
+    /// Whether a file of this name is one.
+    pub(super) fn has(self, name: &std::ffi::CStr) -> bool {
+        self.names().contains(&name)
+    }
+
     /// The names in the order in which they count: later ones decide.
     fn names(self) -> &'static [&'static std::ffi::CStr] {
         match self {
@@ -59,20 +65,27 @@ impl Filter {
     }
 }
 
-/// The patterns of the ignore files in the directory `base`, whose names are `names`.
+/// The patterns of the ignore files in the directory `base`, and those files.
 pub(super) fn patterns_in(
     root: &Root,
     dir: BorrowedFd<'_>,
     base: Option<&TreePath>,
     kind: IgnoreFiles,
     has: impl Fn(&[u8]) -> bool,
-) -> Result<Vec<Exclude>> {
-    let mut found = Vec::new();
+) -> Result<(Vec<Exclude>, Vec<(TreePath, Version)>)> {
+    let (mut found, mut files) = (Vec::new(), Vec::new());
     for name in kind.names().iter().filter(|n| has(n.to_bytes())) {
         let at = base.map_or(root.path().to_path_buf(), |b| root.shown(b)).join(&*name.to_string_lossy());
         let mut text = Vec::new();
-        let read = open_file_at(dir, name).and_then(|f| f.take(MAX_EXCLUDE_BYTES as u64 + 1).read_to_end(&mut text));
-        read.map_err(|e| super::unreadable(&at, e))?;
+        let read = open_file_at(dir, name).and_then(|f| {
+            // Before it is read: a change in between makes another version of it.
+            let version = FileStat::of(&f)?.version();
+            f.take(MAX_EXCLUDE_BYTES as u64 + 1).read_to_end(&mut text)?;
+            Ok(version)
+        });
+        let version = read.map_err(|e| super::unreadable(&at, e))?;
+        let path = base.map_or_else(|| TreePath::new(name.to_bytes()), |base| base.join(name.to_bytes()));
+        files.extend(path.ok().map(|path| (path, version)));
         if text.len() > MAX_EXCLUDE_BYTES {
             let why = format!("{}: more than {MAX_EXCLUDE_BYTES} bytes of patterns", at.display());
             return Err(Error::usage(why).hint("a release carries its patterns to every host: use fewer, broader ones"));
@@ -83,7 +96,7 @@ pub(super) fn patterns_in(
         PathFilter::new(&lines).map_err(|e| Error::usage(format!("{}: pattern {e}", at.display())))?;
         found.extend(lines);
     }
-    Ok(found)
+    Ok((found, files))
 }
 
 fn is_pattern(line: &str) -> bool {

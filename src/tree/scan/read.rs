@@ -7,13 +7,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::content::{self, ReadFailure};
+use super::policy::Released;
 use super::walk::Child;
 use super::{Shared, unreadable};
 use crate::block::BlockRef;
 use crate::manifest::build::NodeSink;
 use crate::manifest::{Entry, EntryKind, Owner, TreePath, Xattr};
 use crate::tree::index::IndexEntry;
-use crate::tree::meta::{FileStat, Owners, XattrReader, locked};
+use crate::tree::meta::{FileStat, XattrReader};
 use crate::tree::root::open_file_at;
 use crate::{Error, Kind, Result};
 
@@ -80,14 +81,15 @@ pub(super) fn entry_of(
     kind: EntryKind,
     xattrs: Vec<Xattr>,
 ) -> Result<IndexEntry> {
-    let owner = owner_of(&shared.owners, stat, &path)?;
-    let entry = Entry { path, kind, mode: stat.mode, owner, mtime: stat.mtime, xattrs };
+    let owner = owner_of(&shared.released, stat, &path)?;
+    let (mode, mtime) = (shared.released.mode(stat), shared.released.mtime(stat));
+    let entry = Entry { path, kind, mode, owner, mtime, xattrs };
     Ok(IndexEntry { entry, version: stat.version() })
 }
 
 /// The owner of what errors call `path`.
-pub(super) fn owner_of(owners: &Owners, stat: &FileStat, path: &dyn Display) -> Result<Arc<Owner>> {
-    owners.of(stat.uid, stat.gid).map_err(|e| {
+pub(super) fn owner_of(released: &Released<'_>, stat: &FileStat, path: &dyn Display) -> Result<Arc<Owner>> {
+    released.owner(stat.uid, stat.gid).map_err(|e| {
         let what = format!("cannot look up the owner {}:{} of {path}", stat.uid, stat.gid);
         Error::new(Kind::Io, what).because(e).hint("is the name service of this host reachable?")
     })
@@ -109,7 +111,7 @@ impl NodeSink for ToIndex<'_> {
     type Error = io::Error;
 
     fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> io::Result<()> {
-        locked(&self.0.writer).put(block, bytes)
+        self.0.write(|writer| writer.put(block, bytes))
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use proptest::prelude::*;
 
 use super::*;
-use crate::manifest::Entry;
+use crate::manifest::{Entry, EntryKind};
 
 /// A tree with a place for indexes beside it.
 struct Fixture {
@@ -33,7 +33,7 @@ impl Fixture {
         std::fs::write(self.at(path), text).unwrap();
     }
 
-    fn try_scan(&self, options: &ScanOptions, old: Option<&Index>) -> Result<Scanned> {
+    fn try_scan(&self, options: &ScanOptions, old: Option<&Arc<Index>>) -> Result<Scanned> {
         scan(&self.root, options, old, &self.dir.path().join("index"))
     }
 
@@ -260,7 +260,7 @@ fn a_damaged_index_costs_a_read_and_nothing_else() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&path, bytes).unwrap();
-    let damaged = Index::open(&path, f.root.id()).expect("its ends are whole");
+    let damaged = Arc::new(Index::open(&path, f.root.id()).expect("its ends are whole"));
     let again = f.try_scan(&options(), Some(&damaged)).unwrap();
     assert!(again.stats.hashed_files > 0 && again.stats.reused_files > 0, "{:?}", again.stats);
     assert_eq!(again.stats.hashed_files + again.stats.reused_files, 2000);
@@ -349,4 +349,140 @@ proptest! {
         }).collect();
         prop_assert_eq!(found, expected);
     }
+}
+
+/// Changes trees at random, as a program would.
+#[derive(Debug, Clone)]
+enum Op {
+    Write(u8, u8, u8),
+    Remove(u8, u8),
+    MakeDir(u8, u8),
+    RemoveDir(u8),
+    Rename(u8, u8, u8, u8),
+    RenameDir(u8, u8),
+    Link(u8, u8, u8, u8),
+    Chmod(u8, u8, bool),
+    Symlink(u8, u8),
+    Ignore(u8, u8),
+}
+
+fn an_op() -> impl Strategy<Value = Op> {
+    let dir = || (0..7u8, 0..6u8);
+    prop_oneof![
+        6 => (0..7u8, 0..6u8, any::<u8>()).prop_map(|(d, n, t)| Op::Write(d, n, t)),
+        3 => dir().prop_map(|(d, n)| Op::Remove(d, n)),
+        2 => dir().prop_map(|(d, n)| Op::MakeDir(d, n)),
+        1 => (1..7u8).prop_map(Op::RemoveDir),
+        2 => (dir(), dir()).prop_map(|((a, b), (c, d))| Op::Rename(a, b, c, d)),
+        1 => (1..7u8, 1..7u8).prop_map(|(a, b)| Op::RenameDir(a, b)),
+        1 => (dir(), dir()).prop_map(|((a, b), (c, d))| Op::Link(a, b, c, d)),
+        1 => (0..7u8, 0..6u8, any::<bool>()).prop_map(|(d, n, x)| Op::Chmod(d, n, x)),
+        1 => dir().prop_map(|(d, n)| Op::Symlink(d, n)),
+        1 => (0..7u8, 0..4u8).prop_map(|(d, p)| Op::Ignore(d, p)),
+    ]
+}
+
+impl Fixture {
+    /// Directories nested in several ways; some may not be there.
+    fn dir_at(&self, n: u8) -> std::path::PathBuf {
+        self.root.path().join(["", "a", "a/b", "c", "c-d", "c/e/f", "zz"][usize::from(n) % 7])
+    }
+
+    fn name_at(&self, dir: u8, name: u8) -> std::path::PathBuf {
+        self.dir_at(dir).join(["0", "b", "e", "skip.tmp", "x y", "z"][usize::from(name) % 6])
+    }
+
+    /// What cannot be done is not.
+    fn apply(&self, op: &Op) {
+        let _ = match op {
+            Op::Write(d, n, text) => {
+                let _ = std::fs::create_dir_all(self.dir_at(*d));
+                std::fs::write(self.name_at(*d, *n), text.to_string().repeat(usize::from(*text)))
+            }
+            Op::Remove(d, n) => std::fs::remove_file(self.name_at(*d, *n)),
+            Op::MakeDir(d, n) => std::fs::create_dir_all(self.name_at(*d, *n)),
+            Op::RemoveDir(d) => std::fs::remove_dir_all(self.dir_at(*d)),
+            Op::Rename(a, b, c, d) => std::fs::rename(self.name_at(*a, *b), self.name_at(*c, *d)),
+            Op::RenameDir(a, b) => std::fs::rename(self.dir_at(*a), self.dir_at(*b)),
+            Op::Link(a, b, c, d) => std::fs::hard_link(self.name_at(*a, *b), self.name_at(*c, *d)),
+            Op::Chmod(d, n, x) => {
+                let mode = std::fs::Permissions::from_mode(if *x { 0o755 } else { 0o640 });
+                std::fs::set_permissions(self.name_at(*d, *n), mode)
+            }
+            Op::Symlink(d, n) => symlink("where", self.name_at(*d, *n)),
+            Op::Ignore(d, p) => {
+                let pattern = ["z\n", "!z\n", "x*\n/b/\n", ""][usize::from(*p)];
+                std::fs::write(self.dir_at(*d).join(".makuoignore"), pattern)
+            }
+        };
+    }
+}
+
+/// Waits until what was changed before is too old to be changed again unseen.
+fn settle() -> SystemTime {
+    std::thread::sleep(TICK + TICK);
+    SystemTime::now()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    /// However a tree came to be what it is, a scan that knows the one before finds what a scan does that knows nothing.
+    #[test]
+    fn a_scan_after_changes_is_a_fresh_scan(
+        rounds in prop::collection::vec(prop::collection::vec(an_op(), 0..8), 1..6),
+        files in 0..1500u32,
+        settled in any::<bool>(),
+    ) {
+        let f = Fixture::new();
+        for i in 0..files {
+            f.write(format!("many/{}/{i}", i % 5).as_bytes(), &i.to_le_bytes());
+        }
+        let mut options = ScanOptions {
+            excludes: vec![exclude(None, "*.tmp")],
+            ignore_files: IgnoreFiles::Makuo,
+            ..options()
+        };
+        let mut old: Option<Arc<Index>> = None;
+        for ops in rounds {
+            ops.iter().for_each(|op| f.apply(op));
+            options.started = if settled { settle() } else { SystemTime::now() };
+            let scanned = f.try_scan(&options, old.as_ref()).unwrap();
+            let apart = tempfile::tempdir().unwrap();
+            let fresh = scan(&f.root, &options, None, &apart.path().join("index")).unwrap();
+            prop_assert_eq!(entries(&scanned), entries(&fresh));
+            prop_assert_eq!(scanned.index.root(), fresh.index.root());
+            prop_assert_eq!(scanned.index.totals(), fresh.index.totals());
+            prop_assert_eq!((&scanned.ignore_rules, &scanned.skipped), (&fresh.ignore_rules, &fresh.skipped));
+            let again = f.try_scan(&options, Some(&scanned.index)).unwrap();
+            prop_assert_eq!(again.index.root(), fresh.index.root());
+            old = Some(scanned.index);
+        }
+    }
+}
+
+#[test]
+fn a_tree_without_changes_keeps_its_index_and_reads_nothing() {
+    let f = Fixture::new();
+    (0..3000).for_each(|i| f.write(format!("{}/{i}", i % 7).as_bytes(), b"text"));
+    let then = |options: ScanOptions| ScanOptions { started: settle(), ..options };
+    let first = f.scan(&then(options()));
+    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
+    let (path, before) = (f.dir.path().join("index"), inode(&f.dir.path().join("index")));
+    let again = f.try_scan(&then(options()), Some(&first.index)).unwrap();
+    assert_eq!((again.stats.hashed_files, again.stats.reused_files, inode(&path)), (0, 3000, before));
+    assert!(Arc::ptr_eq(&again.index, &first.index));
+
+    // One file is read, one page built, and the rest goes over.
+    f.write(b"3/10", b"TEXT");
+    let changed = f.try_scan(&then(options()), Some(&first.index)).unwrap();
+    assert_eq!((changed.stats.hashed_files, changed.index.totals().files), (1, 3000));
+    let had: std::collections::HashSet<_> = first.index.rows().iter().map(|r| r.node.block.hash).collect();
+    let new = changed.index.rows().iter().filter(|r| !had.contains(&r.node.block.hash)).count();
+    assert_eq!(new, 1, "of {} pages", changed.index.rows().len());
+
+    // What was scanned in another way is walked, and its contents used.
+    let other = then(ScanOptions { excludes: vec![exclude(None, "/5/")], ..options() });
+    let excluded = f.try_scan(&other, Some(&changed.index)).unwrap();
+    assert!(excluded.index.totals().files < 3000 && excluded.stats.hashed_files == 0);
 }

@@ -11,10 +11,11 @@ use rustix::fs::{FileType, RawDir};
 
 use super::ignore::{Filter, patterns_in};
 use super::work::Ticket;
-use super::{Jobs, ScanOptions, Skipped, unreadable};
+use super::{Jobs, ScanOptions, Shared, Skipped, unreadable};
 use crate::manifest::rules::{Exclude, PathFilter};
 use crate::manifest::{TreePath, Xattr};
-use crate::tree::meta::{FileStat, XattrReader, link_target};
+use crate::tree::index::Origin;
+use crate::tree::meta::{FileStat, Version, XattrReader, link_target};
 use crate::tree::root::Root;
 use crate::{Error, Result};
 
@@ -28,19 +29,40 @@ const NAMES_BUFFER: usize = 64 << 10;
 /// A directory to be listed.
 #[derive(Debug)]
 pub(super) struct ListJob {
-    path: Option<TreePath>,
-    filter: Arc<Filter>,
+    pub(super) path: Option<TreePath>,
+    pub(super) filter: Arc<Filter>,
     /// Whether files in it are read.
-    reads: bool,
+    pub(super) reads: bool,
+}
+
+impl ListJob {
+    /// The path of `name` in the directory.
+    pub(super) fn child(&self, root: &Root, name: &CStr) -> Result<TreePath> {
+        let path = match &self.path {
+            None => TreePath::new(name.to_bytes()),
+            Some(parent) => parent.join(name.to_bytes()),
+        };
+        path.map_err(|e| Error::usage(format!("{}: {e}", root.path().display())).hint("shorten the path or exclude it"))
+    }
 }
 
 /// The children of a directory that are not left out, sorted.
 #[derive(Debug)]
 pub(super) struct Listing {
-    children: Vec<Child>,
-    filter: Arc<Filter>,
+    pub(super) children: Vec<Child>,
+    pub(super) filter: Arc<Filter>,
     patterns: Vec<Exclude>,
-    skipped: Vec<Skipped>,
+    /// The ignore files that the patterns are from.
+    ignore_files: Vec<(TreePath, Version)>,
+    pub(super) skipped: Vec<Skipped>,
+}
+
+impl Listing {
+    /// Nothing yet, to be left out by `filter`.
+    pub(super) fn of(filter: Arc<Filter>) -> Self {
+        let (children, patterns) = (Vec::new(), Vec::new());
+        Self { children, filter, patterns, ignore_files: Vec::new(), skipped: Vec::new() }
+    }
 }
 
 /// One path as its directory's listing found it.
@@ -52,6 +74,8 @@ pub(super) struct Child {
     pub(super) target: Vec<u8>,
     pub(super) xattrs: Vec<Xattr>,
     pub(super) look: Look,
+    /// A directory that stands for itself only: what is in it is known.
+    pub(super) alone: bool,
 }
 
 /// How closely a path is looked at.
@@ -67,8 +91,8 @@ pub(super) enum Look {
 
 impl Child {
     /// Whether it is a directory whose children follow.
-    fn is_walked(&self) -> bool {
-        self.stat.file_type == FileType::Directory && self.look != Look::Closed
+    pub(super) fn is_walked(&self) -> bool {
+        self.stat.file_type == FileType::Directory && self.look != Look::Closed && !self.alone
     }
 
     fn listing(&self, filter: &Arc<Filter>) -> ListJob {
@@ -100,9 +124,10 @@ impl<'a> Lister<'a> {
         };
         let names = read_names(dir.as_fd()).map_err(|e| unreadable(&at, e))?;
         let has = |name: &[u8]| names.iter().any(|n| n.as_bytes() == name);
-        let patterns = patterns_in(self.root, dir.as_fd(), job.path.as_ref(), self.options.ignore_files, has)?;
-        let mut listing =
-            Listing { children: Vec::new(), filter: job.filter.with(&patterns)?, patterns, skipped: Vec::new() };
+        let (patterns, ignore_files) =
+            patterns_in(self.root, dir.as_fd(), job.path.as_ref(), self.options.ignore_files, has)?;
+        let mut listing = Listing { patterns, ignore_files, ..Listing::of(Arc::clone(&job.filter)) };
+        listing.filter = job.filter.with(&listing.patterns)?;
         for name in &names {
             self.look_at(job, dir.as_fd(), name, &mut listing)?;
         }
@@ -111,15 +136,9 @@ impl<'a> Lister<'a> {
         Ok(Some(listing))
     }
 
-    fn look_at(&mut self, job: &ListJob, dir: BorrowedFd<'_>, name: &CStr, out: &mut Listing) -> Result<()> {
-        let bytes = name.to_bytes();
-        let path = match &job.path {
-            None => TreePath::new(bytes),
-            Some(parent) => parent.join(bytes),
-        };
-        let path = path.map_err(|e| {
-            Error::usage(format!("{}: {e}", self.root.path().display())).hint("shorten the path or exclude it")
-        })?;
+    /// Adds the path of `name` in the directory to `out`, unless it is gone or left out.
+    pub(super) fn look_at(&mut self, job: &ListJob, dir: BorrowedFd<'_>, name: &CStr, out: &mut Listing) -> Result<()> {
+        let path = job.child(self.root, name)?;
         let stat = match FileStat::at(dir, name) {
             Ok(stat) => stat,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -131,14 +150,14 @@ impl<'a> Lister<'a> {
             return Ok(());
         }
         if !is_dir && self.options.owner.is_some_and(|owner| owner != stat.uid) {
-            out.skipped.push(Skipped { path, why: super::FOREIGN });
+            out.skipped.push(Skipped { path, why: super::FOREIGN.into() });
             return Ok(());
         }
         let look = self.look(&path, is_dir, job.reads);
-        let mut child = Child { path, stat, target: Vec::new(), xattrs: Vec::new(), look };
+        let mut child = Child { path, stat, target: Vec::new(), xattrs: Vec::new(), look, alone: false };
         match self.describe(dir, name, &mut child) {
             Ok(None) => out.children.push(child),
-            Ok(Some(why)) => out.skipped.push(Skipped { path: child.path, why }),
+            Ok(Some(why)) => out.skipped.push(Skipped { path: child.path, why: why.into() }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(unreadable(&self.root.shown(&child.path), e)),
         }
@@ -169,7 +188,7 @@ impl<'a> Lister<'a> {
     }
 }
 
-fn read_names(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+pub(super) fn read_names(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     let mut buffer = Vec::with_capacity(NAMES_BUFFER);
     let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
     let mut names = Vec::new();
@@ -192,6 +211,8 @@ pub(super) struct Walk<'a> {
     ahead: usize,
     /// Patterns of the ignore files met so far, in the order of their directories.
     pub(super) patterns: Vec<Exclude>,
+    /// Those ignore files.
+    pub(super) ignore_files: Vec<(TreePath, Version)>,
     /// Paths that no manifest can hold.
     pub(super) skipped: Vec<Skipped>,
 }
@@ -209,11 +230,27 @@ struct Frame {
 impl<'a> Walk<'a> {
     pub(super) fn begin(jobs: &'a Jobs, held: &'a AtomicUsize, filter: Arc<Filter>) -> Result<Self> {
         let top = jobs.first(ListJob { path: None, filter, reads: true }).wait()?;
-        let mut walk = Self { jobs, held, frames: Vec::new(), ahead: 0, patterns: Vec::new(), skipped: Vec::new() };
+        let mut walk = Self::new(jobs, held);
         if let Some(listing) = top {
             walk.open(listing);
         }
         Ok(walk)
+    }
+
+    /// A walk of `children`, wherever in the tree they are; what `origin` says of ignore files holds.
+    pub(super) fn over(shared: &'a Shared<'_>, children: Vec<Child>, origin: &Origin) -> Result<Self> {
+        let mut walk = Self::new(&shared.jobs, &shared.held);
+        walk.patterns.clone_from(&origin.patterns);
+        walk.ignore_files.clone_from(&origin.ignore_files);
+        let filter = shared.filter.with(&origin.patterns)?;
+        walk.frames.push(Frame { children: children.into(), filter, tickets: VecDeque::new(), asked: 0 });
+        walk.list_ahead();
+        Ok(walk)
+    }
+
+    fn new(jobs: &'a Jobs, held: &'a AtomicUsize) -> Self {
+        let (patterns, ignore_files, skipped) = (Vec::new(), Vec::new(), Vec::new());
+        Self { jobs, held, frames: Vec::new(), ahead: 0, patterns, ignore_files, skipped }
     }
 
     /// The next path; a directory comes before what is in it.
@@ -250,6 +287,7 @@ impl<'a> Walk<'a> {
     fn open(&mut self, listing: Listing) {
         self.held.fetch_sub(listing.children.len(), Ordering::Relaxed);
         self.patterns.extend(listing.patterns);
+        self.ignore_files.extend(listing.ignore_files);
         self.skipped.extend(listing.skipped);
         let children = listing.children.into();
         self.frames.push(Frame { children, filter: listing.filter, tickets: VecDeque::new(), asked: 0 });

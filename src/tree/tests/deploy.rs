@@ -362,7 +362,7 @@ fn an_aborted_session_serves_the_next() {
     let stage = Stage::begin(&tree, plan.clone()).unwrap();
     assert!(Stage::begin(&tree, plan.clone()).is_err(), "one stage at a time");
     let first = Ordinal(stage.wants()[0].start);
-    let block = stage.plan().fetch[&first];
+    let block = *stage.plan().fetch.get(first).unwrap();
     assert!(!stage.put(first, b"something else").unwrap());
     assert!(!stage.put(Ordinal(999_999), &source.blocks[&block.hash]).unwrap());
     assert!(stage.put(first, &source.blocks[&block.hash]).unwrap());
@@ -401,7 +401,7 @@ fn blocks_may_come_from_many_threads_in_any_order() {
     let source = Scanned::of(&world.source());
     let root = source.manifest(&tree);
     let plan = world.plan(&Manifest::new(root, tree.nodes())).unwrap();
-    let mut ordinals: Vec<Ordinal> = plan.fetch.keys().copied().collect();
+    let mut ordinals: Vec<Ordinal> = plan.fetch.iter().map(|(o, _)| *o).collect();
     fastrand::Rng::with_seed(3).shuffle(&mut ordinals);
     let stage = Stage::begin(&tree, plan).unwrap();
     let blocks = &source.blocks;
@@ -413,7 +413,7 @@ fn blocks_may_come_from_many_threads_in_any_order() {
                 for ordinal in
                     ordinals.iter().enumerate().filter(|(i, _)| i % 4 == part || (i + 1) % 4 == part).map(|(_, o)| o)
                 {
-                    let block = stage.plan().fetch[ordinal];
+                    let block = *stage.plan().fetch.get(*ordinal).unwrap();
                     assert!(stage.put(*ordinal, &blocks[&block.hash]).unwrap());
                 }
             });

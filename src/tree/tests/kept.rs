@@ -54,7 +54,7 @@ fn put(world: &World, tree: &Arc<Tree>, n: u64, serial: u64) {
 fn to_fetch(world: &World, tree: &Arc<Tree>, n: u64, serial: u64) -> u64 {
     world.release(&version(n));
     let (stage, ..) = world.begin(tree, serial).unwrap();
-    let left = stage.plan().fetch.values().map(|b| u64::from(b.size)).sum();
+    let left = stage.plan().fetch.bytes();
     assert_eq!(stage.wants().is_empty(), left == 0);
     assert_eq!(stage.plan().summary.fetch_bytes, left);
     left

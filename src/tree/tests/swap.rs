@@ -298,7 +298,7 @@ fn after_an_exchange_only_what_changed_is_read_again() {
         // Well after the last change, so that no file is too new to be believed.
         std::thread::sleep(std::time::Duration::from_millis(60));
         let later = FileTime::now(&world.source());
-        let old = Index::open(&tree.index_path(), tree.root().id());
+        let old = Index::open(&tree.index_path(), tree.root().id()).map(std::sync::Arc::new);
         scan(&tree.root(), &ScanOptions::new(later), old.as_ref(), &tree.index_path()).unwrap()
     };
     rescan();
@@ -312,7 +312,7 @@ fn after_an_exchange_only_what_changed_is_read_again() {
     let host = HostRules { protect: &world.protect, max_delete: Limit::NONE, owners: &names };
     let plan = crate::diff::diff(&scanned, &Manifest::of(&header, tree.nodes()), &world.rules, &[], &host).unwrap();
     let stage = crate::tree::Stage::begin(&tree, plan).unwrap();
-    for (&ordinal, block) in &stage.plan().fetch {
+    for &(ordinal, block) in stage.plan().fetch.iter() {
         stage.put(ordinal, &source.blocks[&block.hash]).unwrap();
     }
     stage.finish().unwrap();

@@ -55,7 +55,7 @@ impl Host {
         let tree = self.world.open();
         let mut options = ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
         (options.closed, options.unhashed) = (self.closed.clone(), self.unhashed.clone());
-        let old = Index::open(&tree.index_path(), tree.root().id());
+        let old = Index::open(&tree.index_path(), tree.root().id()).map(std::sync::Arc::new);
         scan(&tree.root(), &options, old.as_ref(), &tree.index_path()).unwrap()
     }
 

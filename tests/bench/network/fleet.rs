@@ -1,6 +1,7 @@
 //! makuo on a network: a daemon on every host, a key, a spec and the command that is measured.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -18,41 +19,59 @@ pub struct Fleet {
     // Before the network that they need.
     pub hosts: Vec<Host>,
     pub fabric: Fabric,
-    dir: tempfile::TempDir,
+    home: PathBuf,
+    _dir: Option<tempfile::TempDir>,
 }
+
+/// The program that is measured.
+pub const MAKUO: &str = env!("CARGO_BIN_EXE_makuo");
 
 impl Fleet {
     /// New hosts host1, host2, ... at a new switch, in a new directory.
     pub fn new(count: usize, line: Line) -> Result<Self, Trouble> {
-        let fabric = Fabric::new(count, line)?;
         let dir = tempfile::tempdir()?;
-        let key = dir.path().join("key");
-        tool(Command::new(env!("CARGO_BIN_EXE_makuo")).args(["keygen", "--output"]).arg(&key));
+        let home = dir.path().to_path_buf();
+        Ok(Self { _dir: Some(dir), ..Self::at(home, count, line)? })
+    }
+
+    /// Hosts whose files are in the directory `home` and stay there: what an earlier fleet left is taken up again.
+    pub fn at(home: PathBuf, count: usize, line: Line) -> Result<Self, Trouble> {
+        let fabric = Fabric::new(count, line)?;
+        let key = home.join("key");
+        if !key.exists() {
+            tool(Command::new(MAKUO).args(["keygen", "--output"]).arg(&key));
+        }
         let public = std::fs::read_to_string(key.with_extension("pub"))?;
-        let keys = dir.path().join("authorized_keys");
+        let keys = home.join("authorized_keys");
         write(&keys, format!("tree=\"www\",deploy,audit {public}"));
         let places = fabric.hosts.iter().enumerate();
         let new = |(i, place): (usize, &crate::support::Place)| {
             let name = format!("host{}", i + 1);
-            let home = dir.path().join(&name);
-            Host::new(&name, place.clone(), home, keys.clone())
+            let dir = home.join(&name);
+            Host::new(&name, place.clone(), dir, keys.clone())
         };
         let mut hosts: Vec<Host> = places.map(new).collect();
         hosts.iter_mut().for_each(Host::start);
-        Ok(Self { hosts, fabric, dir })
+        Ok(Self { hosts, fabric, home, _dir: None })
     }
 
     /// Starts `makuo deploy` of `source` to all hosts; `spec` is more of the spec. What the sender knows of the source
     /// is what it learnt in this fleet: the first deploy reads every byte.
     pub fn start(&self, source: &Path, spec: &str, flags: &[&str], limit: Duration) -> Result<Started, Trouble> {
-        let home = self.dir.path();
+        Started::start(&mut self.command(&[], "deploy", source, spec, flags), limit)
+    }
+
+    /// The command `makuo VERB` of `source`, to be run where the sender is, by `launcher`: a program and its arguments.
+    pub fn command(&self, launcher: &[&OsStr], verb: &str, source: &Path, spec: &str, flags: &[&str]) -> Command {
+        let home = &self.home;
         write(&home.join("www.toml"), format!("tree = \"www\"\nsource = {source:?}\n{DELETE}{spec}"));
-        let mut command = self.fabric.sender.command(env!("CARGO_BIN_EXE_makuo"));
-        command.args(["deploy", "--json", "--key", "key", "--interface", "eth0"]);
+        let line = [launcher, &[OsStr::new(MAKUO)]].concat();
+        let mut command = self.fabric.sender.command(&line[0].to_string_lossy());
+        command.args(&line[1..]).args([verb, "--json", "--key", "key", "--interface", "eth0"]);
         command.args(["--expect", &self.hosts.len().to_string()]).args(flags).arg("www.toml").current_dir(home);
         command.env("HOME", home).env("XDG_CACHE_HOME", home.join("cache"));
         command.env_remove("MAKUO_CONFIG").env_remove("MAKUO_KEY").env_remove("RUST_LOG");
-        Started::start(&mut command, limit)
+        command
     }
 
     /// Runs it to its end.

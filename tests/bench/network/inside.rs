@@ -27,7 +27,14 @@ pub enum Entered {
 /// and it ends with this one: also on Ctrl-C no daemon, namespace or tree stays.
 pub fn enter() -> Entered {
     if std::env::var_os(MARK).is_some() {
-        tool(Command::new("mount").args(["-t", "tmpfs", "-o", "size=90%,mode=0700", "makuo-bench", MEMORY]));
+        tool(Command::new("mount").args([
+            "-t",
+            "tmpfs",
+            "-o",
+            "size=90%,nr_inodes=0,mode=0700",
+            "makuo-bench",
+            MEMORY,
+        ]));
         tempfile::env::override_temp_dir(Path::new(MEMORY)).expect("not asked for before");
         return Entered::Here;
     }

@@ -3,18 +3,18 @@
 mod cases;
 mod ceiling;
 mod change;
-mod fabric;
-mod fleet;
-mod inside;
-mod job;
-mod material;
+pub mod fabric;
+pub mod fleet;
+pub mod inside;
+pub mod job;
+pub mod material;
 mod peers;
-mod row;
+pub mod row;
 mod slow;
 mod stream;
 mod text;
-mod timed;
-mod trouble;
+pub mod timed;
+pub mod trouble;
 
 use std::process::ExitCode;
 
@@ -49,8 +49,8 @@ pub struct Args {
 /// What holds for all cases.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    runs: usize,
-    peers: bool,
+    pub runs: usize,
+    pub peers: bool,
 }
 
 pub fn main() -> ExitCode {
@@ -89,6 +89,6 @@ fn run(args: &Args) -> ExitCode {
 }
 
 /// Says on standard error what is being done.
-fn say(what: &str) {
+pub fn say(what: &str) {
     eprintln!("{what}");
 }

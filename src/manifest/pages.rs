@@ -1,0 +1,315 @@
+//! The pages of a manifest as a table: a path is found by a search over pages, a part of the tree is read without the
+//! rest of it, and two manifests are compared by the pages that they do not share.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
+use std::rc::Rc;
+
+use super::entry::EntryKind;
+use super::node::{Node, NodeRef};
+use super::read::{Located, MAX_DEPTH, Manifest, NodeSource, Order, ReadError};
+use super::{Entry, TreePath};
+use crate::block::BlockHash;
+use crate::id::Ordinal;
+
+/// A page by its name, and the first and the last path in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageKey {
+    /// The page.
+    pub hash: BlockHash,
+    /// From which path to which.
+    pub bounds: RangeInclusive<TreePath>,
+}
+
+/// The pages of one manifest, in order; none when it has no entries. What is in them is read when it is asked for.
+#[derive(Debug)]
+pub struct Pages {
+    rows: Vec<Row>,
+    /// The page that was looked into last: neighbours are asked for one after the other.
+    open: RefCell<Option<(usize, Rc<[Located]>)>>,
+}
+
+#[derive(Debug)]
+struct Row {
+    node: NodeRef,
+    /// The ordinal of the first block in it.
+    block: u64,
+    bounds: OnceCell<RangeInclusive<TreePath>>,
+}
+
+impl Pages {
+    /// The pages of `manifest`: its indexes are read.
+    pub fn of<S: NodeSource>(manifest: &Manifest<S>) -> Result<Self, ReadError> {
+        let mut rows = Vec::new();
+        let mut open = vec![(*manifest.root(), 0)];
+        let mut block = manifest.root().nodes;
+        while let Some((node, depth)) = open.pop() {
+            // A page without lists is a leaf, and need not be read to know it; one with lists has to be.
+            match if node.nodes > 1 { Some(manifest.decode(&node)?) } else { None } {
+                Some(Node::Index(refs)) if depth < MAX_DEPTH => {
+                    open.extend(refs.into_iter().rev().map(|node| (node, depth + 1)));
+                }
+                Some(Node::Page(_)) | None => {
+                    if node.entries > 0 {
+                        rows.push(Row { node, block, bounds: OnceCell::new() });
+                    }
+                    block = block.saturating_add(node.blocks);
+                }
+                Some(_) => return Err(ReadError::Illegal("a list among pages, or too deep".into())),
+            }
+        }
+        Ok(Self { rows, open: RefCell::new(None) })
+    }
+
+    /// Takes over what is known of pages that an earlier manifest has, too.
+    pub fn learn(&self, known: &[PageKey]) {
+        let known: HashMap<BlockHash, &PageKey> = known.iter().map(|key| (key.hash, key)).collect();
+        for row in &self.rows {
+            if let Some(key) = known.get(&row.node.block.hash) {
+                // One that was set already says the same: the name stands for the content.
+                let _ = row.bounds.set(key.bounds.clone());
+            }
+        }
+    }
+
+    /// All pages with their bounds, which are checked to rise; pages of which nothing is known yet are read.
+    pub fn keys<S: NodeSource>(&self, manifest: &Manifest<S>) -> Result<Vec<PageKey>, ReadError> {
+        let mut keys: Vec<PageKey> = Vec::with_capacity(self.rows.len());
+        for at in 0..self.rows.len() {
+            let bounds = self.bounds(manifest, at)?.clone();
+            if keys.last().is_some_and(|before| before.bounds.end() >= bounds.start()) {
+                return Err(ReadError::Illegal(format!("{}: out of order or twice", bounds.start())));
+            }
+            keys.push(PageKey { hash: self.rows[at].node.block.hash, bounds });
+        }
+        Ok(keys)
+    }
+
+    /// The entry at `path`.
+    pub fn find<S: NodeSource>(&self, manifest: &Manifest<S>, path: &TreePath) -> Result<Option<Located>, ReadError> {
+        let Some(row) = self.row_of(manifest, path)? else { return Ok(None) };
+        let open = self.open.borrow().as_ref().filter(|(open, _)| *open == row).map(|(_, page)| Rc::clone(page));
+        let page = match open {
+            Some(page) => page,
+            None => {
+                let page: Rc<[Located]> = self.page(manifest, row)?.into();
+                *self.open.borrow_mut() = Some((row, Rc::clone(&page)));
+                page
+            }
+        };
+        Ok(page.binary_search_by(|located| located.entry.path.cmp(path)).ok().map(|at| page[at].clone()))
+    }
+
+    /// The entries from path to path, checked as those of a whole manifest are: every path rises, and every parent is a
+    /// directory of the manifest.
+    pub fn within<S: NodeSource>(
+        &self,
+        manifest: &Manifest<S>,
+        bounds: &RangeInclusive<TreePath>,
+    ) -> Result<Vec<Located>, ReadError> {
+        let Some(first) = self.row_from(manifest, bounds.start())? else { return Ok(Vec::new()) };
+        let mut all: Vec<Located> = Vec::new();
+        for row in first..self.rows.len() {
+            if self.bounds(manifest, row)?.start() > bounds.end() {
+                break;
+            }
+            all.extend(self.page(manifest, row)?.into_iter().filter(|l| bounds.contains(&l.entry.path)));
+        }
+        let Some(start) = all.first() else { return Ok(all) };
+        let mut above = Vec::new();
+        let mut parent = start.entry.path.parent();
+        while let Some(dir) = parent {
+            let found = self.find(manifest, &dir)?;
+            if !found.is_some_and(|l| matches!(l.entry.kind, EntryKind::Directory)) {
+                let path = &start.entry.path;
+                return Err(ReadError::Illegal(format!(
+                    "{path}: the directory that it is in is not part of the release"
+                )));
+            }
+            parent = dir.parent();
+            above.push(dir);
+        }
+        above.reverse();
+        let mut order = Order::below(above);
+        all.iter().try_for_each(|located| order.check(&located.entry))?;
+        Ok(all)
+    }
+
+    /// The entries of one page.
+    fn page<S: NodeSource>(&self, manifest: &Manifest<S>, row: usize) -> Result<Vec<Located>, ReadError> {
+        let row = &self.rows[row];
+        let Node::Page(entries) = manifest.decode(&row.node)? else {
+            return Err(ReadError::Illegal("an index among pages".into()));
+        };
+        let mut next = row.block;
+        let locate = |entry: Entry| {
+            let first = Ordinal(next);
+            if let EntryKind::File(content) = &entry.kind {
+                next += content.block_count();
+            }
+            Located { entry, first }
+        };
+        Ok(entries.into_iter().map(locate).collect())
+    }
+
+    fn bounds<S: NodeSource>(
+        &self,
+        manifest: &Manifest<S>,
+        row: usize,
+    ) -> Result<&RangeInclusive<TreePath>, ReadError> {
+        let found = &self.rows[row];
+        if let Some(bounds) = found.bounds.get() {
+            return Ok(bounds);
+        }
+        let page = self.page(manifest, row)?;
+        let (Some(first), Some(last)) = (page.first(), page.last()) else {
+            return Err(ReadError::Illegal("an empty page".into()));
+        };
+        Ok(found.bounds.get_or_init(|| first.entry.path.clone()..=last.entry.path.clone()))
+    }
+
+    /// The page that has `path`, if any has.
+    fn row_of<S: NodeSource>(&self, manifest: &Manifest<S>, path: &TreePath) -> Result<Option<usize>, ReadError> {
+        let Some(row) = self.row_from(manifest, path)? else { return Ok(None) };
+        Ok(self.bounds(manifest, row)?.contains(path).then_some(row))
+    }
+
+    /// The first page that does not end before `path`.
+    fn row_from<S: NodeSource>(&self, manifest: &Manifest<S>, path: &TreePath) -> Result<Option<usize>, ReadError> {
+        let (mut low, mut high) = (0, self.rows.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.bounds(manifest, middle)?.end() < path {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        Ok((low < self.rows.len()).then_some(low))
+    }
+}
+
+/// Where two states of a sorted tree can differ: from path to path over the pages that only one of them has; sorted,
+/// apart from each other.
+pub fn differing(old: &[PageKey], new: &[PageKey]) -> Vec<RangeInclusive<TreePath>> {
+    let names = |keys: &[PageKey]| keys.iter().map(|key| key.hash).collect::<HashSet<_>>();
+    let (had, has) = (names(old), names(new));
+    let gone = old.iter().filter(|key| !has.contains(&key.hash));
+    let come = new.iter().filter(|key| !had.contains(&key.hash));
+    union(gone.chain(come).map(|key| key.bounds.clone()).collect())
+}
+
+/// Overlapping ranges as one; sorted.
+pub fn union(mut ranges: Vec<RangeInclusive<TreePath>>) -> Vec<RangeInclusive<TreePath>> {
+    ranges.sort_by(|a, b| a.start().cmp(b.start()));
+    let mut out: Vec<RangeInclusive<TreePath>> = Vec::new();
+    for range in ranges {
+        match out.last_mut() {
+            Some(last) if range.start() <= last.end() => {
+                if range.end() > last.end() {
+                    *last = last.start().clone()..=range.end().clone();
+                }
+            }
+            _ => out.push(range),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::block::BlockRef;
+    use crate::manifest::build::Builder;
+    use crate::manifest::{Content, Mode, Mtime, Owner};
+
+    type Memory = HashMap<BlockHash, Arc<[u8]>>;
+
+    impl NodeSource for Memory {
+        fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
+            self.get(hash).cloned().ok_or(ReadError::Missing(*hash))
+        }
+    }
+
+    fn entry(path: &str, text: Option<&str>) -> Entry {
+        let file = |text: &str| EntryKind::File(Content::Blocks(vec![BlockRef::of(text.as_bytes())]));
+        Entry {
+            path: TreePath::new(path.as_bytes()).unwrap(),
+            kind: text.map_or(EntryKind::Directory, file),
+            mode: Mode::from_bits(0o755),
+            owner: Arc::new(Owner { uid: 0, gid: 0, user: None, group: None }),
+            mtime: Mtime::default(),
+            xattrs: Vec::new(),
+        }
+    }
+
+    fn build(entries: Vec<Entry>) -> Manifest<Memory> {
+        let mut memory = Memory::new();
+        let mut sink = |block: BlockRef, bytes: Vec<u8>| {
+            memory.insert(block.hash, bytes.into());
+        };
+        let mut builder = Builder::default();
+        for entry in entries {
+            let Ok(()) = builder.push(entry, &mut sink);
+        }
+        let Ok(root) = builder.finish(&mut sink);
+        Manifest::new(root, memory)
+    }
+
+    fn many(changed: Option<usize>) -> Vec<Entry> {
+        let mut all = Vec::new();
+        for dir in 0..20 {
+            all.push(entry(&format!("{dir:02}"), None));
+            for file in 0..1000 {
+                let text = if changed == Some(dir * 1000 + file) { "new" } else { "old" };
+                all.push(entry(&format!("{dir:02}/{file:04}"), Some(text)));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_entry_is_found_and_no_other() {
+        let entries = many(None);
+        let manifest = build(entries.clone());
+        let pages = Pages::of(&manifest).unwrap();
+        let all: Vec<Located> = manifest.entries().map(Result::unwrap).collect();
+        for located in all.iter().step_by(333) {
+            assert_eq!(pages.find(&manifest, &located.entry.path).unwrap().as_ref(), Some(located));
+        }
+        for path in ["00/0000x", "zz", "!", "05/"] {
+            let Ok(path) = TreePath::new(path.as_bytes()) else { continue };
+            assert_eq!(pages.find(&manifest, &path).unwrap(), None);
+        }
+        let bounds = all[3333].entry.path.clone()..=all[9999].entry.path.clone();
+        assert_eq!(pages.within(&manifest, &bounds).unwrap(), all[3333..=9999]);
+        assert!(Pages::of(&build(Vec::new())).unwrap().keys(&manifest).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_differs_lies_within_few_pages() {
+        let (old, new) = (build(many(None)), build(many(Some(7777))));
+        let keys = |m: &Manifest<Memory>| Pages::of(m).unwrap().keys(m).unwrap();
+        let ranges = differing(&keys(&old), &keys(&new));
+        assert_eq!(ranges.len(), 1);
+        let within = Pages::of(&new).unwrap().within(&new, &ranges[0]).unwrap();
+        assert!(within.len() < 6000 && within.iter().any(|l| l.entry.path.as_bytes() == b"07/0777"), "{ranges:?}");
+        assert!(differing(&keys(&old), &keys(&old)).is_empty());
+        let known = Pages::of(&new).unwrap();
+        known.learn(&keys(&old));
+        assert_eq!(known.keys(&new).unwrap(), keys(&new));
+    }
+
+    #[test]
+    fn a_part_without_its_directory_is_refused() {
+        let mut entries = many(None);
+        entries.retain(|e| e.path.as_bytes() != b"07");
+        let manifest = build(entries);
+        let pages = Pages::of(&manifest).unwrap();
+        let path = |p: &str| TreePath::new(p.as_bytes()).unwrap();
+        assert!(pages.within(&manifest, &(path("07/0500")..=path("07/0600"))).is_err());
+        assert!(pages.within(&manifest, &(path("08/0500")..=path("08/0600"))).is_ok());
+    }
+}

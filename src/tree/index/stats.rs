@@ -1,0 +1,167 @@
+//! What stat said of the entries of a page, in the order of the page: names and versions without anything that would
+//! have to be decoded, so that a walk compares a tree with it as quickly as the kernel answers.
+//!
+//! A record is flags, depth (components above the name), the length of the name, the name with a NUL, then inode, size
+//! and both times; the device only where it is not the root's. Numbers are little-endian.
+
+use std::ffi::CStr;
+use std::io;
+
+use super::damaged;
+use crate::manifest::{Mtime, TreePath};
+use crate::tree::meta::Version;
+
+/// The device is another one than the root's, and follows.
+const OTHER_DEVICE: u8 = 1;
+/// The entry is a directory.
+const DIRECTORY: u8 = 2;
+/// The entry was listed and not read: there is no version to compare.
+const UNREAD: u8 = 4;
+/// Inode, size, and two times of seconds and nanoseconds.
+const NUMBERS: usize = 8 + 8 + 2 * (8 + 4);
+/// The most bytes of one record.
+pub(super) const MAX_RECORD: usize = 1 + 2 + 1 + 256 + NUMBERS + 8;
+
+/// One entry as stat saw it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::tree) struct Stat<'a> {
+    /// Components of the path above the name.
+    pub(in crate::tree) depth: usize,
+    /// The last component.
+    pub(in crate::tree) name: &'a CStr,
+    /// Whether it is a directory.
+    pub(in crate::tree) is_dir: bool,
+    /// Its version; `None` when it was listed only.
+    pub(in crate::tree) version: Option<Version>,
+}
+
+/// Appends the record of the entry at `path`.
+pub(super) fn push(out: &mut Vec<u8>, path: &TreePath, is_dir: bool, version: &Version, root_dev: u64) {
+    let unread = *version == Version::NONE;
+    let other = version.dev != root_dev && !unread;
+    let name = path.name();
+    let depth = path.components().count() - 1;
+    let flag = |on: bool, flag: u8| if on { flag } else { 0 };
+    out.push(flag(other, OTHER_DEVICE) | flag(is_dir, DIRECTORY) | flag(unread, UNREAD));
+    // A path has at most 4,095 bytes, a component at most 255.
+    out.extend_from_slice(&(depth as u16).to_le_bytes());
+    out.push(name.len() as u8);
+    out.extend_from_slice(name);
+    out.push(0);
+    out.extend_from_slice(&version.ino.to_le_bytes());
+    out.extend_from_slice(&version.size.to_le_bytes());
+    for time in [version.mtime, version.ctime] {
+        out.extend_from_slice(&time.secs.to_le_bytes());
+        out.extend_from_slice(&time.nanos.to_le_bytes());
+    }
+    if other {
+        out.extend_from_slice(&version.dev.to_le_bytes());
+    }
+}
+
+/// Reads the records of a page one after the other.
+#[derive(Debug, Clone)]
+pub(in crate::tree) struct Stats<'a> {
+    rest: &'a [u8],
+    root_dev: u64,
+}
+
+impl<'a> Stats<'a> {
+    pub(super) fn new(bytes: &'a [u8], root_dev: u64) -> Self {
+        Self { rest: bytes, root_dev }
+    }
+
+    fn read(&mut self) -> Option<Stat<'a>> {
+        let (&[flags, d0, d1, length], after) = self.rest.split_first_chunk::<4>()?;
+        let (name, after) = after.split_at_checked(usize::from(length) + 1)?;
+        let name = CStr::from_bytes_with_nul(name).ok()?;
+        let (numbers, after) = after.split_first_chunk::<NUMBERS>()?;
+        let (dev, after) = match flags & OTHER_DEVICE {
+            0 => (self.root_dev, after),
+            _ => after.split_first_chunk::<8>().map(|(dev, after)| (u64::from_le_bytes(*dev), after))?,
+        };
+        self.rest = after;
+        let version = Version {
+            dev,
+            ino: word(numbers, 0),
+            size: word(numbers, 8),
+            mtime: Mtime { secs: word(numbers, 16) as i64, nanos: half(numbers, 24) },
+            ctime: Mtime { secs: word(numbers, 28) as i64, nanos: half(numbers, 36) },
+        };
+        let version = (flags & UNREAD == 0).then_some(version);
+        let depth = usize::from(u16::from_le_bytes([d0, d1]));
+        Some(Stat { depth, name, is_dir: flags & DIRECTORY != 0, version })
+    }
+}
+
+impl<'a> Iterator for Stats<'a> {
+    type Item = io::Result<Stat<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let read = self.read();
+        if read.is_none() {
+            self.rest = &[];
+        }
+        Some(read.ok_or_else(|| damaged("a record that is cut off")))
+    }
+}
+
+fn word(bytes: &[u8; NUMBERS], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}
+
+fn half(bytes: &[u8; NUMBERS], at: usize) -> u32 {
+    let mut half = [0; 4];
+    half.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(half)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn a_version() -> impl Strategy<Value = Version> {
+        let time = || (any::<i64>(), 0..1_000_000_000u32).prop_map(|(secs, nanos)| Mtime { secs, nanos });
+        (0..3u64, any::<u64>(), any::<u64>(), time(), time()).prop_map(|(dev, ino, size, mtime, ctime)| Version {
+            dev,
+            ino,
+            size,
+            mtime,
+            ctime,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back(all in prop::collection::vec(("[a-z]{1,9}(/[^/\0]{1,20}){0,3}x", any::<bool>(), a_version()), 0..20)) {
+            let paths: Vec<TreePath> = all.iter().filter_map(|(p, ..)| TreePath::new(p.as_bytes()).ok()).collect();
+            prop_assume!(paths.len() == all.len());
+            let mut bytes = Vec::new();
+            for (path, (_, is_dir, version)) in paths.iter().zip(&all) {
+                push(&mut bytes, path, *is_dir, version, 1);
+            }
+            let read: Vec<_> = Stats::new(&bytes, 1).collect::<io::Result<_>>().unwrap();
+            prop_assert_eq!(read.len(), all.len());
+            for ((stat, path), (_, is_dir, version)) in read.iter().zip(&paths).zip(&all) {
+                prop_assert_eq!(stat.name.to_bytes(), path.name());
+                prop_assert_eq!(stat.depth, path.components().count() - 1);
+                prop_assert_eq!((stat.is_dir, stat.version), (*is_dir, Some(*version).filter(|v| *v != Version::NONE)));
+            }
+            for cut in 0..bytes.len() {
+                prop_assert!(Stats::new(&bytes[..cut], 1).count() <= all.len());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_records_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            Stats::new(&bytes, 1).for_each(drop);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Writing an index beside its final name, page by page; pages of an older one go over as they are.
+
+use std::collections::HashMap;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::{
+    Index, IndexEntry, MAGIC, Origin, PageRow, Place, TEMPORARY, Tail, Totals, checksum, damaged, filter, stats,
+};
+use crate::block::{BlockHash, BlockRef};
+use crate::manifest::build::{Builder, NodeSink, PageEnd};
+use crate::manifest::read::NodeSource;
+use crate::manifest::{Content, EntryKind};
+use crate::tree::meta::Version;
+use crate::tree::root::FileId;
+
+/// Bytes that go to the file at once.
+const BUFFER: usize = 256 << 10;
+
+/// Writes an index beside its final name; it is there only when [`IndexWriter::finish`] returned.
+#[derive(Debug)]
+pub struct IndexWriter {
+    builder: Builder,
+    file: IndexFile,
+}
+
+/// Where finished nodes and pages go.
+#[derive(Debug)]
+struct IndexFile {
+    out: BufWriter<NamedTempFile>,
+    path: PathBuf,
+    root: FileId,
+    at: u64,
+    /// The versions of the entries of the open page.
+    versions: Vec<Version>,
+    rows: Vec<PageRow>,
+    nodes: HashMap<BlockHash, Place>,
+}
+
+impl IndexWriter {
+    /// Begins the index of the directory `root` for `path`.
+    pub fn create(path: &Path, root: FileId) -> io::Result<Self> {
+        let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)?;
+        let mut file = IndexFile {
+            out: BufWriter::with_capacity(BUFFER, file),
+            path: path.to_path_buf(),
+            root,
+            at: 0,
+            versions: Vec::new(),
+            rows: Vec::new(),
+            nodes: HashMap::new(),
+        };
+        file.write(MAGIC)?;
+        Ok(Self { builder: Builder::default(), file })
+    }
+
+    /// Adds the next entry; entries come in order, the list nodes of their content were put before.
+    pub fn push(&mut self, entry: IndexEntry) -> io::Result<()> {
+        // Before the entry is pushed: it may end the page that holds it.
+        self.file.versions.push(entry.version);
+        self.builder.push(entry.entry, &mut self.file)
+    }
+
+    /// Adds a whole page of an older index of the same directory as it is. False, and nothing is added, when it would
+    /// not be a page of the manifest of all these entries: `is_last` says that nothing comes after it.
+    pub fn push_page(&mut self, from: &Index, row: usize, is_last: bool) -> io::Result<bool> {
+        let page = from.row(row)?;
+        if !self.builder.is_between_pages() || !(page.settled || is_last) {
+            return Ok(false);
+        }
+        if page.node.nodes > 1 {
+            for found in from.page(row)? {
+                self.keep_lists(from, &found)?;
+            }
+        }
+        let size = page.stats as usize + page.filter as usize + page.node.block.size as usize;
+        let mut bytes = Vec::new();
+        from.read_part(page.at, size, super::MAX_STATS * 3, &mut bytes)?;
+        let at = self.file.write(&bytes)?;
+        self.file.rows.push(PageRow { at, ..page.clone() });
+        self.builder.push_page(page.node, page.last.clone(), &mut self.file)?;
+        Ok(true)
+    }
+
+    /// Takes the list nodes of a large file over from an older index.
+    pub fn keep_lists(&mut self, from: &Index, entry: &IndexEntry) -> io::Result<()> {
+        let EntryKind::File(Content::Lists(lists)) = &entry.entry.kind else { return Ok(()) };
+        for list in lists {
+            let bytes = from.node(&list.block.hash).map_err(io::Error::other)?;
+            self.put(list.block, bytes.to_vec())?;
+        }
+        Ok(())
+    }
+
+    /// Moves the index to its name and opens it.
+    pub fn finish(self, origin: Origin) -> io::Result<Index> {
+        let Self { builder, mut file } = self;
+        let root = builder.finish(&mut file)?;
+        let mut nodes: Vec<_> = file.nodes.iter().map(|(&hash, &place)| (hash, place)).collect();
+        nodes.sort_by_key(|(_, place)| place.offset);
+        let (root_ino, root_dev) = (file.root.ino, file.root.dev);
+        let tail = Tail { root_ino, root_dev, origin, root, rows: std::mem::take(&mut file.rows), nodes };
+        let encoded = minicbor::to_vec(&tail).map_err(damaged)?;
+        let size = u32::try_from(encoded.len()).map_err(|_| damaged("a tail of more than 4 GiB"))?;
+        let at = file.write(&encoded)?;
+        file.write(&at.to_le_bytes())?;
+        file.write(&size.to_le_bytes())?;
+        file.write(&checksum(&encoded))?;
+        let IndexFile { out, path, root, .. } = file;
+        let temporary = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let file = temporary.persist(&path).map_err(|e| e.error)?;
+        Ok(Index::new(file, path, root.dev, tail))
+    }
+}
+
+/// List nodes go in as they come.
+impl NodeSink for IndexWriter {
+    type Error = io::Error;
+
+    fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> io::Result<()> {
+        self.file.put(block, bytes)
+    }
+}
+
+impl IndexFile {
+    /// Writes and says where.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<u64> {
+        let at = self.at;
+        self.out.write_all(bytes)?;
+        self.at += bytes.len() as u64;
+        Ok(at)
+    }
+}
+
+impl NodeSink for IndexFile {
+    type Error = io::Error;
+
+    fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> io::Result<()> {
+        if !self.nodes.contains_key(&block.hash) {
+            let offset = self.write(&bytes)?;
+            self.nodes.insert(block.hash, Place { offset, size: block.size });
+        }
+        Ok(())
+    }
+
+    fn page(&mut self, page: PageEnd<'_>, bytes: Vec<u8>) -> io::Result<()> {
+        let entries = page.entries;
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            // The one empty page of an empty tree.
+            return self.put(page.node.block, bytes);
+        };
+        let mut stats = Vec::new();
+        let mut totals = Totals { entries: entries.len() as u64, ..Totals::default() };
+        for (entry, version) in entries.iter().zip(self.versions.drain(..entries.len())) {
+            let is_dir = matches!(entry.kind, EntryKind::Directory);
+            stats::push(&mut stats, &entry.path, is_dir, &version, self.root.dev);
+            let is_file = matches!(entry.kind, EntryKind::File(_));
+            totals.files += u64::from(is_file);
+            totals.unread += u64::from(is_file && version == Version::NONE);
+            totals.dirs += u64::from(is_dir);
+            totals.bytes += entry.kind.size();
+        }
+        let blocks: Vec<&BlockHash> = entries.iter().flat_map(|e| direct(&e.kind)).map(|b| &b.hash).collect();
+        let filter = filter::build(blocks.into_iter());
+        let row = PageRow {
+            node: page.node,
+            first: first.path.clone(),
+            last: last.path.clone(),
+            totals,
+            settled: page.settled,
+            at: self.at,
+            // A page has at most MAX_PAGE_ENTRIES entries, a node MAX_NODE_BYTES bytes.
+            stats: stats.len() as u32,
+            stats_sum: checksum(&stats),
+            filter: filter.len() as u32,
+        };
+        self.write(&stats)?;
+        self.write(&filter)?;
+        self.write(&bytes)?;
+        self.rows.push(row);
+        Ok(())
+    }
+}
+
+/// The blocks that an entry lists itself.
+fn direct(kind: &EntryKind) -> &[BlockRef] {
+    match kind {
+        EntryKind::File(Content::Blocks(blocks)) => blocks,
+        _ => &[],
+    }
+}

@@ -1,0 +1,158 @@
+//! What a release says of owners, modes and times differently from its source.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use minicbor::{Decode, Encode};
+use nix::unistd::{Group, User};
+
+use crate::manifest::entry::NO_ID;
+use crate::manifest::{Mode, Mtime, Owner, Top};
+use crate::tree::meta::{FileStat, Owners, locked};
+use crate::{Error, Kind, Result};
+
+/// What a release says of users or groups.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub enum OwnerPolicy {
+    /// What the source has.
+    #[default]
+    #[n(0)]
+    Preserve,
+    /// Nothing: entries carry [`NO_ID`], and the release's rules must say that hosts set none.
+    #[n(1)]
+    Ignore,
+    /// This name for every entry, or this number when it is one and no name. The number beside a name that this
+    /// machine does not know is [`NO_ID`].
+    #[n(2)]
+    Fixed(#[n(0)] Box<str>),
+}
+
+/// What a release says differently from its source.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Policy {
+    /// Users.
+    #[n(0)]
+    pub user: OwnerPolicy,
+    /// Groups.
+    #[n(1)]
+    pub group: OwnerPolicy,
+    /// Permission bits of all regular files.
+    #[n(2)]
+    pub file_mode: Option<Mode>,
+    /// Permission bits of all directories.
+    #[n(3)]
+    pub dir_mode: Option<Mode>,
+    /// Times of modification are left out: hosts do not set them, and they must not make one release differ from
+    /// another.
+    #[n(4)]
+    pub without_mtime: bool,
+}
+
+/// A number and name for every entry, or each its own.
+type Wanted = Option<(u32, Option<Box<str>>)>;
+
+/// A policy with its names looked up, and the owners that it made so far; shared by the threads of a scan.
+#[derive(Debug)]
+pub(super) struct Released<'a> {
+    policy: &'a Policy,
+    user: Wanted,
+    group: Wanted,
+    names: Owners,
+    owners: Mutex<HashMap<(u32, u32), Arc<Owner>>>,
+}
+
+impl<'a> Released<'a> {
+    pub(super) fn new(policy: &'a Policy) -> Result<Self> {
+        let user = wanted("user", &policy.user, |n| Ok(User::from_name(n)?.map(|u| u.uid.as_raw())))?;
+        let group = wanted("group", &policy.group, |n| Ok(Group::from_name(n)?.map(|g| g.gid.as_raw())))?;
+        Ok(Self { policy, user, group, names: Owners::default(), owners: Mutex::default() })
+    }
+
+    /// What entries say of an owner with these numbers.
+    pub(super) fn owner(&self, uid: u32, gid: u32) -> io::Result<Arc<Owner>> {
+        if let Some(known) = locked(&self.owners).get(&(uid, gid)) {
+            return Ok(Arc::clone(known));
+        }
+        let had = self.names.of(uid, gid)?;
+        let (uid_said, user) = self.user.clone().unwrap_or_else(|| (had.uid, had.user.clone()));
+        let (gid_said, group) = self.group.clone().unwrap_or_else(|| (had.gid, had.group.clone()));
+        let new = Arc::new(Owner { uid: uid_said, gid: gid_said, user, group });
+        Ok(Arc::clone(locked(&self.owners).entry((uid, gid)).or_insert(new)))
+    }
+
+    /// All owners that were asked for, with their numbers here.
+    pub(super) fn met(&self) -> Vec<(u32, u32, Owner)> {
+        let owners = locked(&self.owners);
+        let mut met: Vec<_> = owners.iter().map(|(&(uid, gid), owner)| (uid, gid, Owner::clone(owner))).collect();
+        met.sort_by_key(|&(uid, gid, _)| (uid, gid));
+        met
+    }
+
+    /// Whether these owners, met by an earlier scan, would be the same now.
+    pub(super) fn still_holds(&self, met: &[(u32, u32, Owner)]) -> bool {
+        met.iter().all(|(uid, gid, owner)| self.owner(*uid, *gid).is_ok_and(|now| *now == *owner))
+    }
+
+    pub(super) fn mode(&self, stat: &FileStat) -> Mode {
+        let said = match stat.file_type {
+            rustix::fs::FileType::RegularFile => self.policy.file_mode,
+            rustix::fs::FileType::Directory => self.policy.dir_mode,
+            _ => None,
+        };
+        said.unwrap_or(stat.mode)
+    }
+
+    pub(super) fn mtime(&self, stat: &FileStat) -> Mtime {
+        if self.policy.without_mtime { Mtime::default() } else { stat.mtime }
+    }
+
+    /// The tree's own directory.
+    pub(super) fn top(&self, stat: &FileStat, owner: &Owner, xattrs: Vec<crate::manifest::Xattr>) -> Top {
+        Top { mode: self.mode(stat), owner: owner.clone(), mtime: self.mtime(stat), xattrs }
+    }
+}
+
+fn wanted(what: &str, policy: &OwnerPolicy, look_up: impl FnOnce(&str) -> nix::Result<Option<u32>>) -> Result<Wanted> {
+    match policy {
+        OwnerPolicy::Preserve => Ok(None),
+        OwnerPolicy::Ignore => Ok(Some((NO_ID, None))),
+        OwnerPolicy::Fixed(name) => {
+            let known = look_up(name).map_err(|e| {
+                let shown = crate::units::printable(name.as_bytes());
+                Error::new(Kind::Io, format!("cannot look up the {what} {shown}")).because(io::Error::from(e))
+            })?;
+            Ok(Some(match (known, name.parse()) {
+                (Some(id), _) => (id, Some(name.clone())),
+                (None, Ok(number)) if number != NO_ID => (number, None),
+                (None, _) => (NO_ID, Some(name.clone())),
+            }))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fixed_owner_is_a_name_before_it_is_a_number() {
+        let user = |name: &str| {
+            let policy = Policy { user: OwnerPolicy::Fixed(name.into()), ..Policy::default() };
+            Released::new(&policy).unwrap().user.clone()
+        };
+        assert_eq!(user("root"), Some((0, Some("root".into()))));
+        assert_eq!(user("4000000"), Some((4_000_000, None)));
+    }
+
+    #[test]
+    fn what_was_met_holds_until_a_name_changes() {
+        let policy = Policy::default();
+        let released = Released::new(&policy).unwrap();
+        released.owner(0, 0).unwrap();
+        let mut met = released.met();
+        assert!(Released::new(&policy).unwrap().still_holds(&met));
+        met[0].2.user = Some("someone else".into());
+        assert!(!Released::new(&policy).unwrap().still_holds(&met));
+    }
+}

@@ -1,0 +1,84 @@
+//! What a commit wrote, for the scan after it: the content of a file that this host wrote and verified itself need not
+//! be read again to know it.
+//!
+//! It is an index of those files only, beside the tree's own; the next scan takes contents from both, and then it goes.
+//! A file counts as the one that was written when its size and time of modification are those that it was given, and its
+//! inode was not changed after the commit: whoever writes to a file gives it the time of now, and the time of change is
+//! the kernel's alone.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use super::index::{IndexEntry, IndexWriter, Origin};
+use super::meta::{FileStat, Version};
+use super::open::Tree;
+use crate::block::BlockHash;
+use crate::diff::Plan;
+use crate::manifest::build::NodeSink;
+use crate::manifest::read::NodeSource;
+use crate::manifest::{Content, EntryKind, Mtime, TreePath};
+
+/// Fewer bytes than this are as quickly read again.
+const WORTH: u64 = 1 << 20;
+/// More seconds than the coarsest filesystem rounds times by.
+const AFTER: i64 = 3;
+
+impl Tree {
+    /// Where what the last commit wrote is noted.
+    pub fn written_path(&self) -> PathBuf {
+        self.index_path().with_extension("written")
+    }
+
+    /// Notes what the commit of `plan`, which is over, wrote. What cannot be noted is read again.
+    pub fn note_written(&self, plan: &Plan) {
+        let worth = plan.sets_mtime && plan.summary.write_bytes >= WORTH;
+        if let Err(e) = if worth { write(self, plan) } else { Ok(()) } {
+            tracing::debug!("tree {}: what was written is read again by the next scan: {e}", self.name());
+        }
+    }
+}
+
+fn write(tree: &Tree, plan: &Plan) -> io::Result<()> {
+    let root = tree.root();
+    // By the clock that the files are stamped with.
+    let now = FileStat::of(tempfile::tempfile_in(tree.state().path())?)?.ctime;
+    let mut writer = IndexWriter::create(&tree.written_path(), root.id())?;
+    let mut open: Option<(Option<TreePath>, OwnedFd)> = None;
+    for change in plan.changes.iter().filter(|c| c.makes_anew()) {
+        let Some(entry) = change.want.as_ref().map(|want| &want.entry) else { continue };
+        let EntryKind::File(content) = &entry.kind else { continue };
+        let parent = entry.path.parent();
+        if open.as_ref().is_none_or(|(dir, _)| *dir != parent) {
+            let (handle, _) = root.parent(&entry.path)?;
+            open = Some((parent, handle));
+        }
+        let Some((_, dir)) = &open else { continue };
+        let name = std::ffi::CString::new(entry.path.name())?;
+        let Ok(stat) = FileStat::at(dir.as_fd(), &name) else { continue };
+        // One that was changed in the tick of the commit itself has the time of then.
+        let settled = stat.mtime.secs < now.secs - 1;
+        if !settled || stat.mtime != entry.mtime || stat.size != content.size() || stat.ctime > now {
+            continue;
+        }
+        if let Content::Lists(lists) = content {
+            for list in lists {
+                let bytes = tree.nodes().node(&list.block.hash).map_err(io::Error::other)?;
+                writer.put(list.block, bytes.to_vec())?;
+            }
+        }
+        writer.push(IndexEntry { entry: entry.clone(), version: stat.version() })?;
+    }
+    // The time of modification was seen to be older: the time of change needs no second look.
+    let started = Mtime { secs: now.secs + AFTER, nanos: now.nanos };
+    let origin = Origin {
+        started,
+        options: BlockHash([0; 32]),
+        top: Version::NONE,
+        owners: Vec::new(),
+        patterns: Vec::new(),
+        ignore_files: Vec::new(),
+        skipped: Vec::new(),
+    };
+    writer.finish(origin).map(drop)
+}
