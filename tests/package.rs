@@ -56,6 +56,9 @@ fn scripts_and_units_are_legal() {
         assert!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o111 != 0, "{script}");
         try_tool(Command::new("sh").arg("-n").arg(&path)).expect(script);
     }
+    for script in ["rpm/post", "rpm/postun"] {
+        try_tool(Command::new("sh").arg("-n").arg(root().join("packaging").join(script))).expect(script);
+    }
     for unit in ["makuo.service", "makuo@.service"] {
         let text = std::fs::read_to_string(root().join("packaging").join(unit)).expect("there");
         for line in
@@ -65,9 +68,6 @@ fn scripts_and_units_are_legal() {
         }
         let sections: Vec<&str> = text.lines().filter(|l| l.starts_with('[')).collect();
         assert_eq!(sections, ["[Unit]", "[Service]", "[Install]"]);
-    }
-    if try_tool(Command::new("systemd-analyze").arg("--version")).is_err() {
-        skipped("no systemd-analyze: the units are not verified");
     }
 }
 
