@@ -60,6 +60,8 @@ fn every_key_is_read() {
         keys       /etc/makuo/authorized_keys: who may deploy, audit and roll back
         state      /var/lib/makuo
         socket     /run/makuo/makuo.sock
+        sender     signs what this host sends with /etc/makuo/sender.key, when it is there
+        console    off
         network    group ff02::6d61 port 5001 on eth0; ttl 4: beyond routers that forward multicast
         tree       www in /var/www; deletes at most 20% of its paths; never touches /uploads/; keeps 5 releases for rollback
         before     www: /etc/makuo/hooks/drain 'for a while'; at most 120 s; when it fails, this host refuses the release
@@ -92,6 +94,8 @@ fn an_empty_file_is_a_host_with_the_documented_defaults() {
         keys       /etc/makuo/authorized_keys: who may deploy, audit and roll back
         state      .makuo/TREE beside each tree
         socket     /run/makuo/makuo.sock
+        sender     signs what this host sends with /etc/makuo/sender.key, when it is there
+        console    127.0.0.1:5000
         network    group 224.0.0.108 port 5000 on the interface that the system routes multicast to; ttl 1: this link only
         tree       none: this host can send, and receives nothing
         "#);
