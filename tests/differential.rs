@@ -15,14 +15,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fastrand::Rng;
-use makuo::diff::{HostRules, diff};
+use makuo::diff::{HostRules, Memory};
 use makuo::id::{Ordinal, Serial, TreeName};
 use makuo::manifest::read::Manifest;
 use makuo::manifest::rules::{Exclude, Layout, PathFilter, UnknownOwner};
 use makuo::manifest::{FORMAT, Header, Intent, Release, Rules};
 use makuo::tree::index::Index;
-use makuo::tree::source::{Policy, Source};
-use makuo::tree::{HostNames, Options, Root, ScanOptions, Stage, Tree, scan};
+use makuo::tree::source::Source;
+use makuo::tree::{HostNames, Options, Root, ScanOptions, Stage, Tree, scan, scan_knowing};
 use makuo::units::{Limit, WallTime};
 use makuo::{Error, Kind};
 use rustix::fs::{CWD, Timespec, Timestamps, XattrFlags};
@@ -305,6 +305,7 @@ struct Pair {
     tree: Arc<Tree>,
     protect: PathFilter,
     serial: u64,
+    memory: Memory,
 }
 
 impl Pair {
@@ -319,8 +320,10 @@ impl Pair {
         options.excludes.clone_from(&rules.excludes);
         options.xattrs = rules.xattrs;
         let root = Arc::new(Root::open(source).unwrap());
-        let scanned = scan(&root, &options, None, &self.dir.join("index"))?;
-        let mut source = Source::build(root, &scanned, &Policy::default())?;
+        let index = self.dir.join("index");
+        let old = Index::open(&index, root.id()).map(Arc::new);
+        let scanned = scan(&root, &options, old.as_ref(), &index)?;
+        let mut source = Source::new(root, &scanned)?;
         let header = Header {
             format: FORMAT,
             tree: self.tree.name().clone(),
@@ -340,8 +343,10 @@ impl Pair {
         (options.threads, options.xattrs, options.checksum) = (1, rules.xattrs, checksum);
         options.closed = vec![self.protect.clone(), rules.excluded().unwrap()];
         let (path, top) = (self.tree.index_path(), self.tree.root());
-        let old = Index::open(&path, top.id());
-        let have = scan(&top, &options, old.as_ref(), &path)?;
+        let old = Index::open(&path, top.id()).map(Arc::new);
+        let written = Index::open(&self.tree.written_path(), top.id());
+        let have = scan_knowing(&top, &options, old.as_ref(), written.as_ref(), &path)?;
+        let _ = std::fs::remove_file(self.tree.written_path());
         let names = HostNames::default();
         let host = HostRules { protect: &self.protect, max_delete: Limit::NONE, owners: &names };
         let mut bytes = Vec::new();
@@ -351,15 +356,17 @@ impl Pair {
             assert!(self.tree.nodes().put_node(block, &bytes)?);
         }
         let want = Manifest::of(release.header(), self.tree.nodes());
-        let plan = diff(&have, &want, rules, &[], &host)?;
+        let plan = self.memory.diff(&have, &want, rules, &[], &host)?;
         let stage = Stage::begin(&self.tree, plan)?;
-        for &ordinal in stage.plan().fetch.keys() {
+        for &(ordinal, _) in stage.plan().fetch.iter() {
             bytes.clear();
             source.read(ordinal, &mut bytes).unwrap();
             assert!(stage.put(ordinal, &bytes)?);
         }
         stage.finish()?;
-        stage.commit(&release, b"").map(drop)
+        stage.commit(&release, b"")?;
+        self.tree.note_written(&stage.into_plan());
+        Ok(())
     }
 }
 
@@ -504,7 +511,7 @@ fn one(seed: u64, able: Able, dir: &Path) -> (u32, u32) {
     make(&dir.join("www"), &model, able, &mut rng);
     let tree = Tree::open(TreeName::new("www").unwrap(), &dir.join("www"), None, Options::default()).unwrap();
     let protect = PathFilter::at_top(&[PROTECT]).unwrap();
-    let mut pair = Pair { dir: dir.to_path_buf(), tree, protect, serial: 0 };
+    let mut pair = Pair { dir: dir.to_path_buf(), tree, protect, serial: 0, memory: Memory::default() };
     let (mut put, mut refused) = (0, 0);
     for round in 0..2 {
         model = mutated(&mut rng, able, &model);

@@ -1,7 +1,6 @@
 //! The first pass: the host's entries and the release's, side by side in the order of paths.
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -64,7 +63,6 @@ pub(super) fn compare(
         links: [host.protect, &excluded],
         plan: Plan::empty(rules),
         needed: Needed::default(),
-        anew: HashSet::new(),
         leaving: Vec::new(),
         replaced: None,
         wanted: 0,
@@ -114,8 +112,6 @@ struct Walk<'a> {
     links: [&'a crate::manifest::rules::PathFilter; 2],
     plan: Plan,
     needed: Needed,
-    /// Files that get a new inode, so that their other names have to be linked again.
-    anew: HashSet<TreePath>,
     /// Extra directories that enclose the present path, with the places of their changes.
     leaving: Vec<(TreePath, usize)>,
     /// The directory whose place another kind of thing takes.
@@ -262,7 +258,7 @@ impl Walk<'_> {
         }
         let owner = self.owners.local(&want.entry)?;
         let anew = match &want.entry.kind {
-            EntryKind::Hardlink(first) => have.kind != want.entry.kind || self.anew.contains(first),
+            EntryKind::Hardlink(first) => have.kind != want.entry.kind || self.is_anew(first),
             EntryKind::Directory | EntryKind::Fifo => false,
             kind => have.kind != *kind,
         };
@@ -301,21 +297,24 @@ impl Walk<'_> {
         let path = want.entry.path.clone();
         match &want.entry.kind {
             EntryKind::Hardlink(first) => self.check_link(&path, first)?,
-            EntryKind::File(content) if action != Action::Meta => {
-                self.anew.insert(path.clone());
-                match content {
-                    Content::Blocks(blocks) => self.needed.add(want.first, blocks),
-                    Content::Lists(_) => {
-                        let blocks = self.want.blocks(content)?;
-                        self.needed.add(want.first, &blocks);
-                        self.plan.listed.insert(path.clone(), blocks);
-                    }
+            EntryKind::File(content) if action != Action::Meta => match content {
+                Content::Blocks(blocks) => self.needed.add(want.first, blocks),
+                Content::Lists(_) => {
+                    let blocks = self.want.blocks(content)?;
+                    self.needed.add(want.first, &blocks);
+                    self.plan.listed.insert(path.clone(), blocks);
                 }
-            }
+            },
             _ => {}
         }
         self.plan.changes.push(Change { path, action, delta, was, want: Some(want), owner, kept });
         Ok(())
+    }
+
+    /// Whether the file at an earlier path gets a new inode, so that its other names have to be linked again.
+    fn is_anew(&self, path: &TreePath) -> bool {
+        let found = self.plan.changes.binary_search_by(|change| change.path.cmp(path));
+        found.is_ok_and(|at| self.plan.changes[at].makes_anew())
     }
 
     fn check_place(&mut self, want: &Entry) -> Result<Place, Refusal> {

@@ -69,7 +69,8 @@ impl Builder {
         self.last = Some(entry.path.clone());
         let cut = path_hash(entry.path.as_bytes()).is_multiple_of(PAGE_ENTRIES);
         let bytes = rough_size(&entry);
-        if self.page_bytes + bytes > PAGE_BYTES && !self.page.is_empty() {
+        // A file of terabytes: beside others it could be too much for a node.
+        if bytes > PAGE_BYTES && !self.page.is_empty() {
             self.end_page(false, sink)?;
         }
         self.page_bytes += bytes;

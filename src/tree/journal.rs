@@ -120,10 +120,10 @@ pub enum Step {
         path: TreePath,
         /// What it has.
         #[n(1)]
-        old: Metadata,
+        old: Box<Metadata>,
         /// What it gets.
         #[n(2)]
-        new: Metadata,
+        new: Box<Metadata>,
         /// Its inode: another one at this path is not touched.
         #[n(3)]
         ino: u64,
@@ -152,11 +152,12 @@ impl Journal {
 
     /// Writes the journal, durably: after this a crash is followed by going on or going back.
     pub fn write(&self, state: &State) -> Result<()> {
-        let payload = minicbor::to_vec(self).expect("writing to a Vec cannot fail");
-        let mut bytes = Vec::with_capacity(MAGIC.len() + 32 + payload.len());
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&Sha256::digest(&payload));
-        bytes.extend_from_slice(&payload);
+        // A million steps are many bytes: they are written down once.
+        let mut bytes = [MAGIC.as_slice(), &[0; 32]].concat();
+        let (sum_at, payload_at) = (MAGIC.len(), bytes.len());
+        minicbor::encode(self, &mut bytes).expect("writing to a Vec cannot fail");
+        let sum = Sha256::digest(&bytes[payload_at..]);
+        bytes[sum_at..payload_at].copy_from_slice(&sum);
         state.write(FORWARD, &bytes)
     }
 

@@ -73,7 +73,8 @@ fn set_step(tree: &Tree, plan: &Plan, change: &Change) -> Result<Step> {
     let (parent, name) = tree.root().parent(&change.path).map_err(failed)?;
     let ino = FileStat::at(parent.as_fd(), &name).map_err(failed)?.id.ino;
     let old = Metadata::present(parent.as_fd(), &name, plan.sets_xattrs).map_err(failed)?;
-    Ok(Step::Set { path: change.path.clone(), old, new: Metadata::wanted(change, plan), ino })
+    let (old, new) = (Box::new(old), Box::new(Metadata::wanted(change, plan)));
+    Ok(Step::Set { path: change.path.clone(), old, new, ino })
 }
 
 fn stage_stat(tree: &Tree, slot: u64) -> Result<FileStat> {
