@@ -121,7 +121,7 @@ impl ConsoleConfig {
     /// Refuses a console that others than this machine reach, unless that is said in words and a password guards it.
     pub fn check(&self) -> std::result::Result<(), String> {
         match self.listen {
-            ConsoleListen::At(at) if !at.ip().is_loopback() && !(self.remote && self.password.is_some()) => {
+            ConsoleListen::At(at) if !(at.ip().is_loopback() || self.remote && self.password.is_some()) => {
                 Err(format!(
                     "other machines reach {at}, and whoever reaches the console can change files on all hosts: \
                  listen at 127.0.0.1, or say remote = true and set a password"
