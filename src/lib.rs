@@ -34,6 +34,9 @@
 //!   manifests and indexes merge without a sort, and a directory is followed by what it contains.
 //! - The page list of a manifest is itself a tree of nodes, so that the signed header names one root and fits a
 //!   datagram whatever the size of the tree; see [`manifest`].
+//! - The index of a scan *is* a manifest ([`tree::index`]): its pages are what a sender sends and what a host compares
+//!   again. Two states of a tree, or two releases, differ where they do not share pages ([`manifest::pages`]); a host
+//!   that compares the same tree again reads only those ([`diff::Memory`]).
 //! - Nodes and blocks share one space of ordinals, and wants are ranges of it: pages travel exactly as blocks do.
 //! - What a commit replaced becomes kept content of the release before, by one rename of its undo directory: going back
 //!   takes blocks from there as it does from the tree, and is else a release like any other.

@@ -5,6 +5,7 @@
 //! small log says which staged file holds which block, so that what an aborted session left serves the next one.
 
 mod recall;
+mod reflink;
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -163,6 +164,8 @@ impl Stage {
         if self.spent.load(Ordering::Acquire) {
             return Err(Error::refused("this stage was committed"));
         }
+        let cloned = self.clone_files()?;
+        tracing::debug!("tree {}: {cloned} files share the space of others", self.tree.name());
         self.copy_local()?;
         self.make_others()?;
         let missing: u64 = self.items.iter().map(|i| i.left.load(Ordering::Acquire)).sum();
@@ -239,7 +242,7 @@ impl Stage {
     }
 
     fn open_slot(&self, slot: u64) -> io::Result<File> {
-        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         Ok(File::from(rustix::fs::openat(self.tree.state.stage(), slot_name(slot), flags, mode)?))
     }

@@ -6,6 +6,7 @@ mod kept;
 mod kinds;
 mod power;
 mod recall;
+mod reflink;
 mod swap;
 mod top;
 mod unread;

@@ -1,0 +1,73 @@
+//! On a filesystem with clones a file that only moved takes no space again; whatever it holds by then.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+
+use super::world::{World, file, look, make, scratch};
+
+/// A btrfs in a file, mounted until this is dropped.
+struct Disk<'a>(&'a Path);
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+fn run(command: &mut Command) -> bool {
+    command.output().is_ok_and(|out| out.status.success())
+}
+
+fn mounted<'a>(dir: &Path, at: &'a Path) -> Option<Disk<'a>> {
+    let image = dir.join("image");
+    std::fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+    std::fs::create_dir_all(at).unwrap();
+    let made = run(Command::new("mkfs.btrfs").arg("-q").arg(&image))
+        && run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(at));
+    if !made {
+        println!("skipped: no right or no tools to make and mount a btrfs");
+    }
+    made.then_some(Disk(at))
+}
+
+/// Where the first extent of a file is, as filefrag tells it; equal for files that share it.
+fn extent(path: &Path) -> Option<String> {
+    std::fs::File::open(path).unwrap().sync_all().unwrap();
+    let out = Command::new("filefrag").arg("-v").arg(path).output().ok()?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    text.lines().find(|l| l.trim_start().starts_with("0:")).and_then(|l| l.split(':').nth(2)).map(str::to_owned)
+}
+
+#[test]
+fn a_file_that_moved_is_cloned_and_one_that_changed_meanwhile_is_refused() {
+    let dir = scratch();
+    let at = dir.path().join("btrfs");
+    let Some(_disk) = mounted(dir.path(), &at) else { return };
+    let mut rng = fastrand::Rng::with_seed(5);
+    let text: String = std::iter::repeat_with(|| rng.alphanumeric()).take(3 << 20).collect();
+    let old = [("a", file(&text)), ("b", file("small"))];
+    make(&at.join("www"), &old);
+    let world = World::new(&old, &[("moved", file(&text)), ("b", file("small"))]).hosted(&at);
+    let tree = world.open();
+    let before = extent(&world.www().join("a"));
+    let (stage, release) = world.stage(&tree, 1).unwrap();
+    assert!(stage.wants().is_empty(), "all of it is here");
+    if let Some(before) = before {
+        let slots: Vec<_> = std::fs::read_dir(tree.state().path().join("stage")).unwrap().flatten().collect();
+        let large = slots.iter().find(|s| s.metadata().is_ok_and(|m| m.size() == text.len() as u64)).unwrap();
+        assert_eq!(extent(&large.path()), Some(before), "the clone shares the extent of the original");
+    }
+    stage.commit(&release, b"").unwrap();
+    assert_eq!(look(&world.www()), look(&world.source()));
+
+    make(&at.join("second/www"), &old);
+    let world = World::new(&old, &[("moved", file(&text))]).hosted(&at.join("second"));
+    let tree = world.open();
+    let (stage, _, _) = world.begin(&tree, 1).unwrap();
+    let mut changed = text.clone().into_bytes();
+    changed[1 << 20] ^= 1;
+    std::fs::write(world.www().join("a"), changed).unwrap();
+    let refused = stage.finish().unwrap_err();
+    assert!(refused.to_string().contains("cannot read") && refused.hint_text().is_some(), "{refused}");
+}
