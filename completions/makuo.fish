@@ -39,11 +39,14 @@ complete -c makuo -n "__fish_makuo_needs_command" -f -a "rollback" -d 'Back to a
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "log" -d 'The releases that the fleet knows: serial, time, key, files, bytes, who runs and who keeps them'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "status" -d 'The hosts, their release, state and last error'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "members" -d 'The hosts alive now: name, address, version, trees'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "send" -d 'Ad hoc: files of this host\'s tree to the same place on the others, through the daemon that runs here'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "sync" -d 'As send, and delete on the others what is extra under the paths'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "check" -d 'Say what is wrong with a spec or a configuration, or what it means'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "keygen" -d 'Make a deploy key in OpenSSH\'s format'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "daemon" -d 'The host\'s service: receives releases; runs in the foreground'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "demo" -d 'Three hosts on this machine\'s loopback, one real deploy, and what to try next'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "completions" -d 'Print a completion script'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "complete" -d 'What completion scripts ask of the daemon that runs here'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "man" -d 'Write the man pages into a directory'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s t -l target -d 'Only hosts whose name matches this glob (repeatable)' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s k -l key -d 'The key to sign with: an OpenSSH file, or a .pub whose private half the agent holds [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
@@ -152,6 +155,39 @@ complete -c makuo -n "__fish_makuo_using_subcommand members" -l json -d 'Print o
 complete -c makuo -n "__fish_makuo_using_subcommand members" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -s q -l quiet -d 'Results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s t -l target -d 'Only hosts whose name matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand send" -l tree -d 'The tree, when this host has several and no path says which' -r
+complete -c makuo -n "__fish_makuo_using_subcommand send" -l exclude -d 'Leave out what matches; a line of .gitignore (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand send" -l max-delete -d 'The most deletions on one host [default: 50% of a whole tree, no limit for paths]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand send" -l socket -d 'The daemon\'s control socket [default: as the configuration says]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand send" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s D -l delete -d 'Delete on the others what is extra under the paths'
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s r -l recursive -d 'Directories with what is in them'
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s n -l dry-run -d 'Print what every host would change; change nothing'
+complete -c makuo -n "__fish_makuo_using_subcommand send" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand send" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -s t -l target -d 'Only hosts whose name matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -l tree -d 'The tree, when this host has several and no path says which' -r
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -l exclude -d 'Leave out what matches; a line of .gitignore (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -l max-delete -d 'The most deletions on one host [default: 50% of a whole tree, no limit for paths]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -l socket -d 'The daemon\'s control socket [default: as the configuration says]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -s r -l recursive -d 'Directories with what is in them'
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -s n -l dry-run -d 'Print what every host would change; change nothing'
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand check" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
@@ -179,7 +215,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l state-dir -d 'Whe
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l authorized-keys -d 'Who may deploy and audit [default: /etc/makuo/authorized_keys]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s u -l user -d 'Run as this user' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l run-group -d 'Run as this group' -r
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l console -d 'Not supported yet, but `off` is what holds' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l console -d 'Where the console listens [default: 127.0.0.1:5000, when that is free]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l socket -d 'The control socket [default: /run/makuo/makuo.sock]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l metrics -d 'Not supported yet; here so that it is refused and not ignored' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
@@ -211,6 +247,14 @@ complete -c makuo -n "__fish_makuo_using_subcommand completions" -l json -d 'Pri
 complete -c makuo -n "__fish_makuo_using_subcommand completions" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand completions" -s q -l quiet -d 'Results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand complete" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand complete" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand complete" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand complete" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand complete" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand complete" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand man" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"

@@ -19,6 +19,7 @@
 //! | [`net`] | multicast sockets, interfaces, batches |
 //! | [`drive`] | the only place where proto meets net, tree and the clock |
 //! | [`report`] | results for people and for scripts |
+//! | [`face`] | the old face: makuosan's flags, its console, msync |
 //! | [`fuzz`] | the doors through which fuzzing reaches every decoder |
 //! | [`daemon`], [`cli`] | a configuration to a running host; arguments to an exit code |
 //! | [`sim`] | a deterministic network of many hosts for the machines of proto |
@@ -72,6 +73,7 @@ pub mod drive;
 
 pub mod report;
 
+pub mod face;
 #[doc(hidden)]
 pub mod fuzz;
 

@@ -21,6 +21,7 @@ const FLOORS: &[&[&str]] = &[
     &["drive"],
     &["report"],
     &["watch"],
+    &["face"],
     &["fuzz"],
     &["daemon"],
     &["cli"],

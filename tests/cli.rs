@@ -52,6 +52,8 @@ fn help_names_every_command_that_exists_and_no_other() {
         "log",
         "status",
         "members",
+        "send",
+        "sync",
         "check",
         "keygen",
         "daemon",
@@ -62,7 +64,7 @@ fn help_names_every_command_that_exists_and_no_other() {
     for command in commands {
         assert!(help.contains(&format!("\n  {command} ")), "{command} in\n{help}");
     }
-    for command in ["watch", "doctor", "send"] {
+    for command in ["watch", "doctor", "complete"] {
         assert!(!help.contains(&format!("\n  {command} ")), "{command} in\n{help}");
     }
     assert!(!help.contains("group-key"));
@@ -209,6 +211,39 @@ fn committed_completions_are_what_the_binary_prints() {
         }
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(committed == made, "{} drifted: MAKUO_BLESS=1 cargo test --test cli", path.display());
+    }
+}
+
+/// The pages of the manual are made from the same definition; `MAKUO_BLESS=1 cargo test --test cli` writes them anew.
+#[test]
+fn committed_man_pages_are_what_the_binary_writes() {
+    let dir = temp();
+    assert_eq!(code(&makuo(dir.path(), &["man", "man1"])), 0);
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/man");
+    let pages = |dir: &Path| -> Vec<String> {
+        let names = std::fs::read_dir(dir).expect("readable").map(|e| e.expect("readable").file_name());
+        let mut names: Vec<String> = names.map(|n| n.to_string_lossy().into_owned()).collect();
+        names.retain(|n| n.ends_with(".1"));
+        names.sort();
+        names
+    };
+    let made = pages(&dir.path().join("man1"));
+    if std::env::var_os("MAKUO_BLESS").is_some() {
+        pages(&committed).iter().for_each(|page| std::fs::remove_file(committed.join(page)).expect("mine"));
+        for page in &made {
+            std::fs::copy(dir.path().join("man1").join(page), committed.join(page)).expect("written");
+        }
+    }
+    assert_eq!(made, pages(&committed), "MAKUO_BLESS=1 cargo test --test cli");
+    for page in &made {
+        let read = |dir: &Path| std::fs::read_to_string(dir.join(page)).expect("readable");
+        assert!(
+            read(&dir.path().join("man1")) == read(&committed),
+            "{page} drifted: MAKUO_BLESS=1 cargo test --test cli"
+        );
+    }
+    for old in ["makuosan.1", "msync.1", "makuo-send.1"] {
+        assert!(made.iter().any(|page| page == old), "{made:?}");
     }
 }
 

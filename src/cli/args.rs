@@ -88,6 +88,10 @@ pub enum Command {
     Status(StatusArgs),
     /// The hosts alive now: name, address, version, trees
     Members(MembersArgs),
+    /// Ad hoc: files of this host's tree to the same place on the others, through the daemon that runs here
+    Send(SendArgs),
+    /// As send, and delete on the others what is extra under the paths
+    Sync(SyncArgs),
     /// Say what is wrong with a spec or a configuration, or what it means
     Check(CheckArgs),
     /// Make a deploy key in OpenSSH's format, or a group key
@@ -98,6 +102,9 @@ pub enum Command {
     Demo(DemoArgs),
     /// Print a completion script
     Completions(CompletionsArgs),
+    /// What completion scripts ask of the daemon that runs here
+    #[command(hide = true)]
+    Complete(CompleteArgs),
     /// Write the man pages into a directory
     Man(ManArgs),
 }
@@ -245,6 +252,69 @@ pub struct MembersArgs {
     pub network: NetworkArgs,
 }
 
+/// `makuo send`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Paths are absolute, or taken from the tree's directory, not from the present one. Wildcards in quotes are expanded there.
+The daemon signs with its own [sender] key: who may use its control socket needs neither a key nor rights on the network.
+Examples:
+  makuo send index.html 'img/*.png'             these files, to every host that has the tree
+  makuo send -r -n sub                          only say what would change below sub
+  makuo send -r -t 'web*' .                     all of the tree, to web hosts only")]
+pub struct SendArgs {
+    /// Delete on the others what is extra under the paths
+    #[arg(short = 'D', long)]
+    pub delete: bool,
+    /// The rest.
+    #[command(flatten)]
+    pub adhoc: AdhocArgs,
+}
+
+/// `makuo sync`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A path that is not here any more is deleted on the others.
+Examples:
+  makuo sync -r sub                             sub is on the others what it is here
+  makuo sync -r -n .                            only say what would change, and go")]
+pub struct SyncArgs {
+    /// All of it.
+    #[command(flatten)]
+    pub adhoc: AdhocArgs,
+}
+
+/// What send and sync have in common.
+#[derive(Debug, Args)]
+pub struct AdhocArgs {
+    /// Files and directories of the tree
+    #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<std::ffi::OsString>,
+    /// Directories with what is in them
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Print what every host would change; change nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Only hosts whose name matches this glob (repeatable)
+    #[arg(short, long = "target", value_name = "PATTERN")]
+    pub targets: Vec<String>,
+    /// The tree, when this host has several and no path says which
+    #[arg(long, value_name = "NAME")]
+    pub tree: Option<TreeName>,
+    /// Leave out what matches; a line of .gitignore (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// The most deletions on one host [default: 50% of a whole tree, no limit for paths]
+    #[arg(long, value_name = "N|N%")]
+    pub max_delete: Option<crate::units::Limit>,
+    /// Hosts re-read and re-hash every file instead of trusting size, mtime and ctime
+    #[arg(long)]
+    pub checksum: bool,
+    /// The daemon's control socket [default: as the configuration says]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub socket: Option<PathBuf>,
+}
+
 /// `makuo log`
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -343,8 +413,8 @@ pub struct DaemonArgs {
     /// Run as this group
     #[arg(long, value_name = "GROUP")]
     pub run_group: Option<String>,
-    /// Not supported yet, but `off` is what holds.
-    #[arg(long, value_name = "ADDR:PORT|off", hide = true)]
+    /// Where the console listens [default: 127.0.0.1:5000, when that is free]
+    #[arg(long, value_name = "ADDR:PORT|off")]
     pub console: Option<String>,
     /// The control socket [default: /run/makuo/makuo.sock]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
@@ -376,6 +446,23 @@ pub struct CompletionsArgs {
     /// The shell
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
+}
+
+/// `makuo complete`
+#[derive(Debug, Args)]
+pub struct CompleteArgs {
+    /// What is to be listed
+    #[arg(value_enum)]
+    pub what: Completed,
+}
+
+/// What completion scripts ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Completed {
+    /// The names of the other hosts.
+    Hosts,
+    /// The names of the trees, here and there.
+    Trees,
 }
 
 /// `makuo man`

@@ -1,11 +1,14 @@
 //! `makuo completions` and `makuo man`: made from the definitions that also parse.
 
 use std::io::Write;
+use std::path::Path;
 
 use clap::CommandFactory;
 use serde::Serialize;
 
-use super::args::{Cli, CompletionsArgs, ManArgs};
+use super::args::{Cli, Completed, CompletionsArgs, ManArgs};
+use super::network;
+use crate::daemon::{ask_members, ask_trees};
 use crate::report::Report;
 use crate::{Error, Result};
 
@@ -18,16 +21,78 @@ struct Written {
 pub(super) fn run(args: &CompletionsArgs) -> Result<u8> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "makuo", &mut script);
+    if args.shell == clap_complete::Shell::Bash {
+        script.extend_from_slice(BASH.as_bytes());
+    }
     // A reader that is gone has what it wanted.
     let _ = std::io::stdout().write_all(&script);
     Ok(0)
 }
 
+/// What the daemon that runs here knows, a line each; nothing where none runs or who asks may not.
+pub(super) fn complete(what: Completed, config: Option<&Path>) -> Result<u8> {
+    let socket = network::host_config(config)?.socket;
+    let members = ask_members(&socket).unwrap_or_default();
+    let mut names: Vec<String> = match what {
+        Completed::Hosts => members.iter().map(|m| m.host.to_string()).collect(),
+        Completed::Trees => {
+            let there = members.iter().flat_map(|m| m.trees.iter().map(|t| t.tree.to_string()));
+            there.chain(ask_trees(&socket).unwrap_or_default().iter().map(ToString::to_string)).collect()
+        }
+    };
+    names.sort();
+    names.dedup();
+    let text: String = names.into_iter().map(|name| name + "\n").collect();
+    // A reader that is gone has what it wanted.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(0)
+}
+
+/// What bash completes beyond flags: hosts and trees as the daemon knows them, specs as files.
+const BASH: &str = r#"
+_makuo_live() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command= word
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        case $word in
+            -*) ;;
+            *) command=$word; break ;;
+        esac
+    done
+    case $prev in
+        -t|--target)
+            COMPREPLY=($(compgen -W "$(makuo complete hosts 2>/dev/null)" -- "$cur"))
+            return ;;
+        --tree)
+            [[ $command == daemon ]] || {
+                COMPREPLY=($(compgen -W "$(makuo complete trees 2>/dev/null)" -- "$cur"))
+                return
+            } ;;
+    esac
+    if [[ $cur != -* && $prev == "$command" ]]; then
+        case $command in
+            rollback|log|status)
+                COMPREPLY=($(compgen -W "$(makuo complete trees 2>/dev/null)" -- "$cur"))
+                return ;;
+            deploy|diff|check)
+                compopt -o filenames
+                COMPREPLY=($(compgen -f -X '!*.toml' -- "$cur") $(compgen -d -- "$cur"))
+                [[ -n $cur ]] || COMPREPLY+=($(compgen -f -X '!*.toml' -- manifests/))
+                return ;;
+        esac
+    fi
+    _makuo "$@"
+}
+complete -F _makuo_live -o nosort -o bashdefault -o default makuo
+"#;
+
 pub(super) fn man(args: &ManArgs, report: &mut Report) -> Result<u8> {
     std::fs::create_dir_all(&args.dir).map_err(|e| Error::io("cannot make the directory", &args.dir, e))?;
     clap_mangen::generate_to(Cli::command(), &args.dir)
         .map_err(|e| Error::io("cannot write man pages to", &args.dir, e))?;
-    let pages = 1 + Cli::command().get_subcommands().count();
+    for old in [crate::face::makuosan::Flags::command(), crate::face::msync::Flags::command()] {
+        clap_mangen::generate_to(old, &args.dir).map_err(|e| Error::io("cannot write man pages to", &args.dir, e))?;
+    }
+    let pages = 3 + Cli::command().get_subcommands().filter(|command| !command.is_hide_set()).count();
     report.plain("", &Written { pages });
     Ok(0)
 }

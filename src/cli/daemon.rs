@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::args::{DaemonArgs, TreeAt};
 use super::{network, not_yet};
-use crate::config::{HostConfig, TreeConfig};
+use crate::config::{ConsoleListen, HostConfig, TreeConfig};
+use crate::daemon::{Manner, Setup};
+use crate::drive::desk::Dial;
 use crate::id::TreeName;
 use crate::report::Report;
 use crate::spec::DEFAULT_TREE;
@@ -20,8 +22,14 @@ pub struct DaemonOptions {
     pub user: Option<String>,
     /// Run as this group.
     pub run_group: Option<String>,
+    /// Run with these further groups; none: the user's own.
+    pub groups: Vec<String>,
     /// Whether flags name the group keys.
     pub group_keys_fixed: bool,
+    /// The control socket, when there is to be one.
+    pub socket: Option<PathBuf>,
+    /// What the host does and does not do.
+    pub manner: Manner,
 }
 
 pub(super) fn run(args: &DaemonArgs, config: Option<&Path>, _report: &mut Report) -> Result<u8> {
@@ -32,8 +40,12 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
     if args.metrics.is_some() {
         return Err(not_yet("--metrics"));
     }
-    if args.console.as_deref().is_some_and(|console| console != "off") {
-        return Err(not_yet("--console"));
+    if let Some(text) = &args.console {
+        let told = ConsoleListen::parse(text);
+        config.console.listen = told.ok_or_else(|| {
+            Error::usage(format!("--console {}: write ADDR:PORT, or off", printable(text.as_bytes())))
+        })?;
+        config.console.check().map_err(|why| Error::usage(format!("--console: {why}")))?;
     }
     config.network = network::over(&args.network, config.network)?;
     // The daemon may leave its directory, and reads them again.
@@ -66,7 +78,9 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
             .hint("say --tree www=/var/www, or write a [[tree]] into /etc/makuo/makuo.toml"));
     }
     let group_keys_fixed = !args.network.group_keys.is_empty();
-    Ok(DaemonOptions { config, user: args.user.clone(), run_group: args.run_group.clone(), group_keys_fixed })
+    let (user, run_group) = (args.user.clone(), args.run_group.clone());
+    let (socket, manner) = (Some(config.socket.clone()), Manner::default());
+    Ok(DaemonOptions { socket, config, user, run_group, groups: Vec::new(), group_keys_fixed, manner })
 }
 
 /// A path that stays the same when the daemon leaves its directory.
@@ -76,15 +90,16 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 /// Serves until SIGTERM.
-fn engine(options: DaemonOptions) -> Result<()> {
+pub(super) fn engine(options: DaemonOptions) -> Result<()> {
     let name = match options.config.name.clone() {
         Some(name) => name,
         None => network::host_name()?,
     };
     let door = network::open(&options.config.network)?;
-    let socket = Some(options.config.socket.clone());
-    let DaemonOptions { config, user, run_group, group_keys_fixed } = options;
-    crate::daemon::run(crate::daemon::Setup { name, config, socket, group_keys_fixed, user, run_group }, door)
+    let network = options.config.network.clone();
+    let dial: Dial = Box::new(move || network::links(&network));
+    let DaemonOptions { config, user, run_group, groups, group_keys_fixed, socket, manner } = options;
+    crate::daemon::run(Setup { name, config, socket, group_keys_fixed, user, run_group, groups, manner, dial }, door)
 }
 
 #[cfg(test)]
@@ -108,7 +123,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused() {
-        for line in ["makuo daemon", "makuo daemon -b x --metrics 127.0.0.1:1", "makuo daemon -b x --console [::1]:5"] {
+        for line in ["makuo daemon", "makuo daemon -b x --metrics 127.0.0.1:1", "makuo daemon -b x --console [::]:5"] {
             assert_eq!(options(line).expect_err(line).kind(), crate::Kind::Usage);
         }
         assert!(options("makuo daemon -b x --console off").is_ok());

@@ -9,6 +9,7 @@ use super::{network, sign};
 use crate::config::NetworkConfig;
 use crate::drive::deploy::{self, Interrupt};
 use crate::drive::outcome::{Observer, Outcome, Purpose};
+use crate::drive::source::Part;
 use crate::keys;
 use crate::report::Report;
 use crate::spec::{Expect, Spec};
@@ -96,6 +97,9 @@ fn engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outco
         timeout: options.timeout,
         checksum: options.checksum,
         cache: options.cache.clone(),
+        part: Part::default(),
+        lists: false,
+        beside: None,
     };
     deploy::run(links, options, &interrupt, observer)
 }

@@ -12,9 +12,11 @@ mod deploy;
 mod diff;
 mod keygen;
 mod log;
+mod makuosan;
 mod members;
 mod network;
 mod rollback;
+mod send;
 mod sign;
 mod status;
 
@@ -34,8 +36,14 @@ pub use deploy::SessionOptions;
 /// The exit code of a wrong command line.
 const USAGE: u8 = 2;
 
-/// Runs the command that `argv` (with the program's name first) asks for, and returns the process's exit code.
+/// Runs the command that `argv` (with the program's name first, which may be that of an old program) asks for, and returns the process's exit code.
 pub fn run(argv: Vec<OsString>) -> u8 {
+    let called = argv.first().map(std::path::Path::new).and_then(std::path::Path::file_name);
+    match called.and_then(std::ffi::OsStr::to_str) {
+        Some("makuosan") => return makuosan::run(&argv),
+        Some("msync") => return crate::face::msync::run(&argv),
+        _ => {}
+    }
     let cli = match Cli::try_parse_from(&argv) {
         Ok(cli) => cli,
         Err(error) => return not_understood(&argv, &error),
@@ -59,11 +67,14 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Log(args) => log::run(args, config, report),
         Status(args) => status::run(args, config, report),
         Members(args) => members::run(args, config, report),
+        Send(args) => send::run(&args.adhoc, args.delete, config, report),
+        Sync(args) => send::run(&args.adhoc, true, config, report),
         Check(args) => check::run(args, report),
         Keygen(args) => keygen::run(args, settings, report),
         Daemon(args) => daemon::run(args, config, report),
         Demo(args) => demo::run(args, report),
         Completions(args) => completions::run(args),
+        Complete(args) => completions::complete(args.what, config),
         Man(args) => completions::man(args, report),
     }
 }

@@ -50,7 +50,8 @@ pub fn open(network: &NetworkConfig) -> Result<Door> {
     Ok(Door { links: links(network)?, keys })
 }
 
-fn links(network: &NetworkConfig) -> Result<Links> {
+/// Joins the group as [`open`] does.
+pub fn links(network: &NetworkConfig) -> Result<Links> {
     let config = |name: Option<&str>| {
         let interface = net::choose(name, Family::of(network.group))?;
         Ok(LinkConfig { port: network.port, ttl: network.ttl, ..LinkConfig::new(interface, network.group) })

@@ -11,6 +11,7 @@ use crate::config::{HostConfig, NetworkConfig};
 use crate::drive::deploy::{self as engine, Interrupt};
 use crate::drive::outcome::Purpose;
 use crate::drive::rollback::{Earlier, check_key, choose, fetch, spec};
+use crate::drive::source::Part;
 use crate::drive::{clock, log};
 use crate::id::Serial;
 use crate::keys::{self, AuthorizedKeys};
@@ -48,6 +49,9 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         timeout: args.timeout,
         checksum: args.checksum,
         cache: None,
+        part: Part::default(),
+        lists: false,
+        beside: None,
     };
     let earlier = Earlier { release: earlier.release, from: local };
     let outcome = engine::rollback(network::open(&network)?, options, earlier, &interrupt, report)?;

@@ -20,6 +20,12 @@ impl HostConfig {
         line("keys", format!("{}: who may deploy, audit and roll back", shown(&self.authorized_keys)));
         line("state", self.state_dir.as_deref().map_or(".makuo/TREE beside each tree".to_string(), shown));
         line("socket", shown(&self.socket));
+        if let Some(group) = &self.socket_group {
+            line("", format!("members of the group {} may use it, and send", printable(group.as_bytes())));
+        }
+        let key = self.sender_key.as_deref().map_or_else(|| format!("{DEFAULT_SENDER_KEY}, when it is there"), shown);
+        line("sender", format!("signs what this host sends with {key}"));
+        line("console", self.console.explain());
         line("network", self.network.explain());
         if self.trees.is_empty() {
             line("tree", "none: this host can send, and receives nothing".to_string());
@@ -29,6 +35,19 @@ impl HostConfig {
             tree.explain_hooks(&mut line);
         }
         out
+    }
+}
+
+impl ConsoleConfig {
+    fn explain(&self) -> String {
+        let mut places = match self.listen {
+            ConsoleListen::Default => vec![DEFAULT_CONSOLE.to_string()],
+            ConsoleListen::Off => Vec::new(),
+            ConsoleListen::At(at) => vec![at.to_string()],
+        };
+        places.extend(self.socket.as_deref().map(shown));
+        let password = if self.password.is_some() { "; asks for a password" } else { "" };
+        if places.is_empty() { "off".to_string() } else { places.join(" and ") + password }
     }
 }
 

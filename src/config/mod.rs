@@ -8,7 +8,7 @@ mod explain;
 mod hooks;
 mod parse;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub use parse::KEYS;
@@ -27,6 +27,10 @@ pub const DEFAULT_CONFIG: &str = "/etc/makuo/makuo.toml";
 pub const DEFAULT_AUTHORIZED_KEYS: &str = "/etc/makuo/authorized_keys";
 /// Where a host's control socket is.
 pub const DEFAULT_SOCKET: &str = "/run/makuo/makuo.sock";
+/// Where the key is that signs what a host itself sends.
+pub const DEFAULT_SENDER_KEY: &str = "/etc/makuo/sender.key";
+/// Where the console listens.
+pub const DEFAULT_CONSOLE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
 /// The multicast group.
 pub const DEFAULT_GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 108));
 /// The UDP port.
@@ -51,6 +55,14 @@ pub struct HostConfig {
     pub socket: PathBuf,
     /// Whether the daemon confines itself.
     pub sandbox: Sandbox,
+    /// The group whose members may use the control socket, and by it release parts of this host's trees; none: only root
+    /// and the daemon's own user.
+    pub socket_group: Option<String>,
+    /// The key that signs what this host's console and `makuo send` release; none: [`DEFAULT_SENDER_KEY`], when it is
+    /// there.
+    pub sender_key: Option<PathBuf>,
+    /// The console.
+    pub console: ConsoleConfig,
     /// How hosts are reached.
     pub network: NetworkConfig,
     /// The trees, in the order of the file.
@@ -82,6 +94,58 @@ pub struct NetworkConfig {
     pub ttl: u8,
     /// The files of the group keys: datagrams are sealed with the first and open with any; none: they are not sealed.
     pub group_keys: Vec<PathBuf>,
+}
+
+/// `[console]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConsoleConfig {
+    /// Where it listens.
+    pub listen: ConsoleListen,
+    /// A unix socket where it listens, too.
+    pub socket: Option<PathBuf>,
+    /// The file with the password; none asks for none.
+    pub password: Option<PathBuf>,
+    /// Whether it may listen where other machines reach it.
+    pub remote: bool,
+    /// The tree that it is about; none: the tree `default`, or the first one.
+    pub tree: Option<TreeName>,
+}
+
+/// Where the console listens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ConsoleListen {
+    /// At [`DEFAULT_CONSOLE`], when that is free.
+    #[default]
+    Default,
+    /// Nowhere.
+    Off,
+    /// Here.
+    At(SocketAddr),
+}
+
+impl ConsoleListen {
+    /// `off`, or an address with its port.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "off" => Some(Self::Off),
+            address => address.parse().ok().map(Self::At),
+        }
+    }
+}
+
+impl ConsoleConfig {
+    /// Refuses a console that others than this machine reach, unless that is said in words and a password guards it.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        match self.listen {
+            ConsoleListen::At(at) if !(at.ip().is_loopback() || self.remote && self.password.is_some()) => {
+                Err(format!(
+                    "other machines reach {at}, and whoever reaches the console can change files on all hosts: \
+                 listen at 127.0.0.1, or say remote = true and set a password"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// `[[tree]]`
@@ -130,6 +194,9 @@ impl Default for HostConfig {
             state_dir: None,
             socket: DEFAULT_SOCKET.into(),
             sandbox: Sandbox::default(),
+            socket_group: None,
+            sender_key: None,
+            console: ConsoleConfig::default(),
             network: NetworkConfig::default(),
             trees: Vec::new(),
         }

@@ -14,6 +14,7 @@ pub const KEYS: &[&str] = &[
     "state_dir",
     "socket",
     "sandbox",
+    "socket_group",
     "sender",
     "sender.key",
     "network",
@@ -24,6 +25,10 @@ pub const KEYS: &[&str] = &[
     "network.group_key",
     "console",
     "console.listen",
+    "console.socket",
+    "console.password",
+    "console.remote",
+    "console.tree",
     "metrics",
     "metrics.listen",
     "tree",
@@ -68,12 +73,14 @@ impl HostConfig {
     pub(crate) fn from_document(document: &Document) -> Result<Self> {
         let mut top = document.top(KEYS)?;
         let default = HostConfig::default();
-        top.not_yet(&["sender", "metrics"])?;
-        console(top.section("console")?)?;
+        top.not_yet(&["metrics"])?;
+        let sender_key = sender(top.section("sender")?)?;
+        let console = console(top.section("console")?)?;
         let name = top.take("name").map(|f| f.parse()).transpose()?;
         let authorized_keys = top.take("authorized_keys").map_or(Ok(default.authorized_keys), |f| absolute(&f))?;
         let socket = top.take("socket").map_or(Ok(default.socket), |f| a_socket(&f))?;
         let sandbox = top.take("sandbox").map_or(Ok(Sandbox::default()), |f| a_sandbox(&f))?;
+        let socket_group = top.take("socket_group").map(|f| f.text().map(str::to_string)).transpose()?;
         let state = top.take("state_dir").map(|f| absolute(&f).map(|path| (path, f.span()))).transpose()?;
         let network = network(top.section("network")?)?;
         let trees = trees(document, &mut top)?;
@@ -91,19 +98,35 @@ impl HostConfig {
             state_dir: state.map(|(path, _)| path),
             socket,
             sandbox,
+            socket_group,
+            sender_key,
+            console,
             network,
             trees: trees.into_iter().map(|(tree, _)| tree).collect(),
         })
     }
 }
 
-fn console(mut section: Section) -> Result<()> {
-    match section.take("listen") {
-        Some(listen) if listen.text()? != "off" => {
-            Err(listen.not_yet("write listen = \"off\", or leave [console] out"))
-        }
-        _ => section.finish(),
-    }
+fn sender(mut section: Section) -> Result<Option<PathBuf>> {
+    let key = section.take("key").map(|f| absolute(&f)).transpose()?;
+    section.finish().map(|()| key)
+}
+
+fn console(mut section: Section) -> Result<ConsoleConfig> {
+    let listen = section.take("listen").map(|f| {
+        let told = ConsoleListen::parse(f.text()?);
+        told.ok_or_else(|| f.wrong("write an address with its port, as \"127.0.0.1:5000\", or \"off\""))
+    });
+    let console = ConsoleConfig {
+        listen: listen.transpose()?.unwrap_or_default(),
+        socket: section.take("socket").map(|f| a_socket(&f)).transpose()?,
+        password: section.take("password").map(|f| absolute(&f)).transpose()?,
+        remote: section.take("remote").map_or(Ok(false), |f| f.bool())?,
+        tree: section.take("tree").map(|f| f.parse()).transpose()?,
+    };
+    let reachable = console.check().map_err(|why| section.wrong(&format!("console.listen: {why}")));
+    section.finish()?;
+    reachable.map(|()| console)
 }
 
 fn network(mut section: Section) -> Result<NetworkConfig> {

@@ -60,6 +60,8 @@ fn every_key_is_read() {
         keys       /etc/makuo/authorized_keys: who may deploy, audit and roll back
         state      /var/lib/makuo
         socket     /run/makuo/makuo.sock
+        sender     signs what this host sends with /etc/makuo/sender.key, when it is there
+        console    off
         network    group ff02::6d61 port 5001 on eth0; ttl 4: beyond routers that forward multicast; datagrams are not sealed
         tree       www in /var/www; deletes at most 20% of its paths; never touches /uploads/; keeps 5 releases for rollback
         before     www: /etc/makuo/hooks/drain 'for a while'; at most 120 s; when it fails, this host refuses the release
@@ -92,6 +94,8 @@ fn an_empty_file_is_a_host_with_the_documented_defaults() {
         keys       /etc/makuo/authorized_keys: who may deploy, audit and roll back
         state      .makuo/TREE beside each tree
         socket     /run/makuo/makuo.sock
+        sender     signs what this host sends with /etc/makuo/sender.key, when it is there
+        console    127.0.0.1:5000
         network    group 224.0.0.108 port 5000 on the interface that the system routes multicast to; ttl 1: this link only; datagrams are not sealed
         tree       none: this host can send, and receives nothing
         "#);
@@ -208,19 +212,29 @@ fn group_keys_are_a_path_or_a_list_the_new_one_first() {
 
 #[test]
 fn what_comes_later_is_refused_and_never_ignored() {
-    let all = [
-        said("[console]\nlisten = \"127.0.0.1:5000\""),
-        said("[metrics]\nlisten = \"127.0.0.1:9108\""),
-        said("[sender]\nkey = \"/etc/makuo/sender.key\""),
-    ];
+    let all = [said("[metrics]\nlisten = \"127.0.0.1:9108\"")];
     insta::assert_snapshot!(all.join("\n"), @r#"
-        /etc/makuo/makuo.toml:2: console.listen is not supported yet
-          hint: write listen = "off", or leave [console] out
         /etc/makuo/makuo.toml:1: metrics is not supported yet
           hint: remove it: it is refused rather than ignored
-        /etc/makuo/makuo.toml:1: sender is not supported yet
-          hint: remove it: it is refused rather than ignored
         "#);
+}
+
+#[test]
+fn the_console_is_for_this_machine_unless_told_otherwise() {
+    let console = |text: &str| parse(&format!("[console]\n{text}")).map(|c| c.console);
+    assert_eq!(parse("").expect("legal").console, ConsoleConfig::default());
+    let at = |text: &str| ConsoleListen::At(text.parse().expect("an address"));
+    assert_eq!(console("listen = \"127.0.0.1:5001\"").expect("legal").listen, at("127.0.0.1:5001"));
+    assert_eq!(console("listen = \"off\"\nsocket = \"/run/c\"").expect("legal").listen, ConsoleListen::Off);
+    let open = "listen = \"0.0.0.0:5000\"\nremote = true\npassword = \"/etc/makuo/console\"";
+    assert_eq!(console(open).expect("legal").listen, at("0.0.0.0:5000"));
+    for refused in ["listen = \"5000\"", "listen = \"0.0.0.0:5000\"", "listen = \"[::]:5000\"\nremote = true"] {
+        let error = console(refused).expect_err(refused).to_string();
+        assert!(error.contains("console.listen"), "{error}");
+    }
+    let config = parse("socket_group = \"web\"\n[sender]\nkey = \"/etc/makuo/key\"").expect("legal");
+    assert_eq!(config.sender_key.as_deref(), Some(Path::new("/etc/makuo/key")));
+    assert_eq!(config.socket_group.as_deref(), Some("web"));
 }
 
 #[test]

@@ -38,8 +38,17 @@ pub struct RunAs {
     pub user: Option<String>,
     /// The group, by name or number; else the user's own.
     pub group: Option<String>,
+    /// Further groups, by name or number; none: those that the system gives the user.
+    pub groups: Vec<String>,
     /// Whether the right to make devices is kept.
     pub devices: bool,
+}
+
+impl RunAs {
+    /// Whether the daemon is to be somebody else than who started it.
+    pub fn is_another(&self) -> bool {
+        self.user.is_some() || self.group.is_some() || !self.groups.is_empty()
+    }
 }
 
 /// What a confined daemon reaches.
@@ -66,7 +75,7 @@ pub enum Confined {
 
 /// Becomes another user and gives away all rights but those that are needed. Without a name nothing is done.
 pub fn drop_to(run_as: &RunAs) -> Result<()> {
-    if run_as.user.is_none() && run_as.group.is_none() {
+    if !run_as.is_another() {
         return Ok(());
     }
     only_thread()?;
@@ -76,8 +85,10 @@ pub fn drop_to(run_as: &RunAs) -> Result<()> {
         (None, Some(user)) => user.gid,
         (None, None) => nix::unistd::getegid(),
     };
+    let groups = run_as.groups.iter().map(|name| self::group(name)).collect::<Result<Vec<_>>>()?;
     let uid = user.as_ref().map_or(nix::unistd::geteuid(), |user| user.uid);
-    if uid == nix::unistd::geteuid() && gid == nix::unistd::getegid() && !uid.is_root() {
+    let same = uid == nix::unistd::geteuid() && gid == nix::unistd::getegid() && groups.is_empty();
+    if same && !uid.is_root() {
         return Ok(());
     }
     let kept = if run_as.devices { KEPT | CapabilitySet::MKNOD } else { KEPT };
@@ -89,22 +100,27 @@ pub fn drop_to(run_as: &RunAs) -> Result<()> {
                 .hint("only root may become another user: start the daemon as root, or without --user and --run-group")
         }
     };
-    become_user(user.as_ref(), uid, gid, kept).map_err(failed("change"))?;
+    become_user(user.as_ref(), uid, (gid, &groups), kept).map_err(failed("change"))?;
     keep_only(kept).map_err(failed("give rights away"))?;
     tracing::info!("running as user {uid}, group {gid}");
     Ok(())
 }
 
-fn become_user(user: Option<&User>, uid: Uid, gid: Gid, kept: CapabilitySet) -> std::io::Result<()> {
+fn become_user(
+    user: Option<&User>,
+    uid: Uid,
+    (gid, groups): (Gid, &[Gid]),
+    kept: CapabilitySet,
+) -> std::io::Result<()> {
     // Before the right to do so goes.
     for capability in CapabilitySet::all().iter().filter(|c| !kept.contains(*c)) {
         // One that this kernel does not know is in nobody's set.
         let _ = rustix::thread::remove_capability_from_bounding_set(capability);
     }
     rustix::thread::set_keep_capabilities(true)?;
-    match user {
+    match user.filter(|_| groups.is_empty()) {
         Some(user) => nix::unistd::initgroups(&CString::new(user.name.as_str())?, gid)?,
-        None => nix::unistd::setgroups(&[gid])?,
+        None => nix::unistd::setgroups(&[&[gid], groups].concat())?,
     }
     nix::unistd::setresgid(gid, gid, gid)?;
     nix::unistd::setresuid(uid, uid, uid)?;

@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, TryRecvError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::clock::{self, Clock};
 use super::drift;
 use super::endpoint::{Door, Endpoint};
+use super::host::Handle;
 use super::outcome::{
     DriftGroup, Event, HostChange, HostResult, HostState, Observer, Outcome, Progress, Purpose, Released,
 };
 use super::rollback::Earlier;
-use super::source::Source;
+use super::source::{Part, Source};
 use crate::id::{HostName, Serial};
 use crate::keys::{Namespace, Signer};
 use crate::manifest::{FORMAT, Header, Intent, Release};
@@ -56,23 +57,44 @@ pub struct Options {
     pub checksum: bool,
     /// Where the source's index is kept; a temporary file when nowhere.
     pub cache: Option<PathBuf>,
+    /// Which part of the source is released.
+    pub part: Part,
+    /// Whether hosts tell what differs before a commit, too, and not only when nothing else is asked of them.
+    pub lists: bool,
+    /// The host in this process whose tree is the source: it takes no part.
+    pub beside: Option<Handle>,
 }
 
 /// Ends a session early, from a signal.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     asked: Arc<AtomicBool>,
-    waker: Arc<std::sync::OnceLock<Waker>>,
+    /// Of the session that is under way.
+    waker: Arc<Mutex<Option<Waker>>>,
 }
 
 impl Interrupt {
     /// Asks the session to abort; says whether that was asked before.
     pub fn interrupt(&self) -> bool {
         let before = self.asked.swap(true, Ordering::SeqCst);
-        if let Some(waker) = self.waker.get() {
+        if let Some(waker) = &*self.waker() {
             waker.wake();
         }
         before
+    }
+
+    /// Whether both are of the same session.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.asked, &other.asked)
+    }
+
+    /// Whether that was asked.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -85,8 +107,9 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     options.spec.check_source()?;
-    let (spec, checksum, cache) = (options.spec.clone(), options.checksum, options.cache.clone());
-    let prepare = move || Source::prepare(&spec, checksum, cache.as_deref());
+    let (spec, part) = (options.spec.clone(), options.part.clone());
+    let (checksum, cache) = (options.checksum, options.cache.clone());
+    let prepare = move || Source::prepare(&spec, &part, checksum, cache.as_deref());
     run_with(door.into(), options, Box::new(prepare), None, interrupt, observer)
 }
 
@@ -118,9 +141,12 @@ fn run_with(
     sharpen_timers();
     let clock = Clock::start();
     let endpoint = Endpoint::new(door)?;
-    let _ = interrupt.waker.set(endpoint.waker());
+    *interrupt.waker() = Some(endpoint.waker());
     let (work, answers) = Worker::start(&options, prepare, endpoint.waker())?;
     let machine = Sender::new(clock.now(), setup(&options, &endpoint));
+    if let Some(host) = &options.beside {
+        host.ignore(machine.session());
+    }
     let began = clock.now();
     Session {
         options,
@@ -161,6 +187,8 @@ fn setup(options: &Options, endpoint: &Endpoint) -> SenderSetup {
         room: endpoint.room(),
         tree: spec.tree.clone(),
         targets: lists(options).into_iter().cloned().collect(),
+        without: options.beside.as_ref().map(Handle::instance),
+        lists: options.lists,
         expect,
         quorum: spec.commit.require,
         batches: spec.commit.batches.clone(),
@@ -295,7 +323,7 @@ impl Session<'_> {
         loop {
             self.take_answers()?;
             let now = self.clock.now();
-            if self.interrupt.asked.load(Ordering::SeqCst) {
+            if self.interrupt.is_asked() {
                 self.machine.abort(now, "interrupted");
                 if self.release.is_none() {
                     return Err(Error::refused("interrupted before anything was sent"));
@@ -339,6 +367,9 @@ impl Session<'_> {
                     let facts = facts?;
                     if let Some(scanned) = facts.scanned {
                         self.observer.event(&Event::Scanned(scanned));
+                    }
+                    if self.options.part.listed {
+                        self.observer.event(&Event::Files(facts.files.clone()));
                     }
                     for note in &facts.notes {
                         self.observer.event(&Event::Note(note.clone()));
@@ -680,7 +711,7 @@ impl Session<'_> {
                     let (changed, extra, missing) = (drift.changed, drift.extra, drift.missing);
                     DriftGroup { hosts, lines: drift.lines, changed, extra, missing }
                 }
-                // The list did not come (a deploy does not ask for it): the numbers did.
+                // The list did not come (a deploy asks for it only when told to): the numbers did.
                 None => {
                     let changed = summary.written.saturating_add(summary.touched);
                     DriftGroup {

@@ -13,6 +13,7 @@ use super::lines::Lines;
 use super::outcome::{Member, MemberTree};
 use super::strangers::Stranger;
 use crate::Result;
+use crate::id::{InstanceId, SessionId};
 use crate::keys::GroupKey;
 use crate::net::Waker;
 use crate::proto::receiver::{HostSetup, Receiver, Reply};
@@ -27,6 +28,8 @@ const HEARD_LIMIT: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(50);
 /// How often it is looked who is not heard.
 const STRANGERS: Duration = Duration::from_secs(1);
+/// How long the process waits for a running host's word.
+const PATIENT: Duration = Duration::from_secs(5);
 /// How long a host waits for a sender that is silent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -39,6 +42,10 @@ pub enum Command {
     Strangers(Outbox<Vec<Stranger>>),
     /// Seal with the first of these keys from now on and open with all.
     Rekey(Vec<GroupKey>),
+    /// How many sessions are under way.
+    Sessions(Outbox<usize>),
+    /// Take no part in this session, whose sender is in this process.
+    Ignore(SessionId, Outbox<()>),
     /// Say goodbye and end.
     Stop,
 }
@@ -48,14 +55,42 @@ pub enum Command {
 pub struct Handle {
     commands: Outbox<Command>,
     waker: Waker,
+    instance: InstanceId,
 }
 
 impl Handle {
+    /// The running host, as others hear it.
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// How many sessions of others the host takes part in; none when it is ending.
+    pub fn sessions(&self) -> usize {
+        let (answer, inbox) = channel();
+        self.send(Command::Sessions(answer));
+        inbox.recv_timeout(PATIENT).unwrap_or_default()
+    }
+
+    /// Whether the host still does its work.
+    pub fn is_alive(&self) -> bool {
+        let (answer, inbox) = channel();
+        self.send(Command::Sessions(answer));
+        inbox.recv_timeout(PATIENT).is_ok()
+    }
+
+    /// Keeps the host out of `session`, which this process begins with the host's own tree as its source.
+    pub fn ignore(&self, session: SessionId) {
+        let (answer, inbox) = channel();
+        self.send(Command::Ignore(session, answer));
+        // A host that is ending takes part in nothing new.
+        let _ = inbox.recv_timeout(PATIENT);
+    }
+
     /// The members that the host knows; none when it is ending.
     pub fn members(&self) -> Vec<Member> {
         let (answer, inbox) = channel();
         self.send(Command::Members(answer));
-        inbox.recv_timeout(Duration::from_secs(5)).unwrap_or_default()
+        inbox.recv_timeout(PATIENT).unwrap_or_default()
     }
 
     /// Those who speak and are not heard, for want of a common group key; none when the host is ending.
@@ -120,7 +155,7 @@ impl Running {
         };
         let (reply_to, replies) = channel();
         let (command_to, commands) = channel();
-        let handle = Handle { commands: command_to, waker: endpoint.waker() };
+        let handle = Handle { commands: command_to, waker: endpoint.waker(), instance: setup.instance };
         let disk = Disk::new(host, reply_to, endpoint.waker());
         let machine = Receiver::new(clock.now(), setup);
         let drops = Drops::new(clock.now());
@@ -144,6 +179,11 @@ impl Running {
                         drop(answer.send(strangers));
                     }
                     Command::Rekey(keys) => self.rekey(&keys),
+                    Command::Sessions(answer) => drop(answer.send(self.machine.sessions())),
+                    Command::Ignore(session, answer) => {
+                        self.machine.ignore(session);
+                        let _ = answer.send(());
+                    }
                     Command::Stop => self.ending = self.ending.or(Some(self.clock.now() + ORDER_LIMIT)),
                 }
             }

@@ -3,13 +3,15 @@
 //! [`endpoint`] carries a machine's datagrams, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
 //! requests from real trees (`session` and `recall` until all is staged, `switch` from there on), [`deploy`] runs the sender machine
 //! for a command, [`source`] answers its requests from a scanned directory, [`rollback`] finds an earlier release to put
-//! again. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell; [`strangers`] are those
-//! whose datagrams do not open, [`quiet`] keeps what anybody can cause from flooding the log.
+//! again. [`desk`] releases parts of a running host's own trees. [`members`] and [`log`] look around without a session.
+//! [`outcome`] is what sessions tell; [`strangers`] are those whose datagrams do not open, [`quiet`] keeps what anybody can
+//! cause from flooding the log.
 
 mod answers;
 mod ask;
 pub mod clock;
 pub mod deploy;
+pub mod desk;
 pub mod disk;
 pub mod drift;
 pub mod drops;
@@ -20,6 +22,7 @@ pub mod log;
 mod look;
 pub mod members;
 pub mod outcome;
+mod paths;
 pub mod quiet;
 mod recall;
 pub mod rollback;

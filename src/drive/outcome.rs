@@ -6,6 +6,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::strangers::Stranger;
 use crate::id::{HostName, Serial, TreeName};
 use crate::units::{ByteSize, Rate};
@@ -17,7 +19,7 @@ pub trait Observer {
 }
 
 /// One thing that happened, told when it happens.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// A host that is alive.
     Member(Member),
@@ -31,12 +33,14 @@ pub enum Event {
     Change(Change),
     /// How far the transfer is.
     Progress(Progress),
+    /// The paths of the release that are no directories, for who asked for them.
+    Files(Vec<Vec<u8>>),
     /// Something worth a line that no other event says.
     Note(String),
 }
 
 /// A host that is alive, as it says itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Its name.
     pub host: HostName,
@@ -58,7 +62,7 @@ pub struct Around {
 }
 
 /// A tree that a member manages.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberTree {
     /// Its name.
     pub tree: TreeName,
@@ -67,7 +71,7 @@ pub struct MemberTree {
 }
 
 /// What reading the source came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scanned {
     /// Entries of all kinds.
     pub entries: u64,
@@ -80,7 +84,7 @@ pub struct Scanned {
 }
 
 /// A release that was made and signed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {
     /// Its tree.
     pub tree: TreeName,
@@ -93,7 +97,7 @@ pub struct Released {
 }
 
 /// A host that came into a state.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostChange {
     /// The host.
     pub host: HostName,
@@ -104,7 +108,7 @@ pub struct HostChange {
 }
 
 /// A path that differs on some hosts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// The hosts, in the order of their names.
     pub hosts: Vec<HostName>,
@@ -113,7 +117,7 @@ pub struct Change {
 }
 
 /// How far the transfer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Bytes of blocks sent, each block counted once.
     pub sent: ByteSize,
@@ -128,7 +132,7 @@ pub struct Progress {
 }
 
 /// Where a host stands in a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum HostState {
     /// Expected or known, but it did not answer.
     Absent,
@@ -221,7 +225,7 @@ impl HostState {
 }
 
 /// How one path of a host differs from the release.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DriftLine {
     /// The path within the tree, as bytes.
     pub path: Vec<u8>,
@@ -232,7 +236,7 @@ pub struct DriftLine {
 }
 
 /// The difference in a word: what the host's path is, seen from the release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum What {
     /// The release has it, the host does not.
     Missing,
@@ -269,7 +273,7 @@ impl What {
 }
 
 /// Hosts that differ from the release in the same way.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriftGroup {
     /// The hosts, in the order of their names.
     pub hosts: Vec<HostName>,
@@ -304,7 +308,7 @@ impl DriftGroup {
 }
 
 /// What a session was for; it decides which states count as success.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     /// Put the release on the targets.
     Deploy,
@@ -315,7 +319,7 @@ pub enum Purpose {
 }
 
 /// How the command ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExitStatus {
     /// Every target has the release, or nothing drifts.
     Success,
@@ -340,7 +344,7 @@ impl ExitStatus {
 }
 
 /// What a session came to at one host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostResult {
     /// The host.
     pub host: HostName,
@@ -377,7 +381,7 @@ impl HostResult {
 }
 
 /// What a whole session came to.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// What it was for.
     pub purpose: Purpose,

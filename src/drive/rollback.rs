@@ -54,6 +54,7 @@ impl Earlier {
             rules: header.rules.clone(),
             scanned: None,
             notes,
+            files: Vec::new(),
         };
         Ok((Source::of(source, compress), facts))
     }

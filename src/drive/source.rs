@@ -8,17 +8,18 @@ use super::clock::{self, Clock};
 use super::outcome::Scanned;
 use crate::block::BlockHash;
 use crate::block::frame::Compressor;
-use crate::manifest::{NodeRef, Rules, Top, TreePath};
+use crate::manifest::rules::Exclude;
+use crate::manifest::{EntryKind, NodeRef, Rules, Top, TreePath};
 use crate::proto::RangeSet;
 use crate::proto::effort::{Demand, Effort};
 use crate::proto::generation::{Buffers, KEPT, pack};
 use crate::spec::{Compress, ModePolicy, OwnerPolicy, Spec};
 use crate::tree::Root;
 use crate::tree::index::Index;
-use crate::tree::scan::{self, IgnoreFiles, Policy, ScanOptions, scan};
+use crate::tree::scan::{self, FOREIGN, IgnoreFiles, Policy, ScanOptions, Scanned as Scan, scan};
 use crate::tree::source::{self, Blocks, SourceError};
 use crate::units::ByteSize;
-use crate::{Error, Result};
+use crate::{Error, Kind, Result};
 
 /// Payloads whose memory is used again: those that are kept for repair, and some on their way.
 const MAX_PAYLOADS: usize = KEPT as usize + 8;
@@ -38,6 +39,23 @@ pub struct Facts {
     pub scanned: Option<Scanned>,
     /// What was left out and why.
     pub notes: Vec<String>,
+    /// The paths of everything but directories, when they were asked for.
+    pub files: Vec<Vec<u8>>,
+}
+
+/// Which part of a source is released.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    /// These paths and what is below them; empty is everything.
+    pub scope: Vec<TreePath>,
+    /// What is left out beside what the spec excludes.
+    pub excludes: Vec<Exclude>,
+    /// Whether the source's own directory has no part in it, although the scope is everything.
+    pub without_top: bool,
+    /// Of what is no directory, only what this user owns; the number of the user.
+    pub owner: Option<u32>,
+    /// Whether the paths are told.
+    pub listed: bool,
 }
 
 /// A source that is ready to be read.
@@ -52,11 +70,12 @@ pub struct Source {
 
 impl Source {
     /// Scans what the spec names and builds its manifest. What was read is remembered in the directory `cache`.
-    pub fn prepare(spec: &Spec, checksum: bool, cache: Option<&Path>) -> Result<(Self, Facts)> {
+    pub fn prepare(spec: &Spec, part: &Part, checksum: bool, cache: Option<&Path>) -> Result<(Self, Facts)> {
         let began = clock::since_epoch();
         let unreadable = |e| Error::usage(format!("the source {} cannot be read", spec.source.display())).because(e);
         let root = Root::open(&spec.source).map_err(unreadable)?;
         let mut rules = spec.rules();
+        rules.excludes.extend(part.excludes.iter().cloned());
         let started = clock::wall();
         let mut options = ScanOptions::new(started);
         options.excludes.clone_from(&rules.excludes);
@@ -65,17 +84,25 @@ impl Source {
         options.hardlinks = spec.meta.hardlinks;
         options.checksum = checksum;
         options.policy = policy(spec);
+        options.scope.clone_from(&part.scope);
+        options.owner = part.owner;
         let place = IndexPlace::of(&root, cache);
         let old = Index::open(&place.path, root.id()).map(Arc::new);
-        let scanned = scan(&root, &options, old.as_ref(), &place.path)?;
+        // What is known of the whole source stays known when a part of it is looked at.
+        let new = if part.scope.is_empty() { place.path.clone() } else { place.path.with_extension("part") };
+        let scanned = scan(&root, &options, old.as_ref(), &new)?;
         rules.excludes.extend(scanned.ignore_rules.iter().cloned());
+        if part.owner.is_some() && rules.delete_extras {
+            rules.excludes.extend(foreign(&scanned)?);
+        }
+        let files = if part.listed { files(&scanned)? } else { Vec::new() };
         let mut source = source::Source::new(Arc::new(root), &scanned)?;
         source.trust_unchanged(started);
         let totals = scanned.index.totals();
         let facts = Facts {
             root: source.top(),
-            top: Some(source.directory().clone()),
-            scope: Vec::new(),
+            top: Some(source.directory().clone()).filter(|_| !part.without_top && part.scope.is_empty()),
+            scope: part.scope.clone(),
             rules,
             scanned: Some(Scanned {
                 entries: totals.entries,
@@ -84,6 +111,7 @@ impl Source {
                 took: clock::since_epoch().saturating_sub(began),
             }),
             notes: scanned.skipped.iter().map(|s| format!("left out {}: {}", s.path, s.why)).collect(),
+            files,
         };
         Ok((Self::of(Box::new(source), spec.transfer.compress), facts))
     }
@@ -130,6 +158,29 @@ impl Source {
         self.buffers.payload = Arc::get_mut(&mut self.payloads[place]).map(std::mem::take).unwrap_or_default();
         Some(place)
     }
+}
+
+/// What belongs to others is not sent, so it is not deleted either: patterns that leave it alone.
+fn foreign(scanned: &Scan) -> Result<Vec<Exclude>> {
+    let others = scanned.skipped.iter().filter(|s| s.why == FOREIGN);
+    others
+        .map(|skipped| {
+            let pattern = Exclude::literal(&skipped.path);
+            pattern
+                .ok_or_else(|| Error::usage(format!("{} belongs to another user and cannot be excluded", skipped.path)))
+        })
+        .collect()
+}
+
+fn files(scanned: &Scan) -> Result<Vec<Vec<u8>>> {
+    let mut files = Vec::new();
+    for indexed in scanned.index.entries() {
+        let entry = indexed.map_err(|e| Error::new(Kind::Io, "cannot read the index of the source").because(e))?.entry;
+        if !matches!(entry.kind, EntryKind::Directory) {
+            files.push(entry.path.as_bytes().to_vec());
+        }
+    }
+    Ok(files)
 }
 
 fn policy(spec: &Spec) -> Policy {

@@ -10,6 +10,7 @@ use super::disk::{Host, open_tree};
 use super::host::{Handle, Running};
 use super::outcome::{Event, ExitStatus, HostState, Observer, Outcome, Purpose};
 use super::rollback::Earlier;
+use super::source::Part;
 use crate::config::TreeConfig;
 use crate::id::{HostName, Serial, TreeName};
 use crate::keys::{AuthorizedKeys, FileSigner, Signer};
@@ -87,6 +88,9 @@ impl Fleet {
             timeout: Duration::from_secs(10),
             checksum: false,
             cache: None,
+            part: Part::default(),
+            lists: false,
+            beside: None,
         }
     }
 

@@ -85,6 +85,24 @@ pub struct Exclude {
     pub pattern: String,
 }
 
+impl Exclude {
+    /// The pattern of exactly `path`; none for a path that no pattern can name.
+    pub fn literal(path: &TreePath) -> Option<Self> {
+        let text = std::str::from_utf8(path.as_bytes()).ok()?;
+        if text.contains('\n') {
+            return None;
+        }
+        let mut pattern = String::from("/");
+        for c in text.chars() {
+            if matches!(c, '*' | '?' | '[' | ']' | '{' | '}' | '\\' | '!' | '#' | ' ') {
+                pattern.push('\\');
+            }
+            pattern.push(c);
+        }
+        Some(Self { base: None, pattern })
+    }
+}
+
 impl Default for Rules {
     fn default() -> Self {
         Self {

@@ -257,7 +257,7 @@ impl Observer for Human {
             }
             Event::Progress(progress) => self.progress(progress),
             Event::Note(text) => self.say(&words::safe(text)),
-            Event::Member(_) | Event::Change(_) => {}
+            Event::Member(_) | Event::Change(_) | Event::Files(_) => {}
         }
     }
 }

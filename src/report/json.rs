@@ -117,6 +117,8 @@ impl Observer for Json {
                 self.put(&Line::change(hosts, line));
             }
             Event::Progress(progress) => self.put(&Line::progress(progress)),
+            // Every path has a line of its own where it differs.
+            Event::Files(_) => {}
             Event::Note(text) => self.put(&Line::Note { text }),
         }
     }

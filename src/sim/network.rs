@@ -173,6 +173,8 @@ impl Network {
                 room: 0,
                 tree: super::disk::tree(),
                 targets: Vec::new(),
+                without: None,
+                lists: false,
                 expect: Expect::default(),
                 quorum: setup.quorum,
                 batches: setup.batches.clone(),

@@ -75,6 +75,8 @@ pub struct ScanOptions {
     pub closed: Vec<PathFilter>,
     /// What is listed, with all that is below it, and not read: files without their content ([`unread`]).
     pub unhashed: Vec<PathFilter>,
+    /// Of what is no directory, only what belongs to the user with this number; the rest is skipped as [`FOREIGN`].
+    pub owner: Option<u32>,
     /// Whether extended attributes are read.
     pub xattrs: bool,
     /// Whether names of one inode become hard links (else each is a file of its own).
@@ -99,6 +101,7 @@ impl ScanOptions {
             apart: Vec::new(),
             closed: Vec::new(),
             unhashed: Vec::new(),
+            owner: None,
             xattrs: false,
             hardlinks: true,
             policy: Policy::default(),
@@ -114,7 +117,7 @@ impl ScanOptions {
         let patterns = |filters: &[PathFilter]| filters.iter().map(|f| f.patterns().to_vec()).collect::<Vec<_>>();
         BlockHash::of(&to_vec(&(
             (&self.excludes, self.ignore_files as u8, &self.scope, ids),
-            (patterns(&self.closed), patterns(&self.unhashed), self.xattrs, self.hardlinks, &self.policy),
+            (patterns(&self.closed), patterns(&self.unhashed), self.xattrs, self.hardlinks, &self.policy, self.owner),
         )))
     }
 
@@ -130,7 +133,10 @@ pub fn unread() -> Content {
     Content::Blocks(vec![BlockRef { hash: BlockHash([0; 32]), size: 1 }])
 }
 
-/// A path that was left out because no manifest can hold it.
+/// Why something was skipped that [`ScanOptions::owner`] leaves out.
+pub const FOREIGN: &str = "it belongs to another user";
+
+/// A path that was left out because no manifest can hold it, or because it belongs to another user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// The path.

@@ -54,6 +54,8 @@ pub const MAX_SESSIONS: usize = 16;
 const MAX_UNPROVEN: usize = 8;
 /// The most of these from one address.
 const MAX_UNPROVEN_EACH: usize = 2;
+/// The most sessions of this process's own senders that are remembered.
+const MAX_IGNORED: usize = 64;
 /// A session whose sender is silent for this long gives way to another sender of the same tree.
 const GIVE_WAY: Duration = Duration::from_secs(5);
 
@@ -119,6 +121,8 @@ pub struct Receiver {
     reassembly: Reassembly,
     sessions: BTreeMap<SessionId, Session>,
     waiting: Waiting,
+    /// Sessions of senders in this process, whose source is this host's own tree; the newest last.
+    ignored: VecDeque<SessionId>,
     requests: VecDeque<Request>,
     notices: VecDeque<Notice>,
     rng: fastrand::Rng,
@@ -143,6 +147,7 @@ impl Receiver {
             reassembly: Reassembly::default(),
             sessions: BTreeMap::new(),
             waiting: Waiting::default(),
+            ignored: VecDeque::new(),
             requests: VecDeque::new(),
             notices: VecDeque::new(),
             rng,
@@ -155,6 +160,24 @@ impl Receiver {
     /// The members that this host knows.
     pub fn members(&self) -> &Table {
         self.presence.table()
+    }
+
+    /// This process.
+    pub fn instance(&self) -> InstanceId {
+        self.setup.instance
+    }
+
+    /// How many sessions are under way.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Takes no part in `session`: its sender is in this process, and its source this host's own tree.
+    pub fn ignore(&mut self, session: SessionId) {
+        if self.ignored.len() >= MAX_IGNORED {
+            self.ignored.pop_front();
+        }
+        self.ignored.push_back(session);
     }
 
     /// Reckons with `hosts` hosts before they are heard: for fleets that are simulated without hearing each other.
@@ -224,6 +247,9 @@ impl Receiver {
             return;
         }
         self.presence.asked_enough(from);
+        if self.ignored.contains(&announce.session) {
+            return;
+        }
         // A header that cannot be read may still be for us; but whoever cannot name a tree gets no answer.
         let Ok(release) = Release::from_bytes(&announce.header) else { return };
         let tree = &release.header().tree;

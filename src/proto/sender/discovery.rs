@@ -33,7 +33,7 @@ impl Sender {
             self.phase = Phase::Waiting;
             self.notices.push_back(Notice::Discovered {
                 targets: self.hosts.iter().map(|(_, h)| (h.name.clone(), h.address)).collect(),
-                members: self.table.len(),
+                members: self.table.iter().filter(|(id, _)| Some(**id) != self.setup.without).count(),
                 serial: believed(self.hosts.iter().map(|(_, h)| h.serial).collect()),
                 missing,
             });

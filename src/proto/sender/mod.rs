@@ -5,7 +5,7 @@
 //! | Discovering | solicits; hosts answer | as many answered as the hosts themselves know of, or time is up |
 //! | Waiting | the release is being made and signed | [`Sender::announce`] |
 //! | Serving | announces; merges wants; streams; repairs | every target is ready, out or lost; or an audit is compared |
-//! | Collecting | an audit only: fetches each distinct drift report once | all are here |
+//! | Collecting | an audit, or a deploy that is asked to: fetches each distinct drift report once | all are here |
 //! | Signing | the order is being signed | `Signed` |
 //! | Ordering | repeats the order; still serves hosts that are not ready | every host whom it is for has answered or is lost; then the next batch is asked, or all is over ([`orders`]) |
 //! | Closed | | |
@@ -96,6 +96,10 @@ pub struct SenderSetup {
     pub tree: TreeName,
     /// Lists of globs on host names: a target matches one of each list; no list is every host that has the tree.
     pub targets: Vec<Vec<String>>,
+    /// A host that is no target whatever its name: the one that shares this process and has the source as its tree.
+    pub without: Option<InstanceId>,
+    /// Whether the lists of differences are fetched before a commit, too, as an audit fetches them.
+    pub lists: bool,
     /// Whom we expect.
     pub expect: Expect,
     /// How many have to be ready.
@@ -221,6 +225,7 @@ pub struct Sender {
     /// Since when hosts have what they need to say what they want next: the announcement, then nodes of the manifest.
     informed: Moment,
     drift: Collection,
+    listed: bool,
     repeat: (Moment, Duration),
     heartbeat: (Moment, Duration),
     failure: Option<String>,
@@ -267,6 +272,7 @@ impl Sender {
             informed: now,
             swept: now,
             drift: Collection::default(),
+            listed: false,
             repeat: (now, REPEAT),
             heartbeat: (now, HEARTBEAT),
             failure: None,
@@ -343,9 +349,16 @@ impl Sender {
 
     /// Every host has been compared: what differs is fetched from them.
     fn collect(&mut self, now: Moment) {
+        self.listed = true;
         self.drift = Collection::new(&self.hosts);
         self.phase = Phase::Collecting;
         self.tick(now);
+    }
+
+    /// The lists of a deploy are here: on to the commit.
+    fn go_on(&mut self, now: Moment) {
+        self.phase = Phase::Serving;
+        self.weigh(now);
     }
 
     fn is_audit(&self) -> bool {
@@ -410,7 +423,7 @@ impl Sender {
     }
 
     fn hello(&mut self, now: Moment, from: SocketAddr, source: InstanceId, hello: Hello) {
-        let is_target = self.is_target(&hello);
+        let is_target = self.setup.without != Some(source) && self.is_target(&hello);
         if is_target && matches!(self.phase, Phase::Discovering | Phase::Waiting) {
             let heard = hello.heard;
             let serial = hello.trees.iter().find(|t| t.tree == self.setup.tree).map(|t| t.serial);
@@ -490,7 +503,10 @@ impl Sender {
                 self.beat(now);
                 self.drift.handle_timeout(now, self.session, &self.hosts, &mut self.control);
                 if self.drift.is_done() {
-                    self.finish(now);
+                    match self.is_audit() {
+                        true => self.finish(now),
+                        false => self.go_on(now),
+                    }
                 }
             }
             Phase::Signing(_) => self.beat(now),

@@ -96,7 +96,9 @@ impl Sender {
         if (waiting && ready < self.hosts.len()) || (newest.is_some() && ready < needed) {
             return;
         }
-        if ready >= needed {
+        if ready >= needed && self.setup.lists && !self.listed {
+            self.collect(now);
+        } else if ready >= needed {
             self.batches = Batches::plan(&self.setup.batches, self.hosts.iter().map(|(_, h)| h.name.clone()).collect());
             self.begin_batch();
         } else {

@@ -149,6 +149,10 @@ impl<'a> Lister<'a> {
         if apart || !self.options.in_scope(&path, is_dir) || out.filter.leaves_out(&path, is_dir) {
             return Ok(());
         }
+        if !is_dir && self.options.owner.is_some_and(|owner| owner != stat.uid) {
+            out.skipped.push(Skipped { path, why: super::FOREIGN.into() });
+            return Ok(());
+        }
         let look = self.look(&path, is_dir, job.reads);
         let mut child = Child { path, stat, target: Vec::new(), xattrs: Vec::new(), look, alone: false };
         match self.describe(dir, name, &mut child) {

@@ -1,0 +1,37 @@
+//! `makuo send` and `makuo sync`: ad hoc releases, through the daemon that runs on this host.
+
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use super::args::AdhocArgs;
+use super::{deploy, network};
+use crate::Result;
+use crate::drive::desk::{Deed, Wish};
+use crate::report::Report;
+
+pub(super) fn run(args: &AdhocArgs, delete: bool, config: Option<&Path>, report: &mut Report) -> Result<u8> {
+    deploy::check_targets(&args.targets)?;
+    let socket = match &args.socket {
+        Some(socket) => socket.clone(),
+        None => network::host_config(config)?.socket,
+    };
+    report.start("sending");
+    let outcome = crate::daemon::ask_files(&socket, &wish(args, delete), report)?;
+    report.outcome(&outcome);
+    Ok(outcome.exit.code())
+}
+
+fn wish(args: &AdhocArgs, delete: bool) -> Wish {
+    Wish {
+        tree: args.tree.clone(),
+        paths: args.paths.iter().map(|p| p.clone().into_vec()).collect(),
+        recurse: args.recursive,
+        dry_run: args.dry_run,
+        targets: args.targets.clone(),
+        excludes: args.exclude.clone(),
+        max_delete: args.max_delete,
+        checksum: args.checksum,
+        lists: true,
+        ..Wish::new(if delete { Deed::Sync } else { Deed::Send })
+    }
+}

@@ -1,0 +1,74 @@
+//! When a daemon gives its rights away, and what it keeps: the configuration turned into a [`sandbox::Reach`].
+
+use std::path::{Path, PathBuf};
+
+use super::{Setup, sandbox};
+use crate::config::{DEFAULT_SENDER_KEY, HostConfig, Sandbox};
+use crate::drive::disk::Host;
+use crate::hook::outside::Outside;
+use crate::{Error, Result};
+
+/// Whether this daemon is to confine itself, and can.
+pub(super) fn confines(config: &HostConfig) -> Result<bool> {
+    match (config.sandbox, sandbox::is_possible()) {
+        (Sandbox::Off, _) => Ok(false),
+        (_, true) => Ok(true),
+        (Sandbox::Auto, false) => {
+            tracing::warn!("this kernel has no Landlock (Linux 5.19): the daemon is not confined to its trees");
+            Ok(false)
+        }
+        (Sandbox::Require, false) => {
+            Err(Error::usage("this kernel has no Landlock, and the configuration requires it")
+                .hint("boot with Landlock (Linux 5.19 and later), or write sandbox = \"auto\""))
+        }
+    }
+}
+
+/// Starts what keeps the daemon's rights, and gives them away.
+pub(super) fn step_down(setup: &mut Setup, confines: bool) -> Result<()> {
+    let run_as = sandbox::RunAs {
+        user: setup.user.clone(),
+        group: setup.run_group.clone(),
+        groups: setup.groups.clone(),
+        devices: setup.config.trees.iter().any(|tree| tree.devices),
+    };
+    if confines || run_as.is_another() {
+        for tree in setup.config.trees.iter_mut().filter(|tree| !tree.hooks.is_empty()) {
+            tree.hooks.outside = Some(Outside::start(&tree.hooks)?);
+        }
+    }
+    sandbox::drop_to(&run_as)
+}
+
+/// Gives away the sight of all but the trees, their state and the daemon's own files.
+pub(super) fn confine(setup: &Setup, host: &Host) -> Result<()> {
+    let config = &setup.config;
+    let mut reach = sandbox::Reach::default();
+    let beside = |path: &Path| path.parent().map(Path::to_path_buf);
+    for tree in &config.trees {
+        let Some(managed) = host.trees.get(&tree.name) else {
+            reach.read.push(tree.path.clone());
+            continue;
+        };
+        let real = std::fs::canonicalize(&tree.path).map_err(|e| Error::io("cannot resolve", &tree.path, e))?;
+        match real.parent().filter(|above| tree.swap && above.parent().is_some()) {
+            Some(above) => reach.write.push(above.to_path_buf()),
+            None => reach.write.push(real),
+        }
+        reach.write.push(managed.tree.state().path().to_path_buf());
+    }
+    reach.sockets.extend(setup.socket.as_deref().and_then(beside));
+    // Files that are read again are often replaced: their directories are what stays.
+    let keys = config.sender_key.as_deref().unwrap_or(Path::new(DEFAULT_SENDER_KEY));
+    let files = [config.path.as_path(), config.authorized_keys.as_path(), keys].into_iter();
+    let files = files.chain(config.console.password.as_deref());
+    let files = files.chain(config.network.group_keys.iter().map(PathBuf::as_path));
+    reach.read.extend(files.filter_map(beside));
+    match (sandbox::confine(&reach)?, config.sandbox) {
+        (sandbox::Confined::Not, Sandbox::Require) => Err(Error::usage("this daemon cannot be confined")),
+        (confined, _) => {
+            tracing::debug!("confined: {confined:?} {reach:?}");
+            Ok(())
+        }
+    }
+}

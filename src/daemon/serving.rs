@@ -1,0 +1,147 @@
+//! A daemon at work: sockets answered, signals followed, the service manager told; keys and password read again.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::control::Listener;
+use crate::config::{DEFAULT_SENDER_KEY, HostConfig};
+use crate::drive::desk::Desk;
+use crate::drive::disk::Host;
+use crate::drive::host::Handle;
+use crate::face::console::{Console, Listeners};
+use crate::face::password::Password;
+use crate::keys::{AuthorizedKeys, GroupKey, Signer, open_signer};
+use crate::{Error, Kind, Result};
+
+/// A host that runs, with what is asked of it.
+pub(super) struct Serving<'a> {
+    pub(super) config: &'a HostConfig,
+    /// Whether the command line names the group keys.
+    pub(super) group_keys_fixed: bool,
+    pub(super) host: &'a Host,
+    pub(super) handle: &'a Handle,
+    pub(super) desk: &'a Arc<Desk>,
+    pub(super) console: &'a Arc<Console>,
+}
+
+impl Serving<'_> {
+    /// Answers at the sockets and follows signals until one of them, or the network, ends the host.
+    pub(super) async fn follow(
+        &self,
+        listener: Option<Listener>,
+        consoles: Listeners,
+        ended: &tokio::sync::Notify,
+    ) -> Result<()> {
+        let listen = |kind| signal(kind).map_err(|e| Error::new(Kind::Io, "cannot follow signals").because(e));
+        let mut terminate = listen(SignalKind::terminate())?;
+        let mut interrupt = listen(SignalKind::interrupt())?;
+        let mut hangup = listen(SignalKind::hangup())?;
+        if let Some(listener) = listener {
+            tokio::spawn(listener.serve(Arc::clone(self.desk)));
+        }
+        let console = async {
+            match consoles.is_empty() {
+                true => std::future::pending().await,
+                false => Arc::clone(self.console).serve(consoles).await,
+            }
+        };
+        tokio::pin!(console);
+        let mut watchdog = watchdog();
+        // Without a service manager there is nobody to tell.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        loop {
+            tokio::select! {
+                () = ended.notified() => return Ok(()),
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => self.reload(),
+                done = &mut console => return done,
+                () = tick(&mut watchdog) => self.bark().await,
+            }
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        Ok(())
+    }
+
+    /// Tells the service manager that all is well, when it is: the network thread answers.
+    async fn bark(&self) {
+        let handle = self.handle.clone();
+        if tokio::task::spawn_blocking(move || handle.is_alive()).await.unwrap_or(false) {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
+
+    /// Reads keys and password again; what cannot be read leaves the old ones in force.
+    fn reload(&self) {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
+        match AuthorizedKeys::load(&self.config.authorized_keys) {
+            Ok(keys) => {
+                tracing::info!("{}: {} keys", keys.file().display(), keys.len());
+                *self.host.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keys);
+            }
+            Err(e) => tracing::error!("the authorized keys stay as they were: {e}"),
+        }
+        match signer(self.config) {
+            Ok(Some(signer)) => self.desk.sign_with(Some(signer)),
+            Ok(None) => {}
+            Err(e) => tracing::error!("the key that signs what this host sends stays as it was: {e}"),
+        }
+        match password(self.config) {
+            Ok(password) => self.console.guard(password),
+            Err(e) => tracing::error!("the console's password stays as it was: {e}"),
+        }
+        match self.group_keys() {
+            Ok(keys) if keys.is_empty() && self.config.network.group_keys.is_empty() => {}
+            Ok(keys) => {
+                self.desk.seal_with(keys.clone());
+                self.handle.rekey(keys);
+            }
+            Err(e) => tracing::error!("the group keys stay as they were: {e}"),
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    }
+
+    /// The group keys as files and configuration say now.
+    fn group_keys(&self) -> Result<Vec<GroupKey>> {
+        let files = match self.group_keys_fixed || !self.config.path.exists() {
+            true => self.config.network.group_keys.clone(),
+            false => HostConfig::load(&self.config.path)?.network.group_keys,
+        };
+        files.iter().map(|path| GroupKey::load(path)).collect()
+    }
+}
+
+/// Half of the time after which the service manager takes silence for the end; none when it does not watch.
+fn watchdog() -> Option<tokio::time::Interval> {
+    let period = sd_notify::watchdog_enabled().filter(|p| !p.is_zero())? / 2;
+    Some(tokio::time::interval(period))
+}
+
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// The key that signs what this host sends. The one at the default place need not be there.
+pub(super) fn signer(config: &HostConfig) -> Result<Option<Arc<dyn Signer>>> {
+    let default = Path::new(DEFAULT_SENDER_KEY);
+    match &config.sender_key {
+        Some(path) => open_signer(path).map(|signer| Some(Arc::from(signer))),
+        None if std::fs::File::open(default).is_ok() => match open_signer(default) {
+            Ok(signer) => Ok(Some(Arc::from(signer))),
+            Err(e) => {
+                tracing::warn!("this host cannot send: {e}");
+                Ok(None)
+            }
+        },
+        None => Ok(None),
+    }
+}
+
+pub(super) fn password(config: &HostConfig) -> Result<Option<Password>> {
+    config.console.password.as_deref().map(Password::load).transpose()
+}

@@ -1,0 +1,348 @@
+//! What a console answers: lines. Pure.
+//!
+//! No line begins as the prompt does, and none is what msync takes for a sign of life.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::command::Files;
+use crate::Error;
+use crate::drive::desk::Deed;
+use crate::drive::outcome::{DriftGroup, DriftLine, HostState, Member, Outcome, What};
+use crate::manifest::path::compare;
+use crate::report::words::safe;
+use crate::units::printable;
+
+/// What a daemon says when it waits for a command.
+pub const PROMPT: &[u8] = b"> ";
+/// What it says when it waits for the password.
+pub const PASSWORD: &[u8] = b"password: \x1bE";
+/// What it says while a command is under way.
+pub const ALIVE: &str = "alive";
+/// What else the oldest clients know [`PASSWORD`] as.
+pub const OLD_PASSWORD: &[u8] = b"password: \x1b]E";
+/// From this level on each host that gets a file is named.
+pub const UPDATES: u8 = 1;
+/// From this level on each host that has a file already is named, too.
+pub const SKIPS: u8 = 2;
+
+/// A line as it goes out: safe on a terminal, and not to be mistaken.
+pub fn line(text: &str) -> Vec<u8> {
+    let mut line = safe(text).replace('\n', "; ");
+    if line.starts_with("> ") || line.starts_with(ALIVE) {
+        let first = line.remove(0);
+        line.insert_str(0, &format!("\\x{:02x}", u32::from(first)));
+    }
+    line.push('\n');
+    line.into_bytes()
+}
+
+/// The other hosts.
+pub fn members(members: &[Member]) -> Vec<String> {
+    let address = |m: &Member| m.address.ip().to_string();
+    let name_width = members.iter().map(|m| m.host.as_str().len()).max().unwrap_or(0);
+    let address_width = members.iter().map(|m| address(m).len()).max().unwrap_or(0);
+    let one = |m: &Member| format!("{:<name_width$} {:<address_width$} (Ver{})", m.host, address(m), m.version);
+    let total = format!("Total: {} members", members.len());
+    members.iter().map(one).chain([total]).collect()
+}
+
+/// What `status` tells.
+#[derive(Debug)]
+pub struct Status<'a> {
+    /// The daemon's process.
+    pub process: u32,
+    /// The directory.
+    pub base: &'a Path,
+    /// The commands that other connections have under way.
+    pub commands: Vec<(usize, String)>,
+    /// Sessions of its own.
+    pub sending: usize,
+    /// Sessions of others that it takes part in.
+    pub receiving: usize,
+}
+
+/// The lines of a status.
+pub fn status(status: &Status<'_>) -> Vec<String> {
+    let mut lines = vec![
+        format!("process: {}", status.process),
+        format!("version: {}", env!("CARGO_PKG_VERSION")),
+        format!("basedir: {}/", printable(status.base.as_os_str().as_encoded_bytes()).trim_end_matches('/')),
+        format!("command: {}", status.commands.len()),
+    ];
+    lines.extend(status.commands.iter().map(|(number, command)| format!("  {number}> {command}")));
+    lines.push(format!("send op: {}", status.sending));
+    lines.push(format!("recv op: {}", status.receiving));
+    lines
+}
+
+/// A failure, on one line.
+pub fn failure(error: &Error) -> String {
+    match error.hint_text() {
+        Some(hint) => format!("error: {error} ({hint})"),
+        None => format!("error: {error}"),
+    }
+}
+
+/// What a command with files came to, told as much as `level` wants. `all` is what the release has in files, for who
+/// wants to know what was left as it is.
+pub fn outcome(files: &Files, outcome: &Outcome, all: &[Vec<u8>], level: u8) -> Vec<String> {
+    let well: Vec<&str> = outcome.hosts.iter().filter(|h| !is_bad(h.state)).map(|h| h.host.as_str()).collect();
+    let differences = Differences::of(&outcome.drift, &well);
+    let mut lines = match files.deed {
+        Deed::Check => differences.compared(&well, all, level),
+        Deed::Prune => differences.pruned(files.dry_run),
+        Deed::Send | Deed::Sync => differences.updated(files, &well, all, level),
+    };
+    lines.extend(cut(&outcome.drift));
+    lines.extend(troubles(outcome));
+    lines
+}
+
+fn is_bad(state: HostState) -> bool {
+    state.is_trouble()
+}
+
+/// What went wrong, and where.
+fn troubles(outcome: &Outcome) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for host in outcome.hosts.iter().filter(|h| is_bad(h.state)) {
+        let why = host.error.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+        lines.push(format!("error: {} {}{why}", host.host, host.state.word()));
+    }
+    let told = |error: &str| outcome.hosts.iter().any(|h| h.error.as_deref().is_some_and(|e| error.contains(e)));
+    if let Some(error) = outcome.error.as_deref().filter(|e| lines.is_empty() || !told(e)) {
+        let hint = outcome.hint.as_deref().map(|h| format!(" ({h})")).unwrap_or_default();
+        lines.push(format!("error: {error}{hint}"));
+    }
+    if lines.is_empty() && outcome.exit.code() > 1 {
+        lines.push("error: not all hosts have it".into());
+    }
+    lines
+}
+
+/// Lists that were too long to travel.
+fn cut(groups: &[DriftGroup]) -> Vec<String> {
+    let missing = |g: &DriftGroup| g.total().saturating_sub(g.lines.len() as u64);
+    // Without any line nobody asked for them.
+    match groups.iter().filter(|g| !g.lines.is_empty()).map(missing).max() {
+        Some(more) if more > 0 => vec![format!("... and {more} more")],
+        _ => Vec::new(),
+    }
+}
+
+/// A path in the order of a walk.
+#[derive(Debug, PartialEq, Eq)]
+struct Sorted<'a>(&'a [u8]);
+
+impl Ord for Sorted<'_> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        compare(self.0, other.0)
+    }
+}
+
+impl PartialOrd for Sorted<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// What differs, path by path, with the hosts.
+struct Differences<'a> {
+    changed: BTreeMap<Sorted<'a>, BTreeSet<&'a str>>,
+    content: BTreeMap<Sorted<'a>, BTreeSet<&'a str>>,
+    extra: BTreeMap<Sorted<'a>, BTreeSet<&'a str>>,
+}
+
+impl<'a> Differences<'a> {
+    fn of(groups: &'a [DriftGroup], well: &[&str]) -> Self {
+        let (changed, content, extra) = Default::default();
+        let mut all = Self { changed, content, extra };
+        for group in groups {
+            let mut before: Option<&[u8]> = None;
+            let hosts = || group.hosts.iter().map(|h| h.as_str()).filter(|h| well.contains(h));
+            // From the end: what is in a directory comes after it.
+            for line in group.lines.iter().rev() {
+                let holds = before.is_some_and(|b| crate::manifest::path::is_within(b, &line.path));
+                before = Some(&line.path);
+                match line.what {
+                    What::Extra => all.extra.entry(Sorted(&line.path)).or_default().extend(hosts()),
+                    _ if is_silent(line, holds) => continue,
+                    What::Missing | What::Kind | What::Content if !is_dir(line) => {
+                        all.content.entry(Sorted(&line.path)).or_default().extend(hosts());
+                        all.changed.entry(Sorted(&line.path)).or_default().extend(hosts());
+                    }
+                    _ => all.changed.entry(Sorted(&line.path)).or_default().extend(hosts()),
+                }
+            }
+        }
+        for map in [&mut all.changed, &mut all.content, &mut all.extra] {
+            map.retain(|_, hosts| !hosts.is_empty());
+        }
+        all
+    }
+
+    fn updated(&self, files: &Files, well: &[&str], all: &[Vec<u8>], level: u8) -> Vec<String> {
+        let dry = if files.dry_run { "(dryrun) " } else { "" };
+        let mut lines = Vec::new();
+        if level < UPDATES {
+            if files.dry_run {
+                lines.extend(self.changed.keys().map(|p| format!("{dry}[update:{}]", printable(p.0))));
+                if files.deed == Deed::Sync {
+                    lines.extend(self.extra.keys().rev().map(|p| format!("{dry}[delete:{}]", printable(p.0))));
+                }
+            }
+            return lines;
+        }
+        let none = BTreeSet::new();
+        let skips = all.iter().filter(|_| level >= SKIPS).map(|p| Sorted(p));
+        let paths: BTreeSet<Sorted<'_>> = self.changed.keys().map(|p| Sorted(p.0)).chain(skips).collect();
+        let mut hosts = well.to_vec();
+        hosts.sort_unstable();
+        for path in &paths {
+            let updated = self.changed.get(&Sorted(path.0)).unwrap_or(&none);
+            for host in &hosts {
+                match updated.contains(host) {
+                    true => lines.push(format!("{dry}update {host}:{}", printable(path.0))),
+                    false if level >= SKIPS => lines.push(format!("{dry}skip   {host}:{}", printable(path.0))),
+                    false => {}
+                }
+            }
+        }
+        if files.deed == Deed::Sync {
+            lines.extend(self.pruned(files.dry_run));
+        }
+        lines
+    }
+
+    fn pruned(&self, dry_run: bool) -> Vec<String> {
+        let dry = if dry_run { "(dryrun) " } else { "" };
+        let line = |path: &Sorted<'_>, host: &str| format!("{dry}delete {host}:{}", printable(path.0));
+        // What is in a directory goes before it.
+        let one = |(path, hosts): (&Sorted<'a>, &BTreeSet<&'a str>)| {
+            hosts.iter().map(|host| line(path, host)).collect::<Vec<_>>()
+        };
+        self.extra.iter().rev().flat_map(one).collect()
+    }
+
+    fn compared(&self, well: &[&str], all: &[Vec<u8>], level: u8) -> Vec<String> {
+        let none = BTreeSet::new();
+        let fine = all.iter().filter(|_| level >= UPDATES).map(|p| Sorted(p));
+        let paths: BTreeSet<Sorted<'_>> = self.content.keys().map(|p| Sorted(p.0)).chain(fine).collect();
+        let mut lines = Vec::new();
+        for path in &paths {
+            let differs = self.content.get(&Sorted(path.0)).unwrap_or(&none);
+            for host in well {
+                match differs.contains(host) {
+                    true => lines.push(format!("{host}: NG {}", printable(path.0))),
+                    false if level >= UPDATES => lines.push(format!("{host}: OK {}", printable(path.0))),
+                    false => {}
+                }
+            }
+        }
+        lines
+    }
+}
+
+fn is_dir(line: &DriftLine) -> bool {
+    line.itemized.as_bytes().get(1) == Some(&b'd')
+}
+
+/// A directory is told when it itself is what changes: not because something in it does.
+fn is_silent(line: &DriftLine, holds_another: bool) -> bool {
+    is_dir(line) && (line.what == What::Time || line.what == What::Missing && holds_another)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drive::outcome::{ExitStatus, HostResult, MemberTree, Purpose};
+    use crate::id::{HostName, TreeName};
+
+    fn name(name: &str) -> HostName {
+        HostName::new(name).unwrap()
+    }
+
+    fn files(deed: Deed, dry_run: bool) -> Files {
+        Files { deed, dry_run, recurse: true, target: None, group: None, paths: Vec::new() }
+    }
+
+    fn group(hosts: &[&str], lines: &[(&str, &str, What)]) -> DriftGroup {
+        let line = |(path, itemized, what): &(&str, &str, What)| DriftLine {
+            path: path.as_bytes().to_vec(),
+            itemized: itemized.to_string(),
+            what: *what,
+        };
+        DriftGroup::new(hosts.iter().map(|h| name(h)).collect(), lines.iter().map(line).collect())
+    }
+
+    fn an_outcome(drift: Vec<DriftGroup>) -> Outcome {
+        let mut outcome = Outcome::new(Purpose::Deploy, TreeName::new("default").unwrap());
+        outcome.hosts = ["mk2", "mk3"].map(|h| HostResult::new(name(h), HostState::Committed)).into();
+        outcome.drift = drift;
+        outcome.exit = ExitStatus::Success;
+        outcome
+    }
+
+    #[test]
+    fn members_stand_in_columns() {
+        let member = |host: &str, address: &str| Member {
+            host: name(host),
+            address: address.parse().unwrap(),
+            version: "1.3.6".into(),
+            trees: Vec::<MemberTree>::new(),
+        };
+        let all = [member("mk2", "10.0.0.2:5000"), member("web10", "10.0.0.13:5000")];
+        assert_eq!(members(&all), ["mk2   10.0.0.2  (Ver1.3.6)", "web10 10.0.0.13 (Ver1.3.6)", "Total: 2 members"]);
+    }
+
+    #[test]
+    fn a_directory_is_told_for_its_own_sake_only() {
+        let lines = [
+            ("a", "cd+++++++++", What::Missing),
+            ("a/b", "cd+++++++++", What::Missing),
+            ("a/b/file", ">f+++++++++", What::Missing),
+            ("empty", "cd+++++++++", What::Missing),
+            ("moved", ".d..t......", What::Time),
+            ("shut", ".d...p.....", What::Mode),
+        ];
+        let outcome = an_outcome(vec![group(&["mk2"], &lines)]);
+        let told = super::outcome(&files(Deed::Send, true), &outcome, &[], 0);
+        assert_eq!(told, ["(dryrun) [update:a/b/file]", "(dryrun) [update:empty]", "(dryrun) [update:shut]"]);
+        assert_eq!(super::outcome(&files(Deed::Check, false), &outcome, &[], 0), ["mk2: NG a/b/file"]);
+    }
+
+    #[test]
+    fn the_level_says_how_much_is_told() {
+        let extra = [("d", "*deleting", What::Extra), ("d/x", "*deleting", What::Extra)];
+        let changed = [("f", ">fcst......", What::Content)];
+        let outcome = an_outcome(vec![group(&["mk2"], &changed), group(&["mk3"], &extra)]);
+        let all = [b"f".to_vec()];
+        let told = |deed, dry, level| super::outcome(&files(deed, dry), &outcome, &all, level);
+        assert_eq!(told(Deed::Sync, false, 0), Vec::<String>::new());
+        assert_eq!(told(Deed::Sync, true, 0), ["(dryrun) [update:f]", "(dryrun) [delete:d/x]", "(dryrun) [delete:d]"]);
+        assert_eq!(told(Deed::Sync, false, 1), ["update mk2:f", "delete mk3:d/x", "delete mk3:d"]);
+        assert_eq!(told(Deed::Send, false, 2), ["update mk2:f", "skip   mk3:f"]);
+        assert_eq!(told(Deed::Prune, false, 0), ["delete mk3:d/x", "delete mk3:d"]);
+    }
+
+    #[test]
+    fn what_went_wrong_is_named() {
+        let mut outcome = an_outcome(vec![group(&["mk3"], &[("f", ">f+++++++++", What::Missing)])]);
+        outcome.hosts[1].state = HostState::Refused;
+        outcome.hosts[1].error = Some("no space left".into());
+        outcome.exit = ExitStatus::Mixed;
+        assert_eq!(super::outcome(&files(Deed::Send, false), &outcome, &[], 1), ["error: mk3 refused: no space left"]);
+        outcome.hosts.clear();
+        (outcome.error, outcome.hint) = (Some("no hosts answered".into()), Some("look".into()));
+        assert_eq!(super::outcome(&files(Deed::Send, false), &outcome, &[], 1), ["error: no hosts answered (look)"]);
+    }
+
+    #[test]
+    fn no_line_is_taken_for_a_prompt_or_a_sign_of_life() {
+        assert_eq!(line("> x"), b"\\x3e x\n");
+        assert_eq!(line("alive"), b"\\x61live\n");
+        assert_eq!(line("a\u{1b}[0m\nb"), b"a\\u{1b}[0m; b\n");
+        assert_eq!(line(">x"), b">x\n");
+    }
+}

@@ -1,0 +1,218 @@
+//! What msync says to a console, and what it makes of the answers.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::answer::{ALIVE, OLD_PASSWORD, PASSWORD, PROMPT};
+use super::password::Password;
+use crate::units::printable;
+use crate::{Error, Kind, Result};
+
+/// How long the first prompt is waited for.
+const FIRST: Duration = Duration::from_secs(5);
+/// How long a command may give no sign of life.
+const SILENCE: Duration = Duration::from_secs(30);
+/// The longest line of an answer.
+const MAX_LINE: usize = 64 << 10;
+
+/// Where a console is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A host and its port.
+    Tcp(String, u16),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(host, port) => write!(f, "tcp:{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", printable(path.as_os_str().as_encoded_bytes())),
+        }
+    }
+}
+
+impl std::str::FromStr for Target {
+    type Err = String;
+
+    /// `tcp:HOST:PORT`, `unix:PATH`, or only a path.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text.split_once(':') {
+            Some(("tcp", rest)) => {
+                let (host, port) = rest.rsplit_once(':').ok_or("write tcp:HOST:PORT")?;
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                let port = port.parse().map_err(|_| format!("{port:?} is no port: write tcp:HOST:PORT"))?;
+                Ok(Self::Tcp(host.to_string(), port))
+            }
+            Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(path.into())),
+            _ if text.is_empty() => Err("write tcp:HOST:PORT or unix:PATH".into()),
+            _ => Ok(Self::Unix(text.into())),
+        }
+    }
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Tcp(s) => s.set_read_timeout(timeout),
+            Self::Unix(s) => s.set_read_timeout(timeout),
+        }
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(s) => s.read(bytes),
+            Self::Unix(s) => s.read(bytes),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(s) => s.write_all(bytes),
+            Self::Unix(s) => s.write_all(bytes),
+        }
+    }
+}
+
+/// A connection to a console that waits for a command.
+pub struct Client {
+    stream: Stream,
+    target: Target,
+    /// Read, and not yet taken.
+    bytes: Vec<u8>,
+}
+
+/// What is at the front of what came.
+enum Piece {
+    Line(String),
+    Prompt,
+    Password,
+}
+
+impl Client {
+    /// Connects, gives the password when it is asked for, and sees the first prompt.
+    pub fn connect(target: &Target, password: Option<&Password>) -> Result<Self> {
+        let failed = |e: io::Error| {
+            let hint = "is the daemon running on this host, with a console? -c or $MSYNC_TARGET says where it listens";
+            Error::new(Kind::Io, format!("can't connect {target}")).because(e).hint(hint)
+        };
+        let stream = match target {
+            Target::Tcp(host, port) => Stream::Tcp(TcpStream::connect((host.as_str(), *port)).map_err(failed)?),
+            Target::Unix(path) => Stream::Unix(UnixStream::connect(path).map_err(failed)?),
+        };
+        let mut client = Self { stream, target: target.clone(), bytes: Vec::new() };
+        client.stream.set_timeout(Some(FIRST)).map_err(failed)?;
+        let mut given = false;
+        loop {
+            match client.piece()? {
+                Piece::Prompt => break,
+                Piece::Password if given => return Err(Error::refused("wrong password")),
+                Piece::Password => {
+                    let password = password
+                        .ok_or_else(|| Error::usage("the console asks for a password").hint("name its file with -K"))?;
+                    client.say(password.bytes())?;
+                    given = true;
+                }
+                Piece::Line(line) => {
+                    if let Some(error) = line.strip_prefix("error: ") {
+                        return Err(Error::refused(error.to_string()));
+                    }
+                }
+            }
+        }
+        client.command(b"alive on", |_| ())?;
+        client.stream.set_timeout(Some(SILENCE)).map_err(failed)?;
+        Ok(client)
+    }
+
+    /// Says a command and hands on the lines of the answer.
+    pub fn command(&mut self, command: &[u8], mut each: impl FnMut(&str)) -> Result<()> {
+        self.say(command)?;
+        loop {
+            match self.piece()? {
+                Piece::Prompt => return Ok(()),
+                Piece::Line(line) if line == ALIVE => {}
+                Piece::Line(line) => each(&line),
+                Piece::Password => return Err(Error::refused("the console asks for its password again")),
+            }
+        }
+    }
+
+    /// Says goodbye.
+    pub fn quit(mut self) {
+        // It is over either way.
+        let _ = self.say(b"quit");
+    }
+
+    fn say(&mut self, line: &[u8]) -> Result<()> {
+        let line = [line, b"\r\n"].concat();
+        self.stream.write_all(&line).map_err(|e| self.lost(e))
+    }
+
+    fn lost(&self, e: io::Error) -> Error {
+        let what = match e.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!("{} is silent", self.target),
+            io::ErrorKind::UnexpectedEof => format!("{} closed the connection", self.target),
+            _ => return Error::new(Kind::Io, format!("the connection to {} failed", self.target)).because(e),
+        };
+        Error::new(Kind::Io, what)
+    }
+
+    fn piece(&mut self) -> Result<Piece> {
+        loop {
+            if let Some(piece) = self.front() {
+                return Ok(piece);
+            }
+            let mut buffer = [0; 4096];
+            let read = self.stream.read(&mut buffer).map_err(|e| self.lost(e))?;
+            if read == 0 {
+                return Err(self.lost(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.bytes.extend_from_slice(&buffer[..read]);
+        }
+    }
+
+    /// Takes what is whole: a line, or a prompt, which has no end.
+    fn front(&mut self) -> Option<Piece> {
+        loop {
+            for (start, piece) in
+                [(PROMPT, Piece::Prompt), (PASSWORD, Piece::Password), (OLD_PASSWORD, Piece::Password)]
+            {
+                if self.bytes.starts_with(start) {
+                    self.bytes.drain(..start.len());
+                    return Some(piece);
+                }
+            }
+            let end = self.bytes.iter().position(|&b| b == b'\n').or((self.bytes.len() > MAX_LINE).then_some(MAX_LINE));
+            let line: Vec<u8> = self.bytes.drain(..=end?).collect();
+            let line = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_string();
+            if !line.is_empty() {
+                return Some(Piece::Line(line));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_read_as_the_old_tool_did() {
+        let target = |text: &str| text.parse::<Target>();
+        assert_eq!(target("tcp:127.0.0.1:5000"), Ok(Target::Tcp("127.0.0.1".into(), 5000)));
+        assert_eq!(target("tcp:[::1]:5000"), Ok(Target::Tcp("::1".into(), 5000)));
+        assert_eq!(target("unix:/run/x"), Ok(Target::Unix("/run/x".into())));
+        assert_eq!(target("makuosan.sock"), Ok(Target::Unix("makuosan.sock".into())));
+        assert!(target("tcp:host").is_err() && target("").is_err() && target("tcp:h:x").is_err());
+    }
+}

@@ -1,0 +1,325 @@
+//! A line that a console is told, as a command. Pure: what is wrong with a line is an answer, too.
+
+use crate::drive::desk::Deed;
+
+/// The most excludes of a connection.
+pub const MAX_EXCLUDES: usize = 1000;
+
+/// What a line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Nothing: an empty line.
+    Nothing,
+    /// Put, delete or compare files.
+    Files(Files),
+    /// Leave out what this pattern matches.
+    ExcludeAdd(String),
+    /// No longer.
+    ExcludeDel(String),
+    /// The patterns.
+    ExcludeList,
+    /// No pattern any more.
+    ExcludeClear,
+    /// The other hosts.
+    Members,
+    /// The state of the daemon.
+    Status,
+    /// How much is told, 0 to 9.
+    LogLevel(u8),
+    /// Whether a line says now and then that the command is still under way.
+    Alive(bool),
+    /// The same line back.
+    Echo(String),
+    /// What there is.
+    Help,
+    /// The end.
+    Quit,
+    /// A line that is wrong, and what to answer.
+    Wrong(Vec<String>),
+}
+
+/// `send`, `sync`, `dsync` and `check`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// What is to be done.
+    pub deed: Deed,
+    /// Only tell.
+    pub dry_run: bool,
+    /// With what is in directories.
+    pub recurse: bool,
+    /// Only this host.
+    pub target: Option<String>,
+    /// The group of what is written.
+    pub group: Option<String>,
+    /// The paths; none is everything.
+    pub paths: Vec<Vec<u8>>,
+}
+
+/// All commands, as `help` tells them.
+pub const HELP: &[&str] = &[
+    "COMMAND:",
+    "  quit",
+    "  exclude add PATTERN",
+    "  exclude del PATTERN",
+    "  exclude list",
+    "  exclude clear",
+    "  send  [-n] [-r] [-D] [-t host] [-g group] [path]",
+    "  sync  [-n] [-r] [-t host] [-g group] [path]",
+    "  dsync [-n] [-r] [-t host] [path]",
+    "  check [-r] [-t host] [path]",
+    "  alive on|off",
+    "  loglevel num (0-9)",
+    "  members",
+    "  status",
+    "  help",
+];
+
+const EXCLUDE_USAGE: &[&str] =
+    &["usage: exclude add PATTERN", "       exclude del PATTERN", "       exclude list", "       exclude clear"];
+
+/// The command in `line`, which has no line end.
+pub fn parse(line: &[u8]) -> Command {
+    let words = match split(line) {
+        Ok(words) => words,
+        Err(why) => return wrong(&[why]),
+    };
+    let Some((name, rest)) = words.split_first() else { return Command::Nothing };
+    let text: Vec<String> = rest.iter().map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+    let texts: Vec<&str> = text.iter().map(String::as_str).collect();
+    match name.as_slice() {
+        b"send" => files(Deed::Send, "nrDt:g:", rest),
+        b"sync" => files(Deed::Sync, "nrt:g:", rest),
+        b"dsync" => files(Deed::Prune, "nrt:", rest),
+        b"check" | b"md5" => files(Deed::Check, "rt:", rest),
+        b"exclude" => exclude(&texts),
+        b"members" => Command::Members,
+        b"status" => Command::Status,
+        b"loglevel" => match texts.as_slice() {
+            [level] if level.len() == 1 && level.as_bytes()[0].is_ascii_digit() => {
+                Command::LogLevel(level.as_bytes()[0] - b'0')
+            }
+            _ => wrong(&["usage: loglevel num (0-9)"]),
+        },
+        b"alive" => match texts.as_slice() {
+            ["on"] => Command::Alive(true),
+            ["off"] => Command::Alive(false),
+            _ => wrong(&["usage: alive on|off"]),
+        },
+        b"echo" => Command::Echo(text.join(" ")),
+        b"help" => Command::Help,
+        b"quit" | b"exit" | b"bye" => Command::Quit,
+        other => {
+            let other = crate::units::printable(other);
+            wrong(&[&format!("error: unknown command '{other}': see help")])
+        }
+    }
+}
+
+fn wrong(lines: &[&str]) -> Command {
+    Command::Wrong(lines.iter().map(ToString::to_string).collect())
+}
+
+fn exclude(words: &[&str]) -> Command {
+    match words {
+        ["add", pattern] => Command::ExcludeAdd(pattern.to_string()),
+        ["del", pattern] => Command::ExcludeDel(pattern.to_string()),
+        ["list"] => Command::ExcludeList,
+        ["clear"] => Command::ExcludeClear,
+        _ => wrong(EXCLUDE_USAGE),
+    }
+}
+
+fn usage(deed: Deed) -> Command {
+    match deed {
+        Deed::Send => wrong(&[
+            "usage: send [-n] [-r] [-D] [-t host] [-g group] [path]",
+            "  -n  # dryrun",
+            "  -r  # recursive",
+            "  -D  # with delete",
+            "  -t  # target host",
+            "  -g  # group of what is written",
+        ]),
+        Deed::Sync => wrong(&[
+            "usage: sync [-n] [-r] [-t host] [-g group] [path]",
+            "  -n  # dryrun",
+            "  -r  # recursive",
+            "  -t  # target host",
+            "  -g  # group of what is written",
+        ]),
+        Deed::Prune => wrong(&[
+            "usage: dsync [-n] [-r] [-t host] [path]",
+            "  -n  # dryrun",
+            "  -r  # recursive",
+            "  -t  # target host",
+        ]),
+        Deed::Check => wrong(&["usage: check [-r] [-t host] [path]", "  -r  # dir recursive", "  -t  # target host"]),
+    }
+}
+
+/// Flags as getopt takes them: together, with their value behind them or as the next word, between the paths.
+fn files(deed: Deed, flags: &str, words: &[Vec<u8>]) -> Command {
+    let (dry_run, recurse, target, group, paths) = Default::default();
+    let mut files = Files { deed, dry_run, recurse, target, group, paths };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match word.as_slice() {
+            b"--" => {
+                files.paths.extend(words.by_ref().cloned());
+            }
+            [b'-', rest @ ..] if !rest.is_empty() => {
+                let mut rest = rest;
+                while let Some((&flag, more)) = rest.split_first() {
+                    let Some(at) = flags.bytes().position(|f| f == flag && f != b':') else {
+                        return wrong(&[&format!("error: invalid option -- {}", crate::units::printable(&[flag]))]);
+                    };
+                    rest = more;
+                    if flags.as_bytes().get(at + 1) != Some(&b':') {
+                        files.set(flag);
+                        continue;
+                    }
+                    let value = if rest.is_empty() { words.next().map(Vec::as_slice) } else { Some(rest) };
+                    let Some(value) = value else { return usage(deed) };
+                    let value = String::from_utf8_lossy(value).into_owned();
+                    *(if flag == b't' { &mut files.target } else { &mut files.group }) = Some(value);
+                    rest = &[];
+                }
+            }
+            path => files.paths.push(path.to_vec()),
+        }
+    }
+    // An empty word is what msync says for no path.
+    files.paths.retain(|path| !path.is_empty());
+    if files.paths.is_empty() && !files.recurse {
+        return usage(deed);
+    }
+    Command::Files(files)
+}
+
+impl Files {
+    fn set(&mut self, flag: u8) {
+        match flag {
+            b'n' => self.dry_run = true,
+            b'r' => self.recurse = true,
+            _ => self.deed = Deed::Sync,
+        }
+    }
+}
+
+/// The words of a line: separated by blanks, which quotes and backslashes keep together.
+fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
+    let (mut words, mut word): (Vec<Vec<u8>>, Option<Vec<u8>>) = (Vec::new(), None);
+    let (mut quote, mut bytes) = (None, line.iter().copied());
+    while let Some(byte) = bytes.next() {
+        match (quote, byte) {
+            (None, b' ' | b'\t') => words.extend(word.take()),
+            (None, b'"' | b'\'') => {
+                quote = Some(byte);
+                word.get_or_insert_default();
+            }
+            (Some(q), byte) if byte == q => quote = None,
+            (None | Some(b'"'), b'\\') => match bytes.next() {
+                Some(next) => word.get_or_insert_default().push(next),
+                None => return Err("error: nothing after the last \\"),
+            },
+            (_, byte) => word.get_or_insert_default().push(byte),
+        }
+    }
+    if quote.is_some() {
+        return Err("error: a quote is not closed");
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+/// `word` as [`parse`] takes it for one word, whatever is in it but a line end.
+pub fn quoted(word: &[u8]) -> Vec<u8> {
+    let plain = |b: &u8| !b" \t\"'\\".contains(b);
+    if !word.is_empty() && word.iter().all(plain) {
+        return word.to_vec();
+    }
+    let mut quoted = Vec::with_capacity(word.len() + 2);
+    for byte in word {
+        if !plain(byte) {
+            quoted.push(b'\\');
+        }
+        quoted.push(*byte);
+    }
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(line: &str) -> Files {
+        match parse(line.as_bytes()) {
+            Command::Files(files) => files,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn said(line: &str) -> String {
+        match parse(line.as_bytes()) {
+            Command::Wrong(lines) => lines[0].clone(),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_come_together_and_apart() {
+        let all = files("send -n -r -t mk2 -g web sub/x");
+        assert_eq!(all, files("send -nrtmk2 sub/x -gweb"));
+        assert!(all.dry_run && all.recurse && all.deed == Deed::Send);
+        assert_eq!((all.target.as_deref(), all.group.as_deref()), (Some("mk2"), Some("web")));
+        assert_eq!(files("send -r -D x").deed, Deed::Sync);
+        assert_eq!(files("dsync -r").deed, Deed::Prune);
+        assert_eq!(files("md5 -r").deed, Deed::Check);
+        assert_eq!(files("send -- -r").paths, [b"-r".to_vec()]);
+    }
+
+    #[test]
+    fn words_may_hold_blanks() {
+        for line in ["send a\\ b", "send \"a b\"", "send 'a b'", "send  a\" \"b "] {
+            assert_eq!(files(line).paths, [b"a b".to_vec()], "{line}");
+        }
+        assert_eq!(files("send '\\'").paths, [b"\\".to_vec()]);
+        assert_eq!(said("send 'a"), "error: a quote is not closed");
+    }
+
+    #[test]
+    fn without_a_path_everything_has_to_be_said() {
+        for line in ["send", "send -n", "sync", "dsync", "check", "send -t", "send -r -t"] {
+            assert!(said(line).starts_with("usage: "), "{line}");
+        }
+        assert_eq!(said("send -x y"), "error: invalid option -- x");
+        assert_eq!(said("check -n y"), "error: invalid option -- n");
+        assert_eq!(said("send -:"), "error: invalid option -- :");
+        assert_eq!(said("fetch"), "error: unknown command 'fetch': see help");
+    }
+
+    #[test]
+    fn small_commands() {
+        assert_eq!(parse(b""), Command::Nothing);
+        assert_eq!(parse(b" members "), Command::Members);
+        assert_eq!(parse(b"loglevel 2"), Command::LogLevel(2));
+        assert_eq!(parse(b"alive on"), Command::Alive(true));
+        assert_eq!(parse(b"exclude add *.tmp"), Command::ExcludeAdd("*.tmp".into()));
+        assert_eq!(parse(b"bye"), Command::Quit);
+        assert_eq!(said("loglevel 10"), "usage: loglevel num (0-9)");
+        assert_eq!(said("exclude"), "usage: exclude add PATTERN");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_line_makes_it_panic(line: Vec<u8>, more in "(send|sync|check|exclude)( -?[a-zD:'\"\\\\]{0,3}){0,5}") {
+            let _ = parse(&line);
+            let _ = parse(more.as_bytes());
+        }
+
+        #[test]
+        fn quoted_words_stay_what_they_are(word in "[^\r\n]{1,30}") {
+            let line = [b"send -r -- ".to_vec(), quoted(word.as_bytes())].concat();
+            proptest::prop_assert_eq!(split(&line).unwrap().pop(), Some(word.into_bytes()));
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! `makuosan`: the old daemon's flags, as what they mean for a host of makuo.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::config::{ConsoleListen, DEFAULT_PORT, HostConfig, TreeConfig};
+use crate::id::{HostName, TreeName};
+use crate::spec::DEFAULT_TREE;
+use crate::units::Rate;
+use crate::{Error, Result};
+
+/// The flags of makuosan.
+#[derive(Debug, Parser)]
+#[command(
+    name = "makuosan",
+    version,
+    about = "The daemon of every host: receives files of the others, and sends them its own when msync says so",
+    after_help = "\
+Without -n it lets go of the terminal. Releases are taken only from keys in the authorized keys, and what this host
+sends is signed with its sender key: see makuo.toml(5). SIGTERM ends it, SIGHUP reads keys and configuration again.",
+    arg_required_else_help = true
+)]
+pub struct Flags {
+    /// The base directory [default: $MAKUOSAN_BASE, the present one]
+    #[arg(short, value_name = "DIR", env = "MAKUOSAN_BASE", hide_env = true)]
+    base: Option<PathBuf>,
+    /// Run as this user
+    #[arg(short, value_name = "USER", env = "MAKUOSAN_USER", hide_env = true)]
+    user: Option<String>,
+    /// Run as this group
+    #[arg(short, value_name = "GROUP", env = "MAKUOSAN_GROUP", hide_env = true)]
+    group: Option<String>,
+    /// Further groups
+    #[arg(short = 'G', value_name = "A,B", env = "MAKUOSAN_GROUPS", hide_env = true, value_delimiter = ',')]
+    groups: Vec<String>,
+    /// The port of the network and of the console [default: 5000]
+    #[arg(short, value_name = "PORT", env = "MAKUOSAN_PORT", hide_env = true, value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// The multicast address [default: 224.0.0.108]
+    #[arg(short, value_name = "ADDR")]
+    multicast: Option<IpAddr>,
+    /// The address of the interface to use
+    #[arg(short, value_name = "ADDR")]
+    interface: Vec<String>,
+    /// Where the console listens [default: 127.0.0.1]
+    #[arg(short, value_name = "ADDR")]
+    listen: Option<IpAddr>,
+    /// The console listens at a unix socket instead
+    #[arg(short = 'U', value_name = "PATH", env = "MAKUOSAN_SOCK", hide_env = true)]
+    unix: Option<PathBuf>,
+    /// The group key: what the hosts say to each other is sealed with it
+    #[arg(short, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The file with the console's password
+    #[arg(short = 'K', value_name = "FILE")]
+    password: Option<PathBuf>,
+    /// No meaning any more: how many files are sent at once
+    #[arg(short = 'f', value_name = "N")]
+    parallel: Option<u32>,
+    /// No meaning any more: bytes of the receive buffer
+    #[arg(short = 'R', value_name = "BYTES")]
+    receive_buffer: Option<u64>,
+    /// No meaning any more: bytes of the send buffer
+    #[arg(short = 'S', value_name = "BYTES")]
+    send_buffer: Option<u64>,
+    /// The ceiling of the rate, in Mbit a second
+    #[arg(short = 'T', value_name = "MBPS", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Stay in the foreground
+    #[arg(short = 'n')]
+    foreground: bool,
+    /// Don't receive
+    #[arg(short = 'r')]
+    dont_receive: bool,
+    /// Don't send
+    #[arg(short = 's')]
+    dont_send: bool,
+    /// No console
+    #[arg(short = 'o')]
+    no_console: bool,
+    /// Send only files that the user owns
+    #[arg(short = 'O')]
+    owned: bool,
+    /// Change the root directory to the base
+    #[arg(short = 'c')]
+    chroot: bool,
+    /// No meaning any more: core dumps are the system's to allow
+    #[arg(short = 'C')]
+    core: bool,
+    /// How much is logged, 0 to 9
+    #[arg(short, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=9))]
+    debug: Option<u8>,
+    /// Beside the old flags: the configuration [default: $MAKUO_CONFIG, /etc/makuo/makuo.toml, when it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Beside the old flags: this host's name [default: the system's]
+    #[arg(long, value_name = "NAME")]
+    name: Option<HostName>,
+}
+
+/// What the flags mean.
+#[derive(Debug)]
+pub struct Meant {
+    /// The configuration with the flags in it.
+    pub config: HostConfig,
+    /// The group key, by its file.
+    pub group_key: Option<PathBuf>,
+    /// Run as this user.
+    pub user: Option<String>,
+    /// Run as this group.
+    pub group: Option<String>,
+    /// Further groups.
+    pub groups: Vec<String>,
+    /// Whether the daemon keeps the terminal.
+    pub foreground: bool,
+    /// Whether others' releases are taken.
+    pub receives: bool,
+    /// Whether it sends.
+    pub sends: bool,
+    /// Whether only files of the user are sent.
+    pub owned: bool,
+    /// Whether the root directory becomes the base.
+    pub chroot: bool,
+    /// The ceiling of the rate.
+    pub rate: Option<Rate>,
+    /// How much is logged.
+    pub level: u8,
+    /// Flags that mean nothing any more, for who is to be told.
+    pub unused: Vec<&'static str>,
+}
+
+impl Flags {
+    /// The configuration that is named.
+    pub fn config_file(&self) -> Option<&std::path::Path> {
+        self.config.as_deref()
+    }
+
+    /// The flags laid over `config`.
+    pub fn over(self, mut config: HostConfig) -> Result<Meant> {
+        let unused = [
+            ("-f", self.parallel.is_some()),
+            ("-R", self.receive_buffer.is_some()),
+            ("-S", self.send_buffer.is_some()),
+            ("-C", self.core),
+        ];
+        self.console(&mut config)?;
+        config.name = self.name.or(config.name);
+        config.network.port = self.port.unwrap_or(config.network.port);
+        if let Some(group) = self.multicast {
+            if !group.is_multicast() {
+                return Err(Error::usage(format!("-m {group} is no multicast address, such as 224.0.0.108")));
+            }
+            config.network.group = group;
+        }
+        if !self.interface.is_empty() {
+            config.network.interfaces = self.interface;
+        }
+        if self.base.is_some() || config.trees.is_empty() {
+            base(&mut config, self.base)?;
+        }
+        Ok(Meant {
+            config,
+            group_key: self.key,
+            user: self.user,
+            group: self.group,
+            groups: self.groups,
+            foreground: self.foreground,
+            receives: !self.dont_receive,
+            sends: !self.dont_send,
+            owned: self.owned,
+            chroot: self.chroot,
+            rate: self.rate.map(|mbps| Rate(u64::from(mbps) * 1_000_000)),
+            level: self.debug.unwrap_or(0),
+            unused: unused.into_iter().filter_map(|(flag, given)| given.then_some(flag)).collect(),
+        })
+    }
+
+    fn console(&self, config: &mut HostConfig) -> Result<()> {
+        let console = &mut config.console;
+        if let Some(password) = &self.password {
+            console.password = Some(absolute(password)?);
+        }
+        if self.no_console {
+            (console.listen, console.socket) = (ConsoleListen::Off, None);
+        } else if let Some(path) = &self.unix {
+            (console.listen, console.socket) = (ConsoleListen::Off, Some(absolute(path)?));
+        } else if self.listen.is_some() || self.port.is_some() {
+            let before = match console.listen {
+                ConsoleListen::At(at) => Some(at),
+                _ => None,
+            };
+            let ip = self.listen.or(before.map(|at| at.ip())).unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
+            let port = self.port.or(before.map(|at| at.port())).unwrap_or(DEFAULT_PORT);
+            console.listen = ConsoleListen::At(SocketAddr::new(ip, port));
+            // Whoever names an address and a password means it.
+            console.remote |= self.listen.is_some();
+        }
+        console.check().map_err(|why| Error::usage(format!("-l: {why}")).hint("-K FILE sets a password"))
+    }
+}
+
+/// Makes the directory the tree that the console is about: the configuration's tree there, else the tree `default`.
+fn base(config: &mut HostConfig, base: Option<PathBuf>) -> Result<()> {
+    let path = absolute(&base.unwrap_or_else(|| PathBuf::from(".")))?;
+    let path: PathBuf = path.components().filter(|c| *c != std::path::Component::CurDir).collect();
+    if path.parent().is_none() {
+        return Err(Error::usage("the whole filesystem cannot be the base").hint("say -b with a directory below /"));
+    }
+    let default = TreeName::new(DEFAULT_TREE).expect("the default tree has a legal name");
+    let known = config.trees.iter().find(|t| t.path == path).map(|t| t.name.clone());
+    let tree = known.unwrap_or_else(|| default.clone());
+    match config.trees.iter_mut().find(|t| t.name == tree) {
+        Some(known) => known.path = path,
+        None => config.trees.push(TreeConfig::new(default, path)),
+    }
+    config.console.tree = Some(tree);
+    Ok(())
+}
+
+fn absolute(path: &std::path::Path) -> Result<PathBuf> {
+    let shown = || crate::units::printable(path.as_os_str().as_encoded_bytes());
+    std::path::absolute(path).map_err(|e| Error::usage(format!("{} is no path", shown())).because(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meant(line: &str) -> Result<Meant> {
+        Flags::try_parse_from(line.split(' ')).expect(line).over(HostConfig::default())
+    }
+
+    #[test]
+    fn the_old_command_line_is_a_host() {
+        let meant =
+            meant("makuosan -b /var/www -u www-data -g www-data -G adm,web -p 5001 -i 10.0.0.1 -T 80 -n -O").unwrap();
+        let tree = &meant.config.trees[0];
+        assert_eq!((tree.name.as_str(), tree.path.to_str()), ("default", Some("/var/www")));
+        assert_eq!(meant.config.network.port, 5001);
+        assert_eq!(meant.config.console.listen, ConsoleListen::At("127.0.0.1:5001".parse().unwrap()));
+        assert_eq!(meant.rate, Some(Rate(80_000_000)));
+        assert_eq!((meant.user.as_deref(), meant.groups.len()), (Some("www-data"), 2));
+        assert!(meant.foreground && meant.owned && meant.sends && meant.receives && meant.unused.is_empty());
+    }
+
+    #[test]
+    fn what_means_nothing_any_more_is_named_once() {
+        let meant = meant("makuosan -b /x -f 5 -R 100 -S 100 -C -r -s -o").unwrap();
+        assert_eq!(meant.unused, ["-f", "-R", "-S", "-C"]);
+        assert!(!meant.sends && !meant.receives);
+        assert_eq!(meant.config.console.listen, ConsoleListen::Off);
+    }
+
+    #[test]
+    fn the_console_stays_on_this_machine_without_a_password() {
+        assert!(meant("makuosan -b /x -l 0.0.0.0").unwrap_err().to_string().contains("other machines reach"));
+        assert!(meant("makuosan -b /x -l 0.0.0.0 -K /etc/pw").is_ok());
+        let unix = meant("makuosan -b /x -U /run/m.sock").unwrap().config.console;
+        assert_eq!((unix.listen, unix.socket), (ConsoleListen::Off, Some("/run/m.sock".into())));
+        assert!(meant("makuosan -b /").is_err() && meant("makuosan -b /x -m 10.0.0.1").is_err());
+    }
+
+    #[test]
+    fn clap_finds_no_contradiction() {
+        <Flags as clap::CommandFactory>::command().debug_assert();
+    }
+}

@@ -1,0 +1,74 @@
+//! Unix sockets to listen at: made with their mode, in place of what a daemon left, and removed at the end.
+
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// A bound socket's file; it goes when this is dropped.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // A file that is left is replaced at the next start.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Binds `path` with the permission bits `mode`, in place of a socket that nobody listens to any more. Called before the
+/// process has threads: the mask of new files is the whole process's.
+pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
+    let failed = |e| Error::io("cannot listen on the socket", path, e);
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    if UnixStream::connect(path).is_ok() {
+        return Err(Error::usage(format!("a daemon is running already: it listens on {}", path.display()))
+            .hint("give another --socket to run a second one"));
+    }
+    remove_old(path)?;
+    // Made with its mode, not given it afterwards.
+    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(!mode & 0o777));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(mask);
+    let listener = listener.map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok((listener, SocketFile(path.to_path_buf())))
+}
+
+/// Removes the socket that a daemon left, and nothing else.
+fn remove_old(path: &Path) -> Result<()> {
+    let failed = |e| Error::io("cannot replace the old socket", path, e);
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path).map_err(failed),
+        Ok(_) => Err(Error::usage(format!("{} is there and is no socket: it stays", path.display()))
+            .hint("give a path that is free")),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(failed(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn only_a_socket_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        std::fs::write(&path, "precious").unwrap();
+        assert!(bind(&path, 0o600).unwrap_err().to_string().contains("no socket"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        std::fs::remove_file(&path).unwrap();
+        drop(UnixListener::bind(&path).unwrap());
+        let bound = bind(&path, 0o660).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert!(bind(&path, 0o600).unwrap_err().to_string().contains("running already"));
+        drop(bound);
+        assert!(!path.exists());
+    }
+}
