@@ -9,12 +9,14 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use makuo::id::{Generation, HostName, InstanceId, Serial, SessionId, TreeName};
+use makuo::block::BlockRef;
+use makuo::id::{Generation, HostName, InstanceId, Ordinal, Serial, SessionId, TreeName};
 use makuo::keys::{Namespace, open_signer};
-use makuo::manifest::{Intent, Release};
+use makuo::manifest::{Entry, EntryKind, Header, Intent, Mode, Mtime, Node, NodeRef, Owner, Release, TreePath};
+use makuo::proto::generation::{Map, grid_for};
 use makuo::wire::message::{Announce, Hello, MAX_TREES, Order, OrderKind, Phase, SignedOrder, Status, TreeState};
 use makuo::wire::query::Ask;
-use makuo::wire::{Datagram, Message, SymbolHeader};
+use makuo::wire::{Datagram, HostStage, Message, SymbolHeader};
 use support::{Adversary, Lab, Noise, copy, skipped, write};
 
 /// Datagrams of a flood.
@@ -74,7 +76,7 @@ fn offer(session: u64, header: Vec<u8>, signature: Vec<u8>) -> Message {
 
 /// The header of a release like `like`, with another serial.
 fn header_like(like: &Release, serial: u64, intent: Intent) -> Release {
-    let header = makuo::manifest::Header { serial: Serial(serial), intent, ..like.header().clone() };
+    let header = Header { serial: Serial(serial), intent, ..like.header().clone() };
     Release::new(header).expect("legal")
 }
 
@@ -286,4 +288,105 @@ fn what_was_sealed_and_is_replayed_is_not_heard_again() {
     for (host, before) in lab.hosts.iter().zip(before) {
         assert_eq!(host.log(), before, "nothing of it reached anything that would speak of it");
     }
+}
+
+/// The release that was deployed last, as its announcement said.
+fn deployed(lab: &Lab, mut evil: Adversary) -> (Adversary, Release) {
+    let over = Arc::new(AtomicBool::new(false));
+    let recorder = {
+        let over = Arc::clone(&over);
+        std::thread::spawn(move || {
+            let heard = evil.record(|| over.load(Ordering::Relaxed));
+            let messages = evil.messages(&heard);
+            (evil, messages)
+        })
+    };
+    lab.deploy(&[]).exits(0);
+    over.store(true, Ordering::Relaxed);
+    let (evil, messages) = recorder.join().expect("no panic");
+    let release = messages.into_iter().find_map(|(_, message)| match message {
+        Message::Announce(a) => Release::from_bytes(&a.header).ok(),
+        _ => None,
+    });
+    (evil, release.expect("an announcement was heard"))
+}
+
+fn entry(path: &str, kind: EntryKind) -> Entry {
+    Entry {
+        path: TreePath::new(path.as_bytes()).expect("legal"),
+        kind,
+        mode: Mode::from_bits(0o644),
+        owner: Arc::new(Owner { uid: 0, gid: 0, user: None, group: None }),
+        mtime: Mtime::default(),
+        xattrs: Vec::new(),
+    }
+}
+
+/// A page whose bytes are changed after it was made: `from` becomes `to`.
+fn page(entries: Vec<Entry>, from: &str, to: &str) -> (Vec<u8>, u64) {
+    let count = entries.len() as u64;
+    let mut page = Node::Page(entries).encode();
+    if !from.is_empty() {
+        let at = page.windows(from.len()).rposition(|w| w == from.as_bytes()).expect("it is in there");
+        page[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    (page, count)
+}
+
+/// Deploys a release whose manifest is one page, signed by `key`; what a host says of it in the end.
+fn push(evil: &mut Adversary, lab: &Lab, like: &Release, nth: u64, (page, entries): (Vec<u8>, u64)) -> String {
+    let root = NodeRef { block: BlockRef::of(&page), nodes: 1, blocks: 0, entries, bytes: 0 };
+    let header = Header { serial: Serial(1000 + nth), root, ..like.header().clone() };
+    let release = Release::new(header).expect("a legal header");
+    let signer = open_signer(&lab.path("key")).expect("the lab's key");
+    let signature = signer.sign(Namespace::RELEASE, release.bytes()).expect("signs").as_bytes().to_vec();
+    let (source, session) = (InstanceId(500 + nth), SessionId(500 + nth));
+    let mut map = Map::default();
+    map.push(Ordinal(0), page.len() as u32);
+    let payload = map.payload(&page);
+    let columns = grid_for(payload.len(), 1400).expect("small").columns();
+    let generation = Generation(0);
+    let symbol =
+        SymbolHeader { session, generation, row: 0, column: 0, columns, payload: payload.len() as u32, sent: 0 };
+    let watch = support::Stopwatch::start();
+    loop {
+        assert!(watch.read() < support::wait::LONG, "no host says what became of it");
+        evil.say(source, &offer(session.0, release.bytes().to_vec(), signature.clone()));
+        evil.symbol(source, symbol, &payload);
+        let heard = evil.hear(1000);
+        for (_, message) in evil.messages(&heard) {
+            if let Message::State(state) = message
+                && state.session == session
+                && state.stage == HostStage::Refused
+            {
+                return state.text.unwrap_or_default();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_manifest_that_is_signed_and_means_harm_is_refused_by_name_before_anything_is_written() {
+    let Some((lab, evil)) = lab(false) else { return };
+    write(&lab.site().join("page"), "right");
+    let (mut evil, like) = deployed(&lab, evil);
+    let fifo = |path: &str| entry(path, EntryKind::Fifo);
+    let dir = |path: &str| entry(path, EntryKind::Directory);
+    let link = |path: &str, to: &str| entry(path, EntryKind::Hardlink(TreePath::new(to.as_bytes()).expect("legal")));
+    let cases = [
+        (page(vec![dir("d"), fifo("d/AA")], "AA", ".."), ".."),
+        (page(vec![fifo("Aetc")], "Aetc", "/etc"), "absolute"),
+        (page(vec![fifo("aAb")], "aAb", "a\0b"), "NUL"),
+        (page(vec![fifo("same"), fifo("same")], "", ""), "same: out of order or twice"),
+        (page(vec![entry("d", EntryKind::Symlink(b"/etc".to_vec())), fifo("d/evil")], "", ""), "d/evil"),
+        (page(vec![fifo("f"), fifo("f/evil")], "", ""), "f/evil"),
+        (page(vec![fifo("zz"), link("zzz", "BB/passwd")], "BB", ".."), ".."),
+        (page(vec![link("zz", "not-there")], "", ""), "zz"),
+    ];
+    for (nth, (page, word)) in (0..).zip(cases) {
+        let why = push(&mut evil, &lab, &like, nth, page);
+        assert!(why.contains(word), "{word:?} is not in {why:?}");
+        lab.all_same(&lab.site());
+    }
+    bounded(&lab);
 }
