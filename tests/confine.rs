@@ -116,6 +116,41 @@ fn a_hook_that_says_no_is_told_with_its_words() {
 }
 
 #[test]
+fn a_daemon_that_is_kept_to_its_tree_cannot_exchange_it() {
+    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let host = lab.host("web1");
+    host.rule("swap = false");
+    host.start();
+    if host.log().contains("not confined") {
+        skipped("this kernel has no Landlock");
+        return;
+    }
+    write(&lab.site().join("a"), "a");
+    lab.deploy(&[]).exits(0);
+    write(&lab.site().join("a"), "b");
+    lab.spec(&format!("{DELETE}[commit]\nlayout = \"swap\"\n"));
+    lab.deploy(&[]).exits(3);
+    assert_eq!(read(&lab.hosts[0].tree().join("a")), b"a");
+    lab.spec(DELETE);
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+}
+
+#[test]
+fn devices_are_made_where_the_host_says_so() {
+    let Some(mut lab) = lab() else { return };
+    lab.hosts[0].rule("devices = true");
+    lab.hosts[0].start();
+    let made = std::process::Command::new("mknod").arg(lab.site().join("null")).args(["c", "1", "3"]).status();
+    if !made.is_ok_and(|status| status.success()) {
+        skipped("no device can be made here");
+        return;
+    }
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+}
+
+#[test]
 fn nobody_is_refused_who_is_not_there() {
     let Some(lab) = Lab::loopback_idle() else { return };
     let dir = lab.path("tree");

@@ -65,6 +65,9 @@ impl Filter {
     }
 }
 
+/// Patterns, and the files that they come from as they were then.
+pub(super) type Patterns = (Vec<Exclude>, Vec<(TreePath, Version)>);
+
 /// The patterns of the ignore files in the directory `base`, and those files.
 pub(super) fn patterns_in(
     root: &Root,
@@ -72,7 +75,7 @@ pub(super) fn patterns_in(
     base: Option<&TreePath>,
     kind: IgnoreFiles,
     has: impl Fn(&[u8]) -> bool,
-) -> Result<(Vec<Exclude>, Vec<(TreePath, Version)>)> {
+) -> Result<Patterns> {
     let (mut found, mut files) = (Vec::new(), Vec::new());
     for name in kind.names().iter().filter(|n| has(n.to_bytes())) {
         let at = base.map_or(root.path().to_path_buf(), |b| root.shown(b)).join(&*name.to_string_lossy());
