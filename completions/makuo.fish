@@ -42,7 +42,7 @@ complete -c makuo -n "__fish_makuo_needs_command" -f -a "members" -d 'The hosts 
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "send" -d 'Ad hoc: files of this host\'s tree to the same place on the others, through the daemon that runs here'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "sync" -d 'As send, and delete on the others what is extra under the paths'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "check" -d 'Say what is wrong with a spec or a configuration, or what it means'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "keygen" -d 'Make a deploy key in OpenSSH\'s format'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "keygen" -d 'Make a deploy key in OpenSSH\'s format, or a group key'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "daemon" -d 'The host\'s service: receives releases; runs in the foreground'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "demo" -d 'Three hosts on this machine\'s loopback, one real deploy, and what to try next'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "completions" -d 'Print a completion script'
@@ -57,7 +57,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l interface -d 'The
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l group -d 'The multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l port -d 'The UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l group-key -d 'Not supported yet; here so that it is refused and not ignored' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
@@ -79,7 +79,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand diff" -l interface -d 'The i
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l group -d 'The multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l port -d 'The UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l group-key -d 'Not supported yet; here so that it is refused and not ignored' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
@@ -102,7 +102,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l interface -d 'T
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l group -d 'The multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l port -d 'The UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l group-key -d 'Not supported yet; here so that it is refused and not ignored' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
@@ -118,7 +118,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand log" -l interface -d 'The in
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l group -d 'The multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l port -d 'The UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand log" -l group-key -d 'Not supported yet; here so that it is refused and not ignored' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
@@ -132,7 +132,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand status" -l interface -d 'The
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l group -d 'The multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l port -d 'The UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand status" -l group-key -d 'Not supported yet; here so that it is refused and not ignored' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
@@ -146,7 +146,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand members" -l interface -d 'Th
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l group -d 'The multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l port -d 'The UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand members" -l group-key -d 'Not supported yet; here so that it is refused and not ignored' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
@@ -196,14 +196,14 @@ complete -c makuo -n "__fish_makuo_using_subcommand check" -l json -d 'Print one
 complete -c makuo -n "__fish_makuo_using_subcommand check" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand check" -s q -l quiet -d 'Results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s o -l output -d 'Where the key goes; the public half gets .pub [default: ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s o -l output -d 'Where the key goes; the public half gets .pub [default: ~/.config/makuo/deploy.key, or group.key there]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l comment -d 'A remark in the public key [default: user@host]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l force -d 'Overwrite a key that exists'
-complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l group -d 'Not supported yet; here so that it is refused and not ignored'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l group -d 'Make a group key: every datagram is sealed with it, and only those who have it are heard'
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s q -l quiet -d 'Results and errors only'
@@ -222,7 +222,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l interface -d 'The
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l group -d 'The multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l port -d 'The UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l group-key -d 'Not supported yet; here so that it is refused and not ignored' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"

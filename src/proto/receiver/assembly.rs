@@ -19,9 +19,10 @@ use crate::wire::message::{MAX_NACKS, Missing};
 const MAX_OPEN: usize = 16;
 /// The most bytes of their payloads: more than as many of a sender's.
 const MAX_BYTES: u64 = 96 << 20;
-/// A sender has nothing more of a generation so far behind the newest that it has begun.
+/// A sender is not further than this from where it was heard last: it has nothing more of generations so far behind
+/// the newest that it has begun.
 const BEHIND: u32 = KEPT + 8;
-/// After so many symbols in a row from generations that should be long gone, what was said of newer ones was wrong.
+/// After so many words in a row that the sender is far from where it was thought to be, it is there.
 const CONTRADICTIONS: u32 = 64;
 /// While repairs come, more of them are waited for this long before the next complaint; and a [`super::super::backoff`].
 const COMING: Duration = Duration::from_millis(3);
@@ -67,7 +68,9 @@ pub struct Assembly {
     horizon: u32,
     /// The generation of which a repair came last, and when: those after it are repaired after it.
     repaired: (u32, Moment),
-    /// Symbols in a row of generations that the sender should not have any more.
+    /// Whether anything was heard of where the sender is.
+    known: bool,
+    /// Words in a row that it is far from there.
     contradictions: u32,
     /// A generation was given up: what it held has to be asked for again.
     gave_up: bool,
@@ -86,6 +89,7 @@ impl Assembly {
             useless,
             horizon: 0,
             repaired: (0, Moment(0)),
+            known: false,
             contradictions: 0,
             gave_up: false,
             spare: Vec::new(),
@@ -130,11 +134,12 @@ impl Assembly {
     /// Takes a symbol; gives the generation when it is whole as far as `wants` go.
     pub fn symbol(&mut self, now: Moment, symbol: &Symbol<'_>, wants: &RangeSet) -> Option<Delivery> {
         let number = symbol.header.generation.0;
+        if !self.hear(number) {
+            return None;
+        }
         if number < self.horizon {
             self.repaired = (number, now);
         }
-        self.heard(number);
-        self.weigh(number);
         if wants.is_empty() || self.is_resolved(number) {
             return None;
         }
@@ -199,28 +204,36 @@ impl Assembly {
         None
     }
 
-    /// The sender has begun generation `number`: those before it were sent in full.
-    fn heard(&mut self, number: u32) {
-        self.horizon = self.horizon.max(number);
-    }
-
-    /// Looks whether symbols contradict the horizon: anybody can say that the sender is far ahead, and what it sends then
-    /// would count as long gone.
-    fn weigh(&mut self, number: u32) {
-        if number.saturating_add(BEHIND) >= self.horizon {
-            self.contradictions = 0;
-            return;
+    /// Somebody says that the sender has begun generation `number`, so that those before it were sent in full; whether
+    /// that can be. Anybody can say that the sender is somewhere else altogether. That counts when it is said again and
+    /// again and nothing in between agrees with what was known: for a host that was deaf for a while, and after a lie
+    /// that came first.
+    fn hear(&mut self, number: u32) -> bool {
+        let near = number.abs_diff(self.horizon) <= BEHIND;
+        if near || !self.known {
+            (self.known, self.contradictions) = (true, 0);
+            self.horizon = self.horizon.max(number);
+            return true;
         }
         self.contradictions += 1;
-        if self.contradictions > CONTRADICTIONS {
-            let from = u64::from(number.saturating_sub(BEHIND));
-            self.contradictions = 0;
-            self.horizon = number;
-            self.open.clear();
-            self.resolved.remove(from..u64::MAX);
-            self.useless.remove(from..u64::MAX);
-            self.settle();
+        if self.contradictions <= CONTRADICTIONS {
+            return false;
         }
+        self.contradictions = 0;
+        self.move_to(number);
+        true
+    }
+
+    /// What was known of where the sender is was wrong, or is long past.
+    fn move_to(&mut self, number: u32) {
+        let from = number.saturating_sub(BEHIND);
+        self.open.retain(|open, _| (from..=number).contains(open));
+        if number < self.horizon {
+            self.resolved.remove(u64::from(from)..u64::MAX);
+            self.useless.remove(u64::from(from)..u64::MAX);
+        }
+        self.horizon = number;
+        self.settle();
     }
 
     /// Bytes of all that is open, and of memory that is kept for more.
@@ -236,7 +249,7 @@ impl Assembly {
 
     /// The sender has sent all generations below `sent` in full.
     pub fn sent(&mut self, sent: Generation) {
-        self.horizon = self.horizon.max(sent.0);
+        self.hear(sent.0);
     }
 
     /// The first `most` generations below the horizon that are not resolved.
@@ -392,5 +405,44 @@ impl Waiting {
         self.due = Some(now + self.wait + self.delay);
         self.wait = (self.wait * 2).min(longest);
         self.buffer.missing(generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(horizon: u32) -> Assembly {
+        let mut assembly = Assembly::new(1400);
+        assembly.sent(Generation(horizon));
+        assembly.resolve(0..horizon);
+        assembly
+    }
+
+    #[test]
+    fn lies_between_true_words_move_nothing() {
+        let mut assembly = at(100);
+        for n in 0..10_000u32 {
+            assembly.sent(Generation(u32::MAX - 1 - n));
+            assembly.sent(Generation(100 + n / 1000));
+        }
+        assert_eq!((assembly.horizon, assembly.is_resolved(99), assembly.is_resolved(120)), (109, true, false));
+    }
+
+    #[test]
+    fn whoever_was_deaf_for_long_believes_what_is_said_again_and_again() {
+        let mut assembly = at(100);
+        (0..=CONTRADICTIONS).for_each(|_| assembly.sent(Generation(500)));
+        assert_eq!(assembly.horizon, 500);
+        assert_eq!(assembly.unresolved(2), [100, 101], "what passed by is still to be given up");
+        assembly.due(Moment(0), COMING, None, || COMING);
+        assert!(assembly.take_gave_up() && assembly.unresolved(1) == [500 - KEPT]);
+    }
+
+    #[test]
+    fn a_lie_that_came_first_is_found_out() {
+        let mut assembly = at(u32::MAX - 1);
+        (0..=CONTRADICTIONS).for_each(|_| assembly.sent(Generation(7)));
+        assert_eq!((assembly.horizon, assembly.is_resolved(3), assembly.is_resolved(8)), (7, false, false));
     }
 }
