@@ -42,6 +42,7 @@
 //! - Nodes and blocks share one space of ordinals, and wants are ranges of it: pages travel exactly as blocks do.
 //! - What a commit replaced becomes kept content of the release before, by one rename of its undo directory: going back
 //!   takes blocks from there as it does from the tree, and is else a release like any other.
+//! - Plans and journals of a million paths are kept [`packed`]: memory follows what is in flight.
 //! - Counters of control and data datagrams are separate: loss is measured on data, which goes to all.
 
 pub mod error;

@@ -70,10 +70,22 @@ impl Item {
 /// Where a block belongs: one of perhaps many places.
 #[derive(Debug)]
 struct Placement {
-    hash: BlockHash,
+    key: Key,
     offset: u64,
     item: u32,
     state: AtomicU8,
+}
+
+/// The first half of a block's name: to find two blocks that share it is beyond anybody but by 2^64 attempts, and would
+/// spoil nothing but the finder's own release. A million places take half the memory so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key([u8; 16]);
+
+impl Key {
+    fn of(hash: &BlockHash) -> Self {
+        let (half, _) = hash.0.split_first_chunk().expect("a name has 32 bytes");
+        Self(*half)
+    }
 }
 
 const MISSING: u8 = 0;
@@ -86,7 +98,7 @@ pub struct Stage {
     tree: Arc<Tree>,
     plan: Plan,
     items: Vec<Item>,
-    /// Sorted by hash.
+    /// Sorted by key.
     placements: Vec<Placement>,
     next_slot: u64,
     log: Log,
@@ -215,8 +227,7 @@ impl Stage {
     pub fn abort(self) {}
 
     fn place(&self, hash: &BlockHash, bytes: &[u8]) -> Result<()> {
-        let first = self.placements.partition_point(|p| p.hash < *hash);
-        for placement in self.placements[first..].iter().take_while(|p| p.hash == *hash) {
+        for placement in self.places(hash) {
             let claim = placement.state.compare_exchange(MISSING, WRITING, Ordering::AcqRel, Ordering::Acquire);
             if claim.is_err() {
                 continue;
@@ -230,6 +241,13 @@ impl Stage {
             self.log.add(hash, bytes.len(), item.slot, placement.offset);
         }
         Ok(())
+    }
+
+    /// Where the block `hash` belongs.
+    fn places(&self, hash: &BlockHash) -> impl Iterator<Item = &Placement> {
+        let key = Key::of(hash);
+        let first = self.placements.partition_point(|p| p.key < key);
+        self.placements[first..].iter().take_while(move |p| p.key == key)
     }
 
     /// Writes one block; the last one of a file seals it.
@@ -335,9 +353,7 @@ impl Stage {
     }
 
     fn has(&self, hash: &BlockHash) -> bool {
-        let first = self.placements.partition_point(|p| p.hash < *hash);
-        let mut places = self.placements[first..].iter().take_while(|p| p.hash == *hash);
-        places.all(|p| p.state.load(Ordering::Acquire) == WRITTEN)
+        self.places(hash).all(|p| p.state.load(Ordering::Acquire) == WRITTEN)
     }
 
     /// Empty files, links, pipes, devices; hard links last, since they need the files that they name.
@@ -479,7 +495,7 @@ fn lay_out(plan: &Plan, first_slot: u64) -> (Vec<Item>, Vec<Placement>, u64) {
                 sparse::extend(&mut data, offset..offset + u64::from(block.size));
             }
             let state = AtomicU8::new(MISSING);
-            placements.push(Placement { hash: block.hash, offset, item: items.len() as u32, state });
+            placements.push(Placement { key: Key::of(&block.hash), offset, item: items.len() as u32, state });
             offset += u64::from(block.size);
         }
         let mut holes = (data.as_slice() != [0..offset]).then(|| Box::new(data));
@@ -496,7 +512,7 @@ fn lay_out(plan: &Plan, first_slot: u64) -> (Vec<Item>, Vec<Placement>, u64) {
     }
     items.shrink_to_fit();
     placements.shrink_to_fit();
-    placements.sort_unstable_by_key(|p| (p.hash, p.item, p.offset));
+    placements.sort_unstable_by_key(|p| (p.key, p.item, p.offset));
     (items, placements, slot)
 }
 

@@ -127,11 +127,13 @@ impl Outgoing {
         !self.is_fresh() && !self.has_repairs() && self.latest <= seen
     }
 
-    /// Lets the payload go; says whether it was still there.
+    /// Lets the payload go, and what was noted of its symbols; says whether it was still there. What stays is small:
+    /// thousands of generations are remembered.
     pub fn let_go(&mut self) -> bool {
         self.resend = RangeSet::default();
         self.complaints = None;
-        self.columns.iter_mut().for_each(|c| c.wanted = 0);
+        self.sent_at = Vec::new();
+        self.columns = Vec::new();
         self.coded = (0, Vec::new());
         self.payload.take().is_some()
     }

@@ -61,9 +61,9 @@ impl Recall {
 
     /// What came in this session, or was taken over when it began.
     fn staged(&mut self, stage: &Stage, block: &BlockRef, out: &mut Vec<u8>) -> bool {
-        let first = stage.placements.partition_point(|p| p.hash < block.hash);
-        let mut places = stage.placements[first..].iter().take_while(|p| p.hash == block.hash);
-        let Some(found) = places.find(|p| p.state.load(Ordering::Acquire) == WRITTEN) else { return false };
+        let Some(found) = stage.places(&block.hash).find(|p| p.state.load(Ordering::Acquire) == WRITTEN) else {
+            return false;
+        };
         let slot = stage.items[found.item as usize].slot;
         let file = match self.staged.take().filter(|(open, _)| *open == slot) {
             Some((_, file)) => file,

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
-use super::{Item, MISSING, Stage, WRITTEN};
+use super::{Item, Key, MISSING, Stage, WRITTEN};
 use crate::block::{BlockHash, BlockRef};
 use crate::error::Result;
 use crate::manifest::TreePath;
@@ -88,8 +88,9 @@ impl Stage {
 
     /// One block of the item is where it belongs.
     fn written(&self, at: usize, item: &Item, block: &BlockRef, offset: u64) {
-        let first = self.placements.partition_point(|p| (p.hash, p.item as usize, p.offset) < (block.hash, at, offset));
-        if let Some(placement) = self.placements.get(first).filter(|p| p.item as usize == at && p.offset == offset) {
+        let place = (Key::of(&block.hash), at as u32, offset);
+        let first = self.placements.partition_point(|p| (p.key, p.item, p.offset) < place);
+        if let Some(placement) = self.placements.get(first).filter(|p| (p.key, p.item, p.offset) == place) {
             let _ = placement.state.compare_exchange(MISSING, WRITTEN, Ordering::AcqRel, Ordering::Acquire);
             self.log.add(&block.hash, block.size as usize, item.slot, offset);
         }
