@@ -112,10 +112,8 @@ fn four_hosts_with_a_user_and_confined() {
     let Some((uid, gid)) = www_data() else { return };
     let Some(mut old) = Old::network(4) else { return };
     (0..4).for_each(|host| old.start(host, &["-u", "www-data", "-g", "www-data", "-G", "daemon,adm"]));
-    let groups: Vec<String> = ["daemon", "adm"]
-        .iter()
-        .filter_map(|name| Some(Group::from_name(name).ok()??.gid.to_string()))
-        .collect();
+    let groups: Vec<String> =
+        ["daemon", "adm"].iter().filter_map(|name| Some(Group::from_name(name).ok()??.gid.to_string())).collect();
     for host in 0..4 {
         let process = old.pid(host);
         assert_eq!(status(process, "Uid"), [uid; 4].map(|n| n.to_string()).join(" "));
@@ -308,7 +306,10 @@ fn confined_means_confined() {
     assert_eq!(read(&old.base(1).join("sub/page")), b"x");
     // Exchanging the whole base would need the directory above, which it does not reach.
     let site = old.base(0);
-    write(&old.lab.path("www.toml"), format!("source = {site:?}\n[commit]\nlayout = \"swap\"\n[targets]\nhosts = [\"mk2\"]\n"));
+    write(
+        &old.lab.path("www.toml"),
+        format!("source = {site:?}\n[commit]\nlayout = \"swap\"\n[targets]\nhosts = [\"mk2\"]\n"),
+    );
     let ran = old.lab.makuo(&["deploy", "www.toml"]).exits(3);
     assert!(format!("{ran}").contains("cannot be exchanged as a whole"), "{ran}");
 }

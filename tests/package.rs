@@ -110,7 +110,8 @@ fn a_static_build_is_packed() {
     for (_, dest) in assets().iter().filter(|(_, dest)| dest.starts_with("/usr/share/man/") && dest.ends_with(".1")) {
         assert!(to.join(dest.trim_start_matches("/usr/")).exists(), "{dest}");
     }
-    for file in ["share/man/man5/makuo.toml.5", "share/bash-completion/completions/makuo", "share/doc/makuo/makuo.toml"] {
+    for file in ["share/man/man5/makuo.toml.5", "share/bash-completion/completions/makuo", "share/doc/makuo/makuo.toml"]
+    {
         assert!(to.join(file).exists(), "{file}");
     }
 }
@@ -286,7 +287,11 @@ fn the_deb_is_installed_used_and_purged() {
     if !out.contains("mounted") {
         return skipped(&format!("no layer over this system: {}", String::from_utf8_lossy(&output.stderr)));
     }
-    assert!(output.status.success() && out.ends_with("all is well\n"), "{out}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && out.ends_with("all is well\n"),
+        "{out}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let left = out.split("left behind:\n").nth(1).and_then(|rest| rest.split("end of it\n").next());
     assert_eq!(left, Some(""), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -157,13 +157,7 @@ fn places(setup: &Setup, host: &Host) -> Result<Places> {
     alone.map(|tree| Ok((tree.name.clone(), Place::of(tree, state_dir)?))).collect()
 }
 
-fn desk(
-    setup: Setup,
-    host: &Host,
-    places: &Places,
-    handle: Handle,
-    signer: Option<Arc<dyn Signer>>,
-) -> Desk {
+fn desk(setup: Setup, host: &Host, places: &Places, handle: Handle, signer: Option<Arc<dyn Signer>>) -> Desk {
     let managed = |name: &TreeName| host.trees.get(name).map(|m| m.tree.state().path().to_path_buf());
     let alone = |name: &TreeName| places.get(name).map(Place::path);
     let cache = |name: &TreeName| managed(name).or_else(|| alone(name)).map(|dir| dir.join("sent"));

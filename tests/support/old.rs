@@ -88,8 +88,7 @@ impl Old {
 
     /// Lines about its base.
     pub fn tree(&mut self, host: usize, lines: &str) {
-        self.settings[host].tree =
-            format!("[[tree]]\nname = \"default\"\npath = {:?}\n{lines}\n", self.base(host));
+        self.settings[host].tree = format!("[[tree]]\nname = \"default\"\npath = {:?}\n{lines}\n", self.base(host));
     }
 
     /// A daemon's command line, with its configuration written.
