@@ -32,7 +32,7 @@ impl Place {
             Err(e) => e,
         };
         tracing::warn!("tree {}: {missing}: its files are all read again after a restart", tree.name);
-        let failed = |e| Error::io("cannot make a directory in", &std::env::temp_dir(), e);
+        let failed = |e| Error::io("cannot make a directory in", std::env::temp_dir(), e);
         tempfile::Builder::new().prefix("makuo-").tempdir().map(Self::Temporary).map_err(failed)
     }
 
