@@ -83,6 +83,9 @@ fn as_the_old_readme_has_it(old: &mut Old) {
     write(&script, "loglevel 1\nsend hoge.html\n\nsend 'nosuch'\n");
     let ran = old.msync(&["-f", script.to_str().expect("UTF-8")]).exits(1);
     assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", "error: No such file or directory nosuch\n"));
+    let piped = format!("printf 'loglevel 2\\r\\nsend -n hoge.html\\r\\n' | {}/msync -f -", old.lab.path("").display());
+    let ran = Running::start(old.place(0).command("sh").args(["-c", &piped])).wait().exits(0);
+    assert_eq!(ran.out, ["mk2", "mk3", "mk4"].map(|host| format!("(dryrun) skip   {host}:hoge.html\n")).concat());
     for (path, why) in [("../x", "outside the base directory"), ("/etc/passwd", "outside the base directory")] {
         let ran = old.msync(&[path]).exits(1);
         assert!(ran.err.starts_with("error: ") && ran.err.contains(why) && ran.err.lines().count() == 1, "{ran}");

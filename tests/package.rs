@@ -243,7 +243,7 @@ makuo deploy --key /etc/makuo/sender.key --expect 1 /tmp/www.toml
 test "$(cat /srv/www/page)" = hello
 makuo diff --key /etc/makuo/sender.key /tmp/www.toml
 makuo status www
-$(sed -n 's/^ExecReload=//p' /usr/lib/systemd/system/makuo.service | sed "s/.MAINPID/$daemon/")
+MAINPID=$daemon sh -c "$(sed -n 's/^ExecReload=//p' /usr/lib/systemd/system/makuo.service)"
 kill -TERM $daemon; wait $daemon
 test ! -e /run/makuo/makuo.sock
 dpkg -r makuo

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
@@ -36,7 +37,12 @@ fn the_service_manager_is_told() {
     let Some(mut lab) = Lab::loopback_idle() else { return };
     let path = lab.path("manager");
     let manager = Manager::at(&path);
+    let log = lab.path("web1/log");
+    write(&log, "");
+    let meta = std::fs::metadata(&log).expect("just written");
     let host = lab.host("web1");
+    // Its standard error is the journal, as far as it knows.
+    host.env.push(("JOURNAL_STREAM".into(), format!("{}:{}", meta.dev(), meta.ino())));
     host.env.push(("NOTIFY_SOCKET".into(), path.to_str().expect("UTF-8").into()));
     host.env.push(("WATCHDOG_USEC".into(), "200000".into()));
     host.start();
@@ -49,6 +55,8 @@ fn the_service_manager_is_told() {
     assert_eq!(manager.next("WATCHDOG=1"), "READY=1");
     assert!(host.stop().success());
     assert_eq!(manager.next("WATCHDOG=1"), "STOPPING=1");
+    let log = lab.hosts[0].log();
+    assert!(log.contains("trees www") && log.lines().all(|line| !line.starts_with("20")), "no times twice: {log}");
 }
 
 #[test]
