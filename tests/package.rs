@@ -14,6 +14,15 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The binary of the tests, without what only a debugger reads, where that can be taken off.
+fn small(dir: &Path) -> PathBuf {
+    let small = dir.join("makuo");
+    match try_tool(Command::new("strip").arg("-o").arg(&small).arg(env!("CARGO_BIN_EXE_makuo"))) {
+        Ok(_) => small,
+        Err(_) => env!("CARGO_BIN_EXE_makuo").into(),
+    }
+}
+
 /// Source and destination of every file, of both kinds of packages.
 fn assets() -> Vec<(String, String)> {
     let text = std::fs::read_to_string(root().join("Cargo.toml")).expect("readable");
@@ -56,7 +65,7 @@ fn scripts_and_units_are_legal() {
         assert!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o111 != 0, "{script}");
         try_tool(Command::new("sh").arg("-n").arg(&path)).expect(script);
     }
-    for script in ["rpm/post", "rpm/postun"] {
+    for script in ["rpm/post", "rpm/preun", "rpm/postun"] {
         try_tool(Command::new("sh").arg("-n").arg(root().join("packaging").join(script))).expect(script);
     }
     for unit in ["makuo.service", "makuo@.service"] {
@@ -93,7 +102,7 @@ fn units_are_what_systemd_understands() {
 fn a_static_build_is_packed() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut command = Command::new("sh");
-    command.arg(root().join("packaging/tarball")).arg(env!("CARGO_BIN_EXE_makuo"));
+    command.arg(root().join("packaging/tarball")).arg(small(dir.path()));
     let said = try_tool(command.env("CARGO_TARGET_DIR", dir.path().join("build"))).expect("packs");
     let to = dir.path().join("local");
     std::fs::create_dir(&to).expect("new");
@@ -185,7 +194,7 @@ fn deb(dir: &Path) -> Result<PathBuf, String> {
     let tree = dir.join("tree");
     for (source, dest, mode) in deb_assets() {
         let source = match source.as_str() {
-            "target/release/makuo" => env!("CARGO_BIN_EXE_makuo").to_string(),
+            "target/release/makuo" => small(dir).to_str().expect("UTF-8").to_string(),
             _ => root().join(source).to_str().expect("UTF-8").to_string(),
         };
         let script = "set -e; for f in $1; do case $2 in */) to=$2${f##*/};; *) to=$2;; esac; \

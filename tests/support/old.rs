@@ -231,10 +231,11 @@ impl Plain {
         }
     }
 
-    /// Says a line; the answer up to the next prompt.
+    /// Says a line; the answer up to the next prompt, without the signs of life that a busy machine gives.
     pub fn ask(&mut self, line: &str) -> String {
         self.say(format!("{line}\r\n").as_bytes());
-        self.until(b"> ")
+        let answer = self.until(b"> ");
+        answer.split_inclusive('\n').filter(|line| *line != "alive\n").collect()
     }
 
     /// Plays a transcript: lines that begin with `> ` are said, the others expected.
