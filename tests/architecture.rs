@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["error", "id", "units"],
     &["block"],
+    &["packed"],
     &["fec"],
     &["manifest"],
     &["hook"],

@@ -1,252 +1,11 @@
-//! The old face: makuosan on several hosts, msync, the console's lines over TCP and a unix socket, and `makuo send`.
+//! The console as msync and telnet see it: transcripts over TCP and a unix socket, the password, and who hangs up.
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::process::Command;
 
-use support::run::Running;
-use support::{Lab, Place, Ran, append, read, until, write};
-
-/// Daemons called makuosan, one at each place, with bases of their own.
-struct Old {
-    daemons: Vec<Option<Child>>,
-    places: Vec<Place>,
-    lab: Lab,
-}
-
-impl Old {
-    /// `count` hosts mk1, mk2, ... at a switch; none where there can be no switch.
-    fn network(count: usize) -> Option<Self> {
-        let lab = Lab::network_idle(count)?;
-        let places = lab.hosts.iter().map(|h| h.place.clone()).collect();
-        Some(Self::new(lab, places))
-    }
-
-    /// The same on the loopback interface.
-    fn loopback(count: usize) -> Option<Self> {
-        let lab = Lab::loopback_idle()?;
-        let places = vec![lab.admin.clone(); count];
-        Some(Self::new(lab, places))
-    }
-
-    fn new(lab: Lab, places: Vec<Place>) -> Self {
-        for name in ["makuosan", "msync"] {
-            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_makuo"), lab.path(name)).expect("a link");
-        }
-        let keys = String::from_utf8(read(&lab.path("key.pub"))).expect("text");
-        write(&lab.path("keys"), keys);
-        let mut old = Self { daemons: Vec::new(), places, lab };
-        for host in 0..old.places.len() {
-            std::fs::create_dir_all(old.base(host)).expect("new");
-            old.daemons.push(None);
-        }
-        old
-    }
-
-    fn dir(&self, host: usize) -> PathBuf {
-        self.lab.path(&format!("mk{}", host + 1))
-    }
-
-    fn base(&self, host: usize) -> PathBuf {
-        self.dir(host).join("disk/base")
-    }
-
-    fn command(&self, host: usize, more: &[&str]) -> Command {
-        let dir = self.dir(host);
-        let (interface, port) = match &self.places[host] {
-            Place::Loopback(port) => ("lo", Some(port.to_string())),
-            Place::Namespace(_) => ("eth0", None),
-        };
-        let text = format!(
-            "name = \"mk{}\"\nauthorized_keys = {:?}\nsocket = {:?}\n[sender]\nkey = {:?}\n[network]\ninterface = \"{interface}\"\n{}",
-            host + 1,
-            self.lab.path("keys"),
-            dir.join("control"),
-            self.lab.path("key"),
-            port.map(|p| format!("port = {p}\n[console]\nlisten = \"off\"\n")).unwrap_or_default(),
-        );
-        write(&dir.join("makuo.toml"), text);
-        let mut command = self.places[host].command(self.lab.path("makuosan").to_str().expect("UTF-8"));
-        command.arg("-b").arg(self.base(host)).arg("--config").arg(dir.join("makuo.toml")).args(more);
-        command.env_remove("MAKUO_CONFIG").env_remove("NOTIFY_SOCKET");
-        command
-    }
-
-    fn start(&mut self, host: usize, more: &[&str]) {
-        let log = std::fs::File::create(self.dir(host).join("log")).expect("a log");
-        let mut command = self.command(host, &[&["-n"], more].concat());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(log));
-        self.daemons[host] = Some(command.spawn().expect("starts"));
-        let control = self.dir(host).join("control");
-        until("a daemon that listens", || UnixStream::connect(&control).is_ok());
-    }
-
-    fn log(&self, host: usize) -> String {
-        std::fs::read_to_string(self.dir(host).join("log")).unwrap_or_default()
-    }
-
-    fn msync_at(&self, host: usize, target: Option<&Path>, args: &[&str]) -> Ran {
-        let mut command = self.places[host].command(self.lab.path("msync").to_str().expect("UTF-8"));
-        command.args(args).env_remove("MSYNC_TARGET");
-        if let Some(target) = target {
-            command.env("MSYNC_TARGET", format!("unix:{}", target.display()));
-        }
-        Running::start(&mut command).wait()
-    }
-
-    fn msync(&self, args: &[&str]) -> Ran {
-        self.msync_at(0, None, args)
-    }
-
-    /// Waits until the first host knows the others.
-    fn know_each_other(&self, target: Option<&Path>) {
-        let all = format!("Total: {} members", self.places.len() - 1);
-        until("members", || self.msync_at(0, target, &["--members"]).out.contains(&all));
-    }
-}
-
-impl Drop for Old {
-    fn drop(&mut self) {
-        for daemon in self.daemons.iter_mut().flatten() {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
-        if std::thread::panicking() {
-            (0..self.daemons.len()).for_each(|host| eprintln!("--- log of mk{}\n{}", host + 1, self.log(host)));
-        }
-    }
-}
-
-#[test]
-fn four_hosts_as_the_old_readme_has_them() {
-    let Some(mut old) = Old::network(4) else { return };
-    (0..4).for_each(|host| old.start(host, &[]));
-    let base = old.base(0);
-    write(&base.join("hoge.html"), "hoge\n");
-    write(&base.join("sub/x"), "x\n");
-    std::fs::set_permissions(base.join("hoge.html"), std::fs::Permissions::from_mode(0o640)).expect("mine");
-    if support::is_root() {
-        std::os::unix::fs::chown(base.join("hoge.html"), Some(1), Some(1)).expect("root may");
-    }
-    old.know_each_other(None);
-    let members = old.msync(&["--members"]).exits(0).out;
-    assert!(members.starts_with("mk2 10.77.0.2 (Ver"), "{members}");
-
-    let dry = "(dryrun) [update:hoge.html]\n(dryrun) [update:sub/x]\n";
-    assert_eq!(old.msync(&["-r", "-n"]).exits(0).out, dry);
-    assert!(!old.base(1).join("hoge.html").exists());
-    assert_eq!(old.msync(&["-r"]).exits(0).out, "");
-    let facts = |p: &Path| std::fs::metadata(p).map(|m| (m.mode(), m.uid(), m.gid(), m.mtime())).expect("there");
-    for host in 1..4 {
-        for file in ["hoge.html", "sub/x"] {
-            let (here, there) = (base.join(file), old.base(host).join(file));
-            assert_eq!((read(&here), facts(&here)), (read(&there), facts(&there)), "{file}");
-        }
-    }
-    let out = old.msync(&["-r", "-vv", "-t", "mk3"]).exits(0).out;
-    assert_eq!(out, "skip   mk3:hoge.html\nskip   mk3:sub/x\n");
-    assert_eq!(old.msync(&["-r", "-t", "nohost"]).exits(1).out, "nohost is not contained in members\n");
-
-    append(&old.base(2).join("sub/x"), b"!");
-    write(&old.base(3).join("extra/file"), "extra");
-    assert_eq!(old.msync(&["--check", "-r"]).exits(1).out, "mk3: NG sub/x\n");
-    assert_eq!(old.msync(&["-v", "-t", "mk3", "sub/x"]).exits(0).out, "update mk3:sub/x\n");
-    assert_eq!(old.msync(&["--check", "-r"]).exits(0).out, "");
-    let extra = "(dryrun) delete mk4:extra/file\n(dryrun) delete mk4:extra\n";
-    assert_eq!(old.msync(&["--delete", "-n", "-r"]).exits(0).out, extra);
-    assert_eq!(old.msync(&["--delete", "-r"]).exits(0).out, extra.replace("(dryrun) ", ""));
-    assert!(!old.base(3).join("extra").exists());
-
-    // What is not here any more goes, but for what is excluded.
-    std::fs::remove_file(base.join("sub/x")).expect("there");
-    write(&old.base(1).join("sub/keep.tmp"), "");
-    let out = old.msync(&["--sync", "-r", "-v", "--exclude=*.tmp"]).exits(0).out;
-    assert!(out.contains("delete mk2:sub/x\n") && !out.contains("keep"), "{out}");
-    assert!(old.base(1).join("sub/keep.tmp").exists() && !old.base(1).join("sub/x").exists());
-
-    let script = old.lab.path("script");
-    write(&script, "loglevel 1\nsend hoge.html\n\nsend 'nosuch'\n");
-    let ran = old.msync(&["-f", script.to_str().expect("UTF-8")]).exits(1);
-    assert_eq!(ran.err, "error: No such file or directory nosuch\n");
-    for (path, why) in [("../x", "outside the base directory"), ("/etc/passwd", "outside the base directory")] {
-        let ran = old.msync(&[path]).exits(1);
-        assert!(ran.err.starts_with("error: ") && ran.err.contains(why) && ran.err.lines().count() == 1, "{ran}");
-    }
-    write(&base.join("a1.txt"), "1");
-    write(&base.join("a2.txt"), "2");
-    assert_eq!(old.msync(&["-v", "-t", "mk2", "a*.txt"]).exits(0).out, "update mk2:a1.txt\nupdate mk2:a2.txt\n");
-
-    // The daemon is gone: one line, and no 0.
-    let mut daemon = old.daemons[0].take().expect("runs");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.id() as i32), nix::sys::signal::Signal::SIGTERM)
-        .expect("mine");
-    assert!(daemon.wait().expect("mine").success(), "SIGTERM ends it well: {}", old.log(0));
-    let ran = old.msync(&["-r"]).exits(1);
-    assert!(ran.err.starts_with("error: can't connect tcp:127.0.0.1:5000") && ran.err.lines().count() == 1, "{ran}");
-}
-
-/// A client as plain as telnet.
-struct Plain(Box<dyn Stream>);
-
-trait Stream: Read + Write + Send {}
-impl<T: Read + Write + Send> Stream for T {}
-
-impl Plain {
-    fn tcp(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("listens");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("possible");
-        Self(Box::new(stream))
-    }
-
-    fn unix(path: &Path) -> Self {
-        let stream = UnixStream::connect(path).expect("listens");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("possible");
-        Self(Box::new(stream))
-    }
-
-    /// What comes until it ends with `end`.
-    fn until(&mut self, end: &[u8]) -> String {
-        let (mut all, mut byte) = (Vec::new(), [0]);
-        while !all.ends_with(end) {
-            let got =
-                self.0.read(&mut byte).unwrap_or_else(|e| panic!("{e} after {:?}", String::from_utf8_lossy(&all)));
-            assert_eq!(got, 1, "ends after {:?}", String::from_utf8_lossy(&all));
-            all.push(byte[0]);
-        }
-        all.truncate(all.len() - end.len());
-        String::from_utf8(all).expect("text")
-    }
-
-    /// Says a line; the answer up to the next prompt.
-    fn ask(&mut self, line: &str) -> String {
-        self.0.write_all(format!("{line}\r\n").as_bytes()).expect("listens");
-        self.until(b"> ")
-    }
-
-    /// Plays a transcript: lines that begin with `> ` are said, the others expected.
-    fn play(&mut self, transcript: &str) {
-        assert_eq!(self.until(b"> "), "");
-        let mut said: Option<&str> = None;
-        let mut expected = String::new();
-        for line in transcript.lines().map(|l| l.strip_prefix("    ").unwrap_or(l)).chain(["> quit"]) {
-            match line.strip_prefix("> ") {
-                Some(next) => {
-                    if let Some(said) = said.replace(next) {
-                        assert_eq!(self.ask(said), expected, "{said}");
-                    }
-                    expected.clear();
-                }
-                None => expected.push_str(&format!("{line}\n")),
-            }
-        }
-    }
-}
+use support::{Old, Plain, read, until, write};
 
 const READ_ONLY: &str = "> members
     mk2 127.0.0.1 (VerVERSION)
@@ -255,6 +14,7 @@ const READ_ONLY: &str = "> members
     > send -n -r
     (dryrun) [update:hoge.html]
     (dryrun) [update:sub/x]
+    (dryrun) [update:way]
     > alive on
     > loglevel 2
     > send -n -r
@@ -262,11 +22,15 @@ const READ_ONLY: &str = "> members
     (dryrun) skip   mk3:hoge.html
     (dryrun) update mk2:sub/x
     (dryrun) update mk3:sub/x
+    (dryrun) update mk2:way
+    (dryrun) update mk3:way
     > check -r
     mk2: NG hoge.html
     mk3: OK hoge.html
     mk2: NG sub/x
     mk3: NG sub/x
+    mk2: NG way
+    mk3: NG way
     > exclude add *.html
     > exclude add sub/y
     > exclude list
@@ -275,6 +39,8 @@ const READ_ONLY: &str = "> members
     > send -n -r
     (dryrun) update mk2:sub/x
     (dryrun) update mk3:sub/x
+    (dryrun) update mk2:way
+    (dryrun) update mk3:way
     > exclude del sub/y
     > exclude del sub/y
     error: pattern not found sub/y
@@ -290,8 +56,57 @@ const READ_ONLY: &str = "> members
     error: No such file or directory nosuch
     > send -t nohost -r
     nohost is not contained in members
+    > send ../x
+    error: ../x is outside the base directory BASE
+    > send /etc/passwd
+    error: /etc/passwd is outside the base directory BASE
+    > send way/passwd
+    error: way/passwd is behind a symbolic link (name the path that the link leads to, when that is in the tree)
+    > send -n 'hoge*'
+    (dryrun) [update:hoge.html]
+    > send -n *.nosuch
+    error: No such file or directory *.nosuch
+    > send \"hoge
+    error: a quote is not closed
+    > md5 hoge.html
+    mk2: NG hoge.html
     > send -x
     error: invalid option -- x
+    > send
+    usage: send [-n] [-r] [-D] [-t host] [-g group] [path]
+      -n  # dryrun
+      -r  # recursive
+      -D  # with delete
+      -t  # target host
+      -g  # group of what is written
+    > sync -n
+    usage: sync [-n] [-r] [-t host] [-g group] [path]
+      -n  # dryrun
+      -r  # recursive
+      -t  # target host
+      -g  # group of what is written
+    > dsync
+    usage: dsync [-n] [-r] [-t host] [path]
+      -n  # dryrun
+      -r  # recursive
+      -t  # target host
+    > check
+    usage: check [-r] [-t host] [path]
+      -r  # dir recursive
+      -t  # target host
+    > exclude
+    usage: exclude add PATTERN
+           exclude del PATTERN
+           exclude list
+           exclude clear
+    > alive
+    usage: alive on|off
+    > sync -n -r
+    (dryrun) [update:hoge.html]
+    (dryrun) [update:sub/x]
+    (dryrun) [update:way]
+    (dryrun) [delete:extra]
+    > 
     > fetch
     error: unknown command 'fetch': see help
     > loglevel
@@ -322,18 +137,37 @@ const WRITES: &str = "> loglevel 2
     skip   mk3:hoge.html
     update mk2:sub/x
     update mk3:sub/x
+    update mk2:way
+    update mk3:way
     > check -r
     mk2: OK hoge.html
     mk3: OK hoge.html
     mk2: OK sub/x
     mk3: OK sub/x
+    mk2: OK way
+    mk3: OK way
     > dsync -r
     delete mk3:extra
     > sync -r
     skip   mk2:hoge.html
     skip   mk3:hoge.html
     skip   mk2:sub/x
-    skip   mk3:sub/x";
+    skip   mk3:sub/x
+    skip   mk2:way
+    skip   mk3:way";
+
+const DELETES: &str = "> loglevel 1
+    > sync -n sub/x
+    (dryrun) delete mk2:sub/x
+    (dryrun) delete mk3:sub/x
+    > sync sub/x
+    delete mk2:sub/x
+    delete mk3:sub/x
+    > sync sub/x
+    error: No such file or directory sub/x
+    > send -r -D sub
+    > dsync -t mk2 -n -r
+    (dryrun) delete mk2:other";
 
 #[test]
 fn the_console_says_what_the_old_one_said() {
@@ -346,14 +180,14 @@ fn the_console_says_what_the_old_one_said() {
     write(&old.base(2).join("extra"), "");
     write(&old.base(2).join("sub/y"), "");
     std::fs::remove_file(old.base(2).join("sub/y")).expect("there");
-    old.start(1, &["-o"]);
-    old.start(2, &["-o"]);
+    std::os::unix::fs::symlink("/etc", old.base(0).join("way")).expect("new");
     // The network's port is in the configuration; -p would be both.
-    let config = format!("[console]\nlisten = \"127.0.0.1:{port}\"\nsocket = {socket:?}\n");
-    old.start_with(0, &config);
+    old.console(0, &format!("listen = \"127.0.0.1:{port}\"\nsocket = {socket:?}"));
+    (0..3).for_each(|host| old.start(host, &[]));
     old.know_each_other(Some(&socket));
 
     let transcript = READ_ONLY.replace("VERSION", env!("CARGO_PKG_VERSION"));
+    let transcript = transcript.replace("BASE", old.base(0).to_str().expect("UTF-8"));
     Plain::tcp(port).play(&transcript);
     Plain::unix(&socket).play(&transcript);
     std::thread::scope(|scope| {
@@ -364,33 +198,36 @@ fn the_console_says_what_the_old_one_said() {
         }
     });
     Plain::unix(&socket).play(WRITES);
+    // What is not here any more goes with `sync`, and only below the path.
+    write(&old.base(1).join("other"), "stays");
+    std::fs::remove_file(old.base(0).join("sub/x")).expect("there");
+    Plain::tcp(port).play(DELETES);
+    assert!(old.base(1).join("other").exists() && !old.base(1).join("sub").join("x").exists());
     let mut plain = Plain::tcp(port);
     plain.until(b"> ");
     let status = plain.ask("status");
     assert!(status.contains(&format!("basedir: {}/\n", old.base(0).display())), "{status}");
-    for line in ["process: ", "version: ", "command: 0", "send op: 0", "recv op: 0"] {
+    let process = format!("process: {}", old.pid(0));
+    for line in [process.as_str(), "version: ", "command: 0", "send op: 0", "recv op: 0"] {
         assert!(status.lines().any(|l| l.starts_with(line)), "{status}");
     }
-    plain.0.write_all(b"quit\n").expect("listens");
-    assert_eq!(plain.0.read(&mut [0]).expect("the end"), 0);
-}
-
-impl Old {
-    /// Starts a host with a console as `console` says.
-    fn start_with(&mut self, host: usize, console: &str) {
-        // Writes the configuration as a host without a console has it.
-        let _ = self.command(host, &[]);
-        let path = self.dir(host).join("makuo.toml");
-        let text = String::from_utf8(read(&path)).expect("text");
-        write(&path, text.replace("[console]\nlisten = \"off\"\n", console));
-        let log = std::fs::File::create(self.dir(host).join("log")).expect("a log");
-        let mut command = self.places[host].command(self.lab.path("makuosan").to_str().expect("UTF-8"));
-        command.args(["-n", "-b"]).arg(self.base(host)).arg("--config").arg(path);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(log));
-        self.daemons[host] = Some(command.spawn().expect("starts"));
-        let control = self.dir(host).join("control");
-        until("a daemon that listens", || UnixStream::connect(&control).is_ok());
+    for word in ["quit", "exit", "bye"] {
+        let mut plain = Plain::unix(&socket);
+        plain.until(b"> ");
+        plain.say(format!("{word}\n").as_bytes());
+        assert!(plain.is_over(), "{word}");
     }
+    // Commands that come at once are answered one after the other.
+    let mut plain = Plain::tcp(port);
+    plain.say(b"echo one\necho two\r\n\nquit\n");
+    assert_eq!(plain.until(b"> > "), "> one\n> two\n");
+    assert!(plain.is_over());
+    // A line without an end is not waited for: who is gone is gone.
+    let mut plain = Plain::tcp(port);
+    plain.until(b"> ");
+    plain.say(&[b'x'; 20_000]);
+    assert!(plain.is_over());
+    assert!(!old.log(0).contains("panicked"), "{}", old.log(0));
 }
 
 #[test]
@@ -405,10 +242,19 @@ fn who_hangs_up_takes_the_command_back() {
     old.know_each_other(Some(&socket));
     let mut plain = Plain::unix(&socket);
     plain.until(b"> ");
-    plain.0.write_all(b"send big\n").expect("listens");
+    assert_eq!(plain.ask("alive on"), "");
+    plain.say(b"send big\n");
     let status = || old.msync_at(0, Some(&socket), &["--status"]).exits(0).out;
     until("a session", || status().contains("send op: 1"));
     assert!(status().contains("> send big"), "the others' commands are told");
+    // A second command about the same tree waits for the first, and goes when its client does.
+    let mut waiting = Plain::unix(&socket);
+    waiting.until(b"> ");
+    waiting.say(b"send -n -r\n");
+    until("two commands", || status().contains("command: 2"));
+    drop(waiting);
+    until("one command", || status().contains("command: 1"));
+    assert_eq!(plain.until(b"\n"), "alive", "a sign of life");
     drop(plain);
     until("its end", || status().contains("send op: 0"));
     assert!(!old.base(1).join("big").exists());
@@ -418,95 +264,69 @@ fn who_hangs_up_takes_the_command_back() {
     // The daemon's end takes it back, too.
     let mut plain = Plain::unix(&socket);
     plain.until(b"> ");
-    plain.0.write_all(b"send big\n").expect("listens");
+    plain.say(b"send big\n");
     until("a session", || status().contains("send op: 1"));
-    let mut daemon = old.daemons[0].take().expect("runs");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.id() as i32), nix::sys::signal::Signal::SIGTERM)
-        .expect("mine");
-    assert!(daemon.wait().expect("mine").success(), "{}", old.log(0));
+    old.stop(0);
     assert!(!old.base(1).join("big").exists());
+    assert!(!socket.exists(), "a socket that nobody listens to is removed");
 }
 
 #[test]
 fn a_password_is_asked_for() {
     let Some(mut old) = Old::loopback(1) else { return };
-    let (socket, password, wrong) = (old.lab.path("console"), old.lab.path("password"), old.lab.path("wrong"));
-    for (file, text) in [(&password, "sesame\n"), (&wrong, "barley\n")] {
-        write(file, text);
-        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).expect("mine");
-    }
-    old.start(0, &["-U", socket.to_str().expect("UTF-8"), "-K", password.to_str().expect("UTF-8"), "-s"]);
+    let file = |name: &str, text: &str| -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = old.lab.path(name);
+        write(&path, text);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("mine");
+        path
+    };
+    let (password, wrong, socket) = (file("password", "sesame\n"), file("wrong", "barley\n"), old.lab.path("console"));
+    let text = |path: &PathBuf| path.to_str().expect("UTF-8").to_string();
+    let (password_text, wrong_text) = (text(&password), text(&wrong));
+    old.start(0, &["-U", &text(&socket), "-K", &password_text, "-s"]);
     let mut plain = Plain::unix(&socket);
     assert_eq!(plain.until(b"password: \x1bE"), "");
-    plain.0.write_all(b"sesame\r\n").expect("listens");
+    plain.say(b"sesame\r\n");
     assert_eq!(plain.until(b"> "), "");
     assert_eq!(plain.ask("send -r"), "error: this server can't send\n");
     // An older client knows another prompt, and gets it when it does not answer the first.
     let mut older = Plain::unix(&socket);
     older.until(b"\r\npassword: \x1b]E");
-    older.0.write_all(b"sesame\r\n").expect("listens");
+    older.say(b"sesame\r\n");
     assert_eq!(older.until(b"> "), "");
     let msync = |args: &[&str]| old.msync_at(0, Some(&socket), args);
-    msync(&["-K", password.to_str().expect("UTF-8"), "--status"]).exits(0);
-    let ran = msync(&["-K", wrong.to_str().expect("UTF-8"), "--status"]).exits(1);
+    msync(&["-K", &password_text, "--status"]).exits(0);
+    let ran = msync(&["-K", &wrong_text, "--status"]).exits(1);
     assert_eq!(ran.err, "error: wrong password\n");
     let ran = msync(&["--status"]).exits(2);
-    assert!(ran.err.contains("asks for a password"), "{ran}");
+    assert!(ran.err.contains("asks for a password") && ran.err.lines().count() == 1, "{ran}");
+    // SIGHUP takes the new one.
+    write(&password, "barley\n");
+    nix::sys::signal::kill(old.pid(0), nix::sys::signal::Signal::SIGHUP).expect("runs");
+    until("the new password", || old.log(0).contains("keys"));
+    msync(&["-K", &wrong_text, "--status"]).exits(0);
 }
 
 #[test]
-fn makuosan_lets_go_of_the_terminal() {
+fn msync_says_in_one_line_why_it_cannot() {
     let Some(old) = Old::loopback(1) else { return };
-    let ran = Running::start(&mut old.command(0, &["-f", "5", "-R", "1000"])).wait().exits(0);
-    let process = ran.err.lines().find_map(|l| l.strip_prefix("pid       : ")).expect("a process");
-    let process: i32 = process.trim().parse().expect("a number");
-    assert_eq!(ran.err.matches("-f has no meaning any more").count(), 1, "{ran}");
-    assert!(ran.err.contains(&format!("makuosan[{process}]: ")), "{ran}");
-    let stat = String::from_utf8(read(Path::new(&format!("/proc/{process}/stat")))).expect("text");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-    assert_eq!(fields[3], process.to_string(), "a session of its own: {stat}");
-    // A second one for the same base says why it cannot.
-    let ran = Running::start(&mut old.command(0, &[])).wait();
-    assert!(ran.code != 0 && ran.err.contains("another makuo daemon serves"), "{ran}");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), nix::sys::signal::Signal::SIGTERM).expect("mine");
-    let control = old.dir(0).join("control");
-    until("its end", || !control.exists());
-}
-
-#[test]
-fn files_are_sent_through_the_control_socket() {
-    let Some(mut old) = Old::loopback(3) else { return };
-    (0..3).for_each(|host| old.start(host, &["-o"]));
-    let control = old.dir(0).join("control");
-    assert_eq!(std::fs::metadata(&control).expect("there").mode() & 0o777, 0o600);
-    let socket = control.to_str().expect("UTF-8");
-    let makuo = |args: &[&str]| {
-        let mut command = old.places[0].command(env!("CARGO_BIN_EXE_makuo"));
-        command.args(args).args(["--socket", socket]).env_remove("MAKUO_CONFIG");
-        Running::start(&mut command).wait()
-    };
-    let base = old.base(0);
-    for file in ["img/a.png", "img/b.png", "img/c.txt", "img/deep/d.png"] {
-        write(&base.join(file), file);
+    let socket = old.lab.path("nobody");
+    let ran = old.msync_at(0, Some(&socket), &["-r"]).exits(1);
+    assert_eq!((ran.err.lines().count(), ran.out.as_str()), (1, ""), "{ran}");
+    assert!(ran.err.starts_with(&format!("error: can't connect unix:{}", socket.display())), "{ran}");
+    for (args, code) in [
+        (&["-c", "tcp:nowhere", "-r"][..], 2),
+        (&["-f", "/nowhere/script"], 2),
+        (&["-K", "/nowhere/password", "-r"], 2),
+        (&["--check", "--delete"], 2),
+        (&[], 2),
+        (&["-c", "tcp:127.0.0.1:1", "--members"], 1),
+    ] {
+        let ran = old.msync_at(0, None, args).exits(code);
+        assert!(!ran.err.is_empty() && ran.out.is_empty(), "{ran}");
     }
-    until("members", || makuo(&["send", "-n", "img/a.png", "--json"]).result()["targets"].as_u64() == Some(2));
-    makuo(&["send", "img/*.png"]).exits(0);
-    assert_eq!(read(&old.base(1).join("img/b.png")), b"img/b.png");
-    assert!(!old.base(1).join("img/c.txt").exists() && !old.base(1).join("img/deep").exists());
-    makuo(&["send", "-r", "-t", "mk2", "img"]).exits(0);
-    assert!(old.base(1).join("img/deep/d.png").exists() && !old.base(2).join("img/deep").exists());
-
-    // A deletion never leaves the scope.
-    write(&old.base(1).join("img/extra"), "");
-    write(&old.base(1).join("outside"), "");
-    std::fs::remove_file(base.join("img/a.png")).expect("there");
-    let json = makuo(&["sync", "-r", "--json", "img"]).exits(0);
-    assert_eq!(json.result()["files_deleted"].as_u64(), Some(3), "{json}");
-    assert!(!old.base(1).join("img/extra").exists() && old.base(1).join("outside").exists());
-    assert!(!old.base(2).join("img/a.png").exists());
-    makuo(&["send", "nosuch"]).exits(2).says(&["No such file or directory nosuch"]);
-    makuo(&["send", "-r", "-D", "."]).exits(0);
-    assert!(!old.base(1).join("outside").exists());
-    // This host itself took no part in any of it.
-    assert!(!old.log(0).contains("Committed"), "{}", old.log(0));
+    for args in [["-h"], ["--help"], ["--version"]] {
+        assert!(old.msync_at(0, None, &args).exits(0).out.contains("msync"));
+    }
 }

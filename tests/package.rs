@@ -14,6 +14,15 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The binary of the tests, without what only a debugger reads, where that can be taken off.
+fn small(dir: &Path) -> PathBuf {
+    let small = dir.join("makuo");
+    match try_tool(Command::new("strip").arg("-o").arg(&small).arg(env!("CARGO_BIN_EXE_makuo"))) {
+        Ok(_) => small,
+        Err(_) => env!("CARGO_BIN_EXE_makuo").into(),
+    }
+}
+
 /// Source and destination of every file, of both kinds of packages.
 fn assets() -> Vec<(String, String)> {
     let text = std::fs::read_to_string(root().join("Cargo.toml")).expect("readable");
@@ -56,7 +65,7 @@ fn scripts_and_units_are_legal() {
         assert!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o111 != 0, "{script}");
         try_tool(Command::new("sh").arg("-n").arg(&path)).expect(script);
     }
-    for script in ["rpm/post", "rpm/postun"] {
+    for script in ["rpm/post", "rpm/preun", "rpm/postun"] {
         try_tool(Command::new("sh").arg("-n").arg(root().join("packaging").join(script))).expect(script);
     }
     for unit in ["makuo.service", "makuo@.service"] {
@@ -68,6 +77,51 @@ fn scripts_and_units_are_legal() {
         }
         let sections: Vec<&str> = text.lines().filter(|l| l.starts_with('[')).collect();
         assert_eq!(sections, ["[Unit]", "[Service]", "[Install]"]);
+    }
+}
+
+#[test]
+fn units_are_what_systemd_understands() {
+    if let Err(why) = try_tool(Command::new("systemd-analyze").arg("--version")) {
+        return skipped(&format!("no systemd here: {why}"));
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    for (unit, name) in [("makuo.service", "makuo.service"), ("makuo@.service", "makuo@one.service")] {
+        let text = std::fs::read_to_string(root().join("packaging").join(unit)).expect("there");
+        let path = dir.path().join(name);
+        std::fs::write(&path, text.replace("/usr/bin/makuo", env!("CARGO_BIN_EXE_makuo"))).expect("writable");
+        let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().expect("runs");
+        let said = String::from_utf8_lossy(&verified.stderr);
+        // Units of the machine itself may be worth a word, too.
+        let about_us: Vec<&str> = said.lines().filter(|line| line.contains(name)).collect();
+        assert!(verified.status.success() && about_us.is_empty(), "{unit}: {said}");
+    }
+}
+
+#[test]
+fn a_static_build_is_packed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut command = Command::new("sh");
+    command.arg(root().join("packaging/tarball")).arg(small(dir.path()));
+    let said = try_tool(command.env("CARGO_TARGET_DIR", dir.path().join("build"))).expect("packs");
+    let to = dir.path().join("local");
+    std::fs::create_dir(&to).expect("new");
+    let unpack = ["--strip-components=1", "-xzf", said.trim()];
+    try_tool(Command::new("tar").arg("-C").arg(&to).args(unpack)).expect("unpacks");
+    for (name, flag, word) in [("bin/makuo", "--version", "makuo "), ("bin/msync", "--version", "msync ")] {
+        let out = try_tool(Command::new(to.join(name)).arg(flag)).expect("runs");
+        assert!(out.starts_with(word), "{out}");
+    }
+    assert!(try_tool(Command::new(to.join("sbin/makuosan")).arg("-V")).expect("runs").starts_with("makuosan "));
+    let unit = std::fs::read_to_string(to.join("lib/systemd/system/makuo.service")).expect("there");
+    assert!(unit.contains("\nExecStart=/usr/local/bin/makuo daemon"), "{unit}");
+    // What a package has, this has.
+    for (_, dest) in assets().iter().filter(|(_, dest)| dest.starts_with("/usr/share/man/") && dest.ends_with(".1")) {
+        assert!(to.join(dest.trim_start_matches("/usr/")).exists(), "{dest}");
+    }
+    for file in ["share/man/man5/makuo.toml.5", "share/bash-completion/completions/makuo", "share/doc/makuo/makuo.toml"]
+    {
+        assert!(to.join(file).exists(), "{file}");
     }
 }
 
@@ -85,6 +139,17 @@ fn the_configuration_that_is_installed_is_legal() {
     let all = dir.path().join("makuo.toml");
     std::fs::write(&all, lines.join("\n")).expect("writable");
     check(&all).expect("legal");
+}
+
+/// The page is written by hand: every key has to be on it.
+#[test]
+fn the_page_of_the_configuration_names_every_key() {
+    let page = std::fs::read_to_string(root().join("packaging/man/makuo.toml.5")).expect("there");
+    let words: Vec<&str> = page.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+    for key in makuo::config::KEYS.iter().filter(|key| !key.starts_with("metrics")) {
+        let name = key.rsplit('.').next().expect("a name");
+        assert!(words.contains(&name), "{key}");
+    }
 }
 
 #[test]
@@ -129,7 +194,7 @@ fn deb(dir: &Path) -> Result<PathBuf, String> {
     let tree = dir.join("tree");
     for (source, dest, mode) in deb_assets() {
         let source = match source.as_str() {
-            "target/release/makuo" => env!("CARGO_BIN_EXE_makuo").to_string(),
+            "target/release/makuo" => small(dir).to_str().expect("UTF-8").to_string(),
             _ => root().join(source).to_str().expect("UTF-8").to_string(),
         };
         let script = "set -e; for f in $1; do case $2 in */) to=$2${f##*/};; *) to=$2;; esac; \
@@ -163,24 +228,43 @@ fn deb_assets() -> Vec<(String, String, String)> {
 
 /// What is done with the package, in a copy of this system that is gone afterwards.
 const USE: &str = r#"
+export HOME=/tmp
+all() { find /etc /home /opt /root /srv /usr /var /run -xdev | sort; }
+all >/tmp/before
 dpkg -i /tmp/makuo.deb
 makuo --version; msync --version; makuosan -V
 ls /usr/share/man/man5/makuo.toml.5* /usr/share/man/man1/msync.1* /usr/lib/systemd/system/makuo@.service
+getent group makuo
 makuo check /etc/makuo/makuo.toml
 mkdir /srv/www
-printf '[[tree]]\nname = "www"\npath = "/srv/www"\n' >> /etc/makuo/makuo.toml
-sed -i 's/^\[network\]/[network]\ninterface = "lo"/' /etc/makuo/makuo.toml
+printf '[[tree]]\nname = "www"\npath = "/srv/www"\n' >>/etc/makuo/makuo.toml
+sed -i 's/^\[network\]/[network]\ninterface = "lo"/; s/^#socket_group/socket_group/' /etc/makuo/makuo.toml
+makuo keygen -o /etc/makuo/sender.key >/etc/makuo/authorized_keys
 ip link set lo up
 $(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/makuo.service) &
 daemon=$!
 for i in $(seq 100); do test -S /run/makuo/makuo.sock && break; sleep 0.1; done
+test "$(stat -c %a:%G /run/makuo/makuo.sock)" = 660:makuo
 makuo complete trees | grep -x www
+mkdir /tmp/site; echo hello >/tmp/site/page
+printf 'tree = "www"\nsource = "site"\n' >/tmp/www.toml
+makuo deploy --key /etc/makuo/sender.key --expect 1 /tmp/www.toml
+test "$(cat /srv/www/page)" = hello
+makuo diff --key /etc/makuo/sender.key /tmp/www.toml
+makuo status www
+MAINPID=$daemon sh -c "$(sed -n 's/^ExecReload=//p' /usr/lib/systemd/system/makuo.service)"
 kill -TERM $daemon; wait $daemon
 test ! -e /run/makuo/makuo.sock
-touch /srv/www/mine
+dpkg -r makuo
+test -e /etc/makuo/makuo.toml; test ! -e /usr/bin/makuo
 dpkg -P makuo
 test ! -e /usr/bin/makuo; test ! -h /usr/bin/msync; test ! -h /usr/sbin/makuosan; test ! -e /etc/makuo/makuo.toml
-test -e /srv/www/mine
+test "$(cat /srv/www/page)" = hello
+# What somebody made stays, and what dpkg and others write down for themselves.
+all >/tmp/after
+echo left behind:
+comm -13 /tmp/before /tmp/after | grep -Ev '^/(srv/(www|\.makuo)(/|$)|etc/makuo(/(sender\.key|sender\.key\.pub|authorized_keys))?$|tmp/|var/(lib|cache|log)/(dpkg|debconf|man)|etc/(group|gshadow)-?$)' || true
+echo end of it
 echo all is well
 "#;
 
@@ -212,5 +296,11 @@ fn the_deb_is_installed_used_and_purged() {
     if !out.contains("mounted") {
         return skipped(&format!("no layer over this system: {}", String::from_utf8_lossy(&output.stderr)));
     }
-    assert!(output.status.success() && out.ends_with("all is well\n"), "{output:?}");
+    assert!(
+        output.status.success() && out.ends_with("all is well\n"),
+        "{out}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let left = out.split("left behind:\n").nth(1).and_then(|rest| rest.split("end of it\n").next());
+    assert_eq!(left, Some(""), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -15,7 +15,6 @@ use clap::Parser;
 
 use super::daemon::{DaemonOptions, engine};
 use super::network;
-use crate::config::Sandbox;
 use crate::daemon::Manner;
 use crate::face::makuosan::{Flags, Meant};
 use crate::face::syslog::Log;
@@ -99,6 +98,8 @@ fn serve(meant: Meant, detached: bool) -> Result<()> {
     if detached {
         // A process that was just started leads no group yet.
         let _ = nix::unistd::setsid();
+        // No directory stays in use; all paths are absolute by now.
+        let _ = std::env::set_current_dir("/");
     }
     let log = Log::open("makuosan", detached);
     let system = log.is_system();
@@ -120,12 +121,7 @@ fn serve(meant: Meant, detached: bool) -> Result<()> {
 }
 
 fn options(meant: Meant) -> Result<DaemonOptions> {
-    let mut config = meant.config;
-    config.network.group_keys.extend(meant.group_key);
-    if meant.chroot {
-        // The daemon confines itself anyway, to more than its base only by what it has to read.
-        config.sandbox = Sandbox::Require;
-    }
+    let config = meant.config;
     let manner = Manner { receives: meant.receives, sends: meant.sends, owned: meant.owned, rate: meant.rate };
     // Several of them on one machine are told apart by port and base: only the first has the control socket.
     let socket = Some(config.socket.clone()).filter(|path| {
@@ -140,7 +136,7 @@ fn options(meant: Meant) -> Result<DaemonOptions> {
         user: meant.user,
         run_group: meant.group,
         groups: meant.groups,
-        group_keys_fixed: true,
+        group_keys_fixed: meant.group_keys_fixed,
         socket,
         manner,
     })

@@ -104,8 +104,15 @@ fn start_log(settings: Settings, daemon: bool) {
         (Verbosity::Verbose, true) | (Verbosity::Debug, _) => tracing::Level::DEBUG,
     };
     let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let log = log.with_ansi(Painter::stderr(settings.color).is_on());
     // A subscriber that is set already (in a test) stays.
-    let _ = log.with_ansi(Painter::stderr(settings.color).is_on()).try_init();
+    let _ = if is_journal() { log.without_time().try_init() } else { log.try_init() };
+}
+
+/// Whether standard error goes to the journal, which has times of its own: systemd says which file that is.
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    rustix::fs::fstat(std::io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
 /// What the command line names and this version cannot do: refused, never ignored.

@@ -22,7 +22,8 @@ pub fn host_config(flag: Option<&Path>) -> Result<HostConfig> {
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("MAKUO_CONFIG").filter(|v| !v.is_empty()).map(PathBuf::from));
     match named {
-        Some(path) => HostConfig::load(&path),
+        // A daemon that left its directory reads it again.
+        Some(path) => HostConfig::load(&std::path::absolute(&path).unwrap_or(path)),
         None if Path::new(DEFAULT_CONFIG).exists() => HostConfig::load(Path::new(DEFAULT_CONFIG)),
         None => Ok(HostConfig::default()),
     }

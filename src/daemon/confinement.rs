@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::unmanaged::{Place, Places};
 use super::{Setup, sandbox};
 use crate::config::{DEFAULT_SENDER_KEY, HostConfig, Sandbox};
 use crate::drive::disk::Host;
@@ -41,13 +42,14 @@ pub(super) fn step_down(setup: &mut Setup, confines: bool) -> Result<()> {
 }
 
 /// Gives away the sight of all but the trees, their state and the daemon's own files.
-pub(super) fn confine(setup: &Setup, host: &Host) -> Result<()> {
+pub(super) fn confine(setup: &Setup, host: &Host, places: &Places) -> Result<()> {
     let config = &setup.config;
     let mut reach = sandbox::Reach::default();
     let beside = |path: &Path| path.parent().map(Path::to_path_buf);
     for tree in &config.trees {
         let Some(managed) = host.trees.get(&tree.name) else {
             reach.read.push(tree.path.clone());
+            reach.write.extend(places.get(&tree.name).map(Place::path));
             continue;
         };
         let real = std::fs::canonicalize(&tree.path).map_err(|e| Error::io("cannot resolve", &tree.path, e))?;
@@ -57,7 +59,9 @@ pub(super) fn confine(setup: &Setup, host: &Host) -> Result<()> {
         }
         reach.write.push(managed.tree.state().path().to_path_buf());
     }
-    reach.sockets.extend(setup.socket.as_deref().and_then(beside));
+    // They are removed at the end.
+    let sockets = setup.socket.as_deref().into_iter().chain(config.console.socket.as_deref());
+    reach.sockets.extend(sockets.filter_map(beside));
     // Files that are read again are often replaced: their directories are what stays.
     let keys = config.sender_key.as_deref().unwrap_or(Path::new(DEFAULT_SENDER_KEY));
     let files = [config.path.as_path(), config.authorized_keys.as_path(), keys].into_iter();

@@ -2,8 +2,10 @@
 
 mod confinement;
 mod control;
+mod reload;
 mod sandbox;
 mod serving;
+mod unmanaged;
 
 pub use control::{Listener, ask_files, ask_members, ask_trees};
 
@@ -11,7 +13,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use self::reload::Started;
 use self::serving::Serving;
+use self::unmanaged::{Place, Places};
 use crate::config::{HostConfig, TreeConfig};
 use crate::drive::desk::{Base, Desk, Dial, Sending};
 use crate::drive::disk::{Host, open_tree};
@@ -77,10 +81,12 @@ impl Default for Manner {
 pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
     let door = door.into();
     let (signer, password) = (serving::signer(&setup.config)?, serving::password(&setup.config)?);
-    let consoles = Listeners::bind(&setup.config.console)?;
+    let mut consoles = Listeners::bind(&setup.config.console)?;
     let confines = confinement::confines(&setup.config)?;
     confinement::step_down(&mut setup, confines)?;
+    consoles.bind_socket(&setup.config.console)?;
     let host = Arc::new(open(&setup)?);
+    let places = places(&setup, &host)?;
     tell(&setup, &host, &door);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -94,7 +100,7 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
         None => None,
     };
     if confines {
-        confinement::confine(&setup, &host)?;
+        confinement::confine(&setup, &host, &places)?;
     }
     let group_keys = door.keys.clone();
     let (running, handle) = Running::start(door, Arc::clone(&host))?;
@@ -108,12 +114,12 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
         })
     };
     let network = network.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
-    let (config, group_keys_fixed) = (setup.config.clone(), setup.group_keys_fixed);
-    let desk = Arc::new(desk(setup, &host, handle.clone(), signer));
+    let (config, is_plain) = (setup.config.clone(), group_keys.is_empty());
+    let started = Started::new(&config, setup.group_keys_fixed);
+    let desk = Arc::new(desk(setup, &host, &places, handle.clone(), signer));
     desk.seal_with(group_keys);
     let console = Console::new(Arc::clone(&desk), console_tree(&config, desk.bases()), password);
-    let serving =
-        Serving { config: &config, group_keys_fixed, host: &host, handle: &handle, desk: &desk, console: &console };
+    let serving = Serving { started, is_plain, host: &host, handle: &handle, desk: &desk, console: &console };
     runtime.block_on(serving.follow(listener, consoles, &ended))?;
     desk.stop();
     handle.stop();
@@ -144,8 +150,17 @@ fn tell(setup: &Setup, host: &Host, door: &Door) {
     }
 }
 
-fn desk(setup: Setup, host: &Host, handle: Handle, signer: Option<Arc<dyn Signer>>) -> Desk {
-    let cache = |name: &TreeName| host.trees.get(name).map(|m| m.tree.state().path().join("sent"));
+/// Places for the trees that take nothing of others.
+fn places(setup: &Setup, host: &Host) -> Result<Places> {
+    let alone = setup.config.trees.iter().filter(|tree| !host.trees.contains_key(&tree.name));
+    let state_dir = setup.config.state_dir.as_deref();
+    alone.map(|tree| Ok((tree.name.clone(), Place::of(tree, state_dir)?))).collect()
+}
+
+fn desk(setup: Setup, host: &Host, places: &Places, handle: Handle, signer: Option<Arc<dyn Signer>>) -> Desk {
+    let managed = |name: &TreeName| host.trees.get(name).map(|m| m.tree.state().path().to_path_buf());
+    let alone = |name: &TreeName| places.get(name).map(Place::path);
+    let cache = |name: &TreeName| managed(name).or_else(|| alone(name)).map(|dir| dir.join("sent"));
     let base = |t: &TreeConfig| Base { tree: t.name.clone(), path: t.path.clone(), cache: cache(&t.name) };
     let sending = Sending {
         bases: setup.config.trees.iter().map(base).collect(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::control::Listener;
+use super::reload::Started;
 use crate::config::{DEFAULT_SENDER_KEY, HostConfig};
 use crate::drive::desk::Desk;
 use crate::drive::disk::Host;
@@ -17,9 +18,9 @@ use crate::{Error, Kind, Result};
 
 /// A host that runs, with what is asked of it.
 pub(super) struct Serving<'a> {
-    pub(super) config: &'a HostConfig,
-    /// Whether the command line names the group keys.
-    pub(super) group_keys_fixed: bool,
+    pub(super) started: Started<'a>,
+    /// Whether datagrams are not sealed.
+    pub(super) is_plain: bool,
     pub(super) host: &'a Host,
     pub(super) handle: &'a Handle,
     pub(super) desk: &'a Arc<Desk>,
@@ -76,24 +77,30 @@ impl Serving<'_> {
     /// Reads keys and password again; what cannot be read leaves the old ones in force.
     fn reload(&self) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
-        match AuthorizedKeys::load(&self.config.authorized_keys) {
+        let config = self.started.again();
+        match AuthorizedKeys::load(&config.authorized_keys) {
             Ok(keys) => {
                 tracing::info!("{}: {} keys", keys.file().display(), keys.len());
                 *self.host.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keys);
             }
             Err(e) => tracing::error!("the authorized keys stay as they were: {e}"),
         }
-        match signer(self.config) {
+        match signer(&config) {
             Ok(Some(signer)) => self.desk.sign_with(Some(signer)),
             Ok(None) => {}
             Err(e) => tracing::error!("the key that signs what this host sends stays as it was: {e}"),
         }
-        match password(self.config) {
+        match password(&config) {
             Ok(password) => self.console.guard(password),
             Err(e) => tracing::error!("the console's password stays as it was: {e}"),
         }
-        match self.group_keys() {
-            Ok(keys) if keys.is_empty() && self.config.network.group_keys.is_empty() => {}
+        let keys: Result<Vec<GroupKey>> = config.network.group_keys.iter().map(|path| GroupKey::load(path)).collect();
+        match keys {
+            // Own sessions and the host itself speak in the same way.
+            Ok(keys) if keys.is_empty() != self.is_plain => {
+                tracing::error!("a group key where there was none, or none any more: restart the daemon");
+            }
+            Ok(_) if self.is_plain => {}
             Ok(keys) => {
                 self.desk.seal_with(keys.clone());
                 self.handle.rekey(keys);
@@ -101,15 +108,6 @@ impl Serving<'_> {
             Err(e) => tracing::error!("the group keys stay as they were: {e}"),
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    }
-
-    /// The group keys as files and configuration say now.
-    fn group_keys(&self) -> Result<Vec<GroupKey>> {
-        let files = match self.group_keys_fixed || !self.config.path.exists() {
-            true => self.config.network.group_keys.clone(),
-            false => HostConfig::load(&self.config.path)?.network.group_keys,
-        };
-        files.iter().map(|path| GroupKey::load(path)).collect()
     }
 }
 

@@ -45,8 +45,8 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds what `config` says. The default address is left alone when somebody else has it; one that was named must be
-    /// free.
+    /// Binds the address that `config` says. The default one is left alone when somebody else has it; one that was named
+    /// must be free.
     pub fn bind(config: &ConsoleConfig) -> Result<Self> {
         let tcp = match config.listen {
             ConsoleListen::Off => None,
@@ -63,8 +63,13 @@ impl Listeners {
             let failed = |e| Error::new(crate::Kind::Io, "the console cannot listen").because(e);
             tcp.set_nonblocking(true).map_err(failed)?;
         }
-        let unix = config.socket.as_deref().map(|path| socket::bind(path, 0o660)).transpose()?;
-        Ok(Self { tcp, unix })
+        Ok(Self { tcp, unix: None })
+    }
+
+    /// Binds the socket that `config` says, which is for the user and the group that the process has now.
+    pub fn bind_socket(&mut self, config: &ConsoleConfig) -> Result<()> {
+        self.unix = config.socket.as_deref().map(|path| socket::bind(path, 0o660)).transpose()?;
+        Ok(())
     }
 
     /// Whether there is none.
@@ -236,7 +241,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
     async fn answer(&mut self, command: Command) -> io::Result<bool> {
         let lines = match command {
             Command::Nothing | Command::Quit => Vec::new(),
-            Command::Files(files) => match self.wish(&files) {
+            Command::Files(files) => match self.wish(&files).await {
                 Ok(wish) => return self.fulfil(files, wish).await,
                 Err(lines) => lines,
             },
@@ -302,9 +307,10 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
     }
 
     /// What the desk is to do, or what to answer at once.
-    fn wish(&self, files: &Files) -> std::result::Result<Wish, Vec<String>> {
-        let known = |t: &String| self.console.desk.members().iter().any(|m| m.host.as_str() == t);
-        if let Some(target) = files.target.as_ref().filter(|t| !known(t)) {
+    async fn wish(&self, files: &Files) -> std::result::Result<Wish, Vec<String>> {
+        if let Some(target) = &files.target
+            && !self.members().await.iter().any(|m| m.host.as_str() == target)
+        {
             return Err(vec![format!("{target} is not contained in members")]);
         }
         Ok(Wish {

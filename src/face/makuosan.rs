@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::config::{ConsoleListen, DEFAULT_PORT, HostConfig, TreeConfig};
+use crate::config::{ConsoleListen, DEFAULT_PORT, HostConfig, Sandbox, TreeConfig};
 use crate::id::{HostName, TreeName};
 use crate::spec::DEFAULT_TREE;
 use crate::units::Rate;
@@ -50,9 +50,9 @@ pub struct Flags {
     /// The console listens at a unix socket instead
     #[arg(short = 'U', value_name = "PATH", env = "MAKUOSAN_SOCK", hide_env = true)]
     unix: Option<PathBuf>,
-    /// The group key: what the hosts say to each other is sealed with it
+    /// The group key: what the hosts say to each other is sealed with it. With two of them the first seals and both open
     #[arg(short, value_name = "FILE")]
-    key: Option<PathBuf>,
+    key: Vec<PathBuf>,
     /// The file with the console's password
     #[arg(short = 'K', value_name = "FILE")]
     password: Option<PathBuf>,
@@ -83,9 +83,9 @@ pub struct Flags {
     /// Send only files that the user owns
     #[arg(short = 'O')]
     owned: bool,
-    /// Change the root directory to the base
+    /// Confined to the base and its state: the daemon does not start where the kernel cannot do that
     #[arg(short = 'c')]
-    chroot: bool,
+    confined: bool,
     /// No meaning any more: core dumps are the system's to allow
     #[arg(short = 'C')]
     core: bool,
@@ -105,8 +105,8 @@ pub struct Flags {
 pub struct Meant {
     /// The configuration with the flags in it.
     pub config: HostConfig,
-    /// The group key, by its file.
-    pub group_key: Option<PathBuf>,
+    /// Whether the flags name the group keys, so that the configuration's do not count.
+    pub group_keys_fixed: bool,
     /// Run as this user.
     pub user: Option<String>,
     /// Run as this group.
@@ -121,8 +121,6 @@ pub struct Meant {
     pub sends: bool,
     /// Whether only files of the user are sent.
     pub owned: bool,
-    /// Whether the root directory becomes the base.
-    pub chroot: bool,
     /// The ceiling of the rate.
     pub rate: Option<Rate>,
     /// How much is logged.
@@ -160,9 +158,16 @@ impl Flags {
         if self.base.is_some() || config.trees.is_empty() {
             base(&mut config, self.base)?;
         }
+        let group_keys_fixed = !self.key.is_empty();
+        if group_keys_fixed {
+            config.network.group_keys = self.key.iter().map(|path| absolute(path)).collect::<Result<_>>()?;
+        }
+        if self.confined {
+            confine(&mut config);
+        }
         Ok(Meant {
             config,
-            group_key: self.key,
+            group_keys_fixed,
             user: self.user,
             group: self.group,
             groups: self.groups,
@@ -170,7 +175,6 @@ impl Flags {
             receives: !self.dont_receive,
             sends: !self.dont_send,
             owned: self.owned,
-            chroot: self.chroot,
             rate: self.rate.map(|mbps| Rate(u64::from(mbps) * 1_000_000)),
             level: self.debug.unwrap_or(0),
             unused: unused.into_iter().filter_map(|(flag, given)| given.then_some(flag)).collect(),
@@ -219,6 +223,13 @@ fn base(config: &mut HostConfig, base: Option<PathBuf>) -> Result<()> {
     Ok(())
 }
 
+/// A root directory of its own is no longer what confines: names of owners and the state beside the base would be out of
+/// reach in it. The kernel keeps the daemon to both; an exchange of the whole base would need the directory above.
+fn confine(config: &mut HostConfig) {
+    config.sandbox = Sandbox::Require;
+    config.trees.iter_mut().for_each(|tree| tree.swap = false);
+}
+
 fn absolute(path: &std::path::Path) -> Result<PathBuf> {
     let shown = || crate::units::printable(path.as_os_str().as_encoded_bytes());
     std::path::absolute(path).map_err(|e| Error::usage(format!("{} is no path", shown())).because(e))
@@ -260,6 +271,30 @@ mod tests {
         let unix = meant("makuosan -b /x -U /run/m.sock").unwrap().config.console;
         assert_eq!((unix.listen, unix.socket), (ConsoleListen::Off, Some("/run/m.sock".into())));
         assert!(meant("makuosan -b /").is_err() && meant("makuosan -b /x -m 10.0.0.1").is_err());
+    }
+
+    #[test]
+    fn the_group_key_of_the_flags_stands_for_that_of_the_configuration() {
+        let config = || {
+            let mut config = HostConfig::default();
+            config.network.group_keys.push("/etc/makuo/group.key".into());
+            config
+        };
+        let over = |line: &str| Flags::try_parse_from(line.split(' ')).expect(line).over(config()).expect(line);
+        let meant = over("makuosan -b /x -k /a -k /b");
+        assert!(meant.group_keys_fixed);
+        assert_eq!(meant.config.network.group_keys, [PathBuf::from("/a"), "/b".into()]);
+        let meant = over("makuosan -b /x");
+        assert!(!meant.group_keys_fixed);
+        assert_eq!(meant.config.network.group_keys, [PathBuf::from("/etc/makuo/group.key")]);
+        assert!(over("makuosan -b /x -k key").config.network.group_keys[0].is_absolute());
+    }
+
+    #[test]
+    fn confined_is_to_base_and_state_or_not_at_all() {
+        let meant = meant("makuosan -b /x -c").unwrap();
+        assert_eq!(meant.config.sandbox, Sandbox::Require);
+        assert!(meant.config.trees.iter().all(|tree| !tree.swap));
     }
 
     #[test]

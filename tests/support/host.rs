@@ -17,6 +17,8 @@ pub struct Host {
     rules: String,
     /// The flags for its network, when they are not those of its place.
     pub flags: Option<Vec<String>>,
+    /// Variables of its environment.
+    pub env: Vec<(String, String)>,
     /// Run before the daemon, as in `unshare -m sh -c`.
     wrapper: Option<String>,
     child: Option<Child>,
@@ -25,7 +27,8 @@ pub struct Host {
 impl Host {
     pub fn new(name: &str, place: Place, dir: PathBuf, keys: PathBuf) -> Self {
         std::fs::create_dir_all(dir.join("disk/www")).expect("new");
-        Self { name: name.to_string(), place, dir, keys, rules: String::new(), flags: None, wrapper: None, child: None }
+        let (rules, env) = (String::new(), Vec::new());
+        Self { name: name.to_string(), place, dir, keys, rules, flags: None, env, wrapper: None, child: None }
     }
 
     /// The tree.
@@ -88,6 +91,7 @@ impl Host {
                 command
             }
         };
+        command.envs(self.env.iter().map(|(key, value)| (key, value)));
         command
             .args(["daemon", "--color", "never", "-c"])
             .arg(config)
@@ -100,6 +104,20 @@ impl Host {
         let mut child = self.child.take().expect("runs");
         child.kill().expect("my child");
         child.wait().expect("my child");
+    }
+
+    /// SIGTERM; how it ended.
+    pub fn stop(&mut self) -> std::process::ExitStatus {
+        let mut child = self.child.take().expect("runs");
+        let pid = nix::unistd::Pid::from_raw(child.id().try_into().expect("small"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("my child");
+        child.wait().expect("my child")
+    }
+
+    /// SIGHUP.
+    pub fn reload(&self) {
+        let pid = nix::unistd::Pid::from_raw(self.pid().try_into().expect("small"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).expect("runs");
     }
 
     /// SIGKILL and a new start.
@@ -115,6 +133,16 @@ impl Host {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// The configuration, as the last start had it.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.join("makuo.toml")
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("disk/state")
     }
 
     fn log_path(&self) -> PathBuf {

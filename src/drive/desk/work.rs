@@ -1,0 +1,221 @@
+//! A wish made a release, or several: the paths that it names, the spec that it stands for, the sessions that fulfil it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Base, Deed, Desk, Wish};
+use crate::drive::deploy::{self, Interrupt, Options};
+use crate::drive::outcome::{DriftGroup, ExitStatus, HostState, Observer, Outcome, Purpose, What};
+use crate::drive::paths::{Named, named, no_such};
+use crate::drive::source::Part;
+use crate::keys::Signer;
+use crate::manifest::TreePath;
+use crate::manifest::header::MAX_PATTERNS;
+use crate::manifest::rules::{Exclude, PathFilter};
+use crate::spec::{OwnerPolicy, Spec};
+use crate::tree::Root;
+use crate::units::Limit;
+use crate::{Error, Result};
+
+/// The most bytes of the paths of one scope.
+const MAX_SCOPE: usize = 32 << 10;
+
+/// A wish with everything found that can be wrong about it.
+pub(super) struct Work<'a> {
+    desk: &'a Desk,
+    base: &'a Base,
+    wish: &'a Wish,
+    signer: Arc<dyn Signer>,
+    named: Named,
+    excludes: Vec<Exclude>,
+}
+
+impl<'a> Work<'a> {
+    /// Looks at all that can be wrong about `wish` before anything is sent.
+    pub(super) fn plan(desk: &'a Desk, base: &'a Base, wish: &'a Wish) -> Result<Self> {
+        let root = Root::open(&base.path).map_err(|e| Error::io("cannot open the tree", &base.path, e))?;
+        let deletes = matches!(wish.deed, Deed::Sync | Deed::Prune);
+        let named = named(&root, &wish.paths, deletes)?;
+        PathFilter::at_top(&wish.excludes).map_err(|e| Error::usage(format!("exclude pattern {e}")))?;
+        check_globs(&wish.targets)?;
+        let at_top = wish.excludes.iter().map(|p| Exclude { base: None, pattern: p.clone() });
+        let mut excludes: Vec<Exclude> = at_top.collect();
+        if !wish.recurse {
+            // Only the directory itself is sent; what is deleted or compared is what is right in it.
+            let pattern = if wish.deed == Deed::Send && !wish.paths.is_empty() { "/*" } else { "/*/" };
+            let bases: Vec<Option<TreePath>> = match named.paths.is_empty() {
+                true => vec![None],
+                false => named.dirs.iter().cloned().map(Some).collect(),
+            };
+            excludes.extend(bases.into_iter().map(|base| Exclude { base, pattern: pattern.into() }));
+        }
+        Ok(Self { desk, base, wish, signer: desk.signer()?, named, excludes })
+    }
+
+    /// Does it.
+    pub(super) fn fulfil(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
+        match self.wish.deed {
+            Deed::Prune => self.prune(interrupt, observer),
+            _ => self.run(interrupt, observer),
+        }
+    }
+
+    fn deletes(&self) -> bool {
+        matches!(self.wish.deed, Deed::Sync | Deed::Prune)
+    }
+
+    fn spec(&self, scope: &[TreePath]) -> Result<Spec> {
+        let mut spec = Spec::parse("source = \".\"\n", Path::new("ad hoc"))?;
+        spec.tree = self.base.tree.clone();
+        spec.source.clone_from(&self.base.path);
+        spec.delete.extras = self.deletes();
+        // Whoever names a path and what to do there means it; whoever names nothing may have forgotten something.
+        spec.delete.allow_empty = !scope.is_empty();
+        let most = if scope.is_empty() { spec.delete.max } else { Limit::NONE };
+        spec.delete.max = self.wish.max_delete.unwrap_or(most);
+        spec.transfer.rate = self.desk.sending.rate;
+        if let Some(group) = &self.wish.group {
+            spec.owner.group = OwnerPolicy::Fixed(group.clone());
+        }
+        Ok(spec)
+    }
+
+    fn options(&self, purpose: Purpose, scope: &[TreePath]) -> Result<Options> {
+        Ok(Options {
+            spec: self.spec(scope)?,
+            purpose,
+            only: self.wish.targets.clone(),
+            signer: Arc::clone(&self.signer),
+            name: self.desk.name.clone(),
+            timeout: self.desk.sending.timeout,
+            checksum: self.wish.checksum,
+            cache: self.base.cache.clone(),
+            part: Part {
+                scope: scope.to_vec(),
+                excludes: self.excludes.clone(),
+                without_top: true,
+                owner: self.desk.sending.owner,
+                listed: self.wish.files,
+            },
+            lists: self.wish.lists || !self.named.missing.is_empty(),
+            beside: Some(self.desk.handle.clone()),
+        })
+    }
+
+    fn session(&self, options: Options, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
+        deploy::run(self.desk.door()?, options, interrupt, observer)
+    }
+
+    fn run(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
+        let purpose = match (self.wish.deed, self.wish.dry_run) {
+            (Deed::Check, _) => Purpose::Diff,
+            (_, true) => Purpose::DryRun,
+            (_, false) => Purpose::Deploy,
+        };
+        let outcome = self.session(self.options(purpose, &self.named.paths)?, interrupt, observer)?;
+        self.check_missing(&outcome)?;
+        Ok(outcome)
+    }
+
+    /// A path that is nowhere is a mistake.
+    fn check_missing(&self, outcome: &Outcome) -> Result<()> {
+        let lines = || outcome.drift.iter().flat_map(|group| &group.lines);
+        let deleted = |path: &TreePath| lines().any(|l| crate::manifest::path::is_within(&l.path, path.as_bytes()));
+        match self.named.missing.iter().find(|path| !deleted(path)) {
+            Some(path) if outcome.exit == ExitStatus::Success => Err(no_such(path)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes what is extra and changes nothing else: what the hosts have beyond the source is asked for, and becomes
+    /// the scope of a release that has nothing in it. Hosts with the same extras get it together.
+    fn prune(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
+        let mut found = self.session(self.options(Purpose::DryRun, &self.named.paths)?, interrupt, observer)?;
+        for group in &mut found.drift {
+            group.lines.retain(|line| line.what == What::Extra);
+            (group.changed, group.missing) = (0, 0);
+        }
+        found.drift.retain(|group| !group.is_empty());
+        self.check_missing(&found)?;
+        if self.wish.dry_run || found.exit.code() != 0 {
+            return Ok(found);
+        }
+        // Whoever has nothing extra is as it should be.
+        for host in &mut found.hosts {
+            host.state = if host.state == HostState::Diffed { HostState::Unchanged } else { host.state };
+        }
+        found.purpose = Purpose::Deploy;
+        for group in found.drift.clone() {
+            for scope in scopes(&group) {
+                let done = self.session(self.pruning(&group, &scope)?, interrupt, observer)?;
+                add(&mut found, done);
+            }
+        }
+        let error = found.error.take();
+        let mut found = found.settle();
+        found.error = error;
+        Ok(found)
+    }
+
+    fn pruning(&self, group: &DriftGroup, scope: &[TreePath]) -> Result<Options> {
+        let mut options = self.options(Purpose::Deploy, scope)?;
+        if group.hosts.len() <= MAX_PATTERNS {
+            options.spec.targets.hosts = group.hosts.iter().map(ToString::to_string).collect();
+            options.only = Vec::new();
+        }
+        options.part.listed = false;
+        options.lists = false;
+        Ok(options)
+    }
+}
+
+/// Adds what a later session came to at the hosts that it was for.
+fn add(found: &mut Outcome, done: Outcome) {
+    for host in done.hosts {
+        match found.hosts.iter_mut().find(|known| known.host == host.host) {
+            // A failure stays one.
+            Some(known) if known.state.is_trouble() => {}
+            Some(known) => {
+                let (deleted, written) = (known.files_deleted, known.files_written);
+                *known = host;
+                known.files_deleted += deleted;
+                known.files_written += written;
+            }
+            None => found.hosts.push(host),
+        }
+    }
+    found.serial = done.serial.or(found.serial);
+    found.bytes_sent = crate::units::ByteSize(found.bytes_sent.0.saturating_add(done.bytes_sent.0));
+    found.took += done.took;
+    found.error = found.error.take().or(done.error);
+}
+
+/// What is extra, the topmost of it, in lists that a header takes.
+fn scopes(group: &DriftGroup) -> Vec<Vec<TreePath>> {
+    let mut scopes: Vec<Vec<TreePath>> = Vec::new();
+    let (mut bytes, mut last): (usize, Option<TreePath>) = (0, None);
+    for line in &group.lines {
+        let Ok(path) = TreePath::new(line.path.as_slice()) else { continue };
+        if last.as_ref().is_some_and(|last| path.is_within(last)) {
+            continue;
+        }
+        bytes += path.as_bytes().len() + 8;
+        match scopes.last_mut() {
+            Some(scope) if scope.len() < MAX_PATTERNS && bytes <= MAX_SCOPE => scope.push(path.clone()),
+            _ => {
+                bytes = path.as_bytes().len() + 8;
+                scopes.push(vec![path.clone()]);
+            }
+        }
+        last = Some(path);
+    }
+    scopes
+}
+
+fn check_globs(targets: &[String]) -> Result<()> {
+    for pattern in targets {
+        globset::Glob::new(pattern)
+            .map_err(|e| Error::usage(format!("{}: {}", crate::units::printable(pattern.as_bytes()), e.kind())))?;
+    }
+    Ok(())
+}
