@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use makuo::block::BlockRef;
 use makuo::id::{Generation, HostName, InstanceId, Ordinal, Serial, SessionId, TreeName};
 use makuo::keys::{Namespace, open_signer};
-use makuo::manifest::{Entry, EntryKind, Header, Intent, Mode, Mtime, Node, NodeRef, Owner, Release, TreePath};
+use makuo::manifest::{
+    Content, Entry, EntryKind, Header, Intent, ListRef, Mode, Mtime, Node, NodeRef, Owner, Release, TreePath,
+};
 use makuo::proto::generation::{Map, grid_for};
 use makuo::wire::message::{Announce, Hello, MAX_TREES, Order, OrderKind, Phase, SignedOrder, Status, TreeState};
 use makuo::wire::query::Ask;
@@ -373,6 +375,10 @@ fn a_manifest_that_is_signed_and_means_harm_is_refused_by_name_before_anything_i
     let fifo = |path: &str| entry(path, EntryKind::Fifo);
     let dir = |path: &str| entry(path, EntryKind::Directory);
     let link = |path: &str, to: &str| entry(path, EntryKind::Hardlink(TreePath::new(to.as_bytes()).expect("legal")));
+    let large = |path: &str, bytes| {
+        let list = ListRef { block: BlockRef::of(b"list"), blocks: 1, bytes };
+        entry(path, EntryKind::File(Content::Lists(vec![list])))
+    };
     let cases = [
         (page(vec![dir("d"), fifo("d/AA")], "AA", ".."), ".."),
         (page(vec![fifo("Aetc")], "Aetc", "/etc"), "absolute"),
@@ -382,10 +388,29 @@ fn a_manifest_that_is_signed_and_means_harm_is_refused_by_name_before_anything_i
         (page(vec![fifo("f"), fifo("f/evil")], "", ""), "f/evil"),
         (page(vec![fifo("zz"), link("zzz", "BB/passwd")], "BB", ".."), ".."),
         (page(vec![link("zz", "not-there")], "", ""), "zz"),
+        (page(vec![large("zz", 1 << 60)], "", ""), "zz: a block list with a size that no list has"),
     ];
     for (nth, (page, word)) in (0..).zip(cases) {
         let why = push(&mut evil, &lab, &like, nth, page);
         assert!(why.contains(word), "{word:?} is not in {why:?}");
+        lab.all_same(&lab.site());
+    }
+    // What no header may say is not even looked at: no host answers, and each says why in its log.
+    let signer = open_signer(&lab.path("key")).expect("the lab's key");
+    let sizes: [(&dyn Fn(&mut NodeRef), &str); 3] = [
+        (&|root| root.entries = 1_000_000_000, "1000000000 entries, more than any tree has"),
+        (&|root| root.bytes = 1 << 60, "1152921504606846976 bytes, more than any tree has"),
+        (&|root| root.blocks = u64::MAX, "more blocks than any tree has"),
+    ];
+    for (nth, (change, why)) in (900..).zip(sizes) {
+        let mut header = Header { serial: Serial(nth), ..like.header().clone() };
+        change(&mut header.root);
+        let header = header.encode();
+        let signature = signer.sign(Namespace::RELEASE, &header).expect("signs").as_bytes().to_vec();
+        support::until("a line in the log", || {
+            evil.say(InstanceId(nth), &offer(nth, header.clone(), signature.clone()));
+            lab.hosts.iter().all(|host| host.log().contains(why))
+        });
         lab.all_same(&lab.site());
     }
     bounded(&lab);

@@ -455,6 +455,25 @@ fn a_password_is_asked_for() {
 }
 
 #[test]
+fn passwords_are_not_tried_faster_over_more_connections() {
+    let Some(mut old) = Old::loopback(1) else { return };
+    let (socket, password) = (old.lab.path("console"), old.lab.path("password"));
+    write(&password, "sesame\n");
+    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).expect("mine");
+    old.start(0, &["-U", socket.to_str().expect("UTF-8"), "-K", password.to_str().expect("UTF-8")]);
+    let watch = support::Stopwatch::start();
+    let mut thieves: Vec<Plain> = (0..3).map(|_| Plain::unix(&socket)).collect();
+    thieves.iter_mut().for_each(|thief| thief.0.write_all(b"barley\r\n").expect("listens"));
+    thieves.iter_mut().for_each(|thief| drop(thief.until(b"error: wrong password")));
+    // Two at a time, and two seconds each: the third has waited for one of the others. A slow machine takes longer.
+    assert!(watch.read() >= Duration::from_secs(4), "{:?}", watch.read());
+    let mut owner = Plain::unix(&socket);
+    owner.until(b"password: \x1bE");
+    owner.0.write_all(b"sesame\r\n").expect("listens");
+    assert_eq!(owner.until(b"> "), "");
+}
+
+#[test]
 fn makuosan_lets_go_of_the_terminal() {
     let Some(old) = Old::loopback(1) else { return };
     let ran = Running::start(&mut old.command(0, &["-f", "5", "-R", "1000"])).wait().exits(0);
