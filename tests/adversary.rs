@@ -16,7 +16,10 @@ use makuo::manifest::{
     Content, Entry, EntryKind, Header, Intent, ListRef, Mode, Mtime, Node, NodeRef, Owner, Release, TreePath,
 };
 use makuo::proto::generation::{Map, grid_for};
-use makuo::wire::message::{Announce, Hello, MAX_TREES, Order, OrderKind, Phase, SignedOrder, Status, TreeState};
+use makuo::wire::message::{
+    Announce, Hello, MAX_TREES, Missing, Nack, Order, OrderKind, Phase, Ranges, Report, SignedOrder, Status, TreeState,
+    Want,
+};
 use makuo::wire::query::Ask;
 use makuo::wire::{Datagram, HostStage, Message, SymbolHeader};
 use support::{Adversary, Lab, Noise, copy, skipped, write};
@@ -150,11 +153,57 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
     lab.all_same(&lab.site());
 }
 
+/// What an outsider says in the names of those who take part in the session that he heard of last: that what hosts said
+/// was heard, and that hosts miss or measure what they do not.
+fn in_their_names(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], random: &mut fastrand::Rng) {
+    let parsed = || heard.iter().rev().filter_map(|bytes| Datagram::parse(bytes).ok());
+    let Some((sender, session)) = parsed().find_map(|datagram| match datagram {
+        Datagram::Data(front, symbol) => Some((front.source, symbol.header.session)),
+        Datagram::Control(..) => None,
+    }) else {
+        return;
+    };
+    let hosts = evil.hosts(heard);
+    let Some(host) = hosts.get(random.usize(..hosts.len().max(1))).copied() else { return };
+    let (generation, large) = (Generation(random.u32(..64)), u64::MAX >> random.u32(..64));
+    match n / 9 % 4 {
+        0 => evil.say(sender, &Message::Ack(session, random.u32(..20))),
+        1 => {
+            let (need, symbols) = (vec![random.u32(..); random.usize(..32)], Ranges(vec![0..large]));
+            evil.say(
+                host,
+                &Message::Nack(Nack { session, seen: large, missing: vec![Missing { generation, need, symbols }] }),
+            );
+        }
+        2 => {
+            let ranges = Ranges(vec![random.u64(..1000)..large.max(1000)]);
+            evil.say(
+                host,
+                &Message::Want(Want { session, number: random.u32(..), ranges, more: n % 2 == 0, seen: large }),
+            );
+        }
+        _ => {
+            let (delay, window) = (random.u32(..), random.u32(..));
+            let report = Report {
+                session,
+                seen: large,
+                datagrams: large,
+                bytes: large,
+                delay,
+                backlog: random.u64(..1000),
+                window,
+                at: large,
+            };
+            evil.say(host, &Message::Report(report));
+        }
+    }
+}
+
 /// What an outsider says when he has heard so much: kind `n` of a flood.
 fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, random: &mut fastrand::Rng) {
     let old = heard.get(random.usize(..heard.len().max(1)));
     let parsed = old.and_then(|bytes| Datagram::parse(bytes).ok());
-    match (n % 8, parsed) {
+    match (n % 9, parsed) {
         (0, _) => {
             let mut junk = vec![0; random.usize(..1400)];
             random.fill(&mut junk);
@@ -169,7 +218,7 @@ fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, 
         (2 | 3, Some(Datagram::Data(front, symbol))) => {
             let bytes = vec![0xee; symbol.bytes.len()];
             let other = SymbolHeader { payload: 8 << 20, columns: 31, ..symbol.header };
-            let header = if n.is_multiple_of(16) { other } else { symbol.header };
+            let header = if n.is_multiple_of(5) { other } else { symbol.header };
             evil.symbol(front.source, header, &bytes);
         }
         (4, Some(Datagram::Data(front, symbol))) => {
@@ -178,6 +227,7 @@ fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, 
             let status = Status { session, phase, sent, hosts: 9, counter: 1 << 50, pass: 0, reporters: Vec::new() };
             evil.say(front.source, &Message::Status(status));
         }
+        (8, _) => in_their_names(evil, n, heard, random),
         (5, _) => {
             // Where anybody is believed to be a host, nobody can deploy to hosts that he invents.
             let (tree, members) = if keyed { ("www", u32::MAX) } else { ("other", 2) };

@@ -58,6 +58,32 @@ fn unsafe_stands_where_it_may_and_with_its_reason() {
 }
 
 #[test]
+fn the_tests_that_the_threat_model_names_exist() {
+    let path = root().join(".github/SECURITY.md");
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        return println!("skipped: {} is not part of a package", path.display());
+    };
+    let mut code: Vec<String> = every_source().into_iter().map(|(_, text)| text).collect();
+    for entry in std::fs::read_dir(root().join("tests")).expect("readable").flatten() {
+        code.extend(std::fs::read_to_string(entry.path()));
+    }
+    let rows = text.lines().filter(|line| line.starts_with("| **"));
+    let shown: Vec<&str> = rows.filter_map(|row| row.rsplit('|').nth(1)).collect();
+    assert_eq!(shown.len(), 8, "the rows were not found");
+    let sentences = text.lines().filter(|line| !line.starts_with('|')).flat_map(quoted);
+    let named: Vec<&str> = sentences.filter(|name| name.matches('_').count() > 3).collect();
+    for name in shown.iter().flat_map(|cell| quoted(cell)).chain(named) {
+        let test = format!("\nfn {name}(");
+        assert!(code.iter().any(|text| text.replace("\n    fn ", "\nfn ").contains(&test)), "there is no test {name}");
+    }
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
 fn every_room_of_the_map_has_a_floor() {
     let map = std::fs::read_to_string(root().join("src/lib.rs")).expect("src/lib.rs");
     for room in map.lines().filter_map(|l| l.strip_prefix("pub mod ")?.strip_suffix(';')) {

@@ -148,13 +148,12 @@ fn standings(tree: Option<&TreeName>, heard: &[Heard]) -> Vec<Standing> {
     let mut all = Vec::new();
     for host in heard {
         for name in host.trees.iter().filter(|name| tree.is_none_or(|tree| tree == *name)) {
-            let told =
-                told(host, name).map(|TreeTold { running, work, trouble, stale, .. }| Told {
-                    running: *running,
-                    work: work.clone(),
-                    trouble: trouble.clone(),
-                    stale: *stale,
-                });
+            let told = told(host, name).map(|TreeTold { running, work, trouble, stale, .. }| Told {
+                running: *running,
+                work: work.clone(),
+                trouble: trouble.clone(),
+                stale: *stale,
+            });
             let behind = newest.get(name).copied().filter(|&n| told.as_ref().is_some_and(|t| t.running < Some(n)));
             let (host, address) = (host.host.clone(), host.address);
             all.push(Standing { host, address, tree: name.clone(), told, behind });

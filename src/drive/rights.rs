@@ -4,6 +4,7 @@
 //! since keys and time may have changed meanwhile.
 
 use super::disk::{Host, reason};
+use crate::id::Serial;
 use crate::keys::{PublicKey, Role};
 use crate::manifest::{Header, Intent, Release};
 use crate::proto::receiver::Reason;
@@ -13,6 +14,10 @@ use crate::units::{WallTime, shown_age};
 /// For so many seconds after it was signed, by this host's clock, an audit is answered: what differs here is not for
 /// whoever recorded the question and asks it again. As many before, since clocks differ.
 const AUDIT_SECONDS: u64 = 3600;
+
+/// The most by which a serial is above the last: nobody makes so many releases, and after the highest number of all
+/// no other could follow.
+const MAX_STEP: u64 = 1 << 32;
 
 /// Whether `key` may put `release` here at `now`.
 pub(super) fn check_allowed(host: &Host, key: &PublicKey, release: &Release, now: WallTime) -> Result<(), Reason> {
@@ -58,11 +63,20 @@ fn is_current(header: &Header, now: WallTime) -> Result<(), Reason> {
 
 /// Whether the release may follow what the host has accepted.
 pub(super) fn is_newer(tree: &Tree, header: &Header) -> Result<(), Reason> {
-    let highest = tree.highest_serial().map_err(|e| reason(&e))?.unwrap_or_default();
-    if header.intent != Intent::Audit && header.serial <= highest {
-        return Err(format!("serial {} is not newer than {highest}, which this host has accepted", header.serial));
+    follows(header, tree.highest_serial().map_err(|e| reason(&e))?.unwrap_or_default())
+}
+
+fn follows(header: &Header, highest: Serial) -> Result<(), Reason> {
+    let serial = header.serial;
+    match serial.0.checked_sub(highest.0) {
+        _ if header.intent == Intent::Audit => Ok(()),
+        None | Some(0) => Err(format!("serial {serial} is not newer than {highest}, which this host has accepted")),
+        Some(1..=MAX_STEP) => Ok(()),
+        Some(_) => Err(format!(
+            "serial {serial} is more than {MAX_STEP} beyond {highest}, which this host has accepted: it would use up \
+             the numbers of later releases; does somebody pretend to be hosts that have such a release?"
+        )),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -121,6 +135,28 @@ mod tests {
         assert_eq!(at(1), None);
         assert!(at(0).is_some_and(|why| why.contains("has expired 0 s ago")));
         assert!(at(-7200).is_some_and(|why| why.contains("has expired 2 h ago")));
+    }
+
+    #[test]
+    fn serials_rise_and_are_never_used_up() {
+        let said = |intent, serial: u64, highest: u64| {
+            let header = Header { intent, serial: Serial(serial), ..a_header() };
+            follows(&header, Serial(highest)).err().unwrap_or_default()
+        };
+        for (serial, highest, word) in [
+            (1, 0, ""),
+            (8, 7, ""),
+            (7, 7, "not newer than 7"),
+            (6, 7, "not newer than 7"),
+            (7 + MAX_STEP, 7, ""),
+            (8 + MAX_STEP, 7, "use up"),
+            (u64::MAX, 7, "use up"),
+            (u64::MAX, u64::MAX - 1, ""),
+        ] {
+            let why = said(Intent::Deploy, serial, highest);
+            assert!(why.contains(word) && why.is_empty() == word.is_empty(), "{serial} after {highest}: {why}");
+            assert_eq!(said(Intent::Audit, serial, highest), "", "it changes nothing");
+        }
     }
 
     #[test]

@@ -107,7 +107,8 @@ mod tests {
     fn a_walk_that_was_cut_short_goes_on_where_it_was() {
         const LEAVES: u64 = 5 * 256 * 256;
         let mut memory = Memory::default();
-        let leaf = |n: u64| NodeRef { block: BlockRef::of(&n.to_be_bytes()), nodes: 1, blocks: 0, entries: 1, bytes: 0 };
+        let leaf =
+            |n: u64| NodeRef { block: BlockRef::of(&n.to_be_bytes()), nodes: 1, blocks: 0, entries: 1, bytes: 0 };
         let mut level: Vec<NodeRef> = (0..LEAVES).map(leaf).collect();
         while level.len() > 1 {
             level = level.chunks(256).map(|refs| memory.put(&Node::Index(refs.to_vec()))).collect();

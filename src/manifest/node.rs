@@ -59,7 +59,8 @@ impl ListRef {
     /// Whether a list can hold so much.
     pub(super) fn is_legal(&self) -> bool {
         let blocks = 1..=MAX_LIST_BLOCKS as u64;
-        blocks.contains(&self.blocks) && (self.blocks..=self.blocks * crate::block::chunk::MAX as u64).contains(&self.bytes)
+        blocks.contains(&self.blocks)
+            && (self.blocks..=self.blocks * crate::block::chunk::MAX as u64).contains(&self.bytes)
     }
 }
 
