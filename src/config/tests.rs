@@ -147,6 +147,8 @@ fn mistakes_are_named_with_line_and_what_to_write() {
           hint: a tree needs name and path
         /etc/makuo/makuo.toml:3: tree.path: "www" is not an absolute path without "..", as in "/var/www"
         /etc/makuo/makuo.toml:3: tree.path: the whole filesystem cannot be a tree; write a directory below /
+        /etc/makuo/makuo.toml:4: tree.max_age: 30 is not a text in quotes
+        /etc/makuo/makuo.toml:4: tree.max_age: every release is older than that; write an age such as "30d"
         /etc/makuo/makuo.toml:4: unknown key "tree.protec"
           hint: did you mean "tree.protect"?
         /etc/makuo/makuo.toml:5: tree.protect: not a .gitignore pattern: "a{b": error parsing glob 'a{b': unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)

@@ -145,7 +145,7 @@ fn tell(setup: &Setup, host: &Host, door: &Door) {
 }
 
 fn desk(setup: Setup, host: &Host, handle: Handle, signer: Option<Arc<dyn Signer>>) -> Desk {
-    let cache = |name: &TreeName| host.trees.get(name).map(|m| m.tree.state().path().join("sent"));
+    let cache = |name: &TreeName| host.trees.get(name).map(|m| m.tree.state().here().join("sent"));
     let base = |t: &TreeConfig| Base { tree: t.name.clone(), path: t.path.clone(), cache: cache(&t.name) };
     let sending = Sending {
         bases: setup.config.trees.iter().map(base).collect(),
