@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`error`], [`id`], [`units`] | the one error that people see; newtypes for every id and quantity |
 //! | [`block`] | SHA-256 names, content-defined chunking, compressed frames |
+//! | [`packed`] | long lists in little memory |
 //! | [`fec`] | coded symbols that make up for lost ones: a random linear code over GF(256); pure |
 //! | [`manifest`] | entries, pages, the signed header, rules and excludes |
 //! | [`hook`] | a host's own commands around a commit |
@@ -50,6 +51,7 @@ pub mod units;
 pub mod block;
 pub mod fec;
 pub mod manifest;
+pub mod packed;
 
 pub mod hook;
 

@@ -376,7 +376,7 @@ fn journal() -> Vec<u8> {
     let journal = Journal {
         commit: mark(2),
         previous: Some(mark(1)),
-        steps,
+        steps: steps.into_iter().collect(),
         dirs: vec![DirStep { path: None, old: None, new: None }],
         header: header().encode(),
         signature: vec![1, 2, 3],

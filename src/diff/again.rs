@@ -127,7 +127,7 @@ impl<S: NodeSource> Paginated<'_, S> {
         // Further names of a file that is made anew are linked again, wherever they are.
         let relinks = links && plan.changes.iter().any(|c| c.makes_anew() && c.shape() != Shape::Directory);
         let beyond = |dir: &TreePath| [keys, &want].into_iter().any(|keys| !is_covered(keys, dir, &ranges));
-        if relinks || plan.changes.iter().filter(|c| is_lost(c)).any(|c| beyond(&c.path)) {
+        if relinks || plan.changes.iter().filter(is_lost).any(|c| beyond(&c.path)) {
             return Ok(None);
         }
         let mut owners = last.owners.clone();

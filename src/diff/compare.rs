@@ -197,7 +197,7 @@ impl Walk<'_> {
                 return Err(Refusal::ReplacesProtected { at: at.clone(), path: path.clone() });
             }
             for (_, change) in self.leaving.drain(..) {
-                self.plan.changes[change].action = Action::Keep;
+                self.plan.changes.set_action(change, Action::Keep);
             }
             return Ok(());
         }
@@ -313,8 +313,7 @@ impl Walk<'_> {
 
     /// Whether the file at an earlier path gets a new inode, so that its other names have to be linked again.
     fn is_anew(&self, path: &TreePath) -> bool {
-        let found = self.plan.changes.binary_search_by(|change| change.path.cmp(path));
-        found.is_ok_and(|at| self.plan.changes[at].makes_anew())
+        self.plan.changes.find(path).is_some_and(|at| self.plan.changes.get(at).makes_anew())
     }
 
     fn check_place(&mut self, want: &Entry) -> Result<Place, Refusal> {

@@ -8,6 +8,7 @@
 
 mod again;
 mod change;
+mod changes;
 mod compare;
 mod guard;
 mod plan;
@@ -18,9 +19,10 @@ mod tests;
 
 pub use again::Memory;
 pub use change::{Action, Change, Delta, LocalOwner, Shape, TopChange};
+pub use changes::Changes;
 pub use compare::diff;
 pub use guard::{HostRules, OwnerResolver};
-pub use plan::{Fetch, LocalBlock, Plan, Summary};
+pub use plan::{LocalBlock, Plan, Summary};
 pub use refusal::Refusal;
 
 use std::ops::RangeInclusive;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::{Action, Change, TopChange};
+use super::{Action, Change, Changes, TopChange};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::rules::Layout;
@@ -43,57 +43,15 @@ pub struct Summary {
     pub host_entries: u64,
 }
 
-/// Blocks by ordinal, sorted: as small as it can be, since a first deploy has all of them in it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fetch(Vec<(Ordinal, BlockRef)>);
-
-impl Fetch {
-    pub(super) fn new(mut blocks: Vec<(Ordinal, BlockRef)>) -> Self {
-        blocks.sort_unstable_by_key(|(ordinal, _)| *ordinal);
-        Self(blocks)
-    }
-
-    /// The block with this ordinal.
-    pub fn get(&self, ordinal: Ordinal) -> Option<&BlockRef> {
-        let at = self.0.binary_search_by_key(&ordinal, |(o, _)| *o).ok()?;
-        Some(&self.0[at].1)
-    }
-
-    /// All of them, in the order of their ordinals.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &(Ordinal, BlockRef)> {
-        self.0.iter()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Their bytes together.
-    pub fn bytes(&self) -> u64 {
-        self.iter().map(|(_, block)| u64::from(block.size)).sum()
-    }
-
-    fn ranges(&self) -> Vec<Range<u64>> {
-        ranges(self.iter().map(|(ordinal, _)| ordinal.0))
-    }
-}
-
 /// What a host has to do to make its tree the release.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// What differs, in the order of paths.
-    pub changes: Vec<Change>,
+    pub changes: Changes,
     /// The tree's own directory when the release governs it, whether or not it differs.
     pub top: Option<TopChange>,
-    /// What has to come over the network: by the first ordinal of each distinct block.
-    pub fetch: Fetch,
-    /// The same ordinals as sorted ranges that neither overlap nor touch.
+    /// What has to come over the network, by the first ordinal of each distinct block: sorted ranges that neither overlap
+    /// nor touch.
     pub wants: Vec<Range<u64>>,
     /// Blocks that are on the host already, and where.
     pub reuse: HashMap<BlockHash, LocalBlock>,
@@ -113,9 +71,8 @@ impl Plan {
     /// A plan that changes nothing, under `rules`.
     pub(super) fn empty(rules: &Rules) -> Self {
         Self {
-            changes: Vec::new(),
+            changes: Changes::default(),
             top: None,
-            fetch: Fetch::default(),
             wants: Vec::new(),
             reuse: HashMap::new(),
             summary: Summary::default(),
@@ -129,9 +86,8 @@ impl Plan {
     /// All that is in it, which is empty afterwards.
     pub fn take(&mut self) -> Self {
         let empty = Self {
-            changes: Vec::new(),
+            changes: Changes::default(),
             top: None,
-            fetch: Fetch::default(),
             wants: Vec::new(),
             reuse: HashMap::new(),
             summary: Summary::default(),
@@ -143,7 +99,7 @@ impl Plan {
 
     /// Whether the tree is the release (extras that stay do not count).
     pub fn is_clean(&self) -> bool {
-        !self.changes.iter().any(Change::is_applied) && !self.top.as_ref().is_some_and(TopChange::differs)
+        !self.changes.iter().any(|change| change.is_applied()) && !self.top.as_ref().is_some_and(TopChange::differs)
     }
 
     /// The blocks of the file that `change` makes; none when it makes no file.
@@ -155,24 +111,46 @@ impl Plan {
         }
     }
 
+    /// The block `ordinal`, when it is to be fetched.
+    pub fn wanted(&self, ordinal: Ordinal) -> Option<BlockRef> {
+        self.wants(ordinal).then(|| self.changes.holding(ordinal)).flatten().and_then(|(change, index)| {
+            let blocks = self.blocks(&change);
+            blocks.get(index).copied()
+        })
+    }
+
+    /// All blocks that are to be fetched, in the order of their ordinals.
+    pub fn fetched(&self) -> impl Iterator<Item = (Ordinal, BlockRef)> {
+        self.changes.iter().flat_map(|change| {
+            let first = change.want.as_ref().map_or(0, |want| want.first.0);
+            let blocks = (first..).map(Ordinal).zip(self.blocks(&change).iter().copied());
+            blocks.filter(|(ordinal, _)| self.wants(*ordinal)).collect::<Vec<_>>()
+        })
+    }
+
+    fn wants(&self, ordinal: Ordinal) -> bool {
+        let at = self.wants.partition_point(|range| range.end <= ordinal.0);
+        self.wants.get(at).is_some_and(|range| range.start <= ordinal.0)
+    }
+
     /// Takes out of what is to be fetched every block for which `here` holds; says how many bytes that saves.
     pub fn drop_wants(&mut self, mut here: impl FnMut(Ordinal, &BlockRef) -> bool) -> u64 {
         let mut saved = 0;
-        self.fetch.0.retain(|(ordinal, block)| {
-            let drop = here(*ordinal, block);
+        let left = ranges(self.fetched().filter_map(|(ordinal, block)| {
+            let drop = here(ordinal, &block);
             saved += if drop { u64::from(block.size) } else { 0 };
-            !drop
-        });
+            (!drop).then_some(ordinal.0)
+        }));
+        self.wants = left;
         self.summary.fetch_bytes -= saved;
-        self.wants = self.fetch.ranges();
         saved
     }
 
     /// Sets what is to be fetched.
-    pub(super) fn set_fetch(&mut self, fetch: Fetch) {
-        self.summary.fetch_bytes = fetch.bytes();
-        self.wants = fetch.ranges();
-        self.fetch = fetch;
+    pub(super) fn set_fetch(&mut self, mut blocks: Vec<(Ordinal, BlockRef)>) {
+        blocks.sort_unstable_by_key(|(ordinal, _)| *ordinal);
+        self.summary.fetch_bytes = blocks.iter().map(|(_, block)| u64::from(block.size)).sum();
+        self.wants = ranges(blocks.into_iter().map(|(ordinal, _)| ordinal.0));
     }
 
     pub(super) fn count(&mut self) {

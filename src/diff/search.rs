@@ -1,6 +1,5 @@
 //! The second pass: where the blocks that the release needs lie on the host already.
 
-use super::plan::Fetch;
 use super::{Have, LocalBlock, Plan, Refusal};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
@@ -46,7 +45,7 @@ impl Needed {
         }
         let mut found = here.into_iter();
         self.0.retain(|_| !found.next().unwrap_or(false));
-        plan.set_fetch(Fetch::new(self.0));
+        plan.set_fetch(self.0);
         Ok(())
     }
 }

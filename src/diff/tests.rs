@@ -205,13 +205,13 @@ proptest! {
     fn every_block_is_fetched_or_found(have in a_tree(), want in a_tree()) {
         let plan = run(&have, &want, &deleting(), &filter(&[])).expect("accepted");
         for change in &plan.changes {
-            for block in plan.blocks(change) {
-                let fetched = plan.fetch.iter().any(|(_, b)| b == block);
+            for block in plan.blocks(&change) {
+                let fetched = plan.fetched().any(|(_, b)| b == *block);
                 prop_assert!(fetched != plan.reuse.contains_key(&block.hash));
             }
         }
         let wanted: u64 = plan.wants.iter().map(|r| r.end - r.start).sum();
-        prop_assert_eq!(wanted, plan.fetch.len() as u64);
+        prop_assert_eq!(wanted, plan.fetched().count() as u64);
         prop_assert!(plan.wants.windows(2).all(|w| w[0].end < w[1].start));
     }
 }
@@ -354,10 +354,10 @@ fn owners_are_resolved_or_refused() {
     assert_eq!(refused, Err("a: this host has no user \"nobody-here\"".to_string()));
     let numeric = Rules { unknown_owner: UnknownOwner::Numeric, ..deleting() };
     let plan = run(&tree([]), &want, &numeric, &filter(&[])).expect("accepted");
-    assert_eq!(plan.changes[0].owner, LocalOwner { uid: Some(1), gid: Some(103) });
+    assert_eq!(plan.changes.get(0).owner, LocalOwner { uid: Some(1), gid: Some(103) });
     let ignored = Rules { set_user: false, set_group: false, ..deleting() };
     let plan = run(&tree([]), &want, &ignored, &filter(&[])).expect("accepted");
-    assert_eq!(plan.changes[0].owner, LocalOwner::default());
+    assert_eq!(plan.changes.get(0).owner, LocalOwner::default());
 }
 
 #[test]
@@ -373,7 +373,7 @@ fn links_follow_their_file_when_it_is_made_anew() {
     let split = tree([file("a", "1"), file("b", "1"), file("c", "1")]);
     let plan = run(&have, &split, &deleting(), &filter(&[])).expect("accepted");
     assert_eq!(plan.changes.len(), 1);
-    assert!(plan.fetch.is_empty() && plan.reuse.len() == 1);
+    assert!(plan.wants.is_empty() && plan.reuse.len() == 1);
     let refused = run(&tree([]), &same, &deleting(), &filter(&["/a"]));
     assert!(matches!(refused, Err(Refusal::LinkOutside { .. })));
 }

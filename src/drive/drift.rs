@@ -59,7 +59,7 @@ pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
         report.lines.push(Line { path, itemized: top.itemized(), what: number(differing(&top.delta)) });
     }
     for change in &plan.changes {
-        let Some(what) = what(change) else { continue };
+        let Some(what) = what(&change) else { continue };
         match what {
             What::Extra => report.extra += 1,
             What::Missing => report.missing += 1,

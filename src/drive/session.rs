@@ -162,7 +162,7 @@ impl<'a> Session<'a> {
         } else {
             tree.nodes().sync().map_err(|e| reason(&e))?;
             let stage = Stage::begin(tree, plan).map_err(|e| reason(&e))?;
-            summary.fetch = stage.plan().fetch.bytes();
+            summary.fetch = stage.plan().summary.fetch_bytes;
             let wants: RangeSet = stage.wants().iter().cloned().collect();
             self.stage = Some(stage);
             wants

@@ -24,6 +24,7 @@ use super::{steps, swap, undo};
 use crate::diff::{Plan, Shape};
 use crate::error::{Error, Result};
 use crate::manifest::{Mode, Release, TreePath};
+use crate::packed::Packed;
 
 /// Up to this many touched paths are synced one by one; beyond, the whole filesystem once.
 pub(super) const MAX_SINGLE_SYNCS: usize = 16;
@@ -66,7 +67,7 @@ pub(super) fn run(
             if next.refresh(tree, plan)? {
                 rustix::fs::syncfs(tree.state.handle()).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
             }
-            (Vec::new(), next.dirs.clone(), Some(next.journaled(tree)?))
+            (Packed::default(), next.dirs.clone(), Some(next.journaled(tree)?))
         }
     };
     let previous = tree.state.last_commit()?;
@@ -113,11 +114,11 @@ pub(super) fn run(
             tracing::warn!("tree {}: what came at the very moment of the exchange may be missing: {e}", tree.name());
         }
     }
-    let made = |c: &&crate::diff::Change| c.makes_anew();
-    let is_dir = |c: &crate::diff::Change| c.shape() == Shape::Directory;
+    let made =
+        |dirs: bool| plan.changes.iter().filter(move |c| c.makes_anew() && (c.shape() == Shape::Directory) == dirs);
     Ok(CommitReport {
-        files_written: plan.changes.iter().filter(made).filter(|c| !is_dir(c)).count() as u64,
-        directories_made: plan.changes.iter().filter(made).filter(|c| is_dir(c)).count() as u64,
+        files_written: made(false).count() as u64,
+        directories_made: made(true).count() as u64,
         metadata_changed: plan.summary.metadata,
         deleted: plan.summary.deleted,
         bytes_written: plan.summary.write_bytes,
@@ -145,7 +146,7 @@ fn take_steps(tree: &Tree, journal: &Journal) -> Result<()> {
     let mut runner = Runner::new(tree, journal)?;
     runner.loosen(journal)?;
     for step in &journal.steps {
-        runner.forward(step)?;
+        runner.forward(&step)?;
     }
     for dir in journal.dirs.iter().rev() {
         if let Some(new) = &dir.new {

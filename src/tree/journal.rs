@@ -5,7 +5,8 @@
 //! ([`super::undo`]), from any point at which a machine may stop.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
 
 use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
@@ -15,12 +16,15 @@ use super::state::{CommitMark, State};
 use crate::error::{Error, Result};
 use crate::id::Serial;
 use crate::manifest::{Mode, TreePath};
+use crate::packed::Packed;
 
 /// The journal of a commit that is on its way.
 pub const FORWARD: &str = "journal";
 /// The journal of a commit that is being undone.
 pub const BACKWARD: &str = "journal.undo";
 const MAGIC: &[u8; 16] = b"makuo journal v2";
+/// Bytes that are written at a time.
+const BUFFER: usize = 64 << 10;
 /// The most bytes of a journal: some ten million steps.
 const MAX_JOURNAL: u64 = 4 << 30;
 
@@ -35,7 +39,7 @@ pub struct Journal {
     pub previous: Option<CommitMark>,
     /// What is done, in this order.
     #[n(2)]
-    pub steps: Vec<Step>,
+    pub steps: Packed<Step>,
     /// Directories whose mode, time or owner is set when all steps are done; in the order of their paths.
     #[n(3)]
     pub dirs: Vec<DirStep>,
@@ -144,6 +148,24 @@ pub struct DirStep {
     pub new: Option<Metadata>,
 }
 
+/// Writes to a file, and sums up what was written.
+struct Summed<'a> {
+    file: &'a mut File,
+    sum: Sha256,
+}
+
+impl Write for Summed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.sum.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 impl Journal {
     /// The number of the release.
     pub fn serial(&self) -> Serial {
@@ -152,13 +174,15 @@ impl Journal {
 
     /// Writes the journal, durably: after this a crash is followed by going on or going back.
     pub fn write(&self, state: &State) -> Result<()> {
-        // A million steps are many bytes: they are written down once.
-        let mut bytes = [MAGIC.as_slice(), &[0; 32]].concat();
-        let (sum_at, payload_at) = (MAGIC.len(), bytes.len());
-        minicbor::encode(self, &mut bytes).expect("writing to a Vec cannot fail");
-        let sum = Sha256::digest(&bytes[payload_at..]);
-        bytes[sum_at..payload_at].copy_from_slice(&sum);
-        state.write(FORWARD, &bytes)
+        state.write_with(FORWARD, |file| {
+            // The sum comes when it is known: a million steps are many bytes, which are never all in memory.
+            file.write_all(&[MAGIC.as_slice(), &[0; 32]].concat())?;
+            let out = BufWriter::with_capacity(BUFFER, Summed { file, sum: Sha256::new() });
+            let mut out = minicbor::encode::write::Writer::new(out);
+            minicbor::encode(self, &mut out).map_err(io::Error::other)?;
+            let Summed { file, sum } = out.into_inner().into_inner().map_err(io::IntoInnerError::into_error)?;
+            file.write_all_at(&sum.finalize(), MAGIC.len() as u64)
+        })
     }
 
     /// The journal in the state file `name`, when there is one.
@@ -201,7 +225,9 @@ mod tests {
         let journal = Journal {
             commit: CommitMark { release: Mark { serial: Serial(3), id: ReleaseId(BlockHash::of(b"x")) }, number: 1 },
             previous: None,
-            steps: vec![Step::Mkdir(path.clone()), Step::Place { path, slot: 1, ino: 2, replaces: true }],
+            steps: [Step::Mkdir(path.clone()), Step::Place { path, slot: 1, ino: 2, replaces: true }]
+                .into_iter()
+                .collect(),
             dirs: vec![DirStep { path: None, old: Some(Metadata::default()), new: None }],
             header: vec![1, 2],
             signature: vec![3],

@@ -46,7 +46,7 @@ impl Next {
         let from = tree.root();
         let to = open(tree)?;
         let (copied, copies) = copies(&from, plan, items)?;
-        let mut changed: Vec<TreePath> = plan.changes.iter().filter(|c| is_own(c)).map(|c| c.path.clone()).collect();
+        let mut changed: Vec<TreePath> = plan.changes.iter().filter(is_own).map(|c| c.path.clone()).collect();
         let mut carry = Carry::new(&from, &to, &changed, Depth::All);
         carry.copies = Some((tree.state.stage(), &copies));
         carry.run(None)?;
@@ -195,9 +195,13 @@ type Copies = (Vec<(TreePath, Version)>, HashMap<FileId, u64>);
 /// The files that are staged as copies, and the slots of those that have further names.
 fn copies(from: &Root, plan: &Plan, items: &[Item]) -> Result<Copies> {
     let (mut copied, mut further) = (Vec::new(), HashMap::new());
-    for item in items.iter().filter(|i| is_copied(&plan.changes[i.change])) {
-        let now = stat(from, &item.path).map_err(|e| Error::io("cannot look at", from.shown(&item.path), e))?;
-        copied.push((item.path.clone(), now.version()));
+    for item in items {
+        let change = plan.changes.get(item.change());
+        if !is_copied(&change) {
+            continue;
+        }
+        let now = stat(from, &change.path).map_err(|e| Error::io("cannot look at", from.shown(&change.path), e))?;
+        copied.push((change.path.clone(), now.version()));
         if now.nlink > 1 {
             further.insert(now.id, item.slot);
         }
@@ -210,7 +214,7 @@ fn overlay(tree: &Tree, plan: &Plan, items: &[Item], to: &Root) -> Result<Vec<Tr
     let mut made = Vec::new();
     let mut last = None;
     let mut items = items.iter().peekable();
-    for change in plan.changes.iter().filter(|c| c.makes_anew() || is_copied(c)) {
+    for (at, change) in plan.changes.iter().enumerate().filter(|(_, c)| c.makes_anew() || is_copied(c)) {
         let mut put = || -> io::Result<()> {
             let above = change.path.parent();
             let name = std::ffi::CString::new(change.path.name())?;
@@ -218,7 +222,7 @@ fn overlay(tree: &Tree, plan: &Plan, items: &[Item], to: &Root) -> Result<Vec<Tr
                 last = Some((above, to.parent(&change.path)?.0));
             }
             let Some((_, parent)) = &last else { return Ok(()) };
-            match items.next_if(|i| i.path == change.path) {
+            match items.next_if(|i| i.change() == at) {
                 Some(item) => {
                     Ok(rustix::fs::linkat(tree.state.stage(), slot_name(item.slot), parent, &name, AtFlags::empty())?)
                 }

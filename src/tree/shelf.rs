@@ -60,9 +60,7 @@ pub(super) fn gather(tree: &Tree, journal: &Journal, previous: &Release) -> Resu
         None => None,
     };
     let mut gathering = Gathering::begin(tree, journal, previous.header().serial, Contents::of(&before)?, swapped)?;
-    for (path, slot) in sought(journal) {
-        gathering.add(path, slot)?;
-    }
+    each_sought(journal, |path, slot| gathering.add(path, slot))?;
     gathering.finish()
 }
 
@@ -165,22 +163,35 @@ pub(super) fn each_block(dir: &Path, found: impl FnMut(BlockHash, Place)) -> Res
     each_record(&dir.join(INDEX), HEAD as u64, found)
 }
 
-/// What a commit replaced and removed, sorted by path; with the slot that holds it when it has one already.
-fn sought(journal: &Journal) -> Vec<(&TreePath, Option<u64>)> {
-    let mut all: Vec<_> = match &journal.swap {
-        Some(swap) => swap.changed.iter().map(|path| (path, None)).collect(),
-        None => {
-            let moved = journal.steps.iter().filter_map(|step| match step {
-                Step::Place { path, slot, replaces: true, .. } | Step::Remove { path, slot, is_dir: false } => {
-                    Some((path, Some(*slot)))
-                }
-                _ => None,
-            });
-            moved.collect()
+/// Tells what a commit replaced and removed, in the order of paths; with the slot that holds it when it has one already.
+fn each_sought(journal: &Journal, mut found: impl FnMut(&TreePath, Option<u64>) -> Result<()>) -> Result<()> {
+    if let Some(swap) = &journal.swap {
+        return swap.changed.iter().try_for_each(|path| found(path, None));
+    }
+    let moved = |step| match step {
+        Step::Place { path, slot, replaces: true, .. } | Step::Remove { path, slot, is_dir: false } => {
+            Some((path, slot))
         }
+        _ => None,
     };
-    all.sort();
-    all
+    // In rising order as far as the first one that goes back; from there on what leaves, deepest first.
+    let mut last = None;
+    let rising = journal.steps.iter().position(|step| match moved(step) {
+        Some((path, _)) => last.replace(path).is_some_and(|before| last.as_ref() < Some(&before)),
+        None => false,
+    });
+    let rising = rising.unwrap_or(journal.steps.len());
+    let mut front = journal.steps.iter().take(rising).filter_map(moved).peekable();
+    let mut back = journal.steps.iter().rev().take(journal.steps.len() - rising).filter_map(moved).peekable();
+    loop {
+        let next = match (front.peek(), back.peek()) {
+            (Some(a), Some(b)) if b.0 < a.0 => back.next(),
+            (None, _) => back.next(),
+            _ => front.next(),
+        };
+        let Some((path, slot)) = next else { return Ok(()) };
+        found(&path, Some(slot))?;
+    }
 }
 
 /// Writes the index of what is to be kept of one commit.

@@ -13,7 +13,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
@@ -43,19 +43,23 @@ const PREALLOCATE_FROM: u64 = 1 << 20;
 /// One item of the stage: what gets a final name in the commit.
 #[derive(Debug)]
 pub(super) struct Item {
-    pub(super) path: TreePath,
     pub(super) slot: u64,
-    /// The place of its change in the plan.
-    pub(super) change: usize,
     pub(super) size: u64,
     /// Where it is not one long hole: what takes space, in bytes, in order; `None` is all of it.
-    holes: Option<Box<[Range<u64>]>>,
-    blocks: u64,
+    #[expect(clippy::box_collection, reason = "there are a million items, and hardly one of them has holes")]
+    holes: Option<Box<Vec<Range<u64>>>>,
+    change: u32,
+    blocks: u32,
     /// Blocks that are not written yet.
-    left: AtomicU64,
+    left: AtomicU32,
 }
 
 impl Item {
+    /// The place of its change in the plan.
+    pub(super) fn change(&self) -> usize {
+        self.change as usize
+    }
+
     /// What takes space, in bytes, in order.
     pub(super) fn data(&self) -> impl Iterator<Item = Range<u64>> {
         let whole = self.holes.is_none().then_some(0..self.size);
@@ -67,8 +71,8 @@ impl Item {
 #[derive(Debug)]
 struct Placement {
     hash: BlockHash,
-    item: usize,
     offset: u64,
+    item: u32,
     state: AtomicU8,
 }
 
@@ -150,7 +154,7 @@ impl Stage {
     /// Verifies `bytes` and writes them wherever the plan needs them. False when they are not the block that `ordinal`
     /// stands for, or when it was not asked for. Several threads may call this at once.
     pub fn put(&self, ordinal: Ordinal, bytes: &[u8]) -> Result<bool> {
-        let Some(block) = self.plan.fetch.get(ordinal) else { return Ok(false) };
+        let Some(block) = self.plan.wanted(ordinal) else { return Ok(false) };
         if !block.matches(bytes) {
             return Ok(false);
         }
@@ -168,7 +172,7 @@ impl Stage {
         tracing::debug!("tree {}: {cloned} files share the space of others", self.tree.name());
         self.copy_local()?;
         self.make_others()?;
-        let missing: u64 = self.items.iter().map(|i| i.left.load(Ordering::Acquire)).sum();
+        let missing: u64 = self.items.iter().map(|i| u64::from(i.left.load(Ordering::Acquire))).sum();
         if missing > 0 {
             return Err(Error::refused(format!("{missing} blocks of the release have not come")));
         }
@@ -217,7 +221,7 @@ impl Stage {
             if claim.is_err() {
                 continue;
             }
-            let item = &self.items[placement.item];
+            let item = &self.items[placement.item as usize];
             if let Err(e) = self.write(item, placement.offset, bytes) {
                 placement.state.store(MISSING, Ordering::Release);
                 return Err(self.failed("cannot stage", item, e));
@@ -248,7 +252,7 @@ impl Stage {
     }
 
     fn seal(&self, item: &Item, handle: impl AsFd) -> io::Result<()> {
-        Metadata::wanted(&self.plan.changes[item.change], &self.plan).set(handle)
+        Metadata::wanted(&self.plan.changes.get(item.change()), &self.plan).set(handle)
     }
 
     /// Puts what an aborted session left where it belongs now.
@@ -260,7 +264,7 @@ impl Stage {
     /// Puts what older releases had where it belongs now: what of it is damaged stays among what is to be fetched.
     fn take_kept(&mut self) -> Result<()> {
         let state = self.tree.state.path().to_path_buf();
-        if self.plan.fetch.is_empty() || shelf::shelves(&state).is_ok_and(|kept| kept.is_empty()) {
+        if self.plan.wants.is_empty() || shelf::shelves(&state).is_ok_and(|kept| kept.is_empty()) {
             return Ok(());
         }
         let wanted = names(&self.plan);
@@ -340,7 +344,7 @@ impl Stage {
     fn make_others(&self) -> Result<()> {
         for links in [false, true] {
             for item in self.items.iter().filter(|i| i.blocks == 0) {
-                let change = &self.plan.changes[item.change];
+                let change = self.plan.changes.get(item.change());
                 if (change.shape() == Shape::Hardlink) == links {
                     self.make_other(item).map_err(|e| self.failed("cannot stage", item, e))?;
                 }
@@ -351,7 +355,7 @@ impl Stage {
 
     fn make_other(&self, item: &Item) -> io::Result<()> {
         let (stage, name) = (self.tree.state.stage(), slot_name(item.slot));
-        let change = &self.plan.changes[item.change];
+        let change = &*self.plan.changes.get(item.change());
         let Some(entry) = change.want.as_ref().map(|w| &w.entry) else { return Ok(()) };
         match rustix::fs::unlinkat(stage, &name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -372,7 +376,7 @@ impl Stage {
             EntryKind::BlockDevice(major, minor) => node(FileType::BlockDevice, rustix::fs::makedev(*major, *minor))?,
         }
         match is_copied(change) {
-            true => self.seal_copy(item, change, handle_of(stage, &name)?),
+            true => self.seal_copy(change, handle_of(stage, &name)?),
             false => self.seal(item, handle_of(stage, &name)?),
         }
     }
@@ -381,12 +385,12 @@ impl Stage {
     fn copy(&self, item: &Item, change: &Change) -> io::Result<()> {
         let (from, to) = (self.tree.root().open_file(&change.path)?, self.open_slot(item.slot)?);
         sparse::copy(&from, &to)?;
-        self.seal_copy(item, change, to)
+        self.seal_copy(change, to)
     }
 
     /// What the release leaves to the host is as it is in the live tree.
-    fn seal_copy(&self, item: &Item, change: &Change, handle: impl AsFd) -> io::Result<()> {
-        let (parent, name) = self.tree.root().parent(&item.path)?;
+    fn seal_copy(&self, change: &Change, handle: impl AsFd) -> io::Result<()> {
+        let (parent, name) = self.tree.root().parent(&change.path)?;
         let now = Metadata::present(parent.as_fd(), &name, true)?;
         let new = Metadata::wanted(change, &self.plan);
         let whole = Metadata {
@@ -402,7 +406,9 @@ impl Stage {
     /// A further name of a file that is staged, or else of the one in the tree.
     fn link(&self, first: &TreePath, name: &std::ffi::CStr) -> io::Result<()> {
         let stage = self.tree.state.stage();
-        let staged = self.items.binary_search_by(|i| i.path.cmp(first)).ok().map(|at| &self.items[at]);
+        let change = self.plan.changes.find(first);
+        let staged = change.and_then(|at| self.items.binary_search_by_key(&at, Item::change).ok());
+        let staged = staged.map(|at| &self.items[at]);
         let (dir, old) = match staged {
             Some(item) => (rustix::io::dup(stage)?, slot_name(item.slot)),
             None => self.tree.root().parent(first)?,
@@ -419,7 +425,7 @@ impl Stage {
         if self.items.len() > MAX_SINGLE_SYNCS || self.plan.layout == Layout::Swap {
             return rustix::fs::syncfs(stage).map_err(|e| failed(e.into()));
         }
-        for item in self.items.iter().filter(|i| self.plan.changes[i.change].shape() == Shape::File) {
+        for item in self.items.iter().filter(|i| self.plan.changes.get(i.change()).shape() == Shape::File) {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match rustix::fs::openat(stage, slot_name(item.slot), flags, rustix::fs::Mode::empty()) {
                 Ok(file) => rustix::fs::fsync(file).map_err(|e| failed(e.into()))?,
@@ -432,7 +438,8 @@ impl Stage {
     }
 
     fn failed(&self, action: &str, item: &Item, e: io::Error) -> Error {
-        with_space_hint(Error::io(action, self.tree.root().shown(&item.path), e))
+        let path = &self.plan.changes.get(item.change()).path;
+        with_space_hint(Error::io(action, self.tree.root().shown(path), e))
     }
 }
 
@@ -452,38 +459,39 @@ impl Drop for Stage {
     }
 }
 
-/// Gives every change that makes something a slot, and every block its places.
 /// The names of the blocks that are to be fetched.
 fn names(plan: &Plan) -> HashSet<BlockHash> {
-    plan.fetch.iter().map(|(_, block)| block.hash).collect()
+    plan.fetched().map(|(_, block)| block.hash).collect()
 }
 
+/// Gives every change that makes something a slot, and every block its places.
 fn lay_out(plan: &Plan, first_slot: u64) -> (Vec<Item>, Vec<Placement>, u64) {
     let (mut items, mut placements, mut slot) = (Vec::new(), Vec::new(), first_slot);
     for (at, change) in plan.changes.iter().enumerate() {
-        let copied = plan.layout == Layout::Swap && is_copied(change);
+        let copied = plan.layout == Layout::Swap && is_copied(&change);
         if !(change.makes_anew() || copied) || change.shape() == Shape::Directory {
             continue;
         }
-        let blocks = plan.blocks(change);
+        let blocks = plan.blocks(&change);
         let (mut offset, mut data) = (0, Vec::new());
         for block in blocks {
             if !sparse::is_hole(block) {
                 sparse::extend(&mut data, offset..offset + u64::from(block.size));
             }
             let state = AtomicU8::new(MISSING);
-            placements.push(Placement { hash: block.hash, item: items.len(), offset, state });
+            placements.push(Placement { hash: block.hash, offset, item: items.len() as u32, state });
             offset += u64::from(block.size);
         }
-        let mut holes = (data.as_slice() != [0..offset]).then(|| data.into_boxed_slice());
+        let mut holes = (data.as_slice() != [0..offset]).then(|| Box::new(data));
         if copied {
             // It may have holes: what it takes is known when it is copied.
             offset = change.want.as_ref().map_or(0, |w| w.entry.kind.size());
             holes = None;
         }
-        let blocks = blocks.len() as u64;
-        let left = AtomicU64::new(blocks);
-        items.push(Item { path: change.path.clone(), slot, change: at, size: offset, holes, blocks, left });
+        // No more than a plan can hold, and a manifest of one file.
+        let (change, blocks) = (at as u32, blocks.len() as u32);
+        let left = AtomicU32::new(blocks);
+        items.push(Item { slot, size: offset, holes, change, blocks, left });
         slot += 1;
     }
     items.shrink_to_fit();
@@ -496,7 +504,10 @@ fn lay_out(plan: &Plan, first_slot: u64) -> (Vec<Item>, Vec<Placement>, u64) {
 /// is made anew) stays as it is where this process may set it.
 fn check_rights(plan: &mut Plan) -> Result<()> {
     let rights = Rights::of_process();
-    for change in plan.changes.iter_mut().filter(|c| c.want.is_some() && c.is_applied()) {
+    plan.changes.try_update_owners(|change, owner| {
+        if change.want.is_none() || !change.is_applied() {
+            return Ok(());
+        }
         if (change.makes_anew() || change.delta.user || change.delta.group)
             && let Some(why) = rights.refuses_owner(change.owner)
         {
@@ -504,15 +515,15 @@ fn check_rights(plan: &mut Plan) -> Result<()> {
                 .hint("run the daemon as root, or set owner.user and owner.group to \"ignore\" in the spec"));
         }
         if rights.refuses_owner(change.kept).is_none() {
-            change.owner.uid = change.owner.uid.or(change.kept.uid);
-            change.owner.gid = change.owner.gid.or(change.kept.gid);
+            owner.uid = owner.uid.or(change.kept.uid);
+            owner.gid = owner.gid.or(change.kept.gid);
         }
         if change.makes_anew() && change.shape() == Shape::Device && !rights.makes_devices() {
             return Err(Error::refused(format!("{}: only root may make devices", change.path))
                 .hint("run the daemon as root, or exclude devices in the spec"));
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Whether this process may set what the plan says of what is there already, and the times of the directories in which
@@ -535,7 +546,7 @@ fn check_foreign(tree: &Tree, plan: &Plan) -> Result<()> {
         Err(e) => Err(Error::io("cannot look at", tree.root().shown(path), e)),
     };
     let leaves = |dir: &TreePath| {
-        let found = plan.changes.binary_search_by(|c| c.path.cmp(dir)).ok().map(|at| plan.changes[at].action);
+        let found = plan.changes.find(dir).map(|at| plan.changes.get(at).action);
         matches!(found, Some(Action::Delete | Action::Replace))
     };
     let mut last = None;

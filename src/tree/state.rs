@@ -237,11 +237,16 @@ impl State {
 
     /// Writes the file `name` whole or not at all, durably.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.write_with(name, |file| file.write_all(bytes))
+    }
+
+    /// As [`State::write`], with what `fill` writes.
+    pub(super) fn write_with(&self, name: &str, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
         let write = || {
             let (dir, last) = self.place(name)?;
             let temporary = CString::new([last.as_bytes(), b".new"].concat())?;
             let mut file = open_for_writing(dir.as_fd(), &temporary, OFlags::TRUNC)?;
-            file.write_all(bytes)?;
+            fill(&mut file)?;
             file.sync_all()?;
             rustix::fs::renameat(&dir, &temporary, &dir, &last)?;
             Ok(rustix::fs::fsync(&dir)?)

@@ -14,18 +14,19 @@ use super::state::slot_name;
 use crate::diff::{Action, Change, Plan, Shape};
 use crate::error::{Error, Result};
 use crate::manifest::TreePath;
+use crate::packed::Packed;
 
 /// The directories that a commit of `plan` touches, sorted.
 pub(super) fn dirs(tree: &Tree, plan: &Plan) -> Result<Vec<DirStep>> {
     let mut dirs = Dirs::new(tree, plan);
-    plan.changes.iter().filter(|c| c.is_applied()).try_for_each(|c| dirs.add(c))?;
+    plan.changes.iter().filter(|c| c.is_applied()).try_for_each(|c| dirs.add(&c))?;
     dirs.finish()
 }
 
 /// What a commit of `items` under `plan` will do, and what is there now.
-pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> Result<(Vec<Step>, Vec<DirStep>)> {
-    let mut steps = Vec::with_capacity(plan.changes.len());
-    let (mut removals, mut late, mut sets) = (Vec::new(), Vec::new(), Vec::new());
+pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> Result<(Packed<Step>, Vec<DirStep>)> {
+    let mut steps = Packed::default();
+    let (mut removals, mut late, mut sets) = (Packed::default(), Packed::default(), Packed::default());
     let mut remove = |change: &Change| {
         slot += 1;
         let is_dir = change.was == Some(Shape::Directory);
@@ -33,38 +34,38 @@ pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> 
     };
     let mut items = items.iter().peekable();
     let mut dirs = Dirs::new(tree, plan);
-    for change in plan.changes.iter().filter(|c| c.is_applied()) {
+    for (at, change) in plan.changes.iter().enumerate().filter(|(_, c)| c.is_applied()) {
         let becomes_dir = change.want.is_some() && change.shape() == Shape::Directory;
         let was_dir = change.was == Some(Shape::Directory);
         match change.action {
-            Action::Delete => removals.push(remove(change)),
+            Action::Delete => removals.push(remove(&change)),
             Action::Meta if becomes_dir => {}
-            Action::Meta => sets.push(set_step(tree, plan, change)?),
+            Action::Meta => sets.push(set_step(tree, plan, &change)?),
             _ if becomes_dir => {
                 if change.action == Action::Replace {
-                    steps.push(remove(change));
+                    steps.push(remove(&change));
                 }
                 steps.push(Step::Mkdir(change.path.clone()));
             }
             _ => {
-                let item = items.next_if(|i| i.path == change.path);
+                let item = items.next_if(|i| i.change() == at);
                 let item = item.ok_or_else(|| Error::refused(format!("{} is not staged", change.path)))?;
                 let replaces = !was_dir && change.was.is_some();
                 let ino = stage_stat(tree, item.slot)?.id.ino;
                 let place = Step::Place { path: change.path.clone(), slot: item.slot, ino, replaces };
                 if was_dir {
-                    removals.push(remove(change));
+                    removals.push(remove(&change));
                     late.push(place);
                 } else {
                     steps.push(place);
                 }
             }
         }
-        dirs.add(change)?;
+        dirs.add(&change)?;
     }
-    steps.extend(removals.into_iter().rev());
-    steps.extend(late);
-    steps.extend(sets);
+    steps.extend(removals.iter().rev());
+    steps.extend(late.iter());
+    steps.extend(sets.iter());
     Ok((steps, dirs.finish()?))
 }
 

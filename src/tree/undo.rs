@@ -57,7 +57,7 @@ fn take_steps_back(tree: &Tree, journal: &Journal) -> Result<()> {
     runner.loosen(journal)?;
     let mut unset = Unset::default();
     for step in journal.steps.iter().rev() {
-        let (done, path) = match step {
+        let (done, path) = match &step {
             Step::Mkdir(path) => (runner.unmake(path), path),
             Step::Place { path, slot, ino, .. } => (runner.unplace(path, *slot, *ino), path),
             Step::Remove { path, slot, .. } => (runner.put_back(path, *slot), path),

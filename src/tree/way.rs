@@ -24,7 +24,7 @@ pub(super) fn check(tree: &Tree, plan: &Plan) -> Result<()> {
     let mount = mount_of(root.as_fd()).map_err(|e| Error::io("cannot look at", root.path(), e))?;
     let mut way = Way { root: &root, plan, mount, last: None };
     for change in plan.changes.iter().filter(|c| c.is_applied() && c.action != Action::Meta) {
-        way.check(change)?;
+        way.check(&change)?;
     }
     Ok(())
 }
@@ -82,8 +82,8 @@ impl Way<'_> {
         let names = names_in(dir.as_fd()).map_err(|e| Error::io("cannot list", self.root.shown(path), e))?;
         for name in names {
             let child = join(Some(path), &name)?;
-            let planned = self.plan.changes.binary_search_by(|c| c.path.cmp(&child)).ok();
-            if planned.is_none_or(|at| !self.plan.changes[at].is_applied()) {
+            let planned = self.plan.changes.find(&child);
+            if planned.is_none_or(|at| !self.plan.changes.get(at).is_applied()) {
                 let found =
                     stat(dir.as_fd(), &name).map_err(|e| Error::io("cannot look at", self.root.shown(&child), e))?;
                 if let Some(found) = found {

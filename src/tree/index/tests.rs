@@ -157,3 +157,16 @@ fn the_filter_of_a_page_knows_its_blocks() {
         assert!(index.filter(row, &mut buffer).unwrap().may_have(&blocks[0].hash));
     }
 }
+
+#[test]
+fn what_a_killed_writer_left_goes_and_what_another_writes_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new, other) = (dir.path().join(".index-old"), dir.path().join(".index-new"), dir.path().join("other"));
+    for path in [&old, &new, &other] {
+        let file = std::fs::File::create(path).unwrap();
+        let age = std::time::Duration::from_secs(if *path == new { 60 } else { 7200 });
+        file.set_modified(file.metadata().unwrap().modified().unwrap() - age).unwrap();
+    }
+    drop(IndexWriter::create(&dir.path().join("index"), ROOT).unwrap());
+    assert_eq!([old.exists(), new.exists(), other.exists()], [false, true, true]);
+}

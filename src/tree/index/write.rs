@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use tempfile::NamedTempFile;
 
@@ -18,12 +19,25 @@ use crate::tree::root::FileId;
 
 /// Bytes that go to the file at once.
 const BUFFER: usize = 256 << 10;
+/// A writer that wrote nothing for so long is gone.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Writes an index beside its final name; it is there only when [`IndexWriter::finish`] returned.
 #[derive(Debug)]
 pub struct IndexWriter {
     builder: Builder,
     file: IndexFile,
+}
+
+/// Removes what writers that were killed left in `dir`: what nobody has written to for [`ABANDONED`].
+fn sweep(dir: &Path, now: SystemTime) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)?.flatten() {
+        let ours = entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes());
+        if ours && now.duration_since(entry.metadata()?.modified()?).is_ok_and(|age| age > ABANDONED) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Where finished nodes and pages go.
@@ -44,6 +58,8 @@ impl IndexWriter {
     pub fn create(path: &Path, root: FileId) -> io::Result<Self> {
         let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)?;
+        // What cannot be removed is in nobody's way.
+        let _ = sweep(dir, file.as_file().metadata()?.modified()?);
         let mut file = IndexFile {
             out: BufWriter::with_capacity(BUFFER, file),
             path: path.to_path_buf(),

@@ -64,7 +64,7 @@ impl Recall {
         let first = stage.placements.partition_point(|p| p.hash < block.hash);
         let mut places = stage.placements[first..].iter().take_while(|p| p.hash == block.hash);
         let Some(found) = places.find(|p| p.state.load(Ordering::Acquire) == WRITTEN) else { return false };
-        let slot = stage.items[found.item].slot;
+        let slot = stage.items[found.item as usize].slot;
         let file = match self.staged.take().filter(|(open, _)| *open == slot) {
             Some((_, file)) => file,
             None => match open_file_at(self.tree.state().stage(), &slot_name(slot)) {

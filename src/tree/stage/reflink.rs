@@ -35,7 +35,8 @@ impl Stage {
             if item.blocks == 0 || item.left.load(Ordering::Acquire) != item.blocks {
                 continue;
             }
-            let blocks = self.plan.blocks(&self.plan.changes[item.change]);
+            let change = self.plan.changes.get(item.change());
+            let blocks = self.plan.blocks(&change);
             let Some(twin) = self.twin(blocks) else { continue };
             match self.clone_file(at, item, blocks, twin).map_err(|e| self.failed("cannot stage", item, e))? {
                 Cloned::Yes => count += 1,
@@ -87,8 +88,8 @@ impl Stage {
 
     /// One block of the item is where it belongs.
     fn written(&self, at: usize, item: &Item, block: &BlockRef, offset: u64) {
-        let first = self.placements.partition_point(|p| (p.hash, p.item, p.offset) < (block.hash, at, offset));
-        if let Some(placement) = self.placements.get(first).filter(|p| p.item == at && p.offset == offset) {
+        let first = self.placements.partition_point(|p| (p.hash, p.item as usize, p.offset) < (block.hash, at, offset));
+        if let Some(placement) = self.placements.get(first).filter(|p| p.item as usize == at && p.offset == offset) {
             let _ = placement.state.compare_exchange(MISSING, WRITTEN, Ordering::AcqRel, Ordering::Acquire);
             self.log.add(&block.hash, block.size as usize, item.slot, offset);
         }

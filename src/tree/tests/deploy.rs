@@ -186,7 +186,7 @@ fn hard_links_are_made_split_and_joined() {
         let world = World::new(old, new);
         let tree = world.open();
         let (stage, release) = world.stage(&tree, 1).unwrap();
-        assert!(stage.plan().fetch.is_empty(), "everything is here already");
+        assert!(stage.plan().wants.is_empty(), "everything is here already");
         stage.commit(&release, b"").unwrap();
         drop(stage);
         // What was replaced is another name of the file as long as it is kept.
@@ -301,7 +301,7 @@ fn an_owner_that_cannot_be_set_is_refused_before_anything_changes() {
         let tree = world.open();
         let source = Scanned::of(&world.source());
         let mut plan = world.plan(&Manifest::new(source.manifest(&tree), tree.nodes())).unwrap();
-        plan.changes[0].owner = LocalOwner { uid: Some(0), gid: None };
+        plan.changes.tamper(0, |c| c.owner = LocalOwner { uid: Some(0), gid: None });
         let refused = Stage::begin(&tree, plan).map(drop).unwrap_err();
         assert!(refused.to_string().starts_with("f: its owner cannot be set"), "{refused}");
         assert!(refused.hint_text().is_some());
@@ -358,11 +358,11 @@ fn an_aborted_session_serves_the_next() {
     let source = Scanned::of(&world.source());
     let root = source.manifest(&tree);
     let plan = world.plan(&Manifest::new(root, tree.nodes())).unwrap();
-    let total = plan.fetch.len() as u64;
+    let total = plan.fetched().count() as u64;
     let stage = Stage::begin(&tree, plan.clone()).unwrap();
     assert!(Stage::begin(&tree, plan.clone()).is_err(), "one stage at a time");
     let first = Ordinal(stage.wants()[0].start);
-    let block = *stage.plan().fetch.get(first).unwrap();
+    let block = stage.plan().wanted(first).unwrap();
     assert!(!stage.put(first, b"something else").unwrap());
     assert!(!stage.put(Ordinal(999_999), &source.blocks[&block.hash]).unwrap());
     assert!(stage.put(first, &source.blocks[&block.hash]).unwrap());
@@ -384,7 +384,7 @@ fn an_aborted_session_serves_the_next() {
         }
     }
     let stage = Stage::begin(&tree, plan).unwrap();
-    assert_eq!(stage.plan().fetch.len() as u64, total);
+    assert_eq!(stage.plan().fetched().count() as u64, total);
     drop(stage);
     world.deploy(&tree, 1).unwrap();
     assert_eq!(look(&world.www()), look(&world.source()));
@@ -401,7 +401,7 @@ fn blocks_may_come_from_many_threads_in_any_order() {
     let source = Scanned::of(&world.source());
     let root = source.manifest(&tree);
     let plan = world.plan(&Manifest::new(root, tree.nodes())).unwrap();
-    let mut ordinals: Vec<Ordinal> = plan.fetch.iter().map(|(o, _)| *o).collect();
+    let mut ordinals: Vec<Ordinal> = plan.fetched().map(|(o, _)| o).collect();
     fastrand::Rng::with_seed(3).shuffle(&mut ordinals);
     let stage = Stage::begin(&tree, plan).unwrap();
     let blocks = &source.blocks;
@@ -413,7 +413,7 @@ fn blocks_may_come_from_many_threads_in_any_order() {
                 for ordinal in
                     ordinals.iter().enumerate().filter(|(i, _)| i % 4 == part || (i + 1) % 4 == part).map(|(_, o)| o)
                 {
-                    let block = *stage.plan().fetch.get(*ordinal).unwrap();
+                    let block = stage.plan().wanted(*ordinal).unwrap();
                     assert!(stage.put(*ordinal, &blocks[&block.hash]).unwrap());
                 }
             });

@@ -54,7 +54,7 @@ fn put(world: &World, tree: &Arc<Tree>, n: u64, serial: u64) {
 fn to_fetch(world: &World, tree: &Arc<Tree>, n: u64, serial: u64) -> u64 {
     world.release(&version(n));
     let (stage, ..) = world.begin(tree, serial).unwrap();
-    let left = stage.plan().fetch.bytes();
+    let left = stage.plan().summary.fetch_bytes;
     assert_eq!(stage.wants().is_empty(), left == 0);
     assert_eq!(stage.plan().summary.fetch_bytes, left);
     left
@@ -87,7 +87,7 @@ fn going_back_to_a_kept_release_fetches_nothing() {
             );
             world.release(&version(back));
             let (stage, release, _) = world.begin(&tree, 4).unwrap();
-            assert!(stage.wants().is_empty() && stage.plan().fetch.is_empty(), "swap {swap}, back to {back}");
+            assert!(stage.wants().is_empty() && stage.plan().wants.is_empty(), "swap {swap}, back to {back}");
             assert!(stage.plan().summary.reuse_bytes > 300_000);
             stage.finish().unwrap();
             stage.commit(&release, b"signature").unwrap();

@@ -155,7 +155,7 @@ fn a_hole_needs_no_space() {
     let scanned = Scanned::of(&world.source());
     let plan = world.plan(&Manifest::new(scanned.manifest(&tree), tree.nodes())).unwrap();
     let stage = Stage::begin(&tree, plan).unwrap();
-    for &(ordinal, block) in stage.plan().fetch.iter() {
+    for (ordinal, block) in stage.plan().fetched() {
         assert!(stage.put(ordinal, &scanned.blocks[&block.hash]).unwrap());
     }
     stage.finish().unwrap();
@@ -192,7 +192,7 @@ fn a_device_that_cannot_be_made_is_refused_with_its_path_and_the_right() {
         let tree = world.open();
         let source = Scanned::of(&world.source());
         let mut plan = world.plan(&Manifest::new(source.manifest(&tree), tree.nodes())).unwrap();
-        plan.changes[0].want.as_mut().unwrap().entry.kind = crate::manifest::EntryKind::CharDevice(1, 3);
+        plan.changes.tamper(0, |c| c.want.as_mut().unwrap().entry.kind = crate::manifest::EntryKind::CharDevice(1, 3));
         let refused = Stage::begin(&tree, plan).map(drop).unwrap_err();
         assert_eq!(refused.to_string(), "pipe: only root may make devices");
         assert!(refused.hint_text().is_some());
@@ -206,7 +206,7 @@ fn what_dead_sessions_left_for_nobody_goes_when_the_tree_is_opened() {
     let source = Scanned::of(&world.source());
     let plan = world.plan(&Manifest::new(source.manifest(&tree), tree.nodes())).unwrap();
     let stage = Stage::begin(&tree, plan).unwrap();
-    let &(ordinal, block) = stage.plan().fetch.iter().next().unwrap();
+    let (ordinal, block) = stage.plan().fetched().next().unwrap();
     stage.put(ordinal, &source.blocks[&block.hash]).unwrap();
     drop(stage);
     let staged = tree.state().stage_path();

@@ -1,0 +1,411 @@
+//! Long lists in little memory: what a million files make is kept encoded and compressed, some hundred elements at a
+//! time, and unpacked again when it is looked at.
+//!
+//! A list of fewer elements than [`CHUNK`] is a plain one. Reading from front to back costs one unpacking for each
+//! chunk; so does looking at single elements in about that order. It must not know what the elements are.
+
+use std::cmp::Ordering;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use minicbor::{Decode, Decoder, Encode};
+
+use crate::block::frame::{Compressor, Expander, Level};
+
+/// Elements that are packed together.
+pub const CHUNK: usize = 256;
+/// Chunks that are kept unpacked for the next look.
+const KEPT: usize = 4;
+const FAST: Level = Level::new(1).expect("there is a level 1");
+
+/// What can be packed.
+pub trait Pack: Encode<()> + for<'b> Decode<'b, ()> {}
+
+impl<T: Encode<()> + for<'b> Decode<'b, ()>> Pack for T {}
+
+/// A list that is packed.
+pub struct Packed<T> {
+    chunks: Vec<Chunk>,
+    /// What comes after the chunks; never longer than one.
+    rest: Vec<T>,
+    kept: Mutex<Kept<T>>,
+    compressor: Compressor,
+}
+
+/// [`CHUNK`] elements.
+#[derive(Clone)]
+struct Chunk {
+    bytes: Box<[u8]>,
+    /// Bytes before they were compressed; 0 when they were not.
+    plain: usize,
+}
+
+/// What was unpacked last, the newest at the end.
+struct Kept<T> {
+    chunks: Vec<(usize, Arc<[T]>)>,
+    expander: Expander,
+}
+
+/// An element of a list.
+pub enum Ref<'a, T> {
+    /// One that is not packed.
+    Plain(&'a T),
+    /// One of a chunk.
+    Unpacked(Arc<[T]>, usize),
+}
+
+impl<T> Deref for Ref<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self {
+            Ref::Plain(element) => element,
+            Ref::Unpacked(chunk, at) => &chunk[*at],
+        }
+    }
+}
+
+impl<T> Default for Packed<T> {
+    fn default() -> Self {
+        Self { chunks: Vec::new(), rest: Vec::new(), kept: Mutex::default(), compressor: Compressor::new() }
+    }
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self { chunks: Vec::new(), expander: Expander::default() }
+    }
+}
+
+impl<T> Packed<T> {
+    /// How many elements there are.
+    pub fn len(&self) -> usize {
+        self.chunks.len() * CHUNK + self.rest.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T: Pack> Packed<T> {
+    /// Adds an element at the end.
+    pub fn push(&mut self, element: T) {
+        self.rest.push(element);
+        if self.rest.len() == CHUNK {
+            self.chunks.push(Chunk::pack(&self.rest, &mut self.compressor));
+            self.rest.clear();
+        }
+    }
+
+    /// The element at place `at`, which must be below [`Packed::len`].
+    pub fn get(&self, at: usize) -> Ref<'_, T> {
+        match at.checked_sub(self.chunks.len() * CHUNK) {
+            Some(at) => Ref::Plain(&self.rest[at]),
+            None => Ref::Unpacked(self.chunk(at / CHUNK), at % CHUNK),
+        }
+    }
+
+    /// Of a list that is sorted by `order` (how an element lies with regard to what is looked for): the place of the
+    /// element that is equal.
+    pub fn search(&self, order: impl Fn(&T) -> Ordering) -> Option<usize> {
+        // The last chunk that does not begin behind it.
+        let (mut low, mut high) = (0, self.chunks.len() + 1);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            let first = middle * CHUNK;
+            if first < self.len() && order(&self.get(first)).is_le() {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        let found = match self.chunks.get(low) {
+            Some(_) => self.chunk(low).binary_search_by(order),
+            None => self.rest.binary_search_by(order),
+        };
+        found.ok().map(|at| low * CHUNK + at)
+    }
+
+    /// Changes the element at place `at`.
+    pub fn update(&mut self, at: usize, change: impl FnOnce(&mut T)) {
+        let plain = self.chunks.len() * CHUNK;
+        if at >= plain {
+            return change(&mut self.rest[at - plain]);
+        }
+        let mut elements = self.chunks[at / CHUNK].unpack(&mut Expander::default());
+        change(&mut elements[at % CHUNK]);
+        self.replace(at / CHUNK, &elements);
+    }
+
+    /// Changes elements, one after the other, until it goes wrong; `change` says whether it did anything.
+    pub fn try_update_all<E>(&mut self, mut change: impl FnMut(&mut T) -> Result<bool, E>) -> Result<(), E> {
+        let mut expander = Expander::default();
+        for number in 0..self.chunks.len() {
+            let mut elements = self.chunks[number].unpack(&mut expander);
+            let mut changed = false;
+            for element in &mut elements {
+                changed |= change(element)?;
+            }
+            if changed {
+                self.replace(number, &elements);
+            }
+        }
+        self.rest.iter_mut().try_for_each(|element| change(element).map(drop))
+    }
+
+    /// All elements, in order, from either end.
+    pub fn iter(&self) -> Iter<'_, T> {
+        Iter {
+            list: self,
+            front: Vec::new().into_iter(),
+            back: Vec::new().into_iter(),
+            next: 0..self.chunks.len() + 1,
+            expander: Expander::default(),
+        }
+    }
+
+    fn replace(&mut self, number: usize, elements: &[T]) {
+        self.chunks[number] = Chunk::pack(elements, &mut self.compressor);
+        self.kept.get_mut().unwrap_or_else(PoisonError::into_inner).chunks.retain(|(kept, _)| *kept != number);
+    }
+
+    fn chunk(&self, number: usize) -> Arc<[T]> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = kept.chunks.iter().position(|(n, _)| *n == number) {
+            return Arc::clone(&kept.chunks[at].1);
+        }
+        let chunk: Arc<[T]> = self.chunks[number].unpack(&mut kept.expander).into();
+        if kept.chunks.len() == KEPT {
+            kept.chunks.remove(0);
+        }
+        kept.chunks.push((number, Arc::clone(&chunk)));
+        chunk
+    }
+}
+
+impl Chunk {
+    fn pack<T: Pack>(elements: &[T], compressor: &mut Compressor) -> Self {
+        let mut bytes = Vec::new();
+        for element in elements {
+            minicbor::encode(element, &mut bytes).expect("writing to a Vec cannot fail");
+        }
+        let frame = compressor.begin(FAST, Some(bytes.len())).and_then(|()| {
+            compressor.add(&bytes)?;
+            compressor.end()
+        });
+        match frame {
+            Some(frame) if frame.len() < bytes.len() => Self { bytes: frame.into(), plain: bytes.len() },
+            _ => Self { bytes: bytes.into(), plain: 0 },
+        }
+    }
+
+    fn unpack<T: Pack>(&self, expander: &mut Expander) -> Vec<T> {
+        let bytes = match self.plain {
+            0 => &self.bytes,
+            plain => expander.expand(&self.bytes, plain).expect("what was packed here is unpacked, if there is memory"),
+        };
+        let mut decoder = Decoder::new(bytes);
+        let mut elements = Vec::with_capacity(CHUNK);
+        while decoder.position() < bytes.len() {
+            elements.push(decoder.decode().expect("what was encoded here is decoded"));
+        }
+        elements
+    }
+}
+
+/// The elements of a list.
+pub struct Iter<'a, T> {
+    list: &'a Packed<T>,
+    front: std::vec::IntoIter<T>,
+    back: std::vec::IntoIter<T>,
+    /// Chunks that were not begun from either end; what is not packed counts as the last of them.
+    next: std::ops::Range<usize>,
+    expander: Expander,
+}
+
+impl<T: Pack + Clone> Iter<'_, T> {
+    fn unpack(&mut self, number: usize) -> std::vec::IntoIter<T> {
+        match self.list.chunks.get(number) {
+            Some(chunk) => chunk.unpack(&mut self.expander),
+            None => self.list.rest.clone(),
+        }
+        .into_iter()
+    }
+}
+
+impl<T: Pack + Clone> Iterator for Iter<'_, T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        loop {
+            if let Some(element) = self.front.next() {
+                return Some(element);
+            }
+            match self.next.next() {
+                Some(number) => self.front = self.unpack(number),
+                None => return self.back.next(),
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let whole: usize =
+            self.next.clone().map(|n| if n < self.list.chunks.len() { CHUNK } else { self.list.rest.len() }).sum();
+        let left = self.front.len() + whole + self.back.len();
+        (left, Some(left))
+    }
+}
+
+impl<T: Pack + Clone> ExactSizeIterator for Iter<'_, T> {}
+
+impl<T: Pack + Clone> DoubleEndedIterator for Iter<'_, T> {
+    fn next_back(&mut self) -> Option<T> {
+        loop {
+            if let Some(element) = self.back.next_back() {
+                return Some(element);
+            }
+            match self.next.next_back() {
+                Some(number) => self.back = self.unpack(number),
+                None => return self.front.next_back(),
+            }
+        }
+    }
+}
+
+impl<'a, T: Pack + Clone> IntoIterator for &'a Packed<T> {
+    type Item = T;
+    type IntoIter = Iter<'a, T>;
+
+    fn into_iter(self) -> Iter<'a, T> {
+        self.iter()
+    }
+}
+
+impl<T: Pack> Extend<T> for Packed<T> {
+    fn extend<I: IntoIterator<Item = T>>(&mut self, elements: I) {
+        elements.into_iter().for_each(|element| self.push(element));
+    }
+}
+
+impl<T: Pack> FromIterator<T> for Packed<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> Self {
+        let mut list = Self::default();
+        list.extend(elements);
+        list
+    }
+}
+
+impl<T: Clone> Clone for Packed<T> {
+    fn clone(&self) -> Self {
+        Self { chunks: self.chunks.clone(), rest: self.rest.clone(), ..Self::default() }
+    }
+}
+
+impl<T: Pack + Clone + PartialEq> PartialEq for Packed<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.iter().eq(other.iter())
+    }
+}
+
+impl<T: Pack + Clone + std::fmt::Debug> std::fmt::Debug for Packed<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<C, T: Pack + Clone> Encode<C> for Packed<T> {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.array(self.len() as u64)?;
+        self.iter().try_for_each(|element| e.encode(element).map(drop))
+    }
+}
+
+impl<'b, C, T: Pack> Decode<'b, C> for Packed<T> {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        d.array_iter::<T>()?.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn list(numbers: &[u64]) -> Packed<u64> {
+        numbers.iter().copied().collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn a_packed_list_is_the_list(numbers in prop::collection::vec(any::<u64>(), 0..3 * CHUNK), picks in prop::collection::vec(any::<prop::sample::Index>(), 8)) {
+            let mut numbers = numbers;
+            let mut packed = list(&numbers);
+            prop_assert_eq!(packed.len(), numbers.len());
+            prop_assert!(packed.iter().eq(numbers.iter().copied()));
+            prop_assert!(packed.iter().rev().eq(numbers.iter().copied().rev()));
+            prop_assert_eq!(packed.iter().len(), numbers.len());
+            let bytes = minicbor::to_vec(&packed).unwrap();
+            prop_assert_eq!(&bytes, &minicbor::to_vec(&numbers).unwrap());
+            prop_assert_eq!(&minicbor::decode::<Packed<u64>>(&bytes).unwrap(), &packed);
+            for pick in if numbers.is_empty() { &[][..] } else { &picks } {
+                let at = pick.index(numbers.len());
+                prop_assert_eq!(*packed.get(at), numbers[at]);
+                packed.update(at, |n| *n /= 2);
+                numbers[at] /= 2;
+                prop_assert_eq!(*packed.get(at), numbers[at]);
+            }
+            prop_assert!(packed.iter().eq(numbers.iter().copied()));
+            // From both ends, in turns.
+            let (mut ours, mut theirs) = (packed.iter(), numbers.iter().copied());
+            while let Some(front) = ours.next() {
+                prop_assert_eq!(Some(front), theirs.next());
+                prop_assert_eq!(ours.next_back(), theirs.next_back());
+                prop_assert_eq!(ours.len(), theirs.len());
+            }
+        }
+
+        #[test]
+        fn what_is_sorted_is_found(numbers in prop::collection::btree_set(0..2000u64, 0..3 * CHUNK)) {
+            let numbers: Vec<u64> = numbers.into_iter().collect();
+            let packed = list(&numbers);
+            for n in 0..2000 {
+                prop_assert_eq!(packed.search(|m| m.cmp(&n)), numbers.binary_search(&n).ok());
+            }
+        }
+    }
+
+    #[test]
+    fn all_are_changed_or_the_first_error_is_told() {
+        let mut packed = list(&(0..1000).collect::<Vec<_>>());
+        packed
+            .try_update_all(|n| {
+                Ok::<_, ()>(if *n % 300 == 0 {
+                    *n += 7;
+                    true
+                } else {
+                    false
+                })
+            })
+            .unwrap();
+        let expected = (0..1000).map(|n| if n % 300 == 0 { n + 7 } else { n });
+        assert!(packed.iter().eq(expected));
+        assert_eq!(packed.try_update_all(|n| if *n == 500 { Err("here") } else { Ok(false) }), Err("here"));
+    }
+
+    #[test]
+    fn a_long_list_takes_little_memory() {
+        let packed: Packed<String> =
+            (0..100_000).map(|n| format!("some/directory/with/a/name/file-{n:06}.html")).collect();
+        let bytes: usize = packed.chunks.iter().map(|c| c.bytes.len()).sum();
+        assert!(bytes < 1_000_000, "{bytes}");
+    }
+}
