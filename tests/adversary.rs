@@ -179,7 +179,13 @@ fn in_their_names(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], random: &mut 
             let ranges = Ranges(vec![random.u64(..1000)..large.max(1000)]);
             evil.say(
                 host,
-                &Message::Want(Want { session, number: random.u32(..), ranges, more: n % 2 == 0, seen: large }),
+                &Message::Want(Want {
+                    session,
+                    number: random.u32(..),
+                    ranges,
+                    more: n.is_multiple_of(2),
+                    seen: large,
+                }),
             );
         }
         _ => {
@@ -447,15 +453,14 @@ fn a_manifest_that_is_signed_and_means_harm_is_refused_by_name_before_anything_i
     }
     // What no header may say is not even looked at: no host answers, and each says why in its log.
     let signer = open_signer(&lab.path("key")).expect("the lab's key");
-    let sizes: [(&dyn Fn(&mut NodeRef), &str); 3] = [
-        (&|root| root.entries = 1_000_000_000, "1000000000 entries, more than any tree has"),
-        (&|root| root.bytes = 1 << 60, "1152921504606846976 bytes, more than any tree has"),
-        (&|root| root.blocks = u64::MAX, "more blocks than any tree has"),
+    let root = like.header().root;
+    let sizes = [
+        (NodeRef { entries: 1_000_000_000, ..root }, "1000000000 entries, more than any tree has"),
+        (NodeRef { bytes: 1 << 60, ..root }, "1152921504606846976 bytes, more than any tree has"),
+        (NodeRef { blocks: u64::MAX, ..root }, "more blocks than any tree has"),
     ];
-    for (nth, (change, why)) in (900..).zip(sizes) {
-        let mut header = Header { serial: Serial(nth), ..like.header().clone() };
-        change(&mut header.root);
-        let header = header.encode();
+    for (nth, (root, why)) in (900..).zip(sizes) {
+        let header = Header { serial: Serial(nth), root, ..like.header().clone() }.encode();
         let signature = signer.sign(Namespace::RELEASE, &header).expect("signs").as_bytes().to_vec();
         support::until("a line in the log", || {
             evil.say(InstanceId(nth), &offer(nth, header.clone(), signature.clone()));
