@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::block::frame::Expander;
 use crate::block::{BlockHash, BlockRef, chunk};
 use crate::config::HostConfig;
+use crate::face::command::{self, Command};
 use crate::id::TreeName;
 use crate::keys::{AuthorizedKeys, Namespace, PublicKey, Role, Signature, verify};
 use crate::manifest::explore::Explorer;
@@ -33,6 +34,7 @@ pub type Door = fn(&[u8]) -> bool;
 pub const DOORS: &[(&str, Door)] = &[
     ("authorized_keys", authorized_keys),
     ("config", config),
+    ("console", console),
     ("datagram", datagram),
     ("drift", drift),
     ("frame", frame),
@@ -66,6 +68,15 @@ pub fn authorized_keys(bytes: &[u8]) -> bool {
 pub fn config(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     HostConfig::parse(text, Path::new("makuo.toml")).map(|config| config.explain()).is_ok()
+}
+
+/// Lines of the console.
+pub fn console(bytes: &[u8]) -> bool {
+    let mut understood = false;
+    for line in bytes.split(|b| *b == b'\n') {
+        understood |= !matches!(command::parse(line), Command::Wrong(_) | Command::Nothing);
+    }
+    understood
 }
 
 /// What comes from the network: datagrams, each with its length in two bytes before it, up to the message that pieces

@@ -272,6 +272,24 @@ pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
     parse().ok_or_else(|| fail(text, A_DURATION))
 }
 
+/// "45 s", "90 min", "36 h", "30 d": a duration of whole seconds as a person wrote it.
+pub fn shown_duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        s if s % 86_400 == 0 => format!("{} d", s / 86_400),
+        s if s % 3600 == 0 => format!("{} h", s / 3600),
+        s if s % 60 == 0 => format!("{} min", s / 60),
+        s => format!("{s} s"),
+    }
+}
+
+/// "5 s", "3 min", "2 h", "4 d": how old something is, in its largest whole unit.
+pub fn shown_age(seconds: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(86_400, "d"), (3600, "h"), (60, "min")];
+    let unit = UNITS.iter().find(|(unit, _)| seconds >= *unit).unwrap_or(&(1, "s"));
+    format!("{} {}", seconds / unit.0, unit.1)
+}
+
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&decimal(self.0, "B"))

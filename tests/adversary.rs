@@ -12,9 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use makuo::block::BlockRef;
 use makuo::id::{Generation, HostName, InstanceId, Ordinal, Serial, SessionId, TreeName};
 use makuo::keys::{Namespace, open_signer};
-use makuo::manifest::{Entry, EntryKind, Header, Intent, Mode, Mtime, Node, NodeRef, Owner, Release, TreePath};
+use makuo::manifest::{
+    Content, Entry, EntryKind, Header, Intent, ListRef, Mode, Mtime, Node, NodeRef, Owner, Release, TreePath,
+};
 use makuo::proto::generation::{Map, grid_for};
-use makuo::wire::message::{Announce, Hello, MAX_TREES, Order, OrderKind, Phase, SignedOrder, Status, TreeState};
+use makuo::wire::message::{
+    Announce, Hello, MAX_TREES, Missing, Nack, Order, OrderKind, Phase, Ranges, Report, SignedOrder, Status, TreeState,
+    Want,
+};
 use makuo::wire::query::Ask;
 use makuo::wire::{Datagram, HostStage, Message, SymbolHeader};
 use support::{Adversary, Lab, Noise, copy, skipped, write};
@@ -148,11 +153,63 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
     lab.all_same(&lab.site());
 }
 
+/// What an outsider says in the names of those who take part in the session that he heard of last: that what hosts said
+/// was heard, and that hosts miss or measure what they do not.
+fn in_their_names(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], random: &mut fastrand::Rng) {
+    let parsed = || heard.iter().rev().filter_map(|bytes| Datagram::parse(bytes).ok());
+    let Some((sender, session)) = parsed().find_map(|datagram| match datagram {
+        Datagram::Data(front, symbol) => Some((front.source, symbol.header.session)),
+        Datagram::Control(..) => None,
+    }) else {
+        return;
+    };
+    let hosts = evil.hosts(heard);
+    let Some(host) = hosts.get(random.usize(..hosts.len().max(1))).copied() else { return };
+    let (generation, large) = (Generation(random.u32(..64)), u64::MAX >> random.u32(..64));
+    match n / 9 % 4 {
+        0 => evil.say(sender, &Message::Ack(session, random.u32(..20))),
+        1 => {
+            let (need, symbols) = (vec![random.u32(..); random.usize(..32)], Ranges(vec![0..large]));
+            evil.say(
+                host,
+                &Message::Nack(Nack { session, seen: large, missing: vec![Missing { generation, need, symbols }] }),
+            );
+        }
+        2 => {
+            let ranges = Ranges(vec![random.u64(..1000)..large.max(1000)]);
+            evil.say(
+                host,
+                &Message::Want(Want {
+                    session,
+                    number: random.u32(..),
+                    ranges,
+                    more: n.is_multiple_of(2),
+                    seen: large,
+                }),
+            );
+        }
+        _ => {
+            let (delay, window) = (random.u32(..), random.u32(..));
+            let report = Report {
+                session,
+                seen: large,
+                datagrams: large,
+                bytes: large,
+                delay,
+                backlog: random.u64(..1000),
+                window,
+                at: large,
+            };
+            evil.say(host, &Message::Report(report));
+        }
+    }
+}
+
 /// What an outsider says when he has heard so much: kind `n` of a flood.
 fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, random: &mut fastrand::Rng) {
     let old = heard.get(random.usize(..heard.len().max(1)));
     let parsed = old.and_then(|bytes| Datagram::parse(bytes).ok());
-    match (n % 8, parsed) {
+    match (n % 9, parsed) {
         (0, _) => {
             let mut junk = vec![0; random.usize(..1400)];
             random.fill(&mut junk);
@@ -167,7 +224,7 @@ fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, 
         (2 | 3, Some(Datagram::Data(front, symbol))) => {
             let bytes = vec![0xee; symbol.bytes.len()];
             let other = SymbolHeader { payload: 8 << 20, columns: 31, ..symbol.header };
-            let header = if n.is_multiple_of(16) { other } else { symbol.header };
+            let header = if n.is_multiple_of(5) { other } else { symbol.header };
             evil.symbol(front.source, header, &bytes);
         }
         (4, Some(Datagram::Data(front, symbol))) => {
@@ -176,6 +233,7 @@ fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, 
             let status = Status { session, phase, sent, hosts: 9, counter: 1 << 50, pass: 0, reporters: Vec::new() };
             evil.say(front.source, &Message::Status(status));
         }
+        (8, _) => in_their_names(evil, n, heard, random),
         (5, _) => {
             // Where anybody is believed to be a host, nobody can deploy to hosts that he invents.
             let (tree, members) = if keyed { ("www", u32::MAX) } else { ("other", 2) };
@@ -373,6 +431,10 @@ fn a_manifest_that_is_signed_and_means_harm_is_refused_by_name_before_anything_i
     let fifo = |path: &str| entry(path, EntryKind::Fifo);
     let dir = |path: &str| entry(path, EntryKind::Directory);
     let link = |path: &str, to: &str| entry(path, EntryKind::Hardlink(TreePath::new(to.as_bytes()).expect("legal")));
+    let large = |path: &str, bytes| {
+        let list = ListRef { block: BlockRef::of(b"list"), blocks: 1, bytes };
+        entry(path, EntryKind::File(Content::Lists(vec![list])))
+    };
     let cases = [
         (page(vec![dir("d"), fifo("d/AA")], "AA", ".."), ".."),
         (page(vec![fifo("Aetc")], "Aetc", "/etc"), "absolute"),
@@ -382,10 +444,28 @@ fn a_manifest_that_is_signed_and_means_harm_is_refused_by_name_before_anything_i
         (page(vec![fifo("f"), fifo("f/evil")], "", ""), "f/evil"),
         (page(vec![fifo("zz"), link("zzz", "BB/passwd")], "BB", ".."), ".."),
         (page(vec![link("zz", "not-there")], "", ""), "zz"),
+        (page(vec![large("zz", 1 << 60)], "", ""), "zz: a block list with a size that no list has"),
     ];
     for (nth, (page, word)) in (0..).zip(cases) {
         let why = push(&mut evil, &lab, &like, nth, page);
         assert!(why.contains(word), "{word:?} is not in {why:?}");
+        lab.all_same(&lab.site());
+    }
+    // What no header may say is not even looked at: no host answers, and each says why in its log.
+    let signer = open_signer(&lab.path("key")).expect("the lab's key");
+    let root = like.header().root;
+    let sizes = [
+        (NodeRef { entries: 1_000_000_000, ..root }, "1000000000 entries, more than any tree has"),
+        (NodeRef { bytes: 1 << 60, ..root }, "1152921504606846976 bytes, more than any tree has"),
+        (NodeRef { blocks: u64::MAX, ..root }, "more blocks than any tree has"),
+    ];
+    for (nth, (root, why)) in (900..).zip(sizes) {
+        let header = Header { serial: Serial(nth), root, ..like.header().clone() }.encode();
+        let signature = signer.sign(Namespace::RELEASE, &header).expect("signs").as_bytes().to_vec();
+        support::until("a line in the log", || {
+            evil.say(InstanceId(nth), &offer(nth, header.clone(), signature.clone()));
+            lab.hosts.iter().all(|host| host.log().contains(why))
+        });
         lab.all_same(&lab.site());
     }
     bounded(&lab);

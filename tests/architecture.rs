@@ -1,5 +1,5 @@
 //! Holds the order of the rooms: an import that goes the wrong way fails, and so does a file that says nothing about
-//! itself or has grown past what one reads in a sitting.
+//! itself or has grown past what one reads in a sitting, and `unsafe` where it does not belong or without its reason.
 
 use std::path::{Path, PathBuf};
 
@@ -30,6 +30,8 @@ const FLOORS: &[&[&str]] = &[
 ];
 /// The simulator may know everything up to this room; nobody may know the simulator.
 const SIM_UP_TO: &str = "tree";
+/// Where `unsafe` may stand: system calls, and vectors.
+const UNSAFE_IN: &[&str] = &["src/net/", "src/tree/", "src/fec/simd.rs"];
 /// The most lines of a file.
 const MAX_LINES: usize = 800;
 
@@ -43,6 +45,43 @@ fn rooms_know_only_rooms_above_them() {
 fn every_file_says_what_it_owns_and_stays_readable() {
     let found = every_source().iter().flat_map(|(path, text)| wrong_shape(path, text)).collect::<Vec<_>>();
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+#[test]
+fn unsafe_stands_where_it_may_and_with_its_reason() {
+    let sources = every_source();
+    let found = sources.iter().flat_map(|(path, text)| wrong_unsafe(path, text)).collect::<Vec<_>>();
+    assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+    let with = sources.iter().filter(|(_, text)| !unsafe_lines(text).is_empty()).map(|(path, _)| path.as_str());
+    assert_eq!(with.collect::<Vec<_>>(), ["src/fec/simd.rs", "src/net/sys.rs"], "one more is worth a second look");
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
+    assert!(manifest.contains("\nunsafe_code = \"deny\"\n"), "the compiler holds the same");
+}
+
+#[test]
+fn the_tests_that_the_threat_model_names_exist() {
+    let path = root().join(".github/SECURITY.md");
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        return println!("skipped: {} is not part of a package", path.display());
+    };
+    let mut code: Vec<String> = every_source().into_iter().map(|(_, text)| text).collect();
+    for entry in std::fs::read_dir(root().join("tests")).expect("readable").flatten() {
+        code.extend(std::fs::read_to_string(entry.path()));
+    }
+    let rows = text.lines().filter(|line| line.starts_with("| **"));
+    let shown: Vec<&str> = rows.filter_map(|row| row.rsplit('|').nth(1)).collect();
+    assert_eq!(shown.len(), 8, "the rows were not found");
+    let sentences = text.lines().filter(|line| !line.starts_with('|')).flat_map(quoted);
+    let named: Vec<&str> = sentences.filter(|name| name.matches('_').count() > 3).collect();
+    for name in shown.iter().flat_map(|cell| quoted(cell)).chain(named) {
+        let test = format!("\nfn {name}(");
+        assert!(code.iter().any(|text| text.replace("\n    fn ", "\nfn ").contains(&test)), "there is no test {name}");
+    }
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
 }
 
 #[test]
@@ -78,6 +117,13 @@ fn the_checker_finds_what_it_is_for() {
     ] {
         assert_eq!(wrong("src/block/mod.rs", fine), Vec::<String>::new(), "{fine}");
     }
+    let reason = "// SAFETY: one\n// and more.\nlet x = unsafe { f() };\nlet y = \"unsafe\"; // unsafe";
+    assert_eq!(wrong_unsafe("src/net/sys.rs", reason), Vec::<String>::new());
+    assert_eq!(wrong_unsafe("src/cli/mod.rs", reason), ["src/cli/mod.rs:3: `unsafe` may not stand here"]);
+    for bare in ["unsafe { f() }", "// SAFETY: x\n\nunsafe fn f() {}", "// why not\nunsafe impl Send for X {}"] {
+        assert_eq!(wrong_unsafe("src/net/sys.rs", bare).len(), 1, "{bare}");
+    }
+    assert_eq!(unsafe_lines("#![allow(unsafe_code)]"), Vec::<usize>::new());
     assert_eq!(wrong_shape("src/x.rs", "use a;\n").len(), 1);
     assert_eq!(wrong_shape("src/x.rs", &format!("//! x\n{}", "\n".repeat(800))).len(), 1);
     assert_eq!(wrong_shape("src/x.rs", "//! x\n").len(), 0);
@@ -126,6 +172,28 @@ fn wrong_shape(path: &str, text: &str) -> Vec<String> {
         found.push(format!("{path}:{lines}: longer than {MAX_LINES} lines"));
     }
     found
+}
+
+fn wrong_unsafe(path: &str, text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let may = UNSAFE_IN.iter().any(|place| path.starts_with(place));
+    let has_reason = |at: &usize| {
+        let above = lines[..*at].iter().rev().map(|line| line.trim_start()).take_while(|line| line.starts_with("//"));
+        above.into_iter().any(|line| line.starts_with("// SAFETY: "))
+    };
+    let what = |at: usize| match may {
+        false => Some(format!("{path}:{}: `unsafe` may not stand here", at + 1)),
+        true if has_reason(&at) => None,
+        true => Some(format!("{path}:{}: `unsafe` without `// SAFETY: ` directly above", at + 1)),
+    };
+    unsafe_lines(text).into_iter().filter_map(what).collect()
+}
+
+/// The lines, from 0, whose code has the word.
+fn unsafe_lines(text: &str) -> Vec<usize> {
+    let code = without_comments(text);
+    let has = |line: &str| line.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == "unsafe");
+    code.lines().enumerate().filter(|(_, line)| has(line)).map(|(at, _)| at).collect()
 }
 
 fn wrong_imports(path: &str, text: &str) -> Vec<String> {

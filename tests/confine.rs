@@ -5,7 +5,8 @@ mod support;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use support::{DELETE, Lab, is_root, read, skipped, write};
+use support::run::Running;
+use support::{DELETE, Lab, Ran, is_root, read, skipped, write};
 
 /// CHOWN, DAC_OVERRIDE, FOWNER and FSETID.
 const RIGHTS: u64 = 0b11011;
@@ -137,17 +138,71 @@ fn a_daemon_that_is_kept_to_its_tree_cannot_exchange_it() {
 }
 
 #[test]
-fn devices_are_made_where_the_host_says_so() {
+fn devices_are_made_where_the_host_says_so_and_nowhere_else() {
     let Some(mut lab) = lab() else { return };
-    lab.hosts[0].rule("devices = true");
+    write(&lab.site().join("page"), "old");
     lab.hosts[0].start();
+    lab.deploy(&[]).exits(0);
     let made = std::process::Command::new("mknod").arg(lab.site().join("null")).args(["c", "1", "3"]).status();
     if !made.is_ok_and(|status| status.success()) {
         skipped("no device can be made here");
         return;
     }
+    // Without the right the path is named, and nothing of the release is put in place.
+    write(&lab.site().join("page"), "new");
+    lab.deploy(&[]).exits(3).says(&["null"]);
+    assert_eq!(read(&lab.hosts[0].tree().join("page")), b"old");
+    lab.hosts[0].rule("devices = true");
+    lab.hosts[0].restart();
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
+}
+
+/// What the daemon at `socket` says to a user who asks it to send.
+fn asked_by(lab: &Lab, socket: &Path, user: u32) -> Ran {
+    use std::os::unix::process::CommandExt;
+    let mut command = std::process::Command::new(lab.path("makuo"));
+    command.args(["send", "-n", "page", "--socket"]).arg(socket).env_clear().uid(user).gid(user);
+    Running::start(&mut command).wait()
+}
+
+#[test]
+fn the_control_socket_is_for_root_the_daemons_user_and_its_group_whatever_its_mode() {
+    const REFUSED: &str = "you may not use this daemon's control socket";
+    const OTHER: u32 = 65_533;
+    if !is_root() {
+        return skipped("only root may become another user");
+    }
+    let Ok(Some(group)) = nix::unistd::Group::from_gid(NOBODY.into()) else {
+        return skipped("there is no group of nobody");
+    };
+    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let flags = lab.admin.flags();
+    lab.host("root");
+    lab.host("nobody").flags = Some([&flags[..], &["--user".into(), NOBODY.to_string()]].concat());
+    lab.host("group").setting(&format!("socket_group = {:?}", group.name));
+    std::fs::copy(env!("CARGO_BIN_EXE_makuo"), lab.path("makuo")).expect("room");
+    let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("mine");
+    open(&lab.path(""), 0o755);
+    for (nth, (name, mode, lets_in)) in
+        [("root", 0o600, [0].as_slice()), ("nobody", 0o600, &[0, NOBODY]), ("group", 0o660, &[0, NOBODY])]
+            .into_iter()
+            .enumerate()
+    {
+        lab.hosts[nth].start();
+        let socket = lab.hosts[nth].socket();
+        assert_eq!(std::fs::metadata(&socket).expect("there").permissions().mode() & 0o777, mode, "{name}");
+        // Somebody made it open to all.
+        open(&lab.path(name), 0o755);
+        open(&socket, 0o666);
+        for user in [0, NOBODY, OTHER] {
+            let ran = asked_by(&lab, &socket, user);
+            assert_eq!(!ran.err.contains(REFUSED), lets_in.contains(&user), "{name} {user}: {ran}");
+            // Who is let in is told what is missing: this host has no key.
+            assert!(ran.err.contains(REFUSED) || ran.err.contains("page") || ran.err.contains("key"), "{ran}");
+        }
+        lab.hosts[nth].kill();
+    }
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use support::{Old, Plain, read, until, write};
 
@@ -306,6 +308,25 @@ fn a_password_is_asked_for() {
     nix::sys::signal::kill(old.pid(0), nix::sys::signal::Signal::SIGHUP).expect("runs");
     until("the new password", || old.log(0).contains("keys"));
     msync(&["-K", &wrong_text, "--status"]).exits(0);
+}
+
+#[test]
+fn passwords_are_not_tried_faster_over_more_connections() {
+    let Some(mut old) = Old::loopback(1) else { return };
+    let (socket, password) = (old.lab.path("console"), old.lab.path("password"));
+    write(&password, "sesame\n");
+    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).expect("mine");
+    old.start(0, &["-U", socket.to_str().expect("UTF-8"), "-K", password.to_str().expect("UTF-8")]);
+    let watch = support::Stopwatch::start();
+    let mut thieves: Vec<Plain> = (0..3).map(|_| Plain::unix(&socket)).collect();
+    thieves.iter_mut().for_each(|thief| thief.say(b"barley\r\n"));
+    thieves.iter_mut().for_each(|thief| drop(thief.until(b"error: wrong password")));
+    // Two at a time, and two seconds each: the third has waited for one of the others. A slow machine takes longer.
+    assert!(watch.read() >= Duration::from_secs(4), "{:?}", watch.read());
+    let mut owner = Plain::unix(&socket);
+    owner.until(b"password: \x1bE");
+    owner.say(b"sesame\r\n");
+    assert_eq!(owner.until(b"> "), "");
 }
 
 #[test]

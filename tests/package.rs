@@ -81,6 +81,28 @@ fn scripts_and_units_are_legal() {
 }
 
 #[test]
+fn units_are_exposed_no_more_than_they_say() {
+    for unit in ["makuo.service", "makuo@.service"] {
+        let path = root().join("packaging").join(unit);
+        let text = std::fs::read_to_string(&path).expect("there");
+        assert!(text.contains("says 3.5, OK"), "{unit}");
+        let mut command = Command::new("systemd-analyze");
+        // The versions of systemd weigh a little differently.
+        command.args(["security", "--offline=true", "--no-pager", "--threshold=38"]).arg(&path);
+        match command.output() {
+            Err(e) => return skipped(&format!("systemd-analyze: {e}")),
+            Ok(told) => {
+                let said = String::from_utf8_lossy(&told.stdout).into_owned() + &String::from_utf8_lossy(&told.stderr);
+                if !said.contains("Overall exposure level") {
+                    return skipped(&format!("systemd-analyze cannot say: {said}"));
+                }
+                assert!(told.status.success(), "{said}");
+            }
+        }
+    }
+}
+
+#[test]
 fn units_are_what_systemd_understands() {
     if let Err(why) = try_tool(Command::new("systemd-analyze").arg("--version")) {
         return skipped(&format!("no systemd here: {why}"));

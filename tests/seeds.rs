@@ -103,6 +103,7 @@ fn write_all() {
     };
     all("authorized_keys", vec![keys().into_bytes()]);
     all("config", vec![CONFIG.into(), "[[tree]]\nname = \"a\"\npath = \"/srv/a\"\n".into()]);
+    all("console", vec![CONSOLE.into()]);
     all("datagram", vec![datagrams()]);
     all("drift", vec![drift()]);
     all("frame", vec![frame()]);
@@ -118,6 +119,9 @@ fn write_all() {
     all("spec", vec![SPEC.into(), "source = \"site\"\n".into()]);
 }
 
+const CONSOLE: &str = "send -r -n -t web1 -g www \"a file\" 'b c'\nsync -r dir/*.html\ncheck -r\nexclude add *.tmp\nexclude list\n\
+members\nstatus\nloglevel 2\nalive on\necho hello\nhelp\nquit\n";
+
 const CONFIG: &str = r#"name = "web1"
 authorized_keys = "/etc/makuo/authorized_keys"
 state_dir = "/var/lib/makuo"
@@ -132,6 +136,7 @@ path = "/var/www"
 protect = ["/uploads/", "*.keep"]
 max_delete = "20%"
 keep = 3
+max_age = "30d"
 before = ["/etc/makuo/hooks/drain"]
 after = ["systemctl", "reload", "nginx"]
 health = ["curl", "-fsS", "http://127.0.0.1/health"]

@@ -119,3 +119,23 @@ fn a_tree_that_nobody_has_is_refused() {
     let ran = lab.makuo(&["log", "--json", "www"]).exits(0);
     assert_eq!((&ran.result()["releases"], names(&ran.result()["without"])), (&0.into(), vec!["web1"]), "{ran}");
 }
+
+#[test]
+fn a_host_whose_release_is_too_old_says_so_in_its_log_and_when_it_is_asked() {
+    let Some(mut lab) = Lab::loopback(1) else { return };
+    lab.host("web2").rule("max_age = \"1s\"");
+    lab.hosts[1].start();
+    lab.makuo(&["status"]).exits(0).says(&["2 hosts, none behind"]);
+    write(&lab.site().join("page"), "new");
+    lab.deploy(&[]).exits(0);
+    until("an old release", || standing(&lab.makuo(&["status", "--json"]).exits(0), "web2")["stale"].is_object());
+    let ran = lab.makuo(&["status", "--json"]).exits(0);
+    assert_eq!(standing(&ran, "web2")["stale"]["max_age"], 1, "{ran}");
+    assert_eq!(standing(&ran, "web1")["stale"], Value::Null, "this host allows any age: {ran}");
+    assert_eq!(names(&ran.result()["stale"]), ["web2"], "{ran}");
+    lab.makuo(&["status"]).exits(0).says(&["old: made ", "max_age is 1 s", "1 with an old release"]);
+    let said = |lab: &Lab, host: usize| lab.hosts[host].log().matches("max_age is 1 s").count();
+    assert_eq!((said(&lab, 0), said(&lab, 1)), (0, 1), "asked often, said once: {}", lab.hosts[1].log());
+    lab.hosts[1].restart();
+    until("a word at the start", || said(&lab, 1) == 2);
+}

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::*;
 use crate::hook::{Health, Phase, seconds};
 use crate::spec::document::shown;
-use crate::units::printable;
+use crate::units::{printable, shown_duration};
 
 impl HostConfig {
     /// The meaning of the configuration, defaults included, a line a subject.
@@ -83,6 +83,9 @@ impl TreeConfig {
         if !self.protect_patterns.is_empty() {
             let patterns: Vec<String> = self.protect_patterns.iter().map(|p| printable(p.as_bytes())).collect();
             text.push_str(&format!("; never touches {}", patterns.join(", ")));
+        }
+        if let Some(age) = self.max_age {
+            text.push_str(&format!("; warns when its release is older than {}", shown_duration(age)));
         }
         text + &format!("; keeps {} releases for rollback", self.keep)
     }

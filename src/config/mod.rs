@@ -10,6 +10,7 @@ mod parse;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use parse::KEYS;
 
@@ -163,6 +164,8 @@ pub struct TreeConfig {
     pub max_delete: Option<Limit>,
     /// How many releases are kept for rollback.
     pub keep: u32,
+    /// How old the release may be before the host warns: somebody may keep deploys from it.
+    pub max_age: Option<Duration>,
     /// What the host runs around a commit.
     pub hooks: Hooks,
     /// Whether a release may exchange the tree as a whole (layout `swap`): a confined daemon then reaches the directory
@@ -209,7 +212,8 @@ impl TreeConfig {
         let protect = PathFilter::new(&[]).expect("no pattern is a legal list of patterns");
         let (keep, hooks) = (DEFAULT_KEEP, Hooks::default());
         let (swap, devices) = (true, false);
-        Self { name, path, protect, protect_patterns: Vec::new(), max_delete: None, keep, hooks, swap, devices }
+        let (protect_patterns, max_delete, max_age) = (Vec::new(), None, None);
+        Self { name, path, protect, protect_patterns, max_delete, keep, max_age, hooks, swap, devices }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Component;
 
 use super::*;
 use crate::spec::document::{Document, Field, Section, shown};
-use crate::units::printable;
+use crate::units::{parse_duration, printable};
 
 /// Every key that a configuration may have.
 pub const KEYS: &[&str] = &[
@@ -37,6 +37,7 @@ pub const KEYS: &[&str] = &[
     "tree.protect",
     "tree.max_delete",
     "tree.keep",
+    "tree.max_age",
     "tree.swap",
     "tree.devices",
     "tree.before",
@@ -246,6 +247,7 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
     let protect = PathFilter::at_top(&patterns).map_err(|e| section.wrong(&format!("tree.protect: {e}")))?;
     let max_delete = section.take("max_delete").map(|f| f.parse_number_or_text()).transpose()?;
     let keep = small(&mut section, "keep", 0..=MAX_KEEP, "a number of releases from 0 to 10000")?;
+    let max_age = section.take("max_age").map(|f| an_age(&f)).transpose()?;
     let hooks = hooks::hooks(&mut section)?;
     let flag = |section: &mut Section, key: &str, usual: bool| section.take(key).map_or(Ok(usual), |f| f.bool());
     let (swap, devices) = (flag(&mut section, "swap", true)?, flag(&mut section, "devices", false)?);
@@ -259,10 +261,20 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
         protect_patterns: patterns,
         max_delete,
         keep: keep.unwrap_or(DEFAULT_KEEP),
+        max_age,
         hooks,
         swap,
         devices,
     })
+}
+
+/// Whole seconds: a release says no more about when it was made.
+fn an_age(field: &Field) -> Result<Duration> {
+    let age = parse_duration(field.text()?).map_err(|e| field.wrong(e))?;
+    if age < Duration::from_secs(1) {
+        return Err(field.wrong("every release is older than that; write an age such as \"30d\""));
+    }
+    Ok(Duration::from_secs(age.as_secs()))
 }
 
 fn a_tree_path(field: &Field) -> Result<PathBuf> {

@@ -20,6 +20,7 @@ path = "/var/www/"
 protect = ["/uploads/"]
 max_delete = "20%"
 keep = 5
+max_age = "30d"
 before = ["/etc/makuo/hooks/drain", "for a while"]
 after = ["systemctl", "reload", "nginx"]
 health = ["curl", "-fsS", "http://127.0.0.1/health"]
@@ -51,6 +52,8 @@ fn every_key_is_read() {
     let config = parse(FULL).expect("legal");
     assert_eq!(config.name.as_ref().map(HostName::as_str), Some("web1"));
     assert_eq!(config.trees[0].path, Path::new("/var/www"));
+    assert_eq!(config.trees[0].max_age, Some(std::time::Duration::from_secs(30 * 86_400)));
+    assert_eq!(config.trees[1].max_age, None);
     assert_eq!(config.trees[1].max_delete, Some(Limit::Count(100)));
     let upload = crate::manifest::TreePath::new(&b"uploads/x"[..]).expect("legal");
     assert!(config.trees[0].protect.matches(&upload, false));
@@ -63,7 +66,7 @@ fn every_key_is_read() {
         sender     signs what this host sends with /etc/makuo/sender.key, when it is there
         console    off
         network    group ff02::6d61 port 5001 on eth0; ttl 4: beyond routers that forward multicast; datagrams are not sealed
-        tree       www in /var/www; deletes at most 20% of its paths; never touches /uploads/; keeps 5 releases for rollback
+        tree       www in /var/www; deletes at most 20% of its paths; never touches /uploads/; warns when its release is older than 30 d; keeps 5 releases for rollback
         before     www: /etc/makuo/hooks/drain 'for a while'; at most 120 s; when it fails, this host refuses the release
         after      www: systemctl reload nginx; at most 120 s; when it fails, this host is not well
         health     www: curl -fsS http://127.0.0.1/health; has to pass within 60 s: at most 0.5 s a try, 2 s between two
@@ -117,6 +120,8 @@ fn mistakes_are_named_with_line_and_what_to_write() {
         said("[[tree]]\npath = \"/x\""),
         said("[[tree]]\nname = \"www\"\npath = \"www\""),
         said("[[tree]]\nname = \"www\"\npath = \"/\""),
+        tree("max_age = 30"),
+        tree("max_age = \"0s\""),
         tree("protec = []"),
         tree("protect = [\n\"a{b\"]"),
         tree("[[tree]]\nname = \"www\"\npath = \"/b\""),
@@ -142,6 +147,8 @@ fn mistakes_are_named_with_line_and_what_to_write() {
           hint: a tree needs name and path
         /etc/makuo/makuo.toml:3: tree.path: "www" is not an absolute path without "..", as in "/var/www"
         /etc/makuo/makuo.toml:3: tree.path: the whole filesystem cannot be a tree; write a directory below /
+        /etc/makuo/makuo.toml:4: tree.max_age: 30 is not a text in quotes
+        /etc/makuo/makuo.toml:4: tree.max_age: every release is older than that; write an age such as "30d"
         /etc/makuo/makuo.toml:4: unknown key "tree.protec"
           hint: did you mean "tree.protect"?
         /etc/makuo/makuo.toml:5: tree.protect: not a .gitignore pattern: "a{b": error parsing glob 'a{b': unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)

@@ -158,7 +158,7 @@ fn places(setup: &Setup, host: &Host) -> Result<Places> {
 }
 
 fn desk(setup: Setup, host: &Host, places: &Places, handle: Handle, signer: Option<Arc<dyn Signer>>) -> Desk {
-    let managed = |name: &TreeName| host.trees.get(name).map(|m| m.tree.state().path().to_path_buf());
+    let managed = |name: &TreeName| host.trees.get(name).map(|m| m.tree.state().here().to_path_buf());
     let alone = |name: &TreeName| places.get(name).map(Place::path);
     let cache = |name: &TreeName| managed(name).or_else(|| alone(name)).map(|dir| dir.join("sent"));
     let base = |t: &TreeConfig| Base { tree: t.name.clone(), path: t.path.clone(), cache: cache(&t.name) };

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
-use super::disk::Host;
+use super::ages::{self, Ages};
+use super::clock;
+use super::disk::{Host, ManagedTree};
 use crate::error::{Error, Kind, Result};
 use crate::id::{HostName, Serial, TreeName};
 use crate::keys::Fingerprint;
 use crate::net::Waker;
 use crate::proto::receiver::{Notice, Receiver};
-use crate::tree::{KeptRelease, Tree};
+use crate::tree::KeptRelease;
 use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::{MAX_TEXT, MAX_TREES};
@@ -29,7 +31,9 @@ pub(super) struct Answers {
     host: Arc<Host>,
     troubles: HashMap<TreeName, Past>,
     /// `None` once the thread is to end.
-    questions: Option<SyncSender<Question>>,
+    questions: Option<SyncSender<Task>>,
+    /// When the ages of releases are looked at next, whoever asks.
+    look: Moment,
     answers: Inbox<(SocketAddr, Tell)>,
     thread: Option<JoinHandle<()>>,
 }
@@ -44,10 +48,19 @@ struct Past {
     proven: bool,
 }
 
+/// What the thread has to do.
+#[derive(Debug)]
+enum Task {
+    Answer(Question),
+    /// Say which releases are too old.
+    Look(Moment),
+}
+
 /// A question with what the network's thread knows about it.
 #[derive(Debug)]
 struct Question {
     from: SocketAddr,
+    at: Moment,
     ask: Ask,
     trees: Vec<(TreeName, Option<Work>, Option<Trouble>)>,
 }
@@ -63,7 +76,7 @@ impl Answers {
             .spawn(move || reader.run(&inbox))
             .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
         let (questions, thread) = (Some(questions), Some(thread));
-        Ok(Self { name, host, troubles: HashMap::new(), questions, answers, thread })
+        Ok(Self { name, host, troubles: HashMap::new(), questions, look: Moment(0), answers, thread })
     }
 
     /// Takes note of what went wrong, and of what went well after it.
@@ -88,16 +101,23 @@ impl Answers {
 
     /// Hands on what is asked, and answers what the thread is done with.
     pub(super) fn work(&mut self, now: Moment, machine: &mut Receiver) {
+        if self.look <= now && self.hand(Task::Look(now)) {
+            self.look = now + ages::EVERY;
+        }
         while let Some((from, ask)) = machine.poll_question(now) {
-            let question = Question { from, trees: self.known(now, machine, &ask), ask };
+            let question = Question { from, at: now, trees: self.known(now, machine, &ask), ask };
             // A thread that is behind has enough to do.
-            if self.questions.as_ref().is_some_and(|q| q.try_send(question).is_err()) {
+            if !self.hand(Task::Answer(question)) {
                 tracing::debug!("{}: a question from {from} is not answered: there are too many", self.name);
             }
         }
         while let Ok((to, tell)) = self.answers.try_recv() {
             machine.tell(to, tell);
         }
+    }
+
+    fn hand(&self, task: Task) -> bool {
+        self.questions.as_ref().is_some_and(|thread| thread.try_send(task).is_ok())
     }
 
     fn known(&self, now: Moment, machine: &Receiver, ask: &Ask) -> Vec<(TreeName, Option<Work>, Option<Trouble>)> {
@@ -136,10 +156,21 @@ struct Reader {
 }
 
 impl Reader {
-    fn run(&self, inbox: &Inbox<Question>) {
-        while let Ok(question) = inbox.recv() {
-            let from = question.from;
+    fn run(&self, inbox: &Inbox<Task>) {
+        let mut ages = Ages::default();
+        while let Ok(task) = inbox.recv() {
+            let question = match task {
+                Task::Answer(question) => question,
+                Task::Look(now) => {
+                    self.host.trees.iter().for_each(|(name, managed)| {
+                        ages.looked(now, name, ages::stale(managed, clock::wall_seconds()));
+                    });
+                    continue;
+                }
+            };
+            let (from, at) = (question.from, question.at);
             let answer = self.answer(question);
+            answer.trees.iter().for_each(|told| ages.asked(at, &told.tree, told.stale));
             if self.outbox.send((from, answer)).is_err() {
                 return;
             }
@@ -151,10 +182,10 @@ impl Reader {
         let Question { ask, trees, .. } = question;
         let release = ask.tree.as_ref().zip(ask.serial).and_then(|(tree, serial)| self.bytes_of(tree, serial));
         let trees = trees.into_iter().filter_map(|(name, work, trouble)| {
-            let tree = &self.host.trees.get(&name)?.tree;
+            let managed = self.host.trees.get(&name)?;
             // One release was asked for: not the list of them.
             let list = ask.tree.is_some() && ask.serial.is_none();
-            Some(told(tree, list, work, trouble))
+            Some(told(managed, list, work, trouble))
         });
         Tell { number: ask.number, host: self.name.clone(), trees: trees.collect(), release }
     }
@@ -171,7 +202,8 @@ impl Reader {
     }
 }
 
-fn told(tree: &Tree, list: bool, work: Option<Work>, trouble: Option<Trouble>) -> TreeTold {
+fn told(managed: &ManagedTree, list: bool, work: Option<Work>, trouble: Option<Trouble>) -> TreeTold {
+    let tree = &managed.tree;
     let unreadable = |e: Error| tracing::debug!("tree {}: its state is asked for and cannot be read: {e}", tree.name());
     let running = tree.current().map_err(unreadable).ok().flatten();
     let kept = if list { tree.kept().map_err(unreadable).unwrap_or_default() } else { Vec::new() };
@@ -182,6 +214,7 @@ fn told(tree: &Tree, list: bool, work: Option<Work>, trouble: Option<Trouble>) -
         work,
         trouble,
         releases: kept.into_iter().take(MAX_LOG).map(release_told).collect(),
+        stale: ages::stale(managed, clock::wall_seconds()),
     }
 }
 

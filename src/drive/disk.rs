@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::session::{Opening, Session};
 use crate::config::TreeConfig;
@@ -33,6 +34,8 @@ pub struct ManagedTree {
     pub protect: PathFilter,
     /// The most deletions.
     pub max_delete: Limit,
+    /// How old its release may be before that is said.
+    pub max_age: Option<Duration>,
     /// What runs around a commit.
     pub hooks: Hooks,
     /// What the last comparison found.
@@ -347,6 +350,7 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
         tree,
         protect,
         max_delete: config.max_delete.unwrap_or(Limit::NONE),
+        max_age: config.max_age,
         hooks,
         memory: Mutex::default(),
     })

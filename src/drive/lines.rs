@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::quiet::{Quiet, left_out};
 use super::strangers::Stranger;
 use crate::proto::receiver::Notice;
-use crate::units::Moment;
+use crate::units::{Moment, printable};
 use crate::wire::HostStage;
 use crate::wire::seal::Refusal;
 
@@ -18,6 +18,7 @@ enum Kind {
     /// Data is not what a release says.
     Damaged,
     Version,
+    Illegal,
     Stranger(Refusal),
 }
 
@@ -64,6 +65,9 @@ impl Lines {
             Notice::Version(version, from) => self.say(now, Kind::Version, |more| {
                 let ours = crate::wire::VERSION;
                 tracing::warn!("{from} sends datagrams of wire format {version}; this makuo speaks {ours}{more}");
+            }),
+            Notice::Illegal(from, why) => self.say(now, Kind::Illegal, |more| {
+                tracing::warn!("{from} offers what no host takes: {}{more}", printable(why.as_bytes()));
             }),
         }
     }

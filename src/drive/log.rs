@@ -10,7 +10,7 @@ use crate::Result;
 use crate::id::{HostName, Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::units::{ByteSize, WallTime};
-use crate::wire::query::{TreeTold, Trouble, Work};
+use crate::wire::query::{Stale, TreeTold, Trouble, Work};
 
 /// The releases of one tree that the fleet knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,6 +133,8 @@ pub struct Told {
     pub work: Option<Work>,
     /// What went wrong last, unless a commit followed.
     pub trouble: Option<Trouble>,
+    /// Its release is older than the host lets it be.
+    pub stale: Option<Stale>,
 }
 
 fn standings(tree: Option<&TreeName>, heard: &[Heard]) -> Vec<Standing> {
@@ -146,8 +148,12 @@ fn standings(tree: Option<&TreeName>, heard: &[Heard]) -> Vec<Standing> {
     let mut all = Vec::new();
     for host in heard {
         for name in host.trees.iter().filter(|name| tree.is_none_or(|tree| tree == *name)) {
-            let told =
-                told(host, name).map(|t| Told { running: t.running, work: t.work.clone(), trouble: t.trouble.clone() });
+            let told = told(host, name).map(|TreeTold { running, work, trouble, stale, .. }| Told {
+                running: *running,
+                work: work.clone(),
+                trouble: trouble.clone(),
+                stale: *stale,
+            });
             let behind = newest.get(name).copied().filter(|&n| told.as_ref().is_some_and(|t| t.running < Some(n)));
             let (host, address) = (host.host.clone(), host.address);
             all.push(Standing { host, address, tree: name.clone(), told, behind });
@@ -204,6 +210,7 @@ mod tests {
             work: None,
             trouble: None,
             releases: kept.iter().map(release).collect(),
+            stale: None,
         };
         let host = HostName::new(name).expect("legal");
         let tell = Tell { number: 1, host: host.clone(), trees: vec![told], release: None };

@@ -1,12 +1,14 @@
 //! Where the protocol meets network, disk and clock.
 //!
 //! [`endpoint`] carries a machine's datagrams, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
-//! requests from real trees (`session` and `recall` until all is staged, `switch` from there on), [`deploy`] runs the sender machine
-//! for a command, [`source`] answers its requests from a scanned directory, [`rollback`] finds an earlier release to put
-//! again. [`desk`] releases parts of a running host's own trees. [`members`] and [`log`] look around without a session.
-//! [`outcome`] is what sessions tell; [`strangers`] are those whose datagrams do not open, [`quiet`] keeps what anybody can
-//! cause from flooding the log.
+//! requests from real trees (`rights` says whether a release may be put there, `session` and `recall` work until all is
+//! staged, `switch` from there on), [`deploy`] runs the sender machine for a command, [`source`] answers its requests from
+//! a scanned directory, [`rollback`] finds an earlier release to put again. [`desk`] releases parts of a running host's
+//! own trees. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell; [`strangers`] are
+//! those whose datagrams do not open, `ages` are those of releases, [`quiet`] keeps what anybody can cause from flooding
+//! the log.
 
+mod ages;
 mod answers;
 mod ask;
 pub mod clock;
@@ -25,6 +27,7 @@ pub mod outcome;
 mod paths;
 pub mod quiet;
 mod recall;
+mod rights;
 pub mod rollback;
 mod session;
 pub mod source;

@@ -1,13 +1,14 @@
 //! One session's work on one tree: from a release's signature to the complete stage.
 //!
-//! Here is where a peer's word is checked before it has an effect: the release's signature against the authorized keys,
-//! its serial against the highest that was accepted. What follows the stage is in `switch`.
+//! Here is where a peer's word is checked before it has an effect, by what `rights` says. What follows the stage is in
+//! `switch`.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::disk::{Host, ManagedTree, reason};
 use super::look::Look;
+use super::rights::{check_allowed, is_newer};
 use super::switch::Switch;
 use super::{clock, drift};
 use crate::block::BlockRef;
@@ -15,7 +16,7 @@ use crate::block::frame::Expander;
 use crate::diff::{HostRules, Plan};
 use crate::error::Error;
 use crate::id::{HostName, Ordinal, SessionId};
-use crate::keys::{Namespace, PublicKey, Role, verify};
+use crate::keys::{Namespace, PublicKey, verify};
 use crate::manifest::explore::Explorer;
 use crate::manifest::read::{Manifest, NodeSource};
 use crate::manifest::rules::Layout;
@@ -23,7 +24,6 @@ use crate::manifest::{Header, Intent, Release};
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Encoding, Placed};
 use crate::proto::receiver::{Denied, Reason, Reply, Request};
-use crate::tree::Tree;
 use crate::tree::nodes::Nodes;
 use crate::tree::owners::HostNames;
 use crate::tree::scan::Scanned;
@@ -73,7 +73,7 @@ impl<'a> Session<'a> {
         let header = release.header();
         let key = verify(Namespace::RELEASE, release.bytes(), &signature)
             .map_err(|e| format!("the release is not signed: {e}"))?;
-        check_allowed(host, &key, &release)?;
+        check_allowed(host, &key, &release, clock::wall_seconds())?;
         // Only now: it is work that nobody may cause who may not put anything here.
         header.rules.excluded().map_err(|e| format!("exclude pattern {e}"))?;
         let managed = host.trees.get(&header.tree).ok_or_else(|| format!("there is no tree {} here", header.tree))?;
@@ -199,35 +199,6 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Whether `key` may put `release` here now.
-pub(super) fn check_allowed(host: &Host, key: &PublicKey, release: &Release) -> Result<(), Reason> {
-    let (header, now) = (release.header(), clock::wall_seconds());
-    let keys = host.keys();
-    keys.allows(key, &header.tree, Role::from(header.intent), now).map_err(|denied| denied.to_string())?;
-    if header.intent == Intent::Rollback
-        && let Err(denied) = keys.allows(key, &header.tree, Role::Deploy, now)
-        && !had_before(host, header)
-    {
-        return Err(format!(
-            "this host keeps no release like this one, and a new one is more than a rollback: {denied}"
-        ));
-    }
-    match header.expires {
-        Some(at) if at < now => Err("the release has expired".into()),
-        _ => Ok(()),
-    }
-}
-
-/// Whether the tree had, or has, just this: a key that may only go back chooses among what others put here.
-fn had_before(host: &Host, new: &Header) -> bool {
-    let Some(managed) = host.trees.get(&new.tree) else { return false };
-    let same =
-        |old: &Header| (old.root, &old.rules, &old.scope, &old.top) == (new.root, &new.rules, &new.scope, &new.top);
-    let serials = managed.tree.releases().unwrap_or_default();
-    serials.into_iter().any(|s| managed.tree.release(s).ok().flatten().is_some_and(|kept| same(kept.release.header())))
-}
-
-/// Whether the release may follow what the host has accepted.
 /// Whether the tree is there, and can be switched as the release says.
 fn can_take(managed: &ManagedTree, header: &Header) -> Result<(), Reason> {
     let tree_root = managed.tree.root();
@@ -244,14 +215,6 @@ fn can_take(managed: &ManagedTree, header: &Header) -> Result<(), Reason> {
     }
     if header.rules.layout == Layout::Swap && header.intent != Intent::Audit {
         managed.tree.check_swap().map_err(|e| reason(&e))?;
-    }
-    Ok(())
-}
-
-fn is_newer(tree: &Tree, header: &Header) -> Result<(), Reason> {
-    let highest = tree.highest_serial().map_err(|e| reason(&e))?.unwrap_or_default();
-    if header.intent != Intent::Audit && header.serial <= highest {
-        return Err(format!("serial {} is not newer than {highest}, which this host has accepted", header.serial));
     }
     Ok(())
 }

@@ -12,8 +12,10 @@
 
 use std::sync::atomic::AtomicBool;
 
+use super::clock;
 use super::disk::reason;
-use super::session::{Session, check_allowed};
+use super::rights::check_allowed;
+use super::session::Session;
 use crate::hook::{Cause, Occasion, Phase};
 use crate::id::{Serial, SessionId};
 use crate::keys::{Namespace, verify};
@@ -75,7 +77,7 @@ impl Session<'_> {
         // Before it is complete there is nothing to commit.
         self.stage.as_ref().filter(|stage| stage.is_finished())?;
         // Both may have changed while the release was on its way.
-        if let Err(why) = check_allowed(self.host, &self.key, &self.release) {
+        if let Err(why) = check_allowed(self.host, &self.key, &self.release, clock::wall_seconds()) {
             self.give_up();
             return Some(Ordered::Failed(why));
         }

@@ -32,6 +32,8 @@ const MAX_CONNECTIONS: usize = 64;
 const ALIVE: Duration = Duration::from_secs(5);
 /// How long a wrong password is answered by nothing.
 const WRONG: Duration = Duration::from_secs(2);
+/// So many passwords are looked at at a time, the wait after a wrong one included: more connections try no faster.
+const TRIES: usize = 2;
 /// How long a client has to give the password.
 const LOGIN: Duration = Duration::from_secs(60);
 /// After this long without a password the prompt is said as clients of another age know it.
@@ -84,6 +86,7 @@ pub struct Console {
     desk: Arc<Desk>,
     tree: Option<TreeName>,
     password: Mutex<Option<Password>>,
+    tries: tokio::sync::Semaphore,
     /// The connections by number, with the command that each has under way.
     commands: Mutex<BTreeMap<usize, Option<String>>>,
 }
@@ -91,7 +94,8 @@ pub struct Console {
 impl Console {
     /// The console of `desk`, about `tree`.
     pub fn new(desk: Arc<Desk>, tree: Option<TreeName>, password: Option<Password>) -> Arc<Self> {
-        Arc::new(Self { desk, tree, password: Mutex::new(password), commands: Mutex::default() })
+        let (password, tries) = (Mutex::new(password), tokio::sync::Semaphore::new(TRIES));
+        Arc::new(Self { desk, tree, password, tries, commands: Mutex::default() })
     }
 
     /// Asks for another password from now on.
@@ -227,11 +231,13 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
             }
         };
         let Some(given) = given else { return Ok(false) };
+        let turn = self.console.tries.acquire().await;
         if password.is(&given) {
             return Ok(true);
         }
         tracing::warn!("console {}: a wrong password", self.number);
         tokio::time::sleep(WRONG).await;
+        drop(turn);
         self.output.write_all(b"\r\n").await?;
         self.say(&["error: wrong password".into()]).await?;
         Ok(false)

@@ -1,5 +1,6 @@
 //! The kernels that need a certain processor. The only unsafe code of this room: loads and stores of whole vectors, and
 //! the calls of functions that the processor has to have.
+#![allow(unsafe_code, reason = "vector instructions; none on other processors")]
 
 use super::kernel::Chunk;
 

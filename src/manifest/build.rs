@@ -60,12 +60,17 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// Whether an entry with this path may be the next.
+    pub fn may_follow(&self, path: &TreePath) -> bool {
+        self.last.as_ref().is_none_or(|last| last < path)
+    }
+
     /// Adds the next entry; entries come in strictly rising order of their paths.
     ///
     /// # Panics
     /// When the order is broken: that is a defect of the caller.
     pub fn push<S: NodeSink>(&mut self, entry: Entry, sink: &mut S) -> Result<(), S::Error> {
-        assert!(self.last.as_ref().is_none_or(|last| *last < entry.path), "entries out of order at {}", entry.path);
+        assert!(self.may_follow(&entry.path), "entries out of order at {}", entry.path);
         self.last = Some(entry.path.clone());
         let cut = path_hash(entry.path.as_bytes()).is_multiple_of(PAGE_ENTRIES);
         let bytes = rough_size(&entry);

@@ -241,6 +241,9 @@ impl Entry {
             EntryKind::File(Content::Lists(lists)) if lists.is_empty() || lists.len() > MAX_LISTS => {
                 refuse("too many or no block lists")
             }
+            EntryKind::File(Content::Lists(lists)) if lists.iter().any(|list| !list.is_legal()) => {
+                refuse("a block list with a size that no list has")
+            }
             EntryKind::File(Content::Blocks(blocks))
                 if blocks.iter().any(|b| b.size == 0 || b.size as usize > crate::block::chunk::MAX) =>
             {

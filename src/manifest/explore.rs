@@ -6,27 +6,35 @@ use super::read::{Child, NodeSource, ReadError, children};
 use crate::block::BlockRef;
 use crate::id::Ordinal;
 
+/// The most missing nodes that are known at a time: a manifest may name one node many millions of times.
+pub const MAX_MISSING: usize = 1 << 18;
+
 /// The walk; remembers where it has to go on.
 #[derive(Debug)]
 pub struct Explorer {
+    /// What is missing, by ordinal.
     frontier: Vec<(Ordinal, Child)>,
+    /// What was not looked at yet, since enough was missing: less than all references of a few nodes.
+    later: Vec<(Ordinal, Child)>,
 }
 
 impl Explorer {
     /// A walk that begins at `root`.
     pub fn new(root: NodeRef) -> Self {
-        Self { frontier: vec![(Ordinal(0), Child::Node(root))] }
+        Self { frontier: vec![(Ordinal(0), Child::Node(root))], later: Vec::new() }
     }
 
     /// Walks on through the nodes that `source` has. A node without others beneath it need not be read when `is_here`
-    /// says that it is here. Gives the nodes that are missing; none is a whole manifest.
+    /// says that it is here. Gives the nodes that are missing, at most [`MAX_MISSING`]; none is a whole manifest.
     pub fn advance<S: NodeSource>(
         &mut self,
         source: &S,
         mut is_here: impl FnMut(&BlockRef) -> bool,
     ) -> Result<&[(Ordinal, Child)], ReadError> {
-        let mut open = std::mem::take(&mut self.frontier);
-        while let Some((ordinal, child)) = open.pop() {
+        let mut open = std::mem::take(&mut self.later);
+        open.append(&mut self.frontier);
+        while self.frontier.len() < MAX_MISSING {
+            let Some((ordinal, child)) = open.pop() else { break };
             let block = child.block();
             if child.is_leaf() && is_here(&block) {
                 continue;
@@ -41,6 +49,7 @@ impl Explorer {
                 }
             }
         }
+        self.later = open;
         self.frontier.sort_by_key(|(ordinal, _)| *ordinal);
         Ok(&self.frontier)
     }
@@ -49,5 +58,68 @@ impl Explorer {
     pub fn missing(&self, ordinal: Ordinal) -> Option<BlockRef> {
         let at = self.frontier.binary_search_by_key(&ordinal, |(o, _)| *o).ok()?;
         Some(self.frontier[at].1.block())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap, HashSet};
+    use std::sync::Arc;
+
+    use super::super::NodeRef;
+    use super::*;
+    use crate::block::BlockHash;
+
+    #[derive(Default)]
+    struct Memory(HashMap<BlockHash, Arc<[u8]>>);
+
+    impl Memory {
+        fn put(&mut self, node: &Node) -> NodeRef {
+            let bytes = node.encode();
+            let (block, (nodes, blocks, entries, size)) = (BlockRef::of(&bytes), node.sums().expect("small"));
+            self.0.insert(block.hash, bytes.into());
+            NodeRef { block, nodes, blocks, entries, bytes: size }
+        }
+    }
+
+    impl NodeSource for Memory {
+        fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
+            self.0.get(hash).cloned().ok_or(ReadError::Missing(*hash))
+        }
+    }
+
+    #[test]
+    fn a_few_nodes_that_name_each_other_many_times_do_not_fill_memory() {
+        let mut memory = Memory::default();
+        let page = Node::Page(Vec::new()).encode();
+        let leaf = NodeRef { block: BlockRef::of(&page), nodes: 1, blocks: 0, entries: 0, bytes: 0 };
+        let root = [256, 256, 200].into_iter().fold(leaf, |below, times| memory.put(&Node::Index(vec![below; times])));
+        assert!(root.nodes > 13_000_000);
+        let mut explorer = Explorer::new(root);
+        for _ in 0..3 {
+            let missing = explorer.advance(&memory, |_| false).expect("legal so far");
+            assert!(missing.len() == MAX_MISSING && missing.is_sorted_by_key(|(ordinal, _)| *ordinal));
+            assert!(explorer.later.len() < 3 * 256, "{}", explorer.later.len());
+        }
+    }
+
+    #[test]
+    fn a_walk_that_was_cut_short_goes_on_where_it_was() {
+        const LEAVES: u64 = 5 * 256 * 256;
+        let mut memory = Memory::default();
+        let leaf =
+            |n: u64| NodeRef { block: BlockRef::of(&n.to_be_bytes()), nodes: 1, blocks: 0, entries: 1, bytes: 0 };
+        let mut level: Vec<NodeRef> = (0..LEAVES).map(leaf).collect();
+        while level.len() > 1 {
+            level = level.chunks(256).map(|refs| memory.put(&Node::Index(refs.to_vec()))).collect();
+        }
+        let (mut explorer, mut here, mut asked) = (Explorer::new(level[0]), HashSet::new(), BTreeSet::new());
+        for wanted in [MAX_MISSING, LEAVES as usize - MAX_MISSING, 0] {
+            let missing = explorer.advance(&memory, |block| here.contains(&block.hash)).expect("legal");
+            assert_eq!(missing.len(), wanted);
+            here.extend(missing.iter().map(|(_, child)| child.block().hash));
+            asked.extend(missing.iter().map(|(ordinal, _)| ordinal.0));
+        }
+        assert_eq!((here.len(), asked.len()), (LEAVES as usize, LEAVES as usize), "each was asked for once");
     }
 }

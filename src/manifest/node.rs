@@ -55,6 +55,15 @@ pub struct ListRef {
     pub bytes: u64,
 }
 
+impl ListRef {
+    /// Whether a list can hold so much.
+    pub(super) fn is_legal(&self) -> bool {
+        let blocks = 1..=MAX_LIST_BLOCKS as u64;
+        blocks.contains(&self.blocks)
+            && (self.blocks..=self.blocks * crate::block::chunk::MAX as u64).contains(&self.bytes)
+    }
+}
+
 /// A decoded node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {

@@ -1,4 +1,5 @@
 //! The few calls that no safe wrapper offers. All `unsafe` of this room is here; nothing here decides anything.
+#![allow(unsafe_code, reason = "system calls that no crate wraps")]
 
 use std::io;
 use std::mem;

@@ -3,6 +3,7 @@
 //! Pure; knows neither stream nor colour.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -12,6 +13,8 @@ use super::words;
 use crate::drive::log::{Log, LogRelease, Standing};
 use crate::id::HostName;
 use crate::keys::shown_time;
+use crate::units::shown_duration;
+use crate::wire::query::Stale;
 
 /// Characters of a fingerprint that tell keys apart.
 const SHORT_KEY: usize = "SHA256:".len() + 10;
@@ -90,6 +93,7 @@ pub(super) fn standings(standings: &[Standing]) -> Table {
             words::release(&standing.tree, running).into(),
             Cell::new(doing(standing), tint),
             Cell::new(standing.behind.map(newest).unwrap_or_default(), Tint::Warn),
+            Cell::new(stale(standing).map(old).unwrap_or_default(), Tint::Warn),
             Cell::new(trouble(standing).unwrap_or_default(), Tint::Bad),
         ]);
     }
@@ -106,6 +110,15 @@ fn doing(standing: &Standing) -> String {
             format!("{} {release} from {}", words::safe(&work.word), work.sender)
         }
     }
+}
+
+fn stale(standing: &Standing) -> Option<Stale> {
+    standing.told.as_ref()?.stale
+}
+
+/// "old: made 40 d ago, max_age is 30 d".
+fn old(Stale { age, max_age }: Stale) -> String {
+    format!("old: made {} ago, max_age is {}", words::age(age), shown_duration(Duration::from_secs(max_age)))
 }
 
 /// "www@13 5 min ago: no space left": the first line of what went wrong.
@@ -129,7 +142,11 @@ pub(super) fn summary(standings: &[Standing]) -> String {
         0 => String::new(),
         n => format!(", {n} without an answer"),
     };
-    format!("{all}, {behind}{silent}")
+    let old = match hosts_with_old(standings).len() {
+        0 => String::new(),
+        n => format!(", {n} with an old release"),
+    };
+    format!("{all}, {behind}{old}{silent}")
 }
 
 fn hosts(standings: &[Standing], of: impl Fn(&Standing) -> bool) -> BTreeSet<&str> {
@@ -138,6 +155,10 @@ fn hosts(standings: &[Standing], of: impl Fn(&Standing) -> bool) -> BTreeSet<&st
 
 fn hosts_behind(standings: &[Standing]) -> BTreeSet<&str> {
     hosts(standings, |s| s.behind.is_some())
+}
+
+fn hosts_with_old(standings: &[Standing]) -> BTreeSet<&str> {
+    hosts(standings, |s| stale(s).is_some())
 }
 
 fn names(hosts: &[HostName]) -> Vec<&str> {
@@ -212,6 +233,7 @@ pub(super) struct StandingLine<'a> {
     at_work: Option<AtWork<'a>>,
     behind: bool,
     newest: Option<u64>,
+    stale: Option<Old>,
     error: Option<&'a str>,
     error_serial: Option<u64>,
     error_age: Option<u64>,
@@ -221,6 +243,13 @@ pub(super) struct StandingLine<'a> {
 struct AtWork<'a> {
     serial: u64,
     sender: &'a str,
+}
+
+/// In seconds.
+#[derive(Serialize)]
+struct Old {
+    age: u64,
+    max_age: u64,
 }
 
 impl<'a> StandingLine<'a> {
@@ -238,6 +267,7 @@ impl<'a> StandingLine<'a> {
             at_work: work.map(|w| AtWork { serial: w.serial.0, sender: w.sender.as_str() }),
             behind: standing.behind.is_some(),
             newest: standing.behind.map(|s| s.0),
+            stale: stale(standing).map(|Stale { age, max_age }| Old { age, max_age }),
             error: trouble.map(|t| t.text.as_str()),
             error_serial: trouble.map(|t| t.serial.0),
             error_age: trouble.map(|t| t.age),
@@ -250,6 +280,7 @@ impl<'a> StandingLine<'a> {
 pub(super) struct StatusResult<'a> {
     hosts: usize,
     behind: BTreeSet<&'a str>,
+    stale: BTreeSet<&'a str>,
     silent: BTreeSet<&'a str>,
 }
 
@@ -258,6 +289,7 @@ impl<'a> StatusResult<'a> {
         Self {
             hosts: hosts(standings, |_| true).len(),
             behind: hosts_behind(standings),
+            stale: hosts_with_old(standings),
             silent: hosts(standings, |s| s.told.is_none()),
         }
     }
@@ -306,13 +338,14 @@ mod tests {
             told,
             behind: behind.map(Serial),
         };
-        let told = |running: u64| Told { running: Some(Serial(running)), work: None, trouble: None };
+        let told = |running: u64| Told { running: Some(Serial(running)), work: None, trouble: None, stale: None };
         let work = Work { word: "staging".into(), serial: Serial(18), sender: host("ci") };
         let text = "health check curl failed: exit status 22\n  refused".to_string();
+        let stale = Stale { age: 40 * 86_400 + 7, max_age: 30 * 86_400 };
         let trouble = Trouble { serial: Serial(17), age: 310, text };
         vec![
             standing("web1", Some(told(17)), None),
-            standing("web2", Some(Told { work: Some(work), ..told(17) }), None),
+            standing("web2", Some(Told { work: Some(work), stale: Some(stale), ..told(17) }), None),
             standing("web3", Some(Told { trouble: Some(trouble), ..told(16) }), Some(17)),
             standing("web4", Some(Told { running: None, ..told(0) }), Some(17)),
             standing("web5", None, None),
@@ -344,7 +377,7 @@ mod tests {
     #[test]
     fn a_status() {
         insta::assert_snapshot!(human(|h| h.status(&fleet())));
-        assert_eq!(summary(&fleet()[..2]), "2 hosts, none behind");
+        assert_eq!(summary(&fleet()[..1]), "1 host, none behind");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::drive::outcome::DriftGroup;
 use crate::id::{Serial, TreeName};
 use crate::units::printable;
+pub use crate::units::shown_age as age;
 
 /// "1 file", "3 files".
 pub fn count(n: u64, what: &str) -> String {
@@ -35,13 +36,6 @@ pub fn seconds(took: Duration) -> String {
             format!("{} min {} s", whole / 60, whole % 60)
         }
     }
-}
-
-/// "5 s", "3 min", "2 h", "4 d": how old something is, in its largest whole unit.
-pub fn age(seconds: u64) -> String {
-    const UNITS: [(u64, &str); 3] = [(86_400, "d"), (3600, "h"), (60, "min")];
-    let unit = UNITS.iter().find(|(unit, _)| seconds >= *unit).unwrap_or(&(1, "s"));
-    format!("{} {}", seconds / unit.0, unit.1)
 }
 
 /// "web1, web2, web5".

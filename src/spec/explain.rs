@@ -1,11 +1,10 @@
 //! What a spec means, in plain words: what `makuo check SPEC` prints.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use super::document::shown;
 use super::*;
-use crate::units::{Floor, printable};
+use crate::units::{Floor, printable, shown_duration};
 
 impl Spec {
     /// The meaning of the spec, defaults included, a line a subject.
@@ -30,7 +29,7 @@ impl Spec {
             line("key", shown(key));
         }
         if let Some(after) = self.expires {
-            line("expires", format!("hosts refuse the release {} after it was made", duration(after)));
+            line("expires", format!("hosts refuse the release {} after it was made", shown_duration(after)));
         }
         out
     }
@@ -146,15 +145,5 @@ impl Spec {
             floor @ Floor::Rate(_) => format!("a host below {floor} is served after the others"),
         };
         format!("{rate}; {compress}; {slow}")
-    }
-}
-
-fn duration(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        s if s % 86_400 == 0 => format!("{} d", s / 86_400),
-        s if s % 3600 == 0 => format!("{} h", s / 3600),
-        s if s % 60 == 0 => format!("{} min", s / 60),
-        s => format!("{s} s"),
     }
 }

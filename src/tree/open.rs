@@ -195,6 +195,7 @@ impl Tree {
     /// Its serial stays the highest that was accepted, and is never accepted again.
     pub fn revert(&self) -> Result<Serial> {
         let _busy = Claim::new(self)?;
+        self.check_state()?;
         if let Some(serial) = self.settle()? {
             return Ok(serial);
         }
@@ -216,6 +217,7 @@ impl Tree {
     /// of the release before, as long as that is kept; the oldest releases beyond those to be kept go.
     pub fn forget_undo(&self) -> Result<()> {
         let _busy = Claim::new(self)?;
+        self.check_state()?;
         self.settle()?;
         self.confirm()
     }
@@ -249,21 +251,26 @@ impl Tree {
     /// Refuses when the directory was moved, removed or replaced since it was opened.
     pub(super) fn check_there(&self) -> Result<()> {
         match self.still_there() {
-            Ok(true) => match self.state.still_there() {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(Error::refused(format!(
-                    "the state directory {} is not the one any more that was opened",
-                    self.state.path().display()
-                ))
-                .hint("it was moved or replaced: put it back, or restart the daemon")),
-                Err(e) => Err(Error::io("cannot look at", self.state.path(), e)),
-            },
+            Ok(true) => self.check_state(),
             Ok(false) => Err(Error::refused(format!(
                 "{} is not the directory any more that was opened",
                 self.root().path().display()
             ))
             .hint("it was moved or replaced: restart the daemon")),
             Err(e) => Err(Error::io("cannot look at the tree", self.root().path(), e)),
+        }
+    }
+
+    /// The same of the state directory.
+    fn check_state(&self) -> Result<()> {
+        match self.state.still_there() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::refused(format!(
+                "the state directory {} is not the one any more that was opened",
+                self.state.path().display()
+            ))
+            .hint("it was moved or replaced: put it back, or restart the daemon")),
+            Err(e) => Err(Error::io("cannot look at", self.state.path(), e)),
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) fn relink(tree: &Tree, swap: &Swap) -> io::Result<()> {
     let Some(old) = Index::open(&path, before) else { return Ok(()) };
     // Whoever changes a file from now on gives it another time than it has.
     std::thread::sleep(TICK + TICK / 4);
-    let now = FileStat::of(tempfile::tempfile_in(tree.state.path())?)?.ctime;
+    let now = FileStat::of(tempfile::tempfile_in(tree.state.here())?)?.ctime;
     let mut new = IndexWriter::create(&path, root.id())?;
     for found in old.entries() {
         let found = found?;

@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Deref;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -135,9 +135,14 @@ impl State {
         self.warning.as_deref()
     }
 
-    /// Where the tree's index belongs.
+    /// The directory itself, whatever became of its path: for this process, as long as this lives.
+    pub fn here(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))
+    }
+
+    /// Where the tree's index belongs, for this process.
     pub fn index_path(&self) -> PathBuf {
-        self.path().join("index")
+        self.here().join("index")
     }
 
     /// The directory of staged items.

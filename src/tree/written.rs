@@ -42,7 +42,7 @@ impl Tree {
 fn write(tree: &Tree, plan: &Plan) -> io::Result<()> {
     let root = tree.root();
     // By the clock that the files are stamped with.
-    let now = FileStat::of(tempfile::tempfile_in(tree.state().path())?)?.ctime;
+    let now = FileStat::of(tempfile::tempfile_in(tree.state().here())?)?.ctime;
     let mut writer = IndexWriter::create(&tree.written_path(), root.id())?;
     let mut open: Option<(Option<TreePath>, OwnedFd)> = None;
     for change in plan.changes.iter().filter(|c| c.makes_anew()) {

@@ -70,6 +70,20 @@ pub struct TreeTold {
     /// The releases that are kept, the newest first.
     #[n(5)]
     pub releases: Vec<ReleaseTold>,
+    /// Its release is older than this host lets it be.
+    #[n(6)]
+    pub stale: Option<Stale>,
+}
+
+/// A release that is older than its host lets it be: somebody may keep deploys from that host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Stale {
+    /// How many seconds ago it was made, by the host's clock.
+    #[n(0)]
+    pub age: u64,
+    /// How many the host allows.
+    #[n(1)]
+    pub max_age: u64,
 }
 
 /// A session at work on a tree.
@@ -194,6 +208,7 @@ mod tests {
             work: Some(Work { word: "staging".into(), serial: Serial(9), sender: HostName::new("ci").expect("legal") }),
             trouble: Some(Trouble { serial: Serial(8), age: 60, text: text.to_string() }),
             releases: (0..releases).map(release).collect(),
+            stale: (releases > 1).then_some(Stale { age: 90, max_age: 60 }),
         }
     }
 

@@ -24,6 +24,7 @@ pub struct Adversary {
     message: u32,
     reassembly: Reassembly,
     clock: u64,
+    hosts: Vec<InstanceId>,
 }
 
 impl Adversary {
@@ -38,7 +39,14 @@ impl Adversary {
             open()
         });
         let socket = thread.join().expect("no panic");
-        Some(Self { socket, counter: 1 << 40, message: 0, reassembly: Reassembly::default(), clock: 0 })
+        Some(Self {
+            socket,
+            counter: 1 << 40,
+            message: 0,
+            reassembly: Reassembly::default(),
+            clock: 0,
+            hosts: Vec::new(),
+        })
     }
 
     /// Sends `bytes` to the group. What the network has no room for is lost.
@@ -96,6 +104,20 @@ impl Adversary {
         }
         all.extend(self.hear(100_000));
         all
+    }
+
+    /// The hosts that spoke in the group among `heard`, and those known from before.
+    pub fn hosts(&mut self, heard: &[Vec<u8>]) -> Vec<InstanceId> {
+        for bytes in heard {
+            if let Ok(Datagram::Control(front, piece)) = Datagram::parse(bytes)
+                && let Ok(Message::Hello(hello)) = Message::decode(piece.bytes)
+                && hello.trees.iter().any(|tree| tree.tree.as_str() == "www")
+                && !self.hosts.contains(&front.source)
+            {
+                self.hosts.push(front.source);
+            }
+        }
+        self.hosts.clone()
     }
 
     /// The messages among datagrams, with who said them.

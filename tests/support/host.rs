@@ -15,6 +15,8 @@ pub struct Host {
     keys: PathBuf,
     /// Lines of the tree's table in the host's configuration.
     rules: String,
+    /// Lines at its top.
+    settings: String,
     /// The flags for its network, when they are not those of its place.
     pub flags: Option<Vec<String>>,
     /// Variables of its environment.
@@ -27,8 +29,9 @@ pub struct Host {
 impl Host {
     pub fn new(name: &str, place: Place, dir: PathBuf, keys: PathBuf) -> Self {
         std::fs::create_dir_all(dir.join("disk/www")).expect("new");
-        let (rules, env) = (String::new(), Vec::new());
-        Self { name: name.to_string(), place, dir, keys, rules, flags: None, env, wrapper: None, child: None }
+        let (rules, settings, env) = (String::new(), String::new(), Vec::new());
+        let name = name.to_string();
+        Self { name, place, dir, keys, rules, settings, flags: None, env, wrapper: None, child: None }
     }
 
     /// The tree.
@@ -47,6 +50,17 @@ impl Host {
         self.rules.push('\n');
     }
 
+    /// Adds a line to the top of the configuration.
+    pub fn setting(&mut self, line: &str) {
+        self.settings.push_str(line);
+        self.settings.push('\n');
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("makuo.sock")
+    }
+
     /// The daemon is started by `script`, a shell's, whose arguments are its command line.
     pub fn wrap(&mut self, script: &str) {
         self.wrapper = Some(script.to_string());
@@ -55,7 +69,7 @@ impl Host {
     /// Starts the daemon and waits until it listens.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs", self.name);
-        let socket = self.dir.join("makuo.sock");
+        let socket = self.socket();
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log");
         let again = log.try_clone().expect("a file");
         let mut command = self.command(&socket);
@@ -73,11 +87,12 @@ impl Host {
         let config = self.dir.join("makuo.toml");
         let quoted = |path: &Path| format!("{:?}", path.to_str().expect("UTF-8"));
         let text = format!(
-            "name = {:?}\nauthorized_keys = {}\nstate_dir = {}\nsocket = {}\n[[tree]]\nname = \"www\"\npath = {}\n{}",
+            "name = {:?}\nauthorized_keys = {}\nstate_dir = {}\nsocket = {}\n{}[[tree]]\nname = \"www\"\npath = {}\n{}",
             self.name,
             quoted(&self.keys),
             quoted(&self.dir.join("disk/state")),
             quoted(socket),
+            self.settings,
             quoted(&self.tree()),
             self.rules
         );

@@ -109,6 +109,8 @@ pub enum Notice {
     },
     /// Datagrams of a version that we do not speak are on the network.
     Version(u8, SocketAddr),
+    /// An offer is no legal release, for this reason. It is anybody's word.
+    Illegal(SocketAddr, Reason),
 }
 
 /// A host.
@@ -250,8 +252,11 @@ impl Receiver {
         if self.ignored.contains(&announce.session) {
             return;
         }
-        // A header that cannot be read may still be for us; but whoever cannot name a tree gets no answer.
-        let Ok(release) = Release::from_bytes(&announce.header) else { return };
+        let release = match Release::from_bytes(&announce.header) {
+            Ok(release) => release,
+            // It may still be for us; but whoever cannot name a tree gets no answer.
+            Err(why) => return self.notices.push_back(Notice::Illegal(from, why.to_string())),
+        };
         let tree = &release.header().tree;
         if !self.setup.trees.iter().any(|t| t.tree == *tree) || !self.is_target(now, from.ip(), &release) {
             return;

@@ -199,16 +199,24 @@ impl Outgoing {
         open.map(|(at, c)| (c.sent.len() as u32, at)).min()
     }
 
-    /// Appends at most `most` datagrams, repairs before the rest of the first pass; each is numbered by `counter`.
-    /// A symbol that is shorter than the others ends a send. Gives the datagrams, and how many of them are repairs.
-    pub fn write(&mut self, stamp: Stamp, most: usize, counter: &mut u64, out: &mut Vec<u8>) -> (u64, u64) {
+    /// Appends at most `most` datagrams, repairs before the rest of the first pass unless `fresh_first`; each is numbered
+    /// by `counter`. A symbol that is shorter than the others ends a send. Gives the datagrams, and how many of them are repairs.
+    pub fn write(
+        &mut self,
+        stamp: Stamp,
+        most: usize,
+        fresh_first: bool,
+        counter: &mut u64,
+        out: &mut Vec<u8>,
+    ) -> (u64, u64) {
         let Some(payload) = self.payload.clone() else { return (0, 0) };
-        let (mut written, repairs) = (0, self.has_repairs());
+        let (mut written, repairs) = (0, self.has_repairs() && !(fresh_first && self.is_fresh()));
         let full = usize::from(self.grid.symbol()) + DATA_OVERHEAD + stamp.room;
         while written < most as u64 {
             let before = out.len();
             let fresh = !repairs && self.is_fresh();
-            if let Some(symbol) = self.resend.first().map(|s| s as u32).or(fresh.then_some(self.next)) {
+            let again = self.resend.first().map(|s| s as u32).filter(|_| !fresh);
+            if let Some(symbol) = again.or(fresh.then_some(self.next)) {
                 if fresh {
                     self.next += 1;
                 } else {

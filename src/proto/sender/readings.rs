@@ -27,6 +27,8 @@ const FIRST_WINDOW: u64 = 256 << 10;
 const WINDOW: (u64, u64) = (64 << 10, 8 << 20);
 /// How many bytes a host may have taken and not yet written: a few generations, since it verifies them whole.
 const BACKLOG: u64 = 32 << 20;
+/// The most bytes of a symbol: what a datagram takes.
+const MAX_SYMBOL: u64 = 65_535;
 /// Congested reports in a row after which a host may count as slow.
 const SLOW_REPORTS: u32 = 4;
 /// The share of lost datagrams in one report that counts as congestion.
@@ -155,8 +157,10 @@ impl Readings {
         let loss = 1.0 - (got as f64 / expected as f64).min(1.0);
         // A lost train is thirty datagrams in a row: one report says little about the share.
         reading.loss = reading.loss * 0.9 + loss * 0.1;
+        // No more than was sent: anybody may have said it.
+        let got = got.min(expected);
         let sample = Sample {
-            bytes: report.bytes.saturating_sub(last.bytes) + got.min(expected) * self.overhead,
+            bytes: report.bytes.saturating_sub(last.bytes).min(got.saturating_mul(MAX_SYMBOL)) + got * self.overhead,
             over,
             loss: reading.loss,
             delay: Duration::from_micros(u64::from(report.delay)),
@@ -280,6 +284,30 @@ mod tests {
         assert_eq!(readings.slow().iter().copied().collect::<Vec<_>>(), [InstanceId(5)]);
         readings.readmit();
         assert!(readings.slow().is_empty());
+    }
+
+    #[test]
+    fn numbers_that_no_host_measures_count_as_little_as_they_can() {
+        let mut readings = Readings::new(90, Floor::default(), 1);
+        let first = Report {
+            session: SessionId(1),
+            seen: 100,
+            datagrams: 100,
+            bytes: 0,
+            delay: 0,
+            backlog: u64::MAX,
+            window: 0,
+            at: 1,
+        };
+        assert!(readings.report(Moment(1), InstanceId(1), first, 0).is_none());
+        let (most, late) = (u64::MAX, u32::MAX);
+        let lie = Report { seen: 200, datagrams: most, bytes: most, delay: late, window: late, at: most, ..first };
+        let sample = readings.report(Moment(2), InstanceId(1), lie, 0).expect("a measurement");
+        assert!(sample.bytes <= 100 * (MAX_SYMBOL + 90), "{sample:?}");
+        assert_eq!(readings.window(Moment(3), 300, 1000), 0);
+        // What is said next to it is what counts from then on.
+        assert!(readings.report(Moment(4), InstanceId(1), first, 0).is_none());
+        assert!(readings.report(Moment(5), InstanceId(1), Report { at: 2, seen: 300, ..first }, 0).is_some());
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct Stream {
     generations: VecDeque<Outgoing>,
     next: u32,
     packing: bool,
+    /// Whether it is the turn of what was not sent yet.
+    turn: bool,
     stopped: bool,
     counter: u64,
     stats: Stats,
@@ -60,6 +62,7 @@ impl Stream {
             generations: VecDeque::new(),
             next: 0,
             packing: false,
+            turn: false,
             stopped: false,
             counter: 0,
             stats: Stats::default(),
@@ -187,16 +190,20 @@ impl Stream {
     }
 
     /// Writes one send of at most `most` datagrams into `out`, each with `room` free bytes behind it: repairs first,
-    /// oldest generation first.
+    /// oldest generation first. When more than half of all that was sent are repairs, somebody may ask for them who
+    /// misses nothing: then what was not sent at all has every other turn.
     pub fn write(&mut self, source: InstanceId, sent: u32, most: usize, room: usize, out: &mut Vec<u8>) -> bool {
         out.clear();
+        self.turn = !self.turn;
+        let fresh_first = self.turn && self.stats.repaired * 2 > self.stats.datagrams;
         let from = self.generations.len().saturating_sub(live());
         let repair = self.live().position(Outgoing::has_repairs).map(|at| at + from);
         let fresh = || self.live().position(Outgoing::is_fresh).map(|at| at + from);
-        let Some(at) = repair.or_else(fresh) else { return false };
+        let at = if fresh_first { fresh().or(repair) } else { repair.or_else(fresh) };
+        let Some(at) = at else { return false };
         let stamp = Stamp { session: self.session, source, sent, room };
         let most = most.clamp(1, self.train());
-        let (written, repaired) = self.generations[at].write(stamp, most, &mut self.counter, out);
+        let (written, repaired) = self.generations[at].write(stamp, most, fresh_first, &mut self.counter, out);
         self.stats.datagrams += written;
         self.stats.repaired += repaired;
         self.stats.bytes += out.len() as u64;
@@ -207,4 +214,27 @@ impl Stream {
 /// How many generations have their payload.
 fn live() -> usize {
     KEPT as usize + AHEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::message::Ranges;
+
+    #[test]
+    fn whoever_asks_for_repairs_without_end_does_not_hold_up_what_was_not_sent() {
+        const SYMBOLS: u64 = 640;
+        let (mut stream, mut out) = (Stream::new(SessionId(1), 1000), Vec::new());
+        for n in 0..2u64 {
+            stream.packed([n * 10..n * 10 + 10].into_iter().collect(), Arc::new(vec![n as u8; 500 * SYMBOLS as usize]));
+        }
+        while stream.is_fresh() {
+            let lie = Missing { generation: Generation(0), need: vec![u32::MAX; 64], symbols: Ranges(Vec::new()) };
+            stream.missing(&lie, stream.counter(), Moment(1), true);
+            stream.decide(Moment(1));
+            assert!(stream.write(InstanceId(1), 0, 32, 0, &mut out) && stream.has_repairs());
+            assert!(stream.stats().datagrams < SYMBOLS * 3, "{:?}", stream.stats());
+        }
+        assert!(stream.stats().repaired > SYMBOLS / 2, "what was asked for was sent as well: {:?}", stream.stats());
+    }
 }

@@ -73,8 +73,12 @@ impl IndexWriter {
         Ok(Self { builder: Builder::default(), file })
     }
 
-    /// Adds the next entry; entries come in order, the list nodes of their content were put before.
+    /// Adds the next entry; entries come in order, the list nodes of their content were put before. A walk over a
+    /// directory that somebody exchanges for another may meet a path twice: that is an error.
     pub fn push(&mut self, entry: IndexEntry) -> io::Result<()> {
+        if !self.builder.may_follow(&entry.entry.path) {
+            return Err(io::Error::other(format!("{} is met twice: it changes while it is read", entry.entry.path)));
+        }
         // Before the entry is pushed: it may end the page that holds it.
         self.file.versions.push(entry.version);
         self.builder.push(entry.entry, &mut self.file)

@@ -92,7 +92,7 @@ proptest! {
             rounds += 1;
             prop_assert!(rounds < 200, "no end");
             let mut out = Vec::new();
-            while outgoing.write(STAMP, 7, &mut counter, &mut out).0 > 0 {
+            while outgoing.write(STAMP, 7, false, &mut counter, &mut out).0 > 0 {
                 let segment = usize::from(SYMBOL) + crate::wire::DATA_OVERHEAD;
                 for host in &mut fleet {
                     out.chunks(segment).filter(|_| rng.f64() >= loss).for_each(|bytes| host.hear(bytes, grid));
@@ -136,7 +136,7 @@ fn one_coded_symbol_mends_a_different_loss_at_every_host() {
     let fresh = || Host { buffer: Buffer::default(), wants: all.clone(), seen: 0, done: Progress::Missing };
     let mut fleet: Vec<Host> = (0..20).map(|_| fresh()).collect();
     let (mut counter, mut out) = (0, Vec::new());
-    outgoing.write(STAMP, usize::MAX, &mut counter, &mut out);
+    outgoing.write(STAMP, usize::MAX, false, &mut counter, &mut out);
     for (nth, bytes) in out.chunks(usize::from(SYMBOL) + crate::wire::DATA_OVERHEAD).enumerate() {
         // Host h loses the symbol in row h of the first column.
         let lost = nth / usize::from(grid.columns());
@@ -149,7 +149,7 @@ fn one_coded_symbol_mends_a_different_loss_at_every_host() {
     outgoing.decide(Moment(0));
     let before = counter;
     out.clear();
-    outgoing.write(STAMP, usize::MAX, &mut counter, &mut out);
+    outgoing.write(STAMP, usize::MAX, false, &mut counter, &mut out);
     assert_eq!(counter - before, 1);
     fleet.iter_mut().for_each(|host| host.hear(&out, grid));
     assert!(fleet.iter().all(|h| h.done == Progress::Whole));
@@ -166,7 +166,7 @@ fn what_the_disk_has_needs_no_coded_symbols() {
     let wants = [0..1].into_iter().collect();
     let mut host = Host { buffer: Buffer::default(), wants, seen: 0, done: Progress::Missing };
     let (mut counter, mut out) = (0, Vec::new());
-    outgoing.write(STAMP, usize::MAX, &mut counter, &mut out);
+    outgoing.write(STAMP, usize::MAX, false, &mut counter, &mut out);
     let segment = usize::from(SYMBOL) + crate::wire::DATA_OVERHEAD;
     out.chunks(segment).enumerate().filter(|(nth, _)| nth % 5 != 4).for_each(|(_, bytes)| host.hear(bytes, grid));
     let need = |host: &Host| host.buffer.missing(Generation(0)).need.iter().sum::<u32>();
@@ -185,7 +185,7 @@ fn what_the_disk_has_needs_no_coded_symbols() {
     outgoing.missing(&host.buffer.missing(Generation(0)), counter, Moment(0), false);
     outgoing.decide(Moment(0));
     out.clear();
-    let sent = outgoing.write(STAMP, usize::MAX, &mut counter, &mut out).0;
+    let sent = outgoing.write(STAMP, usize::MAX, false, &mut counter, &mut out).0;
     assert_eq!(sent, u64::from(after));
     out.chunks(segment).for_each(|bytes| host.hear(bytes, grid));
     assert_eq!(host.done, Progress::Whole);

@@ -1,0 +1,178 @@
+//! Whether a release may be put here, or compared with: its key's role, its time, its serial.
+//!
+//! Owns the rules; that the signature holds was seen before. Asked when a session opens and again before it commits,
+//! since keys and time may have changed meanwhile.
+
+use super::disk::{Host, reason};
+use crate::id::Serial;
+use crate::keys::{PublicKey, Role};
+use crate::manifest::{Header, Intent, Release};
+use crate::proto::receiver::Reason;
+use crate::tree::Tree;
+use crate::units::{WallTime, shown_age};
+
+/// For so many seconds after it was signed, by this host's clock, an audit is answered: what differs here is not for
+/// whoever recorded the question and asks it again. As many before, since clocks differ.
+const AUDIT_SECONDS: u64 = 3600;
+
+/// The most by which a serial is above the last: nobody makes so many releases, and after the highest number of all
+/// no other could follow.
+const MAX_STEP: u64 = 1 << 32;
+
+/// Whether `key` may put `release` here at `now`.
+pub(super) fn check_allowed(host: &Host, key: &PublicKey, release: &Release, now: WallTime) -> Result<(), Reason> {
+    let header = release.header();
+    let keys = host.keys();
+    keys.allows(key, &header.tree, Role::from(header.intent), now).map_err(|denied| denied.to_string())?;
+    if header.intent == Intent::Rollback
+        && let Err(denied) = keys.allows(key, &header.tree, Role::Deploy, now)
+        && !had_before(host, header)
+    {
+        return Err(format!(
+            "this host keeps no release like this one, and a new one is more than a rollback: {denied}"
+        ));
+    }
+    is_current(header, now)
+}
+
+/// Whether the tree had, or has, just this: a key that may only go back chooses among what others put here.
+fn had_before(host: &Host, new: &Header) -> bool {
+    let Some(managed) = host.trees.get(&new.tree) else { return false };
+    let same =
+        |old: &Header| (old.root, &old.rules, &old.scope, &old.top) == (new.root, &new.rules, &new.scope, &new.top);
+    let serials = managed.tree.releases().unwrap_or_default();
+    serials.into_iter().any(|s| managed.tree.release(s).ok().flatten().is_some_and(|kept| same(kept.release.header())))
+}
+
+/// Whether its time is now.
+fn is_current(header: &Header, now: WallTime) -> Result<(), Reason> {
+    if let Some(expired) = header.expires.filter(|at| *at <= now) {
+        let ago = shown_age(now.0.abs_diff(expired.0));
+        return Err(format!("the release has expired {ago} ago: release again, and see whether the clocks agree"));
+    }
+    let apart = now.0.abs_diff(header.created.0);
+    if header.intent == Intent::Audit && apart > AUDIT_SECONDS {
+        let (apart, when) = (shown_age(apart), if header.created < now { "ago" } else { "in the future" });
+        return Err(format!(
+            "this comparison was signed {apart} {when} by this host's clock, and is answered for an hour only: ask \
+             again, and see whether the clocks agree"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the release may follow what the host has accepted.
+pub(super) fn is_newer(tree: &Tree, header: &Header) -> Result<(), Reason> {
+    follows(header, tree.highest_serial().map_err(|e| reason(&e))?.unwrap_or_default())
+}
+
+fn follows(header: &Header, highest: Serial) -> Result<(), Reason> {
+    let serial = header.serial;
+    match serial.0.checked_sub(highest.0) {
+        _ if header.intent == Intent::Audit => Ok(()),
+        None | Some(0) => Err(format!("serial {serial} is not newer than {highest}, which this host has accepted")),
+        Some(1..=MAX_STEP) => Ok(()),
+        Some(_) => Err(format!(
+            "serial {serial} is more than {MAX_STEP} beyond {highest}, which this host has accepted: it would use up \
+             the numbers of later releases; does somebody pretend to be hosts that have such a release?"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::path::Path;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::id::HostName;
+    use crate::keys::{AuthorizedKeys, FileSigner, Signer};
+    use crate::manifest::header::tests::a_header;
+
+    const NOW: WallTime = WallTime(1_763_700_000);
+
+    /// A host that lists key 1 with `options`.
+    fn host(options: &str) -> Host {
+        let text = format!("{options} {}\n", FileSigner::from_seed([1; 32]).public());
+        let keys = AuthorizedKeys::parse(text.as_bytes(), Path::new("authorized_keys")).expect("legal");
+        let name = HostName::new("web1").expect("legal");
+        Host { name, trees: HashMap::new(), keys: Mutex::new(Arc::new(keys)) }
+    }
+
+    fn said(host: &Host, key: u8, change: impl FnOnce(&mut Header)) -> Option<String> {
+        let mut header = Header { created: NOW, ..a_header() };
+        change(&mut header);
+        let release = Release::new(header).expect("legal");
+        check_allowed(host, FileSigner::from_seed([key; 32]).public(), &release, NOW).err()
+    }
+
+    #[test]
+    fn a_key_does_what_its_line_says_and_no_more() {
+        let audit = |h: &mut Header| h.intent = Intent::Audit;
+        let auditor = host("tree=\"w*\",audit");
+        assert_eq!(said(&auditor, 1, audit), None);
+        assert!(said(&auditor, 1, |_| {}).is_some_and(|why| why.contains("does not have the role deploy")));
+        assert!(said(&auditor, 2, audit).is_some_and(|why| why.contains("not listed")));
+        let elsewhere = host("tree=\"docs\"");
+        assert!(said(&elsewhere, 1, |_| {}).is_some_and(|why| why.contains("other trees")));
+        let rollback = said(&host("rollback"), 1, |h| h.intent = Intent::Rollback);
+        assert!(rollback.is_some_and(|why| why.contains("keeps no release like this one")));
+    }
+
+    #[test]
+    fn a_key_whose_line_has_expired_does_nothing_any_more() {
+        // The moment itself is too late.
+        assert_eq!(said(&host("expires=\"2025-11-21T04:40:01Z\""), 1, |_| {}), None);
+        let expired = said(&host("expires=\"2025-11-21T04:40:00Z\""), 1, |_| {});
+        assert!(expired.is_some_and(|why| why.contains("expired at 2025-11-21")));
+    }
+
+    #[test]
+    fn a_release_that_has_expired_is_refused() {
+        let host = host("deploy");
+        let at = |seconds: i64| said(&host, 1, |h| h.expires = Some(WallTime(NOW.0 + seconds)));
+        assert_eq!(at(1), None);
+        assert!(at(0).is_some_and(|why| why.contains("has expired 0 s ago")));
+        assert!(at(-7200).is_some_and(|why| why.contains("has expired 2 h ago")));
+    }
+
+    #[test]
+    fn serials_rise_and_are_never_used_up() {
+        let said = |intent, serial: u64, highest: u64| {
+            let header = Header { intent, serial: Serial(serial), ..a_header() };
+            follows(&header, Serial(highest)).err().unwrap_or_default()
+        };
+        for (serial, highest, word) in [
+            (1, 0, ""),
+            (8, 7, ""),
+            (7, 7, "not newer than 7"),
+            (6, 7, "not newer than 7"),
+            (7 + MAX_STEP, 7, ""),
+            (8 + MAX_STEP, 7, "use up"),
+            (u64::MAX, 7, "use up"),
+            (u64::MAX, u64::MAX - 1, ""),
+        ] {
+            let why = said(Intent::Deploy, serial, highest);
+            assert!(why.contains(word) && why.is_empty() == word.is_empty(), "{serial} after {highest}: {why}");
+            assert_eq!(said(Intent::Audit, serial, highest), "", "it changes nothing");
+        }
+    }
+
+    #[test]
+    fn an_audit_is_answered_for_an_hour_and_a_release_at_any_time() {
+        let host = host("deploy");
+        let made = |intent, seconds: i64| {
+            said(&host, 1, |h| (h.intent, h.created) = (intent, WallTime(NOW.0.saturating_add(seconds))))
+        };
+        for near in [-3600, 0, 3600] {
+            assert_eq!(made(Intent::Audit, near), None, "{near}");
+        }
+        assert!(made(Intent::Audit, -3601).is_some_and(|why| why.contains("signed 1 h ago")));
+        assert!(made(Intent::Audit, 3601).is_some_and(|why| why.contains("1 h in the future")));
+        assert!(made(Intent::Audit, i64::MIN).is_some());
+        for far in [-1_000_000_000, 1_000_000_000] {
+            assert_eq!(made(Intent::Deploy, far), None, "{far}");
+        }
+    }
+}
