@@ -19,6 +19,7 @@ pub mod commit;
 pub mod journal;
 mod kept;
 mod leftover;
+pub mod memory;
 mod next;
 pub mod nodes;
 mod numbered;
