@@ -18,6 +18,7 @@ use super::network;
 use crate::daemon::Manner;
 use crate::face::makuosan::{Flags, Meant};
 use crate::face::syslog::Log;
+use crate::face::{USAGE, not_parsed};
 use crate::{Error, Kind, Result};
 
 /// Set for the daemon that a `makuosan` without `-n` starts.
@@ -26,20 +27,12 @@ const DETACHED: &str = "MAKUOSAN_DETACHED";
 const NOTIFY: &str = "NOTIFY_SOCKET";
 /// How often it is looked whether the daemon has failed.
 const LOOK: Duration = Duration::from_millis(50);
-/// The exit code of a wrong command line.
-const USAGE: u8 = 2;
 
 /// Runs makuosan with the arguments `argv`, the program's name first; gives its exit code.
 pub(super) fn run(argv: &[OsString]) -> u8 {
     let flags = match Flags::try_parse_from(argv) {
         Ok(flags) => flags,
-        Err(error) => {
-            // Output that nobody reads any more is no failure.
-            let _ = error.print();
-            let asked =
-                matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion);
-            return if asked { 0 } else { USAGE };
-        }
+        Err(error) => return not_parsed(&error),
     };
     let detached = std::env::var_os(DETACHED).is_some();
     let done = network::host_config(flags.config_file()).and_then(|config| flags.over(config)).and_then(|meant| {

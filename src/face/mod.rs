@@ -13,3 +13,15 @@ pub mod msync;
 pub mod password;
 pub mod socket;
 pub mod syslog;
+
+/// The exit code of a wrong command line of either old program.
+pub const USAGE: u8 = 2;
+
+/// Prints why a command line of either old program was not parsed, or what it asked for (help, version); gives the exit
+/// code.
+pub fn not_parsed(error: &clap::Error) -> u8 {
+    // Output that nobody reads any more is no failure.
+    let _ = error.print();
+    let asked = matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion);
+    if asked { 0 } else { USAGE }
+}

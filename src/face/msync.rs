@@ -12,6 +12,7 @@ use clap::{ArgAction, Parser};
 use super::client::{Client, Target};
 use super::command::quoted;
 use super::password::Password;
+use super::{USAGE, not_parsed};
 use crate::config::DEFAULT_CONSOLE;
 use crate::{Error, Result};
 
@@ -19,8 +20,6 @@ use crate::{Error, Result};
 const TARGET_VARIABLE: &str = "MSYNC_TARGET";
 /// Something failed.
 const FAILED: u8 = 1;
-/// The command line is wrong.
-const USAGE: u8 = 2;
 
 /// The flags of msync.
 #[derive(Debug, Parser)]
@@ -148,13 +147,7 @@ impl Flags {
 pub fn run(argv: &[std::ffi::OsString]) -> u8 {
     let flags = match Flags::try_parse_from(argv) {
         Ok(flags) => flags,
-        Err(error) => {
-            // Output that nobody reads any more is no failure.
-            let _ = error.print();
-            let asked =
-                matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion);
-            return if asked { 0 } else { USAGE };
-        }
+        Err(error) => return not_parsed(&error),
     };
     match talk(&flags) {
         Ok(true) => 0,

@@ -7,20 +7,10 @@ use std::sync::Arc;
 use super::build::Builder;
 use super::header::tests::a_header;
 use super::node::Node;
+use super::read::tests::entry;
 use super::read::{Manifest, NodeSource, ReadError};
 use super::*;
 use crate::block::{BlockHash, BlockRef};
-
-fn entry(path: &str, kind: EntryKind) -> Entry {
-    Entry {
-        path: TreePath::new(path.as_bytes()).expect("legal"),
-        kind,
-        mode: Mode::from_bits(0o644),
-        owner: Arc::new(Owner { uid: 0, gid: 0, user: None, group: None }),
-        mtime: Mtime::default(),
-        xattrs: Vec::new(),
-    }
-}
 
 /// A page of one entry whose bytes were changed afterwards, as no builder of ours would make it.
 fn refusal(kind: EntryKind, legal: &str, evil: &str) -> String {

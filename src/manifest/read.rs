@@ -428,7 +428,7 @@ impl Order {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::HashMap;
 
     use super::*;
@@ -444,7 +444,7 @@ mod tests {
         }
     }
 
-    fn entry(path: &str, kind: EntryKind) -> Entry {
+    pub(crate) fn entry(path: &str, kind: EntryKind) -> Entry {
         Entry {
             path: TreePath::new(path.as_bytes()).expect("legal"),
             kind,
