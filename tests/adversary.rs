@@ -76,7 +76,17 @@ fn host_name(name: &str) -> HostName {
 
 fn offer(session: u64, header: Vec<u8>, signature: Vec<u8>) -> Message {
     let (session, sender) = (SessionId(session), host_name("evil"));
-    Message::Announce(Announce { session, sender, header, signature, symbol: 1400, hosts: 2, checksum: false })
+    Message::Announce(Announce {
+        session,
+        sender,
+        header,
+        signature,
+        symbol: 1400,
+        hosts: 2,
+        checksum: false,
+        quick: None,
+        grant: None,
+    })
 }
 
 /// The header of a release like `like`, with another serial.

@@ -96,6 +96,8 @@ fn engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outco
         name: network::host_name()?,
         timeout: options.timeout,
         checksum: options.checksum,
+        hints: None,
+        unless: None,
         cache: options.cache.clone(),
         part: Part::default(),
         lists: false,

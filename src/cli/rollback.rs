@@ -48,6 +48,8 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         name: network::host_name()?,
         timeout: args.timeout,
         checksum: args.checksum,
+        hints: None,
+        unless: None,
         cache: None,
         part: Part::default(),
         lists: false,

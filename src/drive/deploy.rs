@@ -13,10 +13,11 @@ use super::drift;
 use super::endpoint::{Door, Endpoint};
 use super::host::Handle;
 use super::outcome::{
-    DriftGroup, Event, HostChange, HostResult, HostState, Observer, Outcome, Progress, Purpose, Released,
+    DriftGroup, Event, ExitStatus, HostChange, HostResult, HostState, Observer, Outcome, Progress, Purpose, Released,
 };
 use super::rollback::Earlier;
-use super::source::{Part, Source};
+use super::source::{How, Part, Source};
+use crate::block::BlockHash;
 use crate::id::{HostName, Serial};
 use crate::keys::{Namespace, Signer};
 use crate::manifest::{FORMAT, Header, Intent, Release};
@@ -24,6 +25,7 @@ use crate::net::{Waker, sharpen_timers};
 use crate::proto::sender::hosts::Host;
 use crate::proto::sender::{Expect, Notice, Reply, Request, Sender, SenderSetup};
 use crate::spec::{OnFailure, Spec};
+use crate::tree::scan::Hints;
 use crate::units::{ByteSize, Moment, Rate, WallTime};
 use crate::wire::HostStage;
 use crate::wire::message::{OrderKind, Summary};
@@ -55,6 +57,11 @@ pub struct Options {
     pub timeout: Duration,
     /// Whether hosts, and this one, read every file again.
     pub checksum: bool,
+    /// Where the source may have changed since the last release of it, when that is known: nothing else is looked at,
+    /// here and on the hosts. The index has to be kept.
+    pub hints: Option<Hints>,
+    /// What was released last, see [`Outcome::content`]: the same is not released again.
+    pub unless: Option<BlockHash>,
     /// Where the source's index is kept; a temporary file when nowhere.
     pub cache: Option<PathBuf>,
     /// Which part of the source is released.
@@ -108,8 +115,8 @@ pub fn run(
 ) -> Result<Outcome> {
     options.spec.check_source()?;
     let (spec, part) = (options.spec.clone(), options.part.clone());
-    let (checksum, cache) = (options.checksum, options.cache.clone());
-    let prepare = move || Source::prepare(&spec, &part, checksum, cache.as_deref());
+    let (how, cache) = (How { checksum: options.checksum, hints: options.hints.clone() }, options.cache.clone());
+    let prepare = move || Source::prepare(&spec, &part, how, cache.as_deref());
     run_with(door.into(), options, Box::new(prepare), None, interrupt, observer)
 }
 
@@ -143,11 +150,22 @@ fn run_with(
     let endpoint = Endpoint::new(door)?;
     *interrupt.waker() = Some(endpoint.waker());
     let (work, answers) = Worker::start(&options, prepare, endpoint.waker())?;
+    let (began, mut first) = (clock.now(), None);
+    if let Some(known) = options.unless {
+        // Nobody is asked anything before it is known that there is something to say.
+        let answer = answers.recv().map_err(|_| worker_gone())?;
+        if let Answer::Prepared(Ok(facts)) = &answer
+            && facts.name() == known
+        {
+            let nothing = Outcome { content: Some(known), ..Outcome::new(options.purpose, options.spec.tree) };
+            return Ok(Outcome { exit: ExitStatus::Success, took: clock.now().since(began), ..nothing });
+        }
+        first = Some(answer);
+    }
     let machine = Sender::new(clock.now(), setup(&options, &endpoint));
     if let Some(host) = &options.beside {
         host.ignore(machine.session());
     }
-    let began = clock.now();
     Session {
         options,
         rollback_to,
@@ -156,6 +174,7 @@ fn run_with(
         machine,
         work,
         answers,
+        first,
         observer,
         interrupt,
         began,
@@ -198,6 +217,7 @@ fn setup(options: &Options, endpoint: &Endpoint) -> SenderSetup {
         ceiling: spec.transfer.rate,
         floor: spec.transfer.floor,
         checksum: options.checksum,
+        quick: options.hints.is_some(),
     }
 }
 
@@ -301,6 +321,8 @@ struct Session<'a> {
     machine: Sender,
     work: Outbox<Work>,
     answers: Inbox<Answer>,
+    /// The first of them, when it was waited for.
+    first: Option<Answer>,
     observer: &'a mut dyn Observer,
     interrupt: &'a Interrupt,
     began: Moment,
@@ -357,7 +379,7 @@ impl Session<'_> {
 
     fn take_answers(&mut self) -> Result<()> {
         loop {
-            let answer = match self.answers.try_recv() {
+            let answer = match self.first.take().map_or_else(|| self.answers.try_recv(), Ok) {
                 Ok(answer) => answer,
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(TryRecvError::Disconnected) => return Err(worker_gone()),
@@ -547,7 +569,7 @@ impl Session<'_> {
         let mut outcome = Outcome::new(self.options.purpose, spec.tree.clone());
         outcome.hosts = missing.iter().map(|n| HostResult::new(n.clone(), HostState::Absent)).collect();
         let mut outcome = outcome.settle();
-        outcome.exit = super::outcome::ExitStatus::Refused;
+        outcome.exit = ExitStatus::Refused;
         outcome.took = self.clock.now().since(self.began);
         (outcome.error, outcome.hint) = (Some(error), Some(hint));
         Some(outcome)
@@ -652,6 +674,7 @@ impl Session<'_> {
         let mut outcome = Outcome::new(self.options.purpose, self.options.spec.tree.clone());
         let header = self.release.as_ref().map(Release::header);
         outcome.rollback_to = self.rollback_to;
+        outcome.content = self.prepared.as_ref().map(|facts| facts.name());
         outcome.serial = header.filter(|h| h.intent != Intent::Audit).map(|h| h.serial);
         outcome.fingerprint = Some(self.options.signer.public().fingerprint().to_string());
         outcome.hosts = self.machine.hosts().map(|h| self.result(h)).collect();

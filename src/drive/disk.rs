@@ -107,9 +107,9 @@ impl Disk {
     /// Hands a request on. Each is answered, but for those of a session that is closed.
     pub fn request(&mut self, request: Request) {
         match request {
-            Request::Open { session, release, signature, checksum, sender } => {
+            Request::Open { session, release, signature, look, sender, grant } => {
                 let ending = Arc::clone(&self.ending);
-                self.open(session, Opening { release, signature, checksum, sender, ending });
+                self.open(session, Opening { release, signature, look, sender, grant, ending });
             }
             Request::Close(session) => drop(self.sessions.remove(&session)),
             request => {

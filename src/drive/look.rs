@@ -1,17 +1,22 @@
 //! A host's look at its own tree before it is compared with a release: on a thread of its own, since the manifest is
 //! still on its way.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::clock;
 use super::disk::ManagedTree;
+use crate::diff::Paged;
 use crate::error::{Error, Kind, Result};
-use crate::manifest::Release;
+use crate::manifest::pages::{Pages, differing};
+use crate::manifest::read::Manifest;
+use crate::manifest::{Entry, Header, Release, TreePath};
 use crate::tree::Tree;
 use crate::tree::index::Index;
+use crate::tree::nodes::Nodes;
 use crate::tree::root::FileId;
-use crate::tree::scan::{ScanOptions, Scanned, scan_knowing};
+use crate::tree::scan::{Hints, ScanOptions, Scanned, scan_knowing};
 
 /// A look that is being taken. Dropping it waits for its end: nothing looks at a tree that another session changes.
 #[derive(Debug)]
@@ -20,9 +25,9 @@ pub struct Look {
 }
 
 impl Look {
-    /// Begins to look at what `release` governs; with `checksum` every file is read.
-    pub fn begin(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<Self> {
-        let options = options(managed, release, checksum)?;
+    /// Begins to look at what `release` governs; with `checksum` every file is read, with hints only where they say.
+    pub fn begin(managed: &ManagedTree, release: &Release, checksum: bool, hints: Option<Hints>) -> Result<Self> {
+        let options = ScanOptions { hints, ..options(managed, release, checksum)? };
         let tree = Arc::clone(&managed.tree);
         let thread = std::thread::Builder::new()
             .name("look".into())
@@ -78,6 +83,35 @@ fn take(tree: &Tree, options: &ScanOptions) -> Result<Scanned> {
         let _ = std::fs::remove_file(tree.written_path());
     }
     Ok(scanned)
+}
+
+/// Where the tree may be otherwise than its index says, as far as releases tell: where index, present release and the
+/// new one differ. `None`: that cannot be told, and everything is looked at.
+pub(super) fn hints(tree: &Tree, new: &Header) -> Option<Hints> {
+    let index = Index::open(&tree.index_path(), tree.root().id())?;
+    let current = tree.current().ok()??.release;
+    let found = differences(&index, &[current.header(), new], tree.nodes());
+    let paths = found.inspect_err(|e| tracing::debug!("tree {}: all of it is looked at: {e}", tree.name())).ok()?;
+    Some(Hints { paths, ..Hints::default() })
+}
+
+/// The paths that are not the same in the index and in all of these releases.
+fn differences(index: &Index, releases: &[&Header], nodes: &Nodes) -> Result<BTreeSet<TreePath>> {
+    let unreadable = |e| Error::new(Kind::Io, "a manifest cannot be read").because(e);
+    let mut paths = BTreeSet::new();
+    for header in releases {
+        let manifest = Manifest::of(header, nodes);
+        let pages = Pages::of(&manifest).map_err(unreadable)?;
+        for range in differing(&index.keys(), &pages.keys(&manifest).map_err(unreadable)?) {
+            let here: HashMap<TreePath, Entry> =
+                index.within(&range)?.into_iter().map(|entry| (entry.path.clone(), entry)).collect();
+            let there = pages.within(&manifest, &range).map_err(unreadable)?;
+            let there: HashMap<TreePath, Entry> = there.into_iter().map(|l| (l.entry.path.clone(), l.entry)).collect();
+            paths.extend(here.iter().filter(|(path, entry)| there.get(*path) != Some(entry)).map(|(p, _)| p.clone()));
+            paths.extend(there.into_keys().filter(|path| !here.contains_key(path)));
+        }
+    }
+    Ok(paths)
 }
 
 /// The state directory, which is no part of the tree even if someone put the tree's root above it.

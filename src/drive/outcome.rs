@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::strangers::Stranger;
+use crate::block::BlockHash;
 use crate::id::{HostName, Serial, TreeName};
 use crate::units::{ByteSize, Rate};
 
@@ -391,6 +392,9 @@ pub struct Outcome {
     pub serial: Option<Serial>,
     /// The earlier release that it puts again, when it is a rollback.
     pub rollback_to: Option<Serial>,
+    /// The name of what it does to a host, whatever its number; see [`super::source::Facts::name`].
+    #[serde(skip)]
+    pub content: Option<BlockHash>,
     /// The key that signed it: `SHA256:...`.
     pub fingerprint: Option<String>,
     /// How the command ends. [`Outcome::settle`] derives it.
@@ -427,6 +431,7 @@ impl Outcome {
             tree,
             serial: None,
             rollback_to: None,
+            content: None,
             fingerprint: None,
             exit: ExitStatus::Refused,
             hosts: Vec::new(),

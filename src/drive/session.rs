@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::disk::{Host, ManagedTree, reason};
-use super::look::Look;
+use super::look::{Look, hints};
 use super::rights::{check_allowed, is_newer};
 use super::switch::Switch;
 use super::{clock, drift};
@@ -23,20 +23,22 @@ use crate::manifest::rules::Layout;
 use crate::manifest::{Header, Intent, Release};
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Encoding, Placed};
-use crate::proto::receiver::{Denied, Reason, Reply, Request};
+use crate::proto::receiver::{Denied, Look as LookAt, Reason, Reply, Request};
 use crate::tree::nodes::Nodes;
 use crate::tree::owners::HostNames;
 use crate::tree::scan::Scanned;
 use crate::tree::stage::{Recall, Stage};
-use crate::wire::message::Summary;
+use crate::wire::message::{SignedOrder, Summary};
 
 /// What a session was opened with.
 pub(super) struct Opening {
     pub(super) release: Release,
     pub(super) signature: Arc<[u8]>,
-    pub(super) checksum: bool,
+    pub(super) look: LookAt,
     /// Who sends it, by its own word.
     pub(super) sender: HostName,
+    /// The order to commit that came with the release.
+    pub(super) grant: Option<SignedOrder>,
     /// Set when the daemon ends.
     pub(super) ending: Arc<AtomicBool>,
 }
@@ -50,7 +52,7 @@ pub(super) struct Session<'a> {
     pub(super) key: PublicKey,
     pub(super) sender: HostName,
     pub(super) ending: Arc<AtomicBool>,
-    checksum: bool,
+    how: LookAt,
     explorer: Explorer,
     /// The look at the tree that is taken while nodes of the manifest are missing.
     look: Option<Look>,
@@ -69,7 +71,7 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Refuses what may not be put here.
     pub(super) fn open(host: &'a Host, opening: Opening) -> Result<Self, Denied> {
-        let Opening { release, signature, checksum, sender, ending } = opening;
+        let Opening { release, signature, look: how, sender, grant: _, ending } = opening;
         let header = release.header();
         let key = verify(Namespace::RELEASE, release.bytes(), &signature)
             .map_err(|e| format!("the release is not signed: {e}"))?;
@@ -85,7 +87,7 @@ impl<'a> Session<'a> {
             key,
             sender,
             ending,
-            checksum,
+            how,
             explorer: Explorer::new(header.root),
             look: None,
             stage: None,
@@ -125,8 +127,10 @@ impl<'a> Session<'a> {
         // Nothing is taken to be here without its being read, not even of the present release: the store may be damaged.
         let is_here = |node: &BlockRef| nodes.node(&node.hash).is_ok();
         let missing = self.explorer.advance(nodes, is_here).map_err(|e| e.to_string())?;
-        if !missing.is_empty() && self.look.is_none() {
-            self.look = Some(Look::begin(self.managed, &self.release, self.checksum).map_err(|e| reason(&e))?);
+        // Where to look quickly is known when the manifest is.
+        if !missing.is_empty() && self.look.is_none() && !self.how.quick {
+            self.look =
+                Some(Look::begin(self.managed, &self.release, self.how.checksum, None).map_err(|e| reason(&e))?);
         }
         Ok(missing.iter().map(|(ordinal, _)| ordinal.0..ordinal.0 + 1).collect())
     }
@@ -174,7 +178,10 @@ impl<'a> Session<'a> {
     fn scan(&mut self) -> crate::Result<Scanned> {
         match self.look.take() {
             Some(look) => look.end(),
-            None => Look::begin(self.managed, &self.release, self.checksum)?.end(),
+            None => {
+                let hints = if self.how.quick { hints(&self.managed.tree, self.release.header()) } else { None };
+                Look::begin(self.managed, &self.release, self.how.checksum, hints)?.end()
+            }
         }
     }
 

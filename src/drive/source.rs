@@ -8,6 +8,7 @@ use super::clock::{self, Clock};
 use super::outcome::Scanned;
 use crate::block::BlockHash;
 use crate::block::frame::Compressor;
+use crate::manifest::node::to_vec;
 use crate::manifest::rules::Exclude;
 use crate::manifest::{EntryKind, NodeRef, Rules, Top, TreePath};
 use crate::proto::RangeSet;
@@ -16,7 +17,7 @@ use crate::proto::generation::{Buffers, KEPT, pack};
 use crate::spec::{Compress, ModePolicy, OwnerPolicy, Spec};
 use crate::tree::Root;
 use crate::tree::index::Index;
-use crate::tree::scan::{self, FOREIGN, IgnoreFiles, Policy, ScanOptions, Scanned as Scan, scan};
+use crate::tree::scan::{self, FOREIGN, Hints, IgnoreFiles, Policy, ScanOptions, Scanned as Scan, scan};
 use crate::tree::source::{self, Blocks, SourceError};
 use crate::units::ByteSize;
 use crate::{Error, Kind, Result};
@@ -58,6 +59,22 @@ pub struct Part {
     pub listed: bool,
 }
 
+/// How a source is looked at.
+#[derive(Debug, Clone, Default)]
+pub struct How {
+    /// Every file is read.
+    pub checksum: bool,
+    /// Where it may have changed since it was looked at last; `None`: anywhere.
+    pub hints: Option<Hints>,
+}
+
+impl Facts {
+    /// The name of all that a release of this would say of the tree: two with the same name do the same to every host.
+    pub fn name(&self) -> BlockHash {
+        BlockHash::of(&to_vec(&(&self.root, &self.top, &self.scope, &self.rules)))
+    }
+}
+
 /// A source that is ready to be read.
 pub struct Source {
     source: Box<dyn Blocks>,
@@ -70,7 +87,7 @@ pub struct Source {
 
 impl Source {
     /// Scans what the spec names and builds its manifest. What was read is remembered in the directory `cache`.
-    pub fn prepare(spec: &Spec, part: &Part, checksum: bool, cache: Option<&Path>) -> Result<(Self, Facts)> {
+    pub fn prepare(spec: &Spec, part: &Part, how: How, cache: Option<&Path>) -> Result<(Self, Facts)> {
         let began = clock::since_epoch();
         let unreadable = |e| Error::usage(format!("the source {} cannot be read", spec.source.display())).because(e);
         let root = Root::open(&spec.source).map_err(unreadable)?;
@@ -82,7 +99,8 @@ impl Source {
         options.ignore_files = if spec.gitignore { IgnoreFiles::MakuoAndGit } else { IgnoreFiles::Makuo };
         options.xattrs = spec.meta.xattrs;
         options.hardlinks = spec.meta.hardlinks;
-        options.checksum = checksum;
+        let quick = how.hints.is_some();
+        (options.checksum, options.hints) = (how.checksum, how.hints);
         options.policy = policy(spec);
         options.scope.clone_from(&part.scope);
         options.owner = part.owner;
@@ -97,7 +115,10 @@ impl Source {
         }
         let files = if part.listed { files(&scanned)? } else { Vec::new() };
         let mut source = source::Source::new(Arc::new(root), &scanned)?;
-        source.trust_unchanged(started);
+        // What nobody named may have changed long ago all the same.
+        if !quick {
+            source.trust_unchanged(started);
+        }
         let totals = scanned.index.totals();
         let facts = Facts {
             root: source.top(),

@@ -87,6 +87,8 @@ impl Fleet {
             name: HostName::new("admin").expect("legal"),
             timeout: Duration::from_secs(10),
             checksum: false,
+            hints: None,
+            unless: None,
             cache: None,
             part: Part::default(),
             lists: false,

@@ -184,6 +184,7 @@ impl Network {
                 ceiling: setup.ceiling,
                 floor: Floor::default(),
                 checksum: false,
+                quick: false,
             },
         );
         let hosts = (1..=setup.hosts)

@@ -38,7 +38,7 @@ use crate::manifest::{Content, Entry, Mtime, Node, NodeRef, Owner, TreePath};
 
 /// How the name of an index begins that is being written.
 pub(super) const TEMPORARY: &str = ".index-";
-const MAGIC: &[u8; 16] = b"makuo index v002";
+const MAGIC: &[u8; 16] = b"makuo index v003";
 /// The most bytes of the tail: some million pages, a billion entries.
 const MAX_TAIL: usize = 256 << 20;
 /// The most bytes of what stat said of one page.
@@ -74,6 +74,9 @@ pub struct Totals {
     /// Files that were listed and not read.
     #[n(4)]
     pub unread: u64,
+    /// Further names of the same file.
+    #[n(5)]
+    pub links: u64,
 }
 
 /// What an index was made from, and how: what has to be the same for it to be compared with the tree page by page.
@@ -350,6 +353,7 @@ impl Totals {
         self.dirs += more.dirs;
         self.bytes += more.bytes;
         self.unread += more.unread;
+        self.links += more.links;
     }
 }
 

@@ -49,25 +49,39 @@ impl Have for Scanned {
 
 impl Paged for Scanned {
     fn keys(&self) -> Vec<PageKey> {
+        self.index.keys()
+    }
+
+    fn count(&self) -> u64 {
+        self.index.count()
+    }
+
+    fn within(&self, bounds: &RangeInclusive<TreePath>) -> Result<Vec<Entry>> {
+        self.index.within(bounds)
+    }
+}
+
+impl Paged for Index {
+    fn keys(&self) -> Vec<PageKey> {
         let key = |row: &super::index::PageRow| PageKey {
             hash: row.node.block.hash,
             bounds: row.first.clone()..=row.last.clone(),
         };
-        self.index.rows().iter().map(key).collect()
+        self.rows().iter().map(key).collect()
     }
 
     fn count(&self) -> u64 {
-        self.index.totals().entries
+        self.totals().entries
     }
 
     fn within(&self, bounds: &RangeInclusive<TreePath>) -> Result<Vec<Entry>> {
         let mut all = Vec::new();
-        let first = self.index.row_of(bounds.start()).unwrap_or(0);
-        for row in first..self.index.rows().len() {
-            if self.index.rows()[row].first > *bounds.end() {
+        let first = self.row_of(bounds.start()).unwrap_or(0);
+        for row in first..self.rows().len() {
+            if self.rows()[row].first > *bounds.end() {
                 break;
             }
-            let page = self.index.page(row).map_err(unreadable)?;
+            let page = self.page(row).map_err(unreadable)?;
             all.extend(page.into_iter().map(|IndexEntry { entry, .. }| entry).filter(|e| bounds.contains(&e.path)));
         }
         Ok(all)

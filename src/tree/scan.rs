@@ -15,6 +15,7 @@ mod changes;
 mod collect;
 mod compare;
 mod content;
+mod hints;
 mod ignore;
 mod merge;
 mod policy;
@@ -34,6 +35,8 @@ use std::time::{Duration, SystemTime};
 
 use self::changes::Changes;
 use self::collect::{Collected, Collector};
+pub use self::hints::Hints;
+use self::hints::Spots;
 use self::ignore::Filter;
 pub use self::ignore::IgnoreFiles;
 use self::policy::Released;
@@ -83,6 +86,8 @@ pub struct ScanOptions {
     pub hardlinks: bool,
     /// What entries say differently from the tree.
     pub policy: Policy,
+    /// Where the tree may be otherwise than its index says, when that is known.
+    pub hints: Option<Hints>,
     /// Whether every file is read, whatever its stat says.
     pub checksum: bool,
     /// How many threads read; at least one.
@@ -105,6 +110,7 @@ impl ScanOptions {
             xattrs: false,
             hardlinks: true,
             policy: Policy::default(),
+            hints: None,
             checksum: false,
             threads: std::thread::available_parallelism().map_or(2, |n| n.get()),
             started,
@@ -213,6 +219,12 @@ pub fn scan_knowing(
         (Found::Changes(changes), _) => Some(changes),
         _ => None,
     };
+    // What was not looked at is as old as it was; and where everything is, nothing is held back.
+    let (started, options) = match (&changes, old) {
+        (Some(_), Some(old)) if options.hints.is_some() => (old.started(), options.clone()),
+        _ => (wall(options.started), ScanOptions { hints: None, ..options.clone() }),
+    };
+    let options = &options;
     let failed = |e| Error::io("cannot write the index", new_path, e);
     let writer = IndexWriter::create(new_path, root.id()).map_err(failed)?;
     let shared = Shared::new(root, options, released, filter, Some(writer));
@@ -224,7 +236,7 @@ pub fn scan_knowing(
         Collector::begin(&shared, old.map(Arc::as_ref), written, changes)?.run()
     })?;
     let origin = Origin {
-        started: wall(options.started),
+        started,
         options: options.name(),
         top: stat.version(),
         owners: shared.released.met(),
@@ -282,15 +294,19 @@ fn differences(
     if origin.options != options.name() || !ignored_alike || !released.still_holds(&origin.owners) {
         return Ok(Found::Unknown);
     }
-    let touched = match compare::compare(root, old, options.threads) {
-        Ok(Some(touched)) => touched,
+    let spots = match &options.hints {
+        Some(hints) => hints::spots(root, old, hints, options.hardlinks),
+        None => compare::compare(root, old, options.threads)
+            .map(|found| found.map(|touched| Spots { touched, top: top != origin.top || unsettled(&top) })),
+    };
+    let Spots { touched, top: top_touched } = match spots {
+        Ok(Some(spots)) => spots,
         Ok(None) => return Ok(Found::Unknown),
         Err(e) => {
             tracing::warn!("the tree {} is read anew: {e}", root.path().display());
             return Ok(Found::Unknown);
         }
     };
-    let top_touched = top != origin.top || unsettled(&top);
     if touched.is_empty() && !top_touched {
         return Ok(Found::Nothing);
     }

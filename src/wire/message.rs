@@ -169,6 +169,13 @@ pub struct Announce {
     /// Whether hosts read every file again instead of trusting their index.
     #[n(6)]
     pub checksum: bool,
+    /// Whether hosts look only at what differs between their release and this one; none: at everything.
+    #[n(7)]
+    pub quick: Option<bool>,
+    /// The order by which the release was committed where the sender has it from: whoever lacks it commits by it, and
+    /// no other will come.
+    #[n(8)]
+    pub grant: Option<SignedOrder>,
 }
 
 /// How far a host is in a session.
@@ -540,6 +547,7 @@ impl Message {
             }
             Message::Announce(a) => {
                 within(a.signature.len() <= MAX_SIGNATURE, "too long a signature")?;
+                within(a.grant.as_ref().is_none_or(SignedOrder::fits), "too long an order or signature")?;
                 within((64..=65_000).contains(&a.symbol), "a symbol of an illegal size")
             }
             Message::State(state) => {
@@ -551,10 +559,7 @@ impl Message {
                 within(nack.missing.iter().all(|m| m.need.len() <= MAX_NEEDS), "too many columns")
             }
             Message::Status(status) => within(status.reporters.len() <= MAX_REPORTERS, "too many reporters"),
-            Message::Order(order) => within(
-                order.order.len() <= MAX_ORDER && order.signature.len() <= MAX_SIGNATURE,
-                "too long an order or signature",
-            ),
+            Message::Order(order) => within(order.fits(), "too long an order or signature"),
             Message::Tell(tell) => tell.check(),
             Message::DriftPart(part) => within(part.bytes.len() <= MAX_DRIFT_PART, "too long a part"),
             _ => Ok(()),
@@ -566,6 +571,13 @@ impl Message {
 pub(super) fn clean(text: &str, max: usize) -> String {
     let short: String = text.chars().take(max).collect();
     short.lines().map(|l| crate::units::printable(l.as_bytes())).collect::<Vec<_>>().join("\n")
+}
+
+impl SignedOrder {
+    /// Whether order and signature are within their caps.
+    pub fn fits(&self) -> bool {
+        self.order.len() <= MAX_ORDER && self.signature.len() <= MAX_SIGNATURE
+    }
 }
 
 impl Order {

@@ -89,6 +89,8 @@ impl<'a> Work<'a> {
             name: self.desk.name.clone(),
             timeout: self.desk.sending.timeout,
             checksum: self.wish.checksum,
+            hints: None,
+            unless: None,
             cache: self.base.cache.clone(),
             part: Part {
                 scope: scope.to_vec(),

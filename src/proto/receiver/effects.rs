@@ -7,7 +7,7 @@ use crate::id::{Generation, HostName, Serial, SessionId};
 use crate::manifest::Release;
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Placed};
-use crate::wire::message::{Summary, TreeState};
+use crate::wire::message::{SignedOrder, Summary, TreeState};
 
 /// What a host asks of its disk. Requests of one session are answered in order.
 #[derive(Debug, Clone)]
@@ -20,10 +20,12 @@ pub enum Request {
         release: Release,
         /// The signature of its header.
         signature: Arc<[u8]>,
-        /// Whether every file is to be read again.
-        checksum: bool,
+        /// How the tree is looked at.
+        look: Look,
         /// The sender's host, by its own word.
         sender: HostName,
+        /// The order to commit that came with the offer, when no other will.
+        grant: Option<SignedOrder>,
     },
     /// Which ordinals of manifest nodes are missing, as far as can be told from the nodes that are here?
     Explore(SessionId),
@@ -65,6 +67,15 @@ pub enum Request {
     /// The session is over: what was committed stays, and nothing else will be. What is staged may stay for a next
     /// session.
     Close(SessionId),
+}
+
+/// How closely a host looks at its tree before it is compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Every file is read.
+    pub checksum: bool,
+    /// Only what differs between the release that is there and the new one is looked at.
+    pub quick: bool,
 }
 
 /// Why a host does not take part, or failed: for people.

@@ -42,7 +42,7 @@ use crate::wire::query::{Ask, Tell, Work};
 use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message};
 
 pub use buffer::Part;
-pub use effects::{Denied, Ordered, Reason, Reply, Request};
+pub use effects::{Denied, Look, Ordered, Reason, Reply, Request};
 pub use names::{is_target, matches_name};
 
 use session::Session;

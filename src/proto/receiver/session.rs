@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::assembly::Assembly;
 use super::measure::Measure;
-use super::{Notice, Reason, Reply, Request};
+use super::{Look, Notice, Reason, Reply, Request};
 use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
@@ -169,9 +169,9 @@ impl Session {
             None => {
                 session.enter(now, HostStage::Joined);
                 let release = session.release.clone();
-                let checksum = announce.checksum;
-                let sender = session.sender_name.clone();
-                session.requests.push_back(Request::Open { session: id, release, signature, checksum, sender });
+                let look = Look { checksum: announce.checksum, quick: announce.quick == Some(true) };
+                let (sender, grant) = (session.sender_name.clone(), announce.grant);
+                session.requests.push_back(Request::Open { session: id, release, signature, look, sender, grant });
             }
         }
         session

@@ -120,6 +120,8 @@ pub struct SenderSetup {
     pub floor: Floor,
     /// Whether hosts read every file again.
     pub checksum: bool,
+    /// Whether hosts look only at what differs between their release and this one.
+    pub quick: bool,
 }
 
 /// What a sender asks of its disk and its key.
@@ -538,6 +540,8 @@ impl Sender {
             symbol: (self.flow.stream().segment() - DATA_OVERHEAD) as u16,
             hosts: self.hosts.len() as u32,
             checksum: self.setup.checksum,
+            quick: Some(true).filter(|_| self.setup.quick),
+            grant: None,
         };
         self.control.send(Dest::Group, &Message::Announce(announce));
         self.again(now);

@@ -181,6 +181,7 @@ impl NodeSink for IndexFile {
             totals.files += u64::from(is_file);
             totals.unread += u64::from(is_file && version == Version::NONE);
             totals.dirs += u64::from(is_dir);
+            totals.links += u64::from(matches!(entry.kind, EntryKind::Hardlink(_)));
             totals.bytes += entry.kind.size();
         }
         let blocks: Vec<&BlockHash> = entries.iter().flat_map(|e| direct(&e.kind)).map(|b| &b.hash).collect();

@@ -32,7 +32,7 @@ pub(super) struct Touched {
 
 /// The paths of `index` that may not be as they were, in order; `None` when there are so many that a walk is cheaper.
 pub(super) fn compare(root: &Root, index: &Index, threads: usize) -> io::Result<Option<Vec<Touched>>> {
-    let limit = (index.totals().entries / 2 + 1000).min(MAX_TOUCHED as u64) as usize;
+    let limit = limit_of(index);
     let shared = Shared {
         root,
         index,
@@ -58,6 +58,11 @@ pub(super) fn compare(root: &Root, index: &Index, threads: usize) -> io::Result<
     let mut pages = shared.found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     pages.sort_unstable_by_key(|&(row, _)| row);
     Ok(Some(pages.into_iter().flat_map(|(_, touched)| touched).collect()))
+}
+
+/// With more paths than this that may not be as they were a walk is cheaper.
+pub(super) fn limit_of(index: &Index) -> usize {
+    (index.totals().entries / 2 + 1000).min(MAX_TOUCHED as u64) as usize
 }
 
 struct Shared<'a> {

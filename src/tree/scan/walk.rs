@@ -139,6 +139,9 @@ impl<'a> Lister<'a> {
     /// Adds the path of `name` in the directory to `out`, unless it is gone or left out.
     pub(super) fn look_at(&mut self, job: &ListJob, dir: BorrowedFd<'_>, name: &CStr, out: &mut Listing) -> Result<()> {
         let path = job.child(self.root, name)?;
+        if self.options.hints.as_ref().is_some_and(|hints| hints.held.contains(&path)) {
+            return Ok(());
+        }
         let stat = match FileStat::at(dir, name) {
             Ok(stat) => stat,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

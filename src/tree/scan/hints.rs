@@ -1,0 +1,385 @@
+//! A scan that was told where to look: which paths of an index may not be as they were, without looking at all others.
+//!
+//! Who tells is trusted to leave nothing out: what is named nowhere is taken to be as the index says. What the kernel
+//! does to other paths with a change is found here: a directory that is gone takes with it what was below it, and the
+//! names of one inode change together.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::compare::{Touched, limit_of};
+use crate::manifest::{EntryKind, TreePath};
+use crate::tree::index::{Index, IndexEntry};
+use crate::tree::meta::{FileStat, Version};
+use crate::tree::root::Root;
+
+/// Where a tree may be otherwise than its index says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Paths that may have changed, come or gone. One that is a directory is looked into for new names; one that came
+    /// is looked at with all that is below it.
+    pub paths: BTreeSet<TreePath>,
+    /// Whether the tree's own directory is looked into, too.
+    pub top: bool,
+    /// Files that are still being written: those that the index has stay as they were, others are left out.
+    pub held: BTreeSet<TreePath>,
+}
+
+/// What has to be looked at.
+#[derive(Debug)]
+pub(super) struct Spots {
+    /// Paths of the index, in order.
+    pub(super) touched: Vec<Touched>,
+    /// Whether the tree's own directory may have new names.
+    pub(super) top: bool,
+}
+
+/// The paths of `index` that `hints` lead to; `None` when there are so many that a walk is cheaper. With `links` names
+/// of one inode are one file.
+pub(super) fn spots(root: &Root, index: &Index, hints: &Hints, links: bool) -> io::Result<Option<Spots>> {
+    let mut search = Search {
+        root,
+        index,
+        page: (usize::MAX, Vec::new()),
+        seen: HashSet::new(),
+        touched: BTreeMap::new(),
+        inodes: HashSet::new(),
+        linked: false,
+        top: hints.top,
+    };
+    let limit = limit_of(index);
+    for path in &hints.paths {
+        search.look(path, true)?;
+        if search.touched.len() > limit {
+            return Ok(None);
+        }
+    }
+    if search.top && FileStat::of(root)?.version() != index.origin().top {
+        search.look_into(None)?;
+    }
+    if links {
+        search.add_names()?;
+    }
+    for path in &hints.held {
+        // One that is gone, or something else now, is not held any more.
+        if search.now(path)?.is_some_and(|stat| stat.file_type == FileType::RegularFile) {
+            search.touched.remove(path);
+        }
+    }
+    let touched = search.touched.into_iter().map(|(path, was_dir)| Touched { path, was_dir });
+    Ok(Some(Spots { touched: touched.collect(), top: search.top }))
+}
+
+struct Search<'a> {
+    root: &'a Root,
+    index: &'a Index,
+    /// The page that was read last, and which it is.
+    page: (usize, Vec<IndexEntry>),
+    /// What was looked at.
+    seen: HashSet<TreePath>,
+    /// What may not be as it was, and whether it was a directory.
+    touched: BTreeMap<TreePath, bool>,
+    /// Inodes whose other names matter,
+    inodes: HashSet<(u64, u64)>,
+    /// and whether one of them has more names than one.
+    linked: bool,
+    /// Whether the tree's own directory may have new names.
+    top: bool,
+}
+
+impl Search<'_> {
+    /// Looks at one path; one that nobody named is left alone when stat says that it is as it was.
+    fn look(&mut self, path: &TreePath, named: bool) -> io::Result<()> {
+        if !self.seen.insert(path.clone()) {
+            return Ok(());
+        }
+        let now = self.now(path)?;
+        let Some(known) = self.known(path)? else {
+            self.note_links(now.as_ref());
+            return self.look_above(path);
+        };
+        let (version, was_dir) = (known.version, is_dir(known));
+        let same = now.as_ref().is_some_and(|now| now.version() == version);
+        if same && !named {
+            return Ok(());
+        }
+        self.note_links(now.as_ref());
+        self.touched.insert(path.clone(), was_dir);
+        self.inodes.insert((version.dev, version.ino));
+        match now {
+            // It may be another one of the same number: what is in it is looked at.
+            Some(now) if was_dir && is_same_dir(&now, &version) => {
+                if !same {
+                    self.look_into(Some(path))?;
+                }
+            }
+            _ if was_dir => self.touch_below(path)?,
+            _ => {}
+        }
+        self.look_above(path)
+    }
+
+    fn note_links(&mut self, now: Option<&FileStat>) {
+        if let Some(now) = now.filter(|now| now.nlink > 1 && now.file_type != FileType::Directory) {
+            self.inodes.insert((now.id.dev, now.id.ino));
+            self.linked = true;
+        }
+    }
+
+    /// What is at `path` now.
+    fn now(&self, path: &TreePath) -> io::Result<Option<FileStat>> {
+        let gone = |e: &io::Error| {
+            [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].iter().any(|gone| e.raw_os_error() == Some(gone.raw_os_error()))
+        };
+        let found = self.root.parent(path).and_then(|(parent, name)| FileStat::at(parent.as_fd(), &name));
+        match found {
+            Ok(stat) => Ok(Some(stat)),
+            Err(e) if gone(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn known(&mut self, path: &TreePath) -> io::Result<Option<&IndexEntry>> {
+        let Some(row) = self.index.row_of(path) else { return Ok(None) };
+        self.open(row)?;
+        let page = &self.page.1;
+        Ok(page.binary_search_by(|found| found.entry.path.cmp(path)).ok().map(|at| &page[at]))
+    }
+
+    fn open(&mut self, row: usize) -> io::Result<()> {
+        if self.page.0 != row {
+            self.page = (row, self.index.page(row)?);
+        }
+        Ok(())
+    }
+
+    /// The directory that holds `path`, or the nearest above it that the index has.
+    fn look_above(&mut self, path: &TreePath) -> io::Result<()> {
+        let mut above = path.parent();
+        while let Some(dir) = above {
+            if self.known(&dir)?.is_some() {
+                return self.look(&dir, false);
+            }
+            above = dir.parent();
+        }
+        self.top = true;
+        Ok(())
+    }
+
+    /// What the index has directly in a directory whose names changed.
+    fn look_into(&mut self, dir: Option<&TreePath>) -> io::Result<()> {
+        let mut children = Vec::new();
+        let rows = self.index.rows();
+        let mut row = dir.and_then(|dir| self.index.row_of(dir)).unwrap_or(0);
+        let mut after: Option<TreePath> = dir.cloned();
+        while row < rows.len() && dir.is_none_or(|dir| rows[row].first <= *dir || rows[row].first.is_within(dir)) {
+            self.open(row)?;
+            for found in &self.page.1 {
+                let path = &found.entry.path;
+                if after.as_ref().is_none_or(|after| path > after) && path.parent().as_ref() == dir {
+                    after = Some(path.clone());
+                    children.push(path.clone());
+                }
+            }
+            // What is below the last child is passed over.
+            let below = |path: &TreePath| after.as_ref().is_some_and(|after| path <= after || path.is_within(after));
+            let passed = rows[row + 1..].partition_point(|page| below(&page.last));
+            row += 1 + if after.as_ref() == dir { 0 } else { passed };
+        }
+        children.iter().try_for_each(|child| self.look(child, false))
+    }
+
+    /// All that the index has below `dir`.
+    fn touch_below(&mut self, dir: &TreePath) -> io::Result<()> {
+        let first = self.index.row_of(dir).unwrap_or(0);
+        for row in first..self.index.rows().len() {
+            self.open(row)?;
+            let (_, page) = &self.page;
+            if page.first().is_some_and(|e| e.entry.path > *dir && !e.entry.path.is_within(dir)) {
+                return Ok(());
+            }
+            for found in page.iter().filter(|e| e.entry.path.is_within(dir)) {
+                self.touched.insert(found.entry.path.clone(), is_dir(found));
+                self.inodes.insert((found.version.dev, found.version.ino));
+            }
+        }
+        Ok(())
+    }
+
+    /// The other names of the files that were found: which of them comes first decides what all are.
+    fn add_names(&mut self) -> io::Result<()> {
+        let index = self.index;
+        if !self.linked && index.totals().links == 0 {
+            return Ok(());
+        }
+        let mut buffer = Vec::new();
+        for row in 0..index.rows().len() {
+            let mut any = false;
+            for stat in index.stats(row, &mut buffer)? {
+                let stat = stat?;
+                let of = stat.version.filter(|_| !stat.is_dir).map(|v| (v.dev, v.ino));
+                any |= of.is_some_and(|of| self.inodes.contains(&of));
+            }
+            if any {
+                for found in index.page(row)? {
+                    let version = (found.version.dev, found.version.ino);
+                    if !is_dir(&found) && self.inodes.contains(&version) {
+                        self.touched.insert(found.entry.path, false);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a directory can be the one that it was.
+fn is_same_dir(now: &FileStat, version: &Version) -> bool {
+    now.file_type == FileType::Directory && (now.id.dev, now.id.ino) == (version.dev, version.ino)
+}
+
+fn is_dir(found: &IndexEntry) -> bool {
+    matches!(found.entry.kind, EntryKind::Directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tree::scan::{ScanOptions, Scanned, scan};
+
+    struct Fixture {
+        dir: tempfile::TempDir,
+        root: Root,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir(dir.path().join("tree")).unwrap();
+            let root = Root::open(dir.path().join("tree")).unwrap();
+            Self { dir, root }
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.root.path().join(path)
+        }
+
+        /// As if long after every change: contents that are known are not read again.
+        fn scan(&self, name: &str, hints: Option<Hints>, old: Option<&Arc<Index>>) -> Scanned {
+            let late = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33);
+            let options = ScanOptions { threads: 1, hints, ..ScanOptions::new(late) };
+            scan(&self.root, &options, old, &self.dir.path().join(name)).unwrap()
+        }
+    }
+
+    fn path(text: &str) -> TreePath {
+        TreePath::new(text.as_bytes()).unwrap()
+    }
+
+    fn hints(paths: &[&str]) -> Hints {
+        Hints { paths: paths.iter().map(|p| path(p)).collect(), ..Hints::default() }
+    }
+
+    #[test]
+    fn what_is_not_named_stays_as_the_index_says() {
+        let f = Fixture::new();
+        std::fs::create_dir(f.at("d")).unwrap();
+        for name in ["a", "d/b", "d/c"] {
+            std::fs::write(f.at(name), name).unwrap();
+        }
+        let first = f.scan("i", None, None);
+        for name in ["a", "d/b", "d/new"] {
+            std::fs::write(f.at(name), "changed").unwrap();
+        }
+        let some = f.scan("j", Some(hints(&["a"])), Some(&first.index));
+        assert_eq!(some.stats.hashed_files, 1, "d/b was not looked at");
+        let find = |scanned: &Scanned, at: &str| scanned.index.find(&path(at)).unwrap();
+        assert_eq!(find(&some, "d/b"), find(&first, "d/b"));
+        assert_eq!(find(&some, "d/new"), None);
+        let all = f.scan("k", Some(hints(&["d/b", "d/new"])), Some(&some.index));
+        assert_eq!(all.index.root(), f.scan("l", None, None).index.root());
+        let same = f.scan("m", Some(hints(&["a", "d/gone/deep", "d"])), Some(&all.index));
+        assert_eq!(same.index.root(), all.index.root());
+    }
+
+    #[test]
+    fn what_is_still_written_to_is_left_as_it_was() {
+        let f = Fixture::new();
+        std::fs::write(f.at("log"), "old").unwrap();
+        let first = f.scan("i", None, None);
+        std::fs::write(f.at("log"), "half").unwrap();
+        std::fs::write(f.at("new"), "half").unwrap();
+        std::fs::create_dir(f.at("d")).unwrap();
+        std::fs::write(f.at("d/new"), "half").unwrap();
+        let held = |names: &[&str]| names.iter().map(|n| path(n)).collect();
+        let told = Hints { held: held(&["log", "new", "d/new"]), ..hints(&["log", "new", "d", "d/new"]) };
+        let some = f.scan("j", Some(told.clone()), Some(&first.index));
+        let names: Vec<String> = some.index.entries().map(|e| e.unwrap().entry.path.to_string()).collect();
+        assert_eq!(names, ["d", "log"]);
+        assert_eq!(some.index.find(&path("log")).unwrap(), first.index.find(&path("log")).unwrap());
+        // Where everything is looked at nothing is held back.
+        let all = f.scan("k", Some(told.clone()), None);
+        assert_eq!(all.index.totals().entries, 4);
+        // One that is gone is not held.
+        std::fs::remove_file(f.at("log")).unwrap();
+        assert_eq!(f.scan("l", Some(told), Some(&some.index)).index.find(&path("log")).unwrap(), None);
+    }
+
+    /// Does one of the things that are done to files, and says which paths it named.
+    fn change(f: &Fixture, op: u8, from: &str, to: &str) -> Vec<String> {
+        let (a, b) = (f.at(from), f.at(to));
+        let made = |path: &Path| path.parent().is_some_and(|dir| std::fs::create_dir_all(dir).is_ok());
+        let named = vec![from.to_string(), to.to_string()];
+        match op {
+            0 if made(&a) => drop(std::fs::write(&a, format!("{from}{to}"))),
+            1 => drop(std::fs::remove_file(&a)),
+            2 => drop(std::fs::remove_dir_all(&a)),
+            3 => drop(made(&b) && std::fs::rename(&a, &b).is_ok()),
+            4 => drop(made(&b) && std::fs::hard_link(&a, &b).is_ok()),
+            5 => drop(made(&a) && std::os::unix::fs::symlink(to, &a).is_ok()),
+            6 if made(&a) => drop(std::fs::create_dir(&a)),
+            _ => {}
+        }
+        // Directories on the way may be new, too: a watcher says so.
+        let above = |p: &String| Path::new(p).ancestors().filter_map(|a| a.to_str()).map(str::to_string).collect();
+        named.iter().flat_map(above as fn(&String) -> Vec<String>).filter(|p| !p.is_empty()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_scan_that_is_told_where_to_look_finds_what_a_whole_one_finds(
+            batches in prop::collection::vec(
+                prop::collection::vec((0..7u8, "[ab](/[ab]){0,2}", "[ab](/[ab]){0,2}"), 1..8), 1..5)
+        ) {
+            let f = Fixture::new();
+            let mut index = f.scan("first", None, None).index;
+            for (nth, batch) in batches.iter().enumerate() {
+                let mut told = Hints { top: true, ..Hints::default() };
+                for (op, from, to) in batch {
+                    told.paths.extend(change(&f, *op, from, to).iter().map(|p| path(p)));
+                }
+                let found = f.scan(&format!("{nth}"), Some(told), Some(&index)).index;
+                let whole = f.scan(&format!("{nth}w"), None, None).index;
+                let list = |index: &Index| {
+                    let entries = index.entries().map(|e| e.unwrap().entry);
+                    entries.map(|e| format!("{} {}", e.kind.letter(), e.path)).collect::<Vec<_>>()
+                };
+                prop_assert_eq!(list(&found), list(&whole));
+                prop_assert_eq!(found.root(), whole.root());
+                index = found;
+            }
+        }
+    }
+}
