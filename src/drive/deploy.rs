@@ -25,6 +25,7 @@ use crate::net::{Waker, sharpen_timers};
 use crate::proto::sender::hosts::Host;
 use crate::proto::sender::{Expect, Notice, Reply, Request, Sender, SenderSetup};
 use crate::spec::{OnFailure, Spec};
+use crate::tree::root::FileId;
 use crate::tree::scan::Hints;
 use crate::units::{ByteSize, Moment, Rate, WallTime};
 use crate::wire::HostStage;
@@ -41,7 +42,7 @@ const TELL: Duration = Duration::from_millis(100);
 const SENDS: usize = 16;
 
 /// What is to be done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// The spec, with what the command line overrides.
     pub spec: Spec,
@@ -62,6 +63,8 @@ pub struct Options {
     pub hints: Option<Hints>,
     /// What was released last, see [`Outcome::content`]: the same is not released again.
     pub unless: Option<BlockHash>,
+    /// The directory that the source has to be; `None`: whichever its path leads to.
+    pub directory: Option<FileId>,
     /// Where the source's index is kept; a temporary file when nowhere.
     pub cache: Option<PathBuf>,
     /// Which part of the source is released.
@@ -115,7 +118,8 @@ pub fn run(
 ) -> Result<Outcome> {
     options.spec.check_source()?;
     let (spec, part) = (options.spec.clone(), options.part.clone());
-    let (how, cache) = (How { checksum: options.checksum, hints: options.hints.clone() }, options.cache.clone());
+    let how = How { checksum: options.checksum, hints: options.hints.clone(), directory: options.directory };
+    let cache = options.cache.clone();
     let prepare = move || Source::prepare(&spec, &part, how, cache.as_deref());
     run_with(door.into(), options, Box::new(prepare), None, interrupt, observer)
 }

@@ -133,17 +133,6 @@ impl ScanOptions {
     }
 }
 
-/// Where a tree may differ from its index: paths relative to the tree.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Hints {
-    /// Paths that may have changed, appeared or gone.
-    pub paths: std::collections::BTreeSet<TreePath>,
-    /// Whether the tree's own directory may have changed or has new names.
-    pub top: bool,
-    /// Files that are still being written to: they stay as the index has them.
-    pub held: std::collections::BTreeSet<TreePath>,
-}
-
 /// What stands for the content of a file that was listed only: one block whose name no content has, so that it is
 /// equal to no release's, whoever compares it after all.
 pub fn unread() -> Content {

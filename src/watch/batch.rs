@@ -146,6 +146,12 @@ impl Batcher {
         }
     }
 
+    /// As [`Batcher::wrote`], when the file is known to be written; says whether it is.
+    pub fn wrote_again(&mut self, now: Moment, path: &[u8]) -> bool {
+        let writing = self.writing.get_mut(path);
+        writing.map(|writing| writing.last = now).is_some()
+    }
+
     /// Who wrote to the file has closed it.
     pub fn closed(&mut self, now: Moment, path: &TreePath) {
         let long = self.writing.remove(path).is_some_and(|w| w.since + self.pace.max_delay <= now);

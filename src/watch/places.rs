@@ -75,6 +75,11 @@ impl Places {
         self.of.get(&watch).map(|&at| Place(at))
     }
 
+    /// The watch of a place.
+    pub fn watch(&self, place: Place) -> Option<Watch> {
+        self.nodes.get(place.0 as usize).map(|node| node.watch)
+    }
+
     /// Further places of the same directory.
     pub fn more(&self, watch: Watch) -> Vec<Place> {
         self.more.get(&watch).into_iter().flatten().map(|&at| Place(at)).collect()
