@@ -397,7 +397,7 @@ impl Watcher {
         let mut took_back = false;
         let mut names: Vec<TreePath> = Vec::new();
         let mut full = false;
-        let mut directories = self.places.len() as u64;
+        let mut more = 0;
         while let Some((path, parent)) = open.pop() {
             // What cannot be opened is gone, or the scan says what is wrong with it.
             let Ok(dir) = root.dir(path.as_ref()) else { continue };
@@ -418,12 +418,13 @@ impl Watcher {
                     Err(e) => return Err(cannot_watch(&root.shown(path), e)),
                 },
             };
-            directories += u64::from(full);
+            more += u64::from(full);
             took_back |= self.list(dir.as_fd(), path.as_ref(), &mut names, tell);
             names.sort_unstable_by(|a, b| b.cmp(a));
             open.extend(names.drain(..).map(|path| (Some(path), place)));
         }
         if full {
+            let directories = self.places.len() as u64 + more;
             return Err(limits::too_few_watches(&self.target.source, directories, limit(limits::MAX_WATCHES)));
         }
         Ok(took_back)

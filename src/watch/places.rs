@@ -114,24 +114,21 @@ impl Places {
     /// The directory `name` in `parent` has this watch. Another one of this name is away from now on: see
     /// [`Places::is_away`].
     pub fn put(&mut self, parent: Place, name: &[u8], watch: Watch) -> Put {
+        let known = self.of(watch);
+        if known.is_some_and(|known| known == TOP || self.is_within(parent, known)) {
+            return Put::Impossible;
+        }
         if let Some(child) = self.child(parent, name) {
             if self.nodes[child.0 as usize].watch == watch {
                 return Put::Known(child);
             }
             self.detach(child);
         }
-        let Some(known) = self.of(watch) else {
-            let place = self.add(watch);
-            self.of.insert(watch, place.0);
-            self.attach(parent, place, name);
-            return Put::New(place);
-        };
-        if known == TOP || self.is_within(parent, known) {
-            return Put::Impossible;
-        }
-        self.detach(known);
-        self.attach(parent, known, name);
-        Put::Moved(known)
+        let place = known.unwrap_or_else(|| self.add(watch));
+        self.of.insert(watch, place.0);
+        self.detach(place);
+        self.attach(parent, place, name);
+        if known.is_some() { Put::Moved(place) } else { Put::New(place) }
     }
 
     /// The directory `name` in `parent` is one that is known elsewhere, and is there still.
