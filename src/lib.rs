@@ -20,6 +20,7 @@
 //! | [`net`] | multicast sockets, interfaces, batches |
 //! | [`drive`] | the only place where proto meets net, tree and the clock |
 //! | [`report`] | results for people and for scripts |
+//! | [`watch`] | the live mode: a release for each quiet batch of changes of a source |
 //! | [`face`] | the old face: makuosan's flags, its console, msync |
 //! | [`fuzz`] | the doors through which fuzzing reaches every decoder |
 //! | [`daemon`], [`cli`] | a configuration to a running host; arguments to an exit code |
@@ -75,6 +76,8 @@ pub mod net;
 pub mod drive;
 
 pub mod report;
+
+pub mod watch;
 
 pub mod face;
 #[doc(hidden)]

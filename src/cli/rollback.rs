@@ -50,6 +50,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         checksum: args.checksum,
         hints: None,
         unless: None,
+        directory: None,
         cache: None,
         part: Part::default(),
         lists: false,

@@ -27,6 +27,7 @@ use crate::proto::effort::Demand;
 use crate::proto::sender::hosts::Host;
 use crate::proto::sender::{Expect, Notice, Reply, Request, Sender, SenderSetup};
 use crate::spec::{OnFailure, Spec};
+use crate::tree::root::FileId;
 use crate::tree::scan::Hints;
 use crate::tree::source::SourceError;
 use crate::units::{ByteSize, Moment, Rate, WallTime};
@@ -44,7 +45,7 @@ const TELL: Duration = Duration::from_millis(100);
 const SENDS: usize = 16;
 
 /// What is to be done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// The spec, with what the command line overrides.
     pub spec: Spec,
@@ -65,6 +66,8 @@ pub struct Options {
     pub hints: Option<Hints>,
     /// What was released last, see [`Outcome::content`]: the same is not released again.
     pub unless: Option<BlockHash>,
+    /// The directory that the source has to be; `None`: whichever its path leads to.
+    pub directory: Option<FileId>,
     /// Where the source's index is kept; a temporary file when nowhere.
     pub cache: Option<PathBuf>,
     /// Which part of the source is released.
@@ -118,7 +121,8 @@ pub fn run(
 ) -> Result<Outcome> {
     options.spec.check_source()?;
     let (spec, part) = (options.spec.clone(), options.part.clone());
-    let (how, cache) = (How { checksum: options.checksum, hints: options.hints.clone() }, options.cache.clone());
+    let how = How { checksum: options.checksum, hints: options.hints.clone(), directory: options.directory };
+    let cache = options.cache.clone();
     let prepare = move || Source::prepare(&spec, &part, how, cache.as_deref());
     run_with(door.into(), options, Box::new(prepare), Kind::New, interrupt, observer)
 }

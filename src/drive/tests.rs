@@ -89,6 +89,7 @@ impl Fleet {
             checksum: false,
             hints: None,
             unless: None,
+            directory: None,
             cache: None,
             part: Part::default(),
             lists: false,

@@ -91,6 +91,7 @@ impl<'a> Work<'a> {
             checksum: self.wish.checksum,
             hints: None,
             unless: None,
+            directory: None,
             cache: self.base.cache.clone(),
             part: Part {
                 scope: scope.to_vec(),
