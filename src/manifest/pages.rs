@@ -136,6 +136,24 @@ impl Pages {
         Ok(all)
     }
 
+    /// The entries from path to path, as they are: nothing is checked.
+    pub fn some<S: NodeSource>(
+        &self,
+        manifest: &Manifest<S>,
+        bounds: &RangeInclusive<TreePath>,
+    ) -> Result<Vec<Entry>, ReadError> {
+        let Some(first) = self.row_from(manifest, bounds.start())? else { return Ok(Vec::new()) };
+        let mut all = Vec::new();
+        for row in first..self.rows.len() {
+            if self.bounds(manifest, row)?.start() > bounds.end() {
+                break;
+            }
+            let page = self.page(manifest, row)?.into_iter().map(|located| located.entry);
+            all.extend(page.filter(|entry| bounds.contains(&entry.path)));
+        }
+        Ok(all)
+    }
+
     /// The entries of one page.
     fn page<S: NodeSource>(&self, manifest: &Manifest<S>, row: usize) -> Result<Vec<Located>, ReadError> {
         let row = &self.rows[row];
