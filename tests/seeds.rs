@@ -271,6 +271,8 @@ fn messages() -> Vec<Message> {
             symbol: 1400,
             hosts: 3,
             checksum: false,
+            quick: Some(true),
+            grant: Some(SignedOrder { order: vec![1; 40], signature: vec![2; 80] }),
         }),
         Message::State(Told {
             session: SessionId(1),

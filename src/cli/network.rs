@@ -42,6 +42,7 @@ pub fn over(args: &NetworkArgs, network: NetworkConfig) -> Result<NetworkConfig>
         port: args.port.unwrap_or(network.port),
         ttl: args.ttl.unwrap_or(network.ttl),
         group_keys: if args.group_keys.is_empty() { network.group_keys } else { args.group_keys.clone() },
+        catch_up_rate: network.catch_up_rate,
     })
 }
 

@@ -67,7 +67,11 @@ impl NetworkConfig {
                 format!("; datagrams are sealed with {first}, and {} opens them too", rest.join(", "))
             }
         };
-        format!("group {} port {} {interface}; ttl {}: {reach}{sealed}", self.group, self.port, self.ttl)
+        let rate = match self.catch_up_rate {
+            DEFAULT_CATCH_UP_RATE => String::new(),
+            rate => format!("; at most {rate} to hosts that missed a release"),
+        };
+        format!("group {} port {} {interface}; ttl {}: {reach}{sealed}{rate}", self.group, self.port, self.ttl)
     }
 }
 
@@ -86,6 +90,12 @@ impl TreeConfig {
         }
         if let Some(age) = self.max_age {
             text.push_str(&format!("; warns when its release is older than {}", shown_duration(age)));
+        }
+        if !self.catch_up {
+            text.push_str("; takes nothing that it missed from other hosts, and gives them nothing");
+        }
+        if let Some(interval) = self.repair {
+            text.push_str(&format!("; mends what drifted every {}", shown_duration(interval)));
         }
         text + &format!("; keeps {} releases for rollback", self.keep)
     }

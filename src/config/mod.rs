@@ -20,7 +20,7 @@ use crate::id::{HostName, TreeName};
 use crate::manifest::rules::PathFilter;
 use crate::spec::Spec;
 use crate::spec::document::Document;
-use crate::units::Limit;
+use crate::units::{Limit, Rate};
 
 /// Where a host's configuration is looked for.
 pub const DEFAULT_CONFIG: &str = "/etc/makuo/makuo.toml";
@@ -38,6 +38,8 @@ pub const DEFAULT_GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 108));
 pub const DEFAULT_PORT: u16 = 5000;
 /// How many routers a datagram passes: none.
 pub const DEFAULT_TTL: u8 = 1;
+/// The most that a host sends to those that are behind: a fifth of a gigabit link.
+pub const DEFAULT_CATCH_UP_RATE: Rate = Rate(200_000_000);
 /// How many releases a tree keeps for rollback.
 pub const DEFAULT_KEEP: u32 = 3;
 
@@ -95,6 +97,8 @@ pub struct NetworkConfig {
     pub ttl: u8,
     /// The files of the group keys: datagrams are sealed with the first and open with any; none: they are not sealed.
     pub group_keys: Vec<PathBuf>,
+    /// The most that this host sends to those that are behind.
+    pub catch_up_rate: Rate,
 }
 
 /// `[console]`
@@ -166,6 +170,10 @@ pub struct TreeConfig {
     pub keep: u32,
     /// How old the release may be before the host warns: somebody may keep deploys from it.
     pub max_age: Option<Duration>,
+    /// Whether the host takes a release that it missed from those that have it, and gives it to others that missed it.
+    pub catch_up: bool,
+    /// How often it is looked whether the tree is still what its release says, and made so again.
+    pub repair: Option<Duration>,
     /// What the host runs around a commit.
     pub hooks: Hooks,
     /// Whether a release may exchange the tree as a whole (layout `swap`): a confined daemon then reaches the directory
@@ -183,6 +191,7 @@ impl Default for NetworkConfig {
             port: DEFAULT_PORT,
             ttl: DEFAULT_TTL,
             group_keys: Vec::new(),
+            catch_up_rate: DEFAULT_CATCH_UP_RATE,
         }
     }
 }
@@ -211,9 +220,22 @@ impl TreeConfig {
     pub fn new(name: TreeName, path: PathBuf) -> Self {
         let protect = PathFilter::new(&[]).expect("no pattern is a legal list of patterns");
         let (keep, hooks) = (DEFAULT_KEEP, Hooks::default());
-        let (swap, devices) = (true, false);
-        let (protect_patterns, max_delete, max_age) = (Vec::new(), None, None);
-        Self { name, path, protect, protect_patterns, max_delete, keep, max_age, hooks, swap, devices }
+        let (swap, devices, catch_up) = (true, false, true);
+        let (protect_patterns, max_delete, max_age, repair) = (Vec::new(), None, None, None);
+        Self {
+            name,
+            path,
+            protect,
+            protect_patterns,
+            max_delete,
+            keep,
+            max_age,
+            catch_up,
+            repair,
+            hooks,
+            swap,
+            devices,
+        }
     }
 }
 

@@ -23,6 +23,7 @@ pub const KEYS: &[&str] = &[
     "network.port",
     "network.ttl",
     "network.group_key",
+    "network.catch_up_rate",
     "console",
     "console.listen",
     "console.socket",
@@ -38,6 +39,8 @@ pub const KEYS: &[&str] = &[
     "tree.max_delete",
     "tree.keep",
     "tree.max_age",
+    "tree.catch_up",
+    "tree.repair",
     "tree.swap",
     "tree.devices",
     "tree.before",
@@ -57,6 +60,8 @@ const MAX_GROUP_KEYS: usize = 4;
 const MAX_INTERFACES: usize = 64;
 /// The most releases that anybody keeps.
 const MAX_KEEP: i64 = 10_000;
+/// The least time between two looks for what drifted.
+const MIN_REPAIR: Duration = Duration::from_secs(1);
 /// The most trees of a host.
 const MAX_TREES: usize = 1000;
 /// The longest path of a unix socket.
@@ -138,6 +143,7 @@ fn network(mut section: Section) -> Result<NetworkConfig> {
         port: small(&mut section, "port", 1..=65_535, "a port from 1 to 65535")?.unwrap_or(default.port),
         ttl: small(&mut section, "ttl", 0..=255, "a number from 0 to 255")?.unwrap_or(default.ttl),
         group_keys: section.take("group_key").map(group_keys).transpose()?.unwrap_or_default(),
+        catch_up_rate: section.take("catch_up_rate").map_or(Ok(default.catch_up_rate), |f| f.parse())?,
     };
     section.finish().map(|()| network)
 }
@@ -248,8 +254,10 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
     let max_delete = section.take("max_delete").map(|f| f.parse_number_or_text()).transpose()?;
     let keep = small(&mut section, "keep", 0..=MAX_KEEP, "a number of releases from 0 to 10000")?;
     let max_age = section.take("max_age").map(|f| an_age(&f)).transpose()?;
+    let repair = section.take("repair").map(|f| an_interval(&f)).transpose()?;
     let hooks = hooks::hooks(&mut section)?;
     let flag = |section: &mut Section, key: &str, usual: bool| section.take(key).map_or(Ok(usual), |f| f.bool());
+    let catch_up = flag(&mut section, "catch_up", true)?;
     let (swap, devices) = (flag(&mut section, "swap", true)?, flag(&mut section, "devices", false)?);
     let missing = |key: &str| section.wrong(&format!("a [[tree]] without `{key}`")).hint("a tree needs name and path");
     let (no_name, no_path) = (missing("name"), missing("path"));
@@ -262,10 +270,21 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
         max_delete,
         keep: keep.unwrap_or(DEFAULT_KEEP),
         max_age,
+        catch_up,
+        repair,
         hooks,
         swap,
         devices,
     })
+}
+
+/// How often a tree is looked at: as often as that is still none of a host's main occupations.
+fn an_interval(field: &Field) -> Result<Duration> {
+    let interval = parse_duration(field.text()?).map_err(|e| field.wrong(e))?;
+    if interval < MIN_REPAIR {
+        return Err(field.wrong("write at least \"1s\", or leave it out"));
+    }
+    Ok(interval)
 }
 
 /// Whole seconds: a release says no more about when it was made.

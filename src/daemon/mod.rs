@@ -21,6 +21,7 @@ use crate::drive::desk::{Base, Desk, Dial, Sending};
 use crate::drive::disk::{Host, open_tree};
 use crate::drive::endpoint::Door;
 use crate::drive::host::{Handle, Running};
+use crate::drive::serve;
 use crate::face::console::{Console, Listeners};
 use crate::id::{HostName, TreeName};
 use crate::keys::{AuthorizedKeys, Signer};
@@ -103,7 +104,8 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
         confinement::confine(&setup, &host, &places)?;
     }
     let group_keys = door.keys.clone();
-    let (running, handle) = Running::start(door, Arc::clone(&host))?;
+    let (mut running, handle) = Running::start(door, Arc::clone(&host))?;
+    let pulls = running.pulls();
     let ended = Arc::new(tokio::sync::Notify::new());
     let network = {
         let ended = Ended(Arc::clone(&ended));
@@ -118,6 +120,12 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
     let started = Started::new(&config, setup.group_keys_fixed);
     let desk = Arc::new(desk(setup, &host, &places, handle.clone(), signer));
     desk.seal_with(group_keys);
+    let (giver, given) = (Arc::clone(&host), Arc::clone(&desk));
+    let rate = config.network.catch_up_rate;
+    std::thread::Builder::new()
+        .name("serve".into())
+        .spawn(move || serve::run(&giver, &given, rate, &pulls))
+        .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
     let console = Console::new(Arc::clone(&desk), console_tree(&config, desk.bases()), password);
     let serving = Serving { started, is_plain, host: &host, handle: &handle, desk: &desk, console: &console };
     runtime.block_on(serving.follow(listener, consoles, &ended))?;

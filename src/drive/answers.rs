@@ -215,6 +215,7 @@ fn told(managed: &ManagedTree, list: bool, work: Option<Work>, trouble: Option<T
         trouble,
         releases: kept.into_iter().take(MAX_LOG).map(release_told).collect(),
         stale: ages::stale(managed, clock::wall_seconds()),
+        drifted: managed.inspections.told(),
     }
 }
 

@@ -18,18 +18,21 @@ use super::outcome::{
 use super::rollback::Earlier;
 use super::source::{How, Part, Source};
 use crate::block::BlockHash;
-use crate::id::{HostName, Serial};
+use crate::id::{HostName, Ordinal, Serial};
 use crate::keys::{Namespace, Signer};
 use crate::manifest::{FORMAT, Header, Intent, Release};
 use crate::net::{Waker, sharpen_timers};
+use crate::proto::RangeSet;
+use crate::proto::effort::Demand;
 use crate::proto::sender::hosts::Host;
 use crate::proto::sender::{Expect, Notice, Reply, Request, Sender, SenderSetup};
 use crate::spec::{OnFailure, Spec};
 use crate::tree::root::FileId;
 use crate::tree::scan::Hints;
+use crate::tree::source::SourceError;
 use crate::units::{ByteSize, Moment, Rate, WallTime};
 use crate::wire::HostStage;
-use crate::wire::message::{OrderKind, Summary};
+use crate::wire::message::{OrderKind, SignedOrder, Summary};
 use crate::wire::seal::Refusal;
 use crate::{Error, Result};
 
@@ -121,7 +124,7 @@ pub fn run(
     let how = How { checksum: options.checksum, hints: options.hints.clone(), directory: options.directory };
     let cache = options.cache.clone();
     let prepare = move || Source::prepare(&spec, &part, how, cache.as_deref());
-    run_with(door.into(), options, Box::new(prepare), None, interrupt, observer)
+    run_with(door.into(), options, Box::new(prepare), Kind::New, interrupt, observer)
 }
 
 /// Runs the session that puts an earlier release again, under a new serial, to its end; as [`run`] else. The spec says
@@ -135,17 +138,59 @@ pub fn rollback(
 ) -> Result<Outcome> {
     let (to, compress) = (earlier.release.header().serial, options.spec.transfer.compress);
     let prepare = move || earlier.prepare(compress);
-    run_with(door.into(), options, Box::new(prepare), Some(to), interrupt, observer)
+    run_with(door.into(), options, Box::new(prepare), Kind::Again(to), interrupt, observer)
+}
+
+/// A release that was committed elsewhere, with all that makes it one.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    /// The release.
+    pub release: Release,
+    /// The signature of its header.
+    pub signature: Vec<u8>,
+    /// The order by which it was committed.
+    pub grant: SignedOrder,
+    /// How many hosts there are, about.
+    pub fleet: u32,
+}
+
+/// Offers a release that was committed elsewhere to the hosts that lack it, to its end; as [`run`] else.
+pub fn grant(
+    door: impl Into<Door>,
+    options: Options,
+    granted: Granted,
+    prepare: Prepare,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    run_with(door.into(), options, prepare, Kind::Granted(granted), interrupt, observer)
+}
+
+/// What kind of release a session puts.
+#[derive(Debug)]
+enum Kind {
+    /// One out of a source.
+    New,
+    /// An earlier one, under a new serial.
+    Again(Serial),
+    /// One that was committed elsewhere.
+    Granted(Granted),
+}
+
+impl Kind {
+    fn granted(&self) -> Option<&Granted> {
+        if let Kind::Granted(granted) = self { Some(granted) } else { None }
+    }
 }
 
 /// Makes the source ready, on the worker's thread.
-type Prepare = Box<dyn FnOnce() -> Result<(Source, super::source::Facts)> + Send>;
+pub type Prepare = Box<dyn FnOnce() -> Result<(Source, super::source::Facts)> + Send>;
 
 fn run_with(
     door: Door,
     options: Options,
     prepare: Prepare,
-    rollback_to: Option<Serial>,
+    kind: Kind,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
@@ -153,26 +198,26 @@ fn run_with(
     let clock = Clock::start();
     let endpoint = Endpoint::new(door)?;
     *interrupt.waker() = Some(endpoint.waker());
-    let (work, answers) = Worker::start(&options, prepare, endpoint.waker())?;
+    let (work, answers) = Worker::start(&options, prepare, kind.granted().is_some(), endpoint.waker())?;
     let (began, mut first) = (clock.now(), None);
-    if let Some(known) = options.unless {
+    if options.unless.is_some() || kind.granted().is_some() {
         // Nobody is asked anything before it is known that there is something to say.
         let answer = answers.recv().map_err(|_| worker_gone())?;
         if let Answer::Prepared(Ok(facts)) = &answer
-            && facts.name() == known
+            && Some(facts.name()) == options.unless
         {
-            let nothing = Outcome { content: Some(known), ..Outcome::new(options.purpose, options.spec.tree) };
+            let nothing = Outcome { content: options.unless, ..Outcome::new(options.purpose, options.spec.tree) };
             return Ok(Outcome { exit: ExitStatus::Success, took: clock.now().since(began), ..nothing });
         }
         first = Some(answer);
     }
-    let machine = Sender::new(clock.now(), setup(&options, &endpoint));
+    let machine = Sender::new(clock.now(), setup(&options, kind.granted(), &endpoint));
     if let Some(host) = &options.beside {
         host.ignore(machine.session());
     }
     Session {
         options,
-        rollback_to,
+        kind,
         clock,
         endpoint,
         machine,
@@ -195,7 +240,7 @@ fn run_with(
     .run()
 }
 
-fn setup(options: &Options, endpoint: &Endpoint) -> SenderSetup {
+fn setup(options: &Options, granted: Option<&Granted>, endpoint: &Endpoint) -> SenderSetup {
     let spec = &options.spec;
     let expect = match &spec.targets.expect {
         None => Expect::default(),
@@ -222,6 +267,8 @@ fn setup(options: &Options, endpoint: &Endpoint) -> SenderSetup {
         floor: spec.transfer.floor,
         checksum: options.checksum,
         quick: options.hints.is_some(),
+        grant: granted.map(|g| g.grant.clone()),
+        fleet: granted.map_or(0, |g| g.fleet),
     }
 }
 
@@ -245,20 +292,27 @@ enum Answer {
 
 struct Worker {
     signer: Arc<dyn Signer>,
+    /// Whether a block that is not here is no reason to end.
+    gives_what_it_can: bool,
     answers: Outbox<Answer>,
     waker: Waker,
 }
 
 impl Worker {
-    fn start(options: &Options, prepare: Prepare, waker: Waker) -> Result<(Outbox<Work>, Inbox<Answer>)> {
+    fn start(
+        options: &Options,
+        prepare: Prepare,
+        gives_what_it_can: bool,
+        waker: Waker,
+    ) -> Result<(Outbox<Work>, Inbox<Answer>)> {
         let (work, inbox) = channel();
         let (outbox, answers) = channel();
         let signer: Arc<dyn Signer> = Arc::clone(&options.signer);
-        let worker = Worker { signer, answers: outbox, waker };
+        let worker = Worker { signer, gives_what_it_can, answers: outbox, waker };
         std::thread::Builder::new()
             .name("source".into())
             .spawn(move || worker.run(prepare, &inbox))
-            .map_err(|e| Error::new(crate::Kind::Io, "cannot start a thread").because(e))?;
+            .map_err(|e| Error::new(crate::error::Kind::Io, "cannot start a thread").because(e))?;
         Ok((work, answers))
     }
 
@@ -277,7 +331,7 @@ impl Worker {
                     Answer::Signed(guarded(|| self.sign(*header)).map_err(defect).and_then(|signed| signed))
                 }
                 Work::Machine(Request::Pack(_, ordinals, demand)) => {
-                    let packed = guarded(|| source.pack(&ordinals, demand).map_err(|e| e.to_string()));
+                    let packed = guarded(|| self.pack(&mut source, ordinals, demand).map_err(|e| e.to_string()));
                     Answer::Machine(Reply::Packed(packed.and_then(|packed| packed)))
                 }
                 Work::Machine(Request::Sign(order)) => {
@@ -286,6 +340,27 @@ impl Worker {
                     Answer::Machine(Reply::Signed(signature.map(|s| (order, s.as_bytes().to_vec()))))
                 }
             });
+        }
+    }
+
+    /// Packs the first of `ordinals`; a host that passes a release on leaves out what it has not any more, for others
+    /// to give.
+    fn pack(
+        &self,
+        source: &mut Source,
+        mut ordinals: RangeSet,
+        demand: Demand,
+    ) -> std::result::Result<(RangeSet, Arc<Vec<u8>>), SourceError> {
+        loop {
+            let failed = match source.pack(&ordinals, demand) {
+                Err(e) if self.gives_what_it_can => (e, source.failed_at()),
+                packed => return packed,
+            };
+            let (e, Some(Ordinal(at))) = failed else { return Err(failed.0) };
+            ordinals.remove(at..at + 1);
+            if ordinals.is_empty() {
+                return Err(e);
+            }
         }
     }
 
@@ -313,13 +388,12 @@ fn worker_gone() -> Error {
 }
 
 fn defect(why: String) -> Error {
-    Error::new(crate::Kind::Io, why)
+    Error::new(crate::error::Kind::Io, why)
 }
 
 struct Session<'a> {
     options: Options,
-    /// The earlier release that is put again; `None` when it is one out of a source.
-    rollback_to: Option<Serial>,
+    kind: Kind,
     clock: Clock,
     endpoint: Endpoint,
     machine: Sender,
@@ -418,7 +492,7 @@ impl Session<'_> {
 
     /// Why a rollback cannot serve hosts that did not keep the release, with their names.
     fn without_data(&self, why: String) -> String {
-        let Some(to) = self.rollback_to else { return why };
+        let Kind::Again(to) = self.kind else { return why };
         let wants = |h: &&Host| !h.lost && h.summary.map_or(h.stage == Some(HostStage::Fetching), |s| s.fetch > 0);
         let mut names: Vec<&str> = self.machine.hosts().filter(wants).map(|h| h.name.as_str()).collect();
         names.sort_unstable();
@@ -430,6 +504,11 @@ impl Session<'_> {
             names.join(", "),
             self.options.spec.tree
         )
+    }
+
+    /// The earlier release that is put again.
+    fn rollback_to(&self) -> Option<Serial> {
+        if let Kind::Again(to) = self.kind { Some(to) } else { None }
     }
 
     fn ask(&self, work: Work) -> Result<()> {
@@ -448,13 +527,17 @@ impl Session<'_> {
     }
 
     fn sign_when_known(&mut self) -> Result<()> {
+        if let Some(granted) = self.kind.granted().cloned() {
+            self.announce(granted.release, granted.signature);
+            return Ok(());
+        }
         let (Some(highest), Some(facts)) = (self.discovered, &self.prepared) else { return Ok(()) };
         let spec = &self.options.spec;
         let created = clock::wall_seconds();
         let expires = spec.expires.map(|d| WallTime(created.0.saturating_add_unsigned(d.as_secs())));
-        let intent = match (self.options.purpose, self.rollback_to) {
-            (Purpose::Deploy, None) => Intent::Deploy,
-            (Purpose::Deploy, Some(_)) => Intent::Rollback,
+        let intent = match (self.options.purpose, &self.kind) {
+            (Purpose::Deploy, Kind::Again(_)) => Intent::Rollback,
+            (Purpose::Deploy, _) => Intent::Deploy,
             _ => Intent::Audit,
         };
         let header = Header {
@@ -487,7 +570,7 @@ impl Session<'_> {
             tree: release.header().tree.clone(),
             serial: release.header().serial,
             fingerprint: self.options.signer.public().fingerprint().to_string(),
-            rollback_to: self.rollback_to,
+            rollback_to: self.rollback_to(),
         }));
         let now = self.clock.now();
         self.announced = Some(now);
@@ -677,7 +760,7 @@ impl Session<'_> {
     fn outcome(mut self) -> Outcome {
         let mut outcome = Outcome::new(self.options.purpose, self.options.spec.tree.clone());
         let header = self.release.as_ref().map(Release::header);
-        outcome.rollback_to = self.rollback_to;
+        outcome.rollback_to = self.rollback_to();
         outcome.content = self.prepared.as_ref().map(|facts| facts.name());
         outcome.serial = header.filter(|h| h.intent != Intent::Audit).map(|h| h.serial);
         outcome.fingerprint = Some(self.options.signer.public().fingerprint().to_string());

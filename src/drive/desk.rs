@@ -118,6 +118,11 @@ impl Desk {
         members
     }
 
+    /// The running host.
+    pub(super) fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
     /// How many sessions of its own are under way, and how many of others.
     pub fn sessions(&self) -> (usize, usize) {
         (self.locked().trees.len(), self.handle.sessions())
@@ -134,7 +139,7 @@ impl Desk {
     }
 
     /// Joins the group for one session.
-    fn door(&self) -> Result<Door> {
+    pub(super) fn door(&self) -> Result<Door> {
         let keys = self.group_keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(Door { links: (self.sending.dial)()?, keys })
     }

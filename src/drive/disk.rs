@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::inspect::{Inspections, inspect};
 use super::session::{Opening, Session};
 use crate::config::TreeConfig;
 use crate::diff::Memory;
@@ -40,6 +41,12 @@ pub struct ManagedTree {
     pub hooks: Hooks,
     /// What the last comparison found.
     pub memory: Mutex<Memory>,
+    /// Whether it catches up with others, and they with it.
+    pub catch_up: bool,
+    /// How often it is looked for what drifted.
+    pub repair: Option<Duration>,
+    /// What was found then.
+    pub inspections: Inspections,
 }
 
 /// The trees and keys of a host; shared by all sessions.
@@ -85,6 +92,8 @@ pub struct Disk {
     sessions: HashMap<SessionId, Queue>,
     /// The newest session's thread of each tree: it waits for the one before it, so joining it is joining all.
     threads: HashMap<TreeName, JoinHandle<()>>,
+    /// Trees that are to be looked at, once the thread before is done.
+    inspecting: HashMap<TreeName, Arc<AtomicBool>>,
     /// The daemon is ending: what can be cut short is.
     ending: Arc<AtomicBool>,
 }
@@ -101,7 +110,15 @@ impl Disk {
     /// Answers go into `replies`, and `waker` is called.
     pub fn new(host: Arc<Host>, replies: Sender<Reply>, waker: Waker) -> Self {
         let ending = Arc::new(AtomicBool::new(false));
-        Self { host, replies, waker, sessions: HashMap::new(), threads: HashMap::new(), ending }
+        Self {
+            host,
+            replies,
+            waker,
+            sessions: HashMap::new(),
+            threads: HashMap::new(),
+            inspecting: HashMap::new(),
+            ending,
+        }
     }
 
     /// Hands a request on. Each is answered, but for those of a session that is closed.
@@ -124,6 +141,35 @@ impl Disk {
                     self.answer().send(if ordered { Reply::Ordered(id, None) } else { reply });
                 }
             }
+        }
+    }
+
+    /// Looks whether a tree is what its release says, once nobody works on it.
+    pub fn inspect(&mut self, name: &TreeName) {
+        if !self.host.trees.contains_key(name) {
+            return;
+        }
+        let waiting = self.inspecting.entry(name.clone()).or_default();
+        if waiting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let waiting = Arc::clone(waiting);
+        let before = self.threads.remove(name);
+        let (host, answer, tree) = (Arc::clone(&self.host), self.answer(), name.clone());
+        let work = move || {
+            step_back();
+            if let Some(before) = before {
+                let _ = before.join();
+            }
+            waiting.store(false, Ordering::Release);
+            let Some(managed) = host.trees.get(&tree) else { return };
+            if guarded(|| inspect(managed)) == Ok(true) {
+                answer.send(Reply::Drifted(tree));
+            }
+        };
+        match std::thread::Builder::new().name(format!("inspect {name}")).spawn(work) {
+            Ok(thread) => drop(self.threads.insert(name.clone(), thread)),
+            Err(e) => tracing::warn!("tree {name}: it is not looked for what drifted: cannot start a thread: {e}"),
         }
     }
 
@@ -353,5 +399,8 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
         max_age: config.max_age,
         hooks,
         memory: Mutex::default(),
+        catch_up: config.catch_up,
+        repair: config.repair,
+        inspections: Inspections::default(),
     })
 }

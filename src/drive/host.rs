@@ -9,6 +9,7 @@ use super::clock::{self, Clock};
 use super::disk::{Disk, Host};
 use super::drops::Drops;
 use super::endpoint::{Door, Endpoint};
+use super::inspect::Schedule;
 use super::lines::Lines;
 use super::outcome::{Member, MemberTree};
 use super::strangers::Stranger;
@@ -18,6 +19,7 @@ use crate::keys::GroupKey;
 use crate::net::Waker;
 use crate::proto::receiver::{HostSetup, Receiver, Reply};
 use crate::units::Moment;
+use crate::wire::message::Pull;
 use crate::wire::seal::Refusal;
 
 /// How long an order that is being carried out holds up the end.
@@ -133,6 +135,10 @@ pub struct Running {
     drops: Drops,
     /// When it was last looked who is not heard.
     looked: Moment,
+    /// When it is looked at which tree, whether it drifted.
+    inspections: Schedule,
+    /// Where it is said what others lack.
+    pulls: Option<Outbox<Pull>>,
 }
 
 impl Running {
@@ -146,6 +152,7 @@ impl Running {
         let setup = HostSetup {
             name: host.name.clone(),
             trees: host.states(),
+            catch_up: host.trees.iter().filter(|(_, m)| m.catch_up).map(|(name, _)| name.clone()).collect(),
             instance: endpoint.instance(),
             seed: clock::seed(),
             datagram: endpoint.datagram(),
@@ -156,13 +163,34 @@ impl Running {
         let (reply_to, replies) = channel();
         let (command_to, commands) = channel();
         let handle = Handle { commands: command_to, waker: endpoint.waker(), instance: setup.instance };
+        let inspections = Schedule::new(clock.now(), host.trees.iter());
         let disk = Disk::new(host, reply_to, endpoint.waker());
         let machine = Receiver::new(clock.now(), setup);
         let drops = Drops::new(clock.now());
         let (lines, looked) = (Lines::new(clock.now()), clock.now());
-        let running =
-            Self { endpoint, clock, machine, disk, replies, answers, commands, ending: None, lines, drops, looked };
+        let running = Self {
+            endpoint,
+            clock,
+            machine,
+            disk,
+            replies,
+            answers,
+            commands,
+            ending: None,
+            lines,
+            drops,
+            looked,
+            inspections,
+            pulls: None,
+        };
         Ok((running, handle))
+    }
+
+    /// What others lack of what this host has goes there, to be offered to them.
+    pub fn pulls(&mut self) -> Inbox<Pull> {
+        let (outbox, inbox) = channel();
+        self.pulls = Some(outbox);
+        inbox
     }
 
     /// Runs until it is told to stop.
@@ -195,13 +223,17 @@ impl Running {
                 self.machine.dropped(total);
             }
             self.look_at_strangers(now);
+            while let Some(tree) = self.inspections.poll(now) {
+                self.disk.inspect(&tree);
+            }
             if self.machine.poll_timeout(now) <= now {
                 self.machine.handle_timeout(now);
             }
             self.answers.work(now, &mut self.machine);
             self.drain();
             let now = self.clock.now();
-            let wait = self.machine.poll_timeout(now).since(now);
+            let due = self.inspections.timeout().into_iter().chain([self.machine.poll_timeout(now)]).min();
+            let wait = due.unwrap_or(now).since(now);
             let wait = if self.ending.is_some() { wait.min(LOOK) } else { wait };
             self.endpoint.wait(Some(wait))?;
             let (machine, clock) = (&mut self.machine, &self.clock);
@@ -230,6 +262,10 @@ impl Running {
         }
         while let Some(request) = self.machine.poll_request() {
             self.disk.request(request);
+        }
+        while let Some(pull) = self.machine.poll_pulled() {
+            // Nobody serves them where there is nobody who listens.
+            let _ = self.pulls.as_ref().map(|pulls| pulls.send(pull));
         }
         while let Some(notice) = self.machine.poll_notice() {
             let now = self.clock.now();

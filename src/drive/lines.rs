@@ -17,6 +17,7 @@ enum Kind {
     Refused(bool),
     /// Data is not what a release says.
     Damaged,
+    Pulls,
     Version,
     Illegal,
     Stranger(Refusal),
@@ -61,6 +62,9 @@ impl Lines {
                 let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
                 let sources = sources.join(", ");
                 tracing::warn!("{tree}@{serial}: data is not what the release says, and is asked for again; it came from {sources}{more}");
+            }),
+            Notice::Pulls { tree, from } => self.say(now, Kind::Pulls, |more| {
+                tracing::info!("tree {tree}: others have a release that it lacks; asks {from} for it{more}");
             }),
             Notice::Version(version, from) => self.say(now, Kind::Version, |more| {
                 let ours = crate::wire::VERSION;

@@ -10,7 +10,7 @@ use crate::Result;
 use crate::id::{HostName, Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::units::{ByteSize, WallTime};
-use crate::wire::query::{Stale, TreeTold, Trouble, Work};
+use crate::wire::query::{Drifted, Stale, TreeTold, Trouble, Work};
 
 /// The releases of one tree that the fleet knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +135,8 @@ pub struct Told {
     pub trouble: Option<Trouble>,
     /// Its release is older than the host lets it be.
     pub stale: Option<Stale>,
+    /// What it found when it looked for what drifted.
+    pub drifted: Option<Drifted>,
 }
 
 fn standings(tree: Option<&TreeName>, heard: &[Heard]) -> Vec<Standing> {
@@ -148,11 +150,12 @@ fn standings(tree: Option<&TreeName>, heard: &[Heard]) -> Vec<Standing> {
     let mut all = Vec::new();
     for host in heard {
         for name in host.trees.iter().filter(|name| tree.is_none_or(|tree| tree == *name)) {
-            let told = told(host, name).map(|TreeTold { running, work, trouble, stale, .. }| Told {
+            let told = told(host, name).map(|TreeTold { running, work, trouble, stale, drifted, .. }| Told {
                 running: *running,
                 work: work.clone(),
                 trouble: trouble.clone(),
                 stale: *stale,
+                drifted: *drifted,
             });
             let behind = newest.get(name).copied().filter(|&n| told.as_ref().is_some_and(|t| t.running < Some(n)));
             let (host, address) = (host.host.clone(), host.address);
@@ -211,6 +214,7 @@ mod tests {
             trouble: None,
             releases: kept.iter().map(release).collect(),
             stale: None,
+            drifted: None,
         };
         let host = HostName::new(name).expect("legal");
         let tell = Tell { number: 1, host: host.clone(), trees: vec![told], release: None };

@@ -4,7 +4,7 @@
 //! requests from real trees (`rights` says whether a release may be put there, `session` and `recall` work until all is
 //! staged, `switch` from there on), [`deploy`] runs the sender machine for a command, [`source`] answers its requests from
 //! a scanned directory, [`rollback`] finds an earlier release to put again. [`desk`] releases parts of a running host's
-//! own trees. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell; [`strangers`] are
+//! own trees; [`serve`] passes its releases on to hosts that missed them; `inspect` looks whether a tree drifted. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell; [`strangers`] are
 //! those whose datagrams do not open, `ages` are those of releases, [`quiet`] keeps what anybody can cause from flooding
 //! the log.
 
@@ -19,6 +19,7 @@ pub mod drift;
 pub mod drops;
 pub mod endpoint;
 pub mod host;
+mod inspect;
 mod lines;
 pub mod log;
 mod look;
@@ -29,6 +30,7 @@ pub mod quiet;
 mod recall;
 mod rights;
 pub mod rollback;
+pub mod serve;
 mod session;
 pub mod source;
 pub mod strangers;

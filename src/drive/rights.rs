@@ -5,11 +5,12 @@
 
 use super::disk::{Host, reason};
 use crate::id::Serial;
-use crate::keys::{PublicKey, Role};
+use crate::keys::{Namespace, PublicKey, Role, verify};
 use crate::manifest::{Header, Intent, Release};
 use crate::proto::receiver::Reason;
 use crate::tree::Tree;
 use crate::units::{WallTime, shown_age};
+use crate::wire::message::{Order, OrderKind, SignedOrder};
 
 /// For so many seconds after it was signed, by this host's clock, an audit is answered: what differs here is not for
 /// whoever recorded the question and asks it again. As many before, since clocks differ.
@@ -64,6 +65,28 @@ fn is_current(header: &Header, now: WallTime) -> Result<(), Reason> {
 /// Whether the release may follow what the host has accepted.
 pub(super) fn is_newer(tree: &Tree, header: &Header) -> Result<(), Reason> {
     follows(header, tree.highest_serial().map_err(|e| reason(&e))?.unwrap_or_default())
+}
+
+/// Whether the order that came with a release lets it be committed here: it is one to commit it, by the same key, and
+/// for this host.
+pub(super) fn check_grant(host: &Host, key: &PublicKey, release: &Release, grant: &SignedOrder) -> Result<(), Reason> {
+    let by = verify(Namespace::ORDER, &grant.order, &grant.signature)
+        .map_err(|e| format!("the order that came with the release is not signed: {e}"))?;
+    let order = Order::decode(&grant.order).ok_or("what came with the release is no order")?;
+    let fits = order.kind == OrderKind::Commit && order.release == release.id() && order.is_for(&host.name);
+    match fits && by == *key {
+        true => Ok(()),
+        false => Err("the order that came with the release is not one to commit it on this host".into()),
+    }
+}
+
+/// As [`is_newer`], for a release that was committed elsewhere: the present one may be put again over what others changed.
+pub(super) fn may_be_made_up(tree: &Tree, release: &Release) -> Result<(), Reason> {
+    let current = tree.current().map_err(|e| reason(&e))?;
+    match current.is_some_and(|current| current.release.id() == release.id()) {
+        true => Ok(()),
+        false => is_newer(tree, release.header()),
+    }
 }
 
 fn follows(header: &Header, highest: Serial) -> Result<(), Reason> {

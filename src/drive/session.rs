@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::disk::{Host, ManagedTree, reason};
 use super::look::{Look, hints};
-use super::rights::{check_allowed, is_newer};
+use super::rights::{check_allowed, check_grant, is_newer, may_be_made_up};
 use super::switch::Switch;
 use super::{clock, drift};
 use crate::block::BlockRef;
@@ -66,12 +66,16 @@ pub(super) struct Session<'a> {
     pub(super) switch: Switch,
     /// What was committed.
     pub(super) done: Option<Plan>,
+    /// The order to commit that came with the release, when it is one that was missed.
+    pub(super) grant: Option<SignedOrder>,
+    /// The order by which it was committed: whoever misses it may commit by it.
+    pub(super) order: Option<SignedOrder>,
 }
 
 impl<'a> Session<'a> {
     /// Refuses what may not be put here.
     pub(super) fn open(host: &'a Host, opening: Opening) -> Result<Self, Denied> {
-        let Opening { release, signature, look: how, sender, grant: _, ending } = opening;
+        let Opening { release, signature, look: how, sender, grant, ending } = opening;
         let header = release.header();
         let key = verify(Namespace::RELEASE, release.bytes(), &signature)
             .map_err(|e| format!("the release is not signed: {e}"))?;
@@ -79,7 +83,13 @@ impl<'a> Session<'a> {
         // Only now: it is work that nobody may cause who may not put anything here.
         header.rules.excluded().map_err(|e| format!("exclude pattern {e}"))?;
         let managed = host.trees.get(&header.tree).ok_or_else(|| format!("there is no tree {} here", header.tree))?;
-        is_newer(&managed.tree, header)?;
+        match &grant {
+            Some(grant) => {
+                check_grant(host, &key, &release, grant)?;
+                may_be_made_up(&managed.tree, &release)?;
+            }
+            None => is_newer(&managed.tree, header)?,
+        }
         can_take(managed, header).map_err(|why| Denied { why, proven: true })?;
         Ok(Self {
             host,
@@ -96,6 +106,8 @@ impl<'a> Session<'a> {
             changes: false,
             switch: Switch::Before,
             done: None,
+            grant,
+            order: None,
             release,
             signature,
         })
@@ -106,7 +118,10 @@ impl<'a> Session<'a> {
         Some(match request {
             // The session before this one may have committed since this one was opened.
             Request::Explore(_) => {
-                let newer = is_newer(&self.managed.tree, self.release.header());
+                let newer = match &self.grant {
+                    Some(_) => may_be_made_up(&self.managed.tree, &self.release),
+                    None => is_newer(&self.managed.tree, self.release.header()),
+                };
                 Reply::Explored(id, newer.and_then(|()| self.explore()))
             }
             Request::Diff(_) => Reply::Diffed(id, self.diff()),

@@ -8,6 +8,7 @@ use super::clock::{self, Clock};
 use super::outcome::Scanned;
 use crate::block::BlockHash;
 use crate::block::frame::Compressor;
+use crate::id::Ordinal;
 use crate::manifest::node::to_vec;
 use crate::manifest::rules::Exclude;
 use crate::manifest::{EntryKind, NodeRef, Rules, Top, TreePath};
@@ -84,6 +85,8 @@ pub struct Source {
     effort: Effort,
     compressor: Compressor,
     buffers: Buffers,
+    /// What could not be read when something was packed last.
+    failed: Option<Ordinal>,
     /// Payloads that were handed out, for their memory.
     payloads: Vec<Arc<Vec<u8>>>,
 }
@@ -150,6 +153,7 @@ impl Source {
             effort: Effort::new(compress),
             compressor: Compressor::new(),
             buffers: Buffers::default(),
+            failed: None,
             payloads: Vec::new(),
         }
     }
@@ -157,13 +161,14 @@ impl Source {
     /// Packs the first of `ordinals` into a generation's payload, compressed where that does not keep the link waiting.
     pub fn pack(&mut self, ordinals: &RangeSet, demand: Demand) -> Result<(RangeSet, Arc<Vec<u8>>), SourceError> {
         let place = self.free_payload();
-        let Self { source, effort, compressor, buffers, .. } = self;
+        let Self { source, effort, compressor, buffers, failed, .. } = self;
+        *failed = None;
         let level = effort.level(demand);
         let clock = Clock::start();
         let (began, mut reading) = (clock.now(), Duration::ZERO);
         let packed = pack(ordinals, level.map(|level| (compressor, level)), buffers, |ordinal, out| {
             let before = level.map(|_| clock.now());
-            source.read(ordinal, out)?;
+            source.read(ordinal, out).inspect_err(|_| *failed = Some(ordinal))?;
             reading += before.map_or(Duration::ZERO, |before| clock.now().since(before));
             Ok::<(), SourceError>(())
         })?;
@@ -177,6 +182,11 @@ impl Source {
             None => {}
         }
         Ok((packed.taken, payload))
+    }
+
+    /// What could not be read when something was packed last.
+    pub fn failed_at(&self) -> Option<Ordinal> {
+        self.failed
     }
 
     /// Takes the memory of a payload that is no longer kept for repair, if there is one; says whose.

@@ -20,8 +20,9 @@ use crate::hook::{Cause, Occasion, Phase};
 use crate::id::{Serial, SessionId};
 use crate::keys::{Namespace, verify};
 use crate::manifest::Intent;
+use crate::manifest::node::to_vec;
 use crate::proto::receiver::{Ordered, Reason};
-use crate::wire::message::{Order, OrderKind};
+use crate::wire::message::{Order, OrderKind, SignedOrder};
 
 /// How far a session's switch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +39,11 @@ pub(super) enum Switch {
 
 impl Session<'_> {
     /// `None`: not an order by the key of the release for this session, or not one that we can follow now.
-    pub(super) fn order(&mut self, id: SessionId, order: &[u8], signature: &[u8]) -> Option<Ordered> {
-        let order_key = verify(Namespace::ORDER, order, signature).ok()?;
-        let order = Order::decode(order)?;
-        let is_ours = order_key == self.key && order.session == id && order.release == self.release.id();
+    pub(super) fn order(&mut self, id: SessionId, bytes: &[u8], signature: &[u8]) -> Option<Ordered> {
+        let order_key = verify(Namespace::ORDER, bytes, signature).ok()?;
+        let order = Order::decode(bytes)?;
+        let granted = self.grant.as_ref().is_some_and(|grant| grant.order == bytes);
+        let is_ours = order_key == self.key && (order.session == id || granted) && order.release == self.release.id();
         if !is_ours || !order.is_for(&self.host.name) || self.release.header().intent == Intent::Audit {
             return None;
         }
@@ -50,7 +52,10 @@ impl Session<'_> {
                 Ok(()) => Ordered::Prepared,
                 Err(why) => Ordered::Vetoed(why),
             }),
-            (OrderKind::Commit, Switch::Before | Switch::Prepared) => self.commit(),
+            (OrderKind::Commit, Switch::Before | Switch::Prepared) => {
+                self.order = Some(SignedOrder { order: bytes.to_vec(), signature: signature.to_vec() });
+                self.commit()
+            }
             (OrderKind::Revert, Switch::Done(previous)) => Some(self.revert(previous)),
             (OrderKind::Abort | OrderKind::Revert, Switch::Before | Switch::Prepared) => {
                 self.give_up();
@@ -87,10 +92,14 @@ impl Session<'_> {
             return Some(Ordered::Failed(why));
         }
         let previous = self.current();
+        let again = previous == Some(self.release.header().serial);
         let stage = self.stage.take()?;
         Some(match stage.commit(&self.release, &self.signature) {
             Ok(report) => {
                 tracing::info!("{}: {report:?}", self.release);
+                if again {
+                    self.managed.inspections.repaired(&self.release, &report);
+                }
                 self.switch = Switch::Done(previous);
                 self.done = Some(stage.into_plan());
                 let hooks = &self.managed.hooks;
@@ -152,6 +161,12 @@ impl Session<'_> {
             Switch::Done(_) => {
                 if let Some(plan) = self.done.take() {
                     tree.note_written(&plan);
+                }
+                if let Some(order) = self.order.take() {
+                    let kept = tree.keep_grant(self.release.header().serial, &to_vec(&order));
+                    if let Err(e) = kept {
+                        tracing::warn!("tree {}: hosts that missed the release cannot get it here: {e}", tree.name());
+                    }
                 }
                 if let Err(e) = tree.forget_undo() {
                     tracing::warn!("tree {}: what the commit replaced cannot be removed: {e}", tree.name());

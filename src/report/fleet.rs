@@ -14,7 +14,7 @@ use crate::drive::log::{Log, LogRelease, Standing};
 use crate::id::HostName;
 use crate::keys::shown_time;
 use crate::units::shown_duration;
-use crate::wire::query::Stale;
+use crate::wire::query::{Drifted, Stale};
 
 /// Characters of a fingerprint that tell keys apart.
 const SHORT_KEY: usize = "SHA256:".len() + 10;
@@ -94,6 +94,7 @@ pub(super) fn standings(standings: &[Standing]) -> Table {
             Cell::new(doing(standing), tint),
             Cell::new(standing.behind.map(newest).unwrap_or_default(), Tint::Warn),
             Cell::new(stale(standing).map(old).unwrap_or_default(), Tint::Warn),
+            Cell::new(drifted(standing).map(mended).unwrap_or_default(), Tint::Warn),
             Cell::new(trouble(standing).unwrap_or_default(), Tint::Bad),
         ]);
     }
@@ -119,6 +120,18 @@ fn stale(standing: &Standing) -> Option<Stale> {
 /// "old: made 40 d ago, max_age is 30 d".
 fn old(Stale { age, max_age }: Stale) -> String {
     format!("old: made {} ago, max_age is {}", words::age(age), shown_duration(Duration::from_secs(max_age)))
+}
+
+fn drifted(standing: &Standing) -> Option<Drifted> {
+    standing.told.as_ref()?.drifted
+}
+
+/// "drifted 3 times, repaired 2".
+fn mended(Drifted { drifted, repaired, .. }: Drifted) -> String {
+    match drifted.max(repaired) {
+        0 => String::new(),
+        times => format!("drifted {}, repaired {repaired}", words::plural_count(times, "time", "times")),
+    }
 }
 
 /// "www@13 5 min ago: no space left": the first line of what went wrong.
@@ -234,6 +247,7 @@ pub(super) struct StandingLine<'a> {
     behind: bool,
     newest: Option<u64>,
     stale: Option<Old>,
+    drift: Option<Looks>,
     error: Option<&'a str>,
     error_serial: Option<u64>,
     error_age: Option<u64>,
@@ -243,6 +257,14 @@ pub(super) struct StandingLine<'a> {
 struct AtWork<'a> {
     serial: u64,
     sender: &'a str,
+}
+
+/// What the host found when it looked for drift by itself, since its start.
+#[derive(Serialize)]
+struct Looks {
+    looks: u64,
+    drifted: u64,
+    repaired: u64,
 }
 
 /// In seconds.
@@ -268,6 +290,7 @@ impl<'a> StandingLine<'a> {
             behind: standing.behind.is_some(),
             newest: standing.behind.map(|s| s.0),
             stale: stale(standing).map(|Stale { age, max_age }| Old { age, max_age }),
+            drift: drifted(standing).map(|Drifted { looks, drifted, repaired }| Looks { looks, drifted, repaired }),
             error: trouble.map(|t| t.text.as_str()),
             error_serial: trouble.map(|t| t.serial.0),
             error_age: trouble.map(|t| t.age),
@@ -338,7 +361,13 @@ mod tests {
             told,
             behind: behind.map(Serial),
         };
-        let told = |running: u64| Told { running: Some(Serial(running)), work: None, trouble: None, stale: None };
+        let told = |running: u64| Told {
+            running: Some(Serial(running)),
+            work: None,
+            trouble: None,
+            stale: None,
+            drifted: None,
+        };
         let work = Work { word: "staging".into(), serial: Serial(18), sender: host("ci") };
         let text = "health check curl failed: exit status 22\n  refused".to_string();
         let stale = Stale { age: 40 * 86_400 + 7, max_age: 30 * 86_400 };

@@ -16,7 +16,7 @@ use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Buffers, Encoding, Placed, pack_to};
 use crate::proto::receiver::{Ordered, Part, Reply, Request};
 use crate::units::WallTime;
-use crate::wire::message::{Order, OrderKind, Summary, TreeState};
+use crate::wire::message::{Order, OrderKind, SignedOrder, Summary, TreeState};
 
 /// What stands for a signature here: nobody changes a byte without being found out.
 pub fn signature(bytes: &[u8]) -> Vec<u8> {
@@ -44,6 +44,13 @@ pub struct Offer {
 }
 
 impl Offer {
+    /// The order by which it was committed elsewhere.
+    pub fn grant(&self) -> SignedOrder {
+        let (kind, session) = (OrderKind::Commit, SessionId(77));
+        let order = Order { session, release: self.release.id(), kind, up_to: None }.encode();
+        SignedOrder { signature: signature(&order), order }
+    }
+
     /// A release of `files` files with one to four blocks of up to `size` bytes each, all drawn from `seed`.
     pub fn random(seed: u64, serial: u64, intent: Intent, files: u32, size: usize) -> Self {
         Self::drawn(seed, serial, intent, files, size, |rng| rng.u8(..))
@@ -171,6 +178,7 @@ pub struct Disk {
 #[derive(Debug, Clone)]
 struct Open {
     release: Release,
+    granted: bool,
     wants: BTreeMap<u64, BlockRef>,
 }
 
@@ -218,7 +226,7 @@ impl Disk {
     /// Answers a request; `Close` has no answer.
     pub fn answer(&mut self, request: Request) -> Option<Reply> {
         Some(match request {
-            Request::Open { session, release, signature: signed, .. } => {
+            Request::Open { session, release, signature: signed, grant, .. } => {
                 if *signed != signature(release.bytes()) {
                     return Some(Reply::Opened(session, Err("not signed".to_string().into())));
                 }
@@ -226,7 +234,7 @@ impl Disk {
                     let newer = self.committed.as_ref().is_none_or(|c| c.header().serial < release.header().serial);
                     (!newer && release.header().intent == Intent::Deploy).then(|| "an old serial".to_string())
                 });
-                self.open.insert(session, Open { release, wants: BTreeMap::new() });
+                self.open.insert(session, Open { release, granted: grant.is_some(), wants: BTreeMap::new() });
                 Reply::Opened(session, refused.map_or(Ok(()), |why| Err(why.into())))
             }
             Request::Explore(session) => Reply::Explored(session, self.explore(session)),
@@ -352,7 +360,10 @@ impl Disk {
 
     fn order(&mut self, session: SessionId, order: &[u8], signed: &[u8]) -> Option<Ordered> {
         let order = Order::decode(order).filter(|_| *signed == signature(order))?;
-        let open = self.open.get(&session).filter(|o| o.release.id() == order.release && order.session == session)?;
+        let open = self
+            .open
+            .get(&session)
+            .filter(|o| o.release.id() == order.release && (order.session == session || o.granted))?;
         Some(match order.kind {
             OrderKind::Revert if self.before.is_some() => {
                 self.reverts += 1;

@@ -356,3 +356,27 @@ fn what_hosts_have_already_is_not_repaired() {
     println!("symbols sent, and repairs among them: {with:?} with what hosts read back, {without:?} without");
     assert!(with.0 < without.0 && with.1 < without.1, "{with:?} with what hosts read back, {without:?} without");
 }
+
+/// What is sent to `hosts` hosts that missed a release, in bytes.
+fn made_up(seed: u64, hosts: usize, loss: f64) -> u64 {
+    let setup = Setup { seed, hosts, link: Link { loss, ..Link::default() }, granted: true, ..Setup::default() };
+    let offer = Offer::random(seed, 1, Intent::Deploy, 200, 60_000);
+    let mut network = Network::new(setup, offer);
+    assert!(network.run(LONG, SOON), "seed {seed}");
+    for host in 1..=hosts {
+        assert_eq!(network.disk(host).commits, 1, "seed {seed}: host {host}");
+    }
+    assert_complete(&mut network, 1..=hosts, seed);
+    assert!(network.sender().decision().is_none(), "nothing was ordered");
+    network.sender().stats().bytes
+}
+
+#[test]
+fn hosts_that_missed_a_release_commit_by_its_order_and_are_served_together() {
+    for seed in 0..6 {
+        for loss in [0.0, 0.03] {
+            let (one, ten) = (made_up(seed, 1, loss), made_up(seed, 10, loss));
+            assert!(ten * 2 < one * 3, "seed {seed}, loss {loss}: {one} bytes for one host, {ten} for ten");
+        }
+    }
+}

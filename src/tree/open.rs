@@ -13,6 +13,7 @@ use super::journal::{BACKWARD, FORWARD, Journal};
 use super::leftover::Leftovers;
 use super::meta::locked;
 use super::nodes::Nodes;
+use super::records::grant_name;
 use super::relink;
 use super::root::Root;
 use super::shelf;
@@ -183,6 +184,11 @@ impl Tree {
     /// The release with this number, when it is kept.
     pub fn release(&self, serial: Serial) -> Result<Option<StoredRelease>> {
         self.state.stored(serial)
+    }
+
+    /// Keeps the order by which the release `serial`, the present one, was committed for good.
+    pub fn keep_grant(&self, serial: Serial, order: &[u8]) -> Result<()> {
+        self.state.write(&grant_name(serial), order)
     }
 
     /// The numbers of the releases that are kept, rising.

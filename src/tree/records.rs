@@ -134,6 +134,11 @@ impl Records {
         Ok(Some(StoredRelease { release, signature: signature.into() }))
     }
 
+    /// What was kept of the order to commit the release with this number: whoever shows it to others may put it there.
+    pub fn grant(&self, serial: Serial) -> Result<Option<Vec<u8>>> {
+        self.read(&grant_name(serial))
+    }
+
     /// The numbers of the releases that are kept, rising.
     pub fn serials(&self) -> Result<Vec<Serial>> {
         let dir = self.root.dir(Some(&inside("releases"))).and_then(|dir| names_in(dir.as_fd()));
@@ -172,6 +177,11 @@ impl Records {
                 .hint("restore it from a backup; removing it makes this host accept older releases again")
         })
     }
+}
+
+/// Where the order to commit a release is kept.
+pub(super) fn grant_name(serial: Serial) -> String {
+    format!("releases/{serial}.order")
 }
 
 /// The name of a state file below its directory.

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::journal::FORWARD;
 pub use super::records::{CommitMark, Mark, StoredRelease};
-use super::records::{Records, inside};
+use super::records::{Records, grant_name, inside};
 use super::root::{FileId, Root};
 use super::swap::discard;
 use crate::error::{Error, Result};
@@ -232,6 +232,7 @@ impl State {
     }
 
     pub(super) fn forget(&self, serial: Serial) -> Result<()> {
+        self.remove(&grant_name(serial))?;
         self.remove(&format!("releases/{serial}"))
     }
 

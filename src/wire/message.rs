@@ -88,6 +88,9 @@ pub enum Message {
     /// What a host has.
     #[n(15)]
     Tell(#[n(0)] Tell),
+    /// A host that lacks a release asks one that has it.
+    #[n(16)]
+    Pull(#[n(0)] Pull),
 }
 
 /// Who a host is and what it has.
@@ -112,6 +115,17 @@ pub struct Hello {
     /// Who was heard of late without the group key that this host has; none: nobody.
     #[n(5)]
     pub strangers: Option<Vec<IpAddr>>,
+}
+
+/// "I lack this release: offer it."
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Pull {
+    /// The tree.
+    #[n(0)]
+    pub tree: TreeName,
+    /// The release.
+    #[n(1)]
+    pub release: ReleaseId,
 }
 
 /// A datagram of a certain size.

@@ -73,6 +73,23 @@ pub struct TreeTold {
     /// Its release is older than this host lets it be.
     #[n(6)]
     pub stale: Option<Stale>,
+    /// What the host found when it looked for what drifted, since its start.
+    #[n(7)]
+    pub drifted: Option<Drifted>,
+}
+
+/// How often a host looked whether a tree is what its release says, and what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Drifted {
+    /// How often it looked.
+    #[n(0)]
+    pub looks: u64,
+    /// How often something had drifted.
+    #[n(1)]
+    pub drifted: u64,
+    /// How often it was made good.
+    #[n(2)]
+    pub repaired: u64,
 }
 
 /// A release that is older than its host lets it be: somebody may keep deploys from that host.
@@ -209,6 +226,7 @@ mod tests {
             trouble: Some(Trouble { serial: Serial(8), age: 60, text: text.to_string() }),
             releases: (0..releases).map(release).collect(),
             stale: (releases > 1).then_some(Stale { age: 90, max_age: 60 }),
+            drifted: (releases > 2).then_some(Drifted { looks: 9, drifted: 2, repaired: 1 }),
         }
     }
 

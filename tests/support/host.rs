@@ -19,6 +19,8 @@ pub struct Host {
     settings: String,
     /// The flags for its network, when they are not those of its place.
     pub flags: Option<Vec<String>>,
+    /// Whether it takes from others what it missed: most tests look at who has what.
+    pub catch_up: bool,
     /// Variables of its environment.
     pub env: Vec<(String, String)>,
     /// Run before the daemon, as in `unshare -m sh -c`.
@@ -31,7 +33,8 @@ impl Host {
         std::fs::create_dir_all(dir.join("disk/www")).expect("new");
         let (rules, settings, env) = (String::new(), String::new(), Vec::new());
         let name = name.to_string();
-        Self { name, place, dir, keys, rules, settings, flags: None, env, wrapper: None, child: None }
+        let (catch_up, flags, wrapper, child) = (false, None, None, None);
+        Self { name, place, dir, keys, rules, settings, flags, catch_up, env, wrapper, child }
     }
 
     /// The tree.
@@ -87,13 +90,14 @@ impl Host {
         let config = self.dir.join("makuo.toml");
         let quoted = |path: &Path| format!("{:?}", path.to_str().expect("UTF-8"));
         let text = format!(
-            "name = {:?}\nauthorized_keys = {}\nstate_dir = {}\nsocket = {}\n{}[[tree]]\nname = \"www\"\npath = {}\n{}",
+            "name = {:?}\nauthorized_keys = {}\nstate_dir = {}\nsocket = {}\n{}[[tree]]\nname = \"www\"\npath = {}\ncatch_up = {}\n{}",
             self.name,
             quoted(&self.keys),
             quoted(&self.dir.join("disk/state")),
             quoted(socket),
             self.settings,
             quoted(&self.tree()),
+            self.catch_up,
             self.rules
         );
         std::fs::write(&config, text).expect("writable");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Part;
-use crate::id::{Generation, HostName, Serial, SessionId};
+use crate::id::{Generation, HostName, Serial, SessionId, TreeName};
 use crate::manifest::Release;
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Placed};
@@ -119,6 +119,8 @@ pub enum Reply {
     Checked(SessionId, Result<(), Reason>),
     /// A tree has another release now, whoever caused it.
     Trees(Vec<TreeState>),
+    /// The tree is not what its release says.
+    Drifted(TreeName),
 }
 
 /// What became of an order.
@@ -157,7 +159,7 @@ impl Reply {
             | Reply::Finished(id, _)
             | Reply::Checked(id, _)
             | Reply::Ordered(id, _) => Some(*id),
-            Reply::Trees(_) => None,
+            Reply::Trees(_) | Reply::Drifted(_) => None,
         }
     }
 }

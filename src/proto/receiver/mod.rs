@@ -22,10 +22,11 @@ mod fetch;
 mod measure;
 mod names;
 mod orders;
+mod pulls;
 mod session;
 mod waiting;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ use crate::proto::questions::Questions;
 use crate::proto::{Dest, Transmit};
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
-use crate::wire::message::{Announce, State, TreeState};
+use crate::wire::message::{Announce, Pull, State, TreeState};
 use crate::wire::query::{Ask, Tell, Work};
 use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message};
 
@@ -45,6 +46,7 @@ pub use buffer::Part;
 pub use effects::{Denied, Look, Ordered, Reason, Reply, Request};
 pub use names::{is_target, matches_name};
 
+use pulls::Pulls;
 use session::Session;
 use waiting::{Verdict, Waiting};
 
@@ -56,6 +58,10 @@ const MAX_UNPROVEN: usize = 8;
 const MAX_UNPROVEN_EACH: usize = 2;
 /// The most sessions of this process's own senders that are remembered.
 const MAX_IGNORED: usize = 64;
+/// What others have is looked at so long after one of them spoke.
+const LOOK: Duration = Duration::from_millis(500);
+/// The most releases that others lack and wait for.
+const MAX_PULLED: usize = 16;
 /// A session whose sender is silent for this long gives way to another sender of the same tree.
 const GIVE_WAY: Duration = Duration::from_secs(5);
 
@@ -66,6 +72,8 @@ pub struct HostSetup {
     pub name: HostName,
     /// Its trees and what they have.
     pub trees: Vec<TreeState>,
+    /// Those of them that take from others what they missed, and give it to others.
+    pub catch_up: BTreeSet<TreeName>,
     /// This process.
     pub instance: InstanceId,
     /// The seed of everything random.
@@ -107,6 +115,13 @@ pub enum Notice {
         /// Where data came from, by its own word.
         sources: Vec<IpAddr>,
     },
+    /// This host lacks a release, and asks a member for it.
+    Pulls {
+        /// The tree.
+        tree: TreeName,
+        /// Who is asked.
+        from: SocketAddr,
+    },
     /// Datagrams of a version that we do not speak are on the network.
     Version(u8, SocketAddr),
     /// An offer is no legal release, for this reason. It is anybody's word.
@@ -125,6 +140,11 @@ pub struct Receiver {
     waiting: Waiting,
     /// Sessions of senders in this process, whose source is this host's own tree; the newest last.
     ignored: VecDeque<SessionId>,
+    pulls: Pulls,
+    /// When it is looked what others have, once that may have changed.
+    look: Option<Moment>,
+    /// What others lack and ask this host for.
+    pulled: VecDeque<Pull>,
     requests: VecDeque<Request>,
     notices: VecDeque<Notice>,
     rng: fastrand::Rng,
@@ -141,6 +161,7 @@ impl Receiver {
         let presence = Presence::new(now, setup.name.clone(), setup.trees.clone(), setup.seed ^ 1, &mut control);
         let rng = fastrand::Rng::with_seed(setup.seed);
         let seed = setup.seed ^ 2;
+        let pulls = Pulls::new(setup.catch_up.clone());
         Self {
             setup,
             control,
@@ -150,6 +171,9 @@ impl Receiver {
             sessions: BTreeMap::new(),
             waiting: Waiting::default(),
             ignored: VecDeque::new(),
+            pulls,
+            look: None,
+            pulled: VecDeque::new(),
             requests: VecDeque::new(),
             notices: VecDeque::new(),
             rng,
@@ -229,7 +253,11 @@ impl Receiver {
             }
             Message::DriftAsk(session, offset) => self.with(session, source, |s, control| s.drift(offset, control)),
             Message::Ask(ask) => self.questions.handle(now, from, ask, self.presence.table().len() as u32),
-            presence => self.presence.handle(now, from, source, &presence),
+            Message::Pull(pull) => self.pulled(pull),
+            presence => {
+                self.presence.handle(now, from, source, &presence);
+                self.look.get_or_insert(now + LOOK);
+            }
         }
     }
 
@@ -258,7 +286,17 @@ impl Receiver {
             Err(why) => return self.notices.push_back(Notice::Illegal(from, why.to_string())),
         };
         let tree = &release.header().tree;
-        if !self.setup.trees.iter().any(|t| t.tree == *tree) || !self.is_target(now, from.ip(), &release) {
+        let Some(own) = self.setup.trees.iter().find(|t| t.tree == *tree) else { return };
+        if announce.grant.is_some() {
+            let taken = self.sessions.values().any(|s| s.tree() == tree && !s.is_over() && !s.has_closed());
+            if taken || !self.pulls.wants(own, release.header().serial, release.id()) {
+                return;
+            }
+        }
+        if !self.is_target(now, from.ip(), &release) {
+            if announce.grant.is_some() {
+                self.pulls.is_unfit(tree, release.id());
+            }
             return;
         }
         let busy = self.busy(now, tree, announce.session).map(|s| (s.describe(), s.silent(now)));
@@ -280,6 +318,41 @@ impl Receiver {
         self.sessions.insert(session.id(), session);
     }
 
+    /// Somebody lacks a release that this host may have: it is offered when nothing is done with the tree.
+    fn pulled(&mut self, pull: Pull) {
+        let has = |t: &TreeState| t.tree == pull.tree && t.release == Some(pull.release);
+        let serves = self.setup.catch_up.contains(&pull.tree) && self.setup.trees.iter().any(has);
+        let idle = !self.sessions.values().any(|s| s.is_proven() && *s.tree() == pull.tree && s.holds_the_tree());
+        if serves && idle && self.pulled.len() < MAX_PULLED && !self.pulled.contains(&pull) {
+            self.pulled.push_back(pull);
+        }
+    }
+
+    /// Asks for what this host lacks, when that is due.
+    fn pull(&mut self, now: Moment) {
+        if self.look.is_none_or(|at| at > now) && self.pulls.timeout().is_none_or(|at| at > now) {
+            return;
+        }
+        self.look = None;
+        let sessions = &self.sessions;
+        let busy = |tree: &TreeName| sessions.values().any(|s| s.tree() == tree && !s.has_closed() && !s.is_over());
+        let (own, me, members) = (&self.setup.trees, self.setup.instance, self.presence.table());
+        for (to, pull) in self.pulls.poll(now, own, me, members, self.rng.f64(), busy) {
+            self.notices.push_back(Notice::Pulls { tree: pull.tree.clone(), from: to });
+            self.control.send(Dest::Host(to), &Message::Pull(pull));
+        }
+    }
+
+    /// The next release that others lack and that is to be offered to them.
+    pub fn poll_pulled(&mut self) -> Option<Pull> {
+        self.pulled.pop_front()
+    }
+
+    /// What was refused may fit now.
+    pub fn forgive(&mut self) {
+        self.pulls.forgive();
+    }
+
     /// Whether `release` is addressed to us. What costs is counted: anybody can offer anything.
     fn is_target(&mut self, now: Moment, from: IpAddr, release: &Release) -> bool {
         let targets = &release.header().targets;
@@ -291,7 +364,9 @@ impl Receiver {
     /// release is not known to be rightful has nothing: whoever can send a datagram could keep others out otherwise.
     fn busy(&self, now: Moment, tree: &TreeName, id: SessionId) -> Option<&Session> {
         let others = self.sessions.values().filter(|s| s.id() != id && s.tree() == tree && s.is_proven());
-        let mut busy = others.filter(|s| s.is_ordering() || (s.holds_the_tree() && s.silent(now) < GIVE_WAY));
+        // One that only makes up for what was missed gives way, unless it has come to the commit.
+        let holds = |s: &&Session| !s.is_granted() && s.holds_the_tree() && s.silent(now) < GIVE_WAY;
+        let mut busy = others.filter(|s| s.is_ordering() || holds(s));
         busy.next()
     }
 
@@ -357,6 +432,11 @@ impl Receiver {
             Reply::Trees(trees) => {
                 self.setup.trees.clone_from(&trees);
                 self.presence.set_trees(now, trees);
+                self.look.get_or_insert(now + LOOK);
+            }
+            Reply::Drifted(tree) => {
+                self.pulls.repair(tree);
+                self.look = Some(now);
             }
             reply => {
                 let id = reply.session();
@@ -365,6 +445,9 @@ impl Receiver {
                     other => other,
                 };
                 if let Some(session) = id.and_then(|id| self.sessions.get_mut(&id)) {
+                    if let Reply::Ordered(_, Some(_)) = reply {
+                        self.pulls.ended(session.tree());
+                    }
                     session.reply(now, reply);
                 }
             }
@@ -386,6 +469,7 @@ impl Receiver {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Moment) {
         self.presence.handle_timeout(now, &mut self.control);
+        self.pull(now);
         for session in self.sessions.values_mut() {
             session.handle_timeout(now, &mut self.control, self.setup.patience);
         }
@@ -458,6 +542,7 @@ impl Receiver {
     /// When [`Receiver::handle_timeout`] is due.
     pub fn poll_timeout(&self, now: Moment) -> Moment {
         let sessions = self.sessions.values().map(|s| s.timeout(now, self.setup.patience));
-        sessions.chain([self.presence.timeout()]).chain(self.questions.timeout()).min().unwrap_or(now)
+        let own = [self.look, self.pulls.timeout(), self.questions.timeout()].into_iter().flatten();
+        sessions.chain([self.presence.timeout()]).chain(own).min().unwrap_or(now)
     }
 }

@@ -35,6 +35,9 @@ impl Session {
     /// hold, do not keep it out.
     pub(super) fn order(&mut self, now: Moment, from: SocketAddr, signed: SignedOrder) {
         self.heard = now;
+        if self.is_granted() {
+            return;
+        }
         let Some(order) = Order::decode(&signed.order).filter(|order| order.is_for(&self.name)) else { return };
         let fits = match order.kind {
             OrderKind::Prepare => self.stage == HostStage::Ready,
@@ -49,6 +52,11 @@ impl Session {
         if !fits || self.ordering || self.gone {
             return;
         }
+        self.follow(signed);
+    }
+
+    /// Lets the disk carry an order out.
+    pub(super) fn follow(&mut self, signed: SignedOrder) {
         self.ordering = true;
         let (order, signature) = (Arc::from(&signed.order[..]), Arc::from(&signed.signature[..]));
         self.requests.push_back(Request::Order { session: self.id, order, signature });
@@ -61,6 +69,7 @@ impl Session {
             self.next_order = None;
         }
         match outcome {
+            None if self.is_granted() => self.end(now, HostStage::Failed, "the order to commit is not one".into()),
             None => {
                 if let Some(next) = self.next_order.take() {
                     self.order(now, self.sender, next);

@@ -67,6 +67,8 @@ pub(super) struct Session {
     pub(super) ordering: bool,
     /// An order of the sender that came meanwhile.
     pub(super) next_order: Option<SignedOrder>,
+    /// The order to commit that came with the release; no other is followed.
+    grant: Option<SignedOrder>,
     /// Somebody said that the sender is gone; it is when nothing else comes until then.
     closing: Option<Moment>,
     /// It was said once: another sender may have the tree when this session is over.
@@ -145,6 +147,7 @@ impl Session {
             strict: false,
             ordering: false,
             next_order: None,
+            grant: announce.grant,
             closing: None,
             left: false,
             drift: Arc::from([]),
@@ -170,7 +173,7 @@ impl Session {
                 session.enter(now, HostStage::Joined);
                 let release = session.release.clone();
                 let look = Look { checksum: announce.checksum, quick: announce.quick == Some(true) };
-                let (sender, grant) = (session.sender_name.clone(), announce.grant);
+                let (sender, grant) = (session.sender_name.clone(), session.grant.clone());
                 session.requests.push_back(Request::Open { session: id, release, signature, look, sender, grant });
             }
         }
@@ -222,6 +225,11 @@ impl Session {
     /// Whether the sender is said to be gone.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.is_some()
+    }
+
+    /// Whether it is one for hosts that missed a release: any other has precedence.
+    pub(super) fn is_granted(&self) -> bool {
+        self.grant.is_some()
     }
 
     pub(super) fn silent(&self, now: Moment) -> Duration {
@@ -329,6 +337,9 @@ impl Session {
             Reply::Recalled(_, generation, parts) => self.recalled(now, generation, &parts),
             Reply::Finished(_, Ok(())) => {
                 self.enter(now, HostStage::Ready);
+                if let Some(grant) = self.grant.clone() {
+                    self.follow(grant);
+                }
             }
             Reply::Opened(_, Err(denied)) => {
                 self.proven = denied.proven;
@@ -339,7 +350,7 @@ impl Session {
             }
             Reply::Ordered(_, outcome) => self.ordered(now, outcome),
             Reply::Checked(_, outcome) => self.checked(now, outcome),
-            Reply::Trees(_) => {}
+            Reply::Trees(_) | Reply::Drifted(_) => {}
         }
     }
 

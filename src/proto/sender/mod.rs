@@ -122,6 +122,11 @@ pub struct SenderSetup {
     pub checksum: bool,
     /// Whether hosts look only at what differs between their release and this one.
     pub quick: bool,
+    /// The order by which the release was committed elsewhere: hosts that lack it commit by it, each by itself, and no
+    /// order is signed. Nobody is looked for: whoever lacks it answers the announcement.
+    pub grant: Option<SignedOrder>,
+    /// Reckon with so many hosts before they are heard.
+    pub fleet: u32,
 }
 
 /// What a sender asks of its disk and its key.
@@ -334,6 +339,7 @@ impl Sender {
         self.fit();
         self.offer = Some(Offer { release, signature });
         self.informed = now;
+        self.began = now;
         self.repeat = (now, REPEAT);
         self.tick(now);
     }
@@ -361,6 +367,11 @@ impl Sender {
     fn go_on(&mut self, now: Moment) {
         self.phase = Phase::Serving;
         self.weigh(now);
+    }
+
+    /// Whether hosts commit by an order that came with the release.
+    fn is_granted(&self) -> bool {
+        self.setup.grant.is_some()
     }
 
     fn is_audit(&self) -> bool {
@@ -470,6 +481,12 @@ impl Sender {
                 }
                 self.flow.packed(ordinals, payload);
             }
+            Reply::Packed(Err(why)) if self.is_granted() => {
+                // What could be read is sent; others may have the rest.
+                self.flow.packed(RangeSet::default(), Arc::default());
+                self.flow.stream_mut().leave_pending();
+                self.failure.get_or_insert(why);
+            }
             Reply::Packed(Err(why)) => {
                 self.flow.packed(RangeSet::default(), Arc::default());
                 self.flow.stream_mut().stop();
@@ -538,10 +555,10 @@ impl Sender {
             header: offer.release.bytes().to_vec(),
             signature: offer.signature.clone(),
             symbol: (self.flow.stream().segment() - DATA_OVERHEAD) as u16,
-            hosts: self.hosts.len() as u32,
+            hosts: (self.hosts.len() as u32).max(self.setup.fleet),
             checksum: self.setup.checksum,
             quick: Some(true).filter(|_| self.setup.quick),
-            grant: None,
+            grant: self.setup.grant.clone(),
         };
         self.control.send(Dest::Group, &Message::Announce(announce));
         self.again(now);

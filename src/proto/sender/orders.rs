@@ -16,6 +16,10 @@ use crate::wire::{HostStage, Message, Phase as WirePhase};
 
 /// A quorum that is reached waits this long for others that make progress.
 const STRAGGLERS: Duration = Duration::from_secs(3);
+/// A release that nobody lacks after all is offered for this long.
+const UNHEARD: Duration = Duration::from_secs(3);
+/// A host that lacks what the sender lacks, too, is given this long for everything else.
+const STALLED: Duration = Duration::from_secs(3);
 /// How many times its patience a host that is alive may work without progress before the decision.
 const WORKING: u32 = 10;
 
@@ -64,8 +68,8 @@ impl Sender {
         match self.phase {
             Phase::Serving | Phase::Collecting => {
                 self.failure.get_or_insert_with(|| why.to_string());
-                match self.is_audit() {
-                    // Nothing is staged anywhere: there is nothing to abort.
+                match self.is_audit() || self.is_granted() {
+                    // Nothing is staged anywhere, or each host goes its own way: there is nothing to abort.
                     true => self.finish(now),
                     false => self.decide(OrderKind::Abort, why),
                 }
@@ -79,6 +83,9 @@ impl Sender {
 
     /// Decides when it is time.
     pub(super) fn weigh(&mut self, now: Moment) {
+        if self.is_granted() {
+            return self.weigh_granted(now);
+        }
         let audit = self.is_audit();
         let slow = self.flow.readings().slow();
         let all = self.setup.quorum == Quorum::All;
@@ -103,6 +110,17 @@ impl Sender {
             self.begin_batch();
         } else {
             self.decide(OrderKind::Abort, &self.count());
+        }
+    }
+
+    /// Ends a session without orders when nobody needs it: all have the release, cannot take it or are gone.
+    fn weigh_granted(&mut self, now: Moment) {
+        // Who gets no further, when not all can be given, gets the rest elsewhere.
+        let stalled = |h: &Host| self.failure.is_some() && now.since(h.progress) >= STALLED;
+        let open = self.hosts.iter().any(|(_, h)| !h.has_answered(OrderKind::Commit) && !stalled(h));
+        let unheard = self.hosts.is_empty() && now.since(self.began) < UNHEARD;
+        if !open && !unheard {
+            self.finish(now);
         }
     }
 

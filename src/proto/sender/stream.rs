@@ -30,6 +30,8 @@ pub struct Stream {
     symbol: u16,
     /// Wanted, and not yet in a generation.
     pending: RangeSet,
+    /// What was asked for and is not to be had.
+    absent: RangeSet,
     /// Generations in order.
     generations: VecDeque<Outgoing>,
     next: u32,
@@ -59,6 +61,7 @@ impl Stream {
             session,
             symbol,
             pending: RangeSet::default(),
+            absent: RangeSet::default(),
             generations: VecDeque::new(),
             next: 0,
             packing: false,
@@ -110,7 +113,14 @@ impl Stream {
         for generation in self.generations.iter().rev().take_while(|g| !g.was_sent_by(seen)) {
             wanted.subtract(generation.ordinals());
         }
+        wanted.subtract(&self.absent);
         self.pending.extend(&wanted);
+    }
+
+    /// What is wanted and in no generation yet is not to be had here.
+    pub fn leave_pending(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        self.absent.extend(&pending);
     }
 
     /// Sends nothing more: the session is aborted, or its source cannot be read.

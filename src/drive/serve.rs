@@ -1,0 +1,129 @@
+//! A host offers the release that it has to those that lack it: the sender machine, with the release's own signatures
+//! and the order by which it was committed, and the host's live tree as the source.
+//!
+//! One such session at a time in a process, at the rate that the configuration allows: whatever is pulled meanwhile
+//! joins it, or comes after it.
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver as Inbox;
+use std::time::Duration;
+
+use super::deploy::{self, Granted, Interrupt, Options};
+use super::desk::Desk;
+use super::disk::Host;
+use super::outcome::{Event, HostState, Observer, Purpose};
+use super::rollback::spec;
+use super::source::{Facts, Part, Source};
+use crate::keys::{Namespace, PublicKey, Signature, Signer, verify};
+use crate::spec::Compress;
+use crate::tree::StoredSource;
+use crate::units::Rate;
+use crate::wire::message::{Pull, SignedOrder};
+use crate::{Error, Result};
+
+/// Others that lack the same release have this long to find that out before it is offered.
+const GATHER: Duration = Duration::from_millis(250);
+/// How long a host may be silent.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves what is pulled until nobody pulls any more.
+pub fn run(host: &Arc<Host>, desk: &Desk, rate: Rate, pulls: &Inbox<Pull>) {
+    while let Ok(pull) = pulls.recv() {
+        std::thread::sleep(GATHER);
+        let mut later: Vec<Pull> = pulls.try_iter().filter(|other| *other != pull).collect();
+        later.insert(0, pull);
+        for pull in later {
+            if let Err(e) = serve(host, desk, rate, &pull) {
+                tracing::warn!("tree {}: a release that others lack is not offered: {e}", pull.tree);
+            }
+        }
+    }
+}
+
+fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull) -> Result<()> {
+    let Some(managed) = host.trees.get(&pull.tree) else { return Ok(()) };
+    let tree = &managed.tree;
+    let Some(current) = tree.current()?.filter(|current| current.release.id() == pull.release) else { return Ok(()) };
+    let header = current.release.header().clone();
+    // Not yet, or never: it was committed before a crash.
+    let Some(grant) = tree.state().grant(header.serial)? else { return Ok(()) };
+    let grant: SignedOrder = minicbor::decode(&grant)
+        .map_err(|e| Error::refused("the order that is kept with the release is damaged").because(e))?;
+    let by = verify(Namespace::RELEASE, current.release.bytes(), &current.signature)
+        .map_err(|e| Error::refused("the signature that is kept with the release does not hold").because(e))?;
+    let mut spec = spec(&current.release)?;
+    spec.transfer.rate = Some(rate);
+    let records = (*tree.state()).clone();
+    let root = tree.root().path().to_path_buf();
+    let facts = Facts {
+        root: header.root,
+        top: header.top.clone(),
+        scope: header.scope.clone(),
+        rules: header.rules.clone(),
+        scanned: None,
+        notes: Vec::new(),
+        files: Vec::new(),
+    };
+    let prepare = move || {
+        let source = StoredSource::open(&root, records, header.root)?;
+        Ok((Source::of(Box::new(source), Compress::Auto), facts))
+    };
+    let options = Options {
+        spec,
+        purpose: Purpose::Deploy,
+        only: Vec::new(),
+        signer: Arc::new(Nobody(by)),
+        name: host.name.clone(),
+        timeout: PATIENCE,
+        checksum: false,
+        hints: None,
+        unless: None,
+        cache: None,
+        part: Part::default(),
+        lists: false,
+        beside: Some(desk.handle()),
+    };
+    let fleet = u32::try_from(desk.members().len()).unwrap_or(u32::MAX);
+    let release = current.release.clone();
+    let granted = Granted { release: current.release, signature: current.signature, grant, fleet };
+    let outcome = deploy::grant(desk.door()?, options, granted, Box::new(prepare), &Interrupt::default(), &mut Log)?;
+    let made = |h: &&super::outcome::HostResult| h.state.has_release();
+    let names: Vec<&str> = outcome.hosts.iter().filter(made).map(|h| h.host.as_str()).collect();
+    if let Some(why) = &outcome.error {
+        tracing::warn!("{release}: not all of it could be given to those that lack it: {why}");
+    }
+    if !names.is_empty() {
+        tracing::info!("{release}: passed on to {}; {} sent", names.join(", "), outcome.bytes_sent);
+    }
+    Ok(())
+}
+
+/// What is worth a line.
+struct Log;
+
+impl Observer for Log {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Note(note) => tracing::info!("{note}"),
+            Event::Host(change) if change.state.is_trouble() && change.state != HostState::Aborted => {
+                let why = change.error.as_deref().unwrap_or_default();
+                tracing::warn!("{} could not be given what it lacks: {}: {why}", change.host, change.state.word());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Stands for the key that signed the release: everything that has to be signed is.
+#[derive(Debug)]
+struct Nobody(PublicKey);
+
+impl Signer for Nobody {
+    fn sign(&self, _: Namespace, _: &[u8]) -> Result<Signature> {
+        Err(Error::refused("a release that is passed on is not signed again"))
+    }
+
+    fn public(&self) -> &PublicKey {
+        &self.0
+    }
+}
