@@ -79,6 +79,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull) -> Result<()> {
         hints: None,
         unless: None,
         cache: None,
+        directory: None,
         part: Part::default(),
         lists: false,
         beside: Some(desk.handle()),
