@@ -110,7 +110,7 @@ impl Watcher {
         let dir = root.dir(None).map_err(|e| unreadable(&target.source, e))?;
         let top = match add(inotify.as_fd(), dir.as_fd(), SOURCE) {
             Ok(watch) => watch,
-            Err(Errno::NOSPC) => return Err(limits::too_few_watches(&target.source, 1, limit(limits::MAX_WATCHES))),
+            Err(Errno::NOSPC) => return Err(limits::too_few_watches(&target.source, 1, limits::watches())),
             Err(e) => return Err(cannot_watch(&target.source, e)),
         };
         let full = |path: &Path| std::fs::canonicalize(path).ok();
@@ -166,8 +166,12 @@ impl Watcher {
 
     /// Refuses a source that is not the directory any more that is watched.
     pub fn check(&self) -> Result<()> {
+        self.root().map(drop)
+    }
+
+    fn root(&self) -> Result<Root> {
         match Root::open(&self.target.source) {
-            Ok(root) if root.id() == self.id => Ok(()),
+            Ok(root) if root.id() == self.id => Ok(root),
             Ok(_) => Err(self.gone("is another directory now")),
             Err(e) => Err(self.gone("is gone").because(e)),
         }
@@ -269,8 +273,7 @@ impl Watcher {
         }
         let others = self.places.more(watch);
         if what.contains(ReadFlags::IGNORED) {
-            self.places.remove(watch);
-            return Ok(None);
+            return self.ended(watch, place, now, batcher);
         }
         for place in std::iter::once(place).chain(others) {
             if let Some(why) = self.happened(place, what, name, now, batcher)? {
@@ -278,6 +281,17 @@ impl Watcher {
             }
         }
         Ok(None)
+    }
+
+    /// The watch has ended: the directory was removed, or the kernel took the watch for reasons of its own.
+    fn ended(&mut self, watch: Watch, place: Place, now: Moment, batcher: &mut Batcher) -> Result<Lost> {
+        let mut path = Vec::new();
+        let known = self.places.path(place, &mut path).then(|| TreePath::new(&*path).ok()).flatten();
+        let parent = self.places.parent(place);
+        self.places.remove(watch);
+        let (Some(path), Some(parent)) = (known, parent) else { return Ok(None) };
+        batcher.touched(now, &path);
+        self.look(parent, &path, now, batcher)
     }
 
     /// Something happened to the directory `place`, or to `name` in it.
@@ -368,10 +382,7 @@ impl Watcher {
 
     /// Looks which directory is at `path` now, in the directory `place`: an event may be older than another look.
     fn look(&mut self, place: Place, path: &TreePath, now: Moment, batcher: &mut Batcher) -> Result<Lost> {
-        let root = open(&self.target.source)?;
-        if root.id() != self.id {
-            return Err(self.gone("is another directory now"));
-        }
+        let root = self.root()?;
         if root.dir(Some(path)).is_err() {
             if let Some(child) = self.places.child(place, path.name()) {
                 self.places.detach(child);
@@ -425,7 +436,7 @@ impl Watcher {
         }
         if full {
             let directories = self.places.len() as u64 + more;
-            return Err(limits::too_few_watches(&self.target.source, directories, limit(limits::MAX_WATCHES)));
+            return Err(limits::too_few_watches(&self.target.source, directories, limits::watches()));
         }
         Ok(took_back)
     }

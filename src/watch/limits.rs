@@ -7,8 +7,10 @@ use crate::{Error, Kind};
 
 /// Where the kernel tells its limits.
 const LIMITS: &str = "/proc/sys/fs/inotify";
-/// The name of the limit of watches.
-pub const MAX_WATCHES: &str = "max_user_watches";
+/// The name of the limit of watches,
+const MAX_WATCHES: &str = "fs.inotify.max_user_watches";
+/// and of the one that holds in a user namespace besides.
+const MAX_WATCHES_HERE: &str = "user.max_inotify_watches";
 /// The name of the limit of users of inotify.
 pub const MAX_INSTANCES: &str = "max_user_instances";
 /// The name of the limit of events that wait.
@@ -19,16 +21,26 @@ pub fn limit(name: &str) -> Option<u64> {
     std::fs::read_to_string(Path::new(LIMITS).join(name)).ok()?.trim().parse().ok()
 }
 
-/// `directories` want a watch each, and the kernel gives this user `limit` in all.
-pub fn too_few_watches(source: &Path, directories: u64, limit: Option<u64>) -> Error {
-    let limit_text = limit.map_or_else(|| "unknown".to_string(), |n| n.to_string());
+/// The limit of watches that is reached first, and its name.
+pub fn watches() -> (&'static str, Option<u64>) {
+    let here = std::fs::read_to_string("/proc/sys/user/max_inotify_watches").ok().and_then(|n| n.trim().parse().ok());
+    let all = limit("max_user_watches");
+    match (here, all) {
+        (Some(here), Some(all)) if here < all => (MAX_WATCHES_HERE, Some(here)),
+        _ => (MAX_WATCHES, all),
+    }
+}
+
+/// `directories` want a watch each, and the kernel gives this user as many as the limit says, in all.
+pub fn too_few_watches(source: &Path, directories: u64, (name, limit): (&str, Option<u64>)) -> Error {
+    let is = limit.map_or_else(|| "unknown".to_string(), |n| n.to_string());
     // What others of this user watch counts as well.
     let enough = directories.saturating_add(limit.unwrap_or(0)).next_power_of_two();
     Error::usage(format!(
-        "{} has {directories} directories and each of them needs a watch; fs.inotify.{MAX_WATCHES} is {limit_text}",
+        "{} has {directories} directories and each of them needs a watch; {name} is {is}",
         shown(source)
     ))
-    .hint(format!("sysctl fs.inotify.{MAX_WATCHES}={enough}, and in /etc/sysctl.d for good; or exclude directories"))
+    .hint(format!("sysctl {name}={enough}, and in /etc/sysctl.d for good; or exclude directories"))
 }
 
 /// inotify could not be begun at all.
@@ -62,7 +74,7 @@ mod tests {
 
     #[test]
     fn too_few_watches_say_how_many_are_needed_and_what_to_set() {
-        let error = too_few_watches(Path::new("/srv/site"), 50_000, Some(8192));
+        let error = too_few_watches(Path::new("/srv/site"), 50_000, (MAX_WATCHES, Some(8192)));
         assert_eq!(error.kind().exit_code(), 2);
         let told = error.to_string();
         for word in ["/srv/site", "50000 directories", "fs.inotify.max_user_watches is 8192"] {

@@ -282,9 +282,9 @@ impl Live<'_> {
             }
         };
         tracing::info!("the spec was read again");
-        if options.spec.tree != self.setup.options.spec.tree {
-            self.hosts.clear();
-        }
+        // Hosts that are no more are not waited for either.
+        self.hosts.clear();
+        self.missing.clear();
         self.setup.options = options;
         self.shared.order(Order::Watch(target));
         Ok(())

@@ -80,6 +80,12 @@ impl Places {
         self.nodes.get(place.0 as usize).map(|node| node.watch)
     }
 
+    /// The directory that it is in; `None` of the top, and when it was moved away.
+    pub fn parent(&self, place: Place) -> Option<Place> {
+        let parent = self.nodes.get(place.0 as usize)?.parent;
+        (parent != NOWHERE).then_some(Place(parent))
+    }
+
     /// Further places of the same directory.
     pub fn more(&self, watch: Watch) -> Vec<Place> {
         self.more.get(&watch).into_iter().flatten().map(|&at| Place(at)).collect()
