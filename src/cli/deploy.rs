@@ -102,6 +102,7 @@ pub(super) fn for_engine(options: &SessionOptions, signer: Arc<dyn Signer>) -> R
         timeout: options.timeout,
         checksum: options.checksum,
         hints: None,
+        known: 0,
         unless: None,
         directory: None,
         cache: options.cache.clone(),

@@ -49,6 +49,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         timeout: args.timeout,
         checksum: args.checksum,
         hints: None,
+        known: 0,
         unless: None,
         directory: None,
         cache: None,

@@ -63,6 +63,9 @@ pub struct Options {
     /// Where the source may have changed since the last release of it, when that is known: nothing else is looked at,
     /// here and on the hosts. The index has to be kept.
     pub hints: Option<Hints>,
+    /// How many hosts took part in the release before, a moment ago: when all of them have answered, nobody else is
+    /// waited for. 0: nobody knows.
+    pub known: usize,
     /// What was released last, see [`Outcome::content`]: the same is not released again.
     pub unless: Option<BlockHash>,
     /// The directory that the source has to be; `None`: whichever its path leads to.
@@ -257,6 +260,7 @@ fn setup(options: &Options, granted: Option<&Granted>, endpoint: &Endpoint) -> S
         without: options.beside.as_ref().map(Handle::instance),
         lists: options.lists,
         expect,
+        known: options.known,
         quorum: spec.commit.require,
         batches: spec.commit.batches.clone(),
         revert: spec.commit.on_failure == OnFailure::Revert,

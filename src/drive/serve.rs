@@ -77,6 +77,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull) -> Result<()> {
         timeout: PATIENCE,
         checksum: false,
         hints: None,
+        known: 0,
         unless: None,
         cache: None,
         directory: None,

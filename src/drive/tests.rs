@@ -88,6 +88,7 @@ impl Fleet {
             timeout: Duration::from_secs(10),
             checksum: false,
             hints: None,
+            known: 0,
             unless: None,
             directory: None,
             cache: None,

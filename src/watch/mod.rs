@@ -199,6 +199,7 @@ impl Live<'_> {
         let spec = &self.setup.options.spec;
         self.report.start(&format!("{}: {}", spec.tree, shown(&spec.source)));
         let options = Options {
+            known: if task.hints.is_some() { self.hosts.len() } else { 0 },
             hints: task.hints,
             unless: self.released.filter(|_| !task.again),
             checksum: self.checksum,
