@@ -403,6 +403,9 @@ fn whatever_happens_hosts_become_the_same() {
         let Some(lab) = Lab::loopback(3) else { return };
         let (mut rng, mut noise) = (fastrand::Rng::with_seed(seed), Noise::new(seed));
         write(&lab.site().join("keep"), "always");
+        for nth in 0..number("MAKUO_WATCH_FILES", 0) {
+            write(&lab.site().join(format!("base/a{}/b{}/f{nth}", nth % 50, nth / 50 % 100)), nth.to_string());
+        }
         (0..50).for_each(|_| happen(&mut rng, &lab.site(), &mut noise));
         // The first look and the first release fall into the middle of it.
         let mut watch = watch(&lab, &["--max-delay", "1s"]);

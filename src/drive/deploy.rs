@@ -461,6 +461,10 @@ impl Session<'_> {
             fingerprint: self.options.signer.public().fingerprint().to_string(),
             rollback_to: self.rollback_to(),
         }));
+        let own = self.kind.granted().is_none() && release.header().intent != Intent::Audit;
+        if let Some(host) = self.options.beside.as_ref().filter(|_| own) {
+            host.sent(&release);
+        }
         let now = self.clock.now();
         self.announced = Some(now);
         self.release = Some(release.clone());

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::hook::Hooks;
 use crate::id::{HostName, SessionId, TreeName};
 use crate::keys::AuthorizedKeys;
+use crate::manifest::Release;
 use crate::manifest::rules::PathFilter;
 use crate::net::Waker;
 use crate::proto::receiver::{Denied, Ordered, Reason, Reply, Request};
@@ -142,6 +143,16 @@ impl Disk {
                 }
             }
         }
+    }
+
+    /// A release of a tree of this host goes out from here. What the trees are now.
+    pub fn sent(&self, release: &Release) -> Vec<TreeState> {
+        if let Some(managed) = self.host.trees.get(&release.header().tree)
+            && let Err(e) = managed.tree.sent(release)
+        {
+            tracing::warn!("tree {}: this host may take its own release from others: {e}", managed.tree.name());
+        }
+        self.host.states()
     }
 
     /// Looks whether a tree is what its release says, once nobody works on it.

@@ -16,6 +16,7 @@ use super::strangers::Stranger;
 use crate::Result;
 use crate::id::{InstanceId, SessionId};
 use crate::keys::GroupKey;
+use crate::manifest::Release;
 use crate::net::Waker;
 use crate::proto::receiver::{HostSetup, Receiver, Reply};
 use crate::units::Moment;
@@ -48,6 +49,8 @@ pub enum Command {
     Sessions(Outbox<usize>),
     /// Take no part in this session, whose sender is in this process.
     Ignore(SessionId, Outbox<()>),
+    /// A release of this host's own tree goes out: the tree is ahead of it, and never made it.
+    Sent(Release, Outbox<()>),
     /// Say goodbye and end.
     Stop,
 }
@@ -85,6 +88,13 @@ impl Handle {
         let (answer, inbox) = channel();
         self.send(Command::Ignore(session, answer));
         // A host that is ending takes part in nothing new.
+        let _ = inbox.recv_timeout(PATIENT);
+    }
+
+    /// Takes note of a release that this process makes of the host's own tree: the host does not catch up with it.
+    pub fn sent(&self, release: &Release) {
+        let (answer, inbox) = channel();
+        self.send(Command::Sent(release.clone(), answer));
         let _ = inbox.recv_timeout(PATIENT);
     }
 
@@ -210,6 +220,11 @@ impl Running {
                     Command::Sessions(answer) => drop(answer.send(self.machine.sessions())),
                     Command::Ignore(session, answer) => {
                         self.machine.ignore(session);
+                        let _ = answer.send(());
+                    }
+                    Command::Sent(release, answer) => {
+                        let states = self.disk.sent(&release);
+                        self.machine.handle_reply(self.clock.now(), Reply::Trees(states));
                         let _ = answer.send(());
                     }
                     Command::Stop => self.ending = self.ending.or(Some(self.clock.now() + ORDER_LIMIT)),

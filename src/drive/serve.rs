@@ -14,9 +14,10 @@ use super::disk::Host;
 use super::outcome::{Event, HostState, Observer, Purpose};
 use super::rollback::spec;
 use super::source::{Facts, Part, Source};
+use crate::id::Serial;
 use crate::keys::{Namespace, PublicKey, Signature, Signer, verify};
 use crate::spec::Compress;
-use crate::tree::StoredSource;
+use crate::tree::{StoredRelease, StoredSource, Tree};
 use crate::units::Rate;
 use crate::wire::message::{Pull, SignedOrder};
 use crate::{Error, Result};
@@ -44,6 +45,13 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull) -> Result<()> {
     let Some(managed) = host.trees.get(&pull.tree) else { return Ok(()) };
     let tree = &managed.tree;
     let Some(current) = tree.current()?.filter(|current| current.release.id() == pull.release) else { return Ok(()) };
+    let Some(current) = next_for(tree, current, pull.have)? else {
+        let (name, have) = (tree.name(), pull.have);
+        return Err(Error::refused(format!(
+            "{name}@{have} is too old to be followed by what is kept here of parts of the tree"
+        ))
+        .hint("deploy the whole tree"));
+    };
     let header = current.release.header().clone();
     // Not yet, or never: it was committed before a crash.
     let Some(grant) = tree.state().grant(header.serial)? else { return Ok(()) };
@@ -98,6 +106,27 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull) -> Result<()> {
         tracing::info!("{release}: passed on to {}; {} sent", names.join(", "), outcome.bytes_sent);
     }
     Ok(())
+}
+
+/// What a host that has the release `have` is to be given next, so that it comes to `current`: the last release of the
+/// whole tree, then those of parts of it that followed, one by one.
+fn next_for(tree: &Tree, current: StoredRelease, have: Serial) -> Result<Option<StoredRelease>> {
+    let newest = current.release.header().serial;
+    if current.release.header().scope.is_empty() || have == newest {
+        return Ok(Some(current));
+    }
+    let kept = tree.releases()?;
+    let mut next = None;
+    for &serial in kept.iter().rev().filter(|&&serial| serial > have && serial <= newest) {
+        let Some(release) = tree.release(serial)? else { continue };
+        let whole = release.release.header().scope.is_empty();
+        next = Some(release);
+        if whole {
+            return Ok(next);
+        }
+    }
+    // Parts follow only what they followed here.
+    Ok(next.filter(|_| kept.contains(&have)))
 }
 
 /// What is worth a line.

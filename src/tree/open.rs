@@ -17,11 +17,12 @@ use super::records::grant_name;
 use super::relink;
 use super::root::Root;
 use super::shelf;
-use super::state::{State, StoredRelease};
+use super::state::{Mark, State, StoredRelease};
 use super::swap;
 use super::undo;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
+use crate::manifest::Release;
 
 /// How a tree is kept.
 #[derive(Debug, Clone, Copy)]
@@ -184,6 +185,14 @@ impl Tree {
     /// The release with this number, when it is kept.
     pub fn release(&self, serial: Serial) -> Result<Option<StoredRelease>> {
         self.state.stored(serial)
+    }
+
+    /// The tree is the source of this release: it was never made it, and is not made it later either.
+    pub fn sent(&self, release: &Release) -> Result<()> {
+        match self.highest_serial()? {
+            Some(highest) if highest >= release.header().serial => Ok(()),
+            _ => self.state.raise_highest(Mark::of(release)),
+        }
     }
 
     /// Keeps the order by which the release `serial`, the present one, was committed for good.

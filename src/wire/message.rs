@@ -117,7 +117,7 @@ pub struct Hello {
     pub strangers: Option<Vec<IpAddr>>,
 }
 
-/// "I lack this release: offer it."
+/// "I lack this release: offer it, or what has to come before it."
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Pull {
     /// The tree.
@@ -126,6 +126,9 @@ pub struct Pull {
     /// The release.
     #[n(1)]
     pub release: ReleaseId,
+    /// The release that is here; 0 is none.
+    #[n(2)]
+    pub have: Serial,
 }
 
 /// A datagram of a certain size.

@@ -107,7 +107,7 @@ impl Pulls {
                 continue;
             }
             if open.due <= now {
-                out.extend(open.ask(now, &state.tree, me, members, jitter));
+                out.extend(open.ask(now, state, me, members, jitter));
             }
         }
         out
@@ -139,11 +139,12 @@ impl Open {
     fn ask(
         &mut self,
         now: Moment,
-        tree: &TreeName,
+        own: &TreeState,
         me: InstanceId,
         members: &Table,
         jitter: f64,
     ) -> Option<(SocketAddr, Pull)> {
+        let tree = &own.tree;
         let has = |t: &TreeState| t.tree == *tree && t.running == Some(self.serial) && t.release == Some(self.release);
         let able = members.iter().filter(|(id, m)| **id != me && m.hello.trees.iter().any(has));
         let next = able.filter(|(id, _)| !self.asked.contains(*id)).min_by_key(|(id, _)| rank(self.release, **id));
@@ -155,7 +156,8 @@ impl Open {
         };
         self.asked.insert(id);
         self.due = now + ANSWER;
-        Some((member.address, Pull { tree: tree.clone(), release: self.release }))
+        let have = own.running.unwrap_or_default();
+        Some((member.address, Pull { tree: tree.clone(), release: self.release, have }))
     }
 }
 
