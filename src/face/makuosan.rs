@@ -217,7 +217,8 @@ fn base(config: &mut HostConfig, base: Option<PathBuf>) -> Result<()> {
     let tree = known.unwrap_or_else(|| default.clone());
     match config.trees.iter_mut().find(|t| t.name == tree) {
         Some(known) => known.path = path,
-        None => config.trees.push(TreeConfig::new(default, path)),
+        // As it was: what a host misses it misses, unless its configuration says otherwise.
+        None => config.trees.push(TreeConfig { catch_up: false, ..TreeConfig::new(default, path) }),
     }
     config.console.tree = Some(tree);
     Ok(())
@@ -227,7 +228,7 @@ fn base(config: &mut HostConfig, base: Option<PathBuf>) -> Result<()> {
 /// reach in it. The kernel keeps the daemon to both; an exchange of the whole base would need the directory above.
 fn confine(config: &mut HostConfig) {
     config.sandbox = Sandbox::Require;
-    config.trees.iter_mut().for_each(|tree| (tree.swap, tree.catch_up) = (false, false));
+    config.trees.iter_mut().for_each(|tree| tree.swap = false);
 }
 
 fn absolute(path: &std::path::Path) -> Result<PathBuf> {
@@ -249,6 +250,7 @@ mod tests {
             meant("makuosan -b /var/www -u www-data -g www-data -G adm,web -p 5001 -i 10.0.0.1 -T 80 -n -O").unwrap();
         let tree = &meant.config.trees[0];
         assert_eq!((tree.name.as_str(), tree.path.to_str()), ("default", Some("/var/www")));
+        assert!(!tree.catch_up);
         assert_eq!(meant.config.network.port, 5001);
         assert_eq!(meant.config.console.listen, ConsoleListen::At("127.0.0.1:5001".parse().unwrap()));
         assert_eq!(meant.rate, Some(Rate(80_000_000)));
@@ -294,7 +296,7 @@ mod tests {
     fn confined_is_to_base_and_state_or_not_at_all() {
         let meant = meant("makuosan -b /x -c").unwrap();
         assert_eq!(meant.config.sandbox, Sandbox::Require);
-        assert!(meant.config.trees.iter().all(|tree| !tree.swap && !tree.catch_up));
+        assert!(meant.config.trees.iter().all(|tree| !tree.swap));
     }
 
     #[test]
