@@ -15,6 +15,7 @@ use crate::diff::HostRules;
 use crate::id::TreeName;
 use crate::manifest::Release;
 use crate::manifest::read::Manifest;
+use crate::proto::receiver::Look as How;
 use crate::tree::CommitReport;
 use crate::tree::owners::HostNames;
 use crate::units::{Moment, printable};
@@ -88,7 +89,7 @@ fn differences(managed: &ManagedTree) -> Result<Option<(u64, String)>> {
     if !header.scope.is_empty() {
         return Ok(None);
     }
-    let scanned = Look::begin(managed, &current.release, false, None)?.end()?;
+    let scanned = Look::begin(managed, &current.release, How::default())?.end()?;
     let manifest = Manifest::of(header, tree.nodes());
     let names = HostNames::default();
     let rules = HostRules { protect: &managed.protect, max_delete: managed.max_delete, owners: &names };

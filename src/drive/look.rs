@@ -9,9 +9,10 @@ use super::clock;
 use super::disk::ManagedTree;
 use crate::diff::Paged;
 use crate::error::{Error, Kind, Result};
-use crate::manifest::pages::{Pages, differing, union};
+use crate::manifest::pages::{PageKey, Pages, differing};
 use crate::manifest::read::Manifest;
 use crate::manifest::{Entry, Header, Release, TreePath};
+use crate::proto::receiver::Look as How;
 use crate::tree::Tree;
 use crate::tree::index::Index;
 use crate::tree::nodes::Nodes;
@@ -25,13 +26,14 @@ pub struct Look {
 }
 
 impl Look {
-    /// Begins to look at what `release` governs; with `checksum` every file is read, with hints only where they say.
-    pub fn begin(managed: &ManagedTree, release: &Release, checksum: bool, hints: Option<Hints>) -> Result<Self> {
-        let options = ScanOptions { hints, ..options(managed, release, checksum)? };
+    /// Begins to look at what `release` governs; as closely as `how` says.
+    pub fn begin(managed: &ManagedTree, release: &Release, how: How) -> Result<Self> {
+        let options = options(managed, release, how.checksum)?;
+        let release = how.quick.then(|| release.clone());
         let tree = Arc::clone(&managed.tree);
         let thread = std::thread::Builder::new()
             .name("look".into())
-            .spawn(move || take(&tree, &options))
+            .spawn(move || take(&tree, options, release.as_ref()))
             .map_err(|e| Error::new(Kind::Io, "this host cannot start a thread").because(e))?;
         Ok(Self { thread: Some(thread) })
     }
@@ -69,9 +71,12 @@ fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<S
     Ok(options)
 }
 
-fn take(tree: &Tree, options: &ScanOptions) -> Result<Scanned> {
+/// With `quick`, the new release, only where that can differ from the tree.
+fn take(tree: &Tree, mut options: ScanOptions, quick: Option<&Release>) -> Result<Scanned> {
     let (path, id) = (tree.index_path(), tree.root().id());
     let old = Index::open(&path, id).map(Arc::new);
+    options.hints = quick.zip(old.as_ref()).and_then(|(new, old)| hints(tree, old, new.header()));
+    let options = &options;
     let written = Index::open(&tree.written_path(), id);
     if !options.scope.is_empty() {
         // A look at a part of the tree does not take the place of what is known of all of it.
@@ -87,40 +92,39 @@ fn take(tree: &Tree, options: &ScanOptions) -> Result<Scanned> {
 
 /// Where the tree may be otherwise than its index says, as far as releases tell: where index, present release and the
 /// new one differ. `None`: that cannot be told, and everything is looked at.
-pub(super) fn hints(tree: &Tree, new: &Header) -> Option<Hints> {
-    let index = Index::open(&tree.index_path(), tree.root().id())?;
+fn hints(tree: &Tree, index: &Index, new: &Header) -> Option<Hints> {
     let current = tree.current().ok()??.release;
-    let found = differences(&index, &[current.header(), new], tree.nodes());
+    let found = differences(index, current.header(), new, tree.nodes());
     let paths = found.inspect_err(|e| tracing::debug!("tree {}: all of it is looked at: {e}", tree.name())).ok()?;
     Some(Hints { paths, ..Hints::default() })
 }
 
-/// The paths that are not the same in the index and in all of these releases.
-fn differences(index: &Index, releases: &[&Header], nodes: &Nodes) -> Result<BTreeSet<TreePath>> {
+/// The paths that are not the same in the index, in the present release and in the new one.
+fn differences(index: &Index, present: &Header, new: &Header, nodes: &Nodes) -> Result<BTreeSet<TreePath>> {
     let unreadable = |e| Error::new(Kind::Io, "a manifest cannot be read").because(e);
-    let own = index.keys();
-    let (mut known, mut ranges, mut tables) = (own.clone(), Vec::new(), Vec::new());
-    for header in releases {
-        let manifest = Manifest::of(header, nodes);
-        let pages = Pages::of(&manifest).map_err(unreadable)?;
+    let table = |manifest: &Manifest<&Nodes>, known: &[PageKey]| -> Result<(Pages, Vec<PageKey>)> {
+        let pages = Pages::of(manifest).map_err(unreadable)?;
         // Of pages that were seen already nothing is read.
-        pages.learn(&known);
-        let keys = pages.keys(&manifest).map_err(unreadable)?;
-        ranges.extend(differing(&own, &keys));
-        known.extend(keys);
-        tables.push((manifest, pages));
-    }
+        pages.learn(known);
+        let keys = pages.keys(manifest).map_err(unreadable)?;
+        Ok((pages, keys))
+    };
+    let (is, was) = (index.keys(), Manifest::of(present, nodes));
+    let (was_pages, was_keys) = table(&was, &is)?;
+    let wanted = Manifest::of(new, nodes);
+    let (wanted_pages, wanted_keys) = table(&wanted, &was_keys)?;
     let mut paths = BTreeSet::new();
-    for range in union(ranges) {
-        let by_path = |entries: Vec<Entry>| -> HashMap<TreePath, Entry> {
-            entries.into_iter().map(|entry| (entry.path.clone(), entry)).collect()
-        };
-        let here = by_path(index.within(&range)?);
-        for (manifest, pages) in &tables {
-            let there = by_path(pages.some(manifest, &range).map_err(unreadable)?);
-            paths.extend(here.iter().filter(|(path, entry)| there.get(*path) != Some(entry)).map(|(p, _)| p.clone()));
-            paths.extend(there.into_keys().filter(|path| !here.contains_key(path)));
-        }
+    let mut unlike = |one: Vec<Entry>, other: Vec<Entry>| {
+        let mut other: HashMap<TreePath, Entry> = other.into_iter().map(|e| (e.path.clone(), e)).collect();
+        paths.extend(one.into_iter().filter(|e| other.remove(&e.path).as_ref() != Some(e)).map(|e| e.path));
+        paths.extend(other.into_keys());
+    };
+    for range in differing(&is, &was_keys) {
+        unlike(index.within(&range)?, was_pages.some(&was, &range).map_err(unreadable)?);
+    }
+    for range in differing(&was_keys, &wanted_keys) {
+        let was = was_pages.some(&was, &range).map_err(unreadable)?;
+        unlike(was, wanted_pages.some(&wanted, &range).map_err(unreadable)?);
     }
     Ok(paths)
 }

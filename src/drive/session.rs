@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::disk::{Host, ManagedTree, reason};
-use super::look::{Look, hints};
+use super::look::Look;
 use super::rights::{check_allowed, check_grant, is_newer, may_be_made_up};
 use super::switch::Switch;
 use super::{clock, drift};
@@ -146,8 +146,7 @@ impl<'a> Session<'a> {
         let missing = self.explorer.advance(nodes, is_here).map_err(|e| e.to_string())?;
         // Where to look quickly is known when the manifest is.
         if !missing.is_empty() && self.look.is_none() && !self.how.quick {
-            self.look =
-                Some(Look::begin(self.managed, &self.release, self.how.checksum, None).map_err(|e| reason(&e))?);
+            self.look = Some(Look::begin(self.managed, &self.release, self.how).map_err(|e| reason(&e))?);
         }
         Ok(missing.iter().map(|(ordinal, _)| ordinal.0..ordinal.0 + 1).collect())
     }
@@ -195,10 +194,7 @@ impl<'a> Session<'a> {
     fn scan(&mut self) -> crate::Result<Scanned> {
         match self.look.take() {
             Some(look) => look.end(),
-            None => {
-                let hints = if self.how.quick { hints(&self.managed.tree, self.release.header()) } else { None };
-                Look::begin(self.managed, &self.release, self.how.checksum, hints)?.end()
-            }
+            None => Look::begin(self.managed, &self.release, self.how)?.end(),
         }
     }
 

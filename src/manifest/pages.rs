@@ -2,7 +2,7 @@
 //! rest of it, and two manifests are compared by the pages that they do not share.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
@@ -12,6 +12,9 @@ use super::read::{Located, MAX_DEPTH, Manifest, NodeSource, Order, ReadError};
 use super::{Entry, TreePath};
 use crate::block::BlockHash;
 use crate::id::Ordinal;
+
+/// How many pages of one manifest are kept at hand.
+const AT_HAND: usize = 4;
 
 /// A page by its name, and the first and the last path in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +29,8 @@ pub struct PageKey {
 #[derive(Debug)]
 pub struct Pages {
     rows: Vec<Row>,
-    /// The page that was looked into last: neighbours are asked for one after the other.
-    open: RefCell<Option<(usize, Rc<[Located]>)>>,
+    /// The pages that were looked into last, the newest first: neighbours are asked for one after the other.
+    open: RefCell<VecDeque<(usize, Rc<[Located]>)>>,
 }
 
 #[derive(Debug)]
@@ -59,7 +62,7 @@ impl Pages {
                 Some(_) => return Err(ReadError::Illegal("a list among pages, or too deep".into())),
             }
         }
-        Ok(Self { rows, open: RefCell::new(None) })
+        Ok(Self { rows, open: RefCell::default() })
     }
 
     /// Takes over what is known of pages that an earlier manifest has, too.
@@ -146,13 +149,15 @@ impl Pages {
         Ok(all)
     }
 
-    /// The entries of one page; the one that was asked for last is at hand.
+    /// The entries of one page; those that were asked for last are at hand.
     fn page<S: NodeSource>(&self, manifest: &Manifest<S>, row: usize) -> Result<Rc<[Located]>, ReadError> {
-        if let Some((_, page)) = self.open.borrow().as_ref().filter(|(open, _)| *open == row) {
+        if let Some((_, page)) = self.open.borrow().iter().find(|(open, _)| *open == row) {
             return Ok(Rc::clone(page));
         }
         let page: Rc<[Located]> = self.read(manifest, row)?.into();
-        *self.open.borrow_mut() = Some((row, Rc::clone(&page)));
+        let mut open = self.open.borrow_mut();
+        open.truncate(AT_HAND - 1);
+        open.push_front((row, Rc::clone(&page)));
         Ok(page)
     }
 

@@ -15,12 +15,12 @@ mod stats;
 mod tests;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
@@ -43,6 +43,8 @@ const MAGIC: &[u8; 16] = b"makuo index v003";
 const MAX_TAIL: usize = 256 << 20;
 /// The most bytes of what stat said of one page.
 const MAX_STATS: usize = MAX_PAGE_ENTRIES * stats::MAX_RECORD;
+/// How many pages are kept at hand.
+const AT_HAND: usize = 4;
 /// Where the tail is, its size, its checksum.
 const TRAILER: usize = 8 + 4 + CHECKSUM;
 const CHECKSUM: usize = 16;
@@ -170,6 +172,8 @@ pub struct Index {
     totals: Totals,
     /// Every node by its name: pages, indexes and lists.
     nodes: HashMap<BlockHash, Place>,
+    /// The pages that were asked for last by those who ask for few, the newest first.
+    recent: Mutex<VecDeque<(usize, Arc<[IndexEntry]>)>>,
 }
 
 impl Index {
@@ -214,7 +218,7 @@ impl Index {
             let offset = row.at + u64::from(row.stats) + u64::from(row.filter);
             nodes.insert(row.node.block.hash, Place { offset, size: row.node.block.size });
         }
-        Self { file, path, root_dev, tail, totals, nodes }
+        Self { file, path, root_dev, tail, totals, nodes, recent: Mutex::default() }
     }
 
     /// All entries in order; may be called again. A damaged page is an error in the place of its entries.
@@ -280,6 +284,19 @@ impl Index {
             return Err(damaged("a page has more or fewer versions than entries"));
         }
         Ok(entries.into_iter().zip(stats).map(|(entry, version)| IndexEntry { entry, version }).collect())
+    }
+
+    /// The entries of one page, for one who looks at few pages and at the same ones again.
+    pub(super) fn page_at_hand(&self, row: usize) -> io::Result<Arc<[IndexEntry]>> {
+        let recent = || super::meta::locked(&self.recent);
+        if let Some((_, page)) = recent().iter().find(|(open, _)| *open == row) {
+            return Ok(Arc::clone(page));
+        }
+        let page: Arc<[IndexEntry]> = self.page(row)?.into();
+        let mut recent = recent();
+        recent.truncate(AT_HAND - 1);
+        recent.push_front((row, Arc::clone(&page)));
+        Ok(page)
     }
 
     /// Whether the page is whole, with what is beneath it.

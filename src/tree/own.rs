@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::index::{Index, IndexEntry};
+use super::index::Index;
 use super::scan::Scanned;
 use crate::block::{BlockHash, BlockRef};
 use crate::diff::{Have, Paged};
@@ -81,8 +81,8 @@ impl Paged for Index {
             if self.rows()[row].first > *bounds.end() {
                 break;
             }
-            let page = self.page(row).map_err(unreadable)?;
-            all.extend(page.into_iter().map(|IndexEntry { entry, .. }| entry).filter(|e| bounds.contains(&e.path)));
+            let page = self.page_at_hand(row).map_err(unreadable)?;
+            all.extend(page.iter().map(|found| &found.entry).filter(|e| bounds.contains(&e.path)).cloned());
         }
         Ok(all)
     }

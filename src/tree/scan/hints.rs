@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -44,7 +45,7 @@ pub(super) fn spots(root: &Root, index: &Index, hints: &Hints, links: bool) -> i
     let mut search = Search {
         root,
         index,
-        page: (usize::MAX, Vec::new()),
+        page: (usize::MAX, Arc::default()),
         seen: HashSet::new(),
         touched: BTreeMap::new(),
         inodes: HashSet::new(),
@@ -78,7 +79,7 @@ struct Search<'a> {
     root: &'a Root,
     index: &'a Index,
     /// The page that was read last, and which it is.
-    page: (usize, Vec<IndexEntry>),
+    page: (usize, Arc<[IndexEntry]>),
     /// What was looked at.
     seen: HashSet<TreePath>,
     /// What may not be as it was, and whether it was a directory.
@@ -149,7 +150,7 @@ impl Search<'_> {
 
     fn open(&mut self, row: usize) -> io::Result<()> {
         if self.page.0 != row {
-            self.page = (row, self.index.page(row)?);
+            self.page = (row, self.index.page_at_hand(row)?);
         }
         Ok(())
     }
@@ -175,7 +176,7 @@ impl Search<'_> {
         let mut after: Option<TreePath> = dir.cloned();
         while row < rows.len() && dir.is_none_or(|dir| rows[row].first <= *dir || rows[row].first.is_within(dir)) {
             self.open(row)?;
-            for found in &self.page.1 {
+            for found in self.page.1.iter() {
                 let path = &found.entry.path;
                 if after.as_ref().is_none_or(|after| path > after) && path.parent().as_ref() == dir {
                     after = Some(path.clone());
@@ -246,7 +247,6 @@ fn is_dir(found: &IndexEntry) -> bool {
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
-    use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
     use proptest::prelude::*;

@@ -45,7 +45,7 @@ impl<'a> Merge<'a> {
                 && limit.is_none_or(|limit| page.last < *limit);
             let is_last = limit.is_none() && self.row + 1 == self.index.rows().len();
             if !is_whole || !writer.push_page(self.index, self.row, is_last)? {
-                self.open = self.index.page(self.row)?.into();
+                self.open = self.index.page_at_hand(self.row)?.iter().cloned().collect();
             }
             self.row += 1;
         }
