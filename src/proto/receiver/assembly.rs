@@ -17,8 +17,11 @@ use crate::wire::message::{MAX_NACKS, Missing};
 
 /// The most generations that are open at a time.
 const MAX_OPEN: usize = 16;
-/// The most bytes of their payloads: more than as many of a sender's.
-const MAX_BYTES: u64 = 96 << 20;
+/// The most bytes of their payloads, together with those that wait for the disk: more than a sender has under way to a
+/// host that takes and writes as it should. What begins beyond it is as good as lost, and repaired like that.
+const MAX_BYTES: u64 = 64 << 20;
+/// The most payloads whose memory is kept for later ones.
+const MAX_SPARE: usize = 4;
 /// A sender is not further than this from where it was heard last: it has nothing more of generations so far behind
 /// the newest that it has begun.
 const BEHIND: u32 = KEPT + 8;
@@ -75,6 +78,8 @@ pub struct Assembly {
     /// A generation was given up: what it held has to be asked for again.
     gave_up: bool,
     spare: Vec<Vec<u8>>,
+    /// Bytes of payloads that were delivered and not taken back: the disk works on them.
+    delivered: u64,
 }
 
 impl Assembly {
@@ -93,6 +98,7 @@ impl Assembly {
             contradictions: 0,
             gave_up: false,
             spare: Vec::new(),
+            delivered: 0,
         }
     }
 
@@ -124,11 +130,21 @@ impl Assembly {
         self.open.is_empty() && self.unresolved(1).is_empty()
     }
 
-    /// Takes back a buffer for a later generation.
-    pub fn recycle(&mut self, buffer: Vec<u8>) {
-        if self.spare.len() < 4 {
+    /// Takes back the payload of a [`Delivery`] for a later generation.
+    pub fn recycle(&mut self, payload: Vec<u8>) {
+        self.delivered = self.delivered.saturating_sub(payload.len() as u64);
+        self.keep(payload);
+    }
+
+    fn keep(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < MAX_SPARE {
             self.spare.push(buffer);
         }
+    }
+
+    /// Bytes of the payloads that were delivered and not taken back.
+    pub fn delivered(&self) -> u64 {
+        self.delivered
     }
 
     /// Takes a symbol; gives the generation when it is whole as far as `wants` go.
@@ -197,10 +213,11 @@ impl Assembly {
         self.resolve(number..number.saturating_add(1));
         let (payload, found) = self.open.remove(&number)?.buffer.into_parts();
         if let Some((body, blocks)) = found.filter(|_| progress == Progress::Whole) {
+            self.delivered += payload.len() as u64;
             return Some(Delivery { payload, body, blocks });
         }
         self.useless.insert(u64::from(number)..u64::from(number) + 1);
-        self.recycle(payload);
+        self.keep(payload);
         None
     }
 
@@ -236,15 +253,15 @@ impl Assembly {
         self.settle();
     }
 
-    /// Bytes of all that is open, and of memory that is kept for more.
+    /// Bytes of all that is open or waits for the disk, and of memory that is kept for more.
     pub fn held(&self) -> usize {
         let spare: usize = self.spare.iter().map(Vec::capacity).sum();
-        spare + self.open.values().map(|wait| wait.buffer.held()).sum::<usize>()
+        spare + self.delivered as usize + self.open.values().map(|wait| wait.buffer.held()).sum::<usize>()
     }
 
     fn has_room_for(&self, payload: u32) -> bool {
         let open: u64 = self.open.values().map(|wait| wait.buffer.payload()).sum();
-        open + u64::from(payload) <= MAX_BYTES
+        open + self.delivered + u64::from(payload) <= MAX_BYTES
     }
 
     /// The sender has sent all generations below `sent` in full.
