@@ -428,6 +428,9 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::SessionId;
+    use crate::proto::generation::{Map, grid_for};
+    use crate::wire::SymbolHeader;
 
     fn at(horizon: u32) -> Assembly {
         let mut assembly = Assembly::new(1400);
@@ -461,5 +464,40 @@ mod tests {
         let mut assembly = at(u32::MAX - 1);
         (0..=CONTRADICTIONS).for_each(|_| assembly.sent(Generation(7)));
         assert_eq!((assembly.horizon, assembly.is_resolved(3), assembly.is_resolved(8)), (7, false, false));
+    }
+
+    #[test]
+    fn a_sender_that_does_not_wait_for_the_disk_fills_no_memory() {
+        const BLOCK: u32 = 2 << 20;
+        let (mut assembly, wants) = (Assembly::new(60_000), [0..1000].into_iter().collect());
+        let (mut waiting, mut most) = (Vec::new(), 0);
+        for number in 0..100 {
+            let mut map = Map::default();
+            map.push(Ordinal(number.into()), BLOCK);
+            let payload = map.payload(&vec![7; BLOCK as usize]);
+            let grid = grid_for(payload.len(), 60_000).expect("not empty");
+            for index in 0..grid.symbols() {
+                let columns = u32::from(grid.columns());
+                let header = SymbolHeader {
+                    session: SessionId(1),
+                    generation: Generation(number),
+                    row: (index / columns) as u16,
+                    column: (index % columns) as u8,
+                    columns: grid.columns(),
+                    payload: grid.payload(),
+                    sent: 0,
+                };
+                let symbol = Symbol { header, bytes: &payload[grid.bytes_of(index)] };
+                waiting.extend(assembly.symbol(Moment(1), &symbol, &wants));
+            }
+            most = most.max(assembly.held());
+            // Late, the disk takes some.
+            if number == 80 {
+                assert_eq!(waiting.len() as u64, MAX_BYTES / (u64::from(BLOCK) + 1));
+                waiting.drain(..5).for_each(|delivery| assembly.recycle(delivery.payload));
+            }
+        }
+        assert_eq!(waiting.len() as u64, MAX_BYTES / (u64::from(BLOCK) + 1), "as many again");
+        assert!(most as u64 <= MAX_BYTES, "{most}");
     }
 }

@@ -208,3 +208,66 @@ fn beginning(hash: &BlockHash) -> u32 {
     let (first, _) = hash.0.split_first_chunk().expect("a name has 32 bytes");
     u32::from_be_bytes(*first)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::build::ContentBuilder;
+
+    /// A tree whose store has the lists of a file of `blocks`.
+    fn listed(dir: &tempfile::TempDir, blocks: &[BlockRef]) -> (Arc<Tree>, Content) {
+        let name = crate::id::TreeName::new("www").unwrap();
+        let path = dir.path().join("www");
+        std::fs::create_dir(&path).unwrap();
+        let tree = Tree::open(name, &path, None, Default::default()).unwrap();
+        let mut content = ContentBuilder::default();
+        blocks.iter().for_each(|block| content.push(*block, &mut tree.nodes()).unwrap());
+        let content = content.finish(&mut tree.nodes()).unwrap();
+        assert!(matches!(content, Content::Lists(_)));
+        (tree, content)
+    }
+
+    #[test]
+    fn every_block_is_found_at_all_its_places_in_small_files_and_in_listed_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        // Every name twice, and more than one list holds.
+        let block = |n: u32| BlockRef { size: n % 6000 + 1, ..BlockRef::of(&(n % 6000).to_le_bytes()) };
+        let blocks: Vec<BlockRef> = (0..12_000).map(block).collect();
+        let (tree, content) = listed(&dir, &blocks);
+        let mut spots = Spots::new(&tree);
+        let mut met = Vec::new();
+        let small = Content::Blocks(blocks[..100].to_vec());
+        assert_eq!(spots.add(0, &small, |_, _| {}).unwrap(), 5050);
+        let size = spots.add(1, &content, |offset, block| met.push((offset, *block))).unwrap();
+        assert_eq!(spots.add(2, &content, |_, _| {}).unwrap(), size);
+        spots.sort();
+        let half = size / 2;
+        assert!(met.iter().map(|(_, block)| *block).eq(blocks.iter().copied()));
+        for (nth, (offset, block)) in met.iter().enumerate().take(6000).step_by(7) {
+            let places: Vec<_> = spots.of(&block.hash).unwrap().map(|s| (s.item, s.offset)).collect();
+            let listed = [(1, *offset), (1, offset + half), (2, *offset), (2, offset + half)];
+            assert_eq!(places[places.len() - 4..], listed, "{nth}");
+            assert_eq!(places.len(), if nth < 100 { 5 } else { 4 }, "{nth}");
+        }
+        assert_eq!(spots.of(&BlockHash::of(b"another")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_place_is_claimed_once_and_what_could_not_be_written_is_missing_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let blocks: Vec<BlockRef> = (0..300u32).map(|n| BlockRef::of(&n.to_le_bytes())).collect();
+        let (tree, content) = listed(&dir, &blocks);
+        let mut spots = Spots::new(&tree);
+        spots.add(0, &content, |_, _| {}).unwrap();
+        spots.sort();
+        let spot = || spots.of(&blocks[7].hash).unwrap().next().unwrap();
+        assert!(spot().claim() && !spot().claim() && !spot().is_written());
+        spot().settle(false);
+        assert!(spot().claim());
+        spot().settle(true);
+        assert!(!spot().claim() && spot().is_written());
+        spots.found(0, 8, &blocks[8], 32);
+        assert!(spots.of(&blocks[8].hash).unwrap().all(|spot| spot.is_written()));
+        assert!(!spots.of(&blocks[9].hash).unwrap().any(|spot| spot.is_written()));
+    }
+}
