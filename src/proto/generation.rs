@@ -26,6 +26,8 @@ use crate::wire::SymbolHeader;
 pub const TARGET_BYTES: usize = 3 << 20;
 /// The most plain bytes of a compressed generation: what a host has to have memory for.
 pub const MAX_PLAIN: usize = 16 << 20;
+/// A plain payload is this much larger than what is aimed at, at most, unless it is one block.
+const MAX_OVER: usize = 64 << 10;
 /// With so many plain bytes a frame is ended: one more piece and one more block, of 1 MiB at most, stay within
 /// [`MAX_PLAIN`].
 const FULL_PLAIN: usize = 14 << 20;
@@ -283,10 +285,10 @@ where
         }
     }
 
-    /// Takes away blocks at the end until no more bytes are left than were aimed at, or one block: what is kept for
+    /// Takes away blocks at the end until hardly more bytes are left than were aimed at, or one block: what is kept for
     /// repair, here and at the hosts, is of one size. What is taken away is read again for the next payload.
     fn keep_the_aim(&mut self) {
-        let most = self.target;
+        let most = self.target + MAX_OVER;
         if self.content.len() <= most {
             return;
         }
@@ -428,14 +430,14 @@ mod tests {
     fn what_is_taken_away_again_is_neither_in_the_map_nor_in_the_content() {
         let ordinals: RangeSet = [3..8, 10..14].into_iter().collect();
         let mut buffers = Buffers::default();
-        let mut pile = Pile::new(650, &ordinals, &mut buffers, |ordinal: Ordinal, out: &mut Vec<u8>| {
-            out.extend(std::iter::repeat_n(ordinal.0 as u8, 100));
+        let mut pile = Pile::new(650_000, &ordinals, &mut buffers, |ordinal: Ordinal, out: &mut Vec<u8>| {
+            out.extend(std::iter::repeat_n(ordinal.0 as u8, 100_000));
             Ok::<(), ()>(())
         });
-        assert_eq!(pile.fill(10_000), Ok(true));
+        assert_eq!(pile.fill(1_000_000), Ok(true));
         let packed = pile.plain(None);
-        assert_eq!(packed.taken, [3..8, 10..11].into_iter().collect());
-        assert_eq!(unpacked(&buffers.payload).expect("legal").len(), 6);
+        assert_eq!(packed.taken, [3..8, 10..12].into_iter().collect());
+        assert_eq!(unpacked(&buffers.payload).expect("legal").len(), 7);
     }
 
     #[test]
