@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::lists::Lists;
 use super::super::open::Tree;
+use super::lists::Lists;
 use crate::block::{BlockHash, BlockRef};
 use crate::diff::Lists as _;
 use crate::error::{Error, Result};
@@ -98,13 +98,7 @@ impl Spot<'_> {
 impl Spots {
     /// No places yet, of a release whose lists `tree` has.
     pub(super) fn new(tree: &Arc<Tree>) -> Self {
-        Self {
-            direct: Vec::new(),
-            files: Vec::new(),
-            index: Vec::new(),
-            states: Vec::new(),
-            lists: Lists::new(tree),
-        }
+        Self { direct: Vec::new(), files: Vec::new(), index: Vec::new(), states: Vec::new(), lists: Lists::new(tree) }
     }
 
     /// What reads the lists of large files.
