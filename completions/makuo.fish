@@ -34,6 +34,7 @@ complete -c makuo -n "__fish_makuo_needs_command" -s q -l quiet -d 'Results and 
 complete -c makuo -n "__fish_makuo_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_needs_command" -s V -l version -d 'Print version'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "deploy" -d 'Put the spec\'s release on every target host'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "watch" -d 'The live mode: deploy, then a release for each quiet batch of changes'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "diff" -d 'Audit drift: what in each host\'s tree differs from the spec\'s source'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "rollback" -d 'Back to an earlier release, on every host'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "log" -d 'The releases that the fleet knows: serial, time, key, files, bytes, who runs and who keeps them'
@@ -70,6 +71,32 @@ complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l json -d 'Print on
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s q -l quiet -d 'Results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l pause-file -d 'While this file exists deploy nothing, and gather' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l settle -d 'A batch is over when nothing has changed for so long' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l max-delay -d 'A batch is over so long after its first change; files that are still being written stay for a later one' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -s t -l target -d 'Only hosts whose name matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -s k -l key -d 'The key to sign with: an OpenSSH file, or a .pub whose private half the agent holds [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l rate -d 'Ceiling of the rate, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l expect -d 'Fail unless N target hosts answer' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l timeout -d 'Give a host this long to answer or progress' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l group -d 'The multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l port -d 'The UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l once -d 'End as soon as it is quiet'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l no-initial -d 'Deploy nothing before something changes'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l delete -d 'Delete what the release does not have, whatever the spec says'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l no-delete -d 'Delete nothing, whatever the spec says'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s t -l target -d 'Only hosts whose name matches this glob (repeatable)' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s k -l key -d 'The key to sign with: an OpenSSH file, or a .pub whose private half the agent holds [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l rate -d 'Ceiling of the rate, such as 500Mbit or 60MB' -r

@@ -20,6 +20,7 @@
 //! | [`net`] | multicast sockets, interfaces, batches |
 //! | [`drive`] | the only place where proto meets net, tree and the clock |
 //! | [`report`] | results for people and for scripts |
+//! | [`watch`] | the live mode: a release for each quiet batch of changes of a source |
 //! | [`face`] | the old face: makuosan's flags, its console, msync |
 //! | [`fuzz`] | the doors through which fuzzing reaches every decoder |
 //! | [`daemon`], [`cli`] | a configuration to a running host; arguments to an exit code |
@@ -42,6 +43,11 @@
 //! - Nodes and blocks share one space of ordinals, and wants are ranges of it: pages travel exactly as blocks do.
 //! - What a commit replaced becomes kept content of the release before, by one rename of its undo directory: going back
 //!   takes blocks from there as it does from the tree, and is else a release like any other.
+//! - A host that missed a release makes it up by the same session as any other, with a member as its sender: the header's
+//!   signature and the signed order that committed it elsewhere come with the announcement, so that nothing new is signed
+//!   and each host commits by itself ([`drive::serve`]). Drift is mended in the same way.
+//! - Who watches a source says where it may have changed ([`tree::scan::Hints`]), and hosts look where the releases differ;
+//!   everything else is taken to be as the index says. A deploy, and `repair`, look everywhere.
 //! - Plans and journals of a million paths are kept [`packed`]: memory follows what is in flight.
 //! - Counters of control and data datagrams are separate: loss is measured on data, which goes to all.
 
@@ -75,6 +81,8 @@ pub mod net;
 pub mod drive;
 
 pub mod report;
+
+pub mod watch;
 
 pub mod face;
 #[doc(hidden)]

@@ -68,11 +68,11 @@ fn scripts_and_units_are_legal() {
     for script in ["rpm/post", "rpm/preun", "rpm/postun"] {
         try_tool(Command::new("sh").arg("-n").arg(root().join("packaging").join(script))).expect(script);
     }
-    for unit in ["makuo.service", "makuo@.service"] {
+    let daemon = &["WatchdogSec=", "ExecStart=/usr/bin/makuo daemon --config "][..];
+    let watch = &["ProtectSystem=strict\n", "ExecStart=/usr/bin/makuo watch /etc/makuo/watch/%i.toml\n"][..];
+    for (unit, lines) in [("makuo.service", daemon), ("makuo@.service", daemon), ("makuo-watch@.service", watch)] {
         let text = std::fs::read_to_string(root().join("packaging").join(unit)).expect("there");
-        for line in
-            ["Type=notify\n", "WatchdogSec=", "NoNewPrivileges=yes\n", "ExecStart=/usr/bin/makuo daemon --config "]
-        {
+        for line in ["Type=notify\n", "NoNewPrivileges=yes\n"].iter().chain(lines) {
             assert!(text.contains(line), "{unit}: {line}");
         }
         let sections: Vec<&str> = text.lines().filter(|l| l.starts_with('[')).collect();
@@ -82,13 +82,17 @@ fn scripts_and_units_are_legal() {
 
 #[test]
 fn units_are_exposed_no_more_than_they_say() {
-    for unit in ["makuo.service", "makuo@.service"] {
+    for (unit, says, most) in [
+        ("makuo.service", "says 3.5, OK", "38"),
+        ("makuo@.service", "says 3.5, OK", "38"),
+        ("makuo-watch@.service", "says 2.3, OK", "26"),
+    ] {
         let path = root().join("packaging").join(unit);
         let text = std::fs::read_to_string(&path).expect("there");
-        assert!(text.contains("says 3.5, OK"), "{unit}");
+        assert!(text.contains(says), "{unit}");
         let mut command = Command::new("systemd-analyze");
         // The versions of systemd weigh a little differently.
-        command.args(["security", "--offline=true", "--no-pager", "--threshold=38"]).arg(&path);
+        command.args(["security", "--offline=true", "--no-pager", &format!("--threshold={most}")]).arg(&path);
         match command.output() {
             Err(e) => return skipped(&format!("systemd-analyze: {e}")),
             Ok(told) => {
@@ -108,7 +112,11 @@ fn units_are_what_systemd_understands() {
         return skipped(&format!("no systemd here: {why}"));
     }
     let dir = tempfile::tempdir().expect("a directory");
-    for (unit, name) in [("makuo.service", "makuo.service"), ("makuo@.service", "makuo@one.service")] {
+    for (unit, name) in [
+        ("makuo.service", "makuo.service"),
+        ("makuo@.service", "makuo@one.service"),
+        ("makuo-watch@.service", "makuo-watch@one.service"),
+    ] {
         let text = std::fs::read_to_string(root().join("packaging").join(unit)).expect("there");
         let path = dir.path().join(name);
         std::fs::write(&path, text.replace("/usr/bin/makuo", env!("CARGO_BIN_EXE_makuo"))).expect("writable");

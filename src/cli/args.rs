@@ -78,6 +78,8 @@ impl CommonArgs {
 pub enum Command {
     /// Put the spec's release on every target host
     Deploy(DeployArgs),
+    /// The live mode: deploy, then a release for each quiet batch of changes
+    Watch(WatchArgs),
     /// Audit drift: what in each host's tree differs from the spec's source
     Diff(DiffArgs),
     /// Back to an earlier release, on every host
@@ -179,6 +181,36 @@ pub struct DeployArgs {
     #[arg(short = 'n', long)]
     pub dry_run: bool,
     /// The rest.
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
+
+/// `makuo watch`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+SIGTERM and Ctrl-C end it after the batch that is under way, a second one without it. SIGHUP reads the spec again,
+SIGUSR1 looks at everything again. A host that fails does not hold up the others, unless the spec sets commit.require.
+Examples:
+  makuo watch www.toml                          until it is stopped
+  makuo watch --settle 2s --max-delay 30s www.toml
+  makuo watch --pause-file /run/hold www.toml   gathers changes while /run/hold exists")]
+pub struct WatchArgs {
+    /// End as soon as it is quiet
+    #[arg(long)]
+    pub once: bool,
+    /// Deploy nothing before something changes
+    #[arg(long)]
+    pub no_initial: bool,
+    /// While this file exists deploy nothing, and gather
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub pause_file: Option<PathBuf>,
+    /// A batch is over when nothing has changed for so long
+    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = parse_duration)]
+    pub settle: Duration,
+    /// A batch is over so long after its first change; files that are still being written stay for a later one
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+    pub max_delay: Duration,
+    /// The rest; --checksum is for the first deploy.
     #[command(flatten)]
     pub session: SessionArgs,
 }

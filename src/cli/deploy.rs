@@ -10,7 +10,7 @@ use crate::config::NetworkConfig;
 use crate::drive::deploy::{self, Interrupt};
 use crate::drive::outcome::{Observer, Outcome, Purpose};
 use crate::drive::source::Part;
-use crate::keys;
+use crate::keys::{self, Signer};
 use crate::report::Report;
 use crate::spec::{Expect, Spec};
 use crate::units::printable;
@@ -88,7 +88,12 @@ fn engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outco
     let links = network::open(&options.network)?;
     let interrupt = Interrupt::default();
     follow_interrupts(interrupt.clone());
-    let options = deploy::Options {
+    deploy::run(links, for_engine(options, signer)?, &interrupt, observer)
+}
+
+/// What the engine takes.
+pub(super) fn for_engine(options: &SessionOptions, signer: Arc<dyn Signer>) -> Result<deploy::Options> {
+    Ok(deploy::Options {
         spec: options.spec.clone(),
         purpose: options.purpose,
         only: options.only.clone(),
@@ -97,13 +102,14 @@ fn engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outco
         timeout: options.timeout,
         checksum: options.checksum,
         hints: None,
+        known: 0,
         unless: None,
+        directory: None,
         cache: options.cache.clone(),
         part: Part::default(),
         lists: false,
         beside: None,
-    };
-    deploy::run(links, options, &interrupt, observer)
+    })
 }
 
 /// Where indexes of sources are kept: the user's cache.

@@ -19,6 +19,7 @@ mod rollback;
 mod send;
 mod sign;
 mod status;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -62,6 +63,7 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
     let config = cli.common.config.as_deref();
     match &cli.command {
         Deploy(args) => deploy::run(args, config, report),
+        Watch(args) => watch::run(args, config, report),
         Diff(args) => diff::run(args, config, report),
         Rollback(args) => rollback::run(args, config, report),
         Log(args) => log::run(args, config, report),

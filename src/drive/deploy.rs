@@ -1,13 +1,15 @@
 //! A deploy, a dry run or an audit: the sender machine on a real network, with a real source and key.
 
+mod work;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, TryRecvError, channel};
+use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::work::{Answer, Work, Worker, worker_gone};
 use super::clock::{self, Clock};
 use super::drift;
 use super::endpoint::{Door, Endpoint};
@@ -18,17 +20,15 @@ use super::outcome::{
 use super::rollback::Earlier;
 use super::source::{How, Part, Source};
 use crate::block::BlockHash;
-use crate::id::{HostName, Ordinal, Serial};
-use crate::keys::{Namespace, Signer};
+use crate::id::{HostName, Serial};
+use crate::keys::Signer;
 use crate::manifest::{FORMAT, Header, Intent, Release};
 use crate::net::{Waker, sharpen_timers};
-use crate::proto::RangeSet;
-use crate::proto::effort::Demand;
 use crate::proto::sender::hosts::Host;
-use crate::proto::sender::{Expect, Notice, Reply, Request, Sender, SenderSetup};
+use crate::proto::sender::{Expect, Notice, Reply, Sender, SenderSetup};
 use crate::spec::{OnFailure, Spec};
+use crate::tree::root::FileId;
 use crate::tree::scan::Hints;
-use crate::tree::source::SourceError;
 use crate::units::{ByteSize, Moment, Rate, WallTime};
 use crate::wire::HostStage;
 use crate::wire::message::{OrderKind, SignedOrder, Summary};
@@ -44,7 +44,7 @@ const TELL: Duration = Duration::from_millis(100);
 const SENDS: usize = 16;
 
 /// What is to be done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// The spec, with what the command line overrides.
     pub spec: Spec,
@@ -63,8 +63,13 @@ pub struct Options {
     /// Where the source may have changed since the last release of it, when that is known: nothing else is looked at,
     /// here and on the hosts. The index has to be kept.
     pub hints: Option<Hints>,
+    /// How many hosts took part in the release before, a moment ago: when all of them have answered, nobody else is
+    /// waited for. 0: nobody knows.
+    pub known: usize,
     /// What was released last, see [`Outcome::content`]: the same is not released again.
     pub unless: Option<BlockHash>,
+    /// The directory that the source has to be; `None`: whichever its path leads to.
+    pub directory: Option<FileId>,
     /// Where the source's index is kept; a temporary file when nowhere.
     pub cache: Option<PathBuf>,
     /// Which part of the source is released.
@@ -118,7 +123,8 @@ pub fn run(
 ) -> Result<Outcome> {
     options.spec.check_source()?;
     let (spec, part) = (options.spec.clone(), options.part.clone());
-    let (how, cache) = (How { checksum: options.checksum, hints: options.hints.clone() }, options.cache.clone());
+    let how = How { checksum: options.checksum, hints: options.hints.clone(), directory: options.directory };
+    let cache = options.cache.clone();
     let prepare = move || Source::prepare(&spec, &part, how, cache.as_deref());
     run_with(door.into(), options, Box::new(prepare), Kind::New, interrupt, observer)
 }
@@ -254,6 +260,7 @@ fn setup(options: &Options, granted: Option<&Granted>, endpoint: &Endpoint) -> S
         without: options.beside.as_ref().map(Handle::instance),
         lists: options.lists,
         expect,
+        known: options.known,
         quorum: spec.commit.require,
         batches: spec.commit.batches.clone(),
         revert: spec.commit.on_failure == OnFailure::Revert,
@@ -271,120 +278,6 @@ fn setup(options: &Options, granted: Option<&Granted>, endpoint: &Endpoint) -> S
 /// The lists of globs that a target has to match.
 fn lists(options: &Options) -> Vec<&Vec<String>> {
     [&options.spec.targets.hosts, &options.only].into_iter().filter(|list| !list.is_empty()).collect()
-}
-
-/// What the worker is asked: it reads the source and signs, so that neither holds up the network.
-enum Work {
-    Sign(Box<Header>),
-    Machine(Request),
-}
-
-/// What it answers.
-enum Answer {
-    Prepared(Result<Box<super::source::Facts>>),
-    Signed(Result<(Release, Vec<u8>)>),
-    Machine(Reply),
-}
-
-struct Worker {
-    signer: Arc<dyn Signer>,
-    /// Whether a block that is not here is no reason to end.
-    gives_what_it_can: bool,
-    answers: Outbox<Answer>,
-    waker: Waker,
-}
-
-impl Worker {
-    fn start(
-        options: &Options,
-        prepare: Prepare,
-        gives_what_it_can: bool,
-        waker: Waker,
-    ) -> Result<(Outbox<Work>, Inbox<Answer>)> {
-        let (work, inbox) = channel();
-        let (outbox, answers) = channel();
-        let signer: Arc<dyn Signer> = Arc::clone(&options.signer);
-        let worker = Worker { signer, gives_what_it_can, answers: outbox, waker };
-        std::thread::Builder::new()
-            .name("source".into())
-            .spawn(move || worker.run(prepare, &inbox))
-            .map_err(|e| Error::new(crate::error::Kind::Io, "cannot start a thread").because(e))?;
-        Ok((work, answers))
-    }
-
-    fn run(&self, prepare: Prepare, inbox: &Inbox<Work>) {
-        let prepared = guarded(prepare).map_err(defect).and_then(|prepared| prepared);
-        let mut source = match prepared {
-            Ok((source, facts)) => {
-                self.answer(Answer::Prepared(Ok(Box::new(facts))));
-                source
-            }
-            Err(e) => return self.answer(Answer::Prepared(Err(e))),
-        };
-        while let Ok(work) = inbox.recv() {
-            self.answer(match work {
-                Work::Sign(header) => {
-                    Answer::Signed(guarded(|| self.sign(*header)).map_err(defect).and_then(|signed| signed))
-                }
-                Work::Machine(Request::Pack(_, ordinals, demand)) => {
-                    let packed = guarded(|| self.pack(&mut source, ordinals, demand).map_err(|e| e.to_string()));
-                    Answer::Machine(Reply::Packed(packed.and_then(|packed| packed)))
-                }
-                Work::Machine(Request::Sign(order)) => {
-                    let signed = guarded(|| self.signer.sign(Namespace::ORDER, &order).map_err(|e| e.to_string()));
-                    let signature = signed.and_then(|signed| signed);
-                    Answer::Machine(Reply::Signed(signature.map(|s| (order, s.as_bytes().to_vec()))))
-                }
-            });
-        }
-    }
-
-    /// Packs the first of `ordinals`; a host that passes a release on leaves out what it has not any more, for others
-    /// to give.
-    fn pack(
-        &self,
-        source: &mut Source,
-        mut ordinals: RangeSet,
-        demand: Demand,
-    ) -> std::result::Result<(RangeSet, Arc<Vec<u8>>), SourceError> {
-        loop {
-            let failed = match source.pack(&ordinals, demand) {
-                Err(e) if self.gives_what_it_can => (e, source.failed_at()),
-                packed => return packed,
-            };
-            let (e, Some(Ordinal(at))) = failed else { return Err(failed.0) };
-            ordinals.remove(at..at + 1);
-            if ordinals.is_empty() {
-                return Err(e);
-            }
-        }
-    }
-
-    fn sign(&self, header: Header) -> Result<(Release, Vec<u8>)> {
-        let release = Release::new(header).map_err(|e| Error::usage(e.to_string()))?;
-        let signature = self.signer.sign(Namespace::RELEASE, release.bytes())?;
-        Ok((release, signature.as_bytes().to_vec()))
-    }
-
-    fn answer(&self, answer: Answer) {
-        // Nobody waits any more when the session is over.
-        let _ = self.answers.send(answer);
-        self.waker.wake();
-    }
-}
-
-/// A defect in what the worker does ends the session, and not in silence.
-fn guarded<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work))
-        .map_err(|_| "a defect in makuo: the thread that reads the source failed".into())
-}
-
-fn worker_gone() -> Error {
-    defect("the thread that reads the source has ended".into())
-}
-
-fn defect(why: String) -> Error {
-    Error::new(crate::error::Kind::Io, why)
 }
 
 struct Session<'a> {

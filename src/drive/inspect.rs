@@ -51,6 +51,15 @@ impl Inspections {
     }
 }
 
+impl ManagedTree {
+    /// Looks at the tree, and compares it with its release, for what is remembered of that.
+    pub(super) fn get_to_know(&self) {
+        if let Err(e) = differences(self) {
+            tracing::debug!("tree {}: it is looked at when the next release comes: {e}", self.tree.name());
+        }
+    }
+}
+
 /// Compares a tree with its release, and says in the log what differs; true when something does.
 pub(super) fn inspect(managed: &ManagedTree) -> bool {
     let tree = &managed.tree;

@@ -9,7 +9,7 @@ use super::clock;
 use super::disk::ManagedTree;
 use crate::diff::Paged;
 use crate::error::{Error, Kind, Result};
-use crate::manifest::pages::{Pages, differing};
+use crate::manifest::pages::{Pages, differing, union};
 use crate::manifest::read::Manifest;
 use crate::manifest::{Entry, Header, Release, TreePath};
 use crate::tree::Tree;
@@ -98,15 +98,26 @@ pub(super) fn hints(tree: &Tree, new: &Header) -> Option<Hints> {
 /// The paths that are not the same in the index and in all of these releases.
 fn differences(index: &Index, releases: &[&Header], nodes: &Nodes) -> Result<BTreeSet<TreePath>> {
     let unreadable = |e| Error::new(Kind::Io, "a manifest cannot be read").because(e);
-    let mut paths = BTreeSet::new();
+    let own = index.keys();
+    let (mut known, mut ranges, mut tables) = (own.clone(), Vec::new(), Vec::new());
     for header in releases {
         let manifest = Manifest::of(header, nodes);
         let pages = Pages::of(&manifest).map_err(unreadable)?;
-        for range in differing(&index.keys(), &pages.keys(&manifest).map_err(unreadable)?) {
-            let here: HashMap<TreePath, Entry> =
-                index.within(&range)?.into_iter().map(|entry| (entry.path.clone(), entry)).collect();
-            let there = pages.within(&manifest, &range).map_err(unreadable)?;
-            let there: HashMap<TreePath, Entry> = there.into_iter().map(|l| (l.entry.path.clone(), l.entry)).collect();
+        // Of pages that were seen already nothing is read.
+        pages.learn(&known);
+        let keys = pages.keys(&manifest).map_err(unreadable)?;
+        ranges.extend(differing(&own, &keys));
+        known.extend(keys);
+        tables.push((manifest, pages));
+    }
+    let mut paths = BTreeSet::new();
+    for range in union(ranges) {
+        let by_path = |entries: Vec<Entry>| -> HashMap<TreePath, Entry> {
+            entries.into_iter().map(|entry| (entry.path.clone(), entry)).collect()
+        };
+        let here = by_path(index.within(&range)?);
+        for (manifest, pages) in &tables {
+            let there = by_path(pages.some(manifest, &range).map_err(unreadable)?);
             paths.extend(here.iter().filter(|(path, entry)| there.get(*path) != Some(entry)).map(|(p, _)| p.clone()));
             paths.extend(there.into_keys().filter(|path| !here.contains_key(path)));
         }

@@ -109,7 +109,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::id::HostName;
+    use crate::id::{HostName, SessionId};
     use crate::keys::{AuthorizedKeys, FileSigner, Signer};
     use crate::manifest::header::tests::a_header;
 
@@ -179,6 +179,39 @@ mod tests {
             let why = said(Intent::Deploy, serial, highest);
             assert!(why.contains(word) && why.is_empty() == word.is_empty(), "{serial} after {highest}: {why}");
             assert_eq!(said(Intent::Audit, serial, highest), "", "it changes nothing");
+        }
+    }
+
+    #[test]
+    fn only_the_order_that_committed_a_release_lets_it_be_made_up() {
+        let (host, signer) = (host("deploy"), |n: u8| FileSigner::from_seed([n; 32]));
+        let release = Release::new(Header { created: NOW, ..a_header() }).expect("legal");
+        let other = Release::new(Header { serial: Serial(99), ..release.header().clone() }).expect("legal");
+        let order = |release: &Release, kind, up_to: Option<&str>| {
+            let up_to = up_to.map(|name| HostName::new(name).expect("legal"));
+            Order { session: SessionId(1), release: release.id(), kind, up_to }.encode()
+        };
+        let said = |by: u8, namespace, order: Vec<u8>| {
+            let signature = signer(by).sign(namespace, &order).expect("signs").as_bytes().to_vec();
+            check_grant(&host, signer(1).public(), &release, &SignedOrder { order, signature })
+                .err()
+                .unwrap_or_default()
+        };
+        let commit = || order(&release, OrderKind::Commit, None);
+        assert_eq!(said(1, Namespace::ORDER, commit()), "");
+        assert_eq!(said(1, Namespace::ORDER, order(&release, OrderKind::Commit, Some("web1"))), "");
+        for (by, namespace, order, word) in [
+            (2, Namespace::ORDER, commit(), "not one to commit"),
+            (1, Namespace::RELEASE, commit(), "not signed"),
+            (1, Namespace::ORDER, order(&other, OrderKind::Commit, None), "not one to commit"),
+            (1, Namespace::ORDER, order(&release, OrderKind::Prepare, None), "not one to commit"),
+            (1, Namespace::ORDER, order(&release, OrderKind::Abort, None), "not one to commit"),
+            // It was ordered for the hosts before this one only.
+            (1, Namespace::ORDER, order(&release, OrderKind::Commit, Some("web0")), "not one to commit"),
+            (1, Namespace::ORDER, vec![0xff; 9], "no order"),
+        ] {
+            let why = said(by, namespace, order);
+            assert!(why.contains(word), "{why}");
         }
     }
 

@@ -140,7 +140,9 @@ impl<'a> Session<'a> {
     fn explore(&mut self) -> Result<RangeSet, Reason> {
         let nodes = self.managed.tree.nodes();
         // Nothing is taken to be here without its being read, not even of the present release: the store may be damaged.
-        let is_here = |node: &BlockRef| nodes.node(&node.hash).is_ok();
+        // Who looks quickly does so at nodes, too, and is told when one of them turns out not to be whole.
+        let quick = self.how.quick;
+        let is_here = |node: &BlockRef| if quick { nodes.has(&node.hash) } else { nodes.node(&node.hash).is_ok() };
         let missing = self.explorer.advance(nodes, is_here).map_err(|e| e.to_string())?;
         // Where to look quickly is known when the manifest is.
         if !missing.is_empty() && self.look.is_none() && !self.how.quick {

@@ -18,6 +18,7 @@ use crate::proto::generation::{Buffers, KEPT, pack};
 use crate::spec::{Compress, ModePolicy, OwnerPolicy, Spec};
 use crate::tree::Root;
 use crate::tree::index::Index;
+use crate::tree::root::FileId;
 use crate::tree::scan::{self, FOREIGN, Hints, IgnoreFiles, Policy, ScanOptions, Scanned as Scan, scan};
 use crate::tree::source::{self, Blocks, SourceError};
 use crate::units::ByteSize;
@@ -67,6 +68,8 @@ pub struct How {
     pub checksum: bool,
     /// Where it may have changed since it was looked at last; `None`: anywhere.
     pub hints: Option<Hints>,
+    /// The directory that it has to be; `None`: whichever its path leads to.
+    pub directory: Option<FileId>,
 }
 
 impl Facts {
@@ -94,6 +97,9 @@ impl Source {
         let began = clock::since_epoch();
         let unreadable = |e| Error::usage(format!("the source {} cannot be read", spec.source.display())).because(e);
         let root = Root::open(&spec.source).map_err(unreadable)?;
+        if how.directory.is_some_and(|directory| directory != root.id()) {
+            return Err(Error::refused(format!("the source {} is another directory now", spec.source.display())));
+        }
         let mut rules = spec.rules();
         rules.excludes.extend(part.excludes.iter().cloned());
         let started = clock::wall();

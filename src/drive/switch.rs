@@ -10,7 +10,7 @@
 //!
 //! Commands run only where the release changes something. What a commit replaced is kept until the session ends.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::clock;
 use super::disk::reason;
@@ -23,6 +23,9 @@ use crate::manifest::Intent;
 use crate::manifest::node::to_vec;
 use crate::proto::receiver::{Ordered, Reason};
 use crate::wire::message::{Order, OrderKind, SignedOrder};
+
+/// After a commit of more changes than this the tree is looked at, so that it is known when the next release comes.
+const MANY: usize = 1000;
 
 /// How far a session's switch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,9 +162,8 @@ impl Session<'_> {
         let tree = &self.managed.tree;
         match self.switch {
             Switch::Done(_) => {
-                if let Some(plan) = self.done.take() {
-                    tree.note_written(&plan);
-                }
+                let plan = self.done.take();
+                plan.iter().for_each(|plan| tree.note_written(plan));
                 if let Some(order) = self.order.take() {
                     let kept = tree.keep_grant(self.release.header().serial, &to_vec(&order));
                     if let Err(e) = kept {
@@ -170,6 +172,11 @@ impl Session<'_> {
                 }
                 if let Err(e) = tree.forget_undo() {
                     tracing::warn!("tree {}: what the commit replaced cannot be removed: {e}", tree.name());
+                }
+                let many = plan.is_some_and(|plan| plan.changes.len() > MANY);
+                if many && !self.ending.load(Ordering::Acquire) {
+                    // Now, when nobody waits for it, and not when the next release does.
+                    self.managed.get_to_know();
                 }
             }
             Switch::Before | Switch::Prepared => self.give_up(),

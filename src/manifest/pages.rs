@@ -89,15 +89,7 @@ impl Pages {
     /// The entry at `path`.
     pub fn find<S: NodeSource>(&self, manifest: &Manifest<S>, path: &TreePath) -> Result<Option<Located>, ReadError> {
         let Some(row) = self.row_of(manifest, path)? else { return Ok(None) };
-        let open = self.open.borrow().as_ref().filter(|(open, _)| *open == row).map(|(_, page)| Rc::clone(page));
-        let page = match open {
-            Some(page) => page,
-            None => {
-                let page: Rc<[Located]> = self.page(manifest, row)?.into();
-                *self.open.borrow_mut() = Some((row, Rc::clone(&page)));
-                page
-            }
-        };
+        let page = self.page(manifest, row)?;
         Ok(page.binary_search_by(|located| located.entry.path.cmp(path)).ok().map(|at| page[at].clone()))
     }
 
@@ -114,7 +106,7 @@ impl Pages {
             if self.bounds(manifest, row)?.start() > bounds.end() {
                 break;
             }
-            all.extend(self.page(manifest, row)?.into_iter().filter(|l| bounds.contains(&l.entry.path)));
+            all.extend(self.page(manifest, row)?.iter().filter(|l| bounds.contains(&l.entry.path)).cloned());
         }
         let Some(start) = all.first() else { return Ok(all) };
         let mut above = Vec::new();
@@ -136,8 +128,35 @@ impl Pages {
         Ok(all)
     }
 
-    /// The entries of one page.
-    fn page<S: NodeSource>(&self, manifest: &Manifest<S>, row: usize) -> Result<Vec<Located>, ReadError> {
+    /// The entries from path to path, as they are: nothing is checked.
+    pub fn some<S: NodeSource>(
+        &self,
+        manifest: &Manifest<S>,
+        bounds: &RangeInclusive<TreePath>,
+    ) -> Result<Vec<Entry>, ReadError> {
+        let Some(first) = self.row_from(manifest, bounds.start())? else { return Ok(Vec::new()) };
+        let mut all = Vec::new();
+        for row in first..self.rows.len() {
+            if self.bounds(manifest, row)?.start() > bounds.end() {
+                break;
+            }
+            let page = self.page(manifest, row)?;
+            all.extend(page.iter().map(|l| &l.entry).filter(|entry| bounds.contains(&entry.path)).cloned());
+        }
+        Ok(all)
+    }
+
+    /// The entries of one page; the one that was asked for last is at hand.
+    fn page<S: NodeSource>(&self, manifest: &Manifest<S>, row: usize) -> Result<Rc<[Located]>, ReadError> {
+        if let Some((_, page)) = self.open.borrow().as_ref().filter(|(open, _)| *open == row) {
+            return Ok(Rc::clone(page));
+        }
+        let page: Rc<[Located]> = self.read(manifest, row)?.into();
+        *self.open.borrow_mut() = Some((row, Rc::clone(&page)));
+        Ok(page)
+    }
+
+    fn read<S: NodeSource>(&self, manifest: &Manifest<S>, row: usize) -> Result<Vec<Located>, ReadError> {
         let row = &self.rows[row];
         let Node::Page(entries) = manifest.decode(&row.node)? else {
             return Err(ReadError::Illegal("an index among pages".into()));

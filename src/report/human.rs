@@ -91,6 +91,14 @@ impl Human {
         self.trouble(outcome);
     }
 
+    /// The end of a deploy that had nothing to send.
+    pub fn unchanged(&mut self) {
+        self.replace_bar(None);
+        if self.verbosity >= Verbosity::Verbose {
+            self.say("nothing has changed: nothing is sent");
+        }
+    }
+
     /// The hosts that are alive.
     pub fn members(&mut self, around: &Around) {
         self.replace_bar(None);

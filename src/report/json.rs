@@ -1,7 +1,8 @@
 //! One JSON object a line, for scripts.
 //!
 //! Owns the names of the fields, which never change, only grow. Every stream ends with exactly one `result`, also when
-//! the command failed before it began. Numbers are plain: bytes, bits a second, seconds.
+//! the command failed before it began; that of a watch has one for each batch, without a serial when nothing was sent.
+//! Numbers are plain: bytes, bits a second, seconds.
 //!
 //! | event | fields |
 //! |---|---|

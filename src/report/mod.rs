@@ -77,6 +77,14 @@ impl Report {
         }
     }
 
+    /// The end of a deploy that had nothing to send.
+    pub fn unchanged(&mut self, outcome: &Outcome) {
+        match self {
+            Report::Human(human) => human.unchanged(),
+            Report::Json(json) => json.outcome(outcome),
+        }
+    }
+
     /// The hosts that are alive: all of the output of `makuo members`.
     pub fn members(&mut self, around: &Around) {
         match self {

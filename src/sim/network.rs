@@ -179,6 +179,7 @@ impl Network {
                 without: None,
                 lists: false,
                 expect: Expect::default(),
+                known: 0,
                 quorum: setup.quorum,
                 batches: setup.batches.clone(),
                 revert: setup.revert,

@@ -145,6 +145,8 @@ pub enum Expect {
 pub struct Commit {
     /// How many targets must be staged before any commits.
     pub require: Quorum,
+    /// Whether the spec says so itself.
+    pub require_given: bool,
     /// How a host switches.
     pub layout: Layout,
     /// How many targets commit in the first batch, the second and so on; whoever is left commits in a last one.

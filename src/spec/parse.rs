@@ -208,8 +208,10 @@ fn expect(field: Field) -> Result<Expect> {
 }
 
 fn commit(mut section: Section) -> Result<Commit> {
+    let require = section.take("require");
     let commit = Commit {
-        require: section.take("require").map_or(Ok(Quorum::All), |f| f.parse_number_or_text())?,
+        require_given: require.is_some(),
+        require: require.map_or(Ok(Quorum::All), |f| f.parse_number_or_text())?,
         layout: match section.take("layout") {
             None => Layout::InPlace,
             Some(f) => one_of(&f, &[("in-place", Layout::InPlace), ("swap", Layout::Swap)])?,

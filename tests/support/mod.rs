@@ -26,7 +26,7 @@ pub use lab::{DELETE, Lab};
 pub use old::{Old, Plain};
 pub use pace::{Pace, pace};
 pub use place::{Place, Switch};
-pub use run::Ran;
+pub use run::{Ran, Running};
 pub use wait::{Stopwatch, pause, until};
 
 /// Whether the tests run as root.

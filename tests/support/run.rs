@@ -53,6 +53,17 @@ impl Running {
         assert!(!ended || has(self), "{} ended before {what}: {}{}", self.shown, text(self.out.path()), self.talk());
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().expect("small"));
+        nix::sys::signal::kill(pid, signal).expect("my child");
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn is_over(&mut self) -> bool {
         self.child.try_wait().expect("my child").is_some()
     }

@@ -90,7 +90,9 @@ impl<'a> Work<'a> {
             timeout: self.desk.sending.timeout,
             checksum: self.wish.checksum,
             hints: None,
+            known: 0,
             unless: None,
+            directory: None,
             cache: self.base.cache.clone(),
             part: Part {
                 scope: scope.to_vec(),

@@ -26,7 +26,7 @@ impl Sender {
         let waited = now.since(self.began);
         let (found, missing) = (self.hosts.len(), self.missing_names());
         let enough = found > 0 && found >= self.setup.expect.count && missing.is_empty();
-        let all = self.is_measured(now) && self.table.len() >= self.table.claimed() && now.since(self.newest) >= QUIET;
+        let all = self.is_measured(now) && self.table.len() >= self.table.claimed() && self.is_quiet(now);
         // Hosts of a large fleet take turns, and the answers of some are lost.
         let turns = turn(self.table.claimed() as u32) * 2;
         if (enough && (all || waited >= DISCOVERY + turns)) || waited >= DISCOVERY_EMPTY + turns {
@@ -38,6 +38,12 @@ impl Sender {
                 missing,
             });
         }
+    }
+
+    /// Whether nobody else will answer, as far as can be told: all who took part before have, or nobody new for a while.
+    fn is_quiet(&self, now: Moment) -> bool {
+        let known = self.setup.known > 0 && self.hosts.len() >= self.setup.known;
+        known || now.since(self.newest) >= QUIET
     }
 
     /// Whether datagrams of our own size reach every host, or smaller ones were all that did several times; a host that

@@ -102,6 +102,8 @@ pub struct SenderSetup {
     pub lists: bool,
     /// Whom we expect.
     pub expect: Expect,
+    /// So many hosts took part in the session before this one, a moment ago; 0: nobody knows.
+    pub known: usize,
     /// How many have to be ready.
     pub quorum: Quorum,
     /// How many commit in the first batch, the second and so on; the rest in a last one.

@@ -110,15 +110,12 @@ impl Search<'_> {
         self.note_links(now.as_ref());
         self.touched.insert(path.clone(), was_dir);
         self.inodes.insert((version.dev, version.ino));
-        match now {
-            // It may be another one of the same number: what is in it is looked at.
-            Some(now) if was_dir && is_same_dir(&now, &version) => {
-                if !same {
-                    self.look_into(Some(path))?;
-                }
-            }
-            _ if was_dir => self.touch_below(path)?,
-            _ => {}
+        // It may be another one of the same number: what is in it is looked at.
+        let is_same = now.as_ref().is_some_and(|now| is_same_dir(now, &version));
+        if was_dir && !is_same {
+            self.touch_below(path)?;
+        } else if was_dir && !same {
+            self.look_into(Some(path))?;
         }
         self.look_above(path)
     }
@@ -339,7 +336,7 @@ mod tests {
     fn change(f: &Fixture, op: u8, from: &str, to: &str) -> Vec<String> {
         let (a, b) = (f.at(from), f.at(to));
         let made = |path: &Path| path.parent().is_some_and(|dir| std::fs::create_dir_all(dir).is_ok());
-        let named = vec![from.to_string(), to.to_string()];
+        let named = [from.to_string(), to.to_string()];
         match op {
             0 if made(&a) => drop(std::fs::write(&a, format!("{from}{to}"))),
             1 => drop(std::fs::remove_file(&a)),

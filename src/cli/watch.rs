@@ -1,0 +1,86 @@
+//! `makuo watch`: what `makuo deploy` takes, and how it is watched.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::args::WatchArgs;
+use super::deploy::{self, SessionOptions};
+use super::network;
+use crate::drive::deploy::Options;
+use crate::drive::outcome::Purpose;
+use crate::keys::{self, Signer};
+use crate::report::Report;
+use crate::units::Quorum;
+use crate::watch::batch::Pace;
+use crate::watch::{Modes, Setup};
+use crate::{Error, Kind, Result};
+
+pub(super) fn run(args: &WatchArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
+    let modes = modes(args)?;
+    let mut first = resolve(args, config)?;
+    let temporary = cache(&mut first)?;
+    let mut reader = Reader { args, config: config.map(Path::to_path_buf), cache: first.cache.clone(), signer: None };
+    let options = reader.options(&first)?;
+    let network = first.network.clone();
+    let dial = Box::new(move || network::open(&network));
+    let ended = crate::watch::run(Setup { options, modes, dial, reload: Box::new(|| reader.again()) }, report);
+    drop(temporary);
+    ended
+}
+
+fn modes(args: &WatchArgs) -> Result<Modes> {
+    if args.max_delay < args.settle {
+        return Err(Error::usage("--max-delay is shorter than --settle: no batch could ever be quiet"));
+    }
+    let pace = Pace { settle: args.settle, max_delay: args.max_delay };
+    Ok(Modes { pace, once: args.once, initial: !args.no_initial, pause: args.pause_file.clone() })
+}
+
+fn resolve(args: &WatchArgs, config: Option<&Path>) -> Result<SessionOptions> {
+    let mut options = deploy::resolve(&args.session, Purpose::Deploy, config)?;
+    // One host that is away for long must not keep the others from what changes meanwhile.
+    if !options.spec.commit.require_given {
+        options.spec.commit.require = Quorum::Count(1);
+    }
+    Ok(options)
+}
+
+/// The index has to be kept between two batches: in a directory for the life of the process, where there is no other.
+fn cache(options: &mut SessionOptions) -> Result<Option<tempfile::TempDir>> {
+    let usable = |dir: &PathBuf| {
+        std::fs::create_dir_all(dir).is_ok() && rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok()
+    };
+    if options.cache.as_ref().is_some_and(usable) {
+        return Ok(None);
+    }
+    let failed = |e| Error::new(Kind::Io, "cannot make a directory for the index").because(e);
+    let dir = tempfile::Builder::new().prefix("makuo-").tempdir().map_err(failed)?;
+    options.cache = Some(dir.path().to_path_buf());
+    Ok(Some(dir))
+}
+
+/// Reads the spec again, with the same flags; a key is opened once.
+struct Reader<'a> {
+    args: &'a WatchArgs,
+    config: Option<PathBuf>,
+    cache: Option<PathBuf>,
+    signer: Option<(PathBuf, Arc<dyn Signer>)>,
+}
+
+impl Reader<'_> {
+    fn again(&mut self) -> Result<Options> {
+        let mut options = resolve(self.args, self.config.as_deref())?;
+        options.cache.clone_from(&self.cache);
+        self.options(&options)
+    }
+
+    fn options(&mut self, options: &SessionOptions) -> Result<Options> {
+        let known = self.signer.as_ref().filter(|(path, _)| *path == options.key).map(|(_, signer)| Arc::clone(signer));
+        let signer = match known {
+            Some(signer) => signer,
+            None => Arc::from(keys::open_signer(&options.key)?),
+        };
+        self.signer = Some((options.key.clone(), Arc::clone(&signer)));
+        deploy::for_engine(options, signer)
+    }
+}

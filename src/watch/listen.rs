@@ -1,0 +1,134 @@
+//! The thread that listens to the kernel, also while a deploy runs, so that the kernel's queue stays short.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::batch::Why;
+use super::inotify::{Heard, Target, Watcher, gone};
+use super::shared::{Order, Shared};
+use crate::{Error, Kind, Result};
+
+/// What comes close together is taken together: a storm of events costs a turn every so often, and not one each.
+const NAP: Duration = Duration::from_millis(10);
+/// How soon it is looked again at what was moved away.
+const FORGET: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// The thread. It ends when this is dropped.
+pub struct Listener {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Listener {
+    /// Watches `target`: when this returns, nothing that changes there is missed.
+    pub fn start(shared: &Arc<Shared>, target: Target) -> Result<Self> {
+        let watcher = Watcher::establish(target)?;
+        tracing::info!("{} directories are watched", watcher.directories());
+        shared.state().id = Some(watcher.id());
+        let own = Arc::clone(shared);
+        let thread = std::thread::Builder::new().name("watch".into()).spawn(move || {
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| listen(&own, watcher)));
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => own.end(error),
+                Err(_) => own.end(Error::new(Kind::Io, "a defect in makuo: the thread that watches the source failed")),
+            }
+        });
+        let thread = thread.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
+        Ok(Self { shared: Arc::clone(shared), thread: Some(thread) })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.shared.order(Order::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn listen(shared: &Shared, mut watcher: Watcher) -> Result<()> {
+    loop {
+        let woken = wait(shared, &watcher)?;
+        if woken.ordered {
+            match shared.take_order() {
+                Some(Order::Stop) => return Ok(()),
+                Some(Order::Watch(target)) => {
+                    watcher = anew(shared, watcher, target, Why::Asked)?;
+                    continue;
+                }
+                None => {}
+            }
+        }
+        let mut heard = if woken.mounted { watcher.mounted()? } else { Heard::All };
+        if woken.changed && heard == Heard::All {
+            heard = hear(shared, &mut watcher)?;
+        }
+        if let Heard::Lost(why) = &heard {
+            tracing::warn!("{why}");
+            let target = watcher.target().clone();
+            watcher = anew(shared, watcher, target, Why::Missed)?;
+        }
+        if heard == Heard::All {
+            watcher.forget(shared.now());
+            std::thread::sleep(NAP);
+        }
+    }
+}
+
+/// Takes what the kernel has to tell; wakes who waits for a batch when that is due earlier now.
+fn hear(shared: &Shared, watcher: &mut Watcher) -> Result<Heard> {
+    let mut state = shared.state();
+    let before = state.batcher.due();
+    let heard = watcher.hear(shared.now(), &mut state.batcher)?;
+    let after = state.batcher.due();
+    drop(state);
+    if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
+        shared.change(|_| {});
+    }
+    Ok(heard)
+}
+
+/// Watches everything anew; what happened meanwhile is not known, so that everything is looked at.
+fn anew(shared: &Shared, old: Watcher, target: Target, why: Why) -> Result<Watcher> {
+    shared.state().busy = true;
+    let id = Some(old.id()).filter(|_| why == Why::Missed);
+    // First, so that its watches can be used again.
+    drop(old);
+    let watcher = Watcher::establish(target)?;
+    if id.is_some_and(|id| id != watcher.id()) {
+        return Err(gone(&watcher.target().source, "is another directory now"));
+    }
+    let now = shared.now();
+    shared.change(|state| {
+        state.id = Some(watcher.id());
+        state.batcher.everything(now, why);
+        state.busy = false;
+    });
+    Ok(watcher)
+}
+
+/// Why the thread was woken.
+struct Woken {
+    changed: bool,
+    mounted: bool,
+    ordered: bool,
+}
+
+fn wait(shared: &Shared, watcher: &Watcher) -> Result<Woken> {
+    let mut fds = vec![PollFd::new(watcher, PollFlags::IN), PollFd::new(&shared.wake, PollFlags::IN)];
+    let mounts = watcher.mounts();
+    fds.extend(mounts.iter().map(|list| PollFd::new(list, PollFlags::PRI)));
+    let timeout = watcher.is_waiting().then_some(&FORGET);
+    match poll(&mut fds, timeout) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(e) => return Err(Error::new(Kind::Io, "cannot wait for changes").because(std::io::Error::from(e))),
+    }
+    let is = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+    Ok(Woken { changed: is(0), ordered: is(1), mounted: is(2) })
+}

@@ -1,0 +1,293 @@
+//! The live mode: a release for each quiet batch of changes of a source.
+//!
+//! [`batch`] says when a batch is over, [`places`] which directory a watch is on, [`inotify`] what the kernel tells;
+//! [`listen`] is the thread that hears it, [`shared`] where that, the signals and this loop meet. The loop does what
+//! `makuo deploy` does, once a batch, with the paths that may have changed. It owns when something is deployed and
+//! tried again; what a deploy is, it must not know.
+
+pub mod backoff;
+pub mod batch;
+pub mod inotify;
+pub mod limits;
+pub mod listen;
+pub mod mounts;
+pub mod places;
+pub mod shared;
+pub mod signals;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::backoff::Backoff;
+use self::batch::{Batch, Pace, Why};
+use self::inotify::Target;
+use self::limits::shown;
+use self::listen::Listener;
+use self::shared::{Order, Shared, Turn, Until};
+use crate::block::BlockHash;
+use crate::drive::deploy::{self, Interrupt, Options};
+use crate::drive::endpoint::Door;
+use crate::drive::members;
+use crate::drive::outcome::{Event, ExitStatus, Observer, Outcome};
+use crate::id::HostName;
+use crate::report::Report;
+use crate::tree::scan::Hints;
+use crate::units::Moment;
+use crate::{Error, Result};
+
+/// How long hosts that are away are looked for before they are tried again.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How it is watched.
+#[derive(Debug, Clone)]
+pub struct Modes {
+    /// How long changes are gathered.
+    pub pace: Pace,
+    /// Whether it ends as soon as it is quiet.
+    pub once: bool,
+    /// Whether the source is deployed before anything changes.
+    pub initial: bool,
+    /// While this file exists nothing is deployed.
+    pub pause: Option<PathBuf>,
+}
+
+/// Everything that a watch needs.
+pub struct Setup<'a> {
+    /// What each deploy is given, but for what is new with each of them. The cache is a directory that exists.
+    pub options: Options,
+    /// How it is watched.
+    pub modes: Modes,
+    /// Reaches the network.
+    pub dial: Box<dyn FnMut() -> Result<Door> + 'a>,
+    /// Reads the spec again.
+    pub reload: Box<dyn FnMut() -> Result<Options> + 'a>,
+}
+
+/// Watches and deploys until a signal ends it, or what cannot be mended; the exit code.
+pub fn run(mut setup: Setup<'_>, report: &mut Report) -> Result<u8> {
+    // What is wrong with the network is found before anything is watched.
+    drop((setup.dial)()?);
+    let shared = Arc::new(Shared::new(setup.modes.pace)?);
+    signals::follow(&shared)?;
+    let listener = Listener::start(&shared, target(&setup.options)?)?;
+    // Without a service manager there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let attempt = setup.modes.initial.then(|| shared.now());
+    let ended = Live {
+        checksum: setup.options.checksum,
+        setup,
+        shared: &shared,
+        report,
+        attempt,
+        released: None,
+        whole: true,
+        backoff: Backoff::default(),
+        quiet: None,
+        code: ExitStatus::Success.code(),
+        hosts: BTreeSet::new(),
+        missing: Vec::new(),
+    }
+    .run();
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    drop(listener);
+    ended
+}
+
+fn target(options: &Options) -> Result<Target> {
+    let excluded = options.spec.rules().excluded().map_err(|e| Error::usage(format!("exclude pattern {e}")))?;
+    Ok(Target { source: options.spec.source.clone(), excluded, own: options.cache.clone() })
+}
+
+/// What a deploy is made of.
+struct Task {
+    /// Where the source may have changed; `None`: anywhere.
+    hints: Option<Hints>,
+    /// Whether the same is released again.
+    again: bool,
+}
+
+struct Live<'a> {
+    setup: Setup<'a>,
+    shared: &'a Shared,
+    report: &'a mut Report,
+    /// When everything is deployed, whatever was gathered.
+    attempt: Option<Moment>,
+    /// What every host has.
+    released: Option<BlockHash>,
+    /// Whether the index is behind the source in places that nobody knows any more.
+    whole: bool,
+    /// Whether every file is read by the next deploy.
+    checksum: bool,
+    backoff: Backoff,
+    /// From when on it is quiet, when it is to end then.
+    quiet: Option<Moment>,
+    /// How the last deploy ended.
+    code: u8,
+    /// The hosts that ever took part.
+    hosts: BTreeSet<HostName>,
+    /// Those of them that do not answer, when nothing else is wrong.
+    missing: Vec<HostName>,
+}
+
+impl Live<'_> {
+    fn run(mut self) -> Result<u8> {
+        loop {
+            let pause = self.setup.modes.pause.clone();
+            match self.shared.wait(&Until { attempt: self.attempt, quiet: self.quiet, pause }) {
+                Turn::Batch(batch) => {
+                    let task = self.task(batch);
+                    self.deploy(task)?;
+                }
+                Turn::Attempt => self.attempt()?,
+                Turn::Reload => self.reload()?,
+                Turn::Quiet => return Ok(self.code),
+                Turn::Stop => return Ok(ExitStatus::Success.code()),
+                Turn::Ended(error) => return Err(error),
+            }
+        }
+    }
+
+    fn task(&self, batch: Batch) -> Task {
+        match batch {
+            Batch::Paths(paths) => {
+                tracing::info!("{} paths may have changed", paths.paths.len());
+                Task { hints: Some(paths.hints()).filter(|_| !self.whole), again: false }
+            }
+            Batch::Everything(why) => Task { hints: None, again: why == Why::Asked },
+        }
+    }
+
+    /// Everything once more. Who does not answer is waited for, instead of giving the others the same again.
+    fn attempt(&mut self) -> Result<()> {
+        if !self.missing.is_empty() && !self.is_somebody_back() {
+            self.attempt = Some(self.shared.now() + self.backoff.failed());
+            return Ok(());
+        }
+        self.deploy(Task { hints: None, again: true })
+    }
+
+    fn is_somebody_back(&mut self) -> bool {
+        let Ok(around) = (self.setup.dial)().and_then(|door| members::look(door, LOOK)) else { return false };
+        around.members.iter().any(|member| self.missing.contains(&member.host))
+    }
+
+    fn deploy(&mut self, task: Task) -> Result<()> {
+        let pending = self.attempt.take();
+        match self.session(task) {
+            Ok(outcome) if outcome.exit == ExitStatus::Success && outcome.serial.is_none() => {
+                self.report.unchanged(&outcome);
+                self.whole = false;
+                // Who waits for another attempt still does.
+                self.attempt = pending;
+            }
+            Ok(outcome) => self.ended(&outcome),
+            Err(error) => {
+                // It may be gone, and the word of it on its way.
+                self.check_source()?;
+                self.failed(error)?;
+            }
+        }
+        if self.setup.modes.once {
+            self.quiet = Some(self.shared.now() + self.setup.modes.pace.settle);
+        }
+        Ok(())
+    }
+
+    fn session(&mut self, task: Task) -> Result<Outcome> {
+        let spec = &self.setup.options.spec;
+        self.report.start(&format!("{}: {}", spec.tree, shown(&spec.source)));
+        let options = Options {
+            known: if task.hints.is_some() { self.hosts.len() } else { 0 },
+            hints: task.hints,
+            unless: self.released.filter(|_| !task.again),
+            checksum: self.checksum,
+            directory: self.shared.id(),
+            ..self.setup.options.clone()
+        };
+        let door = (self.setup.dial)()?;
+        let interrupt = Interrupt::default();
+        self.shared.running(Some(interrupt.clone()));
+        let outcome = deploy::run(door, options, &interrupt, self.report);
+        self.shared.running(None);
+        outcome
+    }
+
+    fn ended(&mut self, outcome: &Outcome) {
+        self.report.outcome(outcome);
+        self.code = outcome.exit.code();
+        // Without its name the scan may not have come to its end.
+        self.whole = outcome.content.is_none();
+        self.checksum &= self.whole;
+        let well = outcome.exit == ExitStatus::Success;
+        let missing = self.missing(outcome);
+        self.released = outcome.content.filter(|_| well);
+        let bad = outcome.hosts.iter().filter(|host| !host.state.is_well());
+        let mut names: Vec<String> = bad.map(|host| format!("{} ({})", host.host, host.state.word())).collect();
+        names.extend(missing.iter().map(|host| format!("{host} (does not answer)")));
+        self.missing = if well { missing } else { Vec::new() };
+        match names.is_empty() {
+            true if well => self.backoff.reset(),
+            true => self.again("the deploy"),
+            false => self.again(&names.join(", ")),
+        }
+    }
+
+    /// Hosts that took part before and did not now.
+    fn missing(&mut self, outcome: &Outcome) -> Vec<HostName> {
+        let now: BTreeSet<HostName> = outcome.hosts.iter().map(|host| host.host.clone()).collect();
+        let missing = self.hosts.difference(&now).cloned().collect();
+        self.hosts.extend(now);
+        missing
+    }
+
+    fn failed(&mut self, error: Error) -> Result<()> {
+        self.whole = true;
+        self.missing.clear();
+        if self.setup.modes.once && !self.shared.is_dirty() {
+            return Err(error);
+        }
+        self.code = error.kind().exit_code();
+        self.report.failure(&error);
+        self.again("the deploy");
+        Ok(())
+    }
+
+    fn again(&mut self, what: &str) {
+        if self.setup.modes.once {
+            return;
+        }
+        let wait = self.backoff.failed();
+        self.attempt = Some(self.shared.now() + wait);
+        let text = format!("{what}: tried again in {} s, or with the next change", wait.as_secs());
+        self.report.event(&Event::Note(text));
+    }
+
+    fn check_source(&self) -> Result<()> {
+        let root = crate::tree::Root::open(&self.setup.options.spec.source);
+        match (root, self.shared.id()) {
+            (Ok(root), Some(id)) if root.id() == id => Ok(()),
+            _ => Err(inotify::gone(&self.setup.options.spec.source, "is gone, or another directory")),
+        }
+    }
+
+    /// Reads the spec again; a broken one leaves the old one in force.
+    fn reload(&mut self) -> Result<()> {
+        let read = (self.setup.reload)().and_then(|options| target(&options).map(|target| (options, target)));
+        let (options, target) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                self.report.event(&Event::Note(format!("the spec stays as it was: {error}")));
+                return Ok(());
+            }
+        };
+        tracing::info!("the spec was read again");
+        // Hosts that are no more are not waited for either.
+        self.hosts.clear();
+        self.missing.clear();
+        self.setup.options = options;
+        self.shared.order(Order::Watch(target));
+        Ok(())
+    }
+}
