@@ -7,10 +7,10 @@ const ARENAS: std::ffi::c_int = 2;
 /// What has at least this many bytes is the system's own pages: what waits for the network or a disk, and the lists of
 /// large files.
 #[cfg(target_env = "gnu")]
-const OWN_PAGES: std::ffi::c_int = 1 << 20;
+const OWN_PAGES: std::ffi::c_int = 256 << 10;
 /// More bytes than this at the end of a pool go back to the system.
 #[cfg(target_env = "gnu")]
-const UNUSED: std::ffi::c_int = 2 << 20;
+const UNUSED: std::ffi::c_int = 512 << 10;
 
 /// Settles how memory is handed out, unless the environment says it. Call it before there are threads.
 ///
