@@ -358,7 +358,7 @@ impl Pair {
         let want = Manifest::of(release.header(), self.tree.nodes());
         let plan = self.memory.diff(&have, &want, rules, &[], &host)?;
         let stage = Stage::begin(&self.tree, plan)?;
-        for (ordinal, _) in stage.plan().fetched() {
+        for (ordinal, _) in stage.fetched()? {
             bytes.clear();
             source.read(ordinal, &mut bytes).unwrap();
             assert!(stage.put(ordinal, &bytes)?);

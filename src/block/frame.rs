@@ -68,6 +68,11 @@ impl Compressor {
         Some(&self.frame)
     }
 
+    /// Lets its memory go: what comes next does not shrink.
+    pub fn rest(&mut self) {
+        *self = Self::new();
+    }
+
     fn go_on(&mut self, content: &[u8], end: End) -> Option<()> {
         let context = self.context.as_mut()?;
         let mut input = InBuffer::around(content);

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use super::guard::{Guard, Owners, Place, place};
 use super::search::Needed;
-use super::{Action, Change, Delta, Have, HostRules, LocalOwner, Paged, Plan, Refusal, Shape, TopChange, Want};
-use crate::manifest::read::Located;
+use super::{
+    Action, Change, Delta, Have, HostRules, LocalOwner, Paged, Plan, Refusal, Shape, TopChange, Want, unreadable,
+};
+use crate::manifest::read::{Located, check_count};
 use crate::manifest::{Content, Entry, EntryKind, Mode, Mtime, Owner, Rules, Top, TreePath, Xattr};
 
 /// What the host has to do to make its tree the release `want` under `rules` and within `scope` (empty: everything).
@@ -300,9 +302,13 @@ impl Walk<'_> {
             EntryKind::File(content) if action != Action::Meta => match content {
                 Content::Blocks(blocks) => self.needed.add(want.first, blocks),
                 Content::Lists(_) => {
-                    let blocks = self.want.blocks(content)?;
-                    self.needed.add(want.first, &blocks);
-                    self.plan.listed.insert(path.clone(), blocks);
+                    check_count(content).map_err(unreadable)?;
+                    let mut first = want.first;
+                    for piece in content.pieces() {
+                        let blocks = self.want.blocks(&piece)?;
+                        self.needed.add(first, &blocks);
+                        first.0 += blocks.len() as u64;
+                    }
                 }
             },
             _ => {}

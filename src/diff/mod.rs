@@ -4,7 +4,8 @@
 //! which blocks have to come over the network and which are on the host already ([`Plan`]), or why the release cannot
 //! be put here ([`Refusal`]). Whoever compares the same tree again and again has a [`Memory`] of it, and compares only
 //! the pages that changed on either side. Limits of deletion are checked here, before anything is touched. It must not know a
-//! file, a socket or a clock; memory follows what changed, not the size of the tree.
+//! file, a socket or a clock; memory follows what changed, not the size of the tree, and a plan does not hold the blocks
+//! of large files: it is told where to read them ([`Lists`]).
 
 mod again;
 mod change;
@@ -26,12 +27,13 @@ pub use plan::{LocalBlock, Plan, Summary};
 pub use refusal::Refusal;
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use crate::Result;
 use crate::block::{BlockHash, BlockRef};
 use crate::manifest::pages::PageKey;
 use crate::manifest::read::{Located, Manifest, NodeSource, ReadError};
-use crate::manifest::{Content, Entry, Top, TreePath};
+use crate::manifest::{Content, Entry, ListRef, Top, TreePath};
 
 /// A host's own tree: every entry in order, content hashed. Read twice when blocks are looked for.
 ///
@@ -57,6 +59,12 @@ pub trait Have {
     fn paged(&self) -> Option<&dyn Paged> {
         None
     }
+}
+
+/// Where the lists of blocks are that large files have in nodes of their own: a plan does not hold them.
+pub trait Lists {
+    /// The blocks of one list.
+    fn list(&self, list: &ListRef) -> Result<Arc<[BlockRef]>>;
 }
 
 /// A host's own tree that can be read in part.
@@ -92,6 +100,12 @@ impl<S: NodeSource> Want for Manifest<S> {
 
     fn top(&self) -> Option<&Top> {
         Manifest::top(self)
+    }
+}
+
+impl<S: NodeSource> Lists for Manifest<S> {
+    fn list(&self, list: &ListRef) -> Result<Arc<[BlockRef]>> {
+        Manifest::list(self, list).map(Arc::from).map_err(unreadable)
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::{Action, Change, Changes, TopChange};
+use super::{Action, Change, Changes, Lists, TopChange};
+use crate::Result;
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::rules::Layout;
@@ -63,8 +64,6 @@ pub struct Plan {
     pub sets_xattrs: bool,
     /// How the commit switches the tree (a rule of the release).
     pub layout: Layout,
-    /// Blocks of files that list them in nodes of their own.
-    pub(super) listed: HashMap<TreePath, Vec<BlockRef>>,
 }
 
 impl Plan {
@@ -79,7 +78,6 @@ impl Plan {
             sets_mtime: rules.mtime,
             sets_xattrs: rules.xattrs,
             layout: rules.layout,
-            listed: HashMap::new(),
         }
     }
 
@@ -91,7 +89,6 @@ impl Plan {
             wants: Vec::new(),
             reuse: HashMap::new(),
             summary: Summary::default(),
-            listed: HashMap::new(),
             ..*self
         };
         std::mem::replace(self, empty)
@@ -102,30 +99,62 @@ impl Plan {
         !self.changes.iter().any(|change| change.is_applied()) && !self.top.as_ref().is_some_and(TopChange::differs)
     }
 
-    /// The blocks of the file that `change` makes; none when it makes no file.
-    pub fn blocks<'a>(&'a self, change: &'a Change) -> &'a [BlockRef] {
+    /// The content of the file that `change` makes; `None` when it makes no file.
+    pub fn content<'a>(&self, change: &'a Change) -> Option<&'a Content> {
         match change.want.as_ref().map(|w| &w.entry.kind) {
-            Some(EntryKind::File(Content::Blocks(blocks))) if change.makes_anew() => blocks,
-            Some(EntryKind::File(Content::Lists(_))) => self.listed.get(&change.path).map_or(&[], Vec::as_slice),
-            _ => &[],
+            Some(EntryKind::File(content)) if change.makes_anew() => Some(content),
+            _ => None,
         }
     }
 
     /// The block `ordinal`, when it is to be fetched.
-    pub fn wanted(&self, ordinal: Ordinal) -> Option<BlockRef> {
-        self.wants(ordinal).then(|| self.changes.holding(ordinal)).flatten().and_then(|(change, index)| {
-            let blocks = self.blocks(&change);
-            blocks.get(index).copied()
-        })
+    pub fn wanted(&self, ordinal: Ordinal, lists: &dyn Lists) -> Result<Option<BlockRef>> {
+        let found = self.wants(ordinal).then(|| self.changes.holding(ordinal)).flatten();
+        let Some((change, mut index)) = found else { return Ok(None) };
+        match self.content(&change) {
+            None => Ok(None),
+            Some(Content::Blocks(blocks)) => Ok(blocks.get(index).copied()),
+            Some(Content::Lists(all)) => {
+                for list in all {
+                    // Checked when it was read to be compared: no more blocks than a list can have.
+                    let blocks = list.blocks as usize;
+                    if index < blocks {
+                        return Ok(lists.list(list)?.get(index).copied());
+                    }
+                    index -= blocks;
+                }
+                Ok(None)
+            }
+        }
     }
 
-    /// All blocks that are to be fetched, in the order of their ordinals.
-    pub fn fetched(&self) -> impl Iterator<Item = (Ordinal, BlockRef)> {
-        self.changes.iter().flat_map(|change| {
-            let first = change.want.as_ref().map_or(0, |want| want.first.0);
-            let blocks = (first..).map(Ordinal).zip(self.blocks(&change).iter().copied());
-            blocks.filter(|(ordinal, _)| self.wants(*ordinal)).collect::<Vec<_>>()
-        })
+    /// Tells of all blocks that are to be fetched, in the order of their ordinals.
+    pub fn each_fetched(&self, lists: &dyn Lists, mut each: impl FnMut(Ordinal, &BlockRef)) -> Result<()> {
+        for change in &self.changes {
+            let Some(content) = self.content(&change) else { continue };
+            let mut first = change.want.as_ref().map_or(0, |want| want.first.0);
+            let mut tell = |first: u64, blocks: &[BlockRef]| {
+                let blocks = (first..).map(Ordinal).zip(blocks);
+                blocks.filter(|(ordinal, _)| self.wants(*ordinal)).for_each(|(ordinal, block)| each(ordinal, block));
+            };
+            match content {
+                Content::Blocks(blocks) => tell(first, blocks),
+                Content::Lists(all) => {
+                    for list in all {
+                        if self.wants_any(first..first + list.blocks) {
+                            tell(first, &lists.list(list)?);
+                        }
+                        first += list.blocks;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wants_any(&self, ordinals: Range<u64>) -> bool {
+        let at = self.wants.partition_point(|range| range.end <= ordinals.start);
+        self.wants.get(at).is_some_and(|range| range.start < ordinals.end)
     }
 
     fn wants(&self, ordinal: Ordinal) -> bool {
@@ -134,23 +163,23 @@ impl Plan {
     }
 
     /// Takes out of what is to be fetched every block for which `here` holds; says how many bytes that saves.
-    pub fn drop_wants(&mut self, mut here: impl FnMut(Ordinal, &BlockRef) -> bool) -> u64 {
-        let mut saved = 0;
-        let left = ranges(self.fetched().filter_map(|(ordinal, block)| {
-            let drop = here(ordinal, &block);
-            saved += if drop { u64::from(block.size) } else { 0 };
-            (!drop).then_some(ordinal.0)
-        }));
+    pub fn drop_wants(&mut self, lists: &dyn Lists, mut here: impl FnMut(&BlockRef) -> bool) -> Result<u64> {
+        let (mut saved, mut left) = (0, Vec::new());
+        self.each_fetched(lists, |Ordinal(ordinal), block| match here(block) {
+            true => saved += u64::from(block.size),
+            false => append(&mut left, ordinal),
+        })?;
         self.wants = left;
         self.summary.fetch_bytes -= saved;
-        saved
+        Ok(saved)
     }
 
     /// Sets what is to be fetched.
     pub(super) fn set_fetch(&mut self, mut blocks: Vec<(Ordinal, BlockRef)>) {
         blocks.sort_unstable_by_key(|(ordinal, _)| *ordinal);
         self.summary.fetch_bytes = blocks.iter().map(|(_, block)| u64::from(block.size)).sum();
-        self.wants = ranges(blocks.into_iter().map(|(ordinal, _)| ordinal.0));
+        self.wants.clear();
+        blocks.into_iter().for_each(|(Ordinal(ordinal), _)| append(&mut self.wants, ordinal));
     }
 
     pub(super) fn count(&mut self) {
@@ -171,14 +200,10 @@ impl Plan {
     }
 }
 
-/// Ranges out of rising numbers.
-fn ranges(numbers: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
-    let mut out: Vec<Range<u64>> = Vec::new();
-    for n in numbers {
-        match out.last_mut() {
-            Some(last) if n == last.end => last.end = n + 1,
-            _ => out.push(n..n + 1),
-        }
+/// Adds a number that is larger than those in the ranges.
+fn append(ranges: &mut Vec<Range<u64>>, number: u64) {
+    match ranges.last_mut() {
+        Some(last) if number == last.end => last.end = number + 1,
+        _ => ranges.push(number..number + 1),
     }
-    out
 }

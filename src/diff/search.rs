@@ -27,16 +27,18 @@ impl Needed {
                 let entry = entry?;
                 let EntryKind::File(content) = &entry.kind else { continue };
                 let mut offset = 0;
-                for block in have.blocks(content)? {
-                    if let Ok(at) = wanted(&block.hash)
-                        && !std::mem::replace(&mut here[at], true)
-                    {
-                        left -= 1;
-                        plan.summary.reuse_bytes += u64::from(block.size);
-                        let place = LocalBlock { path: entry.path.clone(), offset, size: block.size };
-                        plan.reuse.insert(block.hash, place);
+                for piece in content.pieces() {
+                    for block in have.blocks(&piece)? {
+                        if let Ok(at) = wanted(&block.hash)
+                            && !std::mem::replace(&mut here[at], true)
+                        {
+                            left -= 1;
+                            plan.summary.reuse_bytes += u64::from(block.size);
+                            let place = LocalBlock { path: entry.path.clone(), offset, size: block.size };
+                            plan.reuse.insert(block.hash, place);
+                        }
+                        offset += u64::from(block.size);
                     }
-                    offset += u64::from(block.size);
                 }
                 if left == 0 {
                     break;

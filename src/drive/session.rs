@@ -153,6 +153,8 @@ impl<'a> Session<'a> {
 
     fn diff(&mut self) -> Result<(Summary, RangeSet, Arc<[u8]>), Reason> {
         let scanned = self.scan().map_err(|e| reason(&e))?;
+        // The manifest is here; what comes now may not be compressed.
+        self.expander = Expander::default();
         let tree = &self.managed.tree;
         let header = self.release.header();
         let manifest = Manifest::of(header, tree.nodes());

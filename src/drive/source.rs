@@ -166,7 +166,7 @@ impl Source {
         let level = effort.level(demand);
         let clock = Clock::start();
         let (began, mut reading) = (clock.now(), Duration::ZERO);
-        let packed = pack(ordinals, level.map(|level| (compressor, level)), buffers, |ordinal, out| {
+        let packed = pack(ordinals, level.map(|level| (&mut *compressor, level)), buffers, |ordinal, out| {
             let before = level.map(|_| clock.now());
             source.read(ordinal, out).inspect_err(|_| *failed = Some(ordinal))?;
             reading += before.map_or(Duration::ZERO, |before| clock.now().since(before));
@@ -174,6 +174,9 @@ impl Source {
         })?;
         if let (Some(level), Some((plain, frame))) = (level, packed.frame) {
             effort.measured(level, plain, frame, clock.now().since(began).saturating_sub(reading));
+        }
+        if packed.frame.is_none() {
+            compressor.rest();
         }
         let payload = Arc::new(std::mem::take(&mut self.buffers.payload));
         match place {

@@ -1,5 +1,6 @@
 //! One entry of a tree: what a path is, to whom it belongs and what it contains.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
@@ -108,6 +109,16 @@ impl Content {
             Content::Blocks(blocks) => blocks.len() as u64,
             Content::Lists(lists) => lists.iter().fold(0, |sum: u64, l| sum.saturating_add(l.blocks)),
         }
+    }
+
+    /// The same in pieces, each of which is read at once.
+    pub fn pieces(&self) -> impl Iterator<Item = Cow<'_, Content>> {
+        let (blocks, lists) = match self {
+            Content::Blocks(_) => (Some(self), &[][..]),
+            Content::Lists(lists) => (None, &lists[..]),
+        };
+        let lists = lists.iter().map(|list| Cow::Owned(Content::Lists(vec![*list])));
+        blocks.into_iter().map(Cow::Borrowed).chain(lists)
     }
 
     /// How many list nodes it has.

@@ -15,7 +15,7 @@ use crate::id::Ordinal;
 /// The most levels of indexes above a page: 256 references each, that is far more than any tree needs.
 pub const MAX_DEPTH: usize = 12;
 
-/// The most blocks of one file that are listed in memory: a terabyte of average blocks takes half a gigabyte.
+/// The most blocks of one file: a terabyte of average blocks.
 pub const MAX_FILE_BLOCKS: u64 = 16 << 20;
 
 /// Where a reader gets nodes from.
@@ -102,10 +102,7 @@ impl<S: NodeSource> Manifest<S> {
         match content {
             Content::Blocks(blocks) => Ok(blocks.clone()),
             Content::Lists(lists) => {
-                // One small list may be named again and again.
-                if content.block_count() > MAX_FILE_BLOCKS {
-                    return Err(ReadError::Illegal(format!("a file of {} blocks", content.block_count())));
-                }
+                check_count(content)?;
                 let mut all = Vec::new();
                 for list in lists {
                     all.extend(self.list(list)?);
@@ -117,16 +114,7 @@ impl<S: NodeSource> Manifest<S> {
 
     /// The blocks of one list node.
     pub fn list(&self, list: &ListRef) -> Result<Vec<BlockRef>, ReadError> {
-        match self.load(&list.block)? {
-            Node::List(blocks) => {
-                let bytes: u64 = blocks.iter().map(|b| u64::from(b.size)).sum();
-                if (blocks.len() as u64, bytes) != (list.blocks, list.bytes) {
-                    return Err(ReadError::Illegal("a block list differs from its reference".into()));
-                }
-                Ok(blocks)
-            }
-            _ => Err(ReadError::Illegal("a block list is another kind of node".into())),
-        }
+        read_list(&self.source, list)
     }
 
     /// The reference of the node with this ordinal (below `root.nodes`).
@@ -189,18 +177,40 @@ impl<S: NodeSource> Manifest<S> {
         Err(none())
     }
 
-    fn load(&self, block: &BlockRef) -> Result<Node, ReadError> {
-        let bytes = self.source.node(&block.hash)?;
-        if bytes.len() != block.size as usize {
-            return Err(ReadError::Illegal("a node differs from its reference in size".into()));
-        }
-        Ok(Node::decode(&bytes)?)
-    }
-
     pub(super) fn decode(&self, node: &NodeRef) -> Result<Node, ReadError> {
-        let decoded = self.load(&node.block)?;
+        let decoded = load(&self.source, &node.block)?;
         check_sums(node, &decoded)?;
         Ok(decoded)
+    }
+}
+
+fn load(source: &impl NodeSource, block: &BlockRef) -> Result<Node, ReadError> {
+    let bytes = source.node(&block.hash)?;
+    if bytes.len() != block.size as usize {
+        return Err(ReadError::Illegal("a node differs from its reference in size".into()));
+    }
+    Ok(Node::decode(&bytes)?)
+}
+
+/// The blocks of the list node `list`, which `source` has.
+pub fn read_list(source: &impl NodeSource, list: &ListRef) -> Result<Vec<BlockRef>, ReadError> {
+    match load(source, &list.block)? {
+        Node::List(blocks) => {
+            let bytes: u64 = blocks.iter().map(|b| u64::from(b.size)).sum();
+            if (blocks.len() as u64, bytes) != (list.blocks, list.bytes) {
+                return Err(ReadError::Illegal("a block list differs from its reference".into()));
+            }
+            Ok(blocks)
+        }
+        _ => Err(ReadError::Illegal("a block list is another kind of node".into())),
+    }
+}
+
+/// Whether a file has no more blocks than one may have: one small list may be named again and again.
+pub fn check_count(content: &Content) -> Result<(), ReadError> {
+    match content.block_count() {
+        count if count > MAX_FILE_BLOCKS => Err(ReadError::Illegal(format!("a file of {count} blocks"))),
+        _ => Ok(()),
     }
 }
 

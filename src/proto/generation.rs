@@ -26,6 +26,8 @@ use crate::wire::SymbolHeader;
 pub const TARGET_BYTES: usize = 3 << 20;
 /// The most plain bytes of a compressed generation: what a host has to have memory for.
 pub const MAX_PLAIN: usize = 16 << 20;
+/// A plain payload is this much larger than what is aimed at, at most, unless it is one block.
+const MAX_OVER: usize = 64 << 10;
 /// With so many plain bytes a frame is ended: one more piece and one more block, of 1 MiB at most, stay within
 /// [`MAX_PLAIN`].
 const FULL_PLAIN: usize = 14 << 20;
@@ -128,7 +130,7 @@ impl Map {
     fn write(&self, content: &[u8], out: &mut Vec<u8>) {
         let map = crate::manifest::node::to_vec(self);
         out.clear();
-        out.reserve(4 + map.len() + content.len());
+        out.reserve_exact(4 + map.len() + content.len());
         out.extend_from_slice(&(map.len() as u32).to_be_bytes());
         out.extend_from_slice(&map);
         out.extend_from_slice(content);
@@ -216,17 +218,16 @@ pub fn pack_to<E>(
 ) -> Result<Packed, E> {
     let mut pile = Pile::new(target, ordinals, buffers, read);
     pile.fill(target)?;
-    let Some((compressor, level)) = compressor.filter(|_| pile.is_worth_it()) else { return Ok(pile.plain(None)) };
+    let Some((compressor, level)) = compressor.filter(|_| pile.is_worth_it()) else {
+        return Ok(pile.plain(None));
+    };
     match pile.squeeze(compressor, level)? {
         Some(frame) if frame.len() < pile.content.len() / 20 * 19 => Ok(pile.compressed(frame)),
         Some(frame) => {
             let size = frame.len();
             Ok(pile.plain(Some(size)))
         }
-        None => {
-            pile.keep(target);
-            Ok(pile.plain(None))
-        }
+        None => Ok(pile.plain(None)),
     }
 }
 
@@ -284,8 +285,13 @@ where
         }
     }
 
-    /// Takes away blocks at the end until no more than `most` bytes are left.
-    fn keep(&mut self, most: usize) {
+    /// Takes away blocks at the end until hardly more bytes are left than were aimed at, or one block: what is kept for
+    /// repair, here and at the hosts, is of one size. What is taken away is read again for the next payload.
+    fn keep_the_aim(&mut self) {
+        let most = self.target + MAX_OVER;
+        if self.content.len() <= most {
+            return;
+        }
         let mut kept = Map::default();
         let fits = |p: &Placed| p.bytes.end <= most || p.bytes.start == 0;
         self.map.placed().take_while(fits).for_each(|p| kept.push(p.ordinal, p.bytes.len() as u32));
@@ -293,8 +299,9 @@ where
         self.map = kept;
     }
 
-    fn plain(self, frame: Option<usize>) -> Packed {
+    fn plain(mut self, frame: Option<usize>) -> Packed {
         let frame = frame.map(|size| (self.content.len(), size));
+        self.keep_the_aim();
         self.map.write(self.content, self.payload);
         Packed { taken: self.map.ranges().collect(), frame }
     }
@@ -423,15 +430,14 @@ mod tests {
     fn what_is_taken_away_again_is_neither_in_the_map_nor_in_the_content() {
         let ordinals: RangeSet = [3..8, 10..14].into_iter().collect();
         let mut buffers = Buffers::default();
-        let mut pile = Pile::new(TARGET_BYTES, &ordinals, &mut buffers, |ordinal: Ordinal, out: &mut Vec<u8>| {
-            out.extend(std::iter::repeat_n(ordinal.0 as u8, 100));
+        let mut pile = Pile::new(650_000, &ordinals, &mut buffers, |ordinal: Ordinal, out: &mut Vec<u8>| {
+            out.extend(std::iter::repeat_n(ordinal.0 as u8, 100_000));
             Ok::<(), ()>(())
         });
-        assert_eq!(pile.fill(10_000), Ok(true));
-        pile.keep(650);
+        assert_eq!(pile.fill(1_000_000), Ok(true));
         let packed = pile.plain(None);
-        assert_eq!(packed.taken, [3..8, 10..11].into_iter().collect());
-        assert_eq!(unpacked(&buffers.payload).expect("legal").len(), 6);
+        assert_eq!(packed.taken, [3..8, 10..12].into_iter().collect());
+        assert_eq!(unpacked(&buffers.payload).expect("legal").len(), 7);
     }
 
     #[test]

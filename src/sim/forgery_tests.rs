@@ -11,9 +11,9 @@ use crate::manifest::Intent;
 
 const LONG: Duration = Duration::from_secs(20);
 const SOON: Duration = Duration::from_millis(500);
-/// What a host may hold at most of what others sent: the cap of open generations, as much again of coded symbols, and
-/// messages.
-const MOST_HELD: usize = (2 * 96 + 64) << 20;
+/// What a host may hold at most of what others sent: the cap of generations that are open or wait for the disk, as much
+/// again of coded symbols, and messages.
+const MOST_HELD: usize = (2 * 64 + 64) << 20;
 
 /// A deploy on a network where a share of `forged` datagrams comes changed before it comes as it is; whether it ended.
 fn deploy(seed: u64, forged: f64) -> (Network, bool) {

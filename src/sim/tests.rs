@@ -333,6 +333,26 @@ fn a_host_far_slower_than_the_others_is_served_after_them() {
     }
 }
 
+/// The most bytes that a host held of a release of `files` files of some 75 kB each, which came faster than its disk
+/// wrote.
+fn held(files: u32) -> usize {
+    let link = Link { rate: Some((Rate(2_000_000_000), 1 << 20)), ..Link::default() };
+    let disk = Duration::from_millis(400);
+    let setup = Setup { hosts: 1, link, disk, ceiling: None, watch_memory: true, ..Setup::default() };
+    let mut network = deploy(setup, files, 60_000);
+    assert!(network.run(LONG, SOON));
+    assert_complete(&mut network, 1..=1, files.into());
+    network.most_held
+}
+
+#[test]
+fn what_waits_for_a_slow_disk_is_bounded_and_does_not_follow_the_size_of_a_release() {
+    // 16 MB under way or waiting, what came in part, and memory that is used again.
+    const MOST: usize = 24 << 20;
+    let (small, large) = (held(600), held(1500));
+    assert!((8 << 20..MOST).contains(&small) && large < MOST, "{small} {large}");
+}
+
 /// Symbols sent, and of them repairs, until every host, each of which had another half of the tree, has all of it.
 fn halves(seed: u64, recall: bool) -> (u64, u64) {
     let link = Link { loss: 0.05, ..Link::default() };

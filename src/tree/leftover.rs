@@ -66,12 +66,12 @@ pub(super) struct Leftovers {
 
 impl Leftovers {
     /// Looks for the blocks `wanted` in what is left, if anything is; files that hold none of them are removed at once.
-    pub(super) fn load(state: &State, wanted: impl FnOnce() -> HashSet<BlockHash>) -> Result<Self> {
+    pub(super) fn load(state: &State, wanted: impl FnOnce() -> Result<HashSet<BlockHash>>) -> Result<Self> {
         let path = state.stage_path();
         let mut old = names(&path)?;
         let mut blocks = HashMap::new();
         let logs: Vec<&OsString> = old.iter().filter(|n| n.to_string_lossy().starts_with(LOG_PREFIX)).collect();
-        let wanted = if logs.is_empty() { HashSet::new() } else { wanted() };
+        let wanted = if logs.is_empty() { HashSet::new() } else { wanted()? };
         for log in logs {
             read_log(&path.join(log), &wanted, &mut blocks)?;
         }

@@ -4,8 +4,10 @@
 //! written; mode, owner, attributes and time are set through the handle, before the item ever gets its final name. A
 //! small log says which staged file holds which block, so that what an aborted session left serves the next one.
 
+mod lists;
 mod recall;
 mod reflink;
+mod spots;
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -13,13 +15,14 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
 use rustix::io::Errno;
 
 pub use recall::Recall;
+use spots::Spots;
 
 use super::apply::{Metadata, handle_of};
 use super::commit::{self, CommitReport, MAX_SINGLE_SYNCS};
@@ -30,7 +33,7 @@ use super::open::{Claim, Tree};
 use super::owners::Rights;
 use super::state::{slot_name, sync_dir};
 use super::{shelf, space, sparse, way};
-use crate::block::BlockHash;
+use crate::block::{BlockHash, BlockRef};
 use crate::diff::{Action, Change, Delta, Plan, Shape};
 use crate::error::{Error, Result};
 use crate::id::Ordinal;
@@ -67,39 +70,13 @@ impl Item {
     }
 }
 
-/// Where a block belongs: one of perhaps many places.
-#[derive(Debug)]
-struct Placement {
-    key: Key,
-    offset: u64,
-    item: u32,
-    state: AtomicU8,
-}
-
-/// The first half of a block's name: to find two blocks that share it is beyond anybody but by 2^64 attempts, and would
-/// spoil nothing but the finder's own release. A million places take half the memory so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Key([u8; 16]);
-
-impl Key {
-    fn of(hash: &BlockHash) -> Self {
-        let (half, _) = hash.0.split_first_chunk().expect("a name has 32 bytes");
-        Self(*half)
-    }
-}
-
-const MISSING: u8 = 0;
-const WRITING: u8 = 1;
-const WRITTEN: u8 = 2;
-
 /// One release being made complete beside its tree. Dropping it is aborting it: what came is kept for the next time.
 #[derive(Debug)]
 pub struct Stage {
     tree: Arc<Tree>,
     plan: Plan,
     items: Vec<Item>,
-    /// Sorted by key.
-    placements: Vec<Placement>,
+    spots: Spots,
     next_slot: u64,
     log: Log,
     _claim: Claim<Arc<Tree>>,
@@ -132,15 +109,16 @@ impl Stage {
         check_top_rights(tree, &plan)?;
         tree.confirm()?;
         tree.state.forget_next()?;
-        let leftovers = Leftovers::load(&tree.state, || names(&plan))?;
-        let (items, placements, next_slot) = lay_out(&plan, leftovers.next_slot());
+        let mut spots = Spots::new(tree);
+        let leftovers = Leftovers::load(&tree.state, || names(&plan, &spots))?;
+        let (items, next_slot) = lay_out(&plan, &mut spots, leftovers.next_slot())?;
         space::check(tree, &plan, &items)?;
         let log = Log::create(&tree.state, leftovers.next_slot())?;
         let mut stage = Self {
             tree: Arc::clone(tree),
             plan,
             items,
-            placements,
+            spots,
             next_slot,
             log,
             _claim: claim,
@@ -163,10 +141,22 @@ impl Stage {
         &self.plan.wants
     }
 
+    /// The block `ordinal`, when the plan has it fetched.
+    pub fn wanted(&self, ordinal: Ordinal) -> Result<Option<BlockRef>> {
+        self.plan.wanted(ordinal, self.spots.lists())
+    }
+
+    /// All blocks that are to be fetched, in the order of their ordinals.
+    pub fn fetched(&self) -> Result<Vec<(Ordinal, BlockRef)>> {
+        let mut all = Vec::new();
+        self.plan.each_fetched(self.spots.lists(), |ordinal, block| all.push((ordinal, *block)))?;
+        Ok(all)
+    }
+
     /// Verifies `bytes` and writes them wherever the plan needs them. False when they are not the block that `ordinal`
     /// stands for, or when it was not asked for. Several threads may call this at once.
     pub fn put(&self, ordinal: Ordinal, bytes: &[u8]) -> Result<bool> {
-        let Some(block) = self.plan.wanted(ordinal) else { return Ok(false) };
+        let Some(block) = self.wanted(ordinal)? else { return Ok(false) };
         if !block.matches(bytes) {
             return Ok(false);
         }
@@ -227,27 +217,17 @@ impl Stage {
     pub fn abort(self) {}
 
     fn place(&self, hash: &BlockHash, bytes: &[u8]) -> Result<()> {
-        for placement in self.places(hash) {
-            let claim = placement.state.compare_exchange(MISSING, WRITING, Ordering::AcqRel, Ordering::Acquire);
-            if claim.is_err() {
+        for spot in self.spots.of(hash)? {
+            if !spot.claim() {
                 continue;
             }
-            let item = &self.items[placement.item as usize];
-            if let Err(e) = self.write(item, placement.offset, bytes) {
-                placement.state.store(MISSING, Ordering::Release);
-                return Err(self.failed("cannot stage", item, e));
-            }
-            placement.state.store(WRITTEN, Ordering::Release);
-            self.log.add(hash, bytes.len(), item.slot, placement.offset);
+            let item = &self.items[spot.item];
+            let done = self.write(item, spot.offset, bytes);
+            spot.settle(done.is_ok());
+            done.map_err(|e| self.failed("cannot stage", item, e))?;
+            self.log.add(hash, bytes.len(), item.slot, spot.offset);
         }
         Ok(())
-    }
-
-    /// Where the block `hash` belongs.
-    fn places(&self, hash: &BlockHash) -> impl Iterator<Item = &Placement> {
-        let key = Key::of(hash);
-        let first = self.placements.partition_point(|p| p.key < key);
-        self.placements[first..].iter().take_while(move |p| p.key == key)
     }
 
     /// Writes one block; the last one of a file seals it.
@@ -285,22 +265,23 @@ impl Stage {
         if self.plan.wants.is_empty() || shelf::shelves(&state).is_ok_and(|kept| kept.is_empty()) {
             return Ok(());
         }
-        let wanted = names(&self.plan);
+        let wanted = names(&self.plan, &self.spots)?;
         self.take(|found| shelf::find(&state, &wanted, found))
     }
 
     /// Puts blocks that are on the host where they belong; they need not be fetched any more.
     fn take(&mut self, blocks: impl FnOnce(&mut dyn FnMut(&BlockHash, &[u8]))) -> Result<()> {
-        let mut here = HashSet::new();
         let mut trouble = None;
-        blocks(&mut |hash, bytes| match self.place(hash, bytes) {
-            Ok(()) => drop(here.insert(*hash)),
-            Err(e) => trouble = Some(e),
+        blocks(&mut |hash, bytes| {
+            if let Err(e) = self.place(hash, bytes) {
+                trouble = Some(e);
+            }
         });
         if let Some(e) = trouble {
             return Err(e);
         }
-        self.plan.summary.reuse_bytes += self.plan.drop_wants(|_, block| here.contains(&block.hash));
+        let saved = self.plan.drop_wants(self.spots.lists(), |block| has(&self.spots, &block.hash))?;
+        self.plan.summary.reuse_bytes += saved;
         Ok(())
     }
 
@@ -330,7 +311,7 @@ impl Stage {
         let mut open: Option<(&TreePath, File)> = None;
         let mut bytes = Vec::new();
         for (hash, place) in local {
-            if self.has(hash) {
+            if has(&self.spots, hash) {
                 continue;
             }
             let failed = |e: io::Error| {
@@ -350,10 +331,6 @@ impl Stage {
             open = Some((&place.path, file));
         }
         Ok(())
-    }
-
-    fn has(&self, hash: &BlockHash) -> bool {
-        self.places(hash).all(|p| p.state.load(Ordering::Acquire) == WRITTEN)
     }
 
     /// Empty files, links, pipes, devices; hard links last, since they need the files that they name.
@@ -476,44 +453,50 @@ impl Drop for Stage {
 }
 
 /// The names of the blocks that are to be fetched.
-fn names(plan: &Plan) -> HashSet<BlockHash> {
-    plan.fetched().map(|(_, block)| block.hash).collect()
+fn names(plan: &Plan, spots: &Spots) -> Result<HashSet<BlockHash>> {
+    let mut names = HashSet::new();
+    plan.each_fetched(spots.lists(), |_, block| {
+        names.insert(block.hash);
+    })?;
+    Ok(names)
+}
+
+/// Whether the block is wherever it belongs.
+fn has(spots: &Spots, hash: &BlockHash) -> bool {
+    spots.of(hash).is_ok_and(|mut spots| spots.all(|spot| spot.is_written()))
 }
 
 /// Gives every change that makes something a slot, and every block its places.
-fn lay_out(plan: &Plan, first_slot: u64) -> (Vec<Item>, Vec<Placement>, u64) {
-    let (mut items, mut placements, mut slot) = (Vec::new(), Vec::new(), first_slot);
+fn lay_out(plan: &Plan, spots: &mut Spots, first_slot: u64) -> Result<(Vec<Item>, u64)> {
+    let (mut items, mut slot) = (Vec::new(), first_slot);
     for (at, change) in plan.changes.iter().enumerate() {
         let copied = plan.layout == Layout::Swap && is_copied(&change);
         if !(change.makes_anew() || copied) || change.shape() == Shape::Directory {
             continue;
         }
-        let blocks = plan.blocks(&change);
-        let (mut offset, mut data) = (0, Vec::new());
-        for block in blocks {
-            if !sparse::is_hole(block) {
-                sparse::extend(&mut data, offset..offset + u64::from(block.size));
-            }
-            let state = AtomicU8::new(MISSING);
-            placements.push(Placement { key: Key::of(&block.hash), offset, item: items.len() as u32, state });
-            offset += u64::from(block.size);
+        let (mut size, mut data, mut blocks) = (0, Vec::new(), 0);
+        if let Some(content) = plan.content(&change) {
+            blocks = content.block_count() as u32;
+            size = spots.add(items.len() as u32, content, |offset, block| {
+                if !sparse::is_hole(block) {
+                    sparse::extend(&mut data, offset..offset + u64::from(block.size));
+                }
+            })?;
         }
-        let mut holes = (data.as_slice() != [0..offset]).then(|| Box::new(data));
+        let mut holes = (data.as_slice() != [0..size]).then(|| Box::new(data));
         if copied {
             // It may have holes: what it takes is known when it is copied.
-            offset = change.want.as_ref().map_or(0, |w| w.entry.kind.size());
+            size = change.want.as_ref().map_or(0, |w| w.entry.kind.size());
             holes = None;
         }
         // No more than a plan can hold, and a manifest of one file.
-        let (change, blocks) = (at as u32, blocks.len() as u32);
-        let left = AtomicU32::new(blocks);
-        items.push(Item { slot, size: offset, holes, change, blocks, left });
+        let (change, left) = (at as u32, AtomicU32::new(blocks));
+        items.push(Item { slot, size, holes, change, blocks, left });
         slot += 1;
     }
     items.shrink_to_fit();
-    placements.shrink_to_fit();
-    placements.sort_unstable_by_key(|p| (p.key, p.item, p.offset));
-    (items, placements, slot)
+    spots.sort();
+    Ok((items, slot))
 }
 
 /// Whether this process may make everything in the plan. What a release leaves to the host (the owner of a file that

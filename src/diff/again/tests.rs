@@ -207,12 +207,7 @@ fn said(found: Result<Plan, Refusal>) -> String {
             let changes: Vec<_> = plan.changes.iter().map(|c| (c.itemized(), c.path.clone(), c.want.clone())).collect();
             let mut reuse: Vec<_> = plan.reuse.iter().map(|(h, l)| (*h, l.clone())).collect();
             reuse.sort_by_key(|(h, _)| *h);
-            format!(
-                "{changes:?} {:?} {:?} {:?} {reuse:?}",
-                plan.summary,
-                plan.fetched().collect::<Vec<_>>(),
-                plan.wants
-            )
+            format!("{changes:?} {:?} {:?} {reuse:?}", plan.summary, plan.wants)
         }
         Err(refusal) => crate::Error::from(refusal).to_string(),
     }

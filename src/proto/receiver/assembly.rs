@@ -17,8 +17,11 @@ use crate::wire::message::{MAX_NACKS, Missing};
 
 /// The most generations that are open at a time.
 const MAX_OPEN: usize = 16;
-/// The most bytes of their payloads: more than as many of a sender's.
-const MAX_BYTES: u64 = 96 << 20;
+/// The most bytes of their payloads, together with those that wait for the disk: more than a sender has under way to a
+/// host that takes and writes as it should. What begins beyond it is as good as lost, and repaired like that.
+const MAX_BYTES: u64 = 64 << 20;
+/// The most payloads whose memory is kept for later ones.
+const MAX_SPARE: usize = 4;
 /// A sender is not further than this from where it was heard last: it has nothing more of generations so far behind
 /// the newest that it has begun.
 const BEHIND: u32 = KEPT + 8;
@@ -75,6 +78,8 @@ pub struct Assembly {
     /// A generation was given up: what it held has to be asked for again.
     gave_up: bool,
     spare: Vec<Vec<u8>>,
+    /// Bytes of payloads that were delivered and not taken back: the disk works on them.
+    delivered: u64,
 }
 
 impl Assembly {
@@ -93,6 +98,7 @@ impl Assembly {
             contradictions: 0,
             gave_up: false,
             spare: Vec::new(),
+            delivered: 0,
         }
     }
 
@@ -124,11 +130,21 @@ impl Assembly {
         self.open.is_empty() && self.unresolved(1).is_empty()
     }
 
-    /// Takes back a buffer for a later generation.
-    pub fn recycle(&mut self, buffer: Vec<u8>) {
-        if self.spare.len() < 4 {
+    /// Takes back the payload of a [`Delivery`] for a later generation.
+    pub fn recycle(&mut self, payload: Vec<u8>) {
+        self.delivered = self.delivered.saturating_sub(payload.len() as u64);
+        self.keep(payload);
+    }
+
+    fn keep(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < MAX_SPARE {
             self.spare.push(buffer);
         }
+    }
+
+    /// Bytes of the payloads that were delivered and not taken back.
+    pub fn delivered(&self) -> u64 {
+        self.delivered
     }
 
     /// Takes a symbol; gives the generation when it is whole as far as `wants` go.
@@ -197,10 +213,11 @@ impl Assembly {
         self.resolve(number..number.saturating_add(1));
         let (payload, found) = self.open.remove(&number)?.buffer.into_parts();
         if let Some((body, blocks)) = found.filter(|_| progress == Progress::Whole) {
+            self.delivered += payload.len() as u64;
             return Some(Delivery { payload, body, blocks });
         }
         self.useless.insert(u64::from(number)..u64::from(number) + 1);
-        self.recycle(payload);
+        self.keep(payload);
         None
     }
 
@@ -236,15 +253,15 @@ impl Assembly {
         self.settle();
     }
 
-    /// Bytes of all that is open, and of memory that is kept for more.
+    /// Bytes of all that is open or waits for the disk, and of memory that is kept for more.
     pub fn held(&self) -> usize {
         let spare: usize = self.spare.iter().map(Vec::capacity).sum();
-        spare + self.open.values().map(|wait| wait.buffer.held()).sum::<usize>()
+        spare + self.delivered as usize + self.open.values().map(|wait| wait.buffer.held()).sum::<usize>()
     }
 
     fn has_room_for(&self, payload: u32) -> bool {
         let open: u64 = self.open.values().map(|wait| wait.buffer.payload()).sum();
-        open + u64::from(payload) <= MAX_BYTES
+        open + self.delivered + u64::from(payload) <= MAX_BYTES
     }
 
     /// The sender has sent all generations below `sent` in full.
@@ -411,6 +428,9 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::SessionId;
+    use crate::proto::generation::{Map, grid_for};
+    use crate::wire::SymbolHeader;
 
     fn at(horizon: u32) -> Assembly {
         let mut assembly = Assembly::new(1400);
@@ -444,5 +464,40 @@ mod tests {
         let mut assembly = at(u32::MAX - 1);
         (0..=CONTRADICTIONS).for_each(|_| assembly.sent(Generation(7)));
         assert_eq!((assembly.horizon, assembly.is_resolved(3), assembly.is_resolved(8)), (7, false, false));
+    }
+
+    #[test]
+    fn a_sender_that_does_not_wait_for_the_disk_fills_no_memory() {
+        const BLOCK: u32 = 2 << 20;
+        let (mut assembly, wants) = (Assembly::new(60_000), [0..1000].into_iter().collect());
+        let (mut waiting, mut most) = (Vec::new(), 0);
+        for number in 0..100 {
+            let mut map = Map::default();
+            map.push(Ordinal(number.into()), BLOCK);
+            let payload = map.payload(&vec![7; BLOCK as usize]);
+            let grid = grid_for(payload.len(), 60_000).expect("not empty");
+            for index in 0..grid.symbols() {
+                let columns = u32::from(grid.columns());
+                let header = SymbolHeader {
+                    session: SessionId(1),
+                    generation: Generation(number),
+                    row: (index / columns) as u16,
+                    column: (index % columns) as u8,
+                    columns: grid.columns(),
+                    payload: grid.payload(),
+                    sent: 0,
+                };
+                let symbol = Symbol { header, bytes: &payload[grid.bytes_of(index)] };
+                waiting.extend(assembly.symbol(Moment(1), &symbol, &wants));
+            }
+            most = most.max(assembly.held());
+            // Late, the disk takes some.
+            if number == 80 {
+                assert_eq!(waiting.len() as u64, MAX_BYTES / (u64::from(BLOCK) + 1));
+                waiting.drain(..5).for_each(|delivery| assembly.recycle(delivery.payload));
+            }
+        }
+        assert_eq!(waiting.len() as u64, MAX_BYTES / (u64::from(BLOCK) + 1), "as many again");
+        assert!(most as u64 <= MAX_BYTES, "{most}");
     }
 }

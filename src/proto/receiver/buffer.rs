@@ -132,6 +132,8 @@ impl Buffer {
     fn begin(&mut self, grid: Grid, memory: Vec<u8>) {
         self.grid = Some(grid);
         self.bytes = memory;
+        // Exactly: all generations of a session are of about the same size, and what grew by doubling stays so.
+        self.bytes.reserve_exact((grid.payload() as usize).saturating_sub(self.bytes.len()));
         self.bytes.resize(grid.payload() as usize, 0);
         self.got = Bits::new(grid.symbols());
         let columns = u32::from(grid.columns());

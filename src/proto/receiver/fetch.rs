@@ -49,8 +49,7 @@ impl Session {
 
     /// The disk has taken a payload, or not.
     pub(super) fn delivered(&mut self, now: Moment, buffer: Vec<u8>, outcome: Result<(RangeSet, u64), Reason>) {
-        self.delivering.0 = self.delivering.0.saturating_sub(1);
-        self.delivering.1 = self.delivering.1.saturating_sub(buffer.len() as u64);
+        self.delivering = self.delivering.saturating_sub(1);
         self.assembly.recycle(buffer);
         if self.is_over() {
             return;
@@ -71,7 +70,7 @@ impl Session {
                 }
             }
         }
-        if self.wants.is_empty() && self.delivering.0 == 0 {
+        if self.wants.is_empty() && self.delivering == 0 {
             self.assembly.rest();
             // Others asked for the same before our turn came.
             self.outbox.drop_if(|m| matches!(m, Message::Want(_)));
@@ -88,8 +87,7 @@ impl Session {
         for block in &delivery.blocks {
             self.wants.remove(block.ordinal.0..block.ordinal.0 + 1);
         }
-        self.delivering.0 += 1;
-        self.delivering.1 += delivery.payload.len() as u64;
+        self.delivering += 1;
         let (payload, body, blocks) = (delivery.payload, delivery.body, delivery.blocks);
         self.requests.push_back(Request::Deliver { session: self.id, payload, body, blocks });
     }
@@ -136,7 +134,7 @@ impl Session {
     /// The first ordinal of what the disk may be asked to read back: of files, while they are staged. A disk that is
     /// behind would answer too late.
     fn may_recall(&self) -> Option<Ordinal> {
-        let may = self.stage == HostStage::Staging && self.delivering.0 <= BEHIND;
+        let may = self.stage == HostStage::Staging && self.delivering <= BEHIND;
         may.then_some(Ordinal(self.release.header().root.nodes))
     }
 

@@ -55,8 +55,8 @@ pub(super) struct Session {
     /// What is asked for and has not arrived.
     pub(super) wants: RangeSet,
     pub(super) assembly: Assembly,
-    /// Payloads that the disk has not answered for, in number and bytes.
-    pub(super) delivering: (u32, u64),
+    /// Payloads that the disk has not answered for.
+    pub(super) delivering: u32,
     /// Payloads of which some block was not what its hash says.
     pub(super) damaged: u32,
     /// Where data came from, by its own word; at most [`MAX_SOURCES`].
@@ -141,7 +141,7 @@ impl Session {
             outbox,
             wants: RangeSet::default(),
             assembly: Assembly::new(announce.symbol),
-            delivering: (0, 0),
+            delivering: 0,
             damaged: 0,
             sources: Vec::new(),
             strict: false,
@@ -201,7 +201,7 @@ impl Session {
         !self.gone && self.requests.is_empty() && self.notices.is_empty()
     }
 
-    /// Bytes that it holds of what others sent, without what the disk works on.
+    /// Bytes that it holds of what others sent.
     pub(super) fn held(&self) -> usize {
         self.assembly.held() + self.release.bytes().len() + self.drift.len()
     }
@@ -419,7 +419,7 @@ impl Session {
         if self.reporting == Reporting::InDistress {
             return m.is_distressed();
         }
-        let drained = m.backlog > REPORT_BYTES && self.delivering.1 < m.backlog / 2;
+        let drained = m.backlog > REPORT_BYTES && self.assembly.delivered() < m.backlog / 2;
         drained || fresh >= REPORT_BYTES || (fresh > 0 && waited >= REPORT_EVERY)
     }
 
@@ -439,13 +439,13 @@ impl Session {
             datagrams: m.datagrams,
             bytes: m.bytes,
             delay: m.delay.take().unwrap_or(0),
-            backlog: self.delivering.1,
+            backlog: self.assembly.delivered(),
             window: self.window,
             at: m.at,
         };
         m.last = (m.seen, m.datagrams, m.bytes);
         m.reported_at = now;
-        m.backlog = self.delivering.1;
+        m.backlog = self.assembly.delivered();
         control.send(Dest::Host(self.sender), &Message::Report(report));
     }
 

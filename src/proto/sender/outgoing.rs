@@ -45,8 +45,7 @@ pub struct Stamp {
 pub struct Outgoing {
     number: u32,
     grid: Grid,
-    /// Let go when the generation is no longer kept.
-    payload: Option<Arc<Vec<u8>>>,
+    payload: Arc<Vec<u8>>,
     ordinals: RangeSet,
     /// The next symbol of the first pass.
     next: u32,
@@ -90,7 +89,7 @@ impl Outgoing {
         Self {
             number,
             grid,
-            payload: Some(payload),
+            payload,
             ordinals,
             next: 0,
             sent_at: vec![0; grid.symbols() as usize],
@@ -127,23 +126,13 @@ impl Outgoing {
         !self.is_fresh() && !self.has_repairs() && self.latest <= seen
     }
 
-    /// Lets the payload go, and what was noted of its symbols; says whether it was still there. What stays is small:
-    /// thousands of generations are remembered.
-    pub fn let_go(&mut self) -> bool {
-        self.resend = RangeSet::default();
-        self.complaints = None;
-        self.sent_at = Vec::new();
-        self.columns = Vec::new();
-        self.coded = (0, Vec::new());
-        self.payload.take().is_some()
+    /// The data counter of what was sent last.
+    pub fn latest(&self) -> u64 {
+        self.latest
     }
 
-    /// Takes the word of a host that saw the data counter `seen` and misses something. When the payload is gone it
-    /// gives what is in the generation, once: that has to go into a new one.
-    pub fn missing(&mut self, missing: &Missing, seen: u64, due: Moment, few: bool) -> RangeSet {
-        if self.payload.is_none() {
-            return std::mem::take(&mut self.ordinals);
-        }
+    /// Takes the word of a host that saw the data counter `seen` and misses something.
+    pub fn missing(&mut self, missing: &Missing, seen: u64, due: Moment, few: bool) {
         let columns = self.columns.len();
         let complaints = self.complaints.get_or_insert_with(|| Complaints {
             due,
@@ -173,7 +162,6 @@ impl Outgoing {
                 *wanted = (*wanted).max(saw + (*need).min(rows)).min(MAX_CODED);
             }
         }
-        RangeSet::default()
     }
 
     /// When gathered complaints are decided on.
@@ -209,7 +197,7 @@ impl Outgoing {
         counter: &mut u64,
         out: &mut Vec<u8>,
     ) -> (u64, u64) {
-        let Some(payload) = self.payload.clone() else { return (0, 0) };
+        let payload = Arc::clone(&self.payload);
         let (mut written, repairs) = (0, self.has_repairs() && !(fresh_first && self.is_fresh()));
         let full = usize::from(self.grid.symbol()) + DATA_OVERHEAD + stamp.room;
         while written < most as u64 {
@@ -235,6 +223,10 @@ impl Outgoing {
             if out.len() - before < full {
                 break;
             }
+        }
+        if repairs && !self.has_repairs() {
+            // All of these rows are sent.
+            self.coded = (0, Vec::new());
         }
         (written, if repairs { written } else { 0 })
     }

@@ -25,8 +25,8 @@ const FORGET: Duration = Duration::from_secs(5);
 const FIRST_WINDOW: u64 = 256 << 10;
 /// A host's window within these, whatever it says.
 const WINDOW: (u64, u64) = (64 << 10, 8 << 20);
-/// How many bytes a host may have taken and not yet written: a few generations, since it verifies them whole.
-const BACKLOG: u64 = 32 << 20;
+/// How many bytes may be under way to a host and not yet written there: a few generations, since it verifies them whole.
+const BACKLOG: u64 = 16 << 20;
 /// The most bytes of a symbol: what a datagram takes.
 const MAX_SYMBOL: u64 = 65_535;
 /// Congested reports in a row after which a host may count as slow.
@@ -245,7 +245,7 @@ impl Reading {
     fn room(&self, counter: u64, segment: usize) -> u64 {
         let window = u64::from(self.report.window).clamp(WINDOW.0, WINDOW.1);
         let flight = counter.saturating_sub(self.report.seen) * segment as u64;
-        window.saturating_sub(flight).min(BACKLOG.saturating_sub(self.report.backlog))
+        window.saturating_sub(flight).min(BACKLOG.saturating_sub(self.report.backlog).saturating_sub(flight))
     }
 }
 

@@ -4,6 +4,7 @@
 //! newest; a loss reported later is mended by sending the blocks in a new generation.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::outgoing::{Outgoing, Stamp};
@@ -32,8 +33,10 @@ pub struct Stream {
     pending: RangeSet,
     /// What was asked for and is not to be had.
     absent: RangeSet,
-    /// Generations in order.
+    /// The generations that are kept for repair, in order.
     generations: VecDeque<Outgoing>,
+    /// Those before them.
+    past: VecDeque<Past>,
     next: u32,
     packing: bool,
     /// Whether it is the turn of what was not sent yet.
@@ -41,6 +44,15 @@ pub struct Stream {
     stopped: bool,
     counter: u64,
     stats: Stats,
+}
+
+/// A generation that is not kept any more: thousands are remembered.
+#[derive(Debug)]
+struct Past {
+    /// What was in it, until somebody misses it: then it goes into a new one.
+    ordinals: Box<[Range<u64>]>,
+    /// The data counter of what was sent last.
+    latest: u64,
 }
 
 /// What went out.
@@ -63,6 +75,7 @@ impl Stream {
             pending: RangeSet::default(),
             absent: RangeSet::default(),
             generations: VecDeque::new(),
+            past: VecDeque::new(),
             next: 0,
             packing: false,
             turn: false,
@@ -110,8 +123,14 @@ impl Stream {
             return;
         }
         let mut wanted: RangeSet = want.ranges.0.iter().map(|r| r.start.min(all)..r.end.min(all)).collect();
+        let mut later = 0;
         for generation in self.generations.iter().rev().take_while(|g| !g.was_sent_by(seen)) {
             wanted.subtract(generation.ordinals());
+            later += 1;
+        }
+        let past = self.past.iter().rev().take_while(|p| p.latest > seen);
+        for range in past.take_while(|_| later == self.generations.len()).flat_map(|p| &p.ordinals) {
+            wanted.remove(range.clone());
         }
         wanted.subtract(&self.absent);
         self.pending.extend(&wanted);
@@ -127,6 +146,7 @@ impl Stream {
     pub fn stop(&mut self) {
         self.pending = RangeSet::default();
         self.generations.clear();
+        self.past.clear();
         self.stopped = true;
     }
 
@@ -147,56 +167,52 @@ impl Stream {
         let Some(grid) = grid_for(payload.len(), self.symbol).filter(|_| !self.stopped) else { return };
         self.generations.push_back(Outgoing::new(self.next, grid, ordinals, payload));
         self.next += 1;
-        let old = self.generations.len().saturating_sub(live());
-        for generation in self.generations.iter_mut().take(old).rev() {
-            if !generation.let_go() {
-                break;
-            }
+        while self.generations.len() > KEPT as usize + AHEAD {
+            let Some(old) = self.generations.pop_front() else { break };
+            self.past.push_back(Past { ordinals: old.ordinals().iter().collect(), latest: old.latest() });
         }
-        if self.generations.len() > REMEMBERED {
-            self.generations.pop_front();
+        if self.past.len() + self.generations.len() > REMEMBERED {
+            self.past.pop_front();
         }
     }
 
     /// Merges what a host misses of one generation; `seen` is the last counter that it has seen. What is done about it
     /// is decided at `due`, when others have had time to speak; `few` says that those who speak are all who matter.
     pub fn missing(&mut self, missing: &Missing, seen: u64, due: Moment, few: bool) {
-        let Some(first) = self.generations.front().map(|g| g.number()) else { return };
-        let at = missing.generation.0.wrapping_sub(first) as usize;
-        let Some(generation) = self.generations.get_mut(at) else { return };
-        let again = generation.missing(missing, seen, due, few);
-        self.pending.extend(&again);
+        let Some(first) = self.generations.front().map(Outgoing::number) else { return };
+        let number = missing.generation.0;
+        if let Some(before) = first.checked_sub(number).filter(|before| *before > 0) {
+            let at = self.past.len().checked_sub(before as usize);
+            let Some(past) = at.and_then(|at| self.past.get_mut(at)) else { return };
+            std::mem::take(&mut past.ordinals).into_iter().for_each(|range| self.pending.insert(range));
+        } else if let Some(generation) = self.generations.get_mut((number - first) as usize) {
+            generation.missing(missing, seen, due, few);
+        }
     }
 
     /// When something is to be decided that hosts miss.
     pub fn repair_due(&self) -> Option<Moment> {
-        self.live().filter_map(Outgoing::due).min()
+        self.generations.iter().filter_map(Outgoing::due).min()
     }
 
     /// Decides what is due.
     pub fn decide(&mut self, now: Moment) {
-        let from = self.generations.len().saturating_sub(live());
-        self.generations.range_mut(from..).for_each(|g| g.decide(now));
+        self.generations.iter_mut().for_each(|g| g.decide(now));
     }
 
     /// Whether symbols are ready to be sent.
     pub fn has_data(&self) -> bool {
-        self.live().any(|g| g.is_fresh() || g.has_repairs())
+        self.generations.iter().any(|g| g.is_fresh() || g.has_repairs())
     }
 
     /// Whether symbols of a first pass are left.
     pub fn is_fresh(&self) -> bool {
-        self.live().any(Outgoing::is_fresh)
+        self.generations.iter().any(Outgoing::is_fresh)
     }
 
     /// Whether repairs are ready to be sent.
     pub fn has_repairs(&self) -> bool {
-        self.live().any(Outgoing::has_repairs)
-    }
-
-    /// The generations whose payload is kept, oldest first.
-    fn live(&self) -> impl Iterator<Item = &Outgoing> {
-        self.generations.range(self.generations.len().saturating_sub(live())..)
+        self.generations.iter().any(Outgoing::has_repairs)
     }
 
     /// Writes one send of at most `most` datagrams into `out`, each with `room` free bytes behind it: repairs first,
@@ -206,9 +222,8 @@ impl Stream {
         out.clear();
         self.turn = !self.turn;
         let fresh_first = self.turn && self.stats.repaired * 2 > self.stats.datagrams;
-        let from = self.generations.len().saturating_sub(live());
-        let repair = self.live().position(Outgoing::has_repairs).map(|at| at + from);
-        let fresh = || self.live().position(Outgoing::is_fresh).map(|at| at + from);
+        let repair = self.generations.iter().position(Outgoing::has_repairs);
+        let fresh = || self.generations.iter().position(Outgoing::is_fresh);
         let at = if fresh_first { fresh().or(repair) } else { repair.or_else(fresh) };
         let Some(at) = at else { return false };
         let stamp = Stamp { session: self.session, source, sent, room };
@@ -219,11 +234,6 @@ impl Stream {
         self.stats.bytes += out.len() as u64;
         written > 0
     }
-}
-
-/// How many generations have their payload.
-fn live() -> usize {
-    KEPT as usize + AHEAD
 }
 
 #[cfg(test)]

@@ -7,14 +7,14 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::super::numbered::Numbered;
 use super::super::open::Tree;
 use super::super::places::{self, Place};
 use super::super::root::open_file_at;
 use super::super::state::slot_name;
-use super::{Stage, WRITTEN};
+use super::Stage;
+use super::spots::Spot;
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::read::{NodeSource, ReadError};
@@ -61,10 +61,9 @@ impl Recall {
 
     /// What came in this session, or was taken over when it began.
     fn staged(&mut self, stage: &Stage, block: &BlockRef, out: &mut Vec<u8>) -> bool {
-        let Some(found) = stage.places(&block.hash).find(|p| p.state.load(Ordering::Acquire) == WRITTEN) else {
-            return false;
-        };
-        let slot = stage.items[found.item as usize].slot;
+        let found = stage.spots.of(&block.hash).ok().and_then(|mut spots| spots.find(Spot::is_written));
+        let Some(found) = found else { return false };
+        let slot = stage.items[found.item].slot;
         let file = match self.staged.take().filter(|(open, _)| *open == slot) {
             Some((_, file)) => file,
             None => match open_file_at(self.tree.state().stage(), &slot_name(slot)) {

@@ -9,10 +9,11 @@ use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
-use super::{Item, Key, MISSING, Stage, WRITTEN};
+use super::{Item, Stage};
 use crate::block::{BlockHash, BlockRef};
+use crate::diff::{Change, Lists as _};
 use crate::error::Result;
-use crate::manifest::TreePath;
+use crate::manifest::{Content, TreePath};
 
 /// What came of trying to clone a file.
 enum Cloned {
@@ -36,15 +37,33 @@ impl Stage {
                 continue;
             }
             let change = self.plan.changes.get(item.change());
-            let blocks = self.plan.blocks(&change);
-            let Some(twin) = self.twin(blocks) else { continue };
-            match self.clone_file(at, item, blocks, twin).map_err(|e| self.failed("cannot stage", item, e))? {
+            let blocks = self.blocks(&change)?;
+            let Some(twin) = self.twin(&blocks) else { continue };
+            match self.clone_file(at, item, &blocks, twin).map_err(|e| self.failed("cannot stage", item, e))? {
                 Cloned::Yes => count += 1,
                 Cloned::No => {}
                 Cloned::Never => break,
             }
         }
         Ok(count)
+    }
+
+    /// All blocks of the file that `change` makes; none when the first is not in the tree: it has no twin then.
+    fn blocks(&self, change: &Change) -> Result<Vec<BlockRef>> {
+        let mut all = Vec::new();
+        match self.plan.content(change) {
+            None => {}
+            Some(Content::Blocks(blocks)) => all.extend_from_slice(blocks),
+            Some(Content::Lists(lists)) => {
+                for list in lists {
+                    all.extend_from_slice(&self.spots.lists().list(list)?);
+                    if all.first().is_none_or(|first| !self.plan.reuse.contains_key(&first.hash)) {
+                        return Ok(Vec::new());
+                    }
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// A file of the tree that has most of the blocks, where they belong.
@@ -78,22 +97,13 @@ impl Stage {
         }
         self.seal(item, &clone)?;
         let mut offset = 0;
-        for block in blocks {
-            self.written(at, item, block, offset);
+        for (block, nth) in blocks.iter().zip(0..) {
+            self.spots.found(at, nth, block, offset);
+            self.log.add(&block.hash, block.size as usize, item.slot, offset);
             offset += u64::from(block.size);
         }
         item.left.store(0, Ordering::Release);
         Ok(Cloned::Yes)
-    }
-
-    /// One block of the item is where it belongs.
-    fn written(&self, at: usize, item: &Item, block: &BlockRef, offset: u64) {
-        let place = (Key::of(&block.hash), at as u32, offset);
-        let first = self.placements.partition_point(|p| (p.key, p.item, p.offset) < place);
-        if let Some(placement) = self.placements.get(first).filter(|p| (p.key, p.item, p.offset) == place) {
-            let _ = placement.state.compare_exchange(MISSING, WRITTEN, Ordering::AcqRel, Ordering::Acquire);
-            self.log.add(&block.hash, block.size as usize, item.slot, offset);
-        }
     }
 }
 

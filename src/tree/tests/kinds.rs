@@ -155,7 +155,7 @@ fn a_hole_needs_no_space() {
     let scanned = Scanned::of(&world.source());
     let plan = world.plan(&Manifest::new(scanned.manifest(&tree), tree.nodes())).unwrap();
     let stage = Stage::begin(&tree, plan).unwrap();
-    for (ordinal, block) in stage.plan().fetched() {
+    for (ordinal, block) in stage.fetched().unwrap() {
         assert!(stage.put(ordinal, &scanned.blocks[&block.hash]).unwrap());
     }
     stage.finish().unwrap();
@@ -206,7 +206,7 @@ fn what_dead_sessions_left_for_nobody_goes_when_the_tree_is_opened() {
     let source = Scanned::of(&world.source());
     let plan = world.plan(&Manifest::new(source.manifest(&tree), tree.nodes())).unwrap();
     let stage = Stage::begin(&tree, plan).unwrap();
-    let (ordinal, block) = stage.plan().fetched().next().unwrap();
+    let (ordinal, block) = stage.fetched().unwrap()[0];
     stage.put(ordinal, &source.blocks[&block.hash]).unwrap();
     drop(stage);
     let staged = tree.state().stage_path();

@@ -312,7 +312,7 @@ fn after_an_exchange_only_what_changed_is_read_again() {
     let host = HostRules { protect: &world.protect, max_delete: Limit::NONE, owners: &names };
     let plan = crate::diff::diff(&scanned, &Manifest::of(&header, tree.nodes()), &world.rules, &[], &host).unwrap();
     let stage = crate::tree::Stage::begin(&tree, plan).unwrap();
-    for (ordinal, block) in stage.plan().fetched() {
+    for (ordinal, block) in stage.fetched().unwrap() {
         stage.put(ordinal, &source.blocks[&block.hash]).unwrap();
     }
     stage.finish().unwrap();

@@ -296,7 +296,7 @@ impl World {
         for range in stage.wants() {
             for ordinal in range.clone() {
                 let ordinal = crate::id::Ordinal(ordinal);
-                let block = stage.plan().wanted(ordinal).unwrap();
+                let block = stage.wanted(ordinal)?.unwrap();
                 assert!(stage.put(ordinal, &source.blocks[&block.hash])?);
             }
         }

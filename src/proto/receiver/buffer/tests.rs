@@ -106,8 +106,7 @@ proptest! {
             }
             for host in fleet.iter_mut().filter(|h| h.done == Progress::Missing) {
                 host.seen = counter;
-                let again = outgoing.missing(&host.buffer.missing(Generation(0)), host.seen, Moment(0), few);
-                prop_assert!(again.is_empty());
+                outgoing.missing(&host.buffer.missing(Generation(0)), host.seen, Moment(0), few);
             }
             outgoing.decide(Moment(0));
         }
