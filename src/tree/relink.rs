@@ -22,7 +22,7 @@ pub(super) fn relink(tree: &Tree, swap: &Swap) -> io::Result<()> {
     let before = FileId { ino: swap.old.ino, ..root.id() };
     let Some(old) = Index::open(&path, before) else { return Ok(()) };
     // Whoever changes a file from now on gives it another time than it has.
-    std::thread::sleep(TICK + TICK / 4);
+    std::thread::sleep(TICK * 2);
     let now = FileStat::of(tempfile::tempfile_in(tree.state.here())?)?.ctime;
     let mut new = IndexWriter::create(&path, root.id())?;
     for found in old.entries() {

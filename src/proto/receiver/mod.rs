@@ -161,7 +161,7 @@ impl Receiver {
         let presence = Presence::new(now, setup.name.clone(), setup.trees.clone(), setup.seed ^ 1, &mut control);
         let rng = fastrand::Rng::with_seed(setup.seed);
         let seed = setup.seed ^ 2;
-        let pulls = Pulls::new(setup.catch_up.clone());
+        let pulls = Pulls::new(setup.catch_up.clone(), setup.seed ^ 3);
         Self {
             setup,
             control,
@@ -337,7 +337,7 @@ impl Receiver {
         let sessions = &self.sessions;
         let busy = |tree: &TreeName| sessions.values().any(|s| s.tree() == tree && !s.has_closed() && !s.is_over());
         let (own, me, members) = (&self.setup.trees, self.setup.instance, self.presence.table());
-        for (to, pull) in self.pulls.poll(now, own, me, members, self.rng.f64(), busy) {
+        for (to, pull) in self.pulls.poll(now, own, me, members, busy) {
             self.notices.push_back(Notice::Pulls { tree: pull.tree.clone(), from: to });
             self.control.send(Dest::Host(to), &Message::Pull(pull));
         }
