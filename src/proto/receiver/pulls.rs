@@ -233,10 +233,9 @@ mod tests {
     #[test]
     fn hosts_that_lack_the_same_ask_the_same() {
         let table = members(&[7; 9]);
-        let first = |jitter: f64| {
-            let (mut pulls, own) = (pulls(), state(0, 0));
-            let mut poll =
-                |ms| pulls.poll(at(ms), std::slice::from_ref(&own), InstanceId(1), &table, jitter, |_| false);
+        let first = |seed: u64| {
+            let (mut pulls, own) = (Pulls::new([www()].into(), seed), state(0, 0));
+            let mut poll = |ms| pulls.poll(at(ms), std::slice::from_ref(&own), InstanceId(1), &table, |_| false);
             poll(0);
             poll(2000)[0].0
         };
