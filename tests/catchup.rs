@@ -149,7 +149,8 @@ fn parts_of_a_tree_follow_the_whole_that_they_belong_to() {
         let (part, socket) = (web1.join("part"), lab.hosts[0].socket());
         let (part, socket) = (part.to_str().expect("UTF-8"), socket.to_str().expect("UTF-8"));
         until("web3 to be heard", || {
-            lab.command(&["send", part, "--socket", socket]).status().expect("runs").success()
+            let mut send = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
+            send.args(["send", "-t", "web3", part, "--socket", socket]).status().expect("runs").success()
         });
     }
     assert_eq!(std::fs::read(lab.hosts[2].tree().join("part")).expect("sent"), b"second part");
