@@ -344,6 +344,7 @@ impl Task {
         }
         let compared = matches!(reply, Reply::Diffed(_, Ok(_)));
         self.answer.send(reply);
+        session.keep_order();
         if compared
             && let Some(stage) = &session.stage
             && let Err(e) = stage.reserve()

@@ -133,6 +133,9 @@ impl Session<'_> {
             return Ordered::Stuck(reason(&e));
         }
         self.switch = Switch::Over;
+        if let Err(e) = tree.keep_grant(self.release.header().serial, None) {
+            tracing::warn!("tree {}: the order of a release that was taken back is still kept: {e}", tree.name());
+        }
         let mut text = match self.current() {
             Some(serial) => format!("went back to {}@{serial}", tree.name()),
             None => "went back to what was there before".into(),
@@ -164,12 +167,6 @@ impl Session<'_> {
             Switch::Done(_) => {
                 let plan = self.done.take();
                 plan.iter().for_each(|plan| tree.note_written(plan));
-                if let Some(order) = self.order.take() {
-                    let kept = tree.keep_grant(self.release.header().serial, &to_vec(&order));
-                    if let Err(e) = kept {
-                        tracing::warn!("tree {}: hosts that missed the release cannot get it here: {e}", tree.name());
-                    }
-                }
                 if let Err(e) = tree.forget_undo() {
                     tracing::warn!("tree {}: what the commit replaced cannot be removed: {e}", tree.name());
                 }
@@ -181,6 +178,15 @@ impl Session<'_> {
             }
             Switch::Before | Switch::Prepared => self.give_up(),
             Switch::Over => {}
+        }
+    }
+
+    /// Keeps the order by which the release was committed, for those that miss it. Nobody waits for that.
+    pub(super) fn keep_order(&mut self) {
+        let Some(order) = self.order.take_if(|_| matches!(self.switch, Switch::Done(_))) else { return };
+        let tree = &self.managed.tree;
+        if let Err(e) = tree.keep_grant(self.release.header().serial, Some(&to_vec(&order))) {
+            tracing::warn!("tree {}: hosts that missed the release cannot get it here: {e}", tree.name());
         }
     }
 

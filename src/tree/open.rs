@@ -195,9 +195,12 @@ impl Tree {
         }
     }
 
-    /// Keeps the order by which the release `serial`, the present one, was committed for good.
-    pub fn keep_grant(&self, serial: Serial, order: &[u8]) -> Result<()> {
-        self.state.write(&grant_name(serial), order)
+    /// Keeps the order by which the release `serial` was committed; `None`: forgets it, since that was taken back.
+    pub fn keep_grant(&self, serial: Serial, order: Option<&[u8]>) -> Result<()> {
+        match order {
+            Some(order) => self.state.write(&grant_name(serial), order),
+            None => self.state.remove(&grant_name(serial)),
+        }
     }
 
     /// The numbers of the releases that are kept, rising.
