@@ -43,6 +43,8 @@ pub(super) struct Pulls {
 struct Open {
     serial: Serial,
     release: ReleaseId,
+    /// What was here when it was found to be lacking.
+    have: Option<Serial>,
     /// Who was asked since all were asked last.
     asked: BTreeSet<InstanceId>,
     /// When the next one is asked.
@@ -98,9 +100,11 @@ impl Pulls {
                 self.open.remove(&state.tree);
                 continue;
             };
-            let open = self.open.entry(state.tree.clone()).or_insert_with(|| Open::new(now, serial, release, jitter));
-            if open.release != release {
-                *open = Open::new(now, serial, release, jitter);
+            let fresh = || Open { have: state.running, ..Open::new(now, serial, release, jitter) };
+            let open = self.open.entry(state.tree.clone()).or_insert_with(fresh);
+            if open.release != release || open.have != state.running {
+                // Another one is lacking, or what came before it is here now.
+                *open = fresh();
             }
             if busy(&state.tree) {
                 // When it is over, and the release is lacking still, somebody else is asked.
@@ -133,7 +137,7 @@ impl Pulls {
 impl Open {
     fn new(now: Moment, serial: Serial, release: ReleaseId, jitter: f64) -> Self {
         let due = now + NOTICE.mul_f64(1.0 + jitter / 4.0);
-        Self { serial, release, asked: BTreeSet::new(), due, again: AGAIN }
+        Self { serial, release, have: None, asked: BTreeSet::new(), due, again: AGAIN }
     }
 
     /// Asks the next one who has it.
