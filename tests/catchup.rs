@@ -122,3 +122,41 @@ fn a_tree_that_drifted_is_made_good_by_others() {
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
 }
+
+#[test]
+fn parts_of_a_tree_follow_the_whole_that_they_belong_to() {
+    let Some(mut lab) = lab(2, "") else { return };
+    lab.hosts[1].kill();
+    write(&lab.site().join("page"), "of the whole");
+    lab.makuo(&["deploy", "www.toml", "--expect", "1"]).exits(0);
+    // A part of it, twice, under newer numbers.
+    let web1 = lab.hosts[0].tree();
+    lab.host("web3").catch_up = true;
+    lab.hosts[2].start();
+    until("a host that gets the whole", || has_release(&lab, 2));
+    let line = lab.keygen("sender");
+    let keys = std::fs::read_to_string(lab.path("authorized_keys")).expect("readable");
+    write(&lab.path("authorized_keys"), format!("{keys}tree=\"www\",deploy {line}"));
+    lab.hosts[0].kill();
+    let sender = format!("[sender]\nkey = {:?}", lab.path("sender").to_str().expect("UTF-8"));
+    lab.hosts[0].setting(&sender);
+    lab.hosts[0].start();
+    lab.hosts[2].restart();
+    for text in ["first part", "second part"] {
+        for tree in [&web1, &lab.site()] {
+            write(&tree.join("part"), text);
+        }
+        let (part, socket) = (web1.join("part"), lab.hosts[0].socket());
+        let (part, socket) = (part.to_str().expect("UTF-8"), socket.to_str().expect("UTF-8"));
+        until("web3 to be heard", || {
+            let mut send = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
+            send.args(["send", "-t", "web3", part, "--socket", socket]).status().expect("runs").success()
+        });
+    }
+    assert_eq!(std::fs::read(lab.hosts[2].tree().join("part")).expect("sent"), b"second part");
+    lab.hosts[1].start();
+    let text = |name: &str| std::fs::read_to_string(lab.hosts[1].tree().join(name)).unwrap_or_default();
+    until("the host that missed the whole and both parts", || {
+        text("page") == "of the whole" && text("part") == "second part"
+    });
+}

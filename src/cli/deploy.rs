@@ -9,7 +9,6 @@ use super::{network, sign};
 use crate::config::NetworkConfig;
 use crate::drive::deploy::{self, Interrupt};
 use crate::drive::outcome::{Observer, Outcome, Purpose};
-use crate::drive::source::Part;
 use crate::keys::{self, Signer};
 use crate::report::Report;
 use crate::spec::{Expect, Spec};
@@ -93,22 +92,12 @@ fn engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outco
 
 /// What the engine takes.
 pub(super) fn for_engine(options: &SessionOptions, signer: Arc<dyn Signer>) -> Result<deploy::Options> {
+    let (spec, name) = (options.spec.clone(), network::host_name()?);
     Ok(deploy::Options {
-        spec: options.spec.clone(),
-        purpose: options.purpose,
         only: options.only.clone(),
-        signer,
-        name: network::host_name()?,
-        timeout: options.timeout,
         checksum: options.checksum,
-        hints: None,
-        known: 0,
-        unless: None,
-        directory: None,
         cache: options.cache.clone(),
-        part: Part::default(),
-        lists: false,
-        beside: None,
+        ..deploy::Options::new(spec, options.purpose, signer, name, options.timeout)
     })
 }
 

@@ -11,7 +11,6 @@ use crate::config::{HostConfig, NetworkConfig};
 use crate::drive::deploy::{self as engine, Interrupt};
 use crate::drive::outcome::Purpose;
 use crate::drive::rollback::{Earlier, check_key, choose, fetch, spec};
-use crate::drive::source::Part;
 use crate::drive::{clock, log};
 use crate::id::Serial;
 use crate::keys::{self, AuthorizedKeys};
@@ -40,22 +39,11 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     report.start(&format!("{}: back to {}", args.tree, words::release(&args.tree, Some(to))));
     let interrupt = Interrupt::default();
     deploy::follow_interrupts(interrupt.clone());
+    let purpose = if args.dry_run { Purpose::DryRun } else { Purpose::Deploy };
     let options = engine::Options {
-        spec,
-        purpose: if args.dry_run { Purpose::DryRun } else { Purpose::Deploy },
         only: args.targets.clone(),
-        signer: Arc::from(signer),
-        name: network::host_name()?,
-        timeout: args.timeout,
         checksum: args.checksum,
-        hints: None,
-        known: 0,
-        unless: None,
-        directory: None,
-        cache: None,
-        part: Part::default(),
-        lists: false,
-        beside: None,
+        ..engine::Options::new(spec, purpose, Arc::from(signer), network::host_name()?, args.timeout)
     };
     let earlier = Earlier { release: earlier.release, from: local };
     let outcome = engine::rollback(network::open(&network)?, options, earlier, &interrupt, report)?;

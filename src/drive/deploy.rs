@@ -80,6 +80,29 @@ pub struct Options {
     pub beside: Option<Handle>,
 }
 
+impl Options {
+    /// A session of the whole source for every target that the spec names, with nothing known from before.
+    pub fn new(spec: Spec, purpose: Purpose, signer: Arc<dyn Signer>, name: HostName, timeout: Duration) -> Self {
+        Self {
+            spec,
+            purpose,
+            only: Vec::new(),
+            signer,
+            name,
+            timeout,
+            checksum: false,
+            hints: None,
+            known: 0,
+            unless: None,
+            directory: None,
+            cache: None,
+            part: Part::default(),
+            lists: false,
+            beside: None,
+        }
+    }
+}
+
 /// Ends a session early, from a signal.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {

@@ -14,16 +14,19 @@ use std::time::Duration;
 use super::inspect::{Inspections, inspect};
 use super::session::{Opening, Session};
 use crate::config::TreeConfig;
-use crate::diff::Memory;
+use crate::diff::{HostRules, Memory, Plan};
 use crate::error::Error;
 use crate::hook::Hooks;
 use crate::id::{HostName, SessionId, TreeName};
 use crate::keys::AuthorizedKeys;
-use crate::manifest::Release;
+use crate::manifest::read::Manifest;
 use crate::manifest::rules::PathFilter;
+use crate::manifest::{Header, Release};
 use crate::net::Waker;
 use crate::proto::receiver::{Denied, Ordered, Reason, Reply, Request};
 use crate::tree::Tree;
+use crate::tree::owners::HostNames;
+use crate::tree::scan::Scanned;
 use crate::units::Limit;
 use crate::wire::message::TreeState;
 
@@ -48,6 +51,16 @@ pub struct ManagedTree {
     pub repair: Option<Duration>,
     /// What was found then.
     pub inspections: Inspections,
+}
+
+impl ManagedTree {
+    /// What has to be done to make the tree, as `scanned` found it, what `header` says; as the host's own rules allow.
+    pub(super) fn compare(&self, scanned: &Scanned, header: &Header) -> crate::Result<Plan> {
+        let (manifest, names) = (Manifest::of(header, self.tree.nodes()), HostNames::default());
+        let rules = HostRules { protect: &self.protect, max_delete: self.max_delete, owners: &names };
+        let mut memory = self.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(memory.diff(scanned, &manifest, &header.rules, &header.scope, &rules)?)
+    }
 }
 
 /// The trees and keys of a host; shared by all sessions.

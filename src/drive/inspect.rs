@@ -11,13 +11,10 @@ use super::disk::ManagedTree;
 use super::drift;
 use super::look::Look;
 use crate::Result;
-use crate::diff::HostRules;
 use crate::id::TreeName;
 use crate::manifest::Release;
-use crate::manifest::read::Manifest;
 use crate::proto::receiver::Look as How;
 use crate::tree::CommitReport;
-use crate::tree::owners::HostNames;
 use crate::units::{Moment, printable};
 use crate::wire::query::Drifted;
 
@@ -90,12 +87,7 @@ fn differences(managed: &ManagedTree) -> Result<Option<(u64, String)>> {
         return Ok(None);
     }
     let scanned = Look::begin(managed, &current.release, How::default())?.end()?;
-    let manifest = Manifest::of(header, tree.nodes());
-    let names = HostNames::default();
-    let rules = HostRules { protect: &managed.protect, max_delete: managed.max_delete, owners: &names };
-    let mut memory = managed.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let plan = memory.diff(&scanned, &manifest, &header.rules, &header.scope, &rules).map_err(crate::Error::from)?;
-    drop(memory);
+    let plan = managed.compare(&scanned, header)?;
     let count = plan.summary.created + plan.summary.updated + plan.summary.metadata + plan.summary.deleted;
     let (list, _) = drift::encode(&plan, NAMED);
     let lines = drift::decode(&list).map(|found| found.lines).unwrap_or_default();

@@ -2,6 +2,7 @@
 //! still on its way.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -119,12 +120,15 @@ fn differences(index: &Index, present: &Header, new: &Header, nodes: &Nodes) -> 
         paths.extend(one.into_iter().filter(|e| other.remove(&e.path).as_ref() != Some(e)).map(|e| e.path));
         paths.extend(other.into_keys());
     };
+    let some = |manifest: &Manifest<&Nodes>, pages: &Pages, range: &RangeInclusive<TreePath>| -> Result<Vec<Entry>> {
+        let found = pages.some(manifest, range).map_err(unreadable)?;
+        Ok(found.into_iter().map(|located| located.entry).collect())
+    };
     for range in differing(&is, &was_keys) {
-        unlike(index.within(&range)?, was_pages.some(&was, &range).map_err(unreadable)?);
+        unlike(index.within(&range)?, some(&was, &was_pages, &range)?);
     }
     for range in differing(&was_keys, &wanted_keys) {
-        let was = was_pages.some(&was, &range).map_err(unreadable)?;
-        unlike(was, wanted_pages.some(&wanted, &range).map_err(unreadable)?);
+        unlike(some(&was, &was_pages, &range)?, some(&wanted, &wanted_pages, &range)?);
     }
     Ok(paths)
 }

@@ -47,16 +47,7 @@ impl Earlier {
                 Box::new(Nothing)
             }
         };
-        let facts = Facts {
-            root: header.root,
-            top: header.top.clone(),
-            scope: header.scope.clone(),
-            rules: header.rules.clone(),
-            scanned: None,
-            notes,
-            files: Vec::new(),
-        };
-        Ok((Source::of(source, compress), facts))
+        Ok((Source::of(source, compress), Facts::of(header, notes)))
     }
 }
 

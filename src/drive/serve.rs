@@ -4,6 +4,7 @@
 //! One such session at a time in a process, at the rate that the configuration allows: whatever is pulled meanwhile
 //! joins it, or comes after it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver as Inbox;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::desk::Desk;
 use super::disk::Host;
 use super::outcome::{Event, HostState, Observer, Purpose};
 use super::rollback::spec;
-use super::source::{Facts, Part, Source};
+use super::source::{Facts, Source};
 use crate::id::Serial;
 use crate::keys::{Namespace, PublicKey, Signature, Signer, verify};
 use crate::spec::Compress;
@@ -31,12 +32,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn run(host: &Arc<Host>, desk: &Desk, rate: Rate, pulls: &Inbox<Pull>) {
     while let Ok(pull) = pulls.recv() {
         std::thread::sleep(GATHER);
-        let mut later: Vec<Pull> = pulls.try_iter().filter(|other| *other != pull).collect();
-        later.insert(0, pull);
-        for pull in later {
+        let mut open: VecDeque<Pull> = std::iter::once(pull).chain(pulls.try_iter()).collect();
+        while let Some(pull) = open.pop_front() {
             if let Err(e) = serve(host, desk, rate, &pull) {
                 tracing::warn!("tree {}: a release that others lack is not offered: {e}", pull.tree);
             }
+            // Who asked for the same meanwhile has heard the offer, or asks again.
+            open.extend(pulls.try_iter());
+            open.retain(|other| other.tree != pull.tree);
         }
     }
 }
@@ -63,35 +66,14 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull) -> Result<()> {
     spec.transfer.rate = Some(rate);
     let records = (*tree.state()).clone();
     let root = tree.root().path().to_path_buf();
-    let facts = Facts {
-        root: header.root,
-        top: header.top.clone(),
-        scope: header.scope.clone(),
-        rules: header.rules.clone(),
-        scanned: None,
-        notes: Vec::new(),
-        files: Vec::new(),
-    };
+    let facts = Facts::of(&header, Vec::new());
     let prepare = move || {
         let source = StoredSource::open(&root, records, header.root)?;
         Ok((Source::of(Box::new(source), Compress::Auto), facts))
     };
     let options = Options {
-        spec,
-        purpose: Purpose::Deploy,
-        only: Vec::new(),
-        signer: Arc::new(Nobody(by)),
-        name: host.name.clone(),
-        timeout: PATIENCE,
-        checksum: false,
-        hints: None,
-        known: 0,
-        unless: None,
-        cache: None,
-        directory: None,
-        part: Part::default(),
-        lists: false,
         beside: Some(desk.handle()),
+        ..Options::new(spec, Purpose::Deploy, Arc::new(Nobody(by)), host.name.clone(), PATIENCE)
     };
     let fleet = u32::try_from(desk.members().len()).unwrap_or(u32::MAX);
     let release = current.release.clone();

@@ -13,19 +13,18 @@ use super::switch::Switch;
 use super::{clock, drift};
 use crate::block::BlockRef;
 use crate::block::frame::Expander;
-use crate::diff::{HostRules, Plan};
+use crate::diff::Plan;
 use crate::error::Error;
 use crate::id::{HostName, Ordinal, SessionId};
 use crate::keys::{Namespace, PublicKey, verify};
 use crate::manifest::explore::Explorer;
-use crate::manifest::read::{Manifest, NodeSource};
+use crate::manifest::read::NodeSource;
 use crate::manifest::rules::Layout;
 use crate::manifest::{Header, Intent, Release};
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Encoding, Placed};
 use crate::proto::receiver::{Denied, Look as LookAt, Reason, Reply, Request};
 use crate::tree::nodes::Nodes;
-use crate::tree::owners::HostNames;
 use crate::tree::scan::Scanned;
 use crate::tree::stage::{Recall, Stage};
 use crate::wire::message::{SignedOrder, Summary};
@@ -157,14 +156,7 @@ impl<'a> Session<'a> {
         self.expander = Expander::default();
         let tree = &self.managed.tree;
         let header = self.release.header();
-        let manifest = Manifest::of(header, tree.nodes());
-        let names = HostNames::default();
-        let rules = HostRules { protect: &self.managed.protect, max_delete: self.managed.max_delete, owners: &names };
-        let mut memory = self.managed.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let plan = memory
-            .diff(&scanned, &manifest, &header.rules, &header.scope, &rules)
-            .map_err(|refusal| reason(&refusal.into()))?;
-        drop(memory);
+        let plan = self.managed.compare(&scanned, header).map_err(|e| reason(&e))?;
         let lines = if header.intent == Intent::Audit { drift::MAX_LINES } else { drift::FEW_LINES };
         let (list, identity) = drift::encode(&plan, lines);
         let mut summary = Summary {

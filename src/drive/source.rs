@@ -11,7 +11,7 @@ use crate::block::frame::Compressor;
 use crate::id::Ordinal;
 use crate::manifest::node::to_vec;
 use crate::manifest::rules::Exclude;
-use crate::manifest::{EntryKind, NodeRef, Rules, Top, TreePath};
+use crate::manifest::{EntryKind, Header, NodeRef, Rules, Top, TreePath};
 use crate::proto::RangeSet;
 use crate::proto::effort::{Demand, Effort};
 use crate::proto::generation::{Buffers, KEPT, pack};
@@ -73,6 +73,19 @@ pub struct How {
 }
 
 impl Facts {
+    /// What the header of a release says that is there already; `notes` are for people.
+    pub fn of(header: &Header, notes: Vec<String>) -> Self {
+        Self {
+            root: header.root,
+            top: header.top.clone(),
+            scope: header.scope.clone(),
+            rules: header.rules.clone(),
+            scanned: None,
+            notes,
+            files: Vec::new(),
+        }
+    }
+
     /// The name of all that a release of this would say of the tree: two with the same name do the same to every host.
     pub fn name(&self) -> BlockHash {
         BlockHash::of(&to_vec(&(&self.root, &self.top, &self.scope, &self.rules)))

@@ -10,7 +10,6 @@ use super::disk::{Host, open_tree};
 use super::host::{Handle, Running};
 use super::outcome::{Event, ExitStatus, HostState, Observer, Outcome, Purpose};
 use super::rollback::Earlier;
-use super::source::Part;
 use crate::config::TreeConfig;
 use crate::id::{HostName, Serial, TreeName};
 use crate::keys::{AuthorizedKeys, FileSigner, Signer};
@@ -79,23 +78,8 @@ impl Fleet {
     fn options(&self, purpose: Purpose, signer: FileSigner, more: &str) -> Options {
         let text = format!("tree = \"www\"\nsource = \"site\"\n{more}");
         let spec = Spec::parse(&text, &self.path("www.toml")).expect("legal");
-        Options {
-            spec,
-            purpose,
-            only: Vec::new(),
-            signer: Arc::new(signer),
-            name: HostName::new("admin").expect("legal"),
-            timeout: Duration::from_secs(10),
-            checksum: false,
-            hints: None,
-            known: 0,
-            unless: None,
-            directory: None,
-            cache: None,
-            part: Part::default(),
-            lists: false,
-            beside: None,
-        }
+        let name = HostName::new("admin").expect("legal");
+        Options::new(spec, purpose, Arc::new(signer), name, Duration::from_secs(10))
     }
 
     /// Rolls back to the first release of the first host, with what `change` makes of its header.

@@ -103,14 +103,7 @@ impl Pages {
         manifest: &Manifest<S>,
         bounds: &RangeInclusive<TreePath>,
     ) -> Result<Vec<Located>, ReadError> {
-        let Some(first) = self.row_from(manifest, bounds.start())? else { return Ok(Vec::new()) };
-        let mut all: Vec<Located> = Vec::new();
-        for row in first..self.rows.len() {
-            if self.bounds(manifest, row)?.start() > bounds.end() {
-                break;
-            }
-            all.extend(self.page(manifest, row)?.iter().filter(|l| bounds.contains(&l.entry.path)).cloned());
-        }
+        let all = self.some(manifest, bounds)?;
         let Some(start) = all.first() else { return Ok(all) };
         let mut above = Vec::new();
         let mut parent = start.entry.path.parent();
@@ -136,15 +129,14 @@ impl Pages {
         &self,
         manifest: &Manifest<S>,
         bounds: &RangeInclusive<TreePath>,
-    ) -> Result<Vec<Entry>, ReadError> {
+    ) -> Result<Vec<Located>, ReadError> {
         let Some(first) = self.row_from(manifest, bounds.start())? else { return Ok(Vec::new()) };
         let mut all = Vec::new();
         for row in first..self.rows.len() {
             if self.bounds(manifest, row)?.start() > bounds.end() {
                 break;
             }
-            let page = self.page(manifest, row)?;
-            all.extend(page.iter().map(|l| &l.entry).filter(|entry| bounds.contains(&entry.path)).cloned());
+            all.extend(self.page(manifest, row)?.iter().filter(|l| bounds.contains(&l.entry.path)).cloned());
         }
         Ok(all)
     }

@@ -81,18 +81,10 @@ impl<'a> Work<'a> {
     }
 
     fn options(&self, purpose: Purpose, scope: &[TreePath]) -> Result<Options> {
+        let (signer, timeout) = (Arc::clone(&self.signer), self.desk.sending.timeout);
         Ok(Options {
-            spec: self.spec(scope)?,
-            purpose,
             only: self.wish.targets.clone(),
-            signer: Arc::clone(&self.signer),
-            name: self.desk.name.clone(),
-            timeout: self.desk.sending.timeout,
             checksum: self.wish.checksum,
-            hints: None,
-            known: 0,
-            unless: None,
-            directory: None,
             cache: self.base.cache.clone(),
             part: Part {
                 scope: scope.to_vec(),
@@ -102,7 +94,8 @@ impl<'a> Work<'a> {
                 listed: self.wish.files,
             },
             lists: self.wish.lists || !self.named.missing.is_empty(),
-            beside: Some(self.desk.handle.clone()),
+            beside: Some(self.desk.handle()),
+            ..Options::new(self.spec(scope)?, purpose, signer, self.desk.name.clone(), timeout)
         })
     }
 

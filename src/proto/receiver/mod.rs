@@ -288,8 +288,8 @@ impl Receiver {
         let tree = &release.header().tree;
         let Some(own) = self.setup.trees.iter().find(|t| t.tree == *tree) else { return };
         if announce.grant.is_some() {
-            let taken = self.sessions.values().any(|s| s.tree() == tree && !s.is_over() && !s.has_closed());
-            if taken || !self.pulls.wants(own, release.header().serial, release.id()) {
+            if at_work(&self.sessions, tree).is_some() || !self.pulls.wants(own, release.header().serial, release.id())
+            {
                 return;
             }
         }
@@ -335,7 +335,7 @@ impl Receiver {
         }
         self.look = None;
         let sessions = &self.sessions;
-        let busy = |tree: &TreeName| sessions.values().any(|s| s.tree() == tree && !s.has_closed() && !s.is_over());
+        let busy = |tree: &TreeName| at_work(sessions, tree).is_some();
         let (own, me, members) = (&self.setup.trees, self.setup.instance, self.presence.table());
         for (to, pull) in self.pulls.poll(now, own, me, members, busy) {
             self.notices.push_back(Notice::Pulls { tree: pull.tree.clone(), from: to });
@@ -346,11 +346,6 @@ impl Receiver {
     /// The next release that others lack and that is to be offered to them.
     pub fn poll_pulled(&mut self) -> Option<Pull> {
         self.pulled.pop_front()
-    }
-
-    /// What was refused may fit now.
-    pub fn forgive(&mut self) {
-        self.pulls.forgive();
     }
 
     /// Whether `release` is addressed to us. What costs is counted: anybody can offer anything.
@@ -519,8 +514,7 @@ impl Receiver {
 
     /// The session that works on `tree` now.
     pub fn work(&self, tree: &TreeName) -> Option<Work> {
-        let at_work = |s: &&Session| s.is_proven() && s.tree() == tree && (s.is_ordering() || !s.is_over());
-        self.sessions.values().find(at_work).map(Session::work)
+        at_work(&self.sessions, tree).map(Session::work)
     }
 
     /// The next thing to tell.
@@ -545,4 +539,9 @@ impl Receiver {
         let own = [self.look, self.pulls.timeout(), self.questions.timeout()].into_iter().flatten();
         sessions.chain([self.presence.timeout()]).chain(own).min().unwrap_or(now)
     }
+}
+
+/// The session that works on `tree` now, when its release is rightful.
+fn at_work<'a>(sessions: &'a BTreeMap<SessionId, Session>, tree: &TreeName) -> Option<&'a Session> {
+    sessions.values().find(|s| s.is_proven() && s.tree() == tree && (s.is_ordering() || !s.is_over()))
 }

@@ -33,7 +33,7 @@ pub(super) struct Pulls {
     /// Trees that are to be made what their release says, once more.
     repairs: BTreeSet<TreeName>,
     open: BTreeMap<TreeName, Open>,
-    /// Releases that are not for this host, or that it may not take.
+    /// Releases that are not for this host.
     unfit: BTreeMap<TreeName, ReleaseId>,
     rng: fastrand::Rng,
 }
@@ -75,14 +75,9 @@ impl Pulls {
         newer || same
     }
 
-    /// The release will not be had: it is for others, or refused.
+    /// The release will not be had: it is for others.
     pub(super) fn is_unfit(&mut self, tree: &TreeName, release: ReleaseId) {
         self.unfit.insert(tree.clone(), release);
-    }
-
-    /// Keys or trees are others now: what was refused may fit.
-    pub(super) fn forgive(&mut self) {
-        self.unfit.clear();
     }
 
     /// Whom to ask now for what. `busy` says whether a session works on a tree.

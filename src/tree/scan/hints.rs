@@ -247,36 +247,21 @@ fn is_dir(found: &IndexEntry) -> bool {
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
-    use std::time::{Duration, SystemTime};
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tree::scan::{ScanOptions, Scanned, scan};
+    use crate::tree::scan::tests::{Fixture, options};
+    use crate::tree::scan::{ScanOptions, Scanned};
 
-    struct Fixture {
-        dir: tempfile::TempDir,
-        root: Root,
+    /// As if long after every change: contents that are known are not read again.
+    fn scan(f: &Fixture, name: &str, hints: Option<Hints>, old: Option<&Arc<Index>>) -> Scanned {
+        let options = ScanOptions { hints, ..options() };
+        super::super::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()
     }
 
-    impl Fixture {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            std::fs::create_dir(dir.path().join("tree")).unwrap();
-            let root = Root::open(dir.path().join("tree")).unwrap();
-            Self { dir, root }
-        }
-
-        fn at(&self, path: &str) -> PathBuf {
-            self.root.path().join(path)
-        }
-
-        /// As if long after every change: contents that are known are not read again.
-        fn scan(&self, name: &str, hints: Option<Hints>, old: Option<&Arc<Index>>) -> Scanned {
-            let late = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33);
-            let options = ScanOptions { threads: 1, hints, ..ScanOptions::new(late) };
-            scan(&self.root, &options, old, &self.dir.path().join(name)).unwrap()
-        }
+    fn at(f: &Fixture, path: &str) -> PathBuf {
+        f.root.path().join(path)
     }
 
     fn path(text: &str) -> TreePath {
@@ -290,51 +275,51 @@ mod tests {
     #[test]
     fn what_is_not_named_stays_as_the_index_says() {
         let f = Fixture::new();
-        std::fs::create_dir(f.at("d")).unwrap();
+        std::fs::create_dir(at(&f, "d")).unwrap();
         for name in ["a", "d/b", "d/c"] {
-            std::fs::write(f.at(name), name).unwrap();
+            std::fs::write(at(&f, name), name).unwrap();
         }
-        let first = f.scan("i", None, None);
+        let first = scan(&f, "i", None, None);
         for name in ["a", "d/b", "d/new"] {
-            std::fs::write(f.at(name), "changed").unwrap();
+            std::fs::write(at(&f, name), "changed").unwrap();
         }
-        let some = f.scan("j", Some(hints(&["a"])), Some(&first.index));
+        let some = scan(&f, "j", Some(hints(&["a"])), Some(&first.index));
         assert_eq!(some.stats.hashed_files, 1, "d/b was not looked at");
         let find = |scanned: &Scanned, at: &str| scanned.index.find(&path(at)).unwrap();
         assert_eq!(find(&some, "d/b"), find(&first, "d/b"));
         assert_eq!(find(&some, "d/new"), None);
-        let all = f.scan("k", Some(hints(&["d/b", "d/new"])), Some(&some.index));
-        assert_eq!(all.index.root(), f.scan("l", None, None).index.root());
-        let same = f.scan("m", Some(hints(&["a", "d/gone/deep", "d"])), Some(&all.index));
+        let all = scan(&f, "k", Some(hints(&["d/b", "d/new"])), Some(&some.index));
+        assert_eq!(all.index.root(), scan(&f, "l", None, None).index.root());
+        let same = scan(&f, "m", Some(hints(&["a", "d/gone/deep", "d"])), Some(&all.index));
         assert_eq!(same.index.root(), all.index.root());
     }
 
     #[test]
     fn what_is_still_written_to_is_left_as_it_was() {
         let f = Fixture::new();
-        std::fs::write(f.at("log"), "old").unwrap();
-        let first = f.scan("i", None, None);
-        std::fs::write(f.at("log"), "half").unwrap();
-        std::fs::write(f.at("new"), "half").unwrap();
-        std::fs::create_dir(f.at("d")).unwrap();
-        std::fs::write(f.at("d/new"), "half").unwrap();
+        std::fs::write(at(&f, "log"), "old").unwrap();
+        let first = scan(&f, "i", None, None);
+        std::fs::write(at(&f, "log"), "half").unwrap();
+        std::fs::write(at(&f, "new"), "half").unwrap();
+        std::fs::create_dir(at(&f, "d")).unwrap();
+        std::fs::write(at(&f, "d/new"), "half").unwrap();
         let held = |names: &[&str]| names.iter().map(|n| path(n)).collect();
         let told = Hints { held: held(&["log", "new", "d/new"]), ..hints(&["log", "new", "d", "d/new"]) };
-        let some = f.scan("j", Some(told.clone()), Some(&first.index));
+        let some = scan(&f, "j", Some(told.clone()), Some(&first.index));
         let names: Vec<String> = some.index.entries().map(|e| e.unwrap().entry.path.to_string()).collect();
         assert_eq!(names, ["d", "log"]);
         assert_eq!(some.index.find(&path("log")).unwrap(), first.index.find(&path("log")).unwrap());
         // Where everything is looked at nothing is held back.
-        let all = f.scan("k", Some(told.clone()), None);
+        let all = scan(&f, "k", Some(told.clone()), None);
         assert_eq!(all.index.totals().entries, 4);
         // One that is gone is not held.
-        std::fs::remove_file(f.at("log")).unwrap();
-        assert_eq!(f.scan("l", Some(told), Some(&some.index)).index.find(&path("log")).unwrap(), None);
+        std::fs::remove_file(at(&f, "log")).unwrap();
+        assert_eq!(scan(&f, "l", Some(told), Some(&some.index)).index.find(&path("log")).unwrap(), None);
     }
 
     /// Does one of the things that are done to files, and says which paths it named.
     fn change(f: &Fixture, op: u8, from: &str, to: &str) -> Vec<String> {
-        let (a, b) = (f.at(from), f.at(to));
+        let (a, b) = (at(f, from), at(f, to));
         let made = |path: &Path| path.parent().is_some_and(|dir| std::fs::create_dir_all(dir).is_ok());
         let named = [from.to_string(), to.to_string()];
         match op {
@@ -361,14 +346,14 @@ mod tests {
                 prop::collection::vec((0..7u8, "[ab](/[ab]){0,2}", "[ab](/[ab]){0,2}"), 1..8), 1..5)
         ) {
             let f = Fixture::new();
-            let mut index = f.scan("first", None, None).index;
+            let mut index = scan(&f, "first", None, None).index;
             for (nth, batch) in batches.iter().enumerate() {
                 let mut told = Hints { top: true, ..Hints::default() };
                 for (op, from, to) in batch {
                     told.paths.extend(change(&f, *op, from, to).iter().map(|p| path(p)));
                 }
-                let found = f.scan(&format!("{nth}"), Some(told), Some(&index)).index;
-                let whole = f.scan(&format!("{nth}w"), None, None).index;
+                let found = scan(&f, &format!("{nth}"), Some(told), Some(&index)).index;
+                let whole = scan(&f, &format!("{nth}w"), None, None).index;
                 let list = |index: &Index| {
                     let entries = index.entries().map(|e| e.unwrap().entry);
                     entries.map(|e| format!("{} {}", e.kind.letter(), e.path)).collect::<Vec<_>>()

@@ -11,13 +11,13 @@ use super::*;
 use crate::manifest::{Entry, EntryKind};
 
 /// A tree with a place for indexes beside it.
-struct Fixture {
-    dir: tempfile::TempDir,
-    root: Root,
+pub(super) struct Fixture {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) root: Root,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("tree")).unwrap();
         let root = Root::open(dir.path().join("tree")).unwrap();
@@ -43,7 +43,7 @@ impl Fixture {
 }
 
 /// As if the scan began long after every file of the test was written.
-fn options() -> ScanOptions {
+pub(super) fn options() -> ScanOptions {
     ScanOptions { threads: 2, ..ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33)) }
 }
 
