@@ -291,7 +291,7 @@ fn flood(keyed: bool) {
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
     write(&lab.site().join("page"), "new");
-    write(&lab.site().join("big"), Noise::new(5).bytes(4 << 20));
+    write(&lab.site().join("big"), Noise::new(5).bytes(1 << 20));
     let flooding = std::thread::spawn(move || {
         let mut random = fastrand::Rng::with_seed(6);
         let mut heard: Vec<Vec<u8>> = Vec::new();

@@ -80,6 +80,8 @@ pub struct Assembly {
     spare: Vec<Vec<u8>>,
     /// Bytes of payloads that were delivered and not taken back: the disk works on them.
     delivered: u64,
+    /// When a symbol came last that was of use.
+    taken_at: Moment,
 }
 
 impl Assembly {
@@ -99,6 +101,7 @@ impl Assembly {
             gave_up: false,
             spare: Vec::new(),
             delivered: 0,
+            taken_at: Moment(0),
         }
     }
 
@@ -142,6 +145,11 @@ impl Assembly {
         }
     }
 
+    /// When a symbol came last that was of use.
+    pub fn taken_at(&self) -> Moment {
+        self.taken_at
+    }
+
     /// Bytes of the payloads that were delivered and not taken back.
     pub fn delivered(&self) -> u64 {
         self.delivered
@@ -178,6 +186,7 @@ impl Assembly {
         if !wait.buffer.take(grid, symbol, || spare.pop().unwrap_or_default()) {
             return None;
         }
+        self.taken_at = now;
         match wait.buffer.progress(wants) {
             Progress::Missing => None,
             progress => self.end(number, progress),

@@ -16,6 +16,9 @@ use crate::wire::{HostStage, Message};
 const MAX_WANT_RANGES: usize = 16 * 1024;
 /// Without any data for this long, what is still wanted is asked for again.
 const ASK_AGAIN: Duration = Duration::from_millis(1000);
+/// The same without anything of use in what comes: it is for others, or the sender never heard what we want. Where
+/// datagrams are not sealed anybody can say in its name that it did.
+const STARVED: Duration = Duration::from_secs(4);
 /// So many payloads with wrong blocks one after the other, and nothing right among them: more are no accident.
 const MAX_DAMAGED: u32 = 32;
 /// With more payloads in hand than this the disk is behind.
@@ -34,6 +37,7 @@ impl Session {
     /// Queues the messages that ask for `cover`; we are listening already.
     fn ask(&mut self, due: Moment, cover: &RangeSet) {
         self.outbox.drop_if(|m| matches!(m, Message::Want(_)));
+        self.asked_at = due;
         let seen = self.measure.seen;
         let ranges: Vec<_> = cover.iter().collect();
         // Small enough that a list of wants is repeated cheaply, large enough that most lists are one message.
@@ -138,9 +142,18 @@ impl Session {
         may.then_some(Ordinal(self.release.header().root.nodes))
     }
 
-    /// Nothing comes, nothing is on its way, and still something is missing.
+    /// Nothing of use comes, nothing is on its way, and still something is missing.
     pub(super) fn may_ask_again(&self, now: Moment) -> bool {
-        now.since(self.data_at) >= ASK_AGAIN && self.outbox.is_empty() && self.assembly.is_settled()
+        self.ask_again_at().is_some_and(|at| at <= now)
+    }
+
+    /// When what is still wanted is asked for again, if nothing of use comes until then.
+    fn ask_again_at(&self) -> Option<Moment> {
+        if !self.outbox.is_empty() {
+            return None;
+        }
+        let starved = self.assembly.taken_at().max(self.asked_at) + STARVED;
+        Some(if self.assembly.is_settled() { starved.min(self.data_at + ASK_AGAIN) } else { starved })
     }
 
     /// When [`Session::repair`] is worth a call.
@@ -148,7 +161,6 @@ impl Session {
         if self.wants.is_empty() {
             return None;
         }
-        let again = (self.outbox.is_empty() && self.assembly.is_settled()).then(|| self.data_at + ASK_AGAIN);
-        self.assembly.timeout(now).into_iter().chain(again).min()
+        self.assembly.timeout(now).into_iter().chain(self.ask_again_at()).min()
     }
 }

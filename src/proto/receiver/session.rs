@@ -76,6 +76,8 @@ pub(super) struct Session {
     drift: Arc<[u8]>,
     pub(super) heard: Moment,
     pub(super) data_at: Moment,
+    /// When it said last what it wants.
+    pub(super) asked_at: Moment,
     alive_at: Moment,
     pub(super) measure: Measure,
     counters: Counters,
@@ -153,6 +155,7 @@ impl Session {
             drift: Arc::from([]),
             heard: now,
             data_at: now,
+            asked_at: now,
             alive_at: now + alive_interval(announce.hosts),
             counters: Counters::default(),
             measure: Measure::new(now),

@@ -11,6 +11,8 @@ use crate::wire::message::{OrderKind, State, Summary};
 
 /// The most hosts of one session.
 const MAX_HOSTS: usize = 20_000;
+/// A host that was silent for so long and is heard from another address has moved there.
+const MOVED: Duration = Duration::from_secs(2);
 
 /// One host.
 #[derive(Debug, Clone)]
@@ -173,9 +175,18 @@ impl Hosts {
         active
     }
 
-    /// A host gave a sign of life.
-    pub fn heard(&mut self, now: Moment, instance: InstanceId) -> bool {
-        self.hosts.get_mut(&instance).map(|host| host.heard = now).is_some()
+    /// A host gave a sign of life; whether it is one, and where the host is. What somebody says in its name from another
+    /// address, while it speaks itself, is not to be believed.
+    pub fn heard(&mut self, now: Moment, instance: InstanceId, from: SocketAddr) -> bool {
+        let Some(host) = self.hosts.get_mut(&instance) else { return false };
+        if host.address.ip() != from.ip() {
+            if now.since(host.heard) < MOVED {
+                return false;
+            }
+            host.address = from;
+        }
+        host.heard = now;
+        true
     }
 
     /// Marks hosts that were silent for `patience`, or alive without any progress before they were ready for `stuck`,
@@ -258,6 +269,19 @@ mod tests {
             serial: Serial(0),
             dropped: None,
         }
+    }
+
+    #[test]
+    fn nobody_speaks_for_a_host_from_elsewhere_while_it_speaks_itself() {
+        let at = |host: u8| SocketAddr::from(([10, 0, 0, host], 5000));
+        let after = |ms: u64| Moment(1) + Duration::from_millis(ms);
+        let (mut hosts, id) = (Hosts::default(), InstanceId(1));
+        hosts.expect(after(0), id, HostName::new("web1").expect("legal"), at(1), Serial(0));
+        assert!(hosts.heard(after(0), id, at(1)) && !hosts.heard(after(1000), id, at(9)));
+        assert!(hosts.heard(after(1900), id, at(1)) && !hosts.heard(after(2500), id, at(9)));
+        assert!(!hosts.heard(after(2500), InstanceId(2), at(1)), "nobody knows it");
+        // It has another address now.
+        assert!(hosts.heard(after(4000), id, at(2)) && !hosts.heard(after(4100), id, at(1)));
     }
 
     #[test]

@@ -415,10 +415,10 @@ impl Sender {
                 self.ack(source, from, want.number);
                 self.want(now, source, &want);
             }
-            Message::Nack(nack) if nack.session == self.session && self.hosts.heard(now, source) => {
+            Message::Nack(nack) if nack.session == self.session && self.hosts.heard(now, source, from) => {
                 self.flow.nack(now, source, &nack, self.hosts.len());
             }
-            Message::Report(report) if report.session == self.session && self.hosts.heard(now, source) => {
+            Message::Report(report) if report.session == self.session && self.hosts.heard(now, source, from) => {
                 if self.flow.report(now, source, report)
                     && let Some(host) = self.hosts.get(source)
                 {
