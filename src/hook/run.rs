@@ -43,15 +43,18 @@ pub(super) fn once(command: &Command, phase: Phase, occasion: &Occasion, stop: &
     attempt(command, command.timeout, phase, occasion, stop)
 }
 
-/// What becomes of a command that is tried until it passes.
+/// What becomes of a command that is tried until it passes. When the deadline cuts a try short, the one before it says
+/// more about what is wrong.
 pub(super) fn until_healthy(health: &Health, occasion: &Occasion, stop: &AtomicBool) -> (Option<What>, Ran) {
     let (command, began) = (&health.command, Instant::now());
     let end = began + health.deadline;
-    let mut tries = 0;
+    let (mut tries, mut before) = (0, None);
     loop {
         let limit = command.timeout.min(end.saturating_duration_since(Instant::now()));
-        let (what, one) = attempt(command, limit, Phase::Health, occasion, stop);
+        let found = attempt(command, limit, Phase::Health, occasion, stop);
         tries += 1;
+        let is_cut = limit < command.timeout && matches!(found.0, Some(What::TimedOut(_)));
+        let (what, one) = before.take_if(|_| is_cut).unwrap_or(found);
         let ran = Ran { took: began.elapsed(), tries, ..one };
         let last = match &what {
             None | Some(What::NotStarted(_) | What::Stopped) => true,
@@ -64,6 +67,7 @@ pub(super) fn until_healthy(health: &Health, occasion: &Occasion, stop: &AtomicB
         if !rest(health.interval, stop) {
             return (Some(What::Stopped), ran);
         }
+        before = Some((what, ran));
     }
 }
 

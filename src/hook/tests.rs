@@ -231,6 +231,12 @@ fn health_that_does_not_come_fails_with_the_last_try() {
     assert!(failure.to_string().ends_with("\n  sick"));
     let hangs = health("sleep 1000", deadline).check(&occasion(), &AtomicBool::new(false));
     assert!(matches!(hangs.expect_err("hangs").what, What::TimedOut(limit) if limit <= deadline));
+    // Its last try hangs until the deadline.
+    let dir = tempfile::tempdir().expect("temp");
+    let tried = dir.path().join("tried").display().to_string();
+    let script = format!("[ -e {tried} ] && sleep 1000; touch {tried}; echo sick; exit 22");
+    let failure = health(&script, deadline).check(&occasion(), &AtomicBool::new(false)).expect_err("never healthy");
+    assert_eq!((&failure.what, failure.tries), (&What::Exited(22), 2));
 }
 
 #[test]

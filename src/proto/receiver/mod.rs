@@ -287,11 +287,9 @@ impl Receiver {
         };
         let tree = &release.header().tree;
         let Some(own) = self.setup.trees.iter().find(|t| t.tree == *tree) else { return };
-        if announce.grant.is_some() {
-            if at_work(&self.sessions, tree).is_some() || !self.pulls.wants(own, release.header().serial, release.id())
-            {
-                return;
-            }
+        let is_wanted = || self.pulls.wants(own, release.header().serial, release.id());
+        if announce.grant.is_some() && (at_work(&self.sessions, tree).is_some() || !is_wanted()) {
+            return;
         }
         if !self.is_target(now, from.ip(), &release) {
             if announce.grant.is_some() {
