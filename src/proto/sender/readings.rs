@@ -26,7 +26,7 @@ const FIRST_WINDOW: u64 = 256 << 10;
 /// A host's window within these, whatever it says.
 const WINDOW: (u64, u64) = (64 << 10, 8 << 20);
 /// How many bytes may be under way to a host and not yet written there: a few generations, since it verifies them whole.
-const BACKLOG: u64 = 16 << 20;
+const BACKLOG: u64 = 12 << 20;
 /// The most bytes of a symbol: what a datagram takes.
 const MAX_SYMBOL: u64 = 65_535;
 /// Congested reports in a row after which a host may count as slow.
