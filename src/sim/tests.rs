@@ -347,7 +347,7 @@ fn held(files: u32) -> usize {
 
 #[test]
 fn what_waits_for_a_slow_disk_is_bounded_and_does_not_follow_the_size_of_a_release() {
-    // 16 MB under way or waiting, what came in part, and memory that is used again.
+    // 12 MB under way or waiting, what came in part, and memory that is used again.
     const MOST: usize = 24 << 20;
     let (small, large) = (held(600), held(1500));
     assert!((8 << 20..MOST).contains(&small) && large < MOST, "{small} {large}");
