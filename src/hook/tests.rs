@@ -235,6 +235,8 @@ fn health_that_does_not_come_fails_with_the_last_try() {
     let dir = tempfile::tempdir().expect("temp");
     let tried = dir.path().join("tried").display().to_string();
     let script = format!("[ -e {tried} ] && sleep 1000; touch {tried}; echo sick; exit 22");
+    // Long enough for the first one on a busy machine.
+    let deadline = Duration::from_secs(2);
     let failure = health(&script, deadline).check(&occasion(), &AtomicBool::new(false)).expect_err("never healthy");
     assert_eq!((&failure.what, failure.tries), (&What::Exited(22), 2));
 }

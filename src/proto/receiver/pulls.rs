@@ -95,7 +95,7 @@ impl Pulls {
                 self.open.remove(&state.tree);
                 continue;
             };
-            let fresh = || Open { have: state.running, ..Open::new(now, serial, release, jitter) };
+            let fresh = || Open::new(now, serial, release, state.running, jitter);
             let open = self.open.entry(state.tree.clone()).or_insert_with(fresh);
             if open.release != release || open.have != state.running {
                 // Another one is lacking, or what came before it is here now.
@@ -130,9 +130,9 @@ impl Pulls {
 }
 
 impl Open {
-    fn new(now: Moment, serial: Serial, release: ReleaseId, jitter: f64) -> Self {
+    fn new(now: Moment, serial: Serial, release: ReleaseId, have: Option<Serial>, jitter: f64) -> Self {
         let due = now + NOTICE.mul_f64(1.0 + jitter / 4.0);
-        Self { serial, release, have: None, asked: BTreeSet::new(), due, again: AGAIN }
+        Self { serial, release, have, asked: BTreeSet::new(), due, again: AGAIN }
     }
 
     /// Asks the next one who has it.
