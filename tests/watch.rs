@@ -142,6 +142,26 @@ fn a_file_that_is_written_waits_and_others_do_not() {
 }
 
 #[test]
+fn a_new_file_that_was_open_while_its_neighbour_went_out_is_sent_when_it_is_closed() {
+    let Some((lab, watch)) = watched(1, &["--max-delay", "1s"]) else { return };
+    let (site, host) = (lab.site(), lab.hosts[0].tree());
+    write(&site.join("d/known"), "x");
+    same(&lab, &watch, "a directory");
+    let mut open: Vec<_> =
+        ["d/large", "top-large"].map(|name| std::fs::File::create(site.join(name)).expect("mine")).into();
+    open.iter_mut().for_each(|file| file.write_all(b"begun").expect("written"));
+    write(&site.join("d/small"), "x");
+    write(&site.join("top-small"), "x");
+    until("the neighbours", || host.join("d/small").exists() && host.join("top-small").exists());
+    until("their result", || watch.events().last().is_some_and(|e| e["event"] == "result"));
+    assert!(!host.join("d/large").exists() && !host.join("top-large").exists(), "{}", watch.talk());
+    open.iter_mut().for_each(|file| file.write_all(b" and ended").expect("written"));
+    drop(open);
+    same(&lab, &watch, "the files that were open");
+    ends(watch, Signal::SIGTERM);
+}
+
+#[test]
 fn once_ends_when_it_is_quiet() {
     let Some(lab) = Lab::loopback(2) else { return };
     write(&lab.site().join("page"), "x");

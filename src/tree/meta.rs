@@ -86,6 +86,12 @@ impl FileStat {
         Ok(Self::from_statx(&statx(handle, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?))
     }
 
+    /// Keeps the version that is recorded of a directory from ever being the present one, so that every later scan lists
+    /// it again. Device and inode stay: it is the same directory.
+    pub(in crate::tree) fn forget_change(&mut self) {
+        self.ctime = Mtime { secs: i64::MIN, nanos: 0 };
+    }
+
     /// What must not change while a file is read, and what tells an index that it has not changed since.
     pub fn version(&self) -> Version {
         Version { dev: self.id.dev, ino: self.id.ino, size: self.size, mtime: self.mtime, ctime: self.ctime }

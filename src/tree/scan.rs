@@ -217,17 +217,21 @@ pub fn scan_knowing(
     let failed = |e| Error::io("cannot write the index", new_path, e);
     let writer = IndexWriter::create(new_path, root.id()).map_err(failed)?;
     let shared = Shared::new(root, options, released, filter, Some(writer));
-    let Collected { stats, patterns, ignore_files, skipped } = std::thread::scope(|scope| {
+    let Collected { stats, patterns, ignore_files, skipped, top_passed_over } = std::thread::scope(|scope| {
         let _close = CloseAtEnd(&shared.jobs);
         for _ in 0..options.threads.max(1) {
             scope.spawn(|| work(&shared));
         }
         Collector::begin(&shared, old.map(Arc::as_ref), written, changes)?.run()
     })?;
+    let mut top_stat = stat;
+    if top_passed_over {
+        top_stat.forget_change();
+    }
     let origin = Origin {
         started,
         options: options.name(),
-        top: stat.version(),
+        top: top_stat.version(),
         owners: shared.released.met(),
         patterns: patterns.clone(),
         ignore_files,
@@ -284,7 +288,10 @@ fn differences(
         return Ok(Found::Unknown);
     }
     let spots = match &options.hints {
-        Some(hints) => hints::spots(root, old, hints, options.hardlinks),
+        Some(hints) => {
+            let filter = filter.with(&origin.patterns)?;
+            hints::spots(root, old, hints, &filter, options.hardlinks)
+        }
         None => compare::compare(root, old, options.threads)
             .map(|found| found.map(|touched| Spots { touched, top: top != origin.top || unsettled(&top) })),
     };

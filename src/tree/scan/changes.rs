@@ -1,9 +1,9 @@
 //! From paths that were touched to what is to be described anew: themselves, and what is new in their directories.
 
-use std::collections::HashSet;
-use std::ffi::CString;
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::compare::Touched;
 use super::walk::{Child, ListJob, Lister, Listing, read_names};
@@ -21,27 +21,43 @@ pub(super) struct Changes {
     pub(super) children: Vec<Child>,
     /// What was left out, of the index and now.
     pub(super) skipped: Vec<Skipped>,
+    /// Whether the tree's own directory must not be recorded as seen.
+    pub(super) top_passed_over: bool,
 }
 
 /// What changed, when `touched` and, with `top`, the tree's own directory did; `None` when an ignore file is new,
 /// which can change anything.
-pub(super) fn find(shared: &Shared<'_>, index: &Index, touched: Vec<Touched>, top: bool) -> Result<Option<Changes>> {
+pub(super) fn find(
+    shared: &Shared<'_>,
+    index: &Index,
+    mut touched: Vec<Touched>,
+    top: bool,
+) -> Result<Option<Changes>> {
     let mut finder = Finder {
         shared,
         lister: Lister::new(shared.root, shared.options, &shared.held),
         known: Known { index, row: usize::MAX, paths: HashSet::new() },
         dirs: if top { vec![None] } else { Vec::new() },
+        passed_over: BTreeSet::new(),
         listing: Listing::of(shared.filter.clone()),
     };
     finder.look_again(&touched)?;
+    let more = finder.dirs_passed_over(&touched);
+    finder.look_again(&more)?;
+    touched.extend(more);
+    touched.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+
     for dir in std::mem::take(&mut finder.dirs) {
         if !finder.look_for_new(dir)? {
             return Ok(None);
         }
     }
-    let Listing { mut children, skipped, .. } = finder.listing;
+    let Finder { listing: Listing { mut children, skipped, .. }, passed_over, .. } = finder;
     children.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     children.dedup_by(|a, b| a.path == b.path);
+    let is_passed_over = |child: &&mut Child| child.alone && passed_over.contains(&Some(child.path.clone()));
+    children.iter_mut().filter(is_passed_over).for_each(|child| child.stat.forget_change());
+
     let touched: Vec<TreePath> = touched.into_iter().map(|t| t.path).collect();
     let looked_at = |parent: Option<TreePath>| match parent {
         None => top,
@@ -51,7 +67,7 @@ pub(super) fn find(shared: &Shared<'_>, index: &Index, touched: Vec<Touched>, to
     let mut all: Vec<Skipped> =
         old.map(|(path, why)| Skipped { path: path.clone(), why: why.clone().into() }).collect();
     all.extend(skipped);
-    Ok(Some(Changes { touched, children, skipped: all }))
+    Ok(Some(Changes { touched, children, skipped: all, top_passed_over: passed_over.contains(&None) }))
 }
 
 struct Finder<'a> {
@@ -60,6 +76,8 @@ struct Finder<'a> {
     known: Known<'a>,
     /// Directories that may have new names; the top is `None`.
     dirs: Vec<Option<TreePath>>,
+    /// Directories in which a name was passed over: see [`Listing::passed_over`].
+    passed_over: BTreeSet<Option<TreePath>>,
     listing: Listing,
 }
 
@@ -81,7 +99,7 @@ impl Finder<'_> {
             let name = CString::new(path.name()).map_err(|e| Error::new(Kind::Io, "a path of the index").because(e))?;
             let job = self.job(parent);
             let before = self.listing.children.len();
-            self.lister.look_at(&job, dir.as_fd(), &name, &mut self.listing)?;
+            self.look_at(&job, dir.as_fd(), &name)?;
             if let Some(child) = self.listing.children.get_mut(before)
                 && child.is_walked()
                 && *was_dir
@@ -112,10 +130,25 @@ impl Finder<'_> {
                 return Ok(false);
             }
             if !self.known.has(&at).map_err(|e| Error::new(Kind::Io, "the index cannot be read").because(e))? {
-                self.lister.look_at(&job, dir.as_fd(), name, &mut self.listing)?;
+                self.look_at(&job, dir.as_fd(), name)?;
             }
         }
         Ok(true)
+    }
+
+    fn look_at(&mut self, job: &ListJob, dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+        self.lister.look_at(job, dir, name, &mut self.listing)?;
+        if std::mem::take(&mut self.listing.passed_over) {
+            self.passed_over.insert(job.path.clone());
+        }
+        Ok(())
+    }
+
+    /// Directories in which a name was passed over and which have not changed themselves.
+    fn dirs_passed_over(&self, touched: &[Touched]) -> Vec<Touched> {
+        let is_touched = |dir: &TreePath| touched.binary_search_by(|t| t.path.cmp(dir)).is_ok();
+        let dirs = self.passed_over.iter().flatten().filter(|dir| !is_touched(dir));
+        dirs.map(|dir| Touched { path: dir.clone(), was_dir: true }).collect()
     }
 
     fn job(&self, path: Option<TreePath>) -> ListJob {

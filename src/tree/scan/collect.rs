@@ -27,6 +27,8 @@ pub(super) struct Collected {
     pub(super) patterns: Vec<Exclude>,
     pub(super) ignore_files: Vec<(TreePath, Version)>,
     pub(super) skipped: Vec<Skipped>,
+    /// Whether the top must not be recorded as seen.
+    pub(super) top_passed_over: bool,
 }
 
 /// A scan that is going on.
@@ -62,6 +64,7 @@ impl<'a> Collector<'a> {
             (Some(changes), Some(index)) => {
                 let mut walk = Walk::over(shared, changes.children, index.origin())?;
                 walk.skipped = changes.skipped;
+                walk.top_passed_over = changes.top_passed_over;
                 (walk, Some(Merge::new(index, changes.touched)), None)
             }
             (_, old) => (Walk::begin(&shared.jobs, &shared.held, Arc::clone(&shared.filter))?, None, old),
@@ -97,13 +100,13 @@ impl<'a> Collector<'a> {
         if let Some(merge) = &mut self.merge {
             self.shared.write(|writer| merge.up_to(None, writer)).map_err(unwritable)?;
         }
-        let Walk { mut patterns, mut ignore_files, mut skipped, .. } = self.walk;
+        let Walk { mut patterns, mut ignore_files, mut skipped, top_passed_over, .. } = self.walk;
         // What came from the old index and what is new, each in the order of a walk.
         patterns.sort_by(|a, b| a.base.cmp(&b.base));
         ignore_files.sort_by(|a, b| a.0.cmp(&b.0));
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
         check_patterns(&self.shared.options.excludes, &patterns)?;
-        Ok(Collected { stats: self.stats, patterns, ignore_files, skipped })
+        Ok(Collected { stats: self.stats, patterns, ignore_files, skipped, top_passed_over })
     }
 
     fn add(&mut self, child: Child) -> Result<()> {

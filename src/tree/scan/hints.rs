@@ -13,6 +13,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::compare::{Touched, limit_of};
+use super::ignore::Filter;
 use crate::manifest::{EntryKind, TreePath};
 use crate::tree::index::{Index, IndexEntry};
 use crate::tree::meta::{FileStat, Version};
@@ -41,10 +42,17 @@ pub(super) struct Spots {
 
 /// The paths of `index` that `hints` lead to; `None` when there are so many that a walk is cheaper. With `links` names
 /// of one inode are one file.
-pub(super) fn spots(root: &Root, index: &Index, hints: &Hints, links: bool) -> io::Result<Option<Spots>> {
+pub(super) fn spots(
+    root: &Root,
+    index: &Index,
+    hints: &Hints,
+    filter: &Filter,
+    links: bool,
+) -> io::Result<Option<Spots>> {
     let mut search = Search {
         root,
         index,
+        filter,
         page: (usize::MAX, Arc::default()),
         seen: HashSet::new(),
         touched: BTreeMap::new(),
@@ -78,6 +86,8 @@ pub(super) fn spots(root: &Root, index: &Index, hints: &Hints, links: bool) -> i
 struct Search<'a> {
     root: &'a Root,
     index: &'a Index,
+    /// What is left out of the index.
+    filter: &'a Filter,
     /// The page that was read last, and which it is.
     page: (usize, Arc<[IndexEntry]>),
     /// What was looked at.
@@ -101,7 +111,8 @@ impl Search<'_> {
         let now = self.now(path)?;
         let Some(known) = self.known(path)? else {
             self.note_links(now.as_ref());
-            return self.look_above(path);
+            self.look_above(path)?;
+            return now.map_or(Ok(()), |now| self.add(path, &now));
         };
         let (version, was_dir) = (known.version, is_dir(known));
         let same = now.as_ref().is_some_and(|now| now.version() == version);
@@ -165,6 +176,24 @@ impl Search<'_> {
             above = dir.parent();
         }
         self.top = true;
+        Ok(())
+    }
+
+    /// A path that is there and that the index lacks: its directory is listed, even when it has not changed since.
+    fn add(&mut self, path: &TreePath, now: &FileStat) -> io::Result<()> {
+        let is_dir = now.file_type == FileType::Directory;
+        let mut left_out = self.filter.leaves_out(path, is_dir);
+        let mut above = path.parent();
+        while let Some(dir) = above.take_if(|_| !left_out) {
+            if let Some(known) = self.known(&dir)? {
+                let was_dir = self::is_dir(known);
+                self.touched.insert(dir, was_dir);
+                return Ok(());
+            }
+            left_out = self.filter.leaves_out(&dir, true);
+            above = dir.parent();
+        }
+        self.top |= !left_out;
         Ok(())
     }
 
@@ -251,6 +280,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::manifest::rules::Exclude;
     use crate::tree::scan::tests::{Fixture, options};
     use crate::tree::scan::{ScanOptions, Scanned};
 
@@ -317,9 +347,111 @@ mod tests {
         assert_eq!(scan(&f, "l", Some(told), Some(&some.index)).index.find(&path("log")).unwrap(), None);
     }
 
+    #[test]
+    fn a_new_file_that_was_held_back_is_found_by_the_next_scan_that_looks() {
+        let f = Fixture::new();
+        std::fs::create_dir(at(&f, "known")).unwrap();
+        std::fs::write(at(&f, "known/a"), "a").unwrap();
+        let first = scan(&f, "i", None, None);
+        std::fs::create_dir(at(&f, "new")).unwrap();
+        let late = ["late", "known/late", "new/late"];
+        for name in late {
+            std::fs::write(at(&f, name), "half").unwrap();
+        }
+        std::fs::write(at(&f, "known/b"), "b").unwrap();
+        let held = late.iter().map(|name| path(name)).collect();
+        let told = Hints { held, top: true, ..hints(&["known/b", "late", "known/late", "new", "new/late"]) };
+        let some = scan(&f, "j", Some(told), Some(&first.index));
+        let names: Vec<String> = some.index.entries().map(|e| e.unwrap().entry.path.to_string()).collect();
+        assert_eq!(names, ["known", "known/a", "known/b", "new"]);
+
+        // Neither the directories nor the files change any more.
+        let whole = scan(&f, "whole", None, None).index;
+        let plain = scan(&f, "plain", None, Some(&some.index)).index;
+        assert_eq!(plain.root(), whole.root(), "a plain scan");
+        let named = scan(&f, "named", Some(hints(&late)), Some(&some.index)).index;
+        assert_eq!(named.root(), whole.root(), "a scan that is told of them");
+        for (nth, index) in [plain, named].iter().enumerate() {
+            let again = scan(&f, &format!("again{nth}"), None, Some(index)).index;
+            assert!(Arc::ptr_eq(&again, index), "nothing is left to look at");
+        }
+    }
+
+    #[test]
+    fn a_named_path_that_the_index_lacks_is_looked_at_unless_it_is_left_out() {
+        let f = Fixture::new();
+        std::fs::create_dir_all(at(&f, "d/e")).unwrap();
+        std::fs::write(at(&f, "d/e/a"), "a").unwrap();
+        std::fs::write(at(&f, "d/e/a.log"), "log").unwrap();
+        let exclude = Exclude { base: None, pattern: "*.log".into() };
+        let scan = |name: &str, hints, old| {
+            let options = ScanOptions { hints, excludes: vec![exclude.clone()], ..options() };
+            super::super::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()
+        };
+        let whole = scan("whole", None, None).index;
+        let out = scan("out", Some(hints(&["d/e/a.log"])), Some(&whole)).index;
+        assert!(Arc::ptr_eq(&out, &whole), "what is excluded leads to nothing");
+
+        // An index that lacks a path although the directory has not changed since.
+        let options = ScanOptions { scope: vec![path("d/e/other")], ..options() };
+        let scoped = super::super::scan(&f.root, &options, None, &f.dir.path().join("scoped")).unwrap().index;
+        assert_eq!(scoped.find(&path("d/e/a")).unwrap(), None);
+        let filter = Filter::new(vec![exclude.clone()]).unwrap();
+        let found = |name| spots(&f.root, &scoped, &hints(&[name]), &filter, true).unwrap().unwrap();
+        assert_eq!(found("d/e/a").touched, [Touched { path: path("d/e"), was_dir: true }]);
+        assert_eq!(found("d/e/a.log").touched, []);
+    }
+
+    #[test]
+    fn a_file_that_comes_to_the_user_is_found_though_its_directory_has_not_changed() {
+        let f = Fixture::new();
+        if !rustix::process::geteuid().is_root() {
+            return println!("skipped: only root can give files away");
+        }
+        std::fs::create_dir(at(&f, "d")).unwrap();
+        let files = ["d/mine", "d/other", "mine", "other"];
+        for name in files {
+            std::fs::write(at(&f, name), name).unwrap();
+        }
+        let give = |name: &str, user| std::os::unix::fs::chown(at(&f, name), Some(user), None).unwrap();
+        give("d/other", 1234);
+        give("other", 1234);
+        let scan = |name: &str, old| {
+            let options = ScanOptions { owner: Some(0), ..options() };
+            super::super::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()
+        };
+        let names = |scanned: &Scanned| -> Vec<String> {
+            scanned.index.entries().map(|e| e.unwrap().entry.path.to_string()).collect()
+        };
+        let first = scan("first", None);
+        assert_eq!(names(&first), ["d", "d/mine", "mine"]);
+        give("d/mine", 1234);
+        give("mine", 1234);
+        let second = scan("second", Some(&first.index));
+        assert_eq!(names(&second), ["d"]);
+        files.iter().for_each(|name| give(name, 0));
+        let third = scan("third", Some(&second.index));
+        assert_eq!(names(&third), ["d", "d/mine", "d/other", "mine", "other"]);
+        assert_eq!(third.skipped, []);
+    }
+
+    /// Waits until files get another time than those that were scanned.
+    fn next_tick() {
+        let now = || rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        let start = now();
+        while now() == start {
+            std::thread::yield_now();
+        }
+    }
+
     /// Does one of the things that are done to files, and says which paths it named.
     fn change(f: &Fixture, op: u8, from: &str, to: &str) -> Vec<String> {
         let (a, b) = (at(f, from), at(f, to));
+        // What is done through a symbolic link happens where neither path says.
+        let is_link = |above: &Path| above.is_symlink() && above.starts_with(f.root.path());
+        if [&a, &b].iter().any(|path| path.ancestors().skip(1).any(is_link)) {
+            return Vec::new();
+        }
         let made = |path: &Path| path.parent().is_some_and(|dir| std::fs::create_dir_all(dir).is_ok());
         let named = [from.to_string(), to.to_string()];
         match op {
@@ -349,6 +481,7 @@ mod tests {
             let mut index = scan(&f, "first", None, None).index;
             for (nth, batch) in batches.iter().enumerate() {
                 let mut told = Hints { top: true, ..Hints::default() };
+                next_tick();
                 for (op, from, to) in batch {
                     told.paths.extend(change(&f, *op, from, to).iter().map(|p| path(p)));
                 }

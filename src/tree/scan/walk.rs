@@ -55,13 +55,16 @@ pub(super) struct Listing {
     /// The ignore files that the patterns are from.
     ignore_files: Vec<(TreePath, Version)>,
     pub(super) skipped: Vec<Skipped>,
+    /// Whether a name was passed over that may belong to the tree later, without the directory changing: the directory
+    /// must not be recorded as seen.
+    pub(super) passed_over: bool,
 }
 
 impl Listing {
     /// Nothing yet, to be left out by `filter`.
     pub(super) fn of(filter: Arc<Filter>) -> Self {
         let (children, patterns) = (Vec::new(), Vec::new());
-        Self { children, filter, patterns, ignore_files: Vec::new(), skipped: Vec::new() }
+        Self { children, filter, patterns, ignore_files: Vec::new(), skipped: Vec::new(), passed_over: false }
     }
 }
 
@@ -139,9 +142,6 @@ impl<'a> Lister<'a> {
     /// Adds the path of `name` in the directory to `out`, unless it is gone or left out.
     pub(super) fn look_at(&mut self, job: &ListJob, dir: BorrowedFd<'_>, name: &CStr, out: &mut Listing) -> Result<()> {
         let path = job.child(self.root, name)?;
-        if self.options.hints.as_ref().is_some_and(|hints| hints.held.contains(&path)) {
-            return Ok(());
-        }
         let stat = match FileStat::at(dir, name) {
             Ok(stat) => stat,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -152,7 +152,13 @@ impl<'a> Lister<'a> {
         if apart || !self.options.in_scope(&path, is_dir) || out.filter.leaves_out(&path, is_dir) {
             return Ok(());
         }
+        let held = || self.options.hints.as_ref().is_some_and(|hints| hints.held.contains(&path));
+        if stat.file_type == FileType::RegularFile && held() {
+            out.passed_over = true;
+            return Ok(());
+        }
         if !is_dir && self.options.owner.is_some_and(|owner| owner != stat.uid) {
+            out.passed_over = true;
             out.skipped.push(Skipped { path, why: super::FOREIGN.into() });
             return Ok(());
         }
@@ -218,6 +224,8 @@ pub(super) struct Walk<'a> {
     pub(super) ignore_files: Vec<(TreePath, Version)>,
     /// Paths that no manifest can hold.
     pub(super) skipped: Vec<Skipped>,
+    /// Whether [`Listing::passed_over`] holds of the top.
+    pub(super) top_passed_over: bool,
 }
 
 /// One open directory of the walk.
@@ -235,6 +243,7 @@ impl<'a> Walk<'a> {
         let top = jobs.first(ListJob { path: None, filter, reads: true }).wait()?;
         let mut walk = Self::new(jobs, held);
         if let Some(listing) = top {
+            walk.top_passed_over = listing.passed_over;
             walk.open(listing);
         }
         Ok(walk)
@@ -253,14 +262,14 @@ impl<'a> Walk<'a> {
 
     fn new(jobs: &'a Jobs, held: &'a AtomicUsize) -> Self {
         let (patterns, ignore_files, skipped) = (Vec::new(), Vec::new(), Vec::new());
-        Self { jobs, held, frames: Vec::new(), ahead: 0, patterns, ignore_files, skipped }
+        Self { jobs, held, frames: Vec::new(), ahead: 0, patterns, ignore_files, skipped, top_passed_over: false }
     }
 
     /// The next path; a directory comes before what is in it.
     pub(super) fn next(&mut self) -> Result<Option<Child>> {
         loop {
             let Some(frame) = self.frames.last_mut() else { return Ok(None) };
-            let Some(child) = frame.children.pop_front() else {
+            let Some(mut child) = frame.children.pop_front() else {
                 self.frames.pop();
                 continue;
             };
@@ -281,6 +290,9 @@ impl<'a> Walk<'a> {
             };
             // A directory that went away since its parent was listed is left out.
             if let Some(listing) = ticket.wait()? {
+                if listing.passed_over {
+                    child.stat.forget_change();
+                }
                 self.open(listing);
                 return Ok(Some(child));
             }
