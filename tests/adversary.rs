@@ -137,9 +137,9 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
     // Orders: for a session that nobody announced, signed by a stranger, and those recorded with another session.
     for kind in [OrderKind::Commit, OrderKind::Abort, OrderKind::Prepare, OrderKind::Revert] {
         for session in [SessionId(3), SessionId(77)] {
-            let order = Order { session, release: next.id(), kind, up_to: None }.encode();
+            let order = Order::new(session, &next, kind).encode();
             let signature = stranger.sign(Namespace::ORDER, &order).expect("signs").as_bytes().to_vec();
-            evil.say(InstanceId(3), &Message::Order(SignedOrder { order, signature }));
+            evil.say(InstanceId(3), &Message::Order(SignedOrder { order, signature, hosts: None }));
         }
     }
     // Every message that was heard, cut short and with bytes that are too large.
@@ -252,6 +252,9 @@ fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, 
                 serial: Serial(1),
                 release: None,
                 running: None,
+                created: None,
+                tombstones: None,
+                unhealthy: None,
             };
             let (name, version) = (host_name(&format!("ghost{n}")), "9".repeat(60));
             let trees = vec![tree; if n.is_multiple_of(64) { MAX_TREES } else { 2 }];

@@ -253,7 +253,9 @@ fn header() -> Header {
 
 fn order() -> Order {
     let (session, release) = (SessionId(3), ReleaseId(BlockHash::of(b"release")));
-    Order { session, release, kind: OrderKind::Commit, up_to: Some(HostName::new("web3").expect("legal")) }
+    let up_to = Some(HostName::new("web3").expect("legal"));
+    let (tree, serial) = (Some(TreeName::new("www").expect("legal")), Some(Serial(17)));
+    Order { session, release, kind: OrderKind::Commit, up_to, tree, serial, hosts: None }
 }
 
 fn messages() -> Vec<Message> {
@@ -272,7 +274,7 @@ fn messages() -> Vec<Message> {
             hosts: 3,
             checksum: false,
             quick: Some(true),
-            grant: Some(SignedOrder { order: vec![1; 40], signature: vec![2; 80] }),
+            grant: Some(SignedOrder { order: vec![1; 40], signature: vec![2; 80], hosts: None }),
         }),
         Message::State(Told {
             session: SessionId(1),
@@ -293,7 +295,7 @@ fn messages() -> Vec<Message> {
             seen: 3,
         }),
         Message::Nack(Nack { session: SessionId(1), seen: 9, missing: vec![missing] }),
-        Message::Order(SignedOrder { order: order().encode(), signature }),
+        Message::Order(SignedOrder { order: order().encode(), signature, hosts: None }),
     ]
 }
 

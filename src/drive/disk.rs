@@ -93,7 +93,10 @@ fn state(tree: &Tree) -> TreeState {
         tree: tree.name().clone(),
         serial: tree.highest_serial().ok().flatten().unwrap_or_default(),
         release: current.as_ref().map(|c| c.release.id()),
-        running: current.map(|c| c.release.header().serial),
+        running: current.as_ref().map(|c| c.release.header().serial),
+        created: current.map(|c| c.release.header().created),
+        tombstones: Some(Vec::new()),
+        unhealthy: None,
     }
 }
 

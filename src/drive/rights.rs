@@ -73,7 +73,8 @@ pub(super) fn check_grant(host: &Host, key: &PublicKey, release: &Release, grant
     let by = verify(Namespace::ORDER, &grant.order, &grant.signature)
         .map_err(|e| format!("the order that came with the release is not signed: {e}"))?;
     let order = Order::decode(&grant.order).ok_or("what came with the release is no order")?;
-    let fits = order.kind == OrderKind::Commit && order.release == release.id() && order.is_for(&host.name);
+    let is_for_us = order.is_for(&host.name, grant.hosts.as_ref());
+    let fits = order.kind == OrderKind::Commit && order.release == release.id() && is_for_us;
     match fits && by == *key {
         true => Ok(()),
         false => Err("the order that came with the release is not one to commit it on this host".into()),
@@ -189,11 +190,11 @@ mod tests {
         let other = Release::new(Header { serial: Serial(99), ..release.header().clone() }).expect("legal");
         let order = |release: &Release, kind, up_to: Option<&str>| {
             let up_to = up_to.map(|name| HostName::new(name).expect("legal"));
-            Order { session: SessionId(1), release: release.id(), kind, up_to }.encode()
+            Order { up_to, ..Order::new(SessionId(1), release, kind) }.encode()
         };
         let said = |by: u8, namespace, order: Vec<u8>| {
             let signature = signer(by).sign(namespace, &order).expect("signs").as_bytes().to_vec();
-            check_grant(&host, signer(1).public(), &release, &SignedOrder { order, signature })
+            check_grant(&host, signer(1).public(), &release, &SignedOrder { order, signature, hosts: None })
                 .err()
                 .unwrap_or_default()
         };

@@ -130,7 +130,7 @@ impl<'a> Session<'a> {
             }
             Request::Recall { generation, parts, .. } => Reply::Recalled(id, generation, self.recall(parts)),
             Request::Finish(_) => Reply::Finished(id, self.finish()),
-            Request::Order { order, signature, .. } => Reply::Ordered(id, self.order(id, &order, &signature)),
+            Request::Order { order, .. } => Reply::Ordered(id, self.order(id, &order)),
             Request::Check(_) => Reply::Checked(id, self.check()),
             Request::Open { .. } | Request::Close(_) => return None,
         })

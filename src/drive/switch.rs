@@ -22,7 +22,7 @@ use crate::keys::{Namespace, verify};
 use crate::manifest::Intent;
 use crate::manifest::node::to_vec;
 use crate::proto::receiver::{Ordered, Reason};
-use crate::wire::message::{Order, OrderKind, SignedOrder};
+use crate::wire::message::{OrderKind, SignedOrder};
 
 /// After a commit of more changes than this the tree is looked at, so that it is known when the next release comes.
 const MANY: usize = 1000;
@@ -42,12 +42,12 @@ pub(super) enum Switch {
 
 impl Session<'_> {
     /// `None`: not an order by the key of the release for this session, or not one that we can follow now.
-    pub(super) fn order(&mut self, id: SessionId, bytes: &[u8], signature: &[u8]) -> Option<Ordered> {
-        let order_key = verify(Namespace::ORDER, bytes, signature).ok()?;
-        let order = Order::decode(bytes)?;
-        let granted = self.grant.as_ref().is_some_and(|grant| grant.order == bytes);
+    pub(super) fn order(&mut self, id: SessionId, signed: &SignedOrder) -> Option<Ordered> {
+        let order_key = verify(Namespace::ORDER, &signed.order, &signed.signature).ok()?;
+        let order = signed.for_host(&self.host.name)?;
+        let granted = self.grant.as_ref().is_some_and(|grant| grant.order == signed.order);
         let is_ours = order_key == self.key && (order.session == id || granted) && order.release == self.release.id();
-        if !is_ours || !order.is_for(&self.host.name) || self.release.header().intent == Intent::Audit {
+        if !is_ours || self.release.header().intent == Intent::Audit {
             return None;
         }
         match (order.kind, self.switch) {
@@ -56,7 +56,7 @@ impl Session<'_> {
                 Err(why) => Ordered::Vetoed(why),
             }),
             (OrderKind::Commit, Switch::Before | Switch::Prepared) => {
-                self.order = Some(SignedOrder { order: bytes.to_vec(), signature: signature.to_vec() });
+                self.order = Some(signed.clone());
                 self.commit()
             }
             (OrderKind::Revert, Switch::Done(previous)) => Some(self.revert(previous)),

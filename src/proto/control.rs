@@ -135,7 +135,11 @@ mod tests {
 
     #[test]
     fn messages_are_cut_small_before_the_path_is_known_and_as_small_as_it_needs_then() {
-        let long = Message::Order(crate::wire::message::SignedOrder { order: vec![0; 200], signature: vec![0; 2000] });
+        let long = Message::Order(crate::wire::message::SignedOrder {
+            order: vec![0; 200],
+            signature: vec![0; 2000],
+            hosts: None,
+        });
         let largest = |control: &mut Control| {
             control.send(Dest::Group, &long);
             sizes(control).into_iter().max()

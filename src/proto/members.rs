@@ -320,6 +320,9 @@ mod tests {
             serial: crate::id::Serial(1),
             release: None,
             running: None,
+            created: None,
+            tombstones: None,
+            unhealthy: None,
         };
         for n in 0..1000u64 {
             table.heard(now, SocketAddr::from(([10, 0, 0, 1], 5000)), InstanceId(n), hello(&format!("h{n}"), 1));

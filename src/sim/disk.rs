@@ -47,8 +47,8 @@ impl Offer {
     /// The order by which it was committed elsewhere.
     pub fn grant(&self) -> SignedOrder {
         let (kind, session) = (OrderKind::Commit, SessionId(77));
-        let order = Order { session, release: self.release.id(), kind, up_to: None }.encode();
-        SignedOrder { signature: signature(&order), order }
+        let order = Order::new(session, &self.release, kind).encode();
+        SignedOrder { signature: signature(&order), order, hosts: None }
     }
 
     /// A release of `files` files with one to four blocks of up to `size` bytes each, all drawn from `seed`.
@@ -202,6 +202,9 @@ impl Disk {
             serial: release.map(|r| r.header().serial).unwrap_or_default(),
             release: release.map(Release::id),
             running: release.map(|r| r.header().serial),
+            created: release.map(|r| r.header().created),
+            tombstones: Some(Vec::new()),
+            unhealthy: None,
         }
     }
 
@@ -255,9 +258,7 @@ impl Disk {
                 Reply::Recalled(session, generation, self.recall(session, parts))
             }
             Request::Finish(session) => Reply::Finished(session, self.finish(session)),
-            Request::Order { session, order, signature } => {
-                Reply::Ordered(session, self.order(session, &order, &signature))
-            }
+            Request::Order { session, order } => Reply::Ordered(session, self.order(session, &order)),
             Request::Check(session) => Reply::Checked(session, self.health.clone().unwrap_or(Ok(()))),
             Request::Close(session) => {
                 if self.open.remove(&session).is_some() {
@@ -358,8 +359,8 @@ impl Disk {
         if open.wants.is_empty() { Ok(()) } else { Err("blocks are missing".into()) }
     }
 
-    fn order(&mut self, session: SessionId, order: &[u8], signed: &[u8]) -> Option<Ordered> {
-        let order = Order::decode(order).filter(|_| *signed == signature(order))?;
+    fn order(&mut self, session: SessionId, signed: &SignedOrder) -> Option<Ordered> {
+        let order = Order::decode(&signed.order).filter(|_| signed.signature == signature(&signed.order))?;
         let open = self
             .open
             .get(&session)

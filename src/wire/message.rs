@@ -8,9 +8,11 @@ use std::ops::Range;
 
 use minicbor::{Decode, Encode};
 
+pub use super::order::{HostSet, MAX_NAMED, MAX_ORDER, MAX_SIGNATURE, Order, OrderKind, SignedOrder, Tombstone};
 use super::query::{Ask, Tell};
 use crate::id::{Generation, HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::manifest::ReleaseId;
+use crate::units::WallTime;
 
 /// The most bytes of a message.
 pub const MAX_MESSAGE_BYTES: usize = 80 << 10;
@@ -28,10 +30,8 @@ pub const MAX_STRANGERS: usize = 16;
 pub const MAX_TREES: usize = 256;
 /// The most characters of a text for people.
 pub const MAX_TEXT: usize = 4096;
-/// The most bytes of a signature.
-pub const MAX_SIGNATURE: usize = 2048;
-/// The most bytes of an order.
-pub const MAX_ORDER: usize = 512;
+/// The most tombstones of one tree that a beacon tells of: the newest.
+pub const MAX_TOMBSTONES_TOLD: usize = 2;
 /// Parts in answer to one question for drift.
 pub const DRIFT_PARTS: u64 = 32;
 /// The most bytes of one part of a drift report.
@@ -158,6 +158,15 @@ pub struct TreeState {
     /// The serial of the release it has: lower than the highest after a release was taken back.
     #[n(3)]
     pub running: Option<Serial>,
+    /// When the release that it has was made, by its sender's clock: tells two releases of one serial apart.
+    #[n(4)]
+    pub created: Option<WallTime>,
+    /// The newest releases that were taken back, as far as this host knows; none: it cannot tell.
+    #[n(5)]
+    pub tombstones: Option<Vec<Tombstone>>,
+    /// Whether the release that it has failed its last health check here: it is not passed on.
+    #[n(6)]
+    pub unhealthy: Option<bool>,
 }
 
 /// An offer. The header's signature speaks for the release; session and geometry are the sender's word only.
@@ -427,60 +436,6 @@ pub struct Report {
     pub at: u64,
 }
 
-/// What a session does, decided and signed by the sender.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub enum OrderKind {
-    /// Switch to the release.
-    #[n(0)]
-    Commit,
-    /// Keep what you have.
-    #[n(1)]
-    Abort,
-    /// Run what is to run before a commit, and say whether it agrees.
-    #[n(2)]
-    Prepare,
-    /// Take the release back if you have it; else keep what you have.
-    #[n(3)]
-    Revert,
-}
-
-/// The bytes that are signed for an order.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Order {
-    /// The session that it is about.
-    #[n(0)]
-    pub session: SessionId,
-    /// The release that it is about.
-    #[n(1)]
-    pub release: ReleaseId,
-    /// What to do.
-    #[n(2)]
-    pub kind: OrderKind,
-    /// The last host, in the order of names, that it is for; none: it is for all.
-    #[n(3)]
-    pub up_to: Option<HostName>,
-}
-
-impl Order {
-    /// Whether the order is for the host `name`.
-    pub fn is_for(&self, name: &HostName) -> bool {
-        self.up_to.as_ref().is_none_or(|last| name <= last)
-    }
-}
-
-/// An order with its signature.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct SignedOrder {
-    /// The order's exact bytes.
-    #[n(0)]
-    #[cbor(with = "minicbor::bytes")]
-    pub order: Vec<u8>,
-    /// Their signature.
-    #[n(1)]
-    #[cbor(with = "minicbor::bytes")]
-    pub signature: Vec<u8>,
-}
-
 /// A part of a drift report.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct DriftPart {
@@ -560,6 +515,8 @@ impl Message {
             Message::Hello(hello) => {
                 hello.version = clean(&hello.version, 64);
                 let strangers = hello.strangers.as_ref().map_or(0, Vec::len);
+                let told = |t: &TreeState| t.tombstones.as_ref().map_or(0, Vec::len) <= MAX_TOMBSTONES_TOLD;
+                within(hello.trees.iter().all(told), "too many tombstones")?;
                 within(hello.trees.len() <= MAX_TREES && strangers <= MAX_STRANGERS, "too many trees or strangers")
             }
             Message::Announce(a) => {
@@ -588,25 +545,6 @@ impl Message {
 pub(super) fn clean(text: &str, max: usize) -> String {
     let short: String = text.chars().take(max).collect();
     short.lines().map(|l| crate::units::printable(l.as_bytes())).collect::<Vec<_>>().join("\n")
-}
-
-impl SignedOrder {
-    /// Whether order and signature are within their caps.
-    pub fn fits(&self) -> bool {
-        self.order.len() <= MAX_ORDER && self.signature.len() <= MAX_SIGNATURE
-    }
-}
-
-impl Order {
-    /// The bytes to sign.
-    pub fn encode(&self) -> Vec<u8> {
-        crate::manifest::node::to_vec(self)
-    }
-
-    /// The order that `bytes` are.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        minicbor::decode(bytes).ok()
-    }
 }
 
 #[cfg(test)]

@@ -57,10 +57,8 @@ pub enum Request {
     Order {
         /// The session.
         session: SessionId,
-        /// The order's exact bytes.
-        order: Arc<[u8]>,
-        /// Their signature.
-        signature: Arc<[u8]>,
+        /// The order.
+        order: Arc<SignedOrder>,
     },
     /// The release is in place: run what is to run then, and see whether all is well.
     Check(SessionId),

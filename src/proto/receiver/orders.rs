@@ -7,7 +7,7 @@ use super::session::Session;
 use super::{Ordered, Reason, Request};
 use crate::units::Moment;
 use crate::wire::HostStage;
-use crate::wire::message::{Order, OrderKind, SignedOrder};
+use crate::wire::message::{OrderKind, SignedOrder};
 
 impl Session {
     /// Nothing more will happen, unless a commit is taken back.
@@ -38,7 +38,7 @@ impl Session {
         if self.is_granted() {
             return;
         }
-        let Some(order) = Order::decode(&signed.order).filter(|order| order.is_for(&self.name)) else { return };
+        let Some(order) = signed.for_host(&self.name) else { return };
         let fits = match order.kind {
             OrderKind::Prepare => self.stage == HostStage::Ready,
             OrderKind::Commit => matches!(self.stage, HostStage::Ready | HostStage::Prepared),
@@ -58,8 +58,7 @@ impl Session {
     /// Lets the disk carry an order out.
     pub(super) fn follow(&mut self, signed: SignedOrder) {
         self.ordering = true;
-        let (order, signature) = (Arc::from(&signed.order[..]), Arc::from(&signed.signature[..]));
-        self.requests.push_back(Request::Order { session: self.id, order, signature });
+        self.requests.push_back(Request::Order { session: self.id, order: Arc::new(signed) });
     }
 
     /// What became of an order.

@@ -186,8 +186,15 @@ mod tests {
     }
 
     fn state(serial: u64, running: u64) -> TreeState {
-        let (release, running) = (Some(id(running)), Some(Serial(running)));
-        TreeState { tree: www(), serial: Serial(serial), release, running }
+        TreeState {
+            tree: www(),
+            serial: Serial(serial),
+            release: Some(id(running)),
+            running: Some(Serial(running)),
+            created: None,
+            tombstones: Some(Vec::new()),
+            unhealthy: None,
+        }
     }
 
     /// Members 2.. that run these.

@@ -36,7 +36,7 @@ use crate::proto::receiver::matches_name;
 use crate::proto::{Dest, RangeSet, Transmit, turn};
 use crate::units::{Floor, Moment, Quorum, Rate};
 use crate::wire::fragment::Reassembly;
-use crate::wire::message::{Announce, Hello, OrderKind, SignedOrder, Status};
+use crate::wire::message::{Announce, Hello, HostSet, OrderKind, SignedOrder, Status};
 use crate::wire::{DATA_OVERHEAD, Datagram, Message, Phase as WirePhase};
 
 use drift::Collection;
@@ -240,6 +240,8 @@ pub struct Sender {
     failure: Option<String>,
     decision: Option<OrderKind>,
     batches: Batches,
+    /// The hosts that the present order names; none: it is for all.
+    named: Option<HostSet>,
     requests: VecDeque<Request>,
     notices: VecDeque<Notice>,
 }
@@ -287,6 +289,7 @@ impl Sender {
             failure: None,
             decision: None,
             batches: Batches::default(),
+            named: None,
             requests: VecDeque::new(),
             notices: VecDeque::new(),
             session,
@@ -495,7 +498,11 @@ impl Sender {
                 self.abort(now, &why);
             }
             Reply::Signed(signed) => {
-                let order = signed.map(|(order, signature)| SignedOrder { order: order.to_vec(), signature });
+                let order = signed.map(|(order, signature)| SignedOrder {
+                    order: order.to_vec(),
+                    signature,
+                    hosts: self.named.clone(),
+                });
                 self.signed(now, order);
             }
         }

@@ -11,7 +11,7 @@ use super::{FAREWELL_GAP, FAREWELLS, Notice, Phase, REPEAT, Request, Sender};
 use crate::id::HostName;
 use crate::proto::alive_interval;
 use crate::units::{Moment, Quorum};
-use crate::wire::message::{Order, OrderKind, SignedOrder};
+use crate::wire::message::{HostSet, MAX_NAMED, Order, OrderKind, SignedOrder};
 use crate::wire::{HostStage, Message, Phase as WirePhase};
 
 /// A quorum that is reached waits this long for others that make progress.
@@ -38,12 +38,15 @@ impl Batches {
         hosts.sort();
         let (mut bounds, mut end) = (Vec::new(), 0);
         for size in sizes {
+            let first = end;
             end += size.of(hosts.len());
-            match hosts.get(end - 1) {
-                // Whoever is last anyway needs no batch of his own.
-                Some(last) if end < hosts.len() => bounds.push(last.clone()),
-                _ => break,
+            // Whoever is last anyway needs no batch of his own.
+            if end >= hosts.len() {
+                break;
             }
+            // An order names only so many hosts: a larger batch is ordered in parts.
+            let parts = (first + MAX_NAMED..end).step_by(MAX_NAMED).chain([end]);
+            bounds.extend(parts.filter_map(|end| hosts.get(end - 1).cloned()));
         }
         Self { bounds, at: 0 }
     }
@@ -138,10 +141,9 @@ impl Sender {
         }
     }
 
-    /// Whether a host has a part in the present batch: it is ready or further. In the last one the others have, too.
+    /// Whether the present order to prepare or commit is for the host.
     fn takes_part(&self, host: &Host) -> bool {
-        let late = self.batches.is_last() || host.stage >= Some(HostStage::Ready);
-        late && self.batches.has(host)
+        self.named.as_ref().is_none_or(|named| named.has(&host.name))
     }
 
     fn begin_batch(&mut self) {
@@ -166,11 +168,17 @@ impl Sender {
         if kind == OrderKind::Commit {
             self.hosts.order(|host| self.batches.has(host));
         }
-        let up_to = match kind {
-            OrderKind::Commit | OrderKind::Prepare => self.batches.up_to().cloned(),
-            OrderKind::Abort | OrderKind::Revert => None,
-        };
-        let order = Order { session: self.session, release: offer.release.id(), kind, up_to };
+        let mut order = Order::new(self.session, &offer.release, kind);
+        self.named = None;
+        if matches!(kind, OrderKind::Commit | OrderKind::Prepare)
+            && let Some(last) = self.batches.up_to()
+        {
+            // By name: a host that is away now must not take the release of a batch that fails.
+            let hosts = self.hosts.iter().map(|(_, host)| host);
+            let named = HostSet::of(hosts.filter(|h| self.batches.has(h) && h.is_good(false)).map(|h| &h.name));
+            order = Order { up_to: Some(last.clone()), hosts: Some(named.hash()), ..order };
+            self.named = Some(named);
+        }
         self.requests.push_back(Request::Sign(order.encode().into()));
         self.notices.push_back(Notice::Decided(kind, why.to_string()));
     }

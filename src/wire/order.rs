@@ -1,0 +1,223 @@
+//! Orders: what a sender decides and signs, for which hosts, and what of it outlives the session.
+//!
+//! The bytes of an order stay within [`MAX_ORDER`] whatever the number of hosts: hosts of before accept no more. An order
+//! that names hosts has the hash of a [`HostSet`], which travels beside it.
+
+use minicbor::{Decode, Encode};
+
+use crate::block::BlockHash;
+use crate::id::{HostName, Serial, SessionId, TreeName};
+use crate::manifest::{Release, ReleaseId};
+
+/// The most bytes of a signature.
+pub const MAX_SIGNATURE: usize = 2048;
+/// The most bytes of an order.
+pub const MAX_ORDER: usize = 512;
+/// The most hosts that one order names.
+pub const MAX_NAMED: usize = 12_000;
+
+/// What a session does, decided and signed by the sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum OrderKind {
+    /// Switch to the release.
+    #[n(0)]
+    Commit,
+    /// Keep what you have.
+    #[n(1)]
+    Abort,
+    /// Run what is to run before a commit, and say whether it agrees.
+    #[n(2)]
+    Prepare,
+    /// Take the release back if you have it; else keep what you have.
+    #[n(3)]
+    Revert,
+}
+
+/// The bytes that are signed for an order.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Order {
+    /// The session that it is about.
+    #[n(0)]
+    pub session: SessionId,
+    /// The release that it is about.
+    #[n(1)]
+    pub release: ReleaseId,
+    /// What to do.
+    #[n(2)]
+    pub kind: OrderKind,
+    /// The last host, in the order of names, that it is for; none: it is for all. Read only by hosts that do not
+    /// know [`Order::hosts`].
+    #[n(3)]
+    pub up_to: Option<HostName>,
+    /// The tree, so that the order can be checked without the release.
+    #[n(4)]
+    pub tree: Option<TreeName>,
+    /// The release's serial.
+    #[n(5)]
+    pub serial: Option<Serial>,
+    /// The hash of the [`HostSet`] that it is for; none: it is for all, or says so by `up_to`.
+    #[n(6)]
+    pub hosts: Option<BlockHash>,
+}
+
+impl Order {
+    /// An order about `release`, for all hosts.
+    pub fn new(session: SessionId, release: &Release, kind: OrderKind) -> Self {
+        let (tree, serial) = (Some(release.header().tree.clone()), Some(release.header().serial));
+        Self { session, release: release.id(), kind, up_to: None, tree, serial, hosts: None }
+    }
+
+    /// Whether the order is for the host `name`; `named` is the set of hosts that came with it.
+    pub fn is_for(&self, name: &HostName, named: Option<&HostSet>) -> bool {
+        match &self.hosts {
+            Some(hash) => named.is_some_and(|set| set.hash() == *hash && set.has(name)),
+            None => self.up_to.as_ref().is_none_or(|last| name <= last),
+        }
+    }
+
+    /// The tombstone that an order to abort or revert leaves; none for other orders, and for those of senders that do
+    /// not name tree and serial.
+    pub fn tombstone(&self) -> Option<(&TreeName, Tombstone)> {
+        let revert = match self.kind {
+            OrderKind::Abort => false,
+            OrderKind::Revert => true,
+            OrderKind::Commit | OrderKind::Prepare => return None,
+        };
+        Some((self.tree.as_ref()?, Tombstone { serial: self.serial?, release: self.release, revert }))
+    }
+}
+
+/// A set of hosts, each by the first bytes of the hash of its name: small enough for a message in a large fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct HostSet(
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    Vec<u8>,
+);
+
+/// Bytes of one host's hash: that a name is taken for one of ten thousand others is as likely as 1 in 10^8.
+const HOST_HASH: usize = 5;
+
+impl HostSet {
+    /// The set of these hosts.
+    pub fn of<'a>(names: impl Iterator<Item = &'a HostName>) -> Self {
+        let mut hashes: Vec<[u8; HOST_HASH]> = names.map(host_hash).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        Self(hashes.concat())
+    }
+
+    /// Whether the host `name` is in it.
+    pub fn has(&self, name: &HostName) -> bool {
+        self.0.as_chunks().0.binary_search(&host_hash(name)).is_ok()
+    }
+
+    /// What an order names it by.
+    pub fn hash(&self) -> BlockHash {
+        BlockHash::of(&self.0)
+    }
+}
+
+fn host_hash(name: &HostName) -> [u8; HOST_HASH] {
+    let mut hash = [0; HOST_HASH];
+    hash.copy_from_slice(&BlockHash::of(name.as_str().as_bytes()).0[..HOST_HASH]);
+    hash
+}
+
+/// An order with its signature.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SignedOrder {
+    /// The order's exact bytes.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub order: Vec<u8>,
+    /// Their signature.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub signature: Vec<u8>,
+    /// The hosts that it names, when it does: the order has their hash.
+    #[n(2)]
+    pub hosts: Option<HostSet>,
+}
+
+/// A release that is not to spread, by an order to abort or to revert it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Tombstone {
+    /// Its serial.
+    #[n(0)]
+    pub serial: Serial,
+    /// The release.
+    #[n(1)]
+    pub release: ReleaseId,
+    /// Whether a host that has it goes back; else the host keeps it and passes it on to nobody.
+    #[n(2)]
+    pub revert: bool,
+}
+
+impl SignedOrder {
+    /// Whether order, signature and names are within their caps.
+    pub fn fits(&self) -> bool {
+        let named = self.hosts.as_ref().map_or(0, |set| set.0.len());
+        self.order.len() <= MAX_ORDER && self.signature.len() <= MAX_SIGNATURE && named <= MAX_NAMED * HOST_HASH
+    }
+
+    /// The order that it is, when it is for the host `name`.
+    pub fn for_host(&self, name: &HostName) -> Option<Order> {
+        Order::decode(&self.order).filter(|order| order.is_for(name, self.hosts.as_ref()))
+    }
+}
+
+impl Order {
+    /// The bytes to sign.
+    pub fn encode(&self) -> Vec<u8> {
+        crate::manifest::node::to_vec(self)
+    }
+
+    /// The order that `bytes` are.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        minicbor::decode(bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Message;
+    use super::*;
+
+    fn host(name: &str) -> HostName {
+        HostName::new(name).expect("legal")
+    }
+
+    #[test]
+    fn an_order_is_for_the_hosts_that_it_names_and_for_no_name_between_them() {
+        let names: Vec<HostName> = (0..10_000).map(|n| host(&format!("web{n:05}"))).collect();
+        let named = HostSet::of(names.iter().step_by(2));
+        let order = Order {
+            session: SessionId(1),
+            release: ReleaseId(BlockHash::of(b"one")),
+            kind: OrderKind::Commit,
+            up_to: Some(host("web09998")),
+            tree: None,
+            serial: None,
+            hosts: Some(named.hash()),
+        };
+        let is_for = |name: &HostName| order.is_for(name, Some(&named));
+        assert!(names.iter().step_by(2).all(is_for) && !names.iter().skip(1).step_by(2).any(is_for));
+        assert!(!order.is_for(&names[0], None), "the names did not come with it");
+        assert!(!order.is_for(&names[1], Some(&HostSet::of(names.iter()))), "other names than the signed ones");
+        let signed = SignedOrder { order: order.encode(), signature: vec![0; 100], hosts: Some(named) };
+        let said = Message::Order(signed);
+        assert_eq!(Message::decode(&said.encode()), Ok(said), "ten thousand hosts fit");
+        let ranged = Order { hosts: None, up_to: Some(host("web2")), ..order };
+        assert!(ranged.is_for(&host("web1"), None) && !ranged.is_for(&host("web3"), None));
+    }
+
+    #[test]
+    fn an_order_of_a_sender_of_before_is_read() {
+        let old =
+            minicbor::to_vec((SessionId(1), ReleaseId(BlockHash::of(b"one")), OrderKind::Abort, None::<HostName>));
+        let order = Order::decode(&old.expect("a Vec")).expect("an order");
+        assert_eq!((order.kind, order.tombstone()), (OrderKind::Abort, None));
+    }
+}
