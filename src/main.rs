@@ -6,6 +6,6 @@ fn main() -> ExitCode {
     if makuo::hook::outside::served() {
         return ExitCode::SUCCESS;
     }
-    makuo::tree::memory::settle();
+    makuo::tree::sys::settle();
     makuo::cli::run(std::env::args_os().collect()).into()
 }

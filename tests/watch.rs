@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::{DELETE, Lab, Noise, Running, copy, differences, pause, skipped, until, write};
+use support::{DELETE, Host, Lab, Noise, Running, copy, differences_without, pause, skipped, until, write};
 
 /// A lab whose source has something in it, and a watch on it that has made its first release.
 fn watched(hosts: usize, flags: &[&str]) -> Option<(Lab, Running)> {
@@ -39,7 +39,10 @@ fn releases(watch: &Running) -> Vec<Value> {
 
 /// Waits until every host has what the source has.
 fn same(lab: &Lab, watch: &Running, what: &str) {
-    let differs = || lab.hosts.iter().map(|host| differences(&lab.site(), &host.tree())).find(|text| !text.is_empty());
+    let differs = || {
+        let of = |host: &Host| differences_without(&EXCLUDED, &lab.site(), &host.tree());
+        lab.hosts.iter().map(of).find(|text| !text.is_empty())
+    };
     let mut patience = 600;
     while let Some(text) = differs() {
         patience -= 1;
@@ -162,6 +165,50 @@ fn a_new_file_that_was_open_while_its_neighbour_went_out_is_sent_when_it_is_clos
 }
 
 #[test]
+fn a_truncated_file_does_not_wait_for_one_that_is_open() {
+    let Some((lab, watch)) = watched(1, &["--max-delay", "1s"]) else { return };
+    let host = lab.hosts[0].tree();
+    let mut open = std::fs::File::create(lab.site().join("large")).expect("mine");
+    open.write_all(b"begun").expect("written");
+    let page = lab.site().join("page");
+    nix::unistd::truncate(&page, 1).expect("mine");
+    until("the file that was cut", || std::fs::read(host.join("page")).is_ok_and(|text| text == b"o"));
+    assert!(!host.join("large").exists(), "{}", watch.talk());
+    drop(open);
+    same(&lab, &watch, "both");
+    ends(watch, Signal::SIGTERM);
+}
+
+#[test]
+fn what_is_written_through_a_name_that_is_not_watched_is_sent() {
+    let Some(lab) = Lab::loopback(1) else { return };
+    lab.spec(&format!("exclude = [\"*.x\", \"/hidden/\"]\n{DELETE}"));
+    let (site, host) = (lab.site(), lab.hosts[0].tree());
+    let names = [("a", site.join("a.x")), ("d/b", site.join("hidden/b")), ("d/c", lab.path("outside/c"))];
+    std::fs::create_dir(lab.path("outside")).expect("new");
+    write(&site.join("hidden/keep"), "x");
+    for (name, other) in &names {
+        write(&site.join(name), "old");
+        std::fs::hard_link(site.join(name), other).expect("mine");
+    }
+    let watch = watch(&lab, &[]);
+    let is = |name: &str, text: &str| std::fs::read_to_string(host.join(name)).is_ok_and(|found| found == text);
+    until("the first release", || names.iter().all(|(name, _)| is(name, "old")));
+    assert!(watch.talk().contains("3 files, "), "{}", watch.talk());
+    for (name, other) in &names {
+        std::fs::write(other, format!("new {name}")).expect("mine");
+    }
+    until("what was written", || names.iter().all(|(name, _)| is(name, &format!("new {name}"))));
+    // One that came by a link from outside.
+    write(&lab.path("outside/late"), "old");
+    std::fs::hard_link(lab.path("outside/late"), site.join("d/late")).expect("mine");
+    until("the link", || is("d/late", "old"));
+    std::fs::write(lab.path("outside/late"), "new").expect("mine");
+    until("what was written to it", || is("d/late", "new"));
+    ends(watch, Signal::SIGTERM);
+}
+
+#[test]
 fn once_ends_when_it_is_quiet() {
     let Some(lab) = Lab::loopback(2) else { return };
     write(&lab.site().join("page"), "x");
@@ -260,7 +307,7 @@ fn a_link_that_is_turned_ends_it() {
     lab.spec_of("current", DELETE);
     let watch = watch(&lab, &[]);
     let host = lab.hosts[0].tree();
-    until("the first release", || differences(&lab.path("v1"), &host).is_empty());
+    until("the first release", || support::differences(&lab.path("v1"), &host).is_empty());
     symlink("v2", lab.path("next")).expect("new");
     std::fs::rename(lab.path("next"), lab.path("current")).expect("mine");
     watch.wait().exits(3).says(&["current", "is another directory now"]);
@@ -359,6 +406,63 @@ fn a_host_that_is_away_holds_up_nobody_and_gets_it_when_it_is_back() {
     ends(watch, Signal::SIGTERM);
 }
 
+/// What is excluded in [`whatever_happens_hosts_become_the_same`].
+const EXCLUDED: [&str; 2] = ["*.x", "/hidden/"];
+
+/// Files that are held open for a while, and names that are not watched.
+#[derive(Default)]
+struct Held {
+    open: Vec<std::fs::File>,
+    outside: PathBuf,
+}
+
+impl Held {
+    /// One thing that happens to them, as [`happen`].
+    fn happen(&mut self, rng: &mut fastrand::Rng, site: &Path, noise: &mut Noise) {
+        let file = |rng: &mut fastrand::Rng| -> PathBuf {
+            let depth = rng.usize(0..4);
+            let dir = (0..depth).map(|_| format!("d{}", rng.u8(0..4)));
+            dir.fold(site.to_path_buf(), |path, name| path.join(name)).join(format!("f{}", rng.u8(0..6)))
+        };
+        let other = |rng: &mut fastrand::Rng, file: &Path| match rng.u8(0..3) {
+            0 => file.with_extension("x"),
+            1 => site.join(format!("hidden/f{}", rng.u8(0..6))),
+            _ => self.outside.join(format!("f{}", rng.u8(0..6))),
+        };
+        let _ = match rng.u8(0..12) {
+            0..=2 if self.open.len() < 8 => {
+                let open = std::fs::File::options().append(true).create(rng.bool()).open(file(rng));
+                open.and_then(|mut open| open.write_all(b"begun").map(|()| self.open.push(open)))
+            }
+            0..=4 if !self.open.is_empty() => {
+                let at = rng.usize(0..self.open.len());
+                self.open[at].write_all(&noise.bytes(rng.usize(0..3000)))
+            }
+            5 | 6 if !self.open.is_empty() => {
+                self.open.swap_remove(rng.usize(0..self.open.len()));
+                Ok(())
+            }
+            7 => nix::unistd::truncate(&file(rng), rng.i64(0..3000)).map_err(Into::into),
+            // A name that is not watched comes before the watched one: of the other order nothing is heard.
+            8 | 9 => {
+                let (file, len) = (file(rng), rng.usize(0..3000));
+                let other = other(rng, &file);
+                let _ = std::fs::remove_file(&other);
+                std::fs::write(&other, noise.bytes(len)).and_then(|()| std::fs::hard_link(&other, &file))
+            }
+            10 => {
+                let (from, other) = (file(rng), file(rng).with_extension("x"));
+                std::fs::hard_link(from, other)
+            }
+            _ => {
+                let file = file(rng);
+                let open = std::fs::File::options().append(true).open(other(rng, &file));
+                open.and_then(|mut open| open.write_all(b"more through another name"))
+            }
+        };
+    }
+}
+
 /// One thing that happens to a tree; much of it fails, and that is fine.
 fn happen(rng: &mut fastrand::Rng, site: &Path, noise: &mut Noise) {
     let dir = |rng: &mut fastrand::Rng| -> PathBuf {
@@ -423,19 +527,28 @@ fn whatever_happens_hosts_become_the_same() {
         let Some(lab) = Lab::loopback(3) else { return };
         let (mut rng, mut noise) = (fastrand::Rng::with_seed(seed), Noise::new(seed));
         write(&lab.site().join("keep"), "always");
+        write(&lab.site().join("hidden/keep"), "never");
+        lab.spec(&format!("exclude = {EXCLUDED:?}\n{DELETE}"));
+        let mut held = Held { open: Vec::new(), outside: lab.path("outside") };
+        std::fs::create_dir(&held.outside).expect("new");
         for nth in 0..number("MAKUO_WATCH_FILES", 0) {
             write(&lab.site().join(format!("base/a{}/b{}/f{nth}", nth % 50, nth / 50 % 100)), nth.to_string());
         }
-        (0..50).for_each(|_| happen(&mut rng, &lab.site(), &mut noise));
+        let mut happen = |rng: &mut fastrand::Rng, held: &mut Held| match rng.u8(0..3) {
+            0 => held.happen(rng, &lab.site(), &mut noise),
+            _ => happen(rng, &lab.site(), &mut noise),
+        };
+        (0..50).for_each(|_| happen(&mut rng, &mut held));
         // The first look and the first release fall into the middle of it.
         let mut watch = watch(&lab, &["--max-delay", "1s"]);
         for round in 0..4 {
             for _ in 0..ops / 4 {
-                happen(&mut rng, &lab.site(), &mut noise);
+                happen(&mut rng, &mut held);
                 if round % 2 == 1 && rng.u8(0..4) == 0 {
                     pause(Duration::from_millis(rng.u64(0..150)));
                 }
             }
+            held.open.clear();
             if round > 0 {
                 same(&lab, &watch, &format!("MAKUO_WATCH_SEED={seed}, round {round}"));
             }

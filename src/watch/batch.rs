@@ -17,6 +17,13 @@ pub const HELD_IDLE: Duration = Duration::from_secs(15);
 /// or, however busy it is, after so long: a log that is never closed is sent now and then.
 pub const HELD_MOST: Duration = Duration::from_secs(600);
 
+/// A file that nobody has closed for so long after a write may not be open at all: truncate(2) opens nothing.
+pub const ASK_AFTER: Duration = Duration::from_millis(200);
+/// How soon, at the earliest, it is asked again whether a file is open.
+pub const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How many files are asked about at once.
+const ASK_AT_ONCE: usize = 256;
+
 /// How long changes are gathered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
@@ -67,6 +74,8 @@ impl PathBatch {
 struct Writing {
     since: Moment,
     last: Moment,
+    /// When it is asked whether the file is open, unless it is written to again before.
+    ask: Option<Moment>,
 }
 
 /// Gathers changes until they are a batch.
@@ -139,7 +148,7 @@ impl Batcher {
         // A file that is written again and again is late all the same: the first change stays the first.
         self.first.get_or_insert(now);
         self.paths.remove(path);
-        self.writing.insert(path.clone(), Writing { since: now, last: now });
+        self.writing.insert(path.clone(), Writing { since: now, last: now, ask: Some(now + ASK_AFTER) });
         // What else is ready waits for it as for any change.
         if self.is_ready() {
             self.last = now;
@@ -148,8 +157,31 @@ impl Batcher {
 
     /// As [`Batcher::wrote`], when the file is known to be written; says whether it is.
     pub fn wrote_again(&mut self, now: Moment, path: &[u8]) -> bool {
-        let writing = self.writing.get_mut(path);
-        writing.map(|writing| writing.last = now).is_some()
+        let Some(writing) = self.writing.get_mut(path) else { return false };
+        writing.last = now;
+        writing.ask = writing.ask.map_or(Some(now + ASK_AGAIN), |ask| Some(ask.max(now + ASK_AFTER)));
+        true
+    }
+
+    /// Whether the file is known to be written.
+    pub fn is_written(&self, path: &TreePath) -> bool {
+        self.writing.contains_key(path)
+    }
+
+    /// When [`Batcher::ask`] has to be called.
+    pub fn ask_at(&self) -> Option<Moment> {
+        self.writing.values().filter_map(|writing| writing.ask).min()
+    }
+
+    /// Files that were written to and not closed, of which it is time to ask whether they are open at all. One that is
+    /// not is to be [closed](Batcher::closed).
+    pub fn ask(&mut self, now: Moment) -> Vec<TreePath> {
+        let due = self.writing.iter_mut().filter(|(_, writing)| writing.ask.is_some_and(|ask| ask <= now));
+        let asked = due.take(ASK_AT_ONCE).map(|(path, writing)| {
+            writing.ask = None;
+            path.clone()
+        });
+        asked.collect()
     }
 
     /// Who wrote to the file has closed it.
@@ -343,6 +375,22 @@ mod tests {
             sent.extend(batcher.take(at(ms)).map(|_| ms));
         }
         assert_eq!(sent, [621_000, 1_223_000]);
+    }
+
+    #[test]
+    fn it_is_asked_whether_a_file_is_open_once_after_its_writes() {
+        let mut batcher = Batcher::new(PACE);
+        batcher.wrote(at(0), &path("a"));
+        assert_eq!((batcher.ask_at(), batcher.ask(at(199))), (Some(at(200)), vec![]));
+        assert!(batcher.wrote_again(at(150), b"a"));
+        assert_eq!(batcher.ask_at(), Some(at(350)));
+        assert_eq!(batcher.ask(at(350)), [path("a")]);
+        assert_eq!((batcher.ask_at(), batcher.ask(at(5000))), (None, vec![]));
+        // It is open, and written to all the time.
+        assert!(batcher.wrote_again(at(6000), b"a"));
+        assert_eq!(batcher.ask_at(), Some(at(8000)));
+        batcher.closed(at(6500), &path("a"));
+        assert_eq!(batcher.ask_at(), None);
     }
 
     #[test]

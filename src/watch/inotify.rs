@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,11 +19,14 @@ use rustix::io::Errno;
 
 use super::batch::Batcher;
 use super::limits::{self, limit, shown};
+use super::links::Links;
 use super::mounts::{Change, Mounts, relative};
 use super::places::{Place, Places, Put, TOP, Watch};
 use crate::manifest::TreePath;
 use crate::manifest::rules::PathFilter;
-use crate::tree::root::{FileId, Root};
+use crate::tree::meta::FileStat;
+use crate::tree::root::{FileId, Root, open_file_at};
+use crate::tree::sys;
 use crate::units::Moment;
 use crate::{Error, Kind, Result};
 
@@ -88,6 +92,7 @@ pub struct Watcher {
     excluded: Option<PathFilter>,
     places: Places,
     mounts: Option<Mounts>,
+    links: Links,
     /// Directories that were moved to where nobody knows, and when.
     away: Vec<(Watch, Moment)>,
     /// The path of an event, to be written again.
@@ -125,6 +130,7 @@ impl Watcher {
             excluded,
             places: Places::new(top),
             mounts: mounts.ok(),
+            links: Links::default(),
             away: Vec::new(),
             path: Vec::new(),
             buffer: vec![MaybeUninit::uninit(); EVENTS],
@@ -134,6 +140,7 @@ impl Watcher {
         if watcher.walk(&root, None, TOP, start, &mut |_| {})? {
             // What the spec excludes may be part of the release after all.
             watcher.excluded = None;
+            watcher.links = Links::default();
             watcher.walk(&root, None, TOP, start, &mut |_| {})?;
         }
         Ok(watcher)
@@ -152,6 +159,24 @@ impl Watcher {
     /// How many directories are watched.
     pub fn directories(&self) -> usize {
         self.places.len()
+    }
+
+    /// The watched files that have several names.
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// The names of files that changed although nothing was heard of it: see [`Links::look`].
+    pub fn look_at_links(&mut self) -> Vec<Vec<TreePath>> {
+        // Without a source it is not the links that matter.
+        let Ok(root) = self.root() else { return Vec::new() };
+        self.links.look(|path| stat_of(&root, path))
+    }
+
+    /// Whether a process has the file open for writing, where that can be told.
+    pub fn is_open_for_writing(&self, path: &TreePath) -> Option<bool> {
+        let (dir, name) = self.root().ok()?.parent(path).ok()?;
+        sys::is_open_for_writing(&open_file_at(dir.as_fd(), &name).ok()?)
     }
 
     /// The list of mounts, to wait for a change of it.
@@ -332,8 +357,13 @@ impl Watcher {
                         Some(above) => batcher.touched(now, &above),
                         None => batcher.top(now),
                     }
+                    Ok(None)
+                } else if !is_dir && self.has_several_names(&path) {
+                    // Another name of the file may be part of it: the scan finds it by the inode.
+                    self.changed(place, &path, what, now, batcher)
+                } else {
+                    Ok(None)
                 }
-                Ok(None)
             } else if name.is_empty() {
                 batcher.touched(now, &path);
                 Ok(None)
@@ -368,6 +398,7 @@ impl Watcher {
         } else {
             batcher.touched(now, path);
         }
+        self.note_links(path, what);
         let ignore = !is_dir && IGNORE_FILES.contains(&name) && self.excluded.is_some();
         if ignore && takes_back(&self.target.source.join(path.as_path())) {
             return Ok(Some(format!("{path} may take back what the spec excludes: the source is looked at")));
@@ -378,6 +409,26 @@ impl Watcher {
             return self.look(place, path, now, batcher);
         }
         Ok(None)
+    }
+
+    /// Keeps in mind a file that comes and has several names, and that a change of one is known.
+    fn note_links(&mut self, path: &TreePath, what: ReadFlags) {
+        let comes = what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
+        let changes = what.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::ATTRIB) && self.links.has(path);
+        if what.contains(ReadFlags::ISDIR) || !(comes || changes) {
+            return;
+        }
+        if self.has_several_names(path)
+            && let Some(stat) = self.root().ok().and_then(|root| stat_of(&root, path))
+        {
+            self.links.add(path, &stat);
+            self.links.seen(&stat);
+        }
+    }
+
+    fn has_several_names(&self, path: &TreePath) -> bool {
+        let found = std::fs::symlink_metadata(self.target.source.join(path.as_path()));
+        found.is_ok_and(|meta| meta.is_file() && meta.nlink() > 1)
     }
 
     /// Looks which directory is at `path` now, in the directory `place`: an event may be older than another look.
@@ -468,7 +519,7 @@ impl Watcher {
 
     /// Lists a directory: tells every path that is not left out, and gathers the directories among them.
     fn list(
-        &self,
+        &mut self,
         dir: BorrowedFd<'_>,
         at: Option<&TreePath>,
         directories: &mut Vec<TreePath>,
@@ -496,6 +547,12 @@ impl Watcher {
                 continue;
             }
             tell(&path);
+            if file_type == FileType::RegularFile
+                && let Ok(stat) = FileStat::at(dir, entry.file_name())
+                && stat.nlink > 1
+            {
+                self.links.add(&path, &stat);
+            }
             if is_dir {
                 directories.push(path);
             }
@@ -531,6 +588,11 @@ fn open(source: &Path) -> Result<Root> {
 
 fn unreadable(source: &Path, e: std::io::Error) -> Error {
     Error::refused(format!("the source {} cannot be read", shown(source))).because(e)
+}
+
+fn stat_of(root: &Root, path: &TreePath) -> Option<FileStat> {
+    let (dir, name) = root.parent(path).ok()?;
+    FileStat::at(dir.as_fd(), &name).ok()
 }
 
 fn unmounted(at: &Path) -> Error {

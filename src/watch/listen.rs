@@ -7,15 +7,18 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::batch::Why;
+use super::batch::{Batcher, Why};
 use super::inotify::{Heard, Target, Watcher, gone};
-use super::shared::{Order, Shared};
+use super::links;
+use super::shared::{Order, Shared, State};
+use crate::manifest::TreePath;
+use crate::units::Moment;
 use crate::{Error, Kind, Result};
 
 /// What comes close together is taken together: a storm of events costs a turn every so often, and not one each.
 const NAP: Duration = Duration::from_millis(10);
 /// How soon it is looked again at what was moved away.
-const FORGET: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+const FORGET: Duration = Duration::from_secs(1);
 
 /// The thread. It ends when this is dropped.
 pub struct Listener {
@@ -27,7 +30,7 @@ impl Listener {
     /// Watches `target`: when this returns, nothing that changes there is missed.
     pub fn start(shared: &Arc<Shared>, target: Target) -> Result<Self> {
         let watcher = Watcher::establish(target)?;
-        tracing::info!("{} directories are watched", watcher.directories());
+        tell(&watcher);
         shared.state().id = Some(watcher.id());
         let own = Arc::clone(shared);
         let thread = std::thread::Builder::new().name("watch".into()).spawn(move || {
@@ -52,9 +55,28 @@ impl Drop for Listener {
     }
 }
 
+fn tell(watcher: &Watcher) {
+    tracing::info!("{} directories are watched", watcher.directories());
+    if let Some((count, first)) = watcher.links().unwatched() {
+        tracing::info!(
+            "{count} files, {first} for one, have further names that are not watched: what is written through those is \
+             looked for every {} s",
+            links::EVERY.as_secs()
+        );
+    }
+    if watcher.links().is_full() {
+        tracing::warn!(
+            "more than {} files have several names: what is written to the others through a name that is not watched \
+             is sent with their next change, or after SIGUSR1",
+            links::MAX_FILES
+        );
+    }
+}
+
 fn listen(shared: &Shared, mut watcher: Watcher) -> Result<()> {
+    let mut look = shared.now() + links::EVERY;
     loop {
-        let woken = wait(shared, &watcher)?;
+        let woken = wait(shared, &watcher, look)?;
         if woken.ordered {
             match shared.take_order() {
                 Some(Order::Stop) => return Ok(()),
@@ -77,7 +99,39 @@ fn listen(shared: &Shared, mut watcher: Watcher) -> Result<()> {
         if heard == Heard::All {
             watcher.forget(shared.now());
             std::thread::sleep(NAP);
+            ask(shared, &watcher);
         }
+        if look <= shared.now() {
+            look_at_links(shared, &mut watcher);
+            look = shared.now() + links::EVERY;
+        }
+    }
+}
+
+/// Takes files that were written to and that nobody has open any more as written.
+fn ask(shared: &Shared, watcher: &Watcher) {
+    let asked = shared.state().batcher.ask(shared.now());
+    let closed: Vec<TreePath> =
+        asked.into_iter().filter(|path| watcher.is_open_for_writing(path) == Some(false)).collect();
+    if !closed.is_empty() {
+        let now = shared.now();
+        shared.change(|state| closed.iter().for_each(|path| state.batcher.closed(now, path)));
+    }
+}
+
+/// Looks for what was written through names that are not watched.
+fn look_at_links(shared: &Shared, watcher: &mut Watcher) {
+    for names in watcher.look_at_links() {
+        let is_open = names.first().is_some_and(|path| watcher.is_open_for_writing(path) == Some(true));
+        let now = shared.now();
+        shared.change(|State { batcher, .. }| {
+            // Who writes to it through a watched name will close it.
+            if names.iter().any(|path| batcher.is_written(path)) {
+                return;
+            }
+            let tell = if is_open { Batcher::wrote } else { Batcher::touched };
+            names.iter().for_each(|path| tell(batcher, now, path));
+        });
     }
 }
 
@@ -101,6 +155,7 @@ fn anew(shared: &Shared, old: Watcher, target: Target, why: Why) -> Result<Watch
     // First, so that its watches can be used again.
     drop(old);
     let watcher = Watcher::establish(target)?;
+    tell(&watcher);
     if id.is_some_and(|id| id != watcher.id()) {
         return Err(gone(&watcher.target().source, "is another directory now"));
     }
@@ -120,12 +175,18 @@ struct Woken {
     ordered: bool,
 }
 
-fn wait(shared: &Shared, watcher: &Watcher) -> Result<Woken> {
+fn wait(shared: &Shared, watcher: &Watcher, look: Moment) -> Result<Woken> {
     let mut fds = vec![PollFd::new(watcher, PollFlags::IN), PollFd::new(&shared.wake, PollFlags::IN)];
     let mounts = watcher.mounts();
     fds.extend(mounts.iter().map(|list| PollFd::new(list, PollFlags::PRI)));
-    let timeout = watcher.is_waiting().then_some(&FORGET);
-    match poll(&mut fds, timeout) {
+    let now = shared.now();
+    let forget = watcher.is_waiting().then(|| now + FORGET);
+    let look = Some(look).filter(|_| !watcher.links().is_empty());
+    let ask = shared.state().batcher.ask_at();
+    let until = [forget, look, ask].into_iter().flatten().min();
+    // A time that is too long to be told is as good as none.
+    let timeout = until.and_then(|until| Timespec::try_from(until.since(now)).ok());
+    match poll(&mut fds, timeout.as_ref()) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(e) => return Err(Error::new(Kind::Io, "cannot wait for changes").because(std::io::Error::from(e))),
     }

@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod batch;
 pub mod inotify;
 pub mod limits;
+pub mod links;
 pub mod listen;
 pub mod mounts;
 pub mod places;

@@ -11,6 +11,14 @@ pub fn differences(here: &Path, there: &Path) -> String {
     judge(Command::new("rsync"), here, there)
 }
 
+/// The same without what matches one of rsync's patterns.
+#[track_caller]
+pub fn differences_without(excluded: &[&str], here: &Path, there: &Path) -> String {
+    let mut rsync = Command::new("rsync");
+    rsync.args(excluded.iter().map(|pattern| format!("--exclude={pattern}")));
+    judge(rsync, here, there)
+}
+
 fn judge(mut rsync: Command, here: &Path, there: &Path) -> String {
     let slash = |path: &Path| {
         let mut path = path.as_os_str().to_os_string();

@@ -21,7 +21,7 @@ pub use adversary::Adversary;
 pub use capture::{Capture, Packet};
 pub use files::{Noise, append, copy, read, write};
 pub use host::Host;
-pub use judge::{differences, same, same_within};
+pub use judge::{differences, differences_without, same, same_within};
 pub use lab::{DELETE, Lab};
 pub use old::{Old, Plain};
 pub use pace::{Pace, pace};
