@@ -118,7 +118,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand diff" -l json -d 'Print one 
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s q -l quiet -d 'Results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l to -d 'The release to go back to [default: the newest before the one that most hosts run]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l to -d 'The release to go back to [default: the newest earlier one that all hosts that run the present one had]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s t -l target -d 'Only hosts whose name matches this glob (repeatable)' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s k -l key -d 'The key to sign with: an OpenSSH file, or a .pub whose private half the agent holds [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l authorized-keys -d 'Whose releases may be signed again, beside those of the key that signs [default: the configuration\'s]' -r -F

@@ -336,6 +336,7 @@ impl Pair {
             root: source.top(),
             rules: rules.clone(),
             top: Some(source.directory().clone()),
+            again: None,
         };
         let release = Release::new(header).unwrap();
 
@@ -348,7 +349,7 @@ impl Pair {
         let have = scan_knowing(&top, &options, old.as_ref(), written.as_ref(), &path)?;
         let _ = std::fs::remove_file(self.tree.written_path());
         let names = HostNames::default();
-        let host = HostRules { protect: &self.protect, max_delete: Limit::NONE, owners: &names };
+        let host = HostRules { protect: &self.protect, spared: &[], max_delete: Limit::NONE, owners: &names };
         let mut bytes = Vec::new();
         for node in 0..source.top().nodes {
             bytes.clear();

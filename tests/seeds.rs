@@ -248,6 +248,7 @@ fn header() -> Header {
         root: root(),
         rules: Rules::default(),
         top: None,
+        again: None,
     }
 }
 

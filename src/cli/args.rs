@@ -234,13 +234,13 @@ pub struct DiffArgs {
 Run it on a host that keeps the release, and hosts that did not keep it get their data from there; anywhere else it
 works as long as all of them kept it.
 Examples:
-  makuo rollback www                  back to the release before the one that most hosts run
+  makuo rollback www                  back to the release before
   makuo rollback www --to 12          back to www@12
   makuo rollback -n www               only say what would change")]
 pub struct RollbackArgs {
     /// The tree
     pub tree: TreeName,
-    /// The release to go back to [default: the newest before the one that most hosts run]
+    /// The release to go back to [default: the newest earlier one that all hosts that run the present one had]
     #[arg(long, value_name = "SERIAL", value_parser = serial)]
     pub to: Option<Serial>,
     /// Print what every host would change; change nothing

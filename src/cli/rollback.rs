@@ -6,19 +6,21 @@ use std::time::Duration;
 
 use super::args::RollbackArgs;
 use super::{deploy, network, sign};
-use crate::Result;
 use crate::config::{HostConfig, NetworkConfig};
 use crate::drive::deploy::{self as engine, Interrupt};
-use crate::drive::outcome::Purpose;
-use crate::drive::rollback::{Earlier, check_key, choose, fetch, spec};
+use crate::drive::outcome::{DriftGroup, Event, ExitStatus, Observer, Outcome, Purpose};
+use crate::drive::rollback::{Earlier, Way, check_key, choose, fetch, fetch_all, spec, targets};
 use crate::drive::{clock, log};
-use crate::id::Serial;
-use crate::keys::{self, AuthorizedKeys};
+use crate::id::{HostName, Serial, TreeName};
+use crate::keys::{self, AuthorizedKeys, Signer};
+use crate::manifest::Release;
 use crate::report::Report;
 use crate::report::words;
 use crate::spec::Expect;
 use crate::tree::StoredRelease;
 use crate::tree::records::Records;
+use crate::units::printable;
+use crate::{Error, Result};
 
 /// The longest that hosts are given to say what they keep.
 const ASK: Duration = Duration::from_secs(2);
@@ -27,28 +29,101 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     deploy::check_targets(&args.targets)?;
     let config = network::host_config(config)?;
     let network = network::over(&args.network, config.network.clone())?;
-    let signer = keys::open_signer(&sign::key_file(args.key.as_deref(), None)?)?;
+    let signer: Arc<dyn Signer> = Arc::from(keys::open_signer(&sign::key_file(args.key.as_deref(), None)?)?);
     let authorized = authorized(args, &config)?;
     report.start(&format!("{}: asking what hosts keep", args.tree));
     let local = local(args, &config)?;
-    let (to, earlier) = find(args, local.as_ref(), &network)?;
+    let Goal { way, earlier, replaced } = find(args, local.as_ref(), &network)?;
     check_key(&earlier, signer.public(), &authorized, clock::wall_seconds())?;
-    let mut spec = spec(&earlier.release)?;
+
+    let mut spec = spec(&earlier.release, &targets(&replaced))?;
     spec.transfer.rate = args.rate;
     spec.targets.expect = args.expect.map(Expect::Count);
-    report.start(&format!("{}: back to {}", args.tree, words::release(&args.tree, Some(to))));
     let interrupt = Interrupt::default();
     deploy::follow_interrupts(interrupt.clone());
-    let purpose = if args.dry_run { Purpose::DryRun } else { Purpose::Deploy };
-    let options = engine::Options {
-        only: args.targets.clone(),
-        checksum: args.checksum,
-        ..engine::Options::new(spec, purpose, Arc::from(signer), network::host_name()?, args.timeout)
+    let name = network::host_name()?;
+    let session = |purpose: Purpose, observer: &mut dyn Observer| {
+        let options = engine::Options {
+            only: args.targets.clone(),
+            checksum: args.checksum,
+            ..engine::Options::new(spec.clone(), purpose, Arc::clone(&signer), name.clone(), args.timeout)
+        };
+        let earlier = Earlier { release: earlier.release.clone(), from: local.clone() };
+        engine::rollback(network::open(&network)?, options, earlier, &interrupt, observer)
     };
-    let earlier = Earlier { release: earlier.release, from: local };
-    let outcome = engine::rollback(network::open(&network)?, options, earlier, &interrupt, report)?;
+
+    report.event(&Event::Note(announced(&args.tree, &way)));
+    if let Some(note) = spared(&earlier.release, &replaced) {
+        report.event(&Event::Note(note));
+    }
+    if args.dry_run {
+        let outcome = session(Purpose::DryRun, report)?;
+        report.outcome(&outcome);
+        return Ok(outcome.exit.code());
+    }
+
+    report.start(&format!("{}: comparing with {}", args.tree, words::release(&args.tree, Some(way.to))));
+    let preview = session(Purpose::DryRun, &mut Silent)?;
+    // What stands in the way is said by the rollback itself.
+    if preview.exit == ExitStatus::Success {
+        if preview.drift.is_empty() {
+            return Err(nothing_to_change(&args.tree, &way, &preview));
+        }
+        changes(&preview).iter().for_each(|line| report.event(&Event::Note(line.clone())));
+    }
+
+    report.start(&format!("{}: back to {}", args.tree, words::release(&args.tree, Some(way.to))));
+    let outcome = session(Purpose::Deploy, report)?;
     report.outcome(&outcome);
     Ok(outcome.exit.code())
+}
+
+/// What a rollback puts again, and instead of what.
+struct Goal {
+    way: Way,
+    earlier: StoredRelease,
+    /// The releases that run now, as far as anybody has them.
+    replaced: Vec<Release>,
+}
+
+/// Hears of the comparison before a rollback: what counts is its end.
+struct Silent;
+
+impl Observer for Silent {
+    fn event(&mut self, _: &Event) {}
+}
+
+/// "back from www@3 to www@1".
+fn announced(tree: &TreeName, way: &Way) -> String {
+    let shown = |serial: &Serial| words::release(tree, Some(*serial));
+    let from: Vec<String> = way.from.iter().map(shown).collect();
+    let from = if from.is_empty() { String::new() } else { format!(" from {}", from.join(", ")) };
+    format!("back{from} to {}", shown(&way.to))
+}
+
+/// What is left alone because the releases that are replaced exclude it.
+fn spared(earlier: &Release, replaced: &[Release]) -> Option<String> {
+    let own = &earlier.header().rules.excludes;
+    let rules = replaced.iter().map(|release| &release.header().rules).filter(|rules| !rules.delete_excluded);
+    let spared: Vec<String> = rules
+        .flat_map(|rules| &rules.excludes)
+        .filter(|exclude| !own.contains(exclude))
+        .map(|exclude| printable(exclude.pattern.as_bytes()))
+        .collect();
+    (!spared.is_empty()).then(|| format!("left alone, as excluded by what runs: {}", spared.join(", ")))
+}
+
+/// "web1, web2: 3 changed, 1 extra".
+fn changes(preview: &Outcome) -> Vec<String> {
+    let line = |group: &DriftGroup| format!("{}: {}", words::list(&group.hosts), words::drift(group));
+    preview.drift.iter().map(line).collect()
+}
+
+fn nothing_to_change(tree: &TreeName, way: &Way, preview: &Outcome) -> Error {
+    let hosts: Vec<&HostName> = preview.hosts.iter().map(|host| &host.host).collect();
+    let to = words::release(tree, Some(way.to));
+    Error::refused(format!("nothing to change: {} have what {to} has", words::list(&hosts)))
+        .hint("see `makuo log` for the releases that hosts keep, and give one with --to")
 }
 
 /// The tree of this machine and its state, when it serves the tree.
@@ -64,25 +139,31 @@ fn local(args: &RollbackArgs, config: &HostConfig) -> Result<Option<(PathBuf, Re
     Ok(records.map(|records| (tree.path.clone(), records)))
 }
 
-/// The release to go back to: from this machine's own state, else from the fleet.
-fn find(
-    args: &RollbackArgs,
-    local: Option<&(PathBuf, Records)>,
-    network: &NetworkConfig,
-) -> Result<(Serial, StoredRelease)> {
+/// The release to go back to, and those that run: from this machine's own state, else from the fleet.
+fn find(args: &RollbackArgs, local: Option<&(PathBuf, Records)>, network: &NetworkConfig) -> Result<Goal> {
     let longest = ASK.min(args.timeout);
     let log = log::log(network::open(network)?, &args.tree, longest)?;
     let kept = match local {
         Some((_, records)) => records.kept()?,
         None => Vec::new(),
     };
-    let to = choose(&log, &kept, args.to)?;
-    if let Some((_, records)) = local
-        && let Some(stored) = records.stored(to)?
-    {
-        return Ok((to, stored));
+    let way = choose(&log, &kept, args.to)?;
+    let here = |serial: Serial| local.map_or(Ok(None), |(_, records)| records.stored(serial));
+    let earlier = match here(way.to)? {
+        Some(stored) => stored,
+        None => fetch(network::open(network)?, &args.tree, way.to, longest)?,
+    };
+
+    let mut replaced = Vec::new();
+    for &serial in way.from.iter().filter(|&&serial| serial != way.to) {
+        let found = fetch_all(network::open(network)?, &args.tree, serial, longest)?;
+        replaced.extend(found.into_iter().map(|stored| stored.release));
+        replaced.extend(here(serial)?.map(|stored| stored.release));
     }
-    Ok((to, fetch(network::open(network)?, &args.tree, to, longest)?))
+    if replaced.is_empty() {
+        replaced.push(earlier.release.clone());
+    }
+    Ok(Goal { way, earlier, replaced })
 }
 
 /// Whose releases may be signed again, beside those of the key that signs.

@@ -31,7 +31,7 @@ struct Last {
     root: NodeRef,
     want: Vec<PageKey>,
     rules: Rules,
-    protect: Vec<Exclude>,
+    protect: Vec<Vec<Exclude>>,
     owners: Vec<(Arc<Owner>, LocalOwner)>,
     links: bool,
     /// The paths that differed.
@@ -75,7 +75,7 @@ impl Memory {
                 root: *want.root(),
                 want: paginated.pages.keys(want).map_err(unreadable)?,
                 rules: rules.clone(),
-                protect: host.protect.patterns().to_vec(),
+                protect: host.patterns(),
                 owners: met.owners,
                 links: met.links,
                 changed: plan.changes.iter().map(|c| c.path.clone()).collect(),
@@ -90,7 +90,7 @@ impl Last {
     fn holds(&self, rules: &Rules, host: &HostRules<'_>) -> bool {
         let mut owners = Owners::new(rules, host.owners);
         self.rules == *rules
-            && self.protect == host.protect.patterns()
+            && self.protect == host.patterns()
             && self.owners.iter().all(|(owner, local)| owners.local_at(owner, &"").is_ok_and(|now| now == *local))
     }
 }

@@ -60,9 +60,9 @@ pub(super) fn compare(
         scope,
         want,
         owners: Owners::new(rules, host.owners),
-        host_guard: Guard::new(host.protect, &excluded),
-        want_guard: Guard::new(host.protect, &excluded),
-        links: [host.protect, &excluded],
+        host_guard: Guard::new(host, &excluded),
+        want_guard: Guard::new(host, &excluded),
+        links: host.untouched(&excluded),
         plan: Plan::empty(rules),
         needed: Needed::default(),
         leaving: Vec::new(),
@@ -111,7 +111,7 @@ struct Walk<'a> {
     host_guard: Guard<'a>,
     want_guard: Guard<'a>,
     /// What a hard link must not lead to.
-    links: [&'a crate::manifest::rules::PathFilter; 2],
+    links: Vec<&'a crate::manifest::rules::PathFilter>,
     plan: Plan,
     needed: Needed,
     /// Extra directories that enclose the present path, with the places of their changes.

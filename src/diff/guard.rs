@@ -8,7 +8,7 @@ use super::{LocalOwner, Refusal};
 use crate::Result;
 use crate::manifest::entry::NO_ID;
 use crate::manifest::path::is_within;
-use crate::manifest::rules::{PathFilter, UnknownOwner};
+use crate::manifest::rules::{Exclude, PathFilter, UnknownOwner};
 use crate::manifest::{Entry, Owner, Rules, TreePath};
 use crate::units::Limit;
 
@@ -25,10 +25,25 @@ pub trait OwnerResolver {
 pub struct HostRules<'a> {
     /// Never created, changed or deleted, whatever a release says.
     pub protect: &'a PathFilter,
+    /// Left alone in the same way, for this release.
+    pub spared: &'a [PathFilter],
     /// The most deletions.
     pub max_delete: Limit,
     /// The host's users and groups.
     pub owners: &'a dyn OwnerResolver,
+}
+
+impl<'a> HostRules<'a> {
+    /// The filters of what a release with these excludes leaves alone.
+    pub(super) fn untouched(&self, excluded: &'a PathFilter) -> Vec<&'a PathFilter> {
+        let filters = [self.protect, excluded].into_iter().chain(self.spared);
+        filters.filter(|filter| !filter.is_empty()).collect()
+    }
+
+    /// The patterns of what is left alone, whatever the release excludes.
+    pub(super) fn patterns(&self) -> Vec<Vec<Exclude>> {
+        std::iter::once(self.protect).chain(self.spared).map(|filter| filter.patterns().to_vec()).collect()
+    }
 }
 
 /// Where a path lies with regard to the scope.
@@ -52,20 +67,20 @@ pub(super) fn place(scope: &[TreePath], path: &TreePath) -> Place {
 
 /// Says of a sorted stream of paths which are to be left alone; what is below a matched directory is matched.
 pub(super) struct Guard<'a> {
-    filters: [&'a PathFilter; 2],
+    filters: Vec<&'a PathFilter>,
     covered: Option<TreePath>,
 }
 
 impl<'a> Guard<'a> {
-    pub(super) fn new(protect: &'a PathFilter, excluded: &'a PathFilter) -> Self {
-        Self { filters: [protect, excluded], covered: None }
+    pub(super) fn new(host: &HostRules<'a>, excluded: &'a PathFilter) -> Self {
+        Self { filters: host.untouched(excluded), covered: None }
     }
 
     pub(super) fn covers(&mut self, path: &TreePath, is_dir: bool) -> bool {
         if self.covered.as_ref().is_some_and(|top| path.is_within(top)) {
             return true;
         }
-        let here = self.filters.iter().any(|f| !f.is_empty() && f.matches_here(path, is_dir));
+        let here = self.filters.iter().any(|f| f.matches_here(path, is_dir));
         if here && is_dir {
             self.covered = Some(path.clone());
         }

@@ -110,7 +110,7 @@ fn deleting() -> Rules {
 }
 
 fn run(have: &Memory, want: &Memory, rules: &Rules, protect: &PathFilter) -> Result<Plan, Refusal> {
-    let host = HostRules { protect, max_delete: Limit::NONE, owners: &Names };
+    let host = HostRules { protect, spared: &[], max_delete: Limit::NONE, owners: &Names };
     diff(have, &Release(want.clone()), rules, &[], &host)
 }
 
@@ -290,7 +290,7 @@ fn deletions_are_limited_by_the_stricter_of_release_and_host() {
     let want = tree([dir("d"), file("d/1", "1")]);
     let try_limits = |release: Limit, host: Limit| {
         let rules = Rules { delete_max: release, ..deleting() };
-        let host = HostRules { protect: &filter(&[]), max_delete: host, owners: &Names };
+        let host = HostRules { protect: &filter(&[]), spared: &[], max_delete: host, owners: &Names };
         diff(&have, &Release(want.clone()), &rules, &[], &host).map(|plan| plan.summary.deleted)
     };
     assert!(matches!(try_limits(Limit::Share(5000), Limit::NONE), Ok(2)));
@@ -335,7 +335,7 @@ fn the_scope_is_the_limit_of_everything() {
     let mut top = dir("in");
     top.mode = Mode::from_bits(0o700);
     let want = tree([top, dir("in/deep"), file("in/deep/new", "n")]);
-    let host = HostRules { protect: &filter(&[]), max_delete: Limit::NONE, owners: &Names };
+    let host = HostRules { protect: &filter(&[]), spared: &[], max_delete: Limit::NONE, owners: &Names };
     let scoped = |scope: &[TreePath]| diff(&have, &Release(want.clone()), &deleting(), scope, &host);
     let plan = scoped(&[p("in/deep")]).expect("accepted");
     assert_eq!(shown(&plan), ["cd+++++++++ in/deep", ">f+++++++++ in/deep/new"]);
@@ -348,7 +348,7 @@ fn the_scope_is_the_limit_of_everything() {
 fn what_is_protected_above_the_scope_is_protected_in_it() {
     let have = tree([dir("up"), dir("up/in"), file("up/in/keep", "k"), file("up/in/same", "s")]);
     let protect = filter(&["/up/"]);
-    let host = HostRules { protect: &protect, max_delete: Limit::NONE, owners: &Names };
+    let host = HostRules { protect: &protect, spared: &[], max_delete: Limit::NONE, owners: &Names };
     for want in [tree([dir("up"), dir("up/in"), file("up/in/new", "n"), file("up/in/same", "t")]), tree([])] {
         let plan = diff(&have, &Release(want), &deleting(), &[p("up/in")], &host).expect("accepted");
         assert!(plan.changes.is_empty(), "{:?}", shown(&plan));

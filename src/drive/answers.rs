@@ -220,7 +220,7 @@ fn told(managed: &ManagedTree, list: bool, work: Option<Work>, trouble: Option<T
 }
 
 fn release_told(kept: KeptRelease) -> ReleaseTold {
-    let KeptRelease { serial, id, created, key, entries, bytes, running } = kept;
+    let KeptRelease { serial, id, created, key, entries, bytes, content, part, running } = kept;
     let key = key.map(|key: Fingerprint| key.to_string());
-    ReleaseTold { serial, id, created, key, entries, bytes: bytes.0, running }
+    ReleaseTold { serial, id, created, key, entries, bytes: bytes.0, running, content: Some(content), part }
 }

@@ -464,6 +464,7 @@ impl Session<'_> {
             root: facts.root,
             rules: facts.rules.clone(),
             top: facts.top.clone(),
+            again: self.rollback_to(),
         };
         self.ask(Work::Sign(Box::new(header)))
     }

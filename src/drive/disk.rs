@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::inspect::{Inspections, inspect};
 use super::session::{Opening, Session};
+use super::spared::spared;
 use crate::config::TreeConfig;
 use crate::diff::{HostRules, Memory, Plan};
 use crate::error::Error;
@@ -57,7 +58,9 @@ impl ManagedTree {
     /// What has to be done to make the tree, as `scanned` found it, what `header` says; as the host's own rules allow.
     pub(super) fn compare(&self, scanned: &Scanned, header: &Header) -> crate::Result<Plan> {
         let (manifest, names) = (Manifest::of(header, self.tree.nodes()), HostNames::default());
-        let rules = HostRules { protect: &self.protect, max_delete: self.max_delete, owners: &names };
+        let spared = spared(&self.tree, header)?;
+        let max_delete = self.max_delete;
+        let rules = HostRules { protect: &self.protect, spared: &spared, max_delete, owners: &names };
         let mut memory = self.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         Ok(memory.diff(scanned, &manifest, &header.rules, &header.scope, &rules)?)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::ask::{Heard, ask};
 use super::endpoint::Door;
 use crate::Result;
+use crate::block::BlockHash;
 use crate::id::{HostName, Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::units::{ByteSize, WallTime};
@@ -40,6 +41,10 @@ pub struct LogRelease {
     pub entries: u64,
     /// Bytes of its files.
     pub bytes: ByteSize,
+    /// The name of what it does to a tree: releases with the same name are one in the tree's history.
+    pub content: BlockHash,
+    /// Whether it governs a part of the tree only.
+    pub part: bool,
     /// The hosts whose tree it is now.
     pub running: Vec<HostName>,
     /// The hosts that keep it: a rollback can reach it there. Those that run it are among them.
@@ -86,6 +91,8 @@ fn add(releases: &mut Releases, host: &HostName, told: &crate::wire::query::Rele
         key: None,
         entries: told.entries,
         bytes: ByteSize(told.bytes),
+        content: told.content.unwrap_or(told.id.0),
+        part: told.part,
         running: Vec::new(),
         kept: Vec::new(),
     });
@@ -189,7 +196,6 @@ pub fn release(door: impl Into<Door>, tree: &TreeName, serial: Serial, longest: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::BlockHash;
     use crate::wire::query::{ReleaseTold, Tell};
 
     fn tree() -> TreeName {
@@ -205,6 +211,8 @@ mod tests {
             entries: 1,
             bytes: 2,
             running: serial == running,
+            content: None,
+            part: false,
         };
         let told = TreeTold {
             tree: tree(),

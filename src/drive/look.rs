@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use super::clock;
 use super::disk::ManagedTree;
+use super::spared::spared;
 use crate::diff::Paged;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::pages::{PageKey, Pages, differing};
@@ -66,6 +67,7 @@ fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<S
     options.checksum = checksum;
     options.apart = apart(&managed.tree);
     options.closed.push(managed.protect.clone());
+    options.closed.extend(spared(&managed.tree, release.header())?);
     let excluded = rules.excluded().map_err(|e| Error::refused(format!("exclude pattern {e}")))?;
     // What is to be deleted has to be known to the last path, but by its name only.
     if rules.delete_excluded { &mut options.unhashed } else { &mut options.closed }.push(excluded);

@@ -2,7 +2,7 @@
 //!
 //! [`endpoint`] carries a machine's datagrams, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
 //! requests from real trees (`rights` says whether a release may be put there, `session` and `recall` work until all is
-//! staged, `switch` from there on), [`deploy`] runs the sender machine for a command, [`source`] answers its requests from
+//! staged, `switch` from there on; `spared` is what a rollback leaves alone), [`deploy`] runs the sender machine for a command, [`source`] answers its requests from
 //! a scanned directory, [`rollback`] finds an earlier release to put again. [`desk`] releases parts of a running host's
 //! own trees; [`serve`] passes its releases on to hosts that missed them; `inspect` looks whether a tree drifted. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell; [`strangers`] are
 //! those whose datagrams do not open, `ages` are those of releases, [`quiet`] keeps what anybody can cause from flooding
@@ -33,6 +33,7 @@ pub mod rollback;
 pub mod serve;
 mod session;
 pub mod source;
+mod spared;
 pub mod strangers;
 mod switch;
 

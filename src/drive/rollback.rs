@@ -4,13 +4,16 @@
 //! holds and the key that made it is the one that signs now, or one that is authorized here: else the signature of
 //! whoever rolls back would stand for what anybody put on a host's disk.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::endpoint::Door;
 use super::log::{self, Log};
 use super::source::{Facts, Source};
-use crate::id::{Serial, TreeName};
+use crate::block::BlockHash;
+use crate::id::{HostName, Serial, TreeName};
 use crate::keys::{AuthorizedKeys, Namespace, PublicKey, Role, verify};
 use crate::manifest::Release;
 use crate::spec::{Compress, Spec};
@@ -51,44 +54,176 @@ impl Earlier {
     }
 }
 
-/// The number of the release to go back to: `to`, or the newest one that is older than what most hosts run.
-pub fn choose(log: &Log, local: &[KeptRelease], to: Option<Serial>) -> Result<Serial> {
-    let tree = &log.tree;
-    let mut known: Vec<Serial> = log.releases.iter().map(|r| r.serial).chain(local.iter().map(|r| r.serial)).collect();
-    known.sort_unstable();
-    known.dedup();
-    let listed = || match known.as_slice() {
-        [] => format!("no host keeps any release of {tree}"),
-        all => format!("kept are {}", all.iter().map(Serial::to_string).collect::<Vec<_>>().join(", ")),
-    };
+/// Where a rollback goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// The release that is put again.
+    pub to: Serial,
+    /// The releases that run now, the newest first; several when hosts disagree.
+    pub from: Vec<Serial>,
+}
+
+/// Chooses the release to go back to: `to`, or the newest earlier one that all hosts that run the present release had.
+pub fn choose(log: &Log, local: &[KeptRelease], to: Option<Serial>) -> Result<Way> {
+    let history = History::of(log, local);
+    let from = history.running();
+
     if let Some(to) = to {
-        return match known.contains(&to) {
-            true => Ok(to),
-            false => Err(Error::refused(format!("no host that answers keeps {tree}@{to}"))
-                .hint(format!("{}; `keep` in a host's configuration says how many it keeps", listed()))),
+        return match history.releases.iter().any(|release| release.serials.contains(&to)) {
+            true => Ok(Way { to, from }),
+            false => Err(Error::refused(format!("no host that answers keeps {}@{to}", log.tree)).hint(history.kept())),
         };
     }
-    let most = log.releases.iter().filter(|r| !r.running.is_empty()).max_by_key(|r| (r.running.len(), r.serial));
-    let running = most.map(|r| r.serial).or(local.iter().find(|r| r.running).map(|r| r.serial));
-    let before = running.and_then(|running| known.iter().rev().find(|&&s| s < running).copied());
-    before.ok_or_else(|| {
-        let what = running.map_or_else(String::new, |r| format!(" older than {tree}@{r}, which most hosts run"));
-        Error::refused(format!("there is no release of {tree} to go back to{what}"))
-            .hint(format!("{}; `keep` in a host's configuration says how many it keeps", listed()))
-    })
+    let to = history.previous()?;
+    Ok(Way { to, from })
+}
+
+/// The distinct releases of a tree, the newest first.
+struct History<'a> {
+    tree: &'a TreeName,
+    releases: Vec<Distinct<'a>>,
+}
+
+/// All releases of one content.
+struct Distinct<'a> {
+    content: BlockHash,
+    part: bool,
+    /// Their numbers, the newest first.
+    serials: Vec<Serial>,
+    running: BTreeSet<&'a str>,
+    running_as: BTreeSet<Serial>,
+    kept: BTreeSet<&'a str>,
+}
+
+/// Stands for the state of this machine where no host answers.
+const HERE: &str = "this machine";
+
+impl<'a> History<'a> {
+    fn of(log: &'a Log, local: &[KeptRelease]) -> Self {
+        let mut history = Self { tree: &log.tree, releases: Vec::new() };
+        for release in &log.releases {
+            let distinct = history.add(release.content, release.serial, release.part);
+            distinct.kept.extend(release.kept.iter().map(HostName::as_str));
+            if !release.running.is_empty() {
+                distinct.running.extend(release.running.iter().map(HostName::as_str));
+                distinct.running_as.insert(release.serial);
+            }
+        }
+        for release in local {
+            let distinct = history.add(release.content, release.serial, release.part);
+            if log.releases.is_empty() {
+                distinct.kept.insert(HERE);
+                distinct.running.extend(release.running.then_some(HERE));
+                distinct.running_as.extend(release.running.then_some(release.serial));
+            }
+        }
+        for release in &mut history.releases {
+            release.serials.sort_unstable_by_key(|&serial| Reverse(serial));
+            release.serials.dedup();
+        }
+        history.releases.sort_by_key(|release| Reverse(release.serials.first().copied()));
+        history
+    }
+
+    fn add(&mut self, content: BlockHash, serial: Serial, part: bool) -> &mut Distinct<'a> {
+        let at = self.releases.iter().position(|r| r.content == content).unwrap_or_else(|| {
+            let (running, running_as, kept) = Default::default();
+            self.releases.push(Distinct { content, part, serials: Vec::new(), running, running_as, kept });
+            self.releases.len() - 1
+        });
+        self.releases[at].serials.push(serial);
+        &mut self.releases[at]
+    }
+
+    /// The numbers of what runs, the newest first.
+    fn running(&self) -> Vec<Serial> {
+        let all: BTreeSet<Serial> = self.releases.iter().flat_map(|r| r.running_as.iter().copied()).collect();
+        all.into_iter().rev().collect()
+    }
+
+    /// The newest earlier release that all hosts that run the present one had.
+    fn previous(&self) -> Result<Serial> {
+        let tree = self.tree;
+        let running: Vec<&Distinct> = self.releases.iter().filter(|r| !r.running.is_empty()).collect();
+        let present = match running.as_slice() {
+            [] => return Err(Error::refused(format!("no host runs a release of {tree}")).hint(self.kept())),
+            [present] => *present,
+            several => {
+                let shown = several.iter().map(|r| format!("{tree}@{} on {}", r.newest_running(), words(&r.running)));
+                let shown: Vec<String> = shown.collect();
+                return Err(Error::refused(format!("hosts run different releases: {}", shown.join("; ")))
+                    .hint(format!("say with --to which one all of them are to have; {}", self.kept())));
+            }
+        };
+
+        let now = present.newest_running();
+        let earlier = |release: &Distinct| release.serials.iter().copied().find(|&serial| serial < now);
+        let others = self.releases.iter().filter(|r| r.content != present.content);
+        let mut before: Vec<(Serial, &Distinct)> = others.filter_map(|r| Some((earlier(r)?, r))).collect();
+        before.sort_by_key(|(serial, _)| Reverse(*serial));
+
+        match before.iter().find(|(_, release)| present.running.is_subset(&release.kept)) {
+            Some((serial, release)) if release.part => Err(Error::refused(format!(
+                "{tree}@{serial}, the release before {tree}@{now}, is of a part of the tree"
+            ))
+            .hint(format!("say with --to what to put again: a part, or a release of the whole tree; {}", self.kept()))),
+            Some((serial, _)) => Ok(*serial),
+            None if before.is_empty() => Err(Error::refused(format!(
+                "there is no release of {tree} to go back to that is older than {tree}@{now}, which all hosts run"
+            ))
+            .hint(self.kept())),
+            None => {
+                let shown = before.iter().map(|(serial, r)| format!("{tree}@{serial} by {}", words(&r.kept)));
+                let shown: Vec<String> = shown.collect();
+                Err(Error::refused(format!("no earlier release is kept by all hosts that run {tree}@{now}"))
+                    .hint(format!("give one with --to: {}", shown.join("; "))))
+            }
+        }
+    }
+
+    /// Which releases there are, as a hint.
+    fn kept(&self) -> String {
+        let all: BTreeSet<Serial> = self.releases.iter().flat_map(|r| r.serials.iter().copied()).collect();
+        let kept = match all.is_empty() {
+            true => format!("no host keeps any release of {}", self.tree),
+            false => format!("kept are {}", all.iter().map(Serial::to_string).collect::<Vec<_>>().join(", ")),
+        };
+        format!("{kept}; `keep` in a host's configuration says how many it keeps")
+    }
+}
+
+impl Distinct<'_> {
+    fn newest_running(&self) -> Serial {
+        self.running_as.last().copied().unwrap_or_default()
+    }
+}
+
+/// The most hosts that a message names.
+const NAMED: usize = 8;
+
+fn words(hosts: &BTreeSet<&str>) -> String {
+    let mut names: Vec<String> = hosts.iter().take(NAMED).map(ToString::to_string).collect();
+    if hosts.len() > NAMED {
+        names.push(format!("{} more", hosts.len() - NAMED));
+    }
+    names.join(", ")
+}
+
+/// For whom a rollback is: for all that the releases which it replaces are for.
+pub fn targets(replaced: &[Release]) -> Vec<String> {
+    let mut all = BTreeSet::new();
+    for header in replaced.iter().map(Release::header) {
+        if header.targets.is_empty() {
+            return Vec::new();
+        }
+        all.extend(header.targets.iter().cloned());
+    }
+    all.into_iter().collect()
 }
 
 /// The earlier release `serial` as the fleet has it: from hosts that keep it. What does not verify is left out.
 pub fn fetch(door: impl Into<Door>, tree: &TreeName, serial: Serial, longest: Duration) -> Result<StoredRelease> {
-    let mut found: Vec<StoredRelease> = Vec::new();
-    for (_, header, signature) in log::release(door, tree, serial, longest)? {
-        let Ok(release) = Release::from_bytes(&header) else { continue };
-        let whole = release.header().tree == *tree && release.header().serial == serial;
-        let signed = verify(Namespace::RELEASE, release.bytes(), &signature).is_ok();
-        if whole && signed && !found.iter().any(|f| f.release.id() == release.id()) {
-            found.push(StoredRelease { release, signature });
-        }
-    }
+    let mut found = fetch_all(door, tree, serial, longest)?;
     match (found.pop(), found.is_empty()) {
         (Some(one), true) => Ok(one),
         (Some(_), false) => {
@@ -98,6 +233,25 @@ pub fn fetch(door: impl Into<Door>, tree: &TreeName, serial: Serial, longest: Du
         (None, _) => Err(Error::refused(format!("no host sent {tree}@{serial} with a signature that holds"))
             .hint("see `makuo log`; deploy the release from its source")),
     }
+}
+
+/// All releases of the number `serial` that hosts keep and that verify.
+pub fn fetch_all(
+    door: impl Into<Door>,
+    tree: &TreeName,
+    serial: Serial,
+    longest: Duration,
+) -> Result<Vec<StoredRelease>> {
+    let mut found: Vec<StoredRelease> = Vec::new();
+    for (_, header, signature) in log::release(door, tree, serial, longest)? {
+        let Ok(release) = Release::from_bytes(&header) else { continue };
+        let whole = release.header().tree == *tree && release.header().serial == serial;
+        let signed = verify(Namespace::RELEASE, release.bytes(), &signature).is_ok();
+        if whole && signed && !found.iter().any(|f| f.release.id() == release.id()) {
+            found.push(StoredRelease { release, signature });
+        }
+    }
+    Ok(found)
 }
 
 /// Refuses a release that is not the word of `signer` or of a key that is authorized here.
@@ -124,12 +278,11 @@ pub fn check_key(
     })
 }
 
-/// The spec of a rollback: for whom the earlier release was, and defaults for the rest.
-pub fn spec(earlier: &Release) -> Result<Spec> {
+/// The spec of a release that is put as it is: for these targets, and defaults for the rest.
+pub fn spec(release: &Release, targets: &[String]) -> Result<Spec> {
     let mut spec = Spec::parse("source = \".\"\n", Path::new("rollback"))?;
-    let header = earlier.header();
-    spec.tree = header.tree.clone();
-    spec.targets.hosts.clone_from(&header.targets);
+    spec.tree = release.header().tree.clone();
+    spec.targets.hosts = targets.to_vec();
     Ok(spec)
 }
 
@@ -137,39 +290,84 @@ pub fn spec(earlier: &Release) -> Result<Spec> {
 mod tests {
     use super::super::log::LogRelease;
     use super::*;
-    use crate::block::BlockHash;
-    use crate::id::HostName;
     use crate::keys::{FileSigner, Signer};
     use crate::manifest::header::tests::a_header;
     use crate::manifest::{Header, Intent, ReleaseId};
     use crate::units::ByteSize;
 
-    fn log(releases: &[(u64, usize)]) -> Log {
-        let one = |&(serial, running): &(u64, usize)| LogRelease {
+    /// A fleet's log: number, content, hosts that run it, hosts that keep it.
+    fn log(releases: &[(u64, &str, &str, &str)]) -> Log {
+        let hosts = |text: &str| text.split_whitespace().map(|n| HostName::new(n).unwrap()).collect();
+        let one = |&(serial, content, running, kept): &(u64, &str, &str, &str)| LogRelease {
             serial: Serial(serial),
             id: ReleaseId(BlockHash::of(&serial.to_be_bytes())),
             created: WallTime(0),
             key: None,
             entries: 0,
             bytes: ByteSize(0),
-            running: (0..running).map(|n| HostName::new(&format!("web{n}")).unwrap()).collect(),
-            kept: Vec::new(),
+            content: BlockHash::of(content.as_bytes()),
+            part: content.starts_with("part"),
+            running: hosts(running),
+            kept: hosts(kept),
         };
         let releases = releases.iter().map(one).collect();
         Log { tree: TreeName::new("www").unwrap(), hosts: Vec::new(), silent: Vec::new(), releases }
     }
 
+    fn previous(releases: &[(u64, &str, &str, &str)]) -> std::result::Result<u64, String> {
+        choose(&log(releases), &[], None)
+            .map(|way| way.to.0)
+            .map_err(|e| format!("{e}; {}", e.hint_text().unwrap_or_default()))
+    }
+
     #[test]
-    fn the_previous_release_is_the_newest_before_what_most_run() {
-        let previous = |releases: &[(u64, usize)]| choose(&log(releases), &[], None).map(|s| s.0).ok();
-        assert_eq!(previous(&[(9, 3), (7, 0), (4, 0)]), Some(7));
-        assert_eq!(previous(&[(9, 1), (7, 2), (4, 0)]), Some(4), "one host is ahead");
-        assert_eq!(previous(&[(9, 1), (7, 1), (4, 0)]), Some(7), "of as many the newer");
-        assert_eq!((previous(&[(9, 3)]), previous(&[])), (None, None));
-        let to = |to: u64| choose(&log(&[(9, 3), (7, 0)]), &[], Some(Serial(to)));
-        assert_eq!(to(9).unwrap(), Serial(9), "put again");
+    fn the_previous_release_is_the_newest_that_all_who_run_the_present_one_had() {
+        let good = (1, "good", "", "a b c");
+        assert_eq!(previous(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "a b c"), good]), Ok(2));
+        // Of a canary only one host had another one.
+        assert_eq!(previous(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "a"), good]), Ok(1));
+        // The same content under other numbers is no step back.
+        assert_eq!(previous(&[(4, "new", "a b c", "a b c"), (3, "new", "", "a b"), (2, "new", "", "c"), good]), Ok(1));
+        assert_eq!(previous(&[(4, "new", "a", "a"), (3, "new", "b c", "b c"), good]), Ok(1));
+        // An empty host is given what the others go back to.
+        assert_eq!(previous(&[(3, "new", "b c", "b c"), (2, "mid", "", "b c")]), Ok(2));
+        let to = |to: u64| choose(&log(&[(9, "new", "a", "a"), (7, "old", "", "a")]), &[], Some(Serial(to)));
+        assert_eq!(to(9).unwrap(), Way { to: Serial(9), from: vec![Serial(9)] });
         let refused = to(8).unwrap_err();
         assert!(refused.hint_text().is_some_and(|hint| hint.contains("7, 9")), "{refused}");
+    }
+
+    #[test]
+    fn a_rollback_without_a_clear_goal_is_refused_by_name() {
+        let says = |releases: &[(u64, &str, &str, &str)], words: &[&str]| {
+            let why = previous(releases).expect_err("refused");
+            words.iter().for_each(|word| assert!(why.contains(word), "{word:?} is missing in {why:?}"));
+        };
+        says(&[(3, "new", "a", "a"), (2, "mid", "b c", "a b c")], &["www@3 on a; www@2 on b, c", "--to"]);
+        says(
+            &[(3, "new", "a b", "a b"), (2, "mid", "", "a"), (1, "old", "", "b")],
+            &["www@2 by a", "www@1 by b", "--to"],
+        );
+        says(
+            &[(3, "new", "a b", "a b"), (2, "part", "", "a b"), (1, "old", "", "a b")],
+            &["www@2", "of a part", "--to"],
+        );
+        says(&[(3, "new", "a b", "a b")], &["no release of www to go back to", "www@3"]);
+        says(&[], &["no host runs"]);
+        // What came later is no step back.
+        says(&[(5, "later", "", "a b"), (3, "new", "a b", "a b")], &["no release of www to go back to"]);
+    }
+
+    #[test]
+    fn a_rollback_is_for_all_that_the_present_releases_are_for() {
+        let release = |targets: &[&str]| {
+            let targets = targets.iter().map(ToString::to_string).collect();
+            Release::new(Header { targets, ..a_header() }).unwrap()
+        };
+        assert_eq!(targets(&[release(&["web*"])]), ["web*"]);
+        assert_eq!(targets(&[release(&["web1"]), release(&["db*", "web1"])]), ["db*", "web1"]);
+        assert_eq!(targets(&[release(&["web1"]), release(&[])]), Vec::<String>::new());
+        assert_eq!(targets(&[]), Vec::<String>::new());
     }
 
     #[test]

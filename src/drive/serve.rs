@@ -62,7 +62,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull) -> Result<()> {
         .map_err(|e| Error::refused("the order that is kept with the release is damaged").because(e))?;
     let by = verify(Namespace::RELEASE, current.release.bytes(), &current.signature)
         .map_err(|e| Error::refused("the signature that is kept with the release does not hold").because(e))?;
-    let mut spec = spec(&current.release)?;
+    let mut spec = spec(&current.release, &current.release.header().targets)?;
     spec.transfer.rate = Some(rate);
     let records = (*tree.state()).clone();
     let root = tree.root().path().to_path_buf();

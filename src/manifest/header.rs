@@ -9,10 +9,11 @@ use std::sync::Arc;
 use minicbor::{Decode, Encode};
 
 use super::node::to_vec;
-use super::{FORMAT, NodeRef, Rules, Top};
+use super::{FORMAT, Mtime, NodeRef, Rules, Top};
 use crate::block::BlockHash;
 use crate::id::{Serial, TreeName};
 use crate::manifest::path::{MAX_PATH, PathError};
+use crate::manifest::rules::Exclude;
 use crate::units::WallTime;
 
 /// The most bytes of an encoded header.
@@ -89,6 +90,10 @@ pub struct Header {
     /// The tree's own directory; a release without it, or with a scope, leaves that directory as it is.
     #[n(10)]
     pub top: Option<Top>,
+    /// The release that a rollback puts again, also when it is only compared with: what releases since then exclude is
+    /// left alone.
+    #[n(11)]
+    pub again: Option<Serial>,
 }
 
 /// A legal path as prefix of a scope.
@@ -136,6 +141,20 @@ impl Header {
         let header: Header = minicbor::decode(bytes).map_err(broken)?;
         header.check()?;
         Ok(header)
+    }
+
+    /// The name of what the release makes of a tree, whatever its number, time and targets: two releases with the same
+    /// name are one in a host's history. The time of the tree's own directory does not count.
+    pub fn content(&self) -> BlockHash {
+        let top = self.top.clone().map(|top| Top { mtime: Mtime { secs: 0, nanos: 0 }, ..top });
+        BlockHash::of(&to_vec(&(&self.root, &top, &self.scope, &self.rules)))
+    }
+
+    /// Whether the release governs the whole tree: no scope, and not only what is directly in the tree's directory, as
+    /// files that are sent by hand without their subdirectories.
+    pub fn is_whole(&self) -> bool {
+        let is_shallow = |e: &Exclude| e.base.is_none() && matches!(e.pattern.as_str(), "/*" | "/*/");
+        self.scope.is_empty() && (self.top.is_some() || !self.rules.excludes.iter().any(is_shallow))
     }
 
     fn check(&self) -> Result<(), HeaderError> {
@@ -226,7 +245,7 @@ impl fmt::Display for Release {
 pub(crate) mod tests {
     use super::*;
     use crate::block::BlockRef;
-    use crate::manifest::{Mode, Mtime, Owner, Xattr};
+    use crate::manifest::{Mode, Owner, Xattr};
 
     pub(crate) fn a_header() -> Header {
         Header {
@@ -241,6 +260,7 @@ pub(crate) mod tests {
             root: NodeRef { block: BlockRef::of(b"page"), nodes: 1, blocks: 3, entries: 4, bytes: 5 },
             rules: Rules::default(),
             top: None,
+            again: None,
         }
     }
 

@@ -36,6 +36,7 @@ fn release_row(log: &Log, release: &LogRelease) -> Vec<Cell> {
     };
     let behind = if newest { "" } else { " (behind)" };
     let running = some(log, &release.running).map(|hosts| format!("runs on {hosts}{behind}")).unwrap_or_default();
+    let part = if release.part { " of a part" } else { "" };
     let key = release
         .key
         .as_deref()
@@ -45,7 +46,7 @@ fn release_row(log: &Log, release: &LogRelease) -> Vec<Cell> {
         Cell::new(words::release(&log.tree, Some(release.serial)), Tint::Strong),
         shown_time(release.created).into(),
         Cell::new(key, if release.key.is_some() { Tint::Plain } else { Tint::Bad }),
-        words::plural_count(release.entries, "entry", "entries").into(),
+        format!("{}{part}", words::plural_count(release.entries, "entry", "entries")).into(),
         release.bytes.to_string().into(),
         Cell::new(running, tint),
         some(log, &release.kept).map(|hosts| format!("kept by {hosts}")).unwrap_or_default().into(),
@@ -189,6 +190,7 @@ pub(super) struct ReleaseLine<'a> {
     key: Option<&'a str>,
     entries: u64,
     bytes: u64,
+    part: bool,
     running: Vec<&'a str>,
     kept: Vec<&'a str>,
 }
@@ -204,6 +206,7 @@ impl<'a> ReleaseLine<'a> {
             key: release.key.as_deref(),
             entries: release.entries,
             bytes: release.bytes.0,
+            part: release.part,
             running: names(&release.running),
             kept: names(&release.kept),
         }
@@ -344,6 +347,8 @@ mod tests {
             key: (serial != 15).then(|| "SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8".to_string()),
             entries: serial * 100,
             bytes: ByteSize(serial * 2_000_000),
+            content: BlockHash::of(&serial.to_be_bytes()),
+            part: serial == 15,
             running: some(running),
             kept: some(kept),
         };

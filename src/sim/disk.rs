@@ -111,6 +111,7 @@ impl Offer {
             root,
             rules: Rules::default(),
             top: None,
+            again: None,
         };
         Self { release: Release::new(header).expect("legal"), blocks: Arc::new(blocks), data }
     }

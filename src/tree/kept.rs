@@ -1,9 +1,13 @@
 //! The releases that a host keeps: which they are, and which of them go, with their manifests and content.
 
+use std::collections::{BTreeSet, HashSet};
+
 use super::journal::Journal;
 use super::open::Tree;
 use super::records::Records;
+use super::retention::History;
 use super::shelf;
+use crate::block::BlockHash;
 use crate::error::Result;
 use crate::id::Serial;
 use crate::keys::{Fingerprint, Namespace, verify};
@@ -25,12 +29,17 @@ pub struct KeptRelease {
     pub entries: u64,
     /// Bytes of its files.
     pub bytes: ByteSize,
+    /// The name of what it does to a tree.
+    pub content: BlockHash,
+    /// Whether it governs a part of the tree only.
+    pub part: bool,
     /// Whether the tree is this release now.
     pub running: bool,
 }
 
 impl Records {
-    /// The releases that are kept, the newest first. One whose file is damaged is left out, with a warning in the log.
+    /// The distinct releases that are kept, the newest first. Of several with the same content the running one or the
+    /// newest is told. One whose file is damaged is left out, with a warning in the log.
     pub fn kept(&self) -> Result<Vec<KeptRelease>> {
         let current = self.current()?;
         let mut kept = Vec::new();
@@ -52,9 +61,15 @@ impl Records {
                 key: key.map(|k| k.fingerprint()),
                 entries: header.root.entries,
                 bytes: ByteSize(header.root.bytes),
+                content: header.content(),
+                part: !header.is_whole(),
                 running: current.is_some_and(|c| c.id == id),
             });
         }
+
+        let running = kept.iter().find(|release| release.running).map(|release| release.content);
+        let mut seen = HashSet::new();
+        kept.retain(|r| if running == Some(r.content) { r.running } else { seen.insert(r.content) });
         Ok(kept)
     }
 }
@@ -69,22 +84,30 @@ impl Tree {
     pub(super) fn keep(&self, journal: &Journal) -> Result<()> {
         let Some(previous) = journal.previous.map(|p| p.release) else { return Ok(()) };
         // Put again over what others changed: what it replaced is nothing that any release had.
-        if previous == journal.commit.release || !self.staying()?.0.contains(&previous.serial) {
+        if previous == journal.commit.release {
             return Ok(());
         }
-        match self.state.stored(previous.serial)? {
-            Some(stored) if stored.release.id() == previous.id => shelf::gather(self, journal, &stored.release),
-            _ => Ok(()),
-        }
+
+        let history = History::of(self)?;
+        let stay = history.staying(self.options.keep);
+        let before = history.before(previous.serial);
+        let is_known = before.first().is_some_and(|release| release.id() == previous.id);
+        let is_needed = before.iter().any(|release| stay.contains(&release.header().serial));
+
+        if is_known && is_needed { shelf::gather(self, journal, &before, &stay) } else { Ok(()) }
     }
 
-    /// The releases that stay, and those that go: the oldest beyond those to be kept, never the present one.
-    fn staying(&self) -> Result<(Vec<Serial>, Vec<Serial>)> {
-        let current = self.state.current()?.map(|m| m.serial);
-        let mut serials = self.state.serials()?;
-        serials.sort_by_key(|&s| std::cmp::Reverse((Some(s) == current, s)));
-        let gone = serials.split_off(serials.len().min(self.options.keep.max(1)));
-        Ok((serials, gone))
+    /// What a host without any release is given, one after the other, to become the present one; `None` when that is a
+    /// part of the tree, and the whole that it belongs to is not kept.
+    pub fn chain(&self) -> Result<Option<Vec<Serial>>> {
+        Ok(History::of(self)?.chain())
+    }
+
+    /// The releases that stay, and those that go.
+    fn staying(&self) -> Result<(BTreeSet<Serial>, Vec<Serial>)> {
+        let stay = History::of(self)?.staying(self.options.keep);
+        let gone = self.state.serials()?.into_iter().filter(|serial| !stay.contains(serial)).collect();
+        Ok((stay, gone))
     }
 
     /// Forgets the releases that are not to be kept any more, with their content.

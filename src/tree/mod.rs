@@ -28,6 +28,7 @@ pub mod owners;
 mod places;
 pub mod records;
 mod relink;
+mod retention;
 mod shelf;
 mod space;
 mod sparse;

@@ -10,7 +10,7 @@
 //! Only what the release itself had is kept, by its manifest: what others put into the tree, and a tree that was there
 //! before the first release, are not. What is in the files is never trusted: a block counts after it was read and hashed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -41,13 +41,14 @@ const KEPT: &str = "kept";
 /// What says which block lies where.
 const INDEX: &str = "index";
 const MAGIC: &[u8; 16] = b"makuo kept v0001";
-/// Magic and serial.
-const HEAD: usize = 16 + 8;
+/// Of content that belongs to the whole of a tree, kept when a part followed another.
+const MAGIC_OF_PART: &[u8; 16] = b"makuo kept v0002";
 
-/// Makes ready to keep what the commit of `journal` replaced or deleted of `previous`: writes the index beside it. The
-/// commit can still be taken back.
-pub(super) fn gather(tree: &Tree, journal: &Journal, previous: &Release) -> Result<()> {
-    let before = Manifest::of(previous.header(), tree.nodes());
+/// Makes ready to keep what the commit of `journal` replaced or deleted of the releases `before` it, the newest first,
+/// as far as releases that `stay` had it: writes the index beside it. The commit can still be taken back.
+pub(super) fn gather(tree: &Tree, journal: &Journal, before: &[&Release], stay: &BTreeSet<Serial>) -> Result<()> {
+    let manifests: Vec<_> = before.iter().map(|release| Manifest::of(release.header(), tree.nodes())).collect();
+    let owner = Owner::of(before);
     let after = match &journal.swap {
         None => None,
         Some(_) => {
@@ -59,7 +60,11 @@ pub(super) fn gather(tree: &Tree, journal: &Journal, previous: &Release) -> Resu
         Some((old, manifest)) => Some((old, Contents::of(manifest)?)),
         None => None,
     };
-    let mut gathering = Gathering::begin(tree, journal, previous.header().serial, Contents::of(&before)?, swapped)?;
+    let mut chain = Vec::new();
+    for (release, manifest) in before.iter().zip(&manifests) {
+        chain.push((Contents::of(manifest)?, stay.contains(&release.header().serial)));
+    }
+    let mut gathering = Gathering::begin(tree, journal, owner, chain, swapped)?;
     each_sought(journal, |path, slot| gathering.add(path, slot))?;
     gathering.finish()
 }
@@ -78,10 +83,12 @@ pub(super) fn put_away(tree: &Tree) -> Result<()> {
         // First what says that there is a way back: half of it would be none.
         tree.crash.point()?;
         tree.state.remove(&format!("undo/{}/{FORWARD}", name.to_string_lossy()))?;
-        if let Some(serial) = owner(&dir.join(INDEX)) {
-            match shelve(tree, &dir, serial) {
+        if let Some(owner) = Owner::read(&dir.join(INDEX)) {
+            match shelve(tree, &dir, owner.serial) {
                 Err(e) if tree.crash.happened() => return Err(e),
-                Err(e) => tracing::warn!("tree {}: what release {serial} had is not kept: {e}", tree.name()),
+                Err(e) => {
+                    tracing::warn!("tree {}: what release {} had is not kept: {e}", tree.name(), owner.serial);
+                }
                 Ok(()) => {}
             }
         }
@@ -92,11 +99,12 @@ pub(super) fn put_away(tree: &Tree) -> Result<()> {
 }
 
 /// Removes the content of releases that are not among `stay`, and what is no kept content.
-pub(super) fn prune(tree: &Tree, stay: &[Serial]) -> Result<()> {
+pub(super) fn prune(tree: &Tree, stay: &BTreeSet<Serial>) -> Result<()> {
     let path = tree.state.path().join(KEPT);
     for name in names_if_any(&path)? {
         let serial = name.to_str().and_then(|n| n.parse().ok()).map(Serial);
-        if serial.is_none_or(|serial| !stay.contains(&serial) || owner(&path.join(&name).join(INDEX)) != Some(serial)) {
+        let owner = Owner::read(&path.join(&name).join(INDEX)).filter(|owner| Some(owner.serial) == serial);
+        if owner.is_none_or(|owner| !stay.contains(&owner.serial) && !stay.contains(&owner.base)) {
             tree.crash.point()?;
             remove(&path, &name)?;
         }
@@ -151,7 +159,7 @@ pub(super) fn shelves(state: &Path) -> Result<Vec<(Serial, PathBuf)>> {
     let named = names_if_any(&path)?.into_iter().filter_map(|name| {
         let serial = Serial(name.to_str()?.parse().ok()?);
         let dir = path.join(name);
-        (owner(&dir.join(INDEX)) == Some(serial)).then_some((serial, dir))
+        Owner::read(&dir.join(INDEX)).is_some_and(|owner| owner.serial == serial).then_some((serial, dir))
     });
     let mut all: Vec<_> = named.collect();
     all.sort_by_key(|(serial, _)| std::cmp::Reverse(*serial));
@@ -160,7 +168,9 @@ pub(super) fn shelves(state: &Path) -> Result<Vec<(Serial, PathBuf)>> {
 
 /// Tells where each block of the kept content in `dir` lies.
 pub(super) fn each_block(dir: &Path, found: impl FnMut(BlockHash, Place)) -> Result<()> {
-    each_record(&dir.join(INDEX), HEAD as u64, found)
+    let index = dir.join(INDEX);
+    let start = Owner::read(&index).map_or(HEAD, |owner| owner.head().len());
+    each_record(&index, start as u64, found)
 }
 
 /// Tells what a commit replaced and removed, in the order of paths; with the slot that holds it when it has one already.
@@ -199,8 +209,8 @@ struct Gathering<'a> {
     tree: &'a Tree,
     dir: PathBuf,
     undo: OwnedFd,
-    /// The old release.
-    before: Contents<'a>,
+    /// The old release and those that it changed, the newest first; whether each stays.
+    before: Vec<(Contents<'a>, bool)>,
     /// Where whole trees change places: the old tree, and the new release.
     swapped: Option<(&'a Root, Contents<'a>)>,
     out: BufWriter<File>,
@@ -213,8 +223,8 @@ impl<'a> Gathering<'a> {
     fn begin(
         tree: &'a Tree,
         journal: &Journal,
-        previous: Serial,
-        before: Contents<'a>,
+        owner: Owner,
+        before: Vec<(Contents<'a>, bool)>,
         swapped: Option<(&'a Root, Contents<'a>)>,
     ) -> Result<Self> {
         let dir = tree.state.undo_path(journal.serial());
@@ -223,15 +233,27 @@ impl<'a> Gathering<'a> {
         options.create(true).truncate(true).write(true).mode(0o600);
         let file = options.open(&path).map_err(|e| Error::io("cannot write", &path, e))?;
         let mut out = BufWriter::with_capacity(64 << 10, file);
-        let head = [MAGIC.as_slice(), &previous.0.to_be_bytes()].concat();
-        out.write_all(&head).map_err(|e| Error::io("cannot write", &path, e))?;
+        out.write_all(&owner.head()).map_err(|e| Error::io("cannot write", &path, e))?;
         let undo = open_dir(&dir)?;
         Ok(Self { tree, dir, undo, before, swapped, out, last_slot: 0, files: 0 })
     }
 
+    /// What was at `path` before, when a release that stays had it there.
+    fn needed(&self, path: &TreePath) -> Result<Option<(Content, &'a Manifest<&'a Nodes>)>> {
+        let mut was = None;
+        for (contents, stays) in &self.before {
+            let Some(found) = contents.at(path)? else { continue };
+            let was = was.get_or_insert_with(|| found.clone());
+            if *stays && *was == found {
+                return Ok(Some((found, contents.manifest)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Keeps the file that was at `path`, when it is one of the old release and of no other.
     fn add(&mut self, path: &TreePath, slot: Option<u64>) -> Result<()> {
-        let Some(content) = self.before.at(path)? else { return Ok(()) };
+        let Some((content, manifest)) = self.needed(path)? else { return Ok(()) };
         let after = match &self.swapped {
             Some((_, contents)) => contents.at(path)?,
             None => None,
@@ -258,7 +280,7 @@ impl<'a> Gathering<'a> {
         }
         self.files += 1;
         let mut offset = 0;
-        let blocks = self.before.manifest.blocks(&content);
+        let blocks = manifest.blocks(&content);
         for block in blocks.map_err(unreadable)? {
             let place = Place { slot, offset, size: block.size };
             let written = self.out.write_all(&places::record(&block.hash, &place));
@@ -330,12 +352,49 @@ fn unreadable(e: ReadError) -> Error {
     Error::refused(format!("the release's manifest cannot be read: {e}"))
 }
 
-/// The release that the undo directory or the kept content with this index belongs to; `None` when there is no index.
-fn owner(index: &Path) -> Option<Serial> {
-    let mut head = [0; HEAD];
-    File::open(index).and_then(|mut file| file.read_exact(&mut head)).ok()?;
-    let (magic, serial) = head.split_at(MAGIC.len());
-    (magic == MAGIC).then_some(Serial(u64::from_be_bytes(serial.try_into().ok()?)))
+/// Magic and one serial.
+const HEAD: usize = 16 + 8;
+
+/// The release that an undo directory or kept content belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Owner {
+    /// The release that ran before the commit.
+    serial: Serial,
+    /// The whole that it is a part of; itself, when it is whole.
+    base: Serial,
+}
+
+impl Owner {
+    /// The owner of what follows the releases `before`, the newest first.
+    fn of(before: &[&Release]) -> Self {
+        let serial = |release: Option<&&Release>| release.map_or(Serial(0), |r| r.header().serial);
+        Self { serial: serial(before.first()), base: serial(before.last()) }
+    }
+
+    /// The beginning of an index.
+    fn head(&self) -> Vec<u8> {
+        let (serial, base) = (self.serial.0.to_be_bytes(), self.base.0.to_be_bytes());
+        match self.serial == self.base {
+            true => [MAGIC.as_slice(), &serial].concat(),
+            false => [MAGIC_OF_PART.as_slice(), &serial, &base].concat(),
+        }
+    }
+
+    /// The owner that an index names; `None` when there is no index.
+    fn read(index: &Path) -> Option<Self> {
+        let mut file = File::open(index).ok()?;
+        let mut head = [0; HEAD];
+        file.read_exact(&mut head).ok()?;
+        let (magic, serial) = head.split_at(MAGIC.len());
+        let serial = Serial(u64::from_be_bytes(serial.try_into().ok()?));
+
+        if magic == MAGIC {
+            return Some(Self { serial, base: serial });
+        }
+        let mut base = [0; 8];
+        file.read_exact(&mut base).ok()?;
+        (magic == MAGIC_OF_PART).then_some(Self { serial, base: Serial(u64::from_be_bytes(base)) })
+    }
 }
 
 /// Makes the undo directory `dir`, whose commit is confirmed, the kept content of `serial`.

@@ -6,6 +6,7 @@
 use minicbor::{Decode, Encode};
 
 use super::message::{MAX_SIGNATURE, MAX_TEXT, MAX_TREES, clean};
+use crate::block::BlockHash;
 use crate::id::{HostName, Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::manifest::header::MAX_HEADER_BYTES;
@@ -155,6 +156,13 @@ pub struct ReleaseTold {
     /// Whether the tree is this release now.
     #[n(6)]
     pub running: bool,
+    /// The name of what it does to a tree, whatever its number; none from a host of before.
+    #[n(7)]
+    pub content: Option<BlockHash>,
+    /// Whether it governs a part of the tree only.
+    #[n(8)]
+    #[cbor(default)]
+    pub part: bool,
 }
 
 /// The signed part of a release.
@@ -199,7 +207,6 @@ mod tests {
 
     use super::super::Message;
     use super::*;
-    use crate::block::BlockHash;
 
     fn release(serial: u64) -> ReleaseTold {
         ReleaseTold {
@@ -210,6 +217,8 @@ mod tests {
             entries: serial,
             bytes: serial << 20,
             running: serial == 7,
+            content: (serial > 2).then(|| BlockHash::of(b"content")),
+            part: serial % 2 == 1,
         }
     }
 

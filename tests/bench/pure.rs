@@ -112,6 +112,7 @@ fn index(criterion: &mut Criterion) {
 fn compare(old: &Manifest<Memory>, new: &Manifest<Memory>) -> usize {
     let host = HostRules {
         protect: &PathFilter::at_top::<&str>(&[]).expect("legal"),
+        spared: &[],
         max_delete: Limit::NONE,
         owners: &Nobody,
     };

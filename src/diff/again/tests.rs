@@ -222,7 +222,7 @@ proptest! {
         protected in prop::option::of(0..8u8),
     ) {
         let protect = PathFilter::at_top(&protected.iter().map(|d| format!("/d{d}/")).collect::<Vec<_>>()).unwrap();
-        let host = HostRules { protect: &protect, max_delete: Limit::NONE, owners: &Names };
+        let host = HostRules { protect: &protect, spared: &[], max_delete: Limit::NONE, owners: &Names };
         let (mut have, mut want) = (base(), base());
         let mut memory = Memory::default();
         for (ours, theirs, deployed) in rounds {
@@ -242,7 +242,7 @@ proptest! {
 #[test]
 fn only_the_pages_that_changed_are_read() {
     let none = PathFilter::new(&[]).unwrap();
-    let host = HostRules { protect: &none, max_delete: Limit::NONE, owners: &Names };
+    let host = HostRules { protect: &none, spared: &[], max_delete: Limit::NONE, owners: &Names };
     let (mut have, mut want) = (base(), base());
     let mut memory = Memory::default();
     let mut compare = |have: &Files, want: &Files| {

@@ -309,7 +309,7 @@ fn after_an_exchange_only_what_changed_is_read_again() {
         crate::manifest::Header { root, rules: world.rules.clone(), ..crate::manifest::header::tests::a_header() };
     let scanned = rescan();
     let names = crate::tree::HostNames::default();
-    let host = HostRules { protect: &world.protect, max_delete: Limit::NONE, owners: &names };
+    let host = HostRules { protect: &world.protect, spared: &[], max_delete: Limit::NONE, owners: &names };
     let plan = crate::diff::diff(&scanned, &Manifest::of(&header, tree.nodes()), &world.rules, &[], &host).unwrap();
     let stage = crate::tree::Stage::begin(&tree, plan).unwrap();
     for (ordinal, block) in stage.fetched().unwrap() {

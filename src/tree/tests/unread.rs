@@ -63,7 +63,7 @@ impl Host {
         let tree = self.world.open();
         let source = super::world::Scanned::of(&self.world.source());
         let names = HostNames::default();
-        let host = HostRules { protect, max_delete: Limit::NONE, owners: &names };
+        let host = HostRules { protect, spared: &[], max_delete: Limit::NONE, owners: &names };
         let scanned = {
             let root = source.manifest(&tree);
             drop(tree);

@@ -276,7 +276,7 @@ impl World {
 
     pub(super) fn plan_within(&self, want: &dyn Want, scope: &[TreePath]) -> Result<Plan> {
         let names = HostNames::default();
-        let host = HostRules { protect: &self.protect, max_delete: Limit::NONE, owners: &names };
+        let host = HostRules { protect: &self.protect, spared: &[], max_delete: Limit::NONE, owners: &names };
         Ok(diff(&Scanned::of(&self.www()), want, &self.rules, scope, &host)?)
     }
 

@@ -1,0 +1,191 @@
+//! Which releases of a tree stay: the newest distinct ones, and what a new host needs to become the present one.
+//!
+//! A release of the whole tree stands by itself. A release of a part of it (a scope) changes what the whole before it
+//! made, so a host without any of them needs that whole first and then the parts, in order. A part that a later one
+//! replaces completely is not needed for that.
+
+use std::cell::OnceCell;
+use std::collections::{BTreeSet, HashSet};
+
+use super::nodes::Nodes;
+use super::open::Tree;
+use super::records::Records;
+use crate::block::BlockHash;
+use crate::error::Result;
+use crate::id::Serial;
+use crate::manifest::read::{Manifest, ReadError};
+use crate::manifest::{EntryKind, Header, Release, TreePath};
+
+/// The releases in the state of one tree, in rising order.
+pub(super) struct History<'a> {
+    nodes: &'a Nodes,
+    current: Option<Serial>,
+    known: Vec<Known>,
+    /// Releases whose files are damaged.
+    damaged: Vec<Serial>,
+}
+
+/// One release, with what was found out about it.
+struct Known {
+    release: Release,
+    content: BlockHash,
+    paths: OnceCell<Option<Paths>>,
+}
+
+/// The paths of a release.
+struct Paths {
+    all: HashSet<TreePath>,
+    /// Those that are no directories.
+    files: Vec<TreePath>,
+}
+
+impl Known {
+    fn header(&self) -> &Header {
+        self.release.header()
+    }
+
+    fn serial(&self) -> Serial {
+        self.header().serial
+    }
+
+    fn is_whole(&self) -> bool {
+        self.header().is_whole()
+    }
+}
+
+impl<'a> History<'a> {
+    /// The releases that `tree` keeps.
+    pub(super) fn of(tree: &'a Tree) -> Result<Self> {
+        Self::read(&tree.state, tree.nodes())
+    }
+
+    fn read(records: &Records, nodes: &'a Nodes) -> Result<Self> {
+        let current = records.current()?.map(|mark| mark.serial);
+        let mut known = Vec::new();
+        let mut damaged = Vec::new();
+
+        for serial in records.serials()? {
+            match records.stored(serial) {
+                Ok(Some(stored)) => {
+                    let content = stored.release.header().content();
+                    known.push(Known { release: stored.release, content, paths: OnceCell::new() });
+                }
+                Ok(None) => {}
+                Err(_) => damaged.push(serial),
+            }
+        }
+
+        Ok(Self { nodes, current, known, damaged })
+    }
+
+    /// The releases that stay when `keep` distinct ones are kept.
+    pub(super) fn staying(&self, keep: usize) -> BTreeSet<Serial> {
+        let keep = keep.max(1);
+        let mut stay = self.newest(keep, |_| true);
+        stay.extend(self.newest(keep, Known::is_whole));
+        stay.extend(self.current);
+
+        // Parts stay as long as the whole that they change, and as long as anything of them is in the tree.
+        let oldest = stay.iter().filter(|&&s| self.at(s).is_none_or(Known::is_whole)).min().copied();
+        for (at, part) in self.known.iter().enumerate().filter(|(_, k)| !k.is_whole()) {
+            let has_base = oldest.is_some_and(|oldest| oldest < part.serial());
+            if (has_base || self.is_left(at)) && !self.is_replaced(at) {
+                stay.insert(part.serial());
+            }
+        }
+
+        // Whatever a damaged file was: it goes with the releases of its age.
+        let first = stay.first().copied();
+        stay.extend(self.damaged.iter().filter(|&&serial| first.is_none_or(|first| serial > first)));
+        stay
+    }
+
+    /// What a host without any release is given one by one to become the present one. `None`: the whole that the present
+    /// part belongs to is not kept here.
+    pub(super) fn chain(&self) -> Option<Vec<Serial>> {
+        let present = self.current?;
+        let upto = self.known.iter().take_while(|k| k.serial() <= present).count();
+        let base = self.known[..upto].iter().rposition(Known::is_whole)?;
+        let needed = |&at: &usize| {
+            at == base || !self.known[at].is_whole() && !self.is_replaced(at) && (at > base || self.is_left(at))
+        };
+        Some((0..upto).filter(needed).map(|at| self.known[at].serial()).collect())
+    }
+
+    /// The releases before `serial` that made the tree what it was, the newest first: parts, and the whole before them.
+    pub(super) fn before(&self, serial: Serial) -> Vec<&Release> {
+        let mut found = Vec::new();
+        for known in self.known.iter().rev().filter(|k| k.serial() <= serial) {
+            found.push(&known.release);
+            if known.is_whole() {
+                break;
+            }
+        }
+        found
+    }
+
+    /// The newest of each content, the present one before a copy of it.
+    fn newest(&self, keep: usize, counts: impl Fn(&Known) -> bool) -> BTreeSet<Serial> {
+        let present = self.known.iter().filter(|k| Some(k.serial()) == self.current);
+        let newest = present.chain(self.known.iter().rev()).filter(|k| counts(k));
+        let mut seen = HashSet::new();
+        newest.filter(|k| seen.insert(k.content)).take(keep).map(Known::serial).collect()
+    }
+
+    /// Whether something of the part `at` is in the tree still: nothing whole followed, or what excludes it.
+    fn is_left(&self, at: usize) -> bool {
+        let mut wholes = self.known[at + 1..].iter().filter(|k| k.is_whole()).peekable();
+        if wholes.peek().is_none() {
+            return true;
+        }
+        let Some(paths) = self.paths(&self.known[at]) else { return false };
+        wholes.all(|whole| {
+            let rules = &whole.header().rules;
+            let excluded = rules.excluded().ok().filter(|_| !rules.delete_excluded);
+            excluded.is_some_and(|filter| paths.files.iter().any(|path| filter.matches(path, false)))
+        })
+    }
+
+    /// Whether a later part does all that the part `at` did.
+    fn is_replaced(&self, at: usize) -> bool {
+        let part = &self.known[at];
+        self.known[at + 1..].iter().any(|later| !later.is_whole() && self.replaces(later, part))
+    }
+
+    fn replaces(&self, later: &Known, part: &Known) -> bool {
+        let (new, old) = (later.header(), part.header());
+        let within = |path: &TreePath| new.scope.iter().any(|scope| path.is_within(scope));
+        let covers = new.scope.is_empty() || (!old.scope.is_empty() && old.scope.iter().all(within));
+        if new.rules != old.rules || !covers {
+            return false;
+        }
+        if new.rules.delete_extras {
+            return true;
+        }
+        match (self.paths(later), self.paths(part)) {
+            (Some(new), Some(old)) => old.all.is_subset(&new.all),
+            _ => false,
+        }
+    }
+
+    /// The paths of a release; `None` when its manifest cannot be read.
+    fn paths<'k>(&self, known: &'k Known) -> Option<&'k Paths> {
+        let read = || -> Result<Paths, ReadError> {
+            let manifest = Manifest::of(known.header(), self.nodes);
+            let mut paths = Paths { all: HashSet::new(), files: Vec::new() };
+            for located in manifest.entries() {
+                let entry = located?.entry;
+                if !matches!(entry.kind, EntryKind::Directory) {
+                    paths.files.push(entry.path.clone());
+                }
+                paths.all.insert(entry.path);
+            }
+            Ok(paths)
+        };
+        known.paths.get_or_init(|| read().ok()).as_ref()
+    }
+
+    fn at(&self, serial: Serial) -> Option<&Known> {
+        self.known.binary_search_by_key(&serial, Known::serial).ok().map(|at| &self.known[at])
+    }
+}
