@@ -34,11 +34,11 @@ use crate::block::{BlockHash, BlockRef};
 use crate::manifest::node::{MAX_NODE_BYTES, MAX_PAGE_ENTRIES};
 use crate::manifest::read::{NodeSource, ReadError};
 use crate::manifest::rules::Exclude;
-use crate::manifest::{Content, Entry, Mtime, Node, NodeRef, Owner, TreePath};
+use crate::manifest::{Content, Entry, EntryKind, Mtime, Node, NodeRef, Owner, TreePath};
 
 /// How the name of an index begins that is being written.
 pub(super) const TEMPORARY: &str = ".index-";
-const MAGIC: &[u8; 16] = b"makuo index v003";
+const MAGIC: &[u8; 16] = b"makuo index v004";
 /// The most bytes of the tail: some million pages, a billion entries.
 const MAX_TAIL: usize = 256 << 20;
 /// The most bytes of what stat said of one page.
@@ -56,6 +56,19 @@ pub struct IndexEntry {
     pub entry: Entry,
     /// The version of the file that its content belongs to.
     pub version: Version,
+}
+
+/// What stands for the content of a file that was listed only: one block whose name no content has, so that it is
+/// equal to no release's, whoever compares it after all.
+pub fn unread() -> Content {
+    Content::Blocks(vec![UNREAD])
+}
+
+const UNREAD: BlockRef = BlockRef { hash: BlockHash([0; 32]), size: 1 };
+
+/// Whether it is a file that was listed and not read.
+pub(super) fn is_unread(kind: &EntryKind) -> bool {
+    matches!(kind, EntryKind::File(Content::Blocks(blocks)) if *blocks == [UNREAD])
 }
 
 /// How much an index holds.
@@ -134,6 +147,13 @@ pub struct PageRow {
     stats_sum: [u8; CHECKSUM],
     #[n(8)]
     filter: u32,
+}
+
+impl PageRow {
+    /// How many further names of files it has.
+    pub(super) fn links(&self) -> u64 {
+        self.totals.links
+    }
 }
 
 #[derive(Debug, Clone, Encode, Decode)]
@@ -276,10 +296,8 @@ impl Index {
             return Err(damaged("a page is another kind of node"));
         };
         let mut buffer = Vec::new();
-        let stats: Vec<Version> = self
-            .stats(row, &mut buffer)?
-            .map(|stat| stat.map(|s| s.version.unwrap_or(Version::NONE)))
-            .collect::<io::Result<_>>()?;
+        let stats: Vec<Version> =
+            self.stats(row, &mut buffer)?.map(|stat| stat.map(|s| s.version)).collect::<io::Result<_>>()?;
         if entries.len() != stats.len() {
             return Err(damaged("a page has more or fewer versions than entries"));
         }

@@ -70,9 +70,14 @@ pub struct Version {
 }
 
 impl Version {
-    /// No file's: of what was listed and not read, so that no later scan takes its content for known.
+    /// The version of no file: a path that has it is looked at by every scan.
     pub const NONE: Self =
         Self { dev: 0, ino: 0, size: 0, mtime: Mtime { secs: 0, nanos: 0 }, ctime: Mtime { secs: 0, nanos: 0 } };
+
+    /// The inode.
+    pub fn id(&self) -> FileId {
+        FileId { dev: self.dev, ino: self.ino }
+    }
 }
 
 impl FileStat {

@@ -18,6 +18,7 @@ mod content;
 mod hints;
 mod ignore;
 mod merge;
+mod names;
 mod policy;
 mod read;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod walk;
 mod work;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -44,20 +46,23 @@ pub use self::policy::{OwnerPolicy, Policy};
 use self::read::{Batch, BatchDone, Reader};
 use self::walk::{ListJob, Lister, Listing};
 use self::work::{Next, Queue};
+pub use super::index::unread;
 use super::index::{Index, IndexWriter, Origin};
 use super::meta::{FileStat, Version, XattrReader};
 use super::root::{FileId, Root};
-use crate::block::{BlockHash, BlockRef};
+use crate::block::BlockHash;
 use crate::manifest::node::to_vec;
 use crate::manifest::path::is_within;
 use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, MAX_EXCLUDES, PathFilter};
-use crate::manifest::{Content, Mtime, Top, TreePath};
+use crate::manifest::{Mtime, Top, TreePath};
 use crate::{Error, Kind, Result};
 
 /// A batch of entries is handed to a thread when it has this many,
 const BATCH_ENTRIES: usize = 256;
 /// or this many bytes to be read.
 const BATCH_BYTES: u64 = 4 << 20;
+/// How often changes are looked for that turn out to be names of further files, before the tree is walked.
+const MAX_ROUNDS: usize = 3;
 /// Coarse clocks stamp files up to this much too early: a tick of 10 ms, and as much again.
 pub(super) const TICK: Duration = Duration::from_millis(20);
 /// As [`TICK`] where the file system keeps whole seconds (or FAT's two).
@@ -133,12 +138,6 @@ impl ScanOptions {
     }
 }
 
-/// What stands for the content of a file that was listed only: one block whose name no content has, so that it is
-/// equal to no release's, whoever compares it after all.
-pub fn unread() -> Content {
-    Content::Blocks(vec![BlockRef { hash: BlockHash([0; 32]), size: 1 }])
-}
-
 /// Why something was skipped that [`ScanOptions::owner`] leaves out.
 pub const FOREIGN: &str = "it belongs to another user";
 
@@ -194,53 +193,127 @@ pub fn scan_knowing(
     written: Option<&Index>,
     new_path: &Path,
 ) -> Result<Scanned> {
-    let filter = Arc::new(Filter::new(options.excludes.clone())?);
-    let released = Released::new(&options.policy)?;
     let stat = FileStat::of(root).map_err(|e| unreadable(root.path(), e))?;
-    let top = top_of(root, options, &released, &stat)?;
-    let (old, written) = (old.filter(|_| !options.checksum), written.filter(|_| !options.checksum));
-    let found = match old {
-        Some(old) => differences(root, options, old, &released, &filter, stat.version())?,
-        None => Found::Unknown,
-    };
-    let changes = match (found, old) {
-        (Found::Nothing, Some(old)) => return Ok(Scanned::unchanged(Arc::clone(old), top)),
-        (Found::Changes(changes), _) => Some(changes),
-        _ => None,
-    };
-    // What was not looked at is as old as it was; and where everything is, nothing is held back.
-    let (started, options) = match (&changes, old) {
-        (Some(_), Some(old)) if options.hints.is_some() => (old.started(), options.clone()),
-        _ => (wall(options.started), ScanOptions { hints: None, ..options.clone() }),
-    };
-    let options = &options;
-    let failed = |e| Error::io("cannot write the index", new_path, e);
-    let writer = IndexWriter::create(new_path, root.id()).map_err(failed)?;
-    let shared = Shared::new(root, options, released, filter, Some(writer));
-    let Collected { stats, patterns, ignore_files, skipped, top_passed_over } = std::thread::scope(|scope| {
-        let _close = CloseAtEnd(&shared.jobs);
-        for _ in 0..options.threads.max(1) {
-            scope.spawn(|| work(&shared));
+    let top = top_of(root, options, &Released::new(&options.policy)?, &stat)?;
+    let old = old.filter(|_| !options.checksum);
+    let written = written.filter(|_| !options.checksum);
+    let new = New { root, top, stat, written, path: new_path };
+
+    let mut linked = HashSet::new();
+    for _ in 0..MAX_ROUNDS {
+        let Some(old) = old else { break };
+        let changes = match differences(root, options, old, stat.version(), &linked)? {
+            Found::Unknown => break,
+            Found::Nothing => return Ok(Scanned::unchanged(Arc::clone(old), new.top)),
+            Found::Changes(changes) => changes,
+        };
+        match new.merged(options, old, changes)? {
+            Merged::Whole(scanned) => return Ok(scanned),
+            Merged::Lacks(names) => linked.extend(names),
+            Merged::Broken => {
+                tracing::warn!("the index of {} does not fit the tree: it is read anew", root.path().display());
+                break;
+            }
         }
-        Collector::begin(&shared, old.map(Arc::as_ref), written, changes)?.run()
-    })?;
-    let mut top_stat = stat;
-    if top_passed_over {
-        top_stat.forget_change();
     }
-    let origin = Origin {
-        started,
-        options: options.name(),
-        top: top_stat.version(),
-        owners: shared.released.met(),
-        patterns: patterns.clone(),
-        ignore_files,
-        skipped: skipped.iter().map(|s| (s.path.clone(), s.why.to_string())).collect(),
-    };
-    let writer = shared.writer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let writer = writer.ok_or_else(|| failed(io::Error::other("it was not begun")))?;
-    let index = Arc::new(writer.finish(origin).map_err(failed)?);
-    Ok(Scanned { stats: stats.of(&index), index, top, ignore_rules: patterns, skipped })
+    new.walked(options, old)
+}
+
+/// A scan that is written to a new index.
+struct New<'a> {
+    root: &'a Root,
+    top: Top,
+    /// The tree's own directory, before the scan.
+    stat: FileStat,
+    /// An index of files that were written since the last scan.
+    written: Option<&'a Index>,
+    path: &'a Path,
+}
+
+/// An index and what changed since, as a new index.
+enum Merged {
+    Whole(Scanned),
+    /// New files are further names of these inodes, which the index has under names that were not looked at.
+    Lacks(HashSet<FileId>),
+    /// A hard link leads nowhere: the old index does not fit the tree.
+    Broken,
+}
+
+impl New<'_> {
+    fn merged(&self, options: &ScanOptions, old: &Arc<Index>, changes: Changes) -> Result<Merged> {
+        let unreadable = |e| Error::new(Kind::Io, "the index cannot be read").because(e);
+        let inodes = changes.inodes.clone();
+        let mut lacks = HashSet::new();
+        let is_whole = |partial: &HashSet<FileId>| {
+            lacks = partial.difference(&inodes).copied().collect();
+            Ok(names::names_of(old, &lacks).map_err(unreadable)?.is_empty())
+        };
+
+        // What was not looked at is as old as it was.
+        let started = if options.hints.is_some() { old.started() } else { wall(options.started) };
+        let Some(scanned) = self.write(options, started, Some(old), Some(changes), is_whole)? else {
+            return Ok(Merged::Lacks(lacks));
+        };
+        if scanned.index.totals().links > 0 && !names::links_hold(&scanned.index).map_err(unreadable)? {
+            // No later scan may begin with it.
+            let _ = std::fs::remove_file(self.path);
+            return Ok(Merged::Broken);
+        }
+        Ok(Merged::Whole(scanned))
+    }
+
+    /// Walks the whole tree; only contents are taken from `old`, and nothing is held back.
+    fn walked(&self, options: &ScanOptions, old: Option<&Arc<Index>>) -> Result<Scanned> {
+        let options = ScanOptions { hints: None, ..options.clone() };
+        let scanned = self.write(&options, wall(options.started), old, None, |_| Ok(true))?;
+        scanned.ok_or_else(|| Error::new(Kind::Io, "the scan was stopped"))
+    }
+
+    /// Describes what changed, or the whole tree, and writes the index; `None` when `is_whole` says that names of these
+    /// inodes are missing.
+    fn write(
+        &self,
+        options: &ScanOptions,
+        started: Mtime,
+        old: Option<&Arc<Index>>,
+        changes: Option<Changes>,
+        is_whole: impl FnOnce(&HashSet<FileId>) -> Result<bool>,
+    ) -> Result<Option<Scanned>> {
+        let failed = |e| Error::io("cannot write the index", self.path, e);
+        let writer = IndexWriter::create(self.path, self.root.id()).map_err(failed)?;
+        let filter = Arc::new(Filter::new(options.excludes.clone())?);
+        let shared = Shared::new(self.root, options, Released::new(&options.policy)?, filter, Some(writer));
+        let Collected { stats, patterns, ignore_files, skipped, partial, top_passed_over } =
+            std::thread::scope(|scope| {
+                let _close = CloseAtEnd(&shared.jobs);
+                for _ in 0..options.threads.max(1) {
+                    scope.spawn(|| work(&shared));
+                }
+                Collector::begin(&shared, old.map(Arc::as_ref), self.written, changes)?.run()
+            })?;
+        if !is_whole(&partial)? {
+            return Ok(None);
+        }
+
+        let mut top = self.stat;
+        if top_passed_over {
+            top.forget_change();
+        }
+        let origin = Origin {
+            started,
+            options: options.name(),
+            top: top.version(),
+            owners: shared.released.met(),
+            patterns: patterns.clone(),
+            ignore_files,
+            skipped: skipped.iter().map(|s| (s.path.clone(), s.why.to_string())).collect(),
+        };
+        let writer = shared.writer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let writer = writer.ok_or_else(|| failed(io::Error::other("it was not begun")))?;
+        let index = Arc::new(writer.finish(origin).map_err(failed)?);
+        let top = self.top.clone();
+        Ok(Some(Scanned { stats: stats.of(&index), index, top, ignore_rules: patterns, skipped }))
+    }
 }
 
 impl ScanStats {
@@ -269,33 +342,34 @@ enum Found {
     Changes(Changes),
 }
 
-/// What `old` does not say of the tree, or says otherwise. An index that cannot be read is not compared.
+/// What `old` does not say of the tree, or says otherwise; all names of the inodes `linked` are looked at. An index that
+/// cannot be read is not compared.
 fn differences(
     root: &Root,
     options: &ScanOptions,
     old: &Index,
-    released: &Released<'_>,
-    filter: &Arc<Filter>,
     top: Version,
+    linked: &HashSet<FileId>,
 ) -> Result<Found> {
     let origin = old.origin();
     let unsettled = |version: &Version| is_racy(version, origin.started);
-    let ignored_alike = origin
-        .ignore_files
-        .iter()
-        .all(|(path, known)| !unsettled(known) && version_of(root, path).is_ok_and(|now| now == *known));
-    if origin.options != options.name() || !ignored_alike || !released.still_holds(&origin.owners) {
+    let is_as_it_was = |(path, known): &(TreePath, Version)| {
+        !unsettled(known) && stat_of(root, path).is_ok_and(|now| now.version() == *known)
+    };
+    let released = Released::new(&options.policy)?;
+    let made_alike = origin.options == options.name() && released.still_holds(&origin.owners);
+    if !made_alike || !origin.ignore_files.iter().all(is_as_it_was) {
         return Ok(Found::Unknown);
     }
     let spots = match &options.hints {
         Some(hints) => {
-            let filter = filter.with(&origin.patterns)?;
-            hints::spots(root, old, hints, &filter, options.hardlinks)
+            let filter = Arc::new(Filter::new(options.excludes.clone())?).with(&origin.patterns)?;
+            hints::spots(root, old, hints, &filter)
         }
         None => compare::compare(root, old, options.threads)
             .map(|found| found.map(|touched| Spots { touched, top: top != origin.top || unsettled(&top) })),
     };
-    let Spots { touched, top: top_touched } = match spots {
+    let spots = match spots {
         Ok(Some(spots)) => spots,
         Ok(None) => return Ok(Found::Unknown),
         Err(e) => {
@@ -303,17 +377,18 @@ fn differences(
             return Ok(Found::Unknown);
         }
     };
-    if touched.is_empty() && !top_touched {
+    if spots.touched.is_empty() && !spots.top && linked.is_empty() {
         return Ok(Found::Nothing);
     }
-    let filter = filter.with(&origin.patterns)?;
-    let shared = Shared::new(root, options, Released::new(&options.policy)?, filter, None);
-    Ok(changes::find(&shared, old, touched, top_touched)?.map_or(Found::Unknown, Found::Changes))
+    let filter = Arc::new(Filter::new(options.excludes.clone())?).with(&origin.patterns)?;
+    let shared = Shared::new(root, options, released, filter, None);
+    Ok(changes::find(&shared, old, spots, linked)?.map_or(Found::Unknown, Found::Changes))
 }
 
-fn version_of(root: &Root, path: &TreePath) -> io::Result<Version> {
+/// What is at `path` now.
+fn stat_of(root: &Root, path: &TreePath) -> io::Result<FileStat> {
     let (parent, name) = root.parent(path)?;
-    Ok(FileStat::at(parent.as_fd(), &name)?.version())
+    FileStat::at(parent.as_fd(), &name)
 }
 
 fn top_of(root: &Root, options: &ScanOptions, released: &Released<'_>, stat: &FileStat) -> Result<Top> {

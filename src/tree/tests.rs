@@ -2,6 +2,7 @@
 
 mod crash;
 mod deploy;
+mod indexed;
 mod kept;
 mod kinds;
 mod power;

@@ -7,15 +7,15 @@
 use std::ffi::CStr;
 use std::io;
 
-use super::damaged;
-use crate::manifest::{Mtime, TreePath};
+use super::{damaged, is_unread};
+use crate::manifest::{Entry, EntryKind, Mtime};
 use crate::tree::meta::Version;
 
 /// The device is another one than the root's, and follows.
 const OTHER_DEVICE: u8 = 1;
 /// The entry is a directory.
 const DIRECTORY: u8 = 2;
-/// The entry was listed and not read: there is no version to compare.
+/// The entry is a file that was listed and not read.
 const UNREAD: u8 = 4;
 /// Inode, size, and two times of seconds and nanoseconds.
 const NUMBERS: usize = 8 + 8 + 2 * (8 + 4);
@@ -31,18 +31,21 @@ pub(in crate::tree) struct Stat<'a> {
     pub(in crate::tree) name: &'a CStr,
     /// Whether it is a directory.
     pub(in crate::tree) is_dir: bool,
-    /// Its version; `None` when it was listed only.
-    pub(in crate::tree) version: Option<Version>,
+    /// Whether it is a file that was listed and not read.
+    pub(in crate::tree) unread: bool,
+    /// Its version.
+    pub(in crate::tree) version: Version,
 }
 
-/// Appends the record of the entry at `path`.
-pub(super) fn push(out: &mut Vec<u8>, path: &TreePath, is_dir: bool, version: &Version, root_dev: u64) {
-    let unread = *version == Version::NONE;
-    let other = version.dev != root_dev && !unread;
+/// Appends the record of `entry`.
+pub(super) fn push(out: &mut Vec<u8>, entry: &Entry, version: &Version, root_dev: u64) {
+    let path = &entry.path;
+    let other = version.dev != root_dev;
     let name = path.name();
     let depth = path.components().count() - 1;
     let flag = |on: bool, flag: u8| if on { flag } else { 0 };
-    out.push(flag(other, OTHER_DEVICE) | flag(is_dir, DIRECTORY) | flag(unread, UNREAD));
+    let is_dir = matches!(entry.kind, EntryKind::Directory);
+    out.push(flag(other, OTHER_DEVICE) | flag(is_dir, DIRECTORY) | flag(is_unread(&entry.kind), UNREAD));
     // A path has at most 4,095 bytes, a component at most 255.
     out.extend_from_slice(&(depth as u16).to_le_bytes());
     out.push(name.len() as u8);
@@ -88,9 +91,10 @@ impl<'a> Stats<'a> {
             mtime: Mtime { secs: word(numbers, 16) as i64, nanos: half(numbers, 24) },
             ctime: Mtime { secs: word(numbers, 28) as i64, nanos: half(numbers, 36) },
         };
-        let version = (flags & UNREAD == 0).then_some(version);
         let depth = usize::from(u16::from_le_bytes([d0, d1]));
-        Some(Stat { depth, name, is_dir: flags & DIRECTORY != 0, version })
+        let is_dir = flags & DIRECTORY != 0;
+        let unread = flags & UNREAD != 0;
+        Some(Stat { depth, name, is_dir, unread, version })
     }
 }
 
@@ -126,6 +130,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::manifest::{Content, Mode, Owner, TreePath};
 
     fn a_version() -> impl Strategy<Value = Version> {
         let time = || (any::<i64>(), 0..1_000_000_000u32).prop_map(|(secs, nanos)| Mtime { secs, nanos });
@@ -138,21 +143,40 @@ mod tests {
         })
     }
 
+    fn an_entry(path: &str, kind: EntryKind) -> Option<Entry> {
+        let path = TreePath::new(path.as_bytes()).ok()?;
+        let owner = Owner { uid: 0, gid: 0, user: None, group: None };
+        let (mode, mtime) = (Mode::from_bits(0o644), Mtime::default());
+        Some(Entry { path, kind, mode, owner: owner.into(), mtime, xattrs: Vec::new() })
+    }
+
+    fn a_kind() -> impl Strategy<Value = EntryKind> {
+        prop_oneof![
+            Just(EntryKind::Directory),
+            Just(EntryKind::Fifo),
+            Just(EntryKind::File(super::super::unread())),
+            Just(EntryKind::File(Content::Blocks(Vec::new()))),
+        ]
+    }
+
     proptest! {
         #[test]
-        fn records_come_back(all in prop::collection::vec(("[a-z]{1,9}(/[^/\0]{1,20}){0,3}x", any::<bool>(), a_version()), 0..20)) {
-            let paths: Vec<TreePath> = all.iter().filter_map(|(p, ..)| TreePath::new(p.as_bytes()).ok()).collect();
-            prop_assume!(paths.len() == all.len());
+        fn records_come_back(
+            all in prop::collection::vec(("[a-z]{1,9}(/[^/\0]{1,20}){0,3}x", a_kind(), a_version()), 0..20)
+        ) {
+            let entries: Vec<Entry> = all.iter().filter_map(|(p, kind, _)| an_entry(p, kind.clone())).collect();
+            prop_assume!(entries.len() == all.len());
             let mut bytes = Vec::new();
-            for (path, (_, is_dir, version)) in paths.iter().zip(&all) {
-                push(&mut bytes, path, *is_dir, version, 1);
+            for (entry, (.., version)) in entries.iter().zip(&all) {
+                push(&mut bytes, entry, version, 1);
             }
             let read: Vec<_> = Stats::new(&bytes, 1).collect::<io::Result<_>>().unwrap();
             prop_assert_eq!(read.len(), all.len());
-            for ((stat, path), (_, is_dir, version)) in read.iter().zip(&paths).zip(&all) {
-                prop_assert_eq!(stat.name.to_bytes(), path.name());
-                prop_assert_eq!(stat.depth, path.components().count() - 1);
-                prop_assert_eq!((stat.is_dir, stat.version), (*is_dir, Some(*version).filter(|v| *v != Version::NONE)));
+            for ((stat, entry), (_, kind, version)) in read.iter().zip(&entries).zip(&all) {
+                prop_assert_eq!(stat.name.to_bytes(), entry.path.name());
+                prop_assert_eq!(stat.depth, entry.path.components().count() - 1);
+                prop_assert_eq!((stat.is_dir, stat.version), (*kind == EntryKind::Directory, *version));
+                prop_assert_eq!(stat.unread, is_unread(kind));
             }
             for cut in 0..bytes.len() {
                 prop_assert!(Stats::new(&bytes[..cut], 1).count() <= all.len());

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use tempfile::NamedTempFile;
 
 use super::{
-    Index, IndexEntry, MAGIC, Origin, PageRow, Place, TEMPORARY, Tail, Totals, checksum, damaged, filter, stats,
+    Index, IndexEntry, MAGIC, Origin, PageRow, Place, TEMPORARY, Tail, Totals, checksum, damaged, filter, is_unread,
+    stats,
 };
 use crate::block::{BlockHash, BlockRef};
 use crate::manifest::build::{Builder, NodeSink, PageEnd};
@@ -176,10 +177,10 @@ impl NodeSink for IndexFile {
         let mut totals = Totals { entries: entries.len() as u64, ..Totals::default() };
         for (entry, version) in entries.iter().zip(self.versions.drain(..entries.len())) {
             let is_dir = matches!(entry.kind, EntryKind::Directory);
-            stats::push(&mut stats, &entry.path, is_dir, &version, self.root.dev);
+            stats::push(&mut stats, entry, &version, self.root.dev);
             let is_file = matches!(entry.kind, EntryKind::File(_));
             totals.files += u64::from(is_file);
-            totals.unread += u64::from(is_file && version == Version::NONE);
+            totals.unread += u64::from(is_unread(&entry.kind));
             totals.dirs += u64::from(is_dir);
             totals.links += u64::from(matches!(entry.kind, EntryKind::Hardlink(_)));
             totals.bytes += entry.kind.size();

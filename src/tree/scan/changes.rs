@@ -5,11 +5,17 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::fs::FileType;
+
 use super::compare::Touched;
+use super::hints::Spots;
+use super::names::names_of;
 use super::walk::{Child, ListJob, Lister, Listing, read_names};
-use super::{Shared, Skipped, unreadable};
+use super::{Shared, Skipped, stat_of, unreadable};
 use crate::manifest::TreePath;
 use crate::tree::index::Index;
+use crate::tree::meta::{FileStat, Version};
+use crate::tree::root::FileId;
 use crate::{Error, Kind, Result};
 
 /// What a tree has that its index does not say, or says otherwise.
@@ -23,16 +29,19 @@ pub(super) struct Changes {
     pub(super) skipped: Vec<Skipped>,
     /// Whether the tree's own directory must not be recorded as seen.
     pub(super) top_passed_over: bool,
+    /// Inodes of which every name that the index has is among `touched`.
+    pub(super) inodes: HashSet<FileId>,
 }
 
-/// What changed, when `touched` and, with `top`, the tree's own directory did; `None` when an ignore file is new,
-/// which can change anything.
+/// What changed, when `spots` did; `None` when an ignore file is new, which can change anything. All names of `linked`
+/// are looked at.
 pub(super) fn find(
     shared: &Shared<'_>,
     index: &Index,
-    mut touched: Vec<Touched>,
-    top: bool,
+    spots: Spots,
+    linked: &HashSet<FileId>,
 ) -> Result<Option<Changes>> {
+    let Spots { mut touched, top } = spots;
     let mut finder = Finder {
         shared,
         lister: Lister::new(shared.root, shared.options, &shared.held),
@@ -52,6 +61,19 @@ pub(super) fn find(
             return Ok(None);
         }
     }
+    let mut inodes = HashSet::new();
+    if shared.options.hardlinks {
+        inodes = finder.inodes(&touched, linked);
+        let names = finder.further_names(&touched, &inodes)?;
+        finder.look_again(&names)?;
+        touched.extend(names);
+        touched.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    }
+    let more = finder.dirs_passed_over(&touched);
+    finder.look_again(&more)?;
+    touched.extend(more);
+    touched.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+
     let Finder { listing: Listing { mut children, skipped, .. }, passed_over, .. } = finder;
     children.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     children.dedup_by(|a, b| a.path == b.path);
@@ -67,7 +89,7 @@ pub(super) fn find(
     let mut all: Vec<Skipped> =
         old.map(|(path, why)| Skipped { path: path.clone(), why: why.clone().into() }).collect();
     all.extend(skipped);
-    Ok(Some(Changes { touched, children, skipped: all, top_passed_over: passed_over.contains(&None) }))
+    Ok(Some(Changes { touched, children, skipped: all, inodes, top_passed_over: passed_over.contains(&None) }))
 }
 
 struct Finder<'a> {
@@ -85,7 +107,7 @@ impl Finder<'_> {
     /// Looks at what the index has and may be otherwise now.
     fn look_again(&mut self, touched: &[Touched]) -> Result<()> {
         let mut open = None;
-        for Touched { path, was_dir } in touched {
+        for Touched { path, was_dir, .. } in touched {
             let parent = path.parent();
             if open.as_ref().is_none_or(|(dir, _)| *dir != parent) {
                 let handle = match self.shared.root.dir(parent.as_ref()) {
@@ -109,6 +131,32 @@ impl Finder<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The inodes whose names matter together: those that were touched, went or came, and `more`.
+    fn inodes(&self, touched: &[Touched], more: &HashSet<FileId>) -> HashSet<FileId> {
+        let is_linked = |stat: &FileStat| stat.file_type != FileType::Directory && stat.nlink > 1;
+        let now: Vec<FileId> =
+            self.listing.children.iter().map(|c| &c.stat).filter(|s| is_linked(s)).map(|s| s.id).collect();
+        // Without links in either there is nothing to look for.
+        if now.is_empty() && more.is_empty() && self.known.index.totals().links == 0 {
+            return HashSet::new();
+        }
+        let were = touched.iter().filter(|t| !t.was_dir).map(|t| t.inode);
+        were.chain(now).chain(more.iter().copied()).collect()
+    }
+
+    /// The names of `inodes` that are not among `touched`, except for files that are still being written.
+    fn further_names(&self, touched: &[Touched], inodes: &HashSet<FileId>) -> Result<Vec<Touched>> {
+        let Shared { root, options, .. } = self.shared;
+        let is_held = |path: &TreePath| {
+            options.hints.as_ref().is_some_and(|hints| hints.held.contains(path))
+                && stat_of(root, path).is_ok_and(|stat| stat.file_type == FileType::RegularFile)
+        };
+        let mut names = names_of(self.known.index, inodes)
+            .map_err(|e| Error::new(Kind::Io, "the index cannot be read").because(e))?;
+        names.retain(|name| touched.binary_search_by(|t| t.path.cmp(&name.path)).is_err() && !is_held(&name.path));
+        Ok(names)
     }
 
     /// Looks for names in a directory that the index does not have; false when one is a new ignore file.
@@ -148,7 +196,7 @@ impl Finder<'_> {
     fn dirs_passed_over(&self, touched: &[Touched]) -> Vec<Touched> {
         let is_touched = |dir: &TreePath| touched.binary_search_by(|t| t.path.cmp(dir)).is_ok();
         let dirs = self.passed_over.iter().flatten().filter(|dir| !is_touched(dir));
-        dirs.map(|dir| Touched { path: dir.clone(), was_dir: true }).collect()
+        dirs.map(|dir| Touched { path: dir.clone(), was_dir: true, inode: Version::NONE.id() }).collect()
     }
 
     fn job(&self, path: Option<TreePath>) -> ListJob {

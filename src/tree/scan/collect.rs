@@ -1,6 +1,6 @@
 //! The thread that gathers a scan: it decides what is read, and writes entries in order.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use rustix::fs::FileType;
@@ -16,7 +16,7 @@ use crate::manifest::build::NodeSink;
 use crate::manifest::read::NodeSource;
 use crate::manifest::rules::Exclude;
 use crate::manifest::{Content, EntryKind, TreePath};
-use crate::tree::index::{Entries, Index, IndexEntry};
+use crate::tree::index::{Entries, Index, IndexEntry, is_unread};
 use crate::tree::meta::Version;
 use crate::tree::root::FileId;
 
@@ -29,6 +29,8 @@ pub(super) struct Collected {
     pub(super) skipped: Vec<Skipped>,
     /// Whether the top must not be recorded as seen.
     pub(super) top_passed_over: bool,
+    /// Inodes that have more names than were met.
+    pub(super) partial: HashSet<FileId>,
 }
 
 /// A scan that is going on.
@@ -106,7 +108,8 @@ impl<'a> Collector<'a> {
         ignore_files.sort_by(|a, b| a.0.cmp(&b.0));
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
         check_patterns(&self.shared.options.excludes, &patterns)?;
-        Ok(Collected { stats: self.stats, patterns, ignore_files, skipped, top_passed_over })
+        let partial = self.links.into_keys().collect();
+        Ok(Collected { stats: self.stats, patterns, ignore_files, skipped, partial, top_passed_over })
     }
 
     fn add(&mut self, child: Child) -> Result<()> {
@@ -136,8 +139,7 @@ impl<'a> Collector<'a> {
             }
         }
         if child.look != Look::Whole {
-            let listed = self.entry(child, EntryKind::File(unread()))?;
-            return Ok(Item::Ready(IndexEntry { version: Version::NONE, ..listed }));
+            return Ok(Item::Ready(self.entry(child, EntryKind::File(unread()))?));
         }
         if let Some(content) = self.content(&child)? {
             return Ok(Item::Ready(self.entry(child, EntryKind::File(content))?));
@@ -252,7 +254,9 @@ impl<'a> OldEntries<'a> {
         }
         let found = self.next.take_if(|next| next.entry.path == child.path)?;
         self.advance();
-        let known = found.version == child.stat.version() && !is_racy(&found.version, self.index.started());
+        let known = found.version == child.stat.version()
+            && !is_racy(&found.version, self.index.started())
+            && !is_unread(&found.entry.kind);
         match found.entry.kind {
             EntryKind::File(content) if known => Some(content),
             _ => None,

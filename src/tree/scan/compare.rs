@@ -8,14 +8,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use rustix::fs::statat;
+use rustix::fs::{FileType, statat};
 use rustix::io::Errno;
 
 use super::is_racy;
 use crate::manifest::{Mtime, TreePath};
 use crate::tree::index::{Index, Stat};
 use crate::tree::meta::{Version, locked};
-use crate::tree::root::{NOFOLLOW, Root};
+use crate::tree::root::{FileId, NOFOLLOW, Root};
 
 /// More changes than this are not looked at one by one: the tree is walked.
 const MAX_TOUCHED: usize = 200_000;
@@ -28,6 +28,8 @@ pub(super) struct Touched {
     pub(super) path: TreePath,
     /// Whether it was a directory.
     pub(super) was_dir: bool,
+    /// The inode that the index has for it.
+    pub(super) inode: FileId,
 }
 
 /// The paths of `index` that may not be as they were, in order; `None` when there are so many that a walk is cheaper.
@@ -104,14 +106,11 @@ impl Shared<'_> {
             if !place.enter(&stat) {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the index names a path below no directory"));
             }
-            let same = match stat.version {
-                None => true,
-                Some(known) => !may_be_racy(&known, started) && place.is_now(self.root, &stat, &known)?,
-            };
-            if !same {
+            let settled = stat.unread || !may_be_racy(&stat.version, started);
+            if !settled || !place.is_now(self.root, &stat)? {
                 let path = TreePath::new([&place.dir, stat.name.to_bytes()].concat())
                     .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-                touched.push(Touched { path, was_dir: stat.is_dir });
+                touched.push(Touched { path, was_dir: stat.is_dir, inode: stat.version.id() });
             }
         }
         Ok(touched)
@@ -172,7 +171,7 @@ impl Place {
     }
 
     /// Whether the entry is now what it was.
-    fn is_now(&mut self, root: &Root, stat: &Stat<'_>, known: &Version) -> io::Result<bool> {
+    fn is_now(&mut self, root: &Root, stat: &Stat<'_>) -> io::Result<bool> {
         if let Handle::Unknown = self.handle {
             self.handle = match root.handle_of(self.dir.strip_suffix(b"/").unwrap_or_default()) {
                 Ok(handle) => Handle::Open(handle),
@@ -186,8 +185,13 @@ impl Place {
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
             Err(e) => return Err(e.into()),
         };
-        Ok(now.st_ino == known.ino
-            && now.st_dev == known.dev
+        let known = &stat.version;
+        let same = now.st_ino == known.ino && now.st_dev == known.dev;
+        if stat.unread {
+            // It was listed only: what is in it matters to nobody, but it has to be the file that it was.
+            return Ok(same && FileType::from_raw_mode(now.st_mode) == FileType::RegularFile);
+        }
+        Ok(same
             && now.st_size as u64 == known.size
             && (now.st_mtime, now.st_mtime_nsec as u32) == (known.mtime.secs, known.mtime.nanos)
             && (now.st_ctime, now.st_ctime_nsec as u32) == (known.ctime.secs, known.ctime.nanos))

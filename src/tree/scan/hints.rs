@@ -1,8 +1,8 @@
 //! A scan that was told where to look: which paths of an index may not be as they were, without looking at all others.
 //!
 //! Who tells is trusted to leave nothing out: what is named nowhere is taken to be as the index says. What the kernel
-//! does to other paths with a change is found here: a directory that is gone takes with it what was below it, and the
-//! names of one inode change together.
+//! does to other paths with a change is found here: a directory that is gone takes with it what was below it. The other
+//! names of an inode are added by [`super::changes`].
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
@@ -40,15 +40,8 @@ pub(super) struct Spots {
     pub(super) top: bool,
 }
 
-/// The paths of `index` that `hints` lead to; `None` when there are so many that a walk is cheaper. With `links` names
-/// of one inode are one file.
-pub(super) fn spots(
-    root: &Root,
-    index: &Index,
-    hints: &Hints,
-    filter: &Filter,
-    links: bool,
-) -> io::Result<Option<Spots>> {
+/// The paths of `index` that `hints` lead to; `None` when there are so many that a walk is cheaper.
+pub(super) fn spots(root: &Root, index: &Index, hints: &Hints, filter: &Filter) -> io::Result<Option<Spots>> {
     let mut search = Search {
         root,
         index,
@@ -56,8 +49,6 @@ pub(super) fn spots(
         page: (usize::MAX, Arc::default()),
         seen: HashSet::new(),
         touched: BTreeMap::new(),
-        inodes: HashSet::new(),
-        linked: false,
         top: hints.top,
     };
     let limit = limit_of(index);
@@ -70,17 +61,13 @@ pub(super) fn spots(
     if search.top && FileStat::of(root)?.version() != index.origin().top {
         search.look_into(None)?;
     }
-    if links {
-        search.add_names()?;
-    }
     for path in &hints.held {
         // One that is gone, or something else now, is not held any more.
         if search.now(path)?.is_some_and(|stat| stat.file_type == FileType::RegularFile) {
             search.touched.remove(path);
         }
     }
-    let touched = search.touched.into_iter().map(|(path, was_dir)| Touched { path, was_dir });
-    Ok(Some(Spots { touched: touched.collect(), top: search.top }))
+    Ok(Some(Spots { touched: search.touched.into_values().collect(), top: search.top }))
 }
 
 struct Search<'a> {
@@ -92,12 +79,8 @@ struct Search<'a> {
     page: (usize, Arc<[IndexEntry]>),
     /// What was looked at.
     seen: HashSet<TreePath>,
-    /// What may not be as it was, and whether it was a directory.
-    touched: BTreeMap<TreePath, bool>,
-    /// Inodes whose other names matter,
-    inodes: HashSet<(u64, u64)>,
-    /// and whether one of them has more names than one.
-    linked: bool,
+    /// What may not be as it was.
+    touched: BTreeMap<TreePath, Touched>,
     /// Whether the tree's own directory may have new names.
     top: bool,
 }
@@ -110,18 +93,16 @@ impl Search<'_> {
         }
         let now = self.now(path)?;
         let Some(known) = self.known(path)? else {
-            self.note_links(now.as_ref());
             self.look_above(path)?;
             return now.map_or(Ok(()), |now| self.add(path, &now));
         };
-        let (version, was_dir) = (known.version, is_dir(known));
+        let version = known.version;
+        let was_dir = is_dir(known);
         let same = now.as_ref().is_some_and(|now| now.version() == version);
         if same && !named {
             return Ok(());
         }
-        self.note_links(now.as_ref());
-        self.touched.insert(path.clone(), was_dir);
-        self.inodes.insert((version.dev, version.ino));
+        self.touch(path, was_dir, &version);
         // It may be another one of the same number: what is in it is looked at.
         let is_same = now.as_ref().is_some_and(|now| is_same_dir(now, &version));
         if was_dir && !is_same {
@@ -132,11 +113,9 @@ impl Search<'_> {
         self.look_above(path)
     }
 
-    fn note_links(&mut self, now: Option<&FileStat>) {
-        if let Some(now) = now.filter(|now| now.nlink > 1 && now.file_type != FileType::Directory) {
-            self.inodes.insert((now.id.dev, now.id.ino));
-            self.linked = true;
-        }
+    fn touch(&mut self, path: &TreePath, was_dir: bool, version: &Version) {
+        let touched = Touched { path: path.clone(), was_dir, inode: version.id() };
+        self.touched.insert(path.clone(), touched);
     }
 
     /// What is at `path` now.
@@ -186,8 +165,9 @@ impl Search<'_> {
         let mut above = path.parent();
         while let Some(dir) = above.take_if(|_| !left_out) {
             if let Some(known) = self.known(&dir)? {
+                let version = known.version;
                 let was_dir = self::is_dir(known);
-                self.touched.insert(dir, was_dir);
+                self.touch(&dir, was_dir, &version);
                 return Ok(());
             }
             left_out = self.filter.leaves_out(&dir, true);
@@ -229,35 +209,9 @@ impl Search<'_> {
             if page.first().is_some_and(|e| e.entry.path > *dir && !e.entry.path.is_within(dir)) {
                 return Ok(());
             }
+            let page = Arc::clone(page);
             for found in page.iter().filter(|e| e.entry.path.is_within(dir)) {
-                self.touched.insert(found.entry.path.clone(), is_dir(found));
-                self.inodes.insert((found.version.dev, found.version.ino));
-            }
-        }
-        Ok(())
-    }
-
-    /// The other names of the files that were found: which of them comes first decides what all are.
-    fn add_names(&mut self) -> io::Result<()> {
-        let index = self.index;
-        if !self.linked && index.totals().links == 0 {
-            return Ok(());
-        }
-        let mut buffer = Vec::new();
-        for row in 0..index.rows().len() {
-            let mut any = false;
-            for stat in index.stats(row, &mut buffer)? {
-                let stat = stat?;
-                let of = stat.version.filter(|_| !stat.is_dir).map(|v| (v.dev, v.ino));
-                any |= of.is_some_and(|of| self.inodes.contains(&of));
-            }
-            if any {
-                for found in index.page(row)? {
-                    let version = (found.version.dev, found.version.ino);
-                    if !is_dir(&found) && self.inodes.contains(&version) {
-                        self.touched.insert(found.entry.path, false);
-                    }
-                }
+                self.touch(&found.entry.path, is_dir(found), &found.version);
             }
         }
         Ok(())
@@ -397,8 +351,9 @@ mod tests {
         let scoped = super::super::scan(&f.root, &options, None, &f.dir.path().join("scoped")).unwrap().index;
         assert_eq!(scoped.find(&path("d/e/a")).unwrap(), None);
         let filter = Filter::new(vec![exclude.clone()]).unwrap();
-        let found = |name| spots(&f.root, &scoped, &hints(&[name]), &filter, true).unwrap().unwrap();
-        assert_eq!(found("d/e/a").touched, [Touched { path: path("d/e"), was_dir: true }]);
+        let found = |name| spots(&f.root, &scoped, &hints(&[name]), &filter).unwrap().unwrap();
+        let touched: Vec<_> = found("d/e/a").touched.into_iter().map(|t| (t.path, t.was_dir)).collect();
+        assert_eq!(touched, [(path("d/e"), true)]);
         assert_eq!(found("d/e/a.log").touched, []);
     }
 

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use proptest::prelude::*;
 
 use super::*;
-use crate::manifest::{Entry, EntryKind};
+use crate::manifest::{Content, Entry, EntryKind};
 
 /// A tree with a place for indexes beside it.
 pub(super) struct Fixture {

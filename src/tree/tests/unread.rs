@@ -152,3 +152,58 @@ fn other_names_of_a_file_that_is_not_read_are_still_its_links() {
     assert_eq!(shown(&scanned).last().unwrap(), "h z");
     assert_eq!(scanned.stats.hashed_bytes, 15);
 }
+
+#[test]
+fn what_was_listed_and_is_gone_keeps_no_directory() {
+    let mut host = Host::new(&[]);
+    host.closed = vec![filter(&["*.keep"]), filter(&["y"])];
+    host.scan();
+    std::fs::remove_file(host.world.www().join("d/big.keep")).unwrap();
+    std::fs::remove_file(host.world.www().join("up/y")).unwrap();
+    let exclude = Exclude { base: None, pattern: "y".into() };
+    let rules = Rules { excludes: vec![exclude], ..host.world.rules.clone() };
+    let plan = host.diff(&rules, &filter(&["*.keep"])).unwrap();
+    assert_eq!(deleted(&plan), ["cache", "cache/deep", "cache/deep/x", "d", "d/more", "up"]);
+    assert_eq!(plan.summary.deleted, 6);
+}
+
+#[test]
+fn what_was_listed_and_is_gone_keeps_no_place() {
+    let host = Host { closed: vec![filter(&["*.keep", "more"])], ..Host::new(&[("d", file("no directory"))]) };
+    let (rules, protect) = (host.world.rules.clone(), filter(&["*.keep", "more"]));
+    let refused = host.diff(&rules, &protect).unwrap_err().to_string();
+    assert!(refused.contains("d/big.keep"), "{refused}");
+    std::fs::remove_file(host.world.www().join("d/big.keep")).unwrap();
+    std::fs::remove_file(host.world.www().join("d/more")).unwrap();
+    assert!(host.diff(&rules, &protect).is_ok());
+}
+
+#[test]
+fn what_was_listed_and_is_something_else_now_is_deleted_as_that() {
+    let host = Host { unhashed: vec![filter(&["y"])], ..Host::new(&[]) };
+    host.scan();
+    let y = host.world.www().join("up/y");
+    std::fs::remove_file(&y).unwrap();
+    std::fs::create_dir(&y).unwrap();
+    std::fs::write(y.join("z"), "").unwrap();
+    assert!(shown(&host.scan()).ends_with(&["d up".into(), "d up/y".into(), "f? up/y/z".into()]));
+    // And back, under a number that was used before.
+    std::fs::remove_dir_all(&y).unwrap();
+    std::os::unix::fs::symlink("x", &y).unwrap();
+    assert_eq!(shown(&host.scan()).last().unwrap(), "L up/y");
+}
+
+#[test]
+fn what_was_listed_and_is_gone_is_no_deletion() {
+    let mut host = Host::new(&things());
+    for nth in 0..20 {
+        std::fs::write(host.world.www().join(format!("up/{nth}.tmp")), "").unwrap();
+    }
+    host.unhashed = vec![filter(&["*.tmp"])];
+    host.scan();
+    for nth in 0..20 {
+        std::fs::remove_file(host.world.www().join(format!("up/{nth}.tmp"))).unwrap();
+    }
+    let rules = Rules { delete_excluded: true, ..host.world.rules.clone() };
+    assert_eq!(host.diff(&rules, &filter(&[])).unwrap().summary.deleted, 0);
+}

@@ -1,0 +1,287 @@
+//! What an index remembers must change no result: random trees under random changes, scanned with an index and without.
+//!
+//! `MAKUO_INDEX_SEED` is the seed, `MAKUO_INDEX_ROUNDS` the number of rounds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::world::scratch;
+use crate::manifest::EntryKind;
+use crate::manifest::rules::{Exclude, PathFilter};
+use crate::tree::index::Index;
+use crate::tree::root::Root;
+use crate::tree::scan::{ScanOptions, scan, unread};
+
+/// Longer than a filesystem's clock stands still, and than a scan takes a change for a recent one.
+const REST: Duration = Duration::from_millis(45);
+
+/// A number from the environment.
+pub(super) fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Somebody who changes a directory at random.
+pub(super) struct Vandal {
+    pub(super) rng: fastrand::Rng,
+    pub(super) top: PathBuf,
+    /// A directory beside it, where things are moved to and from.
+    pub(super) outside: PathBuf,
+}
+
+/// More paths than this do not become more.
+const MANY: usize = 150;
+const NAMES: [&str; 8] = ["a", "b", "c", "d", "k.keep", "t.tmp", "u.tmp", "cache"];
+
+impl Vandal {
+    pub(super) fn new(seed: u64, dir: &Path, top: &str) -> Self {
+        let (top, outside) = (dir.join(top), dir.join(format!("{top}-outside")));
+        std::fs::create_dir_all(&top).expect("makes");
+        std::fs::create_dir_all(&outside).expect("makes");
+        Self { rng: fastrand::Rng::with_seed(seed), top, outside }
+    }
+
+    /// Everything that is there, directories first.
+    fn all(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let mut dirs = vec![self.top.clone(), self.outside.clone()];
+        let mut others = Vec::new();
+        let mut at = 0;
+        while at < dirs.len() {
+            let mut names: Vec<PathBuf> =
+                std::fs::read_dir(&dirs[at]).expect("lists").map(|e| e.expect("lists").path()).collect();
+            names.sort();
+            for path in names.into_iter().filter(|path| !path.ends_with(".makuo")) {
+                if path.symlink_metadata().expect("is there").is_dir() { &mut dirs } else { &mut others }.push(path);
+            }
+            at += 1;
+        }
+        (dirs, others)
+    }
+
+    /// Does one thing; what cannot be done is left undone.
+    pub(super) fn act(&mut self) {
+        let (dirs, others) = self.all();
+        let count = dirs.len() + others.len();
+        let into = self.rng.choice(&dirs).expect("there are two").join(self.rng.choice(NAMES).expect("some"));
+        let dir = self.rng.choice(&dirs[2..]).unwrap_or(&into).clone();
+        let other = self.rng.choice(&others).unwrap_or(&into).clone();
+        match self.rng.u8(..20) {
+            0..=3 if count < MANY => self.write(&into),
+            4 if count < MANY => drop(std::fs::create_dir(&into)),
+            5..=8 => drop(std::fs::rename(&dir, &into)),
+            9 | 10 => drop(std::fs::rename(&other, &into)),
+            11..=13 if count < MANY => drop(std::fs::hard_link(&other, &into)),
+            14 => drop(std::fs::remove_file(&other)),
+            15 if self.rng.bool() => drop(std::fs::remove_dir_all(&dir)),
+            15 => drop(std::os::unix::fs::symlink("a", &into)),
+            16 => {
+                // Another kind in its place.
+                std::fs::remove_dir_all(&dir).and_then(|()| std::fs::write(&dir, "was a directory")).unwrap_or(());
+                let _ = std::fs::remove_file(&other).and_then(|()| std::fs::create_dir(&other));
+            }
+            // A directory is replaced by a new one with the same names.
+            17 => {
+                let names: Vec<_> = others.iter().filter(|path| path.parent() == Some(&dir)).collect();
+                if std::fs::rename(&dir, &into).is_ok() && !dir.exists() {
+                    std::fs::create_dir(&dir).expect("makes");
+                    names.iter().for_each(|path| self.write(path));
+                }
+            }
+            _ => self.edit(&other),
+        }
+    }
+
+    fn write(&mut self, path: &Path) {
+        let size = self.rng.usize(1..40);
+        let bytes: Vec<u8> = std::iter::repeat_with(|| self.rng.alphanumeric() as u8).take(size).collect();
+        if std::fs::write(path, bytes).is_ok() {
+            let file = std::fs::File::options().write(true).open(path).expect("opens");
+            let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + self.rng.u64(..1000));
+            file.set_modified(old).expect("sets the time");
+        }
+    }
+
+    /// Changes the content of a file and nothing that stat shows, but for the time of change.
+    pub(super) fn edit(&mut self, path: &Path) {
+        let Ok(meta) = path.symlink_metadata() else { return };
+        if !meta.is_file() {
+            return;
+        }
+        let bytes: Vec<u8> =
+            std::iter::repeat_with(|| self.rng.alphanumeric() as u8).take(meta.len() as usize).collect();
+        let file = std::fs::File::options().write(true).open(path).expect("opens");
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).expect("writes");
+        file.set_modified(meta.modified().expect("has a time")).expect("sets the time");
+    }
+}
+
+/// What an index says, path by path: of what was not read only that it is there.
+fn said(index: &Index) -> BTreeMap<String, String> {
+    let entries = index.entries().map(|e| e.expect("whole").entry);
+    entries
+        .map(|e| {
+            let said = if e.kind == EntryKind::File(unread()) { "unread".into() } else { format!("{e:?}") };
+            (e.path.to_string(), said)
+        })
+        .collect()
+}
+
+fn filter(rng: &mut fastrand::Rng) -> PathFilter {
+    let patterns: &[&str] = match rng.u8(..4) {
+        0 => &["*.keep"],
+        1 => &["/a/b/", "*.keep"],
+        2 => &["cache"],
+        _ => &[],
+    };
+    PathFilter::at_top(patterns).expect("legal")
+}
+
+#[test]
+fn a_scan_with_an_index_finds_what_one_without_finds() {
+    let seed = number("MAKUO_INDEX_SEED", 1);
+    let rounds = number("MAKUO_INDEX_ROUNDS", 30);
+    println!("MAKUO_INDEX_SEED={seed} MAKUO_INDEX_ROUNDS={rounds}");
+    let dir = scratch();
+    let mut vandal = Vandal::new(seed, dir.path(), "top");
+    let root = Root::open(&vandal.top).unwrap();
+    (0..100).for_each(|_| vandal.act());
+
+    let mut base = ScanOptions { threads: 2, ..ScanOptions::new(SystemTime::UNIX_EPOCH) };
+    let path = dir.path().join("index");
+    for round in 0..rounds {
+        for _ in 0..vandal.rng.usize(..8) {
+            vandal.act();
+        }
+        if vandal.rng.u8(..8) == 0 {
+            let rng = &mut vandal.rng;
+            base.closed = vec![filter(rng)];
+            base.unhashed = vec![filter(rng)];
+            base.excludes.clear();
+            if rng.bool() {
+                base.excludes.push(Exclude { base: None, pattern: "*.tmp".into() });
+            }
+        }
+        // Sometimes a scan is as close to the changes as can be.
+        if vandal.rng.u8(..4) > 0 {
+            std::thread::sleep(REST);
+        }
+        let options = ScanOptions { started: SystemTime::now(), ..base.clone() };
+        let old = Index::open(&path, root.id()).map(Arc::new);
+        let with = scan(&root, &options, old.as_ref(), &path).unwrap();
+        let without = scan(&root, &options, None, &dir.path().join("fresh")).unwrap();
+        assert_eq!(said(&with.index), said(&without.index), "seed {seed}, round {round}");
+        assert_eq!(with.top, without.top, "seed {seed}, round {round}");
+        let totals = |scanned: &crate::tree::Scanned| scanned.index.totals();
+        assert_eq!(totals(&with), totals(&without), "seed {seed}, round {round}");
+        if with.index.totals().unread == 0 {
+            assert_eq!(with.index.root(), without.index.root(), "seed {seed}, round {round}");
+        }
+    }
+}
+
+/// A directory that is scanned with its index again and again.
+struct Linked {
+    dir: tempfile::TempDir,
+    root: Root,
+}
+
+impl Linked {
+    /// `current/app` and `stable/app` are one file.
+    fn new() -> Self {
+        let dir = scratch();
+        for made in ["top", "top/current", "top/stable", "outside"] {
+            std::fs::create_dir(dir.path().join(made)).unwrap();
+        }
+        let root = Root::open(dir.path().join("top")).unwrap();
+        std::fs::write(dir.path().join("top/current/app"), "version 1").unwrap();
+        let new = Self { dir, root };
+        new.link("top/current/app", "top/stable/app");
+        new
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    fn link(&self, from: &str, to: &str) {
+        std::fs::hard_link(self.at(from), self.at(to)).unwrap();
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        std::fs::rename(self.at(from), self.at(to)).unwrap();
+    }
+
+    /// Scans, and says what is there; a scan without any index says the same.
+    fn scan(&self) -> Vec<String> {
+        std::thread::sleep(REST);
+        let options = ScanOptions::new(SystemTime::now());
+        let old = Index::open(&self.at("index"), self.root.id()).map(Arc::new);
+        let with = scan(&self.root, &options, old.as_ref(), &self.at("index")).unwrap();
+        let without = scan(&self.root, &options, None, &self.at("fresh")).unwrap();
+        assert_eq!(said(&with.index), said(&without.index));
+        let entries = with.index.entries().map(|e| e.unwrap().entry);
+        entries
+            .map(|e| match &e.kind {
+                EntryKind::Hardlink(first) => format!("{} = {first}", e.path),
+                kind => format!("{}{}", e.path, if *kind == EntryKind::Directory { "/" } else { "" }),
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_link_follows_its_first_name_when_a_directory_is_renamed() {
+    let f = Linked::new();
+    assert_eq!(f.scan(), ["current/", "current/app", "stable/", "stable/app = current/app"]);
+    f.rename("top/current", "top/previous");
+    assert_eq!(f.scan(), ["previous/", "previous/app", "stable/", "stable/app = previous/app"]);
+    std::fs::create_dir(f.at("top/current")).unwrap();
+    std::fs::write(f.at("top/current/app"), "version 2").unwrap();
+    assert_eq!(f.scan()[..2], ["current/", "current/app"]);
+    // The directory of the second name, and one that brings an earlier name.
+    f.rename("top/stable", "top/z");
+    assert_eq!(f.scan()[2..], ["previous/", "previous/app", "z/", "z/app = previous/app"]);
+    f.rename("top/z", "top/a");
+    assert_eq!(f.scan(), ["a/", "a/app", "current/", "current/app", "previous/", "previous/app = a/app"]);
+}
+
+#[test]
+fn a_link_whose_first_name_is_replaced_with_its_directory_keeps_its_content() {
+    let f = Linked::new();
+    f.scan();
+    f.rename("top/current", "top/previous");
+    std::fs::create_dir(f.at("top/current")).unwrap();
+    std::fs::write(f.at("top/current/app"), "VERSION 2").unwrap();
+    let expected = ["current/", "current/app", "previous/", "previous/app", "stable/", "stable/app = previous/app"];
+    assert_eq!(f.scan(), expected);
+}
+
+#[test]
+fn names_that_come_with_a_directory_from_outside_are_links() {
+    let f = Linked::new();
+    f.link("top/current/app", "outside/app");
+    f.scan();
+    f.rename("outside", "top/a");
+    assert_eq!(f.scan()[..4], ["a/", "a/app", "current/", "current/app = a/app"]);
+    f.rename("top/a", "outside");
+    assert_eq!(f.scan(), ["current/", "current/app", "stable/", "stable/app = current/app"]);
+}
+
+#[test]
+fn an_index_with_a_link_to_nowhere_is_not_gone_on_with() {
+    let f = Linked::new();
+    f.scan();
+    let good = Index::open(&f.at("index"), f.root.id()).unwrap();
+    let mut bad = crate::tree::index::IndexWriter::create(&f.at("index"), f.root.id()).unwrap();
+    for found in good.entries() {
+        let mut found = found.unwrap();
+        if let EntryKind::Hardlink(first) = &mut found.entry.kind {
+            *first = crate::manifest::TreePath::new(&b"current/gone"[..]).unwrap();
+        }
+        bad.push(found).unwrap();
+    }
+    bad.finish(good.origin().clone()).unwrap();
+    std::fs::write(f.at("top/new"), "").unwrap();
+    assert_eq!(f.scan()[3..], ["stable/", "stable/app = current/app"]);
+}
