@@ -164,6 +164,27 @@ impl ContentBuilder {
         Ok(())
     }
 
+    /// Adds the same block `count` times. What follows from it alone is made once.
+    pub fn push_many<S: NodeSink>(&mut self, block: BlockRef, mut count: u64, sink: &mut S) -> Result<(), S::Error> {
+        let cuts = hash_number(&block).is_multiple_of(LIST_BLOCKS);
+        let full = MAX_LIST_BLOCKS as u64;
+        while count > 0 {
+            let ended = self.open.is_empty() && count >= 2 * full && !cuts;
+            if !ended {
+                self.push(block, sink)?;
+                count -= 1;
+                continue;
+            }
+            (0..full).try_for_each(|_| self.push(block, sink))?;
+            count -= full;
+            if let Some(list) = self.lists.last().copied() {
+                self.lists.extend(std::iter::repeat_n(list, (count / full) as usize));
+                count %= full;
+            }
+        }
+        Ok(())
+    }
+
     /// The content of the file.
     pub fn finish<S: NodeSink>(mut self, sink: &mut S) -> Result<Content, S::Error> {
         if self.lists.is_empty() && self.open.len() <= MAX_DIRECT_BLOCKS {

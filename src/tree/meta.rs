@@ -43,6 +43,8 @@ pub struct FileStat {
     pub device: (u32, u32),
     /// The size in bytes.
     pub size: u64,
+    /// What it takes on the disk, in units of 512 bytes.
+    pub blocks: u64,
     /// Last modification of the content.
     pub mtime: Mtime,
     /// Last change of content or metadata; only the kernel sets it.
@@ -97,6 +99,11 @@ impl FileStat {
         self.ctime = Mtime { secs: i64::MIN, nanos: 0 };
     }
 
+    /// Whether a file may have holes: it takes less space than it has bytes.
+    pub fn has_holes(&self) -> bool {
+        self.blocks.saturating_mul(512) < self.size
+    }
+
     /// What must not change while a file is read, and what tells an index that it has not changed since.
     pub fn version(&self) -> Version {
         Version { dev: self.id.dev, ino: self.id.ino, size: self.size, mtime: self.mtime, ctime: self.ctime }
@@ -112,6 +119,7 @@ impl FileStat {
             gid: s.stx_gid,
             device: (s.stx_rdev_major, s.stx_rdev_minor),
             size: s.stx_size,
+            blocks: s.stx_blocks,
             mtime: time(s.stx_mtime),
             ctime: time(s.stx_ctime),
         }

@@ -19,9 +19,14 @@ const HOLE: usize = 64 << 10;
 /// The block that long holes are cut into.
 static ZEROS: LazyLock<BlockHash> = LazyLock::new(|| BlockHash::of(&[0; chunk::MAX]));
 
+/// The block that a long hole begins with, wherever that is.
+pub(super) fn hole() -> BlockRef {
+    BlockRef { hash: *ZEROS, size: chunk::MAX as u32 }
+}
+
 /// Whether the block is one of a long hole.
 pub(super) fn is_hole(block: &BlockRef) -> bool {
-    block.size as usize == chunk::MAX && block.hash == *ZEROS
+    *block == hole()
 }
 
 /// Adds a range that begins where the last one ends, or later.
@@ -68,7 +73,7 @@ pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {
 }
 
 /// The next stretch of data at or after `at`; `None` when there is none before `size`.
-fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
+pub(super) fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
     if at >= size {
         return Ok(None);
     }
@@ -76,7 +81,7 @@ fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<(u64, u64)>> 
         Ok(start) => start,
         Err(Errno::NXIO) => return Ok(None),
         // No such question to this filesystem: all of it is data.
-        Err(Errno::INVAL) => return Ok(Some((at, size))),
+        Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Some((at, size))),
         Err(e) => return Err(e.into()),
     };
     let end = rustix::fs::seek(file, SeekFrom::Hole(start))?;

@@ -217,15 +217,18 @@ impl Stage {
     pub fn abort(self) {}
 
     fn place(&self, hash: &BlockHash, bytes: &[u8]) -> Result<()> {
+        let is_hole = sparse::is_hole(&BlockRef { hash: *hash, size: bytes.len() as u32 });
         for spot in self.spots.of(hash)? {
             if !spot.claim() {
                 continue;
             }
             let item = &self.items[spot.item];
-            let done = self.write(item, spot.offset, bytes);
+            let done = if is_hole { self.leave_out(item) } else { self.write(item, spot.offset, bytes) };
             spot.settle(done.is_ok());
             done.map_err(|e| self.failed("cannot stage", item, e))?;
-            self.log.add(hash, bytes.len(), item.slot, spot.offset);
+            if !is_hole {
+                self.log.add(hash, bytes.len(), item.slot, spot.offset);
+            }
         }
         Ok(())
     }
@@ -234,13 +237,28 @@ impl Stage {
     fn write(&self, item: &Item, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let file = self.open_slot(item.slot)?;
         sparse::write(&file, bytes, offset)?;
-        if item.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // It may end with a hole.
-            file.set_len(item.size).and_then(|()| self.seal(item, &file)).inspect_err(|_| {
-                item.left.fetch_add(1, Ordering::AcqRel);
-            })?;
+        self.count(item, || Ok(file))
+    }
+
+    /// Leaves out a block of a long hole, of which a file can have millions.
+    fn leave_out(&self, item: &Item) -> io::Result<()> {
+        self.count(item, || self.open_slot(item.slot))
+    }
+
+    /// Counts a block that is there; the last one seals the file.
+    fn count(&self, item: &Item, file: impl FnOnce() -> io::Result<File>) -> io::Result<()> {
+        if item.left.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return Ok(());
         }
-        Ok(())
+        let seal = || {
+            let file = file()?;
+            // It may end with a hole.
+            file.set_len(item.size)?;
+            self.seal(item, &file)
+        };
+        seal().inspect_err(|_| {
+            item.left.fetch_add(1, Ordering::AcqRel);
+        })
     }
 
     fn open_slot(&self, slot: u64) -> io::Result<File> {
