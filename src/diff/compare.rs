@@ -342,7 +342,7 @@ impl Walk<'_> {
     }
 
     fn metadata(&self, have: Facts<'_>, want: Facts<'_>, is_link: bool, owner: LocalOwner) -> Delta {
-        let compare_xattrs = self.rules.xattrs && !is_link;
+        let compare_xattrs = self.rules.xattrs;
         Delta {
             content: false,
             size: false,

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::meta::{FileStat, XattrReader};
 use crate::diff::{Change, Plan, TopChange};
 use crate::manifest::{EntryKind, Mode, Mtime, Xattr};
+use crate::units::printable;
 
 /// Metadata to set; `None` is left as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
@@ -45,7 +46,7 @@ impl Metadata {
             uid: change.owner.uid,
             gid: change.owner.gid,
             mtime: plan.sets_mtime.then_some(entry.mtime),
-            xattrs: (plan.sets_xattrs && !is_link).then(|| entry.xattrs.clone()),
+            xattrs: plan.sets_xattrs.then(|| entry.xattrs.clone()),
         }
     }
 
@@ -69,7 +70,7 @@ impl Metadata {
             uid: Some(stat.uid),
             gid: Some(stat.gid),
             mtime: Some(stat.mtime),
-            xattrs: (with_xattrs && !is_link).then(|| XattrReader::default().at(dir, name)).transpose()?,
+            xattrs: with_xattrs.then(|| XattrReader::default().at(dir, name)).transpose()?,
         })
     }
 
@@ -127,37 +128,47 @@ fn set_mtime(handle: BorrowedFd<'_>, mtime: Mtime) -> io::Result<()> {
     Ok(rustix::fs::utimensat(handle, c"", &times, AtFlags::EMPTY_PATH)?)
 }
 
+/// Makes the attributes exactly `wanted`.
+///
+/// Nothing is opened for it: a device may be without a driver, or on a mount that has none, and a pipe would let its
+/// writer go. The name of the handle in `/proc` leads to the very inode.
 fn set_xattrs(handle: BorrowedFd<'_>, mode: Mode, wanted: &[Xattr]) -> io::Result<()> {
-    let path = in_proc(handle);
-    // The magic link leads to the very file that is open.
-    let present = {
-        let readable = rustix::fs::openat(
-            CWD,
-            &path,
-            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        );
-        match readable {
-            Ok(fd) => XattrReader::default().of(fd)?,
-            Err(Errno::ACCESS | Errno::NXIO) if wanted.is_empty() => return Ok(()),
-            Err(e) => return Err(e.into()),
+    let mut reader = XattrReader::default();
+    let mut meanwhile = mode;
+    let present = match reader.through(handle) {
+        // Its own mode keeps an ordinary owner from reading the values.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            meanwhile = Mode::from_bits(mode.bits() & 0o777 | 0o600);
+            chmod(handle, meanwhile)?;
+            reader.through(handle)?
         }
+        present => present?,
     };
     if present == wanted {
         return Ok(());
     }
+
     // Writable meanwhile; and a set-user-id bit that the new owner cleared comes back with the final mode only.
-    let meanwhile = Mode::from_bits(mode.bits() & 0o777 | 0o200);
-    if meanwhile != mode {
-        chmod(handle, meanwhile)?;
+    let writable = Mode::from_bits(meanwhile.bits() & 0o777 | 0o200);
+    if writable != meanwhile && FileStat::of(handle)?.file_type != FileType::Symlink {
+        chmod(handle, writable)?;
     }
+
+    let path = in_proc(handle);
     for extra in present.iter().filter(|x| !wanted.iter().any(|w| w.name == x.name)) {
-        rustix::fs::removexattr(&path, extra.name.as_slice())?;
+        rustix::fs::removexattr(&path, extra.name.as_slice()).map_err(|e| of_attribute(extra, e))?;
     }
     for x in wanted.iter().filter(|w| !present.contains(w)) {
-        rustix::fs::setxattr(&path, x.name.as_slice(), &x.value, XattrFlags::empty())?;
+        rustix::fs::setxattr(&path, x.name.as_slice(), &x.value, XattrFlags::empty())
+            .map_err(|e| of_attribute(x, e))?;
     }
     Ok(())
+}
+
+/// The error of an attribute that cannot be set or removed, with its name.
+fn of_attribute(xattr: &Xattr, e: Errno) -> io::Error {
+    let e = io::Error::from(e);
+    io::Error::new(e.kind(), format!("attribute {}: {e}", printable(&xattr.name)))
 }
 
 fn in_proc(handle: BorrowedFd<'_>) -> String {

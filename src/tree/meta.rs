@@ -13,7 +13,8 @@ use minicbor::{Decode, Encode};
 use nix::errno::Errno as NixErrno;
 use nix::unistd::{Gid, Group, Uid, User};
 use rustix::fs::{
-    AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp, lgetxattr, llistxattr, makedev, statx,
+    AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp, getxattr, lgetxattr, listxattr, llistxattr,
+    makedev, statx,
 };
 use rustix::io::Errno;
 
@@ -224,6 +225,17 @@ impl XattrReader {
         self.names(|buffer| llistxattr(&path, buffer))?
             .into_iter()
             .filter_map(|name| self.value(name, |name, buffer| lgetxattr(&path, name, buffer)).transpose())
+            .collect::<io::Result<Vec<_>>>()
+            .and_then(capped)
+    }
+
+    /// The attributes of what an `O_PATH` handle is, sorted by name; nothing is opened, so that it may be a device.
+    pub fn through(&mut self, handle: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
+        // The link in /proc has attributes of its own, and leads to the inode: a symbolic link, where that is it.
+        let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        self.names(|buffer| listxattr(&path, buffer))?
+            .into_iter()
+            .filter_map(|name| self.value(name, |name, buffer| getxattr(&path, name, buffer)).transpose())
             .collect::<io::Result<Vec<_>>>()
             .and_then(capped)
     }

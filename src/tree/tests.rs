@@ -8,6 +8,7 @@ mod kinds;
 mod power;
 mod recall;
 mod reflink;
+mod specials;
 mod swap;
 mod top;
 mod unread;

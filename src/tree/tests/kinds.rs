@@ -13,7 +13,7 @@ use crate::manifest::read::Manifest;
 use crate::tree::stage::Stage;
 
 /// An access list that lets user 12 read: as the kernel keeps it.
-fn acl() -> Vec<u8> {
+pub(super) fn acl() -> Vec<u8> {
     let mut bytes = 2u32.to_le_bytes().to_vec();
     let entries = [(1u16, 6u16, u32::MAX), (2, 4, 12), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)];
     for (tag, rights, id) in entries {

@@ -99,7 +99,7 @@ impl Scanned {
             mode: Mode::from_bits(meta.mode()),
             owner: Owner { uid: meta.uid(), gid: meta.gid(), user: None, group: None },
             mtime: Mtime { secs: meta.mtime(), nanos: meta.mtime_nsec() as u32 },
-            xattrs: out.xattrs(top, &meta),
+            xattrs: xattrs_of(top),
         });
         out
     }
@@ -132,7 +132,7 @@ impl Scanned {
                 EntryKind::File(self.content(&std::fs::read(&at).unwrap()))
             };
             let is_dir = meta.is_dir();
-            let xattrs = self.xattrs(&at, &meta);
+            let xattrs = xattrs_of(&at);
             self.entries.push(Entry {
                 path: tree_path,
                 mode: Mode::from_bits(if meta.is_symlink() { 0o777 } else { meta.mode() }),
@@ -144,13 +144,6 @@ impl Scanned {
             if is_dir {
                 self.walk(top, &path, inodes);
             }
-        }
-    }
-
-    fn xattrs(&self, at: &Path, meta: &std::fs::Metadata) -> Vec<Xattr> {
-        match meta.is_file() || meta.is_dir() {
-            true => XattrReader::default().of(std::fs::File::open(at).unwrap()).unwrap(),
-            false => Vec::new(),
         }
     }
 
@@ -179,6 +172,13 @@ impl Scanned {
         }
         builder.finish(&mut sink).unwrap()
     }
+}
+
+/// The attributes of what is at `path`, a symbolic link's own.
+pub(super) fn xattrs_of(path: &Path) -> Vec<Xattr> {
+    let name = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
+    let handle = super::super::apply::handle_of(rustix::fs::CWD, &name).unwrap();
+    XattrReader::default().through(std::os::fd::AsFd::as_fd(&handle)).unwrap()
 }
 
 impl Have for Scanned {

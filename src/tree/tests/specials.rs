@@ -1,0 +1,161 @@
+//! Devices, pipes and symbolic links: their attributes are set and listed, and none of them is ever opened.
+
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::stat::{Mode, SFlag, mknod};
+use rustix::fs::{OFlags, XattrFlags};
+
+use super::super::apply::handle_of;
+use super::kinds::acl;
+use super::world::{Thing, World, file, look, xattrs_of};
+
+/// A character device that no driver of this machine has: opening it is an error.
+const NO_DRIVER: (u32, u32) = (241, 250);
+
+/// Makes a device without a driver; false, with the reason, where that is not allowed.
+fn device(at: &Path) -> bool {
+    let made = mknod(at, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, rustix::fs::makedev(NO_DRIVER.0, NO_DRIVER.1));
+    if let Err(e) = made {
+        println!("skipped: no devices here: {e}");
+        return false;
+    }
+    assert!(std::fs::File::open(at).is_err(), "a device that can be opened proves nothing");
+    true
+}
+
+fn set(at: &Path, name: &str, value: &[u8]) -> bool {
+    let done = rustix::fs::lsetxattr(at, name, value, XattrFlags::empty());
+    if let Err(e) = done {
+        println!("skipped: no {name} here: {e}");
+    }
+    done.is_ok()
+}
+
+#[test]
+fn an_attribute_of_a_device_that_the_source_lacks_goes() {
+    for swap in [false, true] {
+        let world = World::new(&[("a", file("a"))], &[("a", file("b"))]).swapping(swap);
+        let (ours, theirs) = (world.www().join("n"), world.source().join("n"));
+        if !device(&ours) || !device(&theirs) || !set(&ours, "system.posix_acl_access", &acl()) {
+            return;
+        }
+        let (tree, before) = (world.open(), look(&world.www()));
+        world.deploy(&tree, 1).unwrap();
+        assert_eq!(xattrs_of(&ours), [], "swap {swap}");
+        tree.revert().unwrap();
+        assert_eq!(look(&world.www()), before, "swap {swap}");
+    }
+}
+
+#[test]
+fn a_device_without_a_driver_arrives_with_its_attributes() {
+    for swap in [false, true] {
+        let world = World::new(&[("a", file("a"))], &[("a", file("b"))]).swapping(swap);
+        let theirs = world.source().join("n");
+        if !device(&theirs) || !set(&theirs, "system.posix_acl_access", &acl()) {
+            return;
+        }
+        world.deploy(&world.open(), 1).unwrap();
+        assert_eq!(xattrs_of(&world.www().join("n")), xattrs_of(&theirs), "swap {swap}");
+    }
+}
+
+#[test]
+fn a_commit_over_a_device_with_other_attributes_is_done_and_undone() {
+    for swap in [false, true] {
+        let world = World::new(&[("a", file("a"))], &[("a", file("b"))]).swapping(swap);
+        let (ours, theirs) = (world.www().join("n"), world.source().join("n"));
+        if !device(&ours) || !device(&theirs) {
+            return;
+        }
+        if !set(&ours, "trusted.one", b"1") || !set(&theirs, "trusted.two", b"2") {
+            return;
+        }
+        let (tree, before) = (world.open(), look(&world.www()));
+        world.deploy(&tree, 1).unwrap();
+        assert_eq!(look(&world.www()), look(&world.source()), "swap {swap}");
+        tree.revert().unwrap();
+        assert_eq!(look(&world.www()), before, "swap {swap}");
+    }
+}
+
+fn c_path(path: &Path) -> std::ffi::CString {
+    std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap()
+}
+
+/// Waits until the thread stands in the kernel, at the pipe.
+fn wait_until_it_sleeps(thread: i32) {
+    let sleeps = || {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
+    };
+    while !sleeps() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_writer_that_waits_at_a_pipe_goes_on_waiting() {
+    for swap in [false, true] {
+        let world = World::new(&[("p", Thing::Pipe)], &[("p", Thing::Pipe)]).swapping(swap);
+        super::world::set_top(&world.source().join("p"), 0o640, 5);
+        // The swap layout may make another pipe: this one is found by its inode.
+        let old = handle_of(rustix::fs::CWD, &c_path(&world.www().join("p"))).unwrap();
+        let by_inode = format!("/proc/self/fd/{}", old.as_raw_fd());
+        let went_on = Arc::new(AtomicBool::new(false));
+        let (told, writer_id) = std::sync::mpsc::channel();
+        let writer = std::thread::spawn({
+            let (path, went_on) = (by_inode.clone(), Arc::clone(&went_on));
+            move || {
+                told.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
+                let pipe = std::fs::File::options().write(true).open(path).unwrap();
+                went_on.store(true, Ordering::SeqCst);
+                drop(pipe);
+            }
+        });
+        wait_until_it_sleeps(writer_id.recv().unwrap().get());
+
+        world.deploy(&world.open(), 1).unwrap();
+        assert!(!went_on.load(Ordering::SeqCst), "swap {swap}");
+
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let reader = rustix::fs::open(by_inode, flags, rustix::fs::Mode::empty()).unwrap();
+        writer.join().unwrap();
+        drop(reader);
+    }
+}
+
+#[test]
+fn attributes_of_symbolic_links_arrive_change_and_go() {
+    for swap in [false, true] {
+        let links = || [("gone", Thing::Link("x")), ("kept", Thing::Link("y"))];
+        let world = World::new(&links(), &links()).swapping(swap);
+        if !set(&world.www().join("gone"), "trusted.old", b"1")
+            || !set(&world.source().join("kept"), "trusted.new", b"2")
+        {
+            return;
+        }
+        let (tree, before) = (world.open(), look(&world.www()));
+        world.deploy(&tree, 1).unwrap();
+        assert_eq!(look(&world.www()), look(&world.source()), "swap {swap}");
+        tree.revert().unwrap();
+        assert_eq!(look(&world.www()), before, "swap {swap}");
+    }
+}
+
+#[test]
+fn an_attribute_that_cannot_be_set_is_named() {
+    super::world::as_nobody(|| {
+        let dir = super::world::scratch();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "x").unwrap();
+        let handle = std::fs::File::open(&path).unwrap();
+        let xattrs = vec![crate::manifest::Xattr { name: b"trusted.mine".to_vec(), value: b"1".to_vec() }];
+        let wanted = crate::tree::apply::Metadata { xattrs: Some(xattrs), ..Default::default() };
+        let e = wanted.set(&handle).unwrap_err();
+        assert!(e.to_string().contains("trusted.mine"), "{e}");
+    });
+}
