@@ -11,7 +11,7 @@ use minicbor::{Decode, Encode};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::meta::{FileStat, XattrReader};
+use super::meta::{FileStat, LABEL, XattrReader};
 use crate::diff::{Change, Plan, TopChange};
 use crate::manifest::{EntryKind, Mode, Mtime, Xattr};
 use crate::units::printable;
@@ -34,6 +34,10 @@ pub struct Metadata {
     /// All extended attributes, sorted by name.
     #[n(4)]
     pub xattrs: Option<Vec<Xattr>>,
+    /// The security label, which no release governs.
+    #[n(5)]
+    #[cbor(with = "minicbor::bytes")]
+    pub label: Option<Vec<u8>>,
 }
 
 impl Metadata {
@@ -47,6 +51,7 @@ impl Metadata {
             gid: change.owner.gid,
             mtime: plan.sets_mtime.then_some(entry.mtime),
             xattrs: plan.sets_xattrs.then(|| entry.xattrs.clone()),
+            label: None,
         }
     }
 
@@ -58,6 +63,7 @@ impl Metadata {
             gid: top.owner.gid,
             mtime: plan.sets_mtime.then_some(top.want.mtime),
             xattrs: plan.sets_xattrs.then(|| top.want.xattrs.clone()),
+            label: None,
         }
     }
 
@@ -65,12 +71,16 @@ impl Metadata {
     pub fn present(dir: BorrowedFd<'_>, name: &CStr, with_xattrs: bool) -> io::Result<Self> {
         let stat = FileStat::at(dir, name)?;
         let is_link = stat.file_type == FileType::Symlink;
+        let mut reader = with_xattrs.then(XattrReader::default);
+        let xattrs = reader.as_mut().map(|reader| reader.at(dir, name)).transpose()?;
+        let label = reader.map(|mut reader| reader.label(dir, name, false)).transpose()?.flatten();
         Ok(Self {
             mode: (!is_link).then_some(stat.mode),
             uid: Some(stat.uid),
             gid: Some(stat.gid),
             mtime: Some(stat.mtime),
-            xattrs: with_xattrs.then(|| XattrReader::default().at(dir, name)).transpose()?,
+            xattrs,
+            label: label.map(|label| label.value),
         })
     }
 
@@ -90,6 +100,10 @@ impl Metadata {
             // An ACL changes the mode, and so may this.
             mode_now = None;
             set_xattrs(handle, now.mode, xattrs)?;
+        }
+        if let Some(label) = &self.label {
+            let label = Xattr { name: LABEL.to_vec(), value: label.clone() };
+            add_attribute(&in_proc(handle), &label)?;
         }
         if let Some(mode) = self.mode.filter(|_| now.file_type != FileType::Symlink)
             && mode_now != Some(mode)
@@ -163,6 +177,32 @@ fn set_xattrs(handle: BorrowedFd<'_>, mode: Mode, wanted: &[Xattr]) -> io::Resul
             .map_err(|e| of_attribute(x, e))?;
     }
     Ok(())
+}
+
+/// Adds attributes that no release governs, and sets the final mode, of which an ACL changes a part.
+pub(super) fn add_xattrs(handle: BorrowedFd<'_>, mode: Mode, xattrs: &[Xattr]) -> io::Result<()> {
+    let is_link = FileStat::of(handle)?.file_type == FileType::Symlink;
+    if !is_link && mode.bits() & 0o200 == 0 {
+        chmod(handle, Mode::from_bits(mode.bits() & 0o777 | 0o200))?;
+    }
+    let path = in_proc(handle);
+    for xattr in xattrs {
+        add_attribute(&path, xattr)?;
+    }
+    if is_link { Ok(()) } else { chmod(handle, mode) }
+}
+
+/// Sets one attribute that no release governs: one that this process must not set is only told of, but for an ACL,
+/// without which others could read what they must not.
+fn add_attribute(path: &str, xattr: &Xattr) -> io::Result<()> {
+    let is_acl = xattr.name.starts_with(b"system.posix_acl_");
+    match rustix::fs::setxattr(path, xattr.name.as_slice(), &xattr.value, XattrFlags::empty()) {
+        Err(e @ (Errno::PERM | Errno::ACCESS | Errno::NOTSUP)) if !is_acl => {
+            tracing::warn!("attribute {} is not kept: {e}", printable(&xattr.name));
+            Ok(())
+        }
+        done => done.map_err(|e| of_attribute(xattr, e)),
+    }
 }
 
 /// The error of an attribute that cannot be set or removed, with its name.

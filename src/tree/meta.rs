@@ -22,6 +22,8 @@ use super::root::{FileId, NOFOLLOW};
 use crate::manifest::entry::{MAX_OWNER_NAME, MAX_XATTR_BYTES};
 use crate::manifest::{Mode, Mtime, Owner, Xattr};
 
+/// The security label of SELinux, which is the host's own.
+pub(super) const LABEL: &[u8] = b"security.selinux";
 /// The longest list of names and the longest value that Linux has (XATTR_LIST_MAX, XATTR_SIZE_MAX), in bytes.
 const XATTR_MAX: usize = 64 << 10;
 
@@ -208,11 +210,13 @@ pub fn link_target(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
 #[derive(Debug)]
 pub struct XattrReader {
     buffer: Vec<u8>,
+    /// Whether the last list of names had a label in it.
+    labelled: bool,
 }
 
 impl Default for XattrReader {
     fn default() -> Self {
-        Self { buffer: vec![0; XATTR_MAX] }
+        Self { buffer: vec![0; XATTR_MAX], labelled: false }
     }
 }
 
@@ -240,6 +244,41 @@ impl XattrReader {
             .and_then(capped)
     }
 
+    /// What a directory gives to what is made in it: its label and its default ACL.
+    pub(super) fn given(&mut self, dir: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
+        let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
+        let names = self.names(|buffer| listxattr(&path, buffer))?;
+        let label = self.labelled.then(|| LABEL.to_vec());
+        let default = names.into_iter().find(|name| name == super::inherit::DEFAULT_ACL);
+        label
+            .into_iter()
+            .chain(default)
+            .filter_map(|name| self.value(name, |name, buffer| getxattr(&path, name, buffer)).transpose())
+            .collect()
+    }
+
+    /// The label of `name` in `dir`, which is looked for only where the last list had one, or where `asked`.
+    pub(super) fn label(&mut self, dir: BorrowedFd<'_>, name: &CStr, asked: bool) -> io::Result<Option<Xattr>> {
+        if !self.labelled && !asked {
+            return Ok(None);
+        }
+        let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+        path.push(std::ffi::OsStr::from_bytes(name.to_bytes()));
+        match self.value(LABEL.to_vec(), |name, buffer| lgetxattr(&path, name, buffer)) {
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(None),
+            found => found,
+        }
+    }
+
+    /// Whether the filesystem of a handle has attributes.
+    pub(super) fn is_supported(&mut self, handle: BorrowedFd<'_>) -> io::Result<bool> {
+        let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        match listxattr(&path, &mut self.buffer) {
+            Err(Errno::NOTSUP) => Ok(false),
+            found => Ok(found.map(|_| true)?),
+        }
+    }
+
     /// The attributes of an open file, sorted by name.
     pub fn of(&mut self, file: impl AsFd) -> io::Result<Vec<Xattr>> {
         self.names(|buffer| rustix::fs::flistxattr(&file, buffer))?
@@ -256,6 +295,7 @@ impl XattrReader {
             Err(e) => return Err(e.into()),
         };
         let names = self.buffer[..length].split(|&b| b == 0);
+        self.labelled = names.clone().any(|name| name == LABEL);
         let mut names: Vec<Vec<u8>> = names.filter(|n| is_carried(n)).map(<[u8]>::to_vec).collect();
         names.sort();
         Ok(names)
@@ -277,7 +317,7 @@ impl XattrReader {
 
 /// Not what belongs to the host rather than to the file: its security labels, the marks of its overlay mounts.
 fn is_carried(name: &[u8]) -> bool {
-    !name.is_empty() && name != b"security.selinux" && !name.starts_with(b"trusted.overlay.")
+    !name.is_empty() && name != LABEL && !name.starts_with(b"trusted.overlay.")
 }
 
 fn capped(xattrs: Vec<Xattr>) -> io::Result<Vec<Xattr>> {

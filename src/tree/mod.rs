@@ -16,6 +16,7 @@ pub mod source;
 pub mod apply;
 mod carry;
 pub mod commit;
+mod inherit;
 pub mod journal;
 mod kept;
 mod leftover;

@@ -162,6 +162,7 @@ impl Next {
             gid: new.gid.or(base.gid),
             mtime: new.mtime.or(kept),
             xattrs: new.xattrs.clone().or(base.xattrs),
+            label: new.label.clone().or(base.label),
         })
     }
 }

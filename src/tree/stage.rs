@@ -4,6 +4,7 @@
 //! written; mode, owner, attributes and time are set through the handle, before the item ever gets its final name. A
 //! small log says which staged file holds which block, so that what an aborted session left serves the next one.
 
+mod attributes;
 mod lists;
 mod recall;
 mod reflink;
@@ -26,6 +27,7 @@ use spots::Spots;
 
 use super::apply::{Metadata, handle_of};
 use super::commit::{self, CommitReport, MAX_SINGLE_SYNCS};
+use super::inherit::give_groups;
 use super::leftover::{Leftovers, Log};
 use super::meta::{FileStat, locked};
 use super::next::{Next, is_copied};
@@ -104,6 +106,8 @@ impl Stage {
             tree.check_swap()?;
         }
         way::check(tree, &plan)?;
+        let root = tree.root();
+        give_groups(&root, &mut plan).map_err(|e| Error::io("cannot look into", root.path(), e))?;
         check_rights(&mut plan)?;
         check_foreign(tree, &plan)?;
         check_top_rights(tree, &plan)?;
@@ -174,6 +178,7 @@ impl Stage {
         tracing::debug!("tree {}: {cloned} files share the space of others", self.tree.name());
         self.copy_local()?;
         self.make_others()?;
+        self.settle_attributes()?;
         let missing: u64 = self.items.iter().map(|i| u64::from(i.left.load(Ordering::Acquire))).sum();
         if missing > 0 {
             return Err(Error::refused(format!("{missing} blocks of the release have not come")));
@@ -410,6 +415,7 @@ impl Stage {
             gid: new.gid.or(now.gid),
             mtime: new.mtime.or(now.mtime),
             xattrs: new.xattrs.or(now.xattrs),
+            label: now.label,
         };
         whole.set(handle)
     }

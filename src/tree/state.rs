@@ -15,6 +15,7 @@ use minicbor::bytes::ByteVec;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::inherit;
 use super::journal::FORWARD;
 pub use super::records::{CommitMark, Mark, StoredRelease};
 use super::records::{Records, grant_name, inside};
@@ -359,6 +360,13 @@ pub(super) fn private_dir(path: &Path) -> Result<()> {
     }
     if stat.mode() & 0o7777 != 0o700 {
         rustix::fs::fchmod(&handle, Mode::RWXU).map_err(|e| Error::io("cannot set the mode of", path, e))?;
+    }
+    // Everything that is staged would have them, and go into the tree with them.
+    for acl in [inherit::DEFAULT_ACL, inherit::ACL] {
+        match rustix::fs::fremovexattr(&handle, acl) {
+            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
+            Err(e) => return Err(Error::io("cannot remove the ACL of", path, e)),
+        }
     }
     Ok(())
 }

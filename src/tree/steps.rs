@@ -6,19 +6,23 @@ use std::os::fd::AsFd;
 
 use super::apply::Metadata;
 use super::commit::shown;
+use super::inherit::Inheritance;
 use super::journal::{DirStep, Step};
-use super::meta::FileStat;
+use super::meta::{FileStat, LABEL};
 use super::open::Tree;
+use super::root::Root;
 use super::stage::Item;
 use super::state::slot_name;
 use crate::diff::{Action, Change, Plan, Shape};
 use crate::error::{Error, Result};
 use crate::manifest::TreePath;
+use crate::manifest::rules::Layout;
 use crate::packed::Packed;
 
 /// The directories that a commit of `plan` touches, sorted.
 pub(super) fn dirs(tree: &Tree, plan: &Plan) -> Result<Vec<DirStep>> {
-    let mut dirs = Dirs::new(tree, plan);
+    let root = tree.root();
+    let mut dirs = Dirs::new(tree, &root, plan);
     plan.changes.iter().filter(|c| c.is_applied()).try_for_each(|c| dirs.add(&c))?;
     dirs.finish()
 }
@@ -33,7 +37,8 @@ pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> 
         Step::Remove { path: change.path.clone(), slot, is_dir }
     };
     let mut items = items.iter().peekable();
-    let mut dirs = Dirs::new(tree, plan);
+    let root = tree.root();
+    let mut dirs = Dirs::new(tree, &root, plan);
     for (at, change) in plan.changes.iter().enumerate().filter(|(_, c)| c.is_applied()) {
         let becomes_dir = change.want.is_some() && change.shape() == Shape::Directory;
         let was_dir = change.was == Some(Shape::Directory);
@@ -91,11 +96,26 @@ struct Dirs<'a> {
     own: Vec<DirStep>,
     /// Directories in which a name changes.
     parents: BTreeSet<Option<TreePath>>,
+    inheritance: Inheritance<'a>,
 }
 
 impl<'a> Dirs<'a> {
-    fn new(tree: &'a Tree, plan: &'a Plan) -> Self {
-        Self { tree, plan, own: Vec::new(), parents: BTreeSet::new() }
+    fn new(tree: &'a Tree, root: &'a Root, plan: &'a Plan) -> Self {
+        let inheritance = Inheritance::new(root, plan);
+        Self { tree, plan, own: Vec::new(), parents: BTreeSet::new(), inheritance }
+    }
+
+    /// What a directory gets that the plan makes. In place the kernel gives it what the directory above gives.
+    fn made(&mut self, change: &Change) -> Result<Metadata> {
+        let mut new = Metadata::wanted(change, self.plan);
+        if self.plan.layout == Layout::Swap && change.makes_anew() {
+            let failed = |e: io::Error| Error::io("cannot look at", self.tree.root().shown(&change.path), e);
+            let given = self.inheritance.of(change.path.parent().as_ref()).map_err(failed)?;
+            let mut xattrs = given.xattrs(Shape::Directory);
+            new.label = xattrs.pop_if(|x| x.name == LABEL).map(|x| x.value);
+            new.xattrs = new.xattrs.or_else(|| (!xattrs.is_empty()).then_some(xattrs));
+        }
+        Ok(new)
     }
 
     fn add(&mut self, change: &Change) -> Result<()> {
@@ -110,7 +130,7 @@ impl<'a> Dirs<'a> {
         if is_dir || was_dir {
             let path = Some(change.path.clone());
             let old = if was_dir { Some(self.present(path.as_ref())?) } else { None };
-            let new = is_dir.then(|| Metadata::wanted(change, self.plan));
+            let new = if is_dir { Some(self.made(change)?) } else { None };
             self.own.push(DirStep { path, old, new });
         }
         Ok(())

@@ -3,6 +3,7 @@
 mod crash;
 mod deploy;
 mod indexed;
+mod inherit;
 mod kept;
 mod kinds;
 mod power;

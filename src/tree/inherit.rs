@@ -1,0 +1,207 @@
+//! What a directory gives to what is made in it: a default ACL, the group of a set-group-id directory, a label.
+//!
+//! Files are staged beside the tree and renamed, so that the kernel takes all of this from the wrong directory. Here
+//! it is read from the right one: once for each directory, and not at all from those that the release makes.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use super::meta::{FileStat, LABEL, XattrReader};
+use super::owners::Rights;
+use super::root::Root;
+use crate::diff::{Action, Change, Plan, Shape};
+use crate::manifest::{Mode, TreePath, Xattr};
+
+/// The access list of a file or directory.
+pub(super) const ACL: &[u8] = b"system.posix_acl_access";
+/// The access list that a directory gives to what is made in it.
+pub(super) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
+/// Attributes that speak of the content: the kernel takes the first away from a file that is written to.
+const OF_CONTENT: [&[u8]; 3] = [b"security.capability", b"security.ima", b"security.evm"];
+const SET_GROUP_ID: u32 = 0o2000;
+
+/// What one directory gives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Inherited {
+    acl: Option<Vec<u8>>,
+    label: Option<Vec<u8>>,
+    gid: Option<u32>,
+    /// Whether the plan makes the directory.
+    is_new: bool,
+}
+
+impl Inherited {
+    /// The attributes that something of this shape gets.
+    pub(super) fn xattrs(&self, shape: Shape) -> Vec<Xattr> {
+        let named = |name: &[u8], value: &Option<Vec<u8>>| {
+            value.as_ref().map(|value| Xattr { name: name.to_vec(), value: value.clone() })
+        };
+        let acl = (shape != Shape::Symlink).then(|| named(ACL, &self.acl)).flatten();
+        let default = (shape == Shape::Directory).then(|| named(DEFAULT_ACL, &self.acl)).flatten();
+        acl.into_iter().chain(default).chain(named(LABEL, &self.label)).collect()
+    }
+}
+
+/// The directories of a tree, as they will be when a plan is carried out.
+pub(super) struct Inheritance<'a> {
+    root: &'a Root,
+    plan: &'a Plan,
+    known: HashMap<Option<TreePath>, Rc<Inherited>>,
+    reader: XattrReader,
+    /// The directory of the last file that was replaced.
+    parent: Option<(Option<TreePath>, OwnedFd)>,
+}
+
+impl<'a> Inheritance<'a> {
+    pub(super) fn new(root: &'a Root, plan: &'a Plan) -> Self {
+        Self { root, plan, known: HashMap::new(), reader: XattrReader::default(), parent: None }
+    }
+
+    /// Whether the tree's filesystem has attributes at all.
+    pub(super) fn has_attributes(&mut self) -> io::Result<bool> {
+        self.reader.is_supported(self.root.as_fd())
+    }
+
+    /// What the directory `dir` gives.
+    pub(super) fn of(&mut self, dir: Option<&TreePath>) -> io::Result<Rc<Inherited>> {
+        // Up to the nearest directory that is known or there, and down again: a path may have thousands of names.
+        let mut made = Vec::new();
+        let mut at = dir.cloned();
+        let mut given = loop {
+            if let Some(known) = self.known.get(&at) {
+                break Rc::clone(known);
+            }
+            let change = at.as_ref().and_then(|path| self.change(path));
+            match change {
+                Some(change) if change.makes_anew() => {
+                    let above = at.as_ref().and_then(TreePath::parent);
+                    made.push(change);
+                    at = above;
+                }
+                change => {
+                    let found = Rc::new(self.existing(at.as_ref(), change.as_ref())?);
+                    self.known.insert(at, Rc::clone(&found));
+                    break found;
+                }
+            }
+        };
+        while let Some(change) = made.pop() {
+            given = Rc::new(self.made(&change, &given));
+            self.known.insert(Some(change.path), Rc::clone(&given));
+        }
+        Ok(given)
+    }
+
+    /// The group of what `change` makes, where the release leaves it to the host.
+    pub(super) fn group(&mut self, change: &Change) -> io::Result<Option<u32>> {
+        let parent = self.of(change.path.parent().as_ref())?;
+        let own = || nix::unistd::getegid().as_raw();
+        // The kernel passes set-group-id on through directories whose final mode has none.
+        let is_dir = change.shape() == Shape::Directory;
+        Ok(parent.gid.or_else(|| (is_dir && parent.is_new).then(own)))
+    }
+
+    /// The attributes of what is replaced at `path` that its successor keeps.
+    pub(super) fn kept(&mut self, path: &TreePath) -> io::Result<Vec<Xattr>> {
+        let above = path.parent();
+        if self.parent.as_ref().is_none_or(|(dir, _)| *dir != above) {
+            self.parent = Some((above, self.root.parent(path)?.0));
+        }
+        let Some((_, parent)) = &self.parent else { return Ok(Vec::new()) };
+        let name = std::ffi::CString::new(path.name())?;
+        let (sets_xattrs, parent) = (self.plan.sets_xattrs, parent.as_fd());
+        kept_of(&mut self.reader, parent, &name, sets_xattrs)
+    }
+
+    /// The directory that the plan has at `path`, as far as it changes it.
+    fn change(&self, path: &TreePath) -> Option<Change> {
+        let change = Change::clone(&self.plan.changes.get(self.plan.changes.find(path)?));
+        let is_dir = change.want.is_some() && change.shape() == Shape::Directory;
+        (is_dir && matches!(change.action, Action::Create | Action::Replace | Action::Meta)).then_some(change)
+    }
+
+    fn existing(&mut self, dir: Option<&TreePath>, change: Option<&Change>) -> io::Result<Inherited> {
+        let handle = match self.root.handle_of(dir.map_or(b"", |d| d.as_bytes())) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(Inherited::default());
+            }
+            handle => handle?,
+        };
+        let now = FileStat::of(&handle)?;
+        let top = self.plan.top.as_ref().filter(|_| dir.is_none());
+        let mode = change.and_then(wanted_mode).or(top.map(|t| t.want.mode)).unwrap_or(now.mode);
+        let owner = change.map(|c| c.owner).or(top.map(|t| t.owner));
+        let gid = owner.and_then(|o| o.gid).unwrap_or(now.gid);
+
+        let mut given = Inherited { gid: set_group(mode, gid), ..Inherited::default() };
+        for xattr in self.reader.given(handle.as_fd())? {
+            match xattr.name.as_slice() {
+                LABEL => given.label = Some(xattr.value),
+                _ => given.acl = Some(xattr.value).filter(|_| !self.plan.sets_xattrs),
+            }
+        }
+        Ok(given)
+    }
+
+    fn made(&self, change: &Change, parent: &Inherited) -> Inherited {
+        let gid = change.owner.gid.or(parent.gid).unwrap_or_else(|| nix::unistd::getegid().as_raw());
+        let mode = wanted_mode(change).unwrap_or(Mode::from_bits(0));
+        Inherited { gid: set_group(mode, gid), is_new: true, ..parent.clone() }
+    }
+}
+
+/// Gives what the plan makes the groups that the tree's directories give, where the release governs none.
+pub(super) fn give_groups(root: &Root, plan: &mut Plan) -> io::Result<()> {
+    let rights = Rights::of_process();
+    let wanting = |change: &Change| {
+        matches!(change.action, Action::Create | Action::Replace)
+            && change.owner.gid.is_none()
+            && change.shape() != Shape::Hardlink
+    };
+    let mut groups = HashMap::new();
+    {
+        let mut inheritance = Inheritance::new(root, plan);
+        for (at, change) in plan.changes.iter().enumerate().filter(|(_, c)| wanting(c)) {
+            if let Some(gid) = inheritance.group(&change)? {
+                groups.insert(at, gid);
+            }
+        }
+    }
+    if groups.is_empty() {
+        return Ok(());
+    }
+
+    let mut at = 0..;
+    plan.changes.try_update_owners(|_, owner| {
+        let gid = at.next().and_then(|at| groups.get(&at).copied());
+        let given = crate::diff::LocalOwner { uid: None, gid };
+        // A group of which an ordinary user is no member only the kernel can give.
+        if gid.is_some() && rights.refuses_owner(given).is_none() {
+            owner.gid = gid;
+        }
+        Ok(())
+    })
+}
+
+/// The attributes of `name` in `dir` that its successor with other content keeps: all that the release does not
+/// govern, but for those that speak of the content.
+fn kept_of(reader: &mut XattrReader, dir: BorrowedFd<'_>, name: &CStr, governed: bool) -> io::Result<Vec<Xattr>> {
+    let mut all = match governed {
+        true => Vec::new(),
+        false => reader.at(dir, name)?,
+    };
+    all.retain(|x| !OF_CONTENT.contains(&x.name.as_slice()));
+    all.extend(reader.label(dir, name, governed)?);
+    Ok(all)
+}
+
+fn wanted_mode(change: &Change) -> Option<Mode> {
+    change.want.as_ref().map(|want| want.entry.mode)
+}
+
+fn set_group(mode: Mode, gid: u32) -> Option<u32> {
+    (mode.bits() & SET_GROUP_ID != 0).then_some(gid)
+}
