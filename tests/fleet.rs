@@ -196,7 +196,7 @@ fn a_host_that_dies_between_ready_and_commit_is_told_apart() {
     lab.hosts[2].kill();
     write(&lab.path("go"), "");
     let ran = deploy.wait().exits(4).says(&["web3"]);
-    assert_eq!(state(&ran, "web3"), "absent", "{ran}");
+    assert_eq!(state(&ran, "web3"), "unknown", "{ran}");
     assert_eq!(lab.with_release(), ["web1", "web2", "web4", "web5"]);
     same(&lab.path("old"), &lab.hosts[2].tree());
     // When it is back it is told apart from the others.
@@ -213,6 +213,114 @@ fn a_host_that_dies_between_ready_and_commit_is_told_apart() {
     lab.makuo(&["status", "www"]).exits(0).says(&["behind", "web3  www@1", "web1  www@2"]);
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
+}
+
+/// The path of a file that stops a hook until it is there.
+fn gate(lab: &Lab) -> (PathBuf, String) {
+    let go = lab.path("go");
+    let wait = format!("while test ! -e {}; do sleep 0.05; done", go.display());
+    (go, wait)
+}
+
+/// A deploy whose answers are waited for no longer than two seconds.
+fn impatient(lab: &Lab) -> support::Running {
+    lab.start(&["deploy", "--json", "www.toml", "--expect", "5", "--timeout", "2s"])
+}
+
+#[track_caller]
+fn until_state(deploy: &mut support::Running, host: &str, state: &str) {
+    deploy.until_event(state, |e| e["event"] == "host" && e["host"] == host && e["state"] == state);
+}
+
+#[test]
+fn a_host_whose_daemon_dies_during_its_checks_has_the_release() {
+    let Some(mut lab) = fleet(|lab, n| (n == 2).then(|| hook("after", &gate(lab).1))) else { return };
+    let mut deploy = lab.start(&["deploy", "--json", "www.toml", "-t", "web2", "--timeout", "2s"]);
+    until_state(&mut deploy, "web2", "checking");
+    lab.hosts[1].kill();
+    let ran = deploy.wait().exits(4);
+    assert_eq!(state(&ran, "web2"), "checking", "{ran}");
+    assert!(ran.host("web2").1.contains("has the release, and has been silent"), "{ran}");
+    assert_eq!(lab.with_release(), ["web2"]);
+}
+
+#[test]
+fn a_host_that_falls_silent_before_it_is_ordered_to_commit_is_as_before() {
+    let Some(lab) = fleet(|lab, n| (n == 2).then(|| hook("before", &gate(lab).1))) else { return };
+    let mut deploy = impatient(&lab);
+    until_state(&mut deploy, "web2", "ready");
+    lab.hosts[1].place.cut("output", "");
+    // Asked to prepare, and not heard any more: nobody is ordered to commit.
+    let ran = deploy.wait().exits(3);
+    assert_eq!(state(&ran, "web2"), "absent", "{ran}");
+    write(&gate(&lab).0, "");
+    lab.all_same(&lab.path("old"));
+}
+
+#[test]
+fn a_host_that_falls_silent_once_it_is_ordered_to_commit_is_unknown() {
+    let Some(lab) = fleet(|lab, n| (n == 1).then(|| hook("after", &gate(lab).1))) else { return };
+    lab.spec(&format!("{DELETE}[commit]\nbatches = [1]\n"));
+    let mut deploy = lab.start(&["deploy", "www.toml", "--expect", "5", "--timeout", "5s", "-v"]);
+    support::until("the canary", || deploy.talk().contains("web1 checking") || deploy.is_over());
+    lab.hosts[1].place.cut("output", "");
+    write(&gate(&lab).0, "");
+    let ran = deploy.wait().exits(4);
+    let ran = ran.says(&["web2 unknown: ordered to commit, and has been silent", "4 hosts with www@2, 1 host unknown"]);
+    assert!(!ran.err.contains("no host changed"), "{ran}");
+    assert_eq!(lab.with_release(), ["web1", "web2", "web3", "web4", "web5"]);
+}
+
+#[test]
+fn a_sender_that_hears_nothing_of_the_commit_does_not_say_that_no_host_changed() {
+    let Some(lab) = fleet(|lab, _| Some(hook("after", &gate(lab).1))) else { return };
+    let mut deploy = impatient(&lab);
+    until_state(&mut deploy, "web1", "ready");
+    lab.admin.cut("input", "");
+    write(&gate(&lab).0, "");
+    let ran = deploy.wait();
+    let unknown = (1..=5).filter(|n| state(&ran, &format!("web{n}")) == "unknown").count();
+    match ran.code {
+        // The order went out.
+        4 => assert!(unknown > 0 && ran.result()["unknown"].as_u64() == Some(unknown as u64), "{ran}"),
+        // It did not, since not all were heard to be ready.
+        code => {
+            assert_eq!(code, 3, "{ran}");
+            lab.all_same(&lab.path("old"));
+        }
+    }
+}
+
+#[test]
+fn a_host_that_is_killed_after_its_commit_and_does_not_hear_that_all_go_back_is_unknown() {
+    let Some(mut lab) = fleet(|lab, n| match n {
+        2 => Some(hook("after", &gate(lab).1)),
+        4 => Some(format!("{}\nhealth_deadline = \"3s\"", hook("health", "false"))),
+        _ => None,
+    }) else {
+        return;
+    };
+    lab.spec(&format!("{DELETE}{REVERT}"));
+    let mut deploy = impatient(&lab);
+    until_state(&mut deploy, "web2", "checking");
+    lab.hosts[1].kill();
+    let ran = deploy.wait().exits(4).says(&["ordered to go back"]);
+    assert_eq!(state(&ran, "web2"), "unknown", "{ran}");
+    assert_eq!(state(&ran, "web1"), "reverted", "{ran}");
+    assert_eq!(lab.with_release(), ["web2"]);
+}
+
+#[test]
+fn a_daemon_that_is_started_again_says_what_became_of_its_commit() {
+    let Some(mut lab) = fleet(|lab, n| (n == 2).then(|| hook("after", &gate(lab).1))) else { return };
+    let mut deploy = lab.start(&["deploy", "--json", "www.toml", "-t", "web[23]"]);
+    until_state(&mut deploy, "web2", "checking");
+    lab.hosts[1].restart();
+    // Nobody waits for as long as a host may be silent.
+    let ran = deploy.wait().exits(4);
+    assert_eq!(state(&ran, "web2"), "checking", "{ran}");
+    assert_eq!(state(&ran, "web3"), "committed", "{ran}");
+    assert_eq!(lab.with_release(), ["web2", "web3"]);
 }
 
 #[test]

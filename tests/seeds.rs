@@ -287,6 +287,7 @@ fn messages() -> Vec<Message> {
             received: 5,
             serial: Serial(17),
             dropped: Some(2),
+            torn: None,
         }),
         Message::Want(Want {
             session: SessionId(1),

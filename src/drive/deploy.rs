@@ -333,38 +333,56 @@ struct Session<'a> {
 impl Session<'_> {
     fn run(mut self) -> Result<Outcome> {
         loop {
-            self.take_answers()?;
-            let now = self.clock.now();
-            if self.interrupt.is_asked() {
-                self.machine.abort(now, "interrupted");
-                if self.release.is_none() {
-                    return Err(Error::refused("interrupted before anything was sent"));
+            match self.turn() {
+                Ok(None) if self.finished => {
+                    self.tell_drops();
+                    return Ok(self.outcome());
                 }
+                Ok(None) => {}
+                Ok(Some(outcome)) => return Ok(outcome),
+                // Hosts may have been ordered to change: what they are known to have is told.
+                Err(e) if self.release.is_some() => {
+                    let (error, hint) = (e.to_string(), e.hint_text().map(str::to_string));
+                    return Ok(Outcome { error: Some(error), hint, ..self.outcome() });
+                }
+                Err(e) => return Err(e),
             }
-            if self.machine.poll_timeout(now).is_some_and(|due| due <= now) {
-                self.machine.handle_timeout(now);
-            }
-            // Before sending: the next generation is packed while this one goes out.
-            while let Some(request) = self.machine.poll_request() {
-                self.ask(Work::Machine(request))?;
-            }
-            let (machine, clock, mut turn) = (&mut self.machine, &self.clock, 0..SENDS);
-            self.endpoint.flush(|out| turn.next().and_then(|_| machine.poll_transmit(clock.now(), out)));
-            if let Some(outcome) = self.take_notices()? {
-                return Ok(outcome);
-            }
-            if self.finished {
-                self.tell_drops();
-                return Ok(self.outcome());
-            }
-            self.tell_trouble();
-            self.tell_progress();
-            let now = self.clock.now();
-            let wait = self.machine.poll_timeout(now).map(|due| due.since(now));
-            self.endpoint.wait(wait)?;
-            let (machine, clock) = (&mut self.machine, &self.clock);
-            self.endpoint.receive(|d| machine.handle_datagram(clock.now(), d.from, d.bytes));
         }
+    }
+
+    /// Takes what came, does what is due, sends, and waits; an outcome when there is nobody to serve.
+    fn turn(&mut self) -> Result<Option<Outcome>> {
+        self.take_answers()?;
+        let now = self.clock.now();
+        if self.interrupt.is_asked() {
+            self.machine.abort(now, "interrupted");
+            if self.release.is_none() {
+                return Err(Error::refused("interrupted before anything was sent"));
+            }
+        }
+        if self.machine.poll_timeout(now).is_some_and(|due| due <= now) {
+            self.machine.handle_timeout(now);
+        }
+
+        // Before sending: the next generation is packed while this one goes out.
+        while let Some(request) = self.machine.poll_request() {
+            self.ask(Work::Machine(request))?;
+        }
+        let (machine, clock, mut turn) = (&mut self.machine, &self.clock, 0..SENDS);
+        self.endpoint.flush(|out| turn.next().and_then(|_| machine.poll_transmit(clock.now(), out)));
+        let outcome = self.take_notices()?;
+        if outcome.is_some() || self.finished {
+            return Ok(outcome);
+        }
+        self.tell_trouble();
+        self.tell_progress();
+
+        let now = self.clock.now();
+        let wait = self.machine.poll_timeout(now).map(|due| due.since(now));
+        self.endpoint.wait(wait)?;
+        let (machine, clock) = (&mut self.machine, &self.clock);
+        self.endpoint.receive(|d| machine.handle_datagram(clock.now(), d.from, d.bytes));
+        Ok(None)
     }
 
     fn take_answers(&mut self) -> Result<()> {
@@ -520,8 +538,9 @@ impl Session<'_> {
                     let state = self.state_of(&host, false);
                     self.came(&host.name, state, host.text.clone());
                 }
-                Notice::Lost(name) => {
-                    self.came(&name, HostState::Absent, Some("did not answer any more".into()));
+                Notice::Lost(host) => {
+                    let state = self.state_of(&host, false);
+                    self.came(&host.name, state, self.why(&host, state));
                 }
                 Notice::Slow(name, rate) => {
                     let text = format!("{name} receives {rate}, far less than the others: it is served after them");

@@ -161,6 +161,10 @@ pub enum HostState {
     Reverted,
     /// It was to go back and could not: it has the release still.
     Stuck,
+    /// Its commit failed and could not be undone: its tree is part new, part old.
+    Torn,
+    /// It was ordered to commit, or to go back, and fell silent: nobody knows whether it did.
+    Unknown,
     /// It was ready or on the way, and the session ended without a commit; its tree is as before.
     Aborted,
     /// It took part and failed; its tree is as before.
@@ -169,7 +173,7 @@ pub enum HostState {
 
 impl HostState {
     /// Every state, in the order in which a session passes them.
-    pub const ALL: [HostState; 15] = [
+    pub const ALL: [HostState; 17] = [
         HostState::Absent,
         HostState::Refused,
         HostState::Joined,
@@ -183,6 +187,8 @@ impl HostState {
         HostState::Unhealthy,
         HostState::Reverted,
         HostState::Stuck,
+        HostState::Torn,
+        HostState::Unknown,
         HostState::Aborted,
         HostState::Failed,
     ];
@@ -203,6 +209,8 @@ impl HostState {
             HostState::Unhealthy => "unhealthy",
             HostState::Reverted => "reverted",
             HostState::Stuck => "stuck",
+            HostState::Torn => "torn",
+            HostState::Unknown => "unknown",
             HostState::Aborted => "aborted",
             HostState::Failed => "failed",
         }
@@ -213,6 +221,11 @@ impl HostState {
         self.is_well() || matches!(self, HostState::Checking | HostState::Unhealthy | HostState::Stuck)
     }
 
+    /// Whether a host in this state is known to be as it was before.
+    pub fn is_as_before(self) -> bool {
+        !self.has_release() && !matches!(self, HostState::Torn | HostState::Unknown)
+    }
+
     /// Whether a host in this state has the release and is as it should be: where a deploy shall end.
     pub fn is_well(self) -> bool {
         matches!(self, HostState::Committed | HostState::Unchanged)
@@ -220,8 +233,8 @@ impl HostState {
 
     /// Whether a host in this state went wrong, so that a person should see it as it happens.
     pub fn is_trouble(self) -> bool {
-        use HostState::{Aborted, Absent, Failed, Refused, Reverted, Stuck, Unhealthy};
-        matches!(self, Absent | Refused | Aborted | Failed | Unhealthy | Reverted | Stuck)
+        use HostState::{Aborted, Absent, Failed, Refused, Reverted, Stuck, Torn, Unhealthy, Unknown};
+        matches!(self, Absent | Refused | Aborted | Failed | Unhealthy | Reverted | Stuck | Torn | Unknown)
     }
 }
 
@@ -328,7 +341,7 @@ pub enum ExitStatus {
     Drift,
     /// Refused or aborted: no host changed.
     Refused,
-    /// Some hosts have the release (or answered the audit), others do not.
+    /// Some hosts have the release (or answered the audit), others do not, or it is not known.
     Mixed,
 }
 
@@ -470,8 +483,9 @@ pub fn exit_status(purpose: Purpose, hosts: impl IntoIterator<Item = HostState>,
     let good = |state: HostState| state.is_well() || (audit && state == HostState::Diffed);
     let (mut some, mut all) = (false, true);
     for state in hosts {
-        // An unhealthy host is no success, but it has the release: nobody may think that no host changed.
-        some |= good(state) || state.has_release();
+        // An unhealthy host is no success, but it has the release, and a host of which nothing is known may have it:
+        // nobody may think that no host changed.
+        some |= good(state) || !state.is_as_before();
         all &= good(state);
     }
     match (some, all) {
@@ -501,6 +515,8 @@ mod tests {
         assert_eq!(deploy(&[Unchanged, Refused]), 4);
         assert_eq!(deploy(&[Reverted, Reverted, Absent]), 3);
         assert_eq!(deploy(&[Reverted, Stuck]), 4);
+        assert_eq!(deploy(&[Reverted, Unknown]), 4);
+        assert_eq!(deploy(&[Aborted, Torn]), 4);
     }
 
     #[test]
@@ -508,7 +524,7 @@ mod tests {
         for state in HostState::ALL {
             let expected = match state {
                 Committed | Unchanged => 0,
-                Checking | Unhealthy | Stuck => 4,
+                Checking | Unhealthy | Stuck | Torn | Unknown => 4,
                 _ => 3,
             };
             assert_eq!(code(Purpose::Deploy, &[state], false), expected, "{}", state.word());

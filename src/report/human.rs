@@ -284,6 +284,7 @@ fn tint_of(state: HostState) -> Tint {
         HostState::Committed | HostState::Unchanged => Tint::Good,
         HostState::Absent | HostState::Aborted | HostState::Reverted => Tint::Warn,
         HostState::Refused | HostState::Failed | HostState::Unhealthy | HostState::Stuck => Tint::Bad,
+        HostState::Torn | HostState::Unknown => Tint::Bad,
         HostState::Joined | HostState::Diffed | HostState::Staging => Tint::Plain,
         HostState::Ready | HostState::Prepared | HostState::Checking => Tint::Plain,
     }
@@ -323,8 +324,12 @@ fn drift_line(line: &DriftLine, painter: Painter) -> String {
 fn deploy_summary(o: &Outcome) -> String {
     let have = o.hosts.iter().filter(|h| h.state.has_release()).count();
     let rate = o.rate.map(|r| format!(" at {r}")).unwrap_or_default();
+    let unknown = match o.hosts.iter().filter(|h| h.state == HostState::Unknown).count() {
+        0 => String::new(),
+        n => format!(", {n} unknown"),
+    };
     format!(
-        "{}: {have} of {}; {} written, {} deleted; sent {} for a release of {}{rate} in {}; {} repaired",
+        "{}: {have} of {}{unknown}; {} written, {} deleted; sent {} for a release of {}{rate} in {}; {} repaired",
         words::rollback(&o.tree, o.serial, o.rollback_to),
         words::count(o.hosts.len() as u64, "host"),
         words::count(o.files_written, "file"),
@@ -359,10 +364,7 @@ fn trouble_text(o: &Outcome) -> String {
     let good = |h: &&HostResult| h.state.is_well() || (o.purpose != Purpose::Deploy && h.state == HostState::Diffed);
     let done: Vec<&HostName> = o.hosts.iter().filter(good).map(|h| &h.host).collect();
     let mut lines = vec![match (o.exit, o.purpose) {
-        (ExitStatus::Mixed, Purpose::Deploy) if o.hosts.iter().all(|h| h.state.has_release()) => {
-            format!("every host has {release}, and not every host is well")
-        }
-        (ExitStatus::Mixed, Purpose::Deploy) => format!("mixed: some hosts have {release}, others do not"),
+        (ExitStatus::Mixed, Purpose::Deploy) => mixed_text(o, &release),
         (ExitStatus::Mixed, _) => "mixed: some hosts answered, others did not".to_string(),
         _ if o.hosts.is_empty() => format!("no host answered for {}", o.tree),
         (_, Purpose::Deploy) if o.hosts.iter().any(|h| h.state == HostState::Reverted) => {
@@ -389,6 +391,31 @@ fn trouble_text(o: &Outcome) -> String {
         lines.push(format!("  {} {}{why}", host.host, host.state.word()));
     }
     lines.join("\n")
+}
+
+/// What hosts have after a deploy that did not end well everywhere.
+fn mixed_text(o: &Outcome, release: &str) -> String {
+    let count = |of: fn(HostState) -> bool| o.hosts.iter().filter(|h| of(h.state)).count();
+    let has = count(HostState::has_release);
+    let torn = count(|s| s == HostState::Torn);
+    let unknown = count(|s| s == HostState::Unknown);
+    let before = count(HostState::is_as_before);
+    let hosts = |n: usize| words::count(n as u64, "host");
+    match (has, before, torn, unknown) {
+        (_, 0, 0, 0) => format!("every host has {release}, and not every host is well"),
+        (_, _, 0, 0) => format!("mixed: some hosts have {release}, others do not"),
+        (0, _, 0, _) => format!("it is not known whether {} changed: none is known to have {release}", hosts(unknown)),
+        _ => {
+            let parts = [
+                (has, format!("{} with {release}", hosts(has))),
+                (before, format!("{} without", hosts(before))),
+                (torn, format!("{} part new, part old", hosts(torn))),
+                (unknown, format!("{} unknown", hosts(unknown))),
+            ];
+            let said: Vec<String> = parts.into_iter().filter(|(n, _)| *n > 0).map(|(_, text)| text).collect();
+            format!("mixed: {}", said.join(", "))
+        }
+    }
 }
 
 #[cfg(test)]

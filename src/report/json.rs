@@ -15,10 +15,11 @@
 //! | `note` | text |
 //! | `release` | of a log: tree, serial, release (its identity), created, key, entries, bytes, running [host], kept [host] |
 //! | `host` | of a status: host, address, tree, serial, state, at_work [serial, sender], behind, newest, error, error_serial, error_age |
-//! | `result` | tree, serial, exit, targets, committed, unchanged, failed, absent, files_written, files_deleted, bytes_release, bytes_sent, repaired, rate, seconds, key; rollback_to of a rollback; error and hint when there was trouble |
+//! | `result` | tree, serial, exit, targets, committed, unchanged, failed, absent, files_written, files_deleted, bytes_release, bytes_sent, repaired, rate, seconds, key; unknown when there are any; rollback_to of a rollback; error and hint when there was trouble |
 //!
 //! In a result `committed` counts every target that has the release, so `unchanged` is a part of it, and `targets` is
-//! `committed + failed + absent` after a deploy. After an audit nothing is committed and `drifted` counts the hosts
+//! `committed + failed + absent` after a deploy; `unknown`, of whom nobody knows whether they have it, is a part of `failed`.
+//! After an audit nothing is committed and `drifted` counts the hosts
 //! that differ.
 
 use std::io::Write;
@@ -219,6 +220,8 @@ struct ResultLine<'a> {
     committed: usize,
     unchanged: usize,
     failed: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown: Option<usize>,
     absent: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     drifted: Option<usize>,
@@ -311,6 +314,7 @@ impl<'a> ResultLine<'a> {
             committed: if audit { 0 } else { done },
             unchanged: if audit { 0 } else { states(|s| s == HostState::Unchanged) },
             failed: outcome.hosts.len() - good - absent,
+            unknown: Some(states(|s| s == HostState::Unknown)).filter(|n| *n > 0),
             absent,
             drifted: audit.then(|| outcome.drift.iter().map(|g| g.hosts.len()).sum()),
             files_written: outcome.files_written,

@@ -12,6 +12,8 @@ pub mod goodput;
 pub mod link;
 pub mod network;
 #[cfg(test)]
+mod partition_tests;
+#[cfg(test)]
 mod switch_tests;
 #[cfg(test)]
 mod tests;

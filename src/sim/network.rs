@@ -1,7 +1,7 @@
 //! The network: a queue of things to come, and what each does to the machines.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,6 +144,8 @@ pub struct Network {
     offer: Offer,
     sender_link: State,
     hosts: Vec<Host>,
+    /// From where to where nothing passes.
+    cuts: BTreeSet<(usize, usize)>,
     /// When something is due at each place.
     timers: Vec<Option<Moment>>,
     /// When the sender heard of each host that it is ready.
@@ -212,6 +214,7 @@ impl Network {
             sender,
             offer,
             hosts,
+            cuts: BTreeSet::new(),
             timers: Vec::new(),
             ready: BTreeMap::new(),
             heard: Feedback::default(),
@@ -284,6 +287,14 @@ impl Network {
     /// Changes the way into host `host`.
     pub fn set_link(&mut self, host: usize, link: Link) {
         self.hosts[host - 1].link.link = link;
+    }
+
+    /// Lets nothing pass from one place to another (0 is the sender) any more, or everything again.
+    pub fn cut(&mut self, from: usize, to: usize, cut: bool) {
+        match cut {
+            true => self.cuts.insert((from, to)),
+            false => self.cuts.remove(&(from, to)),
+        };
     }
 
     /// Host `host` crashes, or starts again, after `after`.
@@ -539,6 +550,9 @@ impl Network {
     fn pass(&mut self, from: usize, to: impl Iterator<Item = usize>, bytes: &Arc<[u8]>) {
         let mut arrivals: Vec<(Moment, u32)> = Vec::with_capacity(to.size_hint().0);
         for to in to {
+            if self.cuts.contains(&(from, to)) {
+                continue;
+            }
             if to == 0 && from > 0 {
                 self.hosts[from - 1].feedback += 1;
                 let nodes = self.offer.release.header().root.nodes;

@@ -288,6 +288,9 @@ pub struct State {
     /// Packets that its receive buffer lost since the session began, when there were any.
     #[n(8)]
     pub dropped: Option<u64>,
+    /// Whether a commit that failed could not be undone, with [`HostStage::Failed`]: the tree is part new, part old.
+    #[n(9)]
+    pub torn: Option<bool>,
 }
 
 /// What a host's comparison found.
@@ -581,6 +584,7 @@ mod tests {
             received: 0,
             serial: Serial(0),
             dropped: None,
+            torn: None,
         });
         let Ok(Message::State(back)) = Message::decode(&state.encode()) else { panic!("decodes") };
         assert_eq!(back.text.as_deref(), Some("no \\u{1b}[31mway\nsecond"));

@@ -64,6 +64,22 @@ impl Place {
         tool(inside.enter().args(["nft", &rules]));
     }
 
+    /// Drops everything that comes in (`input`) or goes out (`output`) on eth0, or that of it which matches `filter`;
+    /// until [`Place::heal`]. Nothing on the loopback interface.
+    pub fn cut(&self, direction: &str, filter: &str) {
+        let Place::Namespace(inside) = self else { return };
+        let interface = if direction == "input" { "iifname" } else { "oifname" };
+        let rule = format!("{interface} eth0 {filter} drop");
+        let chain = format!("chain {direction} {{ type filter hook {direction} priority -300 ; {rule} ; }}");
+        tool(inside.enter().args(["nft", &format!("table inet cut {{ {chain} ; }}")]));
+    }
+
+    /// Ends what [`Place::cut`] began.
+    pub fn heal(&self) {
+        let Place::Namespace(inside) = self else { return };
+        tool(inside.enter().args(["nft", "table inet cut ; delete table inet cut"]));
+    }
+
     /// What a process needs to enter this network: the file of its namespace. None for the loopback interface and
     /// where entering needs another user namespace.
     pub fn file(&self) -> Option<std::fs::File> {

@@ -143,6 +143,8 @@ pub enum Ordered {
     Aborted,
     /// The commit failed and was taken back.
     Failed(Reason),
+    /// The commit failed and could not be undone: the tree is part new, part old.
+    Torn(Reason),
 }
 
 impl Reply {

@@ -375,6 +375,7 @@ impl Receiver {
             received: 0,
             serial: Serial(0),
             dropped: None,
+            torn: None,
         };
         self.control.send(Dest::Host(sender), &Message::State(state));
     }

@@ -94,6 +94,10 @@ impl Session {
             Some(Ordered::Stuck(why)) => self.end(now, HostStage::Stuck, why),
             Some(Ordered::Aborted) => self.end(now, HostStage::Aborted, "aborted by the sender".into()),
             Some(Ordered::Failed(why)) => self.end(now, HostStage::Failed, why),
+            Some(Ordered::Torn(why)) => {
+                self.torn = true;
+                self.end(now, HostStage::Failed, why);
+            }
         }
     }
 

@@ -48,6 +48,8 @@ pub(super) struct Session {
     proven: bool,
     pub(super) stage: HostStage,
     pub(super) text: Option<String>,
+    /// A commit failed and could not be undone.
+    pub(super) torn: bool,
     summary: Option<Summary>,
     pub(super) serial: Serial,
     pub(super) received: u64,
@@ -137,6 +139,7 @@ impl Session {
             proven: false,
             stage: HostStage::Joined,
             text: None,
+            torn: false,
             summary: None,
             serial: Serial(0),
             received: 0,
@@ -304,6 +307,7 @@ impl Session {
             received: self.received,
             serial: self.serial,
             dropped: Some(self.dropped).filter(|n| *n > 0),
+            torn: Some(true).filter(|_| self.torn),
         }
     }
 

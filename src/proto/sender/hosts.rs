@@ -45,8 +45,21 @@ pub struct Host {
     pub takes: Option<u16>,
     /// Packets that its receive buffer lost.
     pub dropped: u64,
+    /// A commit failed there and could not be undone: the tree is part new, part old.
+    pub torn: bool,
+    /// What its last beacon showed since the release was announced.
+    pub beacon: Option<Beacon>,
     /// The number of the newest state that was heard.
     number: u32,
+}
+
+/// What a beacon shows of a host whose own word about the session is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beacon {
+    /// The daemon is another one than the one that took part: it follows no order of this session any more.
+    pub restarted: bool,
+    /// The release is in place.
+    pub has: bool,
 }
 
 impl Host {
@@ -107,6 +120,8 @@ impl Hosts {
             asked: (false, false),
             takes: None,
             dropped: 0,
+            torn: false,
+            beacon: None,
             number: 0,
         };
         self.hosts.insert(instance, host);
@@ -147,6 +162,7 @@ impl Hosts {
         self.changed |= changed;
         host.stage = Some(state.stage);
         host.text = state.text;
+        host.torn = state.torn == Some(true);
         host.summary = state.summary.or(host.summary);
         host.received = host.received.max(state.received);
         host.serial = host.serial.max(state.serial);
@@ -166,10 +182,22 @@ impl Hosts {
         }
     }
 
-    /// A host said goodbye.
-    pub fn left(&mut self, instance: InstanceId) -> bool {
+    /// Takes a beacon: of a host of the session, or of the daemon that was started in its place. Says which host it is
+    /// about.
+    pub fn beacon(&mut self, instance: InstanceId, name: &HostName, from: SocketAddr, has: bool) -> Option<InstanceId> {
+        let restarted = !self.hosts.contains_key(&instance);
+        let id = if restarted { *self.named.get(&(name.clone(), from.ip()))?.last()? } else { instance };
+        let host = self.hosts.get_mut(&id)?;
+        if restarted || host.beacon.is_none_or(|b| !b.restarted) {
+            host.beacon = Some(Beacon { restarted, has });
+        }
+        Some(id)
+    }
+
+    /// A host left the session, perhaps without an answer to `order`; says whether it is lost by that.
+    pub fn left(&mut self, instance: InstanceId, order: OrderKind) -> bool {
         let Some(host) = self.hosts.get_mut(&instance) else { return false };
-        let active = !host.lost && !host.has_answered(OrderKind::Commit);
+        let active = !host.lost && !host.has_answered(order);
         host.lost = host.lost || active;
         self.changed |= active;
         active
@@ -191,7 +219,7 @@ impl Hosts {
 
     /// Marks hosts that were silent for `patience`, or alive without any progress before they were ready for `stuck`,
     /// of those that have not answered `order`; gives those that are newly lost.
-    pub fn expire(&mut self, now: Moment, patience: Duration, stuck: Duration, order: OrderKind) -> Vec<HostName> {
+    pub fn expire(&mut self, now: Moment, patience: Duration, stuck: Duration, order: OrderKind) -> Vec<Host> {
         let silent = |h: &&mut Host| {
             let stuck = h.stage < Some(HostStage::Ready) && now.since(h.progress) >= stuck;
             !h.has_answered(order) && (now.since(h.heard) >= patience || stuck)
@@ -201,7 +229,7 @@ impl Hosts {
             .filter(silent)
             .map(|host| {
                 host.lost = true;
-                host.name.clone()
+                host.clone()
             })
             .collect()
     }
@@ -268,6 +296,7 @@ mod tests {
             received: 0,
             serial: Serial(0),
             dropped: None,
+            torn: None,
         }
     }
 

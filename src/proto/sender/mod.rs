@@ -12,6 +12,7 @@
 
 mod discovery;
 pub mod drift;
+pub mod fate;
 pub mod flow;
 pub mod hosts;
 mod merge;
@@ -36,7 +37,7 @@ use crate::proto::receiver::matches_name;
 use crate::proto::{Dest, RangeSet, Transmit, turn};
 use crate::units::{Floor, Moment, Quorum, Rate};
 use crate::wire::fragment::Reassembly;
-use crate::wire::message::{Announce, Hello, HostSet, OrderKind, SignedOrder, Status};
+use crate::wire::message::{Announce, Hello, HostSet, Order, OrderKind, SignedOrder, Status};
 use crate::wire::{DATA_OVERHEAD, Datagram, Message, Phase as WirePhase};
 
 use drift::Collection;
@@ -174,7 +175,7 @@ pub enum Notice {
     /// A host moved on.
     Host(Host),
     /// A host was silent for too long.
-    Lost(HostName),
+    Lost(Host),
     /// A host receives far less than the others, this much: it is served after them.
     Slow(HostName, Rate),
     /// The decision.
@@ -224,6 +225,12 @@ pub struct Sender {
     swept: Moment,
     offer: Option<Offer>,
     order: Option<SignedOrder>,
+    /// The present order, until it is sent for the first time.
+    unsent: Option<Order>,
+    /// The orders that were sent, and the hosts that they name.
+    sent: Vec<(Order, Option<HostSet>)>,
+    /// Until when hosts that may have followed an order unheard are asked again.
+    asking: Option<Moment>,
     /// There was nothing to send when the last generation came.
     waited: bool,
     flow: Flow,
@@ -264,6 +271,9 @@ impl Sender {
             ticked: Moment(0),
             offer: None,
             order: None,
+            unsent: None,
+            sent: Vec::new(),
+            asking: None,
             waited: false,
             flow: Flow::new(
                 now,
@@ -400,10 +410,10 @@ impl Sender {
             Message::Hello(hello) => self.hello(now, from, source, hello),
             Message::Bye(_) => {
                 self.table.left(source);
-                if self.hosts.left(source)
+                if self.hosts.left(source, self.awaited())
                     && let Some(host) = self.hosts.get(source)
                 {
-                    self.notices.push_back(Notice::Lost(host.name.clone()));
+                    self.notices.push_back(Notice::Lost(host.clone()));
                 }
             }
             Message::State(state) if state.session == self.session => {
@@ -451,6 +461,7 @@ impl Sender {
                 host.takes = host.takes.max(heard);
             }
         }
+        self.beacon(from, source, &hello);
         if self.table.heard(now, from, source, hello) {
             self.newest = now;
         }
@@ -582,8 +593,7 @@ impl Sender {
         self.hosts.take_changed();
         self.swept = now;
         let (patience, stuck) = self.patience();
-        let order = if let Phase::Ordering(kind) = self.phase { kind } else { OrderKind::Commit };
-        let lost = self.hosts.expire(now, patience, stuck, order);
+        let lost = self.hosts.expire(now, patience, stuck, self.awaited());
         self.notices.extend(lost.into_iter().map(Notice::Lost));
         let slow = self.flow.readings().slow();
         let fetching = self.hosts.iter().filter(|(id, h)| !h.is_settled(false) && !slow.contains(id)).count();
@@ -592,6 +602,11 @@ impl Sender {
             self.send_status(self.wire_phase());
         }
         true
+    }
+
+    /// The order whose answers are waited for.
+    fn awaited(&self) -> OrderKind {
+        if let Phase::Ordering(kind) = self.phase { kind } else { OrderKind::Commit }
     }
 
     /// When all hosts are looked at next: soon when one of them changed, yet in a large fleet not at every word.

@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
+use super::fate::Fate;
 use super::hosts::Host;
 use super::{FAREWELL_GAP, FAREWELLS, Notice, Phase, REPEAT, Request, Sender};
 use crate::id::HostName;
-use crate::proto::alive_interval;
+use crate::proto::{Dest, alive_interval};
 use crate::units::{Moment, Quorum};
 use crate::wire::message::{HostSet, MAX_NAMED, Order, OrderKind, SignedOrder};
 use crate::wire::{HostStage, Message, Phase as WirePhase};
@@ -20,6 +21,8 @@ const STRAGGLERS: Duration = Duration::from_secs(3);
 const UNHEARD: Duration = Duration::from_secs(3);
 /// A host that lacks what the sender lacks, too, is given this long for everything else.
 const STALLED: Duration = Duration::from_secs(3);
+/// Hosts that may have followed an order unheard are asked again for this long before the session ends.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
 /// How many times its patience a host that is alive may work without progress before the decision.
 const WORKING: u32 = 10;
 
@@ -180,6 +183,8 @@ impl Sender {
             self.named = Some(named);
         }
         self.requests.push_back(Request::Sign(order.encode().into()));
+        self.unsent = Some(order);
+        self.asking = None;
         self.notices.push_back(Notice::Decided(kind, why.to_string()));
     }
 
@@ -212,13 +217,35 @@ impl Sender {
             OrderKind::Prepare | OrderKind::Commit => self.takes_part(h) && !h.has_answered(kind),
             OrderKind::Abort | OrderKind::Revert => !h.has_answered(kind),
         };
-        if !self.hosts.iter().any(|(_, h)| open(h)) {
+        if !self.hosts.iter().any(|(_, h)| open(h)) && !self.asks_again(now, kind) {
             return self.answered(now, kind);
         }
         if let Some(order) = self.order.clone().filter(|_| self.repeat.0 <= now) {
-            self.control.send(crate::proto::Dest::Group, &Message::Order(order));
+            self.sent.extend(self.unsent.take().map(|order| (order, self.named.clone())));
+            self.control.send(Dest::Group, &Message::Order(order));
+            if self.asking.is_some() {
+                // A daemon that was restarted knows no order: its beacon says what it has.
+                self.control.send(Dest::Group, &Message::Solicit);
+            }
             self.again(now);
         }
+    }
+
+    /// Whether hosts that may have followed an order unheard are still asked. Everybody else has answered the last one.
+    fn asks_again(&mut self, now: Moment, kind: OrderKind) -> bool {
+        let last = match kind {
+            OrderKind::Prepare => false,
+            OrderKind::Commit => self.batches.is_last(),
+            OrderKind::Abort | OrderKind::Revert => true,
+        };
+        if !last || !self.hosts.iter().any(|(_, h)| self.fate(h) == Fate::Unknown) {
+            return false;
+        }
+        if self.asking.is_none() {
+            self.asking = Some(now + ASK_AGAIN.min(self.setup.patience));
+            self.repeat = (now, REPEAT);
+        }
+        self.asking.is_some_and(|until| now < until)
     }
 
     /// Everybody has answered the order.
