@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
@@ -323,4 +324,68 @@ fn a_whole_tree_takes_the_place_of_the_one_before() {
 fn directories_of(lab: &Lab) -> Vec<u64> {
     use std::os::unix::fs::MetadataExt;
     lab.hosts.iter().map(|h| std::fs::metadata(h.tree()).expect("there").ino()).collect()
+}
+
+#[test]
+fn a_release_carries_thousands_of_patterns() {
+    let Some(lab) = Lab::loopback(2) else { return };
+    for package in 0..260 {
+        let dir = lab.site().join(format!("vendor/organisation-{package}/package-{}", package * 7919));
+        write(&dir.join(".gitignore"), "/build/\n*.log\nnode_modules\n!keep.log\n");
+        for name in ["main.c", "keep.log", "other.log", "build/out"] {
+            write(&dir.join(name), name);
+        }
+    }
+    let many: String = (0..5000).map(|n| format!("/data/set-{n}/result-{}.bin\n", n * 7919)).collect();
+    write(&lab.site().join(".gitignore"), many);
+    write(&lab.site().join("data/set-4999/result-39587081.bin"), "left out");
+    write(&lab.site().join("data/set-4999/result-1.bin"), "sent");
+    lab.spec(&format!("gitignore = true\n{DELETE}"));
+
+    let own = lab.hosts[1].tree().join("vendor/organisation-7/package-55433/build/own");
+    write(&own, "the host's");
+    lab.deploy(&[]).exits(0);
+    lab.diff(&[]).exits(0);
+    let tree = lab.hosts[0].tree();
+    let package = tree.join("vendor/organisation-259/package-2051021");
+    for (path, is_sent) in [
+        (package.join("main.c"), true),
+        (package.join("keep.log"), true),
+        (package.join("other.log"), false),
+        (package.join("build"), false),
+        (tree.join("data/set-4999/result-39587081.bin"), false),
+        (tree.join("data/set-4999/result-1.bin"), true),
+    ] {
+        assert_eq!(path.exists(), is_sent, "{}", path.display());
+    }
+    assert!(own.exists(), "what a pattern excludes is the host's own");
+}
+
+#[test]
+fn patterns_mean_what_they_mean_to_git() {
+    let Some(lab) = Lab::loopback(1) else { return };
+    let site = lab.site();
+    write(&site.join(".gitignore"), b"\xef\xbb\xbf*.key\r\n!\r\nIcon\r\r\n[z-a]\nfoo\\\na{b\n\xe4*\nx\t\n");
+    for name in ["a.key", "c/Icon/part", "core/main.c", "{a,b}.txt", "a.txt", "x", "foo[", "build/z0"] {
+        write(&site.join(name), name);
+    }
+    let latin = std::path::PathBuf::from(std::ffi::OsStr::from_bytes(b"\xe4.c"));
+    write(&site.join(&latin), "latin 1");
+    lab.spec("gitignore = true\nexclude = [\"core[!a-z]*\", \"{a,b}.txt\", \"foo[\", \"build/[[:alpha:]]0\"]");
+    write(&lab.hosts[0].tree().join("own.key"), "the host's");
+    lab.deploy(&[]).exits(0);
+    let tree = lab.hosts[0].tree();
+    for (name, is_sent) in [
+        ("a.key", false),
+        ("c/Icon/part", true),
+        ("core/main.c", true),
+        ("{a,b}.txt", false),
+        ("a.txt", true),
+        ("x", true),
+        ("foo[", true),
+        ("build/z0", false),
+    ] {
+        assert_eq!(tree.join(name).exists(), is_sent, "{name}");
+    }
+    assert!(!tree.join(latin).exists());
 }

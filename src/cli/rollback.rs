@@ -103,10 +103,10 @@ fn announced(tree: &TreeName, way: &Way) -> String {
 
 /// What is left alone because the releases that are replaced exclude it.
 fn spared(earlier: &Release, replaced: &[Release]) -> Option<String> {
-    let own = &earlier.header().rules.excludes;
+    let own = earlier.header().rules.patterns().unwrap_or_default();
     let rules = replaced.iter().map(|release| &release.header().rules).filter(|rules| !rules.delete_excluded);
     let spared: Vec<String> = rules
-        .flat_map(|rules| &rules.excludes)
+        .flat_map(|rules| rules.patterns().unwrap_or_default().into_owned())
         .filter(|exclude| !own.contains(exclude))
         .map(|exclude| printable(exclude.pattern.as_bytes()))
         .collect();

@@ -218,7 +218,7 @@ impl Default for HostConfig {
 impl TreeConfig {
     /// A tree with nothing but name and place, as `--tree NAME=DIR` gives it.
     pub fn new(name: TreeName, path: PathBuf) -> Self {
-        let protect = PathFilter::new(&[]).expect("no pattern is a legal list of patterns");
+        let protect = PathFilter::default();
         let (keep, hooks) = (DEFAULT_KEEP, Hooks::default());
         let (swap, devices, catch_up) = (true, false, true);
         let (protect_patterns, max_delete, max_age, repair) = (Vec::new(), None, None, None);

@@ -250,7 +250,7 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
     let name = section.take("name").map(|f| f.parse()).transpose()?;
     let path = section.take("path").map(|f| a_tree_path(&f)).transpose()?;
     let patterns = section.take("protect").map(crate::spec::patterns).transpose()?.unwrap_or_default();
-    let protect = PathFilter::at_top(&patterns).map_err(|e| section.wrong(&format!("tree.protect: {e}")))?;
+    let protect = PathFilter::at_top(&patterns);
     let max_delete = section.take("max_delete").map(|f| f.parse_number_or_text()).transpose()?;
     let keep = small(&mut section, "keep", 0..=MAX_KEEP, "a number of releases from 0 to 10000")?;
     let max_age = section.take("max_age").map(|f| an_age(&f)).transpose()?;

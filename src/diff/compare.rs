@@ -10,6 +10,7 @@ use super::{
     Action, Change, Delta, Have, HostRules, LocalOwner, Paged, Plan, Refusal, Shape, TopChange, Want, unreadable,
 };
 use crate::manifest::read::{Located, check_count};
+use crate::manifest::rules::PathFilter;
 use crate::manifest::{Content, Entry, EntryKind, Mode, Mtime, Owner, Rules, Top, TreePath, Xattr};
 
 /// What the host has to do to make its tree the release `want` under `rules` and within `scope` (empty: everything).
@@ -51,10 +52,10 @@ pub(super) fn compare(
     parts: Option<&Parts<'_>>,
 ) -> Result<(Plan, Met), Refusal> {
     let excluded = match rules.delete_excluded {
-        true => crate::manifest::rules::PathFilter::new(&[]),
+        true => Ok(PathFilter::default()),
         false => rules.excluded(),
     };
-    let excluded = excluded.map_err(|e| crate::Error::refused(format!("exclude pattern {e}")))?;
+    let excluded = excluded.map_err(crate::Error::refused)?;
     let mut walk = Walk {
         rules,
         scope,
@@ -111,7 +112,7 @@ struct Walk<'a> {
     host_guard: Guard<'a>,
     want_guard: Guard<'a>,
     /// What a hard link must not lead to.
-    links: Vec<&'a crate::manifest::rules::PathFilter>,
+    links: Vec<&'a PathFilter>,
     plan: Plan,
     needed: Needed,
     /// Extra directories that enclose the present path, with the places of their changes.

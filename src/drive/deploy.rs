@@ -22,7 +22,7 @@ use super::source::{How, Part, Source};
 use crate::block::BlockHash;
 use crate::id::{HostName, Serial};
 use crate::keys::Signer;
-use crate::manifest::{FORMAT, Header, Intent, Release};
+use crate::manifest::{Header, Intent, Release};
 use crate::net::{Waker, sharpen_timers};
 use crate::proto::sender::hosts::Host;
 use crate::proto::sender::{Expect, Notice, Reply, Sender, SenderSetup};
@@ -471,7 +471,7 @@ impl Session<'_> {
             _ => Intent::Audit,
         };
         let header = Header {
-            format: FORMAT,
+            format: facts.rules.format(),
             tree: spec.tree.clone(),
             serial: highest.next(),
             created,

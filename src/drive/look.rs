@@ -68,7 +68,7 @@ fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<S
     options.apart = apart(&managed.tree);
     options.closed.push(managed.protect.clone());
     options.closed.extend(spared(&managed.tree, release.header())?);
-    let excluded = rules.excluded().map_err(|e| Error::refused(format!("exclude pattern {e}")))?;
+    let excluded = rules.excluded().map_err(Error::refused)?;
     // What is to be deleted has to be known to the last path, but by its name only.
     if rules.delete_excluded { &mut options.unhashed } else { &mut options.closed }.push(excluded);
     Ok(options)

@@ -80,7 +80,7 @@ impl<'a> Session<'a> {
             .map_err(|e| format!("the release is not signed: {e}"))?;
         check_allowed(host, &key, &release, clock::wall_seconds())?;
         // Only now: it is work that nobody may cause who may not put anything here.
-        header.rules.excluded().map_err(|e| format!("exclude pattern {e}"))?;
+        header.rules.excluded()?;
         let managed = host.trees.get(&header.tree).ok_or_else(|| format!("there is no tree {} here", header.tree))?;
         match &grant {
             Some(grant) => {

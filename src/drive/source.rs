@@ -133,8 +133,11 @@ impl Source {
         let scanned = scan(&root, &options, old.as_ref(), &new)?;
         rules.excludes.extend(scanned.ignore_rules.iter().cloned());
         if part.owner.is_some() && rules.delete_extras {
-            rules.excludes.extend(foreign(&scanned)?);
+            rules.excludes.extend(foreign(&scanned));
         }
+        rules.pack().map_err(|why| {
+            Error::usage(why).hint("a release carries its patterns to every host: use fewer, broader ones")
+        })?;
         let files = if part.listed { files(&scanned)? } else { Vec::new() };
         let mut source = source::Source::new(Arc::new(root), &scanned)?;
         // What nobody named may have changed long ago all the same.
@@ -214,15 +217,8 @@ impl Source {
 }
 
 /// What belongs to others is not sent, so it is not deleted either: patterns that leave it alone.
-fn foreign(scanned: &Scan) -> Result<Vec<Exclude>> {
-    let others = scanned.skipped.iter().filter(|s| s.why == FOREIGN);
-    others
-        .map(|skipped| {
-            let pattern = Exclude::literal(&skipped.path);
-            pattern
-                .ok_or_else(|| Error::usage(format!("{} belongs to another user and cannot be excluded", skipped.path)))
-        })
-        .collect()
+fn foreign(scanned: &Scan) -> impl Iterator<Item = Exclude> {
+    scanned.skipped.iter().filter(|s| s.why == FOREIGN).map(|skipped| Exclude::literal(&skipped.path))
 }
 
 fn files(scanned: &Scan) -> Result<Vec<Vec<u8>>> {

@@ -32,15 +32,15 @@ pub(super) fn spared(tree: &Tree, header: &Header) -> Result<Vec<PathFilter>> {
     kept.retain(|release| release.header().serial > since);
 
     let own = &header.rules;
-    let mut seen = if own.delete_excluded { Vec::new() } else { vec![&own.excludes] };
+    let mut seen = if own.delete_excluded { Vec::new() } else { vec![(&own.excludes, &own.packed)] };
     let mut filters = Vec::new();
     for header in kept.iter().map(|release| release.header()) {
         // The excludes of files that were sent by hand narrow that one sending.
         let governs = header.scope.is_empty() && header.top.is_some() && !header.rules.delete_excluded;
-        if governs && !seen.contains(&&header.rules.excludes) {
-            let filter = header.rules.excluded().map_err(|e| Error::refused(format!("exclude pattern {e}")))?;
-            filters.push(filter);
-            seen.push(&header.rules.excludes);
+        let excludes = (&header.rules.excludes, &header.rules.packed);
+        if governs && !seen.contains(&excludes) {
+            filters.push(header.rules.excluded().map_err(Error::refused)?);
+            seen.push(excludes);
         }
     }
     Ok(filters)

@@ -282,9 +282,6 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
     }
 
     fn exclude(&mut self, pattern: String) -> Vec<String> {
-        if let Err(why) = crate::manifest::rules::PathFilter::at_top(&[&pattern]) {
-            return vec![format!("error: exclude pattern {why}")];
-        }
         if self.excludes.len() >= MAX_EXCLUDES {
             return vec![format!("error: more than {MAX_EXCLUDES} patterns")];
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use minicbor::{Decode, Encode};
 
 use super::node::to_vec;
-use super::{FORMAT, Mtime, NodeRef, Rules, Top};
+use super::{FORMAT, FORMAT_PACKED, Mtime, NodeRef, Rules, Top};
 use crate::block::BlockHash;
 use crate::id::{Serial, TreeName};
 use crate::manifest::path::{MAX_PATH, PathError};
@@ -106,7 +106,9 @@ pub enum HeaderError {
     #[error("release header cannot be decoded: {0}")]
     Encoding(String),
     /// A newer makuo wrote it.
-    #[error("release header has format {0}, this makuo reads up to {FORMAT}: install a newer makuo on this host")]
+    #[error(
+        "release header has format {0}, this makuo reads up to {FORMAT_PACKED}: install a newer makuo on this host"
+    )]
     Format(u16),
     /// A size or count beyond its cap, or rules that cannot be read.
     #[error("release header is not legal: {0}")]
@@ -135,7 +137,7 @@ impl Header {
         let mut peek = minicbor::Decoder::new(bytes);
         peek.array().map_err(broken)?;
         let format = peek.u16().map_err(broken)?;
-        if format != FORMAT {
+        if !(FORMAT..=FORMAT_PACKED).contains(&format) {
             return Err(HeaderError::Format(format));
         }
         let header: Header = minicbor::decode(bytes).map_err(broken)?;
@@ -153,8 +155,9 @@ impl Header {
     /// Whether the release governs the whole tree: no scope, and not only what is directly in the tree's directory, as
     /// files that are sent by hand without their subdirectories.
     pub fn is_whole(&self) -> bool {
-        let is_shallow = |e: &Exclude| e.base.is_none() && matches!(e.pattern.as_str(), "/*" | "/*/");
-        self.scope.is_empty() && (self.top.is_some() || !self.rules.excludes.iter().any(is_shallow))
+        let is_shallow = |e: &Exclude| e.base.is_none() && matches!(e.pattern.as_bytes(), b"/*" | b"/*/");
+        let is_shallow = || self.rules.patterns().is_ok_and(|patterns| patterns.iter().any(is_shallow));
+        self.scope.is_empty() && (self.top.is_some() || !is_shallow())
     }
 
     fn check(&self) -> Result<(), HeaderError> {
@@ -178,6 +181,9 @@ impl Header {
         }
         if root.bytes > MAX_BYTES {
             return illegal(&format!("{} bytes, more than any tree has", root.bytes));
+        }
+        if self.format < self.rules.format() {
+            return illegal("packed excludes in a format without them");
         }
         self.top.as_ref().map_or(Ok(()), Top::check).map_err(HeaderError::Illegal)?;
         self.rules.check().map_err(HeaderError::Illegal)

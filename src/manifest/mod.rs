@@ -25,8 +25,10 @@ mod hostile_tests;
 pub mod node;
 pub mod pages;
 pub mod path;
+mod patterns;
 pub mod read;
 pub mod rules;
+mod wildmatch;
 
 pub use entry::{Content, Entry, EntryKind, Mode, Mtime, Owner, Top, Xattr};
 pub use header::{Header, Intent, Release, ReleaseId};
@@ -34,5 +36,7 @@ pub use node::{ListRef, Node, NodeRef};
 pub use path::TreePath;
 pub use rules::Rules;
 
-/// The version of the header and node formats that this build writes; a newer one is refused with a message.
+/// The version of the header and node formats that most releases have.
 pub const FORMAT: u16 = 1;
+/// The format of a header whose excludes are packed: who cannot read them must not take the release for one without.
+pub const FORMAT_PACKED: u16 = 2;

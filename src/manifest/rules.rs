@@ -1,15 +1,28 @@
 //! The rules of a release: what a host may delete, keep and set. They are part of the signed header.
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use std::borrow::Cow;
+
 use minicbor::{Decode, Encode};
 
-use super::TreePath;
+use super::node::to_vec;
+use super::{FORMAT, FORMAT_PACKED};
+use crate::block::frame::{Compressor, Expander, Level};
 use crate::units::Limit;
 
-/// The most exclude patterns of a release, and the most bytes that they take together.
-pub const MAX_EXCLUDES: usize = 1000;
-/// See [`MAX_EXCLUDES`].
-pub const MAX_EXCLUDE_BYTES: usize = 32 << 10;
+pub use super::patterns::{Exclude, PathFilter, Pattern, lines};
+
+/// The most bytes of all exclude patterns of a release, with 8 for each beside its text.
+pub const MAX_EXCLUDE_BYTES: usize = 1 << 20;
+/// The most excludes of a header of the first format,
+const MAX_PLAIN_EXCLUDES: usize = 1000;
+/// and the most bytes of them.
+const MAX_PLAIN_BYTES: usize = 32 << 10;
+/// The most bytes of compressed excludes: a header has to hold them, and to fit a message.
+const MAX_PACKED_BYTES: usize = 48 << 10;
+/// The most bytes of them when they are expanded: texts, and what their encoding adds.
+const MAX_UNPACKED_BYTES: usize = MAX_EXCLUDE_BYTES * 2;
+/// How hard they are compressed: the result stays as it is for the life of the release.
+const PACKING: Level = Level::new(19).expect("it is one of zstd's levels");
 
 /// What governs a host's commit besides the manifest.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
@@ -50,6 +63,21 @@ pub struct Rules {
     /// Whether names of one file on the sender are names of one file on the hosts.
     #[n(11)]
     pub hardlinks: bool,
+    /// The excludes where they are many; then there are none in `excludes`.
+    #[n(12)]
+    pub packed: Option<Packed>,
+}
+
+/// A compressed list of excludes.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Packed {
+    /// Bytes of the list.
+    #[n(0)]
+    pub size: u32,
+    /// The list as one zstd frame.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub frame: Vec<u8>,
 }
 
 /// What a host does with an owner's name that it does not know.
@@ -74,35 +102,6 @@ pub enum Layout {
     Swap,
 }
 
-/// One exclude pattern in .gitignore syntax, anchored at the directory that its file was in.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Exclude {
-    /// The directory; `None` is the top of the tree.
-    #[n(0)]
-    pub base: Option<TreePath>,
-    /// One line of .gitignore.
-    #[n(1)]
-    pub pattern: String,
-}
-
-impl Exclude {
-    /// The pattern of exactly `path`; none for a path that no pattern can name.
-    pub fn literal(path: &TreePath) -> Option<Self> {
-        let text = std::str::from_utf8(path.as_bytes()).ok()?;
-        if text.contains('\n') {
-            return None;
-        }
-        let mut pattern = String::from("/");
-        for c in text.chars() {
-            if matches!(c, '*' | '?' | '[' | ']' | '{' | '}' | '\\' | '!' | '#' | ' ') {
-                pattern.push('\\');
-            }
-            pattern.push(c);
-        }
-        Some(Self { base: None, pattern })
-    }
-}
-
 impl Default for Rules {
     fn default() -> Self {
         Self {
@@ -118,141 +117,167 @@ impl Default for Rules {
             xattrs: false,
             layout: Layout::InPlace,
             hardlinks: true,
+            packed: None,
         }
     }
 }
 
 impl Rules {
-    /// The matcher of the excludes, or the pattern that is not legal and why.
-    pub fn excluded(&self) -> Result<PathFilter, String> {
-        PathFilter::new(&self.excludes)
+    /// The excludes, packed or not, or why they cannot be read.
+    pub fn patterns(&self) -> Result<Cow<'_, [Exclude]>, String> {
+        match &self.packed {
+            None => Ok(Cow::Borrowed(&self.excludes)),
+            Some(packed) => unpack(packed).map(Cow::Owned),
+        }
     }
 
-    /// The caps. Whether the patterns are legal is seen when they are compiled ([`Rules::excluded`]): that costs, and is
-    /// not done for a stranger.
+    /// The matcher of the excludes, or why they cannot be read.
+    pub fn excluded(&self) -> Result<PathFilter, String> {
+        self.patterns().map(|patterns| PathFilter::new(&patterns))
+    }
+
+    /// Packs the excludes where they are more than every version reads.
+    ///
+    /// # Errors
+    /// They are more than a header holds.
+    pub fn pack(&mut self) -> Result<(), String> {
+        let bytes = self.excludes.iter().map(Exclude::plain_bytes).sum::<usize>();
+        if self.excludes.len() <= MAX_PLAIN_EXCLUDES && bytes <= MAX_PLAIN_BYTES {
+            return Ok(());
+        }
+        check_excludes(&self.excludes)?;
+
+        let plain = to_vec(&self.excludes);
+        let mut compressor = Compressor::new();
+        let packed = compressor
+            .begin(PACKING, Some(plain.len()))
+            .and_then(|()| compressor.add(&plain))
+            .and_then(|_| compressor.end().map(<[u8]>::to_vec))
+            .ok_or("the patterns cannot be compressed: there is no memory")?;
+        if packed.len() > MAX_PACKED_BYTES {
+            let count = self.excludes.len();
+            return Err(format!(
+                "{count} patterns take {} bytes of a release header when compressed, at most {MAX_PACKED_BYTES} fit",
+                packed.len()
+            ));
+        }
+        self.packed = Some(Packed { size: plain.len() as u32, frame: packed });
+        self.excludes = Vec::new();
+        Ok(())
+    }
+
+    /// The format of a header with these rules: the first one that can say all of them.
+    pub fn format(&self) -> u16 {
+        if self.packed.is_some() { FORMAT_PACKED } else { FORMAT }
+    }
+
+    /// The caps. The patterns are compiled later ([`Rules::excluded`]): that costs, and is not done for
+    /// a stranger.
     pub(super) fn check(&self) -> Result<(), String> {
-        let bytes: usize =
-            self.excludes.iter().map(|e| e.pattern.len() + e.base.as_ref().map_or(0, |b| b.as_bytes().len())).sum();
-        if self.excludes.len() > MAX_EXCLUDES || bytes > MAX_EXCLUDE_BYTES {
-            return Err(format!("more than {MAX_EXCLUDES} excludes, or more than {MAX_EXCLUDE_BYTES} bytes of them"));
+        check_excludes(&self.excludes)?;
+        let Some(packed) = &self.packed else { return Ok(()) };
+        if packed.frame.len() > MAX_PACKED_BYTES || packed.size as usize > MAX_UNPACKED_BYTES {
+            return Err("the packed excludes are too large".into());
+        }
+        if !self.excludes.is_empty() {
+            return Err("there are excludes of two kinds".into());
         }
         Ok(())
     }
 }
 
-/// Patterns in .gitignore syntax, each group anchored at its directory; the last pattern that matches decides, and
-/// one of a deeper directory counts after those above it. What is below a matched directory is matched.
-#[derive(Debug, Clone)]
-pub struct PathFilter {
-    /// Top first; deeper directories after those above them.
-    groups: Vec<(Option<TreePath>, Gitignore)>,
-    patterns: std::sync::Arc<[Exclude]>,
+/// Refuses more patterns than a release can carry.
+pub fn check_excludes(excludes: &[Exclude]) -> Result<(), String> {
+    let bytes = excludes.iter().map(Exclude::weight).sum::<usize>();
+    if bytes > MAX_EXCLUDE_BYTES {
+        let count = excludes.len();
+        return Err(format!("{count} patterns take {bytes} bytes, at most {MAX_EXCLUDE_BYTES} are possible"));
+    }
+    Ok(())
 }
 
-impl PathFilter {
-    /// The filter of `excludes`, or the pattern that is not legal and why.
-    pub fn new(excludes: &[Exclude]) -> Result<Self, String> {
-        let mut bases: Vec<Option<TreePath>> = excludes.iter().map(|e| e.base.clone()).collect();
-        bases.sort();
-        bases.dedup();
-        let mut groups = Vec::with_capacity(bases.len());
-        for base in bases {
-            let mut builder = GitignoreBuilder::new("");
-            for exclude in excludes.iter().filter(|e| e.base == base) {
-                builder
-                    .add_line(None, &exclude.pattern)
-                    .map_err(|e| format!("{:?}: {e}", crate::units::printable(exclude.pattern.as_bytes())))?;
-            }
-            groups.push((base, builder.build().map_err(|e| e.to_string())?));
-        }
-        Ok(Self { groups, patterns: excludes.into() })
-    }
-
-    /// The filter of patterns at the top of the tree.
-    pub fn at_top<S: AsRef<str>>(patterns: &[S]) -> Result<Self, String> {
-        let excludes: Vec<Exclude> =
-            patterns.iter().map(|p| Exclude { base: None, pattern: p.as_ref().to_string() }).collect();
-        Self::new(&excludes)
-    }
-
-    /// What it was made of.
-    pub fn patterns(&self) -> &[Exclude] {
-        &self.patterns
-    }
-
-    /// Whether there is no pattern at all.
-    pub fn is_empty(&self) -> bool {
-        self.groups.iter().all(|(_, g)| g.is_empty())
-    }
-
-    /// Whether `path` itself is matched, its parents being known not to be: what a walk from the top asks.
-    pub fn matches_here(&self, path: &TreePath, is_dir: bool) -> bool {
-        self.decide(path, is_dir).unwrap_or(false)
-    }
-
-    /// Whether `path` or a directory above it is matched.
-    pub fn matches(&self, path: &TreePath, is_dir: bool) -> bool {
-        if self.groups.is_empty() {
-            return false;
-        }
-        let bytes = path.as_bytes();
-        let above = bytes.iter().enumerate().filter(|&(_, &b)| b == b'/').map(|(at, _)| &bytes[..at]);
-        above.filter_map(|p| TreePath::new(p).ok()).any(|p| self.matches_here(&p, true))
-            || self.matches_here(path, is_dir)
-    }
-
-    fn decide(&self, path: &TreePath, is_dir: bool) -> Option<bool> {
-        self.groups.iter().rev().find_map(|(base, group)| {
-            let below = match base {
-                None => path.as_bytes(),
-                Some(base) => path.as_bytes().strip_prefix(base.as_bytes())?.strip_prefix(b"/")?,
-            };
-            let below = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(below);
-            match group.matched(below, is_dir) {
-                ignore::Match::None => None,
-                ignore::Match::Ignore(_) => Some(true),
-                ignore::Match::Whitelist(_) => Some(false),
-            }
-        })
-    }
+fn unpack(packed: &Packed) -> Result<Vec<Exclude>, String> {
+    let broken = || "the packed excludes cannot be read".to_string();
+    let mut expander = Expander::default();
+    let plain = expander.expand(&packed.frame, packed.size as usize).ok_or_else(broken)?;
+    let excludes: Vec<Exclude> = minicbor::decode(plain).map_err(|_| broken())?;
+    check_excludes(&excludes)?;
+    Ok(excludes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::header::tests::a_header;
+    use crate::manifest::{Header, Release, TreePath};
 
-    fn path(text: &str) -> TreePath {
-        TreePath::new(text.as_bytes()).expect("legal")
+    fn with(excludes: Vec<Exclude>) -> Result<Release, String> {
+        let mut rules = Rules { excludes, ..Rules::default() };
+        rules.pack()?;
+        let header = Header { format: rules.format(), rules, ..a_header() };
+        Release::new(header).map_err(|e| e.to_string())
+    }
+
+    fn vendored() -> Vec<Exclude> {
+        let line = |package: usize, pattern: &str| {
+            let base = format!("vendor/organisation-{package}/package-{}", package * 7919);
+            Exclude { base: TreePath::new(base.as_bytes()).ok(), pattern: pattern.into() }
+        };
+        let patterns = ["/build/", "*.log", "node_modules", "!keep.log"];
+        (0..260).flat_map(|package| patterns.map(|pattern| line(package, pattern))).collect()
     }
 
     #[test]
-    fn patterns_match_as_in_gitignore() {
-        let filter = PathFilter::at_top(&["*.tmp", "/cache/", "!keep.tmp"]).expect("legal");
-        assert!(filter.matches(&path("a/b.tmp"), false));
-        assert!(!filter.matches(&path("a/keep.tmp"), false));
-        assert!(filter.matches(&path("cache"), true));
-        assert!(filter.matches(&path("cache/deep/x"), false));
-        assert!(!filter.matches(&path("cache"), false));
-        assert!(!filter.matches(&path("a/cache/x"), false));
+    fn few_excludes_are_said_in_the_first_format() {
+        let release = with(vec![Exclude::at_top("*.tmp"), Exclude::at_top(&b"\xe4"[..])]).expect("legal");
+        assert_eq!(release.header().format, FORMAT);
+        assert_eq!(release.header().rules.excludes.len(), 2);
+        assert_eq!(Release::from_bytes(release.bytes()).expect("legal").header(), release.header());
     }
 
     #[test]
-    fn a_deeper_file_decides_over_one_above() {
-        let filter = PathFilter::new(&[
-            Exclude { base: None, pattern: "*.log".into() },
-            Exclude { base: Some(path("keep")), pattern: "!*.log".into() },
-            Exclude { base: Some(path("keep")), pattern: "/x".into() },
-        ])
-        .expect("legal");
-        assert!(filter.matches(&path("a.log"), false));
-        assert!(!filter.matches(&path("keep/a.log"), false));
-        assert!(filter.matches(&path("keep/x"), false));
-        assert!(!filter.matches(&path("x"), false));
+    fn many_excludes_fit_a_header_that_older_hosts_refuse() {
+        let numbered = (0..5000).map(|n| Exclude::at_top(format!("/data/set-{n}/result-{}.bin", n * 7919)));
+        for excludes in [vendored(), numbered.collect()] {
+            let release = with(excludes.clone()).expect("legal");
+            let back = Release::from_bytes(release.bytes()).expect("legal");
+            assert_eq!(back.header(), release.header());
+            assert_eq!(back.header().format, FORMAT_PACKED);
+            let wanted = PathFilter::new(&excludes).patterns();
+            assert!(back.header().rules.excluded().expect("legal").patterns() == wanted);
+        }
     }
 
     #[test]
-    fn a_broken_pattern_is_named() {
-        let refused = PathFilter::at_top(&["a{b"]).map(drop);
-        assert!(refused.as_ref().is_err_and(|e| e.contains("a{b")), "{refused:?}");
+    fn packed_excludes_are_refused_when_they_are_not_what_they_say() {
+        let mut rules = Rules { excludes: vendored(), ..Rules::default() };
+        rules.pack().expect("they fit");
+        let packed = rules.packed.clone().expect("they are many");
+        let header = |rules: Rules, format| Header { format, rules, ..a_header() };
+        let refused = |header: Header| Header::decode(&header.encode()).expect_err("not legal").to_string();
+
+        // A host of the first format would take it for a release without excludes.
+        assert!(refused(header(rules.clone(), FORMAT)).contains("format"));
+        let both = Rules { excludes: vec![Exclude::at_top("a")], ..rules.clone() };
+        assert!(refused(header(both, FORMAT_PACKED)).contains("two kinds"));
+        let huge = Packed { size: u32::MAX, ..packed.clone() };
+        assert!(refused(header(Rules { packed: Some(huge), ..rules.clone() }, FORMAT_PACKED)).contains("too large"));
+
+        let mut broken = packed.clone();
+        broken.frame.truncate(100);
+        let other = Packed { size: packed.size + 1, ..packed };
+        for packed in [broken, other] {
+            let rules = Rules { packed: Some(packed), ..rules.clone() };
+            assert!(rules.excluded().is_err());
+        }
+    }
+
+    #[test]
+    fn more_than_a_header_holds_is_said() {
+        let noise = |n: u32| crate::block::BlockHash::of(&n.to_be_bytes()).to_string();
+        let why = with((0..4000).map(|n| Exclude::at_top(noise(n))).collect()).expect_err("too many");
+        assert!(why.contains("4000 patterns"), "{why}");
+        let why = with((0..200_000).map(|_| Exclude::at_top("x")).collect()).expect_err("too many");
+        assert!(why.contains("200000 patterns"), "{why}");
     }
 }

@@ -220,7 +220,7 @@ impl Spec {
             delete_extras: self.delete.extras,
             delete_max: self.delete.max,
             allow_empty: self.delete.allow_empty,
-            excludes: self.exclude.iter().map(|p| Exclude { base: None, pattern: p.clone() }).collect(),
+            excludes: self.exclude.iter().map(|p| Exclude::at_top(p.as_str())).collect(),
             delete_excluded: self.delete.excluded,
             set_user: self.owner.user != OwnerPolicy::Ignore,
             set_group: self.owner.group != OwnerPolicy::Ignore,
@@ -229,6 +229,7 @@ impl Spec {
             xattrs: self.meta.xattrs,
             layout: self.commit.layout,
             hardlinks: self.meta.hardlinks,
+            packed: None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::document::{Document, Field, Section};
 use super::*;
 use crate::manifest::header::{MAX_PATTERN_BYTES, MAX_PATTERNS};
-use crate::manifest::rules::{MAX_EXCLUDE_BYTES, MAX_EXCLUDES, PathFilter};
+use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, check_excludes};
 use crate::units::parse_duration;
 
 /// The most batches of a commit.
@@ -295,10 +295,9 @@ fn a_path(field: &Field, file: &Path) -> Result<PathBuf> {
     Ok(file.parent().unwrap_or(Path::new("")).join(text))
 }
 
-/// Lines in .gitignore syntax. Each is tried alone, so that the bad one is named with its line.
+/// Lines in .gitignore syntax.
 pub(crate) fn patterns(field: Field) -> Result<Vec<String>> {
-    let too_many =
-        field.wrong(format!("more than {MAX_EXCLUDES} patterns, or more than {MAX_EXCLUDE_BYTES} bytes of them"));
+    let too_many = field.wrong(format!("more than {MAX_EXCLUDE_BYTES} bytes of patterns"));
     let items = field.list("a list of patterns such as [\"*.tmp\", \"/cache/\"]")?;
     let mut patterns = Vec::new();
     for item in &items {
@@ -306,9 +305,8 @@ pub(crate) fn patterns(field: Field) -> Result<Vec<String>> {
         if pattern.trim().is_empty() || pattern.contains(['\n', '\0']) {
             return Err(item.wrong("a pattern is one line of .gitignore, as in \"*.tmp\""));
         }
-        PathFilter::at_top(&[pattern]).map_err(|e| item.wrong(format!("not a .gitignore pattern: {e}")))?;
         patterns.push(pattern.to_string());
     }
-    let bytes: usize = patterns.iter().map(String::len).sum();
-    if patterns.len() > MAX_EXCLUDES || bytes > MAX_EXCLUDE_BYTES { Err(too_many) } else { Ok(patterns) }
+    let excludes: Vec<Exclude> = patterns.iter().map(|p: &String| Exclude::at_top(p.as_str())).collect();
+    if check_excludes(&excludes).is_err() { Err(too_many) } else { Ok(patterns) }
 }

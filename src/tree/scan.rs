@@ -15,6 +15,8 @@ mod changes;
 mod collect;
 mod compare;
 mod content;
+#[cfg(test)]
+mod git_tests;
 mod hints;
 mod ignore;
 mod merge;
@@ -53,7 +55,7 @@ use super::root::{FileId, Root};
 use crate::block::BlockHash;
 use crate::manifest::node::to_vec;
 use crate::manifest::path::is_within;
-use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, MAX_EXCLUDES, PathFilter};
+use crate::manifest::rules::{Exclude, PathFilter, check_excludes};
 use crate::manifest::{Mtime, Top, TreePath};
 use crate::{Error, Kind, Result};
 
@@ -67,6 +69,9 @@ const MAX_ROUNDS: usize = 3;
 pub(super) const TICK: Duration = Duration::from_millis(20);
 /// As [`TICK`] where the file system keeps whole seconds (or FAT's two).
 const COARSE_TICK: Duration = Duration::from_secs(2);
+
+/// The version of what patterns mean: an index that was made by other rules is not taken for one of these.
+const PATTERN_DIALECT: &str = "git";
 
 /// What is scanned, and how.
 #[derive(Debug, Clone)]
@@ -125,8 +130,9 @@ impl ScanOptions {
     /// The name of everything that decides what an index holds.
     fn name(&self) -> BlockHash {
         let ids: Vec<(u64, u64)> = self.apart.iter().map(|id| (id.dev, id.ino)).collect();
-        let patterns = |filters: &[PathFilter]| filters.iter().map(|f| f.patterns().to_vec()).collect::<Vec<_>>();
+        let patterns = |filters: &[PathFilter]| filters.iter().map(PathFilter::patterns).collect::<Vec<_>>();
         BlockHash::of(&to_vec(&(
+            PATTERN_DIALECT,
             (&self.excludes, self.ignore_files as u8, &self.scope, ids),
             (patterns(&self.closed), patterns(&self.unhashed), self.xattrs, self.hardlinks, &self.policy, self.owner),
         )))
@@ -281,7 +287,7 @@ impl New<'_> {
     ) -> Result<Option<Scanned>> {
         let failed = |e| Error::io("cannot write the index", self.path, e);
         let writer = IndexWriter::create(self.path, self.root.id()).map_err(failed)?;
-        let filter = Arc::new(Filter::new(options.excludes.clone())?);
+        let filter = Arc::new(Filter::new(&options.excludes));
         let shared = Shared::new(self.root, options, Released::new(&options.policy)?, filter, Some(writer));
         let Collected { stats, patterns, ignore_files, skipped, partial, top_passed_over } =
             std::thread::scope(|scope| {
@@ -363,7 +369,7 @@ fn differences(
     }
     let spots = match &options.hints {
         Some(hints) => {
-            let filter = Arc::new(Filter::new(options.excludes.clone())?).with(&origin.patterns)?;
+            let filter = Arc::new(Filter::new(&options.excludes)).with(&origin.patterns);
             hints::spots(root, old, hints, &filter)
         }
         None => compare::compare(root, old, options.threads)
@@ -380,7 +386,7 @@ fn differences(
     if spots.touched.is_empty() && !spots.top && linked.is_empty() {
         return Ok(Found::Nothing);
     }
-    let filter = Arc::new(Filter::new(options.excludes.clone())?).with(&origin.patterns)?;
+    let filter = Arc::new(Filter::new(&options.excludes)).with(&origin.patterns);
     let shared = Shared::new(root, options, released, filter, None);
     Ok(changes::find(&shared, old, spots, linked)?.map_or(Found::Unknown, Found::Changes))
 }
@@ -471,15 +477,11 @@ fn unwritable(e: io::Error) -> Error {
 }
 
 fn check_patterns(excludes: &[Exclude], found: &[Exclude]) -> Result<()> {
-    let all = || excludes.iter().chain(found);
-    let bytes: usize = all().map(|e| e.pattern.len() + e.base.as_ref().map_or(0, |b| b.as_bytes().len())).sum();
-    if all().count() > MAX_EXCLUDES || bytes > MAX_EXCLUDE_BYTES {
-        let why = format!("{} exclude patterns of {bytes} bytes, counting those of ignore files", all().count());
-        return Err(Error::usage(why).hint(format!(
-            "a release carries its patterns to every host: at most {MAX_EXCLUDES} of {MAX_EXCLUDE_BYTES} bytes together"
-        )));
-    }
-    Ok(())
+    let all = [excludes, found].concat();
+    check_excludes(&all).map_err(|why| {
+        Error::usage(format!("with those of ignore files, {why}"))
+            .hint("a release carries its patterns to every host: use fewer, broader ones")
+    })
 }
 
 /// A path of the tree that cannot be read.

@@ -97,7 +97,7 @@ pub fn run(mut setup: Setup<'_>, report: &mut Report) -> Result<u8> {
 }
 
 fn target(options: &Options) -> Result<Target> {
-    let excluded = options.spec.rules().excluded().map_err(|e| Error::usage(format!("exclude pattern {e}")))?;
+    let excluded = options.spec.rules().excluded().map_err(Error::usage)?;
     Ok(Target { source: options.spec.source.clone(), excluded, own: options.cache.clone() })
 }
 

@@ -11,7 +11,7 @@ use crate::drive::source::Part;
 use crate::keys::Signer;
 use crate::manifest::TreePath;
 use crate::manifest::header::MAX_PATTERNS;
-use crate::manifest::rules::{Exclude, PathFilter};
+use crate::manifest::rules::Exclude;
 use crate::spec::{OwnerPolicy, Spec};
 use crate::tree::Root;
 use crate::units::Limit;
@@ -36,9 +36,8 @@ impl<'a> Work<'a> {
         let root = Root::open(&base.path).map_err(|e| Error::io("cannot open the tree", &base.path, e))?;
         let deletes = matches!(wish.deed, Deed::Sync | Deed::Prune);
         let named = named(&root, &wish.paths, deletes)?;
-        PathFilter::at_top(&wish.excludes).map_err(|e| Error::usage(format!("exclude pattern {e}")))?;
         check_globs(&wish.targets)?;
-        let at_top = wish.excludes.iter().map(|p| Exclude { base: None, pattern: p.clone() });
+        let at_top = wish.excludes.iter().map(|p| Exclude::at_top(p.as_str()));
         let mut excludes: Vec<Exclude> = at_top.collect();
         if !wish.recurse {
             // Only the directory itself is sent; what is deleted or compared is what is right in it.

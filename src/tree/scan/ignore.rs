@@ -4,8 +4,10 @@ use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use rustix::fs::FileType;
+
 use crate::manifest::TreePath;
-use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, PathFilter};
+use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, PathFilter, lines};
 use crate::tree::meta::{FileStat, Version};
 use crate::tree::root::{Root, open_file_at};
 use crate::{Error, Result};
@@ -40,28 +42,24 @@ impl IgnoreFiles {
 
 /// The patterns that hold in one directory: its own and those of the directories above it.
 #[derive(Debug)]
-pub(super) struct Filter {
-    excludes: Vec<Exclude>,
-    filter: PathFilter,
-}
+pub(super) struct Filter(PathFilter);
 
 impl Filter {
-    pub(super) fn new(excludes: Vec<Exclude>) -> Result<Self> {
-        let filter = PathFilter::new(&excludes).map_err(|e| Error::usage(format!("exclude pattern {e}")))?;
-        Ok(Self { excludes, filter })
+    pub(super) fn new(excludes: &[Exclude]) -> Self {
+        Self(PathFilter::new(excludes))
     }
 
     /// Whether `path` is left out, its parents being known not to be.
     pub(super) fn leaves_out(&self, path: &TreePath, is_dir: bool) -> bool {
-        !self.filter.is_empty() && self.filter.matches_here(path, is_dir)
+        !self.0.is_empty() && self.0.matches_here(path, is_dir)
     }
 
     /// The filter with more patterns, which decide over those above.
-    pub(super) fn with(self: &Arc<Self>, more: &[Exclude]) -> Result<Arc<Self>> {
+    pub(super) fn with(self: &Arc<Self>, more: &[Exclude]) -> Arc<Self> {
         if more.is_empty() {
-            return Ok(Arc::clone(self));
+            return Arc::clone(self);
         }
-        Ok(Arc::new(Self::new([&self.excludes, more].concat())?))
+        Arc::new(Self(self.0.with(more)))
     }
 }
 
@@ -69,6 +67,8 @@ impl Filter {
 pub(super) type Patterns = (Vec<Exclude>, Vec<(TreePath, Version)>);
 
 /// The patterns of the ignore files in the directory `base`, and those files.
+///
+/// As for git, only a regular file says anything: a directory or a link of that name does not.
 pub(super) fn patterns_in(
     root: &Root,
     dir: BorrowedFd<'_>,
@@ -76,32 +76,29 @@ pub(super) fn patterns_in(
     kind: IgnoreFiles,
     has: impl Fn(&[u8]) -> bool,
 ) -> Result<Patterns> {
-    let (mut found, mut files) = (Vec::new(), Vec::new());
+    let mut found = Vec::new();
+    let mut files = Vec::new();
+
     for name in kind.names().iter().filter(|n| has(n.to_bytes())) {
         let at = base.map_or(root.path().to_path_buf(), |b| root.shown(b)).join(&*name.to_string_lossy());
-        let mut text = Vec::new();
-        let read = open_file_at(dir, name).and_then(|f| {
-            // Before it is read: a change in between makes another version of it.
-            let version = FileStat::of(&f)?.version();
-            f.take(MAX_EXCLUDE_BYTES as u64 + 1).read_to_end(&mut text)?;
-            Ok(version)
-        });
-        let version = read.map_err(|e| super::unreadable(&at, e))?;
+        let unreadable = |e| super::unreadable(&at, e);
+
+        // Before it is read: a change in between makes another version of it.
+        let stat = FileStat::at(dir, name).map_err(unreadable)?;
         let path = base.map_or_else(|| TreePath::new(name.to_bytes()), |base| base.join(name.to_bytes()));
-        files.extend(path.ok().map(|path| (path, version)));
+        files.extend(path.ok().map(|path| (path, stat.version())));
+        if stat.file_type != FileType::RegularFile {
+            continue;
+        }
+
+        let mut text = Vec::new();
+        let file = open_file_at(dir, name).map_err(unreadable)?;
+        file.take(MAX_EXCLUDE_BYTES as u64 + 1).read_to_end(&mut text).map_err(unreadable)?;
         if text.len() > MAX_EXCLUDE_BYTES {
             let why = format!("{}: more than {MAX_EXCLUDE_BYTES} bytes of patterns", at.display());
             return Err(Error::usage(why).hint("a release carries its patterns to every host: use fewer, broader ones"));
         }
-        let text = String::from_utf8(text).map_err(|e| Error::usage(format!("{}: {e}", at.display())))?;
-        let exclude = |line: &str| Exclude { base: base.cloned(), pattern: line.to_string() };
-        let lines: Vec<Exclude> = text.lines().filter(|l| is_pattern(l)).map(exclude).collect();
-        PathFilter::new(&lines).map_err(|e| Error::usage(format!("{}: pattern {e}", at.display())))?;
-        found.extend(lines);
+        found.extend(lines(&text).map(|line| Exclude { base: base.cloned(), pattern: line.into() }));
     }
     Ok((found, files))
-}
-
-fn is_pattern(line: &str) -> bool {
-    !line.trim().is_empty() && !line.starts_with('#')
 }

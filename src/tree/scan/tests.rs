@@ -33,11 +33,11 @@ impl Fixture {
         std::fs::write(self.at(path), text).unwrap();
     }
 
-    fn try_scan(&self, options: &ScanOptions, old: Option<&Arc<Index>>) -> Result<Scanned> {
+    pub(super) fn try_scan(&self, options: &ScanOptions, old: Option<&Arc<Index>>) -> Result<Scanned> {
         scan(&self.root, options, old, &self.dir.path().join("index"))
     }
 
-    fn scan(&self, options: &ScanOptions) -> Scanned {
+    pub(super) fn scan(&self, options: &ScanOptions) -> Scanned {
         self.try_scan(options, None).unwrap()
     }
 }
@@ -125,7 +125,7 @@ fn excludes_and_ignore_files_decide_from_the_top_down() {
 
     // What the release's rules say of each path is what the walk did.
     let rules = [makuo.excludes, scanned.ignore_rules].concat();
-    let filter = crate::manifest::rules::PathFilter::new(&rules).unwrap();
+    let filter = crate::manifest::rules::PathFilter::new(&rules);
     let all = entries(&f.scan(&options()));
     let left: Vec<String> = all
         .iter()
@@ -136,15 +136,37 @@ fn excludes_and_ignore_files_decide_from_the_top_down() {
 }
 
 #[test]
-fn a_bad_pattern_or_too_many_are_usage_errors() {
+fn too_many_bytes_of_patterns_are_a_usage_error() {
     let f = Fixture::new();
-    f.write(b"d/.makuoignore", b"a{b\n");
+    f.write(b"d/.makuoignore", &b"x\n".repeat(100_000));
     let on = ScanOptions { ignore_files: IgnoreFiles::Makuo, ..options() };
+    f.try_scan(&on, None).unwrap();
+    f.write(b"e/.makuoignore", &b"x\n".repeat(100_000));
     let e = f.try_scan(&on, None).unwrap_err();
-    assert!(e.kind() == Kind::Usage && e.to_string().contains(".makuoignore"), "{e}");
-    f.write(b"d/.makuoignore", "x\n".repeat(1001).as_bytes());
+    assert!(e.kind() == Kind::Usage && e.to_string().contains("200000 patterns"), "{e}");
+    f.write(b"e/.makuoignore", &b"x\n".repeat(600_000));
     let e = f.try_scan(&on, None).unwrap_err();
-    assert!(e.to_string().contains("1001 exclude patterns"), "{e}");
+    assert!(e.kind() == Kind::Usage && e.to_string().contains("e/.makuoignore"), "{e}");
+}
+
+#[test]
+fn only_a_regular_ignore_file_says_anything() {
+    let f = Fixture::new();
+    for path in ["a/x", "b/x", "c/x", "elsewhere"] {
+        f.write(path.as_bytes(), b"x\n");
+    }
+    f.write(b"a/.makuoignore/inside", b"");
+    symlink("../elsewhere", f.at(b"b/.makuoignore")).unwrap();
+    nix::unistd::mkfifo(&f.at(b"c/.makuoignore"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let on = ScanOptions { ignore_files: IgnoreFiles::Makuo, ..options() };
+    let scanned = f.scan(&on);
+    assert_eq!(shown(&scanned).iter().filter(|path| path.ends_with("/x")).count(), 3);
+
+    // One that becomes a file is read.
+    std::fs::remove_file(f.at(b"b/.makuoignore")).unwrap();
+    f.write(b"b/.makuoignore", b"x\n");
+    let again = f.try_scan(&on, Some(&scanned.index)).unwrap();
+    assert_eq!(shown(&again).iter().filter(|path| path.ends_with("/x")).count(), 2);
 }
 
 #[test]

@@ -130,7 +130,7 @@ impl<'a> Lister<'a> {
         let (patterns, ignore_files) =
             patterns_in(self.root, dir.as_fd(), job.path.as_ref(), self.options.ignore_files, has)?;
         let mut listing = Listing { patterns, ignore_files, ..Listing::of(Arc::clone(&job.filter)) };
-        listing.filter = job.filter.with(&listing.patterns)?;
+        listing.filter = job.filter.with(&listing.patterns);
         for name in &names {
             self.look_at(job, dir.as_fd(), name, &mut listing)?;
         }
@@ -254,7 +254,7 @@ impl<'a> Walk<'a> {
         let mut walk = Self::new(&shared.jobs, &shared.held);
         walk.patterns.clone_from(&origin.patterns);
         walk.ignore_files.clone_from(&origin.ignore_files);
-        let filter = shared.filter.with(&origin.patterns)?;
+        let filter = shared.filter.with(&origin.patterns);
         walk.frames.push(Frame { children: children.into(), filter, tickets: VecDeque::new(), asked: 0 });
         walk.list_ahead();
         Ok(walk)

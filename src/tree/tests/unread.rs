@@ -13,7 +13,7 @@ use crate::tree::scan::{ScanOptions, Scanned, scan, unread};
 use crate::units::Limit;
 
 fn filter(patterns: &[&str]) -> PathFilter {
-    PathFilter::at_top(patterns).unwrap()
+    PathFilter::at_top(patterns)
 }
 
 fn things() -> Vec<(&'static str, Thing)> {

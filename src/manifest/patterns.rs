@@ -1,0 +1,464 @@
+//! Patterns of paths in the syntax of .gitignore, and the filter that they make together.
+//!
+//! The rules are git's own: what git leaves out is left out, byte for byte. A line that git accepts and
+//! that matches nothing (an unclosed bracket, a lone `!`) is no error here either.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use minicbor::decode::Error as DecodeError;
+use minicbor::{Decode, Decoder, Encode, Encoder};
+
+use super::TreePath;
+use super::wildmatch::{Shape, Wildcard};
+
+/// What a pattern counts beside its text, so that a cap of bytes is one of patterns too.
+const WEIGHT_OF_ONE: usize = 8;
+
+/// One line of .gitignore, without the end of the line.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pattern(Arc<[u8]>);
+
+impl Pattern {
+    /// The line.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The line as text; what is not UTF-8 becomes `?`, which matches the byte that it stands for.
+    fn text(&self) -> String {
+        self.0.utf8_chunks().fold(String::new(), |mut text, chunk| {
+            text.push_str(chunk.valid());
+            text.extend(chunk.invalid().iter().map(|_| '?'));
+            text
+        })
+    }
+}
+
+impl From<&[u8]> for Pattern {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl From<&str> for Pattern {
+    fn from(text: &str) -> Self {
+        Self(text.as_bytes().into())
+    }
+}
+
+impl From<String> for Pattern {
+    fn from(text: String) -> Self {
+        Self(text.into_bytes().into())
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", crate::units::printable(&self.0))
+    }
+}
+
+/// One pattern, anchored at the directory that its file was in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exclude {
+    /// The directory; `None` is the top of the tree.
+    pub base: Option<TreePath>,
+    /// One line of .gitignore.
+    pub pattern: Pattern,
+}
+
+/// What a header of an earlier version has, and a third field for a line that is not UTF-8: there, the
+/// text is what a host of such a version goes by.
+#[derive(Encode, Decode)]
+struct Encoded<'a> {
+    #[n(0)]
+    base: Option<TreePath>,
+    #[b(1)]
+    text: std::borrow::Cow<'a, str>,
+    #[b(2)]
+    #[cbor(with = "minicbor::bytes")]
+    bytes: Option<&'a [u8]>,
+}
+
+impl<C> Encode<C> for Exclude {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        let line = self.pattern.as_bytes();
+        let base = self.base.clone();
+        let encoded = match std::str::from_utf8(line) {
+            Ok(text) => Encoded { base, text: text.into(), bytes: None },
+            // A broader negation would have more deleted, so there is none.
+            Err(_) if line.first() == Some(&b'!') => Encoded { base, text: "#".into(), bytes: Some(line) },
+            Err(_) => Encoded { base, text: self.pattern.text().into(), bytes: Some(line) },
+        };
+        encoded.encode(e, ctx)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Exclude {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, DecodeError> {
+        let Encoded { base, text, bytes } = Encoded::decode(d, ctx)?;
+        let pattern = bytes.map_or_else(|| Pattern::from(&*text), Pattern::from);
+        Ok(Self { base, pattern })
+    }
+}
+
+impl Exclude {
+    /// A pattern at the top of the tree.
+    pub fn at_top(pattern: impl Into<Pattern>) -> Self {
+        Self { base: None, pattern: pattern.into() }
+    }
+
+    /// The pattern of exactly `path`.
+    pub fn literal(path: &TreePath) -> Self {
+        let mut line = vec![b'/'];
+        for &byte in path.as_bytes() {
+            if b"*?[]{}\\!# ".contains(&byte) {
+                line.push(b'\\');
+            }
+            line.push(byte);
+        }
+        Self::at_top(line.as_slice())
+    }
+
+    /// The bytes of the pattern and of its directory.
+    pub(super) fn plain_bytes(&self) -> usize {
+        let base = self.base.as_ref().map_or(0, |base| base.as_bytes().len());
+        base + self.pattern.as_bytes().len()
+    }
+
+    /// What it counts against the cap of all patterns of a release.
+    pub fn weight(&self) -> usize {
+        WEIGHT_OF_ONE + self.plain_bytes()
+    }
+}
+
+/// The lines of an ignore file that are patterns, cut as git cuts them.
+pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    text.split(|byte| *byte == b'\n').filter_map(|line| {
+        if line.first() == Some(&b'#') {
+            return None;
+        }
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        Some(without_trailing_spaces(line)).filter(|line| !line.is_empty())
+    })
+}
+
+/// The line without the spaces at its end, unless they are escaped.
+fn without_trailing_spaces(line: &[u8]) -> &[u8] {
+    let mut end = 0;
+    let mut at = 0;
+    while let Some(byte) = line.get(at) {
+        at += 1 + usize::from(*byte == b'\\');
+        if *byte != b' ' {
+            end = at;
+        }
+    }
+    &line[..end.min(line.len())]
+}
+
+/// One line, compiled.
+#[derive(Debug)]
+struct Compiled {
+    wildcard: Wildcard,
+    negative: bool,
+    /// Whether it matches directories only.
+    directory: bool,
+    /// Whether it is matched with the last component of a path, not with all of it.
+    name: bool,
+}
+
+impl Compiled {
+    /// `None` when the line matches nothing.
+    fn new(line: &[u8]) -> Option<Self> {
+        if line.first() == Some(&b'#') {
+            return None;
+        }
+        let line = without_trailing_spaces(line);
+        let negative = line.first() == Some(&b'!');
+        let line = &line[usize::from(negative)..];
+
+        let directory = line.last() == Some(&b'/');
+        let line = &line[..line.len() - usize::from(directory)];
+        let name = !line.contains(&b'/');
+        let line = line.strip_prefix(b"/").unwrap_or(line);
+        if line.is_empty() {
+            return None;
+        }
+        Some(Self { wildcard: Wildcard::compile(line)?, negative, directory, name })
+    }
+}
+
+/// The last of the patterns that have one literal or one extension.
+#[derive(Debug, Clone, Copy, Default)]
+struct Last {
+    /// Of those that match anything.
+    any: Option<usize>,
+    /// Of all of them: what a directory is matched by.
+    directory: Option<usize>,
+}
+
+impl Last {
+    fn add(&mut self, place: usize, directory: bool) {
+        self.directory = Some(place);
+        if !directory {
+            self.any = Some(place);
+        }
+    }
+
+    fn of(self, is_dir: bool) -> Option<usize> {
+        if is_dir { self.directory } else { self.any }
+    }
+}
+
+/// The patterns of one directory. The place of a pattern is its number among them.
+#[derive(Debug, Default)]
+struct Group {
+    patterns: Vec<Exclude>,
+    /// Whether the pattern at a place is a negation.
+    negative: Vec<bool>,
+    names: HashMap<Box<[u8]>, Last>,
+    paths: HashMap<Box<[u8]>, Last>,
+    extensions: HashMap<Box<[u8]>, Last>,
+    /// All others, the last first.
+    others: Vec<(usize, Compiled)>,
+}
+
+impl Group {
+    fn new(patterns: Vec<Exclude>) -> Self {
+        let mut group = Self::default();
+        for (place, exclude) in patterns.iter().enumerate() {
+            let compiled = Compiled::new(exclude.pattern.as_bytes());
+            group.negative.push(compiled.as_ref().is_some_and(|compiled| compiled.negative));
+            let Some(compiled) = compiled else { continue };
+            let (map, key) = match compiled.wildcard.shape() {
+                Shape::Literal(literal) if compiled.name => (&mut group.names, literal),
+                Shape::Literal(literal) => (&mut group.paths, literal),
+                Shape::Extension(extension) if compiled.name => (&mut group.extensions, extension),
+                _ => {
+                    group.others.push((place, compiled));
+                    continue;
+                }
+            };
+            map.entry(key.into()).or_default().add(place, compiled.directory);
+        }
+        group.others.reverse();
+        group.patterns = patterns;
+        group
+    }
+
+    /// Whether the last pattern that matches `path`, which is relative to the directory, leaves it out.
+    fn decide(&self, path: &[u8], is_dir: bool) -> Option<bool> {
+        let slash = path.iter().rposition(|byte| *byte == b'/');
+        let name = slash.map_or(path, |slash| &path[slash + 1..]);
+        let find = |map: &HashMap<Box<[u8]>, Last>, key: &[u8]| {
+            if map.is_empty() { None } else { map.get(key).and_then(|last| last.of(is_dir)) }
+        };
+
+        let mut last = find(&self.names, name).max(find(&self.paths, path));
+        if let Some(dot) = name.iter().rposition(|byte| *byte == b'.') {
+            last = last.max(find(&self.extensions, &name[dot + 1..]));
+        }
+        let later = self.others.iter().take_while(|(place, _)| Some(*place) > last);
+        let other = later
+            .filter(|(_, compiled)| is_dir || !compiled.directory)
+            .find(|(_, compiled)| compiled.wildcard.matches(if compiled.name { name } else { path }));
+        if let Some((place, _)) = other {
+            last = Some(*place);
+        }
+        last.map(|place| !self.negative[place])
+    }
+}
+
+/// Patterns, each group anchored at its directory; the last pattern that matches decides, and one of a
+/// deeper directory counts after those above it. What is below a matched directory is matched.
+#[derive(Debug, Clone, Default)]
+pub struct PathFilter {
+    top: Option<Arc<Group>>,
+    below: HashMap<TreePath, Arc<Group>>,
+}
+
+impl PathFilter {
+    /// The filter of `excludes`.
+    pub fn new(excludes: &[Exclude]) -> Self {
+        Self::default().with(excludes)
+    }
+
+    /// The filter of patterns at the top of the tree.
+    pub fn at_top<S: AsRef<str>>(patterns: &[S]) -> Self {
+        let excludes: Vec<Exclude> = patterns.iter().map(|p| Exclude::at_top(p.as_ref())).collect();
+        Self::new(&excludes)
+    }
+
+    /// The filter with more patterns, which decide over those of the same directory.
+    pub fn with(&self, more: &[Exclude]) -> Self {
+        let mut found: HashMap<Option<&TreePath>, Vec<Exclude>> = HashMap::new();
+        for exclude in more {
+            let base = exclude.base.as_ref();
+            let known = || self.group(base).map_or_else(Vec::new, |group| group.patterns.clone());
+            found.entry(base).or_insert_with(known).push(exclude.clone());
+        }
+
+        let mut filter = self.clone();
+        for (base, patterns) in found {
+            let group = Arc::new(Group::new(patterns));
+            match base {
+                None => filter.top = Some(group),
+                Some(base) => drop(filter.below.insert(base.clone(), group)),
+            }
+        }
+        filter
+    }
+
+    fn group(&self, base: Option<&TreePath>) -> Option<&Arc<Group>> {
+        base.map_or(self.top.as_ref(), |base| self.below.get(base))
+    }
+
+    /// The patterns that it was made of, those of each directory in their order.
+    pub fn patterns(&self) -> Vec<Exclude> {
+        let mut bases: Vec<&TreePath> = self.below.keys().collect();
+        bases.sort();
+        let below = bases.into_iter().filter_map(|base| self.below.get(base));
+        self.top.iter().chain(below).flat_map(|group| group.patterns.iter().cloned()).collect()
+    }
+
+    /// Whether there is no pattern at all.
+    pub fn is_empty(&self) -> bool {
+        self.top.is_none() && self.below.is_empty()
+    }
+
+    /// Whether `path` itself is matched, its parents being known not to be: what a walk from the top asks.
+    pub fn matches_here(&self, path: &TreePath, is_dir: bool) -> bool {
+        self.decide(path.as_bytes(), is_dir)
+    }
+
+    /// Whether `path` or a directory above it is matched.
+    pub fn matches(&self, path: &TreePath, is_dir: bool) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let path = path.as_bytes();
+        slashes(path).any(|slash| self.decide(&path[..slash], true)) || self.decide(path, is_dir)
+    }
+
+    fn decide(&self, path: &[u8], is_dir: bool) -> bool {
+        if !self.below.is_empty() {
+            for slash in slashes(path).rev() {
+                let group = self.below.get(&path[..slash]);
+                if let Some(decided) = group.and_then(|group| group.decide(&path[slash + 1..], is_dir)) {
+                    return decided;
+                }
+            }
+        }
+        self.top.as_ref().and_then(|group| group.decide(path, is_dir)).unwrap_or(false)
+    }
+}
+
+/// Where the slashes are in `path`.
+fn slashes(path: &[u8]) -> impl DoubleEndedIterator<Item = usize> {
+    path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::node::to_vec;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::new(text.as_bytes()).expect("legal")
+    }
+
+    fn below(base: &str, pattern: &str) -> Exclude {
+        Exclude { base: Some(path(base)), pattern: pattern.into() }
+    }
+
+    #[test]
+    fn patterns_match_as_in_gitignore() {
+        let filter = PathFilter::at_top(&["*.tmp", "/cache/", "!keep.tmp"]);
+        assert!(filter.matches(&path("a/b.tmp"), false));
+        assert!(!filter.matches(&path("a/keep.tmp"), false));
+        assert!(filter.matches(&path("cache"), true));
+        assert!(filter.matches(&path("cache/deep/x"), false));
+        assert!(!filter.matches(&path("cache"), false));
+        assert!(!filter.matches(&path("a/cache/x"), false));
+    }
+
+    #[test]
+    fn a_deeper_file_decides_over_one_above() {
+        let excludes = [Exclude::at_top("*.log"), below("keep", "!*.log"), below("keep", "/x")];
+        let filter = PathFilter::new(&excludes);
+        assert!(filter.matches(&path("a.log"), false));
+        assert!(!filter.matches(&path("keep/a.log"), false));
+        assert!(filter.matches(&path("keep/x"), false));
+        assert!(!filter.matches(&path("x"), false));
+        assert_eq!(filter.patterns(), excludes);
+        let more = filter.with(&[below("keep", "*.log"), below("keep/deep", "!x.log")]);
+        assert!(more.matches(&path("keep/a.log"), false));
+        assert!(!more.matches(&path("keep/deep/x.log"), false));
+        assert!(!filter.matches(&path("keep/a.log"), false));
+    }
+
+    #[test]
+    fn the_last_of_many_patterns_decides_whatever_their_kind() {
+        let lines = ["a.o", "!*.o", "*.o/", "/d/a.o", "!d/?.o", "x*", "!x1/", "x1"];
+        let filter = PathFilter::at_top(&lines);
+        for (text, is_dir, left_out) in [
+            ("a.o", false, false),
+            ("a.o", true, true),
+            ("d/a.o", false, false),
+            ("d/ab.o", false, false),
+            ("d/a.o", true, false),
+            ("e/a.o/b", false, true),
+            ("x2", true, true),
+            ("x1", true, true),
+        ] {
+            assert_eq!(filter.matches(&path(text), is_dir), left_out, "{text} {is_dir}");
+        }
+    }
+
+    #[test]
+    fn lines_are_cut_as_git_cuts_them() {
+        let text = b"\xef\xbb\xbf*.key\r\nIcon\r\r\n#c\n!\n\n \n\r\na \\ \t \nb\\ \x20\nc\0d\ne \\\n\xe4";
+        let found: Vec<&[u8]> = lines(text).collect();
+        let wanted: [&[u8]; 8] = [b"*.key", b"Icon\r", b"!", b"a \\ \t", b"b\\ ", b"c", b"e \\", b"\xe4"];
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn a_literal_pattern_names_its_path_only() {
+        for name in [&b"a b "[..], b"x\ny", b"[!a]*", b"\\", b"{a,b}", b"!x", b"\xe4\xff", b"#", b"t\t"] {
+            let exact = TreePath::new(name).expect("legal");
+            let filter = PathFilter::new(&[Exclude::literal(&exact)]);
+            assert!(filter.matches(&exact, false), "{exact}");
+            assert!(!filter.matches(&TreePath::new([b"d/", name].concat()).expect("legal"), false));
+            assert!(!filter.matches(&TreePath::new([name, b"a"].concat()).expect("legal"), false));
+        }
+    }
+
+    #[test]
+    fn a_line_of_text_is_encoded_as_before_and_others_beside_a_text() {
+        // Two fields, as when a pattern was a text.
+        assert_eq!(to_vec(&below("d", "ä")), [0x82, 0x41, b'd', 0x62, 0xc3, 0xa4]);
+        assert_eq!(to_vec(&Exclude::at_top("a")), [0x82, 0xf6, 0x61, b'a']);
+        let latin: &[u8] = b"\xe4*";
+        let encoded = to_vec(&Exclude::at_top(latin));
+        assert_eq!(encoded, [0x83, 0xf6, 0x62, b'?', b'*', 0x42, 0xe4, b'*']);
+        assert_eq!(minicbor::decode::<Exclude>(&encoded).expect("legal"), Exclude::at_top(latin));
+        let negation = to_vec(&Exclude::at_top(&b"!\xe4"[..]));
+        assert_eq!(negation, [0x83, 0xf6, 0x61, b'#', 0x42, b'!', 0xe4]);
+    }
+
+    #[test]
+    fn a_hostile_pattern_takes_no_time() {
+        let line = format!("/**/{}b", "*a/**/*a*a*a*a*a*a*".repeat(100));
+        let deep = path(&format!("{}c", "aaaaaaaaaaaaaaa/".repeat(200)));
+        assert!(!PathFilter::at_top(&[line]).matches(&deep, false));
+    }
+}
