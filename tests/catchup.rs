@@ -4,7 +4,7 @@ mod support;
 
 use std::os::unix::fs::MetadataExt;
 
-use support::{Lab, differences, until, write};
+use support::{Lab, Place, differences, until, write};
 
 const FILES: usize = 40;
 /// One of them.
@@ -159,4 +159,181 @@ fn parts_of_a_tree_follow_the_whole_that_they_belong_to() {
     until("the host that missed the whole and both parts", || {
         text("page") == "of the whole" && text("part") == "second part"
     });
+}
+
+/// Lets nothing in or out of a host, as a hook's script and to be ended by [`heal`].
+const CUT: &str = "nft 'table inet cut { chain i { type filter hook input priority -300; policy drop; } ; \
+                   chain o { type filter hook output priority -300; policy drop; } ; }'";
+
+fn heal(place: &Place) {
+    place.shell("nft delete table inet cut");
+}
+
+/// A hook that runs `script` when the page says `new`.
+fn when_new(key: &str, script: &str) -> String {
+    format!("{key} = [\"/bin/sh\", \"-c\", {:?}]\n", format!("grep -q new $MAKUO_PATH/page || exit 0; {script}"))
+}
+
+/// Hosts at a switch that catch up, `first` of them with a first release of which `old` is a copy.
+fn fleet(hosts: usize, first: usize, rules: impl Fn(usize) -> String) -> Option<Lab> {
+    let mut lab = Lab::network_idle(hosts)?;
+    for number in 1..=hosts {
+        let host = &mut lab.hosts[number - 1];
+        host.catch_up = true;
+        host.rule(&rules(number));
+    }
+    support::Noise::new(5).tree(&lab.site(), FILES, 3000);
+    write(&lab.site().join("page"), "old");
+    lab.hosts[..first].iter_mut().for_each(support::Host::start);
+    lab.makuo(&["deploy", "www.toml", "--expect", &first.to_string()]).exits(0);
+    support::copy(&lab.site(), &lab.path("old"));
+    write(&lab.site().join("page"), "new");
+    Some(lab)
+}
+
+fn has_old(lab: &Lab, host: usize) -> bool {
+    differences(&lab.path("old"), &lab.hosts[host].tree()).is_empty()
+}
+
+fn status(lab: &Lab) -> Vec<serde_json::Value> {
+    let events = lab.makuo(&["status", "--json", "www"]).exits(0).events();
+    events.into_iter().filter(|e| e["event"] == "host").collect()
+}
+
+/// Nobody lacks anything, runs what was taken back, or differs from the others by the fleet's own word.
+fn is_quiet(lab: &Lab, hosts: usize) -> bool {
+    let all = status(lab);
+    let well = |s: &serde_json::Value| {
+        s["state"] == "idle" && s["behind"] == false && s["taken_back"] == false && s["split"] == false
+    };
+    all.len() == hosts && all.iter().all(well) && all.iter().all(|s| s["serial"] == all[0]["serial"])
+}
+
+#[test]
+fn a_release_that_was_taken_back_does_not_come_back_with_a_host_that_was_cut_off() {
+    for how in ["heals", "is killed", "ends"] {
+        let rules = |n| match n {
+            // Right after its commit nothing gets in or out.
+            2 => when_new("after", CUT),
+            4 => when_new("health", "exit 1") + "health_deadline = \"300ms\"\nhealth_interval = \"100ms\"\n",
+            _ => String::new(),
+        };
+        let Some(mut lab) = fleet(6, 5, rules) else { return };
+        lab.hosts[4].kill();
+        lab.spec(&format!("{}[commit]\non_failure = \"revert\"\n", support::DELETE));
+        let ran = lab.makuo(&["deploy", "--json", "www.toml", "--expect", "4", "--timeout", "3s"]);
+        assert_ne!(ran.code, 0, "{ran}");
+        assert!(has_release(&lab, 1), "web2 was to have it: {ran}");
+        until("the others to go back", || [0, 2, 3].into_iter().all(|host| has_old(&lab, host)));
+        match how {
+            "is killed" => lab.hosts[1].restart(),
+            "ends" => {
+                // What the commit replaced goes with its end.
+                lab.hosts[1].stop();
+                lab.hosts[1].start();
+            }
+            _ => {}
+        }
+        heal(&lab.hosts[1].place);
+        lab.hosts[4].start();
+        lab.hosts[5].start();
+        until(&format!("web2, which {how}, to go back and the new hosts to be complete"), || {
+            (0..6).all(|host| has_old(&lab, host))
+        });
+        until("a quiet fleet", || is_quiet(&lab, 6));
+        for host in [0, 2, 3, 4, 5] {
+            let log = lab.hosts[host].log();
+            let of_its_own = [0, 2, 3].contains(&host);
+            assert!(of_its_own || !log.contains("www@2: CommitReport"), "{how}: web{} had it: {log}", host + 1);
+        }
+        // A restart of everybody forgets nothing; and the next release goes to all.
+        lab.hosts.iter_mut().for_each(support::Host::restart);
+        until("a quiet fleet", || is_quiet(&lab, 6));
+        write(&lab.site().join("page"), "newest, as old as all");
+        lab.hosts[3].rule("");
+        lab.spec(support::DELETE);
+        write(&lab.site().join("page"), "third");
+        lab.deploy(&[]).exits(0);
+        lab.all_same(&lab.site());
+    }
+}
+
+#[test]
+fn a_canary_that_fails_keeps_its_release_to_itself() {
+    let sick = when_new("health", "exit 1") + "health_deadline = \"300ms\"\nhealth_interval = \"100ms\"\n";
+    // The canary is web1: of the hosts that are there it is the first by name, but one that is away comes before it.
+    let Some(mut lab) = fleet(5, 4, |n| if n == 2 { sick.clone() } else { String::new() }) else { return };
+    lab.hosts[0].kill();
+    lab.spec(&format!("{}[commit]\nbatches = [1]\n", support::DELETE));
+    let ran = lab.makuo(&["deploy", "--json", "www.toml", "--expect", "3"]);
+    assert_ne!(ran.code, 0, "{ran}");
+    assert!(has_release(&lab, 1) && has_old(&lab, 2) && has_old(&lab, 3), "{ran}");
+    lab.hosts[0].start();
+    lab.hosts[4].start();
+    until("a new host to be complete", || has_old(&lab, 4));
+    // The others restart, one after the other; nobody takes it from the canary.
+    for host in [1, 2, 3, 0] {
+        lab.hosts[host].restart();
+    }
+    until("all to be heard", || status(&lab).len() == 5);
+    support::pause(std::time::Duration::from_secs(4));
+    for host in [0, 2, 3, 4] {
+        assert!(has_old(&lab, host), "web{}: {}", host + 1, lab.hosts[host].log());
+        let asks = lab.hosts[host].log().matches("others have a release").count();
+        assert!(asks <= usize::from(host == 4), "{}", lab.hosts[host].log());
+    }
+    let all = status(&lab);
+    let of = |name: &str| all.iter().find(|s| s["host"] == name).cloned().unwrap_or_default();
+    assert_eq!((&of("web2")["stopped"], &of("web2")["taken_back"]), (&true.into(), &false.into()), "{all:?}");
+    assert!(all.iter().all(|s| s["behind"] == false), "{all:?}");
+}
+
+#[test]
+fn two_releases_of_one_serial_become_one() {
+    let Some(mut lab) = lab(3, "") else { return };
+    // Two senders that do not know of each other, each with hosts that the other does not reach.
+    let deploy = |lab: &Lab, page: &str, cache: &str| {
+        write(&lab.site().join("page"), page);
+        let mut command = lab.command(&["deploy", "--json", "www.toml", "--expect", "2"]);
+        command.env("XDG_CACHE_HOME", lab.path(cache));
+        support::Running::start(&mut command).wait().exits(0).result()["serial"].as_u64()
+    };
+    lab.hosts[2].kill();
+    let first = deploy(&lab, "first", "one");
+    lab.hosts[1].kill();
+    lab.hosts[2].catch_up = false;
+    lab.hosts[2].start();
+    lab.hosts[0].kill();
+    lab.host("web4").start();
+    support::pause(std::time::Duration::from_millis(1100));
+    let second = deploy(&lab, "second, later", "two");
+    assert_eq!((first, second), (Some(2), Some(2)), "two of one serial");
+    // Nobody who takes anything from others: the split is told.
+    for host in [0, 1] {
+        lab.hosts[host].catch_up = false;
+        lab.hosts[host].start();
+    }
+    until("a split", || status(&lab).len() == 4 && status(&lab).iter().all(|s| s["split"] == true));
+    lab.makuo(&["status"]).exits(0).says(&["split: another www@2 on web3, web4", "4 split"]);
+    let rows = lab.makuo(&["log", "--json", "www"]).exits(0).events();
+    let split = rows.iter().filter(|e| e["event"] == "release" && e["split"] == true);
+    assert_eq!(split.count(), 2, "{rows:?}");
+    // The one that was made later is everybody's.
+    for host in 0..4 {
+        lab.hosts[host].catch_up = true;
+        lab.hosts[host].restart();
+    }
+    until("the later one everywhere", || (0..4).all(|host| has_release(&lab, host)));
+    until("a quiet fleet", || is_quiet(&lab, 4));
+    // A sender does not use a serial twice, even if all who know it are away.
+    let mut serials = Vec::new();
+    for (away, here) in [(0, 1), (1, 0)] {
+        lab.hosts[away].kill();
+        write(&lab.site().join("page"), format!("by {here}"));
+        let ran = lab.makuo(&["deploy", "--json", "www.toml", "--expect", "3"]).exits(0);
+        serials.push(ran.result()["serial"].as_u64());
+        lab.hosts[away].catch_up = false;
+        lab.hosts[away].start();
+    }
+    assert!(serials[0] < serials[1], "{serials:?}");
 }

@@ -132,7 +132,7 @@ fn a_host_that_says_no_keeps_all_of_them_as_they_are() {
         ["web4 after commit", "web4 before commit", "web5 after commit", "web5 before commit"].map(String::from);
     let shown: Vec<String> = notes.iter().map(|l| l.split(' ').take(3).collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(shown, expected);
-    assert!(notes[1].ends_with("www@2 old") && notes[0].ends_with("www@2 new"), "{notes:?}");
+    assert!(notes[1].ends_with("www@3 old") && notes[0].ends_with("www@3 new"), "{notes:?}");
 }
 
 #[test]

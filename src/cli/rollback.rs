@@ -46,6 +46,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         let options = engine::Options {
             only: args.targets.clone(),
             checksum: args.checksum,
+            cache: deploy::cache_dir(),
             ..engine::Options::new(spec.clone(), purpose, Arc::clone(&signer), name.clone(), args.timeout)
         };
         let earlier = Earlier { release: earlier.release.clone(), from: local.clone() };

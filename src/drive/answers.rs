@@ -19,7 +19,9 @@ use crate::tree::KeptRelease;
 use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::{MAX_TEXT, MAX_TREES};
-use crate::wire::query::{Ask, MAX_LOG, MAX_TEXTS, ReleaseBytes, ReleaseTold, Tell, TreeTold, Trouble, Work};
+use crate::wire::query::{
+    Ask, MAX_LOG, MAX_TEXTS, MAX_TOMBSTONES, ReleaseBytes, ReleaseTold, Tell, TreeTold, Trouble, Work,
+};
 
 /// Questions that the thread has not come to; beyond it they are dropped, and asked again.
 const QUEUE: usize = 16;
@@ -207,8 +209,11 @@ fn told(managed: &ManagedTree, list: bool, work: Option<Work>, trouble: Option<T
     let unreadable = |e: Error| tracing::debug!("tree {}: its state is asked for and cannot be read: {e}", tree.name());
     let running = tree.current().map_err(unreadable).ok().flatten();
     let kept = if list { tree.kept().map_err(unreadable).unwrap_or_default() } else { Vec::new() };
+    let stones = tree.state().tombstones().map_err(unreadable).unwrap_or_default();
     TreeTold {
         tree: tree.name().clone(),
+        release: running.as_ref().map(|stored| stored.release.id()),
+        tombstones: Some(stones.into_iter().map(|buried| buried.stone).take(MAX_TOMBSTONES).collect()),
         running: running.map(|stored| stored.release.header().serial),
         highest: tree.highest_serial().ok().flatten().unwrap_or_default(),
         work,

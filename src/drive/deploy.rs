@@ -18,6 +18,7 @@ use super::outcome::{
     Event, ExitStatus, HostChange, HostResult, HostState, Observer, Outcome, Progress, Purpose, Released,
 };
 use super::rollback::Earlier;
+use super::serials;
 use super::source::{How, Part, Source};
 use crate::block::BlockHash;
 use crate::id::{HostName, Serial};
@@ -70,7 +71,7 @@ pub struct Options {
     pub unless: Option<BlockHash>,
     /// The directory that the source has to be; `None`: whichever its path leads to.
     pub directory: Option<FileId>,
-    /// Where the source's index is kept; a temporary file when nowhere.
+    /// Where the source's index is kept, and the last serial; a temporary file when nowhere.
     pub cache: Option<PathBuf>,
     /// Which part of the source is released.
     pub part: Part,
@@ -461,7 +462,7 @@ impl Session<'_> {
             self.announce(granted.release, granted.signature);
             return Ok(());
         }
-        let (Some(highest), Some(facts)) = (self.discovered, &self.prepared) else { return Ok(()) };
+        let (Some(highest), Some(_)) = (self.discovered, &self.prepared) else { return Ok(()) };
         let spec = &self.options.spec;
         let created = clock::wall_seconds();
         let expires = spec.expires.map(|d| WallTime(created.0.saturating_add_unsigned(d.as_secs())));
@@ -470,10 +471,16 @@ impl Session<'_> {
             (Purpose::Deploy, _) => Intent::Deploy,
             _ => Intent::Audit,
         };
+        // An audit uses no number up.
+        let serial = match intent {
+            Intent::Audit => highest.next(),
+            _ => self.take_serial(highest),
+        };
+        let (Some(facts), spec) = (&self.prepared, &self.options.spec) else { return Ok(()) };
         let header = Header {
             format: facts.rules.format(),
             tree: spec.tree.clone(),
-            serial: highest.next(),
+            serial,
             created,
             expires,
             intent,
@@ -485,6 +492,19 @@ impl Session<'_> {
             again: self.rollback_to(),
         };
         self.ask(Work::Sign(Box::new(header)))
+    }
+
+    /// A serial that no release of the tree had that hosts or this sender know of.
+    fn take_serial(&mut self, highest: Serial) -> Serial {
+        let Some(cache) = &self.options.cache else { return highest.next() };
+        serials::take(cache, &self.options.spec.tree, highest).unwrap_or_else(|e| {
+            let why = format!(
+                "the last serial is not kept in {} ({e}): a host that is away may have another release of the next one",
+                cache.display()
+            );
+            self.observer.event(&Event::Note(why));
+            highest.next()
+        })
     }
 
     /// Whom the header names: the one list of globs that there is, or by name the hosts that match both.

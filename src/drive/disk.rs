@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::inspect::{Inspections, inspect};
 use super::session::{Opening, Session};
 use super::spared::spared;
+use super::tombstones::{self, Gravedigger};
 use crate::config::TreeConfig;
 use crate::diff::{HostRules, Memory, Plan};
 use crate::error::Error;
@@ -29,7 +30,7 @@ use crate::tree::Tree;
 use crate::tree::owners::HostNames;
 use crate::tree::scan::Scanned;
 use crate::units::Limit;
-use crate::wire::message::TreeState;
+use crate::wire::message::{MAX_TOMBSTONES_TOLD, SignedOrder, TreeState};
 
 /// A tree that this host manages, with what the host itself says about it.
 #[derive(Debug)]
@@ -85,6 +86,18 @@ impl Host {
         states
     }
 
+    /// The orders to abort or revert a release that are kept.
+    pub fn tombstones(&self) -> Vec<SignedOrder> {
+        let of = |managed: &ManagedTree| {
+            let kept = managed.tree.state().tombstones();
+            kept.unwrap_or_else(|e| {
+                tracing::warn!("tree {}: what was taken back is not known: {e}", managed.tree.name());
+                Vec::new()
+            })
+        };
+        self.trees.values().flat_map(of).map(|buried| buried.order).collect()
+    }
+
     pub(super) fn keys(&self) -> Arc<AuthorizedKeys> {
         Arc::clone(&self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
@@ -92,14 +105,16 @@ impl Host {
 
 fn state(tree: &Tree) -> TreeState {
     let current = tree.current().ok().flatten();
+    let stones = tree.state().tombstones().unwrap_or_default().into_iter().map(|buried| buried.stone);
+    let unhealthy = current.as_ref().is_some_and(|c| tree.state().is_unhealthy(c.release.id()));
     TreeState {
         tree: tree.name().clone(),
         serial: tree.highest_serial().ok().flatten().unwrap_or_default(),
         release: current.as_ref().map(|c| c.release.id()),
         running: current.as_ref().map(|c| c.release.header().serial),
         created: current.map(|c| c.release.header().created),
-        tombstones: Some(Vec::new()),
-        unhealthy: None,
+        tombstones: Some(stones.take(MAX_TOMBSTONES_TOLD).collect()),
+        unhealthy: Some(true).filter(|_| unhealthy),
     }
 }
 
@@ -114,6 +129,7 @@ pub struct Disk {
     threads: HashMap<TreeName, JoinHandle<()>>,
     /// Trees that are to be looked at, once the thread before is done.
     inspecting: HashMap<TreeName, Arc<AtomicBool>>,
+    gravedigger: Gravedigger,
     /// The daemon is ending: what can be cut short is.
     ending: Arc<AtomicBool>,
 }
@@ -130,7 +146,13 @@ impl Disk {
     /// Answers go into `replies`, and `waker` is called.
     pub fn new(host: Arc<Host>, replies: Sender<Reply>, waker: Waker) -> Self {
         let ending = Arc::new(AtomicBool::new(false));
+        let (graves, answer) = (Arc::clone(&host), Answer { replies: replies.clone(), waker: waker.clone() });
+        let gravedigger = Gravedigger::start(Arc::clone(&host), move |order, holds| {
+            answer.send(Reply::Buried(order, holds));
+            answer.send(Reply::Trees(graves.states()));
+        });
         Self {
+            gravedigger,
             host,
             replies,
             waker,
@@ -149,8 +171,13 @@ impl Disk {
                 self.open(session, Opening { release, signature, look, sender, grant, ending });
             }
             Request::Close(session) => drop(self.sessions.remove(&session)),
+            Request::Bury(order) => self.gravedigger.take(order),
+            Request::GoBack(tree) => self.after_others(&tree, |host, managed, answer| {
+                tombstones::go_back(host, managed);
+                answer.send(Reply::Trees(host.states()));
+            }),
             request => {
-                let id = session_of(&request);
+                let Some(id) = session_of(&request) else { return };
                 let refused = match self.sessions.get(&id) {
                     Some(queue) => queue.work.send(request).err().map(|e| e.0),
                     None => Some(request),
@@ -184,6 +211,16 @@ impl Disk {
             return;
         }
         let waiting = Arc::clone(waiting);
+        self.after_others(name, move |_, managed, answer| {
+            waiting.store(false, Ordering::Release);
+            if inspect(managed) {
+                answer.send(Reply::Drifted(managed.tree.name().clone()));
+            }
+        });
+    }
+
+    /// Does `work` on a tree once nobody else works on it.
+    fn after_others(&mut self, name: &TreeName, work: impl FnOnce(&Host, &ManagedTree, &Answer) + Send + 'static) {
         let before = self.threads.remove(name);
         let (host, answer, tree) = (Arc::clone(&self.host), self.answer(), name.clone());
         let work = move || {
@@ -191,15 +228,13 @@ impl Disk {
             if let Some(before) = before {
                 let _ = before.join();
             }
-            waiting.store(false, Ordering::Release);
             let Some(managed) = host.trees.get(&tree) else { return };
-            if guarded(|| inspect(managed)) == Ok(true) {
-                answer.send(Reply::Drifted(tree));
-            }
+            // A defect is in the log.
+            let _ = guarded(|| work(&host, managed, &answer));
         };
-        match std::thread::Builder::new().name(format!("inspect {name}")).spawn(work) {
+        match std::thread::Builder::new().name(format!("tree {name}")).spawn(work) {
             Ok(thread) => drop(self.threads.insert(name.clone(), thread)),
-            Err(e) => tracing::warn!("tree {name}: it is not looked for what drifted: cannot start a thread: {e}"),
+            Err(e) => tracing::warn!("tree {name}: it is not looked after: cannot start a thread: {e}"),
         }
     }
 
@@ -247,13 +282,14 @@ impl Drop for Queue {
     }
 }
 
-fn session_of(request: &Request) -> SessionId {
-    match request {
+fn session_of(request: &Request) -> Option<SessionId> {
+    Some(match request {
+        Request::Bury(_) | Request::GoBack(_) => return None,
         Request::Open { session, .. } | Request::Deliver { session, .. } => *session,
         Request::Recall { session, .. } | Request::Order { session, .. } => *session,
         Request::Explore(id) | Request::Diff(id) | Request::Finish(id) => *id,
         Request::Check(id) | Request::Close(id) => *id,
-    }
+    })
 }
 
 /// The answer to a request that could not be worked on.
@@ -267,7 +303,7 @@ fn unable(request: &Request, why: Reason) -> Option<Reply> {
         Request::Recall { session, generation, .. } => Reply::Recalled(*session, *generation, Vec::new()),
         Request::Order { session, .. } => Reply::Ordered(*session, Some(Ordered::Failed(why))),
         Request::Check(id) => Reply::Checked(*id, Err(why)),
-        Request::Close(_) => return None,
+        Request::Close(_) | Request::Bury(_) | Request::GoBack(_) => return None,
     })
 }
 
@@ -329,8 +365,8 @@ impl Task {
             let _ = guarded(|| session.close());
         }
         // After a failure: an order that was on its way is no longer waited for.
-        for request in self.requests.iter().filter(|r| matches!(r, Request::Order { .. })) {
-            self.answer.send(Reply::Ordered(session_of(&request), None));
+        for _ in self.requests.iter().filter(|r| matches!(r, Request::Order { .. })) {
+            self.answer.send(Reply::Ordered(self.id, None));
         }
     }
 
@@ -358,7 +394,7 @@ impl Task {
             }
         };
         // A commit that failed has used its number up, too.
-        if let Reply::Ordered(_, Some(_)) = reply {
+        if let Reply::Ordered(_, Some(_)) | Reply::Checked(..) = reply {
             self.answer.send(Reply::Trees(session.host.states()));
         }
         let compared = matches!(reply, Reply::Diffed(_, Ok(_)));

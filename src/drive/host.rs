@@ -163,6 +163,7 @@ impl Running {
             name: host.name.clone(),
             trees: host.states(),
             catch_up: host.trees.iter().filter(|(_, m)| m.catch_up).map(|(name, _)| name.clone()).collect(),
+            tombstones: host.tombstones(),
             instance: endpoint.instance(),
             seed: clock::seed(),
             datagram: endpoint.datagram(),

@@ -11,6 +11,7 @@ use crate::block::BlockHash;
 use crate::id::{HostName, Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::units::{ByteSize, WallTime};
+use crate::wire::message::Tombstone;
 use crate::wire::query::{Drifted, Stale, TreeTold, Trouble, Work};
 
 /// The releases of one tree that the fleet knows.
@@ -33,6 +34,8 @@ pub struct LogRelease {
     pub serial: Serial,
     /// Its identity.
     pub id: ReleaseId,
+    /// It was aborted or taken back by its sender, and is not to spread.
+    pub tombstone: Option<Tombstone>,
     /// When it was made, by its sender's clock.
     pub created: WallTime,
     /// The fingerprint of the key that signed it; none when no host's copy of the signature holds.
@@ -52,9 +55,15 @@ pub struct LogRelease {
 }
 
 impl Log {
-    /// The newest release that a host runs.
+    /// The newest release that a host runs, but for those that were taken back.
     pub fn newest(&self) -> Option<Serial> {
-        self.releases.iter().filter(|r| !r.running.is_empty()).map(|r| r.serial).max()
+        self.releases.iter().filter(|r| !r.running.is_empty() && r.tombstone.is_none()).map(|r| r.serial).max()
+    }
+
+    /// Whether hosts run another release of the same serial.
+    pub fn is_split(&self, release: &LogRelease) -> bool {
+        let runs = |r: &LogRelease| !r.running.is_empty() && r.serial == release.serial && r.tombstone.is_none();
+        runs(release) && self.releases.iter().any(|r| runs(r) && r.id != release.id)
     }
 
     /// The hosts that run no release.
@@ -75,6 +84,10 @@ impl Log {
             }
         }
         log.releases = releases.into_values().rev().collect();
+        let stones = stones(heard);
+        for release in &mut log.releases {
+            release.tombstone = stones.get(&(tree, release.id)).copied();
+        }
         log
     }
 }
@@ -87,6 +100,7 @@ fn add(releases: &mut Releases, host: &HostName, told: &crate::wire::query::Rele
     let release = releases.entry(key).or_insert_with(|| LogRelease {
         serial: told.serial,
         id: told.id,
+        tombstone: None,
         created: told.created,
         key: None,
         entries: told.entries,
@@ -120,8 +134,12 @@ pub struct Standing {
     pub tree: TreeName,
     /// What it said; none: it is alive and did not answer.
     pub told: Option<Told>,
-    /// The newest release of the tree that any host runs, when this host does not run it.
+    /// The newest release of the tree that any host runs and that was not taken back, when this host has an older one.
     pub behind: Option<Serial>,
+    /// The release that it runs was aborted or taken back by its sender.
+    pub tombstone: Option<Tombstone>,
+    /// The hosts that run another release of the same serial.
+    pub split: Vec<HostName>,
 }
 
 impl Standing {
@@ -146,27 +164,51 @@ pub struct Told {
     pub drifted: Option<Drifted>,
 }
 
-fn standings(tree: Option<&TreeName>, heard: &[Heard]) -> Vec<Standing> {
-    let mut newest: BTreeMap<&TreeName, Serial> = BTreeMap::new();
+/// The tombstones that any host tells of; that a release was taken back counts more than that it was aborted.
+fn stones(heard: &[Heard]) -> BTreeMap<(&TreeName, ReleaseId), Tombstone> {
+    let mut stones = BTreeMap::new();
     for told in heard.iter().filter_map(|h| h.tell.as_ref()).flat_map(|tell| &tell.trees) {
-        if let Some(running) = told.running {
-            let best = newest.entry(&told.tree).or_insert(running);
-            *best = running.max(*best);
+        for stone in told.tombstones.iter().flatten() {
+            let known: &mut Tombstone = stones.entry((&told.tree, stone.release)).or_insert(*stone);
+            known.revert |= stone.revert;
+        }
+    }
+    stones
+}
+
+fn standings(tree: Option<&TreeName>, heard: &[Heard]) -> Vec<Standing> {
+    let stones = stones(heard);
+    let stone_of = |told: &TreeTold| stones.get(&(&told.tree, told.release?)).copied();
+    let mut newest: BTreeMap<&TreeName, Serial> = BTreeMap::new();
+    let mut runs: BTreeMap<(&TreeName, Serial), Vec<(&HostName, ReleaseId)>> = BTreeMap::new();
+    for (host, told) in heard.iter().flat_map(|h| h.tell.iter().flat_map(move |t| t.trees.iter().map(move |t| (h, t))))
+    {
+        let Some(running) = told.running.filter(|_| stone_of(told).is_none()) else { continue };
+        let best = newest.entry(&told.tree).or_insert(running);
+        *best = running.max(*best);
+        if let Some(release) = told.release {
+            runs.entry((&told.tree, running)).or_default().push((&host.host, release));
         }
     }
     let mut all = Vec::new();
     for host in heard {
         for name in host.trees.iter().filter(|name| tree.is_none_or(|tree| tree == *name)) {
-            let told = told(host, name).map(|TreeTold { running, work, trouble, stale, drifted, .. }| Told {
+            let answer = told(host, name);
+            let tombstone = answer.and_then(stone_of);
+            let running = answer.and_then(|told| told.running.zip(told.release)).filter(|_| tombstone.is_none());
+            let same = running.and_then(|(serial, _)| runs.get(&(name, serial))).into_iter().flatten();
+            let others = same.filter(|(_, release)| running.is_some_and(|(_, own)| own != *release));
+            let split = others.map(|(host, _)| (*host).clone()).collect();
+            let behind = newest.get(name).copied().filter(|&n| answer.is_some_and(|told| told.running < Some(n)));
+            let told = answer.map(|TreeTold { running, work, trouble, stale, drifted, .. }| Told {
                 running: *running,
                 work: work.clone(),
                 trouble: trouble.clone(),
                 stale: *stale,
                 drifted: *drifted,
             });
-            let behind = newest.get(name).copied().filter(|&n| told.as_ref().is_some_and(|t| t.running < Some(n)));
             let (host, address) = (host.host.clone(), host.address);
-            all.push(Standing { host, address, tree: name.clone(), told, behind });
+            all.push(Standing { host, address, tree: name.clone(), told, behind, tombstone, split });
         }
     }
     all
@@ -202,10 +244,14 @@ mod tests {
         TreeName::new("www").expect("legal")
     }
 
+    fn id(serial: u64) -> ReleaseId {
+        ReleaseId(BlockHash::of(&serial.to_be_bytes()))
+    }
+
     fn heard(name: &str, running: u64, kept: &[u64], answers: bool) -> Heard {
         let release = |&serial: &u64| ReleaseTold {
             serial: Serial(serial),
-            id: ReleaseId(BlockHash::of(&serial.to_be_bytes())),
+            id: id(serial),
             created: WallTime(serial as i64),
             key: (name != "web1").then(|| "SHA256:x".to_string()),
             entries: 1,
@@ -223,6 +269,8 @@ mod tests {
             releases: kept.iter().map(release).collect(),
             stale: None,
             drifted: None,
+            release: Some(id(running)).filter(|_| running > 0),
+            tombstones: Some(Vec::new()),
         };
         let host = HostName::new(name).expect("legal");
         let tell = Tell { number: 1, host: host.clone(), trees: vec![told], release: None };
@@ -270,5 +318,40 @@ mod tests {
         );
         assert_eq!(all[4].told, None);
         assert!(standings(Some(&TreeName::new("docs").expect("legal")), &fleet()).is_empty());
+    }
+
+    fn told_of(host: &mut Heard) -> &mut TreeTold {
+        &mut host.tell.as_mut().expect("answered").trees[0]
+    }
+
+    #[test]
+    fn what_was_taken_back_leaves_nobody_behind() {
+        for revert in [true, false] {
+            let mut fleet = fleet();
+            // Who went back knows, and one that was away does not.
+            let stone = Tombstone { serial: Serial(13), release: id(13), revert };
+            told_of(&mut fleet[2]).tombstones = Some(vec![stone]);
+            let all = standings(None, &fleet);
+            let found: Vec<_> = all.iter().map(|s| (s.behind.map(|n| n.0), s.tombstone.is_some())).collect();
+            assert_eq!(found, [(None, true), (None, true), (None, false), (Some(12), false), (None, false)]);
+            let log = Log::of(&tree(), &fleet);
+            assert_eq!((log.newest(), log.releases[0].tombstone), (Some(Serial(12)), Some(stone)));
+        }
+    }
+
+    #[test]
+    fn two_releases_of_one_serial_are_a_split() {
+        let mut fleet = vec![heard("web1", 13, &[13], true), heard("web2", 13, &[13], true)];
+        assert!(standings(None, &fleet).iter().all(|s| s.split.is_empty()));
+        let told = told_of(&mut fleet[1]);
+        (told.release, told.releases[0].id) = (Some(id(99)), id(99));
+        let all = standings(None, &fleet);
+        assert_eq!((names(&all[0].split), names(&all[1].split)), (vec!["web2"], vec!["web1"]));
+        let log = Log::of(&tree(), &fleet);
+        assert!(log.releases.len() == 2 && log.releases.iter().all(|release| log.is_split(release)));
+        // One of the two was taken back: that is told, and the other is the fleet's.
+        let stone = Tombstone { serial: Serial(13), release: id(99), revert: true };
+        told_of(&mut fleet[0]).tombstones = Some(vec![stone]);
+        assert!(standings(None, &fleet).iter().all(|s| s.split.is_empty()));
     }
 }

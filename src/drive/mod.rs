@@ -30,12 +30,14 @@ pub mod quiet;
 mod recall;
 mod rights;
 pub mod rollback;
+mod serials;
 pub mod serve;
 mod session;
 pub mod source;
 mod spared;
 pub mod strangers;
 mod switch;
+mod tombstones;
 
 #[cfg(test)]
 mod tests;

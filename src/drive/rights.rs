@@ -9,6 +9,7 @@ use crate::keys::{Namespace, PublicKey, Role, verify};
 use crate::manifest::{Header, Intent, Release};
 use crate::proto::receiver::Reason;
 use crate::tree::Tree;
+use crate::tree::tombstones::Following;
 use crate::units::{WallTime, shown_age};
 use crate::wire::message::{Order, OrderKind, SignedOrder};
 
@@ -81,12 +82,12 @@ pub(super) fn check_grant(host: &Host, key: &PublicKey, release: &Release, grant
     }
 }
 
-/// As [`is_newer`], for a release that was committed elsewhere: the present one may be put again over what others changed.
+/// As [`is_newer`], for a release that was committed elsewhere: the present one may be put again over what others
+/// changed, and gives way to another one when it was taken back or has the same serial, see [`Following`].
 pub(super) fn may_be_made_up(tree: &Tree, release: &Release) -> Result<(), Reason> {
-    let current = tree.current().map_err(|e| reason(&e))?;
-    match current.is_some_and(|current| current.release.id() == release.id()) {
-        true => Ok(()),
-        false => is_newer(tree, release.header()),
+    match tree.state().following(release).map_err(|e| reason(&e))? {
+        Some(Following::Again | Following::Back | Following::Twin) => Ok(()),
+        Some(Following::Newer) | None => is_newer(tree, release.header()),
     }
 }
 

@@ -93,6 +93,8 @@ struct Distinct<'a> {
     running: BTreeSet<&'a str>,
     running_as: BTreeSet<Serial>,
     kept: BTreeSet<&'a str>,
+    /// Not all of them were aborted or taken back.
+    is_good: bool,
 }
 
 /// Stands for the state of this machine where no host answers.
@@ -103,6 +105,7 @@ impl<'a> History<'a> {
         let mut history = Self { tree: &log.tree, releases: Vec::new() };
         for release in &log.releases {
             let distinct = history.add(release.content, release.serial, release.part);
+            distinct.is_good |= release.tombstone.is_none();
             distinct.kept.extend(release.kept.iter().map(HostName::as_str));
             if !release.running.is_empty() {
                 distinct.running.extend(release.running.iter().map(HostName::as_str));
@@ -112,6 +115,7 @@ impl<'a> History<'a> {
         for release in local {
             let distinct = history.add(release.content, release.serial, release.part);
             if log.releases.is_empty() {
+                distinct.is_good = true;
                 distinct.kept.insert(HERE);
                 distinct.running.extend(release.running.then_some(HERE));
                 distinct.running_as.extend(release.running.then_some(release.serial));
@@ -128,7 +132,15 @@ impl<'a> History<'a> {
     fn add(&mut self, content: BlockHash, serial: Serial, part: bool) -> &mut Distinct<'a> {
         let at = self.releases.iter().position(|r| r.content == content).unwrap_or_else(|| {
             let (running, running_as, kept) = Default::default();
-            self.releases.push(Distinct { content, part, serials: Vec::new(), running, running_as, kept });
+            self.releases.push(Distinct {
+                content,
+                part,
+                serials: Vec::new(),
+                running,
+                running_as,
+                kept,
+                is_good: false,
+            });
             self.releases.len() - 1
         });
         self.releases[at].serials.push(serial);
@@ -158,7 +170,7 @@ impl<'a> History<'a> {
 
         let now = present.newest_running();
         let earlier = |release: &Distinct| release.serials.iter().copied().find(|&serial| serial < now);
-        let others = self.releases.iter().filter(|r| r.content != present.content);
+        let others = self.releases.iter().filter(|r| r.content != present.content && r.is_good);
         let mut before: Vec<(Serial, &Distinct)> = others.filter_map(|r| Some((earlier(r)?, r))).collect();
         before.sort_by_key(|(serial, _)| Reverse(*serial));
 
@@ -301,6 +313,7 @@ mod tests {
         let one = |&(serial, content, running, kept): &(u64, &str, &str, &str)| LogRelease {
             serial: Serial(serial),
             id: ReleaseId(BlockHash::of(&serial.to_be_bytes())),
+            tombstone: None,
             created: WallTime(0),
             key: None,
             entries: 0,

@@ -20,7 +20,7 @@ use crate::keys::{Namespace, PublicKey, Signature, Signer, verify};
 use crate::spec::Compress;
 use crate::tree::{StoredRelease, StoredSource, Tree};
 use crate::units::Rate;
-use crate::wire::message::{Pull, SignedOrder};
+use crate::wire::message::{Order, Pull, SignedOrder};
 use crate::{Error, Result};
 
 /// Others that lack the same release have this long to find that out before it is offered.
@@ -48,6 +48,9 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull) -> Result<()> {
     let Some(managed) = host.trees.get(&pull.tree) else { return Ok(()) };
     let tree = &managed.tree;
     let Some(current) = tree.current()?.filter(|current| current.release.id() == pull.release) else { return Ok(()) };
+    if tree.state().tombstone(pull.release)?.is_some() || tree.state().is_unhealthy(pull.release) {
+        return Ok(());
+    }
     let Some(current) = next_for(tree, current, pull.have)? else {
         let (name, have) = (tree.name(), pull.have);
         return Err(Error::refused(format!(
@@ -60,6 +63,10 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull) -> Result<()> {
     let Some(grant) = tree.state().grant(header.serial)? else { return Ok(()) };
     let grant: SignedOrder = minicbor::decode(&grant)
         .map_err(|e| Error::refused("the order that is kept with the release is damaged").because(e))?;
+    if Order::decode(&grant.order).is_none_or(|order| order.release != current.release.id()) {
+        // Of another release of the same serial.
+        return Ok(());
+    }
     let by = verify(Namespace::RELEASE, current.release.bytes(), &current.signature)
         .map_err(|e| Error::refused("the signature that is kept with the release does not hold").because(e))?;
     let mut spec = spec(&current.release, &current.release.header().targets)?;

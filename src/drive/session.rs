@@ -10,7 +10,7 @@ use super::disk::{Host, ManagedTree, reason};
 use super::look::Look;
 use super::rights::{check_allowed, check_grant, is_newer, may_be_made_up};
 use super::switch::Switch;
-use super::{clock, drift};
+use super::{clock, drift, tombstones};
 use crate::block::BlockRef;
 use crate::block::frame::Expander;
 use crate::diff::Plan;
@@ -89,6 +89,7 @@ impl<'a> Session<'a> {
             }
             None => is_newer(&managed.tree, header)?,
         }
+        tombstones::check(managed, &release)?;
         can_take(managed, header).map_err(|why| Denied { why, proven: true })?;
         Ok(Self {
             host,
@@ -132,7 +133,7 @@ impl<'a> Session<'a> {
             Request::Finish(_) => Reply::Finished(id, self.finish()),
             Request::Order { order, .. } => Reply::Ordered(id, self.order(id, &order)),
             Request::Check(_) => Reply::Checked(id, self.check()),
-            Request::Open { .. } | Request::Close(_) => return None,
+            Request::Open { .. } | Request::Close(_) | Request::Bury(_) | Request::GoBack(_) => return None,
         })
     }
 

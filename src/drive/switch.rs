@@ -22,6 +22,7 @@ use crate::keys::{Namespace, verify};
 use crate::manifest::Intent;
 use crate::manifest::node::to_vec;
 use crate::proto::receiver::{Ordered, Reason};
+use crate::tree::state::Mark;
 use crate::wire::message::{OrderKind, SignedOrder};
 
 /// After a commit of more changes than this the tree is looked at, so that it is known when the next release comes.
@@ -46,7 +47,9 @@ impl Session<'_> {
         let order_key = verify(Namespace::ORDER, &signed.order, &signed.signature).ok()?;
         let order = signed.for_host(&self.host.name)?;
         let granted = self.grant.as_ref().is_some_and(|grant| grant.order == signed.order);
-        let is_ours = order_key == self.key && (order.session == id || granted) && order.release == self.release.id();
+        // A release that is taken back is, whichever session it came by.
+        let is_about = order.session == id || granted || order.tombstone().is_some();
+        let is_ours = order_key == self.key && is_about && order.release == self.release.id();
         if !is_ours || self.release.header().intent == Intent::Audit {
             return None;
         }
@@ -120,11 +123,16 @@ impl Session<'_> {
     pub(super) fn check(&self) -> Result<(), Reason> {
         let Switch::Done(previous) = self.switch else { return Ok(()) };
         let occasion = Occasion { previous, ..self.occasion(Cause::Commit) };
-        self.after(&occasion)?;
-        match self.managed.hooks.run(Phase::Health, &occasion, &self.ending) {
-            Some(ended) => ended.map(drop).map_err(|failure| failure.to_string()),
-            None => Ok(()),
+        let outcome =
+            self.after(&occasion).and_then(|()| match self.managed.hooks.run(Phase::Health, &occasion, &self.ending) {
+                Some(ended) => ended.map(drop).map_err(|failure| failure.to_string()),
+                None => Ok(()),
+            });
+        let tree = &self.managed.tree;
+        if let Err(e) = tree.state().note_health(Mark::of(&self.release), outcome.is_ok()) {
+            tracing::warn!("tree {}: whether it is healthy is not kept: {e}", tree.name());
         }
+        outcome
     }
 
     fn revert(&mut self, previous: Option<Serial>) -> Ordered {
@@ -133,7 +141,11 @@ impl Session<'_> {
             return Ordered::Stuck(reason(&e));
         }
         self.switch = Switch::Over;
-        if let Err(e) = tree.keep_grant(self.release.header().serial, None) {
+        let serial = self.release.header().serial;
+        // The order of another release of its serial is back with that.
+        if self.current() != Some(serial)
+            && let Err(e) = tree.keep_grant(serial, None)
+        {
             tracing::warn!("tree {}: the order of a release that was taken back is still kept: {e}", tree.name());
         }
         let mut text = match self.current() {

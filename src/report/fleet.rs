@@ -14,6 +14,7 @@ use crate::drive::log::{Log, LogRelease, Standing};
 use crate::id::HostName;
 use crate::keys::shown_time;
 use crate::units::shown_duration;
+use crate::wire::message::Tombstone;
 use crate::wire::query::{Drifted, Stale};
 
 /// Characters of a fingerprint that tell keys apart.
@@ -29,12 +30,18 @@ pub(super) fn releases(log: &Log) -> Table {
 
 fn release_row(log: &Log, release: &LogRelease) -> Vec<Cell> {
     let newest = log.newest() == Some(release.serial);
-    let (mark, tint) = match (release.running.is_empty(), newest) {
+    let well = newest && release.tombstone.is_none() && !log.is_split(release);
+    let (mark, tint) = match (release.running.is_empty(), well) {
         (true, _) => ("", Tint::Plain),
         (false, true) => ("*", Tint::Good),
         (false, false) => ("*", Tint::Warn),
     };
-    let behind = if newest { "" } else { " (behind)" };
+    let behind = match &release.tombstone {
+        Some(stone) => format!(" ({})", buried(stone)),
+        None if log.is_split(release) => " (split)".to_string(),
+        None if newest => String::new(),
+        None => " (behind)".to_string(),
+    };
     let running = some(log, &release.running).map(|hosts| format!("runs on {hosts}{behind}")).unwrap_or_default();
     let part = if release.part { " of a part" } else { "" };
     let key = release
@@ -94,12 +101,31 @@ pub(super) fn standings(standings: &[Standing]) -> Table {
             words::release(&standing.tree, running).into(),
             Cell::new(doing(standing), tint),
             Cell::new(standing.behind.map(newest).unwrap_or_default(), Tint::Warn),
+            Cell::new(standing.tombstone.as_ref().map(buried).unwrap_or_default(), Tint::Bad),
+            Cell::new(split(standing), Tint::Bad),
             Cell::new(stale(standing).map(old).unwrap_or_default(), Tint::Warn),
             Cell::new(drifted(standing).map(mended).unwrap_or_default(), Tint::Warn),
             Cell::new(trouble(standing).unwrap_or_default(), Tint::Bad),
         ]);
     }
     table
+}
+
+/// What a tombstone says of a release that hosts run.
+fn buried(stone: &Tombstone) -> &'static str {
+    if stone.revert { "was taken back" } else { "was stopped" }
+}
+
+/// "split: another www@2 on web3".
+fn split(standing: &Standing) -> String {
+    let running = standing.told.as_ref().and_then(|told| told.running);
+    match standing.split.is_empty() {
+        true => String::new(),
+        false => {
+            let release = words::release(&standing.tree, running);
+            format!("split: another {release} on {}", words::list(&standing.split))
+        }
+    }
 }
 
 /// "idle", "staging www@13 from ci", "no answer".
@@ -160,7 +186,15 @@ pub(super) fn summary(standings: &[Standing]) -> String {
         0 => String::new(),
         n => format!(", {n} with an old release"),
     };
-    format!("{all}, {behind}{old}{silent}")
+    let buried = match hosts(standings, |s| s.tombstone.is_some()).len() {
+        0 => String::new(),
+        n => format!(", {n} with a release that was taken back or stopped"),
+    };
+    let split = match hosts(standings, |s| !s.split.is_empty()).len() {
+        0 => String::new(),
+        n => format!(", {n} split by two releases of one number"),
+    };
+    format!("{all}, {behind}{buried}{split}{old}{silent}")
 }
 
 fn hosts(standings: &[Standing], of: impl Fn(&Standing) -> bool) -> BTreeSet<&str> {
@@ -193,6 +227,9 @@ pub(super) struct ReleaseLine<'a> {
     part: bool,
     running: Vec<&'a str>,
     kept: Vec<&'a str>,
+    taken_back: bool,
+    stopped: bool,
+    split: bool,
 }
 
 impl<'a> ReleaseLine<'a> {
@@ -209,6 +246,9 @@ impl<'a> ReleaseLine<'a> {
             part: release.part,
             running: names(&release.running),
             kept: names(&release.kept),
+            taken_back: release.tombstone.is_some_and(|stone| stone.revert),
+            stopped: release.tombstone.is_some_and(|stone| !stone.revert),
+            split: log.is_split(release),
         }
     }
 }
@@ -249,6 +289,9 @@ pub(super) struct StandingLine<'a> {
     at_work: Option<AtWork<'a>>,
     behind: bool,
     newest: Option<u64>,
+    taken_back: bool,
+    stopped: bool,
+    split: bool,
     stale: Option<Old>,
     drift: Option<Looks>,
     error: Option<&'a str>,
@@ -292,6 +335,9 @@ impl<'a> StandingLine<'a> {
             at_work: work.map(|w| AtWork { serial: w.serial.0, sender: w.sender.as_str() }),
             behind: standing.behind.is_some(),
             newest: standing.behind.map(|s| s.0),
+            taken_back: standing.tombstone.is_some_and(|stone| stone.revert),
+            stopped: standing.tombstone.is_some_and(|stone| !stone.revert),
+            split: !standing.split.is_empty(),
             stale: stale(standing).map(|Stale { age, max_age }| Old { age, max_age }),
             drift: drifted(standing).map(|Drifted { looks, drifted, repaired }| Looks { looks, drifted, repaired }),
             error: trouble.map(|t| t.text.as_str()),
@@ -343,6 +389,7 @@ mod tests {
         let release = |serial: u64, running: &[&str], kept: &[&str]| LogRelease {
             serial: Serial(serial),
             id: ReleaseId(BlockHash::of(&serial.to_be_bytes())),
+            tombstone: None,
             created: WallTime(1_801_418_400 + serial as i64 * 60),
             key: (serial != 15).then(|| "SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8".to_string()),
             entries: serial * 100,
@@ -365,6 +412,8 @@ mod tests {
             tree: tree(),
             told,
             behind: behind.map(Serial),
+            tombstone: None,
+            split: Vec::new(),
         };
         let told = |running: u64| Told {
             running: Some(Serial(running)),

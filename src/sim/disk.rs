@@ -16,7 +16,7 @@ use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Buffers, Encoding, Placed, pack_to};
 use crate::proto::receiver::{Ordered, Part, Reply, Request};
 use crate::units::WallTime;
-use crate::wire::message::{Order, OrderKind, SignedOrder, Summary, TreeState};
+use crate::wire::message::{MAX_TOMBSTONES_TOLD, Order, OrderKind, SignedOrder, Summary, Tombstone, TreeState};
 
 /// What stands for a signature here: nobody changes a byte without being found out.
 pub fn signature(bytes: &[u8]) -> Vec<u8> {
@@ -173,6 +173,8 @@ pub struct Disk {
     pub frames: u32,
     /// Read back nothing of what is here.
     forgetful: bool,
+    /// Orders to abort or revert a release.
+    pub tombstones: Vec<SignedOrder>,
     open: BTreeMap<SessionId, Open>,
 }
 
@@ -204,9 +206,14 @@ impl Disk {
             release: release.map(Release::id),
             running: release.map(|r| r.header().serial),
             created: release.map(|r| r.header().created),
-            tombstones: Some(Vec::new()),
+            tombstones: Some(self.stones()),
             unhealthy: None,
         }
+    }
+
+    fn stones(&self) -> Vec<Tombstone> {
+        let stone = |signed: &SignedOrder| Some(Order::decode(&signed.order)?.tombstone()?.1);
+        self.tombstones.iter().rev().filter_map(stone).take(MAX_TOMBSTONES_TOLD).collect()
     }
 
     /// A crash: what was in memory is gone.
@@ -261,6 +268,20 @@ impl Disk {
             Request::Finish(session) => Reply::Finished(session, self.finish(session)),
             Request::Order { session, order } => Reply::Ordered(session, self.order(session, &order)),
             Request::Check(session) => Reply::Checked(session, self.health.clone().unwrap_or(Ok(()))),
+            Request::Bury(order) => {
+                let holds = order.signature == signature(&order.order);
+                if holds {
+                    self.tombstones.push(order.clone());
+                }
+                Reply::Buried(order, holds)
+            }
+            Request::GoBack(_) => {
+                if let Some(before) = self.before.take() {
+                    self.reverts += 1;
+                    self.committed = before;
+                }
+                Reply::Trees(vec![self.state()])
+            }
             Request::Close(session) => {
                 if self.open.remove(&session).is_some() {
                     self.before = None;

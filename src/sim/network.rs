@@ -442,6 +442,7 @@ impl Network {
                 name: name(host),
                 trees: vec![slot.disk.state()],
                 catch_up: if self.setup.granted { [super::disk::tree()].into() } else { Default::default() },
+                tombstones: slot.disk.tombstones.clone(),
                 instance,
                 seed,
                 datagram: self.setup.datagram,

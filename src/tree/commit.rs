@@ -75,7 +75,7 @@ pub(super) fn run(
     let (header, signature) = (release.bytes().to_vec(), signature.to_vec());
     let journal = Journal { commit, previous, steps, dirs, header, signature, swap: exchange };
     tree.crash.point()?;
-    tree.state.raise_highest(mark)?;
+    tree.state.accept(release)?;
     tree.crash.point()?;
     tree.nodes().sync()?;
     tree.crash.point()?;
@@ -131,6 +131,10 @@ pub(super) fn complete(tree: &Tree, journal: &Journal) -> Result<()> {
         match &journal.swap {
             Some(exchange) => swap::forward(tree, journal, exchange)?,
             None => take_steps(tree, journal)?,
+        }
+        if let Some(twin) = journal.twin() {
+            tree.crash.point()?;
+            tree.state.set_aside(twin)?;
         }
         tree.crash.point()?;
         tree.state.store(journal.serial(), &journal.header, &journal.signature)?;

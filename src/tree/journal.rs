@@ -12,6 +12,7 @@ use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
 use super::apply::Metadata;
+use super::records::Mark;
 use super::state::{CommitMark, State};
 use crate::error::{Error, Result};
 use crate::id::Serial;
@@ -170,6 +171,12 @@ impl Journal {
     /// The number of the release.
     pub fn serial(&self) -> Serial {
         self.commit.release.serial
+    }
+
+    /// The release that was there before, when it is another one of the same serial.
+    pub(super) fn twin(&self) -> Option<Mark> {
+        let (before, new) = (self.previous?.release, self.commit.release);
+        (before.serial == new.serial && before.id != new.id).then_some(before)
     }
 
     /// Writes the journal, durably: after this a crash is followed by going on or going back.

@@ -39,6 +39,7 @@ mod steps;
 pub mod stored;
 mod swap;
 pub mod sys;
+pub mod tombstones;
 pub mod undo;
 mod way;
 mod written;

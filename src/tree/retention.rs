@@ -14,7 +14,7 @@ use crate::block::BlockHash;
 use crate::error::Result;
 use crate::id::Serial;
 use crate::manifest::read::{Manifest, ReadError};
-use crate::manifest::{EntryKind, Header, Release, TreePath};
+use crate::manifest::{EntryKind, Header, Release, ReleaseId, TreePath};
 
 /// The releases in the state of one tree, in rising order.
 pub(super) struct History<'a> {
@@ -61,11 +61,15 @@ impl<'a> History<'a> {
 
     fn read(records: &Records, nodes: &'a Nodes) -> Result<Self> {
         let current = records.current()?.map(|mark| mark.serial);
+        // What was taken back is none to go back to, and goes when it is not the present one.
+        let stones: Vec<ReleaseId> =
+            records.tombstones()?.iter().filter(|b| b.stone.revert).map(|b| b.stone.release).collect();
         let mut known = Vec::new();
         let mut damaged = Vec::new();
 
         for serial in records.serials()? {
             match records.stored(serial) {
+                Ok(Some(stored)) if Some(serial) != current && stones.contains(&stored.release.id()) => {}
                 Ok(Some(stored)) => {
                     let content = stored.release.header().content();
                     known.push(Known { release: stored.release, content, paths: OnceCell::new() });

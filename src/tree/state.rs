@@ -18,14 +18,18 @@ use rustix::io::Errno;
 use super::inherit;
 use super::journal::FORWARD;
 pub use super::records::{CommitMark, Mark, StoredRelease};
-use super::records::{Records, grant_name, inside};
+use super::records::{Records, UNHEALTHY, grant_name, inside};
 use super::root::{FileId, Root};
 use super::swap::discard;
+use super::tombstones;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
 
 /// The directory beside a tree that holds the state of the trees there.
 pub const BESIDE: &str = ".makuo";
+/// Beside what a commit replaced: the record of a release of the same serial, and the order that committed it.
+const ASIDE_RELEASE: &str = "release";
+const ASIDE_ORDER: &str = "order";
 /// The longest signature that is kept, in bytes.
 pub const MAX_SIGNATURE: usize = 16 << 10;
 /// How often and how far apart the lock is tried.
@@ -97,7 +101,7 @@ impl State {
             }
             Err(e) => return Err(Error::io("cannot lock", &lock_path, e)),
         }
-        for sub in ["stage", "undo", "releases"] {
+        for sub in ["stage", "undo", "releases", tombstones::DIR] {
             private_dir(&path.join(sub))?;
         }
         let handle = dir.dir(None).map_err(|e| Error::io("cannot open", &path, e))?;
@@ -204,8 +208,6 @@ impl State {
     /// Makes `mark` the highest release, durably; an older one, or another one of the same number, is refused.
     pub fn raise_highest(&self, mark: Mark) -> Result<()> {
         match self.highest()? {
-            // Put again over what others changed; but what was taken back is never put again.
-            Some(highest) if highest == mark && self.current()? == Some(mark) => return Ok(()),
             Some(highest) if highest.serial >= mark.serial => {
                 return Err(Error::refused(format!(
                     "release {} is not newer than {}, which was accepted here",
@@ -216,6 +218,15 @@ impl State {
             _ => {}
         }
         self.write_mark("serial", mark, 0)
+    }
+
+    /// Keeps whether the release `mark` passed its last health check here.
+    pub fn note_health(&self, mark: Mark, passed: bool) -> Result<()> {
+        match passed {
+            true if self.read(UNHEALTHY)?.is_none() => Ok(()),
+            true => self.remove(UNHEALTHY),
+            false => self.write_mark(UNHEALTHY, mark, 0),
+        }
     }
 
     pub(super) fn set_last_commit(&self, commit: Option<CommitMark>) -> Result<()> {
@@ -235,6 +246,34 @@ impl State {
     pub(super) fn forget(&self, serial: Serial) -> Result<()> {
         self.remove(&grant_name(serial))?;
         self.remove(&format!("releases/{serial}"))
+    }
+
+    /// Moves the record of the release `mark` beside what the commit of another one of its serial replaces. Again after
+    /// a crash: what is not there has been moved.
+    pub(super) fn set_aside(&self, mark: Mark) -> Result<()> {
+        let serial = mark.serial;
+        if self.stored(serial)?.is_some_and(|stored| stored.release.id() == mark.id) {
+            for (name, aside) in [(grant_name(serial), ASIDE_ORDER), (format!("releases/{serial}"), ASIDE_RELEASE)] {
+                if self.read(&name)?.is_some() {
+                    self.rename(&name, &format!("undo/{serial}/{aside}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the record of the release `mark` back, over that of another one of its serial.
+    pub(super) fn bring_back(&self, mark: Mark) -> Result<()> {
+        let serial = mark.serial;
+        for (name, aside) in [(format!("releases/{serial}"), ASIDE_RELEASE), (grant_name(serial), ASIDE_ORDER)] {
+            let aside = format!("undo/{serial}/{aside}");
+            match self.read(&aside)? {
+                Some(_) => self.rename(&aside, &name)?,
+                // The order that is there may be the other one's: it is compared with the release where it is used.
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     /// Writes the file `name` whole or not at all, durably.
@@ -293,7 +332,7 @@ impl State {
         rustix::fs::fsync(&self.handle).map_err(|e| Error::io("cannot sync", self.path(), e))
     }
 
-    fn write_mark(&self, name: &str, mark: Mark, number: u64) -> Result<()> {
+    pub(super) fn write_mark(&self, name: &str, mark: Mark, number: u64) -> Result<()> {
         self.write(name, format!("{} {} {number}\n", mark.serial, mark.id).as_bytes())
     }
 }

@@ -34,7 +34,11 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
     if tree.state.last_commit()? != journal.previous {
         tree.state.set_last_commit(journal.previous)?;
     }
-    if journal.previous.map(|p| p.release) != Some(journal.commit.release) {
+    if let Some(twin) = journal.twin() {
+        tree.crash.point()?;
+        tree.state.bring_back(twin)?;
+    } else if journal.previous.is_none_or(|before| before.release.serial < journal.serial()) {
+        // One below the release before it may have been kept when it was put.
         tree.crash.point()?;
         tree.state.forget(journal.serial())?;
     }

@@ -5,7 +5,7 @@
 
 use minicbor::{Decode, Encode};
 
-use super::message::{MAX_SIGNATURE, MAX_TEXT, MAX_TREES, clean};
+use super::message::{MAX_SIGNATURE, MAX_TEXT, MAX_TREES, Tombstone, clean};
 use crate::block::BlockHash;
 use crate::id::{HostName, Serial, TreeName};
 use crate::manifest::ReleaseId;
@@ -14,6 +14,8 @@ use crate::units::WallTime;
 
 /// The most releases of one tree that an answer lists: the newest.
 pub const MAX_LOG: usize = 64;
+/// The most tombstones of one tree that an answer lists: the newest.
+pub const MAX_TOMBSTONES: usize = 32;
 /// The most characters of all texts of an answer together.
 pub const MAX_TEXTS: usize = 32 << 10;
 /// The most characters of a fingerprint or a word.
@@ -77,6 +79,12 @@ pub struct TreeTold {
     /// What the host found when it looked for what drifted, since its start.
     #[n(7)]
     pub drifted: Option<Drifted>,
+    /// The release that the tree is now: of two of one serial the number does not tell.
+    #[n(8)]
+    pub release: Option<ReleaseId>,
+    /// The releases that were aborted or taken back, as far as the host knows, the newest first.
+    #[n(9)]
+    pub tombstones: Option<Vec<Tombstone>>,
 }
 
 /// How often a host looked whether a tree is what its release says, and what became of it.
@@ -184,6 +192,10 @@ impl Tell {
         if self.trees.len() > MAX_TREES {
             return Err("too many trees".to_string());
         }
+        let stones = |tree: &TreeTold| tree.tombstones.as_ref().map_or(0, Vec::len);
+        if self.trees.iter().any(|tree| stones(tree) > MAX_TOMBSTONES) {
+            return Err("too many tombstones".to_string());
+        }
         if self.trees.iter().any(|tree| tree.releases.len() > MAX_LOG) {
             return Err("too many releases".to_string());
         }
@@ -236,6 +248,8 @@ mod tests {
             releases: (0..releases).map(release).collect(),
             stale: (releases > 1).then_some(Stale { age: 90, max_age: 60 }),
             drifted: (releases > 2).then_some(Drifted { looks: 9, drifted: 2, repaired: 1 }),
+            release: (releases > 1).then(|| release(7).id),
+            tombstones: Some(vec![Tombstone { serial: Serial(8), release: release(8).id, revert: true }]),
         }
     }
 

@@ -51,6 +51,12 @@ impl Place {
         tool(inside.enter().arg("ip").args(line.split(' ')));
     }
 
+    /// Runs a shell's script here. Nothing on the loopback interface.
+    pub fn shell(&self, script: &str) {
+        let Place::Namespace(inside) = self else { return };
+        tool(inside.enter().args(["sh", "-c", script]));
+    }
+
     /// Drops `percent` of what comes in. Nothing on the loopback interface.
     pub fn lose(&self, percent: u32) {
         self.lose_on("eth0", percent);

@@ -62,6 +62,10 @@ pub enum Request {
     },
     /// The release is in place: run what is to run then, and see whether all is well.
     Check(SessionId),
+    /// Check the signature of an order to abort or revert a release, of whichever session, and keep it.
+    Bury(SignedOrder),
+    /// The tree's release was taken back: go back behind it, when what it replaced is there.
+    GoBack(TreeName),
     /// The session is over: what was committed stays, and nothing else will be. What is staged may stay for a next
     /// session.
     Close(SessionId),
@@ -115,6 +119,8 @@ pub enum Reply {
     Ordered(SessionId, Option<Ordered>),
     /// To [`Request::Check`].
     Checked(SessionId, Result<(), Reason>),
+    /// To [`Request::Bury`]: whether the order holds, and is kept.
+    Buried(SignedOrder, bool),
     /// A tree has another release now, whoever caused it.
     Trees(Vec<TreeState>),
     /// The tree is not what its release says.
@@ -159,7 +165,7 @@ impl Reply {
             | Reply::Finished(id, _)
             | Reply::Checked(id, _)
             | Reply::Ordered(id, _) => Some(*id),
-            Reply::Trees(_) | Reply::Drifted(_) => None,
+            Reply::Buried(..) | Reply::Trees(_) | Reply::Drifted(_) => None,
         }
     }
 }

@@ -24,6 +24,7 @@ mod names;
 mod orders;
 mod pulls;
 mod session;
+mod tombstones;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -38,7 +39,7 @@ use crate::proto::questions::Questions;
 use crate::proto::{Dest, Transmit};
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
-use crate::wire::message::{Announce, Pull, State, TreeState};
+use crate::wire::message::{Announce, Pull, SignedOrder, State, TreeState};
 use crate::wire::query::{Ask, Tell, Work};
 use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message};
 
@@ -46,8 +47,9 @@ pub use buffer::Part;
 pub use effects::{Denied, Look, Ordered, Reason, Reply, Request};
 pub use names::{is_target, matches_name};
 
-use pulls::Pulls;
+use pulls::{Found, Pulls};
 use session::Session;
+use tombstones::Tombstones;
 use waiting::{Verdict, Waiting};
 
 /// The most sessions at one time whose release was found rightful.
@@ -74,6 +76,8 @@ pub struct HostSetup {
     pub trees: Vec<TreeState>,
     /// Those of them that take from others what they missed, and give it to others.
     pub catch_up: BTreeSet<TreeName>,
+    /// The orders to abort or revert a release that are kept.
+    pub tombstones: Vec<SignedOrder>,
     /// This process.
     pub instance: InstanceId,
     /// The seed of everything random.
@@ -141,6 +145,7 @@ pub struct Receiver {
     /// Sessions of senders in this process, whose source is this host's own tree; the newest last.
     ignored: VecDeque<SessionId>,
     pulls: Pulls,
+    tombstones: Tombstones,
     /// When it is looked what others have, once that may have changed.
     look: Option<Moment>,
     /// What others lack and ask this host for.
@@ -162,6 +167,7 @@ impl Receiver {
         let rng = fastrand::Rng::with_seed(setup.seed);
         let seed = setup.seed ^ 2;
         let pulls = Pulls::new(setup.catch_up.clone(), setup.seed ^ 3);
+        let tombstones = Tombstones::new(setup.tombstones.clone(), setup.seed ^ 4);
         Self {
             setup,
             control,
@@ -172,7 +178,9 @@ impl Receiver {
             waiting: Waiting::default(),
             ignored: VecDeque::new(),
             pulls,
-            look: None,
+            tombstones,
+            // What was taken back while this host was away may be here.
+            look: Some(now),
             pulled: VecDeque::new(),
             requests: VecDeque::new(),
             notices: VecDeque::new(),
@@ -248,8 +256,9 @@ impl Receiver {
             Message::Status(status) => self.with(status.session, source, |s, _| s.status(now, &status)),
             Message::Order(order) => {
                 if let Some(id) = crate::wire::message::Order::decode(&order.order).map(|o| o.session) {
-                    self.with(id, source, |s, _| s.order(now, from, order));
+                    self.with(id, source, |s, _| s.order(now, from, order.clone()));
                 }
+                self.hear_tombstone(now, order);
             }
             Message::DriftAsk(session, offset) => self.with(session, source, |s, control| s.drift(offset, control)),
             Message::Ask(ask) => self.questions.handle(now, from, ask, self.presence.table().len() as u32),
@@ -287,7 +296,8 @@ impl Receiver {
         };
         let tree = &release.header().tree;
         let Some(own) = self.setup.trees.iter().find(|t| t.tree == *tree) else { return };
-        let is_wanted = || self.pulls.wants(own, release.header().serial, release.id());
+        let found = Found::of(&release);
+        let is_wanted = || self.pulls.wants(own, &found, &self.tombstones);
         if announce.grant.is_some() && (at_work(&self.sessions, tree).is_some() || !is_wanted()) {
             return;
         }
@@ -318,7 +328,8 @@ impl Receiver {
 
     /// Somebody lacks a release that this host may have: it is offered when nothing is done with the tree.
     fn pulled(&mut self, pull: Pull) {
-        let has = |t: &TreeState| t.tree == pull.tree && t.release == Some(pull.release);
+        let well = |t: &TreeState| t.unhealthy != Some(true) && self.tombstones.of(&t.tree, pull.release).is_none();
+        let has = |t: &TreeState| t.tree == pull.tree && t.release == Some(pull.release) && well(t);
         let serves = self.setup.catch_up.contains(&pull.tree) && self.setup.trees.iter().any(has);
         let idle = !self.sessions.values().any(|s| s.is_proven() && *s.tree() == pull.tree && s.holds_the_tree());
         if serves && idle && self.pulled.len() < MAX_PULLED && !self.pulled.contains(&pull) {
@@ -328,14 +339,16 @@ impl Receiver {
 
     /// Asks for what this host lacks, when that is due.
     fn pull(&mut self, now: Moment) {
-        if self.look.is_none_or(|at| at > now) && self.pulls.timeout().is_none_or(|at| at > now) {
+        let due = [self.look, self.pulls.timeout(), self.tombstones.timeout()];
+        if due.into_iter().flatten().all(|at| at > now) {
             return;
         }
         self.look = None;
+        self.settle_tombstones(now);
         let sessions = &self.sessions;
         let busy = |tree: &TreeName| at_work(sessions, tree).is_some();
         let (own, me, members) = (&self.setup.trees, self.setup.instance, self.presence.table());
-        for (to, pull) in self.pulls.poll(now, own, me, members, busy) {
+        for (to, pull) in self.pulls.poll(now, own, me, members, &self.tombstones, busy) {
             self.notices.push_back(Notice::Pulls { tree: pull.tree.clone(), from: to });
             self.control.send(Dest::Host(to), &Message::Pull(pull));
         }
@@ -428,6 +441,7 @@ impl Receiver {
                 self.presence.set_trees(now, trees);
                 self.look.get_or_insert(now + LOOK);
             }
+            Reply::Buried(order, holds) => self.buried(now, order, holds),
             Reply::Drifted(tree) => {
                 self.pulls.repair(tree);
                 self.look = Some(now);
@@ -535,7 +549,9 @@ impl Receiver {
     /// When [`Receiver::handle_timeout`] is due.
     pub fn poll_timeout(&self, now: Moment) -> Moment {
         let sessions = self.sessions.values().map(|s| s.timeout(now, self.setup.patience));
-        let own = [self.look, self.pulls.timeout(), self.questions.timeout()].into_iter().flatten();
+        let own = [self.look, self.pulls.timeout(), self.tombstones.timeout(), self.questions.timeout()]
+            .into_iter()
+            .flatten();
         sessions.chain([self.presence.timeout()]).chain(own).min().unwrap_or(now)
     }
 }

@@ -68,7 +68,9 @@ impl Session {
             self.next_order = None;
         }
         match outcome {
-            None if self.is_granted() => self.end(now, HostStage::Failed, "the order to commit is not one".into()),
+            None if self.is_granted() && self.stage < HostStage::Checking => {
+                self.end(now, HostStage::Failed, "the order to commit is not one".into())
+            }
             None => {
                 if let Some(next) = self.next_order.take() {
                     self.order(now, self.sender, next);

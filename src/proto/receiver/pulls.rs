@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::tombstones::Tombstones;
 use crate::id::{InstanceId, Serial, TreeName};
-use crate::manifest::ReleaseId;
+use crate::manifest::{Release, ReleaseId};
 use crate::proto::members::Table;
-use crate::units::Moment;
+use crate::units::{Moment, WallTime};
 use crate::wire::message::{Pull, TreeState};
 
 /// A release that others have is waited for: its sender may be about to offer it.
@@ -25,6 +26,13 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// The longest.
 const AGAIN_MAX: Duration = Duration::from_secs(120);
 
+/// A release that members say is taken back, before that is proven, is waited for longer.
+const DOUBT: Duration = Duration::from_secs(5);
+/// The most releases of one tree that are pursued: when all who have the newest were asked in vain, the next one is.
+const MAX_OPEN: usize = 8;
+/// The most releases of one tree that are known to be for others.
+const MAX_UNFIT: usize = 64;
+
 /// What this host lacks, tree by tree.
 #[derive(Debug)]
 pub(super) struct Pulls {
@@ -32,17 +40,37 @@ pub(super) struct Pulls {
     trees: BTreeSet<TreeName>,
     /// Trees that are to be made what their release says, once more.
     repairs: BTreeSet<TreeName>,
-    open: BTreeMap<TreeName, Open>,
+    open: BTreeMap<(TreeName, ReleaseId), Open>,
     /// Releases that are not for this host.
-    unfit: BTreeMap<TreeName, ReleaseId>,
+    unfit: BTreeMap<TreeName, BTreeSet<ReleaseId>>,
     rng: fastrand::Rng,
+}
+
+/// A release that others have; of two of one serial the one that was made later is the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Found {
+    serial: Serial,
+    created: Option<WallTime>,
+    release: ReleaseId,
+}
+
+impl Found {
+    /// An offered release.
+    pub(super) fn of(release: &Release) -> Self {
+        let header = release.header();
+        Self { serial: header.serial, created: Some(header.created), release: release.id() }
+    }
+
+    /// What a host has by its beacon.
+    fn at(state: &TreeState) -> Option<Self> {
+        Some(Self { serial: state.running?, created: state.created, release: state.release? })
+    }
 }
 
 /// One release that is lacking.
 #[derive(Debug)]
 struct Open {
-    serial: Serial,
-    release: ReleaseId,
+    found: Found,
     /// What was here when it was found to be lacking.
     have: Option<Serial>,
     /// Who was asked since all were asked last.
@@ -50,6 +78,8 @@ struct Open {
     /// When the next one is asked.
     due: Moment,
     again: Duration,
+    /// All were asked in vain.
+    rests: bool,
 }
 
 impl Pulls {
@@ -69,15 +99,29 @@ impl Pulls {
     }
 
     /// Whether an offer of this release for hosts that missed it is one for this host, which has `own`.
-    pub(super) fn wants(&self, own: &TreeState, serial: Serial, release: ReleaseId) -> bool {
-        let newer = self.trees.contains(&own.tree) && serial > own.serial;
-        let same = self.repairs.contains(&own.tree) && own.release == Some(release);
-        newer || same
+    pub(super) fn wants(&self, own: &TreeState, found: &Found, tombstones: &Tombstones) -> bool {
+        if self.repairs.contains(&own.tree) && own.release == Some(found.release) {
+            return !tombstones.is_reverted(&own.tree, found.release);
+        }
+        if !self.trees.contains(&own.tree) || tombstones.of(&own.tree, found.release).is_some() {
+            return false;
+        }
+        // One that was made later takes the place of another one of its serial.
+        let twin = Found::at(own).is_some_and(|own| {
+            own.serial == found.serial && own.created.is_some() && own.release != found.release && own < *found
+        });
+        // What was taken back gives way to whatever is elsewhere.
+        let back = own.release.is_some_and(|release| tombstones.is_reverted(&own.tree, release));
+        found.serial > own.serial || twin || (back && Some(found.serial) <= own.running)
     }
 
     /// The release will not be had: it is for others.
     pub(super) fn is_unfit(&mut self, tree: &TreeName, release: ReleaseId) {
-        self.unfit.insert(tree.clone(), release);
+        let unfit = self.unfit.entry(tree.clone()).or_default();
+        if unfit.len() >= MAX_UNFIT {
+            unfit.clear();
+        }
+        unfit.insert(release);
     }
 
     /// Whom to ask now for what. `busy` says whether a session works on a tree.
@@ -87,27 +131,35 @@ impl Pulls {
         own: &[TreeState],
         me: InstanceId,
         members: &Table,
+        tombstones: &Tombstones,
         busy: impl Fn(&TreeName) -> bool,
     ) -> Vec<(SocketAddr, Pull)> {
         let (mut out, jitter) = (Vec::new(), self.rng.f64());
         for state in own {
-            let Some((serial, release)) = self.lacking(state, me, members) else {
-                self.open.remove(&state.tree);
-                continue;
-            };
-            let fresh = || Open::new(now, serial, release, state.running, jitter);
-            let open = self.open.entry(state.tree.clone()).or_insert_with(fresh);
-            if open.release != release || open.have != state.running {
-                // Another one is lacking, or what came before it is here now.
-                *open = fresh();
-            }
-            if busy(&state.tree) {
-                // When it is over, and the release is lacking still, somebody else is asked.
-                open.due = open.due.max(now + NOTICE);
-                continue;
-            }
-            if open.due <= now {
-                out.extend(open.ask(now, state, me, members, jitter));
+            let lacking = self.lacking(state, me, members, tombstones);
+            self.open.retain(|(tree, release), _| {
+                *tree != state.tree || lacking.iter().any(|(found, _)| found.release == *release)
+            });
+            for (found, doubted) in lacking {
+                let fresh = || Open::new(now, found, state.running, jitter, doubted);
+                let open = self.open.entry((state.tree.clone(), found.release)).or_insert_with(fresh);
+                if open.have != state.running {
+                    // What came before it is here now.
+                    *open = fresh();
+                }
+                if busy(&state.tree) {
+                    // When it is over, and the release is lacking still, somebody else is asked.
+                    open.due = open.due.max(now + NOTICE);
+                    break;
+                }
+                if open.due <= now
+                    && let Some(pull) = open.ask(now, state, me, members, jitter)
+                {
+                    out.push(pull);
+                }
+                if !open.rests {
+                    break;
+                }
             }
         }
         out
@@ -118,21 +170,35 @@ impl Pulls {
         self.open.values().map(|open| open.due).min()
     }
 
-    /// The newest release of the tree that others have and this host does not; or its own, when it is to be repaired.
-    fn lacking(&self, own: &TreeState, me: InstanceId, members: &Table) -> Option<(Serial, ReleaseId)> {
+    /// The releases of the tree that others have and this host lacks, the newest first; or its own, when it is to be
+    /// repaired. With each whether members say that it was taken back.
+    fn lacking(&self, own: &TreeState, me: InstanceId, members: &Table, tombstones: &Tombstones) -> Vec<(Found, bool)> {
         let there = members.iter().filter(|(id, _)| **id != me).flat_map(|(_, m)| &m.hello.trees);
-        let found = there.filter(|t| t.tree == own.tree).filter_map(|t| Some((t.running?, t.release?)));
-        let fits = |&(serial, release): &(Serial, ReleaseId)| {
-            self.wants(own, serial, release) && self.unfit.get(&own.tree) != Some(&release)
-        };
-        found.filter(fits).max_by_key(|(serial, release)| (*serial, release.0.0))
+        let unfit = self.unfit.get(&own.tree);
+        let (mut found, mut doubted) = (BTreeSet::new(), BTreeSet::new());
+        for state in there.filter(|t| t.tree == own.tree) {
+            doubted.extend(state.tombstones.iter().flatten().map(|stone| stone.release));
+            let Some(other) = Found::at(state).filter(|_| state.unhealthy != Some(true)) else { continue };
+            // Most have the same.
+            if !found.contains(&other)
+                && self.wants(own, &other, tombstones)
+                && unfit.is_none_or(|unfit| !unfit.contains(&other.release))
+            {
+                found.insert(other);
+                if found.len() > MAX_OPEN {
+                    found.pop_first();
+                }
+            }
+        }
+        found.into_iter().rev().map(|found| (found, doubted.contains(&found.release))).collect()
     }
 }
 
 impl Open {
-    fn new(now: Moment, serial: Serial, release: ReleaseId, have: Option<Serial>, jitter: f64) -> Self {
-        let due = now + NOTICE.mul_f64(1.0 + jitter / 4.0);
-        Self { serial, release, have, asked: BTreeSet::new(), due, again: AGAIN }
+    fn new(now: Moment, found: Found, have: Option<Serial>, jitter: f64, doubted: bool) -> Self {
+        let wait = if doubted { DOUBT } else { NOTICE };
+        let due = now + wait.mul_f64(1.0 + jitter / 4.0);
+        Self { found, have, asked: BTreeSet::new(), due, again: AGAIN, rests: false }
     }
 
     /// Asks the next one who has it.
@@ -144,10 +210,11 @@ impl Open {
         members: &Table,
         jitter: f64,
     ) -> Option<(SocketAddr, Pull)> {
-        let tree = &own.tree;
-        let has = |t: &TreeState| t.tree == *tree && t.running == Some(self.serial) && t.release == Some(self.release);
+        let (tree, release) = (&own.tree, self.found.release);
+        let has = |t: &TreeState| t.tree == *tree && Found::at(t) == Some(self.found) && t.unhealthy != Some(true);
         let able = members.iter().filter(|(id, m)| **id != me && m.hello.trees.iter().any(has));
-        let next = able.filter(|(id, _)| !self.asked.contains(*id)).min_by_key(|(id, _)| rank(self.release, **id));
+        let next = able.filter(|(id, _)| !self.asked.contains(*id)).min_by_key(|(id, _)| rank(release, **id));
+        self.rests = next.is_none();
         let Some((&id, member)) = next else {
             self.asked.clear();
             self.due = now + self.again.mul_f64(0.75 + jitter / 2.0);
@@ -157,7 +224,7 @@ impl Open {
         self.asked.insert(id);
         self.due = now + ANSWER;
         let have = own.running.unwrap_or_default();
-        Some((member.address, Pull { tree: tree.clone(), release: self.release, have }))
+        Some((member.address, Pull { tree: tree.clone(), release, have }))
     }
 }
 
@@ -170,8 +237,8 @@ fn rank(release: ReleaseId, member: InstanceId) -> [u8; 32] {
 mod tests {
     use super::*;
     use crate::block::BlockHash;
-    use crate::id::HostName;
-    use crate::wire::message::Hello;
+    use crate::id::{HostName, SessionId};
+    use crate::wire::message::{Hello, Order, OrderKind, SignedOrder};
 
     fn at(ms: u64) -> Moment {
         Moment(1_000_000_000) + Duration::from_millis(ms)
@@ -209,12 +276,16 @@ mod tests {
         table
     }
 
+    fn none() -> Tombstones {
+        Tombstones::new(Vec::new(), 1)
+    }
+
     fn pulls() -> Pulls {
         Pulls::new([www()].into(), 1)
     }
 
     fn poll(pulls: &mut Pulls, ms: u64, own: &TreeState, table: &Table) -> Vec<(SocketAddr, Pull)> {
-        pulls.poll(at(ms), std::slice::from_ref(own), InstanceId(1), table, |_| false)
+        pulls.poll(at(ms), std::slice::from_ref(own), InstanceId(1), table, &none(), |_| false)
     }
 
     #[test]
@@ -225,9 +296,12 @@ mod tests {
         for ms in (0..60_000).step_by(100) {
             asked.extend(poll(&mut pulls, ms, &own, &table).into_iter().map(|(to, pull)| (ms, to, pull.release)));
         }
+        // When both were asked in vain, so is the one that has an older release.
+        let newest = asked.iter().position(|a| a.2 == id(6)).expect("asked");
+        assert_eq!(newest, 2, "{asked:?}");
+        asked.retain(|a| a.2 == id(7));
         let whom: BTreeSet<SocketAddr> = asked[..2].iter().map(|a| a.1).collect();
         assert_eq!(whom.len(), 2, "not the one that has an older release");
-        assert!(asked.iter().all(|a| a.2 == id(7)));
         let times: Vec<u64> = asked.iter().map(|a| a.0).collect();
         assert!(times[0] >= 1000 && times[1] - times[0] >= 3000 && times[2] - times[1] > 3000 + 3000, "{times:?}");
         assert!((4..=10).contains(&asked.len()), "{times:?}");
@@ -241,7 +315,8 @@ mod tests {
         let table = members(&[7; 9]);
         let first = |seed: u64| {
             let (mut pulls, own) = (Pulls::new([www()].into(), seed), state(0, 0));
-            let mut poll = |ms| pulls.poll(at(ms), std::slice::from_ref(&own), InstanceId(1), &table, |_| false);
+            let mut poll =
+                |ms| pulls.poll(at(ms), std::slice::from_ref(&own), InstanceId(1), &table, &none(), |_| false);
             poll(0);
             poll(2000)[0].0
         };
@@ -271,9 +346,59 @@ mod tests {
     fn while_a_session_works_on_the_tree_nobody_is_asked() {
         let (mut pulls, table, own) = (pulls(), members(&[7]), state(5, 5));
         for ms in [0, 2000, 4000] {
-            assert_eq!(pulls.poll(at(ms), std::slice::from_ref(&own), InstanceId(1), &table, |_| true), []);
+            assert_eq!(pulls.poll(at(ms), std::slice::from_ref(&own), InstanceId(1), &table, &none(), |_| true), []);
         }
         assert_eq!(poll(&mut pulls, 4500, &own, &table), []);
         assert_eq!(poll(&mut pulls, 5000, &own, &table).len(), 1);
+    }
+
+    fn tombstone(serial: u64, kind: OrderKind) -> Tombstones {
+        let (tree, serial, release) = (Some(www()), Some(Serial(serial)), id(serial));
+        let order = Order { session: SessionId(1), release, kind, up_to: None, tree, serial, hosts: None };
+        Tombstones::new(vec![SignedOrder { order: order.encode(), signature: Vec::new(), hosts: None }], 1)
+    }
+
+    #[test]
+    fn what_was_taken_back_is_not_asked_for_and_gives_way_where_it_runs() {
+        let asked = |own: TreeState, stones: Tombstones| {
+            let (mut pulls, table, mut asked) = (pulls(), members(&[7, 6]), Vec::new());
+            for ms in (0..30_000).step_by(500) {
+                let own = std::slice::from_ref(&own);
+                asked.extend(pulls.poll(at(ms), own, InstanceId(1), &table, &stones, |_| false));
+            }
+            asked.into_iter().map(|(_, pull)| pull.release).collect::<BTreeSet<_>>()
+        };
+        for kind in [OrderKind::Abort, OrderKind::Revert] {
+            assert_eq!(asked(state(5, 5), tombstone(7, kind)), [id(6)].into(), "{kind:?}");
+        }
+        assert_eq!(asked(state(7, 7), tombstone(7, OrderKind::Revert)), [id(6)].into(), "what the others run");
+        assert_eq!(asked(state(7, 7), tombstone(7, OrderKind::Abort)), [].into(), "a canary keeps it");
+    }
+
+    #[test]
+    fn of_two_releases_of_one_serial_the_one_that_was_made_later_is_asked_for() {
+        let asked = |ours: i64, theirs: i64| {
+            let (mut pulls, mut table) = (pulls(), Table::default());
+            let name = HostName::new("web2").expect("legal");
+            let trees = vec![TreeState { release: Some(id(99)), created: Some(WallTime(theirs)), ..state(7, 7) }];
+            let hello = Hello { name, version: String::new(), trees, members: 1, heard: None, strangers: None };
+            table.heard(at(0), ([10, 0, 0, 2], 5000).into(), InstanceId(2), hello);
+            let own = TreeState { created: Some(WallTime(ours)), ..state(7, 7) };
+            poll(&mut pulls, 0, &own, &table);
+            poll(&mut pulls, 5000, &own, &table).len()
+        };
+        assert_eq!((asked(1, 2), asked(2, 1)), (1, 0));
+        assert_eq!(asked(1, 1), usize::from(id(99) > id(7)));
+    }
+
+    #[test]
+    fn an_unhealthy_host_is_not_asked() {
+        let (mut pulls, mut table) = (pulls(), Table::default());
+        let name = HostName::new("web2").expect("legal");
+        let trees = vec![TreeState { unhealthy: Some(true), ..state(7, 7) }];
+        let hello = Hello { name, version: String::new(), trees, members: 1, heard: None, strangers: None };
+        table.heard(at(0), ([10, 0, 0, 2], 5000).into(), InstanceId(2), hello);
+        poll(&mut pulls, 0, &state(5, 5), &table);
+        assert_eq!(poll(&mut pulls, 5000, &state(5, 5), &table), []);
     }
 }
