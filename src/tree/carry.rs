@@ -8,13 +8,15 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Mutex;
 
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
 use super::apply::{Metadata, handle_of};
+use super::chains::{Chains, Operation};
 use super::commit::stat;
-use super::meta::{FileStat, is_mount_root};
+use super::meta::{FileStat, is_mount_root, locked};
 use super::root::{FileId, Root, open_dir_at};
 use super::state::slot_name;
 use crate::error::{Error, Result};
@@ -40,6 +42,8 @@ pub(super) struct Carry<'a> {
     pub(super) whole: bool,
     /// Files that are staged with other metadata: their further names become further names of what is staged.
     pub(super) copies: Option<(BorrowedFd<'a>, &'a HashMap<FileId, u64>)>,
+    /// Where it is recorded what further names do to times of change.
+    pub(super) chains: Option<&'a Mutex<Chains>>,
     /// The directories that were looked at, those inside first.
     pub(super) seen: Vec<Seen>,
     /// The further names that `copies` were given.
@@ -59,7 +63,17 @@ pub(super) struct Seen {
 
 impl<'a> Carry<'a> {
     pub(super) fn new(from: &'a Root, to: &'a Root, changed: &'a [TreePath], depth: Depth) -> Self {
-        Self { from, to, changed, depth, whole: false, copies: None, seen: Vec::new(), further: Vec::new() }
+        Self {
+            from,
+            to,
+            changed,
+            depth,
+            whole: false,
+            copies: None,
+            chains: None,
+            seen: Vec::new(),
+            further: Vec::new(),
+        }
     }
 
     /// Carries what is in the directory `path`.
@@ -90,6 +104,7 @@ impl<'a> Carry<'a> {
     fn child(&mut self, path: &TreePath, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CString) -> Result<bool> {
         let failed = |e| self.failed("cannot look at", Some(path), e);
         let Some(now) = stat(from, name).map_err(failed)? else { return Ok(false) };
+        let operation = Operation::on(now);
         if is_mount_root(from, name).map_err(failed)? {
             return Err(Error::refused(format!(
                 "{}: a filesystem is mounted here, which cannot come along when the whole tree is exchanged",
@@ -116,7 +131,13 @@ impl<'a> Carry<'a> {
             None => (from, name),
         };
         match rustix::fs::linkat(dir, old, to, name, AtFlags::empty()) {
-            Ok(()) => {}
+            Ok(()) => {
+                if let Some(chains) = self.chains.filter(|_| copy.is_none() && now.file_type == FileType::RegularFile) {
+                    let after =
+                        FileStat::at(to, name).map_err(|e| self.failed("cannot look at the copy of", Some(path), e))?;
+                    operation.done(&after, &mut locked(chains));
+                }
+            }
             // It went away meanwhile.
             Err(Errno::NOENT) => return Ok(there.is_some()),
             Err(e) => return Err(self.unlinkable(path, e)),

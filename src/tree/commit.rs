@@ -13,13 +13,15 @@ use rustix::fs::{AtFlags, FileType, RenameFlags, renameat, renameat_with};
 use rustix::io::Errno;
 
 use super::apply::{Metadata, chmod, handle_of};
+use super::chains::Operation;
 use super::journal::{FORWARD, Journal, Step};
-use super::meta::FileStat;
+use super::meta::{FileStat, locked};
 use super::next::Next;
 use super::open::{Tree, kept_journal};
 use super::owners::Rights;
 use super::stage::Item;
 use super::state::{CommitMark, MAX_SIGNATURE, Mark, slot_name};
+use super::written::is_worth;
 use super::{steps, swap, undo};
 use crate::diff::{Plan, Shape};
 use crate::error::{Error, Result};
@@ -60,6 +62,7 @@ pub(super) fn run(
     }
     let (steps, dirs, exchange) = match &mut next {
         None => {
+            locked(&tree.chains).begin(is_worth(plan));
             let (steps, dirs) = steps::build(tree, plan, items, next_slot)?;
             (steps, dirs, None)
         }
@@ -201,15 +204,17 @@ impl<'a> Runner<'a> {
         let Some(staged) = stat(stage, &name)? else { return Ok(Outcome::Done) };
         if staged.id.ino == ino {
             stop!(self);
-            let (parent, last) = self.parent(path)?;
+            let operation = Operation::on(staged);
             if replaces {
                 match self.exchange(path, &name)? {
-                    Exchange::OldInSlot => {}
-                    Exchange::Done => return Ok(Outcome::Done),
+                    Exchange::OldInSlot => self.placed(path, operation)?,
+                    Exchange::Done => return self.placed(path, operation).map(|()| Outcome::Done),
                     Exchange::Stopped(e) => return Ok(Outcome::Stopped(e)),
                 }
             } else {
-                return rename_new(stage, &name, parent, &last).map(|()| Outcome::Done);
+                let (parent, last) = self.parent(path)?;
+                rename_new(stage, &name, parent, &last)?;
+                return self.placed(path, operation).map(|()| Outcome::Done);
             }
         }
         // The slot now holds what was replaced.
@@ -219,6 +224,19 @@ impl<'a> Runner<'a> {
         }
         renameat(stage, &name, &*self.undo, &name)?;
         Ok(Outcome::Done)
+    }
+
+    /// Records what `operation`, which put something under its name, did to its time of change.
+    fn placed(&mut self, path: &TreePath, operation: Operation) -> io::Result<()> {
+        let tree = self.tree;
+        if !locked(&tree.chains).wanted() {
+            return Ok(());
+        }
+        let (parent, last) = self.parent(path)?;
+        if let Some(after) = stat(parent, &last)? {
+            operation.done(&after, &mut locked(&tree.chains));
+        }
+        Ok(())
     }
 
     /// Lets the staged item and what is at `path` change places.

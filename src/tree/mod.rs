@@ -15,6 +15,7 @@ pub mod source;
 
 pub mod apply;
 mod carry;
+mod chains;
 pub mod commit;
 mod inherit;
 pub mod journal;

@@ -12,8 +12,9 @@ use rustix::fs::{AtFlags, Mode};
 
 use super::apply::Metadata;
 use super::carry::{Carry, Depth, Seen, present, set_dirs};
+use super::chains::Operation;
 use super::journal::{DirStep, Side, Swap};
-use super::meta::{FileStat, Version};
+use super::meta::{FileStat, Version, locked};
 use super::open::Tree;
 use super::owners::Rights;
 use super::root::{FileId, Root};
@@ -43,12 +44,14 @@ impl Next {
     /// Builds the tree that `plan` leads to out of the live one and the staged `items`.
     pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item]) -> Result<Self> {
         tree.state.fresh_next()?;
+        locked(&tree.chains).begin(true);
         let from = tree.root();
         let to = open(tree)?;
         let (copied, copies) = copies(&from, plan, items)?;
         let mut changed: Vec<TreePath> = plan.changes.iter().filter(is_own).map(|c| c.path.clone()).collect();
         let mut carry = Carry::new(&from, &to, &changed, Depth::All);
         carry.copies = Some((tree.state.stage(), &copies));
+        carry.chains = Some(&tree.chains);
         carry.run(None)?;
         let (seen, further) = (carry.seen, carry.further);
         changed.extend(further);
@@ -77,6 +80,7 @@ impl Next {
         let changed = self.changed_dirs(&from)?;
         let mut carry = Carry::new(&from, &to, &self.changed, Depth::New);
         carry.whole = true;
+        carry.chains = Some(&tree.chains);
         for path in &changed {
             carry.run(path.as_ref())?;
         }
@@ -225,7 +229,11 @@ fn overlay(tree: &Tree, plan: &Plan, items: &[Item], to: &Root) -> Result<Vec<Tr
             let Some((_, parent)) = &last else { return Ok(()) };
             match items.next_if(|i| i.change() == at) {
                 Some(item) => {
-                    Ok(rustix::fs::linkat(tree.state.stage(), slot_name(item.slot), parent, &name, AtFlags::empty())?)
+                    let (stage, slot) = (tree.state.stage(), slot_name(item.slot));
+                    let operation = Operation::on(FileStat::at(stage, &slot)?);
+                    rustix::fs::linkat(stage, slot, parent, &name, AtFlags::empty())?;
+                    operation.done(&FileStat::at(parent.as_fd(), &name)?, &mut locked(&tree.chains));
+                    Ok(())
                 }
                 None => {
                     made.push(change.path.clone());

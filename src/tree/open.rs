@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::chains::Chains;
 use super::commit;
 use super::index::TEMPORARY;
 use super::journal::{BACKWARD, FORWARD, Journal};
@@ -56,6 +57,8 @@ pub struct Tree {
     pub(super) state: State,
     nodes: Nodes,
     pub(super) options: Options,
+    /// What our own operations did to times of change since a commit began.
+    pub(super) chains: Mutex<Chains>,
     busy: AtomicBool,
     recovery: Recovery,
     pub(super) crash: Crash,
@@ -84,6 +87,7 @@ impl Tree {
             state,
             nodes,
             options,
+            chains: Mutex::default(),
             busy: AtomicBool::new(false),
             recovery: Recovery::Nothing,
             crash,
@@ -251,12 +255,16 @@ impl Tree {
                 Ok(()) => {}
             }
         }
-        shelf::put_away(self)?;
-        if let Some(swap) = journal.and_then(|j| j.swap)
-            && let Err(e) = relink::relink(self, &swap)
-        {
-            tracing::warn!("tree {}: its files are read anew by the next comparison: {e}", self.name);
+        if let Some((journal, swap)) = journal.as_ref().and_then(|j| Some((j, j.swap.as_ref()?))) {
+            // There is no way back from here on: the old tree is taken apart.
+            self.crash.point()?;
+            self.state.remove(&kept_journal(journal.serial()))?;
+            if let Err(e) = relink::relink(self, journal, swap.old.ino, &swap.changed) {
+                tracing::warn!("tree {}: its files are read anew by the next comparison: {e}", self.name);
+            }
         }
+        locked(&self.chains).begin(false);
+        shelf::put_away(self)?;
         self.prune()
     }
 

@@ -26,6 +26,7 @@ pub use recall::Recall;
 use spots::Spots;
 
 use super::apply::{Metadata, handle_of};
+use super::chains::Operation;
 use super::commit::{self, CommitReport, MAX_SINGLE_SYNCS};
 use super::inherit::give_groups;
 use super::leftover::{Leftovers, Log};
@@ -207,10 +208,27 @@ impl Stage {
         let next = locked(&self.next).take();
         let report = commit::run(&self.tree, &self.plan, &self.items, self.next_slot, next, release, signature)?;
         self.log.close();
-        if let Err(e) = Leftovers::clear(&self.tree.state) {
+        if let Err(e) = self.drop_slots().and_then(|()| Leftovers::clear(&self.tree.state)) {
             tracing::warn!("tree {}: the stage cannot be cleared: {e}", self.tree.name());
         }
         Ok(report)
+    }
+
+    /// After an exchange of whole trees: removes the second names of what is in the new one.
+    fn drop_slots(&self) -> Result<()> {
+        let stage = self.tree.state.stage();
+        for item in self.items.iter().filter(|_| self.plan.layout == Layout::Swap) {
+            let name = slot_name(item.slot);
+            let drop_name = || -> io::Result<()> {
+                let handle = handle_of(stage, &name)?;
+                let operation = Operation::on(FileStat::of(&handle)?);
+                rustix::fs::unlinkat(stage, &name, AtFlags::empty())?;
+                operation.done(&FileStat::of(&handle)?, &mut locked(&self.tree.chains));
+                Ok(())
+            };
+            drop_name().map_err(|e| self.failed("cannot clear the stage of", item, e))?;
+        }
+        Ok(())
     }
 
     /// What was to be done; for one who has committed it.

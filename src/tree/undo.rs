@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::apply::Metadata;
 use super::commit::{Outcome, Runner, is_unsupported, rename_new, stat, stop};
-use super::journal::{BACKWARD, FORWARD, Journal, Step, Swap};
+use super::journal::{BACKWARD, FORWARD, Journal, Step};
 use super::open::Tree;
 use super::state::slot_name;
 use super::{relink, swap};
@@ -46,11 +46,11 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
     tree.state.remove(BACKWARD)?;
     if let Some(exchange) = &journal.swap {
         // What is left to do is in nobody's way.
+        if let Err(e) = relink::relink(tree, journal, exchange.old.ino, &[]) {
+            tracing::warn!("tree {}: its files are read anew by the next comparison: {e}", tree.name());
+        }
         if let Err(e) = tree.state.forget_undo() {
             tracing::warn!("tree {}: the tree that was taken back cannot be removed: {e}", tree.name());
-        }
-        if let Err(e) = relink::relink(tree, &Swap { changed: Vec::new(), ..exchange.clone() }) {
-            tracing::warn!("tree {}: its files are read anew by the next comparison: {e}", tree.name());
         }
     }
     Ok(())

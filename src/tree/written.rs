@@ -3,15 +3,14 @@
 //!
 //! It is an index of those files only, beside the tree's own; the next scan takes contents from both, and then it goes.
 //! A file counts as the one that was written when its size and time of modification are those that it was given, and its
-//! inode was not changed after the commit: whoever writes to a file gives it the time of now, and the time of change is
-//! the kernel's alone.
+//! time of change is the one that our own last operation left to it ([`super::chains`]): that is the kernel's alone.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use super::index::{IndexEntry, IndexWriter, Origin};
-use super::meta::{FileStat, Version};
+use super::meta::{FileStat, Version, locked};
 use super::open::Tree;
 use crate::block::BlockHash;
 use crate::diff::Plan;
@@ -32,15 +31,20 @@ impl Tree {
 
     /// Notes what the commit of `plan`, which is over, wrote. What cannot be noted is read again.
     pub fn note_written(&self, plan: &Plan) {
-        let worth = plan.sets_mtime && plan.summary.write_bytes >= WORTH;
-        if let Err(e) = if worth { write(self, plan) } else { Ok(()) } {
+        if let Err(e) = if is_worth(plan) { write(self, plan) } else { Ok(()) } {
             tracing::debug!("tree {}: what was written is read again by the next scan: {e}", self.name());
         }
     }
 }
 
+/// Whether what `plan` writes is worth being noted.
+pub(super) fn is_worth(plan: &Plan) -> bool {
+    plan.sets_mtime && plan.summary.write_bytes >= WORTH
+}
+
 fn write(tree: &Tree, plan: &Plan) -> io::Result<()> {
     let root = tree.root();
+    let chains = locked(&tree.chains);
     // By the clock that the files are stamped with.
     let now = FileStat::of(tempfile::tempfile_in(tree.state().here())?)?.ctime;
     let mut writer = IndexWriter::create(&tree.written_path(), root.id())?;
@@ -56,9 +60,10 @@ fn write(tree: &Tree, plan: &Plan) -> io::Result<()> {
         let Some((_, dir)) = &open else { continue };
         let name = std::ffi::CString::new(entry.path.name())?;
         let Ok(stat) = FileStat::at(dir.as_fd(), &name) else { continue };
-        // One that was changed in the tick of the commit itself has the time of then.
+        // One that is written to in the tick of the commit has the time of then.
         let settled = stat.mtime.secs < now.secs - 1;
-        if !settled || stat.mtime != entry.mtime || stat.size != content.size() || stat.ctime > now {
+        let is_ours = chains.last(stat.id.ino) == Some(stat.ctime);
+        if !settled || !is_ours || stat.mtime != entry.mtime || stat.size != content.size() {
             continue;
         }
         if let Content::Lists(lists) = content {
