@@ -133,3 +133,205 @@ fn a_host_with_a_small_receive_buffer_says_so_and_the_sender_hears_of_its_losses
     lab.all_same(&lab.site());
     assert!(lab.hosts[0].log().contains("lost in the receive buffer of eth0"), "{}", lab.hosts[0].log());
 }
+
+/// Waits for a line in the log of a host.
+#[track_caller]
+fn says(lab: &Lab, host: usize, line: &str) {
+    support::until(line, || lab.hosts[host].log().contains(line));
+}
+
+/// Takes the interface of a place away, with its end at the switch, and makes another one of the same name.
+fn another_eth0(lab: &mut Lab, place: &support::Place, address: &str) {
+    place.ip("link del eth0");
+    lab.switch().wire(place, "br0", "eth0", address);
+}
+
+#[test]
+fn a_daemon_follows_its_interface() {
+    let Some(mut lab) = lab(2, 13) else { return };
+    start(&mut lab);
+    deploys(&lab);
+    let place = lab.hosts[0].place.clone();
+
+    place.ip("addr del 10.77.0.1/16 dev eth0");
+    says(&lab, 0, "has no IPv4 address");
+    place.ip("addr add 10.77.0.99/16 dev eth0");
+    says(&lab, 0, "eth0 has a new address 10.77.0.99: reopened");
+    write(&lab.site().join("page"), "a new address");
+    deploys(&lab);
+
+    // One more address is no reason, the loss of the first one is.
+    place.ip("addr add 10.77.0.98/17 dev eth0");
+    place.ip("addr del 10.77.0.99/16 dev eth0");
+    says(&lab, 0, "eth0 has a new address 10.77.0.98: reopened");
+    write(&lab.site().join("page"), "one of several addresses");
+    deploys(&lab);
+
+    another_eth0(&mut lab, &place, "10.77.0.1/16");
+    says(&lab, 0, "eth0 is another interface now, with the address 10.77.0.1: reopened");
+    write(&lab.site().join("page"), "another interface");
+    deploys(&lab);
+
+    place.ip("link set eth0 down");
+    says(&lab, 0, "eth0 is down: waiting for eth0");
+    place.ip("link set eth0 up");
+    says(&lab, 0, "eth0 is back with the address 10.77.0.1");
+    write(&lab.site().join("page"), "up again");
+    deploys(&lab);
+    let log = lab.hosts[0].log();
+    assert_eq!(log.matches("reopened").count(), 3, "{log}");
+    assert!(!lab.hosts[1].log().contains("reopened"), "{}", lab.hosts[1].log());
+}
+
+#[test]
+fn a_daemon_follows_its_interface_over_ipv6() {
+    let Some(mut lab) = lab(1, 14) else { return };
+    let network = flags("--interface eth0 --group ff15::4d4b --ttl 3");
+    lab.hosts[0].flags = network.clone();
+    lab.flags = network;
+    let place = lab.hosts[0].place.clone();
+    place.ip("addr add fd77::1/64 dev eth0 nodad");
+    lab.admin.ip("addr add fd77::9/64 dev eth0 nodad");
+    start(&mut lab);
+    deploys(&lab);
+    // Without its address only the one of the link is left.
+    place.ip("addr del fd77::1/64 dev eth0");
+    says(&lab, 0, "eth0 has a new address fe80:");
+    place.ip("link set eth0 down");
+    place.ip("link set eth0 up");
+    place.ip("addr add fd77::2/64 dev eth0 nodad");
+    write(&lab.site().join("page"), "again");
+    deploys(&lab);
+}
+
+#[test]
+fn a_daemon_waits_for_its_interface() {
+    let Some(mut lab) = lab(2, 15) else { return };
+    let place = lab.hosts[0].place.clone();
+    lab.hosts[1].start();
+    place.ip("addr flush dev eth0");
+    lab.hosts[0].begin();
+    says(&lab, 0, "eth0 has no IPv4 address");
+    // There is nothing to read again yet.
+    lab.hosts[0].reload();
+    place.ip("link del eth0");
+    says(&lab, 0, "no network interface is named eth0: waiting for it");
+    lab.switch().wire(&place, "br0", "eth0", "10.77.0.1/16");
+    lab.hosts[0].listens();
+    deploys(&lab);
+    // A command does not wait.
+    lab.flags = flags("--interface eth7");
+    lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["no network interface is named eth7", "there are: "]);
+    lab.makuo(&["members"]).exits(2);
+}
+
+#[test]
+fn a_host_that_loses_one_of_two_interfaces_goes_on_with_the_other() {
+    let Some(mut lab) = lab(1, 16) else { return };
+    let (place, admin) = (lab.hosts[0].place.clone(), lab.admin.clone());
+    let switch = lab.switch();
+    switch.bridge("br1");
+    switch.wire(&place, "br1", "eth1", "10.78.0.1/16");
+    switch.wire(&admin, "br1", "eth1", "10.78.0.2/16");
+    lab.hosts[0].flags = flags("--interface eth0 --interface eth1");
+    lab.flags = flags("--interface eth0");
+    start(&mut lab);
+    deploys(&lab);
+    place.ip("link del eth1");
+    says(&lab, 0, "no network interface is named eth1: waiting for eth1");
+    place.ip("addr del 10.77.0.1/16 dev eth0");
+    place.ip("addr add 10.77.0.50/16 dev eth0");
+    says(&lab, 0, "eth0 has a new address 10.77.0.50: reopened");
+    write(&lab.site().join("page"), "over the one that is left");
+    deploys(&lab);
+    lab.switch().wire(&place, "br1", "eth1", "10.78.0.1/16");
+    says(&lab, 0, "eth1 is another interface now");
+    admin.ip("link del eth1");
+    lab.switch().wire(&admin, "br1", "eth1", "10.78.0.3/16");
+    lab.flags = flags("--interface eth1");
+    write(&lab.site().join("page"), "over the other one");
+    deploys(&lab);
+}
+
+#[test]
+fn a_watch_and_a_transfer_outlive_a_new_address_of_the_sender() {
+    let Some(mut lab) = lab(2, 17) else { return };
+    start(&mut lab);
+    let watch = lab.start(&["watch", "--json", "-v", "www.toml", "--settle", "100ms", "--expect", "2"]);
+    let reaches = |lab: &Lab| support::until("the release", || lab.with_release().len() == 2);
+    reaches(&lab);
+    let admin = lab.admin.clone();
+    for address in ["10.77.0.40/16", "10.77.0.41/16"] {
+        admin.ip("addr flush dev eth0");
+        admin.ip(&format!("addr add {address} dev eth0"));
+        write(&lab.site().join("page"), address);
+        reaches(&lab);
+    }
+    another_eth0(&mut lab, &admin, "10.77.0.42/16");
+    write(&lab.site().join("page"), "another interface");
+    reaches(&lab);
+    assert!(!watch.talk().is_empty());
+    drop(watch);
+}
+
+/// Network changes at hosts and at the sender, by seed; then a deploy reaches every host.
+#[test]
+fn whatever_becomes_of_the_network_a_deploy_reaches_every_host() {
+    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
+    let (seeds, rounds) = (number("MAKUO_NETWORK_SEEDS", 1), number("MAKUO_NETWORK_ROUNDS", 4));
+    let first = number("MAKUO_NETWORK_SEED", fastrand::u64(0..1 << 32));
+    for seed in first..first + seeds {
+        println!("MAKUO_NETWORK_SEED={seed}");
+        let Some(mut lab) = Lab::network(3) else { return };
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut last = 100;
+        write(&lab.site().join("page"), "first");
+        deploys(&lab);
+        for round in 0..rounds {
+            for _ in 0..rng.u32(1..5) {
+                let at = rng.usize(0..4);
+                let place = lab.hosts.get(at).map_or(lab.admin.clone(), |host| host.place.clone());
+                happen(&mut rng, &mut lab, &place, &mut last);
+                if rng.bool() {
+                    support::pause(std::time::Duration::from_millis(rng.u64(0..400)));
+                }
+            }
+            // What is told of a change is gathered for a moment.
+            support::pause(std::time::Duration::from_millis(500));
+            println!("round {round}");
+            write(&lab.site().join("page"), format!("{seed} {round}"));
+            deploys(&lab);
+        }
+    }
+}
+
+/// One change of the network at `place`, which has an address in the end.
+fn happen(rng: &mut fastrand::Rng, lab: &mut Lab, place: &support::Place, last: &mut u32) {
+    let mut fresh = || {
+        *last += 1;
+        format!("10.77.1.{last}/16")
+    };
+    match rng.u8(0..5) {
+        0 => {
+            place.ip("addr flush dev eth0");
+            place.ip(&format!("addr add {} dev eth0", fresh()));
+        }
+        1 => {
+            let (one, two) = (fresh(), fresh());
+            place.ip(&format!("addr add {one} dev eth0"));
+            place.ip(&format!("addr add {two} dev eth0"));
+            place.ip(&format!("addr del {one} dev eth0"));
+        }
+        2 => {
+            place.ip("link set eth0 down");
+            place.ip("link set eth0 up");
+        }
+        3 => {
+            place.ip("link set eth0 down");
+            place.ip("addr flush dev eth0");
+            place.ip(&format!("addr add {} dev eth0", fresh()));
+            place.ip("link set eth0 up");
+        }
+        _ => another_eth0(lab, place, &fresh()),
+    }
+}

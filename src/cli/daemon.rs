@@ -95,7 +95,7 @@ pub(super) fn engine(options: DaemonOptions) -> Result<()> {
         Some(name) => name,
         None => network::host_name()?,
     };
-    let door = network::open(&options.config.network)?;
+    let door = crate::daemon::starting(|waiting| network::wait(&options.config.network, waiting))?;
     let network = options.config.network.clone();
     let dial: Dial = Box::new(move || network::links(&network));
     let DaemonOptions { config, user, run_group, groups, group_keys_fixed, socket, manner } = options;

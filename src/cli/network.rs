@@ -6,15 +6,18 @@ use std::time::Duration;
 use super::args::NetworkArgs;
 use crate::config::{DEFAULT_CONFIG, HostConfig, NetworkConfig};
 use crate::drive::endpoint::Door;
+use crate::drive::reopen::Reopen;
 use crate::id::HostName;
 use crate::keys::GroupKey;
-use crate::net::{self, Family, Link, LinkConfig, Links};
+use crate::net::{self, Changes, Family, Link, LinkConfig, Links};
 use crate::{Error, Result};
 
 /// How long a new IPv6 address is waited for: the kernel first asks whether another machine has it.
 const TENTATIVE: Duration = Duration::from_secs(4);
 /// How often it is tried.
 const TRY: Duration = Duration::from_millis(100);
+/// How often an interface that is waited for is looked for when the kernel tells nothing.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// The configuration: `--config`, else $MAKUO_CONFIG, else the default file when it exists.
 pub fn host_config(flag: Option<&Path>) -> Result<HostConfig> {
@@ -49,19 +52,66 @@ pub fn over(args: &NetworkArgs, network: NetworkConfig) -> Result<NetworkConfig>
 /// Joins the group on every interface that is named, or on the one that the system prefers, with the group keys.
 pub fn open(network: &NetworkConfig) -> Result<Door> {
     let keys = network.group_keys.iter().map(|path| GroupKey::load(path)).collect::<Result<_>>()?;
-    Ok(Door { links: links(network)?, keys })
+    let links = links(network)?;
+    let reopen = Some(reopen(network, &links));
+    Ok(Door { links, keys, reopen })
 }
 
 /// Joins the group as [`open`] does.
 pub fn links(network: &NetworkConfig) -> Result<Links> {
-    let config = |name: Option<&str>| {
-        let interface = net::choose(name, Family::of(network.group))?;
-        Ok(LinkConfig { port: network.port, ttl: network.ttl, ..LinkConfig::new(interface, network.group) })
-    };
     let mut names = network.interfaces.iter().map(String::as_str);
-    let first = config(names.next())?;
-    let more = names.map(|name| config(Some(name))).collect::<Result<Vec<_>>>()?;
+    let first = link_config(network, names.next())?;
+    let more = names.map(|name| link_config(network, Some(name))).collect::<Result<Vec<_>>>()?;
     Links::open(&first, &more, open_patiently)
+}
+
+fn link_config(network: &NetworkConfig, name: Option<&str>) -> Result<LinkConfig> {
+    let interface = net::choose(name, Family::of(network.group))?;
+    Ok(LinkConfig { port: network.port, ttl: network.ttl, ..LinkConfig::new(interface, network.group) })
+}
+
+/// Opens each of `links` again by the name that it was opened by.
+fn reopen(network: &NetworkConfig, links: &Links) -> Reopen {
+    let known = |link: &Link| {
+        let is_it = |name: &&String| {
+            let interface = link.interface();
+            interface.name == **name || interface.addresses.iter().any(|address| address.to_string() == **name)
+        };
+        network.interfaces.iter().find(is_it).cloned()
+    };
+    let names: Vec<Option<String>> = links.iter().map(known).collect();
+    let network = network.clone();
+    Reopen::new(move |place| {
+        let name = names.get(place).and_then(Option::as_deref);
+        Link::open(&link_config(&network, name)?)
+    })
+}
+
+/// Joins the group as [`open`] does, as soon as there are the interfaces for it. Calls `waiting` with what is missing,
+/// when that changes, and every few seconds.
+pub fn wait(network: &NetworkConfig, waiting: &mut dyn FnMut(&str)) -> Result<Door> {
+    let changes = Changes::follow();
+    loop {
+        let missing = match open(network) {
+            Ok(door) => return Ok(door),
+            Err(e) if is_present(network) => return Err(e),
+            Err(e) => e,
+        };
+        waiting(&missing.to_string());
+        match &changes {
+            Ok(changes) => changes.wait(LOOK),
+            Err(_) => std::thread::sleep(LOOK),
+        }
+    }
+}
+
+/// Whether all interfaces are there that a network needs.
+fn is_present(network: &NetworkConfig) -> bool {
+    let is_there = |name: Option<&str>| net::choose(name, Family::of(network.group)).is_ok();
+    match network.interfaces.is_empty() {
+        true => is_there(None),
+        false => network.interfaces.iter().all(|name| is_there(Some(name))),
+    }
 }
 
 /// An IPv6 address that is new cannot be spoken from for a second or two, as after boot.

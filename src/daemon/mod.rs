@@ -5,9 +5,11 @@ mod control;
 mod reload;
 mod sandbox;
 mod serving;
+mod starting;
 mod unmanaged;
 
 pub use control::{Listener, ask_files, ask_members, ask_trees};
+pub use starting::starting;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

@@ -141,7 +141,8 @@ impl Desk {
     /// Joins the group for one session.
     pub(super) fn door(&self) -> Result<Door> {
         let keys = self.group_keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(Door { links: (self.sending.dial)()?, keys })
+        let links = (self.sending.dial)()?;
+        Ok(Door { links, keys, reopen: None })
     }
 
     /// The tree that a wish without one means.

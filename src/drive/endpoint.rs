@@ -3,11 +3,13 @@
 //! With several links what is for the group goes out on each of them, and what is for one host on the link where that
 //! host was heard last.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::clock;
+use super::reopen::{Follow, Reopen};
 use super::strangers::{Stranger, Strangers};
 use crate::Result;
 use crate::id::InstanceId;
@@ -32,12 +34,14 @@ pub struct Door {
     pub links: Links,
     /// The group keys: what is sent is sealed with the first, what comes opens with any. Without one nothing is sealed.
     pub keys: Vec<GroupKey>,
+    /// Opens links again whose interface has changed; without it they stay as they are.
+    pub reopen: Option<Reopen>,
 }
 
 impl From<Links> for Door {
     /// Without a group key.
     fn from(links: Links) -> Self {
-        Self { links, keys: Vec::new() }
+        Self { links, keys: Vec::new(), reopen: None }
     }
 }
 
@@ -56,6 +60,9 @@ pub struct Endpoint {
     seal: Box<dyn Seal>,
     strangers: Strangers,
     ways: Ways,
+    follow: Option<Follow>,
+    /// Whether the last wait ended with a change of interfaces.
+    changed: Cell<bool>,
     poller: Poller,
     batch: RecvBatch,
     out: Vec<u8>,
@@ -116,14 +123,16 @@ impl Endpoint {
     /// For an open door. Who the process is and when it began to seal are drawn here, from the system's randomness: keys
     /// depend on them.
     pub fn new(door: impl Into<Door>) -> Result<Self> {
-        let Door { links, keys } = door.into();
+        let Door { links, keys, reopen } = door.into();
         let seal: Box<dyn Seal> = match Sealed::new(&keys, random_bytes()?) {
             Some(sealed) => Box::new(sealed),
             None => Box::new(Plain),
         };
         Ok(Self {
-            links,
             instance: InstanceId(u64::from_be_bytes(random_bytes()?)),
+            follow: reopen.and_then(|reopen| Follow::begin(reopen, &links)),
+            changed: Cell::new(false),
+            links,
             seal,
             strangers: Strangers::default(),
             ways: Ways::default(),
@@ -258,8 +267,22 @@ impl Endpoint {
         self.trouble.take()
     }
 
+    /// Opens links again whose interface has changed.
+    fn follow(&mut self) {
+        let Some(follow) = &mut self.follow else { return };
+        if self.changed.take() {
+            follow.changed();
+        }
+        if follow.look(&mut self.links) {
+            // What is blocked is lost like any datagram on the way, and hosts may be on other links now.
+            self.rest.clear();
+            self.ways = Ways::default();
+        }
+    }
+
     /// Hands what has come to `each`, opened.
     pub fn receive(&mut self, mut each: impl FnMut(Arrived<'_>)) {
+        self.follow();
         let Self { links, ways, batch, seal, strangers, .. } = self;
         let several = links.len() > 1;
         for (link, place) in links.iter().zip(0..) {
@@ -280,10 +303,13 @@ impl Endpoint {
     /// Waits for datagrams, a waker, room to send when that is lacking, or the time.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<()> {
         let links = self.links.iter().zip(0..).map(|(link, place)| (link, self.interest(place)));
-        self.poller.wait_any(links, self.longest(timeout)).map(drop).map_err(|e| {
+        let changes = self.follow.as_ref().map(Follow::changes);
+        let ready = self.poller.wait_any(links, changes, self.longest(timeout)).map_err(|e| {
             crate::Error::new(crate::Kind::Io, format!("cannot wait for datagrams on {}", self.links.names()))
                 .because(e)
-        })
+        })?;
+        self.changed.set(self.changed.get() | ready.changed);
+        Ok(())
     }
 
     fn interest(&self, link: usize) -> Interest {
@@ -295,7 +321,8 @@ impl Endpoint {
     /// How long to wait. While a send is blocked the machine's own time says nothing: it may be due all along, with
     /// more to send that there is no room for.
     fn longest(&self, timeout: Option<Duration>) -> Option<Duration> {
-        self.rest.iter().map(|rest| rest.retry_after.unwrap_or(BLOCKED)).min().or(timeout)
+        let rest = self.rest.iter().map(|rest| rest.retry_after.unwrap_or(BLOCKED)).min().or(timeout);
+        rest.into_iter().chain(self.follow.as_ref().and_then(Follow::timeout)).min()
     }
 }
 

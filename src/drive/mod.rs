@@ -1,6 +1,6 @@
 //! Where the protocol meets network, disk and clock.
 //!
-//! [`endpoint`] carries a machine's datagrams, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
+//! [`endpoint`] carries a machine's datagrams and [`reopen`] keeps its links open, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
 //! requests from real trees (`rights` says whether a release may be put there, `session` and `recall` work until all is
 //! staged, `switch` from there on; `spared` is what a rollback leaves alone), [`deploy`] runs the sender machine for a command, [`source`] answers its requests from
 //! a scanned directory, [`rollback`] finds an earlier release to put again. [`desk`] releases parts of a running host's
@@ -28,6 +28,7 @@ pub mod outcome;
 mod paths;
 pub mod quiet;
 mod recall;
+pub mod reopen;
 mod rights;
 pub mod rollback;
 mod serials;

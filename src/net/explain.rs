@@ -70,7 +70,9 @@ fn sending_hint(errno: Errno, name: &str, to: SocketAddr) -> Option<String> {
             format!("{name} is down or gone; see: ip link show dev {name}")
         }
         Errno::EMSGSIZE => format!("the datagram is larger than the MTU of {name}; see: ip link show dev {name}"),
-        Errno::EINVAL => format!("{name} no longer has the address that makuo speaks from; restart makuo"),
+        Errno::EINVAL => {
+            format!("{name} no longer has the address that makuo speaks from; see: ip address show dev {name}")
+        }
         _ => return None,
     })
 }

@@ -13,11 +13,13 @@ use crate::Result;
 pub struct Links {
     first: Link,
     more: Vec<Link>,
+    /// Packets lost at links that were replaced.
+    lost: u64,
 }
 
 impl From<Link> for Links {
     fn from(first: Link) -> Self {
-        Self { first, more: Vec::new() }
+        Self { first, more: Vec::new(), lost: 0 }
     }
 }
 
@@ -57,6 +59,18 @@ impl Links {
         }
     }
 
+    /// Puts another link in the place of one; it stays the same group.
+    pub fn replace(&mut self, place: usize, link: Link) {
+        let old = match place.checked_sub(1) {
+            None => std::mem::replace(&mut self.first, link),
+            Some(place) => match self.more.get_mut(place) {
+                Some(old) => std::mem::replace(old, link),
+                None => return,
+            },
+        };
+        self.lost += old.drops().unwrap_or(0);
+    }
+
     /// The group, for people.
     pub fn group(&self) -> SocketAddr {
         self.first.group()
@@ -79,6 +93,7 @@ impl Links {
 
     /// The packets lost because nobody read them in time, see [`Link::drops`].
     pub fn drops(&self) -> io::Result<u64> {
-        self.iter().map(Link::drops).sum()
+        let now: u64 = self.iter().map(Link::drops).sum::<io::Result<_>>()?;
+        Ok(self.lost + now)
     }
 }

@@ -9,6 +9,7 @@
 //! them gets the same behaviour with more system calls.
 
 mod batch;
+mod changes;
 mod explain;
 mod interface;
 mod links;
@@ -19,6 +20,7 @@ mod sys;
 pub use batch::{
     Channel, Datagram, MAX_DATAGRAM, MAX_SEGMENTS, MAX_SEND_BYTES, Offload, RETRY_AFTER_ENOBUFS, RecvBatch, SendOutcome,
 };
+pub use changes::Changes;
 pub use interface::{Interface, choose, list};
 pub use links::Links;
 pub use poll::{Interest, Poller, Ready, Waker, sharpen_timers};

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::Link;
+use super::{Changes, Link};
 use crate::{Error, Kind, Result};
 
 /// What to wait for besides wakers and time.
@@ -43,6 +43,8 @@ pub struct Ready {
     pub write: bool,
     /// A [`Waker`] called since the last wait ended.
     pub woken: bool,
+    /// An interface or an address may have changed.
+    pub changed: bool,
 }
 
 /// One thread's place to wait.
@@ -80,13 +82,14 @@ impl Poller {
     /// Waits until something of `interest` is ready on `link`, a waker calls, or `timeout` passed (none: for ever).
     /// Callers look at their clock afterwards: a signal ends a wait early.
     pub fn wait(&self, link: &Link, interest: Interest, timeout: Option<Duration>) -> io::Result<Ready> {
-        self.wait_any([(link, interest)], timeout)
+        self.wait_any([(link, interest)], None, timeout)
     }
 
-    /// The same for several links: something is ready on any of them.
+    /// The same for several links: something is ready on any of them, or `changes` have come.
     pub fn wait_any<'a>(
         &self,
         links: impl IntoIterator<Item = (&'a Link, Interest)>,
+        changes: Option<&Changes>,
         timeout: Option<Duration>,
     ) -> io::Result<Ready> {
         let flag = |wanted, flag| if wanted { flag } else { PollFlags::empty() };
@@ -98,9 +101,13 @@ impl Poller {
             fds.push(PollFd::from_borrowed_fd(link.own_fd(), own));
             waiting.push(link);
         }
+        // Behind the pairs of the links.
+        fds.extend(changes.map(|changes| PollFd::new(changes, PollFlags::IN)));
         wait_for(&mut fds, timeout)?;
         let bell = fds[0].revents();
-        let mut ready = Ready { woken: bell.contains(PollFlags::IN) && self.bell.answer(), ..Ready::default() };
+        let changed = changes.is_some() && fds.last().is_some_and(|fd| !fd.revents().is_empty());
+        let mut ready =
+            Ready { changed, woken: bell.contains(PollFlags::IN) && self.bell.answer(), ..Ready::default() };
         for (link, fds) in waiting.into_iter().zip(fds[1..].chunks_exact(2)) {
             let (group, own) = (fds[0].revents(), fds[1].revents());
             if (group | own).contains(PollFlags::ERR) {

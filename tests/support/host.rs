@@ -71,13 +71,25 @@ impl Host {
 
     /// Starts the daemon and waits until it listens.
     pub fn start(&mut self) {
+        self.begin();
+        self.listens();
+    }
+
+    /// Starts the daemon.
+    pub fn begin(&mut self) {
         assert!(self.child.is_none(), "{} runs", self.name);
         let socket = self.socket();
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log");
         let again = log.try_clone().expect("a file");
         let mut command = self.command(&socket);
         command.stdin(Stdio::null()).stdout(Stdio::from(log)).stderr(Stdio::from(again));
-        let child = self.child.insert(command.spawn().expect("the daemon starts"));
+        self.child = Some(command.spawn().expect("the daemon starts"));
+    }
+
+    /// Waits until the daemon listens.
+    pub fn listens(&mut self) {
+        let socket = self.socket();
+        let child = self.child.as_mut().expect("runs");
         let mut over = None;
         until("a daemon that listens", || {
             over = child.try_wait().expect("my child");
