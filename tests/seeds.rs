@@ -402,5 +402,6 @@ fn origin() -> Origin {
         patterns: Vec::new(),
         ignore_files: Vec::new(),
         skipped: Vec::new(),
+        mounts: Vec::new(),
     }
 }

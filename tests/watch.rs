@@ -338,6 +338,56 @@ fn within(lab: &Lab, how: &[&str], script: &str) -> Running {
 }
 
 #[test]
+fn a_mount_in_the_source_that_went_away_is_refused_until_somebody_says_yes() {
+    let Some(lab) = Lab::loopback(1) else { return };
+    lab.spec(&format!("exclude = [\"/cache/\"]\n{DELETE}"));
+    for dir in ["vol", "cache"] {
+        std::fs::create_dir_all(lab.site().join(dir)).expect("mine");
+    }
+    write(&lab.site().join("page"), "x");
+    // All of it in one namespace, whose mounts end with it.
+    let script = r#"
+        mount -t tmpfs none site/vol && mount -t tmpfs none site/cache || exit 77
+        echo x >site/vol/file && echo x >site/cache/file
+        "$0" deploy "$@" && echo "deployed" && umount site/cache || exit 1
+        "$0" deploy "$@" && echo "excluded" && umount site/vol || exit 1
+        "$0" deploy "$@"; echo "refused with $?"
+        "$0" deploy -n "$@"; echo "shown with $?"
+        "$0" diff "$@"; echo "differs with $?"
+        "$0" deploy "$@"; echo "refused again with $?"
+        "$0" watch --once "$@"; echo "watched with $?"
+        ls HOST
+        mount -t tmpfs none site/vol && echo x >site/vol/file
+        "$0" deploy "$@" && echo "mounted again" && umount site/vol
+        "$0" deploy --yes-unmounted "$@" && echo "accepted"
+        "$0" deploy "$@" && echo "forgotten"
+    "#;
+    let host = lab.hosts[0].tree();
+    let script = script.replace("HOST", &format!("{}/vol", host.display()));
+    let mut command = lab.admin.command("unshare");
+    command.args(["-m", "sh", "-c", &script, env!("CARGO_BIN_EXE_makuo"), "www.toml", "--expect", "1"]);
+    command
+        .args(lab.admin.flags())
+        .current_dir(lab.path(""))
+        .env("HOME", lab.path(""))
+        .env("MAKUO_KEY", lab.path("key"));
+    command.env_remove("MAKUO_CONFIG").env_remove("XDG_CACHE_HOME");
+    let ran = Running::start(&mut command).wait();
+    if ran.code == 77 || ran.err.contains("unshare") {
+        return skipped(&format!("no mounts here: {ran}"));
+    }
+    let ran = ran.says(&["site/vol was a mount point", "--yes-unmounted"]);
+    let words = ["deployed", "excluded", "refused with 2", "shown with 2", "differs with 1", "refused again with 2"];
+    let more = ["watched with 2", "file", "mounted again", "accepted", "forgotten"];
+    let mut rest = ran.out.as_str();
+    for word in words.iter().chain(&more) {
+        let at = rest.find(&format!("{word}\n")).unwrap_or_else(|| panic!("{word}: {ran}"));
+        rest = &rest[at..];
+    }
+    assert!(!host.join("vol/file").exists());
+}
+
+#[test]
 fn a_source_that_is_unmounted_ends_it_and_hosts_keep_everything() {
     for lazy in [false, true] {
         let Some(lab) = Lab::loopback(1) else { return };

@@ -180,6 +180,9 @@ pub struct DeployArgs {
     /// Print what every host would change; change nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    /// Go on although a filesystem in the source is not mounted any more: what was on it is missing from the release
+    #[arg(long)]
+    pub yes_unmounted: bool,
     /// The rest.
     #[command(flatten)]
     pub session: SessionArgs,

@@ -14,6 +14,7 @@ use super::{deploy, network};
 use crate::config::NetworkConfig;
 use crate::drive::members::look;
 use crate::drive::outcome::Purpose;
+use crate::drive::source::Unmounted;
 use crate::report::Report;
 use crate::spec::Spec;
 use crate::{Error, Kind, Result, keys};
@@ -172,6 +173,7 @@ impl Demo {
             checksum: false,
             network: self.network.clone(),
             cache: Some(self.path("cache")),
+            unmounted: Unmounted::Refuse,
         };
         deploy::session(&options, report)
     }

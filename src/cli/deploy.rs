@@ -9,6 +9,7 @@ use super::{network, sign};
 use crate::config::NetworkConfig;
 use crate::drive::deploy::{self, Interrupt};
 use crate::drive::outcome::{Observer, Outcome, Purpose};
+use crate::drive::source::Unmounted;
 use crate::keys::{self, Signer};
 use crate::report::Report;
 use crate::spec::{Expect, Spec};
@@ -34,11 +35,17 @@ pub struct SessionOptions {
     pub network: NetworkConfig,
     /// Where the source's index is kept.
     pub cache: Option<PathBuf>,
+    /// What to do about a filesystem in the source that is not mounted any more.
+    pub unmounted: Unmounted,
 }
 
 pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
     let purpose = if args.dry_run { Purpose::DryRun } else { Purpose::Deploy };
-    session(&resolve(&args.session, purpose, config)?, report)
+    let mut options = resolve(&args.session, purpose, config)?;
+    if args.yes_unmounted {
+        options.unmounted = Unmounted::Accept;
+    }
+    session(&options, report)
 }
 
 /// Runs a session and reports it; the exit code is the outcome's.
@@ -66,6 +73,7 @@ pub(super) fn resolve(args: &SessionArgs, purpose: Purpose, config: Option<&Path
         checksum: args.checksum,
         network: network::resolve(&args.network, config)?,
         cache: cache_dir(),
+        unmounted: if purpose == Purpose::Diff { Unmounted::Tell } else { Unmounted::Refuse },
     })
 }
 
@@ -97,6 +105,7 @@ pub(super) fn for_engine(options: &SessionOptions, signer: Arc<dyn Signer>) -> R
         only: options.only.clone(),
         checksum: options.checksum,
         cache: options.cache.clone(),
+        unmounted: options.unmounted,
         ..deploy::Options::new(spec, options.purpose, signer, name, options.timeout)
     })
 }

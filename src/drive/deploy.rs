@@ -19,7 +19,7 @@ use super::outcome::{
 };
 use super::rollback::Earlier;
 use super::serials;
-use super::source::{How, Part, Source};
+use super::source::{How, Part, Source, Unmounted};
 use crate::block::BlockHash;
 use crate::id::{HostName, Serial};
 use crate::keys::Signer;
@@ -71,6 +71,8 @@ pub struct Options {
     pub unless: Option<BlockHash>,
     /// The directory that the source has to be; `None`: whichever its path leads to.
     pub directory: Option<FileId>,
+    /// What to do about a filesystem in the source that is not mounted any more.
+    pub unmounted: Unmounted,
     /// Where the source's index is kept, and the last serial; a temporary file when nowhere.
     pub cache: Option<PathBuf>,
     /// Which part of the source is released.
@@ -96,6 +98,7 @@ impl Options {
             known: 0,
             unless: None,
             directory: None,
+            unmounted: Unmounted::default(),
             cache: None,
             part: Part::default(),
             lists: false,
@@ -147,7 +150,12 @@ pub fn run(
 ) -> Result<Outcome> {
     options.spec.check_source()?;
     let (spec, part) = (options.spec.clone(), options.part.clone());
-    let how = How { checksum: options.checksum, hints: options.hints.clone(), directory: options.directory };
+    let how = How {
+        checksum: options.checksum,
+        hints: options.hints.clone(),
+        directory: options.directory,
+        unmounted: options.unmounted,
+    };
     let cache = options.cache.clone();
     let prepare = move || Source::prepare(&spec, &part, how, cache.as_deref());
     run_with(door.into(), options, Box::new(prepare), Kind::New, interrupt, observer)

@@ -10,7 +10,7 @@ use crate::block::BlockHash;
 use crate::block::frame::Compressor;
 use crate::id::Ordinal;
 use crate::manifest::node::to_vec;
-use crate::manifest::rules::Exclude;
+use crate::manifest::rules::{Exclude, PathFilter};
 use crate::manifest::{EntryKind, Header, NodeRef, Rules, Top, TreePath};
 use crate::proto::RangeSet;
 use crate::proto::effort::{Demand, Effort};
@@ -18,10 +18,11 @@ use crate::proto::generation::{Buffers, KEPT, pack};
 use crate::spec::{Compress, ModePolicy, OwnerPolicy, Spec};
 use crate::tree::Root;
 use crate::tree::index::Index;
+use crate::tree::mounts;
 use crate::tree::root::FileId;
 use crate::tree::scan::{self, FOREIGN, Hints, IgnoreFiles, Policy, ScanOptions, Scanned as Scan, scan};
 use crate::tree::source::{self, Blocks, SourceError};
-use crate::units::ByteSize;
+use crate::units::{ByteSize, printable};
 use crate::{Error, Kind, Result};
 
 /// Payloads whose memory is used again: those that are kept for repair, and some on their way.
@@ -70,6 +71,20 @@ pub struct How {
     pub hints: Option<Hints>,
     /// The directory that it has to be; `None`: whichever its path leads to.
     pub directory: Option<FileId>,
+    /// What to do about a filesystem in it that is not mounted any more.
+    pub unmounted: Unmounted,
+}
+
+/// What to do about a path at which something was mounted when the source was looked at last, and now nothing is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unmounted {
+    /// Say so, and remember it for the next look.
+    #[default]
+    Tell,
+    /// Refuse: what is missing there would be deleted everywhere.
+    Refuse,
+    /// Take it as it is now.
+    Accept,
 }
 
 impl Facts {
@@ -90,6 +105,42 @@ impl Facts {
     pub fn name(&self) -> BlockHash {
         BlockHash::of(&to_vec(&(&self.root, &self.top, &self.scope, &self.rules)))
     }
+}
+
+/// Notes for the index what is mounted in the source, and finds what is not mounted any more; what to tell of it.
+fn unmounted(options: &mut ScanOptions, root: &Root, old: Option<&Index>, what: Unmounted) -> Result<Vec<String>> {
+    match mounts::below(root.path()) {
+        Ok(mounts) => options.mounts = mounts,
+        Err(e) => {
+            tracing::debug!("it is not known what is mounted in {}: {e}", root.path().display());
+            options.mounts = old.map(|old| old.origin().mounts.clone()).unwrap_or_default();
+            return Ok(Vec::new());
+        }
+    }
+    let Some(old) = old.filter(|_| what != Unmounted::Accept) else { return Ok(Vec::new()) };
+    // What was left out then, or is now, is no part of the release.
+    let patterns = [&options.excludes[..], &old.origin().patterns[..]].concat();
+    let left_out = PathFilter::new(&patterns).map_err(|e| Error::usage(format!("exclude pattern {e}")))?;
+    let is_missing =
+        |path: &&TreePath| !options.mounts.contains(path) && !left_out.matches(path, true) && in_scope(options, path);
+    let missing: Vec<TreePath> = old.origin().mounts.iter().filter(is_missing).cloned().collect();
+    let told: Vec<String> = missing.iter().map(|path| unmounted_text(root, path)).collect();
+    if let Some(first) = told.first().filter(|_| what == Unmounted::Refuse) {
+        return Err(Error::usage(first.clone())
+            .hint("mount it again; if the release is to be without it, deploy once with --yes-unmounted"));
+    }
+    options.mounts.extend(missing);
+    Ok(told)
+}
+
+fn in_scope(options: &ScanOptions, path: &TreePath) -> bool {
+    let within = |scope: &TreePath| path.is_within(scope) || scope.is_within(path);
+    options.scope.is_empty() || options.scope.iter().any(within)
+}
+
+fn unmounted_text(root: &Root, path: &TreePath) -> String {
+    let shown = printable(root.shown(path).as_os_str().as_encoded_bytes());
+    format!("{shown} was a mount point when the source was read last, and nothing is mounted there now")
 }
 
 /// A source that is ready to be read.
@@ -130,6 +181,7 @@ impl Source {
         let old = Index::open(&place.path, root.id()).map(Arc::new);
         // What is known of the whole source stays known when a part of it is looked at.
         let new = if part.scope.is_empty() { place.path.clone() } else { place.path.with_extension("part") };
+        let missing = unmounted(&mut options, &root, old.as_deref(), how.unmounted)?;
         let scanned = scan(&root, &options, old.as_ref(), &new)?;
         rules.excludes.extend(scanned.ignore_rules.iter().cloned());
         if part.owner.is_some() && rules.delete_extras {
@@ -145,6 +197,7 @@ impl Source {
             source.trust_unchanged(started);
         }
         let totals = scanned.index.totals();
+        let left_out = scanned.skipped.iter().map(|s| format!("left out {}: {}", s.path, s.why));
         let facts = Facts {
             root: source.top(),
             top: Some(source.directory().clone()).filter(|_| !part.without_top && part.scope.is_empty()),
@@ -156,7 +209,7 @@ impl Source {
                 hashed: ByteSize(scanned.stats.hashed_bytes),
                 took: clock::since_epoch().saturating_sub(began),
             }),
-            notes: scanned.skipped.iter().map(|s| format!("left out {}: {}", s.path, s.why)).collect(),
+            notes: missing.into_iter().chain(left_out).collect(),
             files,
         };
         Ok((Self::of(Box::new(source), spec.transfer.compress), facts))

@@ -118,6 +118,10 @@ pub struct Origin {
     /// Paths that were left out because no manifest can hold them, and why.
     #[n(6)]
     pub skipped: Vec<(TreePath, String)>,
+    /// Paths at which something was mounted; indexes of before do not say.
+    #[n(7)]
+    #[cbor(default)]
+    pub mounts: Vec<TreePath>,
 }
 
 /// One page of an index.

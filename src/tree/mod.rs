@@ -9,6 +9,7 @@
 
 pub mod index;
 pub mod meta;
+pub mod mounts;
 pub mod root;
 pub mod scan;
 pub mod source;

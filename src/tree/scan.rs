@@ -100,6 +100,8 @@ pub struct ScanOptions {
     pub hints: Option<Hints>,
     /// Whether every file is read, whatever its stat says.
     pub checksum: bool,
+    /// Paths at which something is mounted, for the index to remember.
+    pub mounts: Vec<TreePath>,
     /// How many threads read; at least one.
     pub threads: usize,
     /// The time now, before the scan.
@@ -122,6 +124,7 @@ impl ScanOptions {
             policy: Policy::default(),
             hints: None,
             checksum: false,
+            mounts: Vec::new(),
             threads: std::thread::available_parallelism().map_or(2, |n| n.get()),
             started,
         }
@@ -313,6 +316,7 @@ impl New<'_> {
             patterns: patterns.clone(),
             ignore_files,
             skipped: skipped.iter().map(|s| (s.path.clone(), s.why.to_string())).collect(),
+            mounts: options.mounts.clone(),
         };
         let writer = shared.writer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let writer = writer.ok_or_else(|| failed(io::Error::other("it was not begun")))?;

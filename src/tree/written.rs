@@ -84,6 +84,7 @@ fn write(tree: &Tree, plan: &Plan) -> io::Result<()> {
         patterns: Vec::new(),
         ignore_files: Vec::new(),
         skipped: Vec::new(),
+        mounts: Vec::new(),
     };
     writer.finish(origin).map(drop)
 }

@@ -34,6 +34,7 @@ fn an_origin() -> Origin {
         patterns: Vec::new(),
         ignore_files: vec![(TreePath::new(&b".makuoignore"[..]).unwrap(), top)],
         skipped: vec![(TreePath::new(&b"socket"[..]).unwrap(), "why".into())],
+        mounts: vec![TreePath::new(&b"mnt"[..]).unwrap()],
     }
 }
 
