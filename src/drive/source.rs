@@ -120,7 +120,7 @@ fn unmounted(options: &mut ScanOptions, root: &Root, old: Option<&Index>, what: 
     let Some(old) = old.filter(|_| what != Unmounted::Accept) else { return Ok(Vec::new()) };
     // What was left out then, or is now, is no part of the release.
     let patterns = [&options.excludes[..], &old.origin().patterns[..]].concat();
-    let left_out = PathFilter::new(&patterns).map_err(|e| Error::usage(format!("exclude pattern {e}")))?;
+    let left_out = PathFilter::new(&patterns);
     let is_missing =
         |path: &&TreePath| !options.mounts.contains(path) && !left_out.matches(path, true) && in_scope(options, path);
     let missing: Vec<TreePath> = old.origin().mounts.iter().filter(is_missing).cloned().collect();
