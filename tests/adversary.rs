@@ -137,9 +137,12 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
     // Orders: for a session that nobody announced, signed by a stranger, and those recorded with another session.
     for kind in [OrderKind::Commit, OrderKind::Abort, OrderKind::Prepare, OrderKind::Revert] {
         for session in [SessionId(3), SessionId(77)] {
-            let order = Order::new(session, &next, kind).encode();
-            let signature = stranger.sign(Namespace::ORDER, &order).expect("signs").as_bytes().to_vec();
-            evil.say(InstanceId(3), &Message::Order(SignedOrder { order, signature, hosts: None }));
+            // Of a release that nobody has, and of one that the hosts know.
+            for about in [&next, &release] {
+                let order = Order::new(session, about, kind).encode();
+                let signature = stranger.sign(Namespace::ORDER, &order).expect("signs").as_bytes().to_vec();
+                evil.say(InstanceId(3), &Message::Order(SignedOrder { order, signature, hosts: None }));
+            }
         }
     }
     // Every message that was heard, cut short and with bytes that are too large.

@@ -11,6 +11,7 @@ mod recall;
 mod reflink;
 mod specials;
 mod swap;
+mod tombstones;
 mod top;
 mod unread;
 mod world;
