@@ -378,9 +378,11 @@ fn judge(args: &[&str], here: &Path, there: &Path) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
-/// Without the directories that stay for what is excluded in them: a dry run of rsync would delete them, and only a
+/// Without the directories that stay for what is excluded in them, and without times: a dry run of rsync would delete them, and only a
 /// real one finds that they are not empty.
 fn without_kept(said: &str, www: &Path) -> String {
+    // With an exclude for names in any directory the time of a directory alone is not released.
+    let is_time = |line: &str| line.starts_with(".d..t......");
     let is_kept = |line: &str| match line.strip_prefix("*deleting   ").and_then(|p| p.strip_suffix('/')) {
         Some(shown) => {
             let dir = PathBuf::from(std::ffi::OsString::from_vec(unescaped(shown.as_bytes())));
@@ -388,7 +390,7 @@ fn without_kept(said: &str, www: &Path) -> String {
         }
         None => line.starts_with("cannot delete non-empty directory"),
     };
-    said.lines().filter(|line| !is_kept(line)).map(|line| format!("{line}\n")).collect()
+    said.lines().filter(|line| !is_kept(line) && !is_time(line)).map(|line| format!("{line}\n")).collect()
 }
 
 fn keeps(dir: &Path, path: &Path) -> bool {

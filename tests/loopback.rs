@@ -389,3 +389,55 @@ fn patterns_mean_what_they_mean_to_git() {
     }
     assert!(!tree.join(latin).exists());
 }
+
+#[test]
+fn a_host_s_own_file_is_no_drift_and_one_that_is_not_sent_is_no_change() {
+    let Some(mut lab) = Lab::loopback_idle() else { return };
+    lab.host("web1").rule("protect = [\"/own/\"]");
+    lab.hosts[0].start();
+    lab.spec(&format!("exclude = [\"*.log\"]\n{DELETE}"));
+    for name in ["logs/kept", "page"] {
+        write(&lab.site().join(name), name);
+    }
+    lab.deploy(&[]).exits(0);
+    let tree = lab.hosts[0].tree();
+    let written = |ran: &Ran| ran.result()["files_written"].as_u64();
+
+    write(&tree.join("logs/app.log"), "the host's");
+    write(&tree.join("own/upload"), "the host's");
+    lab.diff(&[]).exits(0);
+    std::fs::remove_file(tree.join("logs/app.log")).expect("there");
+    lab.diff(&[]).exits(0);
+
+    write(&lab.site().join("logs/junk.log"), "not sent");
+    lab.diff(&[]).exits(0);
+    lab.deploy(&["-n"]).exits(0);
+    assert_eq!(written(&lab.deploy(&[]).exits(0)), Some(0));
+    std::fs::remove_file(lab.site().join("logs/junk.log")).expect("there");
+    assert_eq!(written(&lab.deploy(&[]).exits(0)), Some(0));
+
+    // What is released sets the time again.
+    write(&lab.site().join("logs/more"), "sent");
+    lab.deploy(&[]).exits(0);
+    let time = |dir: &std::path::Path| std::fs::metadata(dir.join("logs")).and_then(|m| m.modified()).expect("there");
+    assert_eq!(time(&tree), time(&lab.site()));
+}
+
+#[test]
+fn a_dry_run_and_a_diff_say_what_a_deploy_would_refuse() {
+    if !is_root() {
+        skipped("only root mounts a filesystem");
+        return;
+    }
+    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let host = lab.host("web1");
+    let up = host.tree().join("up").display().to_string();
+    host.wrap(&format!("mkdir -p '{up}' && mount -t tmpfs tmpfs '{up}' && touch '{up}/data' && exec \"$@\""));
+    lab.hosts[0].start();
+    write(&lab.site().join("page"), "new");
+    for ran in [lab.diff(&[]), lab.deploy(&["-n"]), lab.deploy(&[])] {
+        let ran = ran.exits(3);
+        ran.says(&["up", "a filesystem is mounted here"]);
+    }
+    assert!(!lab.hosts[0].tree().join("page").exists());
+}

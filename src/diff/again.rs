@@ -69,7 +69,7 @@ impl Memory {
             Some(found) => found,
             None => compare(have, want, rules, scope, host, None)?,
         };
-        if plan.changes.len() <= MAX_CHANGED {
+        if plan.changes.len() + met.timeless.len() <= MAX_CHANGED {
             self.last = Some(Last {
                 have: keys,
                 root: *want.root(),
@@ -78,7 +78,7 @@ impl Memory {
                 protect: host.patterns(),
                 owners: met.owners,
                 links: met.links,
-                changed: plan.changes.iter().map(|c| c.path.clone()).collect(),
+                changed: plan.changes.iter().map(|c| c.path.clone()).chain(met.timeless).collect(),
             });
         }
         Ok(plan)
@@ -132,7 +132,7 @@ impl<S: NodeSource> Paginated<'_, S> {
         }
         let mut owners = last.owners.clone();
         owners.extend(met.owners.into_iter().filter(|(owner, _)| last.owners.iter().all(|(known, _)| known != owner)));
-        Ok(Some((plan, Met { owners, links })))
+        Ok(Some((plan, Met { owners, links, ..met })))
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::guard::{Guard, Owners, Place, place};
 use super::search::Needed;
 use super::{
-    Action, Change, Delta, Have, HostRules, LocalOwner, Paged, Plan, Refusal, Shape, TopChange, Want, unreadable,
+    Action, Change, Changes, Delta, Have, HostRules, LocalOwner, Paged, Plan, Refusal, Shape, TopChange, Want,
+    unreadable,
 };
 use crate::manifest::read::{Located, check_count};
 use crate::manifest::rules::PathFilter;
@@ -40,6 +41,8 @@ pub(super) struct Met {
     pub(super) owners: Vec<(Arc<Owner>, LocalOwner)>,
     /// Whether either side has further names of a file.
     pub(super) links: bool,
+    /// Directories whose time differs and does not count.
+    pub(super) timeless: Vec<TreePath>,
 }
 
 /// The comparison of everything, or of parts.
@@ -67,6 +70,9 @@ pub(super) fn compare(
         plan: Plan::empty(rules),
         needed: Needed::default(),
         leaving: Vec::new(),
+        timed: Vec::new(),
+        timeless: Vec::new(),
+        top_names: false,
         replaced: None,
         wanted: 0,
         met_links: false,
@@ -84,7 +90,8 @@ pub(super) fn compare(
         }
     }
     walk.top(have.top())?;
-    let met = Met { owners: walk.owners.known(), links: walk.met_links };
+    let timeless = walk.drop_times();
+    let met = Met { owners: walk.owners.known(), links: walk.met_links, timeless };
     let (mut plan, needed, wanted) = (walk.plan, walk.needed, walk.wanted);
     plan.count();
     if wanted == 0 && rules.delete_extras && !rules.allow_empty {
@@ -117,6 +124,13 @@ struct Walk<'a> {
     needed: Needed,
     /// Extra directories that enclose the present path, with the places of their changes.
     leaving: Vec<(TreePath, usize)>,
+    /// Directories that enclose the present path and differ in nothing but a time that may not count, with
+    /// the places of their changes,
+    timed: Vec<(TreePath, usize)>,
+    /// and the places of those whose time does not.
+    timeless: Vec<usize>,
+    /// Whether a name in the tree's own directory changes.
+    top_names: bool,
     /// The directory whose place another kind of thing takes.
     replaced: Option<TreePath>,
     /// Entries of the release within the scope.
@@ -172,7 +186,10 @@ impl Walk<'_> {
     fn top(&mut self, have: Option<&Top>) -> Result<(), Refusal> {
         let (Some(have), Some(want), true) = (have, self.want.top(), self.scope.is_empty()) else { return Ok(()) };
         let owner = self.owners.local_at(&Arc::new(want.owner.clone()), &TopChange::PATH)?;
-        let delta = self.metadata(have.into(), want.into(), false, owner);
+        let mut delta = self.metadata(have.into(), want.into(), false, owner);
+        if is_time_only(delta) && !self.top_names && !self.governs_names_in(None) {
+            delta = Delta::default();
+        }
         self.plan.top = Some(TopChange { want: want.clone(), delta, owner });
         Ok(())
     }
@@ -211,6 +228,9 @@ impl Walk<'_> {
         };
         if is_dir && action == Action::Delete {
             self.leaving.push((path.clone(), self.plan.changes.len()));
+        }
+        if action == Action::Delete {
+            self.note_name(path);
         }
         self.plan.changes.push(Change {
             path: path.clone(),
@@ -278,6 +298,10 @@ impl Walk<'_> {
             delta.size = ours == Shape::File && theirs == Shape::File && have.kind.size() != want.entry.kind.size();
             self.change(Action::Update, delta, Some(have), want)
         } else if delta.any() {
+            if ours == Shape::Directory && is_time_only(delta) && !self.governs_names_in(Some(path)) {
+                self.leave_timed(path);
+                self.timed.push((path.clone(), self.plan.changes.len()));
+            }
             self.change(Action::Meta, delta, Some(have), want)
         } else {
             if let EntryKind::Hardlink(first) = &want.entry.kind {
@@ -298,6 +322,9 @@ impl Walk<'_> {
         };
         let was = have.map(|have| Shape::of(&have.kind));
         let path = want.entry.path.clone();
+        if action != Action::Meta {
+            self.note_name(&path);
+        }
         match &want.entry.kind {
             EntryKind::Hardlink(first) => self.check_link(&path, first)?,
             EntryKind::File(content) if action != Action::Meta => match content {
@@ -316,6 +343,47 @@ impl Walk<'_> {
         }
         self.plan.changes.push(Change { path, action, delta, was, want: Some(want), owner, kept });
         Ok(())
+    }
+
+    /// Whether the release governs every name that can be in a directory. Where it does not, the host's own
+    /// names, and those that the source has for itself, come and go without a change of what is released,
+    /// and so does the directory's time.
+    fn governs_names_in(&self, dir: Option<&TreePath>) -> bool {
+        !self.links.iter().any(|filter| filter.may_match_in(dir))
+    }
+
+    /// Notes that the commit changes the name `path`: the time of its directory is set all the same.
+    fn note_name(&mut self, path: &TreePath) {
+        self.leave_timed(path);
+        let parent = path.parent();
+        self.top_names |= parent.is_none();
+        self.timed.pop_if(|(dir, _)| parent.as_ref() == Some(dir));
+    }
+
+    /// Leaves the directories that do not enclose `path`.
+    fn leave_timed(&mut self, path: &TreePath) {
+        while let Some((_, change)) = self.timed.pop_if(|(dir, _)| !path.is_within(dir)) {
+            self.timeless.push(change);
+        }
+    }
+
+    /// Takes the changes out of the plan that are of a time which does not count; gives their paths.
+    fn drop_times(&mut self) -> Vec<TreePath> {
+        self.timeless.extend(self.timed.drain(..).map(|(_, change)| change));
+        if self.timeless.is_empty() {
+            return Vec::new();
+        }
+        self.timeless.sort_unstable();
+        let mut paths = Vec::with_capacity(self.timeless.len());
+        let mut kept = Changes::default();
+        for (place, change) in self.plan.changes.into_iter().enumerate() {
+            match self.timeless.binary_search(&place) {
+                Ok(_) => paths.push(change.path),
+                Err(_) => kept.push(change),
+            }
+        }
+        self.plan.changes = kept;
+        paths
     }
 
     /// Whether the file at an earlier path gets a new inode, so that its other names have to be linked again.
@@ -355,6 +423,10 @@ impl Walk<'_> {
             xattrs: compare_xattrs && differ(have.xattrs, want.xattrs, false),
         }
     }
+}
+
+fn is_time_only(delta: Delta) -> bool {
+    delta == Delta { mtime: true, ..Delta::default() }
 }
 
 fn differ(have: &[Xattr], want: &[Xattr], acls: bool) -> bool {

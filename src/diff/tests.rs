@@ -398,3 +398,46 @@ fn an_owner_that_stands_for_none_or_cannot_be_looked_up_is_never_set() {
         assert!(refused.to_string().contains(what), "{refused}");
     }
 }
+
+#[test]
+fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
+    let late = |mut entry: Entry| {
+        entry.mtime.secs += 5;
+        entry
+    };
+    let paths = |plan: &Plan| plan.changes.iter().map(|change| change.path.to_string()).collect::<Vec<_>>();
+    let have = || tree([dir("d"), dir("d/logs"), file("d/logs/a", "a"), dir("e"), file("e/b", "b")]);
+    let touched = |content: &str| {
+        tree([late(dir("d")), late(dir("d/logs")), file("d/logs/a", "a"), late(dir("e")), file("e/b", content)])
+    };
+    let excluding = |pattern: &str| Rules { excludes: vec![Exclude::at_top(pattern)], ..deleting() };
+    let none = filter(&[]);
+
+    // Without a pattern, or with one for another directory, a time is a difference.
+    let plan = run(&have(), &touched("b"), &deleting(), &none).expect("accepted");
+    assert_eq!(paths(&plan), ["d", "d/logs", "e"]);
+    let plan = run(&have(), &touched("b"), &excluding("/d/logs/*.log"), &none).expect("accepted");
+    assert_eq!(paths(&plan), ["d", "e"]);
+    let plan = run(&have(), &touched("b"), &deleting(), &filter(&["/e/own"])).expect("accepted");
+    assert_eq!(paths(&plan), ["d", "d/logs"]);
+
+    // A pattern for any directory leaves all times alone, on either side of the comparison.
+    for (have, want) in [(have(), touched("b")), (touched("b"), have())] {
+        let plan = run(&have, &want, &excluding("*.log"), &none).expect("accepted");
+        assert!(plan.is_clean() && plan.changes.is_empty(), "{:?}", shown(&plan));
+    }
+
+    // Where the commit writes a name, the directory gets its time with it; and other metadata always counts.
+    let plan = run(&have(), &touched("new"), &excluding("*.log"), &none).expect("accepted");
+    assert_eq!(paths(&plan), ["e", "e/b"]);
+    let plan = run(&tree([dir("d"), dir("e"), file("e/b", "b")]), &touched("b"), &excluding("*.log"), &none);
+    assert_eq!(paths(&plan.expect("accepted")), ["d", "d/logs", "d/logs/a"]);
+    let mut other = have();
+    other.0.get_mut(&p("e")).expect("there").mode = Mode::from_bits(0o700);
+    let plan = run(&other, &touched("b"), &excluding("*.log"), &none).expect("accepted");
+    assert_eq!(paths(&plan), ["e"]);
+
+    // What is deleted although it is excluded is governed.
+    let all = Rules { delete_excluded: true, ..excluding("*.log") };
+    assert_eq!(paths(&run(&have(), &touched("b"), &all, &none).expect("accepted")).len(), 3);
+}

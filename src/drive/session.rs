@@ -173,6 +173,8 @@ impl<'a> Session<'a> {
         self.changes = summary.written + summary.touched + summary.deleted > 0;
         summary.votes = Some(self.changes && self.managed.hooks.before.is_some());
         let wants = if header.intent == Intent::Audit {
+            // A commit would be refused for this: who asks beforehand is told.
+            tree.check_way(&plan).map_err(|e| reason(&e))?;
             plan.wants.iter().cloned().collect()
         } else {
             tree.nodes().sync().map_err(|e| reason(&e))?;

@@ -170,6 +170,7 @@ impl Source {
         let mut options = ScanOptions::new(started);
         options.excludes.clone_from(&rules.excludes);
         options.ignore_files = if spec.gitignore { IgnoreFiles::MakuoAndGit } else { IgnoreFiles::Makuo };
+        options.without_state = true;
         options.xattrs = spec.meta.xattrs;
         options.hardlinks = spec.meta.hardlinks;
         let quick = how.hints.is_some();

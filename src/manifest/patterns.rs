@@ -3,7 +3,7 @@
 //! The rules are git's own: what git leaves out is left out, byte for byte. A line that git accepts and
 //! that matches nothing (an unclosed bracket, a lone `!`) is no error here either.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -229,6 +229,11 @@ struct Group {
     extensions: HashMap<Box<[u8]>, Last>,
     /// All others, the last first.
     others: Vec<(usize, Compiled)>,
+    /// Whether a pattern can match something in any directory,
+    anywhere: bool,
+    /// and in which directories others can.
+    parents: HashSet<Box<[u8]>>,
+    parent_patterns: Vec<Wildcard>,
 }
 
 impl Group {
@@ -238,6 +243,9 @@ impl Group {
             let compiled = Compiled::new(exclude.pattern.as_bytes());
             group.negative.push(compiled.as_ref().is_some_and(|compiled| compiled.negative));
             let Some(compiled) = compiled else { continue };
+            if !compiled.negative {
+                group.note_parent(&compiled);
+            }
             let (map, key) = match compiled.wildcard.shape() {
                 Shape::Literal(literal) if compiled.name => (&mut group.names, literal),
                 Shape::Literal(literal) => (&mut group.paths, literal),
@@ -252,6 +260,22 @@ impl Group {
         group.others.reverse();
         group.patterns = patterns;
         group
+    }
+
+    fn note_parent(&mut self, compiled: &Compiled) {
+        let parent = if compiled.name { None } else { compiled.wildcard.directory() };
+        match parent {
+            None => self.anywhere = true,
+            Some(parent) => match parent.shape() {
+                Shape::Literal(literal) => drop(self.parents.insert(literal.into())),
+                _ => self.parent_patterns.push(parent),
+            },
+        }
+    }
+
+    /// Whether a pattern can match something directly in `dir`, which is relative to the directory.
+    fn may_match_in(&self, dir: &[u8]) -> bool {
+        self.anywhere || self.parents.contains(dir) || self.parent_patterns.iter().any(|parent| parent.matches(dir))
     }
 
     /// Whether the last pattern that matches `path`, which is relative to the directory, leaves it out.
@@ -348,6 +372,19 @@ impl PathFilter {
         slashes(path).any(|slash| self.decide(&path[..slash], true)) || self.decide(path, is_dir)
     }
 
+    /// Whether a pattern can match a name directly in `dir`, whatever is there now; `None` is the top.
+    pub fn may_match_in(&self, dir: Option<&TreePath>) -> bool {
+        let dir = dir.map_or(&b""[..], TreePath::as_bytes);
+        let within = |base: &TreePath| match dir.strip_prefix(base.as_bytes()) {
+            Some([b'/', rest @ ..]) => Some(rest),
+            Some([]) => Some(&[][..]),
+            _ => None,
+        };
+        let below = || self.below.iter().filter_map(|(base, group)| within(base).map(|dir| (group, dir)));
+        self.top.as_ref().is_some_and(|group| group.may_match_in(dir))
+            || below().any(|(group, dir)| group.may_match_in(dir))
+    }
+
     fn decide(&self, path: &[u8], is_dir: bool) -> bool {
         if !self.below.is_empty() {
             for slash in slashes(path).rev() {
@@ -421,6 +458,27 @@ mod tests {
         ] {
             assert_eq!(filter.matches(&path(text), is_dir), left_out, "{text} {is_dir}");
         }
+    }
+
+    #[test]
+    fn directories_in_which_a_pattern_can_match_are_known() {
+        let filter = PathFilter::new(&[
+            Exclude::at_top("/cache/"),
+            Exclude::at_top("a/*/x"),
+            Exclude::at_top("!b/x"),
+            below("d", "*.log"),
+            below("e", "f/**/g"),
+        ]);
+        let within = |dir: &str| filter.may_match_in(Some(&path(dir)));
+        assert!(filter.may_match_in(None));
+        for dir in ["a/z", "d", "d/e/f", "e", "e/f/x"] {
+            assert!(within(dir), "{dir}");
+        }
+        for dir in ["a", "a/z/y", "b", "cache", "da"] {
+            assert!(!within(dir), "{dir}");
+        }
+        assert!(PathFilter::at_top(&["*.tmp"]).may_match_in(Some(&path("x/y"))));
+        assert!(!PathFilter::at_top(&["a/b"]).may_match_in(None));
     }
 
     #[test]

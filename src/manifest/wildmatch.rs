@@ -72,6 +72,10 @@ impl Wildcard {
             }
         }
 
+        Some(Self::of(tokens))
+    }
+
+    fn of(tokens: Vec<Token>) -> Self {
         let literal = |token: &Token| match token {
             Token::Byte(byte) => Some(*byte),
             _ => None,
@@ -79,7 +83,7 @@ impl Wildcard {
         let prefix: Box<[u8]> = tokens.iter().map_while(literal).collect();
         let mut suffix: Vec<u8> = tokens.iter().rev().map_while(literal).collect();
         suffix.reverse();
-        Some(Self { tokens: tokens.into(), prefix, suffix: suffix.into() })
+        Self { tokens: tokens.into(), prefix, suffix: suffix.into() }
     }
 
     /// What the pattern is.
@@ -95,6 +99,16 @@ impl Wildcard {
             }
             _ => Shape::Other,
         }
+    }
+
+    /// The pattern of the directories in which this one can match something; `None` is any directory.
+    pub(super) fn directory(&self) -> Option<Self> {
+        let is_deep = |token: &Token| matches!(token, Token::Directories { .. } | Token::Rest);
+        if self.tokens.iter().any(is_deep) {
+            return None;
+        }
+        let slash = self.tokens.iter().rposition(|token| *token == Token::Byte(b'/'));
+        Some(Self::of(self.tokens[..slash.unwrap_or(0)].to_vec()))
     }
 
     /// Whether the pattern matches the whole of `text`, which has no empty component.

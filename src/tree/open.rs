@@ -21,6 +21,8 @@ use super::shelf;
 use super::state::{Mark, State, StoredRelease};
 use super::swap;
 use super::undo;
+use super::way;
+use crate::diff::Plan;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
 use crate::manifest::Release;
@@ -141,6 +143,11 @@ impl Tree {
     pub fn check_swap(&self) -> Result<()> {
         let root = locked(&self.root);
         swap::probe(self, &root)
+    }
+
+    /// Refuses a plan that something in the tree stands in the way of, such as a mounted filesystem.
+    pub fn check_way(&self, plan: &Plan) -> Result<()> {
+        way::check(self, plan)
     }
 
     /// Lets `exchange` put another directory in the place of the tree's own; nobody gets a handle meanwhile.

@@ -84,6 +84,8 @@ pub struct ScanOptions {
     pub scope: Vec<TreePath>,
     /// Directories that do not belong to the tree wherever they are met: the state directory.
     pub apart: Vec<FileId>,
+    /// Whether directories in which makuo keeps a tree's state are left out: they are nobody's content.
+    pub without_state: bool,
     /// What is listed and not looked into: a directory without what is in it, a file without its content ([`unread`]).
     pub closed: Vec<PathFilter>,
     /// What is listed, with all that is below it, and not read: files without their content ([`unread`]).
@@ -116,6 +118,7 @@ impl ScanOptions {
             ignore_files: IgnoreFiles::None,
             scope: Vec::new(),
             apart: Vec::new(),
+            without_state: false,
             closed: Vec::new(),
             unhashed: Vec::new(),
             owner: None,
@@ -135,7 +138,7 @@ impl ScanOptions {
         let ids: Vec<(u64, u64)> = self.apart.iter().map(|id| (id.dev, id.ino)).collect();
         let patterns = |filters: &[PathFilter]| filters.iter().map(PathFilter::patterns).collect::<Vec<_>>();
         BlockHash::of(&to_vec(&(
-            PATTERN_DIALECT,
+            (PATTERN_DIALECT, self.without_state),
             (&self.excludes, self.ignore_files as u8, &self.scope, ids),
             (patterns(&self.closed), patterns(&self.unhashed), self.xattrs, self.hardlinks, &self.policy, self.owner),
         )))

@@ -170,6 +170,48 @@ fn only_a_regular_ignore_file_says_anything() {
 }
 
 #[test]
+fn the_state_of_a_tree_is_no_content() {
+    let f = Fixture::new();
+    for path in ["www/page", ".makuo/www/lock", "d/.makuo/www/x", "var/www/lock", "lib/lock", "lib/stage/a"] {
+        f.write(path.as_bytes(), b"");
+    }
+    for path in ["var/www/stage", "var/www/undo", "var/www/releases"] {
+        std::fs::create_dir(f.at(path.as_bytes())).unwrap();
+    }
+    let on = ScanOptions { without_state: true, ..options() };
+    let scanned = f.scan(&on);
+    assert_eq!(
+        shown(&scanned),
+        ["d d", "d lib", "f lib/lock", "d lib/stage", "f lib/stage/a", "d var", "d www", "f www/page"]
+    );
+    let skipped: Vec<String> = scanned.skipped.iter().map(|skipped| skipped.path.to_string()).collect();
+    assert_eq!(skipped, [".makuo", "d/.makuo"]);
+
+    // Nor is it when only what changed is looked at.
+    f.write(b".makuo/www/new", b"");
+    f.write(b"var/www/new", b"");
+    f.write(b"e/.makuo/www/x", b"");
+    let again = f.try_scan(&on, Some(&scanned.index)).unwrap();
+    assert_eq!(shown(&again).len(), shown(&scanned).len() + 1);
+    // A host's own tree is looked at as it is.
+    assert!(shown(&f.scan(&options())).contains(&"f .makuo/www/lock".to_string()));
+}
+
+#[test]
+fn a_path_that_is_too_long_is_named() {
+    let f = Fixture::new();
+    let name = "n".repeat(250);
+    let mut dir = Root::open(f.root.path()).unwrap();
+    for depth in 0..17 {
+        let next = TreePath::new(name.as_bytes()).unwrap();
+        rustix::fs::mkdirat(&dir, name.as_str(), rustix::fs::Mode::RWXU).unwrap();
+        dir = dir.open_below(&next).unwrap_or_else(|e| panic!("{depth}: {e}"));
+    }
+    let e = f.try_scan(&options(), None).unwrap_err();
+    assert!(e.kind() == Kind::Usage && e.to_string().matches(&name).count() >= 16, "{e}");
+}
+
+#[test]
 fn every_kind_is_told_apart() {
     let f = Fixture::new();
     f.write(b"file", b"text");

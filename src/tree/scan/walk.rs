@@ -1,9 +1,10 @@
 //! The walk: directories listed ahead by the threads, their children handed out in the order of the manifest.
 
 use std::collections::VecDeque;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,8 +18,14 @@ use crate::manifest::{TreePath, Xattr};
 use crate::tree::index::Origin;
 use crate::tree::meta::{FileStat, Version, XattrReader, link_target};
 use crate::tree::root::Root;
+use crate::tree::state::BESIDE;
+use crate::units::printable;
 use crate::{Error, Result};
 
+/// Why something was skipped that makuo keeps for itself.
+const OWN_STATE: &str = "makuo keeps the state of a tree in it";
+/// Names that are together in every directory of a tree's state.
+const STATE_NAMES: [&[u8]; 4] = [b"lock", b"stage", b"undo", b"releases"];
 /// How many directories are listed ahead of the walk,
 const AHEAD: usize = 32;
 /// and how many children they may have together before no more are listed ahead.
@@ -42,7 +49,12 @@ impl ListJob {
             None => TreePath::new(name.to_bytes()),
             Some(parent) => parent.join(name.to_bytes()),
         };
-        path.map_err(|e| Error::usage(format!("{}: {e}", root.path().display())).hint("shorten the path or exclude it"))
+        path.map_err(|e| {
+            let dir = self.path.as_ref().map_or(root.path().to_path_buf(), |dir| root.shown(dir));
+            let at = dir.join(OsStr::from_bytes(name.to_bytes()));
+            Error::usage(format!("{}: {e}", printable(at.as_os_str().as_bytes())))
+                .hint("shorten the path or exclude its directory")
+        })
     }
 }
 
@@ -127,6 +139,9 @@ impl<'a> Lister<'a> {
         };
         let names = read_names(dir.as_fd()).map_err(|e| unreadable(&at, e))?;
         let has = |name: &[u8]| names.iter().any(|n| n.as_bytes() == name);
+        if self.options.without_state && job.path.is_some() && STATE_NAMES.into_iter().all(has) {
+            return Ok(None);
+        }
         let (patterns, ignore_files) =
             patterns_in(self.root, dir.as_fd(), job.path.as_ref(), self.options.ignore_files, has)?;
         let mut listing = Listing { patterns, ignore_files, ..Listing::of(Arc::clone(&job.filter)) };
@@ -148,6 +163,10 @@ impl<'a> Lister<'a> {
             Err(e) => return Err(unreadable(&self.root.shown(&path), e)),
         };
         let is_dir = stat.file_type == FileType::Directory;
+        if is_dir && self.options.without_state && name.to_bytes() == BESIDE.as_bytes() {
+            out.skipped.push(Skipped { path, why: OWN_STATE.into() });
+            return Ok(());
+        }
         let apart = is_dir && self.options.apart.contains(&stat.id);
         if apart || !self.options.in_scope(&path, is_dir) || out.filter.leaves_out(&path, is_dir) {
             return Ok(());
