@@ -324,6 +324,59 @@ fn a_daemon_that_is_started_again_says_what_became_of_its_commit() {
 }
 
 #[test]
+fn a_tree_that_cannot_be_undone_is_told_as_torn_and_made_whole_later() {
+    let Some(mut lab) = Lab::network(1) else { return };
+    write(&lab.site().join("a/page"), "old");
+    write(&lab.site().join("z/old"), "old");
+    lab.deploy(&[]).exits(0);
+    copy(&lab.site(), &lab.path("old"));
+    let z = lab.hosts[0].tree().join("z");
+    let chattr = |flag: &str| std::process::Command::new("chattr").arg(flag).arg(&z).output();
+    if !chattr("+a").is_ok_and(|out| out.status.success()) {
+        return support::skipped("no directory can be made append-only here");
+    }
+    chattr("-a").expect("it ran before");
+    // Names go into the directory, and none out of it: what the release made there stays.
+    let sick = hook("after", &format!("test $MAKUO_CAUSE = revert || chattr +a {}; false", z.display()));
+    let docs = lab.path("docs");
+    std::fs::create_dir(&docs).expect("new");
+    lab.hosts[0].rule(&format!("{sick}\n[[tree]]\nname = \"docs\"\npath = {docs:?}"));
+    lab.hosts[0].restart();
+    write(&lab.site().join("a/page"), "new");
+    write(&lab.site().join("z/new"), "new");
+    lab.spec(&format!("{DELETE}{REVERT}"));
+    let ran = lab.deploy(&[]).exits(4);
+    let (said, why) = ran.host("web1");
+    assert_eq!(said, "torn", "{ran}");
+    assert!(why.contains("part new, part old") && why.contains("z/new"), "{ran}");
+    assert_eq!(support::read(&lab.hosts[0].tree().join("a/page")), b"old", "the rest is undone");
+
+    // The daemon starts and serves its other tree; this one takes nothing until it is whole.
+    lab.hosts[0].restart();
+    lab.makuo(&["status"]).exits(0).says(&["docs", "part new, part old"]);
+    lab.deploy(&[]).exits(3).says(&["part new, part old"]);
+    assert!(chattr("-a").expect("it ran before").status.success());
+    lab.spec(DELETE);
+    lab.makuo(&["deploy", "www.toml", "-n"]).exits(0);
+    lab.hosts[0].restart();
+    same(&lab.path("old"), &lab.hosts[0].tree());
+    lab.makuo(&["status"]).exits(0);
+}
+
+#[test]
+fn a_tree_that_cannot_be_opened_keeps_no_other_tree_from_being_served() {
+    let Some(mut lab) = Lab::network_idle(1) else { return };
+    let parent = lab.path("missing");
+    lab.hosts[0].rule(&format!("[[tree]]\nname = \"docs\"\npath = {:?}", parent.join("docs")));
+    lab.hosts[0].start();
+    write(&lab.site().join("page"), "new");
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+    lab.makuo(&["status"]).exits(0).says(&["tree docs is not served", "missing"]);
+    lab.makuo(&["status", "docs"]).exits(0).says(&["tree docs is not served", "missing"]);
+}
+
+#[test]
 fn guards_hold_and_nothing_is_lost() {
     let Some(mut lab) = Lab::network_idle(2) else { return };
     lab.hosts[0].rule("protect = [\"/uploads/\"]");

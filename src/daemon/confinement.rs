@@ -47,6 +47,9 @@ pub(super) fn confine(setup: &Setup, host: &Host, places: &Places) -> Result<()>
     let mut reach = sandbox::Reach::default();
     let beside = |path: &Path| path.parent().map(Path::to_path_buf);
     for tree in &config.trees {
+        if host.broken.contains_key(&tree.name) {
+            continue;
+        }
         let Some(managed) = host.trees.get(&tree.name) else {
             reach.read.push(tree.path.clone());
             reach.write.extend(places.get(&tree.name).map(Place::path));

@@ -11,6 +11,7 @@ mod unmanaged;
 pub use control::{Listener, ask_files, ask_members, ask_trees};
 pub use starting::starting;
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -162,7 +163,7 @@ fn tell(setup: &Setup, host: &Host, door: &Door) {
 
 /// Places for the trees that take nothing of others.
 fn places(setup: &Setup, host: &Host) -> Result<Places> {
-    let alone = setup.config.trees.iter().filter(|tree| !host.trees.contains_key(&tree.name));
+    let alone = setup.config.trees.iter().filter(|tree| !host.names().any(|n| *n == tree.name));
     let state_dir = setup.config.state_dir.as_deref();
     alone.map(|tree| Ok((tree.name.clone(), Place::of(tree, state_dir)?))).collect()
 }
@@ -215,6 +216,25 @@ fn open(setup: &Setup) -> Result<Host> {
     }
     let state_dir = config.state_dir.as_deref();
     let received = config.trees.iter().filter(|_| setup.manner.receives);
-    let trees = received.map(|tree| Ok((tree.name.clone(), open_tree(tree, state_dir)?)));
-    Ok(Host { name: setup.name.clone(), trees: trees.collect::<Result<_>>()?, keys: Mutex::new(Arc::new(keys)) })
+    let mut trees = HashMap::new();
+    let mut broken = BTreeMap::new();
+    let mut first = None;
+    for tree in received {
+        match open_tree(tree, state_dir) {
+            Ok(managed) => drop(trees.insert(tree.name.clone(), managed)),
+            Err(e) => {
+                let hint = e.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                let why =
+                    format!("tree {} is not served: {e}{hint}; restart the daemon once that is mended", tree.name);
+                tracing::error!("{why}");
+                broken.insert(tree.name.clone(), why);
+                first.get_or_insert(e);
+            }
+        }
+    }
+    match first {
+        // A daemon without any tree has nothing to do.
+        Some(e) if trees.is_empty() => Err(e),
+        _ => Ok(Host { name: setup.name.clone(), trees, broken, keys: Mutex::new(Arc::new(keys)) }),
+    }
 }

@@ -122,15 +122,26 @@ impl Answers {
         self.questions.as_ref().is_some_and(|thread| thread.try_send(task).is_ok())
     }
 
+    /// Why the tree cannot be served, or is part new, part old; and with which release.
+    fn broken(&self, tree: &TreeName) -> Option<(Serial, String)> {
+        match self.host.trees.get(tree) {
+            Some(managed) => managed.tree.torn(),
+            None => self.host.broken.get(tree).map(|why| (Serial::default(), why.clone())),
+        }
+    }
+
     fn known(&self, now: Moment, machine: &Receiver, ask: &Ask) -> Vec<(TreeName, Option<Work>, Option<Trouble>)> {
         let mut names: Vec<&TreeName> = match &ask.tree {
-            Some(tree) => self.host.trees.keys().filter(|name| *name == tree).collect(),
-            None => self.host.trees.keys().collect(),
+            Some(tree) => self.host.names().filter(|name| *name == tree).collect(),
+            None => self.host.names().collect(),
         };
         names.sort();
         names.truncate(MAX_TREES);
         let room = MAX_TEXTS / names.len().max(1);
         let trouble = |tree: &TreeName| {
+            if let Some((serial, why)) = self.broken(tree) {
+                return Some(Trouble { serial, age: 0, text: why.chars().take(room).collect() });
+            }
             let Past { serial, at, text, .. } = self.troubles.get(tree)?;
             let text = text.chars().take(room).collect();
             Some(Trouble { serial: *serial, age: now.since(*at).as_secs(), text })
@@ -184,7 +195,9 @@ impl Reader {
         let Question { ask, trees, .. } = question;
         let release = ask.tree.as_ref().zip(ask.serial).and_then(|(tree, serial)| self.bytes_of(tree, serial));
         let trees = trees.into_iter().filter_map(|(name, work, trouble)| {
-            let managed = self.host.trees.get(&name)?;
+            let Some(managed) = self.host.trees.get(&name) else {
+                return Some(TreeTold { trouble, ..nothing(name) });
+            };
             // One release was asked for: not the list of them.
             let list = ask.tree.is_some() && ask.serial.is_none();
             Some(told(managed, list, work, trouble))
@@ -201,6 +214,22 @@ impl Reader {
             }
         };
         Some(ReleaseBytes { header: stored.release.bytes().to_vec(), signature: stored.signature })
+    }
+}
+
+/// What is told of a tree that cannot be served.
+fn nothing(tree: TreeName) -> TreeTold {
+    TreeTold {
+        tree,
+        release: None,
+        tombstones: None,
+        running: None,
+        highest: Serial::default(),
+        work: None,
+        trouble: None,
+        releases: Vec::new(),
+        stale: None,
+        drifted: None,
     }
 }
 

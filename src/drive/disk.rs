@@ -2,7 +2,7 @@
 //!
 //! Owns the threads and their order; what they do is in `session` and `switch`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use crate::config::TreeConfig;
 use crate::diff::{HostRules, Memory, Plan};
 use crate::error::Error;
 use crate::hook::Hooks;
-use crate::id::{HostName, SessionId, TreeName};
+use crate::id::{HostName, Serial, SessionId, TreeName};
 use crate::keys::AuthorizedKeys;
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::PathFilter;
@@ -74,6 +74,8 @@ pub struct Host {
     pub name: HostName,
     /// The trees by name.
     pub trees: HashMap<TreeName, ManagedTree>,
+    /// The trees that could not be opened, and why: what is sent to them is refused with that.
+    pub broken: BTreeMap<TreeName, String>,
     /// Who may do what; replaced as a whole when the file is read again.
     pub keys: Mutex<Arc<AuthorizedKeys>>,
 }
@@ -82,6 +84,15 @@ impl Host {
     /// What the host says of its trees in beacons.
     pub fn states(&self) -> Vec<TreeState> {
         let mut states: Vec<TreeState> = self.trees.values().map(|m| state(&m.tree)).collect();
+        states.extend(self.broken.keys().map(|tree| TreeState {
+            tree: tree.clone(),
+            serial: Serial::default(),
+            release: None,
+            running: None,
+            created: None,
+            tombstones: Some(Vec::new()),
+            unhealthy: None,
+        }));
         states.sort_by(|a, b| a.tree.cmp(&b.tree));
         states
     }
@@ -96,6 +107,11 @@ impl Host {
             })
         };
         self.trees.values().flat_map(of).map(|buried| buried.order).collect()
+    }
+
+    /// The names of all trees, also of those that cannot be served.
+    pub fn names(&self) -> impl Iterator<Item = &TreeName> {
+        self.trees.keys().chain(self.broken.keys())
     }
 
     pub(super) fn keys(&self) -> Arc<AuthorizedKeys> {

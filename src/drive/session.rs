@@ -81,7 +81,10 @@ impl<'a> Session<'a> {
         check_allowed(host, &key, &release, clock::wall_seconds())?;
         // Only now: it is work that nobody may cause who may not put anything here.
         header.rules.excluded()?;
-        let managed = host.trees.get(&header.tree).ok_or_else(|| format!("there is no tree {} here", header.tree))?;
+        let managed = host.trees.get(&header.tree).ok_or_else(|| match host.broken.get(&header.tree) {
+            Some(why) => Denied { why: why.clone(), proven: true },
+            None => format!("there is no tree {} here", header.tree).into(),
+        })?;
         match &grant {
             Some(grant) => {
                 check_grant(host, &key, &release, grant)?;
@@ -138,6 +141,9 @@ impl<'a> Session<'a> {
     }
 
     fn explore(&mut self) -> Result<RangeSet, Reason> {
+        if self.release.header().intent != Intent::Audit {
+            self.managed.tree.mend().map_err(|e| reason(&e))?;
+        }
         let nodes = self.managed.tree.nodes();
         // Nothing is taken to be here without its being read, not even of the present release: the store may be damaged.
         // Who looks quickly does so at nodes, too, and is told when one of them turns out not to be whole.

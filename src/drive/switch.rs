@@ -114,7 +114,7 @@ impl Session<'_> {
             }
             Err(e) => {
                 self.give_up();
-                Ordered::Failed(reason(&e))
+                self.torn().unwrap_or_else(|| Ordered::Failed(reason(&e)))
             }
         })
     }
@@ -138,7 +138,7 @@ impl Session<'_> {
     fn revert(&mut self, previous: Option<Serial>) -> Ordered {
         let tree = &self.managed.tree;
         if let Err(e) = tree.revert() {
-            return Ordered::Stuck(reason(&e));
+            return self.torn().unwrap_or_else(|| Ordered::Stuck(reason(&e)));
         }
         self.switch = Switch::Over;
         let serial = self.release.header().serial;
@@ -158,6 +158,13 @@ impl Session<'_> {
             text = format!("{text}; then the {why}");
         }
         Ordered::Reverted(text)
+    }
+
+    /// What became of an order when a commit failed and cannot be undone.
+    fn torn(&mut self) -> Option<Ordered> {
+        let (_, why) = self.managed.tree.torn()?;
+        self.switch = Switch::Over;
+        Some(Ordered::Torn(format!("the tree is {why}")))
     }
 
     /// The release will not be put in place: what was begun for it ends.

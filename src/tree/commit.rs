@@ -104,8 +104,7 @@ pub(super) fn run(
                 tracing::error!("tree {}: release {} could not be undone: {why}", tree.name(), mark.serial);
                 return match tree.crash.happened() {
                     true => Err(why),
-                    false => Err(Error::refused(format!("{e}; and it cannot be undone yet: {why}"))
-                        .hint("mend the cause, then deploy again: the tree is first made what it was")),
+                    false => Err(Error::refused(format!("{e}; the tree is {}", tree.tear(&why)))),
                 };
             }
             return Err(e);

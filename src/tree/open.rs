@@ -63,6 +63,8 @@ pub struct Tree {
     pub(super) chains: Mutex<Chains>,
     busy: AtomicBool,
     recovery: Recovery,
+    /// A commit that failed and cannot be undone: which, and why.
+    torn: Mutex<Option<(Serial, String)>>,
     pub(super) crash: Crash,
 }
 
@@ -92,9 +94,19 @@ impl Tree {
             chains: Mutex::default(),
             busy: AtomicBool::new(false),
             recovery: Recovery::Nothing,
+            torn: Mutex::default(),
             crash,
         };
-        tree.recovery = tree.recover()?;
+        match tree.recover() {
+            Ok(recovery) => tree.recovery = recovery,
+            Err(e) if tree.crash.happened() => return Err(e),
+            // What is left of the commit is all that can make the tree whole: nothing is tidied up.
+            Err(e) => {
+                let why = tree.tear(&e);
+                tracing::error!("tree {}: {why}", tree.name);
+                return Ok(tree);
+            }
+        }
         match tree.recovery {
             Recovery::Nothing => {}
             Recovery::Completed(serial) => tracing::info!("tree {}: completed the commit of {serial}", tree.name),
@@ -233,8 +245,10 @@ impl Tree {
         shelf::keep_nothing(self, journal.serial())?;
         self.crash.point()?;
         self.state.rename(&kept_journal(journal.serial()), BACKWARD)?;
-        undo::run(self, &journal)?;
-        Ok(journal.serial())
+        match undo::run(self, &journal) {
+            Err(e) if !self.crash.happened() => Err(Error::refused(format!("the tree is {}", self.tear(&e)))),
+            done => done.map(|()| journal.serial()),
+        }
     }
 
     /// The release that [`Tree::revert`] would take back; `None` when there is none.
@@ -307,9 +321,49 @@ impl Tree {
         }
     }
 
-    /// Undoes the commit that this process could neither end nor undo and therefore called failed; says which. As long
+    /// Why the tree is part new, part old, and with which release: its commit failed and cannot be undone.
+    pub fn torn(&self) -> Option<(Serial, String)> {
+        locked(&self.torn).clone()
+    }
+
+    /// Takes note that a commit cannot be undone, for the reason `e`; what to tell people.
+    pub(super) fn tear(&self, e: &Error) -> String {
+        let journal = Journal::read(&self.state, BACKWARD).ok().flatten();
+        let journal = journal.or_else(|| Journal::read(&self.state, FORWARD).ok().flatten());
+        let serial = journal.map(|j| j.serial()).unwrap_or_default();
+        let text = format!(
+            "part new, part old: the commit of {}@{serial} failed and cannot be undone: {e} (mend the cause, then \
+             deploy again or restart the daemon: the rest is undone first)",
+            self.name
+        );
+        *locked(&self.torn) = Some((serial, text.clone()));
+        text
+    }
+
+    /// Undoes what is left of a commit that failed; an error as long as that cannot be done.
+    pub fn mend(&self) -> Result<()> {
+        if self.torn().is_none() {
+            return Ok(());
+        }
+        let _busy = Claim::new(self)?;
+        self.check_state()?;
+        self.settle().map(drop)
+    }
+
+    /// Undoes the commit that could neither be ended nor undone and was therefore called failed; says which. As long
     /// as that cannot be done nothing else may be: its journal and what is beside the tree are all that is left of it.
     pub(super) fn settle(&self) -> Result<Option<Serial>> {
+        match self.undo_failed() {
+            Err(e) if !self.crash.happened() => Err(Error::refused(format!("the tree is {}", self.tear(&e)))),
+            Ok(settled) => {
+                *locked(&self.torn) = None;
+                Ok(settled)
+            }
+            done => done,
+        }
+    }
+
+    fn undo_failed(&self) -> Result<Option<Serial>> {
         let mut journal = Journal::read(&self.state, BACKWARD)?;
         if journal.is_none() {
             journal = Journal::read(&self.state, FORWARD)?;

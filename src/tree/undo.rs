@@ -56,10 +56,16 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
     Ok(())
 }
 
+/// Undoes every step that can be undone. The first that cannot be is the error: the journal stays, and all steps are
+/// tried again with it.
 fn take_steps_back(tree: &Tree, journal: &Journal) -> Result<()> {
     let mut runner = Runner::new(tree, journal)?;
-    runner.loosen(journal)?;
+    if let Err(e) = runner.loosen(journal) {
+        // The steps that need it say so.
+        tracing::debug!("tree {}: {e}", tree.name());
+    }
     let mut unset = Unset::default();
+    let mut stuck = None;
     for step in journal.steps.iter().rev() {
         let (done, path) = match &step {
             Step::Mkdir(path) => (runner.unmake(path), path),
@@ -71,7 +77,11 @@ fn take_steps_back(tree: &Tree, journal: &Journal) -> Result<()> {
             Ok(outcome) => outcome.into_result()?,
             Err(e) if is_gone(&e) => {}
             Err(e) if matches!(step, Step::Set { .. }) => unset.add(runner.named(e, "cannot restore", path)),
-            Err(e) => return Err(runner.named(e, "cannot restore", path)),
+            Err(e) => {
+                let e = runner.named(e, "cannot restore", path);
+                tracing::error!("tree {}: {e}", tree.name());
+                stuck.get_or_insert(e);
+            }
         }
     }
     for dir in journal.dirs.iter().rev() {
@@ -84,6 +94,7 @@ fn take_steps_back(tree: &Tree, journal: &Journal) -> Result<()> {
         }
     }
     runner.sync(journal)?;
+    stuck.map_or(Ok(()), Err)?;
     unset.end(tree)
 }
 

@@ -294,3 +294,45 @@ fn another_file_that_took_the_place_keeps_its_metadata() {
         assert_eq!(look(&world.www())["f"], other, "crash {after}");
     }
 }
+
+/// Sets or clears the flag that lets names go into a directory and none out of it; false where that is not possible.
+fn append_only(dir: &std::path::Path, on: bool) -> bool {
+    let flag = if on { "+a" } else { "-a" };
+    std::process::Command::new("chattr").arg(flag).arg(dir).output().is_ok_and(|out| out.status.success())
+}
+
+#[test]
+fn what_cannot_be_undone_keeps_nothing_else_from_it_and_is_undone_later() {
+    let old = [("a", Thing::Dir(0o755)), ("a/old", file("old")), ("z", Thing::Dir(0o755)), ("z/old", file("old"))];
+    let new = [("a", Thing::Dir(0o755)), ("a/new", file("new")), ("z", Thing::Dir(0o755)), ("z/new", file("new"))];
+    let world = World::new(&old, &new);
+    let before = look(&world.www());
+    let tree = world.open();
+    world.deploy(&tree, 1).expect("a commit");
+    let z = world.www().join("z");
+    if !append_only(&z, true) {
+        return println!("skipped: no directory can be made append-only here");
+    }
+
+    let why = tree.revert().expect_err("z/new cannot go").to_string();
+    assert!(why.contains("part new, part old") && why.contains("z/new"), "{why}");
+    let names = |dir: &str| {
+        let entries = std::fs::read_dir(world.www().join(dir)).expect("readable");
+        let mut names: Vec<_> =
+            entries.map(|e| e.expect("readable").file_name().into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    };
+    assert_eq!((names("a"), names("z")), (vec!["old".to_string()], vec!["new".to_string(), "old".to_string()]));
+    assert_eq!(tree.torn().map(|(serial, _)| serial), Some(Serial(1)));
+    drop(tree);
+
+    // The tree is there after a start, and no release goes in.
+    let tree = world.open();
+    assert_eq!(tree.torn().map(|(serial, _)| serial), Some(Serial(1)));
+    assert!(tree.mend().is_err() && world.begin(&tree, 2).is_err());
+    assert!(append_only(&z, false));
+    tree.mend().expect("nothing stands in the way");
+    assert_eq!((tree.torn(), look(&world.www())), (None, before));
+    world.deploy(&tree, 3).expect("a commit");
+}
