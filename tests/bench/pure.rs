@@ -97,6 +97,7 @@ fn index(criterion: &mut Criterion) {
         patterns: Vec::new(),
         ignore_files: Vec::new(),
         skipped: Vec::new(),
+        mounts: Vec::new(),
     };
     writer.finish(origin).expect("writable");
     let mut group = criterion.benchmark_group("index of 1,000,000 entries");
