@@ -254,7 +254,7 @@ fn a_host_that_loses_one_of_two_interfaces_goes_on_with_the_other() {
 }
 
 #[test]
-fn a_watch_and_a_transfer_outlive_a_new_address_of_the_sender() {
+fn a_watch_goes_on_when_the_sender_gets_another_address_or_interface() {
     let Some(mut lab) = lab(2, 17) else { return };
     start(&mut lab);
     let watch = lab.start(&["watch", "--json", "-v", "www.toml", "--settle", "100ms", "--expect", "2"]);
