@@ -182,6 +182,32 @@ fn batches_go_one_after_the_other_and_a_sick_canary_is_the_last() {
 }
 
 #[test]
+fn a_canary_that_failed_is_checked_again_by_every_deploy() {
+    let Some(mut lab) = fleet(|lab, n| {
+        let sick = format!("test ! -e {}", lab.path("sick").display());
+        let short = "health_deadline = \"300ms\"\nhealth_interval = \"100ms\"";
+        (n == 1).then(|| format!("{}\n{}\n{short}", hook("after", &note(lab)), hook("health", &sick)))
+    }) else {
+        return;
+    };
+    lab.spec(&format!("{DELETE}[commit]\nbatches = [1]\n"));
+    write(&lab.path("sick"), "");
+    for round in 0..3 {
+        let ran = lab.deploy(&[]).exits(4);
+        assert_eq!(state(&ran, "web1"), "unhealthy", "{ran}");
+        assert_eq!(lab.with_release(), ["web1"], "the others wait for the canary");
+        if round == 1 {
+            lab.hosts[0].restart();
+            lab.makuo(&["status", "www"]).exits(0).says(&["its last health check failed"]);
+        }
+    }
+    assert_eq!(noted(&lab).len(), 1, "`after` runs where something changes: {:?}", noted(&lab));
+    std::fs::remove_file(lab.path("sick")).expect("there");
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+}
+
+#[test]
 fn a_host_that_dies_between_ready_and_commit_is_told_apart() {
     // The first batch waits for a file, so that there is a time between.
     let Some(mut lab) = fleet(|lab, n| {

@@ -237,6 +237,12 @@ fn told(managed: &ManagedTree, list: bool, work: Option<Work>, trouble: Option<T
     let tree = &managed.tree;
     let unreadable = |e: Error| tracing::debug!("tree {}: its state is asked for and cannot be read: {e}", tree.name());
     let running = tree.current().map_err(unreadable).ok().flatten();
+    let unwell = running.as_ref().is_some_and(|stored| tree.state().is_unhealthy(stored.release.id()));
+    let trouble = trouble.or_else(|| {
+        let serial = running.as_ref().filter(|_| unwell && work.is_none())?.release.header().serial;
+        let text = "its last health check failed or was cut short: the next deploy runs it again".to_string();
+        Some(Trouble { serial, age: 0, text })
+    });
     let kept = if list { tree.kept().map_err(unreadable).unwrap_or_default() } else { Vec::new() };
     let stones = tree.state().tombstones().map_err(unreadable).unwrap_or_default();
     TreeTold {

@@ -8,7 +8,8 @@
 //! | revert | `after` | takes the commit back |
 //! | abort, or the end of a session that was prepared | `after` | nothing |
 //!
-//! Commands run only where the release changes something. What a commit replaced is kept until the session ends.
+//! Commands run only where the release changes something; `health` runs again where what is in place did not pass it.
+//! What a commit replaced is kept until the session ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -99,6 +100,7 @@ impl Session<'_> {
         }
         let previous = self.current();
         let again = previous == Some(self.release.header().serial);
+        let unwell = self.is_unwell();
         let stage = self.stage.take()?;
         Some(match stage.commit(&self.release, &self.signature) {
             Ok(report) => {
@@ -109,7 +111,12 @@ impl Session<'_> {
                 self.switch = Switch::Done(previous);
                 self.done = Some(stage.into_plan());
                 let hooks = &self.managed.hooks;
-                let checks = self.changes && (hooks.after.is_some() || hooks.health.is_some());
+                let after = self.changes && hooks.after.is_some();
+                let checks = after || (self.changes || unwell) && hooks.health.is_some();
+                if checks {
+                    // Until they have passed: the next deploy looks again when this daemon dies meanwhile.
+                    self.note_health(false);
+                }
                 Ordered::Committed { serial: self.release.header().serial, checks }
             }
             Err(e) => {
@@ -128,10 +135,7 @@ impl Session<'_> {
                 Some(ended) => ended.map(drop).map_err(|failure| failure.to_string()),
                 None => Ok(()),
             });
-        let tree = &self.managed.tree;
-        if let Err(e) = tree.state().note_health(Mark::of(&self.release), outcome.is_ok()) {
-            tracing::warn!("tree {}: whether it is healthy is not kept: {e}", tree.name());
-        }
+        self.note_health(outcome.is_ok());
         outcome
     }
 
@@ -158,6 +162,19 @@ impl Session<'_> {
             text = format!("{text}; then the {why}");
         }
         Ordered::Reverted(text)
+    }
+
+    /// Whether what the tree is now did not pass its last checks.
+    fn is_unwell(&self) -> bool {
+        let tree = &self.managed.tree;
+        tree.current().ok().flatten().is_some_and(|stored| tree.state().is_unhealthy(stored.release.id()))
+    }
+
+    fn note_health(&self, passed: bool) {
+        let tree = &self.managed.tree;
+        if let Err(e) = tree.state().note_health(Mark::of(&self.release), passed) {
+            tracing::warn!("tree {}: whether it is healthy is not kept: {e}", tree.name());
+        }
     }
 
     /// What became of an order when a commit failed and cannot be undone.
