@@ -3,6 +3,7 @@
 mod support;
 
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use support::{Lab, Place, differences, until, write};
 
@@ -206,7 +207,10 @@ fn is_quiet(lab: &Lab, hosts: usize) -> bool {
     let well = |s: &serde_json::Value| {
         s["state"] == "idle" && s["behind"] == false && s["taken_back"] == false && s["split"] == false
     };
-    all.len() == hosts && all.iter().all(well) && all.iter().all(|s| s["serial"] == all[0]["serial"])
+    // A canary that failed keeps what it has, and says so.
+    let mut common = all.iter().filter(|s| s["stopped"] == false).map(|s| &s["serial"]);
+    let first = common.next();
+    all.len() == hosts && all.iter().all(well) && common.all(|serial| Some(serial) == first)
 }
 
 #[test]
@@ -336,4 +340,116 @@ fn two_releases_of_one_serial_become_one() {
         lab.hosts[away].start();
     }
     assert!(serials[0] < serials[1], "{serials:?}");
+}
+
+/// Nothing comes in, nothing goes out, or neither, once a hook runs this.
+const DEAF: &str = "nft 'table inet cut { chain i { type filter hook input priority -300; policy drop; } ; }'";
+const MUTE: &str = "nft 'table inet cut { chain o { type filter hook output priority -300; policy drop; } ; }'";
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Hosts with a first release, and what happens to each of them in a later one, until there is the file `healed`.
+fn drawn(rng: &mut fastrand::Rng, healed: &Path, told: &mut String) -> Option<Lab> {
+    let fates: Vec<String> = (1..=4)
+        .map(|n| {
+            let (cut, word) = [(CUT, "cut"), (DEAF, "deaf"), (MUTE, "mute")][rng.usize(..3)];
+            let script = |key: &str, script: &str| {
+                let ends = format!("test $MAKUO_SERIAL -lt 2 || test -e {}", healed.display());
+                format!("{key} = [\"/bin/sh\", \"-c\", {:?}]\n", format!("{ends} || {{ {script}; }}"))
+            };
+            let (rule, word) = match rng.u8(..8) {
+                0 => (script("before", cut), format!("{word} before")),
+                1..=3 => (script("after", cut), format!("{word} after")),
+                4 => (script("health", "exit 1"), "sick".to_string()),
+                _ => (String::new(), "well".to_string()),
+            };
+            told.push_str(&format!("web{n} {word}; "));
+            rule + "health_deadline = \"300ms\"\nhealth_interval = \"100ms\"\n"
+        })
+        .collect();
+    let rules = |n: usize| fates.get(n - 1).cloned().unwrap_or_default();
+    let lab = fleet(5, 4, |n| if n > 4 { String::new() } else { rules(n) })?;
+    let failure = if rng.bool() { "revert" } else { "stop" };
+    let batches = ["[]", "[1]", "[1, 1]"][rng.usize(..3)];
+    told.push_str(&format!("{failure}, batches {batches}; "));
+    lab.spec(&format!("{}[commit]\non_failure = {failure:?}\nbatches = {batches}\n", support::DELETE));
+    Some(lab)
+}
+
+/// One fleet: deploys while hosts are cut off, restarts, and what is there when everybody hears everybody again.
+fn partitioned(seed: u64) -> Option<()> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut told = format!("seed {seed}: ");
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut lab = drawn(&mut rng, &dir.path().join("healed"), &mut told)?;
+    let mut releases = vec![(1, lab.path("old"))];
+    for page in ["new", "newer"] {
+        write(&lab.site().join("page"), page);
+        support::copy(&lab.site(), &lab.path(page));
+        let ran = lab.makuo(&["deploy", "--json", "www.toml", "--timeout", "2s"]);
+        let serial = ran.result()["serial"].as_u64();
+        told.push_str(&format!("{page} is {serial:?}, exit {}; ", ran.code));
+        releases.extend(serial.map(|serial| (serial, lab.path(page))));
+        if rng.bool() {
+            break;
+        }
+    }
+    for host in 0..4 {
+        match rng.u8(..4) {
+            0 => lab.hosts[host].restart(),
+            1 => {
+                lab.hosts[host].stop();
+                lab.hosts[host].start();
+            }
+            _ => continue,
+        }
+        told.push_str(&format!("web{} starts again; ", host + 1));
+    }
+    write(&dir.path().join("healed"), "");
+    lab.hosts[..4].iter().for_each(|host| host.place.shell("nft delete table inet cut 2>/dev/null; true"));
+    lab.hosts[4].start();
+
+    let watch = support::Stopwatch::start();
+    while !is_quiet(&lab, 5) && watch.read() < std::time::Duration::from_secs(40) {
+        support::pause(std::time::Duration::from_millis(500));
+    }
+    judge(&lab, &releases, &told);
+    println!("{told}{:.0} s", watch.read().as_secs_f64());
+    Some(())
+}
+
+/// What the fleet says of itself is what its trees hold.
+fn judge(lab: &Lab, releases: &[(u64, PathBuf)], told: &str) {
+    let all = status(lab);
+    assert_eq!(all.len(), 5, "{told}: {all:?}");
+    let mut common = None;
+    for (standing, host) in all.iter().zip(&lab.hosts) {
+        assert_eq!(standing["host"], host.name.as_str(), "{told}");
+        let serial = standing["serial"].as_u64().unwrap_or_default();
+        if let Some((_, tree)) = releases.iter().find(|(number, _)| *number == serial) {
+            let differs = differences(tree, &host.tree());
+            assert!(differs.is_empty(), "{told}: {} says {serial}: {differs:?}", host.name);
+        } else {
+            assert_eq!(std::fs::read_dir(host.tree()).expect("a tree").count(), 0, "{told}: {standing}");
+        }
+        // Whoever knows that a release was taken back does not run it.
+        assert_eq!(standing["taken_back"], false, "{told}: {all:?}");
+        let is_apart = ["behind", "stopped", "split"].iter().any(|word| standing[word] == true);
+        if !is_apart {
+            assert_eq!(*common.get_or_insert(serial), serial, "{told}: {all:?}");
+        }
+    }
+}
+
+/// `MAKUO_FLEETS=200` runs so many, from `MAKUO_FLEET_SEED` on.
+#[test]
+fn whatever_is_cut_off_the_fleet_agrees_in_the_end_or_says_who_does_not() {
+    let first = number("MAKUO_FLEET_SEED", 1);
+    for seed in first..first + number("MAKUO_FLEETS", 2) {
+        if partitioned(seed).is_none() {
+            return;
+        }
+    }
 }
