@@ -267,10 +267,9 @@ impl State {
         let serial = mark.serial;
         for (name, aside) in [(format!("releases/{serial}"), ASIDE_RELEASE), (grant_name(serial), ASIDE_ORDER)] {
             let aside = format!("undo/{serial}/{aside}");
-            match self.read(&aside)? {
-                Some(_) => self.rename(&aside, &name)?,
-                // The order that is there may be the other one's: it is compared with the release where it is used.
-                None => {}
+            // Without one the order that is there may be the other one's: it is compared with the release where it is used.
+            if self.read(&aside)?.is_some() {
+                self.rename(&aside, &name)?;
             }
         }
         Ok(())
