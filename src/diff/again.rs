@@ -124,8 +124,9 @@ impl<S: NodeSource> Paginated<'_, S> {
         };
         let (plan, met) = compare(have, self, rules, &[], host, Some(&parts))?;
         let links = met.links || last.links;
-        // Further names of a file that is made anew are linked again, wherever they are.
-        let relinks = links && plan.changes.iter().any(|c| c.makes_anew() && c.shape() != Shape::Directory);
+        // Further names of a file that is made anew, or may be copied, are linked again, wherever they are.
+        let is_file = |c: &Change| c.is_applied() && c.want.is_some() && c.shape() != Shape::Directory;
+        let relinks = links && plan.changes.iter().any(|c| is_file(&c));
         let beyond = |dir: &TreePath| [keys, &want].into_iter().any(|keys| !is_covered(keys, dir, &ranges));
         if relinks || plan.changes.iter().filter(is_lost).any(|c| beyond(&c.path)) {
             return Ok(None);

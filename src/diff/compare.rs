@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::guard::{Guard, Owners, Place, place};
 use super::search::Needed;
 use super::{
-    Action, Change, Changes, Delta, Have, HostRules, LocalOwner, Paged, Plan, Refusal, Shape, TopChange, Want,
-    unreadable,
+    Action, Change, Changes, Delta, FurtherName, Have, HostRules, LocalOwner, Paged, Plan, Refusal, Shape, TopChange,
+    Want, unreadable,
 };
 use crate::manifest::read::{Located, check_count};
 use crate::manifest::rules::PathFilter;
@@ -271,8 +271,10 @@ impl Walk<'_> {
             return Ok(());
         }
         let regular = |shape| matches!(shape, Shape::File | Shape::Hardlink);
+        let linkable = |shape| shape != Shape::Directory;
         let same = ours == theirs && std::mem::discriminant(&have.kind) == std::mem::discriminant(&want.entry.kind)
-            || regular(ours) && regular(theirs);
+            || regular(ours) && regular(theirs)
+            || theirs == Shape::Hardlink && linkable(ours);
         if !same {
             if ours == Shape::Directory {
                 self.replaced = Some(path.clone());
@@ -306,6 +308,10 @@ impl Walk<'_> {
         } else {
             if let EntryKind::Hardlink(first) = &want.entry.kind {
                 self.check_link(&want.entry.path, first)?;
+                if let Some(first) = self.plan.changes.find(first) {
+                    let further = FurtherName { path: want.entry.path.clone(), first: first as u32 };
+                    self.plan.further.push(further);
+                }
             }
             Ok(())
         }

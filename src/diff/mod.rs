@@ -23,7 +23,7 @@ pub use change::{Action, Change, Delta, LocalOwner, Shape, TopChange};
 pub use changes::Changes;
 pub use compare::diff;
 pub use guard::{HostRules, OwnerResolver};
-pub use plan::{LocalBlock, Plan, Summary};
+pub use plan::{FurtherName, LocalBlock, Plan, Summary};
 pub use refusal::Refusal;
 
 use std::ops::RangeInclusive;

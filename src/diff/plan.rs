@@ -21,6 +21,15 @@ pub struct LocalBlock {
     pub size: u32,
 }
 
+/// A further name of a file of which only metadata changes: it is the same file, so that nothing is said of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FurtherName {
+    /// The name.
+    pub path: TreePath,
+    /// The place of the file's change in the plan.
+    pub first: u32,
+}
+
 /// How much a plan changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -49,6 +58,8 @@ pub struct Summary {
 pub struct Plan {
     /// What differs, in the order of paths.
     pub changes: Changes,
+    /// Further names of files of which only metadata changes, in the order of paths.
+    pub further: Vec<FurtherName>,
     /// The tree's own directory when the release governs it, whether or not it differs.
     pub top: Option<TopChange>,
     /// What has to come over the network, by the first ordinal of each distinct block: sorted ranges that neither overlap
@@ -71,6 +82,7 @@ impl Plan {
     pub(super) fn empty(rules: &Rules) -> Self {
         Self {
             changes: Changes::default(),
+            further: Vec::new(),
             top: None,
             wants: Vec::new(),
             reuse: HashMap::new(),
@@ -85,6 +97,7 @@ impl Plan {
     pub fn take(&mut self) -> Self {
         let empty = Self {
             changes: Changes::default(),
+            further: Vec::new(),
             top: None,
             wants: Vec::new(),
             reuse: HashMap::new(),

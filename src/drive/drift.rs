@@ -4,7 +4,7 @@ use minicbor::{Decode, Encode};
 
 use super::outcome::{DriftLine, What};
 use crate::block::BlockHash;
-use crate::diff::{Action, Change, Delta, Plan, TopChange};
+use crate::diff::{Action, Change, Delta, Plan, Shape, TopChange};
 use crate::manifest::node::to_vec;
 use crate::proto::sender::drift::MAX_DRIFT;
 
@@ -92,8 +92,17 @@ pub fn decode(bytes: &[u8]) -> Option<Drift> {
     Some(Drift { lines, changed: report.changed, extra: report.extra, missing: report.missing })
 }
 
-const ALL: [What; 8] =
-    [What::Missing, What::Kind, What::Content, What::Mode, What::Owner, What::Time, What::Xattrs, What::Extra];
+const ALL: [What; 9] = [
+    What::Missing,
+    What::Kind,
+    What::Content,
+    What::Mode,
+    What::Owner,
+    What::Time,
+    What::Xattrs,
+    What::Extra,
+    What::Link,
+];
 
 fn number(what: What) -> u8 {
     ALL.iter().position(|w| *w == what).unwrap_or(0) as u8
@@ -106,6 +115,9 @@ fn what(change: &Change) -> Option<What> {
         Action::Replace => What::Kind,
         Action::Delete | Action::Extra => What::Extra,
         Action::Keep => return None,
+        // A further name of a file with other content is linked again.
+        Action::Update if change.shape() == Shape::Hardlink && change.was == Some(Shape::Hardlink) => What::Content,
+        Action::Update if change.shape() == Shape::Hardlink || change.was == Some(Shape::Hardlink) => What::Link,
         Action::Update | Action::Meta => differing(&change.delta),
     })
 }

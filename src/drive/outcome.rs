@@ -268,6 +268,8 @@ pub enum What {
     Xattrs,
     /// The host has it, the release does not.
     Extra,
+    /// Another name of a file where the release has a file of its own, or the other way round.
+    Link,
 }
 
 impl What {
@@ -282,6 +284,7 @@ impl What {
             What::Time => "time",
             What::Xattrs => "xattrs",
             What::Extra => "extra",
+            What::Link => "link",
         }
     }
 }

@@ -168,7 +168,7 @@ impl<'a> Differences<'a> {
                 match line.what {
                     What::Extra => all.extra.entry(Sorted(&line.path)).or_default().extend(hosts()),
                     _ if is_silent(line, holds) => continue,
-                    What::Missing | What::Kind | What::Content if !is_dir(line) => {
+                    What::Missing | What::Kind | What::Content | What::Link if !is_dir(line) => {
                         all.content.entry(Sorted(&line.path)).or_default().extend(hosts());
                         all.changed.entry(Sorted(&line.path)).or_default().extend(hosts());
                     }

@@ -150,7 +150,7 @@ pub enum EntryKind {
     /// A symbolic link to these bytes, whatever they name.
     #[n(2)]
     Symlink(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
-    /// Another name of the regular file at this earlier path.
+    /// Another name of what is at this earlier path, which is no directory: a file, a symbolic link, a pipe, a device.
     #[n(3)]
     Hardlink(#[n(0)] TreePath),
     /// A named pipe.

@@ -198,7 +198,11 @@ fn add_attribute(path: &str, xattr: &Xattr) -> io::Result<()> {
     let is_acl = xattr.name.starts_with(b"system.posix_acl_");
     match rustix::fs::setxattr(path, xattr.name.as_slice(), &xattr.value, XattrFlags::empty()) {
         Err(e @ (Errno::PERM | Errno::ACCESS | Errno::NOTSUP)) if !is_acl => {
-            tracing::warn!("attribute {} is not kept: {e}", printable(&xattr.name));
+            // A label that must not be set is that of every file of a host.
+            match xattr.name == LABEL {
+                true => tracing::debug!("a label is not kept: {e}"),
+                false => tracing::warn!("attribute {} is not kept: {e}", printable(&xattr.name)),
+            }
             Ok(())
         }
         done => done.map_err(|e| of_attribute(xattr, e)),

@@ -4,7 +4,7 @@
 //! same; directories are made again. Nothing that has two names is ever changed here. Taking the steps once more does
 //! no harm: what is there already stays.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,8 +17,7 @@ use super::apply::{Metadata, handle_of};
 use super::chains::{Chains, Operation};
 use super::commit::stat;
 use super::meta::{FileStat, is_mount_root, locked};
-use super::root::{FileId, Root, open_dir_at};
-use super::state::slot_name;
+use super::root::{Root, open_dir_at};
 use crate::error::{Error, Result};
 use crate::manifest::{Mtime, TreePath};
 
@@ -40,14 +39,10 @@ pub(super) struct Carry<'a> {
     pub(super) depth: Depth,
     /// Whether `to` shall be like `from`: else names are only added.
     pub(super) whole: bool,
-    /// Files that are staged with other metadata: their further names become further names of what is staged.
-    pub(super) copies: Option<(BorrowedFd<'a>, &'a HashMap<FileId, u64>)>,
     /// Where it is recorded what further names do to times of change.
     pub(super) chains: Option<&'a Mutex<Chains>>,
     /// The directories that were looked at, those inside first.
     pub(super) seen: Vec<Seen>,
-    /// The further names that `copies` were given.
-    pub(super) further: Vec<TreePath>,
 }
 
 /// A directory that was looked at.
@@ -63,17 +58,7 @@ pub(super) struct Seen {
 
 impl<'a> Carry<'a> {
     pub(super) fn new(from: &'a Root, to: &'a Root, changed: &'a [TreePath], depth: Depth) -> Self {
-        Self {
-            from,
-            to,
-            changed,
-            depth,
-            whole: false,
-            copies: None,
-            chains: None,
-            seen: Vec::new(),
-            further: Vec::new(),
-        }
+        Self { from, to, changed, depth, whole: false, chains: None, seen: Vec::new() }
     }
 
     /// Carries what is in the directory `path`.
@@ -119,20 +104,15 @@ impl<'a> Carry<'a> {
         if there.is_some() && !self.whole {
             return Ok(false);
         }
-        let copy = self.copies.and_then(|(stage, copies)| Some((stage, slot_name(*copies.get(&now.id)?))));
         if there.is_some_and(|t| t.id == now.id) {
             return Ok(false);
         }
         if let Some(there) = there {
             remove(to, name, there.file_type).map_err(|e| self.failed("cannot replace the copy of", Some(path), e))?;
         }
-        let (dir, old) = match &copy {
-            Some((stage, slot)) => (*stage, slot),
-            None => (from, name),
-        };
-        match rustix::fs::linkat(dir, old, to, name, AtFlags::empty()) {
+        match rustix::fs::linkat(from, name, to, name, AtFlags::empty()) {
             Ok(()) => {
-                if let Some(chains) = self.chains.filter(|_| copy.is_none() && now.file_type == FileType::RegularFile) {
+                if let Some(chains) = self.chains.filter(|_| now.file_type == FileType::RegularFile) {
                     let after =
                         FileStat::at(to, name).map_err(|e| self.failed("cannot look at the copy of", Some(path), e))?;
                     operation.done(&after, &mut locked(chains));
@@ -141,9 +121,6 @@ impl<'a> Carry<'a> {
             // It went away meanwhile.
             Err(Errno::NOENT) => return Ok(there.is_some()),
             Err(e) => return Err(self.unlinkable(path, e)),
-        }
-        if copy.is_some() {
-            self.further.push(path.clone());
         }
         Ok(true)
     }

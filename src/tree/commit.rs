@@ -179,7 +179,7 @@ impl<'a> Runner<'a> {
     fn forward(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Mkdir(path) => self.mkdir(path),
-            Step::Place { path, slot, ino, replaces } => self.place(path, *slot, *ino, *replaces),
+            Step::Place { path, slot, ino, replaces, .. } => self.place(path, *slot, *ino, *replaces),
             Step::Remove { path, slot, is_dir } => self.remove(path, *slot, *is_dir),
             Step::Set { path, new, ino, .. } => self.set(path, *ino, new),
         }

@@ -19,8 +19,10 @@ use crate::manifest::{Mode, TreePath, Xattr};
 pub(super) const ACL: &[u8] = b"system.posix_acl_access";
 /// The access list that a directory gives to what is made in it.
 pub(super) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
+/// The capabilities that running a file gives.
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
 /// Attributes that speak of the content: the kernel takes the first away from a file that is written to.
-const OF_CONTENT: [&[u8]; 3] = [b"security.capability", b"security.ima", b"security.evm"];
+const OF_CONTENT: [&[u8]; 3] = [CAPABILITY, b"security.ima", b"security.evm"];
 const SET_GROUP_ID: u32 = 0o2000;
 
 /// What one directory gives.

@@ -103,6 +103,9 @@ pub enum Step {
         /// Whether something is replaced.
         #[n(3)]
         replaces: bool,
+        /// Whether it has the content of what it replaces, which is then not kept.
+        #[n(4)]
+        copy: Option<bool>,
     },
     /// Move what is at a path to the undo directory.
     #[n(2)]
@@ -232,7 +235,7 @@ mod tests {
         let journal = Journal {
             commit: CommitMark { release: Mark { serial: Serial(3), id: ReleaseId(BlockHash::of(b"x")) }, number: 1 },
             previous: None,
-            steps: [Step::Mkdir(path.clone()), Step::Place { path, slot: 1, ino: 2, replaces: true }]
+            steps: [Step::Mkdir(path.clone()), Step::Place { path, slot: 1, ino: 2, replaces: true, copy: None }]
                 .into_iter()
                 .collect(),
             dirs: vec![DirStep { path: None, old: Some(Metadata::default()), new: None }],

@@ -12,19 +12,27 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Mutex;
 
-use super::meta::locked;
+use rustix::fs::FileType;
+
+use super::meta::{FileStat, locked};
 use super::places::{self, Place, each_record};
-use super::state::{State, names};
+use super::root::NOFOLLOW;
+use super::state::{State, names, slot_name};
 use crate::block::BlockHash;
 use crate::error::{Error, Result};
 
 /// Records are written in pieces of about this many bytes.
 const BUFFER: usize = 64 << 10;
 const LOG_PREFIX: &str = "log-";
+/// The log of a session whose files may have been in the tree: others may have them open, so that they are copied.
+const USED_PREFIX: &str = "used-";
 
 /// The log of one session: appended by threads, best effort.
 #[derive(Debug)]
-pub(super) struct Log(Mutex<(File, Vec<u8>)>);
+pub(super) struct Log {
+    first: u64,
+    out: Mutex<(File, Vec<u8>)>,
+}
 
 impl Log {
     /// Begins the log of the session whose first slot is `first`.
@@ -33,11 +41,18 @@ impl Log {
         let mut options = File::options();
         options.create(true).truncate(true).write(true).mode(0o600);
         let file = options.open(&path).map_err(|e| Error::io("cannot write", &path, e))?;
-        Ok(Self(Mutex::new((file, Vec::with_capacity(BUFFER)))))
+        Ok(Self { first, out: Mutex::new((file, Vec::with_capacity(BUFFER))) })
+    }
+
+    /// Notes that the files are about to be put into the tree: no later session writes to them.
+    pub(super) fn retire(&self, state: &State) -> Result<()> {
+        let path = state.stage_path();
+        let (from, to) = (path.join(format!("{LOG_PREFIX}{}", self.first)), format!("{USED_PREFIX}{}", self.first));
+        std::fs::rename(&from, path.join(to)).map_err(|e| Error::io("cannot rename", &from, e))
     }
 
     pub(super) fn add(&self, hash: &BlockHash, size: usize, slot: u64, offset: u64) {
-        let mut log = locked(&self.0);
+        let mut log = locked(&self.out);
         log.1.extend_from_slice(&places::record(hash, &Place { slot, offset, size: size as u32 }));
         if log.1.len() >= BUFFER {
             flush(&mut log);
@@ -46,7 +61,7 @@ impl Log {
 
     /// Writes what is left.
     pub(super) fn close(&self) {
-        flush(&mut locked(&self.0));
+        flush(&mut locked(&self.out));
     }
 }
 
@@ -62,6 +77,12 @@ pub(super) struct Leftovers {
     old: Vec<OsString>,
     next_slot: u64,
     blocks: HashMap<BlockHash, Place>,
+    /// The slots in which blocks lie, by their names and offsets: those that can be gone on with.
+    open: HashMap<(BlockHash, u64), u64>,
+    /// How many wanted blocks each of these slots has.
+    counts: HashMap<u64, u64>,
+    /// The slots that are gone on with.
+    taken: HashSet<u64>,
 }
 
 impl Leftovers {
@@ -70,25 +91,87 @@ impl Leftovers {
         let path = state.stage_path();
         let mut old = names(&path)?;
         let mut blocks = HashMap::new();
-        let logs: Vec<&OsString> = old.iter().filter(|n| n.to_string_lossy().starts_with(LOG_PREFIX)).collect();
+        let logs: Vec<&OsString> = old.iter().filter(|n| is_log(n)).collect();
+        let mut open = HashMap::new();
         let wanted = if logs.is_empty() { HashSet::new() } else { wanted()? };
         for log in logs {
-            read_log(&path.join(log), &wanted, &mut blocks)?;
+            let is_open = log.to_string_lossy().starts_with(LOG_PREFIX);
+            each_record(&path.join(log), 0, |hash, place| {
+                if wanted.contains(&hash) {
+                    blocks.insert(hash, place);
+                    if is_open {
+                        open.insert((hash, place.offset), place.slot);
+                    }
+                }
+            })?;
         }
+        let mut counts = HashMap::new();
+        open.values().for_each(|slot| *counts.entry(*slot).or_insert(0) += 1);
         let needed: HashSet<u64> = blocks.values().map(|p: &Place| p.slot).collect();
         let number = |name: &OsString| {
             let name = name.to_string_lossy().into_owned();
-            name.strip_prefix(LOG_PREFIX).unwrap_or(&name).parse::<u64>().ok()
+            let number = [LOG_PREFIX, USED_PREFIX].iter().find_map(|prefix| name.strip_prefix(prefix));
+            number.unwrap_or(&name).parse::<u64>().ok()
         };
         let next_slot = old.iter().filter_map(number).max().map_or(1, |n| n.saturating_add(1));
-        let useless = |name: &OsString| {
-            !name.to_string_lossy().starts_with(LOG_PREFIX) && number(name).is_none_or(|n| !needed.contains(&n))
-        };
+        let useless = |name: &OsString| !is_log(name) && number(name).is_none_or(|n| !needed.contains(&n));
         for name in old.extract_if(.., |n| useless(n)) {
             remove(&path.join(name))?;
         }
         let stage = state.stage().try_clone_to_owned().map_err(|e| Error::io("cannot open", &path, e))?;
-        Ok(Self { stage, old, next_slot, blocks })
+        Ok(Self { stage, old, next_slot, blocks, open, counts, taken: HashSet::new() })
+    }
+
+    /// Whether there is a slot that could be gone on with.
+    pub(super) fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// The slot in which most of `blocks` lie at the offsets at which they are wanted: nobody else gets it.
+    pub(super) fn take_slot(&mut self, blocks: &[(BlockHash, u64)]) -> Option<u64> {
+        let mut votes: HashMap<u64, u64> = HashMap::new();
+        let slots = blocks.iter().filter_map(|block| self.open.get(block));
+        slots.filter(|slot| !self.taken.contains(slot)).for_each(|slot| *votes.entry(*slot).or_default() += 1);
+        let (slot, count) = votes.into_iter().max_by_key(|(slot, count)| (*count, *slot))?;
+
+        // What is wanted elsewhere in it would be lost.
+        let all = self.counts.get(&slot).copied().unwrap_or(0);
+        let stat = FileStat::at(self.stage.as_fd(), &slot_name(slot)).ok()?;
+        let is_own = stat.file_type == FileType::RegularFile && stat.nlink == 1;
+        (is_own && count * 2 > all).then(|| self.taken.insert(slot)).map(|_| slot)
+    }
+
+    /// Whether a log says that the block lies there.
+    pub(super) fn is_at(&self, hash: &BlockHash, offset: u64, slot: u64) -> bool {
+        self.open.get(&(*hash, offset)) == Some(&slot)
+    }
+
+    /// How many bytes each slot holds that is gone on with.
+    pub(super) fn held(&self) -> HashMap<u64, u64> {
+        let bytes = |slot: u64| rustix::fs::statat(&self.stage, slot_name(slot), NOFOLLOW).ok();
+        let held = self.taken.iter().filter_map(|slot| Some((*slot, bytes(*slot)?.st_blocks as u64 * 512)));
+        held.collect()
+    }
+
+    /// Leaves out the blocks for which `wanted` does not hold.
+    pub(super) fn retain(&mut self, wanted: impl Fn(&BlockHash) -> bool) {
+        self.blocks.retain(|hash, _| wanted(hash));
+    }
+
+    /// Gives up everything but the slots that are gone on with, for the space that it takes; says whether there was
+    /// anything.
+    pub(super) fn give_up(&mut self, state: &State) -> Result<bool> {
+        let taken = &self.taken;
+        let is_idle = |name: &OsString| {
+            let slot = name.to_str().and_then(|name| name.parse::<u64>().ok());
+            !is_log(name) && slot.is_none_or(|slot| !taken.contains(&slot))
+        };
+        let mut any = false;
+        for name in self.old.extract_if(.., |name| is_idle(name)) {
+            any = true;
+            remove(&state.stage_path().join(name))?;
+        }
+        Ok(any)
     }
 
     /// The first number that is free.
@@ -103,7 +186,10 @@ impl Leftovers {
 
     /// Removes what the sessions before left.
     pub(super) fn remove(&self, state: &State) -> Result<()> {
-        self.old.iter().try_for_each(|name| remove(&state.stage_path().join(name)))
+        let is_taken = |name: &&OsString| {
+            name.to_str().and_then(|name| name.parse().ok()).is_some_and(|slot| self.taken.contains(&slot))
+        };
+        self.old.iter().filter(|name| !is_taken(name)).try_for_each(|name| remove(&state.stage_path().join(name)))
     }
 
     /// Removes what no later session can use: items that no log tells of, and logs without items.
@@ -111,7 +197,7 @@ impl Leftovers {
         let path = state.stage_path();
         let all = names(&path)?;
         let mut told = HashSet::new();
-        for log in all.iter().filter(|n| n.to_string_lossy().starts_with(LOG_PREFIX)) {
+        for log in all.iter().filter(|n| is_log(n)) {
             let mut useful = false;
             each_record(&path.join(log), 0, |_, place| {
                 useful |= told.insert(place.slot);
@@ -120,7 +206,7 @@ impl Leftovers {
                 remove(&path.join(log))?;
             }
         }
-        for name in all.iter().filter(|n| !n.to_string_lossy().starts_with(LOG_PREFIX)) {
+        for name in all.iter().filter(|n| !is_log(n)) {
             let slot = name.to_str().and_then(|n| n.parse::<u64>().ok());
             if slot.is_none_or(|slot| !told.contains(&slot)) {
                 remove(&path.join(name))?;
@@ -136,12 +222,9 @@ impl Leftovers {
     }
 }
 
-fn read_log(path: &Path, wanted: &HashSet<BlockHash>, blocks: &mut HashMap<BlockHash, Place>) -> Result<()> {
-    each_record(path, 0, |hash, place| {
-        if wanted.contains(&hash) {
-            blocks.insert(hash, place);
-        }
-    })
+fn is_log(name: &OsString) -> bool {
+    let name = name.to_string_lossy();
+    [LOG_PREFIX, USED_PREFIX].iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn remove(path: &Path) -> Result<()> {

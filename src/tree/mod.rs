@@ -18,6 +18,7 @@ pub mod apply;
 mod carry;
 mod chains;
 pub mod commit;
+mod copies;
 mod inherit;
 pub mod journal;
 mod kept;

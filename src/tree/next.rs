@@ -4,9 +4,9 @@
 //! with their metadata. Files of which only metadata changes are staged as copies: the live tree's own are never
 //! touched. Right before the commit everything that changed in the live tree meanwhile is carried over.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, Mode};
 
@@ -17,7 +17,7 @@ use super::journal::{DirStep, Side, Swap};
 use super::meta::{FileStat, Version, locked};
 use super::open::Tree;
 use super::owners::Rights;
-use super::root::{FileId, Root};
+use super::root::Root;
 use super::stage::Item;
 use super::state::slot_name;
 use super::{steps, way};
@@ -47,15 +47,15 @@ impl Next {
         locked(&tree.chains).begin(true);
         let from = tree.root();
         let to = open(tree)?;
-        let (copied, copies) = copies(&from, plan, items)?;
+        let copied = copied(&from, plan, items)?;
         let mut changed: Vec<TreePath> = plan.changes.iter().filter(is_own).map(|c| c.path.clone()).collect();
+        changed.extend(items.iter().filter_map(|item| item.further().cloned()));
+        changed.sort();
         let mut carry = Carry::new(&from, &to, &changed, Depth::All);
-        carry.copies = Some((tree.state.stage(), &copies));
         carry.chains = Some(&tree.chains);
         carry.run(None)?;
-        let (seen, further) = (carry.seen, carry.further);
-        changed.extend(further);
-        changed.sort();
+        let seen = carry.seen;
+        let copied = linked(&from, copied)?;
         let made = overlay(tree, plan, items, &to)?;
         let renames = plan.changes.iter().filter(|c| c.is_applied() && c.action != Action::Meta);
         let renamed = renames.map(|c| c.path.parent()).collect();
@@ -73,8 +73,7 @@ impl Next {
         for (path, version) in &self.copied {
             let now = stat(&from, path).map_err(|e| Error::io("cannot look at", from.shown(path), e))?;
             if now.version() != *version {
-                return Err(Error::refused(format!("{} changed since the tree was compared", from.printed(path)))
-                    .hint("deploy again"));
+                return Err(changed_since(&from, path));
             }
         }
         let changed = self.changed_dirs(&from)?;
@@ -195,23 +194,48 @@ fn stat(root: &Root, path: &TreePath) -> io::Result<FileStat> {
     FileStat::at(parent.as_fd(), &name)
 }
 
-type Copies = (Vec<(TreePath, Version)>, HashMap<FileId, u64>);
-
-/// The files that are staged as copies, and the slots of those that have further names.
-fn copies(from: &Root, plan: &Plan, items: &[Item]) -> Result<Copies> {
-    let (mut copied, mut further) = (Vec::new(), HashMap::new());
+/// The files that are staged as copies, as they are now.
+fn copied(from: &Root, plan: &Plan, items: &[Item]) -> Result<Vec<(TreePath, Version)>> {
+    let mut copied = Vec::new();
     for item in items {
         let change = plan.changes.get(item.change());
-        if !is_copied(&change) {
+        if !is_copied(&change) || item.further().is_some() {
             continue;
         }
         let now = stat(from, &change.path).map_err(|e| Error::io("cannot look at", from.shown(&change.path), e))?;
-        copied.push((change.path.clone(), now.version()));
-        if now.nlink > 1 {
-            further.insert(now.id, item.slot);
+        // It is the file that was copied, whatever happened since.
+        if item.copied().is_some_and(|copied| *copied != now.version()) {
+            return Err(changed_since(from, &change.path));
         }
+        copied.push((change.path.clone(), now.version()));
     }
-    Ok((copied, further))
+    Ok(copied)
+}
+
+/// The copied files after names of theirs were linked into the next tree: of that only their time of change speaks.
+fn linked(from: &Root, mut copied: Vec<(TreePath, Version)>) -> Result<Vec<(TreePath, Version)>> {
+    for (path, version) in &mut copied {
+        let now = stat(from, path).map_err(|e| Error::io("cannot look at", from.shown(path), e))?;
+        let linked = Version { ctime: now.ctime, ..*version };
+        if now.version() != linked {
+            return Err(changed_since(from, path));
+        }
+        *version = linked;
+    }
+    Ok(copied)
+}
+
+fn changed_since(from: &Root, path: &TreePath) -> Error {
+    Error::refused(format!("{} changed since the tree was compared", from.printed(path))).hint("deploy again")
+}
+
+/// Gives a staged item its name in the next tree.
+fn link_staged(tree: &Tree, item: &Item, parent: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<()> {
+    let (stage, slot) = (tree.state.stage(), slot_name(item.slot));
+    let operation = Operation::on(FileStat::at(stage, &slot)?);
+    rustix::fs::linkat(stage, slot, parent, name, AtFlags::empty())?;
+    operation.done(&FileStat::at(parent, name)?, &mut locked(&tree.chains));
+    Ok(())
 }
 
 /// Puts into the next tree what the release makes; says which directories it made.
@@ -229,10 +253,12 @@ fn overlay(tree: &Tree, plan: &Plan, items: &[Item], to: &Root) -> Result<Vec<Tr
             let Some((_, parent)) = &last else { return Ok(()) };
             match items.next_if(|i| i.change() == at) {
                 Some(item) => {
-                    let (stage, slot) = (tree.state.stage(), slot_name(item.slot));
-                    let operation = Operation::on(FileStat::at(stage, &slot)?);
-                    rustix::fs::linkat(stage, slot, parent, &name, AtFlags::empty())?;
-                    operation.done(&FileStat::at(parent.as_fd(), &name)?, &mut locked(&tree.chains));
+                    link_staged(tree, item, parent.as_fd(), &name)?;
+                    while let Some(further) = items.next_if(|i| i.change() == at) {
+                        let path = further.further().unwrap_or(&change.path);
+                        let (parent, name) = to.parent(path)?;
+                        link_staged(tree, further, parent.as_fd(), &name)?;
+                    }
                     Ok(())
                 }
                 None => {

@@ -179,9 +179,8 @@ fn each_sought(journal: &Journal, mut found: impl FnMut(&TreePath, Option<u64>) 
         return swap.changed.iter().try_for_each(|path| found(path, None));
     }
     let moved = |step| match step {
-        Step::Place { path, slot, replaces: true, .. } | Step::Remove { path, slot, is_dir: false } => {
-            Some((path, slot))
-        }
+        Step::Place { path, slot, replaces: true, copy: None | Some(false), .. }
+        | Step::Remove { path, slot, is_dir: false } => Some((path, slot)),
         _ => None,
     };
     // In rising order as far as the first one that goes back; from there on what leaves, deepest first.

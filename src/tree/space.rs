@@ -1,5 +1,7 @@
 //! Whether what is to be staged fits on the tree's filesystem: asked before the first byte comes.
 
+use std::collections::HashMap;
+
 use super::open::Tree;
 use super::shelf;
 use super::stage::Item;
@@ -13,7 +15,9 @@ const SPARE_INODES: u64 = 16;
 const MARGIN: u64 = 64;
 
 /// Refuses what does not fit beside what is there now (content of older releases is copied, not moved), and a filesystem that cannot be written to.
-pub(super) fn check(tree: &Tree, plan: &Plan, items: &[Item]) -> Result<()> {
+///
+/// `held` says how much each slot has already that an aborted session left and that is gone on with.
+pub(super) fn check(tree: &Tree, plan: &Plan, items: &[Item], held: &HashMap<u64, u64>) -> Result<()> {
     let path = tree.state.stage_path();
     let fs = rustix::fs::fstatvfs(tree.state.stage()).map_err(|e| Error::io("cannot ask the space of", &path, e))?;
     if fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
@@ -23,7 +27,8 @@ pub(super) fn check(tree: &Tree, plan: &Plan, items: &[Item]) -> Result<()> {
     let unit = fs.f_frsize.max(1);
     let bytes = |item: &Item| {
         let taken = item.data().map(|d| (d.end - d.start).div_ceil(unit).saturating_mul(unit));
-        taken.fold(0, u64::saturating_add)
+        let all = taken.fold(0, u64::saturating_add);
+        all.saturating_sub(held.get(&item.slot).copied().unwrap_or(0))
     };
     let files = items.iter().fold(0u64, |sum, i| sum.saturating_add(bytes(i)));
     let need = files.saturating_add(files / MARGIN);

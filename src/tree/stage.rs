@@ -8,6 +8,7 @@ mod attributes;
 mod lists;
 mod recall;
 mod reflink;
+mod resume;
 mod spots;
 
 use std::collections::HashSet;
@@ -17,7 +18,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
 use rustix::io::Errno;
@@ -30,12 +31,12 @@ use super::chains::Operation;
 use super::commit::{self, CommitReport, MAX_SINGLE_SYNCS};
 use super::inherit::give_groups;
 use super::leftover::{Leftovers, Log};
-use super::meta::{FileStat, locked};
+use super::meta::{FileStat, Version, locked};
 use super::next::{Next, is_copied};
 use super::open::{Claim, Tree};
 use super::owners::Rights;
 use super::state::{slot_name, sync_dir};
-use super::{shelf, space, sparse, way};
+use super::{copies, shelf, space, sparse, way};
 use crate::block::{BlockHash, BlockRef};
 use crate::diff::{Action, Change, Delta, Plan, Shape};
 use crate::error::{Error, Result};
@@ -55,6 +56,10 @@ pub(super) struct Item {
     #[expect(clippy::box_collection, reason = "there are a million items, and hardly one of them has holes")]
     holes: Option<Box<Vec<Range<u64>>>>,
     change: u32,
+    /// The name, of a further name of a file that is copied.
+    further: Option<Box<TreePath>>,
+    /// The file of which it is a copy, as it was copied.
+    copied: OnceLock<Box<Version>>,
     blocks: u32,
     /// Blocks that are not written yet.
     left: AtomicU32,
@@ -64,6 +69,30 @@ impl Item {
     /// The place of its change in the plan.
     pub(super) fn change(&self) -> usize {
         self.change as usize
+    }
+
+    /// The final name, where it is not that of the change: a further name of a file that is copied.
+    pub(super) fn further(&self) -> Option<&TreePath> {
+        self.further.as_deref()
+    }
+
+    /// The file of which it is a copy, as it was then.
+    pub(super) fn copied(&self) -> Option<&Version> {
+        self.copied.get().map(|version| &**version)
+    }
+
+    fn new(slot: u64, change: usize) -> Self {
+        Self {
+            slot,
+            size: 0,
+            holes: None,
+            // No more than a plan can hold.
+            change: change as u32,
+            further: None,
+            copied: OnceLock::new(),
+            blocks: 0,
+            left: AtomicU32::new(0),
+        }
     }
 
     /// What takes space, in bytes, in order.
@@ -115,9 +144,18 @@ impl Stage {
         tree.confirm()?;
         tree.state.forget_next()?;
         let mut spots = Spots::new(tree);
-        let leftovers = Leftovers::load(&tree.state, || names(&plan, &spots))?;
-        let (items, next_slot) = lay_out(&plan, &mut spots, leftovers.next_slot())?;
-        space::check(tree, &plan, &items)?;
+        let mut leftovers = Leftovers::load(&tree.state, || names(&plan, &spots))?;
+        let copied = copies::chosen(&root, &plan)?;
+        let (items, next_slot, resumed) = lay_out(&plan, &copied, &mut spots, &mut leftovers)?;
+        plan.summary.write_bytes += items.iter().filter(|i| copied.contains(&i.change())).map(|i| i.size).sum::<u64>();
+        let held = leftovers.held();
+        if let Err(e) = space::check(tree, &plan, &items, &held) {
+            // What cannot be gone on with stands in the way of what is wanted.
+            if !leftovers.give_up(&tree.state)? {
+                return Err(e);
+            }
+            space::check(tree, &plan, &items, &held)?;
+        }
         let log = Log::create(&tree.state, leftovers.next_slot())?;
         let mut stage = Self {
             tree: Arc::clone(tree),
@@ -131,7 +169,7 @@ impl Stage {
             spent: AtomicBool::new(false),
             next: Mutex::new(None),
         };
-        stage.take_over(leftovers)?;
+        stage.take_over(leftovers, &resumed)?;
         stage.take_kept()?;
         Ok(stage)
     }
@@ -204,6 +242,7 @@ impl Stage {
         }
         // From now on slots may hold what was replaced.
         self.spent.store(true, Ordering::Release);
+        self.log.retire(&self.tree.state)?;
         self.tree.check_there()?;
         let next = locked(&self.next).take();
         let report = commit::run(&self.tree, &self.plan, &self.items, self.next_slot, next, release, signature)?;
@@ -294,12 +333,6 @@ impl Stage {
         Metadata::wanted(&self.plan.changes.get(item.change()), &self.plan).set(handle)
     }
 
-    /// Puts what an aborted session left where it belongs now.
-    fn take_over(&mut self, leftovers: Leftovers) -> Result<()> {
-        self.take(|found| leftovers.for_each(found))?;
-        leftovers.remove(&self.tree.state)
-    }
-
     /// Puts what older releases had where it belongs now: what of it is damaged stays among what is to be fetched.
     fn take_kept(&mut self) -> Result<()> {
         let state = self.tree.state.path().to_path_buf();
@@ -379,7 +412,7 @@ impl Stage {
         for links in [false, true] {
             for item in self.items.iter().filter(|i| i.blocks == 0) {
                 let change = self.plan.changes.get(item.change());
-                if (change.shape() == Shape::Hardlink) == links {
+                if (item.further.is_some() || change.shape() == Shape::Hardlink) == links {
                     self.make_other(item).map_err(|e| self.failed("cannot stage", item, e))?;
                 }
             }
@@ -394,6 +427,10 @@ impl Stage {
         match rustix::fs::unlinkat(stage, &name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(e) => return Err(e.into()),
+        }
+        if item.further.is_some() {
+            let first = slot_name(self.first(item.change()).ok_or(io::ErrorKind::NotFound)?.slot);
+            return Ok(rustix::fs::linkat(stage, &first, stage, &name, AtFlags::empty())?);
         }
         let private = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         let node = |kind, device| rustix::fs::mknodat(stage, &name, kind, private, device);
@@ -418,8 +455,19 @@ impl Stage {
     /// A file of which only metadata changes, made a second time: the live tree's own keeps what it has.
     fn copy(&self, item: &Item, change: &Change) -> io::Result<()> {
         let (from, to) = (self.tree.root().open_file(&change.path)?, self.open_slot(item.slot)?);
+        let before = FileStat::of(&from)?.version();
         sparse::copy(&from, &to)?;
+        if FileStat::of(&from)?.version() != before {
+            return Err(io::Error::other("it changed while it was copied"));
+        }
+        // It is copied once, unless the staging is tried again.
+        let _ = item.copied.set(Box::new(before));
         self.seal_copy(change, to)
+    }
+
+    /// The item of the change at `at` in the plan, which its further names follow.
+    fn first(&self, at: usize) -> Option<&Item> {
+        self.items.get(self.items.partition_point(|item| item.change() < at)).filter(|item| item.change() == at)
     }
 
     /// What the release leaves to the host is as it is in the live tree.
@@ -441,15 +489,13 @@ impl Stage {
     /// A further name of a file that is staged, or else of the one in the tree.
     fn link(&self, first: &TreePath, name: &std::ffi::CStr) -> io::Result<()> {
         let stage = self.tree.state.stage();
-        let change = self.plan.changes.find(first);
-        let staged = change.and_then(|at| self.items.binary_search_by_key(&at, Item::change).ok());
-        let staged = staged.map(|at| &self.items[at]);
+        let staged = self.plan.changes.find(first).and_then(|at| self.first(at));
         let (dir, old) = match staged {
             Some(item) => (rustix::io::dup(stage)?, slot_name(item.slot)),
             None => self.tree.root().parent(first)?,
         };
-        if FileStat::at(dir.as_fd(), &old)?.file_type != FileType::RegularFile {
-            return Err(io::Error::other(format!("{first}, which it is a hard link to, is not a regular file")));
+        if matches!(FileStat::at(dir.as_fd(), &old)?.file_type, FileType::Directory | FileType::Socket) {
+            return Err(io::Error::other(format!("{first}, which it is a hard link to, is not a file")));
         }
         Ok(rustix::fs::linkat(&dir, &old, stage, name, AtFlags::empty())?)
     }
@@ -509,17 +555,32 @@ fn has(spots: &Spots, hash: &BlockHash) -> bool {
 }
 
 /// Gives every change that makes something a slot, and every block its places.
-fn lay_out(plan: &Plan, spots: &mut Spots, first_slot: u64) -> Result<(Vec<Item>, u64)> {
-    let (mut items, mut slot) = (Vec::new(), first_slot);
+fn lay_out(
+    plan: &Plan,
+    copied: &HashSet<usize>,
+    spots: &mut Spots,
+    leftovers: &mut Leftovers,
+) -> Result<(Vec<Item>, u64, Vec<usize>)> {
+    let mut further: Vec<_> = plan.further.iter().filter(|f| copied.contains(&(f.first as usize))).collect();
+    further.sort_by_key(|f| f.first);
+    let mut further = further.into_iter().peekable();
+
+    let mut items = Vec::new();
+    let mut resumed = Vec::new();
+    let mut slot = leftovers.next_slot();
     for (at, change) in plan.changes.iter().enumerate() {
-        let copied = plan.layout == Layout::Swap && is_copied(&change);
+        let copied = copied.contains(&at);
         if !(change.makes_anew() || copied) || change.shape() == Shape::Directory {
             continue;
         }
         let (mut size, mut data, mut blocks) = (0, Vec::new(), 0);
+        let mut places = Vec::new();
         if let Some(content) = plan.content(&change) {
             blocks = content.block_count() as u32;
             size = spots.add(items.len() as u32, content, |offset, block| {
+                if leftovers.is_open() {
+                    places.push((block.hash, offset));
+                }
                 if !sparse::is_hole(block) {
                     sparse::extend(&mut data, offset..offset + u64::from(block.size));
                 }
@@ -531,14 +592,21 @@ fn lay_out(plan: &Plan, spots: &mut Spots, first_slot: u64) -> Result<(Vec<Item>
             size = change.want.as_ref().map_or(0, |w| w.entry.kind.size());
             holes = None;
         }
-        // No more than a plan can hold, and a manifest of one file.
-        let (change, left) = (at as u32, AtomicU32::new(blocks));
-        items.push(Item { slot, size, holes, change, blocks, left });
-        slot += 1;
+        let taken = leftovers.take_slot(&places);
+        if taken.is_some() {
+            resumed.push(items.len());
+        }
+        let own = taken.unwrap_or(slot);
+        items.push(Item { size, holes, blocks, left: AtomicU32::new(blocks), ..Item::new(own, at) });
+        slot += u64::from(taken.is_none());
+        while let Some(name) = further.next_if(|f| f.first as usize == at) {
+            items.push(Item { further: Some(Box::new(name.path.clone())), ..Item::new(slot, at) });
+            slot += 1;
+        }
     }
     items.shrink_to_fit();
     spots.sort();
-    Ok((items, slot))
+    Ok((items, slot, resumed))
 }
 
 /// Whether this process may make everything in the plan. What a release leaves to the host (the owner of a file that

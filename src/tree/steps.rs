@@ -31,6 +31,7 @@ pub(super) fn dirs(tree: &Tree, plan: &Plan) -> Result<Vec<DirStep>> {
 pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> Result<(Packed<Step>, Vec<DirStep>)> {
     let mut steps = Packed::default();
     let (mut removals, mut late, mut sets) = (Packed::default(), Packed::default(), Packed::default());
+    let mut copies: Packed<Step> = Packed::default();
     let mut remove = |change: &Change| {
         slot += 1;
         let is_dir = change.was == Some(Shape::Directory);
@@ -45,7 +46,19 @@ pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> 
         match change.action {
             Action::Delete => removals.push(remove(&change)),
             Action::Meta if becomes_dir => {}
-            Action::Meta => sets.push(set_step(tree, plan, &change)?),
+            Action::Meta => match items.next_if(|i| i.change() == at) {
+                None => sets.push(set_step(tree, plan, &change)?),
+                Some(item) => {
+                    check_unchanged(tree, &change, item)?;
+                    copies.push(place(tree, &change.path, item)?);
+                    while let Some(further) = items.next_if(|i| i.change() == at) {
+                        let path = further.further().unwrap_or(&change.path);
+                        copies.push(place(tree, path, further)?);
+                        dirs.touch(path.parent());
+                    }
+                    dirs.touch(change.path.parent());
+                }
+            },
             _ if becomes_dir => {
                 if change.action == Action::Replace {
                     steps.push(remove(&change));
@@ -57,7 +70,7 @@ pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> 
                 let item = item.ok_or_else(|| Error::refused(format!("{} is not staged", change.path)))?;
                 let replaces = !was_dir && change.was.is_some();
                 let ino = stage_stat(tree, item.slot)?.id.ino;
-                let place = Step::Place { path: change.path.clone(), slot: item.slot, ino, replaces };
+                let place = Step::Place { path: change.path.clone(), slot: item.slot, ino, replaces, copy: None };
                 if was_dir {
                     removals.push(remove(&change));
                     late.push(place);
@@ -70,8 +83,30 @@ pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> 
     }
     steps.extend(removals.iter().rev());
     steps.extend(late.iter());
+    steps.extend(copies.iter());
     steps.extend(sets.iter());
     Ok((steps, dirs.finish()?))
+}
+
+/// The step that puts a copy in the place of its original.
+fn place(tree: &Tree, path: &TreePath, item: &Item) -> Result<Step> {
+    let ino = stage_stat(tree, item.slot)?.id.ino;
+    Ok(Step::Place { path: path.clone(), slot: item.slot, ino, replaces: true, copy: Some(true) })
+}
+
+/// Refuses when the original was changed since it was copied: the change would be lost.
+fn check_unchanged(tree: &Tree, change: &Change, item: &Item) -> Result<()> {
+    let Some(copied) = item.copied() else { return Ok(()) };
+    let failed = |e: io::Error| Error::io("cannot look at", tree.root().shown(&change.path), e);
+    let (parent, name) = tree.root().parent(&change.path).map_err(failed)?;
+    if FileStat::at(parent.as_fd(), &name).map_err(failed)?.version() != *copied {
+        return Err(Error::refused(format!(
+            "{} changed since the tree was compared",
+            tree.root().printed(&change.path)
+        ))
+        .hint("deploy again"));
+    }
+    Ok(())
 }
 
 fn set_step(tree: &Tree, plan: &Plan, change: &Change) -> Result<Step> {
@@ -118,12 +153,16 @@ impl<'a> Dirs<'a> {
         Ok(new)
     }
 
+    /// Names change in the directory.
+    fn touch(&mut self, dir: Option<TreePath>) {
+        if !self.parents.contains(&dir) {
+            self.parents.insert(dir);
+        }
+    }
+
     fn add(&mut self, change: &Change) -> Result<()> {
         if change.action != Action::Meta {
-            let parent = change.path.parent();
-            if !self.parents.contains(&parent) {
-                self.parents.insert(parent);
-            }
+            self.touch(change.path.parent());
         }
         let is_dir = change.want.is_some() && change.shape() == Shape::Directory;
         let was_dir = change.was == Some(Shape::Directory);

@@ -122,21 +122,9 @@ impl<'a> Collector<'a> {
     }
 
     fn file(&mut self, child: Child) -> Result<Item> {
-        let linked = self.shared.options.hardlinks && child.stat.nlink > 1;
-        if linked {
-            match self.links.get_mut(&child.stat.id) {
-                Some((first, left)) => {
-                    let kind = EntryKind::Hardlink(first.clone());
-                    *left = left.saturating_sub(1);
-                    if *left == 0 {
-                        self.links.remove(&child.stat.id);
-                    }
-                    return Ok(Item::Ready(self.entry(child, kind)?));
-                }
-                None => {
-                    self.links.insert(child.stat.id, (child.path.clone(), child.stat.nlink - 1));
-                }
-            }
+        let linked = self.is_linked(&child);
+        if linked && let Some(kind) = self.further_name(&child) {
+            return Ok(Item::Ready(self.entry(child, kind)?));
         }
         if child.look != Look::Whole {
             return Ok(Item::Ready(self.entry(child, EntryKind::File(unread()))?));
@@ -148,7 +136,32 @@ impl<'a> Collector<'a> {
         Ok(Item::Read(ToRead { child, linked }))
     }
 
+    /// Whether the child may have further names.
+    fn is_linked(&self, child: &Child) -> bool {
+        let is_dir = child.stat.file_type == FileType::Directory;
+        self.shared.options.hardlinks && child.stat.nlink > 1 && !is_dir
+    }
+
+    /// The link to the first name of what the child is; `None` when this is the first.
+    fn further_name(&mut self, child: &Child) -> Option<EntryKind> {
+        let Some((first, left)) = self.links.get_mut(&child.stat.id) else {
+            self.links.insert(child.stat.id, (child.path.clone(), child.stat.nlink - 1));
+            return None;
+        };
+        let kind = EntryKind::Hardlink(first.clone());
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            self.links.remove(&child.stat.id);
+        }
+        Some(kind)
+    }
+
     fn other(&mut self, mut child: Child) -> Result<IndexEntry> {
+        if self.is_linked(&child)
+            && let Some(kind) = self.further_name(&child)
+        {
+            return self.entry(child, kind);
+        }
         let (major, minor) = child.stat.device;
         let kind = match child.stat.file_type {
             FileType::Directory => EntryKind::Directory,

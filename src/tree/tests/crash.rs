@@ -19,6 +19,8 @@ pub(super) fn old() -> Vec<(&'static str, Thing)> {
         ("sealed", Thing::Dir(0o555)),
         ("sealed/changed", file("old")),
         ("sealed/gone", file("gone")),
+        ("tool", Thing::File(b"gains a right".to_vec(), 0o755)),
+        ("tool-too", Thing::Hard("tool")),
         ("touched", file("same bytes, other mode")),
         ("untouched", file("same")),
     ]
@@ -38,6 +40,8 @@ pub(super) fn new() -> Vec<(&'static str, Thing)> {
         ("sealed", Thing::Dir(0o555)),
         ("sealed/added", file("added")),
         ("sealed/changed", file("new")),
+        ("tool", Thing::File(b"gains a right".to_vec(), 0o4755)),
+        ("tool-too", Thing::Hard("tool")),
         ("touched", Thing::File(b"same bytes, other mode".to_vec(), 0o600)),
         ("untouched", file("same")),
     ]

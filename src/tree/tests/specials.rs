@@ -1,7 +1,7 @@
 //! Devices, pipes and symbolic links: their attributes are set and listed, and none of them is ever opened.
 
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -159,4 +159,54 @@ fn an_attribute_that_cannot_be_set_is_named() {
         let e = wanted.set(&handle).unwrap_err();
         assert!(e.to_string().contains("trusted.mine"), "{e}");
     });
+}
+
+#[test]
+fn further_names_of_links_pipes_and_devices_are_one_inode() {
+    for swap in [false, true] {
+        let apart = [("a-link", Thing::Link("x")), ("b-link", Thing::Link("x")), ("c-pipe", Thing::Pipe)];
+        let joined = [
+            ("a-link", Thing::Link("x")),
+            ("b-link", Thing::Hard("a-link")),
+            ("c-pipe", Thing::Pipe),
+            ("d-pipe", Thing::Hard("c-pipe")),
+        ];
+        let world = World::new(&apart, &joined).swapping(swap);
+        let theirs = world.source().join("e-device");
+        if device(&theirs) {
+            std::fs::hard_link(&theirs, world.source().join("f-device")).unwrap();
+        }
+        let (tree, before) = (world.open(), look(&world.www()));
+        world.deploy(&tree, 1).unwrap();
+        assert_eq!(look(&world.www()), look(&world.source()), "swap {swap}");
+        let ino = |name: &str| std::fs::symlink_metadata(world.www().join(name)).unwrap().ino();
+        assert_eq!((ino("a-link"), ino("c-pipe")), (ino("b-link"), ino("d-pipe")), "swap {swap}");
+        tree.revert().unwrap();
+        assert_eq!(look(&world.www()), before, "swap {swap}");
+
+        // Metadata of all names at once, and the names apart again.
+        world.deploy(&tree, 2).unwrap();
+        for name in ["a-link", "c-pipe"] {
+            let time = filetime(7);
+            rustix::fs::utimensat(
+                rustix::fs::CWD,
+                world.source().join(name),
+                &time,
+                rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+            )
+            .unwrap();
+        }
+        world.deploy(&tree, 3).unwrap();
+        assert_eq!(look(&world.www()), look(&world.source()), "swap {swap}");
+        assert_eq!((ino("a-link"), ino("c-pipe")), (ino("b-link"), ino("d-pipe")), "swap {swap}");
+        world.release(&apart);
+        world.deploy(&tree, 4).unwrap();
+        assert_eq!(look(&world.www()), look(&world.source()), "swap {swap}");
+        assert_ne!(ino("a-link"), ino("b-link"), "swap {swap}");
+    }
+}
+
+fn filetime(secs: i64) -> rustix::fs::Timestamps {
+    let time = rustix::fs::Timespec { tv_sec: secs, tv_nsec: 0 };
+    rustix::fs::Timestamps { last_access: time, last_modification: time }
 }

@@ -117,6 +117,8 @@ impl Scanned {
             }
             let kind = if meta.is_dir() {
                 EntryKind::Directory
+            } else if let Some(first) = inodes.get(&meta.ino()) {
+                EntryKind::Hardlink(first.clone())
             } else if meta.is_symlink() {
                 EntryKind::Symlink(std::fs::read_link(&at).unwrap().as_os_str().as_bytes().to_vec())
             } else if meta.file_type().is_fifo() {
@@ -125,13 +127,11 @@ impl Scanned {
                 EntryKind::CharDevice(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()))
             } else if meta.file_type().is_block_device() {
                 EntryKind::BlockDevice(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()))
-            } else if let Some(first) = inodes.get(&meta.ino()) {
-                EntryKind::Hardlink(first.clone())
             } else {
-                inodes.insert(meta.ino(), tree_path.clone());
                 EntryKind::File(self.content(&std::fs::read(&at).unwrap()))
             };
             let is_dir = meta.is_dir();
+            inodes.entry(meta.ino()).or_insert_with(|| tree_path.clone());
             let xattrs = xattrs_of(&at);
             self.entries.push(Entry {
                 path: tree_path,

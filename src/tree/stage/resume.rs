@@ -1,0 +1,97 @@
+//! Files that an aborted session began: taken over where they are, with what is right in them.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::FallocateFlags;
+
+use super::super::apply::{Metadata, handle_of};
+use super::super::leftover::Leftovers;
+use super::super::sparse;
+use super::super::state::slot_name;
+use super::{Item, Stage, has};
+use crate::block::BlockRef;
+use crate::diff::Lists as _;
+use crate::error::Result;
+use crate::manifest::{Content, Mode};
+
+impl Stage {
+    /// Goes on with the items in `resumed`, whose slots an aborted session filled in part, and puts everything else
+    /// that it left where it belongs now.
+    pub(super) fn take_over(&mut self, mut leftovers: Leftovers, resumed: &[usize]) -> Result<()> {
+        for &at in resumed {
+            let item = &self.items[at];
+            self.resume(at, item, &leftovers).map_err(|e| self.failed("cannot go on with", item, e))?;
+        }
+        leftovers.retain(|hash| !has(&self.spots, hash));
+        self.take(|found| leftovers.for_each(found))?;
+        // Until here the old log speaks of what the new one tells of as well.
+        self.log.close();
+        leftovers.remove(&self.tree.state)
+    }
+
+    fn resume(&self, at: usize, item: &Item, leftovers: &Leftovers) -> io::Result<()> {
+        // It may have been complete, with the owner and the mode of a release that is not wanted any more.
+        let private = Metadata {
+            mode: Some(Mode::from_bits(0o600)),
+            uid: Some(nix::unistd::geteuid().as_raw()),
+            gid: Some(nix::unistd::getegid().as_raw()),
+            xattrs: Some(Vec::new()),
+            ..Metadata::default()
+        };
+        private.set(handle_of(self.tree.state.stage(), &slot_name(item.slot))?)?;
+        let file = self.open_slot(item.slot)?;
+        if file.metadata()?.len() > item.size {
+            file.set_len(item.size)?;
+        }
+
+        let (mut right, mut wrong) = (Vec::new(), Vec::new());
+        let (mut offset, mut bytes) = (0, Vec::new());
+        self.each_block(item, |nth, block| {
+            bytes.resize(block.size as usize, 0);
+            let is_right = leftovers.is_at(&block.hash, offset, item.slot)
+                && file.read_exact_at(&mut bytes, offset).is_ok()
+                && block.matches(&bytes);
+            match is_right {
+                true => right.push((nth, *block, offset)),
+                false => sparse::extend(&mut wrong, offset..offset + u64::from(block.size)),
+            }
+            offset += u64::from(block.size);
+        })?;
+
+        // Zeros are not written: where something else is there must be nothing.
+        for range in wrong {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            if rustix::fs::fallocate(&file, flags, range.start, range.end - range.start).is_err() {
+                return file.set_len(0);
+            }
+        }
+        for (nth, block, offset) in &right {
+            self.spots.found(at, *nth, block, *offset);
+            self.log.add(&block.hash, block.size as usize, item.slot, *offset);
+        }
+        let found = right.len() as u32;
+        if item.left.fetch_sub(found, Ordering::AcqRel) == found {
+            file.set_len(item.size)?;
+            self.seal(item, &file)?;
+        }
+        Ok(())
+    }
+
+    fn each_block(&self, item: &Item, mut each: impl FnMut(u32, &BlockRef)) -> io::Result<()> {
+        let change = self.plan.changes.get(item.change());
+        let mut nth = 0..;
+        let mut all = |blocks: &[BlockRef]| blocks.iter().zip(&mut nth).for_each(|(block, nth)| each(nth, block));
+        match self.plan.content(&change) {
+            None => {}
+            Some(Content::Blocks(blocks)) => all(blocks),
+            Some(Content::Lists(lists)) => {
+                for list in lists {
+                    all(&self.spots.lists().list(list).map_err(io::Error::other)?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
