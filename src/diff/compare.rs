@@ -274,7 +274,8 @@ impl Walk<'_> {
         let linkable = |shape| shape != Shape::Directory;
         let same = ours == theirs && std::mem::discriminant(&have.kind) == std::mem::discriminant(&want.entry.kind)
             || regular(ours) && regular(theirs)
-            || theirs == Shape::Hardlink && linkable(ours);
+            || theirs == Shape::Hardlink && linkable(ours)
+            || ours == Shape::Hardlink && linkable(theirs);
         if !same {
             if ours == Shape::Directory {
                 self.replaced = Some(path.clone());

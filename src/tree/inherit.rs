@@ -3,11 +3,13 @@
 //! Files are staged beside the tree and renamed, so that the kernel takes all of this from the wrong directory. Here
 //! it is read from the right one: once for each directory, and not at all from those that the release makes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+
+use rustix::fs::FileType;
 
 use super::meta::{FileStat, LABEL, XattrReader};
 use super::owners::Rights;
@@ -31,8 +33,9 @@ pub(super) struct Inherited {
     acl: Option<Vec<u8>>,
     label: Option<Vec<u8>>,
     gid: Option<u32>,
-    /// Whether the plan makes the directory.
-    is_new: bool,
+    /// Whether the kernel gives its group to directories, while the plan is carried out, although it has no
+    /// set-group-id in the end.
+    is_passing: bool,
 }
 
 impl Inherited {
@@ -103,7 +106,21 @@ impl<'a> Inheritance<'a> {
         let own = || nix::unistd::getegid().as_raw();
         // The kernel passes set-group-id on through directories whose final mode has none.
         let is_dir = change.shape() == Shape::Directory;
-        Ok(parent.gid.or_else(|| (is_dir && parent.is_new).then(own)))
+        Ok(parent.gid.or_else(|| (is_dir && parent.is_passing).then(own)))
+    }
+
+    /// Whether what is replaced at `path` is of this shape.
+    pub(super) fn is_kind(&self, path: &TreePath, shape: Shape) -> io::Result<bool> {
+        let wanted = match shape {
+            Shape::File => FileType::RegularFile,
+            Shape::Symlink => FileType::Symlink,
+            Shape::Fifo => FileType::Fifo,
+            Shape::Hardlink | Shape::Device | Shape::Directory => return Ok(true),
+        };
+        match self.root.stat(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+            now => Ok(FileType::from_raw_mode(now?.st_mode) == wanted),
+        }
     }
 
     /// The attributes of what is replaced at `path` that its successor keeps.
@@ -138,7 +155,8 @@ impl<'a> Inheritance<'a> {
         let owner = change.map(|c| c.owner).or(top.map(|t| t.owner));
         let gid = owner.and_then(|o| o.gid).unwrap_or(now.gid);
 
-        let mut given = Inherited { gid: set_group(mode, gid), ..Inherited::default() };
+        let is_passing = set_group(now.mode, gid).is_some();
+        let mut given = Inherited { gid: set_group(mode, gid), is_passing, ..Inherited::default() };
         for xattr in self.reader.given(handle.as_fd())? {
             match xattr.name.as_slice() {
                 LABEL => given.label = Some(xattr.value),
@@ -151,22 +169,38 @@ impl<'a> Inheritance<'a> {
     fn made(&self, change: &Change, parent: &Inherited) -> Inherited {
         let gid = change.owner.gid.or(parent.gid).unwrap_or_else(|| nix::unistd::getegid().as_raw());
         let mode = wanted_mode(change).unwrap_or(Mode::from_bits(0));
-        Inherited { gid: set_group(mode, gid), is_new: true, ..parent.clone() }
+        Inherited { gid: set_group(mode, gid), is_passing: true, ..parent.clone() }
     }
 }
 
+/// The places in `plan` of what replaces a further name of something of another kind: a list of entries does not say of
+/// which kind that is.
+pub(super) fn strangers(root: &Root, plan: &Plan) -> io::Result<HashSet<usize>> {
+    let inheritance = Inheritance::new(root, plan);
+    let mut strangers = HashSet::new();
+    for (at, change) in plan.changes.iter().enumerate() {
+        if change.action != Action::Update || change.was != Some(Shape::Hardlink) {
+            continue;
+        }
+        if !inheritance.is_kind(&change.path, change.shape())? {
+            strangers.insert(at);
+        }
+    }
+    Ok(strangers)
+}
+
 /// Gives what the plan makes the groups that the tree's directories give, where the release governs none.
-pub(super) fn give_groups(root: &Root, plan: &mut Plan) -> io::Result<()> {
+pub(super) fn give_groups(root: &Root, plan: &mut Plan, strangers: &HashSet<usize>) -> io::Result<()> {
     let rights = Rights::of_process();
-    let wanting = |change: &Change| {
-        matches!(change.action, Action::Create | Action::Replace)
+    let wanting = |at: usize, change: &Change| {
+        (matches!(change.action, Action::Create | Action::Replace) || strangers.contains(&at))
             && change.owner.gid.is_none()
             && change.shape() != Shape::Hardlink
     };
     let mut groups = HashMap::new();
     {
         let mut inheritance = Inheritance::new(root, plan);
-        for (at, change) in plan.changes.iter().enumerate().filter(|(_, c)| wanting(c)) {
+        for (at, change) in plan.changes.iter().enumerate().filter(|(at, c)| wanting(*at, c)) {
             if let Some(gid) = inheritance.group(&change)? {
                 groups.insert(at, gid);
             }

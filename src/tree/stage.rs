@@ -29,7 +29,7 @@ use spots::Spots;
 use super::apply::{Metadata, handle_of};
 use super::chains::Operation;
 use super::commit::{self, CommitReport, MAX_SINGLE_SYNCS};
-use super::inherit::give_groups;
+use super::inherit::{give_groups, strangers};
 use super::leftover::{Leftovers, Log};
 use super::meta::{FileStat, Version, locked};
 use super::next::{Next, is_copied};
@@ -137,8 +137,10 @@ impl Stage {
         }
         way::check(tree, &plan)?;
         let root = tree.root();
-        give_groups(&root, &mut plan).map_err(|e| Error::io("cannot look into", root.path(), e))?;
-        check_rights(&mut plan)?;
+        let unreadable = |e| Error::io("cannot look into", root.path(), e);
+        let strangers = strangers(&root, &plan).map_err(unreadable)?;
+        give_groups(&root, &mut plan, &strangers).map_err(unreadable)?;
+        check_rights(&mut plan, &strangers)?;
         check_foreign(tree, &plan)?;
         check_top_rights(tree, &plan)?;
         tree.confirm()?;
@@ -611,9 +613,11 @@ fn lay_out(
 
 /// Whether this process may make everything in the plan. What a release leaves to the host (the owner of a file that
 /// is made anew) stays as it is where this process may set it.
-fn check_rights(plan: &mut Plan) -> Result<()> {
+fn check_rights(plan: &mut Plan, strangers: &HashSet<usize>) -> Result<()> {
     let rights = Rights::of_process();
+    let mut at = 0..;
     plan.changes.try_update_owners(|change, owner| {
+        let is_strange = at.next().is_some_and(|at| strangers.contains(&at));
         if change.want.is_none() || !change.is_applied() {
             return Ok(());
         }
@@ -623,7 +627,7 @@ fn check_rights(plan: &mut Plan) -> Result<()> {
             return Err(Error::refused(format!("{}: its owner cannot be set: {why}", change.path))
                 .hint("run the daemon as root, or set owner.user and owner.group to \"ignore\" in the spec"));
         }
-        if rights.refuses_owner(change.kept).is_none() {
+        if !is_strange && rights.refuses_owner(change.kept).is_none() {
             owner.uid = owner.uid.or(change.kept.uid);
             owner.gid = owner.gid.or(change.kept.gid);
         }

@@ -35,11 +35,14 @@ impl Stage {
             // A further name has what the file has, and a copy was made with all of it.
             _ if shape == Shape::Hardlink => return Ok(()),
             Action::Meta => return Ok(()),
-            Action::Update => match inheritance.kept(&change.path) {
-                // It went away meanwhile.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-                kept => kept?,
-            },
+            // Of a further name only a look says what it is.
+            Action::Update if change.was != Some(Shape::Hardlink) || inheritance.is_kind(&change.path, shape)? => {
+                match inheritance.kept(&change.path) {
+                    // It went away meanwhile.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    kept => kept?,
+                }
+            }
             _ => inheritance.of(change.path.parent().as_ref())?.xattrs(shape),
         };
         let Some(want) = change.want.as_ref().filter(|_| !xattrs.is_empty()) else { return Ok(()) };

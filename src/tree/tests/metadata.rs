@@ -112,8 +112,11 @@ impl Grower<'_> {
     }
 }
 
+/// What a path is: what every release governs, its owner, its attributes.
+type Looks = BTreeMap<PathBuf, [String; 3]>;
+
 /// Everything about what is below `top`, but for what is protected.
-fn look(top: &Path) -> BTreeMap<PathBuf, String> {
+fn look(top: &Path) -> Looks {
     let (mut all, mut firsts) = (BTreeMap::new(), HashMap::new());
     let mut left = vec![PathBuf::new()];
     while let Some(path) = left.pop() {
@@ -134,8 +137,9 @@ fn look(top: &Path) -> BTreeMap<PathBuf, String> {
         let first = firsts.entry(meta.ino()).or_insert_with(|| path.clone()).clone();
         let xattrs: Vec<_> =
             xattrs_of(&at).into_iter().map(|x| (String::from_utf8(x.name).unwrap(), x.value)).collect();
-        let (owner, mode) = ((meta.uid(), meta.gid()), meta.mode());
-        all.insert(path, format!("{what} {mode:o} {owner:?} {} {first:?} {xattrs:?}", meta.mtime()));
+        let content = format!("{what} {:o} {} {first:?}", meta.mode(), meta.mtime());
+        let owner = format!("{} {}", meta.uid(), meta.gid());
+        all.insert(path, [content, owner, format!("{xattrs:?}")]);
     }
     all
 }
@@ -161,7 +165,7 @@ fn round(seed: u64) {
     let owners = random.below(2) == 0;
     world.rules.set_user = owners;
     world.rules.set_group = owners;
-    world.protect = PathFilter::at_top(&["/keep/"]).unwrap();
+    world.protect = PathFilter::at_top(&["/keep/"]);
     let (www, source) = (world.www(), world.source());
     let outside = www.with_file_name("outside");
     std::fs::create_dir(www.join(KEPT)).unwrap();
@@ -199,7 +203,22 @@ fn round(seed: u64) {
     let kind = format!("seed {seed}, {:?}, xattrs {}, owners {owners}", world.rules.layout, world.rules.xattrs);
     let old = look(&www);
     world.deploy(&tree, 1).unwrap_or_else(|e| panic!("{kind}: {e}"));
-    assert_same(&kind, &look(&www), &look(&judge));
+    let (mut is, mut should) = (look(&www), look(&judge));
+    // Which of its names gives a file with several what no release governs, rsync decides otherwise.
+    for path in is.clone().into_keys() {
+        let found = std::fs::symlink_metadata(source.join(&path)).unwrap();
+        if !found.is_dir() && found.nlink() > 1 {
+            for looks in [&mut is, &mut should] {
+                let Some(look) = looks.get_mut(&path) else { continue };
+                look[1] = if owners { look[1].clone() } else { String::new() };
+                look[2] = if decorates { look[2].clone() } else { String::new() };
+            }
+        }
+    }
+    for path in is.keys().chain(should.keys()).filter(|path| is.get(*path) != should.get(*path)) {
+        println!("{}: was {:?}, is in the source {:?}", path.display(), old.get(path), look(&source).get(path));
+    }
+    assert_same(&kind, &is, &should);
     let after = away.each_ref().map(inodes);
     assert_eq!(before[0], after[0], "{kind}: outside");
     assert_eq!(before[1].1, after[1].1, "{kind}: protected");
@@ -208,7 +227,7 @@ fn round(seed: u64) {
     assert_same(&format!("{kind}, taken back"), &look(&www), &old);
 }
 
-fn assert_same(kind: &str, is: &BTreeMap<PathBuf, String>, should: &BTreeMap<PathBuf, String>) {
+fn assert_same(kind: &str, is: &Looks, should: &Looks) {
     for path in is.keys().chain(should.keys()) {
         assert_eq!(is.get(path), should.get(path), "{kind}: {}", path.display());
     }

@@ -24,7 +24,7 @@ fn protected_excluded_and_outside_names_keep_their_file() {
         ];
         let new = [("a", Thing::File(b"same".to_vec(), 0o644)), ("c", Thing::Hard("a"))];
         let mut world = World::new(&old, &new).swapping(swap).exchanging(exchanging);
-        world.protect = PathFilter::at_top(&["/keep/"]).unwrap();
+        world.protect = PathFilter::at_top(&["/keep/"]);
         world.rules.excludes = vec![crate::manifest::rules::Exclude { base: None, pattern: "*.tmp".into() }];
         let www = world.www();
         let outside = www.with_file_name("snapshot");
