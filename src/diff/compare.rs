@@ -285,7 +285,7 @@ impl Walk<'_> {
         let owner = self.owners.local(&want.entry)?;
         let anew = match &want.entry.kind {
             EntryKind::Hardlink(first) => have.kind != want.entry.kind || self.is_anew(first),
-            EntryKind::Directory | EntryKind::Fifo => false,
+            EntryKind::Directory => false,
             kind => have.kind != *kind,
         };
         // Further names of one file share what the file has: it is compared under its first name.
