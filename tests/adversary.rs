@@ -86,6 +86,7 @@ fn offer(session: u64, header: Vec<u8>, signature: Vec<u8>) -> Message {
         checksum: false,
         quick: None,
         grant: None,
+        follows: None,
     })
 }
 

@@ -453,3 +453,107 @@ fn whatever_is_cut_off_the_fleet_agrees_in_the_end_or_says_who_does_not() {
         }
     }
 }
+
+/// Makes the first host one that sends parts of its own tree.
+fn sender(lab: &mut Lab) {
+    let line = lab.keygen("sender");
+    let keys = std::fs::read_to_string(lab.path("authorized_keys")).expect("readable");
+    write(&lab.path("authorized_keys"), format!("{keys}tree=\"www\",deploy {line}"));
+    let sender = format!("[sender]\nkey = {:?}", lab.path("sender").to_str().expect("UTF-8"));
+    lab.hosts[0].setting(&sender);
+    lab.hosts.iter_mut().for_each(support::Host::restart);
+}
+
+/// Sends a file of the first host's tree until the second one has it.
+fn send(lab: &Lab, name: &str, text: &str) {
+    write(&lab.hosts[0].tree().join(name), text);
+    let socket = lab.hosts[0].socket();
+    let has = || std::fs::read_to_string(lab.hosts[1].tree().join(name)).unwrap_or_default() == text;
+    until("the second host to have what was sent", || {
+        let mut send = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
+        send.args(["send", name, "--socket", socket.to_str().expect("UTF-8")]);
+        send.output().expect("runs").status.success() && has()
+    });
+}
+
+/// A new host that catches up is started.
+fn join(lab: &mut Lab, name: &str) {
+    let host = lab.host(name);
+    host.catch_up = true;
+    host.start();
+}
+
+/// What the status says of one host.
+fn status_of(lab: &Lab, host: &str) -> serde_json::Value {
+    status(lab).into_iter().find(|event| event["host"] == host).unwrap_or_default()
+}
+
+#[test]
+fn a_new_host_gets_the_whole_and_all_that_was_sent_by_hand_since() {
+    let Some(mut lab) = Lab::loopback_idle() else { return };
+    lab.spec(&format!("exclude = [\"*.log\"]\n{}", support::DELETE));
+    join(&mut lab, "web1");
+    join(&mut lab, "web2");
+    support::Noise::new(5).tree(&lab.site(), FILES, 30_000);
+    write(&lab.site().join("page"), "of the whole");
+    lab.deploy(&[]).exits(0);
+    sender(&mut lab);
+    // More parts than releases are kept; of one file several times, and one that the whole excludes.
+    for (name, text) in [("a", "1"), ("page", "2"), ("b", "3"), ("page", "4"), ("app.log", "5"), ("c", "6")] {
+        send(&lab, name, text);
+    }
+    join(&mut lab, "web3");
+    // No part says what the time of the tree's own directory is.
+    let complete = |lab: &Lab, host: usize| {
+        let differences = differences(&lab.hosts[1].tree(), &lab.hosts[host].tree());
+        differences.lines().all(|line| line.ends_with(" ./"))
+    };
+    until("the new host to have the whole and its parts", || complete(&lab, 2));
+    assert_eq!(std::fs::read(lab.hosts[2].tree().join("app.log")).expect("there"), b"5");
+    until("nobody to be behind, the sender included", || {
+        lab.makuo(&["status", "www"]).exits(0).err.contains("none behind")
+    });
+
+    // After the next whole, what it excludes belongs to the tree still: those that were sent it can give it.
+    write(&lab.site().join("page"), "newer");
+    lab.deploy(&[]).exits(0);
+    assert!(lab.hosts[1].tree().join("app.log").exists() && !lab.hosts[1].tree().join("a").exists());
+    lab.hosts[0].kill();
+    join(&mut lab, "web4");
+    until("the new host to have what is excluded, too", || complete(&lab, 3));
+}
+
+#[test]
+fn a_host_that_parts_do_not_make_complete_is_named() {
+    let Some(mut lab) = Lab::loopback_idle() else { return };
+    join(&mut lab, "web1");
+    join(&mut lab, "web2");
+    sender(&mut lab);
+    ["a", "b"].iter().for_each(|name| send(&lab, name, name));
+    join(&mut lab, "web3");
+    until("the new host to be seen", || status_of(&lab, "web3")["stranded"] == true);
+    lab.makuo(&["status", "www"]).exits(0).says(&["web3", "no host keeps the whole tree: deploy it"]);
+    assert_eq!(status_of(&lab, "web1")["behind"], false, "it sent them");
+
+    // One that missed the whole and has the part that followed.
+    lab.hosts[2].kill();
+    write(&lab.site().join("page"), "of the whole");
+    lab.makuo(&["deploy", "www.toml", "--expect", "2"]).exits(0);
+    lab.hosts[2].catch_up = false;
+    lab.hosts[2].start();
+    let socket = lab.hosts[0].socket();
+    write(&lab.hosts[0].tree().join("c"), "c");
+    until("the third host to have the part", || {
+        let mut send = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
+        send.args(["send", "c", "--socket", socket.to_str().expect("UTF-8")]);
+        send.output().expect("runs").status.success() && lab.hosts[2].tree().join("c").exists()
+    });
+    assert!(!lab.hosts[2].tree().join("page").exists());
+    let lacks = status_of(&lab, "web3");
+    assert!(lacks["lacks"].is_u64(), "{lacks}");
+    lab.makuo(&["status", "www"]).exits(0).says(&["deploy the whole tree", "1 behind"]);
+    write(&lab.site().join("page"), "again");
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+    lab.makuo(&["status", "www"]).exits(0).says(&["none behind"]);
+}

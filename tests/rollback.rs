@@ -237,3 +237,18 @@ fn a_rollback_leaves_alone_what_the_running_release_excludes() {
         lab.all_same(&lab.site());
     }
 }
+
+#[test]
+fn damaged_marks_of_a_release_are_named_by_a_diff() {
+    let Some(lab) = three("") else { return };
+    lab.diff(&[]).exits(0);
+    for mark in ["current", "serial"] {
+        let path = lab.hosts[1].state().join("www").join(mark);
+        let whole = read(&path);
+        write(&path, &whole[..whole.len() / 2]);
+        let ran = lab.diff(&[]);
+        assert!(ran.code != 0 && ran.host("web2").1.contains("is damaged"), "{ran}");
+        write(&path, whole);
+    }
+    lab.diff(&[]).exits(0);
+}

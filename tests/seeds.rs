@@ -276,6 +276,7 @@ fn messages() -> Vec<Message> {
             checksum: false,
             quick: Some(true),
             grant: Some(SignedOrder { order: vec![1; 40], signature: vec![2; 80], hosts: None }),
+            follows: None,
         }),
         Message::State(Told {
             session: SessionId(1),

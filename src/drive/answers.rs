@@ -20,7 +20,7 @@ use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::{MAX_TEXT, MAX_TREES};
 use crate::wire::query::{
-    Ask, MAX_LOG, MAX_TEXTS, MAX_TOMBSTONES, ReleaseBytes, ReleaseTold, Tell, TreeTold, Trouble, Work,
+    Ask, Base, MAX_LOG, MAX_TEXTS, MAX_TOMBSTONES, ReleaseBytes, ReleaseTold, Tell, TreeTold, Trouble, Work,
 };
 
 /// Questions that the thread has not come to; beyond it they are dropped, and asked again.
@@ -230,6 +230,9 @@ fn nothing(tree: TreeName) -> TreeTold {
         releases: Vec::new(),
         stale: None,
         drifted: None,
+        sent: None,
+        parts_only: false,
+        base: None,
     }
 }
 
@@ -243,6 +246,8 @@ fn told(managed: &ManagedTree, list: bool, work: Option<Work>, trouble: Option<T
         let text = "its last health check failed or was cut short: the next deploy runs it again".to_string();
         Some(Trouble { serial, age: 0, text })
     });
+    let runs_part = running.as_ref().is_some_and(|stored| !stored.release.header().is_whole());
+    let base = tree.base().map_err(unreadable).ok().flatten().map(|(serial, content)| Base { serial, content });
     let kept = if list { tree.kept().map_err(unreadable).unwrap_or_default() } else { Vec::new() };
     let stones = tree.state().tombstones().map_err(unreadable).unwrap_or_default();
     TreeTold {
@@ -256,6 +261,9 @@ fn told(managed: &ManagedTree, list: bool, work: Option<Work>, trouble: Option<T
         releases: kept.into_iter().take(MAX_LOG).map(release_told).collect(),
         stale: ages::stale(managed, clock::wall_seconds()),
         drifted: managed.inspections.told(),
+        sent: tree.state().sent().ok().flatten().map(|mark| mark.serial),
+        parts_only: runs_part && base.is_none(),
+        base,
     }
 }
 

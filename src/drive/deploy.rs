@@ -186,6 +186,8 @@ pub struct Granted {
     pub grant: SignedOrder,
     /// How many hosts there are, about.
     pub fleet: u32,
+    /// Of a part of the tree: the release that a host has to run to take it.
+    pub follows: Option<Serial>,
 }
 
 /// Offers a release that was committed elsewhere to the hosts that lack it, to its end; as [`run`] else.
@@ -304,6 +306,7 @@ fn setup(options: &Options, granted: Option<&Granted>, endpoint: &Endpoint) -> S
         quick: options.hints.is_some(),
         grant: granted.map(|g| g.grant.clone()),
         fleet: granted.map_or(0, |g| g.fleet),
+        follows: granted.and_then(|g| g.follows),
     }
 }
 

@@ -140,6 +140,10 @@ pub struct Standing {
     pub tombstone: Option<Tombstone>,
     /// The hosts that run another release of the same serial.
     pub split: Vec<HostName>,
+    /// It is behind, and those that run the newest release run a part and cannot give it the whole tree.
+    pub stranded: bool,
+    /// The whole that the newest release is a part of, when this host has that part and not the whole.
+    pub lacks: Option<Serial>,
 }
 
 impl Standing {
@@ -162,6 +166,8 @@ pub struct Told {
     pub stale: Option<Stale>,
     /// What it found when it looked for what drifted.
     pub drifted: Option<Drifted>,
+    /// The newest release that went out from its tree.
+    pub sent: Option<Serial>,
 }
 
 /// The tombstones that any host tells of; that a release was taken back counts more than that it was aborted.
@@ -199,19 +205,38 @@ fn standings(tree: Option<&TreeName>, heard: &[Heard]) -> Vec<Standing> {
             let same = running.and_then(|(serial, _)| runs.get(&(name, serial))).into_iter().flatten();
             let others = same.filter(|(_, release)| running.is_some_and(|(_, own)| own != *release));
             let split = others.map(|(host, _)| (*host).clone()).collect();
-            let behind = newest.get(name).copied().filter(|&n| answer.is_some_and(|told| told.running < Some(n)));
-            let told = answer.map(|TreeTold { running, work, trouble, stale, drifted, .. }| Told {
+            let newest = newest.get(name).copied();
+            let has = |told: &TreeTold| told.running.max(told.sent);
+            let behind = newest.filter(|&n| answer.is_some_and(|told| has(told) < Some(n)));
+            let lacks = newest.and_then(|newest| lacking(heard, host, name, newest));
+            let stranded = behind.is_some_and(|newest| gives_parts_only(heard, name, newest));
+            let told = answer.map(|TreeTold { running, work, trouble, stale, drifted, sent, .. }| Told {
                 running: *running,
                 work: work.clone(),
                 trouble: trouble.clone(),
                 stale: *stale,
                 drifted: *drifted,
+                sent: *sent,
             });
             let (host, address) = (host.host.clone(), host.address);
-            all.push(Standing { host, address, tree: name.clone(), told, behind, tombstone, split });
+            all.push(Standing { host, address, tree: name.clone(), told, behind, tombstone, split, stranded, lacks });
         }
     }
     all
+}
+
+/// Whether all that run the release `newest` keep no whole tree that it is a part of.
+fn gives_parts_only(heard: &[Heard], tree: &TreeName, newest: Serial) -> bool {
+    heard.iter().filter_map(|host| told(host, tree)).filter(|t| t.running == Some(newest)).all(|t| t.parts_only)
+}
+
+/// The whole that others have under the release `newest`, when `host` runs that release without it.
+fn lacking(heard: &[Heard], host: &Heard, tree: &TreeName, newest: Serial) -> Option<Serial> {
+    let runs = |host| told(host, tree).filter(|told| told.running == Some(newest));
+    let own = runs(host)?;
+    let base = heard.iter().filter_map(|host| runs(host)?.base).max_by_key(|base| base.serial)?;
+    let other = own.parts_only || own.base.is_some_and(|own| own.content != base.content);
+    other.then_some(base.serial)
 }
 
 /// The releases of `tree`; who does not answer within `longest` is named as silent.
@@ -238,7 +263,7 @@ pub fn release(door: impl Into<Door>, tree: &TreeName, serial: Serial, longest: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::query::{ReleaseTold, Tell};
+    use crate::wire::query::{Base, ReleaseTold, Tell};
 
     fn tree() -> TreeName {
         TreeName::new("www").expect("legal")
@@ -271,6 +296,9 @@ mod tests {
             drifted: None,
             release: Some(id(running)).filter(|_| running > 0),
             tombstones: Some(Vec::new()),
+            sent: None,
+            parts_only: false,
+            base: None,
         };
         let host = HostName::new(name).expect("legal");
         let tell = Tell { number: 1, host: host.clone(), trees: vec![told], release: None };
@@ -353,5 +381,30 @@ mod tests {
         let stone = Tombstone { serial: Serial(13), release: id(99), revert: true };
         told_of(&mut fleet[0]).tombstones = Some(vec![stone]);
         assert!(standings(None, &fleet).iter().all(|s| s.split.is_empty()));
+    }
+
+    #[test]
+    fn what_a_host_lacks_under_a_part_is_told() {
+        let base = |serial: u64| Base { serial: Serial(serial), content: BlockHash::of(&serial.to_be_bytes()) };
+        let change = |host: &mut Heard, change: &dyn Fn(&mut TreeTold)| {
+            host.tell.iter_mut().flat_map(|tell| &mut tell.trees).for_each(change);
+        };
+        let mut fleet = fleet();
+        change(&mut fleet[0], &|told| told.base = Some(base(9)));
+        change(&mut fleet[1], &|told| told.base = Some(base(5)));
+        change(&mut fleet[2], &|told| told.sent = Some(Serial(13)));
+        let all = standings(None, &fleet);
+        let lacks: Vec<Option<u64>> = all.iter().map(|s| s.lacks.map(|s| s.0)).collect();
+        assert_eq!(lacks, [None, Some(9), None, None, None]);
+        let behind: Vec<bool> = all.iter().map(|s| s.behind.is_some()).collect();
+        assert_eq!(behind, [false, false, false, true, false], "what a host sent it has");
+        assert!(!all[3].stranded, "web1 has the whole");
+        // Nobody has the whole: there is nothing to compare with, and an empty host cannot be served.
+        for host in &mut fleet[..2] {
+            change(host, &|told| (told.base, told.parts_only) = (None, true));
+        }
+        let all = standings(None, &fleet);
+        assert!(all.iter().all(|s| s.lacks.is_none()));
+        assert!(all[3].stranded);
     }
 }

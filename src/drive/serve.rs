@@ -18,7 +18,7 @@ use super::source::{Facts, Source};
 use crate::id::Serial;
 use crate::keys::{Namespace, PublicKey, Signature, Signer, verify};
 use crate::spec::Compress;
-use crate::tree::{StoredRelease, StoredSource, Tree};
+use crate::tree::{Next, StoredRelease, StoredSource, Tree};
 use crate::units::Rate;
 use crate::wire::message::{Order, Pull, SignedOrder};
 use crate::{Error, Result};
@@ -51,13 +51,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull) -> Result<()> {
     if tree.state().tombstone(pull.release)?.is_some() || tree.state().is_unhealthy(pull.release) {
         return Ok(());
     }
-    let Some(current) = next_for(tree, current, pull.have)? else {
-        let (name, have) = (tree.name(), pull.have);
-        return Err(Error::refused(format!(
-            "{name}@{have} is too old to be followed by what is kept here of parts of the tree"
-        ))
-        .hint("deploy the whole tree"));
-    };
+    let Some((current, follows)) = next_for(tree, current, pull.have)? else { return Ok(()) };
     let header = current.release.header().clone();
     // Not yet, or never: it was committed before a crash.
     let Some(grant) = tree.state().grant(header.serial)? else { return Ok(()) };
@@ -84,7 +78,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull) -> Result<()> {
     };
     let fleet = u32::try_from(desk.members().len()).unwrap_or(u32::MAX);
     let release = current.release.clone();
-    let granted = Granted { release: current.release, signature: current.signature, grant, fleet };
+    let granted = Granted { release: current.release, signature: current.signature, grant, fleet, follows };
     let outcome = deploy::grant(desk.door()?, options, granted, Box::new(prepare), &Interrupt::default(), &mut Log)?;
     let made = |h: &&super::outcome::HostResult| h.state.has_release();
     let names: Vec<&str> = outcome.hosts.iter().filter(made).map(|h| h.host.as_str()).collect();
@@ -98,24 +92,22 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull) -> Result<()> {
 }
 
 /// What a host that has the release `have` is to be given next, so that it comes to `current`: the last release of the
-/// whole tree, then those of parts of it that followed, one by one.
-fn next_for(tree: &Tree, current: StoredRelease, have: Serial) -> Result<Option<StoredRelease>> {
+/// whole tree, then those of parts of it that followed, one by one; with what a host has to run to take a part.
+fn next_for(tree: &Tree, current: StoredRelease, have: Serial) -> Result<Option<(StoredRelease, Option<Serial>)>> {
     let newest = current.release.header().serial;
-    if current.release.header().scope.is_empty() || have == newest {
-        return Ok(Some(current));
+    if have == newest {
+        return Ok(Some((current, None)));
     }
-    let kept = tree.releases()?;
-    let mut next = None;
-    for &serial in kept.iter().rev().filter(|&&serial| serial > have && serial <= newest) {
-        let Some(release) = tree.release(serial)? else { continue };
-        let whole = release.release.header().scope.is_empty();
-        next = Some(release);
-        if whole {
-            return Ok(next);
+    let name = tree.name();
+    let lacks = |why: String| Err(Error::refused(why).hint("deploy the whole tree"));
+    match tree.next_for(have)? {
+        Next::Release { serial, follows } => Ok(tree.release(serial)?.map(|release| (release, follows))),
+        Next::NoWhole => {
+            lacks(format!("{name}@{newest} is of a part of the tree, and no release of the whole is kept"))
         }
+        Next::Unknown => lacks(format!("{name}@{have} is not known here, and what is kept are parts of the tree")),
+        Next::Nothing => Ok(None),
     }
-    // Parts follow only what they followed here.
-    Ok(next.filter(|_| kept.contains(&have)))
 }
 
 /// What is worth a line.

@@ -236,6 +236,8 @@ fn can_take(managed: &ManagedTree, header: &Header) -> Result<(), Reason> {
         }
         Err(e) => return Err(reason(&Error::io("cannot look at", root, e))),
     }
+    // Without it nothing can be committed, and an audit would not see what is wrong.
+    managed.tree.state().current().map_err(|e| reason(&e))?;
     if header.rules.layout == Layout::Swap && header.intent != Intent::Audit {
         managed.tree.check_swap().map_err(|e| reason(&e))?;
     }

@@ -95,12 +95,11 @@ pub(super) fn standings(standings: &[Standing]) -> Table {
             (_, true) => Tint::Note,
             _ => Tint::Plain,
         };
-        let newest = |serial| format!("behind: newest is {}", words::release(&standing.tree, Some(serial)));
         table.row(vec![
             Cell::new(standing.host.as_str(), Tint::Strong),
             words::release(&standing.tree, running).into(),
             Cell::new(doing(standing), tint),
-            Cell::new(standing.behind.map(newest).unwrap_or_default(), Tint::Warn),
+            Cell::new(missed(standing).unwrap_or_default(), Tint::Warn),
             Cell::new(standing.tombstone.as_ref().map(buried).unwrap_or_default(), Tint::Bad),
             Cell::new(split(standing), Tint::Bad),
             Cell::new(stale(standing).map(old).unwrap_or_default(), Tint::Warn),
@@ -126,6 +125,19 @@ fn split(standing: &Standing) -> String {
             format!("split: another {release} on {}", words::list(&standing.split))
         }
     }
+}
+
+/// "behind: newest is www@13", or what the host lacks under a part that it has.
+fn missed(standing: &Standing) -> Option<String> {
+    let release = |serial| words::release(&standing.tree, Some(serial));
+    if let Some(whole) = standing.lacks {
+        return Some(format!("lacks {}, which its release is a part of: deploy the whole tree", release(whole)));
+    }
+    let newest = release(standing.behind?);
+    Some(match standing.stranded {
+        true => format!("behind: newest is {newest}, a part, and no host keeps the whole tree: deploy it"),
+        false => format!("behind: newest is {newest}"),
+    })
 }
 
 /// "idle", "staging www@13 from ci", "no answer".
@@ -202,7 +214,7 @@ fn hosts(standings: &[Standing], of: impl Fn(&Standing) -> bool) -> BTreeSet<&st
 }
 
 fn hosts_behind(standings: &[Standing]) -> BTreeSet<&str> {
-    hosts(standings, |s| s.behind.is_some())
+    hosts(standings, |s| s.behind.is_some() || s.lacks.is_some())
 }
 
 fn hosts_with_old(standings: &[Standing]) -> BTreeSet<&str> {
@@ -292,6 +304,8 @@ pub(super) struct StandingLine<'a> {
     taken_back: bool,
     stopped: bool,
     split: bool,
+    stranded: bool,
+    lacks: Option<u64>,
     stale: Option<Old>,
     drift: Option<Looks>,
     error: Option<&'a str>,
@@ -338,6 +352,8 @@ impl<'a> StandingLine<'a> {
             taken_back: standing.tombstone.is_some_and(|stone| stone.revert),
             stopped: standing.tombstone.is_some_and(|stone| !stone.revert),
             split: !standing.split.is_empty(),
+            stranded: standing.stranded,
+            lacks: standing.lacks.map(|s| s.0),
             stale: stale(standing).map(|Stale { age, max_age }| Old { age, max_age }),
             drift: drifted(standing).map(|Drifted { looks, drifted, repaired }| Looks { looks, drifted, repaired }),
             error: trouble.map(|t| t.text.as_str()),
@@ -414,6 +430,8 @@ mod tests {
             behind: behind.map(Serial),
             tombstone: None,
             split: Vec::new(),
+            stranded: false,
+            lacks: None,
         };
         let told = |running: u64| Told {
             running: Some(Serial(running)),
@@ -421,6 +439,7 @@ mod tests {
             trouble: None,
             stale: None,
             drifted: None,
+            sent: None,
         };
         let work = Work { word: "staging".into(), serial: Serial(18), sender: host("ci") };
         let text = "health check curl failed: exit status 22\n  refused".to_string();

@@ -193,6 +193,7 @@ impl Network {
                 quick: false,
                 grant: setup.granted.then(|| offer.grant()),
                 fleet: if setup.granted { setup.hosts as u32 } else { 0 },
+                follows: None,
             },
         );
         let hosts = (1..=setup.hosts)

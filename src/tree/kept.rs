@@ -1,11 +1,11 @@
 //! The releases that a host keeps: which they are, and which of them go, with their manifests and content.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use super::journal::Journal;
 use super::open::Tree;
 use super::records::Records;
-use super::retention::History;
+use super::retention::{History, Next};
 use super::shelf;
 use crate::block::BlockHash;
 use crate::error::Result;
@@ -89,7 +89,7 @@ impl Tree {
         }
 
         let history = History::of(self)?;
-        let stay = history.staying(self.options.keep);
+        let stay = history.staying(self.options.keep).content;
         let before = history.before(previous.serial);
         let is_known = before.first().is_some_and(|release| release.id() == previous.id);
         let is_needed = before.iter().any(|release| stay.contains(&release.header().serial));
@@ -97,29 +97,28 @@ impl Tree {
         if is_known && is_needed { shelf::gather(self, journal, &before, &stay) } else { Ok(()) }
     }
 
-    /// What a host without any release is given, one after the other, to become the present one; `None` when that is a
-    /// part of the tree, and the whole that it belongs to is not kept.
-    pub fn chain(&self) -> Result<Option<Vec<Serial>>> {
-        Ok(History::of(self)?.chain())
+    /// The whole that the present release is, or is a part of; its number, and the name of what it does to a tree.
+    pub fn base(&self) -> Result<Option<(Serial, BlockHash)>> {
+        Ok(History::of(self)?.base().map(|header| (header.serial, header.content())))
     }
 
-    /// The releases that stay, and those that go.
-    fn staying(&self) -> Result<(BTreeSet<Serial>, Vec<Serial>)> {
-        let stay = History::of(self)?.staying(self.options.keep);
-        let gone = self.state.serials()?.into_iter().filter(|serial| !stay.contains(serial)).collect();
-        Ok((stay, gone))
+    /// What a host that has the release `have` is given next to become the present one.
+    pub fn next_for(&self, have: Serial) -> Result<Next> {
+        Ok(History::of(self)?.next_for(have))
     }
 
     /// Forgets the releases that are not to be kept any more, with their content.
     pub(super) fn prune(&self) -> Result<()> {
-        let (stay, gone) = self.staying()?;
-        for &serial in &gone {
+        let stay = History::of(self)?.staying(self.options.keep);
+        let mut serials = self.state.serials()?;
+        serials.retain(|serial| !stay.records.contains(serial));
+        for &serial in &serials {
             self.crash.point()?;
             self.state.forget(serial)?;
         }
         // After the releases: content without a release is found and removed the next time.
-        shelf::prune(self, &stay)?;
-        if gone.is_empty() { Ok(()) } else { self.prune_nodes() }
+        shelf::prune(self, &stay.content)?;
+        if serials.is_empty() { Ok(()) } else { self.prune_nodes() }
     }
 
     /// Drops the nodes that no kept release needs.

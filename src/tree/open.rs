@@ -212,10 +212,16 @@ impl Tree {
 
     /// The tree is the source of this release: it was never made it, and is not made it later either.
     pub fn sent(&self, release: &Release) -> Result<()> {
-        match self.highest_serial()? {
-            Some(highest) if highest >= release.header().serial => Ok(()),
-            _ => self.state.raise_highest(Mark::of(release)),
+        let serial = release.header().serial;
+        let highest = self.state.highest()?;
+        if highest.is_some_and(|highest| highest.serial >= serial) {
+            return Ok(());
         }
+        // A number that was skipped is a release of others that this tree may lack.
+        let follows = highest.is_none_or(|mark| mark.serial.next() == serial)
+            && (highest == self.state.current()? || highest == self.state.sent()?);
+        self.state.raise_highest(Mark::of(release))?;
+        if follows { self.state.set_sent(Mark::of(release)) } else { Ok(()) }
     }
 
     /// Keeps the order by which the release `serial` was committed; `None`: forgets it, since that was taken back.

@@ -116,6 +116,11 @@ impl Records {
         Ok(self.read_mark("serial")?.map(|(mark, _)| mark))
     }
 
+    /// The newest release that the tree was the source of: it has what that release says without having been made so.
+    pub fn sent(&self) -> Result<Option<Mark>> {
+        Ok(self.read_mark("source")?.map(|(mark, _)| mark))
+    }
+
     /// The release that the tree was last made.
     pub fn current(&self) -> Result<Option<Mark>> {
         Ok(self.last_commit()?.map(|commit| commit.release))

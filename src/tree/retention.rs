@@ -16,6 +16,35 @@ use crate::id::Serial;
 use crate::manifest::read::{Manifest, ReadError};
 use crate::manifest::{EntryKind, Header, Release, ReleaseId, TreePath};
 
+/// Records of replaced parts that stay.
+const MAX_REPLACED: usize = 64;
+
+/// The releases of a tree that stay.
+pub(super) struct Staying {
+    /// Those whose records stay.
+    pub(super) records: BTreeSet<Serial>,
+    /// Those of them whose content stays, too.
+    pub(super) content: BTreeSet<Serial>,
+}
+
+/// What a host is given next that lacks the present release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// This release. A part that only hosts may take that run the release `follows` names it.
+    Release {
+        /// Its number.
+        serial: Serial,
+        /// What a host has to run.
+        follows: Option<Serial>,
+    },
+    /// The present release is a part, and the whole that it belongs to is not kept.
+    NoWhole,
+    /// The present release is a part, and it is not known what the host has.
+    Unknown,
+    /// There is no release.
+    Nothing,
+}
+
 /// The releases in the state of one tree, in rising order.
 pub(super) struct History<'a> {
     nodes: &'a Nodes,
@@ -83,37 +112,60 @@ impl<'a> History<'a> {
     }
 
     /// The releases that stay when `keep` distinct ones are kept.
-    pub(super) fn staying(&self, keep: usize) -> BTreeSet<Serial> {
+    pub(super) fn staying(&self, keep: usize) -> Staying {
         let keep = keep.max(1);
-        let mut stay = self.newest(keep, |_| true);
-        stay.extend(self.newest(keep, Known::is_whole));
-        stay.extend(self.current);
+        let mut content = self.newest(keep, |_| true);
+        content.extend(self.newest(keep, Known::is_whole));
+        content.extend(self.current);
 
         // Parts stay as long as the whole that they change, and as long as anything of them is in the tree.
-        let oldest = stay.iter().filter(|&&s| self.at(s).is_none_or(Known::is_whole)).min().copied();
+        let oldest = content.iter().filter(|&&s| self.at(s).is_none_or(Known::is_whole)).min().copied();
+        let mut replaced = Vec::new();
         for (at, part) in self.known.iter().enumerate().filter(|(_, k)| !k.is_whole()) {
             let has_base = oldest.is_some_and(|oldest| oldest < part.serial());
-            if (has_base || self.is_left(at)) && !self.is_replaced(at) {
-                stay.insert(part.serial());
+            match self.is_replaced(at) {
+                false if has_base || self.is_left(at) => drop(content.insert(part.serial())),
+                true if has_base => replaced.push(part.serial()),
+                _ => {}
             }
         }
 
+        // A host that was away since one of them is known to have what came before it.
+        let mut records = content.clone();
+        records.extend(replaced.iter().rev().take(MAX_REPLACED));
         // Whatever a damaged file was: it goes with the releases of its age.
-        let first = stay.first().copied();
-        stay.extend(self.damaged.iter().filter(|&&serial| first.is_none_or(|first| serial > first)));
-        stay
+        let first = records.first().copied();
+        records.extend(self.damaged.iter().filter(|&&serial| first.is_none_or(|first| serial > first)));
+        Staying { records, content }
     }
 
-    /// What a host without any release is given one by one to become the present one. `None`: the whole that the present
-    /// part belongs to is not kept here.
-    pub(super) fn chain(&self) -> Option<Vec<Serial>> {
-        let present = self.current?;
+    /// What a host that has the release `have` is given next to become the present one.
+    pub(super) fn next_for(&self, have: Serial) -> Next {
+        let Some(present) = self.current else { return Next::Nothing };
         let upto = self.known.iter().take_while(|k| k.serial() <= present).count();
-        let base = self.known[..upto].iter().rposition(Known::is_whole)?;
-        let needed = |&at: &usize| {
-            at == base || !self.known[at].is_whole() && !self.is_replaced(at) && (at > base || self.is_left(at))
+        let base = self.known[..upto].iter().rposition(Known::is_whole);
+        let is_needed = |at: usize| match base {
+            Some(base) if at <= base => at == base || (!self.known[at].is_whole() && self.is_left(at)),
+            _ => true,
         };
-        Some((0..upto).filter(needed).map(|at| self.known[at].serial()).collect())
+
+        let after = (0..upto).filter(|&at| self.known[at].serial() > have);
+        let mut needed = after.filter(|&at| is_needed(at) && (Some(at) == base || !self.is_replaced(at)));
+        let Some(next) = needed.next() else { return Next::Release { serial: present, follows: None } };
+        let serial = self.known[next].serial();
+        // Parts follow only what they followed here.
+        match base {
+            Some(base) if next <= base => Next::Release { serial, follows: None },
+            _ if self.at(have).is_some() => Next::Release { serial, follows: Some(have) },
+            Some(_) => Next::Unknown,
+            None => Next::NoWhole,
+        }
+    }
+
+    /// The newest whole up to the present release.
+    pub(super) fn base(&self) -> Option<&Header> {
+        let upto = self.known.iter().rev().skip_while(|k| Some(k.serial()) > self.current);
+        upto.filter(|k| k.is_whole()).map(Known::header).next()
     }
 
     /// The releases before `serial` that made the tree what it was, the newest first: parts, and the whole before them.

@@ -236,6 +236,11 @@ impl State {
         }
     }
 
+    /// Remembers the newest release that this tree was the source of.
+    pub(super) fn set_sent(&self, mark: Mark) -> Result<()> {
+        self.write_mark("source", mark, 0)
+    }
+
     /// Keeps a release's header and signature.
     pub(super) fn store(&self, serial: Serial, header: &[u8], signature: &[u8]) -> Result<()> {
         let pair = (ByteVec::from(header.to_vec()), ByteVec::from(signature.to_vec()));

@@ -85,6 +85,27 @@ pub struct TreeTold {
     /// The releases that were aborted or taken back, as far as the host knows, the newest first.
     #[n(9)]
     pub tombstones: Option<Vec<Tombstone>>,
+    /// The newest release that went out from this tree: it has that, too.
+    #[n(12)]
+    pub sent: Option<Serial>,
+    /// The tree runs a part, and the whole that it belongs to is not kept here: a new host cannot be given it.
+    #[n(13)]
+    #[cbor(default)]
+    pub parts_only: bool,
+    /// The whole that the release belongs to; itself, when it is whole.
+    #[n(14)]
+    pub base: Option<Base>,
+}
+
+/// A release of a whole tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Base {
+    /// Its number.
+    #[n(0)]
+    pub serial: Serial,
+    /// The name of what it does to a tree, whatever its number.
+    #[n(1)]
+    pub content: BlockHash,
 }
 
 /// How often a host looked whether a tree is what its release says, and what became of it.
@@ -250,6 +271,9 @@ mod tests {
             drifted: (releases > 2).then_some(Drifted { looks: 9, drifted: 2, repaired: 1 }),
             release: (releases > 1).then(|| release(7).id),
             tombstones: Some(vec![Tombstone { serial: Serial(8), release: release(8).id, revert: true }]),
+            sent: (releases > 3).then_some(Serial(9)),
+            parts_only: releases == 4,
+            base: (releases > 4).then(|| Base { serial: Serial(3), content: BlockHash::of(b"whole") }),
         }
     }
 

@@ -297,7 +297,8 @@ impl Receiver {
         let tree = &release.header().tree;
         let Some(own) = self.setup.trees.iter().find(|t| t.tree == *tree) else { return };
         let found = Found::of(&release);
-        let is_wanted = || self.pulls.wants(own, &found, &self.tombstones);
+        let fits = announce.follows.is_none_or(|base| own.running.unwrap_or_default() == base);
+        let is_wanted = || fits && self.pulls.wants(own, &found, &self.tombstones);
         if announce.grant.is_some() && (at_work(&self.sessions, tree).is_some() || !is_wanted()) {
             return;
         }

@@ -130,6 +130,8 @@ pub struct SenderSetup {
     pub grant: Option<SignedOrder>,
     /// Reckon with so many hosts before they are heard.
     pub fleet: u32,
+    /// Of a release that was committed elsewhere and is of a part: what a host has to run to take it.
+    pub follows: Option<Serial>,
 }
 
 /// What a sender asks of its disk and its key.
@@ -579,6 +581,7 @@ impl Sender {
             checksum: self.setup.checksum,
             quick: Some(true).filter(|_| self.setup.quick),
             grant: self.setup.grant.clone(),
+            follows: self.setup.follows,
         };
         self.control.send(Dest::Group, &Message::Announce(announce));
         self.again(now);
