@@ -469,7 +469,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__deploy)
-            opts="-n -t -k -v -q -c -h --dry-run --yes-unmounted --target --key --rate --delete --no-delete --expect --timeout --checksum --interface --group --port --ttl --group-key --json --verbose --quiet --color --config --help"
+            opts="-n -t -k -v -q -c -h --dry-run --yes-unmounted --recheck --target --key --rate --delete --no-delete --expect --timeout --checksum --interface --group --port --ttl --group-key --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

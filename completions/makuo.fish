@@ -65,6 +65,7 @@ never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s n -l dry-run -d 'Print what every host would change; change nothing'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l yes-unmounted -d 'Go on although a filesystem in the source is not mounted any more: what was on it is missing from the release'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l recheck -d 'Run health checks also on hosts where nothing changes'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l delete -d 'Delete what the release does not have, whatever the spec says'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l no-delete -d 'Delete nothing, whatever the spec says'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'

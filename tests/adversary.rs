@@ -85,6 +85,7 @@ fn offer(session: u64, header: Vec<u8>, signature: Vec<u8>) -> Message {
         hosts: 2,
         checksum: false,
         quick: None,
+        recheck: None,
         grant: None,
         follows: None,
     })

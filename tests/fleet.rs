@@ -92,15 +92,48 @@ fn one_unhealthy_host_takes_all_of_them_back() {
 
 #[test]
 fn a_sick_host_is_named_where_nobody_goes_back() {
-    let Some(lab) = fleet(|_, n| (n == 2).then(|| hook("after", "echo no reload; exit 7"))) else { return };
+    let sick = |lab: &Lab| format!("test -e {} || {{ echo no reload; exit 7; }}", lab.path("well").display());
+    let Some(mut lab) = fleet(|lab, n| (n == 2).then(|| hook("after", &sick(lab)))) else { return };
     let ran = lab.deploy(&[]).exits(4);
     lab.all_same(&lab.site());
     assert_eq!(state(&ran, "web2"), "unhealthy", "{ran}");
     assert_eq!(state(&ran, "web1"), "committed", "{ran}");
     ran.says(&["exit status 7", "no reload"]);
-    // Nothing changes: nothing runs.
+    // Nothing changes, and what failed runs again.
+    lab.hosts[1].restart();
+    lab.makuo(&["status", "www"]).exits(0).says(&["web2", "exit status 7", "no reload"]);
+    let ran = lab.deploy(&[]).exits(4).says(&["exit status 7", "no reload"]);
+    assert_eq!(state(&ran, "web2"), "unhealthy", "{ran}");
+    assert_eq!(state(&ran, "web1"), "unchanged", "{ran}");
+    write(&lab.path("well"), "");
     let ran = lab.deploy(&[]).exits(0);
     assert_eq!(state(&ran, "web2"), "unchanged", "{ran}");
+    std::fs::remove_file(lab.path("well")).expect("there");
+    lab.deploy(&[]).exits(0);
+}
+
+#[test]
+fn a_recheck_finds_the_host_that_became_unhealthy_and_no_deploy_passes_over_it() {
+    let Some(lab) = fleet(|lab, n| {
+        let sick = format!("test ! -e {}", lab.path("sick").display());
+        let short = "health_deadline = \"300ms\"\nhealth_interval = \"100ms\"";
+        (n == 4).then(|| format!("{}\n{}\n{short}", hook("after", &note(lab)), hook("health", &sick)))
+    }) else {
+        return;
+    };
+    lab.spec(&format!("{DELETE}[commit]\nbatches = [1, 1]\n"));
+    lab.deploy(&[]).exits(0);
+    write(&lab.path("sick"), "");
+    lab.deploy(&[]).exits(0);
+    let ran = lab.deploy(&["--recheck"]).exits(4).says(&["web4", "exit status 1"]);
+    assert_eq!(state(&ran, "web4"), "unhealthy", "{ran}");
+    // It is known from now on, though hosts of earlier batches are well.
+    let ran = lab.deploy(&[]).exits(4);
+    assert_eq!(state(&ran, "web4"), "unhealthy", "{ran}");
+    assert_eq!(state(&ran, "web1"), "unchanged", "{ran}");
+    std::fs::remove_file(lab.path("sick")).expect("there");
+    lab.deploy(&[]).exits(0);
+    assert_eq!(noted(&lab).len(), 1, "`after` passed the first time: {:?}", noted(&lab));
 }
 
 #[test]
@@ -198,7 +231,7 @@ fn a_canary_that_failed_is_checked_again_by_every_deploy() {
         assert_eq!(lab.with_release(), ["web1"], "the others wait for the canary");
         if round == 1 {
             lab.hosts[0].restart();
-            lab.makuo(&["status", "www"]).exits(0).says(&["its last health check failed"]);
+            lab.makuo(&["status", "www"]).exits(0).says(&["health check", "exit status 1"]);
         }
     }
     assert_eq!(noted(&lab).len(), 1, "`after` runs where something changes: {:?}", noted(&lab));

@@ -275,6 +275,7 @@ fn messages() -> Vec<Message> {
             hosts: 3,
             checksum: false,
             quick: Some(true),
+            recheck: None,
             grant: Some(SignedOrder { order: vec![1; 40], signature: vec![2; 80], hosts: None }),
             follows: None,
         }),

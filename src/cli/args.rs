@@ -183,6 +183,9 @@ pub struct DeployArgs {
     /// Go on although a filesystem in the source is not mounted any more: what was on it is missing from the release
     #[arg(long)]
     pub yes_unmounted: bool,
+    /// Run health checks also on hosts where nothing changes
+    #[arg(long)]
+    pub recheck: bool,
     /// The rest.
     #[command(flatten)]
     pub session: SessionArgs,

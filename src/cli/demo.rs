@@ -171,6 +171,7 @@ impl Demo {
             only: Vec::new(),
             timeout: Duration::from_secs(10),
             checksum: false,
+            recheck: false,
             network: self.network.clone(),
             cache: Some(self.path("cache")),
             unmounted: Unmounted::Refuse,

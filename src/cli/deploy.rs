@@ -31,6 +31,8 @@ pub struct SessionOptions {
     pub timeout: Duration,
     /// Whether hosts re-read every file.
     pub checksum: bool,
+    /// Whether health checks run also where nothing changes.
+    pub recheck: bool,
     /// The network.
     pub network: NetworkConfig,
     /// Where the source's index is kept.
@@ -42,6 +44,7 @@ pub struct SessionOptions {
 pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
     let purpose = if args.dry_run { Purpose::DryRun } else { Purpose::Deploy };
     let mut options = resolve(&args.session, purpose, config)?;
+    options.recheck = args.recheck;
     if args.yes_unmounted {
         options.unmounted = Unmounted::Accept;
     }
@@ -71,6 +74,7 @@ pub(super) fn resolve(args: &SessionArgs, purpose: Purpose, config: Option<&Path
         only: args.targets.clone(),
         timeout: args.timeout,
         checksum: args.checksum,
+        recheck: false,
         network: network::resolve(&args.network, config)?,
         cache: cache_dir(),
         unmounted: if purpose == Purpose::Diff { Unmounted::Tell } else { Unmounted::Refuse },
@@ -104,6 +108,7 @@ pub(super) fn for_engine(options: &SessionOptions, signer: Arc<dyn Signer>) -> R
     Ok(deploy::Options {
         only: options.only.clone(),
         checksum: options.checksum,
+        recheck: options.recheck,
         cache: options.cache.clone(),
         unmounted: options.unmounted,
         ..deploy::Options::new(spec, options.purpose, signer, name, options.timeout)

@@ -26,6 +26,9 @@ use crate::wire::query::{
 /// Questions that the thread has not come to; beyond it they are dropped, and asked again.
 const QUEUE: usize = 16;
 
+/// What is told of checks after a commit that never ended.
+const CUT_SHORT: &str = "its checks after the commit were cut short: the next deploy runs them again";
+
 /// Answers questions.
 #[derive(Debug)]
 pub(super) struct Answers {
@@ -240,11 +243,13 @@ fn told(managed: &ManagedTree, list: bool, work: Option<Work>, trouble: Option<T
     let tree = &managed.tree;
     let unreadable = |e: Error| tracing::debug!("tree {}: its state is asked for and cannot be read: {e}", tree.name());
     let running = tree.current().map_err(unreadable).ok().flatten();
-    let unwell = running.as_ref().is_some_and(|stored| tree.state().is_unhealthy(stored.release.id()));
+    // What went wrong before the daemon was started is kept with the tree.
     let trouble = trouble.or_else(|| {
-        let serial = running.as_ref().filter(|_| unwell && work.is_none())?.release.header().serial;
-        let text = "its last health check failed or was cut short: the next deploy runs it again".to_string();
-        Some(Trouble { serial, age: 0, text })
+        let running = running.as_ref().filter(|_| work.is_none())?;
+        let failed = tree.state().unhealthy(running.release.id())?;
+        let age = tree.state().unhealthy_for(clock::wall()).as_secs();
+        let text = if failed.text.is_empty() { CUT_SHORT.to_string() } else { failed.text };
+        Some(Trouble { serial: failed.mark.serial, age, text })
     });
     let runs_part = running.as_ref().is_some_and(|stored| !stored.release.header().is_whole());
     let base = tree.base().map_err(unreadable).ok().flatten().map(|(serial, content)| Base { serial, content });

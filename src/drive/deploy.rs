@@ -61,6 +61,8 @@ pub struct Options {
     pub timeout: Duration,
     /// Whether hosts, and this one, read every file again.
     pub checksum: bool,
+    /// Whether hosts run their health checks also where nothing changes.
+    pub recheck: bool,
     /// Where the source may have changed since the last release of it, when that is known: nothing else is looked at,
     /// here and on the hosts. The index has to be kept.
     pub hints: Option<Hints>,
@@ -94,6 +96,7 @@ impl Options {
             name,
             timeout,
             checksum: false,
+            recheck: false,
             hints: None,
             known: 0,
             unless: None,
@@ -304,6 +307,7 @@ fn setup(options: &Options, granted: Option<&Granted>, endpoint: &Endpoint) -> S
         floor: spec.transfer.floor,
         checksum: options.checksum,
         quick: options.hints.is_some(),
+        recheck: options.recheck,
         grant: granted.map(|g| g.grant.clone()),
         fleet: granted.map_or(0, |g| g.fleet),
         follows: granted.and_then(|g| g.follows),

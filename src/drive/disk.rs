@@ -122,7 +122,7 @@ impl Host {
 fn state(tree: &Tree) -> TreeState {
     let current = tree.current().ok().flatten();
     let stones = tree.state().tombstones().unwrap_or_default().into_iter().map(|buried| buried.stone);
-    let unhealthy = current.as_ref().is_some_and(|c| tree.state().is_unhealthy(c.release.id()));
+    let unhealthy = current.as_ref().is_some_and(|c| tree.state().unhealthy(c.release.id()).is_some());
     TreeState {
         tree: tree.name().clone(),
         serial: tree.highest_serial().ok().flatten().unwrap_or_default(),

@@ -48,7 +48,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull) -> Result<()> {
     let Some(managed) = host.trees.get(&pull.tree) else { return Ok(()) };
     let tree = &managed.tree;
     let Some(current) = tree.current()?.filter(|current| current.release.id() == pull.release) else { return Ok(()) };
-    if tree.state().tombstone(pull.release)?.is_some() || tree.state().is_unhealthy(pull.release) {
+    if tree.state().tombstone(pull.release)?.is_some() || tree.state().unhealthy(pull.release).is_some() {
         return Ok(());
     }
     let Some((current, follows)) = next_for(tree, current, pull.have)? else { return Ok(()) };

@@ -24,6 +24,7 @@ use crate::manifest::{Header, Intent, Release};
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Encoding, Placed};
 use crate::proto::receiver::{Denied, Look as LookAt, Reason, Reply, Request};
+use crate::tree::health::Unhealthy;
 use crate::tree::nodes::Nodes;
 use crate::tree::scan::Scanned;
 use crate::tree::stage::{Recall, Stage};
@@ -51,7 +52,7 @@ pub(super) struct Session<'a> {
     pub(super) key: PublicKey,
     pub(super) sender: HostName,
     pub(super) ending: Arc<AtomicBool>,
-    how: LookAt,
+    pub(super) how: LookAt,
     explorer: Explorer,
     /// The look at the tree that is taken while nodes of the manifest are missing.
     look: Option<Look>,
@@ -65,6 +66,8 @@ pub(super) struct Session<'a> {
     pub(super) switch: Switch,
     /// What was committed.
     pub(super) done: Option<Plan>,
+    /// What the release that was here failed its checks with.
+    pub(super) unhealthy: Option<Unhealthy>,
     /// The order to commit that came with the release, when it is one that was missed.
     pub(super) grant: Option<SignedOrder>,
     /// The order by which it was committed: whoever misses it may commit by it.
@@ -109,6 +112,7 @@ impl<'a> Session<'a> {
             changes: false,
             switch: Switch::Before,
             done: None,
+            unhealthy: None,
             grant,
             order: None,
             release,

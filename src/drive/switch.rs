@@ -8,8 +8,9 @@
 //! | revert | `after` | takes the commit back |
 //! | abort, or the end of a session that was prepared | `after` | nothing |
 //!
-//! Commands run only where the release changes something; `health` runs again where what is in place did not pass it.
-//! What a commit replaced is kept until the session ends.
+//! Commands run only where the release changes something. Where the release in place did not pass its checks, `health`
+//! runs again, and `after` where it failed; a sender can ask for `health` everywhere. What a commit replaced is kept
+//! until the session ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,6 +24,7 @@ use crate::keys::{Namespace, verify};
 use crate::manifest::Intent;
 use crate::manifest::node::to_vec;
 use crate::proto::receiver::{Ordered, Reason};
+use crate::tree::health::Unhealthy;
 use crate::tree::state::Mark;
 use crate::wire::message::{OrderKind, SignedOrder};
 
@@ -100,7 +102,7 @@ impl Session<'_> {
         }
         let previous = self.current();
         let again = previous == Some(self.release.header().serial);
-        let unwell = self.is_unwell();
+        self.unhealthy = self.known_failure();
         let stage = self.stage.take()?;
         Some(match stage.commit(&self.release, &self.signature) {
             Ok(report) => {
@@ -110,12 +112,12 @@ impl Session<'_> {
                 }
                 self.switch = Switch::Done(previous);
                 self.done = Some(stage.into_plan());
-                let hooks = &self.managed.hooks;
-                let after = self.changes && hooks.after.is_some();
-                let checks = after || (self.changes || unwell) && hooks.health.is_some();
+                let checks = self.runs_after() || self.runs_health();
                 if checks {
-                    // Until they have passed: the next deploy looks again when this daemon dies meanwhile.
-                    self.note_health(false);
+                    // The next deploy checks again when this daemon dies meanwhile.
+                    self.note_failure(self.runs_after(), "");
+                } else if self.unhealthy.is_some() {
+                    self.note_health(None);
                 }
                 Ordered::Committed { serial: self.release.header().serial, checks }
             }
@@ -130,13 +132,33 @@ impl Session<'_> {
     pub(super) fn check(&self) -> Result<(), Reason> {
         let Switch::Done(previous) = self.switch else { return Ok(()) };
         let occasion = Occasion { previous, ..self.occasion(Cause::Commit) };
-        let outcome =
-            self.after(&occasion).and_then(|()| match self.managed.hooks.run(Phase::Health, &occasion, &self.ending) {
-                Some(ended) => ended.map(drop).map_err(|failure| failure.to_string()),
-                None => Ok(()),
-            });
-        self.note_health(outcome.is_ok());
-        outcome
+        if self.runs_after()
+            && let Err(why) = self.after(&occasion)
+        {
+            self.note_failure(true, &why);
+            return Err(why);
+        }
+        if self.runs_health()
+            && let Some(Err(failure)) = self.managed.hooks.run(Phase::Health, &occasion, &self.ending)
+        {
+            let why = failure.to_string();
+            self.note_failure(false, &why);
+            return Err(why);
+        }
+        self.note_health(None);
+        Ok(())
+    }
+
+    /// Whether `after` follows the commit: something changes, or it failed with the same content before.
+    fn runs_after(&self) -> bool {
+        let failed = self.unhealthy.as_ref().is_some_and(|failed| failed.after);
+        (self.changes || failed) && self.managed.hooks.after.is_some()
+    }
+
+    /// Whether the health check follows the commit.
+    fn runs_health(&self) -> bool {
+        let asked = self.changes || self.how.recheck || self.unhealthy.is_some();
+        asked && self.managed.hooks.health.is_some()
     }
 
     fn revert(&mut self, previous: Option<Serial>) -> Ordered {
@@ -145,6 +167,10 @@ impl Session<'_> {
             return self.torn().unwrap_or_else(|| Ordered::Stuck(reason(&e)));
         }
         self.switch = Switch::Over;
+        if self.unhealthy.is_some() {
+            // What is back failed its checks as well.
+            self.note_health(self.unhealthy.as_ref());
+        }
         let serial = self.release.header().serial;
         // The order of another release of its serial is back with that.
         if self.current() != Some(serial)
@@ -164,15 +190,20 @@ impl Session<'_> {
         Ordered::Reverted(text)
     }
 
-    /// Whether what the tree is now did not pass its last checks.
-    fn is_unwell(&self) -> bool {
+    /// What the release in place failed its last checks with.
+    fn known_failure(&self) -> Option<Unhealthy> {
         let tree = &self.managed.tree;
-        tree.current().ok().flatten().is_some_and(|stored| tree.state().is_unhealthy(stored.release.id()))
+        tree.state().unhealthy(tree.current().ok()??.release.id())
     }
 
-    fn note_health(&self, passed: bool) {
+    fn note_failure(&self, after: bool, text: &str) {
+        let mark = Mark::of(&self.release);
+        self.note_health(Some(&Unhealthy { mark, after, text: text.to_string() }));
+    }
+
+    fn note_health(&self, failed: Option<&Unhealthy>) {
         let tree = &self.managed.tree;
-        if let Err(e) = tree.state().note_health(Mark::of(&self.release), passed) {
+        if let Err(e) = tree.state().note_health(failed) {
             tracing::warn!("tree {}: whether it is healthy is not kept: {e}", tree.name());
         }
     }
@@ -229,9 +260,6 @@ impl Session<'_> {
     /// Runs to its end even when the daemon is ending: what it restarts is to run again.
     fn after(&self, occasion: &Occasion) -> Result<(), Reason> {
         let never = AtomicBool::new(false);
-        if !self.changes {
-            return Ok(());
-        }
         match self.managed.hooks.run(Phase::After, occasion, &never) {
             Some(ended) => ended.map(drop).map_err(|failure| failure.to_string()),
             None => Ok(()),

@@ -191,6 +191,7 @@ impl Network {
                 floor: Floor::default(),
                 checksum: false,
                 quick: false,
+                recheck: false,
                 grant: setup.granted.then(|| offer.grant()),
                 fleet: if setup.granted { setup.hosts as u32 } else { 0 },
                 follows: None,

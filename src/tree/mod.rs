@@ -19,6 +19,7 @@ mod carry;
 mod chains;
 pub mod commit;
 mod copies;
+pub mod health;
 mod inherit;
 pub mod journal;
 mod kept;

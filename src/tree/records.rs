@@ -22,9 +22,6 @@ use crate::manifest::{Release, ReleaseId, TreePath};
 /// The most bytes of a small state file: a header with its signature, or an order with the hosts that it names.
 const MAX_SMALL: u64 = (MAX_HEADER_BYTES + MAX_SIGNATURE + 1024) as u64;
 
-/// Which release failed its last health check.
-pub(super) const UNHEALTHY: &str = "unhealthy";
-
 /// The small files of one tree's state, found from a handle of its directory.
 #[derive(Debug, Clone)]
 pub struct Records {
@@ -145,11 +142,6 @@ impl Records {
     /// What was kept of the order to commit the release with this number: whoever shows it to others may put it there.
     pub fn grant(&self, serial: Serial) -> Result<Option<Vec<u8>>> {
         self.read(&grant_name(serial))
-    }
-
-    /// Whether the release `id` failed its last health check here. What cannot be read is no failure.
-    pub fn is_unhealthy(&self, id: ReleaseId) -> bool {
-        self.read_mark(UNHEALTHY).ok().flatten().is_some_and(|(mark, _)| mark.id == id)
     }
 
     /// The numbers of the releases that are kept, rising.

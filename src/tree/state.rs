@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::inherit;
 use super::journal::FORWARD;
 pub use super::records::{CommitMark, Mark, StoredRelease};
-use super::records::{Records, UNHEALTHY, grant_name, inside};
+use super::records::{Records, grant_name, inside};
 use super::root::{FileId, Root};
 use super::swap::discard;
 use super::tombstones;
@@ -218,15 +218,6 @@ impl State {
             _ => {}
         }
         self.write_mark("serial", mark, 0)
-    }
-
-    /// Keeps whether the release `mark` passed its last health check here.
-    pub fn note_health(&self, mark: Mark, passed: bool) -> Result<()> {
-        match passed {
-            true if self.read(UNHEALTHY)?.is_none() => Ok(()),
-            true => self.remove(UNHEALTHY),
-            false => self.write_mark(UNHEALTHY, mark, 0),
-        }
     }
 
     pub(super) fn set_last_commit(&self, commit: Option<CommitMark>) -> Result<()> {

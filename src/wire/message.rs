@@ -202,6 +202,9 @@ pub struct Announce {
     /// no other will come.
     #[n(8)]
     pub grant: Option<SignedOrder>,
+    /// Whether hosts run their health checks also where nothing changes; none: they do not.
+    #[n(9)]
+    pub recheck: Option<bool>,
     /// Of a release that was committed elsewhere and governs a part of the tree: what a host has to run to take it.
     #[n(12)]
     pub follows: Option<Serial>,

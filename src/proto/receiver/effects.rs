@@ -78,6 +78,8 @@ pub struct Look {
     pub checksum: bool,
     /// Only what differs between the release that is there and the new one is looked at.
     pub quick: bool,
+    /// Its health is checked also when nothing changes.
+    pub recheck: bool,
 }
 
 /// Why a host does not take part, or failed: for people.

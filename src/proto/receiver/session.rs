@@ -178,7 +178,11 @@ impl Session {
             None => {
                 session.enter(now, HostStage::Joined);
                 let release = session.release.clone();
-                let look = Look { checksum: announce.checksum, quick: announce.quick == Some(true) };
+                let look = Look {
+                    checksum: announce.checksum,
+                    quick: announce.quick == Some(true),
+                    recheck: announce.recheck == Some(true),
+                };
                 let (sender, grant) = (session.sender_name.clone(), session.grant.clone());
                 session.requests.push_back(Request::Open { session: id, release, signature, look, sender, grant });
             }

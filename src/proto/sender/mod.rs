@@ -125,6 +125,8 @@ pub struct SenderSetup {
     pub checksum: bool,
     /// Whether hosts look only at what differs between their release and this one.
     pub quick: bool,
+    /// Whether hosts run their health checks also where nothing changes.
+    pub recheck: bool,
     /// The order by which the release was committed elsewhere: hosts that lack it commit by it, each by itself, and no
     /// order is signed. Nobody is looked for: whoever lacks it answers the announcement.
     pub grant: Option<SignedOrder>,
@@ -580,6 +582,7 @@ impl Sender {
             hosts: (self.hosts.len() as u32).max(self.setup.fleet),
             checksum: self.setup.checksum,
             quick: Some(true).filter(|_| self.setup.quick),
+            recheck: Some(true).filter(|_| self.setup.recheck),
             grant: self.setup.grant.clone(),
             follows: self.setup.follows,
         };
