@@ -11,7 +11,7 @@ use super::{
     Want, unreadable,
 };
 use crate::manifest::read::{Located, check_count};
-use crate::manifest::rules::PathFilter;
+use crate::manifest::rules::{Layout, PathFilter};
 use crate::manifest::{Content, Entry, EntryKind, Mode, Mtime, Owner, Rules, Top, TreePath, Xattr};
 
 /// What the host has to do to make its tree the release `want` under `rules` and within `scope` (empty: everything).
@@ -93,6 +93,9 @@ pub(super) fn compare(
     let timeless = walk.drop_times();
     let met = Met { owners: walk.owners.known(), links: walk.met_links, timeless };
     let (mut plan, needed, wanted) = (walk.plan, walk.needed, walk.wanted);
+    if rules.layout == Layout::Swap {
+        plan.alone = vec![host.protect.clone(), excluded.clone()];
+    }
     plan.count();
     if wanted == 0 && rules.delete_extras && !rules.allow_empty {
         return Err(Refusal::Empty);

@@ -7,7 +7,7 @@ use super::{Action, Change, Changes, Lists, TopChange};
 use crate::Result;
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
-use crate::manifest::rules::Layout;
+use crate::manifest::rules::{Layout, PathFilter};
 use crate::manifest::{Content, EntryKind, Rules, TreePath};
 
 /// Where a block lies on this host.
@@ -75,6 +75,8 @@ pub struct Plan {
     pub sets_xattrs: bool,
     /// How the commit switches the tree (a rule of the release).
     pub layout: Layout,
+    /// What matches the paths that are left alone; only where the whole tree is exchanged.
+    pub alone: Vec<PathFilter>,
 }
 
 impl Plan {
@@ -90,6 +92,7 @@ impl Plan {
             sets_mtime: rules.mtime,
             sets_xattrs: rules.xattrs,
             layout: rules.layout,
+            alone: Vec::new(),
         }
     }
 
@@ -102,6 +105,7 @@ impl Plan {
             wants: Vec::new(),
             reuse: HashMap::new(),
             summary: Summary::default(),
+            alone: Vec::new(),
             ..*self
         };
         std::mem::replace(self, empty)

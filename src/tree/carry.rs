@@ -1,8 +1,8 @@
-//! Carrying names from one tree into another beside it: what a release leaves alone is in both.
+//! Carrying names from the live tree into the next one beside it: what a release leaves alone is in both.
 //!
 //! Whatever is no directory gets a second name (a hard link), so that what is written to it through either is the
-//! same; directories are made again. Nothing that has two names is ever changed here. Taking the steps once more does
-//! no harm: what is there already stays.
+//! same; governed directories are made again. A directory that no release governs is not carried: it moves as it is
+//! when the trees change places ([`super::moves`]), and is only noted here. Taking the steps once more does no harm.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
@@ -16,19 +16,12 @@ use rustix::io::Errno;
 use super::apply::{Metadata, handle_of};
 use super::chains::{Chains, Operation};
 use super::commit::stat;
-use super::meta::{FileStat, is_mount_root, locked};
+use super::journal::Move;
+use super::meta::{FileStat, locked};
+use super::names::{Known, Names, Was};
 use super::root::{Root, open_dir_at};
 use crate::error::{Error, Result};
 use crate::manifest::{Mtime, TreePath};
-
-/// How far a look goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Depth {
-    /// Into every directory.
-    All,
-    /// Into directories that were not there yet.
-    New,
-}
 
 /// Carries names from one tree to the other.
 pub(super) struct Carry<'a> {
@@ -36,29 +29,38 @@ pub(super) struct Carry<'a> {
     pub(super) to: &'a Root,
     /// What is not carried, sorted: what the release puts there or takes away.
     pub(super) changed: &'a [TreePath],
-    pub(super) depth: Depth,
-    /// Whether `to` shall be like `from`: else names are only added.
-    pub(super) whole: bool,
+    /// Whether `to` was built before and shall become like `from` again: directories that it has are not looked into.
+    pub(super) again: bool,
+    /// Whether a directory is one that the release does not govern at all.
+    pub(super) alone: &'a dyn Fn(&TreePath) -> bool,
     /// Where it is recorded what further names do to times of change.
     pub(super) chains: Option<&'a Mutex<Chains>>,
-    /// The directories that were looked at, those inside first.
-    pub(super) seen: Vec<Seen>,
-}
-
-/// A directory that was looked at.
-#[derive(Debug, Clone)]
-pub(super) struct Seen {
-    pub(super) path: Option<TreePath>,
-    /// The time of its last change in the tree from which names are carried, before it was listed; `None` when a
-    /// later change could bear the same time.
-    pub(super) ctime: Option<Mtime>,
-    /// Whether names in the other tree's directory changed.
-    pub(super) touched: bool,
+    /// The directories that were looked at, and whether names in the copy changed.
+    pub(super) seen: Vec<(Option<TreePath>, bool)>,
+    /// What they hold.
+    pub(super) names: Names,
+    /// The directories that are to move.
+    pub(super) moves: Vec<Move>,
 }
 
 impl<'a> Carry<'a> {
-    pub(super) fn new(from: &'a Root, to: &'a Root, changed: &'a [TreePath], depth: Depth) -> Self {
-        Self { from, to, changed, depth, whole: false, chains: None, seen: Vec::new() }
+    pub(super) fn new(
+        from: &'a Root,
+        to: &'a Root,
+        changed: &'a [TreePath],
+        alone: &'a dyn Fn(&TreePath) -> bool,
+    ) -> Self {
+        Self {
+            from,
+            to,
+            changed,
+            again: false,
+            alone,
+            chains: None,
+            seen: Vec::new(),
+            names: Names::default(),
+            moves: Vec::new(),
+        }
     }
 
     /// Carries what is in the directory `path`.
@@ -69,28 +71,53 @@ impl<'a> Carry<'a> {
     }
 
     fn dir(&mut self, path: Option<&TreePath>, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-        let ctime = steady_ctime(from, to).map_err(|e| self.failed("cannot look at", path, e))?;
+        let look = |e| self.failed("cannot look at", path, e);
+        let before = FileStat::of(from).map_err(look)?;
+        if let Some(flag) = before.fixed() {
+            return Err(self.fixed(path, flag));
+        }
+        let mut known = Known::new(steady_ctime(&before, to).map_err(look)?);
         let names = names_in(from).map_err(|e| self.failed("cannot list", path, e))?;
-        let mut touched = false;
+        let (mut touched, mut all) = (false, Vec::new());
         for name in &names {
             let child = join(path, name)?;
-            if self.changed.binary_search(&child).is_err() {
-                touched |= self.child(&child, from, to, name)?;
+            if self.changed.binary_search(&child).is_err()
+                && let Some((was, new)) = self.child(&child, from, to, name)?
+            {
+                touched |= new;
+                all.extend(was.map(|was| (name, was)));
             }
         }
-        if self.whole {
+        let steady = FileStat::of(from).map_err(|e| self.failed("cannot look at", path, e))?.ctime == before.ctime;
+        for (name, mut was) in all {
+            // A name that was replaced between two calls is known by what was linked.
+            if !steady && let Was::Other(_) = was {
+                let now = stat(to, name).map_err(|e| self.failed("cannot look at the copy of", path, e))?;
+                was = now.map_or(was, |now| Was::Other(now.id.ino));
+            }
+            known.add(name, was);
+        }
+        if self.again {
             touched |= self.remove_others(path, &names, to)?;
         }
-        self.seen.push(Seen { path: path.cloned(), ctime, touched });
+        self.seen.push((path.cloned(), touched));
+        self.names.0.insert(path.cloned(), known);
         Ok(())
     }
 
-    /// Says whether names in `to` changed.
-    fn child(&mut self, path: &TreePath, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CString) -> Result<bool> {
+    /// Says what the name stands for, unless it moves, and whether the copy of its directory changed; `None` when
+    /// there is nothing of that name any more.
+    fn child(
+        &mut self,
+        path: &TreePath,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &CString,
+    ) -> Result<Option<(Option<Was>, bool)>> {
         let failed = |e| self.failed("cannot look at", Some(path), e);
-        let Some(now) = stat(from, name).map_err(failed)? else { return Ok(false) };
+        let Some(now) = stat(from, name).map_err(failed)? else { return Ok(None) };
         let operation = Operation::on(now);
-        if is_mount_root(from, name).map_err(failed)? {
+        if now.is_mount_root() {
             return Err(Error::refused(format!(
                 "{}: a filesystem is mounted here, which cannot come along when the whole tree is exchanged",
                 self.from.printed(path)
@@ -99,16 +126,14 @@ impl<'a> Carry<'a> {
         }
         let there = stat(to, name).map_err(failed)?;
         if now.file_type == FileType::Directory {
-            return self.directory(path, from, to, name, there.map(|t| t.file_type));
+            return self.directory(path, from, to, name, &now, there).map(Some);
         }
-        if there.is_some() && !self.whole {
-            return Ok(false);
-        }
+        let was = Some(Was::Other(now.id.ino));
         if there.is_some_and(|t| t.id == now.id) {
-            return Ok(false);
+            return Ok(Some((was, false)));
         }
-        if let Some(there) = there {
-            remove(to, name, there.file_type).map_err(|e| self.failed("cannot replace the copy of", Some(path), e))?;
+        if there.is_some() {
+            self.remove(to, path, name)?;
         }
         match rustix::fs::linkat(from, name, to, name, AtFlags::empty()) {
             Ok(()) => {
@@ -119,10 +144,10 @@ impl<'a> Carry<'a> {
                 }
             }
             // It went away meanwhile.
-            Err(Errno::NOENT) => return Ok(there.is_some()),
+            Err(Errno::NOENT) => return Ok(there.map(|_| (None, true))),
             Err(e) => return Err(self.unlinkable(path, e)),
         }
-        Ok(true)
+        Ok(Some((was, true)))
     }
 
     fn directory(
@@ -131,43 +156,53 @@ impl<'a> Carry<'a> {
         from: BorrowedFd<'_>,
         to: BorrowedFd<'_>,
         name: &CString,
-        there: Option<FileType>,
-    ) -> Result<bool> {
-        let fresh = there != Some(FileType::Directory);
-        let make = || -> io::Result<()> {
-            if let Some(other) = there.filter(|_| fresh) {
-                remove(to, name, other)?;
-            }
-            if fresh {
-                rustix::fs::mkdirat(to, name, Mode::RWXU)?;
-            }
-            Ok(())
-        };
-        make().map_err(|e| self.failed("cannot make the copy of", Some(path), e))?;
-        if fresh || self.depth == Depth::All {
-            let ours = open_dir_at(from, name).map_err(|e| self.failed("cannot open", Some(path), e))?;
-            let theirs = open_dir_at(to, name).map_err(|e| self.failed("cannot open the copy of", Some(path), e))?;
-            self.dir(Some(path), ours.as_fd(), theirs.as_fd())?;
+        now: &FileStat,
+        there: Option<FileStat>,
+    ) -> Result<(Option<Was>, bool)> {
+        if there.is_some_and(|t| t.file_type == FileType::Directory) {
+            return Ok((Some(Was::Directory), false));
         }
-        Ok(fresh)
+        if there.is_some() {
+            self.remove(to, path, name)?;
+        }
+        // What came since the tree was compared is nothing that the release knows.
+        if self.again || (self.alone)(path) {
+            self.moves.push(Move { path: path.clone(), ino: now.id.ino });
+            return Ok((None, there.is_some()));
+        }
+        rustix::fs::mkdirat(to, name, Mode::RWXU)
+            .map_err(|e| self.failed("cannot make the copy of", Some(path), e.into()))?;
+        let ours = open_dir_at(from, name).map_err(|e| self.failed("cannot open", Some(path), e))?;
+        let theirs = open_dir_at(to, name).map_err(|e| self.failed("cannot open the copy of", Some(path), e))?;
+        self.dir(Some(path), ours.as_fd(), theirs.as_fd())?;
+        Ok((Some(Was::Directory), true))
     }
 
     fn remove_others(&mut self, path: Option<&TreePath>, names: &[CString], to: BorrowedFd<'_>) -> Result<bool> {
         let known: HashSet<&CStr> = names.iter().map(|n| n.as_c_str()).collect();
-        let failed = |path: Option<&TreePath>, e| self.failed("cannot remove the copy of", path, e);
         let mut touched = false;
-        for name in names_in(to).map_err(|e| failed(path, e))? {
+        for name in names_in(to).map_err(|e| self.failed("cannot remove the copy of", path, e))? {
             if known.contains(name.as_c_str()) {
                 continue;
             }
             let child = join(path, &name)?;
             if self.changed.binary_search(&child).is_err() {
-                let kind = FileStat::at(to, &name).map_err(|e| failed(Some(&child), e))?.file_type;
-                remove(to, &name, kind).map_err(|e| failed(Some(&child), e))?;
+                self.remove(to, &child, &name)?;
                 touched = true;
             }
         }
         Ok(touched)
+    }
+
+    fn remove(&self, to: BorrowedFd<'_>, path: &TreePath, name: &CStr) -> Result<()> {
+        remove_carried(to, path, name, self.changed)
+            .map_err(|e| self.failed("cannot remove the copy of", Some(path), e))
+    }
+
+    fn fixed(&self, path: Option<&TreePath>, flag: &str) -> Error {
+        let shown = path.map_or_else(|| self.from.path().display().to_string(), |p| self.from.printed(p));
+        Error::refused(format!("{shown} is {flag} and cannot be exchanged with the whole tree"))
+            .hint("clear its flag (chattr -i -a), or set commit.layout = \"in-place\" in the spec")
     }
 
     fn failed(&self, action: &str, path: Option<&TreePath>, e: io::Error) -> Error {
@@ -264,30 +299,66 @@ pub(super) fn remove(dir: BorrowedFd<'_>, name: &CStr, kind: FileType) -> io::Re
         }
         handle => handle?,
     };
+    let mut trouble = None;
     for child in names_in(handle.as_fd())? {
-        let kind = FileStat::at(handle.as_fd(), &child)?.file_type;
-        match remove(handle.as_fd(), &child, kind) {
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                loosen(dir, name)?;
-                remove(handle.as_fd(), &child, kind)?;
+        let gone = || {
+            let kind = FileStat::at(handle.as_fd(), &child)?.file_type;
+            match remove(handle.as_fd(), &child, kind) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    loosen(dir, name)?;
+                    remove(handle.as_fd(), &child, kind)
+                }
+                done => done,
             }
-            done => done?,
+        };
+        // What cannot go keeps nothing else from going.
+        if let Err(e) = gone() {
+            trouble.get_or_insert(e);
         }
     }
-    Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+    match trouble {
+        Some(e) => Err(e),
+        None => Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?),
+    }
 }
 
 fn loosen(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     super::apply::chmod(handle_of(dir, name)?.as_fd(), crate::manifest::Mode::from_bits(0o700))
 }
 
+/// Removes `name` with all that is in it, except for what the release puts there (`changed`) and the directories that
+/// lead to it.
+fn remove_carried(dir: BorrowedFd<'_>, path: &TreePath, name: &CStr, changed: &[TreePath]) -> io::Result<()> {
+    let kind = FileStat::at(dir, name)?.file_type;
+    if kind != FileType::Directory || !has_within(changed, path) {
+        return remove(dir, name, kind);
+    }
+    let handle = open_dir_at(dir, name)?;
+    for child in names_in(handle.as_fd())? {
+        let below = join(Some(path), &child).map_err(io::Error::other)?;
+        if changed.binary_search(&below).is_err() {
+            remove_carried(handle.as_fd(), &below, &child, changed)?;
+        }
+    }
+    match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether a path below `dir` is among the sorted `paths`.
+pub(super) fn has_within(paths: &[TreePath], dir: &TreePath) -> bool {
+    let first = paths.partition_point(|path| path <= dir);
+    paths.get(first).is_some_and(|path| path.is_within(dir))
+}
+
 /// Clocks of filesystems stand still for this long, in nanoseconds, and as much again.
 const TICK: i128 = 20_000_000;
 
-/// The time at which `dir` changed last, unless that is so close to the last change of `other`, which was made or
-/// changed just now, that another change could follow within the same tick.
-fn steady_ctime(dir: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<Option<Mtime>> {
+/// The time at which a directory changed last, unless that is so close to the last change of `other`, which was made
+/// or changed just now, that another change could follow within the same tick.
+pub(super) fn steady_ctime(dir: &FileStat, other: BorrowedFd<'_>) -> io::Result<Option<Mtime>> {
     let nanos = |t: Mtime| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);
-    let (changed, now) = (FileStat::of(dir)?.ctime, FileStat::of(other)?.ctime);
-    Ok((nanos(changed) + TICK < nanos(now)).then_some(changed))
+    let now = FileStat::of(other)?.ctime;
+    Ok((nanos(dir.ctime) + TICK < nanos(now)).then_some(dir.ctime))
 }

@@ -83,7 +83,9 @@ pub(super) fn run(
     tree.nodes().sync()?;
     tree.crash.point()?;
     let undo = tree.state.fresh_undo(mark.serial)?;
-    if next.is_some() {
+    if let Some(next) = &next {
+        tree.crash.point()?;
+        next.names.append(undo.as_fd()).map_err(|e| Error::io("cannot note names in", tree.state.path(), e))?;
         tree.crash.point()?;
         let moved = renameat(tree.state.handle(), c"next", &undo, swap::ASIDE)
             .and_then(|()| rustix::fs::fsync(&undo))
@@ -108,12 +110,6 @@ pub(super) fn run(
                 };
             }
             return Err(e);
-        }
-    }
-    if let Some(next) = &next {
-        let caught_up = swap::open_aside(tree, &journal).and_then(|old| next.catch_up(&old, &tree.root()));
-        if let Err(e) = caught_up {
-            tracing::warn!("tree {}: what came at the very moment of the exchange may be missing: {e}", tree.name());
         }
     }
     let made =

@@ -16,7 +16,7 @@ use super::records::Mark;
 use super::state::{CommitMark, State};
 use crate::error::{Error, Result};
 use crate::id::Serial;
-use crate::manifest::{Mode, TreePath};
+use crate::manifest::{Mode, Mtime, TreePath};
 use crate::packed::Packed;
 
 /// The journal of a commit that is on its way.
@@ -66,9 +66,61 @@ pub struct Swap {
     /// The tree that is live after.
     #[n(1)]
     pub new: Side,
-    /// The paths that the release made, changed or removed, sorted; all others are in both trees.
+    /// The paths that the release made, changed or removed, sorted; all others are in both trees, or move.
     #[n(2)]
     pub changed: Vec<TreePath>,
+    /// The directories that the release does not govern, which move from the old tree into the new one.
+    #[n(3)]
+    pub moves: Option<Vec<Move>>,
+    /// The directories that those are in, but for the top, sorted.
+    #[n(4)]
+    pub above: Option<Vec<Above>>,
+}
+
+impl Swap {
+    pub(super) fn moves(&self) -> &[Move] {
+        self.moves.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn above(&self) -> &[Above] {
+        self.above.as_deref().unwrap_or_default()
+    }
+}
+
+/// A directory that moves from one tree into the other.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Move {
+    /// Its path.
+    #[n(0)]
+    pub path: TreePath,
+    /// Its inode: another one at this path does not move.
+    #[n(1)]
+    pub ino: u64,
+}
+
+/// A directory of both trees from or into which another one moves: what it has before and gets again after.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Above {
+    /// Its path.
+    #[n(0)]
+    pub path: TreePath,
+    /// Of the one in the old tree.
+    #[n(1)]
+    pub old: Times,
+    /// Of the one in the new tree.
+    #[n(2)]
+    pub new: Times,
+}
+
+/// What moving names into or out of a directory changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Times {
+    /// Permission bits.
+    #[n(0)]
+    pub mode: Mode,
+    /// The time of modification.
+    #[n(1)]
+    pub mtime: Mtime,
 }
 
 /// One of the two directories of an exchange.
@@ -80,6 +132,9 @@ pub struct Side {
     /// Its permission bits.
     #[n(1)]
     pub mode: Mode,
+    /// The time of modification, which an exchange changes on some filesystems.
+    #[n(2)]
+    pub mtime: Option<Mtime>,
 }
 
 /// One step.

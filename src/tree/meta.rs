@@ -52,6 +52,8 @@ pub struct FileStat {
     pub mtime: Mtime,
     /// Last change of content or metadata; only the kernel sets it.
     pub ctime: Mtime,
+    /// Flags of the inode, as far as the filesystem tells them.
+    pub attributes: StatxAttributes,
 }
 
 /// What has to be the same for a file to count as unchanged.
@@ -125,7 +127,21 @@ impl FileStat {
             blocks: s.stx_blocks,
             mtime: time(s.stx_mtime),
             ctime: time(s.stx_ctime),
+            attributes: s.stx_attributes,
         }
+    }
+
+    /// The flag that keeps even root from moving, linking or removing it; `None` when there is none.
+    pub(super) fn fixed(&self) -> Option<&'static str> {
+        if self.attributes.contains(StatxAttributes::IMMUTABLE) {
+            return Some("immutable");
+        }
+        self.attributes.contains(StatxAttributes::APPEND).then_some("append-only")
+    }
+
+    /// Whether something is mounted here; false where the kernel cannot say (before Linux 5.8).
+    pub(super) fn is_mount_root(&self) -> bool {
+        self.attributes.contains(StatxAttributes::MOUNT_ROOT)
     }
 }
 

@@ -4,7 +4,7 @@
 //! remembers, [`source`] gives a sender its manifest and blocks, [`own`] a
 //! host's tree to the comparison. Writing: [`open`] locks a tree and ends what a crash
 //! left, [`stage`] makes a release complete beside it, [`journal`], [`commit`] and [`undo`] switch to it or back, path by
-//! path or (`next`, `swap`) the whole tree in one exchange, [`state`] and [`nodes`] keep what must last, `shelf` the
+//! path or (`next`, `swap`, `moves`, `follow`) the whole tree in one exchange, [`state`] and [`nodes`] keep what must last, `shelf` the
 //! content of the releases that can be gone back to.
 
 pub mod index;
@@ -19,11 +19,14 @@ mod carry;
 mod chains;
 pub mod commit;
 mod copies;
+mod follow;
 pub mod health;
 mod inherit;
 pub mod journal;
 mod kept;
 mod leftover;
+mod moves;
+mod names;
 mod next;
 pub mod nodes;
 mod numbered;

@@ -1,8 +1,9 @@
 //! The next tree of a commit in the layout `swap`: built whole in the tree's state directory before the commit.
 //!
 //! What the release leaves alone comes by hard links, what it makes anew from the stage, directories are made again
-//! with their metadata. Files of which only metadata changes are staged as copies: the live tree's own are never
-//! touched. Right before the commit everything that changed in the live tree meanwhile is carried over.
+//! with their metadata. Directories that it does not govern are left out: they move when the trees change places.
+//! Files of which only metadata changes are staged as copies: the live tree's own are never touched. Right before the
+//! commit everything that changed in the live tree meanwhile is carried over.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -11,10 +12,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, Mode};
 
 use super::apply::Metadata;
-use super::carry::{Carry, Depth, Seen, present, set_dirs};
+use super::carry::{Carry, has_within, present, set_dirs};
 use super::chains::Operation;
-use super::journal::{DirStep, Side, Swap};
+use super::journal::{DirStep, Move, Side, Swap};
 use super::meta::{FileStat, Version, locked};
+use super::moves;
+use super::names::Names;
 use super::open::Tree;
 use super::owners::Rights;
 use super::root::Root;
@@ -23,7 +26,7 @@ use super::state::slot_name;
 use super::{steps, way};
 use crate::diff::{Action, Change, Plan, Shape};
 use crate::error::{Error, Result};
-use crate::manifest::{Mtime, TreePath};
+use crate::manifest::TreePath;
 
 /// A tree that is ready to take the live tree's place.
 #[derive(Debug)]
@@ -32,8 +35,10 @@ pub(super) struct Next {
     pub(super) changed: Vec<TreePath>,
     /// The directories that the release touches.
     pub(super) dirs: Vec<DirStep>,
-    /// The live tree's directories and when they last changed; `None` when that cannot be relied on.
-    seen: BTreeMap<Option<TreePath>, Option<Mtime>>,
+    /// What the live tree's directories held when they were looked at last.
+    pub(super) names: Names,
+    /// The directories that move, by their inodes.
+    moves: BTreeMap<TreePath, u64>,
     /// Files that were copied, as they were then.
     copied: Vec<(TreePath, Version)>,
     /// Directories in which the release changes names.
@@ -51,17 +56,20 @@ impl Next {
         let mut changed: Vec<TreePath> = plan.changes.iter().filter(is_own).map(|c| c.path.clone()).collect();
         changed.extend(items.iter().filter_map(|item| item.further().cloned()));
         changed.sort();
-        let mut carry = Carry::new(&from, &to, &changed, Depth::All);
+        let alone = |path: &TreePath| is_alone(plan, path) && !has_within(&changed, path);
+        let mut carry = Carry::new(&from, &to, &changed, &alone);
         carry.chains = Some(&tree.chains);
         carry.run(None)?;
-        let seen = carry.seen;
+        moves::check(&from, carry.moves.iter())?;
+        let (seen, names, moves) = (carry.seen, carry.names, carry.moves);
+        let moves = moves.into_iter().map(|m| (m.path, m.ino)).collect();
         let copied = linked(&from, copied)?;
         let made = overlay(tree, plan, items, &to)?;
         let renames = plan.changes.iter().filter(|c| c.is_applied() && c.action != Action::Meta);
         let renamed = renames.map(|c| c.path.parent()).collect();
         let dirs = steps::dirs(tree, plan)?;
-        let next = Self { changed, dirs, seen: record(&seen), copied, renamed };
-        let all = seen.into_iter().map(|s| s.path).chain(made.into_iter().map(Some));
+        let next = Self { changed, dirs, names, moves, copied, renamed };
+        let all = seen.into_iter().map(|(path, _)| path).chain(made.into_iter().map(Some));
         next.set(&from, &to, all, true)?;
         Ok(next)
     }
@@ -77,55 +85,49 @@ impl Next {
             }
         }
         let changed = self.changed_dirs(&from)?;
-        let mut carry = Carry::new(&from, &to, &self.changed, Depth::New);
-        carry.whole = true;
+        let nothing = |_: &TreePath| false;
+        let mut carry = Carry::new(&from, &to, &self.changed, &nothing);
+        carry.again = true;
         carry.chains = Some(&tree.chains);
         for path in &changed {
             carry.run(path.as_ref())?;
         }
-        let seen = carry.seen;
-        self.seen.extend(record(&seen));
-        let any = seen.iter().any(|s| s.touched) || !changed.is_empty();
-        self.set(&from, &to, seen.into_iter().map(|s| s.path), true)?;
+        moves::check(&from, carry.moves.iter())?;
+        let (seen, names, moves) = (carry.seen, carry.names, carry.moves);
+        self.names.0.extend(names.0);
+        self.moves.extend(moves.into_iter().map(|m| (m.path, m.ino)));
+        let any = !changed.is_empty() || seen.iter().any(|(_, touched)| *touched);
+        self.set(&from, &to, seen.into_iter().map(|(path, _)| path), true)?;
         Ok(any)
-    }
-
-    /// What came into the old tree between the last look and the exchange is put into the new one. Nothing leaves.
-    pub(super) fn catch_up(&self, old: &Root, new: &Root) -> Result<()> {
-        let changed = self.changed_dirs(old)?;
-        let mut carry = Carry::new(old, new, &self.changed, Depth::New);
-        for path in &changed {
-            match carry.run(path.as_ref()) {
-                Err(e) if e.is_os(io::ErrorKind::NotFound) => {}
-                done => done?,
-            }
-        }
-        let touched: Vec<_> = carry.seen.into_iter().filter(|s| s.touched).map(|s| s.path).collect();
-        self.set(old, new, touched, false)
     }
 
     /// What the journal has to know of the exchange.
     pub(super) fn journaled(&self, tree: &Tree) -> Result<Swap> {
+        let (from, to) = (tree.root(), open(tree)?);
         let side = |root: &Root| FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e));
-        let (old, new) = (side(&tree.root())?, side(&open(tree)?)?);
-        let mode = self.metadata(&tree.root(), None)?.mode.unwrap_or(new.mode);
+        let (old, new) = (side(&from)?, side(&to)?);
+        let mode = self.metadata(&from, None)?.mode.unwrap_or(new.mode);
+        let moves: Vec<_> = self.moves.iter().map(|(path, &ino)| Move { path: path.clone(), ino }).collect();
+        let above = moves::above(&from, &to, &moves)?;
         Ok(Swap {
-            old: Side { ino: old.id.ino, mode: old.mode },
-            new: Side { ino: new.id.ino, mode },
+            old: Side { ino: old.id.ino, mode: old.mode, mtime: Some(old.mtime) },
+            new: Side { ino: new.id.ino, mode, mtime: Some(new.mtime) },
             changed: self.changed.clone(),
+            moves: Some(moves),
+            above: Some(above),
         })
     }
 
     /// The directories of `from` that changed since they were looked at.
     fn changed_dirs(&self, from: &Root) -> Result<Vec<Option<TreePath>>> {
         let mut changed = Vec::new();
-        for (path, ctime) in &self.seen {
+        for (path, known) in &self.names.0 {
             let now = match path {
                 Some(path) => stat(from, path),
                 None => FileStat::of(from),
             };
             match now {
-                Ok(now) if Some(now.ctime) == *ctime => {}
+                Ok(now) if Some(now.ctime) == known.ctime => {}
                 Ok(now) if now.file_type == rustix::fs::FileType::Directory => changed.push(path.clone()),
                 Ok(_) => {}
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
@@ -175,6 +177,13 @@ fn is_own(change: &Change) -> bool {
     change.is_applied() && !(change.action == Action::Meta && change.shape() == Shape::Directory)
 }
 
+/// Whether the directory is none that the release governs: protected, excluded, or unknown to it.
+fn is_alone(plan: &Plan, path: &TreePath) -> bool {
+    let is_extra = |change: &Change| change.action == Action::Extra && change.was == Some(Shape::Directory);
+    plan.alone.iter().any(|filter| !filter.is_empty() && filter.matches_here(path, true))
+        || plan.summary.extra > 0 && plan.changes.find(path).is_some_and(|at| is_extra(&plan.changes.get(at)))
+}
+
 /// Whether the change is staged as a copy with other metadata.
 pub(super) fn is_copied(change: &Change) -> bool {
     change.action == Action::Meta && change.shape() != Shape::Directory
@@ -183,10 +192,6 @@ pub(super) fn is_copied(change: &Change) -> bool {
 fn open(tree: &Tree) -> Result<Root> {
     let path = tree.state.next_path();
     Root::open(&path).map_err(|e| Error::io("cannot open", &path, e))
-}
-
-fn record(seen: &[Seen]) -> BTreeMap<Option<TreePath>, Option<Mtime>> {
-    seen.iter().map(|s| (s.path.clone(), s.ctime)).collect()
 }
 
 fn stat(root: &Root, path: &TreePath) -> io::Result<FileStat> {

@@ -274,6 +274,7 @@ impl Tree {
     pub(super) fn confirm(&self) -> Result<()> {
         let journal = self.unconfirmed()?;
         if let Some(journal) = &journal {
+            self.follow_last(journal)?;
             match self.keep(journal) {
                 Err(e) if self.crash.happened() => return Err(e),
                 Err(e) => {
@@ -285,7 +286,7 @@ impl Tree {
         if let Some((journal, swap)) = journal.as_ref().and_then(|j| Some((j, j.swap.as_ref()?))) {
             // There is no way back from here on: the old tree is taken apart.
             self.crash.point()?;
-            self.state.remove(&kept_journal(journal.serial()))?;
+            self.state.rename(&kept_journal(journal.serial()), &done_journal(journal.serial()))?;
             if let Err(e) = relink::relink(self, journal, swap.old.ino, &swap.changed) {
                 tracing::warn!("tree {}: its files are read anew by the next comparison: {e}", self.name);
             }
@@ -293,6 +294,19 @@ impl Tree {
         locked(&self.chains).begin(false);
         shelf::put_away(self)?;
         self.prune()
+    }
+
+    /// Follows what others wrote into the old tree by handles that they opened before the exchange.
+    fn follow_last(&self, journal: &Journal) -> Result<()> {
+        let Some(exchange) = &journal.swap else { return Ok(()) };
+        match swap::follow_old(self, journal, exchange, true) {
+            Err(e) if self.crash.happened() => Err(e),
+            Err(e) => {
+                tracing::warn!("tree {}: what was written into the old tree may be missing: {e}", self.name);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// The journal of the last commit, when it can be taken back.
@@ -428,6 +442,11 @@ pub(super) fn kept_journal(serial: Serial) -> String {
     format!("undo/{serial}/{FORWARD}")
 }
 
+/// Where it is kept while what the commit replaced is put away.
+pub(super) fn done_journal(serial: Serial) -> String {
+    format!("undo/{serial}/{FORWARD}.done")
+}
+
 fn open_root(name: &TreeName, path: &Path) -> Result<Root> {
     match Root::open(path) {
         Ok(root) => return Ok(root),
@@ -449,6 +468,30 @@ pub(super) struct Crash {
     /// As on a filesystem that cannot exchange two names.
     #[cfg(test)]
     pub(super) no_exchange: bool,
+    /// What others do at every point, and right before and after an exchange.
+    #[cfg(test)]
+    pub(super) others: Others,
+}
+
+/// What others do in the tree meanwhile, in tests.
+#[cfg(test)]
+#[derive(Clone, Default)]
+pub(super) struct Others(pub(super) Option<Arc<dyn Fn() + Send + Sync>>);
+
+#[cfg(test)]
+impl Others {
+    fn act(&self) {
+        if let Some(act) = &self.0 {
+            act();
+        }
+    }
+}
+
+#[cfg(test)]
+impl std::fmt::Debug for Others {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Others")
+    }
 }
 
 impl Crash {
@@ -464,7 +507,12 @@ impl Crash {
         if self.no_exchange {
             return Err(rustix::io::Errno::INVAL);
         }
-        rustix::fs::renameat_with(from, old, to, new, rustix::fs::RenameFlags::EXCHANGE)
+        #[cfg(test)]
+        self.others.act();
+        let done = rustix::fs::renameat_with(from, old, to, new, rustix::fs::RenameFlags::EXCHANGE);
+        #[cfg(test)]
+        self.others.act();
+        done
     }
 
     /// A point at which the machine may stop; before every change to the disk.
@@ -480,6 +528,7 @@ impl Crash {
 
     #[cfg(test)]
     pub(super) fn point(&self) -> Result<()> {
+        self.others.act();
         match &self.after {
             Some(left) if left.fetch_sub(1, Ordering::SeqCst) <= 0 => Err(Error::refused("crashed here")),
             _ => Ok(()),

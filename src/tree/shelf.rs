@@ -11,7 +11,7 @@
 //! before the first release, are not. What is in the files is never trusted: a block counts after it was read and hashed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,13 +22,13 @@ use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use super::commit::stat;
-use super::journal::{FORWARD, Journal, Step};
+use super::journal::{Journal, Step};
 use super::nodes::Nodes;
-use super::open::Tree;
+use super::open::{Tree, done_journal, kept_journal};
 use super::places::{self, Place, each_record};
 use super::root::Root;
-use super::state::{names, open_dir, private_dir, slot_name, sync_dir};
-use super::swap::{discard, open_aside};
+use super::state::{c_name, names, open_dir, private_dir, slot_name, sync_dir};
+use super::swap::{drain, open_aside};
 use crate::block::BlockHash;
 use crate::error::{Error, Result};
 use crate::id::Serial;
@@ -77,12 +77,18 @@ pub(super) fn keep_nothing(tree: &Tree, serial: Serial) -> Result<()> {
 /// Makes kept content of every undo directory with an index, and removes the others: whatever there was to take back
 /// is confirmed by this.
 pub(super) fn put_away(tree: &Tree) -> Result<()> {
+    tree.state.empty_trash();
     let path = tree.state.path().join("undo");
     for name in names(&path)? {
         let dir = path.join(&name);
         // First what says that there is a way back: half of it would be none.
         tree.crash.point()?;
-        tree.state.remove(&format!("undo/{}/{FORWARD}", name.to_string_lossy()))?;
+        if let Some(serial) = name.to_str().and_then(|n| n.parse().ok()).map(Serial) {
+            match tree.state.rename(&kept_journal(serial), &done_journal(serial)) {
+                Err(e) if !e.is_os(io::ErrorKind::NotFound) => return Err(e),
+                _ => drain(tree, serial)?,
+            }
+        }
         if let Some(owner) = Owner::read(&dir.join(INDEX)) {
             match shelve(tree, &dir, owner.serial) {
                 Err(e) if tree.crash.happened() => return Err(e),
@@ -93,7 +99,7 @@ pub(super) fn put_away(tree: &Tree) -> Result<()> {
             }
         }
         tree.crash.point()?;
-        remove(&path, &name)?;
+        remove(tree, &path, &name)?;
     }
     Ok(())
 }
@@ -106,7 +112,7 @@ pub(super) fn prune(tree: &Tree, stay: &BTreeSet<Serial>) -> Result<()> {
         let owner = Owner::read(&path.join(&name).join(INDEX)).filter(|owner| Some(owner.serial) == serial);
         if owner.is_none_or(|owner| !stay.contains(&owner.serial) && !stay.contains(&owner.base)) {
             tree.crash.point()?;
-            remove(&path, &name)?;
+            remove(tree, &path, &name)?;
         }
     }
     Ok(())
@@ -405,24 +411,22 @@ fn shelve(tree: &Tree, dir: &Path, serial: Serial) -> Result<()> {
     for name in names(dir)? {
         let slot = name.to_str().and_then(|n| n.parse::<u64>().ok());
         if name != INDEX && slot.is_none_or(|slot| !told.contains(&slot)) {
-            remove(dir, &name)?;
+            remove(tree, dir, &name)?;
         }
     }
     let kept = tree.state.path().join(KEPT);
     private_dir(&kept)?;
     let name = OsString::from(serial.to_string());
-    remove(&kept, &name)?;
+    remove(tree, &kept, &name)?;
     tree.crash.point()?;
     std::fs::rename(dir, kept.join(&name)).map_err(|e| Error::io("cannot rename", dir, e))?;
     sync_dir(&kept)?;
     sync_dir(&tree.state.path().join("undo"))
 }
 
-/// Removes `name` in the directory `dir` with all that is in it; what is not there is fine.
-fn remove(dir: &Path, name: &OsStr) -> Result<()> {
-    let gone = CString::new(name.as_encoded_bytes()).map_err(io::Error::from);
-    let handle = open_dir(dir)?;
-    gone.and_then(|n| discard(handle.as_fd(), &n)).map_err(|e| Error::io("cannot remove", dir.join(name), e))
+/// Removes `name` in the directory `dir` of the state with all that is in it, now or later; what is not there is fine.
+fn remove(tree: &Tree, dir: &Path, name: &OsStr) -> Result<()> {
+    tree.state.discard(open_dir(dir)?.as_fd(), &c_name(name)?, &dir.join(name))
 }
 
 fn names_if_any(path: &Path) -> Result<Vec<OsString>> {

@@ -3,7 +3,7 @@
 //! It stands on the tree's own filesystem (what is staged gets into the tree by rename) and never inside what the tree
 //! serves. Only this user can read it. It must not know what a release does to the tree.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Deref;
@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use minicbor::bytes::ByteVec;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::inherit;
@@ -32,6 +32,8 @@ const ASIDE_RELEASE: &str = "release";
 const ASIDE_ORDER: &str = "order";
 /// The longest signature that is kept, in bytes.
 pub const MAX_SIGNATURE: usize = 16 << 10;
+/// Where that stands which could not be removed.
+const TRASH: &str = "trash";
 /// How often and how far apart the lock is tried.
 const LOCK_TRIES: usize = 20;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
@@ -132,7 +134,50 @@ impl State {
 
     /// Removes a next tree that was not committed.
     pub(super) fn forget_next(&self) -> Result<()> {
-        discard(self.handle(), c"next").map_err(|e| Error::io("cannot remove", self.next_path(), e))
+        self.discard(self.handle(), c"next", &self.next_path())
+    }
+
+    /// Removes `name` in the directory `dir` of the state, which is at `path`, with all that is in it. What cannot be
+    /// removed now (a file in it is immutable) is put aside and tried again later: new work does not wait for it.
+    pub(super) fn discard(&self, dir: BorrowedFd<'_>, name: &CStr, path: &Path) -> Result<()> {
+        let Err(why) = discard(dir, name) else { return Ok(()) };
+        let trash = self.path().join(TRASH);
+        let aside = || -> Result<()> {
+            private_dir(&trash)?;
+            let there = open_dir(&trash)?;
+            for number in 1u64.. {
+                match rustix::fs::renameat_with(dir, name, &there, slot_name(number), RenameFlags::NOREPLACE) {
+                    Err(Errno::EXIST) => {}
+                    done => return done.map_err(|e| Error::io("cannot put aside", path, e)),
+                }
+            }
+            Ok(())
+        };
+        match aside() {
+            Ok(()) => {
+                let (path, trash) = (path.display(), trash.display());
+                tracing::warn!(
+                    "{path} cannot be removed: {why}; it is in {trash} and goes as soon as that can be done"
+                );
+                Ok(())
+            }
+            Err(e) => {
+                tracing::debug!("{e}");
+                Err(Error::io("cannot remove", path, why))
+            }
+        }
+    }
+
+    /// Tries to remove what could not be removed before.
+    pub(super) fn empty_trash(&self) {
+        let path = self.path().join(TRASH);
+        let Ok(dir) = open_dir(&path) else { return };
+        for name in names(&path).into_iter().flatten() {
+            let gone = CString::new(name.as_encoded_bytes()).map_err(io::Error::from);
+            if let Err(e) = gone.and_then(|name| discard(dir.as_fd(), &name)) {
+                tracing::debug!("{} is still there: {e}", path.join(&name).display());
+            }
+        }
     }
 
     /// What the operator should know about where it is.
@@ -188,9 +233,7 @@ impl State {
         for name in names(&path)? {
             // First what says that there is a way back: half of it would be none.
             self.remove(&format!("undo/{}/{FORWARD}", name.to_string_lossy()))?;
-            let gone = CString::new(name.as_encoded_bytes()).map_err(io::Error::from);
-            gone.and_then(|n| discard(undo.as_fd(), &n))
-                .map_err(|e| Error::io("cannot remove", path.join(&name), e))?;
+            self.discard(undo.as_fd(), &c_name(&name)?, &path.join(&name))?;
         }
         Ok(())
     }
@@ -332,6 +375,11 @@ impl State {
     }
 }
 
+/// A name as system calls take it.
+pub(super) fn c_name(name: &std::ffi::OsStr) -> Result<CString> {
+    CString::new(name.as_encoded_bytes()).map_err(|_| Error::refused("a name with NUL"))
+}
+
 /// The names in a directory of the state.
 pub(super) fn names(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
     let read = || std::fs::read_dir(dir)?.map(|e| e.map(|e| e.file_name())).collect::<io::Result<Vec<_>>>();
@@ -353,7 +401,7 @@ pub(super) fn slot_name(slot: u64) -> CString {
 }
 
 /// Opens a file of the state, which is made when it is not there; never through a link.
-fn open_for_writing(dir: BorrowedFd<'_>, name: &std::ffi::CStr, flags: OFlags) -> io::Result<File> {
+fn open_for_writing(dir: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?.into())
 }

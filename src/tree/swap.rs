@@ -5,6 +5,7 @@
 //! one, by which the commit can be taken back. Which of the two it is is told by its inode, so that every step can be
 //! taken again after a crash.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,15 +15,20 @@ use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
 use super::apply::{Metadata, chmod, handle_of};
-use super::carry::{Carry, Depth, present, remove, set_dirs};
-use super::commit::stat;
-use super::journal::{Journal, Swap};
+use super::carry::{present, remove, set_dirs};
+use super::commit::{MAX_SINGLE_SYNCS, stat};
+use super::follow::{Follow, MAX_TRIES, is_gone};
+use super::journal::{Journal, Move, Side, Swap};
 use super::meta::{FileStat, is_mount_root};
-use super::open::Tree;
+use super::moves;
+use super::names::Names;
+use super::open::{Tree, done_journal};
 use super::owners::Rights;
 use super::root::Root;
 use super::state::open_dir;
 use crate::error::{Error, Result};
+use crate::id::Serial;
+use crate::manifest::{Mtime, TreePath};
 
 /// The name of the tree that is not live, in the undo directory.
 pub(super) const ASIDE: &std::ffi::CStr = c"tree";
@@ -96,39 +102,206 @@ fn try_exchange(tree: &Tree, place: &Place) -> rustix::io::Result<()> {
     tried.and(gone(state, PROBE))
 }
 
-/// Puts the next tree into the live one's place, unless it is there already.
+/// Puts the next tree into the live one's place, unless it is there already, and what does not belong to the release
+/// into the next one.
 pub(super) fn forward(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()> {
     let aside = tree.state.undo_dir(journal.serial())?;
     let now = standing_aside(tree, &aside)?;
     if now == Some(swap.new.ino) {
+        // Once more, so that as little as possible is left to follow afterwards.
+        follow_old(tree, journal, swap, false)?;
         tree.crash.point()?;
         exchange(tree, &aside, swap.old.ino)?;
     } else if now != Some(swap.old.ino) {
         return Err(strange(tree, journal));
     }
+    let (old, new) = (open_aside(tree, journal)?, tree.root());
+    // First of all: nobody finds these directories by their paths until they have moved.
+    moves::run(tree, &old, &new, swap.moves())?;
+    moves::restore(&new, swap.above(), |dir| dir.new)?;
+    moves::restore(&old, swap.above(), |dir| dir.old)?;
     tree.crash.point()?;
-    settle(tree, &aside, swap, swap.new.ino)
+    settle(tree, &aside, [swap.new, swap.old], swap)?;
+    follow_old(tree, journal, swap, true)
+}
+
+/// Follows what others changed in the old tree since it was looked at last into the new one, before the exchange or
+/// after it.
+pub(super) fn follow_old(tree: &Tree, journal: &Journal, swap: &Swap, exchanged: bool) -> Result<()> {
+    let aside = tree.state.undo_dir(journal.serial())?;
+    if standing_aside(tree, &aside)? != Some(if exchanged { swap.old.ino } else { swap.new.ino }) {
+        return Ok(());
+    }
+    let (live, other) = (tree.root(), open_aside(tree, journal)?);
+    let (old, new) = if exchanged { (&other, &*live) } else { (&*live, &other) };
+    let (known, since) = (known_in(tree, &aside)?, (aside.as_fd(), last_change(tree, &aside)?));
+    let mut follow = Follow::new(tree, [old, new], &swap.changed, &known, since);
+    if !exchanged {
+        // Nobody but this process works in the next tree.
+        follow.since = Mtime { secs: i64::MIN, nanos: 0 };
+        follow.moving = false;
+    }
+    follow.changed_dirs()?;
+    follow.owned_dirs(journal.dirs.iter().filter(|dir| dir.new.is_none()).filter_map(|dir| dir.path.as_ref()))?;
+    let (touched, names) = (follow.touched, follow.names);
+    set_touched(journal, old, new, touched, std::iter::empty())?;
+    note(tree, aside.as_fd(), &names)
 }
 
 /// Puts the old tree back into its place, unless it is there already, with what came since into what the release had
 /// left alone.
 pub(super) fn backward(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()> {
     let aside = tree.state.undo_dir(journal.serial())?;
-    match standing_aside(tree, &aside)? {
-        Some(ino) if ino == swap.old.ino => {
-            take_along(tree, journal, swap)?;
-            tree.crash.point()?;
-            rustix::fs::syncfs(&aside).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
-            tree.crash.point()?;
-            exchange(tree, &aside, swap.new.ino)?;
-        }
+    let sides = match standing_aside(tree, &aside)? {
+        Some(ino) if ino == swap.old.ino => exchange_back(tree, journal, swap, &aside)?,
         // Not exchanged yet, or back already.
-        Some(ino) if ino == swap.new.ino => {}
+        Some(ino) if ino == swap.new.ino => {
+            follow_new(tree, journal, swap, &aside, true)?;
+            [swap.old, swap.new]
+        }
         None => return Ok(()),
         Some(_) => return Err(strange(tree, journal)),
+    };
+    tree.crash.point()?;
+    settle(tree, &aside, sides, swap)
+}
+
+/// Exchanges the two trees again; says what the live one and the other one have to have.
+fn exchange_back(tree: &Tree, journal: &Journal, swap: &Swap, aside: &OwnedFd) -> Result<[Side; 2]> {
+    let (live, old) = (tree.root(), open_aside(tree, journal)?);
+    let moves = follow_new(tree, journal, swap, aside, false)?;
+    let above = moves::above(&live, &old, &moves)?;
+    let time = |root: &Root| FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e));
+    let sides =
+        [Side { mtime: Some(time(&old)?.mtime), ..swap.old }, Side { mtime: Some(time(&live)?.mtime), ..swap.new }];
+    drop(live);
+    tree.crash.point()?;
+    rustix::fs::syncfs(aside).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
+    tree.crash.point()?;
+    exchange(tree, aside, swap.new.ino)?;
+    let (new, live) = (open_aside(tree, journal)?, tree.root());
+    moves::run(tree, &new, &live, &moves)?;
+    moves::restore(&live, &above, |dir| dir.new)?;
+    moves::restore(&new, &above, |dir| dir.old)?;
+    // What came at the very moment of the exchange.
+    let (known, since) = (known_in(tree, aside)?, (aside.as_fd(), last_change(tree, aside)?));
+    let mut follow = Follow::new(tree, [&new, &live], &swap.changed, &known, since);
+    follow.back = true;
+    follow.changed_dirs()?;
+    let (touched, names) = (follow.touched, follow.names);
+    set_touched(journal, &new, &live, touched, std::iter::empty())?;
+    note(tree, aside.as_fd(), &names)?;
+    Ok(sides)
+}
+
+/// Follows what others changed in the new tree into the old one, whichever of the two is live; says which directories
+/// have to move, unless they did.
+fn follow_new(tree: &Tree, journal: &Journal, swap: &Swap, aside: &OwnedFd, moving: bool) -> Result<Vec<Move>> {
+    let (live, other) = (tree.root(), open_aside(tree, journal)?);
+    let (new, old) = if moving { (&other, &*live) } else { (&*live, &other) };
+    let (known, since) = (known_in(tree, aside)?, (aside.as_fd(), last_change(tree, aside)?));
+    let mut follow = Follow::new(tree, [new, old], &swap.changed, &known, since);
+    follow.back = true;
+    follow.moving = moving;
+    if !moving {
+        // The old tree is not live yet: what is in the new one is the later.
+        follow.since = Mtime { secs: i64::MIN, nanos: 0 };
+    }
+    follow.all_dirs()?;
+    follow.owned_dirs(journal.dirs.iter().filter(|dir| dir.old.is_none()).filter_map(|dir| dir.path.as_ref()))?;
+    let (touched, names, moves) = (follow.touched, follow.names, follow.moves);
+    let moved: Vec<_> = swap.above().iter().filter(|dir| touched.contains_key(&Some(dir.path.clone()))).collect();
+    // Modes, owners and times that others changed come along, as long as the new tree is the live one.
+    let all = names.0.keys().filter(|_| !moving).cloned();
+    set_touched(journal, new, old, touched, all)?;
+    if moving {
+        moves::restore(old, moved, |dir| dir.old)?;
+    }
+    note(tree, aside.as_fd(), &names)?;
+    Ok(moves)
+}
+
+/// Sets metadata of the directories of `to` in which names were followed, and of `others` that are in both trees.
+fn set_touched(
+    journal: &Journal,
+    from: &Root,
+    to: &Root,
+    touched: BTreeMap<Option<TreePath>, Option<Mtime>>,
+    others: impl Iterator<Item = Option<TreePath>>,
+) -> Result<()> {
+    let governed = |path: Option<&TreePath>| journal.dirs.binary_search_by(|d| d.path.as_ref().cmp(&path)).is_ok();
+    let others: Vec<_> = others.filter(|path| path.is_some() && !governed(path.as_ref())).collect();
+    set_dirs(to, touched.keys().cloned().chain(others), |path| {
+        let before = touched.get(&path.cloned()).copied();
+        match before {
+            // As the release, or the tree before it, has it.
+            Some(Some(mtime)) if governed(path) || path.is_none() => {
+                Ok(Metadata { mtime: Some(mtime), ..Metadata::default() })
+            }
+            // Nobody but others changed it: as they left it.
+            _ => match present(from, path) {
+                Ok(now) => Ok(Metadata { mtime: now.mtime.max(before.flatten()), ..now }),
+                Err(e) if e.is_os(io::ErrorKind::NotFound) => Ok(Metadata::default()),
+                Err(e) => Err(e),
+            },
+        }
+    })?;
+    let sync = !touched.is_empty();
+    if sync { rustix::fs::syncfs(to).map_err(|e| Error::io("cannot sync", to.path(), e)) } else { Ok(()) }
+}
+
+fn known_in(tree: &Tree, aside: &OwnedFd) -> Result<Names> {
+    Names::read(aside.as_fd()).map_err(|e| Error::io("cannot read the names in", tree.state.path(), e))
+}
+
+fn last_change(tree: &Tree, aside: &OwnedFd) -> Result<Mtime> {
+    FileStat::of(aside).map(|now| now.ctime).map_err(|e| Error::io("cannot look at", tree.state.path(), e))
+}
+
+/// Adds to what is known of the tree that stands aside.
+pub(super) fn note(tree: &Tree, aside: BorrowedFd<'_>, names: &Names) -> Result<()> {
+    if names.0.is_empty() {
+        return Ok(());
     }
     tree.crash.point()?;
-    settle(tree, &aside, swap, swap.old.ino)
+    names.append(aside).map_err(|e| Error::io("cannot note names in", tree.state.path(), e))
+}
+
+/// Removes the tree that stands aside after the commit `serial` was confirmed or taken back, and follows into the live
+/// one what came into it at last. What of it cannot be removed stays.
+pub(super) fn drain(tree: &Tree, serial: Serial) -> Result<()> {
+    let aside = tree.state.undo_dir(serial)?;
+    if standing_aside(tree, &aside)?.is_none() {
+        return Ok(());
+    }
+    let drained = || -> Result<()> {
+        let Some(journal) = Journal::read(&tree.state, &done_journal(serial))? else { return Ok(()) };
+        let Some(swap) = &journal.swap else { return Ok(()) };
+        let (old, live) = (open_aside(tree, &journal)?, tree.root());
+        let (known, since) = (known_in(tree, &aside)?, (aside.as_fd(), last_change(tree, &aside)?));
+        let mut follow = Follow::new(tree, [&old, &live], &swap.changed, &known, since);
+        for _ in 0..MAX_TRIES {
+            follow.drain(None)?;
+            match rustix::fs::unlinkat(&aside, ASIDE, AtFlags::REMOVEDIR) {
+                // Something came into it at the last moment.
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                done => {
+                    done.map_err(|e| Error::io("cannot remove", old.path(), e))?;
+                    break;
+                }
+            }
+        }
+        let touched = follow.touched;
+        set_touched(&journal, &old, &live, touched, std::iter::empty())
+    };
+    match drained() {
+        Err(e) if tree.crash.happened() => Err(e),
+        Err(e) => {
+            tracing::debug!("tree {}: {e}", tree.name());
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 /// The tree that is not live.
@@ -178,36 +351,35 @@ fn loosen(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<()> {
     chmod(handle_of(dir, name)?.as_fd(), crate::manifest::Mode::from_bits(mode.bits() | 0o200))
 }
 
-/// Gives both directories their modes, and makes the exchange durable.
-fn settle(tree: &Tree, aside: &OwnedFd, swap: &Swap, live: u64) -> Result<()> {
+/// Gives the live directory and the other one their modes and times, and makes the exchange durable.
+fn settle(tree: &Tree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swap) -> Result<()> {
     let root = tree.root();
-    let (here, there) = if live == swap.new.ino { (swap.new, swap.old) } else { (swap.old, swap.new) };
     let set = || -> io::Result<()> {
-        Metadata { mode: Some(here.mode), ..Metadata::default() }.set(&root)?;
+        Metadata { mode: Some(here.mode), mtime: here.mtime, ..Metadata::default() }.set(&root)?;
         let other = handle_of(aside.as_fd(), ASIDE)?;
-        Metadata { mode: Some(there.mode), ..Metadata::default() }.set(other)
+        Metadata { mode: Some(there.mode), mtime: there.mtime, ..Metadata::default() }.set(other)
     };
-    set().map_err(|e| Error::io("cannot set the mode of", root.path(), e))?;
+    set().map_err(|e| Error::io("cannot set mode and time of", root.path(), e))?;
     tree.crash.point()?;
     let place = Place::of(&root)?;
-    let syncs = rustix::fs::fsync(&place.parent).and_then(|()| rustix::fs::fsync(aside));
-    syncs.map_err(|e| Error::io("cannot sync", &place.path, e))
-}
-
-/// Carries into the old tree what was changed in the new one since, except for what the release itself changed.
-fn take_along(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()> {
-    let (live, old) = (tree.root(), open_aside(tree, journal)?);
-    let mut carry = Carry::new(&live, &old, &swap.changed, Depth::All);
-    carry.whole = true;
-    carry.run(None)?;
-    set_dirs(&old, carry.seen.into_iter().map(|s| s.path), |path| {
-        match journal.dirs.binary_search_by(|d| d.path.as_ref().cmp(&path)) {
-            Ok(at) => Ok(journal.dirs[at].old.clone().unwrap_or_default()),
-            // Nobody but others changed it: as they left it.
-            Err(_) if path.is_some() => present(&live, path),
-            Err(_) => Ok(Metadata::default()),
+    let many = swap.moves().len() > MAX_SINGLE_SYNCS;
+    let syncs = || -> io::Result<()> {
+        rustix::fs::fsync(&place.parent)?;
+        rustix::fs::fsync(aside)?;
+        if many {
+            return Ok(rustix::fs::syncfs(aside)?);
         }
-    })
+        for path in swap.moves().iter().map(|m| m.path.parent()) {
+            match root.dir(path.as_ref()) {
+                Ok(handle) => rustix::fs::fsync(&handle)?,
+                Err(e) if is_gone(&e) => {}
+                // Not readable by us, so that there is no handle to sync.
+                Err(_) => rustix::fs::syncfs(aside)?,
+            }
+        }
+        Ok(())
+    };
+    syncs().map_err(|e| Error::io("cannot sync", &place.path, e))
 }
 
 fn strange(tree: &Tree, journal: &Journal) -> Error {

@@ -2,6 +2,8 @@
 
 mod crash;
 mod deploy;
+mod edits;
+mod flags;
 mod indexed;
 mod inherit;
 mod kept;

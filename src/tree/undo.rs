@@ -12,9 +12,9 @@ use rustix::io::Errno;
 use super::apply::Metadata;
 use super::commit::{Outcome, Runner, is_unsupported, rename_new, stat, stop};
 use super::journal::{BACKWARD, FORWARD, Journal, Step};
-use super::open::Tree;
+use super::open::{Tree, done_journal};
 use super::state::slot_name;
-use super::{relink, swap};
+use super::{relink, shelf, swap};
 use crate::error::{Error, Result};
 use crate::manifest::TreePath;
 
@@ -43,13 +43,17 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
         tree.state.forget(journal.serial())?;
     }
     tree.crash.point()?;
-    tree.state.remove(BACKWARD)?;
+    match &journal.swap {
+        // What is still written into the tree that was taken back is followed as it is removed.
+        Some(_) => tree.state.rename(BACKWARD, &done_journal(journal.serial()))?,
+        None => tree.state.remove(BACKWARD)?,
+    }
     if let Some(exchange) = &journal.swap {
         // What is left to do is in nobody's way.
         if let Err(e) = relink::relink(tree, journal, exchange.old.ino, &[]) {
             tracing::warn!("tree {}: its files are read anew by the next comparison: {e}", tree.name());
         }
-        if let Err(e) = tree.state.forget_undo() {
+        if let Err(e) = shelf::put_away(tree) {
             tracing::warn!("tree {}: the tree that was taken back cannot be removed: {e}", tree.name());
         }
     }

@@ -1,7 +1,8 @@
 //! What stands in the way of a plan in the tree itself: looked for before anything is staged, so that no commit has to
 //! be undone for what could be known.
 //!
-//! A scan leaves out what no release can hold (sockets), and sees mount points as the directories that they are.
+//! A scan leaves out what no release can hold (sockets), sees mount points as the directories that they are, and does not
+//! see flags that bind even root (immutable, append-only).
 
 use std::ffi::CString;
 use std::io;
@@ -11,10 +12,10 @@ use rustix::fs::FileType;
 
 use super::carry::{join, names_in};
 use super::commit::stat;
-use super::meta::{is_mount_root, mount_of};
+use super::meta::{FileStat, mount_of};
 use super::open::Tree;
 use super::root::{Root, open_dir_at};
-use crate::diff::{Action, Change, Plan, Shape};
+use crate::diff::{Action, Change, Plan, Shape, TopChange};
 use crate::error::{Error, Result};
 use crate::manifest::TreePath;
 
@@ -23,8 +24,11 @@ pub(super) fn check(tree: &Tree, plan: &Plan) -> Result<()> {
     let root = tree.root();
     let mount = mount_of(root.as_fd()).map_err(|e| Error::io("cannot look at", root.path(), e))?;
     let mut way = Way { root: &root, plan, mount, last: None };
-    for change in plan.changes.iter().filter(|c| c.is_applied() && c.action != Action::Meta) {
+    for change in plan.changes.iter().filter(|c| c.is_applied()) {
         way.check(&change)?;
+    }
+    if plan.top.as_ref().is_some_and(TopChange::differs) {
+        way.fixed(None, &FileStat::of(&root).map_err(|e| Error::io("cannot look at", root.path(), e))?)?;
     }
     Ok(())
 }
@@ -48,7 +52,11 @@ impl Way<'_> {
         let failed = |e: io::Error| Error::io("cannot look at", self.root.shown(&change.path), e);
         let name = CString::new(change.path.name()).map_err(|e| failed(e.into()))?;
         let Some(found) = stat(parent.as_fd(), &name).map_err(failed)? else { return Ok(()) };
-        if is_mount_root(parent.as_fd(), &name).map_err(failed)? {
+        self.fixed(Some(&change.path), &found)?;
+        if change.action == Action::Meta {
+            return Ok(());
+        }
+        if found.is_mount_root() {
             return Err(self.mounted(&change.path));
         }
         if change.action == Action::Create {
@@ -71,10 +79,20 @@ impl Way<'_> {
             Err(e) => return Err(Error::io("cannot look at", self.root.shown(path), e)),
         };
         let mount = mount_of(handle.as_fd()).map_err(|e| Error::io("cannot look at", self.root.shown(path), e))?;
-        match mount == self.mount {
-            true => Ok(Some(handle)),
-            false => Err(self.mounted(path)),
+        if mount != self.mount {
+            return Err(self.mounted(path));
         }
+        let above = FileStat::of(&handle).map_err(|e| Error::io("cannot look at", self.root.shown(path), e))?;
+        self.fixed(path.parent().as_ref(), &above)?;
+        Ok(Some(handle))
+    }
+
+    /// Refuses what a flag of the filesystem keeps as it is, even for root.
+    fn fixed(&self, path: Option<&TreePath>, found: &FileStat) -> Result<()> {
+        let Some(flag) = found.fixed() else { return Ok(()) };
+        let shown = path.map_or_else(|| self.root.path().display().to_string(), |path| self.root.printed(path));
+        Err(Error::refused(format!("{shown} is {flag}, and the release changes it"))
+            .hint("clear its flag (chattr -i -a), exclude it in the spec, or protect it on the host"))
     }
 
     /// Whether all that is in a directory that leaves is known to leave.

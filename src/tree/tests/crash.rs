@@ -149,7 +149,7 @@ fn a_crash_anywhere_in_the_recovery_is_recovered_from() {
 
 #[test]
 fn a_crash_anywhere_in_the_recovery_of_an_exchange_is_recovered_from() {
-    recover_with_crashes(true, &mut (5..12));
+    recover_with_crashes(true, &mut (6..13));
 }
 
 fn recover_with_crashes(swap: bool, firsts: &mut dyn Iterator<Item = i64>) {

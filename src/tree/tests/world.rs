@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use super::super::apply::Metadata;
-use super::super::open::{Crash, Options, Tree};
+use super::super::open::{Crash, Options, Others, Tree};
 use super::super::stage::Stage;
 use crate::block::{BlockHash, BlockRef, chunk};
 use crate::diff::{Have, HostRules, Plan, Want, diff};
@@ -214,6 +214,8 @@ pub(super) struct World {
     pub(super) protect: PathFilter,
     /// Whether the filesystem shall be one that cannot exchange two names.
     no_exchange: bool,
+    /// What others do while a tree of this world is worked on.
+    pub(super) others: Others,
 }
 
 impl World {
@@ -225,7 +227,14 @@ impl World {
         set_top(&dir.path().join("source"), 0o750, 900_000_002);
         let rules =
             Rules { delete_extras: true, delete_max: Limit::NONE, allow_empty: true, xattrs: true, ..Rules::default() };
-        Self { dir, host: None, rules, protect: PathFilter::at_top::<&str>(&[]), no_exchange: false }
+        Self {
+            dir,
+            host: None,
+            rules,
+            protect: PathFilter::at_top::<&str>(&[]),
+            no_exchange: false,
+            others: Others::default(),
+        }
     }
 
     /// With or without the ability to exchange two names.
@@ -266,7 +275,8 @@ impl World {
 
     pub(super) fn open_crashing(&self, after: Option<i64>) -> Result<Arc<Tree>> {
         let name = TreeName::new("www").expect("legal");
-        let crash = Crash { after: after.map(AtomicI64::new), no_exchange: self.no_exchange };
+        let others = self.others.clone();
+        let crash = Crash { after: after.map(AtomicI64::new), no_exchange: self.no_exchange, others };
         Tree::open_with(name, &self.www(), None, Options::default(), crash).map(Arc::new)
     }
 
@@ -293,6 +303,12 @@ impl World {
     /// Stages the source as release `serial`, everything fetched, ready to commit.
     pub(super) fn stage(&self, tree: &Arc<Tree>, serial: u64) -> Result<(Stage, Release)> {
         let (stage, release, source) = self.begin(tree, serial)?;
+        Self::fill(&stage, &source)?;
+        Ok((stage, release))
+    }
+
+    /// Fetches everything that the stage lacks from `source`.
+    pub(super) fn fill(stage: &Stage, source: &Scanned) -> Result<()> {
         for range in stage.wants() {
             for ordinal in range.clone() {
                 let ordinal = crate::id::Ordinal(ordinal);
@@ -300,8 +316,7 @@ impl World {
                 assert!(stage.put(ordinal, &source.blocks[&block.hash])?);
             }
         }
-        stage.finish()?;
-        Ok((stage, release))
+        stage.finish()
     }
 
     /// Puts `things` into the source's place.

@@ -1,0 +1,366 @@
+//! Others edit a host's tree while releases change places in it: what they wrote last is what is found afterwards.
+//!
+//! The judge is a list of what the editor did. Its seed is printed; `MAKUO_EDITS_SEED` and `MAKUO_EDITS_ROUNDS` choose
+//! another one and more rounds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use super::super::meta::locked;
+use super::super::open::Others;
+use super::world::{Thing, World, file, look};
+use crate::id::Serial;
+use crate::manifest::rules::PathFilter;
+use crate::tree::open::Recovery;
+
+/// Where files are edited: protected, excluded, unknown to the release, and single ones between what it governs.
+const PLACES: [&str; 6] = ["up", "up/deep", "etc/cache", "own", "etc", ""];
+
+/// Somebody who works in the tree, and remembers what it should hold.
+struct Editor {
+    top: PathBuf,
+    rng: fastrand::Rng,
+    /// What is at each path; `None` when it was removed.
+    wrote: BTreeMap<String, Option<String>>,
+    /// Directories that are held open, as the working directory of a process is.
+    held: HashMap<&'static str, (OwnedFd, u64)>,
+    count: u64,
+    last: Vec<String>,
+}
+
+impl Editor {
+    fn new(top: &Path, seed: u64) -> Self {
+        let rng = fastrand::Rng::with_seed(seed);
+        let (wrote, held) = (BTreeMap::new(), HashMap::new());
+        Self { top: top.to_path_buf(), rng, wrote, held, count: 0, last: Vec::new() }
+    }
+
+    /// One change. What fails, since a directory is not there at this moment, was not done.
+    fn act(&mut self) {
+        self.count += 1;
+        let place = PLACES[self.rng.usize(..PLACES.len())];
+        let by_handle = self.rng.u8(..3) == 0;
+        if by_handle && self.rng.u8(..4) == 0 {
+            self.held.remove(place);
+        }
+        if !self.held.contains_key(place)
+            && let Ok(dir) = File::open(self.top.join(place))
+        {
+            self.held.insert(place, (dir.into(), self.count));
+        }
+        let mut kind = self.rng.u8(..10);
+        if by_handle && matches!(place, "etc" | "") && matches!(kind, 5 | 6) {
+            // While the old tree is being removed nobody can tell who removed a name from it.
+            kind = 0;
+        }
+        let number = self.rng.u8(..4);
+        // What is written by path and by a handle has names of its own: nobody could say which of the two came last.
+        let opened = self.held.get(place).map_or(0, |(_, opened)| *opened);
+        let whose = if by_handle { format!("h{opened}") } else { "p".to_string() };
+        let text = format!("{} of {:x}", self.count, self.rng.u64(..));
+        let name = match kind {
+            0..=6 => format!("extra-{whose}-{number}"),
+            7 => format!("log-{number}"),
+            _ => format!("dir-{}-{whose}", self.count),
+        };
+        let dir = if by_handle {
+            self.held.get(place).and_then(|(dir, _)| rustix::io::dup(dir).ok())
+        } else {
+            File::open(self.top.join(place)).ok().map(Into::into)
+        };
+        let Some(dir) = dir else { return };
+        let path = if place.is_empty() { name.clone() } else { format!("{place}/{name}") };
+        let what = match kind {
+            0..=4 => replace(&dir, &name, &text).ok().map(|()| (path, Some(text))),
+            5 | 6 => rustix::fs::unlinkat(&dir, &name, AtFlags::empty()).ok().map(|()| (path, None)),
+            7 => append(&dir, &name, &text).ok().map(|()| {
+                let whole = self.wrote.get(&path).cloned().flatten().unwrap_or_default() + &text;
+                (path, Some(whole))
+            }),
+            _ => make_in(&dir, &name, &text).ok().map(|()| (format!("{path}/inside"), Some(text))),
+        };
+        if let Some((path, text)) = what {
+            let how = if by_handle { "by a handle" } else { "by path" };
+            self.last.push(format!("{how}: {path} := {text:?}"));
+            self.wrote.insert(path, text);
+        }
+    }
+
+    /// What differs between the tree and what was written, with what was done to it.
+    fn lost(&self) -> Vec<String> {
+        let wrong = self.wrote.iter().filter_map(|(path, wanted)| {
+            let found = std::fs::read_to_string(self.top.join(path)).ok();
+            let done: Vec<_> = self
+                .last
+                .iter()
+                .filter(|l| !l.starts_with("by ") || l.contains(&format!(" {path} :=")))
+                .rev()
+                .take(8)
+                .collect();
+            (found != *wanted).then(|| format!("{path}: {found:?}, wanted {wanted:?}: {done:#?}"))
+        });
+        wrong.collect()
+    }
+}
+
+fn replace(dir: &OwnedFd, name: &str, text: &str) -> rustix::io::Result<()> {
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
+    let new = format!("{name}.new");
+    let mut file = File::from(rustix::fs::openat(dir, &new, flags, Mode::from_raw_mode(0o644))?);
+    file.write_all(text.as_bytes()).map_err(|_| rustix::io::Errno::IO)?;
+    rustix::fs::renameat(dir, &new, dir, name)
+}
+
+fn append(dir: &OwnedFd, name: &str, text: &str) -> rustix::io::Result<()> {
+    // One that is there: it is the same in both trees.
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(dir, name, flags, Mode::empty())?);
+    file.write_all(text.as_bytes()).map_err(|_| rustix::io::Errno::IO)
+}
+
+fn make_in(dir: &OwnedFd, name: &str, text: &str) -> rustix::io::Result<()> {
+    rustix::fs::mkdirat(dir, name, Mode::RWXU)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    replace(&made, "inside", text)
+}
+
+fn old() -> Vec<(&'static str, Thing)> {
+    vec![
+        ("app", Thing::Dir(0o755)),
+        ("app/changes", file("0")),
+        ("app/stays", file("stays")),
+        ("etc", Thing::Dir(0o755)),
+        ("etc/cache", Thing::Dir(0o755)),
+        ("etc/cache/warm", file("warm")),
+        ("etc/changes", file("0")),
+        ("etc/local.conf", file("local")),
+        ("etc/log-1", file("")),
+        ("etc/log-2", file("")),
+        ("log-1", file("")),
+        ("own", Thing::Dir(0o750)),
+        ("own/file", file("own")),
+        ("up", Thing::Dir(0o2775)),
+        ("up/deep", Thing::Dir(0o755)),
+        ("up/deep/file", file("deep")),
+    ]
+}
+
+fn new(nth: u64) -> Vec<(&'static str, Thing)> {
+    let text = nth.to_string();
+    let mut all = vec![
+        ("app", Thing::Dir(0o755)),
+        ("app/changes", file(&text)),
+        ("app/stays", file("stays")),
+        ("etc", Thing::Dir(0o755)),
+        ("etc/changes", file(&text)),
+    ];
+    if nth.is_multiple_of(2) {
+        all.extend([("made", Thing::Dir(0o755)), ("made/file", file(&text))]);
+    }
+    all
+}
+
+fn edited(swap: bool) -> World {
+    let mut world = World::new(&old(), &new(1)).swapping(swap);
+    world.rules.delete_extras = false;
+    world.rules.excludes = vec![crate::manifest::rules::Exclude { base: None, pattern: "/etc/cache/".into() }];
+    world.protect = PathFilter::at_top(&["/up/", "/etc/local.conf"]);
+    world
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// The inodes of the directories that no release governs.
+fn inodes(top: &Path) -> [u64; 3] {
+    ["up", "own", "etc/cache"].map(|dir| std::fs::metadata(top.join(dir)).unwrap().ino())
+}
+
+#[test]
+fn directories_of_the_host_move_with_whoever_stands_in_them() {
+    let world = edited(true);
+    let before = inodes(&world.www());
+    let stands = File::open(world.www().join("up/deep")).unwrap().into();
+    let tree = world.open();
+    world.deploy(&tree, 1).unwrap();
+    assert_eq!(inodes(&world.www()), before);
+    replace(&stands, "came", "after the exchange").unwrap();
+    assert_eq!(std::fs::read_to_string(world.www().join("up/deep/came")).unwrap(), "after the exchange");
+    tree.revert().unwrap();
+    assert_eq!(inodes(&world.www()), before);
+    replace(&stands, "came", "after the way back").unwrap();
+    assert_eq!(std::fs::read_to_string(world.www().join("up/deep/came")).unwrap(), "after the way back");
+    world.deploy(&tree, 2).unwrap();
+    tree.forget_undo().unwrap();
+    assert_eq!(inodes(&world.www()), before);
+}
+
+#[test]
+fn a_handle_of_a_governed_directory_loses_nothing_until_the_old_tree_is_gone() {
+    for reverts in [false, true] {
+        let world = edited(true);
+        let etc = File::open(world.www().join("etc")).unwrap().into();
+        let tree = world.open();
+        world.deploy(&tree, 1).unwrap();
+        replace(&etc, "late", "late").unwrap();
+        rustix::fs::unlinkat(&etc, "local.conf", AtFlags::empty()).unwrap();
+        make_in(&etc, "made", "late").unwrap();
+        if reverts { tree.revert().map(drop) } else { tree.forget_undo() }.unwrap();
+        let text = |path| std::fs::read_to_string(world.www().join(path)).ok();
+        assert_eq!(text("etc/late").as_deref(), Some("late"));
+        assert_eq!(text("etc/made/inside").as_deref(), Some("late"));
+        assert_eq!(text("etc/local.conf"), None);
+        assert_eq!(text("etc/changes").as_deref(), Some(if reverts { "0" } else { "1" }));
+    }
+}
+
+#[test]
+fn a_crash_anywhere_leaves_what_the_host_has_in_the_old_or_the_new_tree() {
+    let wanted = {
+        let world = edited(true);
+        world.deploy(&world.open(), 5).unwrap();
+        look(&world.www())
+    };
+    for after in 0.. {
+        let world = edited(true);
+        let (before, nodes) = (look(&world.www()), inodes(&world.www()));
+        let tree = world.open_crashing(Some(after)).unwrap();
+        let done = world.deploy(&tree, 5).is_ok();
+        drop(tree);
+        let tree = world.open();
+        let expected = if tree.current().unwrap().is_some() { &wanted } else { &before };
+        assert_eq!(look(&world.www()), *expected, "crash {after}");
+        assert_eq!(inodes(&world.www()), nodes, "crash {after}");
+        if done {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_crash_anywhere_on_the_way_back_brings_the_hosts_directories_back() {
+    for after in 0.. {
+        let world = edited(true);
+        let (before, nodes) = (look(&world.www()), inodes(&world.www()));
+        let tree = world.open();
+        world.deploy(&tree, 5).unwrap();
+        drop(tree);
+        let tree = world.open_crashing(Some(after)).unwrap();
+        let done = tree.revert().is_ok();
+        drop(tree);
+        let tree = world.open();
+        assert_eq!(inodes(&world.www()), nodes, "crash {after}");
+        if done || tree.recovery() == Recovery::Undone(Serial(5)) {
+            assert_eq!(look(&world.www()), before, "crash {after}");
+        }
+        if done {
+            break;
+        }
+    }
+}
+
+/// A round of somebody who acts at every point of a deploy, in the same order for the same seed.
+fn round_between(seed: u64) -> Vec<String> {
+    let mut world = edited(true);
+    let editor = Arc::new(Mutex::new(Editor::new(&world.www(), seed)));
+    let acting = Arc::clone(&editor);
+    world.others = Others(Some(Arc::new(move || {
+        let mut editor = locked(&acting);
+        for _ in 0..editor.rng.u8(..4) {
+            editor.act();
+        }
+    })));
+    let mut rng = fastrand::Rng::with_seed(seed);
+    for serial in 1..=3 {
+        world.release(&new(serial));
+        let after = (rng.u8(..3) == 0).then(|| rng.i64(0..60));
+        let said = |what: String| locked(&editor).last.push(what);
+        said(format!("release {serial}, crash {after:?}"));
+        let Ok(tree) = world.open_crashing(after) else { continue };
+        let deployed = world.deploy(&tree, serial).map(drop);
+        said(format!("deployed: {deployed:?}"));
+        match rng.u8(..3) {
+            0 => said(format!("reverted: {:?}", tree.revert())),
+            1 => said(format!("confirmed: {:?}", tree.forget_undo())),
+            _ => {}
+        }
+        drop(tree);
+    }
+    world.others = Others::default();
+    let tree = world.open();
+    locked(&editor).last.push(format!("{:?}", tree.recovery()));
+    tree.forget_undo().unwrap();
+    let lost = locked(&editor).lost();
+    lost
+}
+
+#[test]
+fn nothing_that_others_write_between_two_steps_is_lost() {
+    let (seed, rounds) = (setting("MAKUO_EDITS_SEED", 1), setting("MAKUO_EDITS_ROUNDS", 12));
+    println!("seeds {seed} to {}", seed + rounds - 1);
+    for seed in seed..seed + rounds {
+        let lost = round_between(seed);
+        assert!(lost.is_empty(), "MAKUO_EDITS_SEED={seed}: {} lost\n{}", lost.len(), lost.join("\n"));
+    }
+}
+
+#[test]
+fn nothing_that_others_write_all_the_time_is_lost() {
+    let (seed, rounds) = (setting("MAKUO_EDITS_SEED", 1), setting("MAKUO_EDITS_ROUNDS", 12));
+    println!("seed {seed}, {rounds} rounds");
+    let world = edited(true);
+    let editor = Mutex::new(Editor::new(&world.www(), seed));
+    let over = AtomicBool::new(false);
+    let mut rng = fastrand::Rng::with_seed(seed);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Acquire) {
+                locked(&editor).act();
+                std::thread::yield_now();
+            }
+        });
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut serial = 0;
+            for round in 0..rounds {
+                serial += 1;
+                world.release(&new(serial));
+                let after = (rng.u8(..4) == 0).then(|| rng.i64(0..60));
+                if let Ok(tree) = world.open_crashing(after) {
+                    // The scan of these tests takes no file that goes away under it.
+                    let begun = {
+                        let _quiet = locked(&editor);
+                        world.begin(&tree, serial)
+                    };
+                    let _ = begun.and_then(|(stage, release, source)| {
+                        World::fill(&stage, &source)?;
+                        stage.commit(&release, b"signature")
+                    });
+                    match rng.u8(..3) {
+                        0 => drop(tree.revert()),
+                        _ => drop(tree.forget_undo()),
+                    }
+                }
+                let tree = world.open();
+                let held = locked(&editor);
+                tree.forget_undo().unwrap();
+                let lost = held.lost();
+                assert!(lost.is_empty(), "round {round}: {} lost\n{}", lost.len(), lost.join("\n"));
+            }
+        }));
+        over.store(true, Ordering::Release);
+        if let Err(panic) = done {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    println!("{} changes", locked(&editor).count);
+}
