@@ -229,7 +229,7 @@ impl Disk {
         let waiting = Arc::clone(waiting);
         self.after_others(name, move |_, managed, answer| {
             waiting.store(false, Ordering::Release);
-            if inspect(managed) {
+            if inspect(managed) && managed.repair.is_some() {
                 answer.send(Reply::Drifted(managed.tree.name().clone()));
             }
         });

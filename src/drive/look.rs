@@ -78,7 +78,9 @@ fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<S
 fn take(tree: &Tree, mut options: ScanOptions, quick: Option<&Release>) -> Result<Scanned> {
     let (path, id) = (tree.index_path(), tree.root().id());
     let old = Index::open(&path, id).map(Arc::new);
-    options.hints = quick.zip(old.as_ref()).and_then(|(new, old)| hints(tree, old, new.header()));
+    options.whole = tree.is_doubted();
+    options.hints =
+        quick.filter(|_| !options.whole).zip(old.as_ref()).and_then(|(new, old)| hints(tree, old, new.header()));
     let options = &options;
     let written = Index::open(&tree.written_path(), id);
     if !options.scope.is_empty() {
@@ -86,6 +88,7 @@ fn take(tree: &Tree, mut options: ScanOptions, quick: Option<&Release>) -> Resul
         return scan_knowing(&tree.root(), options, old.as_ref(), written.as_ref(), &path.with_extension("scope"));
     }
     let scanned = scan_knowing(&tree.root(), options, old.as_ref(), written.as_ref(), &path)?;
+    tree.trust_index();
     if written.is_some() {
         // Another one is written over one that stays.
         let _ = std::fs::remove_file(tree.written_path());

@@ -161,7 +161,12 @@ impl<'a> Session<'a> {
         Ok(missing.iter().map(|(ordinal, _)| ordinal.0..ordinal.0 + 1).collect())
     }
 
+    /// A refusal may come from what is remembered of the tree: the next look is at all of it.
     fn diff(&mut self) -> Result<(Summary, RangeSet, Arc<[u8]>), Reason> {
+        self.compare().inspect_err(|_| self.managed.tree.doubt_names())
+    }
+
+    fn compare(&mut self) -> Result<(Summary, RangeSet, Arc<[u8]>), Reason> {
         let scanned = self.scan().map_err(|e| reason(&e))?;
         // The manifest is here; what comes now may not be compressed.
         self.expander = Expander::default();
@@ -222,7 +227,7 @@ impl<'a> Session<'a> {
     fn finish(&mut self) -> Result<(), Reason> {
         self.recall = None;
         let stage = self.stage.as_mut().ok_or("nothing is staged")?;
-        stage.finish().map_err(|e| reason(&e))
+        stage.finish().inspect_err(|e| self.managed.tree.drop_index(e)).map_err(|e| reason(&e))
     }
 }
 

@@ -122,6 +122,7 @@ impl Session<'_> {
                 Ordered::Committed { serial: self.release.header().serial, checks }
             }
             Err(e) => {
+                self.managed.tree.drop_index(&e);
                 self.give_up();
                 self.torn().unwrap_or_else(|| Ordered::Failed(reason(&e)))
             }

@@ -227,6 +227,11 @@ impl Index {
         }
     }
 
+    /// Whether there is an index at `path`, and it belongs to another directory than `root`.
+    pub fn is_of_another(path: &Path, root: FileId) -> bool {
+        File::open(path).and_then(|file| read_tail(&file)).is_ok_and(|tail| tail.root_ino != root.ino)
+    }
+
     fn new(file: File, path: PathBuf, root_dev: u64, mut tail: Tail) -> Self {
         let local = |version: &mut Version| {
             if version.dev == tail.root_dev {

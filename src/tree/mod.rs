@@ -19,6 +19,7 @@ mod carry;
 mod chains;
 pub mod commit;
 mod copies;
+mod doubt;
 mod follow;
 pub mod health;
 mod inherit;

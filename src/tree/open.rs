@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use super::chains::Chains;
 use super::commit;
+use super::doubt::Doubt;
 use super::index::TEMPORARY;
 use super::journal::{BACKWARD, FORWARD, Journal};
 use super::leftover::Leftovers;
@@ -61,6 +62,7 @@ pub struct Tree {
     pub(super) options: Options,
     /// What our own operations did to times of change since a commit began.
     pub(super) chains: Mutex<Chains>,
+    pub(super) doubt: Doubt,
     busy: AtomicBool,
     recovery: Recovery,
     /// A commit that failed and cannot be undone: which, and why.
@@ -92,6 +94,7 @@ impl Tree {
             nodes,
             options,
             chains: Mutex::default(),
+            doubt: Doubt::default(),
             busy: AtomicBool::new(false),
             recovery: Recovery::Nothing,
             torn: Mutex::default(),

@@ -104,6 +104,8 @@ pub struct ScanOptions {
     pub checksum: bool,
     /// Paths at which something is mounted, for the index to remember.
     pub mounts: Vec<TreePath>,
+    /// Whether the tree is walked, whatever its index says: only contents are taken from that.
+    pub whole: bool,
     /// How many threads read; at least one.
     pub threads: usize,
     /// The time now, before the scan.
@@ -128,6 +130,7 @@ impl ScanOptions {
             hints: None,
             checksum: false,
             mounts: Vec::new(),
+            whole: false,
             threads: std::thread::available_parallelism().map_or(2, |n| n.get()),
             started,
         }
@@ -213,7 +216,7 @@ pub fn scan_knowing(
 
     let mut linked = HashSet::new();
     for _ in 0..MAX_ROUNDS {
-        let Some(old) = old else { break };
+        let Some(old) = old.filter(|_| !options.whole) else { break };
         let changes = match differences(root, options, old, stat.version(), &linked)? {
             Found::Unknown => break,
             Found::Nothing => return Ok(Scanned::unchanged(Arc::clone(old), new.top)),

@@ -156,7 +156,8 @@ impl<'a> Reader<'a> {
             let shared = self.shared;
             let threads = shared.options.threads;
             let stopped = || shared.jobs.is_closed();
-            let (buffer, sink) = (&mut self.buffer, &mut ToIndex(shared));
+            let sink = &mut ToIndex(shared);
+            let buffer = &mut self.buffer;
             let read = content::read(&open, before.size, before.has_holes(), threads, buffer, sink, &stopped);
             let content = match read {
                 Ok(content) => content,

@@ -507,3 +507,51 @@ fn a_host_with_an_index_does_what_one_without_does() {
         host.check(&format!("{what}, at rest"));
     }
 }
+
+#[test]
+fn an_index_that_is_doubted_is_asked_for_contents_only() {
+    let things = [("kept", file("kept")), ("other", file("other"))];
+    let mut host = Host::new(World::new(&things, &things));
+    assert!(host.deploy(|_| {}));
+    std::thread::sleep(REST);
+    host.look();
+    // An index that lacks a name, as only a defect makes one.
+    let good = Index::open(&host.tree.index_path(), host.tree.root().id()).unwrap();
+    let mut bad = crate::tree::index::IndexWriter::create(&host.tree.index_path(), host.tree.root().id()).unwrap();
+    for found in good.entries().map(Result::unwrap).filter(|found| found.entry.path.as_bytes() == b"kept") {
+        bad.push(found).unwrap();
+    }
+    bad.finish(good.origin().clone()).unwrap();
+    assert_eq!(host.look().index.totals().entries, 1);
+
+    host.tree.doubt_names();
+    assert!(host.tree.is_doubted());
+    let options = ScanOptions { whole: true, ..host.options() };
+    let path = host.tree.index_path();
+    let old = Index::open(&path, host.tree.root().id()).map(Arc::new);
+    let walked = scan(&host.tree.root(), &options, old.as_ref(), &path).unwrap();
+    assert_eq!((walked.index.totals().entries, walked.stats.hashed_files), (2, 1));
+    host.tree.trust_index();
+    assert!(!host.tree.is_doubted());
+    host.tree.drop_index(&crate::Error::refused("another kind of file appeared here"));
+    assert!(host.tree.is_doubted() && !path.exists());
+}
+
+#[test]
+fn a_tree_that_is_empty_or_another_directory_is_strange() {
+    let things = [("kept", file("kept"))];
+    let mut host = Host::new(World::new(&things, &things));
+    assert!(!host.tree.is_strange(), "without a release nothing is expected");
+    assert!(host.deploy(|_| {}));
+    host.look();
+    assert!(!host.tree.is_strange());
+    std::fs::remove_file(host.world.www().join("kept")).unwrap();
+    assert!(host.tree.is_strange(), "it is empty");
+    std::fs::rename(host.world.www(), host.world.www().with_file_name("moved")).unwrap();
+    std::fs::create_dir(host.world.www()).unwrap();
+    std::fs::write(host.world.www().join("kept"), "kept").unwrap();
+    host = host.restarted();
+    assert!(host.tree.is_strange(), "it is another directory");
+    host.look();
+    assert!(!host.tree.is_strange());
+}
