@@ -4,6 +4,7 @@
 //! parsed or decoded.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
@@ -103,6 +104,30 @@ name!(
     HostName,
     "host"
 );
+
+/// A host as it is shown: by its name, and by its address where another host has the same name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NamedHost {
+    /// The name.
+    pub name: HostName,
+    /// The address, when the name does not tell the host apart.
+    pub address: Option<IpAddr>,
+}
+
+impl From<HostName> for NamedHost {
+    fn from(name: HostName) -> Self {
+        Self { name, address: None }
+    }
+}
+
+impl fmt::Display for NamedHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            None => self.name.fmt(f),
+            Some(address) => f.pad(&format!("{} ({address})", self.name)),
+        }
+    }
+}
 
 /// One running process on the network: a daemon's or a sender's, drawn at its start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]

@@ -139,3 +139,42 @@ fn a_host_whose_release_is_too_old_says_so_in_its_log_and_when_it_is_asked() {
     lab.hosts[1].restart();
     until("a word at the start", || said(&lab, 1) == 2);
 }
+
+#[test]
+fn two_hosts_of_one_name_are_told_by_their_addresses() {
+    let Some(mut lab) = Lab::network_idle(3) else { return };
+    lab.hosts[1].name = "web1".into();
+    lab.hosts.iter_mut().for_each(support::Host::start);
+    write(&lab.site().join("page"), "old");
+    lab.spec("[targets]\nexpect = [\"web1\", \"web3\"]\n");
+    until("three hosts answer", || of(&lab.makuo(&["members", "--json"]).events(), "member").len() == 3);
+
+    let ran = lab.makuo(&["deploy", "--json", "www.toml"]).exits(0);
+    let events = ran.events();
+    let notes = of(&events, "note");
+    let warnings = notes.iter().filter(|n| n["text"].as_str().is_some_and(|t| t.contains("2 hosts are named web1")));
+    assert_eq!(warnings.count(), 1, "{ran}");
+    let ends: Vec<&Value> = of(&events, "host").into_iter().filter(|e| e["seconds"].is_number()).collect();
+    let address = |end: &&Value| end["address"].as_str().map(String::from);
+    let twins: Vec<String> = ends.iter().filter(|e| e["host"] == "web1").filter_map(address).collect();
+    assert_eq!(twins.len(), 2, "{ran}");
+    assert_ne!(twins[0], twins[1], "{ran}");
+    assert!(ends.iter().any(|e| e["host"] == "web3" && e["address"].is_null()), "its name tells it apart: {ran}");
+
+    let both = [format!("web1 ({})", twins[0]), format!("web1 ({})", twins[1])];
+    let both = [both[0].as_str(), both[1].as_str()];
+    write(&lab.site().join("page"), "a new page");
+    lab.makuo(&["deploy", "www.toml"]).exits(0).says(&both).says(&["2 hosts are named web1"]);
+    lab.makuo(&["members"]).exits(0).says(&["2 hosts are named web1"]);
+    lab.makuo(&["status"]).exits(0).says(&both).says(&["3 hosts", "2 hosts are named web1"]);
+
+    // One of them differs, and it is said which.
+    write(&lab.hosts[1].tree().join("page"), "a strange page");
+    let ran = lab.makuo(&["diff", "--json", "www.toml"]).exits(1);
+    let events = ran.events();
+    let changes = of(&events, "change");
+    assert_eq!(names(&changes[0]["hosts"]), ["web1"], "{ran}");
+    let other = names(&changes[0]["addresses"])[0].to_string();
+    assert!(twins.contains(&other), "{ran}");
+    lab.makuo(&["diff", "www.toml"]).exits(1).says(&[&format!("web1 ({other}): 1 changed")]);
+}

@@ -4,6 +4,7 @@ mod results;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, TryRecvError};
@@ -14,6 +15,7 @@ use self::work::{Answer, Work, Worker, worker_gone};
 use super::clock::{self, Clock};
 use super::endpoint::{Door, Endpoint};
 use super::host::Handle;
+use super::outcome::shared_names;
 use super::outcome::{
     Event, ExitStatus, HostChange, HostResult, HostState, Observer, Outcome, Progress, Purpose, Released,
 };
@@ -21,7 +23,7 @@ use super::rollback::Earlier;
 use super::serials;
 use super::source::{How, Part, Source, Unmounted};
 use crate::block::BlockHash;
-use crate::id::{HostName, Serial};
+use crate::id::{HostName, NamedHost, Serial};
 use crate::keys::Signer;
 use crate::manifest::{Header, Intent, Release};
 use crate::net::{Waker, sharpen_timers};
@@ -339,7 +341,7 @@ struct Session<'a> {
     prepared: Option<Box<super::source::Facts>>,
     release: Option<Release>,
     /// Each host's last state with the moment that it came into it.
-    states: BTreeMap<HostName, (HostState, Moment)>,
+    states: BTreeMap<(HostName, IpAddr), (HostState, Moment)>,
     /// What hosts wait for, as far as it was told.
     waits: BTreeSet<String>,
     finished: bool,
@@ -558,6 +560,9 @@ impl Session<'_> {
                     if let Some(outcome) = self.nobody(&names, members, &missing) {
                         return Ok(Some(outcome));
                     }
+                    shared_names(targets.iter().map(|(name, at)| (name, at.ip())))
+                        .into_iter()
+                        .for_each(|text| self.observer.event(&Event::Note(text)));
                     self.discovered = Some(serial);
                     self.sign_when_known()?;
                 }
@@ -571,11 +576,11 @@ impl Session<'_> {
                 Notice::Host(host) => {
                     self.tell_wait(&host);
                     let state = self.state_of(&host, false);
-                    self.came(&host.name, state, host.text.clone());
+                    self.came(&host, state, host.text.clone());
                 }
                 Notice::Lost(host) => {
                     let state = self.state_of(&host, false);
-                    self.came(&host.name, state, self.why(&host, state));
+                    self.came(&host, state, self.why(&host, state));
                 }
                 Notice::Slow(name, rate) => {
                     let text = format!("{name} receives {rate}, far less than the others: it is served after them");
@@ -588,10 +593,12 @@ impl Session<'_> {
         Ok(None)
     }
 
-    fn came(&mut self, host: &HostName, state: HostState, error: Option<String>) {
-        let before = self.states.insert(host.clone(), (state, self.clock.now()));
+    fn came(&mut self, host: &Host, state: HostState, error: Option<String>) {
+        let key = (host.name.clone(), host.address.ip());
+        let before = self.states.insert(key, (state, self.clock.now()));
         if before.is_none_or(|(old, _)| old != state) {
-            self.observer.event(&Event::Host(HostChange { host: host.clone(), state, error }));
+            let NamedHost { name: host, address } = self.machine.shown(host);
+            self.observer.event(&Event::Host(HostChange { host, address, state, error }));
         }
     }
 
@@ -665,14 +672,15 @@ impl Session<'_> {
     fn tell_wait(&mut self, host: &Host) {
         let Some(text) = host.text.as_ref().filter(|_| host.stage == Some(HostStage::Joined)) else { return };
         if self.waits.insert(text.clone()) {
-            self.observer.event(&Event::Note(format!("{}: {text}", host.name)));
+            self.observer.event(&Event::Note(format!("{}: {text}", self.machine.shown(host))));
         }
     }
 
     /// Hosts that could not read in time: nothing is missing, but it took longer than it had to.
     fn tell_drops(&mut self) {
         let lossy = self.machine.hosts().filter(|h| h.dropped > 0);
-        let mut hosts: Vec<String> = lossy.map(|h| format!("{} dropped {}", h.name, h.dropped)).collect();
+        let mut hosts: Vec<String> =
+            lossy.map(|h| format!("{} dropped {}", self.machine.shown(h), h.dropped)).collect();
         if hosts.is_empty() {
             return;
         }

@@ -3,14 +3,15 @@
 //! Owns the words for what happened to each host and the rule that turns them into an exit code. Must not know how any
 //! of it is shown (that is `report`), nor where it came from (socket, disk, clock).
 
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::strangers::Stranger;
 use crate::block::BlockHash;
-use crate::id::{HostName, Serial, TreeName};
+use crate::id::{HostName, NamedHost, Serial, TreeName};
 use crate::units::{ByteSize, Rate};
 
 /// Who listens while an engine works: it tells, in order, everything that a person may want to see.
@@ -102,6 +103,8 @@ pub struct Released {
 pub struct HostChange {
     /// The host.
     pub host: HostName,
+    /// Its address, when another host has the same name.
+    pub address: Option<IpAddr>,
     /// Its state now.
     pub state: HostState,
     /// Why, for the states that are failures.
@@ -112,7 +115,7 @@ pub struct HostChange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// The hosts, in the order of their names.
-    pub hosts: Vec<HostName>,
+    pub hosts: Vec<NamedHost>,
     /// The path and how it differs.
     pub line: DriftLine,
 }
@@ -293,7 +296,7 @@ impl What {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriftGroup {
     /// The hosts, in the order of their names.
-    pub hosts: Vec<HostName>,
+    pub hosts: Vec<NamedHost>,
     /// What differs, in the order of paths; perhaps cut off, see `changed`, `extra`, `missing` for the true numbers.
     pub lines: Vec<DriftLine>,
     /// Paths that both have and that differ.
@@ -307,6 +310,7 @@ pub struct DriftGroup {
 impl DriftGroup {
     /// A group out of its complete lines.
     pub fn new(hosts: Vec<HostName>, lines: Vec<DriftLine>) -> Self {
+        let hosts = hosts.into_iter().map(NamedHost::from).collect();
         let count = |of: fn(What) -> bool| lines.iter().filter(|l| of(l.what)).count() as u64;
         let (extra, missing) = (count(|w| w == What::Extra), count(|w| w == What::Missing));
         let changed = lines.len() as u64 - extra - missing;
@@ -333,6 +337,21 @@ pub enum Purpose {
     DryRun,
     /// Say what differs; a difference is exit code 1.
     Diff,
+}
+
+/// Warnings of names that several of `hosts` have: "2 hosts are named web, at 10.0.0.4 and 10.0.0.5".
+pub fn shared_names<'a>(hosts: impl IntoIterator<Item = (&'a HostName, IpAddr)>) -> Vec<String> {
+    let mut named: BTreeMap<&HostName, BTreeSet<IpAddr>> = BTreeMap::new();
+    for (name, address) in hosts {
+        named.entry(name).or_default().insert(address);
+    }
+    let shared = named.into_iter().filter(|(_, addresses)| addresses.len() > 1);
+    let warning = |(name, addresses): (&HostName, BTreeSet<IpAddr>)| {
+        let at: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let advice = "targets and expected hosts go by name, so give each its own with `name` in makuo.toml";
+        format!("{} hosts are named {name}, at {}: {advice}", at.len(), at.join(" and "))
+    };
+    shared.map(warning).collect()
 }
 
 /// How the command ends.
@@ -365,6 +384,8 @@ impl ExitStatus {
 pub struct HostResult {
     /// The host.
     pub host: HostName,
+    /// Its address, when another host has the same name.
+    pub address: Option<IpAddr>,
     /// Its last state.
     pub state: HostState,
     /// The release that it has now, when it said.
@@ -386,6 +407,7 @@ impl HostResult {
     pub fn new(host: HostName, state: HostState) -> Self {
         Self {
             host,
+            address: None,
             state,
             serial: None,
             files_written: 0,
@@ -394,6 +416,11 @@ impl HostResult {
             took: Duration::ZERO,
             error: None,
         }
+    }
+
+    /// The host as it is shown.
+    pub fn named(&self) -> NamedHost {
+        NamedHost { name: self.host.clone(), address: self.address }
     }
 }
 
@@ -467,7 +494,7 @@ impl Outcome {
     /// Sorts the hosts, adds up what they did and derives the exit code. Called once all hosts are known.
     #[must_use]
     pub fn settle(mut self) -> Self {
-        self.hosts.sort_by(|a, b| a.host.cmp(&b.host));
+        self.hosts.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
         self.drift.retain(|g| !g.is_empty());
         self.drift.sort_by(|a, b| a.hosts.cmp(&b.hosts));
         self.files_written = self.hosts.iter().map(|h| h.files_written).fold(0, u64::saturating_add);

@@ -160,7 +160,7 @@ impl<'a> Differences<'a> {
         let mut all = Self { changed, content, extra };
         for group in groups {
             let mut before: Option<&[u8]> = None;
-            let hosts = || group.hosts.iter().map(|h| h.as_str()).filter(|h| well.contains(h));
+            let hosts = || group.hosts.iter().map(|h| h.name.as_str()).filter(|h| well.contains(h));
             // From the end: what is in a directory comes after it.
             for line in group.lines.iter().rev() {
                 let holds = before.is_some_and(|b| crate::manifest::path::is_within(b, &line.path));

@@ -11,7 +11,7 @@ use super::paint::Tint;
 use super::table::{Align, Cell, Table};
 use super::words;
 use crate::drive::log::{Log, LogRelease, Standing};
-use crate::id::HostName;
+use crate::id::{HostName, NamedHost};
 use crate::keys::shown_time;
 use crate::units::shown_duration;
 use crate::wire::message::Tombstone;
@@ -96,7 +96,7 @@ pub(super) fn standings(standings: &[Standing]) -> Table {
             _ => Tint::Plain,
         };
         table.row(vec![
-            Cell::new(standing.host.as_str(), Tint::Strong),
+            Cell::new(shown(standings, standing).to_string(), Tint::Strong),
             words::release(&standing.tree, running).into(),
             Cell::new(doing(standing), tint),
             Cell::new(missed(standing).unwrap_or_default(), Tint::Warn),
@@ -108,6 +108,16 @@ pub(super) fn standings(standings: &[Standing]) -> Table {
         ]);
     }
     table
+}
+
+/// The host with its address when another one has its name.
+fn shown(standings: &[Standing], standing: &Standing) -> NamedHost {
+    let (name, address) = (&standing.host, standing.address.ip());
+    // Sorted by name: those of the same name are neighbours.
+    let first = standings.partition_point(|other| other.host < *name);
+    let mut same = standings.get(first..).unwrap_or_default().iter().take_while(|other| other.host == *name);
+    let shared = same.any(|other| other.address.ip() != address);
+    NamedHost { name: name.clone(), address: Some(address).filter(|_| shared) }
 }
 
 /// What a tombstone says of a release that hosts run.
@@ -185,28 +195,34 @@ fn trouble(standing: &Standing) -> Option<String> {
 
 /// How many there are, and how many of them a person has to look at.
 pub(super) fn summary(standings: &[Standing]) -> String {
-    let all = words::count(hosts(standings, |_| true).len() as u64, "host");
-    let behind = match hosts_behind(standings).len() {
+    let all = words::count(count(standings, |_| true) as u64, "host");
+    let behind = match count(standings, |s| s.behind.is_some()) {
         0 => "none behind".to_string(),
         n => format!("{n} behind"),
     };
-    let silent = match hosts(standings, |s| s.told.is_none()).len() {
+    let silent = match count(standings, |s| s.told.is_none()) {
         0 => String::new(),
         n => format!(", {n} without an answer"),
     };
-    let old = match hosts_with_old(standings).len() {
+    let old = match count(standings, |s| stale(s).is_some()) {
         0 => String::new(),
         n => format!(", {n} with an old release"),
     };
-    let buried = match hosts(standings, |s| s.tombstone.is_some()).len() {
+    let buried = match count(standings, |s| s.tombstone.is_some()) {
         0 => String::new(),
         n => format!(", {n} with a release that was taken back or stopped"),
     };
-    let split = match hosts(standings, |s| !s.split.is_empty()).len() {
+    let split = match count(standings, |s| !s.split.is_empty()) {
         0 => String::new(),
         n => format!(", {n} split by two releases of one number"),
     };
     format!("{all}, {behind}{buried}{split}{old}{silent}")
+}
+
+/// How many hosts there are; two of one name are two.
+fn count(standings: &[Standing], of: impl Fn(&Standing) -> bool) -> usize {
+    let of = standings.iter().filter(|s| of(s));
+    of.map(|s| (s.host.as_str(), s.address)).collect::<BTreeSet<_>>().len()
 }
 
 fn hosts(standings: &[Standing], of: impl Fn(&Standing) -> bool) -> BTreeSet<&str> {
@@ -375,7 +391,7 @@ pub(super) struct StatusResult<'a> {
 impl<'a> StatusResult<'a> {
     pub(super) fn new(standings: &'a [Standing]) -> Self {
         Self {
-            hosts: hosts(standings, |_| true).len(),
+            hosts: count(standings, |_| true),
             behind: hosts_behind(standings),
             stale: hosts_with_old(standings),
             silent: hosts(standings, |s| s.told.is_none()),

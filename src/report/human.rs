@@ -13,11 +13,12 @@ use super::table::{Align, Cell, Table};
 use super::{Settings, Verbosity, fleet, put_line, tell_failure, tell_trouble, words};
 use crate::Error;
 use crate::drive::log::{Log, Standing};
+use crate::drive::outcome::shared_names;
 use crate::drive::outcome::{
     Around, DriftLine, Event, ExitStatus, HostChange, HostResult, HostState, Observer, Outcome, Progress, Purpose, What,
 };
 use crate::drive::strangers::Stranger;
-use crate::id::HostName;
+use crate::id::NamedHost;
 use crate::units::{ByteSize, printable};
 
 /// How often a bar turns its spinner.
@@ -115,6 +116,8 @@ impl Human {
         table.lines(self.out_paint).iter().for_each(|line| self.data(line));
         if self.verbosity > Verbosity::Quiet {
             self.say(&words::count(around.members.len() as u64, "host"));
+            let hosts = around.members.iter().map(|m| (&m.host, m.address.ip()));
+            shared_names(hosts).iter().for_each(|text| self.say(text));
             for Stranger { address, kind } in &around.strangers {
                 self.say(&format!("{address} {}: it is not heard", Stranger::words(*kind)));
             }
@@ -133,6 +136,8 @@ impl Human {
         self.replace_bar(None);
         fleet::standings(standings).lines(self.out_paint).iter().for_each(|line| self.data(line));
         self.note(&fleet::summary(standings));
+        let hosts = standings.iter().map(|s| (&s.host, s.address.ip()));
+        shared_names(hosts).iter().for_each(|text| self.note(text));
     }
 
     /// One or more lines of data; nothing when `text` is empty.
@@ -193,12 +198,13 @@ impl Human {
     }
 
     fn host(&mut self, change: &HostChange) {
-        let HostChange { host, state, error } = change;
+        let HostChange { host, address, state, error } = change;
         if !state.is_trouble() && self.verbosity < Verbosity::Verbose {
             return;
         }
         let state = self.talk_paint.paint(tint_of(*state), state.word());
         let why = error.as_deref().map(|e| format!(": {}", words::safe(e))).unwrap_or_default();
+        let host = NamedHost { name: host.clone(), address: *address };
         self.say(&format!("{host} {state}{why}"));
     }
 
@@ -295,7 +301,7 @@ fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
     let worked = host.state.has_release() && host.state != HostState::Unchanged;
     let when_worked = |text: String| Cell::from(if worked { text } else { String::new() });
     vec![
-        host.host.as_str().into(),
+        host.named().to_string().into(),
         Cell::new(host.state.word(), tint_of(host.state)),
         host.serial.map(|serial| words::release(&outcome.tree, Some(serial))).unwrap_or_default().into(),
         when_worked(format!("{} written", host.files_written)),
@@ -354,15 +360,15 @@ fn audit_summary(o: &Outcome) -> String {
 }
 
 /// Hosts that answered an audit and are in no group.
-fn without_drift(o: &Outcome) -> Vec<HostName> {
-    let drifts = |host: &HostName| o.drift.iter().any(|g| g.hosts.contains(host));
-    o.hosts.iter().filter(|h| !h.state.is_trouble() && !drifts(&h.host)).map(|h| h.host.clone()).collect()
+fn without_drift(o: &Outcome) -> Vec<NamedHost> {
+    let drifts = |host: &NamedHost| o.drift.iter().any(|g| g.hosts.contains(host));
+    o.hosts.iter().filter(|h| !h.state.is_trouble()).map(HostResult::named).filter(|h| !drifts(h)).collect()
 }
 
 fn trouble_text(o: &Outcome) -> String {
     let release = words::release(&o.tree, o.serial);
     let good = |h: &&HostResult| h.state.is_well() || (o.purpose != Purpose::Deploy && h.state == HostState::Diffed);
-    let done: Vec<&HostName> = o.hosts.iter().filter(good).map(|h| &h.host).collect();
+    let done: Vec<NamedHost> = o.hosts.iter().filter(good).map(HostResult::named).collect();
     let mut lines = vec![match (o.exit, o.purpose) {
         (ExitStatus::Mixed, Purpose::Deploy) => mixed_text(o, &release),
         (ExitStatus::Mixed, _) => "mixed: some hosts answered, others did not".to_string(),
@@ -388,7 +394,7 @@ fn trouble_text(o: &Outcome) -> String {
     }
     for host in o.hosts.iter().filter(|h| !good(h)) {
         let why = host.error.as_deref().map(|e| format!(": {}", e.replace('\n', "\n  "))).unwrap_or_default();
-        lines.push(format!("  {} {}{why}", host.host, host.state.word()));
+        lines.push(format!("  {} {}{why}", host.named(), host.state.word()));
     }
     lines.join("\n")
 }
@@ -422,6 +428,7 @@ fn mixed_text(o: &Outcome, release: &str) -> String {
 mod tests {
     use super::super::sample::{self, Buffer};
     use super::*;
+    use crate::id::HostName;
 
     fn told(verbosity: Verbosity, painter: Painter, tell: impl FnOnce(&mut Human)) -> String {
         let (out, talk) = (Buffer::default(), Buffer::default());
@@ -501,7 +508,7 @@ mod tests {
         let text = plain(|h| {
             let error = Some("no\x1b[2J space".to_string());
             let host = HostName::new("web1").expect("legal");
-            h.event(&Event::Host(HostChange { host, state: HostState::Failed, error }));
+            h.event(&Event::Host(HostChange { host, address: None, state: HostState::Failed, error }));
         });
         assert!(!text.contains('\x1b'), "{text}");
     }

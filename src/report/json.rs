@@ -23,6 +23,7 @@
 //! that differ.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base64ct::{Base64, Encoding};
@@ -36,7 +37,7 @@ use crate::drive::outcome::{
     Released, Scanned,
 };
 use crate::drive::strangers::Stranger;
-use crate::id::HostName;
+use crate::id::NamedHost;
 use crate::units::printable;
 
 /// Writes JSON lines.
@@ -168,6 +169,8 @@ enum Line<'a> {
     },
     Host {
         host: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        address: Option<IpAddr>,
         state: &'static str,
         error: Option<&'a str>,
         #[serde(flatten)]
@@ -175,6 +178,8 @@ enum Line<'a> {
     },
     Change {
         hosts: Vec<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        addresses: Option<Vec<Option<IpAddr>>>,
         path: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         path_base64: Option<String>,
@@ -263,8 +268,8 @@ impl<'a> Line<'a> {
     }
 
     fn host(change: &'a HostChange) -> Self {
-        let HostChange { host, state, error } = change;
-        Line::Host { host: host.as_str(), state: state.word(), error: error.as_deref(), last: None }
+        let HostChange { host, address, state, error } = change;
+        Line::Host { host: host.as_str(), address: *address, state: state.word(), error: error.as_deref(), last: None }
     }
 
     fn last_of(host: &'a HostResult) -> Self {
@@ -277,19 +282,22 @@ impl<'a> Line<'a> {
         };
         Line::Host {
             host: host.host.as_str(),
+            address: host.address,
             state: host.state.word(),
             error: host.error.as_deref(),
             last: Some(last),
         }
     }
 
-    fn change(hosts: &'a [HostName], line: &'a DriftLine) -> Self {
+    fn change(hosts: &'a [NamedHost], line: &'a DriftLine) -> Self {
         let (path, path_base64) = match std::str::from_utf8(&line.path) {
             Ok(path) => (path.to_string(), None),
             Err(_) => (printable(&line.path), Some(Base64::encode_string(&line.path))),
         };
-        let hosts = hosts.iter().map(HostName::as_str).collect();
-        Line::Change { hosts, path, path_base64, kind: &line.itemized, what: line.what.word() }
+        let shared = hosts.iter().any(|host| host.address.is_some());
+        let addresses = shared.then(|| hosts.iter().map(|host| host.address).collect());
+        let hosts = hosts.iter().map(|host| host.name.as_str()).collect();
+        Line::Change { hosts, addresses, path, path_base64, kind: &line.itemized, what: line.what.word() }
     }
 
     fn progress(progress: &Progress) -> Self {

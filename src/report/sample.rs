@@ -139,7 +139,7 @@ pub fn around() -> Around {
 }
 
 pub fn events() -> Vec<Event> {
-    let change = |name: &str, state| Event::Host(HostChange { host: host(name), state, error: None });
+    let change = |name: &str, state| Event::Host(HostChange { host: host(name), address: None, state, error: None });
     let progress = |sent, ready| {
         let (total, rate) = (ByteSize(1_204_000), Rate(487_000_000));
         Event::Progress(Progress { sent: ByteSize(sent), total, rate, ready, targets: 3 })
@@ -152,7 +152,7 @@ pub fn events() -> Vec<Event> {
         Event::Member(members().remove(0)),
         change("web1", HostState::Joined),
         change("web2", HostState::Unchanged),
-        Event::Change(Change { hosts: vec![host("web1"), host("web10")], line }),
+        Event::Change(Change { hosts: vec![host("web1").into(), host("web10").into()], line }),
         progress(130_000, 1),
         progress(131_000, 1),
         Event::Note("web10 is slow and will be served after the others".to_string()),

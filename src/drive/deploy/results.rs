@@ -8,7 +8,7 @@ use super::Session;
 use crate::drive::clock;
 use crate::drive::drift;
 use crate::drive::outcome::{DriftGroup, HostResult, HostState, Outcome, Purpose};
-use crate::id::HostName;
+use crate::id::NamedHost;
 use crate::keys::shown_time;
 use crate::manifest::{Intent, Release};
 use crate::proto::sender::fate::Fate;
@@ -115,8 +115,9 @@ impl Session<'_> {
         let state = self.state_of(host, true);
         let done = state.has_release();
         let summary = host.summary.unwrap_or_default();
-        let last = self.states.get(&host.name).map(|(_, at)| *at);
+        let last = self.states.get(&(host.name.clone(), host.address.ip())).map(|(_, at)| *at);
         HostResult {
+            address: self.machine.shown(host).address,
             serial: Some(host.serial).filter(|s| s.0 > 0 && tells_its_serial(state)),
             files_written: if done { summary.written.saturating_add(summary.touched) } else { 0 },
             files_deleted: if done { summary.deleted } else { 0 },
@@ -129,10 +130,10 @@ impl Session<'_> {
 
     /// Hosts with the same drift, with the list that one of them sent.
     fn groups(&self) -> Vec<DriftGroup> {
-        let mut groups: BTreeMap<u64, (Vec<HostName>, Summary)> = BTreeMap::new();
+        let mut groups: BTreeMap<u64, (Vec<NamedHost>, Summary)> = BTreeMap::new();
         for host in self.machine.hosts() {
             if let Some(summary) = host.summary.filter(|s| s.drift != 0) {
-                groups.entry(summary.drift).or_insert_with(|| (Vec::new(), summary)).0.push(host.name.clone());
+                groups.entry(summary.drift).or_insert_with(|| (Vec::new(), summary)).0.push(self.machine.shown(host));
             }
         }
         let reports: BTreeMap<u64, &[u8]> = self.machine.drift_reports().collect();
@@ -168,7 +169,7 @@ fn tells_its_serial(state: HostState) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{InstanceId, Serial};
+    use crate::id::{HostName, InstanceId, Serial};
     use crate::proto::sender::hosts::Hosts;
     use crate::units::Moment;
 

@@ -156,7 +156,7 @@ impl<'a> Work<'a> {
     fn pruning(&self, group: &DriftGroup, scope: &[TreePath]) -> Result<Options> {
         let mut options = self.options(Purpose::Deploy, scope)?;
         if group.hosts.len() <= MAX_PATTERNS {
-            options.spec.targets.hosts = group.hosts.iter().map(ToString::to_string).collect();
+            options.spec.targets.hosts = group.hosts.iter().map(|host| host.name.to_string()).collect();
             options.only = Vec::new();
         }
         options.part.listed = false;
@@ -168,7 +168,7 @@ impl<'a> Work<'a> {
 /// Adds what a later session came to at the hosts that it was for.
 fn add(found: &mut Outcome, done: Outcome) {
     for host in done.hosts {
-        match found.hosts.iter_mut().find(|known| known.host == host.host) {
+        match found.hosts.iter_mut().find(|known| known.named() == host.named()) {
             // A failure stays one.
             Some(known) if known.state.is_trouble() => {}
             Some(known) => {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::hosts::{Beacon, Host};
 use super::{Notice, Phase, Sender};
-use crate::id::{HostName, InstanceId};
+use crate::id::{HostName, InstanceId, NamedHost};
 use crate::wire::HostStage;
 use crate::wire::message::{Hello, OrderKind};
 
@@ -53,6 +53,11 @@ impl Sender {
             Some(Beacon { has: false, restarted }) if restarted || had => Fate::Lacks,
             _ => Fate::Unknown,
         }
+    }
+
+    /// The host as it is shown: with its address when another one has its name.
+    pub fn shown(&self, host: &Host) -> NamedHost {
+        self.hosts.shown(host)
     }
 
     /// Whether an order to go back was sent that is for `host`.

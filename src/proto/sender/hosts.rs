@@ -1,10 +1,10 @@
 //! The hosts of a session as the sender sees them.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::id::{HostName, InstanceId, Serial};
+use crate::id::{HostName, InstanceId, NamedHost, Serial};
 use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::{OrderKind, State, Summary};
@@ -125,6 +125,15 @@ impl Hosts {
             number: 0,
         };
         self.hosts.insert(instance, host);
+    }
+
+    /// The host as it is shown: with its address when another one has its name.
+    pub fn shown(&self, host: &Host) -> NamedHost {
+        // The least of all addresses.
+        let first = (host.name.clone(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let same = self.named.range(first..).take_while(|((name, _), _)| *name == host.name);
+        let shared = same.take(2).count() > 1;
+        NamedHost { name: host.name.clone(), address: Some(host.address.ip()).filter(|_| shared) }
     }
 
     /// Forgets the others than `instance` that were there under its name.

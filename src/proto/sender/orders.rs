@@ -272,7 +272,7 @@ impl Sender {
                 stage if h.lost && stage != Some(HostStage::Committed) => "did not answer any more",
                 _ => return None,
             };
-            Some(format!("{}: {}", h.name, h.text.as_deref().unwrap_or(why)))
+            Some(format!("{}: {}", self.hosts.shown(h), h.text.as_deref().unwrap_or(why)))
         })
     }
 
