@@ -197,13 +197,13 @@ impl Reader {
     fn answer(&self, question: Question) -> Tell {
         let Question { ask, trees, .. } = question;
         let release = ask.tree.as_ref().zip(ask.serial).and_then(|(tree, serial)| self.bytes_of(tree, serial));
-        let trees = trees.into_iter().filter_map(|(name, work, trouble)| {
+        let trees = trees.into_iter().map(|(name, work, trouble)| {
             let Some(managed) = self.host.trees.get(&name) else {
-                return Some(TreeTold { trouble, ..nothing(name) });
+                return TreeTold { trouble, ..nothing(name) };
             };
             // One release was asked for: not the list of them.
             let list = ask.tree.is_some() && ask.serial.is_none();
-            Some(told(managed, list, work, trouble))
+            told(managed, list, work, trouble)
         });
         Tell { number: ask.number, host: self.name.clone(), trees: trees.collect(), release }
     }

@@ -63,13 +63,16 @@ pub(super) fn relink(tree: &Tree, journal: &Journal, before: u64, changed: &[Tre
     new.finish(origin).map(drop)
 }
 
+/// A directory in the live tree, and in the one aside.
+type Both = (OwnedFd, OwnedFd);
+
 /// The two names of each file.
 struct Names<'a> {
     tree: &'a Tree,
     live: &'a Root,
     aside: &'a Root,
     /// The directory of the last path, in both trees; `None` when it is not in both.
-    open: Option<(Option<TreePath>, Option<(OwnedFd, OwnedFd)>)>,
+    open: Option<(Option<TreePath>, Option<Both>)>,
 }
 
 impl Names<'_> {
