@@ -97,6 +97,9 @@ impl TreeConfig {
         if let Some(interval) = self.repair {
             text.push_str(&format!("; mends what drifted every {}", shown_duration(interval)));
         }
+        if self.follow_links {
+            text.push_str("; its path may lead through links of any user");
+        }
         text + &format!("; keeps {} releases for rollback", self.keep)
     }
 

@@ -181,6 +181,8 @@ pub struct TreeConfig {
     pub swap: bool,
     /// Whether a daemon that runs as another user keeps the right to make devices.
     pub devices: bool,
+    /// Whether its path may lead through symbolic links of any user, not only root's and the daemon's.
+    pub follow_links: bool,
 }
 
 impl Default for NetworkConfig {
@@ -235,6 +237,7 @@ impl TreeConfig {
             hooks,
             swap,
             devices,
+            follow_links: false,
         }
     }
 }

@@ -43,6 +43,7 @@ pub const KEYS: &[&str] = &[
     "tree.repair",
     "tree.swap",
     "tree.devices",
+    "tree.follow_links",
     "tree.before",
     "tree.after",
     "tree.health",
@@ -259,6 +260,7 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
     let flag = |section: &mut Section, key: &str, usual: bool| section.take(key).map_or(Ok(usual), |f| f.bool());
     let catch_up = flag(&mut section, "catch_up", true)?;
     let (swap, devices) = (flag(&mut section, "swap", true)?, flag(&mut section, "devices", false)?);
+    let follow_links = flag(&mut section, "follow_links", false)?;
     let missing = |key: &str| section.wrong(&format!("a [[tree]] without `{key}`")).hint("a tree needs name and path");
     let (no_name, no_path) = (missing("name"), missing("path"));
     section.finish()?;
@@ -275,6 +277,7 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
         hooks,
         swap,
         devices,
+        follow_links,
     })
 }
 

@@ -102,8 +102,8 @@ fn console(before: &HostConfig, now: &HostConfig) -> ConsoleConfig {
 }
 
 fn is_same(a: &TreeConfig, b: &TreeConfig) -> bool {
-    (&a.path, &a.protect_patterns, a.max_delete, a.keep, &a.hooks, a.swap, a.devices)
-        == (&b.path, &b.protect_patterns, b.max_delete, b.keep, &b.hooks, b.swap, b.devices)
+    (&a.path, &a.protect_patterns, a.max_delete, a.keep, &a.hooks, a.swap, a.devices, a.follow_links)
+        == (&b.path, &b.protect_patterns, b.max_delete, b.keep, &b.hooks, b.swap, b.devices, b.follow_links)
 }
 
 #[cfg(test)]

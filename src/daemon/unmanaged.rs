@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::config::TreeConfig;
 use crate::id::TreeName;
-use crate::tree::Root;
+use crate::tree::open::open_dir;
 use crate::tree::state::State;
 use crate::{Error, Result};
 
@@ -26,7 +26,7 @@ pub(super) enum Place {
 impl Place {
     /// Finds one for `tree`. Called while the daemon has all of its rights.
     pub(super) fn of(tree: &TreeConfig, state_dir: Option<&Path>) -> Result<Self> {
-        let root = Root::open(&tree.path).map_err(|e| Error::io("cannot open the tree", &tree.path, e))?;
+        let root = open_dir(&tree.path, tree.follow_links)?;
         let missing = match State::open(&tree.name, &root, state_dir) {
             Ok(state) => return Ok(Self::State(Box::new(state))),
             Err(e) => e,

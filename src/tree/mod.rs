@@ -26,6 +26,7 @@ mod inherit;
 pub mod journal;
 mod kept;
 mod leftover;
+pub mod links;
 mod moves;
 mod names;
 mod next;

@@ -1,6 +1,7 @@
 //! One tree of this host: its root, its state, and the rule that an interrupted commit is ended before anything else.
 
 use std::ffi::CStr;
+use std::io;
 use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use super::doubt::Doubt;
 use super::index::TEMPORARY;
 use super::journal::{BACKWARD, FORWARD, Journal};
 use super::leftover::Leftovers;
+use super::links::{self, Links};
 use super::meta::locked;
 use super::nodes::Nodes;
 use super::records::grant_name;
@@ -33,11 +35,13 @@ use crate::manifest::Release;
 pub struct Options {
     /// How many releases are kept for rollback; at least the present one.
     pub keep: usize,
+    /// Whether the tree's path may lead through symbolic links of any user, not only root's and this process's.
+    pub follow_links: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { keep: 3 }
+        Self { keep: 3, follow_links: false }
     }
 }
 
@@ -84,7 +88,7 @@ impl Tree {
         options: Options,
         crash: Crash,
     ) -> Result<Self> {
-        let root = open_root(&name, path)?;
+        let root = open_root(&name, path, options.follow_links)?;
         let state = State::open(&name, &root, state_dir)?;
         let nodes = Nodes::open(state.path().join("nodes"))?;
         let mut tree = Self {
@@ -170,8 +174,7 @@ impl Tree {
         let mut root = locked(&self.root);
         let done = exchange(&root);
         // Whatever became of it: the handle is that of what is there now.
-        let path = root.path().to_path_buf();
-        *root = Arc::new(Root::open(&path).map_err(|e| Error::io("cannot open the tree", &path, e))?);
+        *root = Arc::new(root.reopened().map_err(|e| unopened(root.path(), e))?);
         done
     }
 
@@ -450,17 +453,47 @@ pub(super) fn done_journal(serial: Serial) -> String {
     format!("undo/{serial}/{FORWARD}.done")
 }
 
-fn open_root(name: &TreeName, path: &Path) -> Result<Root> {
-    match Root::open(path) {
+/// Opens the directory of a tree; with `follow_links` also through other users' links.
+pub fn open_dir(path: &Path, follow_links: bool) -> Result<Root> {
+    through(path, follow_links).map_err(|e| unopened(path, e))
+}
+
+fn open_root(name: &TreeName, path: &Path, follow_links: bool) -> Result<Root> {
+    match through(path, follow_links) {
         Ok(root) => return Ok(root),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(Error::io("cannot open the tree", path, e)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(unopened(path, e)),
     }
-    std::fs::create_dir(path).map_err(|e| {
+    make_root(path, follow_links).map_err(|e| {
         Error::io(&format!("cannot make the directory of tree {name},"), path, e)
             .hint("make the directory that it is in, or correct the tree's path")
     })?;
-    Root::open(path).map_err(|e| Error::io("cannot open the tree", path, e))
+    open_dir(path, follow_links)
+}
+
+fn make_root(path: &Path, follow_links: bool) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    let parent = links::open(None, parent, links_of(follow_links))?;
+    Ok(rustix::fs::mkdirat(parent, name, rustix::fs::Mode::from_bits_truncate(0o777))?)
+}
+
+fn through(path: &Path, follow_links: bool) -> io::Result<Root> {
+    Root::open_through(path, links_of(follow_links))
+}
+
+fn links_of(follow_links: bool) -> Links {
+    if follow_links { Links::Any } else { Links::own() }
+}
+
+fn unopened(path: &Path, e: io::Error) -> Error {
+    let foreign = links::is_foreign(&e);
+    let error = links::failed("cannot open the tree", path, e);
+    match foreign {
+        true => error.hint("write the path that the link leads to, or set follow_links = true in its [[tree]]"),
+        false => error,
+    }
 }
 
 /// Where tests stop a commit dead, as a crash would, or take an ability of the filesystem away.

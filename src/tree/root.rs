@@ -15,6 +15,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::links::{self, Links};
 use crate::manifest::TreePath;
 
 /// How often an openat2 is tried again that the kernel could not decide because of a concurrent rename.
@@ -26,6 +27,7 @@ pub struct Root {
     handle: OwnedFd,
     path: PathBuf,
     identity: Identity,
+    links: Links,
 }
 
 /// What a directory is known by: where it is, whatever its name. See [`Root::id`].
@@ -58,14 +60,42 @@ impl Root {
         let handle = retry(|| openat(CWD, &path, DIRECTORY, Mode::empty()))?;
         let directory = FileId::of(&rustix::fs::fstat(&handle)?);
         let name = FileId::of(&statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW)?);
-        Ok(Self { handle, path, identity: Identity { directory, name } })
+        Ok(Self { handle, path, identity: Identity { directory, name }, links: Links::Any })
+    }
+
+    /// As [`Root::open`], with a path that leads through `links` only, then and whenever it is looked up again.
+    pub fn open_through(path: impl Into<PathBuf>, links: Links) -> io::Result<Self> {
+        let path = path.into();
+        if links == Links::Any {
+            return Self::open(path);
+        }
+        let handle = links::open(None, &path, links)?;
+        Self::of_handle(&handle, path, links)
+    }
+
+    /// The directory of an `O_PATH` handle, which `path` leads to.
+    pub(super) fn of_handle(handle: &OwnedFd, path: PathBuf, links: Links) -> io::Result<Self> {
+        let handle = retry(|| openat(handle, c".", DIRECTORY, Mode::empty()))?;
+        let directory = FileId::of(&rustix::fs::fstat(&handle)?);
+        let name = FileId::of(&statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW)?);
+        Ok(Self { handle, path, identity: Identity { directory, name }, links })
+    }
+
+    /// What its path leads to now.
+    pub(super) fn reopened(&self) -> io::Result<Self> {
+        Self::open_through(self.path.clone(), self.links)
+    }
+
+    /// The directory that it is in, as an `O_PATH` handle for *at calls.
+    pub(super) fn above(&self) -> io::Result<OwnedFd> {
+        Ok(retry(|| openat(&self.handle, c"..", DIRECTORY | OFlags::PATH, Mode::empty()))?)
     }
 
     /// The directory at `path` inside this root as a root of its own.
     pub fn open_below(&self, path: &TreePath) -> io::Result<Self> {
         let handle = self.dir(Some(path))?;
         let id = FileId::of(&rustix::fs::fstat(&handle)?);
-        Ok(Self { handle, path: self.shown(path), identity: Identity { directory: id, name: id } })
+        Ok(Self { handle, path: self.shown(path), identity: Identity { directory: id, name: id }, links: self.links })
     }
 
     /// The path that the root was opened by, for messages.
@@ -131,8 +161,18 @@ impl Root {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             Err(e) => Err(io::Error::from(e)),
         };
-        Ok(now(AtFlags::empty())? == Some(self.identity.directory)
-            && now(AtFlags::SYMLINK_NOFOLLOW)? == Some(self.identity.name))
+        let directory = match self.links {
+            Links::Any => now(AtFlags::empty())?,
+            links => match links::open(None, &self.path, links) {
+                Ok(handle) => Some(FileId::of(&rustix::fs::fstat(&handle)?)),
+                Err(e) if links::is_foreign(&e) => None,
+                Err(e) => match Errno::from_io_error(&e) {
+                    Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => None,
+                    _ => return Err(e),
+                },
+            },
+        };
+        Ok(directory == Some(self.identity.directory) && now(AtFlags::SYMLINK_NOFOLLOW)? == Some(self.identity.name))
     }
 
     /// The number of the mount; `None` before Linux 5.8.

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use minicbor::bytes::ByteVec;
@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use super::inherit;
 use super::journal::FORWARD;
+use super::links::{self, Links};
 pub use super::records::{CommitMark, Mark, StoredRelease};
 use super::records::{Records, grant_name, inside};
 use super::root::{FileId, Root};
@@ -68,7 +69,7 @@ impl State {
                 return Err(Error::usage(format!("state directory {} is inside tree {name}", path.display()))
                     .hint("a tree serves everything in it: put state_dir somewhere else"));
             }
-            let dir = make(&path)?;
+            let dir = make(None, given, name, path.clone())?;
             if on_same(tree, &dir)? {
                 return Self::hold(name, path, dir, None);
             }
@@ -82,7 +83,8 @@ impl State {
                 .hint("serve a directory below the mount point, or set state_dir to a directory on that filesystem")
         };
         let path = real.parent().ok_or_else(none)?.join(BESIDE).join(name.as_str());
-        let dir = make(&path)?;
+        let above = tree.above().map_err(|e| Error::io("cannot open the directory of", tree.path(), e))?;
+        let dir = make(Some(above.as_fd()), Path::new(BESIDE), name, path.clone())?;
         if !on_same(tree, &dir)? {
             let _ = std::fs::remove_dir(&path);
             return Err(none());
@@ -104,7 +106,7 @@ impl State {
             Err(e) => return Err(Error::io("cannot lock", &lock_path, e)),
         }
         for sub in ["stage", "undo", "releases", tombstones::DIR] {
-            private_dir(&path.join(sub))?;
+            private_dir_at(dir.as_fd(), Path::new(sub), &path.join(sub))?;
         }
         let handle = dir.dir(None).map_err(|e| Error::io("cannot open", &path, e))?;
         let stage = dir.dir(Some(&inside("stage"))).map_err(|e| Error::io("cannot open", path.join("stage"), e))?;
@@ -417,23 +419,33 @@ fn try_lock(lock: &File) -> rustix::io::Result<()> {
     Err(Errno::WOULDBLOCK)
 }
 
-fn make(path: &Path) -> Result<Root> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(path).map_err(|e| {
-        Error::io("cannot make the state directory", path, e)
-            .hint("set state_dir to a directory that the daemon may write")
+/// Makes the directory of the tree `name` in `dir`, which is relative to `start`; `path` leads to it.
+fn make(start: Option<BorrowedFd<'_>>, dir: &Path, name: &TreeName, path: PathBuf) -> Result<Root> {
+    let links = Links::own();
+    let above = links::make(start, dir, links).map_err(|e| {
+        let hint = match links::is_foreign(&e) {
+            true => "remove the link, or set state_dir to a directory that no link of another user leads to",
+            false => "set state_dir to a directory that the daemon may write",
+        };
+        links::failed("cannot make the state directory", &path, e).hint(hint)
     })?;
-    private_dir(path)?;
-    Root::open(path).map_err(|e| Error::io("cannot open", path, e))
+    let handle = private_dir_at(above.as_fd(), Path::new(name.as_str()), &path)?;
+    Root::of_handle(&handle, path.clone(), links).map_err(|e| Error::io("cannot open", &path, e))
 }
 
 /// A directory of our own that nobody else can enter.
 pub(super) fn private_dir(path: &Path) -> Result<()> {
-    match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::io("cannot make", path, e)),
-        _ => {}
+    private_dir_at(rustix::fs::CWD, path, path).map(drop)
+}
+
+/// As [`private_dir`], with the directory's handle; messages call it `path`.
+fn private_dir_at(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<OwnedFd> {
+    match rustix::fs::mkdirat(dir, name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(Error::io("cannot make", path, e)),
     }
-    let handle = open_dir(path)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(|e| Error::io("cannot open", path, e))?;
     let io = |e: io::Error| Error::io("cannot look at", path, e);
     let stat = File::from(handle.try_clone().map_err(io)?).metadata().map_err(io)?;
     if stat.uid() != nix::unistd::geteuid().as_raw() {
@@ -450,7 +462,7 @@ pub(super) fn private_dir(path: &Path) -> Result<()> {
             Err(e) => return Err(Error::io("cannot remove the ACL of", path, e)),
         }
     }
-    Ok(())
+    Ok(handle)
 }
 
 fn on_same(tree: &Root, dir: &Root) -> Result<bool> {

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::apply::{Metadata, chmod, handle_of};
@@ -25,7 +25,6 @@ use super::names::Names;
 use super::open::{Tree, done_journal};
 use super::owners::Rights;
 use super::root::Root;
-use super::state::open_dir;
 use crate::error::{Error, Result};
 use crate::id::Serial;
 use crate::manifest::{Mtime, TreePath};
@@ -403,6 +402,10 @@ impl Place {
                 .hint("set commit.layout = \"in-place\" in the spec"));
         };
         let name = CString::new(name.as_encoded_bytes()).map_err(|_| Error::refused("a path with NUL"))?;
-        Ok(Self { parent: open_dir(parent)?, name, path })
+        // Its names are made durable, which takes a handle to read by.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = root.above().and_then(|above| Ok(openat(&above, c".", flags, Mode::empty())?));
+        let above = opened.map_err(|e| Error::io("cannot open", parent, e))?;
+        Ok(Self { parent: above, name, path })
     }
 }

@@ -1,7 +1,7 @@
 //! Whole deploys, and what can be in the way of one.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::world::{Scanned, Thing, World, as_nobody, file, is_root, look, scratch, set_top};
@@ -14,6 +14,7 @@ use crate::manifest::rules::PathFilter;
 use crate::manifest::{Header, Release, TreePath};
 use crate::tree::open::{Options, Tree};
 use crate::tree::stage::Stage;
+use crate::units::WallTime;
 
 pub(super) fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -441,11 +442,15 @@ fn older_releases_are_refused_and_old_ones_forgotten() {
     let shown: Vec<_> = kept.iter().map(|k| (k.serial.0, k.entries, k.bytes.0, k.running, k.key)).collect();
     assert_eq!(shown, [(5, 1, 1, true, None), (4, 1, 1, false, None), (3, 1, 1, false, None)]);
     let before = look(&world.www());
-    std::fs::write(world.source().join("f"), "another 5").unwrap();
-    for serial in [4, 5] {
-        let refused = world.deploy(&tree, serial).unwrap_err();
-        assert!(refused.to_string().contains("not newer than 5"), "{refused}");
-    }
+    std::fs::write(world.source().join("f"), "another").unwrap();
+    let refused = world.deploy(&tree, 4).unwrap_err();
+    assert!(refused.to_string().contains("not newer than 5"), "{refused}");
+    // Of two releases of one serial the one that was made later stays.
+    let (stage, twin) = world.stage(&tree, 5).unwrap();
+    let created = WallTime(twin.header().created.0 - 1);
+    let earlier = Release::new(Header { created, ..twin.header().clone() }).unwrap();
+    let refused = stage.commit(&earlier, b"").unwrap_err();
+    assert!(refused.to_string().contains("not newer than 5"), "{refused}");
     assert_eq!(look(&world.www()), before);
     let kept = tree.release(Serial(4)).unwrap().unwrap().release;
     assert!(tree.nodes().has_all(&kept.header().root).unwrap());
@@ -461,6 +466,71 @@ fn a_tree_that_was_moved_away_is_left_alone() {
     std::fs::create_dir(world.www()).unwrap();
     assert!(stage.commit(&release, b"").unwrap_err().hint_text().is_some());
     assert_eq!(std::fs::read_to_string(moved.join("f")).unwrap(), "old");
+}
+
+/// A directory with `real/` and a link `theirs` to it that belongs to another user; `None` when only root could make it.
+fn with_a_foreign_link() -> Option<(tempfile::TempDir, PathBuf)> {
+    if !is_root() {
+        println!("skipped: only root can give a link to another user");
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let top = std::fs::canonicalize(dir.path()).unwrap();
+    std::fs::create_dir_all(top.join("real/www")).unwrap();
+    symlink("real", top.join("theirs")).unwrap();
+    std::os::unix::fs::lchown(top.join("theirs"), Some(65_534), None).unwrap();
+    Some((dir, top))
+}
+
+#[test]
+fn a_tree_is_not_reached_through_another_users_link_unless_that_is_allowed() {
+    let Some((_dir, top)) = with_a_foreign_link() else { return };
+    let open = |path: &str, follow_links: bool| {
+        let options = Options { follow_links, ..Options::default() };
+        Tree::open(TreeName::new("www").unwrap(), &top.join(path), None, options)
+    };
+    for path in ["theirs/www", "theirs", "theirs/new"] {
+        let refused = open(path, false).map(drop).unwrap_err();
+        let (path, link) = (top.join(path), top.join("theirs"));
+        let wanted = format!("{} goes through the link {} of user 65534", path.display(), link.display());
+        assert_eq!((refused.to_string(), refused.kind()), (wanted, crate::Kind::Refused));
+        assert!(refused.hint_text().unwrap().contains("follow_links"));
+    }
+    assert!(!top.join("real/new").exists() && !top.join("real/.makuo").exists() && !top.join(".makuo").exists());
+
+    let tree = open("theirs/www", true).unwrap();
+    assert_eq!(tree.state().path(), top.join("real/.makuo/www"));
+    drop(tree);
+
+    // Once it is open, a link of another user that leads to the same directory is not the path that it was.
+    let tree = open("real/www", false).unwrap();
+    assert!(tree.still_there().unwrap());
+    std::fs::rename(top.join("real"), top.join("moved")).unwrap();
+    symlink("moved", top.join("real")).unwrap();
+    assert!(tree.still_there().unwrap(), "root's own link is as good as a directory");
+    std::os::unix::fs::lchown(top.join("real"), Some(65_534), None).unwrap();
+    assert!(!tree.still_there().unwrap());
+}
+
+#[test]
+fn a_state_directory_is_not_made_through_another_users_link() {
+    let Some((_dir, top)) = with_a_foreign_link() else { return };
+    std::fs::create_dir(top.join("www")).unwrap();
+    let open = |state: Option<&Path>| {
+        let options = Options { follow_links: true, ..Options::default() };
+        Tree::open(TreeName::new("t").unwrap(), &top.join("www"), state, options).map(drop)
+    };
+    let refused = open(Some(&top.join("theirs/state"))).unwrap_err();
+    assert!(refused.to_string().contains("theirs of user 65534"), "{refused}");
+    std::fs::rename(top.join("theirs"), top.join(".makuo")).unwrap();
+    let refused = open(None).unwrap_err();
+    assert!(refused.to_string().contains(".makuo of user 65534"), "{refused}");
+    assert!(refused.hint_text().unwrap().contains("state_dir"));
+    assert_eq!(std::fs::read_dir(top.join("real")).unwrap().count(), 1, "nothing is made where the link leads");
+
+    std::os::unix::fs::lchown(top.join(".makuo"), Some(0), None).unwrap();
+    open(None).unwrap();
+    assert!(top.join("real/t/lock").exists());
 }
 
 #[test]

@@ -140,7 +140,9 @@ fn one_release_keeps_no_content_of_others() {
     let (world, tree) = world(false);
     drop(tree);
     let name = crate::id::TreeName::new("www").unwrap();
-    let open = |keep| Tree::open(name.clone(), &world.www(), None, crate::tree::Options { keep }).unwrap();
+    let open = |keep| {
+        Tree::open(name.clone(), &world.www(), None, crate::tree::Options { keep, ..Default::default() }).unwrap()
+    };
     let tree = open(1);
     (1..=3).for_each(|n| put(&world, &tree, n, n));
     assert_eq!((tree.releases().unwrap(), weight(&tree.state().path().join("kept"))), (vec![Serial(3)], 0));
