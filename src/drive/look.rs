@@ -18,6 +18,7 @@ use crate::proto::receiver::Look as How;
 use crate::tree::Tree;
 use crate::tree::index::Index;
 use crate::tree::nodes::Nodes;
+use crate::tree::owners::Rights;
 use crate::tree::root::FileId;
 use crate::tree::scan::{Hints, ScanOptions, Scanned, scan_knowing};
 
@@ -65,6 +66,7 @@ fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<S
     options.xattrs = rules.xattrs;
     options.hardlinks = rules.hardlinks;
     options.checksum = checksum;
+    options.opens_barred = !Rights::of_process().overrides_modes();
     options.apart = apart(&managed.tree);
     options.closed.push(managed.protect.clone());
     options.closed.extend(spared(&managed.tree, release.header())?);

@@ -11,6 +11,7 @@
 //!
 //! It must not know what the entries are for: a sender's release and a host's own tree are scanned alike.
 
+mod barred;
 mod changes;
 mod collect;
 mod compare;
@@ -37,6 +38,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use self::barred::Barred;
 use self::changes::Changes;
 use self::collect::{Collected, Collector};
 pub use self::hints::Hints;
@@ -96,6 +98,8 @@ pub struct ScanOptions {
     pub xattrs: bool,
     /// Whether names of one inode become hard links (else each is a file of its own).
     pub hardlinks: bool,
+    /// Whether directories that bar this user, their owner, are opened for as long as the scan takes.
+    pub opens_barred: bool,
     /// What entries say differently from the tree.
     pub policy: Policy,
     /// Where the tree may be otherwise than its index says, when that is known.
@@ -126,6 +130,7 @@ impl ScanOptions {
             owner: None,
             xattrs: false,
             hardlinks: true,
+            opens_barred: false,
             policy: Policy::default(),
             hints: None,
             checksum: false,
@@ -427,6 +432,7 @@ struct Shared<'a> {
     jobs: Jobs,
     /// Children in listings that the walk has not opened yet.
     held: AtomicUsize,
+    barred: Barred,
 }
 
 impl<'a> Shared<'a> {
@@ -438,7 +444,8 @@ impl<'a> Shared<'a> {
         writer: Option<IndexWriter>,
     ) -> Self {
         let (jobs, held) = (Queue::new(), AtomicUsize::new(0));
-        Self { root, options, released, filter, writer: Mutex::new(writer), jobs, held }
+        let barred = Barred::new(options.opens_barred);
+        Self { root, options, released, filter, writer: Mutex::new(writer), jobs, held, barred }
     }
 
     /// Does something with the index that is being written.
@@ -460,7 +467,7 @@ impl Drop for CloseAtEnd<'_> {
 }
 
 fn work(shared: &Shared<'_>) {
-    let mut lister = Lister::new(shared.root, shared.options, &shared.held);
+    let mut lister = Lister::new(shared.root, shared.options, &shared.held, &shared.barred);
     let mut reader = Reader::new(shared);
     while let Some(next) = shared.jobs.next() {
         match next {

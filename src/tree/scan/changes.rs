@@ -44,7 +44,7 @@ pub(super) fn find(
     let Spots { mut touched, top } = spots;
     let mut finder = Finder {
         shared,
-        lister: Lister::new(shared.root, shared.options, &shared.held),
+        lister: Lister::new(shared.root, shared.options, &shared.held, &shared.barred),
         known: Known { index, row: usize::MAX, paths: HashSet::new() },
         dirs: if top { vec![None] } else { Vec::new() },
         passed_over: BTreeSet::new(),
@@ -110,7 +110,7 @@ impl Finder<'_> {
         for Touched { path, was_dir, .. } in touched {
             let parent = path.parent();
             if open.as_ref().is_none_or(|(dir, _)| *dir != parent) {
-                let handle = match self.shared.root.dir(parent.as_ref()) {
+                let handle = match self.shared.barred.dir(self.shared.root, parent.as_ref()) {
                     Ok(handle) => Some(handle),
                     Err(e) if is_gone(&e) => None,
                     Err(e) => return Err(unreadable(&self.shared.root.shown(path), e)),
@@ -163,7 +163,7 @@ impl Finder<'_> {
     fn look_for_new(&mut self, path: Option<TreePath>) -> Result<bool> {
         let root = self.shared.root;
         let shown = path.as_ref().map_or(root.path().to_path_buf(), |p| root.shown(p));
-        let dir = match root.dir(path.as_ref()) {
+        let dir = match self.shared.barred.dir(root, path.as_ref()) {
             Ok(dir) => dir,
             // It was there a moment ago: the next scan will see that it is not.
             Err(e) if is_gone(&e) => return Ok(true),

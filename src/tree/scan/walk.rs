@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{FileType, RawDir};
 
+use super::barred::Barred;
 use super::ignore::{Filter, patterns_in};
 use super::work::Ticket;
 use super::{Jobs, ScanOptions, Shared, Skipped, unreadable};
@@ -121,18 +122,19 @@ pub(super) struct Lister<'a> {
     root: &'a Root,
     options: &'a ScanOptions,
     held: &'a AtomicUsize,
+    barred: &'a Barred,
     xattrs: XattrReader,
 }
 
 impl<'a> Lister<'a> {
-    pub(super) fn new(root: &'a Root, options: &'a ScanOptions, held: &'a AtomicUsize) -> Self {
-        Self { root, options, held, xattrs: XattrReader::default() }
+    pub(super) fn new(root: &'a Root, options: &'a ScanOptions, held: &'a AtomicUsize, barred: &'a Barred) -> Self {
+        Self { root, options, held, barred, xattrs: XattrReader::default() }
     }
 
     /// The children of a directory; `None` when it is gone.
     pub(super) fn list(&mut self, job: &ListJob) -> Result<Option<Listing>> {
         let at = job.path.as_ref().map_or(self.root.path().to_path_buf(), |p| self.root.shown(p));
-        let dir = match self.root.dir(job.path.as_ref()) {
+        let dir = match self.barred.dir(self.root, job.path.as_ref()) {
             Ok(dir) => dir,
             Err(e) if e.kind() == io::ErrorKind::NotFound && job.path.is_some() => return Ok(None),
             Err(e) => return Err(unreadable(&at, e)),

@@ -207,3 +207,43 @@ fn what_was_listed_and_is_gone_is_no_deletion() {
     let rules = Rules { delete_excluded: true, ..host.world.rules.clone() };
     assert_eq!(host.diff(&rules, &filter(&[])).unwrap().summary.deleted, 0);
 }
+
+#[test]
+fn a_directory_that_bars_its_own_user_is_looked_into_and_barred_again() {
+    use std::os::unix::fs::PermissionsExt;
+    super::world::as_nobody(|| {
+        let dir = super::world::scratch();
+        let at = |path: &str| dir.path().join(path);
+        let chmod = |path: &str, mode| std::fs::set_permissions(at(path), PermissionsExt::from_mode(mode)).unwrap();
+        let mode = |path: &str| std::fs::metadata(at(path)).unwrap().permissions().mode() & 0o7777;
+        std::fs::create_dir_all(at("top/z/deep")).unwrap();
+        std::fs::create_dir(at("top/list")).unwrap();
+        for path in ["top/z/f", "top/z/deep/g", "top/list/h"] {
+            std::fs::write(at(path), path).unwrap();
+        }
+        let root = crate::tree::Root::open(at("top")).unwrap();
+        let mut options = ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
+        let mut old = None;
+        for nth in 0..3 {
+            chmod("top/list", 0o400);
+            chmod("top/z", 0);
+            options.opens_barred = false;
+            let refused = scan(&root, &options, old.as_ref(), &at("refused")).map(drop).unwrap_err();
+            assert!(refused.hint_text().is_some(), "{refused}");
+
+            options.opens_barred = true;
+            let scanned = scan(&root, &options, old.as_ref(), &at("index")).unwrap();
+            assert_eq!((mode("top/z"), mode("top/list")), (0, 0o400), "barred again");
+            let entries: Vec<Entry> = scanned.index.entries().map(|e| e.unwrap().entry).collect();
+            let found: Vec<_> = entries.iter().map(|e| (e.path.to_string(), e.mode.bits())).collect();
+            assert!(found.contains(&("z".to_string(), 0)) && found.contains(&("list".to_string(), 0o400)));
+            assert!(found.iter().any(|(path, _)| path == "z/deep/g") && found.iter().any(|(path, _)| path == "list/h"));
+            assert_eq!(found.iter().filter(|(path, _)| path.starts_with("z/new")).count(), nth);
+
+            old = Some(scanned.index);
+            chmod("top/z", 0o700);
+            std::fs::write(at(&format!("top/z/new{nth}")), "more").unwrap();
+        }
+        chmod("top/list", 0o700);
+    });
+}

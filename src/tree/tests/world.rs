@@ -357,7 +357,7 @@ pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
 }
 
 /// Runs `test` in a thread of an ordinary user: permission bits bind it.
-pub(super) fn as_nobody(test: impl FnOnce() + Send + 'static) {
+pub(in crate::tree) fn as_nobody(test: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(move || {
         if is_root() {
             let (uid, gid) = (rustix::fs::Uid::from_raw(65_534), rustix::fs::Gid::from_raw(65_534));
