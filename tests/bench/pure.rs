@@ -111,12 +111,8 @@ fn index(criterion: &mut Criterion) {
 }
 
 fn compare(old: &Manifest<Memory>, new: &Manifest<Memory>) -> usize {
-    let host = HostRules {
-        protect: &PathFilter::at_top::<&str>(&[]).expect("legal"),
-        spared: &[],
-        max_delete: Limit::NONE,
-        owners: &Nobody,
-    };
+    let host =
+        HostRules { protect: &PathFilter::at_top::<&str>(&[]), spared: &[], max_delete: Limit::NONE, owners: &Nobody };
     diff(&Host(old), new, &Rules::default(), &[], &host).expect("comparable").changes.len()
 }
 

@@ -350,7 +350,7 @@ mod tests {
         let options = ScanOptions { scope: vec![path("d/e/other")], ..options() };
         let scoped = super::super::scan(&f.root, &options, None, &f.dir.path().join("scoped")).unwrap().index;
         assert_eq!(scoped.find(&path("d/e/a")).unwrap(), None);
-        let filter = Filter::new(&[exclude.clone()]);
+        let filter = Filter::new(std::slice::from_ref(&exclude));
         let found = |name| spots(&f.root, &scoped, &hints(&[name]), &filter).unwrap().unwrap();
         let touched: Vec<_> = found("d/e/a").touched.into_iter().map(|t| (t.path, t.was_dir)).collect();
         assert_eq!(touched, [(path("d/e"), true)]);

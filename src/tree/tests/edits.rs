@@ -300,8 +300,7 @@ fn round_between(seed: u64) -> Vec<String> {
     let tree = world.open();
     locked(&editor).last.push(format!("{:?}", tree.recovery()));
     tree.forget_undo().unwrap();
-    let lost = locked(&editor).lost();
-    lost
+    locked(&editor).lost()
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! `MAKUO_INDEX_SEED` is the seed, `MAKUO_INDEX_ROUNDS` the number of rounds.
 
+#![expect(clippy::disallowed_methods, reason = "what is scanned is touched by the system's clock")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
