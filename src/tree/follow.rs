@@ -274,8 +274,13 @@ impl<'a> Follow<'a> {
         Ok(Some((now_known, settled)))
     }
 
-    fn coming(&self, inode: u64) -> Was {
-        if self.back { Was::ComingOld(inode) } else { Was::ComingNew(inode) }
+    /// Whether a crash left open if the inode came into the other tree.
+    fn is_coming(&self, was: Was, inode: u64) -> bool {
+        match was {
+            Was::ComingNew(now, _) => !self.back && now == inode,
+            Was::ComingOld(now, _) => self.back && now == inode,
+            _ => false,
+        }
     }
 
     /// Notes what is about to come into the other tree, when anything is.
@@ -286,14 +291,18 @@ impl<'a> Follow<'a> {
         present: &[(CString, TreePath, FileStat)],
     ) -> Result<()> {
         let is_new = |name: &CString, now: &FileStat| {
-            now.file_type != FileType::Directory && before.get(name).is_none_or(|was| !is_inode(*was, now))
+            now.file_type != FileType::Directory && before.get(name).is_none_or(|was| was.inode() != now.id.ino)
         };
         if !present.iter().any(|(name, _, now)| is_new(name, now)) {
             return Ok(());
         }
         let mut all = before.clone();
         let coming = present.iter().filter(|(name, _, now)| is_new(name, now));
-        all.extend(coming.map(|(name, _, now)| (name.clone(), self.coming(now.id.ino))));
+        all.extend(coming.map(|(name, _, now)| {
+            let was = before.get(name).map_or(0, |was| was.inode());
+            let way = if self.back { Was::ComingOld } else { Was::ComingNew };
+            (name.clone(), way(now.id.ino, was))
+        }));
         let mut known = Known::new(None);
         all.iter().for_each(|(name, was)| known.add(name, *was));
         super::swap::note(self.tree, self.aside, &Names([(path.cloned(), known)].into()))
@@ -311,7 +320,7 @@ impl<'a> Follow<'a> {
         deep: bool,
     ) -> Result<Followed> {
         if now.file_type != FileType::Directory {
-            let same = was.is_some_and(|was| was != self.coming(now.id.ino) && is_inode(was, now));
+            let same = was.is_some_and(|was| !self.is_coming(was, now.id.ino) && was.inode() == now.id.ino);
             return match same || self.came(path, from, to, name, was, now)? {
                 true => Ok(Followed::Done(Some(Was::Other(now.id.ino)))),
                 false => Ok(Followed::Not),
@@ -344,12 +353,11 @@ impl<'a> Follow<'a> {
     ) -> Result<bool> {
         let there = stat(to, name).map_err(|e| self.failed("cannot look at the other", Some(path), e))?;
         // Whether that was done before a crash is seen from what is there.
-        let announced = was == Some(self.coming(now.id.ino));
-        let was = was.filter(|_| !announced);
+        let announced = was.is_some_and(|was| self.is_coming(was, now.id.ino));
         let expected = match there {
             Some(there) if there.id == now.id => return Ok(true),
             // Replaced here, and then removed there: by path, unless it came here by a handle after the exchange.
-            None if was.is_some() && now.ctime <= self.since => return Ok(true),
+            None if was.is_some() && !announced && now.ctime <= self.since => return Ok(true),
             None => None,
             Some(there) if there.file_type == FileType::Directory => {
                 if was == Some(Was::Directory) {
@@ -360,7 +368,7 @@ impl<'a> Follow<'a> {
                 }
                 None
             }
-            Some(there) if was.is_some_and(|was| is_inode(was, &there)) || later(now, &there) => Some(there.id.ino),
+            Some(there) if was.is_some_and(|was| was.is(there.id.ino)) || later(now, &there) => Some(there.id.ino),
             Some(there) if announced && !later(&there, now) => Some(there.id.ino),
             Some(_) => return Ok(true),
         };
@@ -472,7 +480,7 @@ impl<'a> Follow<'a> {
             let there = stat(to, &name).map_err(|e| self.failed("cannot look at the other", Some(&child), e))?;
             let Some(there) = there else { continue };
             let is_dir = there.file_type == FileType::Directory;
-            if if is_dir { was != Was::Directory } else { !is_inode(was, &there) } {
+            if if is_dir { was != Was::Directory } else { !was.is(there.id.ino) } {
                 continue;
             }
             self.tree.crash.point()?;
@@ -521,10 +529,6 @@ impl<'a> Follow<'a> {
     fn failed(&self, action: &str, path: Option<&TreePath>, e: io::Error) -> Error {
         Error::io(action, path.map_or_else(|| self.from.path().to_path_buf(), |p| self.from.shown(p)), e)
     }
-}
-
-fn is_inode(was: Was, now: &FileStat) -> bool {
-    [Was::Other(now.id.ino), Was::ComingNew(now.id.ino), Was::ComingOld(now.id.ino)].contains(&was)
 }
 
 fn later(a: &FileStat, b: &FileStat) -> bool {
