@@ -222,7 +222,9 @@ impl<'a> Follow<'a> {
 
     fn dir(&mut self, path: Option<&TreePath>, deep: bool) -> Result<()> {
         let known = self.known;
-        let mut was = known.0.get(&path.cloned()).cloned();
+        // What was followed already is known better.
+        let key = path.cloned();
+        let mut was = self.names.0.get(&key).or_else(|| known.0.get(&key)).cloned();
         // What changes while it is followed is followed again.
         for _ in 0..MAX_TRIES {
             let Some((now, settled)) = self.dir_once(path, was.take(), deep)? else { break };

@@ -168,14 +168,16 @@ pub(super) fn backward(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()
 /// Exchanges the two trees again; says what the live one and the other one have to have.
 fn exchange_back(tree: &Tree, journal: &Journal, swap: &Swap, aside: &OwnedFd) -> Result<[Side; 2]> {
     let (live, old) = (tree.root(), open_aside(tree, journal)?);
-    let moves = follow_new(tree, journal, swap, aside, false)?;
+    let mut moves = follow_new(tree, journal, swap, aside, false)?;
+    tree.crash.point()?;
+    rustix::fs::syncfs(aside).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
+    // Once more, so that as little as possible is left to follow afterwards.
+    moves.extend(follow_back(tree, journal, swap, aside, [&live, &old], false)?);
     let above = moves::above(&live, &old, &moves)?;
     let time = |root: &Root| FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e));
     let sides =
         [Side { mtime: Some(time(&old)?.mtime), ..swap.old }, Side { mtime: Some(time(&live)?.mtime), ..swap.new }];
     drop(live);
-    tree.crash.point()?;
-    rustix::fs::syncfs(aside).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
     tree.crash.point()?;
     exchange(tree, aside, swap.new.ino)?;
     let (new, live) = (open_aside(tree, journal)?, tree.root());
@@ -183,18 +185,36 @@ fn exchange_back(tree: &Tree, journal: &Journal, swap: &Swap, aside: &OwnedFd) -
     moves::restore(&live, &above, |dir| dir.new)?;
     moves::restore(&new, &above, |dir| dir.old)?;
     // What came at the very moment of the exchange.
-    let (known, since) = (known_in(tree, aside)?, (aside.as_fd(), last_change(tree, aside)?));
-    let mut follow = Follow::new(tree, [&new, &live], &swap.changed, &known, since);
-    follow.back = true;
-    follow.changed_dirs()?;
-    let (touched, names) = (follow.touched, follow.names);
-    set_touched(journal, &new, &live, touched, std::iter::empty())?;
-    note(tree, aside.as_fd(), &names)?;
+    follow_back(tree, journal, swap, aside, [&new, &live], true)?;
     Ok(sides)
 }
 
-/// Follows what others changed in the new tree into the old one, whichever of the two is live; says which directories
+/// Follows what others changed in the new tree since it was looked at last into the old one; says which directories
 /// have to move, unless they did.
+fn follow_back(
+    tree: &Tree,
+    journal: &Journal,
+    swap: &Swap,
+    aside: &OwnedFd,
+    [new, old]: [&Root; 2],
+    exchanged: bool,
+) -> Result<Vec<Move>> {
+    let (known, since) = (known_in(tree, aside)?, (aside.as_fd(), last_change(tree, aside)?));
+    let mut follow = Follow::new(tree, [new, old], &swap.changed, &known, since);
+    follow.back = true;
+    if !exchanged {
+        follow.since = Mtime { secs: i64::MIN, nanos: 0 };
+        follow.moving = false;
+    }
+    follow.changed_dirs()?;
+    let (touched, names, moves) = (follow.touched, follow.names, follow.moves);
+    set_touched(journal, new, old, touched, std::iter::empty())?;
+    note(tree, aside.as_fd(), &names)?;
+    Ok(moves)
+}
+
+/// Follows what others changed in all of the new tree into the old one, whichever of the two is live; says which
+/// directories have to move, unless they did.
 fn follow_new(tree: &Tree, journal: &Journal, swap: &Swap, aside: &OwnedFd, moving: bool) -> Result<Vec<Move>> {
     let (live, other) = (tree.root(), open_aside(tree, journal)?);
     let (new, old) = if moving { (&other, &*live) } else { (&*live, &other) };
