@@ -11,7 +11,7 @@ use crate::Result;
 /// never, and nothing else of the machine is to wait for it or to end the daemon.
 pub fn starting<T>(wait: impl FnOnce(&mut dyn FnMut(&str)) -> Result<T>) -> Result<T> {
     let mut said = None;
-    wait(&mut |missing| {
+    let started = wait(&mut |missing| {
         if said.is_none() {
             survive_reload();
             // Without a service manager there is nobody to tell.
@@ -25,10 +25,12 @@ pub fn starting<T>(wait: impl FnOnce(&mut dyn FnMut(&str)) -> Result<T>) -> Resu
         if sd_notify::watchdog_enabled().is_some() {
             let _ = sd_notify::notify(&[NotifyState::Watchdog]);
         }
-    })
-    .inspect(|_| {
+    });
+
+    if said.is_some() {
         let _ = sd_notify::notify(&[NotifyState::Status("")]);
-    })
+    }
+    started
 }
 
 /// A reload while there is nothing to reload yet must not end the process: what it is for is read when there is.

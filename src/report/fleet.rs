@@ -196,7 +196,7 @@ fn trouble(standing: &Standing) -> Option<String> {
 /// How many there are, and how many of them a person has to look at.
 pub(super) fn summary(standings: &[Standing]) -> String {
     let all = words::count(count(standings, |_| true) as u64, "host");
-    let behind = match count(standings, |s| s.behind.is_some()) {
+    let behind = match count(standings, |s| s.behind.is_some() || s.lacks.is_some()) {
         0 => "none behind".to_string(),
         n => format!("{n} behind"),
     };
