@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::{DELETE, Host, Lab, Noise, Running, copy, differences_without, pause, skipped, until, write};
+use support::{
+    DELETE, Host, Lab, Noise, Running, copy, differences, differences_without, pause, read, skipped, until, write,
+};
 
 /// A lab whose source has something in it, and a watch on it that has made its first release.
 fn watched(hosts: usize, flags: &[&str]) -> Option<(Lab, Running)> {
@@ -39,8 +41,12 @@ fn releases(watch: &Running) -> Vec<Value> {
 
 /// Waits until every host has what the source has.
 fn same(lab: &Lab, watch: &Running, what: &str) {
+    let excludes = read(&lab.path("www.toml")).contains("exclude");
     let differs = || {
-        let of = |host: &Host| differences_without(&EXCLUDED, &lab.site(), &host.tree());
+        let of = |host: &Host| match excludes {
+            true => differences_without(&EXCLUDED, &lab.site(), &host.tree()),
+            false => differences(&lab.site(), &host.tree()),
+        };
         lab.hosts.iter().map(of).find(|text| !text.is_empty())
     };
     let mut patience = 600;
