@@ -41,7 +41,7 @@ fn releases(watch: &Running) -> Vec<Value> {
 
 /// Waits until every host has what the source has.
 fn same(lab: &Lab, watch: &Running, what: &str) {
-    let excludes = read(&lab.path("www.toml")).contains("exclude");
+    let excludes = String::from_utf8_lossy(&read(&lab.path("www.toml"))).contains("exclude");
     let differs = || {
         let of = |host: &Host| match excludes {
             true => differences_without(&EXCLUDED, &lab.site(), &host.tree()),
