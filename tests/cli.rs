@@ -105,6 +105,8 @@ fn check_explains_the_example_specs() {
         assert_eq!(code(&output), 0, "{}", err(&output));
         assert!(out(&output).contains("source "), "{}", out(&output));
     }
+    let found = out(&here(&["check", "manifests/www.toml"]));
+    assert!(found.contains("ignores    .makuoignore in the source"), "{found}");
     let result = last_line(&here(&["check", "--json", "manifests/www.toml"]));
     assert_eq!(
         (&result["event"], &result["kind"], &result["trees"][0]),

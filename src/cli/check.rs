@@ -4,13 +4,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use ignore::WalkBuilder;
 use serde::Serialize;
 
 use super::args::CheckArgs;
 use crate::Result;
 use crate::config::{AnyFile, HostConfig, detect};
 use crate::report::Report;
+use crate::spec::Spec;
 use crate::units::printable;
+
+/// A larger source is not searched to its end: a check answers at once.
+const MAX_SEARCHED: usize = 100_000;
+/// Ignore files that are named; of the others the number is told.
+const NAMED: usize = 5;
 
 #[derive(Serialize)]
 struct Checked<'a> {
@@ -26,7 +33,9 @@ pub(super) fn run(args: &CheckArgs, report: &mut Report) -> Result<u8> {
         AnyFile::Spec(spec) => {
             spec.check_source()?;
             let fields = Checked { file, kind: "spec", trees: vec![spec.tree.as_str()], warnings: Vec::new() };
-            report.plain(spec.explain().trim_end(), &fields);
+            let mut text = spec.explain();
+            text.extend(ignore_files(&spec));
+            report.plain(text.trim_end(), &fields);
         }
         AnyFile::Config(config) => {
             let trees = config.trees.iter().map(|t| t.name.as_str()).collect();
@@ -39,6 +48,30 @@ pub(super) fn run(args: &CheckArgs, report: &mut Report) -> Result<u8> {
         }
     }
     Ok(0)
+}
+
+/// Names the ignore files that the source has.
+fn ignore_files(spec: &Spec) -> Option<String> {
+    let names: &[&str] = if spec.gitignore { &[".makuoignore", ".gitignore"] } else { &[".makuoignore"] };
+    // Their own rules are the scan's business: here every directory is searched.
+    let walk = WalkBuilder::new(&spec.source).standard_filters(false).build();
+    let found = walk.take(MAX_SEARCHED).flatten().filter(|entry| {
+        let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
+        is_file && names.iter().any(|name| entry.file_name() == *name)
+    });
+
+    let mut paths: Vec<String> = found
+        .filter_map(|entry| {
+            let path = entry.path().strip_prefix(&spec.source).ok()?;
+            Some(printable(path.as_os_str().as_bytes()))
+        })
+        .collect();
+    paths.sort();
+
+    let more = paths.len().saturating_sub(NAMED);
+    paths.truncate(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!paths.is_empty()).then(|| format!("{:<10} {}{more} in the source\n", "ignores", paths.join(", ")))
 }
 
 /// Programs that this machine does not have at the place that is written. What is looked up in the PATH is not looked
