@@ -80,7 +80,7 @@ impl State {
         let real = std::fs::canonicalize(tree.path()).map_err(|e| Error::io("cannot resolve", tree.path(), e))?;
         let none = || {
             Error::usage(format!("no place for the state of tree {name} on the filesystem of {}", real.display()))
-                .hint("serve a directory below the mount point, or set state_dir to a directory on that filesystem")
+                .hint("the state cannot be inside of what it serves: make the tree a directory below the mount point")
         };
         let path = real.parent().ok_or_else(none)?.join(BESIDE).join(name.as_str());
         let above = tree.above().map_err(|e| Error::io("cannot open the directory of", tree.path(), e))?;
