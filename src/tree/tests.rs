@@ -3,6 +3,7 @@
 mod crash;
 mod deploy;
 mod edits;
+mod filesystems;
 mod flags;
 mod indexed;
 mod inherit;
@@ -11,7 +12,6 @@ mod kinds;
 mod metadata;
 mod power;
 mod recall;
-mod reflink;
 mod resume;
 mod shared;
 mod specials;

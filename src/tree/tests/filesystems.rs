@@ -1,12 +1,12 @@
-//! On a filesystem with clones a file that only moved takes no space again; whatever it holds by then.
+//! Trees on filesystems of their own kind: clones on btrfs, times of directories on XFS.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::world::{World, file, look, make, scratch};
+use super::world::{Thing, World, file, look, make, scratch, set_top};
 
-/// A btrfs in a file, mounted until this is dropped.
+/// A filesystem in a file, mounted until this is dropped.
 struct Disk<'a>(&'a Path);
 
 impl Drop for Disk<'_> {
@@ -19,14 +19,15 @@ fn run(command: &mut Command) -> bool {
     command.output().is_ok_and(|out| out.status.success())
 }
 
-fn mounted<'a>(dir: &Path, at: &'a Path) -> Option<Disk<'a>> {
+fn mounted<'a>(kind: &str, dir: &Path, at: &'a Path) -> Option<Disk<'a>> {
     let image = dir.join("image");
-    std::fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+    // The smallest XFS has 300 MiB.
+    std::fs::File::create(&image).unwrap().set_len(320 << 20).unwrap();
     std::fs::create_dir_all(at).unwrap();
-    let made = run(Command::new("mkfs.btrfs").arg("-q").arg(&image))
+    let made = run(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image))
         && run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(at));
     if !made {
-        println!("skipped: no right or no tools to make and mount a btrfs");
+        println!("skipped: no right or no tools to make and mount {kind}");
     }
     made.then_some(Disk(at))
 }
@@ -43,7 +44,7 @@ fn extent(path: &Path) -> Option<String> {
 fn a_file_that_moved_is_cloned_and_one_that_changed_meanwhile_is_refused() {
     let dir = scratch();
     let at = dir.path().join("btrfs");
-    let Some(_disk) = mounted(dir.path(), &at) else { return };
+    let Some(_disk) = mounted("btrfs", dir.path(), &at) else { return };
     let mut rng = fastrand::Rng::with_seed(5);
     let text: String = std::iter::repeat_with(|| rng.alphanumeric()).take(3 << 20).collect();
     let old = [("a", file(&text)), ("b", file("small"))];
@@ -70,4 +71,30 @@ fn a_file_that_moved_is_cloned_and_one_that_changed_meanwhile_is_refused() {
     std::fs::write(world.www().join("a"), changed).unwrap();
     let refused = stage.finish().unwrap_err();
     assert!(refused.to_string().contains("cannot read") && refused.hint_text().is_some(), "{refused}");
+}
+
+/// XFS gives a directory another time when an exchange gives it another parent.
+#[test]
+fn an_exchange_on_xfs_leaves_no_drift() {
+    let dir = scratch();
+    let at = dir.path().join("xfs");
+    let Some(_disk) = mounted("xfs", dir.path(), &at) else { return };
+    make(&at.join("www"), &[("f", file("0"))]);
+    let things = [("f", file("1")), ("d", Thing::Dir(0o755)), ("d/g", file("1"))];
+    let world = World::new(&[("f", file("0"))], &things).hosted(&at).swapping(true);
+    set_top(&world.source(), 0o750, 900_000_002);
+
+    let tree = world.open();
+    for serial in 1..=3 {
+        std::fs::write(world.source().join("d/g"), serial.to_string()).unwrap();
+        world.deploy(&tree, serial).unwrap();
+        assert_eq!(look(&world.www()), look(&world.source()), "committed");
+        tree.forget_undo().unwrap();
+        assert_eq!(look(&world.www()), look(&world.source()), "confirmed");
+    }
+    std::fs::write(world.source().join("d/g"), "taken back").unwrap();
+    let before = look(&world.www());
+    world.deploy(&tree, 4).unwrap();
+    tree.revert().unwrap();
+    assert_eq!(look(&world.www()), before);
 }
