@@ -358,7 +358,7 @@ pub fn printable(bytes: &[u8]) -> String {
                 '\n' => out.push_str("\\n"),
                 '\t' => out.push_str("\\t"),
                 '\\' => out.push_str("\\\\"),
-                c if c.is_control() || is_bidi(c) => c.escape_unicode().for_each(|e| out.push(e)),
+                c if c.is_control() || is_bidi(c) || is_break(c) => c.escape_unicode().for_each(|e| out.push(e)),
                 c => out.push(c),
             }
         }
@@ -369,9 +369,19 @@ pub fn printable(bytes: &[u8]) -> String {
     out
 }
 
+/// Text that was made printable line by line, as one line: for logs, where a line is a record.
+pub fn one_line(text: &str) -> String {
+    text.replace('\n', "\\n")
+}
+
+/// Separators that some viewers take for the end of a line.
+fn is_break(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}')
+}
+
 /// Characters that reorder what follows them on a terminal.
 fn is_bidi(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -423,6 +433,11 @@ mod tests {
     fn printable_never_lets_a_terminal_command_through() {
         assert_eq!(printable(b"a\x1b[2Jb\n\xff\\"), "a\\u{1b}[2Jb\\n\\xff\\\\");
         assert_eq!(printable("grün".as_bytes()), "grün");
+        for mark in ['\u{61c}', '\u{200e}', '\u{202e}', '\u{2066}', '\u{2028}', '\u{2029}', '\u{85}'] {
+            let shown = printable(format!("a{mark}b").as_bytes());
+            assert_eq!(shown, format!("a\\u{{{:x}}}b", u32::from(mark)));
+        }
+        assert_eq!(one_line("no\n2026 ERROR root"), "no\\n2026 ERROR root");
     }
 
     #[test]

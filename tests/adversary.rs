@@ -412,7 +412,7 @@ fn page(entries: Vec<Entry>, from: &str, to: &str) -> (Vec<u8>, u64) {
 /// Deploys a release whose manifest is one page, signed by `key`; what a host says of it in the end.
 fn push(evil: &mut Adversary, lab: &Lab, like: &Release, nth: u64, (page, entries): (Vec<u8>, u64)) -> String {
     let root = NodeRef { block: BlockRef::of(&page), nodes: 1, blocks: 0, entries, bytes: 0 };
-    let header = Header { serial: Serial(1000 + nth), root, ..like.header().clone() };
+    let header = Header { serial: Serial(1000 + nth), root, session: None, ..like.header().clone() };
     let release = Release::new(header).expect("a legal header");
     let signer = open_signer(&lab.path("key")).expect("the lab's key");
     let signature = signer.sign(Namespace::RELEASE, release.bytes()).expect("signs").as_bytes().to_vec();

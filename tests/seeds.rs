@@ -249,6 +249,10 @@ fn header() -> Header {
         rules: Rules::default(),
         top: None,
         again: None,
+        session: None,
+        sender: None,
+        checksum: None,
+        quick: None,
     }
 }
 

@@ -40,6 +40,8 @@ use crate::{Error, Result};
 
 /// The most hosts that one note names.
 const NAMED: usize = 8;
+/// So many of the words are told that hosts give for waiting.
+const MAX_WAITS: usize = 16;
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(100);
 
@@ -507,6 +509,10 @@ impl Session<'_> {
             rules: facts.rules.clone(),
             top: facts.top.clone(),
             again: self.rollback_to(),
+            session: Some(self.machine.session()),
+            sender: Some(self.options.name.clone()),
+            checksum: Some(self.options.checksum),
+            quick: Some(self.options.hints.is_some()),
         };
         self.ask(Work::Sign(Box::new(header)))
     }
@@ -671,7 +677,7 @@ impl Session<'_> {
     /// A host has the tree of a sender that is gone, perhaps a deploy that was killed: it gives way soon.
     fn tell_wait(&mut self, host: &Host) {
         let Some(text) = host.text.as_ref().filter(|_| host.stage == Some(HostStage::Joined)) else { return };
-        if self.waits.insert(text.clone()) {
+        if self.waits.len() < MAX_WAITS && self.waits.insert(text.clone()) {
             self.observer.event(&Event::Note(format!("{}: {text}", self.machine.shown(host))));
         }
     }

@@ -1,31 +1,32 @@
-//! A host's disk side: answers the receiver machine's requests from real trees, one thread a session.
+//! A host's disk side: answers the receiver machine's requests from real trees, on one thread for each tree.
 //!
-//! Owns the threads and their order; what they do is in `session` and `switch`.
+//! Owns the threads and their order; what they do is in `session` and `switch`, and who gets to them in `admission`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::admission::{Admission, Offer};
 use super::inspect::{Inspections, inspect};
 use super::session::{Opening, Session};
 use super::spared::spared;
 use super::tombstones::{self, Gravedigger};
 use crate::config::TreeConfig;
 use crate::diff::{HostRules, Memory, Plan};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::hook::Hooks;
 use crate::id::{HostName, Serial, SessionId, TreeName};
-use crate::keys::AuthorizedKeys;
+use crate::keys::{AuthorizedKeys, PublicKey};
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::PathFilter;
 use crate::manifest::{Header, Release};
 use crate::net::Waker;
-use crate::proto::receiver::{Denied, Ordered, Reason, Reply, Request};
+use crate::proto::receiver::{Ordered, Reason, Reply, Request};
 use crate::tree::Tree;
 use crate::tree::owners::HostNames;
 use crate::tree::scan::Scanned;
@@ -134,23 +135,39 @@ fn state(tree: &Tree) -> TreeState {
     }
 }
 
-/// Hands requests to the threads of their sessions.
+/// Hands requests to the threads of their trees.
 #[derive(Debug)]
 pub struct Disk {
     host: Arc<Host>,
     replies: Sender<Reply>,
     waker: Waker,
     sessions: HashMap<SessionId, Queue>,
-    /// The newest session's thread of each tree: it waits for the one before it, so joining it is joining all.
-    threads: HashMap<TreeName, JoinHandle<()>>,
-    /// Trees that are to be looked at, once the thread before is done.
+    admission: Option<Admission>,
+    /// The way to each tree's thread.
+    trees: BTreeMap<TreeName, SyncSender<Job>>,
+    threads: Vec<JoinHandle<()>>,
+    /// Trees that are to be looked at, once the work before is done.
     inspecting: HashMap<TreeName, Arc<AtomicBool>>,
     gravedigger: Gravedigger,
     /// The daemon is ending: what can be cut short is.
     ending: Arc<AtomicBool>,
 }
 
-/// The way to a session's thread.
+/// The most jobs that wait for a tree's thread.
+const MAX_JOBS: usize = 64;
+
+/// What a tree's thread does, one after the other.
+pub(super) enum Job {
+    /// A session, from its first request to its last.
+    Session(Box<Task>),
+    /// A look at the tree, or the way back.
+    Work(Work),
+}
+
+/// Work on a tree that is no session's.
+type Work = Box<dyn FnOnce(&Host, &ManagedTree, &Answer) + Send>;
+
+/// The way to a session on its tree's thread.
 #[derive(Debug)]
 struct Queue {
     work: Sender<Request>,
@@ -160,38 +177,59 @@ struct Queue {
 
 impl Disk {
     /// Answers go into `replies`, and `waker` is called.
-    pub fn new(host: Arc<Host>, replies: Sender<Reply>, waker: Waker) -> Self {
+    pub fn new(host: Arc<Host>, replies: Sender<Reply>, waker: Waker) -> crate::Result<Self> {
         let ending = Arc::new(AtomicBool::new(false));
-        let (graves, answer) = (Arc::clone(&host), Answer { replies: replies.clone(), waker: waker.clone() });
-        let gravedigger = Gravedigger::start(Arc::clone(&host), move |order, holds| {
-            answer.send(Reply::Buried(order, holds));
-            answer.send(Reply::Trees(graves.states()));
-        });
-        Self {
+        let answer = Answer { replies: replies.clone(), waker: waker.clone() };
+        let gravedigger = {
+            let (graves, answer) = (Arc::clone(&host), answer.clone());
+            Gravedigger::start(Arc::clone(&host), move |order, holds| {
+                answer.send(Reply::Buried(order, holds));
+                answer.send(Reply::Trees(graves.states()));
+            })
+        };
+
+        let (mut trees, mut threads) = (BTreeMap::new(), Vec::new());
+        for tree in host.trees.keys() {
+            let (queue, jobs) = sync_channel(MAX_JOBS);
+            let (host, answer, name) = (Arc::clone(&host), answer.clone(), tree.clone());
+            let work = move || work_on(&host, &name, &jobs, &answer);
+            let thread = std::thread::Builder::new().name(format!("tree {tree}")).spawn(work);
+            threads.push(thread.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?);
+            trees.insert(tree.clone(), queue);
+        }
+
+        Ok(Self {
+            admission: Some(Admission::start(Arc::clone(&host), trees.clone(), answer)?),
             gravedigger,
             host,
             replies,
             waker,
             sessions: HashMap::new(),
-            threads: HashMap::new(),
+            trees,
+            threads,
             inspecting: HashMap::new(),
             ending,
-        }
+        })
     }
 
     /// Hands a request on. Each is answered, but for those of a session that is closed.
     pub fn request(&mut self, request: Request) {
         match request {
             Request::Open { session, release, signature, look, sender, grant } => {
-                let ending = Arc::clone(&self.ending);
-                self.open(session, Opening { release, signature, look, sender, grant, ending });
+                let (ending, closed) = (Arc::clone(&self.ending), Arc::default());
+                self.open(session, Opening { release, signature, look, sender, grant, ending, closed });
             }
             Request::Close(session) => drop(self.sessions.remove(&session)),
             Request::Bury(order) => self.gravedigger.take(order),
-            Request::GoBack(tree) => self.after_others(&tree, |host, managed, answer| {
-                tombstones::go_back(host, managed);
-                answer.send(Reply::Trees(host.states()));
-            }),
+            Request::GoBack(tree) => {
+                let go_back: Work = Box::new(|host, managed, answer| {
+                    tombstones::go_back(host, managed);
+                    answer.send(Reply::Trees(host.states()));
+                });
+                if !self.after_others(&tree, go_back) {
+                    tracing::error!("tree {tree}: its release was taken back, and too much waits to be done there");
+                }
+            }
             request => {
                 let Some(id) = session_of(&request) else { return };
                 let refused = match self.sessions.get(&id) {
@@ -226,32 +264,21 @@ impl Disk {
         if waiting.swap(true, Ordering::AcqRel) {
             return;
         }
-        let waiting = Arc::clone(waiting);
-        self.after_others(name, move |_, managed, answer| {
+        let (waiting, done) = (Arc::clone(waiting), Arc::clone(waiting));
+        let look: Work = Box::new(move |_, managed, answer| {
             waiting.store(false, Ordering::Release);
             if inspect(managed) && managed.repair.is_some() {
                 answer.send(Reply::Drifted(managed.tree.name().clone()));
             }
         });
+        if !self.after_others(name, look) {
+            done.store(false, Ordering::Release);
+        }
     }
 
-    /// Does `work` on a tree once nobody else works on it.
-    fn after_others(&mut self, name: &TreeName, work: impl FnOnce(&Host, &ManagedTree, &Answer) + Send + 'static) {
-        let before = self.threads.remove(name);
-        let (host, answer, tree) = (Arc::clone(&self.host), self.answer(), name.clone());
-        let work = move || {
-            step_back();
-            if let Some(before) = before {
-                let _ = before.join();
-            }
-            let Some(managed) = host.trees.get(&tree) else { return };
-            // A defect is in the log.
-            let _ = guarded(|| work(&host, managed, &answer));
-        };
-        match std::thread::Builder::new().name(format!("tree {name}")).spawn(work) {
-            Ok(thread) => drop(self.threads.insert(name.clone(), thread)),
-            Err(e) => tracing::warn!("tree {name}: it is not looked after: cannot start a thread: {e}"),
-        }
+    /// Does `work` on a tree once nobody else works on it; false when too much waits already.
+    fn after_others(&self, name: &TreeName, work: Work) -> bool {
+        self.trees.get(name).is_some_and(|queue| queue.try_send(Job::Work(work)).is_ok())
     }
 
     fn answer(&self) -> Answer {
@@ -260,22 +287,13 @@ impl Disk {
 
     fn open(&mut self, session: SessionId, opening: Opening) {
         let (work, requests) = channel();
-        let closed = Arc::new(AtomicBool::new(false));
-        let tree = opening.release.header().tree.clone();
-        let before = self.threads.remove(&tree);
-        let (host, answer) = (Arc::clone(&self.host), self.answer());
-        let task = Task { id: session, closed: Arc::clone(&closed), before, requests, answer };
-        let thread = std::thread::Builder::new()
-            .name(format!("session {}", opening.release))
-            .spawn(move || task.run(&host, opening));
-        match thread {
-            Ok(thread) => {
-                self.sessions.insert(session, Queue { work, closed });
-                self.threads.insert(tree, thread);
-            }
-            Err(e) => {
-                self.answer().send(Reply::Opened(session, Err(format!("this host cannot start a thread: {e}").into())));
-            }
+        let closed = Arc::clone(&opening.closed);
+        let offer = Offer { session, opening, requests };
+        if self.admission.as_ref().is_some_and(|admission| admission.take(offer)) {
+            self.sessions.insert(session, Queue { work, closed });
+        } else {
+            let why = "this host has too many offers to look at; try again".to_string();
+            self.answer().send(Reply::Opened(session, Err(why.into())));
         }
     }
 }
@@ -286,7 +304,9 @@ impl Drop for Disk {
         self.ending.store(true, Ordering::Release);
         // All are told before the first is waited for.
         self.sessions.clear();
-        for (_, thread) in self.threads.drain() {
+        self.admission = None;
+        self.trees.clear();
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
@@ -323,113 +343,112 @@ fn unable(request: &Request, why: Reason) -> Option<Reply> {
     })
 }
 
-struct Answer {
+/// Where answers go.
+#[derive(Clone)]
+pub(super) struct Answer {
     replies: Sender<Reply>,
     waker: Waker,
 }
 
 impl Answer {
-    fn send(&self, reply: Reply) {
+    pub(super) fn send(&self, reply: Reply) {
         // Nobody listens any more when the daemon is ending.
         let _ = self.replies.send(reply);
         self.waker.wake();
     }
 }
 
-/// A session's thread.
-struct Task {
-    id: SessionId,
-    closed: Arc<AtomicBool>,
-    /// The thread of the tree's session before this one.
-    before: Option<JoinHandle<()>>,
-    requests: Receiver<Request>,
-    answer: Answer,
+/// A tree's thread.
+fn work_on(host: &Host, tree: &TreeName, jobs: &Receiver<Job>, answer: &Answer) {
+    step_back();
+    let Some(managed) = host.trees.get(tree) else { return };
+    for job in jobs {
+        match job {
+            Job::Session(task) => task.run(host, managed),
+            // A defect is in the log.
+            Job::Work(work) => drop(guarded(|| work(host, managed, answer))),
+        }
+    }
+}
+
+/// A session that was admitted. Those before it have given way: what they still had in hand (an order, the clearing up
+/// after a commit) is done.
+pub(super) struct Task {
+    pub(super) id: SessionId,
+    pub(super) opening: Opening,
+    /// Who signed the release.
+    pub(super) key: PublicKey,
+    pub(super) requests: Receiver<Request>,
+    pub(super) answer: Answer,
 }
 
 impl Task {
-    fn run(mut self, host: &Host, opening: Opening) {
-        step_back();
-        let opened = guarded(|| Session::open(host, opening)).map_err(Denied::from).and_then(|opened| opened);
-        let mut session = match opened {
-            Ok(session) => {
-                self.answer.send(Reply::Opened(self.id, Ok(())));
-                Some(session)
-            }
-            Err(why) => {
-                self.answer.send(Reply::Opened(self.id, Err(why)));
-                None
-            }
-        };
-        // The session before gives way when this one is known to be rightful; what it still has in hand (an order,
-        // the clearing up after a commit) is done before this one touches the tree. A session that was refused waits
-        // too: whoever comes next waits for the tree by waiting for it.
-        if let Some(before) = self.before.take() {
-            let _ = before.join();
-        }
-        while let (Some(session), Ok(request)) = (&mut session, self.requests.recv()) {
+    fn run(self, host: &Host, managed: &ManagedTree) {
+        let closed = Arc::clone(&self.opening.closed);
+        let mut session = Session::begin(host, managed, self.opening, self.key);
+        let (id, requests, answer) = (self.id, self.requests, self.answer);
+        while let Ok(request) = requests.recv() {
             // What was committed is looked after even when nobody wants to know any more.
             let matters = matches!(request, Request::Order { .. } | Request::Check(_));
-            if self.closed.load(Ordering::Acquire) && !matters {
+            if closed.load(Ordering::Acquire) && !matters {
                 continue;
             }
-            if !self.work(session, request) {
+            if !work(id, &answer, &mut session, request) {
                 break;
             }
         }
-        if let Some(mut session) = session {
-            // What it could not do is in the log.
-            let _ = guarded(|| session.close());
-        }
+        // What it could not do is in the log.
+        let _ = guarded(|| session.close());
         // After a failure: an order that was on its way is no longer waited for.
-        for _ in self.requests.iter().filter(|r| matches!(r, Request::Order { .. })) {
-            self.answer.send(Reply::Ordered(self.id, None));
+        for _ in requests.iter().filter(|r| matches!(r, Request::Order { .. })) {
+            answer.send(Reply::Ordered(id, None));
         }
     }
+}
 
-    /// Answers one request; false when the session is in no state to go on.
-    fn work(&self, session: &mut Session<'_>, request: Request) -> bool {
-        // What the answer would be if the work should panic.
-        let stub = match &request {
-            Request::Deliver { session, body, .. } => {
-                let (payload, blocks) = (Vec::new(), Vec::new());
-                Request::Deliver { session: *session, payload, body: *body, blocks }
-            }
-            Request::Recall { session, generation, .. } => {
-                Request::Recall { session: *session, generation: *generation, parts: Vec::new() }
-            }
-            other => other.clone(),
-        };
-        let reply = match guarded(|| session.answer(self.id, request)) {
-            Ok(Some(reply)) => reply,
-            Ok(None) => return true,
-            Err(why) => {
-                if let Some(reply) = unable(&stub, why) {
-                    self.answer.send(reply);
-                }
-                return false;
-            }
-        };
-        // A commit that failed has used its number up, too.
-        if let Reply::Ordered(_, Some(_)) | Reply::Checked(..) = reply {
-            self.answer.send(Reply::Trees(session.host.states()));
+/// Answers one request; false when the session is in no state to go on.
+fn work(id: SessionId, answer: &Answer, session: &mut Session<'_>, request: Request) -> bool {
+    // What the answer would be if the work should panic.
+    let stub = match &request {
+        Request::Deliver { session, body, .. } => {
+            let (payload, blocks) = (Vec::new(), Vec::new());
+            Request::Deliver { session: *session, payload, body: *body, blocks }
         }
-        let compared = matches!(reply, Reply::Diffed(_, Ok(_)));
-        self.answer.send(reply);
-        session.keep_order();
-        if compared
-            && let Some(stage) = &session.stage
-            && let Err(e) = stage.reserve()
-        {
-            self.answer.send(Reply::Finished(self.id, Err(reason(&e))));
+        Request::Recall { session, generation, .. } => {
+            Request::Recall { session: *session, generation: *generation, parts: Vec::new() }
+        }
+        other => other.clone(),
+    };
+    let reply = match guarded(|| session.answer(id, request)) {
+        Ok(Some(reply)) => reply,
+        Ok(None) => return true,
+        Err(why) => {
+            if let Some(reply) = unable(&stub, why) {
+                answer.send(reply);
+            }
             return false;
         }
-        true
+    };
+    // A commit that failed has used its number up, too.
+    if let Reply::Ordered(_, Some(_)) | Reply::Checked(..) = reply {
+        answer.send(Reply::Trees(session.host.states()));
     }
+    let compared = matches!(reply, Reply::Diffed(_, Ok(_)));
+    answer.send(reply);
+    session.keep_order();
+    if compared
+        && let Some(stage) = &session.stage
+        && let Err(e) = stage.reserve()
+    {
+        answer.send(Reply::Finished(id, Err(reason(&e))));
+        return false;
+    }
+    true
 }
 
 /// Hashing and writing let receiving go first (and whatever else the host is there for): what is not received in time
 /// is lost and has to be sent again.
-fn step_back() {
+pub(super) fn step_back() {
     // Of this thread and those that it starts.
     if let Err(e) = rustix::process::nice(STEP_BACK) {
         tracing::debug!("cannot lower the priority of a thread: {e}");
@@ -440,7 +459,7 @@ fn step_back() {
 const STEP_BACK: i32 = 3;
 
 /// Does `work`; a defect in it ends this session and not the host.
-fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Reason> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Reason> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         let why = format!("a defect in makuo on this host: {}", text.unwrap_or("no text"));

@@ -1,10 +1,13 @@
 //! The list of differences of one host, as it travels: CBOR, capped, the same bytes for the same drift.
+//!
+//! A list comes from a host that may mean harm: count and names are checked while it is read, before memory is taken.
 
 use minicbor::{Decode, Encode};
 
 use super::outcome::{DriftLine, What};
 use crate::block::BlockHash;
 use crate::diff::{Action, Change, Delta, Plan, Shape, TopChange};
+use crate::manifest::TreePath;
 use crate::manifest::node::to_vec;
 use crate::proto::sender::drift::MAX_DRIFT;
 
@@ -13,7 +16,7 @@ pub const MAX_LINES: usize = 500_000;
 /// As many are enough where they are not asked for: a deploy that goes on to put them right.
 pub const FEW_LINES: usize = 1000;
 
-#[derive(Debug, Encode, Decode)]
+#[derive(Debug, Encode)]
 struct Line {
     #[n(0)]
     #[cbor(with = "minicbor::bytes")]
@@ -24,7 +27,61 @@ struct Line {
     what: u8,
 }
 
-#[derive(Debug, Default, Encode, Decode)]
+/// The lines of a report, read one by one.
+#[derive(Debug, Default)]
+struct Lines(Vec<DriftLine>);
+
+/// Bytes that the columns of `--itemize-changes` never exceed.
+const MAX_ITEMIZED: usize = 16;
+
+impl<'b, C> Decode<'b, C> for Lines {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let refuse = |why| minicbor::decode::Error::message(why);
+        let count = d.array()?.ok_or_else(|| refuse("a list of unknown length"))?;
+        if count > MAX_LINES as u64 {
+            return Err(refuse("too long a list"));
+        }
+
+        let mut lines = Vec::new();
+        for _ in 0..count {
+            lines.push(line(d)?);
+        }
+        Ok(Self(lines))
+    }
+}
+
+fn line(d: &mut minicbor::Decoder<'_>) -> Result<DriftLine, minicbor::decode::Error> {
+    let refuse = |why| minicbor::decode::Error::message(why);
+    let fields = d.array()?.filter(|fields| *fields >= 3).ok_or_else(|| refuse("a line that lacks a part"))?;
+    let (path, itemized, what) = (d.bytes()?, d.str()?, d.u8()?);
+    for _ in 3..fields {
+        d.skip()?;
+    }
+
+    if path != TopChange::PATH.as_bytes() && TreePath::new(path).is_err() {
+        return Err(refuse("an illegal path"));
+    }
+    if itemized.len() > MAX_ITEMIZED || !itemized.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+        return Err(refuse("columns that no comparison has"));
+    }
+    let what = ALL.get(usize::from(what)).copied().ok_or_else(|| refuse("an unknown difference"))?;
+    Ok(DriftLine { path: path.to_vec(), itemized: itemized.to_string(), what })
+}
+
+/// A report as it comes.
+#[derive(Debug, Default, Decode)]
+struct Heard {
+    #[n(0)]
+    lines: Lines,
+    #[n(1)]
+    changed: u64,
+    #[n(2)]
+    extra: u64,
+    #[n(3)]
+    missing: u64,
+}
+
+#[derive(Debug, Default, Encode)]
 struct Report {
     #[n(0)]
     lines: Vec<Line>,
@@ -82,14 +139,8 @@ pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
 
 /// The report that a host sent, checked.
 pub fn decode(bytes: &[u8]) -> Option<Drift> {
-    let report: Report = minicbor::decode(bytes).ok()?;
-    let lines = report.lines.into_iter().map(|line| {
-        let legal = line.itemized.len() <= 16 && line.itemized.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
-        let what = ALL.get(usize::from(line.what)).copied().filter(|_| legal)?;
-        Some(DriftLine { path: line.path, itemized: line.itemized, what })
-    });
-    let lines = lines.collect::<Option<Vec<_>>>()?;
-    Some(Drift { lines, changed: report.changed, extra: report.extra, missing: report.missing })
+    let Heard { lines, changed, extra, missing } = minicbor::decode(bytes).ok()?;
+    Some(Drift { lines: lines.0, changed, extra, missing })
 }
 
 const ALL: [What; 9] = [
@@ -130,5 +181,44 @@ fn differing(delta: &Delta) -> What {
         Delta { user: true, .. } | Delta { group: true, .. } => What::Owner,
         Delta { mtime: true, .. } => What::Time,
         _ => What::Xattrs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list of `count` lines of `path`, all the same.
+    fn list(count: u64, path: &[u8], itemized: &str, what: u8) -> Vec<u8> {
+        let mut e = minicbor::Encoder::new(Vec::new());
+        e.array(4).and_then(|e| e.array(count)).expect("a Vec");
+        for _ in 0..count {
+            e.array(3)
+                .and_then(|e| e.bytes(path))
+                .and_then(|e| e.str(itemized))
+                .and_then(|e| e.u8(what))
+                .expect("a Vec");
+        }
+        e.u64(1).and_then(|e| e.u64(2)).and_then(|e| e.u64(3)).expect("a Vec");
+        e.into_writer()
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_or_names_no_path_is_refused() {
+        let one = decode(&list(1, b"etc/motd", ">f.st......", 2)).expect("legal");
+        assert_eq!((one.lines.len(), one.lines[0].what, one.missing), (1, What::Content, 3));
+        assert!(decode(&list(2, TopChange::PATH.as_bytes(), ".d...p.....", 3)).is_some(), "the top of the tree");
+        assert!(decode(&list(MAX_LINES as u64, b"a", "", 0)).is_some());
+        let most = list(MAX_LINES as u64 + 1, b"a", "", 0);
+        assert!(decode(&most).is_none());
+        for path in [&b""[..], b"/etc/passwd", b"a/../b", b"a\0b", b"a//b"] {
+            assert!(decode(&list(1, path, "", 0)).is_none(), "{path:?}");
+        }
+        assert!(decode(&list(1, b"a", "\x1b[2J", 0)).is_none() && decode(&list(1, b"a", &"x".repeat(17), 0)).is_none());
+        assert!(decode(&list(1, b"a", "", 200)).is_none());
+        // A count that the bytes do not have takes no memory.
+        let mut e = minicbor::Encoder::new(Vec::new());
+        e.array(4).and_then(|e| e.array(MAX_LINES as u64)).expect("a Vec");
+        assert!(decode(&e.into_writer()).is_none());
     }
 }

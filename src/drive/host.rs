@@ -176,7 +176,7 @@ impl Running {
         let handle = Handle { commands: command_to, waker: endpoint.waker(), instance: setup.instance };
         let inspections = Schedule::new(clock.now(), host.trees.iter());
         let strange: Vec<_> = host.trees.iter().filter(|(_, m)| m.tree.is_strange()).map(|(n, _)| n.clone()).collect();
-        let mut disk = Disk::new(host, reply_to, endpoint.waker());
+        let mut disk = Disk::new(host, reply_to, endpoint.waker())?;
         // What is remembered of such a tree is not told without a look.
         strange.iter().for_each(|name| disk.inspect(name));
         let machine = Receiver::new(clock.now(), setup);

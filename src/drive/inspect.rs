@@ -86,7 +86,7 @@ fn differences(managed: &ManagedTree) -> Result<Option<(u64, String)>> {
     if !header.scope.is_empty() {
         return Ok(None);
     }
-    let scanned = Look::begin(managed, &current.release, How::default())?.end()?;
+    let scanned = Look::begin(managed, &current.release, How::default(), None)?.end()?;
     let plan = managed.compare(&scanned, header)?;
     let count = plan.summary.created + plan.summary.updated + plan.summary.metadata + plan.summary.deleted;
     let (list, _) = drift::encode(&plan, NAMED);

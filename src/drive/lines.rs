@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::quiet::{Quiet, left_out};
 use super::strangers::Stranger;
 use crate::proto::receiver::Notice;
-use crate::units::{Moment, printable};
+use crate::units::{Moment, one_line, printable};
 use crate::wire::HostStage;
 use crate::wire::seal::Refusal;
 
@@ -45,7 +45,7 @@ impl Lines {
     pub(super) fn notice(&mut self, now: Moment, notice: &Notice) {
         match notice {
             Notice::Stage { tree, serial, sender, stage, text, proven } => {
-                let why = text.as_deref().map(|t| format!(": {t}")).unwrap_or_default();
+                let why = text.as_deref().map(|t| format!(": {}", one_line(t))).unwrap_or_default();
                 match stage {
                     HostStage::Refused => self.say(now, Kind::Refused(*proven), |more| {
                         tracing::warn!("{tree}@{serial} from {sender}: {stage:?}{why}{more}");

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use super::clock;
@@ -29,9 +30,9 @@ pub struct Look {
 }
 
 impl Look {
-    /// Begins to look at what `release` governs; as closely as `how` says.
-    pub fn begin(managed: &ManagedTree, release: &Release, how: How) -> Result<Self> {
-        let options = options(managed, release, how.checksum)?;
+    /// Begins to look at what `release` governs; as closely as `how` says, and until `stop` is set.
+    pub fn begin(managed: &ManagedTree, release: &Release, how: How, stop: Option<&Arc<AtomicBool>>) -> Result<Self> {
+        let options = ScanOptions { stop: stop.cloned(), ..options(managed, release, how.checksum)? };
         let release = how.quick.then(|| release.clone());
         let tree = Arc::clone(&managed.tree);
         let thread = std::thread::Builder::new()

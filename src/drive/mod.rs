@@ -1,13 +1,14 @@
 //! Where the protocol meets network, disk and clock.
 //!
 //! [`endpoint`] carries a machine's datagrams and [`reopen`] keeps its links open, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
-//! requests from real trees (`rights` says whether a release may be put there, `session` and `recall` work until all is
+//! requests from real trees (`admission` looks at offers before anything is done for them, `rights` says whether a release may be put there, `session` and `recall` work until all is
 //! staged, `switch` from there on; `spared` is what a rollback leaves alone), [`deploy`] runs the sender machine for a command, [`source`] answers its requests from
 //! a scanned directory, [`rollback`] finds an earlier release to put again. [`desk`] releases parts of a running host's
 //! own trees; [`serve`] passes its releases on to hosts that missed them; `inspect` looks whether a tree drifted. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell; [`strangers`] are
 //! those whose datagrams do not open, `ages` are those of releases, [`quiet`] keeps what anybody can cause from flooding
 //! the log.
 
+mod admission;
 mod ages;
 mod answers;
 mod ask;

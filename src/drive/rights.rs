@@ -4,7 +4,7 @@
 //! since keys and time may have changed meanwhile.
 
 use super::disk::{Host, reason};
-use crate::id::Serial;
+use crate::id::{Serial, SessionId};
 use crate::keys::{Namespace, PublicKey, Role, verify};
 use crate::manifest::{Header, Intent, Release};
 use crate::proto::receiver::Reason;
@@ -15,7 +15,7 @@ use crate::wire::message::{Order, OrderKind, SignedOrder};
 
 /// For so many seconds after it was signed, by this host's clock, an audit is answered: what differs here is not for
 /// whoever recorded the question and asks it again. As many before, since clocks differ.
-const AUDIT_SECONDS: u64 = 3600;
+pub(super) const AUDIT_SECONDS: u64 = 3600;
 
 /// The most by which a serial is above the last: nobody makes so many releases, and after the highest number of all
 /// no other could follow.
@@ -35,6 +35,18 @@ pub(super) fn check_allowed(host: &Host, key: &PublicKey, release: &Release, now
         ));
     }
     is_current(header, now)
+}
+
+/// Whether the release was signed for this session: what was recorded is not offered in another one. A release that was
+/// committed elsewhere comes in any.
+pub(super) fn check_session(header: &Header, session: SessionId, granted: bool) -> Result<(), Reason> {
+    match header.session {
+        Some(signed) if signed != session && !granted => Err("it was signed for another session: release again".into()),
+        None if header.intent == Intent::Audit => {
+            Err("this comparison is signed for no session: the sender needs a newer makuo".into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the tree had, or has, just this: a key that may only go back chooses among what others put here.

@@ -9,33 +9,38 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver as Inbox;
 use std::time::Duration;
 
+use super::clock::Clock;
 use super::deploy::{self, Granted, Interrupt, Options};
 use super::desk::Desk;
 use super::disk::Host;
 use super::outcome::{Event, HostState, Observer, Purpose};
+use super::quiet::{Quiet, left_out};
 use super::rollback::spec;
 use super::source::{Facts, Source};
 use crate::id::Serial;
 use crate::keys::{Namespace, PublicKey, Signature, Signer, verify};
 use crate::spec::Compress;
 use crate::tree::{Next, StoredRelease, StoredSource, Tree};
-use crate::units::Rate;
+use crate::units::{Rate, one_line};
 use crate::wire::message::{Order, Pull, SignedOrder};
 use crate::{Error, Result};
 
 /// Others that lack the same release have this long to find that out before it is offered.
 const GATHER: Duration = Duration::from_millis(250);
+/// The most hosts that one line names.
+const NAMED: usize = 8;
 /// How long a host may be silent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves what is pulled until nobody pulls any more.
 pub fn run(host: &Arc<Host>, desk: &Desk, rate: Rate, pulls: &Inbox<Pull>) {
+    let mut log = Log::new();
     while let Ok(pull) = pulls.recv() {
         std::thread::sleep(GATHER);
         let mut open: VecDeque<Pull> = std::iter::once(pull).chain(pulls.try_iter()).collect();
         while let Some(pull) = open.pop_front() {
-            if let Err(e) = serve(host, desk, rate, &pull) {
-                tracing::warn!("tree {}: a release that others lack is not offered: {e}", pull.tree);
+            if let Err(e) = serve(host, desk, rate, &pull, &mut log) {
+                log.warn(&format!("tree {}: a release that others lack is not offered: {e}", pull.tree));
             }
             // Who asked for the same meanwhile has heard the offer, or asks again.
             open.extend(pulls.try_iter());
@@ -44,7 +49,7 @@ pub fn run(host: &Arc<Host>, desk: &Desk, rate: Rate, pulls: &Inbox<Pull>) {
     }
 }
 
-fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull) -> Result<()> {
+fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) -> Result<()> {
     let Some(managed) = host.trees.get(&pull.tree) else { return Ok(()) };
     let tree = &managed.tree;
     let Some(current) = tree.current()?.filter(|current| current.release.id() == pull.release) else { return Ok(()) };
@@ -79,14 +84,15 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull) -> Result<()> {
     let fleet = u32::try_from(desk.members().len()).unwrap_or(u32::MAX);
     let release = current.release.clone();
     let granted = Granted { release: current.release, signature: current.signature, grant, fleet, follows };
-    let outcome = deploy::grant(desk.door()?, options, granted, Box::new(prepare), &Interrupt::default(), &mut Log)?;
+    let outcome = deploy::grant(desk.door()?, options, granted, Box::new(prepare), &Interrupt::default(), log)?;
     let made = |h: &&super::outcome::HostResult| h.state.has_release();
     let names: Vec<&str> = outcome.hosts.iter().filter(made).map(|h| h.host.as_str()).collect();
     if let Some(why) = &outcome.error {
-        tracing::warn!("{release}: not all of it could be given to those that lack it: {why}");
+        log.warn(&format!("{release}: not all of it could be given to those that lack it: {why}"));
     }
-    if !names.is_empty() {
-        tracing::info!("{release}: passed on to {}; {} sent", names.join(", "), outcome.bytes_sent);
+    if let Some((named, more)) = names.split_at_checked(NAMED.min(names.len())).filter(|(named, _)| !named.is_empty()) {
+        let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        log.info(&format!("{release}: passed on to {}{more}; {} sent", named.join(", "), outcome.bytes_sent));
     }
     Ok(())
 }
@@ -110,16 +116,40 @@ fn next_for(tree: &Tree, current: StoredRelease, have: Serial) -> Result<Option<
     }
 }
 
-/// What is worth a line.
-struct Log;
+/// The lines of all such sessions: anybody may cause them, so there are few, and each is one line.
+struct Log {
+    clock: Clock,
+    warnings: Quiet,
+    infos: Quiet,
+}
+
+impl Log {
+    fn new() -> Self {
+        let clock = Clock::start();
+        let (warnings, infos) = (Quiet::new(clock.now()), Quiet::new(clock.now()));
+        Self { clock, warnings, infos }
+    }
+
+    fn warn(&mut self, text: &str) {
+        if let Some(more) = self.warnings.may_say(self.clock.now()) {
+            tracing::warn!("{}{}", one_line(text), left_out(more));
+        }
+    }
+
+    fn info(&mut self, text: &str) {
+        if let Some(more) = self.infos.may_say(self.clock.now()) {
+            tracing::info!("{}{}", one_line(text), left_out(more));
+        }
+    }
+}
 
 impl Observer for Log {
     fn event(&mut self, event: &Event) {
         match event {
-            Event::Note(note) => tracing::info!("{note}"),
+            Event::Note(note) => self.info(note),
             Event::Host(change) if change.state.is_trouble() && change.state != HostState::Aborted => {
                 let why = change.error.as_deref().unwrap_or_default();
-                tracing::warn!("{} could not be given what it lacks: {}: {why}", change.host, change.state.word());
+                self.warn(&format!("{} could not be given what it lacks: {}: {why}", change.host, change.state.word()));
             }
             _ => {}
         }

@@ -4,11 +4,11 @@
 //! `switch`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::disk::{Host, ManagedTree, reason};
 use super::look::Look;
-use super::rights::{check_allowed, check_grant, is_newer, may_be_made_up};
+use super::rights::{check_allowed, check_grant, check_session, is_newer, may_be_made_up};
 use super::switch::Switch;
 use super::{clock, drift, tombstones};
 use crate::block::BlockRef;
@@ -41,6 +41,8 @@ pub(super) struct Opening {
     pub(super) grant: Option<SignedOrder>,
     /// Set when the daemon ends.
     pub(super) ending: Arc<AtomicBool>,
+    /// Set when nobody wants to know any more.
+    pub(super) closed: Arc<AtomicBool>,
 }
 
 /// One session's work on one tree.
@@ -52,6 +54,7 @@ pub(super) struct Session<'a> {
     pub(super) key: PublicKey,
     pub(super) sender: HostName,
     pub(super) ending: Arc<AtomicBool>,
+    closed: Arc<AtomicBool>,
     pub(super) how: LookAt,
     explorer: Explorer,
     /// The look at the tree that is taken while nodes of the manifest are missing.
@@ -75,36 +78,18 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Refuses what may not be put here.
-    pub(super) fn open(host: &'a Host, opening: Opening) -> Result<Self, Denied> {
-        let Opening { release, signature, look: how, sender, grant, ending } = opening;
-        let header = release.header();
-        let key = verify(Namespace::RELEASE, release.bytes(), &signature)
-            .map_err(|e| format!("the release is not signed: {e}"))?;
-        check_allowed(host, &key, &release, clock::wall_seconds())?;
-        // Only now: it is work that nobody may cause who may not put anything here.
-        header.rules.excluded()?;
-        let managed = host.trees.get(&header.tree).ok_or_else(|| match host.broken.get(&header.tree) {
-            Some(why) => Denied { why: why.clone(), proven: true },
-            None => format!("there is no tree {} here", header.tree).into(),
-        })?;
-        match &grant {
-            Some(grant) => {
-                check_grant(host, &key, &release, grant)?;
-                may_be_made_up(&managed.tree, &release)?;
-            }
-            None => is_newer(&managed.tree, header)?,
-        }
-        tombstones::check(managed, &release)?;
-        can_take(managed, header).map_err(|why| Denied { why, proven: true })?;
-        Ok(Self {
+    /// Begins with what [`check`] found rightful.
+    pub(super) fn begin(host: &'a Host, managed: &'a ManagedTree, opening: Opening, key: PublicKey) -> Self {
+        let Opening { release, signature, look: how, sender, grant, ending, closed } = opening;
+        Self {
             host,
             managed,
             key,
             sender,
             ending,
+            closed,
             how,
-            explorer: Explorer::new(header.root),
+            explorer: Explorer::new(release.header().root),
             look: None,
             stage: None,
             recall: None,
@@ -117,7 +102,7 @@ impl<'a> Session<'a> {
             order: None,
             release,
             signature,
-        })
+        }
     }
 
     /// `None` to what is no work of a session.
@@ -156,14 +141,21 @@ impl<'a> Session<'a> {
         let missing = self.explorer.advance(nodes, is_here).map_err(|e| e.to_string())?;
         // Where to look quickly is known when the manifest is.
         if !missing.is_empty() && self.look.is_none() && !self.how.quick {
-            self.look = Some(Look::begin(self.managed, &self.release, self.how).map_err(|e| reason(&e))?);
+            self.look =
+                Some(Look::begin(self.managed, &self.release, self.how, Some(&self.closed)).map_err(|e| reason(&e))?);
         }
         Ok(missing.iter().map(|(ordinal, _)| ordinal.0..ordinal.0 + 1).collect())
     }
 
     /// A refusal may come from what is remembered of the tree: the next look is at all of it.
     fn diff(&mut self) -> Result<(Summary, RangeSet, Arc<[u8]>), Reason> {
-        self.compare().inspect_err(|_| self.managed.tree.doubt_names())
+        let (tree, closed) = (&self.managed.tree, Arc::clone(&self.closed));
+        // One that was cut short tells nothing.
+        self.compare().inspect_err(|_| {
+            if !closed.load(Ordering::Acquire) {
+                tree.doubt_names()
+            }
+        })
     }
 
     fn compare(&mut self) -> Result<(Summary, RangeSet, Arc<[u8]>), Reason> {
@@ -206,7 +198,7 @@ impl<'a> Session<'a> {
     fn scan(&mut self) -> crate::Result<Scanned> {
         match self.look.take() {
             Some(look) => look.end(),
-            None => Look::begin(self.managed, &self.release, self.how)?.end(),
+            None => Look::begin(self.managed, &self.release, self.how, Some(&self.closed))?.end(),
         }
     }
 
@@ -229,6 +221,32 @@ impl<'a> Session<'a> {
         let stage = self.stage.as_mut().ok_or("nothing is staged")?;
         stage.finish().inspect_err(|e| self.managed.tree.drop_index(e)).map_err(|e| reason(&e))
     }
+}
+
+/// Refuses what may not be put here; whose release it is else.
+pub(super) fn check(host: &Host, session: SessionId, opening: &Opening) -> Result<PublicKey, Denied> {
+    let Opening { release, signature, grant, .. } = opening;
+    let header = release.header();
+    let key = verify(Namespace::RELEASE, release.bytes(), signature)
+        .map_err(|e| format!("the release is not signed: {e}"))?;
+    check_allowed(host, &key, release, clock::wall_seconds())?;
+    check_session(header, session, grant.is_some())?;
+    // Only now: it is work that nobody may cause who may not put anything here.
+    header.rules.excluded()?;
+    let managed = host.trees.get(&header.tree).ok_or_else(|| match host.broken.get(&header.tree) {
+        Some(why) => Denied { why: why.clone(), proven: true },
+        None => format!("there is no tree {} here", header.tree).into(),
+    })?;
+    match grant {
+        Some(grant) => {
+            check_grant(host, &key, release, grant)?;
+            may_be_made_up(&managed.tree, release)?;
+        }
+        None => is_newer(&managed.tree, header)?,
+    }
+    tombstones::check(managed, release)?;
+    can_take(managed, header).map_err(|why| Denied { why, proven: true })?;
+    Ok(key)
 }
 
 /// Whether the tree is there, and can be switched as the release says.
@@ -292,8 +310,11 @@ fn stage_blocks(stage: &Stage, content: &[u8], blocks: &[Placed]) -> Result<(Ran
     }
     let (first, second) = blocks.split_at(middle);
     let (a, b) = std::thread::scope(|scope| {
-        let other = scope.spawn(|| put(second));
-        (put(first), other.join().unwrap_or_else(|_| Err("a staging thread failed".into())))
+        match std::thread::Builder::new().spawn_scoped(scope, || put(second)) {
+            Ok(other) => (put(first), other.join().unwrap_or_else(|_| Err("a staging thread failed".into()))),
+            // Slower, and as right.
+            Err(_) => (put(first), put(second)),
+        }
     });
     let ((mut wrong, bytes), (more_wrong, more_bytes)) = (a?, b?);
     wrong.extend(&more_wrong);

@@ -11,7 +11,7 @@ use minicbor::{Decode, Encode};
 use super::node::to_vec;
 use super::{FORMAT, FORMAT_PACKED, Mtime, NodeRef, Rules, Top};
 use crate::block::BlockHash;
-use crate::id::{Serial, TreeName};
+use crate::id::{HostName, Serial, SessionId, TreeName};
 use crate::manifest::path::{MAX_PATH, PathError};
 use crate::manifest::rules::Exclude;
 use crate::units::WallTime;
@@ -94,6 +94,18 @@ pub struct Header {
     /// left alone.
     #[n(11)]
     pub again: Option<Serial>,
+    /// The session that it was signed for; none: a makuo of before signed it.
+    #[n(12)]
+    pub session: Option<SessionId>,
+    /// The host that released it.
+    #[n(13)]
+    pub sender: Option<HostName>,
+    /// Whether hosts read every file again before they compare; none: it is not said under the signature.
+    #[n(14)]
+    pub checksum: Option<bool>,
+    /// Whether hosts look only at what differs between their release and this one.
+    #[n(15)]
+    pub quick: Option<bool>,
 }
 
 /// A legal path as prefix of a scope.
@@ -267,6 +279,10 @@ pub(crate) mod tests {
             rules: Rules::default(),
             top: None,
             again: None,
+            session: None,
+            sender: None,
+            checksum: None,
+            quick: None,
         }
     }
 

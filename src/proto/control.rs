@@ -9,6 +9,10 @@ use crate::wire::datagram::{CONTROL_OVERHEAD, Front, Piece, write_piece};
 use crate::wire::message::Probe;
 use crate::wire::{Message, fragment};
 
+/// The most bytes that are queued; beyond it messages are dropped as the network drops them, and said again by whom they
+/// matter to.
+pub const MAX_QUEUED: usize = 8 << 20;
+
 /// Numbers what one process sends, and queues its messages.
 #[derive(Debug)]
 pub struct Control {
@@ -22,13 +26,17 @@ pub struct Control {
     /// Bytes that are left free behind every datagram.
     room: usize,
     queue: VecDeque<(Dest, Vec<u8>)>,
+    /// Bytes in the queue.
+    queued: usize,
+    /// Datagrams that were taken from it.
+    taken: u64,
 }
 
 impl Control {
     /// For a process `instance` whose datagrams have at most `datagram` bytes and `room` free ones behind them.
     pub fn new(instance: InstanceId, datagram: usize, room: usize) -> Self {
         let (most, queue) = (datagram, VecDeque::new());
-        let mut control = Self { instance, counter: 0, message: 0, most, datagram, room, queue };
+        let mut control = Self { instance, counter: 0, message: 0, most, datagram, room, queue, queued: 0, taken: 0 };
         control.fit(CONTROL_DATAGRAM);
         control
     }
@@ -66,6 +74,7 @@ impl Control {
         let front = self.front();
         let mut out = Vec::with_capacity(piece.bytes.len() + CONTROL_OVERHEAD);
         write_piece(&mut out, front, piece);
+        self.queued += out.len();
         self.queue.push_back((dest, out));
     }
 
@@ -80,17 +89,31 @@ impl Control {
         self.counter
     }
 
-    /// Queues `message`. One that would not fit 255 datagrams is dropped; no message of ours is near that.
+    /// Queues `message`. One that would not fit 255 datagrams is dropped; no message of ours is near that. So is one that
+    /// finds [`MAX_QUEUED`] bytes before it.
     pub fn send(&mut self, dest: Dest, message: &Message) {
+        if self.queued >= MAX_QUEUED {
+            return;
+        }
         let bytes = message.encode();
         self.message = self.message.wrapping_add(1);
         let Some(pieces) = fragment::cut(&bytes, self.message, self.datagram) else { return };
         pieces.for_each(|piece| self.queue(dest, piece));
     }
 
+    /// The end of the queue as it is now, for [`Control::is_past`].
+    pub fn mark(&self) -> u64 {
+        self.taken + self.queue.len() as u64
+    }
+
+    /// Whether everything before `mark` was taken.
+    pub fn is_past(&self, mark: u64) -> bool {
+        self.taken >= mark
+    }
+
     /// Bytes that are queued.
     pub fn held(&self) -> usize {
-        self.queue.iter().map(|(_, bytes)| bytes.len()).sum()
+        self.queued
     }
 
     /// Whether nothing is queued.
@@ -101,6 +124,8 @@ impl Control {
     /// The next queued datagram, written into `out`.
     pub fn poll(&mut self, out: &mut Vec<u8>) -> Option<Transmit> {
         let (dest, bytes) = self.queue.pop_front()?;
+        self.queued -= bytes.len();
+        self.taken += 1;
         out.clear();
         out.extend_from_slice(&bytes);
         out.resize(bytes.len() + self.room, 0);
@@ -131,6 +156,22 @@ mod tests {
             assert_eq!(usize::from(probe.size), size);
             assert!(control.poll(&mut out).is_none());
         }
+    }
+
+    #[test]
+    fn what_nobody_takes_is_not_queued_without_end() {
+        let mut control = Control::new(InstanceId(1), 1472, 0);
+        let long = Message::Order(crate::wire::message::SignedOrder {
+            order: vec![0; 200],
+            signature: vec![0; 2000],
+            hosts: None,
+        });
+        (0..100_000).for_each(|_| control.send(Dest::Group, &long));
+        assert!(control.held() < MAX_QUEUED + 4096, "{}", control.held());
+        let sent = sizes(&mut control).len();
+        assert_eq!(control.held(), 0);
+        control.send(Dest::Group, &long);
+        assert!(sent > 1000 && control.held() > 2000, "what comes later is queued");
     }
 
     #[test]

@@ -156,7 +156,7 @@ impl Human {
     /// A line of talk, unless quiet.
     pub fn note(&mut self, line: &str) {
         if self.verbosity > Verbosity::Quiet {
-            self.say(&words::safe(line));
+            self.say(&words::quoted(line));
         }
     }
 
@@ -203,7 +203,7 @@ impl Human {
             return;
         }
         let state = self.talk_paint.paint(tint_of(*state), state.word());
-        let why = error.as_deref().map(|e| format!(": {}", words::safe(e))).unwrap_or_default();
+        let why = error.as_deref().map(|e| format!(": {}", words::quoted(e))).unwrap_or_default();
         let host = NamedHost { name: host.clone(), address: *address };
         self.say(&format!("{host} {state}{why}"));
     }
@@ -270,7 +270,7 @@ impl Observer for Human {
                 self.say(&format!("{}:{}", words::list(&change.hosts), &line[1..]));
             }
             Event::Progress(progress) => self.progress(progress),
-            Event::Note(text) => self.say(&words::safe(text)),
+            Event::Note(text) => self.say(&words::quoted(text)),
             Event::Member(_) | Event::Change(_) | Event::Files(_) => {}
         }
     }
@@ -393,7 +393,7 @@ fn trouble_text(o: &Outcome) -> String {
         ));
     }
     for host in o.hosts.iter().filter(|h| !good(h)) {
-        let why = host.error.as_deref().map(|e| format!(": {}", e.replace('\n', "\n  "))).unwrap_or_default();
+        let why = host.error.as_deref().map(|e| format!(": {}", words::quoted(e))).unwrap_or_default();
         lines.push(format!("  {} {}{why}", host.named(), host.state.word()));
     }
     lines.join("\n")

@@ -75,6 +75,11 @@ pub fn safe(text: &str) -> String {
     out
 }
 
+/// The same, with a mark before each line but the first: nobody's text looks like a line of this program.
+pub fn quoted(text: &str) -> String {
+    safe(text).replace('\n', "\n  | ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +98,6 @@ mod tests {
     #[test]
     fn safe_text_keeps_lines_and_stops_commands() {
         assert_eq!(safe("a\n\\x\x1b[2J"), "a\n\\x\\u{1b}[2J");
+        assert_eq!(quoted("no\nweb1 committed\n"), "no\n  | web1 committed\n  | ");
     }
 }

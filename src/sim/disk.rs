@@ -112,6 +112,10 @@ impl Offer {
             rules: Rules::default(),
             top: None,
             again: None,
+            session: None,
+            sender: None,
+            checksum: None,
+            quick: None,
         };
         Self { release: Release::new(header).expect("legal"), blocks: Arc::new(blocks), data }
     }

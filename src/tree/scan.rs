@@ -34,7 +34,7 @@ use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -112,6 +112,8 @@ pub struct ScanOptions {
     pub whole: bool,
     /// How many threads read; at least one.
     pub threads: usize,
+    /// Ends the scan early, with an error, once it is set.
+    pub stop: Option<Arc<AtomicBool>>,
     /// The time now, before the scan.
     pub started: SystemTime,
 }
@@ -137,6 +139,7 @@ impl ScanOptions {
             mounts: Vec::new(),
             whole: false,
             threads: std::thread::available_parallelism().map_or(2, |n| n.get()),
+            stop: None,
             started,
         }
     }
@@ -150,6 +153,10 @@ impl ScanOptions {
             (&self.excludes, self.ignore_files as u8, &self.scope, ids),
             (patterns(&self.closed), patterns(&self.unhashed), self.xattrs, self.hardlinks, &self.policy, self.owner),
         )))
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Acquire))
     }
 
     fn in_scope(&self, path: &TreePath, is_dir: bool) -> bool {

@@ -17,6 +17,7 @@
 
 mod assembly;
 mod buffer;
+mod drift;
 mod effects;
 mod fetch;
 mod measure;
@@ -260,7 +261,9 @@ impl Receiver {
                 }
                 self.hear_tombstone(now, order);
             }
-            Message::DriftAsk(session, offset) => self.with(session, source, |s, control| s.drift(offset, control)),
+            Message::DriftAsk(session, offset) => {
+                self.with(session, source, |s, control| s.drift(now, offset, control))
+            }
             Message::Ask(ask) => self.questions.handle(now, from, ask, self.presence.table().len() as u32),
             Message::Pull(pull) => self.pulled(pull),
             presence => {
@@ -332,7 +335,8 @@ impl Receiver {
         let well = |t: &TreeState| t.unhealthy != Some(true) && self.tombstones.of(&t.tree, pull.release).is_none();
         let has = |t: &TreeState| t.tree == pull.tree && t.release == Some(pull.release) && well(t);
         let serves = self.setup.catch_up.contains(&pull.tree) && self.setup.trees.iter().any(has);
-        let idle = !self.sessions.values().any(|s| s.is_proven() && *s.tree() == pull.tree && s.holds_the_tree());
+        let holds = |s: &Session| s.is_proven() && *s.tree() == pull.tree && !s.is_audit() && s.holds_the_tree();
+        let idle = !self.sessions.values().any(holds);
         if serves && idle && self.pulled.len() < MAX_PULLED && !self.pulled.contains(&pull) {
             self.pulled.push_back(pull);
         }
@@ -371,8 +375,9 @@ impl Receiver {
     /// release is not known to be rightful has nothing: whoever can send a datagram could keep others out otherwise.
     fn busy(&self, now: Moment, tree: &TreeName, id: SessionId) -> Option<&Session> {
         let others = self.sessions.values().filter(|s| s.id() != id && s.tree() == tree && s.is_proven());
-        // One that only makes up for what was missed gives way, unless it has come to the commit.
-        let holds = |s: &&Session| !s.is_granted() && s.holds_the_tree() && s.silent(now) < GIVE_WAY;
+        // One that only makes up for what was missed gives way, unless it has come to the commit; one that compares, always.
+        let gives_way = |s: &Session| s.is_granted() || s.is_audit();
+        let holds = |s: &&Session| !gives_way(s) && s.holds_the_tree() && s.silent(now) < GIVE_WAY;
         let mut busy = others.filter(|s| s.is_ordering() || holds(s));
         busy.next()
     }
@@ -429,8 +434,12 @@ impl Receiver {
             let why = format!("this host has {MAX_SESSIONS} sessions already; try again when one is over");
             return Err(Denied { why, proven: true });
         }
+        let Some((taker, compares)) = self.sessions.get(&id).map(|s| (s.describe(), s.is_audit())) else {
+            return Ok(());
+        };
         let others = self.sessions.values_mut().filter(|s| s.id() != id && *s.tree() == tree);
-        others.for_each(Session::give_way);
+        // Comparisons are made one after the other.
+        others.filter(|s| !(compares && s.is_audit())).for_each(|s| s.give_way_to(now, &taker));
         Ok(())
     }
 
@@ -528,7 +537,8 @@ impl Receiver {
 
     /// The session that works on `tree` now.
     pub fn work(&self, tree: &TreeName) -> Option<Work> {
-        at_work(&self.sessions, tree).map(Session::work)
+        let mut works = self.sessions.values().filter(|s| s.tree() == tree && s.is_at_work());
+        works.next().map(Session::work)
     }
 
     /// The next thing to tell.
@@ -557,7 +567,7 @@ impl Receiver {
     }
 }
 
-/// The session that works on `tree` now, when its release is rightful.
+/// The session that is to change `tree` now, when its release is rightful.
 fn at_work<'a>(sessions: &'a BTreeMap<SessionId, Session>, tree: &TreeName) -> Option<&'a Session> {
-    sessions.values().find(|s| s.is_proven() && s.tree() == tree && (s.is_ordering() || !s.is_over()))
+    sessions.values().find(|s| s.tree() == tree && s.is_at_work() && !s.is_audit())
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::assembly::Assembly;
+use super::drift::Drift;
 use super::measure::Measure;
 use super::{Look, Notice, Reason, Reply, Request};
 use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
@@ -16,9 +17,7 @@ use crate::proto::outbox::Outbox;
 use crate::proto::sender::readings::MAX_REPORTERS;
 use crate::proto::{Dest, RangeSet, alive_interval, report_interval, turn};
 use crate::units::Moment;
-use crate::wire::message::{
-    Announce, DRIFT_PARTS, DriftPart, MAX_DRIFT_PART, Report, SignedOrder, State, Status, Summary,
-};
+use crate::wire::message::{Announce, Report, SignedOrder, State, Status, Summary};
 use crate::wire::query::Work;
 use crate::wire::{HostStage, Message, Phase, Symbol};
 
@@ -75,7 +74,7 @@ pub(super) struct Session {
     closing: Option<Moment>,
     /// It was said once: another sender may have the tree when this session is over.
     left: bool,
-    drift: Arc<[u8]>,
+    drift: Drift,
     pub(super) heard: Moment,
     pub(super) data_at: Moment,
     /// When it said last what it wants.
@@ -126,6 +125,8 @@ impl Session {
         busy: Option<Reason>,
     ) -> Self {
         let (id, signature) = (announce.session, Arc::from(announce.signature));
+        // Who passes a release on is not who signed it.
+        let named = release.header().sender.clone().filter(|_| announce.grant.is_none());
         let mut rng = fastrand::Rng::with_seed(seed);
         let outbox = Outbox::new(rng.f64(), turn(announce.hosts));
         let mut session = Self {
@@ -134,7 +135,7 @@ impl Session {
             name,
             sender,
             source,
-            sender_name: announce.sender,
+            sender_name: named.unwrap_or(announce.sender),
             hosts: announce.hosts,
             proven: false,
             stage: HostStage::Joined,
@@ -155,7 +156,7 @@ impl Session {
             grant: announce.grant,
             closing: None,
             left: false,
-            drift: Arc::from([]),
+            drift: Drift::new(now),
             heard: now,
             data_at: now,
             asked_at: now,
@@ -178,12 +179,15 @@ impl Session {
             None => {
                 session.enter(now, HostStage::Joined);
                 let release = session.release.clone();
+                let header = release.header();
                 let look = Look {
-                    checksum: announce.checksum,
-                    quick: announce.quick == Some(true),
+                    // A sender of before does not sign how it is looked.
+                    checksum: header.checksum.unwrap_or(announce.checksum),
+                    quick: header.quick.or(announce.quick) == Some(true),
                     recheck: announce.recheck == Some(true),
                 };
-                let (sender, grant) = (session.sender_name.clone(), session.grant.clone());
+                let sender = header.sender.clone().unwrap_or_else(|| session.sender_name.clone());
+                let grant = session.grant.clone();
                 session.requests.push_back(Request::Open { session: id, release, signature, look, sender, grant });
             }
         }
@@ -213,12 +217,17 @@ impl Session {
 
     /// Bytes that it holds of what others sent.
     pub(super) fn held(&self) -> usize {
-        self.assembly.held() + self.release.bytes().len() + self.drift.len()
+        self.assembly.held() + self.release.bytes().len() + self.drift.held()
     }
 
     /// Whether its release was found rightful.
     pub(super) fn is_proven(&self) -> bool {
         self.proven
+    }
+
+    /// Whether its release is rightful, and something is done for it.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.proven && (self.ordering || !self.is_over())
     }
 
     /// Whether it only waits for the disk to let go.
@@ -240,6 +249,11 @@ impl Session {
     /// Whether it is one for hosts that missed a release: any other has precedence.
     pub(super) fn is_granted(&self) -> bool {
         self.grant.is_some()
+    }
+
+    /// Whether it only compares.
+    pub(super) fn is_audit(&self) -> bool {
+        self.audit
     }
 
     pub(super) fn silent(&self, now: Moment) -> Duration {
@@ -267,6 +281,16 @@ impl Session {
     /// Another sender takes over the tree.
     pub(super) fn give_way(&mut self) {
         self.close();
+    }
+
+    /// A release comes first: a comparison that is made ends, one that was made stays to be told of.
+    pub(super) fn give_way_to(&mut self, now: Moment, other: &str) {
+        if !self.audit {
+            self.close();
+        } else if !self.is_over() {
+            self.requests.push_back(Request::Close(self.id));
+            self.refuse(now, format!("gave way to {other}: ask again"));
+        }
     }
 
     fn close(&mut self) {
@@ -367,9 +391,11 @@ impl Session {
 
     fn diffed(&mut self, now: Moment, summary: Summary, wants: RangeSet, drift: Arc<[u8]>) {
         self.summary = Some(summary);
-        self.drift = drift;
+        self.drift.found(drift);
         self.enter(now, HostStage::Staging);
-        if self.release.header().intent == Intent::Audit {
+        if self.audit {
+            // The list is here: the tree is free for others.
+            self.requests.push_back(Request::Close(self.id));
             return;
         }
         if wants.is_empty() {
@@ -486,19 +512,9 @@ impl Session {
         }
     }
 
-    pub(super) fn drift(&mut self, offset: u64, control: &mut Control) {
-        let total = self.drift.len() as u64;
-        let mut at = offset.min(total);
-        for _ in 0..DRIFT_PARTS {
-            if at >= total {
-                break;
-            }
-            let end = (at + MAX_DRIFT_PART as u64).min(total);
-            let bytes = self.drift[at as usize..end as usize].to_vec();
-            control
-                .send(Dest::Host(self.sender), &Message::DriftPart(DriftPart { session: self.id, offset: at, bytes }));
-            at = end;
-        }
+    /// The sender asks for what follows `offset` in the list of differences.
+    pub(super) fn drift(&mut self, now: Moment, offset: u64, control: &mut Control) {
+        self.drift.answer(now, self.id, offset, Dest::Host(self.sender), control);
     }
 
     pub(super) fn handle_timeout(&mut self, now: Moment, control: &mut Control, patience: Duration) {

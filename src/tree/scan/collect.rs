@@ -11,7 +11,6 @@ use super::read::{Batch, BatchDone, Item, ToRead, entry_of};
 use super::walk::{Child, Look, Walk};
 use super::work::Ticket;
 use super::{BATCH_BYTES, BATCH_ENTRIES, ScanStats, Shared, Skipped, check_patterns, is_racy, unread, unwritable};
-use crate::Result;
 use crate::manifest::build::NodeSink;
 use crate::manifest::read::NodeSource;
 use crate::manifest::rules::Exclude;
@@ -19,6 +18,7 @@ use crate::manifest::{Content, EntryKind, TreePath};
 use crate::tree::index::{Entries, Index, IndexEntry, is_unread};
 use crate::tree::meta::Version;
 use crate::tree::root::FileId;
+use crate::{Error, Kind, Result};
 
 /// What a scan found besides entries.
 pub(super) struct Collected {
@@ -87,6 +87,7 @@ impl<'a> Collector<'a> {
     pub(super) fn run(mut self) -> Result<Collected> {
         let window = self.shared.options.threads.max(1) * 2 + 2;
         while let Some(child) = self.walk.next()? {
+            self.go_on()?;
             self.add(child)?;
             if self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= BATCH_BYTES {
                 self.end_batch();
@@ -97,6 +98,7 @@ impl<'a> Collector<'a> {
         }
         self.end_batch();
         while !self.window.is_empty() {
+            self.go_on()?;
             self.write_front()?;
         }
         if let Some(merge) = &mut self.merge {
@@ -110,6 +112,14 @@ impl<'a> Collector<'a> {
         check_patterns(&self.shared.options.excludes, &patterns)?;
         let partial = self.links.into_keys().collect();
         Ok(Collected { stats: self.stats, patterns, ignore_files, skipped, partial, top_passed_over })
+    }
+
+    /// An error once the scan is to end.
+    fn go_on(&self) -> Result<()> {
+        match self.shared.options.is_stopped() {
+            true => Err(Error::new(Kind::Io, "the scan was stopped")),
+            false => Ok(()),
+        }
     }
 
     fn add(&mut self, child: Child) -> Result<()> {

@@ -155,7 +155,7 @@ impl<'a> Reader<'a> {
             let xattrs = self.xattrs_of(&file.child, &before, &open)?;
             let shared = self.shared;
             let threads = shared.options.threads;
-            let stopped = || shared.jobs.is_closed();
+            let stopped = || shared.jobs.is_closed() || shared.options.is_stopped();
             let sink = &mut ToIndex(shared);
             let buffer = &mut self.buffer;
             let read = content::read(&open, before.size, before.has_holes(), threads, buffer, sink, &stopped);

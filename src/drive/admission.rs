@@ -1,0 +1,183 @@
+//! Who gets to work on a tree: offers are looked at one by one, on one thread, before any of them has an effect.
+//!
+//! Anybody can send an offer. What may not be put here costs the check of a signature and nothing else: no thread, no
+//! place in a tree's queue.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use super::clock;
+use super::disk::{Answer, Host, Job, Task, guarded, step_back};
+use super::rights::AUDIT_SECONDS;
+use super::session::{Opening, check};
+use crate::error::{Error, Kind, Result};
+use crate::id::{SessionId, TreeName};
+use crate::keys::PublicKey;
+use crate::manifest::{Intent, Release, ReleaseId};
+use crate::proto::receiver::{Denied, Reply, Request};
+use crate::units::WallTime;
+
+/// The most offers that wait to be looked at.
+const MAX_WAITING: usize = 64;
+/// The most comparisons that are remembered: who may ask for them asks no more often in an hour.
+const MAX_AUDITS: usize = 20_000;
+
+/// An offer, and what comes for its session.
+pub(super) struct Offer {
+    pub(super) session: SessionId,
+    pub(super) opening: Opening,
+    pub(super) requests: Receiver<Request>,
+}
+
+/// The thread that looks at offers.
+#[derive(Debug)]
+pub(super) struct Admission {
+    /// `None` once the thread is to end.
+    offers: Option<SyncSender<Offer>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Admission {
+    /// Starts it; what it admits goes to the tree's queue in `trees`.
+    pub(super) fn start(host: Arc<Host>, trees: BTreeMap<TreeName, SyncSender<Job>>, answer: Answer) -> Result<Self> {
+        let (offers, inbox) = sync_channel::<Offer>(MAX_WAITING);
+        let work = move || {
+            step_back();
+            let mut audits = Audits::default();
+            for offer in inbox {
+                let session = offer.session;
+                let admitted = guarded(|| admit(&host, &mut audits, &trees, &answer, offer));
+                // What was admitted is answered to already.
+                if let Err(why) = admitted.map_err(Denied::from).and_then(|admitted| admitted) {
+                    answer.send(Reply::Opened(session, Err(why)));
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("admission".into()).spawn(work);
+        let thread = thread.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
+        Ok(Self { offers: Some(offers), thread: Some(thread) })
+    }
+
+    /// Hands an offer on; false when too many wait.
+    pub(super) fn take(&self, offer: Offer) -> bool {
+        self.offers.as_ref().is_some_and(|offers| offers.try_send(offer).is_ok())
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.offers = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn admit(
+    host: &Host,
+    audits: &mut Audits,
+    trees: &BTreeMap<TreeName, SyncSender<Job>>,
+    answer: &Answer,
+    offer: Offer,
+) -> Result<(), Denied> {
+    let Offer { session, opening, requests } = offer;
+    let key: PublicKey = check(host, session, &opening)?;
+    let release = opening.release.clone();
+    let now = clock::wall_seconds();
+    audits.check(&release, now)?;
+
+    let tree = &release.header().tree;
+    let queue = trees.get(tree).ok_or_else(|| Denied::from(format!("there is no tree {tree} here")))?;
+    let task = Task { id: session, opening, key, requests, answer: answer.clone() };
+    // The session before gives way when this one is known to be rightful, and only then: it is told first.
+    match queue.try_send(Job::Session(Box::new(task))) {
+        Ok(()) => {}
+        Err(TrySendError::Full(_)) => {
+            let why = format!("too many sessions wait for the tree {tree}; try again when they are over");
+            return Err(Denied { why, proven: true });
+        }
+        Err(TrySendError::Disconnected(_)) => return Err("this host is ending".to_string().into()),
+    }
+    audits.admitted(&release, now);
+    answer.send(Reply::Opened(session, Ok(())));
+    Ok(())
+}
+
+/// The comparisons that were made in the last hour: each is made once, whoever repeats the question.
+#[derive(Debug, Default)]
+struct Audits {
+    /// Until when each is remembered: as long as it would be answered.
+    made: BTreeMap<ReleaseId, WallTime>,
+}
+
+impl Audits {
+    fn check(&self, release: &Release, now: WallTime) -> Result<(), Denied> {
+        if release.header().intent != Intent::Audit {
+            return Ok(());
+        }
+        if self.made.contains_key(&release.id()) {
+            return Err("this comparison was made already: ask again".to_string().into());
+        }
+        if self.made.values().filter(|until| **until >= now).count() >= MAX_AUDITS {
+            return Err(format!("{MAX_AUDITS} comparisons were made in this hour").into());
+        }
+        Ok(())
+    }
+
+    fn admitted(&mut self, release: &Release, now: WallTime) {
+        if release.header().intent != Intent::Audit {
+            return;
+        }
+        if self.made.len() >= MAX_AUDITS {
+            self.made.retain(|_, until| *until >= now);
+        }
+        let until = WallTime(release.header().created.0.saturating_add_unsigned(AUDIT_SECONDS));
+        self.made.insert(release.id(), until);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Serial;
+    use crate::manifest::Header;
+    use crate::manifest::header::tests::a_header;
+
+    fn release(serial: u64, intent: Intent, created: i64) -> Release {
+        let header = Header { serial: Serial(serial), intent, created: WallTime(created), ..a_header() };
+        Release::new(header).expect("legal")
+    }
+
+    #[test]
+    fn a_comparison_is_made_once_and_remembered_for_as_long_as_it_would_be_answered() {
+        let (mut audits, now) = (Audits::default(), WallTime(1_000_000));
+        let audit = release(1, Intent::Audit, now.0);
+        assert!(audits.check(&audit, now).is_ok());
+        audits.admitted(&audit, now);
+        assert!(audits.check(&audit, now).is_err_and(|denied| !denied.proven));
+        assert!(audits.check(&release(1, Intent::Audit, now.0 + 1), now).is_ok(), "another question");
+        let deploy = release(2, Intent::Deploy, now.0);
+        audits.admitted(&deploy, now);
+        assert!(audits.check(&deploy, now).is_ok(), "serials see to it");
+    }
+
+    #[test]
+    fn the_memory_of_comparisons_is_bounded_and_makes_room_again() {
+        let (mut audits, now) = (Audits::default(), WallTime(1_000_000));
+        let next = |n: usize, at: i64| release(n as u64, Intent::Audit, at);
+        for n in 0..MAX_AUDITS + 10 {
+            let audit = next(n, now.0);
+            if audits.check(&audit, now).is_ok() {
+                audits.admitted(&audit, now);
+            }
+        }
+        assert_eq!(audits.made.len(), MAX_AUDITS);
+        let later = WallTime(now.0 + 3601);
+        let audit = next(0, later.0);
+        assert!(audits.check(&audit, later).is_ok());
+        audits.admitted(&audit, later);
+        assert_eq!(audits.made.len(), 1);
+    }
+}
