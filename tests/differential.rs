@@ -337,6 +337,10 @@ impl Pair {
             rules: rules.clone(),
             top: Some(source.directory().clone()),
             again: None,
+            session: None,
+            sender: None,
+            checksum: None,
+            quick: None,
         };
         let release = Release::new(header).unwrap();
 
