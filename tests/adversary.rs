@@ -88,6 +88,7 @@ fn offer(session: u64, header: Vec<u8>, signature: Vec<u8>) -> Message {
         recheck: None,
         grant: None,
         follows: None,
+        only: None,
     })
 }
 
@@ -260,6 +261,7 @@ fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, 
                 created: None,
                 tombstones: None,
                 unhealthy: None,
+                base: None,
             };
             let (name, version) = (host_name(&format!("ghost{n}")), "9".repeat(60));
             let trees = vec![tree; if n.is_multiple_of(64) { MAX_TREES } else { 2 }];

@@ -557,3 +557,109 @@ fn a_host_that_parts_do_not_make_complete_is_named() {
     lab.all_same(&lab.site());
     lab.makuo(&["status", "www"]).exits(0).says(&["none behind"]);
 }
+
+/// Sends a file of the first host's tree once, to hosts that match `target`.
+fn send_once(lab: &Lab, target: &str, name: &str, text: &str) -> i32 {
+    write(&lab.hosts[0].tree().join(name), text);
+    let mut send = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
+    let socket = lab.hosts[0].socket();
+    send.args(["send", "-t", target, name, "--socket", socket.to_str().expect("UTF-8")]);
+    support::Running::start(&mut send).wait().code
+}
+
+fn text(lab: &Lab, host: usize, name: &str) -> Option<String> {
+    std::fs::read_to_string(lab.hosts[host].tree().join(name)).ok()
+}
+
+/// Two hosts with a release of the whole, of which the first sends.
+fn senders(excludes: &str) -> Option<Lab> {
+    let mut lab = Lab::loopback_idle()?;
+    lab.spec(&format!("{excludes}\n{}", support::DELETE));
+    join(&mut lab, "web1");
+    join(&mut lab, "web2");
+    write(&lab.site().join("page"), "of the whole");
+    lab.deploy(&[]).exits(0);
+    sender(&mut lab);
+    until("both to be there again", || status(&lab).len() == 2);
+    Some(lab)
+}
+
+#[test]
+fn the_host_that_sends_has_what_it_sent_and_gives_it_to_others() {
+    let Some(mut lab) = senders("exclude = [\"*.log\"]") else { return };
+    for (name, content) in [("a", "1"), ("b", "2"), ("b", "3"), ("app.log", "4")] {
+        send(&lab, name, content);
+    }
+    let is_current = |lab: &Lab| {
+        let all = status(lab);
+        all.len() == 2 && all.iter().all(|s| s["behind"] == false && s["serial"] == all[1]["serial"])
+    };
+    assert!(is_current(&lab), "{:?}", status(&lab));
+    lab.hosts[0].restart();
+    until("the sender to know after a restart, too", || is_current(&lab));
+    // Nobody else is left to give it.
+    lab.hosts[1].kill();
+    join(&mut lab, "web3");
+    until("a new host to be complete", || {
+        let has = |name: &str, content: &str| text(&lab, 2, name).as_deref() == Some(content);
+        has("page", "of the whole") && has("a", "1") && has("b", "3") && has("app.log", "4")
+    });
+    until("nobody to be behind", || lab.makuo(&["status", "www"]).exits(0).err.contains("none behind"));
+    // What it sends next follows.
+    lab.hosts[1].start();
+    until("all to be there", || status(&lab).len() == 3 && is_quiet(&lab, 3));
+    assert_eq!(send_once(&lab, "*", "page", "5"), 0);
+    assert_eq!([1, 2].map(|host| text(&lab, host, "page")), [1, 2].map(|_| Some("5".to_string())));
+}
+
+#[test]
+fn parts_for_some_hosts_keep_no_other_host_from_the_rest() {
+    let Some(mut lab) = senders("") else { return };
+    join(&mut lab, "db1");
+    until("the third host to be complete", || text(&lab, 2, "page").is_some());
+    assert_eq!(send_once(&lab, "web*", "for-web", "1"), 0);
+    assert_eq!(send_once(&lab, "db*", "for-db", "2"), 0);
+    assert_eq!(send_once(&lab, "*", "for-all", "3"), 0);
+    until("nobody to be behind", || lab.makuo(&["status", "www"]).exits(0).err.contains("none behind"));
+    // Of those that hold parts that are not for the new hosts, one stays at a time.
+    for (stays, name, has) in [(1, "db2", false), (2, "web3", true)] {
+        for host in [0, 1, 2] {
+            if host == stays { lab.hosts[host].restart() } else { lab.hosts[host].kill() }
+        }
+        join(&mut lab, name);
+        let at = lab.hosts.len() - 1;
+        until("the new host to have all that it can get", || text(&lab, at, "for-all").is_some());
+        assert_eq!((text(&lab, at, "for-web").is_some(), text(&lab, at, "for-db").is_some()), (false, false));
+        assert!(text(&lab, at, "page").is_some());
+        if !has {
+            until("the new host not to be behind", || {
+                let own = status_of(&lab, name);
+                own["behind"] == false && own["lacks"].is_null() && own["lacks_parts"] == serde_json::json!([])
+            });
+        }
+        lab.hosts[at].kill();
+        for host in [0, 1, 2].into_iter().filter(|host| *host != stays) {
+            lab.hosts[host].start();
+        }
+        until("the others to be there again", || (0..3).all(|n| !status_of(&lab, &lab.hosts[n].name).is_null()));
+    }
+}
+
+#[test]
+fn a_receiver_that_was_away_takes_no_part_before_those_that_it_missed() {
+    let Some(mut lab) = senders("") else { return };
+    for round in 0..3 {
+        lab.hosts[1].kill();
+        join(&mut lab, &format!("new{round}"));
+        let new = lab.hosts.len() - 1;
+        until("a new host to be complete", || text(&lab, new, "page").is_some());
+        assert_eq!(send_once(&lab, "*", &format!("a{round}"), "1"), 0);
+        lab.hosts[1].start();
+        until("the receiver to be heard", || !status_of(&lab, "web2").is_null());
+        assert_eq!(send_once(&lab, "*", &format!("b{round}"), "2"), 0);
+        until("the receiver to have both", || {
+            text(&lab, 1, &format!("a{round}")).is_some() && text(&lab, 1, &format!("b{round}")).is_some()
+        });
+    }
+    until("nobody to be behind", || lab.makuo(&["status", "www"]).exits(0).err.contains("none behind"));
+}

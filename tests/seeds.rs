@@ -282,6 +282,7 @@ fn messages() -> Vec<Message> {
             recheck: None,
             grant: Some(SignedOrder { order: vec![1; 40], signature: vec![2; 80], hosts: None }),
             follows: None,
+            only: None,
         }),
         Message::State(Told {
             session: SessionId(1),

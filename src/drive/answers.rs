@@ -20,7 +20,8 @@ use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::{MAX_TEXT, MAX_TREES};
 use crate::wire::query::{
-    Ask, Base, MAX_LOG, MAX_TEXTS, MAX_TOMBSTONES, ReleaseBytes, ReleaseTold, Tell, TreeTold, Trouble, Work,
+    Ask, Base, MAX_LOG, MAX_PARTS_TOLD, MAX_TARGETS_TOLD, MAX_TEXTS, MAX_TOMBSTONES, Part, ReleaseBytes, ReleaseTold,
+    Tell, TreeTold, Trouble, Work,
 };
 
 /// Questions that the thread has not come to; beyond it they are dropped, and asked again.
@@ -236,6 +237,8 @@ fn nothing(tree: TreeName) -> TreeTold {
         sent: None,
         parts_only: false,
         base: None,
+        targets: None,
+        parts: None,
     }
 }
 
@@ -252,6 +255,10 @@ fn told(managed: &ManagedTree, list: bool, work: Option<Work>, trouble: Option<T
         Some(Trouble { serial: failed.mark.serial, age, text })
     });
     let runs_part = running.as_ref().is_some_and(|stored| !stored.release.header().is_whole());
+    let targets = running.as_ref().filter(|_| runs_part).map(|stored| stored.release.header().targets.clone());
+    let targets = targets.filter(|list| (1..=MAX_TARGETS_TOLD).contains(&list.len()));
+    let parts = if runs_part { tree.parts(MAX_PARTS_TOLD).map_err(unreadable).unwrap_or_default() } else { Vec::new() };
+    let parts = parts.into_iter().map(|(serial, replaced)| Part { serial, replaced }).collect();
     let base = tree.base().map_err(unreadable).ok().flatten().map(|(serial, content)| Base { serial, content });
     let kept = if list { tree.kept().map_err(unreadable).unwrap_or_default() } else { Vec::new() };
     let stones = tree.state().tombstones().map_err(unreadable).unwrap_or_default();
@@ -269,6 +276,8 @@ fn told(managed: &ManagedTree, list: bool, work: Option<Work>, trouble: Option<T
         sent: tree.state().sent().ok().flatten().map(|mark| mark.serial),
         parts_only: runs_part && base.is_none(),
         base,
+        targets,
+        parts: Some(parts),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::clock::{self, Clock};
 use super::endpoint::{Arrived, Door, Endpoint};
 use crate::Result;
-use crate::id::{HostName, InstanceId, Serial, TreeName};
+use crate::id::{HostName, InstanceId, NamedHost, Serial, TreeName};
 use crate::proto::Dest;
 use crate::proto::control::Control;
 use crate::proto::members::{MAX_MEMBERS, Table};
@@ -32,11 +32,30 @@ const ALONE: usize = 64;
 #[derive(Debug, Clone)]
 pub(super) struct Heard {
     pub(super) host: HostName,
+    /// The name, with the address where another host has it as well.
+    pub(super) named: NamedHost,
     pub(super) address: SocketAddr,
     /// The trees that its beacon names.
     pub(super) trees: Vec<TreeName>,
     /// Its answer; a makuo that is too old gives none.
     pub(super) tell: Option<Tell>,
+}
+
+impl Heard {
+    /// A host whose name is taken to be its own.
+    pub(super) fn new(host: HostName, address: SocketAddr, trees: Vec<TreeName>, tell: Option<Tell>) -> Self {
+        Self { named: host.clone().into(), host, address, trees, tell }
+    }
+}
+
+/// Shows hosts of one name, which are neighbours, with their addresses.
+pub(super) fn tell_apart(heard: &mut [Heard]) {
+    for same in heard.chunk_by_mut(|a, b| a.host == b.host) {
+        let first = same.first().map(|host| host.address.ip());
+        if same.iter().any(|host| Some(host.address.ip()) != first) {
+            same.iter_mut().for_each(|host| host.named.address = Some(host.address.ip()));
+        }
+    }
 }
 
 /// Asks for `tree`, or for all trees, and for the bytes of the release `serial`. Ends when all hosts that have it have
@@ -147,14 +166,15 @@ impl Asking {
         for (id, member) in self.table.iter() {
             let trees = member.hello.trees.iter().map(|t| t.tree.clone()).collect();
             let tell = self.tells.remove(id).map(|(_, tell)| tell);
-            heard.push(Heard { host: member.hello.name.clone(), address: member.address, trees, tell });
+            heard.push(Heard::new(member.hello.name.clone(), member.address, trees, tell));
         }
         // Whose beacon was lost.
         for (address, tell) in self.tells.into_values() {
             let trees = tell.trees.iter().map(|t| t.tree.clone()).collect();
-            heard.push(Heard { host: tell.host.clone(), address, trees, tell: Some(tell) });
+            heard.push(Heard::new(tell.host.clone(), address, trees, Some(tell)));
         }
         heard.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
+        tell_apart(&mut heard);
         heard
     }
 }

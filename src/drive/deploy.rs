@@ -195,6 +195,8 @@ pub struct Granted {
     pub fleet: u32,
     /// Of a part of the tree: the release that a host has to run to take it.
     pub follows: Option<Serial>,
+    /// The only host that may take it.
+    pub only: Option<HostName>,
 }
 
 /// Offers a release that was committed elsewhere to the hosts that lack it, to its end; as [`run`] else.
@@ -275,6 +277,7 @@ fn run_with(
         discovered: None,
         prepared: None,
         release: None,
+        signed: None,
         states: BTreeMap::new(),
         waits: BTreeSet::new(),
         finished: false,
@@ -315,6 +318,7 @@ fn setup(options: &Options, granted: Option<&Granted>, endpoint: &Endpoint) -> S
         grant: granted.map(|g| g.grant.clone()),
         fleet: granted.map_or(0, |g| g.fleet),
         follows: granted.and_then(|g| g.follows),
+        only: granted.and_then(|g| g.only.clone()),
     }
 }
 
@@ -342,6 +346,8 @@ struct Session<'a> {
     discovered: Option<Serial>,
     prepared: Option<Box<super::source::Facts>>,
     release: Option<Release>,
+    /// The release that was made for this session, with its signature.
+    signed: Option<(Release, Vec<u8>)>,
     /// Each host's last state with the moment that it came into it.
     states: BTreeMap<(HostName, IpAddr), (HostState, Moment)>,
     /// What hosts wait for, as far as it was told.
@@ -356,6 +362,7 @@ impl Session<'_> {
             match self.turn() {
                 Ok(None) if self.finished => {
                     self.tell_drops();
+                    self.keep_own();
                     return Ok(self.outcome());
                 }
                 Ok(None) => {}
@@ -436,7 +443,26 @@ impl Session<'_> {
                     self.machine.handle_reply(self.clock.now(), Reply::Packed(Err(why)));
                 }
                 Answer::Machine(reply) => self.machine.handle_reply(self.clock.now(), reply),
+                Answer::Kept(_) => {}
             }
+        }
+    }
+
+    /// Records the release with the tree of this host that was its source, when others committed it.
+    fn keep_own(&mut self) {
+        let Some(host) = self.options.beside.as_ref().filter(|_| self.kind.granted().is_none()) else { return };
+        let (Some((release, signature)), Some(order)) = (self.signed.take(), self.machine.committed_by()) else {
+            return;
+        };
+        let Some(tree) = host.tree(&release.header().tree) else { return };
+        let kept = work::Kept { tree, release: release.clone(), signature, order: order.clone() };
+        let asked = self.work.send(Work::Keep(Box::new(kept))).is_ok();
+        let kept =
+            || self.answers.iter().find_map(|answer| if let Answer::Kept(done) = answer { Some(done) } else { None });
+        match asked.then(kept).flatten() {
+            Some(Ok(())) => host.changed(),
+            Some(Err(e)) => tracing::warn!("{release}: this host does not keep what it sent: {e}"),
+            None => {}
         }
     }
 
@@ -553,6 +579,7 @@ impl Session<'_> {
         let now = self.clock.now();
         self.announced = Some(now);
         self.release = Some(release.clone());
+        self.signed = Some((release.clone(), signature.clone())).filter(|_| own);
         self.machine.announce(now, release, signature);
     }
 

@@ -93,6 +93,7 @@ impl Host {
             created: None,
             tombstones: Some(Vec::new()),
             unhealthy: None,
+            base: None,
         }));
         states.sort_by(|a, b| a.tree.cmp(&b.tree));
         states
@@ -124,6 +125,8 @@ fn state(tree: &Tree) -> TreeState {
     let current = tree.current().ok().flatten();
     let stones = tree.state().tombstones().unwrap_or_default().into_iter().map(|buried| buried.stone);
     let unhealthy = current.as_ref().is_some_and(|c| tree.state().unhealthy(c.release.id()).is_some());
+    let is_part = current.as_ref().is_some_and(|c| !c.release.header().is_whole());
+    let base = if is_part { tree.base().ok().flatten() } else { None };
     TreeState {
         tree: tree.name().clone(),
         serial: tree.highest_serial().ok().flatten().unwrap_or_default(),
@@ -132,6 +135,7 @@ fn state(tree: &Tree) -> TreeState {
         created: current.map(|c| c.release.header().created),
         tombstones: Some(stones.take(MAX_TOMBSTONES_TOLD).collect()),
         unhealthy: Some(true).filter(|_| unhealthy),
+        base: base.map(|(serial, _)| serial),
     }
 }
 
@@ -245,13 +249,18 @@ impl Disk {
         }
     }
 
-    /// A release of a tree of this host goes out from here. What the trees are now.
+    /// A release of a tree of this host goes out from here, and lacks nothing that came before. What the trees are now.
     pub fn sent(&self, release: &Release) -> Vec<TreeState> {
         if let Some(managed) = self.host.trees.get(&release.header().tree)
-            && let Err(e) = managed.tree.sent(release)
+            && let Err(e) = managed.tree.sends(release)
         {
             tracing::warn!("tree {}: this host may take its own release from others: {e}", managed.tree.name());
         }
+        self.host.states()
+    }
+
+    /// What the trees are now.
+    pub fn states(&self) -> Vec<TreeState> {
         self.host.states()
     }
 

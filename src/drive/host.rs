@@ -1,5 +1,6 @@
 //! A running host: the receiver machine on a real network with real trees.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, channel};
 use std::time::Duration;
@@ -14,13 +15,14 @@ use super::lines::Lines;
 use super::outcome::{Member, MemberTree};
 use super::strangers::Stranger;
 use crate::Result;
-use crate::id::{InstanceId, SessionId};
+use crate::id::{InstanceId, SessionId, TreeName};
 use crate::keys::GroupKey;
 use crate::manifest::Release;
 use crate::net::Waker;
 use crate::proto::receiver::{HostSetup, Receiver, Reply};
+use crate::tree::Tree;
 use crate::units::Moment;
-use crate::wire::message::Pull;
+use crate::wire::message::{Pull, TreeState};
 use crate::wire::seal::Refusal;
 
 /// How long an order that is being carried out holds up the end.
@@ -33,6 +35,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const STRANGERS: Duration = Duration::from_secs(1);
 /// How long the process waits for a running host's word.
 const PATIENT: Duration = Duration::from_secs(5);
+/// How long after it was first heard a member that lacks something is taken to be catching up.
+const ARRIVES: Duration = Duration::from_secs(10);
 /// How long a host waits for a sender that is silent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -49,8 +53,13 @@ pub enum Command {
     Sessions(Outbox<usize>),
     /// Take no part in this session, whose sender is in this process.
     Ignore(SessionId, Outbox<()>),
-    /// A release of this host's own tree goes out: the tree is ahead of it, and never made it.
+    /// A release of this host's own tree goes out: the tree is ahead of it, and never made it. The answer says when that
+    /// is noted.
     Sent(Release, Outbox<()>),
+    /// What a tree has is recorded anew.
+    Changed,
+    /// Whether a member that came a moment ago still lacks what this host has of the tree.
+    Arriving(TreeName, Outbox<bool>),
     /// Say goodbye and end.
     Stop,
 }
@@ -61,6 +70,7 @@ pub struct Handle {
     commands: Outbox<Command>,
     waker: Waker,
     instance: InstanceId,
+    host: Arc<Host>,
 }
 
 impl Handle {
@@ -98,6 +108,23 @@ impl Handle {
         let _ = inbox.recv_timeout(PATIENT);
     }
 
+    /// The host's own tree with this name.
+    pub fn tree(&self, name: &TreeName) -> Option<Arc<Tree>> {
+        Some(Arc::clone(&self.host.trees.get(name)?.tree))
+    }
+
+    /// What a tree of the host has changed without a session of its own.
+    pub fn changed(&self) {
+        self.send(Command::Changed);
+    }
+
+    /// Whether a member that came a moment ago still lacks what this host has of `tree`.
+    pub fn is_arriving(&self, tree: &TreeName) -> bool {
+        let (answer, inbox) = channel();
+        self.send(Command::Arriving(tree.clone(), answer));
+        inbox.recv_timeout(PATIENT).unwrap_or_default()
+    }
+
     /// The members that the host knows; none when it is ending.
     pub fn members(&self) -> Vec<Member> {
         let (answer, inbox) = channel();
@@ -132,6 +159,7 @@ impl Handle {
 /// A host that is ready to run.
 #[derive(Debug)]
 pub struct Running {
+    host: Arc<Host>,
     endpoint: Endpoint,
     clock: Clock,
     machine: Receiver,
@@ -173,16 +201,18 @@ impl Running {
         };
         let (reply_to, replies) = channel();
         let (command_to, commands) = channel();
-        let handle = Handle { commands: command_to, waker: endpoint.waker(), instance: setup.instance };
+        let (waker, instance) = (endpoint.waker(), setup.instance);
+        let handle = Handle { commands: command_to, waker, instance, host: Arc::clone(&host) };
         let inspections = Schedule::new(clock.now(), host.trees.iter());
         let strange: Vec<_> = host.trees.iter().filter(|(_, m)| m.tree.is_strange()).map(|(n, _)| n.clone()).collect();
-        let mut disk = Disk::new(host, reply_to, endpoint.waker())?;
+        let mut disk = Disk::new(Arc::clone(&host), reply_to, endpoint.waker())?;
         // What is remembered of such a tree is not told without a look.
         strange.iter().for_each(|name| disk.inspect(name));
         let machine = Receiver::new(clock.now(), setup);
         let drops = Drops::new(clock.now());
         let (lines, looked) = (Lines::new(clock.now()), clock.now());
         let running = Self {
+            host,
             endpoint,
             clock,
             machine,
@@ -227,9 +257,18 @@ impl Running {
                         let _ = answer.send(());
                     }
                     Command::Sent(release, answer) => {
-                        let states = self.disk.sent(&release);
-                        self.machine.handle_reply(self.clock.now(), Reply::Trees(states));
+                        if self.lacks_nothing(&release) {
+                            let states = self.disk.sent(&release);
+                            self.machine.handle_reply(self.clock.now(), Reply::Trees(states));
+                        }
                         let _ = answer.send(());
+                    }
+                    Command::Arriving(tree, answer) => {
+                        let _ = answer.send(self.is_arriving(&tree));
+                    }
+                    Command::Changed => {
+                        let states = self.disk.states();
+                        self.machine.handle_reply(self.clock.now(), Reply::Trees(states));
                     }
                     Command::Stop => self.ending = self.ending.or(Some(self.clock.now() + ORDER_LIMIT)),
                 }
@@ -271,6 +310,25 @@ impl Running {
             self.ending = Some(limit.min(now + HEARD_LIMIT));
         }
         !(ordering || unheard) || limit <= now
+    }
+
+    fn is_arriving(&self, tree: &TreeName) -> bool {
+        let own = self.host.trees.get(tree).and_then(|managed| managed.tree.newest().ok()).unwrap_or_default();
+        let (now, me) = (self.clock.now(), self.machine.instance());
+        let new = self.machine.members().iter().filter(|(id, m)| **id != me && now.since(m.since) < ARRIVES);
+        let mut trees = new.flat_map(|(_, m)| &m.hello.trees).filter(|state| state.tree == *tree);
+        trees.any(|state| state.running.unwrap_or_default() < own)
+    }
+
+    /// Whether no member has a newer release of the tree of `release` than this host: else it catches up first.
+    fn lacks_nothing(&self, release: &Release) -> bool {
+        let tree = &release.header().tree;
+        let Some(managed) = self.host.trees.get(tree) else { return false };
+        let Ok(own) = managed.tree.newest() else { return false };
+        let members = || self.machine.members().iter().flat_map(|(_, m)| &m.hello.trees).filter(|t| t.tree == *tree);
+        let stones: BTreeSet<_> = members().flat_map(|t| t.tombstones.iter().flatten()).map(|s| s.release).collect();
+        let is_newer = |t: &TreeState| t.running > Some(own) && t.release.is_some_and(|id| !stones.contains(&id));
+        !members().any(is_newer)
     }
 
     fn drain(&mut self) {

@@ -1,6 +1,6 @@
 //! What the fleet has: the releases that hosts keep, and where every host stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use super::ask::{Heard, ask};
 use super::endpoint::Door;
 use crate::Result;
 use crate::block::BlockHash;
-use crate::id::{HostName, Serial, TreeName};
+use crate::id::{HostName, NamedHost, Serial, TreeName};
 use crate::manifest::ReleaseId;
+use crate::proto::receiver::matches_name;
 use crate::units::{ByteSize, WallTime};
 use crate::wire::message::Tombstone;
 use crate::wire::query::{Drifted, Stale, TreeTold, Trouble, Work};
@@ -20,9 +21,9 @@ pub struct Log {
     /// The tree.
     pub tree: TreeName,
     /// The hosts that have the tree and answered, by name.
-    pub hosts: Vec<HostName>,
+    pub hosts: Vec<NamedHost>,
     /// The hosts that have the tree and did not answer.
-    pub silent: Vec<HostName>,
+    pub silent: Vec<NamedHost>,
     /// The releases, the newest first.
     pub releases: Vec<LogRelease>,
 }
@@ -49,9 +50,9 @@ pub struct LogRelease {
     /// Whether it governs a part of the tree only.
     pub part: bool,
     /// The hosts whose tree it is now.
-    pub running: Vec<HostName>,
+    pub running: Vec<NamedHost>,
     /// The hosts that keep it: a rollback can reach it there. Those that run it are among them.
-    pub kept: Vec<HostName>,
+    pub kept: Vec<NamedHost>,
 }
 
 impl Log {
@@ -67,7 +68,7 @@ impl Log {
     }
 
     /// The hosts that run no release.
-    pub fn without(&self) -> Vec<&HostName> {
+    pub fn without(&self) -> Vec<&NamedHost> {
         self.hosts.iter().filter(|host| !self.releases.iter().any(|r| r.running.contains(host))).collect()
     }
 
@@ -77,10 +78,10 @@ impl Log {
         for host in heard.iter().filter(|h| h.trees.contains(tree)) {
             match told(host, tree) {
                 Some(told) => {
-                    log.hosts.push(host.host.clone());
-                    told.releases.iter().for_each(|release| add(&mut releases, &host.host, release));
+                    log.hosts.push(host.named.clone());
+                    told.releases.iter().for_each(|release| add(&mut releases, &host.named, release));
                 }
-                None => log.silent.push(host.host.clone()),
+                None => log.silent.push(host.named.clone()),
             }
         }
         log.releases = releases.into_values().rev().collect();
@@ -95,7 +96,7 @@ impl Log {
 /// Two releases under one number are two: hosts may have been deployed to apart from each other.
 type Releases = BTreeMap<(Serial, WallTime, String), LogRelease>;
 
-fn add(releases: &mut Releases, host: &HostName, told: &crate::wire::query::ReleaseTold) {
+fn add(releases: &mut Releases, host: &NamedHost, told: &crate::wire::query::ReleaseTold) {
     let key = (told.serial, told.created, told.id.to_string());
     let release = releases.entry(key).or_insert_with(|| LogRelease {
         serial: told.serial,
@@ -128,6 +129,8 @@ fn told<'a>(host: &'a Heard, tree: &TreeName) -> Option<&'a TreeTold> {
 pub struct Standing {
     /// The host.
     pub host: HostName,
+    /// The name, with the address where another host has it as well.
+    pub named: NamedHost,
     /// Where it was heard from.
     pub address: SocketAddr,
     /// The tree.
@@ -139,11 +142,13 @@ pub struct Standing {
     /// The release that it runs was aborted or taken back by its sender.
     pub tombstone: Option<Tombstone>,
     /// The hosts that run another release of the same serial.
-    pub split: Vec<HostName>,
+    pub split: Vec<NamedHost>,
     /// It is behind, and those that run the newest release run a part and cannot give it the whole tree.
     pub stranded: bool,
     /// The whole that the newest release is a part of, when this host has that part and not the whole.
     pub lacks: Option<Serial>,
+    /// The parts that others have and this host does not, though it has a later one.
+    pub lacks_parts: Vec<Serial>,
 }
 
 impl Standing {
@@ -182,61 +187,91 @@ fn stones(heard: &[Heard]) -> BTreeMap<(&TreeName, ReleaseId), Tombstone> {
     stones
 }
 
+/// A release that hosts run.
+struct Run<'a> {
+    host: &'a Heard,
+    told: &'a TreeTold,
+    serial: Serial,
+    release: ReleaseId,
+}
+
+/// What the hosts run of each tree, without what was taken back or stopped.
+fn runs<'a>(heard: &'a [Heard], stones: &BTreeMap<(&TreeName, ReleaseId), Tombstone>) -> Vec<Run<'a>> {
+    let all = heard.iter().flat_map(|h| h.tell.iter().flat_map(move |tell| tell.trees.iter().map(move |t| (h, t))));
+    let run = |(host, told): (&'a Heard, &'a TreeTold)| {
+        let (serial, release) = told.running.zip(told.release)?;
+        let is_buried = stones.contains_key(&(&told.tree, release));
+        (!is_buried).then_some(Run { host, told, serial, release })
+    };
+    all.filter_map(run).collect()
+}
+
+/// Whether what a host runs is for the host `name`.
+fn is_for(told: &TreeTold, name: &HostName) -> bool {
+    told.targets.as_ref().is_none_or(|list| list.iter().any(|pattern| matches_name(pattern, name.as_str())))
+}
+
 fn standings(tree: Option<&TreeName>, heard: &[Heard]) -> Vec<Standing> {
     let stones = stones(heard);
-    let stone_of = |told: &TreeTold| stones.get(&(&told.tree, told.release?)).copied();
-    let mut newest: BTreeMap<&TreeName, Serial> = BTreeMap::new();
-    let mut runs: BTreeMap<(&TreeName, Serial), Vec<(&HostName, ReleaseId)>> = BTreeMap::new();
-    for (host, told) in heard.iter().flat_map(|h| h.tell.iter().flat_map(move |t| t.trees.iter().map(move |t| (h, t))))
-    {
-        let Some(running) = told.running.filter(|_| stone_of(told).is_none()) else { continue };
-        let best = newest.entry(&told.tree).or_insert(running);
-        *best = running.max(*best);
-        if let Some(release) = told.release {
-            runs.entry((&told.tree, running)).or_default().push((&host.host, release));
-        }
-    }
+    let runs = runs(heard, &stones);
     let mut all = Vec::new();
     for host in heard {
         for name in host.trees.iter().filter(|name| tree.is_none_or(|tree| tree == *name)) {
-            let answer = told(host, name);
-            let tombstone = answer.and_then(stone_of);
-            let running = answer.and_then(|told| told.running.zip(told.release)).filter(|_| tombstone.is_none());
-            let same = running.and_then(|(serial, _)| runs.get(&(name, serial))).into_iter().flatten();
-            let others = same.filter(|(_, release)| running.is_some_and(|(_, own)| own != *release));
-            let split = others.map(|(host, _)| (*host).clone()).collect();
-            let newest = newest.get(name).copied();
-            let has = |told: &TreeTold| told.running.max(told.sent);
-            let behind = newest.filter(|&n| answer.is_some_and(|told| has(told) < Some(n)));
-            let lacks = newest.and_then(|newest| lacking(heard, host, name, newest));
-            let stranded = behind.is_some_and(|newest| gives_parts_only(heard, name, newest));
-            let told = answer.map(|TreeTold { running, work, trouble, stale, drifted, sent, .. }| Told {
-                running: *running,
-                work: work.clone(),
-                trouble: trouble.clone(),
-                stale: *stale,
-                drifted: *drifted,
-                sent: *sent,
-            });
-            let (host, address) = (host.host.clone(), host.address);
-            all.push(Standing { host, address, tree: name.clone(), told, behind, tombstone, split, stranded, lacks });
+            let runs: Vec<&Run<'_>> = runs.iter().filter(|run| run.told.tree == *name).collect();
+            all.push(standing(host, name, &runs, &stones));
         }
     }
     all
 }
 
-/// Whether all that run the release `newest` keep no whole tree that it is a part of.
-fn gives_parts_only(heard: &[Heard], tree: &TreeName, newest: Serial) -> bool {
-    heard.iter().filter_map(|host| told(host, tree)).filter(|t| t.running == Some(newest)).all(|t| t.parts_only)
+fn standing(
+    host: &Heard,
+    name: &TreeName,
+    runs: &[&Run<'_>],
+    stones: &BTreeMap<(&TreeName, ReleaseId), Tombstone>,
+) -> Standing {
+    let answer = told(host, name);
+    let tombstone = answer.and_then(|told| stones.get(&(name, told.release?)).copied());
+    let own = answer.and_then(|told| told.running.zip(told.release)).filter(|_| tombstone.is_none());
+    let others = runs.iter().filter(|run| own.is_some_and(|(serial, id)| run.serial == serial && run.release != id));
+    let split = others.map(|run| run.host.named.clone()).collect();
+
+    let newest = runs.iter().filter(|run| is_for(run.told, &host.host)).map(|run| run.serial).max();
+    let has = |told: &TreeTold| told.running.max(told.sent);
+    let behind = newest.filter(|&newest| answer.is_some_and(|told| has(told) < Some(newest)));
+    let at_newest = || runs.iter().filter(|run| Some(run.serial) == newest).map(|run| run.told);
+    let lacks = answer.filter(|told| told.running == newest).and_then(|told| lacking(told, at_newest()));
+    let lacks_parts = answer.filter(|told| told.running == newest && lacks.is_none());
+    let lacks_parts = lacks_parts.map(|told| lacking_parts(told, at_newest())).unwrap_or_default();
+    let stranded = behind.is_some() && at_newest().all(|told| told.parts_only);
+
+    let told = answer.map(|TreeTold { running, work, trouble, stale, drifted, sent, .. }| Told {
+        running: *running,
+        work: work.clone(),
+        trouble: trouble.clone(),
+        stale: *stale,
+        drifted: *drifted,
+        sent: *sent,
+    });
+    let (named, address) = (host.named.clone(), host.address);
+    let host = host.host.clone();
+    Standing { host, named, address, tree: name.clone(), told, behind, tombstone, split, stranded, lacks, lacks_parts }
 }
 
-/// The whole that others have under the release `newest`, when `host` runs that release without it.
-fn lacking(heard: &[Heard], host: &Heard, tree: &TreeName, newest: Serial) -> Option<Serial> {
-    let runs = |host| told(host, tree).filter(|told| told.running == Some(newest));
-    let own = runs(host)?;
-    let base = heard.iter().filter_map(|host| runs(host)?.base).max_by_key(|base| base.serial)?;
+/// The whole that others have under the release that `own` is, too, when it has another one or none.
+fn lacking<'a>(own: &TreeTold, others: impl Iterator<Item = &'a TreeTold>) -> Option<Serial> {
+    let base = others.filter_map(|told| told.base).max_by_key(|base| base.serial)?;
     let other = own.parts_only || own.base.is_some_and(|own| own.content != base.content);
     other.then_some(base.serial)
+}
+
+/// The parts that others have after the whole that `own` has, too, and that it lacks.
+fn lacking_parts<'a>(own: &TreeTold, others: impl Iterator<Item = &'a TreeTold>) -> Vec<Serial> {
+    let Some(known) = &own.parts else { return Vec::new() };
+    let content = |told: &TreeTold| told.base.map(|base| base.content);
+    let needed = others.filter(|told| content(told) == content(own)).flat_map(|told| told.parts.iter().flatten());
+    let lacks = needed.filter(|part| !part.replaced && !known.iter().any(|own| own.serial == part.serial));
+    lacks.map(|part| part.serial).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The releases of `tree`; who does not answer within `longest` is named as silent.
@@ -263,7 +298,8 @@ pub fn release(door: impl Into<Door>, tree: &TreeName, serial: Serial, longest: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::query::{Base, ReleaseTold, Tell};
+    use crate::drive::ask::tell_apart;
+    use crate::wire::query::{Base, Part, ReleaseTold, Tell};
 
     fn tree() -> TreeName {
         TreeName::new("www").expect("legal")
@@ -299,11 +335,13 @@ mod tests {
             sent: None,
             parts_only: false,
             base: None,
+            targets: None,
+            parts: None,
         };
         let host = HostName::new(name).expect("legal");
         let tell = Tell { number: 1, host: host.clone(), trees: vec![told], release: None };
         let address = SocketAddr::from(([10, 0, 0, 1], 5000));
-        Heard { host, address, trees: vec![tree()], tell: answers.then_some(tell) }
+        Heard::new(host, address, vec![tree()], answers.then_some(tell))
     }
 
     fn fleet() -> Vec<Heard> {
@@ -316,8 +354,8 @@ mod tests {
         ]
     }
 
-    fn names(hosts: &[HostName]) -> Vec<&str> {
-        hosts.iter().map(HostName::as_str).collect()
+    fn names(hosts: &[NamedHost]) -> Vec<&str> {
+        hosts.iter().map(|host| host.name.as_str()).collect()
     }
 
     #[test]
@@ -331,7 +369,7 @@ mod tests {
         assert_eq!(names(&log.releases[2].kept), ["web2", "web3"]);
         assert_eq!(log.releases[0].key.as_deref(), Some("SHA256:x"));
         assert_eq!(log.newest(), Some(Serial(13)));
-        assert_eq!(log.without().iter().map(|h| h.as_str()).collect::<Vec<_>>(), ["web4"]);
+        assert_eq!(log.without().iter().map(|h| h.name.as_str()).collect::<Vec<_>>(), ["web4"]);
         assert_eq!((names(&log.hosts).len(), names(&log.silent)), (4, vec!["web5"]));
     }
 
@@ -384,6 +422,30 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_is_for_others_leaves_a_host_not_behind() {
+        let mut fleet = fleet();
+        for host in &mut fleet[..2] {
+            told_of(host).targets = Some(vec!["web[1-2]".to_string(), "db*".to_string()]);
+        }
+        let behind: Vec<Option<u64>> = standings(None, &fleet).iter().map(|s| s.behind.map(|n| n.0)).collect();
+        assert_eq!(behind, [None, None, None, Some(12), None]);
+    }
+
+    #[test]
+    fn hosts_of_one_name_are_told_by_their_addresses() {
+        let mut fleet = vec![heard("web", 13, &[13], true), heard("web", 12, &[13, 12], true)];
+        fleet[1].address = ([10, 0, 0, 2], 5000).into();
+        tell_apart(&mut fleet);
+        let log = Log::of(&tree(), &fleet);
+        let shown = |hosts: &[NamedHost]| hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(shown(&log.releases[0].running), ["web (10.0.0.1)"]);
+        assert_eq!(shown(&log.releases[0].kept), ["web (10.0.0.1)", "web (10.0.0.2)"]);
+        told_of(&mut fleet[1]).running = Some(Serial(13));
+        let all = standings(None, &fleet);
+        assert_eq!(shown(&all[0].split), ["web (10.0.0.2)"]);
+    }
+
+    #[test]
     fn what_a_host_lacks_under_a_part_is_told() {
         let base = |serial: u64| Base { serial: Serial(serial), content: BlockHash::of(&serial.to_be_bytes()) };
         let change = |host: &mut Heard, change: &dyn Fn(&mut TreeTold)| {
@@ -399,6 +461,16 @@ mod tests {
         let behind: Vec<bool> = all.iter().map(|s| s.behind.is_some()).collect();
         assert_eq!(behind, [false, false, false, true, false], "what a host sent it has");
         assert!(!all[3].stranded, "web1 has the whole");
+        // A part that others have after the same whole, and that no later one replaces.
+        let part = |serial: u64, replaced: bool| Part { serial: Serial(serial), replaced };
+        for host in &mut fleet[..2] {
+            change(host, &|told| told.base = Some(base(9)));
+        }
+        change(&mut fleet[0], &|told| told.parts = Some(vec![part(10, true), part(11, false), part(13, false)]));
+        change(&mut fleet[1], &|told| told.parts = Some(vec![part(10, false), part(13, false)]));
+        let lacks: Vec<Vec<u64>> =
+            standings(None, &fleet).iter().map(|s| s.lacks_parts.iter().map(|s| s.0).collect()).collect();
+        assert_eq!(lacks, [vec![], vec![11], vec![], vec![], vec![]]);
         // Nobody has the whole: there is nothing to compare with, and an empty host cannot be served.
         for host in &mut fleet[..2] {
             change(host, &|told| (told.base, told.parts_only) = (None, true));

@@ -13,7 +13,7 @@ use super::endpoint::Door;
 use super::log::{self, Log};
 use super::source::{Facts, Source};
 use crate::block::BlockHash;
-use crate::id::{HostName, Serial, TreeName};
+use crate::id::{Serial, TreeName};
 use crate::keys::{AuthorizedKeys, Namespace, PublicKey, Role, verify};
 use crate::manifest::Release;
 use crate::spec::{Compress, Spec};
@@ -81,18 +81,18 @@ pub fn choose(log: &Log, local: &[KeptRelease], to: Option<Serial>) -> Result<Wa
 /// The distinct releases of a tree, the newest first.
 struct History<'a> {
     tree: &'a TreeName,
-    releases: Vec<Distinct<'a>>,
+    releases: Vec<Distinct>,
 }
 
 /// All releases of one content.
-struct Distinct<'a> {
+struct Distinct {
     content: BlockHash,
     part: bool,
     /// Their numbers, the newest first.
     serials: Vec<Serial>,
-    running: BTreeSet<&'a str>,
+    running: BTreeSet<String>,
     running_as: BTreeSet<Serial>,
-    kept: BTreeSet<&'a str>,
+    kept: BTreeSet<String>,
     /// Not all of them were aborted or taken back.
     is_good: bool,
 }
@@ -106,9 +106,9 @@ impl<'a> History<'a> {
         for release in &log.releases {
             let distinct = history.add(release.content, release.serial, release.part);
             distinct.is_good |= release.tombstone.is_none();
-            distinct.kept.extend(release.kept.iter().map(HostName::as_str));
+            distinct.kept.extend(release.kept.iter().map(ToString::to_string));
             if !release.running.is_empty() {
-                distinct.running.extend(release.running.iter().map(HostName::as_str));
+                distinct.running.extend(release.running.iter().map(ToString::to_string));
                 distinct.running_as.insert(release.serial);
             }
         }
@@ -116,8 +116,8 @@ impl<'a> History<'a> {
             let distinct = history.add(release.content, release.serial, release.part);
             if log.releases.is_empty() {
                 distinct.is_good = true;
-                distinct.kept.insert(HERE);
-                distinct.running.extend(release.running.then_some(HERE));
+                distinct.kept.insert(HERE.to_string());
+                distinct.running.extend(release.running.then(|| HERE.to_string()));
                 distinct.running_as.extend(release.running.then_some(release.serial));
             }
         }
@@ -129,7 +129,7 @@ impl<'a> History<'a> {
         history
     }
 
-    fn add(&mut self, content: BlockHash, serial: Serial, part: bool) -> &mut Distinct<'a> {
+    fn add(&mut self, content: BlockHash, serial: Serial, part: bool) -> &mut Distinct {
         let at = self.releases.iter().position(|r| r.content == content).unwrap_or_else(|| {
             let (running, running_as, kept) = Default::default();
             self.releases.push(Distinct {
@@ -204,7 +204,7 @@ impl<'a> History<'a> {
     }
 }
 
-impl Distinct<'_> {
+impl Distinct {
     fn newest_running(&self) -> Serial {
         self.running_as.last().copied().unwrap_or_default()
     }
@@ -213,8 +213,8 @@ impl Distinct<'_> {
 /// The most hosts that a message names.
 const NAMED: usize = 8;
 
-fn words(hosts: &BTreeSet<&str>) -> String {
-    let mut names: Vec<String> = hosts.iter().take(NAMED).map(ToString::to_string).collect();
+fn words(hosts: &BTreeSet<String>) -> String {
+    let mut names: Vec<String> = hosts.iter().take(NAMED).cloned().collect();
     if hosts.len() > NAMED {
         names.push(format!("{} more", hosts.len() - NAMED));
     }
@@ -302,6 +302,7 @@ pub fn spec(release: &Release, targets: &[String]) -> Result<Spec> {
 mod tests {
     use super::super::log::LogRelease;
     use super::*;
+    use crate::id::HostName;
     use crate::keys::{FileSigner, Signer};
     use crate::manifest::header::tests::a_header;
     use crate::manifest::{Header, Intent, ReleaseId};
@@ -309,7 +310,7 @@ mod tests {
 
     /// A fleet's log: number, content, hosts that run it, hosts that keep it.
     fn log(releases: &[(u64, &str, &str, &str)]) -> Log {
-        let hosts = |text: &str| text.split_whitespace().map(|n| HostName::new(n).unwrap()).collect();
+        let hosts = |text: &str| text.split_whitespace().map(|n| HostName::new(n).unwrap().into()).collect();
         let one = |&(serial, content, running, kept): &(u64, &str, &str, &str)| LogRelease {
             serial: Serial(serial),
             id: ReleaseId(BlockHash::of(&serial.to_be_bytes())),

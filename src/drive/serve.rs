@@ -20,7 +20,7 @@ use super::source::{Facts, Source};
 use crate::id::Serial;
 use crate::keys::{Namespace, PublicKey, Signature, Signer, verify};
 use crate::spec::Compress;
-use crate::tree::{Next, StoredRelease, StoredSource, Tree};
+use crate::tree::{Lacking, Next, StoredRelease, StoredSource, Tree};
 use crate::units::{Rate, one_line};
 use crate::wire::message::{Order, Pull, SignedOrder};
 use crate::{Error, Result};
@@ -56,7 +56,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
     if tree.state().tombstone(pull.release)?.is_some() || tree.state().unhealthy(pull.release).is_some() {
         return Ok(());
     }
-    let Some((current, follows)) = next_for(tree, current, pull.have)? else { return Ok(()) };
+    let Some(Offer { release: current, follows, alone }) = next_for(tree, current, pull)? else { return Ok(()) };
     let header = current.release.header().clone();
     // Not yet, or never: it was committed before a crash.
     let Some(grant) = tree.state().grant(header.serial)? else { return Ok(()) };
@@ -83,7 +83,8 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
     };
     let fleet = u32::try_from(desk.members().len()).unwrap_or(u32::MAX);
     let release = current.release.clone();
-    let granted = Granted { release: current.release, signature: current.signature, grant, fleet, follows };
+    let only = pull.host.clone().filter(|_| alone);
+    let granted = Granted { release: current.release, signature: current.signature, grant, fleet, follows, only };
     let outcome = deploy::grant(desk.door()?, options, granted, Box::new(prepare), &Interrupt::default(), log)?;
     let made = |h: &&super::outcome::HostResult| h.state.has_release();
     let names: Vec<&str> = outcome.hosts.iter().filter(made).map(|h| h.host.as_str()).collect();
@@ -97,17 +98,27 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
     Ok(())
 }
 
-/// What a host that has the release `have` is to be given next, so that it comes to `current`: the last release of the
-/// whole tree, then those of parts of it that followed, one by one; with what a host has to run to take a part.
-fn next_for(tree: &Tree, current: StoredRelease, have: Serial) -> Result<Option<(StoredRelease, Option<Serial>)>> {
+/// A release to offer next, see [`Next::Release`].
+struct Offer {
+    release: StoredRelease,
+    follows: Option<Serial>,
+    alone: bool,
+}
+
+/// What the host that asks is to be given next, so that it comes to `current`: the last release of the whole tree, then
+/// those of parts of it that followed, one by one.
+fn next_for(tree: &Tree, current: StoredRelease, pull: &Pull) -> Result<Option<Offer>> {
     let newest = current.release.header().serial;
+    let have = pull.have;
     if have == newest {
-        return Ok(Some((current, None)));
+        return Ok(Some(Offer { release: current, follows: None, alone: false }));
     }
     let name = tree.name();
     let lacks = |why: String| Err(Error::refused(why).hint("deploy the whole tree"));
-    match tree.next_for(have)? {
-        Next::Release { serial, follows } => Ok(tree.release(serial)?.map(|release| (release, follows))),
+    match tree.next_for(Lacking { have, base: pull.base, host: pull.host.as_ref() })? {
+        Next::Release { serial, follows, alone } => {
+            Ok(tree.release(serial)?.map(|release| Offer { release, follows, alone }))
+        }
         Next::NoWhole => {
             lacks(format!("{name}@{newest} is of a part of the tree, and no release of the whole is kept"))
         }

@@ -257,6 +257,11 @@ impl Source {
         Ok((packed.taken, payload))
     }
 
+    /// Appends the bytes of one block to `out`.
+    pub fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<(), SourceError> {
+        self.source.read(ordinal, out).map(drop)
+    }
+
     /// What could not be read when something was packed last.
     pub fn failed_at(&self) -> Option<Ordinal> {
         self.failed

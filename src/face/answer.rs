@@ -9,6 +9,7 @@ use super::command::Files;
 use crate::Error;
 use crate::drive::desk::Deed;
 use crate::drive::outcome::{DriftGroup, DriftLine, HostState, Member, Outcome, What};
+use crate::id::NamedHost;
 use crate::manifest::path::compare;
 use crate::report::words::safe;
 use crate::units::printable;
@@ -87,7 +88,8 @@ pub fn failure(error: &Error) -> String {
 /// What a command with files came to, told as much as `level` wants. `all` is what the release has in files, for who
 /// wants to know what was left as it is.
 pub fn outcome(files: &Files, outcome: &Outcome, all: &[Vec<u8>], level: u8) -> Vec<String> {
-    let well: Vec<&str> = outcome.hosts.iter().filter(|h| !is_bad(h.state)).map(|h| h.host.as_str()).collect();
+    let well = outcome.hosts.iter().filter(|h| !is_bad(h.state)).map(|h| h.named());
+    let well: Vec<NamedHost> = well.collect();
     let differences = Differences::of(&outcome.drift, &well);
     let mut lines = match files.deed {
         Deed::Check => differences.compared(&well, all, level),
@@ -108,7 +110,7 @@ fn troubles(outcome: &Outcome) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for host in outcome.hosts.iter().filter(|h| is_bad(h.state)) {
         let why = host.error.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-        lines.push(format!("error: {} {}{why}", host.host, host.state.word()));
+        lines.push(format!("error: {} {}{why}", host.named(), host.state.word()));
     }
     let told = |error: &str| outcome.hosts.iter().any(|h| h.error.as_deref().is_some_and(|e| error.contains(e)));
     if let Some(error) = outcome.error.as_deref().filter(|e| lines.is_empty() || !told(e)) {
@@ -149,18 +151,18 @@ impl PartialOrd for Sorted<'_> {
 
 /// What differs, path by path, with the hosts.
 struct Differences<'a> {
-    changed: BTreeMap<Sorted<'a>, BTreeSet<&'a str>>,
-    content: BTreeMap<Sorted<'a>, BTreeSet<&'a str>>,
-    extra: BTreeMap<Sorted<'a>, BTreeSet<&'a str>>,
+    changed: BTreeMap<Sorted<'a>, BTreeSet<&'a NamedHost>>,
+    content: BTreeMap<Sorted<'a>, BTreeSet<&'a NamedHost>>,
+    extra: BTreeMap<Sorted<'a>, BTreeSet<&'a NamedHost>>,
 }
 
 impl<'a> Differences<'a> {
-    fn of(groups: &'a [DriftGroup], well: &[&str]) -> Self {
+    fn of(groups: &'a [DriftGroup], well: &[NamedHost]) -> Self {
         let (changed, content, extra) = Default::default();
         let mut all = Self { changed, content, extra };
         for group in groups {
             let mut before: Option<&[u8]> = None;
-            let hosts = || group.hosts.iter().map(|h| h.name.as_str()).filter(|h| well.contains(h));
+            let hosts = || group.hosts.iter().filter(|h| well.contains(h));
             // From the end: what is in a directory comes after it.
             for line in group.lines.iter().rev() {
                 let holds = before.is_some_and(|b| crate::manifest::path::is_within(b, &line.path));
@@ -182,7 +184,7 @@ impl<'a> Differences<'a> {
         all
     }
 
-    fn updated(&self, files: &Files, well: &[&str], all: &[Vec<u8>], level: u8) -> Vec<String> {
+    fn updated(&self, files: &Files, well: &[NamedHost], all: &[Vec<u8>], level: u8) -> Vec<String> {
         let dry = if files.dry_run { "(dryrun) " } else { "" };
         let mut lines = Vec::new();
         if level < UPDATES {
@@ -197,7 +199,7 @@ impl<'a> Differences<'a> {
         let none = BTreeSet::new();
         let skips = all.iter().filter(|_| level >= SKIPS).map(|p| Sorted(p));
         let paths: BTreeSet<Sorted<'_>> = self.changed.keys().map(|p| Sorted(p.0)).chain(skips).collect();
-        let mut hosts = well.to_vec();
+        let mut hosts: Vec<&NamedHost> = well.iter().collect();
         hosts.sort_unstable();
         for path in &paths {
             let updated = self.changed.get(&Sorted(path.0)).unwrap_or(&none);
@@ -217,15 +219,15 @@ impl<'a> Differences<'a> {
 
     fn pruned(&self, dry_run: bool) -> Vec<String> {
         let dry = if dry_run { "(dryrun) " } else { "" };
-        let line = |path: &Sorted<'_>, host: &str| format!("{dry}delete {host}:{}", printable(path.0));
+        let line = |path: &Sorted<'_>, host: &NamedHost| format!("{dry}delete {host}:{}", printable(path.0));
         // What is in a directory goes before it.
-        let one = |(path, hosts): (&Sorted<'a>, &BTreeSet<&'a str>)| {
+        let one = |(path, hosts): (&Sorted<'a>, &BTreeSet<&'a NamedHost>)| {
             hosts.iter().map(|host| line(path, host)).collect::<Vec<_>>()
         };
         self.extra.iter().rev().flat_map(one).collect()
     }
 
-    fn compared(&self, well: &[&str], all: &[Vec<u8>], level: u8) -> Vec<String> {
+    fn compared(&self, well: &[NamedHost], all: &[Vec<u8>], level: u8) -> Vec<String> {
         let none = BTreeSet::new();
         let fine = all.iter().filter(|_| level >= UPDATES).map(|p| Sorted(p));
         let paths: BTreeSet<Sorted<'_>> = self.content.keys().map(|p| Sorted(p.0)).chain(fine).collect();

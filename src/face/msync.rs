@@ -194,7 +194,9 @@ fn show(line: &str) -> bool {
 }
 
 fn says_no(line: &str) -> bool {
-    let differs = line.split_once(": NG ").is_some_and(|(host, _)| crate::id::HostName::new(host).is_ok());
+    // Of hosts of one name the address is told, too.
+    let name = |host: &str| host.split_once(" (").map_or(host, |(name, _)| name).to_string();
+    let differs = line.split_once(": NG ").is_some_and(|(host, _)| crate::id::HostName::new(&name(host)).is_ok());
     let unknown = line.strip_suffix(" is not contained in members").is_some_and(|host| !host.contains(':'));
     line.starts_with("usage:") || unknown || differs
 }

@@ -42,6 +42,8 @@ pub struct Member {
     pub address: SocketAddr,
     /// When it said so last.
     pub heard: Moment,
+    /// When it was first heard.
+    pub since: Moment,
 }
 
 /// The members as one host or sender sees them.
@@ -68,7 +70,7 @@ impl Table {
         if let Some(&other) = self.named.get(&name).filter(|id| **id != instance) {
             self.left(other);
         }
-        let known = self.members.contains_key(&instance);
+        let since = self.members.get(&instance).map(|known| known.since);
         self.left(instance);
         let each = self.at.get(&from.ip()).copied().unwrap_or(0);
         let fits = each < MAX_EACH && self.trees + hello.trees.len() <= MAX_TREE_STATES;
@@ -77,9 +79,9 @@ impl Table {
             self.trees += hello.trees.len();
             self.named.insert(name, instance);
             *self.claims.entry(hello.members).or_default() += 1;
-            self.members.insert(instance, Member { hello, address: from, heard: now });
+            self.members.insert(instance, Member { hello, address: from, heard: now, since: since.unwrap_or(now) });
         }
-        !known
+        since.is_none()
     }
 
     /// Takes a farewell.
@@ -323,6 +325,7 @@ mod tests {
             created: None,
             tombstones: None,
             unhealthy: None,
+            base: None,
         };
         for n in 0..1000u64 {
             table.heard(now, SocketAddr::from(([10, 0, 0, 1], 5000)), InstanceId(n), hello(&format!("h{n}"), 1));

@@ -11,7 +11,7 @@ use super::paint::Tint;
 use super::table::{Align, Cell, Table};
 use super::words;
 use crate::drive::log::{Log, LogRelease, Standing};
-use crate::id::{HostName, NamedHost};
+use crate::id::NamedHost;
 use crate::keys::shown_time;
 use crate::units::shown_duration;
 use crate::wire::message::Tombstone;
@@ -61,7 +61,7 @@ fn release_row(log: &Log, release: &LogRelease) -> Vec<Cell> {
 }
 
 /// "web1, web2", or "all 5".
-fn some(log: &Log, hosts: &[HostName]) -> Option<String> {
+fn some(log: &Log, hosts: &[NamedHost]) -> Option<String> {
     match hosts.len() {
         0 => None,
         1 => Some(words::list(hosts)),
@@ -96,7 +96,7 @@ pub(super) fn standings(standings: &[Standing]) -> Table {
             _ => Tint::Plain,
         };
         table.row(vec![
-            Cell::new(shown(standings, standing).to_string(), Tint::Strong),
+            Cell::new(standing.named.to_string(), Tint::Strong),
             words::release(&standing.tree, running).into(),
             Cell::new(doing(standing), tint),
             Cell::new(missed(standing).unwrap_or_default(), Tint::Warn),
@@ -108,16 +108,6 @@ pub(super) fn standings(standings: &[Standing]) -> Table {
         ]);
     }
     table
-}
-
-/// The host with its address when another one has its name.
-fn shown(standings: &[Standing], standing: &Standing) -> NamedHost {
-    let (name, address) = (&standing.host, standing.address.ip());
-    // Sorted by name: those of the same name are neighbours.
-    let first = standings.partition_point(|other| other.host < *name);
-    let mut same = standings.get(first..).unwrap_or_default().iter().take_while(|other| other.host == *name);
-    let shared = same.any(|other| other.address.ip() != address);
-    NamedHost { name: name.clone(), address: Some(address).filter(|_| shared) }
 }
 
 /// What a tombstone says of a release that hosts run.
@@ -142,6 +132,13 @@ fn missed(standing: &Standing) -> Option<String> {
     let release = |serial| words::release(&standing.tree, Some(serial));
     if let Some(whole) = standing.lacks {
         return Some(format!("lacks {}, which its release is a part of: deploy the whole tree", release(whole)));
+    }
+    if !standing.lacks_parts.is_empty() {
+        let parts: Vec<String> = standing.lacks_parts.iter().map(|&serial| release(serial)).collect();
+        return Some(format!(
+            "lacks {}, sent to others before: send it again, or deploy the whole tree",
+            parts.join(", ")
+        ));
     }
     let newest = release(standing.behind?);
     Some(match standing.stranded {
@@ -196,7 +193,7 @@ fn trouble(standing: &Standing) -> Option<String> {
 /// How many there are, and how many of them a person has to look at.
 pub(super) fn summary(standings: &[Standing]) -> String {
     let all = words::count(count(standings, |_| true) as u64, "host");
-    let behind = match count(standings, |s| s.behind.is_some() || s.lacks.is_some()) {
+    let behind = match count(standings, is_behind) {
         0 => "none behind".to_string(),
         n => format!("{n} behind"),
     };
@@ -225,20 +222,25 @@ fn count(standings: &[Standing], of: impl Fn(&Standing) -> bool) -> usize {
     of.map(|s| (s.host.as_str(), s.address)).collect::<BTreeSet<_>>().len()
 }
 
-fn hosts(standings: &[Standing], of: impl Fn(&Standing) -> bool) -> BTreeSet<&str> {
-    standings.iter().filter(|s| of(s)).map(|s| s.host.as_str()).collect()
+fn hosts(standings: &[Standing], of: impl Fn(&Standing) -> bool) -> BTreeSet<String> {
+    standings.iter().filter(|s| of(s)).map(|s| s.named.to_string()).collect()
 }
 
-fn hosts_behind(standings: &[Standing]) -> BTreeSet<&str> {
-    hosts(standings, |s| s.behind.is_some() || s.lacks.is_some())
+fn hosts_behind(standings: &[Standing]) -> BTreeSet<String> {
+    hosts(standings, is_behind)
 }
 
-fn hosts_with_old(standings: &[Standing]) -> BTreeSet<&str> {
+fn hosts_with_old(standings: &[Standing]) -> BTreeSet<String> {
     hosts(standings, |s| stale(s).is_some())
 }
 
-fn names(hosts: &[HostName]) -> Vec<&str> {
-    hosts.iter().map(HostName::as_str).collect()
+/// Whether a release, or a part of it, is missing.
+fn is_behind(standing: &Standing) -> bool {
+    standing.behind.is_some() || standing.lacks.is_some() || !standing.lacks_parts.is_empty()
+}
+
+fn names(hosts: &[NamedHost]) -> Vec<String> {
+    hosts.iter().map(ToString::to_string).collect()
 }
 
 /// A release of a log, for scripts.
@@ -253,8 +255,8 @@ pub(super) struct ReleaseLine<'a> {
     entries: u64,
     bytes: u64,
     part: bool,
-    running: Vec<&'a str>,
-    kept: Vec<&'a str>,
+    running: Vec<String>,
+    kept: Vec<String>,
     taken_back: bool,
     stopped: bool,
     split: bool,
@@ -287,9 +289,9 @@ pub(super) struct LogResult<'a> {
     tree: &'a str,
     serial: Option<u64>,
     releases: usize,
-    hosts: Vec<&'a str>,
-    without: Vec<&'a str>,
-    silent: Vec<&'a str>,
+    hosts: Vec<String>,
+    without: Vec<String>,
+    silent: Vec<String>,
 }
 
 impl<'a> LogResult<'a> {
@@ -299,7 +301,7 @@ impl<'a> LogResult<'a> {
             serial: log.newest().map(|s| s.0),
             releases: log.releases.len(),
             hosts: names(&log.hosts),
-            without: log.without().into_iter().map(HostName::as_str).collect(),
+            without: log.without().into_iter().map(ToString::to_string).collect(),
             silent: names(&log.silent),
         }
     }
@@ -322,6 +324,7 @@ pub(super) struct StandingLine<'a> {
     split: bool,
     stranded: bool,
     lacks: Option<u64>,
+    lacks_parts: Vec<u64>,
     stale: Option<Old>,
     drift: Option<Looks>,
     error: Option<&'a str>,
@@ -370,6 +373,7 @@ impl<'a> StandingLine<'a> {
             split: !standing.split.is_empty(),
             stranded: standing.stranded,
             lacks: standing.lacks.map(|s| s.0),
+            lacks_parts: standing.lacks_parts.iter().map(|s| s.0).collect(),
             stale: stale(standing).map(|Stale { age, max_age }| Old { age, max_age }),
             drift: drifted(standing).map(|Drifted { looks, drifted, repaired }| Looks { looks, drifted, repaired }),
             error: trouble.map(|t| t.text.as_str()),
@@ -381,15 +385,15 @@ impl<'a> StandingLine<'a> {
 
 /// The fields of a status's result.
 #[derive(Serialize)]
-pub(super) struct StatusResult<'a> {
+pub(super) struct StatusResult {
     hosts: usize,
-    behind: BTreeSet<&'a str>,
-    stale: BTreeSet<&'a str>,
-    silent: BTreeSet<&'a str>,
+    behind: BTreeSet<String>,
+    stale: BTreeSet<String>,
+    silent: BTreeSet<String>,
 }
 
-impl<'a> StatusResult<'a> {
-    pub(super) fn new(standings: &'a [Standing]) -> Self {
+impl StatusResult {
+    pub(super) fn new(standings: &[Standing]) -> Self {
         Self {
             hosts: count(standings, |_| true),
             behind: hosts_behind(standings),
@@ -417,7 +421,7 @@ mod tests {
     }
 
     fn log() -> Log {
-        let some = |names: &[&str]| names.iter().map(|n| host(n)).collect::<Vec<_>>();
+        let some = |names: &[&str]| names.iter().map(|n| host(n).into()).collect::<Vec<NamedHost>>();
         let release = |serial: u64, running: &[&str], kept: &[&str]| LogRelease {
             serial: Serial(serial),
             id: ReleaseId(BlockHash::of(&serial.to_be_bytes())),
@@ -440,6 +444,7 @@ mod tests {
     fn fleet() -> Vec<Standing> {
         let standing = |name: &str, told: Option<Told>, behind: Option<u64>| Standing {
             host: host(name),
+            named: host(name).into(),
             address: "10.0.0.2:5000".parse().expect("legal"),
             tree: tree(),
             told,
@@ -448,6 +453,7 @@ mod tests {
             split: Vec::new(),
             stranded: false,
             lacks: None,
+            lacks_parts: Vec::new(),
         };
         let told = |running: u64| Told {
             running: Some(Serial(running)),
@@ -506,8 +512,37 @@ mod tests {
     #[test]
     fn all_hosts_are_told_by_their_number() {
         let mut log = log();
-        log.releases[0].running.push(host("web3"));
+        log.releases[0].running.push(host("web3").into());
         let table = releases(&log).lines(Painter::PLAIN);
         assert!(table[0].contains("runs on all 3 "), "{table:?}");
+    }
+
+    #[test]
+    fn hosts_of_one_name_have_their_addresses_everywhere() {
+        let one = NamedHost { name: host("web3"), address: Some([10, 0, 0, 4].into()) };
+        let mut log = log();
+        log.releases[1].running = vec![one.clone()];
+        log.silent = vec![one.clone()];
+        let shown = human(|h| h.log(&log));
+        assert!(
+            shown.contains("runs on web3 (10.0.0.4)") && shown.contains("did not answer: web3 (10.0.0.4)"),
+            "{shown}"
+        );
+        assert!(json(|j| j.log(&log)).contains(r#""running":["web3 (10.0.0.4)"]"#));
+        let mut fleet = fleet();
+        fleet[2].named = one.clone();
+        fleet[0].split = vec![one];
+        let shown = human(|h| h.status(&fleet));
+        assert!(shown.contains("split: another www@17 on web3 (10.0.0.4)"), "{shown}");
+        assert!(json(|j| j.status(&fleet)).contains(r#""behind":["web3 (10.0.0.4)","web4"]"#));
+    }
+
+    #[test]
+    fn a_part_that_a_host_lacks_is_told() {
+        let mut fleet = fleet();
+        fleet[0].lacks_parts = vec![Serial(14), Serial(16)];
+        let shown = human(|h| h.status(&fleet[..1]));
+        assert!(shown.contains("lacks www@14, www@16, sent to others before") && shown.contains("1 behind"), "{shown}");
+        assert!(json(|j| j.status(&fleet[..1])).contains(r#""lacks_parts":[14,16]"#));
     }
 }

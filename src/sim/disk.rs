@@ -212,6 +212,7 @@ impl Disk {
             created: release.map(|r| r.header().created),
             tombstones: Some(self.stones()),
             unhealthy: None,
+            base: None,
         }
     }
 

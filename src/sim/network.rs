@@ -195,6 +195,7 @@ impl Network {
                 grant: setup.granted.then(|| offer.grant()),
                 fleet: if setup.granted { setup.hosts as u32 } else { 0 },
                 follows: None,
+                only: None,
             },
         );
         let hosts = (1..=setup.hosts)

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::journal::Journal;
 use super::open::Tree;
 use super::records::Records;
-use super::retention::{History, Next};
+use super::retention::{History, Lacking, Next};
 use super::shelf;
 use crate::block::BlockHash;
 use crate::error::Result;
@@ -102,9 +102,15 @@ impl Tree {
         Ok(History::of(self)?.base().map(|header| (header.serial, header.content())))
     }
 
-    /// What a host that has the release `have` is given next to become the present one.
-    pub fn next_for(&self, have: Serial) -> Result<Next> {
-        Ok(History::of(self)?.next_for(have))
+    /// The parts for all hosts that followed the whole, at most the newest `most` of them, rising; with each whether a later
+    /// one does all that it did.
+    pub fn parts(&self, most: usize) -> Result<Vec<(Serial, bool)>> {
+        Ok(History::of(self)?.parts(most))
+    }
+
+    /// What a host is given next to become the present release.
+    pub fn next_for(&self, host: Lacking<'_>) -> Result<Next> {
+        Ok(History::of(self)?.next_for(host))
     }
 
     /// Forgets the releases that are not to be kept any more, with their content.

@@ -21,14 +21,13 @@ use super::records::grant_name;
 use super::relink;
 use super::root::Root;
 use super::shelf;
-use super::state::{Mark, State, StoredRelease};
+use super::state::{State, StoredRelease};
 use super::swap;
 use super::undo;
 use super::way;
 use crate::diff::Plan;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
-use crate::manifest::Release;
 
 /// How a tree is kept.
 #[derive(Debug, Clone, Copy)]
@@ -216,20 +215,6 @@ impl Tree {
         self.state.stored(serial)
     }
 
-    /// The tree is the source of this release: it was never made it, and is not made it later either.
-    pub fn sent(&self, release: &Release) -> Result<()> {
-        let serial = release.header().serial;
-        let highest = self.state.highest()?;
-        if highest.is_some_and(|highest| highest.serial >= serial) {
-            return Ok(());
-        }
-        // A number that was skipped is a release of others that this tree may lack.
-        let follows = highest.is_none_or(|mark| mark.serial.next() == serial)
-            && (highest == self.state.current()? || highest == self.state.sent()?);
-        self.state.raise_highest(Mark::of(release))?;
-        if follows { self.state.set_sent(Mark::of(release)) } else { Ok(()) }
-    }
-
     /// Keeps the order by which the release `serial` was committed; `None`: forgets it, since that was taken back.
     pub fn keep_grant(&self, serial: Serial, order: Option<&[u8]>) -> Result<()> {
         match order {
@@ -335,7 +320,7 @@ impl Tree {
     }
 
     /// The same of the state directory.
-    fn check_state(&self) -> Result<()> {
+    pub(super) fn check_state(&self) -> Result<()> {
         match self.state.still_there() {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::refused(format!(

@@ -12,9 +12,10 @@ use super::open::Tree;
 use super::records::Records;
 use crate::block::BlockHash;
 use crate::error::Result;
-use crate::id::Serial;
+use crate::id::{HostName, Serial};
 use crate::manifest::read::{Manifest, ReadError};
 use crate::manifest::{EntryKind, Header, Release, ReleaseId, TreePath};
+use crate::proto::receiver::is_target;
 
 /// Records of replaced parts that stay.
 const MAX_REPLACED: usize = 64;
@@ -36,6 +37,8 @@ pub enum Next {
         serial: Serial,
         /// What a host has to run.
         follows: Option<Serial>,
+        /// Whether other hosts may need a part before it that this one does not.
+        alone: bool,
     },
     /// The present release is a part, and the whole that it belongs to is not kept.
     NoWhole,
@@ -43,6 +46,24 @@ pub enum Next {
     Unknown,
     /// There is no release.
     Nothing,
+}
+
+/// A host that lacks the present release.
+#[derive(Debug, Clone, Copy)]
+pub struct Lacking<'a> {
+    /// The release that it has; 0 is none.
+    pub have: Serial,
+    /// The whole that this belongs to, when it is a part.
+    pub base: Option<Serial>,
+    /// Its name, when it said it.
+    pub host: Option<&'a HostName>,
+}
+
+impl Lacking<'_> {
+    /// Whether the release `known` is for this host.
+    fn is_target(&self, known: &Known) -> bool {
+        self.host.is_none_or(|host| is_target(&known.release, host))
+    }
 }
 
 /// The releases in the state of one tree, in rising order.
@@ -139,27 +160,46 @@ impl<'a> History<'a> {
         Staying { records, content }
     }
 
-    /// What a host that has the release `have` is given next to become the present one.
-    pub(super) fn next_for(&self, have: Serial) -> Next {
+    /// What a host is given next to become the present release. A part is skipped that is not for it.
+    pub(super) fn next_for(&self, host: Lacking<'_>) -> Next {
         let Some(present) = self.current else { return Next::Nothing };
         let upto = self.known.iter().take_while(|k| k.serial() <= present).count();
-        let base = self.known[..upto].iter().rposition(Known::is_whole);
+        let base = self.known[..upto].iter().rposition(|k| k.is_whole() && host.is_target(k));
         let is_needed = |at: usize| match base {
             Some(base) if at <= base => at == base || (!self.known[at].is_whole() && self.is_left(at)),
-            _ => true,
+            _ => Some(at) == base || !self.known[at].is_whole(),
         };
 
-        let after = (0..upto).filter(|&at| self.known[at].serial() > have);
+        let after = (0..upto).filter(|&at| self.known[at].serial() > host.have);
         let mut needed = after.filter(|&at| is_needed(at) && (Some(at) == base || !self.is_replaced(at)));
-        let Some(next) = needed.next() else { return Next::Release { serial: present, follows: None } };
+        let mut skips = false;
+        let next = needed.find(|&at| {
+            let is_for_it = host.is_target(&self.known[at]);
+            skips |= !is_for_it;
+            is_for_it
+        });
+        let Some(next) = next else { return Next::Release { serial: present, follows: None, alone: false } };
         let serial = self.known[next].serial();
+
         // Parts follow only what they followed here.
+        let of_this_base = base.is_some_and(|base| host.base == Some(self.known[base].serial()));
         match base {
-            Some(base) if next <= base => Next::Release { serial, follows: None },
-            _ if self.at(have).is_some() => Next::Release { serial, follows: Some(have) },
+            Some(base) if next <= base => Next::Release { serial, follows: None, alone: false },
+            _ if self.at(host.have).is_some() => Next::Release { serial, follows: Some(host.have), alone: skips },
+            // What the host has beside the same whole was for others than this one.
+            Some(_) if of_this_base => Next::Release { serial, follows: Some(host.have), alone: true },
             Some(_) => Next::Unknown,
             None => Next::NoWhole,
         }
+    }
+
+    /// The parts for all hosts since the whole that the present release belongs to, see [`Tree::parts`].
+    pub(super) fn parts(&self, most: usize) -> Vec<(Serial, bool)> {
+        let upto = self.known.iter().take_while(|k| Some(k.serial()) <= self.current).count();
+        let first = self.known[..upto].iter().rposition(Known::is_whole).map_or(0, |base| base + 1);
+        let for_all = (first..upto).filter(|&at| self.known[at].header().targets.is_empty());
+        let parts: Vec<_> = for_all.map(|at| (self.known[at].serial(), self.is_replaced(at))).collect();
+        parts[parts.len().saturating_sub(most)..].to_vec()
     }
 
     /// The newest whole up to the present release.

@@ -129,6 +129,12 @@ pub struct Pull {
     /// The release that is here; 0 is none.
     #[n(2)]
     pub have: Serial,
+    /// The release of the whole tree that it belongs to; none: there is none, or the host does not say.
+    #[n(3)]
+    pub base: Option<Serial>,
+    /// The host that asks; none: it does not say.
+    #[n(4)]
+    pub host: Option<HostName>,
 }
 
 /// A datagram of a certain size.
@@ -167,6 +173,9 @@ pub struct TreeState {
     /// Whether the release that it has failed its last health check here: it is not passed on.
     #[n(6)]
     pub unhealthy: Option<bool>,
+    /// The release of the whole tree that the one it has belongs to, when that is of a part.
+    #[n(9)]
+    pub base: Option<Serial>,
 }
 
 /// An offer. The header's signature speaks for the release; session and geometry are the sender's word only.
@@ -208,6 +217,9 @@ pub struct Announce {
     /// Of a release that was committed elsewhere and governs a part of the tree: what a host has to run to take it.
     #[n(12)]
     pub follows: Option<Serial>,
+    /// The only host that may take it: another one may need a part first that this one does not.
+    #[n(13)]
+    pub only: Option<HostName>,
 }
 
 /// How far a host is in a session.

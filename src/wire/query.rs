@@ -18,6 +18,10 @@ pub const MAX_LOG: usize = 64;
 pub const MAX_TOMBSTONES: usize = 32;
 /// The most characters of all texts of an answer together.
 pub const MAX_TEXTS: usize = 32 << 10;
+/// The most globs on names that an answer lists for a tree.
+pub const MAX_TARGETS_TOLD: usize = 32;
+/// The most parts that an answer lists for a tree: the newest.
+pub const MAX_PARTS_TOLD: usize = 256;
 /// The most characters of a fingerprint or a word.
 const MAX_WORD: usize = 64;
 
@@ -95,6 +99,23 @@ pub struct TreeTold {
     /// The whole that the release belongs to; itself, when it is whole.
     #[n(14)]
     pub base: Option<Base>,
+    /// Globs on the names of the hosts that the release is for, when it is a part; none: it is for all.
+    #[n(16)]
+    pub targets: Option<Vec<String>>,
+    /// The parts for all hosts that followed the whole, as far as their records are kept, the newest last.
+    #[n(17)]
+    pub parts: Option<Vec<Part>>,
+}
+
+/// A release of a part of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Part {
+    /// Its number.
+    #[n(0)]
+    pub serial: Serial,
+    /// Whether a later one does all that it did.
+    #[n(1)]
+    pub replaced: bool,
 }
 
 /// A release of a whole tree.
@@ -220,6 +241,13 @@ impl Tell {
         if self.trees.iter().any(|tree| tree.releases.len() > MAX_LOG) {
             return Err("too many releases".to_string());
         }
+        let is_long = |tree: &TreeTold| tree.targets.as_ref().is_some_and(|t| t.len() > MAX_TARGETS_TOLD);
+        if self.trees.iter().any(is_long) {
+            return Err("too many targets".to_string());
+        }
+        if self.trees.iter().any(|tree| tree.parts.as_ref().is_some_and(|parts| parts.len() > MAX_PARTS_TOLD)) {
+            return Err("too many parts".to_string());
+        }
         let fits = |r: &ReleaseBytes| r.header.len() <= MAX_HEADER_BYTES && r.signature.len() <= MAX_SIGNATURE;
         if !self.release.as_ref().is_none_or(fits) {
             return Err("too long a header or signature".to_string());
@@ -273,6 +301,8 @@ mod tests {
             tombstones: Some(vec![Tombstone { serial: Serial(8), release: release(8).id, revert: true }]),
             sent: (releases > 3).then_some(Serial(9)),
             parts_only: releases == 4,
+            parts: (releases > 6).then(|| vec![Part { serial: Serial(4), replaced: true }]),
+            targets: (releases > 5).then(|| vec!["web*".to_string()]),
             base: (releases > 4).then(|| Base { serial: Serial(3), content: BlockHash::of(b"whole") }),
         }
     }

@@ -5,21 +5,36 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, channel};
 
 use super::{Options, Prepare};
+use crate::block::BlockRef;
 use crate::drive::source::{Facts, Source};
 use crate::id::Ordinal;
 use crate::keys::{Namespace, Signer};
+use crate::manifest::explore::Explorer;
+use crate::manifest::node::to_vec;
 use crate::manifest::{Header, Release};
 use crate::net::Waker;
 use crate::proto::RangeSet;
 use crate::proto::effort::Demand;
 use crate::proto::sender::{Reply, Request};
+use crate::tree::Tree;
 use crate::tree::source::SourceError;
+use crate::wire::message::SignedOrder;
 use crate::{Error, Result};
 
 /// What the worker is asked: it reads the source and signs, so that neither holds up the network.
 pub(super) enum Work {
     Sign(Box<Header>),
     Machine(Request),
+    /// Record the release in the tree that is its source.
+    Keep(Box<Kept>),
+}
+
+/// A release that others committed, and the tree that it came from.
+pub(super) struct Kept {
+    pub(super) tree: Arc<Tree>,
+    pub(super) release: Release,
+    pub(super) signature: Vec<u8>,
+    pub(super) order: SignedOrder,
 }
 
 /// What it answers.
@@ -27,6 +42,7 @@ pub(super) enum Answer {
     Prepared(Result<Box<Facts>>),
     Signed(Result<(Release, Vec<u8>)>),
     Machine(Reply),
+    Kept(Result<()>),
 }
 
 /// The thread.
@@ -70,6 +86,9 @@ impl Worker {
             self.answer(match work {
                 Work::Sign(header) => {
                     Answer::Signed(guarded(|| self.sign(*header)).map_err(defect).and_then(|signed| signed))
+                }
+                Work::Keep(kept) => {
+                    Answer::Kept(guarded(|| keep(&mut source, &kept)).map_err(defect).and_then(|kept| kept))
                 }
                 Work::Machine(Request::Pack(_, ordinals, demand)) => {
                     let packed = guarded(|| self.pack(&mut source, ordinals, demand).map_err(|e| e.to_string()));
@@ -116,6 +135,30 @@ impl Worker {
         let _ = self.answers.send(answer);
         self.waker.wake();
     }
+}
+
+/// Puts the manifest of a release into its tree's store, and records the release there.
+fn keep(source: &mut Source, kept: &Kept) -> Result<()> {
+    let root = kept.release.header().root;
+    let order = to_vec(&kept.order);
+    kept.tree.adopt(&kept.release, &kept.signature, &order, |nodes| {
+        let unreadable = |e: &dyn std::fmt::Display| Error::refused(format!("its manifest cannot be kept: {e}"));
+        let mut explorer = Explorer::new(root);
+        loop {
+            let is_here = |node: &BlockRef| nodes.has(&node.hash);
+            let missing = explorer.advance(nodes, is_here).map_err(|e| unreadable(&e))?.to_vec();
+            if missing.is_empty() {
+                return Ok(());
+            }
+            for (ordinal, child) in missing {
+                let mut node = Vec::new();
+                source.read(ordinal, &mut node).map_err(|e| unreadable(&e))?;
+                if !nodes.put_node(child.block(), &node)? {
+                    return Err(unreadable(&"it is not what was sent"));
+                }
+            }
+        }
+    })
 }
 
 /// A defect in what the worker does ends the session, and not in silence.

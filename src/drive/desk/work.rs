@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Base, Deed, Desk, Wish};
+use super::{Base, Deed, Desk, LOOK, Wish};
+use crate::drive::clock::Clock;
 use crate::drive::deploy::{self, Interrupt, Options};
-use crate::drive::outcome::{DriftGroup, ExitStatus, HostState, Observer, Outcome, Purpose, What};
+use crate::drive::outcome::{DriftGroup, Event, ExitStatus, HostState, Observer, Outcome, Purpose, What};
 use crate::drive::paths::{Named, named, no_such};
 use crate::drive::source::Part;
 use crate::keys::Signer;
@@ -19,6 +21,9 @@ use crate::{Error, Result};
 
 /// The most bytes of the paths of one scope.
 const MAX_SCOPE: usize = 32 << 10;
+
+/// How long hosts that have just come are waited for.
+const ARRIVAL: Duration = Duration::from_secs(5);
 
 /// A wish with everything found that can be wrong about it.
 pub(super) struct Work<'a> {
@@ -108,9 +113,24 @@ impl<'a> Work<'a> {
             (_, true) => Purpose::DryRun,
             (_, false) => Purpose::Deploy,
         };
+        self.let_arrive(interrupt, observer);
         let outcome = self.session(self.options(purpose, &self.named.paths)?, interrupt, observer)?;
         self.check_missing(&outcome)?;
         Ok(outcome)
+    }
+
+    /// Lets hosts that were started a moment ago catch up first: one that took this part before those that it missed
+    /// would not get them any more.
+    fn let_arrive(&self, interrupt: &Interrupt, observer: &mut dyn Observer) {
+        let clock = Clock::start();
+        let until = clock.now() + ARRIVAL;
+        let mut told = false;
+        while self.desk.handle.is_arriving(&self.base.tree) && clock.now() < until && !interrupt.is_asked() {
+            if !std::mem::replace(&mut told, true) {
+                observer.event(&Event::Note("waiting for hosts that have just come to catch up".to_string()));
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// A path that is nowhere is a mistake.

@@ -300,7 +300,8 @@ impl Receiver {
         let tree = &release.header().tree;
         let Some(own) = self.setup.trees.iter().find(|t| t.tree == *tree) else { return };
         let found = Found::of(&release);
-        let fits = announce.follows.is_none_or(|base| own.running.unwrap_or_default() == base);
+        let fits = announce.follows.is_none_or(|base| own.running.unwrap_or_default() == base)
+            && announce.only.as_ref().is_none_or(|only| *only == self.setup.name);
         let is_wanted = || fits && self.pulls.wants(own, &found, &self.tombstones);
         if announce.grant.is_some() && (at_work(&self.sessions, tree).is_some() || !is_wanted()) {
             return;
@@ -337,7 +338,8 @@ impl Receiver {
         let serves = self.setup.catch_up.contains(&pull.tree) && self.setup.trees.iter().any(has);
         let holds = |s: &Session| s.is_proven() && *s.tree() == pull.tree && !s.is_audit() && s.holds_the_tree();
         let idle = !self.sessions.values().any(holds);
-        if serves && idle && self.pulled.len() < MAX_PULLED && !self.pulled.contains(&pull) {
+        let same = |p: &Pull| (&p.tree, p.release, p.have, p.base) == (&pull.tree, pull.release, pull.have, pull.base);
+        if serves && idle && self.pulled.len() < MAX_PULLED && !self.pulled.iter().any(same) {
             self.pulled.push_back(pull);
         }
     }
@@ -355,6 +357,7 @@ impl Receiver {
         let (own, me, members) = (&self.setup.trees, self.setup.instance, self.presence.table());
         for (to, pull) in self.pulls.poll(now, own, me, members, &self.tombstones, busy) {
             self.notices.push_back(Notice::Pulls { tree: pull.tree.clone(), from: to });
+            let pull = Pull { host: Some(self.setup.name.clone()), ..pull };
             self.control.send(Dest::Host(to), &Message::Pull(pull));
         }
     }

@@ -224,7 +224,7 @@ impl Open {
         self.asked.insert(id);
         self.due = now + ANSWER;
         let have = own.running.unwrap_or_default();
-        Some((member.address, Pull { tree: tree.clone(), release, have }))
+        Some((member.address, Pull { tree: tree.clone(), release, have, base: own.base, host: None }))
     }
 }
 
@@ -261,6 +261,7 @@ mod tests {
             created: None,
             tombstones: Some(Vec::new()),
             unhealthy: None,
+            base: None,
         }
     }
 

@@ -242,6 +242,7 @@ mod tests {
             created: None,
             tombstones: told.map(|told| told.iter().map(stone).collect()),
             unhealthy: None,
+            base: None,
         }
     }
 

@@ -134,6 +134,8 @@ pub struct SenderSetup {
     pub fleet: u32,
     /// Of a release that was committed elsewhere and is of a part: what a host has to run to take it.
     pub follows: Option<Serial>,
+    /// The only host that such a release is offered to.
+    pub only: Option<HostName>,
 }
 
 /// What a sender asks of its disk and its key.
@@ -585,6 +587,7 @@ impl Sender {
             recheck: Some(true).filter(|_| self.setup.recheck),
             grant: self.setup.grant.clone(),
             follows: self.setup.follows,
+            only: self.setup.only.clone(),
         };
         self.control.send(Dest::Group, &Message::Announce(announce));
         self.again(now);

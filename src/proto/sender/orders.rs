@@ -87,6 +87,13 @@ impl Sender {
         }
     }
 
+    /// The order by which hosts committed the release, when no other followed.
+    pub fn committed_by(&self) -> Option<&SignedOrder> {
+        let has = |h: &Host| h.ordered && h.stage.is_some_and(HostStage::has_release);
+        let done = self.decision == Some(OrderKind::Commit) && self.hosts.iter().any(|(_, h)| has(h));
+        self.order.as_ref().filter(|_| done)
+    }
+
     /// Decides when it is time.
     pub(super) fn weigh(&mut self, now: Moment) {
         if self.is_granted() {
