@@ -11,6 +11,8 @@ use minicbor::{Decode, Encode};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::grants::{is_foreign, is_grant};
+use super::inherit::{ACL, DEFAULT_ACL};
 use super::meta::{FileStat, LABEL, XattrReader};
 use crate::diff::{Change, Plan, TopChange};
 use crate::manifest::{EntryKind, Mode, Mtime, Xattr};
@@ -69,11 +71,17 @@ impl Metadata {
 
     /// What `name` in `dir` has now; attributes only when asked for.
     pub fn present(dir: BorrowedFd<'_>, name: &CStr, with_xattrs: bool) -> io::Result<Self> {
-        let stat = FileStat::at(dir, name)?;
+        Self::of(handle_of(dir, name)?, with_xattrs)
+    }
+
+    /// What is behind `handle` now; attributes only when asked for.
+    pub fn of(handle: impl AsFd, with_xattrs: bool) -> io::Result<Self> {
+        let handle = handle.as_fd();
+        let stat = FileStat::of(handle)?;
         let is_link = stat.file_type == FileType::Symlink;
         let mut reader = with_xattrs.then(XattrReader::default);
-        let xattrs = reader.as_mut().map(|reader| reader.at(dir, name)).transpose()?;
-        let label = reader.map(|mut reader| reader.label(dir, name, false)).transpose()?.flatten();
+        let xattrs = reader.as_mut().map(|reader| reader.through(handle)).transpose()?;
+        let label = reader.map(|mut reader| reader.label(handle, false)).transpose()?.flatten();
         Ok(Self {
             mode: (!is_link).then_some(stat.mode),
             uid: Some(stat.uid),
@@ -82,6 +90,20 @@ impl Metadata {
             xattrs,
             label: label.map(|label| label.value),
         })
+    }
+
+    /// Whether this inode's owner gave it rights that end when it becomes the property of `uid`.
+    pub(super) fn is_foreign_to(&self, uid: Option<u32>) -> bool {
+        self.uid.is_some_and(|now| is_foreign(now, uid))
+    }
+
+    /// The same as it comes into the hands of the user `uid`: without rights that another user gave.
+    pub(super) fn handed_to(mut self, uid: Option<u32>) -> Self {
+        if self.is_foreign_to(uid) {
+            self.label = None;
+            self.xattrs.iter_mut().for_each(|all| all.retain(|xattr| !is_grant(&xattr.name)));
+        }
+        self
     }
 
     /// Sets everything on what `handle` is (an `O_PATH` handle will do); leaves alone what is as it should be.
@@ -95,6 +117,10 @@ impl Metadata {
             // This clears set-user-id and set-group-id.
             mode_now = None;
             rustix::fs::chownat(handle, c"", uid.map(Uid::from_raw), gid.map(Gid::from_raw), AtFlags::EMPTY_PATH)?;
+        }
+        if self.xattrs.is_none() && is_foreign(now.uid, uid) && now.file_type != FileType::Symlink {
+            // Another user made them.
+            [ACL, DEFAULT_ACL].iter().try_for_each(|acl| remove_acl(handle, acl))?;
         }
         if let Some(xattrs) = &self.xattrs {
             // An ACL changes the mode, and so may this.
@@ -177,6 +203,15 @@ fn set_xattrs(handle: BorrowedFd<'_>, mode: Mode, wanted: &[Xattr]) -> io::Resul
             .map_err(|e| of_attribute(x, e))?;
     }
     Ok(())
+}
+
+/// Takes the access list `acl` away, if there is one.
+pub(super) fn remove_acl(handle: BorrowedFd<'_>, acl: &[u8]) -> io::Result<()> {
+    match rustix::fs::removexattr(in_proc(handle), acl) {
+        // A directory alone has one for what is made in it.
+        Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::ACCESS) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Adds attributes that no release governs, and sets the final mode, of which an ACL changes a part.

@@ -12,8 +12,9 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, RenameFlags, renameat, renameat_with};
 use rustix::io::Errno;
 
-use super::apply::{Metadata, chmod, handle_of};
+use super::apply::{Metadata, chmod, handle_of, remove_acl};
 use super::chains::Operation;
+use super::inherit::DEFAULT_ACL;
 use super::journal::{FORWARD, Journal, Step};
 use super::meta::{FileStat, locked};
 use super::next::Next;
@@ -147,6 +148,7 @@ pub(super) fn complete(tree: &Tree, journal: &Journal) -> Result<()> {
 fn take_steps(tree: &Tree, journal: &Journal) -> Result<()> {
     let mut runner = Runner::new(tree, journal)?;
     runner.loosen(journal)?;
+    runner.disinherit(journal)?;
     for step in &journal.steps {
         runner.forward(&step)?;
     }
@@ -177,7 +179,7 @@ impl<'a> Runner<'a> {
             Step::Mkdir(path) => self.mkdir(path),
             Step::Place { path, slot, ino, replaces, .. } => self.place(path, *slot, *ino, *replaces),
             Step::Remove { path, slot, is_dir } => self.remove(path, *slot, *is_dir),
-            Step::Set { path, new, ino, .. } => self.set(path, *ino, new),
+            Step::Set { path, old, new, ino } => self.set(path, *ino, new, [old, new]),
         }
         .map_err(|e| self.named(e, "cannot change", step_path(step)))?
         .into_result()
@@ -278,11 +280,19 @@ impl<'a> Runner<'a> {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn set(&mut self, path: &TreePath, ino: u64, metadata: &Metadata) -> io::Result<Outcome> {
+    /// Sets the metadata of the inode `ino` at `path`, which has what one of `sides` says of owners: one of the same
+    /// number that others made has not.
+    pub(super) fn set(
+        &mut self,
+        path: &TreePath,
+        ino: u64,
+        metadata: &Metadata,
+        sides: [&Metadata; 2],
+    ) -> io::Result<Outcome> {
         stop!(self);
         let (parent, name) = self.parent(path)?;
         let handle = handle_of(parent, &name)?;
-        if FileStat::of(&handle)?.id.ino != ino {
+        if !is_known(&FileStat::of(&handle)?, ino, sides) {
             return Err(io::Error::other("another file appeared here since the tree was compared"));
         }
         metadata.set(&handle)?;
@@ -314,6 +324,20 @@ impl<'a> Runner<'a> {
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
                 done => done?,
             }
+        }
+        Ok(())
+    }
+
+    /// Takes the access list that another user's directory gives away before anything is made in it.
+    fn disinherit(&mut self, journal: &Journal) -> Result<()> {
+        for dir in &journal.dirs {
+            let (Some(old), Some(new)) = (&dir.old, &dir.new) else { continue };
+            if new.xattrs.is_some() || !old.is_foreign_to(new.uid) {
+                continue;
+            }
+            self.tree.crash.point()?;
+            let done = self.dir_handle(dir.path.as_ref()).and_then(|handle| remove_acl(handle.as_fd(), DEFAULT_ACL));
+            done.map_err(|e| self.named(e, "cannot remove the ACL of", dir.path.as_ref()))?;
         }
         Ok(())
     }
@@ -385,6 +409,12 @@ impl<'a> Runner<'a> {
         }
         error
     }
+}
+
+/// Whether it is the inode `ino` with owners that one of `sides` says.
+pub(super) fn is_known(now: &FileStat, ino: u64, sides: [&Metadata; 2]) -> bool {
+    let owned = |uid, gid| sides.iter().any(|s| s.uid == Some(uid)) && sides.iter().any(|s| s.gid == Some(gid));
+    now.id.ino == ino && owned(now.uid, now.gid)
 }
 
 /// Where an exchange left the old: in the stage's slot, still to be moved, or in the undo directory or nowhere.

@@ -1,7 +1,8 @@
 //! Files of which only metadata changes and that are copied all the same, so that nobody else's file changes.
 //!
 //! In place, owner, mode and time belong to the inode, and the inode may have names that the release does not govern,
-//! or be open for writing by somebody who must not write to the file that it becomes.
+//! or be open for writing by somebody who must not write to the file that it becomes. An inode that another user made
+//! is never given to somebody else, and no inode is given rights.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
@@ -17,7 +18,6 @@ use crate::error::{Error, Result};
 use crate::manifest::TreePath;
 use crate::manifest::rules::Layout;
 
-const SET_ID: u32 = 0o6000;
 /// The rights of others than the owner to write.
 const OTHERS_WRITE: u32 = 0o022;
 
@@ -52,18 +52,25 @@ pub(super) fn chosen(root: &Root, plan: &Plan) -> Result<HashSet<usize>> {
     Ok(chosen)
 }
 
-/// Whether somebody who may have the file open could write to what it becomes, which has more rights or another owner.
-fn is_taken_from_others(now: &FileStat, change: &Change) -> bool {
+/// Whether somebody who may have made the inode, or have it open, could write to what it becomes: it gets another owner
+/// or more rights, or fewer users may write to it.
+pub(super) fn is_taken_from_others(now: &FileStat, change: &Change) -> bool {
     let Some(want) = change.want.as_ref().map(|want| &want.entry) else { return false };
-    if change.shape() != Shape::File {
+    // Nobody but root makes a device, and the daemon may lack the right to.
+    if change.shape() == Shape::Device {
         return false;
     }
-    let gained = want.mode.bits() & !now.mode.bits();
-    let shared = now.mode.bits() & OTHERS_WRITE != 0;
+
+    let is_another = |wanted: Option<u32>, now| wanted.is_some_and(|id| id != now);
+    let (new, old) = (want.mode.bits(), now.mode.bits());
+    let is_link = change.shape() == Shape::Symlink;
+    let gains = !is_link && new & !old != 0;
+    let narrows = !is_link && new != old && old & OTHERS_WRITE != 0;
     let is_capable = change.delta.xattrs && want.xattrs.iter().any(|x| x.name == CAPABILITY);
-    change.delta.user
-        || change.delta.group
-        || gained & SET_ID != 0
+    is_another(change.owner.uid, now.uid)
+        || is_another(change.owner.gid, now.gid)
+        || gains
+        || narrows
         || is_capable
-        || shared && (gained != 0 || change.delta.acl)
+        || change.delta.acl
 }

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::carry::{join, names_in, steady_ctime};
 use super::commit::stat;
+use super::grants;
 use super::journal::Move;
 use super::meta::FileStat;
 use super::moves;
@@ -115,6 +116,9 @@ impl<'a> Follow<'a> {
     pub(super) fn owned_dirs<'p>(&mut self, dirs: impl Iterator<Item = &'p TreePath>) -> Result<()> {
         for path in dirs {
             let Ok(from) = self.from.dir(Some(path)) else { continue };
+            if self.is_closed(Some(path), from.as_fd())? {
+                continue;
+            }
             let names = names_in(from.as_fd()).map_err(|e| self.failed("cannot list", Some(path), e))?;
             for name in names {
                 let child = join(Some(path), &name)?;
@@ -154,7 +158,12 @@ impl<'a> Follow<'a> {
 
     /// Removes everything in the directory `path` of `from`, and follows what is in it that was not known.
     pub(super) fn drain(&mut self, path: Option<&TreePath>) -> Result<()> {
+        self.drain_dir(path, false)
+    }
+
+    fn drain_dir(&mut self, path: Option<&TreePath>, closed: bool) -> Result<()> {
         let from = self.from.dir(path).map_err(|e| self.failed("cannot open", path, e))?;
+        let closed = closed || self.is_closed(path, from.as_fd())?;
         let known = self.known;
         let record = known.0.get(&path.cloned());
         let before = record.map(Known::names).unwrap_or_default();
@@ -170,7 +179,7 @@ impl<'a> Follow<'a> {
                 let is_dir = now.file_type == FileType::Directory;
                 let was = before.get(&name).copied();
                 let same = if is_dir { was.is_some() } else { was == Some(Was::Other(now.id.ino)) };
-                if !same && self.changed.binary_search(&child).is_err() {
+                if !same && !closed && self.changed.binary_search(&child).is_err() {
                     let followed = self.rescue(path, record.is_some(), &child, from.as_fd(), &name, was, &now)?;
                     if !is_dir {
                         if followed {
@@ -180,7 +189,7 @@ impl<'a> Follow<'a> {
                     }
                 }
                 if is_dir && stat(from.as_fd(), &name).map_err(failed)?.is_some() {
-                    self.drain(Some(&child))?;
+                    self.drain_dir(Some(&child), closed)?;
                 }
                 let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
                 match unlinkat(&from, &name, flags) {
@@ -245,6 +254,9 @@ impl<'a> Follow<'a> {
             (Err(e), _) | (_, Err(e)) if is_gone(&e) => return Ok(None),
             (Err(e), _) | (_, Err(e)) => return Err(self.failed("cannot open", path, e)),
         };
+        if self.is_closed(path, from.as_fd())? {
+            return Ok(None);
+        }
         let look = |e| self.failed("cannot look at", path, e);
         let mut now_known = Known::new(steady_ctime(&FileStat::of(&from).map_err(look)?, to.as_fd()).map_err(look)?);
         let listed = names_in(from.as_fd()).map_err(|e| self.failed("cannot list", path, e))?;
@@ -274,6 +286,24 @@ impl<'a> Follow<'a> {
         }
         self.gone(path, to.as_fd(), before)?;
         Ok(Some((now_known, settled)))
+    }
+
+    /// Whether somebody who has the directory `path` of `from` open by a handle of before the exchange may change names
+    /// in it that he must not change in the other tree, or in the nearest directory that is there.
+    fn is_closed(&self, path: Option<&TreePath>, from: BorrowedFd<'_>) -> Result<bool> {
+        if self.since.secs == i64::MIN {
+            return Ok(false);
+        }
+        let mut above = path.cloned();
+        loop {
+            let there = self.to.handle_of(above.as_ref().map_or(b"", |path| path.as_bytes()));
+            let stats = |there| Ok((FileStat::of(from)?, FileStat::of(there)?));
+            match (there.and_then(stats), &above) {
+                (Ok((from, to)), _) => return Ok(grants::is_closed(&from, &to)),
+                (Err(e), Some(path)) if is_gone(&e) => above = path.parent(),
+                (Err(e), _) => return Err(self.failed("cannot look at the other", path, e)),
+            }
+        }
     }
 
     /// Whether a crash left open if the inode came into the other tree.

@@ -4,13 +4,14 @@
 //! it is read from the right one: once for each directory, and not at all from those that the release makes.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::FileType;
 
+use super::apply::handle_of;
+use super::grants::{is_foreign, is_grant};
 use super::meta::{FileStat, LABEL, XattrReader};
 use super::owners::Rights;
 use super::root::Root;
@@ -26,6 +27,7 @@ pub(super) const CAPABILITY: &[u8] = b"security.capability";
 /// Attributes that speak of the content: the kernel takes the first away from a file that is written to.
 const OF_CONTENT: [&[u8]; 3] = [CAPABILITY, b"security.ima", b"security.evm"];
 const SET_GROUP_ID: u32 = 0o2000;
+const SET_ID: u32 = 0o6000;
 
 /// What one directory gives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,19 +35,25 @@ pub(super) struct Inherited {
     acl: Option<Vec<u8>>,
     label: Option<Vec<u8>>,
     gid: Option<u32>,
+    /// The user who may have made the access list.
+    giver: u32,
     /// Whether the kernel gives its group to directories, while the plan is carried out, although it has no
     /// set-group-id in the end.
     is_passing: bool,
 }
 
 impl Inherited {
-    /// The attributes that something of this shape gets.
-    pub(super) fn xattrs(&self, shape: Shape) -> Vec<Xattr> {
+    /// The attributes that what `change` makes gets. By an access list of its own making a user could write to a file
+    /// that runs as another one.
+    pub(super) fn xattrs(&self, change: &Change) -> Vec<Xattr> {
+        let shape = change.shape();
         let named = |name: &[u8], value: &Option<Vec<u8>>| {
             value.as_ref().map(|value| Xattr { name: name.to_vec(), value: value.clone() })
         };
-        let acl = (shape != Shape::Symlink).then(|| named(ACL, &self.acl)).flatten();
-        let default = (shape == Shape::Directory).then(|| named(DEFAULT_ACL, &self.acl)).flatten();
+        let runs_as_another = shape == Shape::File && wanted_mode(change).is_some_and(|m| m.bits() & SET_ID != 0);
+        let gives = !runs_as_another || !is_foreign(self.giver, Some(owner_of(change)));
+        let acl = (gives && shape != Shape::Symlink).then(|| named(ACL, &self.acl)).flatten();
+        let default = (gives && shape == Shape::Directory).then(|| named(DEFAULT_ACL, &self.acl)).flatten();
         acl.into_iter().chain(default).chain(named(LABEL, &self.label)).collect()
     }
 }
@@ -123,16 +131,23 @@ impl<'a> Inheritance<'a> {
         }
     }
 
-    /// The attributes of what is replaced at `path` that its successor keeps.
-    pub(super) fn kept(&mut self, path: &TreePath) -> io::Result<Vec<Xattr>> {
+    /// The attributes of what `change` replaces that its successor keeps. Rights that another user gave are not kept:
+    /// as in a new file, they are those that the directory gives.
+    pub(super) fn kept(&mut self, change: &Change) -> io::Result<Vec<Xattr>> {
+        let path = &change.path;
         let above = path.parent();
         if self.parent.as_ref().is_none_or(|(dir, _)| *dir != above) {
             self.parent = Some((above, self.root.parent(path)?.0));
         }
         let Some((_, parent)) = &self.parent else { return Ok(Vec::new()) };
         let name = std::ffi::CString::new(path.name())?;
-        let (sets_xattrs, parent) = (self.plan.sets_xattrs, parent.as_fd());
-        kept_of(&mut self.reader, parent, &name, sets_xattrs)
+        let handle = handle_of(parent.as_fd(), &name)?;
+        let mut kept = kept_of(&mut self.reader, handle.as_fd(), self.plan.sets_xattrs)?;
+        if is_foreign(FileStat::of(&handle)?.uid, Some(owner_of(change))) {
+            kept.retain(|xattr| !is_grant(&xattr.name));
+            kept.extend(self.of(path.parent().as_ref())?.xattrs(change));
+        }
+        Ok(kept)
     }
 
     /// The directory that the plan has at `path`, as far as it changes it.
@@ -155,12 +170,15 @@ impl<'a> Inheritance<'a> {
         let owner = change.map(|c| c.owner).or(top.map(|t| t.owner));
         let gid = owner.and_then(|o| o.gid).unwrap_or(now.gid);
 
+        let uid = owner.and_then(|o| o.uid).unwrap_or(now.uid);
+        let is_taken = is_foreign(now.uid, Some(uid));
+
         let is_passing = set_group(now.mode, gid).is_some();
-        let mut given = Inherited { gid: set_group(mode, gid), is_passing, ..Inherited::default() };
+        let mut given = Inherited { gid: set_group(mode, gid), giver: uid, is_passing, ..Inherited::default() };
         for xattr in self.reader.given(handle.as_fd())? {
             match xattr.name.as_slice() {
                 LABEL => given.label = Some(xattr.value),
-                _ => given.acl = Some(xattr.value).filter(|_| !self.plan.sets_xattrs),
+                _ => given.acl = Some(xattr.value).filter(|_| !self.plan.sets_xattrs && !is_taken),
             }
         }
         Ok(given)
@@ -222,16 +240,20 @@ pub(super) fn give_groups(root: &Root, plan: &mut Plan, strangers: &HashSet<usiz
     })
 }
 
-/// The attributes of `name` in `dir` that its successor with other content keeps: all that the release does not
-/// govern, but for those that speak of the content.
-fn kept_of(reader: &mut XattrReader, dir: BorrowedFd<'_>, name: &CStr, governed: bool) -> io::Result<Vec<Xattr>> {
+/// The attributes of an inode that its successor with other content keeps: all that the release does not govern, but
+/// for those that speak of the content.
+fn kept_of(reader: &mut XattrReader, handle: BorrowedFd<'_>, governed: bool) -> io::Result<Vec<Xattr>> {
     let mut all = match governed {
         true => Vec::new(),
-        false => reader.at(dir, name)?,
+        false => reader.through(handle)?,
     };
     all.retain(|x| !OF_CONTENT.contains(&x.name.as_slice()));
-    all.extend(reader.label(dir, name, governed)?);
+    all.extend(reader.label(handle, governed)?);
     Ok(all)
+}
+
+fn owner_of(change: &Change) -> u32 {
+    change.owner.uid.unwrap_or_else(|| nix::unistd::geteuid().as_raw())
 }
 
 fn wanted_mode(change: &Change) -> Option<Mode> {

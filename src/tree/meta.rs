@@ -273,14 +273,13 @@ impl XattrReader {
             .collect()
     }
 
-    /// The label of `name` in `dir`, which is looked for only where the last list had one, or where `asked`.
-    pub(super) fn label(&mut self, dir: BorrowedFd<'_>, name: &CStr, asked: bool) -> io::Result<Option<Xattr>> {
+    /// The label of what a handle is, which is looked for only where the last list had one, or where `asked`.
+    pub(super) fn label(&mut self, handle: BorrowedFd<'_>, asked: bool) -> io::Result<Option<Xattr>> {
         if !self.labelled && !asked {
             return Ok(None);
         }
-        let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-        path.push(std::ffi::OsStr::from_bytes(name.to_bytes()));
-        match self.value(LABEL.to_vec(), |name, buffer| lgetxattr(&path, name, buffer)) {
+        let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        match self.value(LABEL.to_vec(), |name, buffer| getxattr(&path, name, buffer)) {
             Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(None),
             found => found,
         }

@@ -21,6 +21,7 @@ pub mod commit;
 mod copies;
 mod doubt;
 mod follow;
+mod grants;
 pub mod health;
 mod inherit;
 pub mod journal;

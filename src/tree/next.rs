@@ -159,7 +159,7 @@ impl Next {
     fn metadata(&self, from: &Root, path: Option<&TreePath>) -> Result<Metadata> {
         let step = self.dirs.binary_search_by(|d| d.path.as_ref().cmp(&path)).ok().map(|at| &self.dirs[at]);
         let Some(DirStep { old, new: Some(new), .. }) = step else { return present(from, path) };
-        let base = if old.is_some() { present(from, path)? } else { Metadata::default() };
+        let base = if old.is_some() { present(from, path)?.handed_to(new.uid) } else { Metadata::default() };
         let kept = base.mtime.filter(|_| !self.renamed.contains(&path.cloned()));
         Ok(Metadata {
             mode: new.mode.or(base.mode),

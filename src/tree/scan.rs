@@ -41,6 +41,7 @@ use std::time::{Duration, SystemTime};
 use self::barred::Barred;
 use self::changes::Changes;
 use self::collect::{Collected, Collector};
+pub(super) use self::content::holds;
 pub use self::hints::Hints;
 use self::hints::Spots;
 use self::ignore::Filter;

@@ -5,6 +5,7 @@
 //! small log says which staged file holds which block, so that what an aborted session left serves the next one.
 
 mod attributes;
+mod copy;
 mod lists;
 mod recall;
 mod reflink;
@@ -29,7 +30,7 @@ use spots::Spots;
 use super::apply::{Metadata, handle_of};
 use super::chains::Operation;
 use super::commit::{self, CommitReport, MAX_SINGLE_SYNCS};
-use super::inherit::{give_groups, strangers};
+use super::inherit::{Inheritance, give_groups, strangers};
 use super::leftover::{Leftovers, Log};
 use super::meta::{FileStat, Version, locked};
 use super::next::{Next, is_copied};
@@ -38,7 +39,7 @@ use super::owners::Rights;
 use super::state::{slot_name, sync_dir};
 use super::{copies, shelf, space, sparse, way};
 use crate::block::{BlockHash, BlockRef};
-use crate::diff::{Action, Change, Delta, Plan, Shape};
+use crate::diff::{Action, Delta, Plan, Shape};
 use crate::error::{Error, Result};
 use crate::id::Ordinal;
 use crate::manifest::rules::Layout;
@@ -411,18 +412,21 @@ impl Stage {
 
     /// Empty files, links, pipes, devices; hard links last, since they need the files that they name.
     fn make_others(&self) -> Result<()> {
+        let root = self.tree.root();
+        let mut inheritance = Inheritance::new(&root, &self.plan);
         for links in [false, true] {
             for item in self.items.iter().filter(|i| i.blocks == 0) {
                 let change = self.plan.changes.get(item.change());
                 if (item.further.is_some() || change.shape() == Shape::Hardlink) == links {
-                    self.make_other(item).map_err(|e| self.failed("cannot stage", item, e))?;
+                    let made = self.make_other(&mut inheritance, item);
+                    made.map_err(|e| self.failed("cannot stage", item, e))?;
                 }
             }
         }
         Ok(())
     }
 
-    fn make_other(&self, item: &Item) -> io::Result<()> {
+    fn make_other(&self, inheritance: &mut Inheritance<'_>, item: &Item) -> io::Result<()> {
         let (stage, name) = (self.tree.state.stage(), slot_name(item.slot));
         let change = &*self.plan.changes.get(item.change());
         let Some(entry) = change.want.as_ref().map(|w| &w.entry) else { return Ok(()) };
@@ -439,7 +443,7 @@ impl Stage {
         match &entry.kind {
             EntryKind::Directory => return Ok(()),
             EntryKind::Hardlink(first) => return self.link(first, &name),
-            EntryKind::File(_) if is_copied(change) => return self.copy(item, change),
+            EntryKind::File(content) if is_copied(change) => return self.copy(inheritance, item, change, content),
             EntryKind::File(_) => return self.seal(item, self.open_slot(item.slot)?),
             EntryKind::Symlink(target) => rustix::fs::symlinkat(target.as_slice(), stage, &name)?,
             EntryKind::Fifo => node(FileType::Fifo, 0)?,
@@ -448,44 +452,17 @@ impl Stage {
             }
             EntryKind::BlockDevice(major, minor) => node(FileType::BlockDevice, rustix::fs::makedev(*major, *minor))?,
         }
-        match is_copied(change) {
-            true => self.seal_copy(change, handle_of(stage, &name)?),
-            false => self.seal(item, handle_of(stage, &name)?),
+        let made = handle_of(stage, &name)?;
+        if !is_copied(change) {
+            return self.seal(item, made);
         }
-    }
-
-    /// A file of which only metadata changes, made a second time: the live tree's own keeps what it has.
-    fn copy(&self, item: &Item, change: &Change) -> io::Result<()> {
-        let (from, to) = (self.tree.root().open_file(&change.path)?, self.open_slot(item.slot)?);
-        let before = FileStat::of(&from)?.version();
-        sparse::copy(&from, &to)?;
-        if FileStat::of(&from)?.version() != before {
-            return Err(io::Error::other("it changed while it was copied"));
-        }
-        // It is copied once, unless the staging is tried again.
-        let _ = item.copied.set(Box::new(before));
-        self.seal_copy(change, to)
+        let (parent, name) = self.tree.root().parent(&change.path)?;
+        self.seal_copy(inheritance, change, handle_of(parent.as_fd(), &name)?.as_fd(), made)
     }
 
     /// The item of the change at `at` in the plan, which its further names follow.
     fn first(&self, at: usize) -> Option<&Item> {
         self.items.get(self.items.partition_point(|item| item.change() < at)).filter(|item| item.change() == at)
-    }
-
-    /// What the release leaves to the host is as it is in the live tree.
-    fn seal_copy(&self, change: &Change, handle: impl AsFd) -> io::Result<()> {
-        let (parent, name) = self.tree.root().parent(&change.path)?;
-        let now = Metadata::present(parent.as_fd(), &name, true)?;
-        let new = Metadata::wanted(change, &self.plan);
-        let whole = Metadata {
-            mode: new.mode.or(now.mode),
-            uid: new.uid.or(now.uid),
-            gid: new.gid.or(now.gid),
-            mtime: new.mtime.or(now.mtime),
-            xattrs: new.xattrs.or(now.xattrs),
-            label: now.label,
-        };
-        whole.set(handle)
     }
 
     /// A further name of a file that is staged, or else of the one in the tree.

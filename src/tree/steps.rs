@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 
-use super::apply::Metadata;
+use super::apply::{Metadata, handle_of};
 use super::commit::shown;
+use super::copies;
 use super::inherit::Inheritance;
 use super::journal::{DirStep, Step};
 use super::meta::{FileStat, LABEL};
@@ -100,22 +101,26 @@ fn check_unchanged(tree: &Tree, change: &Change, item: &Item) -> Result<()> {
     let failed = |e: io::Error| Error::io("cannot look at", tree.root().shown(&change.path), e);
     let (parent, name) = tree.root().parent(&change.path).map_err(failed)?;
     if FileStat::at(parent.as_fd(), &name).map_err(failed)?.version() != *copied {
-        return Err(Error::refused(format!(
-            "{} changed since the tree was compared",
-            tree.root().printed(&change.path)
-        ))
-        .hint("deploy again"));
+        return Err(changed_since(tree, &change.path));
     }
     Ok(())
+}
+
+fn changed_since(tree: &Tree, path: &TreePath) -> Error {
+    Error::refused(format!("{} changed since the tree was compared", tree.root().printed(path))).hint("deploy again")
 }
 
 fn set_step(tree: &Tree, plan: &Plan, change: &Change) -> Result<Step> {
     let failed = |e: io::Error| Error::io("cannot look at", tree.root().shown(&change.path), e);
     let (parent, name) = tree.root().parent(&change.path).map_err(failed)?;
-    let ino = FileStat::at(parent.as_fd(), &name).map_err(failed)?.id.ino;
-    let old = Metadata::present(parent.as_fd(), &name, plan.sets_xattrs).map_err(failed)?;
+    let handle = handle_of(parent.as_fd(), &name).map_err(failed)?;
+    let now = FileStat::of(&handle).map_err(failed)?;
+    if copies::is_taken_from_others(&now, change) {
+        return Err(changed_since(tree, &change.path));
+    }
+    let old = Metadata::of(&handle, plan.sets_xattrs).map_err(failed)?;
     let (old, new) = (Box::new(old), Box::new(Metadata::wanted(change, plan)));
-    Ok(Step::Set { path: change.path.clone(), old, new, ino })
+    Ok(Step::Set { path: change.path.clone(), old, new, ino: now.id.ino })
 }
 
 fn stage_stat(tree: &Tree, slot: u64) -> Result<FileStat> {
@@ -146,7 +151,7 @@ impl<'a> Dirs<'a> {
         if self.plan.layout == Layout::Swap && change.makes_anew() {
             let failed = |e: io::Error| Error::io("cannot look at", self.tree.root().shown(&change.path), e);
             let given = self.inheritance.of(change.path.parent().as_ref()).map_err(failed)?;
-            let mut xattrs = given.xattrs(Shape::Directory);
+            let mut xattrs = given.xattrs(change);
             new.label = xattrs.pop_if(|x| x.name == LABEL).map(|x| x.value);
             new.xattrs = new.xattrs.or_else(|| (!xattrs.is_empty()).then_some(xattrs));
         }
@@ -168,8 +173,9 @@ impl<'a> Dirs<'a> {
         let was_dir = change.was == Some(Shape::Directory);
         if is_dir || was_dir {
             let path = Some(change.path.clone());
-            let old = if was_dir { Some(self.present(path.as_ref())?) } else { None };
             let new = if is_dir { Some(self.made(change)?) } else { None };
+            let to = new.as_ref().and_then(|new| new.uid);
+            let old = if was_dir { Some(self.present(path.as_ref(), to)?) } else { None };
             self.own.push(DirStep { path, old, new });
         }
         Ok(())
@@ -178,14 +184,15 @@ impl<'a> Dirs<'a> {
     fn finish(mut self) -> Result<Vec<DirStep>> {
         // Names that change in it change its time, so that all of it is set again.
         if let Some(top) = self.plan.top.as_ref().filter(|t| t.differs() || self.parents.contains(&None)) {
-            let (old, new) = (self.present(None)?, Metadata::of_top(top, self.plan));
+            let new = Metadata::of_top(top, self.plan);
+            let old = self.present(None, new.uid)?;
             self.own.push(DirStep { path: None, old: Some(old), new: Some(new) });
         }
         for dir in &self.own {
             self.parents.remove(&dir.path);
         }
         for path in std::mem::take(&mut self.parents) {
-            let old = self.present(path.as_ref())?;
+            let old = self.present(path.as_ref(), None)?;
             // What the release does not change keeps its mode, and its time where the release governs times; a top that
             // it does not govern shows by its time that names in it changed.
             let mtime = if path.is_some() && self.plan.sets_mtime { old.mtime } else { None };
@@ -196,17 +203,22 @@ impl<'a> Dirs<'a> {
         Ok(self.own)
     }
 
-    fn present(&self, path: Option<&TreePath>) -> Result<Metadata> {
-        let failed = |e: io::Error| Error::io("cannot look at", shown(self.tree, path), e);
-        match path {
-            Some(path) => {
-                let (parent, name) = self.tree.root().parent(path).map_err(failed)?;
-                Metadata::present(parent.as_fd(), &name, self.plan.sets_xattrs).map_err(failed)
-            }
-            None => {
-                let with_xattrs = self.plan.sets_xattrs && self.plan.top.is_some();
-                Metadata::present(self.tree.root().as_fd(), c".", with_xattrs).map_err(failed)
-            }
-        }
+    /// What the directory has now, which becomes the user `to`'s; with its attributes where they change.
+    fn present(&self, path: Option<&TreePath>, to: Option<u32>) -> Result<Metadata> {
+        let governs = self.plan.sets_xattrs && (path.is_some() || self.plan.top.is_some());
+        let look = || {
+            let handle = match path {
+                Some(path) => {
+                    let (parent, name) = self.tree.root().parent(path)?;
+                    handle_of(parent.as_fd(), &name)?
+                }
+                None => rustix::io::dup(self.tree.root())?,
+            };
+            let now = Metadata::of(&handle, governs)?;
+            // Rights that its owner gave end with his ownership: what there is now comes back when the commit is taken back.
+            let changes = to.is_some() && now.uid != to;
+            if governs || !changes { Ok(now) } else { Metadata::of(&handle, true) }
+        };
+        look().map_err(|e: io::Error| Error::io("cannot look at", shown(self.tree, path), e))
     }
 }

@@ -10,6 +10,7 @@ mod inherit;
 mod kept;
 mod kinds;
 mod metadata;
+mod planted;
 mod power;
 mod recall;
 mod resume;

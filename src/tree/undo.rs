@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, renameat};
 use rustix::io::Errno;
 
 use super::apply::Metadata;
-use super::commit::{Outcome, Runner, is_unsupported, rename_new, stat, stop};
+use super::commit::{Outcome, Runner, is_known, is_unsupported, rename_new, stat, stop};
 use super::journal::{BACKWARD, FORWARD, Journal, Step};
 use super::open::{Tree, done_journal};
 use super::state::slot_name;
@@ -75,7 +75,7 @@ fn take_steps_back(tree: &Tree, journal: &Journal) -> Result<()> {
             Step::Mkdir(path) => (runner.unmake(path), path),
             Step::Place { path, slot, ino, .. } => (runner.unplace(path, *slot, *ino), path),
             Step::Remove { path, slot, .. } => (runner.put_back(path, *slot), path),
-            Step::Set { path, old, ino, .. } => (runner.set_back(path, *ino, old), path),
+            Step::Set { path, old, new, ino } => (runner.set_back(path, *ino, [old, new]), path),
         };
         match done {
             Ok(outcome) => outcome.into_result()?,
@@ -187,10 +187,10 @@ impl Runner<'_> {
         Ok(Outcome::Done)
     }
 
-    fn set_back(&mut self, path: &TreePath, ino: u64, old: &Metadata) -> io::Result<Outcome> {
+    fn set_back(&mut self, path: &TreePath, ino: u64, sides: [&Metadata; 2]) -> io::Result<Outcome> {
         let (parent, name) = self.parent(path)?;
         match stat(parent, &name)? {
-            Some(now) if now.id.ino == ino => self.set(path, ino, old),
+            Some(now) if is_known(&now, ino, sides) => self.set(path, ino, sides[0], sides),
             // Somebody put another there.
             _ => Ok(Outcome::Done),
         }

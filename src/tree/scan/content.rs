@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_
 use crate::block::{BlockRef, chunk};
 use crate::manifest::Content;
 use crate::manifest::build::{ContentBuilder, NodeSink};
-use crate::tree::meta::locked;
+use crate::tree::meta::{FileStat, locked};
 use crate::tree::sparse;
 
 /// How much is read in one go, in bytes.
@@ -69,6 +69,30 @@ pub(super) fn read(
         }
     }
     Ok(content.finish(sink)?)
+}
+
+/// Whether the file holds exactly this content.
+pub(in crate::tree) fn holds(file: &File, content: &Content) -> io::Result<bool> {
+    let now = FileStat::of(file)?;
+    if now.size != content.size() {
+        return Ok(false);
+    }
+    match read(file, now.size, now.has_holes(), HASHERS + 1, &mut Vec::new(), &mut Nowhere, &|| false) {
+        Ok(found) => Ok(found == *content),
+        Err(ReadFailure::Io(e)) => Err(e),
+        Err(ReadFailure::Shorter | ReadFailure::Stopped) => Ok(false),
+    }
+}
+
+/// List nodes of which the names are enough.
+struct Nowhere;
+
+impl NodeSink for Nowhere {
+    type Error = io::Error;
+
+    fn put(&mut self, _: BlockRef, _: Vec<u8>) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A file cut into blocks, piece by piece.

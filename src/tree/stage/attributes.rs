@@ -37,13 +37,13 @@ impl Stage {
             Action::Meta => return Ok(()),
             // Of a further name only a look says what it is.
             Action::Update if change.was != Some(Shape::Hardlink) || inheritance.is_kind(&change.path, shape)? => {
-                match inheritance.kept(&change.path) {
+                match inheritance.kept(change) {
                     // It went away meanwhile.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
                     kept => kept?,
                 }
             }
-            _ => inheritance.of(change.path.parent().as_ref())?.xattrs(shape),
+            _ => inheritance.of(change.path.parent().as_ref())?.xattrs(change),
         };
         let Some(want) = change.want.as_ref().filter(|_| !xattrs.is_empty()) else { return Ok(()) };
         let handle = handle_of(self.tree.state.stage(), &slot_name(item.slot))?;

@@ -158,6 +158,37 @@ fn link_away(random: &mut Random, files: &[PathBuf], away: &[PathBuf]) {
     }
 }
 
+const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+
+/// Takes the access lists away that rsync leaves to what becomes another user's, and makuo does not: of directories
+/// before rsync runs, of files after that.
+fn take_rights(judge: &Path, taken: &[PathBuf], dirs: bool) {
+    for at in taken.iter().map(|path| judge.join(path)) {
+        let Ok(now) = std::fs::symlink_metadata(&at) else { continue };
+        if now.is_symlink() || now.is_dir() != dirs {
+            continue;
+        }
+        for acl in ACLS {
+            // There may be none.
+            let _ = rustix::fs::removexattr(&at, acl);
+        }
+        if dirs {
+            continue;
+        }
+        // As in a new file, they are those of the directory.
+        let probe = at.with_file_name("probe");
+        let above = at.parent().unwrap();
+        let time = std::fs::metadata(above).unwrap();
+        std::fs::write(&probe, "").unwrap();
+        if let Some(acl) = xattrs_of(&probe).iter().find(|x| x.name == ACLS[0].as_bytes()) {
+            rustix::fs::setxattr(&at, ACLS[0], &acl.value, XattrFlags::empty()).unwrap();
+        }
+        std::fs::set_permissions(&at, now.permissions()).unwrap();
+        std::fs::remove_file(&probe).unwrap();
+        std::fs::File::open(above).unwrap().set_modified(time.modified().unwrap()).unwrap();
+    }
+}
+
 fn round(seed: u64) {
     let mut random = Random(seed);
     let mut world = World::new(&[], &[]).swapping(random.below(2) == 0);
@@ -190,7 +221,16 @@ fn round(seed: u64) {
     if world.rules.xattrs {
         rsync.args(["-A", "-X"]);
     }
+    let taken = |path: &PathBuf| {
+        let (old, new) = (std::fs::symlink_metadata(www.join(path)), std::fs::symlink_metadata(source.join(path)));
+        let (Ok(old), Ok(new)) = (old, new) else { return false };
+        old.file_type() == new.file_type() && old.uid() != 0 && old.uid() != new.uid()
+    };
+    let takes = owners && !world.rules.xattrs;
+    let taken: Vec<PathBuf> = look(&www).into_keys().filter(|path| takes && taken(path)).collect();
+    take_rights(&judge, &taken, true);
     run(rsync.arg(source.join("")).arg(judge.join("")));
+    take_rights(&judge, &taken, false);
 
     let inodes = |dir: &PathBuf| {
         let mut found: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap()).collect();
@@ -204,10 +244,11 @@ fn round(seed: u64) {
     let old = look(&www);
     world.deploy(&tree, 1).unwrap_or_else(|e| panic!("{kind}: {e}"));
     let (mut is, mut should) = (look(&www), look(&judge));
-    // Which of its names gives a file with several what no release governs, rsync decides otherwise.
+    // Which of its names gives a file with several what no release governs, rsync decides otherwise; and a symbolic link
+    // with another target is a new one for it.
     for path in is.clone().into_keys() {
         let found = std::fs::symlink_metadata(source.join(&path)).unwrap();
-        if !found.is_dir() && found.nlink() > 1 {
+        if !found.is_dir() && found.nlink() > 1 || found.is_symlink() {
             for looks in [&mut is, &mut should] {
                 let Some(look) = looks.get_mut(&path) else { continue };
                 look[1] = if owners { look[1].clone() } else { String::new() };

@@ -358,18 +358,29 @@ pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
 
 /// Runs `test` in a thread of an ordinary user: permission bits bind it.
 pub(in crate::tree) fn as_nobody(test: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::spawn(move || {
+    nobody_does(|| {
+        assert!(!is_root() || !super::super::owners::Rights::of_process().overrides_modes());
+        test();
+    });
+}
+
+/// The user and the group of [`nobody_does`].
+pub(in crate::tree) const NOBODY: u32 = 65_534;
+
+/// What `act` comes to in a thread of an ordinary user.
+pub(super) fn nobody_does<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+    let act = || {
         if is_root() {
-            let (uid, gid) = (rustix::fs::Uid::from_raw(65_534), rustix::fs::Gid::from_raw(65_534));
+            let (uid, gid) = (rustix::fs::Uid::from_raw(NOBODY), rustix::fs::Gid::from_raw(NOBODY));
             rustix::thread::set_thread_groups(&[gid]).unwrap();
             rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
             rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
-            assert!(!super::super::owners::Rights::of_process().overrides_modes());
         }
-        test();
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
+        act()
+    };
+    match std::thread::scope(|scope| scope.spawn(act).join()) {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 

@@ -1,0 +1,91 @@
+//! Items that are copies of what is in the tree, with other metadata.
+//!
+//! A copy is what the release says, whatever its original has become since the tree was compared: its content is
+//! checked where nobody else can reach it, and rights that another user gave the original stay behind.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::super::apply::{Metadata, chmod, handle_of};
+use super::super::inherit::Inheritance;
+use super::super::meta::{FileStat, LABEL};
+use super::super::{scan, sparse};
+use super::{Item, Stage};
+use crate::diff::Change;
+use crate::manifest::{Content, Mode, TreePath};
+
+impl Stage {
+    /// Makes a file a second time, of which only metadata changes: the live tree's own keeps what it has.
+    pub(super) fn copy(
+        &self,
+        inheritance: &mut Inheritance<'_>,
+        item: &Item,
+        change: &Change,
+        content: &Content,
+    ) -> io::Result<()> {
+        let (from, to) = (self.open_original(&change.path)?, self.open_slot(item.slot)?);
+        let before = FileStat::of(&from)?.version();
+        sparse::copy(&from, &to)?;
+        if FileStat::of(&from)?.version() != before {
+            return Err(io::Error::other("it changed while it was copied"));
+        }
+        // Who has it mapped writes to it without a trace.
+        if !scan::holds(&to, content)? {
+            return Err(io::Error::other("its content changed since the tree was compared"));
+        }
+
+        // It is copied once, unless the staging is tried again.
+        let _ = item.copied.set(Box::new(before));
+        self.seal_copy(inheritance, change, from.as_fd(), to)
+    }
+
+    /// Opens a file of the tree, also one of this user that bars its own owner.
+    fn open_original(&self, path: &TreePath) -> io::Result<File> {
+        let root = self.tree.root();
+        let opened = root.open_file(path);
+        if !opened.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied) {
+            return opened;
+        }
+
+        let (parent, name) = root.parent(path)?;
+        let handle = handle_of(parent.as_fd(), &name)?;
+        let mode = FileStat::of(&handle)?.mode;
+        chmod(handle.as_fd(), Mode::from_bits(mode.bits() | 0o400))?;
+        let opened = root.open_file(path);
+        chmod(handle.as_fd(), mode)?;
+        opened
+    }
+
+    /// Gives `to` what the release says, and else what `from` has, which is in the live tree.
+    pub(super) fn seal_copy(
+        &self,
+        inheritance: &mut Inheritance<'_>,
+        change: &Change,
+        from: BorrowedFd<'_>,
+        to: impl AsFd,
+    ) -> io::Result<()> {
+        let new = Metadata::wanted(change, &self.plan);
+        let mut now = Metadata::of(from, true)?;
+        if now.is_foreign_to(new.uid) {
+            now = now.handed_to(new.uid);
+            let given = inheritance.of(change.path.parent().as_ref())?.xattrs(change);
+            let (label, given): (Vec<_>, Vec<_>) = given.into_iter().partition(|xattr| xattr.name == LABEL);
+            now.label = label.into_iter().next().map(|label| label.value);
+            let mut xattrs = now.xattrs.unwrap_or_default();
+            xattrs.extend(given);
+            xattrs.sort_by(|a, b| a.name.cmp(&b.name));
+            now.xattrs = Some(xattrs);
+        }
+
+        let whole = Metadata {
+            mode: new.mode.or(now.mode),
+            uid: new.uid.or(now.uid),
+            gid: new.gid.or(now.gid),
+            mtime: new.mtime.or(now.mtime),
+            xattrs: new.xattrs.or(now.xattrs),
+            label: now.label,
+        };
+        whole.set(to)
+    }
+}

@@ -1,0 +1,304 @@
+//! A user who may write to directories of a tree plants what he likes there and keeps hold of it: nothing of it ever
+//! becomes somebody else's, or gets rights, as long as he can write to it.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Permissions};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt, chown, lchown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags, openat, unlinkat};
+
+use super::super::open::Others;
+use super::world::{NOBODY, Thing, World, file, is_root, look, nobody_does};
+
+const EVIL: &[u8] = b"EVIL";
+const ACCESS: &str = "system.posix_acl_access";
+const DEFAULT: &str = "system.posix_acl_default";
+/// The names that releases have below the directory that he may write to.
+const NAMES: [&str; 7] = ["tool", "conf", "data", "sub", "sub/cron", "link", "pipe"];
+const MODES: [u32; 8] = [0o644, 0o755, 0o4755, 0o2755, 0o600, 0o664, 0o666, 0o6775];
+
+/// An access list that gives the user everything.
+fn acl_for(uid: u32) -> Vec<u8> {
+    let all = [(1u16, 7u16, u32::MAX), (2, 7, uid), (4, 7, u32::MAX), (16, 7, u32::MAX), (32, 0, u32::MAX)];
+    let mut bytes = 2u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in all {
+        bytes.extend([tag.to_le_bytes(), rights.to_le_bytes()].concat());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+/// What the attacker has: handles, and a directory of his own beside the tree.
+struct Attacker {
+    rng: fastrand::Rng,
+    home: PathBuf,
+    files: Vec<File>,
+    dirs: Vec<OwnedFd>,
+}
+
+impl Attacker {
+    fn new(beside: &Path, seed: u64) -> Self {
+        let home = beside.join("home");
+        std::fs::create_dir(&home).unwrap();
+        chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
+        Self { rng: fastrand::Rng::with_seed(seed), home, files: Vec::new(), dirs: Vec::new() }
+    }
+
+    /// Keeps every handle that he gets, and puts something of his own in the place of some names.
+    fn plants(&mut self, top: &Path, wanted: &BTreeMap<PathBuf, Vec<u8>>) {
+        for name in NAMES {
+            let path = top.join("d").join(name);
+            self.holds(&path);
+            if self.rng.u8(..3) == 0 {
+                continue;
+            }
+            // He moves it away where he must not remove it.
+            let away = self.home.join(format!("{}", self.rng.u32(..)));
+            if std::fs::symlink_metadata(&path).is_ok() && std::fs::rename(&path, &away).is_err() {
+                let _ = std::fs::remove_file(&path);
+            }
+            match self.rng.u8(..8) {
+                0 => drop(symlink(self.home.join("secret"), &path)),
+                1 => drop(nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU)),
+                2 => drop(std::fs::rename(&away, &path)),
+                3 => self.makes_dir(&path),
+                4 => self.writes(&path, b"something else"),
+                _ => match wanted.get(&Path::new("d").join(name)) {
+                    Some(content) => self.writes(&path, content),
+                    None => self.makes_dir(&path),
+                },
+            }
+            if self.rng.bool() {
+                let _ = std::fs::hard_link(&path, self.home.join(format!("{}", self.rng.u32(..))));
+            }
+            self.holds(&path);
+        }
+        self.holds(&top.join("d"));
+    }
+
+    fn writes(&mut self, path: &Path, content: &[u8]) {
+        let mut options = File::options();
+        let Ok(file) = options.read(true).write(true).create_new(true).open(path) else { return };
+        file.write_all_at(content, 0).unwrap();
+        let mode = MODES[self.rng.usize(..MODES.len())];
+        file.set_permissions(Permissions::from_mode(mode)).unwrap();
+        if self.rng.bool() {
+            let _ = rustix::fs::fsetxattr(&file, ACCESS, &acl_for(NOBODY), XattrFlags::empty());
+        }
+        self.files.push(file);
+    }
+
+    fn makes_dir(&mut self, path: &Path) {
+        if std::fs::DirBuilder::new().mode(0o777).create(path).is_err() {
+            return;
+        }
+        for acl in [ACCESS, DEFAULT] {
+            if self.rng.bool() {
+                let _ = rustix::fs::setxattr(path, acl, &acl_for(NOBODY), XattrFlags::empty());
+            }
+        }
+    }
+
+    fn holds(&mut self, path: &Path) {
+        let Ok(now) = std::fs::symlink_metadata(path) else { return };
+        let (any, nothing) = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+        if now.is_dir() {
+            self.dirs.extend(rustix::fs::open(path, any | OFlags::RDONLY | OFlags::DIRECTORY, nothing));
+        } else if now.is_file() || now.permissions().mode() & 0o170_000 == 0o010_000 {
+            self.files.extend(rustix::fs::open(path, any | OFlags::RDWR, nothing).map(File::from));
+        }
+    }
+
+    /// Writes through everything that he holds.
+    fn strikes(&self) {
+        strike(&self.files);
+        for dir in &self.dirs {
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+            let made = openat(dir, "evil", flags, Mode::from_raw_mode(0o666)).map(File::from);
+            let _ = made.map(|file| file.write_all_at(EVIL, 0));
+            for name in NAMES {
+                let _ = openat(dir, name, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+                    .map(|file| File::from(file).write_all_at(EVIL, 0));
+                let _ = rustix::fs::renameat(dir, "evil", dir, name);
+            }
+        }
+    }
+}
+
+fn strike(files: &[File]) {
+    for file in files {
+        let _ = file.write_all_at(EVIL, 0);
+        let _ = file.set_permissions(Permissions::from_mode(0o777));
+    }
+}
+
+/// Whether the user may write to what has this owner and mode.
+fn may_write(meta: &std::fs::Metadata) -> bool {
+    let mode = meta.permissions().mode();
+    meta.uid() == NOBODY || mode & 0o002 != 0 || meta.gid() == NOBODY && mode & 0o020 != 0
+}
+
+/// Fails when a file that he must not write to holds a word of his, or a directory of others' holds a name of his.
+#[track_caller]
+fn check(top: &Path, held_only: bool, what: &str) {
+    let meta = std::fs::symlink_metadata(top).unwrap();
+    if meta.is_dir() {
+        assert!(may_write(&meta) || !top.join("evil").exists(), "{what}: a name of his in {}", top.display());
+        let names = std::fs::read_dir(top).unwrap().map(|entry| entry.unwrap().path());
+        return names.for_each(|path| check(&path, held_only, what));
+    }
+    // By its path he may write to what is his.
+    let is_his = meta.uid() == NOBODY && (!held_only || meta.mode() & 0o6000 == 0);
+    if !meta.is_file() || is_his || may_write(&meta) {
+        return;
+    }
+    let mut bytes = Vec::new();
+    File::open(top).unwrap().read_to_end(&mut bytes).unwrap();
+    assert!(!bytes.starts_with(EVIL), "{what}: {} of user {} {:o}", top.display(), meta.uid(), meta.mode());
+}
+
+/// A release with random owners and modes; says what its files hold.
+fn a_release(world: &World, rng: &mut fastrand::Rng, content: u8) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut things = vec![("d", Thing::Dir(0o777)), ("d/sub", Thing::Dir([0o755, 0o777, 0o775][rng.usize(..3)]))];
+    let mut wanted = BTreeMap::new();
+    for name in ["d/conf", "d/data", "d/sub/cron", "d/tool"] {
+        if rng.u8(..8) == 0 {
+            continue;
+        }
+        let bytes = format!("{name} {}", if rng.u8(..4) == 0 { content } else { 0 }).into_bytes();
+        wanted.insert(PathBuf::from(name), bytes.clone());
+        things.push((name, Thing::File(bytes, MODES[rng.usize(..MODES.len())])));
+    }
+    things.push(("d/link", Thing::Link("tool")));
+    things.push(("d/pipe", Thing::Pipe));
+    things.push(("other", file("left alone")));
+    world.release(&things);
+    for (path, thing) in &things {
+        let at = world.source().join(path);
+        let uid = [0, 0, 1234, NOBODY][rng.usize(..4)];
+        lchown(&at, Some(uid), Some([0, 1234, NOBODY][rng.usize(..3)])).unwrap();
+        if let Thing::File(_, mode) | Thing::Dir(mode) = thing {
+            std::fs::set_permissions(&at, Permissions::from_mode(*mode)).unwrap();
+        }
+    }
+    wanted
+}
+
+#[test]
+fn nothing_that_a_user_planted_and_holds_becomes_somebody_elses() {
+    if !is_root() {
+        return println!("skipped: not root");
+    }
+    let number = |name: &str, other| std::env::var(name).ok().and_then(|s| s.parse().ok()).unwrap_or(other);
+    let (seed, rounds) = (number("MAKUO_PLANT_SEED", 1), number("MAKUO_PLANT_ROUNDS", 60));
+    println!("MAKUO_PLANT_SEED={seed} MAKUO_PLANT_ROUNDS={rounds}");
+    let mut through = 0;
+    for round in seed..seed + rounds {
+        let mut rng = fastrand::Rng::with_seed(round);
+        let (swap, governed, meanwhile) = (rng.bool(), rng.bool(), rng.u8(..3) == 0);
+        let what = format!("seed {round}, swap {swap}, attributes {governed}, meanwhile {meanwhile}");
+        let mut world = World::new(&[], &[]).swapping(swap);
+        world.rules.xattrs = governed;
+        std::fs::set_permissions(world.www().parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+        let mut attacker = Attacker::new(world.www().parent().unwrap(), round);
+        for serial in 1..4 {
+            let wanted = a_release(&world, &mut rng, serial as u8);
+            nobody_does(|| attacker.plants(&world.www(), &wanted));
+            if meanwhile {
+                let held: Vec<File> = attacker.files.iter().map(|file| file.try_clone().unwrap()).collect();
+                world.others = Others(Some(Arc::new(move || strike(&held))));
+            }
+            let done = world.deploy(&world.open(), serial);
+            world.others = Others::default();
+            assert!(meanwhile || done.is_ok(), "{what}: {:?}", done.err());
+            if done.is_ok() {
+                through += 1;
+                let judged = governed && !meanwhile;
+                assert!(!judged || look(&world.www()) == look(&world.source()), "{what}: not the release");
+            }
+
+            check(&world.www(), true, &format!("{what}, before"));
+            nobody_does(|| strike(&attacker.files));
+            check(&world.www(), true, &format!("{what}, by what he holds"));
+            nobody_does(|| attacker.strikes());
+            check(&world.www(), false, &format!("{what}, by what he reaches"));
+        }
+    }
+    assert!(through > rounds, "{through} of {} went through", rounds * 3);
+}
+
+#[test]
+fn a_copy_is_the_release_whatever_its_original_becomes_meanwhile() {
+    for size in [5, 20 << 20] {
+        let tool = |mode| [("tool", Thing::File(vec![7; size], mode))];
+        let world = World::new(&tool(0o755), &tool(0o4755));
+        let held = File::options().write(true).open(world.www().join("tool")).unwrap();
+        let (stage, _, source) = world.begin(&world.open(), 1).unwrap();
+        held.write_all_at(EVIL, size as u64 - 4).unwrap();
+        let e = World::fill(&stage, &source).unwrap_err();
+        assert!(e.to_string().contains("changed since the tree was compared"), "{e}");
+        let now = std::fs::metadata(world.www().join("tool")).unwrap();
+        assert_eq!(now.permissions().mode() & 0o7777, 0o755);
+    }
+}
+
+#[test]
+fn access_lists_of_another_user_end_with_his_ownership_and_come_back_with_it() {
+    if !is_root() {
+        return println!("skipped: not root");
+    }
+    for swap in [false, true] {
+        let old = [("d", Thing::Dir(0o775)), ("d/f", file("same")), ("d/g", file("old"))];
+        let new = [("d", Thing::Dir(0o775)), ("d/f", Thing::File(b"same".to_vec(), 0o664)), ("d/g", file("new"))];
+        let mut world = World::new(&old, &new).swapping(swap);
+        world.rules.xattrs = false;
+        let (at, lists) = (|name: &str| world.www().join(name), |path: &Path| super::world::xattrs_of(path));
+        for name in ["d", "d/f", "d/g"] {
+            for acl in [ACCESS, DEFAULT].into_iter().filter(|acl| name == "d" || *acl == ACCESS) {
+                if let Err(e) = rustix::fs::setxattr(at(name), acl, &acl_for(NOBODY), XattrFlags::empty()) {
+                    return println!("skipped: no access lists here: {e}");
+                }
+            }
+            chown(at(name), Some(NOBODY), None).unwrap();
+        }
+        let before: Vec<_> = ["d", "d/f", "d/g"].map(|name| lists(&at(name))).into();
+        let tree = world.open();
+        world.deploy(&tree, 1).unwrap();
+        for name in ["d", "d/f", "d/g"] {
+            assert_eq!(std::fs::metadata(at(name)).unwrap().uid(), 0);
+            assert_eq!(lists(&at(name)), [], "{name}, swap {swap}");
+        }
+        tree.revert().unwrap();
+        assert_eq!(Vec::from(["d", "d/f", "d/g"].map(|name| lists(&at(name)))), before, "swap {swap}");
+    }
+}
+
+#[test]
+fn who_holds_a_directory_that_was_his_can_change_nothing_in_it() {
+    if !is_root() {
+        return println!("skipped: not root");
+    }
+    for swap in [false, true] {
+        let things = [("d", Thing::Dir(0o755)), ("d/f", file("same"))];
+        let world = World::new(&things, &things).swapping(swap);
+        std::fs::set_permissions(world.www().parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+        chown(world.www().join("d"), Some(NOBODY), None).unwrap();
+        let open = || File::open(world.www().join("d")).unwrap();
+        let held = nobody_does(open);
+        let tree = world.open();
+        world.deploy(&tree, 1).unwrap();
+        nobody_does(|| {
+            // Of a whole tree that was exchanged he holds the old directory, which is still his.
+            let made = openat(&held, "new", OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o600));
+            assert_eq!(made.is_ok(), swap);
+            assert_eq!(unlinkat(&held, "f", AtFlags::empty()).is_ok(), swap);
+            assert_eq!(rustix::fs::fchmod(&held, Mode::from_raw_mode(0o777)).is_ok(), swap);
+        });
+        tree.forget_undo().unwrap();
+        assert_eq!(look(&world.www()), look(&world.source()), "swap {swap}");
+    }
+}
