@@ -263,7 +263,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__daemon)
-            opts="-b -u -v -q -c -h --base --tree --name --state-dir --authorized-keys --user --run-group --console --socket --metrics --interface --group --port --ttl --group-key --json --verbose --quiet --color --config --help"
+            opts="-b -u -v -q -c -h --base --tree --name --state-dir --authorized-keys --user --run-group --console --socket --metrics --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -469,7 +469,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__deploy)
-            opts="-n -t -k -v -q -c -h --dry-run --yes-unmounted --recheck --target --key --rate --delete --no-delete --expect --timeout --checksum --interface --group --port --ttl --group-key --json --verbose --quiet --color --config --help"
+            opts="-n -t -k -v -q -c -h --dry-run --yes-unmounted --recheck --target --key --rate --delete --no-delete --expect --timeout --checksum --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -598,7 +598,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__diff)
-            opts="-t -k -v -q -c -h --target --key --rate --delete --no-delete --expect --timeout --checksum --interface --group --port --ttl --group-key --json --verbose --quiet --color --config --help"
+            opts="-t -k -v -q -c -h --target --key --rate --delete --no-delete --expect --timeout --checksum --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -809,7 +809,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__log)
-            opts="-v -q -c -h --wait --interface --group --port --ttl --group-key --json --verbose --quiet --color --config --help"
+            opts="-v -q -c -h --wait --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -940,7 +940,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__members)
-            opts="-v -q -c -h --wait --interface --group --port --ttl --group-key --json --verbose --quiet --color --config --help"
+            opts="-v -q -c -h --wait --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1023,7 +1023,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__rollback)
-            opts="-n -t -k -v -q -c -h --to --dry-run --target --key --authorized-keys --rate --expect --timeout --checksum --interface --group --port --ttl --group-key --json --verbose --quiet --color --config --help"
+            opts="-n -t -k -v -q -c -h --to --dry-run --target --key --authorized-keys --rate --expect --timeout --checksum --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1254,7 +1254,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__status)
-            opts="-v -q -c -h --wait --interface --group --port --ttl --group-key --json --verbose --quiet --color --config --help"
+            opts="-v -q -c -h --wait --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1420,7 +1420,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__watch)
-            opts="-t -k -v -q -c -h --once --no-initial --pause-file --settle --max-delay --target --key --rate --delete --no-delete --expect --timeout --checksum --interface --group --port --ttl --group-key --json --verbose --quiet --color --config --help"
+            opts="-t -k -v -q -c -h --once --no-initial --pause-file --settle --max-delay --target --key --rate --delete --no-delete --expect --timeout --checksum --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

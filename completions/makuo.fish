@@ -69,6 +69,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l recheck -d 'Run h
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l delete -d 'Delete what the release does not have, whatever the spec says'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l no-delete -d 'Delete nothing, whatever the spec says'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s q -l quiet -d 'Results and errors only'
@@ -95,6 +96,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand watch" -l no-initial -d 'Dep
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l delete -d 'Delete what the release does not have, whatever the spec says'
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l no-delete -d 'Delete nothing, whatever the spec says'
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -s q -l quiet -d 'Results and errors only'
@@ -116,6 +118,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand diff" -s c -l config -d 'The
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l delete -d 'Delete what the release does not have, whatever the spec says'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l no-delete -d 'Delete nothing, whatever the spec says'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s q -l quiet -d 'Results and errors only'
@@ -138,6 +141,7 @@ never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s n -l dry-run -d 'Print what every host would change; change nothing'
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s q -l quiet -d 'Results and errors only'
@@ -152,6 +156,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand log" -l color -d 'When to us
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand log" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand log" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand log" -s q -l quiet -d 'Results and errors only'
@@ -166,6 +171,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand status" -l color -d 'When to
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand status" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand status" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand status" -s q -l quiet -d 'Results and errors only'
@@ -180,6 +186,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand members" -l color -d 'When t
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand members" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -s q -l quiet -d 'Results and errors only'
@@ -256,6 +263,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l color -d 'When to
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s q -l quiet -d 'Results and errors only'

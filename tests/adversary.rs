@@ -22,7 +22,7 @@ use makuo::wire::message::{
 };
 use makuo::wire::query::Ask;
 use makuo::wire::{Datagram, HostStage, Message, SymbolHeader};
-use support::{Adversary, Lab, Noise, copy, skipped, write};
+use support::{Adversary, Host, Lab, Noise, copy, skipped, write};
 
 /// Datagrams of a flood.
 const FLOOD: u64 = 100_000;
@@ -34,17 +34,10 @@ const MOST_LINES: usize = 90;
 /// A lab of two hosts, keyed or not, and somebody else at their switch.
 fn lab(keyed: bool) -> Option<(Lab, Adversary)> {
     let mut lab = Lab::network_idle(2)?;
-    let mut flags = lab.admin.flags();
-    if keyed {
-        lab.flags = Some(Vec::new());
-        lab.makuo(&["keygen", "--group", "-o", "group.key"]).exits(0);
-        flags.extend(["--group-key".to_string(), lab.path("group.key").to_str().expect("UTF-8").to_string()]);
+    if !keyed {
+        lab.go_plain();
     }
-    for host in &mut lab.hosts {
-        host.flags = Some(flags.clone());
-        host.start();
-    }
-    lab.flags = Some(flags);
+    lab.hosts.iter_mut().for_each(Host::start);
     let place = lab.plug();
     Some((lab, Adversary::at(&place)?))
 }
@@ -357,7 +350,7 @@ fn what_was_sealed_and_is_replayed_is_not_heard_again() {
     }
     write(&lab.site().join("page"), "new");
     lab.deploy(&[]).exits(0);
-    let before: Vec<String> = lab.hosts.iter().map(support::Host::log).collect();
+    let before: Vec<String> = lab.hosts.iter().map(Host::log).collect();
     for _ in 0..5 {
         recorded.iter().for_each(|datagram| evil.send(datagram));
     }

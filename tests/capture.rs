@@ -20,7 +20,7 @@ const ETHERNET: usize = 14;
 
 /// A deploy at a ceiling of 100 Mbit/s: what passed at a host, and at the sender.
 fn captured() -> Option<(Vec<Packet>, Vec<Packet>, Lab)> {
-    let lab = Lab::network(HOSTS)?;
+    let lab = Lab::plain_network(HOSTS)?;
     write(&lab.site().join("big"), Noise::new(11).bytes(SIZE));
     let start = |place| Capture::start(place).map_err(|why| skipped(&why)).ok();
     let (host, sender) = (start(&lab.hosts[0].place)?, start(&lab.admin)?);

@@ -213,6 +213,8 @@ fn nobody_is_refused_who_is_not_there() {
     let socket = lab.path("sock");
     let socket = socket.to_str().expect("UTF-8");
     for (flag, what) in [("--user", "no user"), ("--run-group", "no group")] {
-        lab.makuo(&["daemon", "--base", base, "--socket", socket, flag, "no-such-name-here"]).exits(2).says(&[what]);
+        lab.makuo(&["daemon", "--base", base, "--socket", socket, flag, "no-such-name-here", "--plain"])
+            .exits(2)
+            .says(&[what]);
     }
 }

@@ -270,6 +270,7 @@ mkdir /srv/www
 printf '[[tree]]\nname = "www"\npath = "/srv/www"\n' >>/etc/makuo/makuo.toml
 sed -i 's/^\[network\]/[network]\ninterface = "lo"/; s/^#socket_group/socket_group/' /etc/makuo/makuo.toml
 makuo keygen -o /etc/makuo/sender.key >/etc/makuo/authorized_keys
+makuo keygen --group -o /etc/makuo/group.key
 ip link set lo up
 $(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/makuo.service) &
 daemon=$!
@@ -293,7 +294,7 @@ test "$(cat /srv/www/page)" = hello
 # What somebody made stays, and what dpkg and others write down for themselves.
 all >/tmp/after
 echo left behind:
-comm -13 /tmp/before /tmp/after | grep -Ev '^/(srv/(www|\.makuo)(/|$)|etc/makuo(/(sender\.key|sender\.key\.pub|authorized_keys))?$|tmp/|var/(lib|cache|log)/(dpkg|debconf|man)|etc/(group|gshadow)-?$)' || true
+comm -13 /tmp/before /tmp/after | grep -Ev '^/(srv/(www|\.makuo)(/|$)|etc/makuo(/(sender\.key|sender\.key\.pub|group\.key|authorized_keys))?$|tmp/|var/(lib|cache|log)/(dpkg|debconf|man)|etc/(group|gshadow)-?$)' || true
 echo end of it
 echo all is well
 "#;

@@ -2,38 +2,21 @@
 
 mod support;
 
+use makuo::keys::GroupKey;
 use support::{Capture, Lab, Packet, skipped, until, write};
 
 const SECRET: &str = "plans-for-the-takeover.txt";
 
-/// A lab of hosts that run with the group key in the file `group.key`, and commands that use it.
-fn keyed(count: usize) -> Option<Lab> {
-    let mut lab = Lab::network_idle(count)?;
-    keygen(&mut lab, "group.key");
-    let key = lab.path("group.key").to_str().expect("UTF-8").to_string();
-    for host in &mut lab.hosts {
-        host.flags = Some([host.place.flags(), vec!["--group-key".into(), key.clone()]].concat());
-        host.start();
-    }
-    use_keys(&mut lab, &["group.key"]);
+/// A lab of hosts, and commands, with a group key, as all labs are; and something to release.
+fn sealed(count: usize) -> Option<Lab> {
+    let lab = Lab::network(count)?;
     write(&lab.site().join(SECRET), "attack at dawn");
     Some(lab)
 }
 
-/// Makes a group key. The command takes no flags for a network.
-fn keygen(lab: &mut Lab, name: &str) {
-    let flags = lab.flags.replace(Vec::new());
-    lab.makuo(&["keygen", "--group", "-o", name]).exits(0).says(&[name, "group_key ="]);
-    lab.flags = flags;
-}
-
-/// Commands use these group keys from now on.
-fn use_keys(lab: &mut Lab, names: &[&str]) {
-    let mut flags = lab.admin.flags();
-    for name in names {
-        flags.extend(["--group-key".to_string(), lab.path(name).to_str().expect("UTF-8").to_string()]);
-    }
-    lab.flags = Some(flags);
+/// Makes another group key.
+fn keygen(lab: &Lab, name: &str) {
+    GroupKey::random().and_then(|key| key.save(&lab.path(name), false)).expect("a group key");
 }
 
 /// How often the packets say `what`.
@@ -43,7 +26,7 @@ fn said(packets: &[Packet], what: &str) -> usize {
 
 #[test]
 fn those_with_the_key_deploy_and_the_network_shows_no_name() {
-    let Some(lab) = keyed(3) else { return };
+    let Some(lab) = sealed(3) else { return };
     let Ok(capture) = Capture::start(&lab.hosts[0].place).map_err(|why| skipped(&why)) else { return };
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
@@ -56,7 +39,7 @@ fn those_with_the_key_deploy_and_the_network_shows_no_name() {
         assert_eq!(said(&sealed, name), 0, "{name} is on the network");
     }
     // The same without a key, to see that the capture would show it.
-    let Some(lab) = Lab::network(1) else { return };
+    let Some(lab) = Lab::plain_network(1) else { return };
     write(&lab.site().join(SECRET), "attack at dawn");
     let Ok(capture) = Capture::start(&lab.hosts[0].place).map_err(|why| skipped(&why)) else { return };
     lab.deploy(&[]).exits(0);
@@ -68,13 +51,17 @@ fn those_with_the_key_deploy_and_the_network_shows_no_name() {
 
 #[test]
 fn those_without_the_key_get_nothing_and_are_seen() {
-    let Some(mut lab) = keyed(2) else { return };
+    let Some(mut lab) = sealed(2) else { return };
     // A plain sender, and one with another key: nobody answers, and each is told why.
-    lab.flags = None;
-    lab.makuo(&["deploy", "www.toml"]).exits(3).says(&["no hosts answered", "speaks with a group key", "--group-key"]);
-    keygen(&mut lab, "other.key");
-    use_keys(&mut lab, &["other.key"]);
-    lab.makuo(&["deploy", "www.toml"]).exits(3).says(&["no hosts answered", "another group key"]);
+    lab.makuo(&["deploy", "www.toml", "--plain"]).exits(3).says(&[
+        "no hosts answered",
+        "speaks with a group key",
+        "--group-key",
+    ]);
+    keygen(&lab, "other.key");
+    lab.makuo(&["deploy", "www.toml", "--group-key", "other.key"])
+        .exits(3)
+        .says(&["no hosts answered", "another group key"]);
     for host in &lab.hosts {
         assert_eq!(std::fs::read_dir(host.tree()).expect("a tree").count(), 0, "nothing was put on {}", host.name);
         for what in ["speaks without a group key", "speaks with another group key"] {
@@ -84,8 +71,8 @@ fn those_without_the_key_get_nothing_and_are_seen() {
     // A plain host: no member, but named.
     let (plain, dir, keys) = (lab.plug(), lab.path("plain"), lab.path("authorized_keys"));
     lab.hosts.push(support::Host::new("plain", plain, dir, keys));
+    lab.hosts[2].plain = true;
     lab.hosts[2].start();
-    use_keys(&mut lab, &["group.key"]);
     until("the plain host is seen", || {
         lab.makuo(&["members", "--json"]).exits(0).out.contains("speaks without a group key")
     });
@@ -98,22 +85,20 @@ fn those_without_the_key_get_nothing_and_are_seen() {
 
 #[test]
 fn a_group_changes_its_key_while_it_runs() {
-    let Some(mut lab) = keyed(2) else { return };
-    keygen(&mut lab, "new.key");
+    let Some(lab) = sealed(2) else { return };
+    keygen(&lab, "new.key");
     lab.deploy(&[]).exits(0);
     // The file is what a host was told: what stands in it changes, and SIGHUP reads it again.
     let one = &lab.hosts[1];
     let before = one.log().matches("datagrams are sealed with").count();
-    std::fs::copy(lab.path("new.key"), lab.path("group.key")).expect("writable");
     for host in &lab.hosts {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(host.pid()).expect("small"));
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).expect("runs");
+        std::fs::copy(lab.path("new.key"), host.group_key()).expect("writable");
+        host.reload();
     }
     until("both have the new key", || {
         lab.hosts.iter().all(|host| host.log().matches("datagrams are sealed with").count() > before)
     });
     write(&lab.site().join("page"), "new");
-    use_keys(&mut lab, &["new.key"]);
-    lab.deploy(&[]).exits(0);
+    lab.deploy(&["--group-key", "new.key"]).exits(0);
     lab.all_same(&lab.site());
 }

@@ -131,6 +131,9 @@ pub struct NetworkArgs {
     /// seal with the first, open with any
     #[arg(long = "group-key", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub group_keys: Vec<PathBuf>,
+    /// Go without a group key: anybody on the network can read what is sent, and lie about hosts
+    #[arg(long, conflicts_with = "group_keys")]
+    pub plain: bool,
 }
 
 /// What deploy and diff have in common.

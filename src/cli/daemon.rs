@@ -47,7 +47,11 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
         })?;
         config.console.check().map_err(|why| Error::usage(format!("--console: {why}")))?;
     }
-    config.network = network::over(&args.network, config.network)?;
+    config.network = network::over(&args.network, config.network);
+    if config.network.group_keys.is_empty() && !config.network.plain && !config.default_group_key().exists() {
+        return Err(network::no_group_key(&config));
+    }
+    config.seal_by_default();
     // The daemon may leave its directory, and reads them again.
     for path in &mut config.network.group_keys {
         *path = absolute(path)?;
@@ -77,7 +81,7 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
         return Err(Error::usage("this host manages no tree: there is nothing to serve")
             .hint("say --tree www=/var/www, or write a [[tree]] into /etc/makuo/makuo.toml"));
     }
-    let group_keys_fixed = !args.network.group_keys.is_empty();
+    let group_keys_fixed = args.network.plain || !args.network.group_keys.is_empty();
     let (user, run_group) = (args.user.clone(), args.run_group.clone());
     let (socket, manner) = (Some(config.socket.clone()), Manner::default());
     Ok(DaemonOptions { socket, config, user, run_group, groups: Vec::new(), group_keys_fixed, manner })
@@ -115,7 +119,7 @@ mod tests {
 
     #[test]
     fn base_is_the_default_tree_and_paths_are_absolute() {
-        let options = options("makuo daemon -b site --tree www=/var/www --name h1").expect("legal");
+        let options = options("makuo daemon --plain -b site --tree www=/var/www --name h1").expect("legal");
         let trees: Vec<_> = options.config.trees.iter().map(|t| (t.name.as_str(), t.path.is_absolute())).collect();
         assert_eq!(trees, [("default", true), ("www", true)]);
         assert_eq!(options.config.name.map(|n| n.to_string()).as_deref(), Some("h1"));
@@ -123,9 +127,34 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused() {
-        for line in ["makuo daemon", "makuo daemon -b x --metrics 127.0.0.1:1", "makuo daemon -b x --console [::]:5"] {
+        for line in [
+            "makuo daemon --plain",
+            "makuo daemon --plain -b x --metrics 127.0.0.1:1",
+            "makuo daemon --plain -b x --console [::]:5",
+        ] {
             assert_eq!(options(line).expect_err(line).kind(), crate::Kind::Usage);
         }
-        assert!(options("makuo daemon -b x --console off").is_ok());
+        assert!(options("makuo daemon --plain -b x --console off").is_ok());
+    }
+
+    #[test]
+    fn without_a_group_key_it_does_not_start_unless_told_so() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let with = |line: &str| {
+            let path = dir.path().join("makuo.toml");
+            let network = || HostConfig { path: path.clone(), ..HostConfig::default() };
+            let cli = super::super::Cli::try_parse_from(line.split(' ')).expect("legal");
+            let super::super::args::Command::Daemon(args) = cli.command else { panic!("daemon") };
+            resolve(&args, network()).map(|options| options.config.network)
+        };
+        let error = with("makuo daemon -b x").expect_err("no key");
+        assert_eq!(error.kind(), crate::Kind::Usage);
+        assert!(error.hint_text().is_some_and(|h| h.contains("makuo keygen") && h.contains("--plain")), "{error}");
+
+        assert!(with("makuo daemon -b x --plain").is_ok_and(|n| n.plain && n.group_keys.is_empty()));
+        let key = dir.path().join("group.key");
+        std::fs::write(&key, "").expect("writable");
+        assert!(with("makuo daemon -b x").is_ok_and(|n| !n.plain && n.group_keys == [key.clone()]));
+        assert!(with("makuo daemon -b x --plain").is_ok_and(|n| n.plain && n.group_keys.is_empty()));
     }
 }

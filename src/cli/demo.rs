@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::args::DemoArgs;
 use super::{deploy, network};
-use crate::config::NetworkConfig;
+use crate::config::{GROUP_KEY, NetworkConfig};
 use crate::drive::members::look;
 use crate::drive::outcome::Purpose;
 use crate::drive::source::Unmounted;
@@ -76,10 +76,12 @@ impl Demo {
         let network = NetworkConfig {
             interfaces: vec!["127.0.0.1".into()],
             port: fastrand::u16(20_000..60_000),
+            group_keys: vec![dir.path().join(GROUP_KEY)],
             ..NetworkConfig::default()
         };
         let mut demo = Self { dir, daemons: Vec::new(), network };
         demo.lay_out()?;
+        keys::GroupKey::random()?.save(&demo.path(GROUP_KEY), false)?;
         let key = keys::generate(&demo.path("key"), "makuo-demo", false)?;
         write(&demo.path("authorized_keys"), &format!("{}\n", key.authorized_line))?;
         report.note(&format!("three hosts on the loopback interface, in {}", demo.dir.path().display()));

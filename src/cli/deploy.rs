@@ -53,6 +53,7 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
 
 /// Runs a session and reports it; the exit code is the outcome's.
 pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u8> {
+    network::tell(&options.network, report);
     report.start(&format!("{}: {}", options.spec.tree, printable(options.spec.source.as_os_str().as_encoded_bytes())));
     let outcome = engine(options, report)?;
     report.outcome(&outcome);

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::args::KeygenArgs;
 use super::{sign, talk};
+use crate::config::GROUP_KEY;
 use crate::keys::{self, GroupKey};
 use crate::report::{Report, Settings};
 use crate::units::printable;
@@ -25,7 +26,7 @@ pub(super) fn run(args: &KeygenArgs, settings: Settings, report: &mut Report) ->
         None => {
             let key = sign::default_key();
             let key = key.ok_or_else(|| Error::usage("no home directory to put the key").hint("say -o FILE"))?;
-            if args.group { key.with_file_name("group.key") } else { key }
+            if args.group { key.with_file_name(GROUP_KEY) } else { key }
         }
     };
     if args.group {

@@ -9,6 +9,7 @@ use crate::report::Report;
 
 pub(super) fn run(args: &LogArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
     let network = network::resolve(&args.network, config)?;
+    network::tell(&network, report);
     report.start("asking");
     let log = crate::drive::log::log(network::open(&network)?, &args.tree, args.wait)?;
     if log.hosts.is_empty() && log.silent.is_empty() {

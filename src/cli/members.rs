@@ -9,6 +9,7 @@ use crate::report::Report;
 
 pub(super) fn run(args: &MembersArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
     let network = network::resolve(&args.network, config)?;
+    network::tell(&network, report);
     report.start("listening");
     let around = crate::drive::members::look(network::open(&network)?, args.wait)?;
     report.members(&around);

@@ -4,14 +4,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::NetworkArgs;
-use crate::config::{DEFAULT_CONFIG, HostConfig, NetworkConfig};
+use super::sign;
+use crate::config::{DEFAULT_CONFIG, HostConfig, NetworkConfig, PLAIN};
 use crate::drive::endpoint::Door;
+use crate::drive::outcome::{Event, Observer};
 use crate::drive::reopen::Reopen;
 use crate::id::HostName;
 use crate::keys::GroupKey;
 use crate::net::{self, Changes, Family, Link, LinkConfig, Links};
+use crate::report::Report;
+use crate::units::printable;
 use crate::{Error, Result};
 
+/// The variable that names the group key of commands.
+const GROUP_KEY_VARIABLE: &str = "MAKUO_GROUP_KEY";
 /// How long a new IPv6 address is waited for: the kernel first asks whether another machine has it.
 const TENTATIVE: Duration = Duration::from_secs(4);
 /// How often it is tried.
@@ -34,24 +40,57 @@ pub fn host_config(flag: Option<&Path>) -> Result<HostConfig> {
 
 /// The network of a command: what the flags say, the rest from the configuration.
 pub fn resolve(args: &NetworkArgs, config: Option<&Path>) -> Result<NetworkConfig> {
-    over(args, host_config(config)?.network)
+    for_command(args, &host_config(config)?)
+}
+
+/// The network of a command that has read its configuration.
+pub fn for_command(args: &NetworkArgs, config: &HostConfig) -> Result<NetworkConfig> {
+    let mut network = over(args, config.network.clone());
+    if network.group_keys.is_empty() && !network.plain {
+        let variable = std::env::var_os(GROUP_KEY_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let default = || [sign::default_group_key(), Some(config.default_group_key())].into_iter().flatten();
+        let key = variable.or_else(|| default().find(|path| path.exists()));
+        network.group_keys.push(key.ok_or_else(|| no_group_key(config))?);
+    }
+    Ok(network)
+}
+
+/// Says that a network is plain, when it is.
+pub fn tell(network: &NetworkConfig, report: &mut Report) {
+    if network.plain {
+        report.event(&Event::Note(PLAIN.to_string()));
+    }
+}
+
+/// The refusal to speak without a group key.
+pub fn no_group_key(config: &HostConfig) -> Error {
+    let place = printable(config.default_group_key().as_os_str().as_encoded_bytes());
+    Error::usage("there is no group key, and a group hears only what is sealed with its own").hint(format!(
+        "`makuo keygen` makes one, the same for all hosts: put it in {place}, or name it with --group-key; \
+         --plain goes without"
+    ))
 }
 
 /// `args` laid over `network`.
-pub fn over(args: &NetworkArgs, network: NetworkConfig) -> Result<NetworkConfig> {
-    Ok(NetworkConfig {
+pub fn over(args: &NetworkArgs, network: NetworkConfig) -> NetworkConfig {
+    let said = args.plain || !args.group_keys.is_empty();
+    NetworkConfig {
         interfaces: if args.interfaces.is_empty() { network.interfaces } else { args.interfaces.clone() },
         group: args.group.unwrap_or(network.group),
         port: args.port.unwrap_or(network.port),
         ttl: args.ttl.unwrap_or(network.ttl),
-        group_keys: if args.group_keys.is_empty() { network.group_keys } else { args.group_keys.clone() },
+        group_keys: if said { args.group_keys.clone() } else { network.group_keys },
+        plain: if said { args.plain } else { network.plain },
         catch_up_rate: network.catch_up_rate,
-    })
+    }
 }
 
 /// Joins the group on every interface that is named, or on the one that the system prefers, with the group keys.
 pub fn open(network: &NetworkConfig) -> Result<Door> {
-    let keys = network.group_keys.iter().map(|path| GroupKey::load(path)).collect::<Result<_>>()?;
+    let keys: Vec<GroupKey> = network.group_keys.iter().map(|path| GroupKey::load(path)).collect::<Result<_>>()?;
+    if keys.is_empty() && !network.plain {
+        return Err(no_group_key(&HostConfig::default()));
+    }
     let links = links(network)?;
     let reopen = Some(reopen(network, &links));
     Ok(Door { links, keys, reopen })
@@ -146,14 +185,14 @@ mod tests {
     fn a_flag_wins_over_the_configuration() {
         let config = NetworkConfig { port: 7000, ttl: 3, ..NetworkConfig::default() };
         let args = NetworkArgs { port: Some(6000), ..NetworkArgs::default() };
-        let network = over(&args, config).expect("legal");
+        let network = over(&args, config);
         assert_eq!((network.port, network.ttl), (6000, 3));
     }
 
     #[test]
     fn a_group_key_that_cannot_be_read_is_refused_and_not_ignored() {
         let args = NetworkArgs { group_keys: vec!["/nowhere/group.key".into()], ..NetworkArgs::default() };
-        let network = over(&args, NetworkConfig::default()).expect("legal");
+        let network = over(&args, NetworkConfig::default());
         let error = open(&network).expect_err("refused");
         assert!(error.to_string().contains("/nowhere/group.key"), "{error}");
     }

@@ -28,9 +28,10 @@ const ASK: Duration = Duration::from_secs(2);
 pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
     deploy::check_targets(&args.targets)?;
     let config = network::host_config(config)?;
-    let network = network::over(&args.network, config.network.clone())?;
+    let network = network::for_command(&args.network, &config)?;
     let signer: Arc<dyn Signer> = Arc::from(keys::open_signer(&sign::key_file(args.key.as_deref(), None)?)?);
     let authorized = authorized(args, &config)?;
+    network::tell(&network, report);
     report.start(&format!("{}: asking what hosts keep", args.tree));
     let local = local(args, &config)?;
     let Goal { way, earlier, replaced } = find(args, local.as_ref(), &network)?;

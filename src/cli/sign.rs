@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::config::GROUP_KEY;
 use crate::units::printable;
 use crate::{Error, Result};
 
@@ -23,6 +24,11 @@ pub fn key_file(flag: Option<&Path>, spec: Option<&Path>) -> Result<PathBuf> {
 /// ~/.config/makuo/deploy.key, when there is a home.
 pub fn default_key() -> Option<PathBuf> {
     std::env::home_dir().filter(|home| !home.as_os_str().is_empty()).map(|home| home.join(DEFAULT_KEY))
+}
+
+/// The group key of whoever runs a command: beside the deploy key.
+pub fn default_group_key() -> Option<PathBuf> {
+    default_key().map(|key| key.with_file_name(GROUP_KEY))
 }
 
 fn choose(

@@ -22,6 +22,7 @@ pub(super) fn run(args: &WatchArgs, config: Option<&Path>, report: &mut Report) 
     let mut reader = Reader { args, config: config.map(Path::to_path_buf), cache: first.cache.clone(), signer: None };
     let options = reader.options(&first)?;
     let network = first.network.clone();
+    network::tell(&network, report);
     let dial = Box::new(move || network::open(&network));
     let ended = crate::watch::run(Setup { options, modes, dial, reload: Box::new(|| reader.again()) }, report);
     drop(temporary);

@@ -61,7 +61,8 @@ impl NetworkConfig {
         let reach = if self.ttl <= 1 { "this link only" } else { "beyond routers that forward multicast" };
         let keys: Vec<String> = self.group_keys.iter().map(|path| shown(path)).collect();
         let sealed = match keys.as_slice() {
-            [] => "; datagrams are not sealed".to_string(),
+            [] if self.plain => "; plain: datagrams are not sealed".to_string(),
+            [] => format!("; datagrams are sealed with {GROUP_KEY} beside this file"),
             [key] => format!("; datagrams are sealed with {key}"),
             [first, rest @ ..] => {
                 format!("; datagrams are sealed with {first}, and {} opens them too", rest.join(", "))

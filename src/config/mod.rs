@@ -30,6 +30,10 @@ pub const DEFAULT_AUTHORIZED_KEYS: &str = "/etc/makuo/authorized_keys";
 pub const DEFAULT_SOCKET: &str = "/run/makuo/makuo.sock";
 /// Where the key is that signs what a host itself sends.
 pub const DEFAULT_SENDER_KEY: &str = "/etc/makuo/sender.key";
+/// The name of a group key that no configuration names, in the directory of the configuration.
+pub const GROUP_KEY: &str = "group.key";
+/// The line about traffic that is not sealed, in logs and output.
+pub const PLAIN: &str = "traffic is plain: anybody on this network can read it, and lie about hosts";
 /// Where the console listens.
 pub const DEFAULT_CONSOLE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
 /// The multicast group.
@@ -95,8 +99,11 @@ pub struct NetworkConfig {
     pub port: u16,
     /// How many routers a datagram may pass, and one.
     pub ttl: u8,
-    /// The files of the group keys: datagrams are sealed with the first and open with any; none: they are not sealed.
+    /// The files of the group keys: datagrams are sealed with the first and open with any; none: [`GROUP_KEY`] beside the
+    /// configuration.
     pub group_keys: Vec<PathBuf>,
+    /// Whether datagrams are not sealed: no group key is used.
+    pub plain: bool,
     /// The most that this host sends to those that are behind.
     pub catch_up_rate: Rate,
 }
@@ -193,6 +200,7 @@ impl Default for NetworkConfig {
             port: DEFAULT_PORT,
             ttl: DEFAULT_TTL,
             group_keys: Vec::new(),
+            plain: false,
             catch_up_rate: DEFAULT_CATCH_UP_RATE,
         }
     }
@@ -246,6 +254,18 @@ impl HostConfig {
     /// Reads and checks the file `path`.
     pub fn load(path: &Path) -> Result<Self> {
         Self::from_document(&Document::load(path, "configuration")?)
+    }
+
+    /// The place of the group key when no other is named: beside the configuration.
+    pub fn default_group_key(&self) -> PathBuf {
+        self.path.with_file_name(GROUP_KEY)
+    }
+
+    /// Names the group key at its default place, unless others are named or datagrams are not sealed.
+    pub fn seal_by_default(&mut self) {
+        if self.network.group_keys.is_empty() && !self.network.plain {
+            self.network.group_keys.push(self.default_group_key());
+        }
     }
 
     /// The configuration that `text` is, as if it stood in the file `path`.

@@ -23,6 +23,7 @@ pub const KEYS: &[&str] = &[
     "network.port",
     "network.ttl",
     "network.group_key",
+    "network.plain",
     "network.catch_up_rate",
     "console",
     "console.listen",
@@ -144,9 +145,12 @@ fn network(mut section: Section) -> Result<NetworkConfig> {
         port: small(&mut section, "port", 1..=65_535, "a port from 1 to 65535")?.unwrap_or(default.port),
         ttl: small(&mut section, "ttl", 0..=255, "a number from 0 to 255")?.unwrap_or(default.ttl),
         group_keys: section.take("group_key").map(group_keys).transpose()?.unwrap_or_default(),
+        plain: section.take("plain").map_or(Ok(false), |f| f.bool())?,
         catch_up_rate: section.take("catch_up_rate").map_or(Ok(default.catch_up_rate), |f| f.parse())?,
     };
-    section.finish().map(|()| network)
+    let both = section.wrong("plain = true leaves the group key unused: take one of the two out");
+    section.finish()?;
+    if network.plain && !network.group_keys.is_empty() { Err(both) } else { Ok(network) }
 }
 
 fn small<T: TryFrom<i64>>(

@@ -65,7 +65,7 @@ fn every_key_is_read() {
         socket     /run/makuo/makuo.sock
         sender     signs what this host sends with /etc/makuo/sender.key, when it is there
         console    off
-        network    group ff02::6d61 port 5001 on eth0; ttl 4: beyond routers that forward multicast; datagrams are not sealed
+        network    group ff02::6d61 port 5001 on eth0; ttl 4: beyond routers that forward multicast; datagrams are sealed with group.key beside this file
         tree       www in /var/www; deletes at most 20% of its paths; never touches /uploads/; warns when its release is older than 30 d; keeps 5 releases for rollback
         before     www: /etc/makuo/hooks/drain 'for a while'; at most 120 s; when it fails, this host refuses the release
         after      www: systemctl reload nginx; at most 120 s; when it fails, this host is not well
@@ -99,7 +99,7 @@ fn an_empty_file_is_a_host_with_the_documented_defaults() {
         socket     /run/makuo/makuo.sock
         sender     signs what this host sends with /etc/makuo/sender.key, when it is there
         console    127.0.0.1:5000
-        network    group 224.0.0.108 port 5000 on the interface that the system routes multicast to; ttl 1: this link only; datagrams are not sealed
+        network    group 224.0.0.108 port 5000 on the interface that the system routes multicast to; ttl 1: this link only; datagrams are sealed with group.key beside this file
         tree       none: this host can send, and receives nothing
         "#);
 }
@@ -215,6 +215,22 @@ fn group_keys_are_a_path_or_a_list_the_new_one_first() {
     assert!(wrong("[]").contains("name a file"));
     assert!(wrong("\"group.key\"").contains("is not an absolute path"));
     assert!(wrong("[\"/a\",\"/b\",\"/c\",\"/d\",\"/e\"]").contains("too many group keys"));
+}
+
+#[test]
+fn plain_is_said_in_words_and_leaves_no_key_unused() {
+    let parse = |text: &str| HostConfig::parse(text, Path::new("/srv/makuo.toml"));
+    let sealed = |text: &str| {
+        let mut config = parse(text).expect(text);
+        config.seal_by_default();
+        config.network.group_keys
+    };
+    assert_eq!(sealed(""), [Path::new("/srv/group.key")]);
+    assert_eq!(sealed("[network]\ngroup_key = \"/etc/a\"\nplain = false"), [Path::new("/etc/a")]);
+    assert!(sealed("[network]\nplain = true").is_empty());
+    assert!(parse("[network]\nplain = true").expect("legal").explain().contains("; plain: datagrams are not sealed"));
+    let both = parse("\n[network]\nplain = true\ngroup_key = \"/etc/a\"").expect_err("both").to_string();
+    assert!(both.contains("makuo.toml:2: ") && both.contains("take one of the two out"), "{both}");
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn tell(setup: &Setup, host: &Host, door: &Door) {
         trees.join(", ")
     );
     match door.keys.len() {
-        0 => tracing::info!("datagrams are not sealed: there is no group key"),
+        0 => tracing::warn!("{}", crate::config::PLAIN),
         n => tracing::info!("datagrams are sealed; group keys: {n}"),
     }
     if let Some(advice) = crate::drive::drops::advice(links.recv_buffer()) {

@@ -49,6 +49,7 @@ impl<'a> Started<'a> {
         follow(&mut config.console.password, &file.console.password, now.console.password);
         if !self.group_keys_fixed {
             follow(&mut config.network.group_keys, &file.network.group_keys, now.network.group_keys);
+            config.seal_by_default();
         }
         config
     }

@@ -50,7 +50,8 @@ pub struct Flags {
     /// The console listens at a unix socket instead
     #[arg(short = 'U', value_name = "PATH", env = "MAKUOSAN_SOCK", hide_env = true)]
     unix: Option<PathBuf>,
-    /// The group key: what the hosts say to each other is sealed with it. With two of them the first seals and both open
+    /// The group key: what the hosts say to each other is sealed with it. With two of them the first seals and both open.
+    /// Without one, here or in the configuration, it is plain
     #[arg(short, value_name = "FILE")]
     key: Vec<PathBuf>,
     /// The file with the console's password
@@ -161,6 +162,10 @@ impl Flags {
         let group_keys_fixed = !self.key.is_empty();
         if group_keys_fixed {
             config.network.group_keys = self.key.iter().map(|path| absolute(path)).collect::<Result<_>>()?;
+            config.network.plain = false;
+        } else if config.network.group_keys.is_empty() {
+            // As it was without -k.
+            config.network.plain = true;
         }
         if self.confined {
             confine(&mut config);
@@ -250,7 +255,7 @@ mod tests {
             meant("makuosan -b /var/www -u www-data -g www-data -G adm,web -p 5001 -i 10.0.0.1 -T 80 -n -O").unwrap();
         let tree = &meant.config.trees[0];
         assert_eq!((tree.name.as_str(), tree.path.to_str()), ("default", Some("/var/www")));
-        assert!(!tree.catch_up);
+        assert!(!tree.catch_up && meant.config.network.plain);
         assert_eq!(meant.config.network.port, 5001);
         assert_eq!(meant.config.console.listen, ConsoleListen::At("127.0.0.1:5001".parse().unwrap()));
         assert_eq!(meant.rate, Some(Rate(80_000_000)));
@@ -289,6 +294,7 @@ mod tests {
         let meant = over("makuosan -b /x");
         assert!(!meant.group_keys_fixed);
         assert_eq!(meant.config.network.group_keys, [PathBuf::from("/etc/makuo/group.key")]);
+        assert!(!meant.config.network.plain);
         assert!(over("makuosan -b /x -k key").config.network.group_keys[0].is_absolute());
     }
 

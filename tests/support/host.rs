@@ -8,6 +8,9 @@ use std::process::{Child, Command, Stdio};
 use super::place::Place;
 use super::wait::until;
 
+/// Where the group key is in the directory of a lab: the place of a user's own.
+pub const GROUP_KEY: &str = ".config/makuo/group.key";
+
 pub struct Host {
     pub name: String,
     pub place: Place,
@@ -19,6 +22,8 @@ pub struct Host {
     settings: String,
     /// The flags for its network, when they are not those of its place.
     pub flags: Option<Vec<String>>,
+    /// Whether it speaks plain; else it has the group key that lies beside its authorized keys, when there is one.
+    pub plain: bool,
     /// Whether it takes from others what it missed: most tests look at who has what.
     pub catch_up: bool,
     /// Variables of its environment.
@@ -31,10 +36,14 @@ pub struct Host {
 impl Host {
     pub fn new(name: &str, place: Place, dir: PathBuf, keys: PathBuf) -> Self {
         std::fs::create_dir_all(dir.join("disk/www")).expect("new");
+        let group_key = keys.with_file_name(GROUP_KEY);
+        if group_key.exists() {
+            std::fs::copy(group_key, dir.join("group.key")).expect("room");
+        }
         let (rules, settings, env) = (String::new(), String::new(), Vec::new());
         let name = name.to_string();
-        let (catch_up, flags, wrapper, child) = (false, None, None, None);
-        Self { name, place, dir, keys, rules, settings, flags, catch_up, env, wrapper, child }
+        let (plain, catch_up, flags, wrapper, child) = (false, false, None, None, None);
+        Self { name, place, dir, keys, rules, settings, flags, plain, catch_up, env, wrapper, child }
     }
 
     /// The tree.
@@ -127,6 +136,10 @@ impl Host {
             .args(["daemon", "--color", "never", "-c"])
             .arg(config)
             .args(self.flags.clone().unwrap_or_else(|| self.place.flags()));
+        if self.plain {
+            command.arg("--plain");
+        }
+        command.env_remove("MAKUO_GROUP_KEY");
         command
     }
 
@@ -164,6 +177,11 @@ impl Host {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// The host's own copy of the group key.
+    pub fn group_key(&self) -> PathBuf {
+        self.dir.join("group.key")
     }
 
     /// The configuration, as the last start had it.

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use makuo::keys::GroupKey;
+
 use super::host::Host;
 use super::place::{Place, Switch};
 use super::run::{Ran, Running, tool, try_tool};
@@ -17,6 +19,8 @@ pub struct Lab {
     pub admin: Place,
     /// The flags for the network of commands, when they are not those of their place.
     pub flags: Option<Vec<String>>,
+    /// Whether commands speak plain; they have the group key else.
+    pub plain: bool,
     switch: Option<Switch>,
     dir: tempfile::TempDir,
 }
@@ -29,7 +33,26 @@ impl Lab {
         Some(lab)
     }
 
-    /// The same with hosts that do not run yet.
+    /// Hosts at a switch as [`Lab::network`] has them, and commands, all of them without the group key.
+    pub fn plain_network(count: usize) -> Option<Self> {
+        let mut lab = Self::network_idle(count)?;
+        lab.go_plain();
+        lab.hosts.iter_mut().for_each(Host::start);
+        Some(lab)
+    }
+
+    /// Commands, and the hosts that are there, speak plain from their next start on.
+    pub fn go_plain(&mut self) {
+        self.plain = true;
+        self.hosts.iter_mut().for_each(|host| host.plain = true);
+    }
+
+    /// The group key of the lab: where commands look for one.
+    pub fn group_key(&self) -> PathBuf {
+        self.path(super::host::GROUP_KEY)
+    }
+
+    /// The same as [`Lab::network`] with hosts that do not run yet.
     pub fn network_idle(count: usize) -> Option<Self> {
         match Switch::new() {
             Ok(mut switch) => {
@@ -68,7 +91,8 @@ impl Lab {
     fn empty(admin: Place, switch: Option<Switch>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(dir.path().join("site")).expect("new");
-        let lab = Self { hosts: Vec::new(), admin, flags: None, switch, dir };
+        let lab = Self { hosts: Vec::new(), admin, flags: None, plain: false, switch, dir };
+        GroupKey::random().and_then(|key| key.save(&lab.group_key(), false)).expect("a group key");
         let line = lab.keygen("key");
         super::write(&lab.path("authorized_keys"), format!("tree=\"www\",deploy,audit {line}"));
         lab.spec(DELETE);
@@ -129,8 +153,13 @@ impl Lab {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.admin.command(env!("CARGO_BIN_EXE_makuo"));
         command.args(args).args(self.flags.clone().unwrap_or_else(|| self.admin.flags())).current_dir(self.dir.path());
+        if self.plain {
+            command.arg("--plain");
+        }
         command.env("HOME", self.dir.path()).env("MAKUO_KEY", self.path("key"));
-        command.env_remove("MAKUO_CONFIG").env_remove("XDG_CACHE_HOME").env_remove("RUST_LOG");
+        for variable in ["MAKUO_CONFIG", "MAKUO_GROUP_KEY", "XDG_CACHE_HOME", "RUST_LOG"] {
+            command.env_remove(variable);
+        }
         command
     }
 

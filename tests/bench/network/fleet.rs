@@ -11,6 +11,7 @@ use super::fabric::{Fabric, Line};
 use super::material::judge;
 use super::timed::{self, Ran, Started};
 use super::trouble::Trouble;
+use crate::support::host::GROUP_KEY;
 use crate::support::run::tool;
 use crate::support::{DELETE, Host, write};
 
@@ -44,6 +45,10 @@ impl Fleet {
         let public = std::fs::read_to_string(key.with_extension("pub"))?;
         let keys = home.join("authorized_keys");
         write(&keys, format!("tree=\"www\",deploy,audit {public}"));
+        let group_key = home.join(GROUP_KEY);
+        if !group_key.exists() {
+            tool(Command::new(MAKUO).args(["keygen", "--group", "--output"]).arg(&group_key));
+        }
         let places = fabric.hosts.iter().enumerate();
         let new = |(i, place): (usize, &crate::support::Place)| {
             let name = format!("host{}", i + 1);
