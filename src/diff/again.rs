@@ -124,6 +124,11 @@ impl<S: NodeSource> Paginated<'_, S> {
         };
         let (plan, met) = compare(have, self, rules, &[], host, Some(&parts))?;
         let links = met.links || last.links;
+        // What further names lead to may be gone, wherever they are.
+        let is_gone = |c: &Change| c.want.is_none() && c.was != Some(Shape::Directory);
+        if links && plan.changes.iter().any(|c| is_gone(&c)) {
+            return Ok(None);
+        }
         // Further names of a file that is made anew, or may be copied, are linked again, wherever they are.
         let is_file = |c: &Change| c.is_applied() && c.want.is_some() && c.shape() != Shape::Directory;
         let relinks = links && plan.changes.iter().any(|c| is_file(&c));
@@ -163,5 +168,9 @@ impl<S: NodeSource> Want for Paginated<'_, S> {
 
     fn top(&self) -> Option<&Top> {
         Want::top(self.manifest)
+    }
+
+    fn no_link_target<'p>(&self, paths: &mut dyn Iterator<Item = &'p TreePath>) -> crate::Result<Option<&'p TreePath>> {
+        super::no_link_target(self.manifest, &self.pages, paths)
     }
 }

@@ -1,6 +1,7 @@
 //! The first pass: the host's entries and the release's, side by side in the order of paths.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -76,6 +77,7 @@ pub(super) fn compare(
         replaced: None,
         wanted: 0,
         met_links: false,
+        link_targets: BTreeMap::new(),
     };
     match parts {
         None => walk.join(have.entries(), want.entries())?,
@@ -89,6 +91,7 @@ pub(super) fn compare(
             walk.wanted = parts.wanted;
         }
     }
+    walk.check_link_targets()?;
     walk.top(have.top())?;
     let timeless = walk.drop_times();
     let met = Met { owners: walk.owners.known(), links: walk.met_links, timeless };
@@ -140,6 +143,8 @@ struct Walk<'a> {
     wanted: u64,
     /// Whether there were further names of a file on either side.
     met_links: bool,
+    /// What further names of the release lead to, each with one of them.
+    link_targets: BTreeMap<TreePath, TreePath>,
 }
 
 impl Walk<'_> {
@@ -169,7 +174,10 @@ impl Walk<'_> {
             let release = if order.is_ge() { w.take() } else { None };
             let is_link = |kind: &EntryKind| matches!(kind, EntryKind::Hardlink(_));
             self.met_links |= host.as_ref().is_some_and(|h| is_link(&h.kind));
-            self.met_links |= release.as_ref().is_some_and(|w| is_link(&w.entry.kind));
+            if let Some(Located { entry: Entry { path, kind: EntryKind::Hardlink(first), .. }, .. }) = &release {
+                self.met_links = true;
+                self.link_targets.entry(first.clone()).or_insert_with(|| path.clone());
+            }
             match (host, release) {
                 (Some(host), Some(release)) => self.both(&host, release)?,
                 (Some(host), None) => self.extra(&host)?,
@@ -181,6 +189,20 @@ impl Walk<'_> {
             }
             if order.is_ge() {
                 w = theirs.next().transpose()?;
+            }
+        }
+    }
+
+    /// Refuses a release with a hard link that leads to no file of it.
+    fn check_link_targets(&self) -> Result<(), Refusal> {
+        if self.link_targets.is_empty() {
+            return Ok(());
+        }
+        match self.want.no_link_target(&mut self.link_targets.keys())? {
+            None => Ok(()),
+            Some(first) => {
+                let (path, first) = (self.link_targets[first].clone(), first.clone());
+                Err(Refusal::LinkNowhere { path, first })
             }
         }
     }

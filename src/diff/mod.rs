@@ -31,9 +31,9 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::block::{BlockHash, BlockRef};
-use crate::manifest::pages::PageKey;
+use crate::manifest::pages::{PageKey, Pages};
 use crate::manifest::read::{Located, Manifest, NodeSource, ReadError};
-use crate::manifest::{Content, Entry, ListRef, Top, TreePath};
+use crate::manifest::{Content, Entry, EntryKind, ListRef, Top, TreePath};
 
 /// A host's own tree: every entry in order, content hashed. Read twice when blocks are looked for.
 ///
@@ -87,6 +87,42 @@ pub trait Want {
     fn top(&self) -> Option<&Top> {
         None
     }
+    /// The first of `paths`, which are in order, that no hard link can lead to.
+    fn no_link_target<'p>(&self, paths: &mut dyn Iterator<Item = &'p TreePath>) -> Result<Option<&'p TreePath>> {
+        let mut entries = self.entries();
+        for path in paths {
+            let found = loop {
+                match entries.next().transpose()? {
+                    Some(located) if located.entry.path < *path => {}
+                    found => break found.filter(|located| located.entry.path == *path),
+                }
+            };
+            if !found.is_some_and(|located| is_link_target(&located.entry.kind)) {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether a hard link can lead to it: a file of any kind under its first name.
+fn is_link_target(kind: &EntryKind) -> bool {
+    !matches!(kind, EntryKind::Directory | EntryKind::Hardlink(_))
+}
+
+/// As [`Want::no_link_target`], of a manifest whose pages are known.
+fn no_link_target<'p, S: NodeSource>(
+    manifest: &Manifest<S>,
+    pages: &Pages,
+    paths: &mut dyn Iterator<Item = &'p TreePath>,
+) -> Result<Option<&'p TreePath>> {
+    for path in paths {
+        let found = pages.find(manifest, path).map_err(unreadable)?;
+        if !found.is_some_and(|located| is_link_target(&located.entry.kind)) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 impl<S: NodeSource> Want for Manifest<S> {
@@ -100,6 +136,10 @@ impl<S: NodeSource> Want for Manifest<S> {
 
     fn top(&self) -> Option<&Top> {
         Manifest::top(self)
+    }
+
+    fn no_link_target<'p>(&self, paths: &mut dyn Iterator<Item = &'p TreePath>) -> Result<Option<&'p TreePath>> {
+        no_link_target(self, &Pages::of(self).map_err(unreadable)?, paths)
     }
 }
 

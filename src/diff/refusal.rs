@@ -58,6 +58,14 @@ pub enum Refusal {
         /// What it links to.
         first: TreePath,
     },
+    /// A hard link to what is not in the release, or no file under its first name.
+    #[error("{path}: a hard link to {first}, which is no file of the release")]
+    LinkNowhere {
+        /// The link.
+        path: TreePath,
+        /// What it links to.
+        first: TreePath,
+    },
     /// The host's entries or the release's cannot be read.
     #[error(transparent)]
     Unreadable(#[from] crate::Error),
@@ -79,6 +87,7 @@ impl Refusal {
             Refusal::OutOfScope(_) | Refusal::LinkOutside { .. } => {
                 "make the release again with a scope that covers it"
             }
+            Refusal::LinkNowhere { .. } => "release it again with --checksum, which reads the whole source",
             Refusal::Unreadable(_) => return None,
         })
     }

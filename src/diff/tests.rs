@@ -389,6 +389,26 @@ fn links_follow_their_file_when_it_is_made_anew() {
 }
 
 #[test]
+fn a_link_that_leads_to_no_file_of_the_release_is_refused() {
+    let link = |path: &str, first: &str| entry(path, EntryKind::Hardlink(p(first)));
+    let fifo = entry("p", EntryKind::Fifo);
+    let whole = tree([file("a", "1"), link("b", "a"), fifo.clone(), link("q", "p")]);
+    run(&tree([]), &whole, &deleting(), &filter(&[])).expect("accepted");
+    let broken = [
+        tree([link("b", "a")]),
+        tree([file("a", "1"), link("b", "a"), link("c", "b")]),
+        tree([entry("a", EntryKind::Directory), link("b", "a")]),
+        tree([file("a", "1"), link("b", "a"), link("q", "p")]),
+    ];
+    for want in broken {
+        for have in [tree([]), whole.clone()] {
+            let refused = run(&have, &want, &deleting(), &filter(&[])).map(drop).expect_err("refused");
+            assert!(matches!(refused, Refusal::LinkNowhere { .. }), "{refused}");
+        }
+    }
+}
+
+#[test]
 fn an_owner_that_stands_for_none_or_cannot_be_looked_up_is_never_set() {
     let numeric = Rules { unknown_owner: UnknownOwner::Numeric, ..deleting() };
     let mut want = file("a", "x");
