@@ -1,4 +1,5 @@
-//! What a directory gives to what is made in it: a default ACL, the group of a set-group-id directory, a label.
+//! What a directory gives to what is made in it: a default ACL, the group of a set-group-id directory, a label, a
+//! project.
 //!
 //! Files are staged beside the tree and renamed, so that the kernel takes all of this from the wrong directory. Here
 //! it is read from the right one: once for each directory, and not at all from those that the release makes.
@@ -15,6 +16,7 @@ use super::grants::{is_foreign, is_grant};
 use super::meta::{FileStat, LABEL, XattrReader};
 use super::owners::Rights;
 use super::root::Root;
+use super::sys;
 use crate::diff::{Action, Change, Plan, Shape};
 use crate::manifest::{Mode, TreePath, Xattr};
 
@@ -37,12 +39,19 @@ pub(super) struct Inherited {
     gid: Option<u32>,
     /// The user who may have made the access list.
     giver: u32,
+    /// The project that quotas count it for.
+    project: Option<u32>,
     /// Whether the kernel gives its group to directories, while the plan is carried out, although it has no
     /// set-group-id in the end.
     is_passing: bool,
 }
 
 impl Inherited {
+    /// The project that a file gets.
+    pub(super) fn project(&self) -> Option<u32> {
+        self.project
+    }
+
     /// The attributes that what `change` makes gets. By an access list of its own making a user could write to a file
     /// that runs as another one.
     pub(super) fn xattrs(&self, change: &Change) -> Vec<Xattr> {
@@ -174,7 +183,10 @@ impl<'a> Inheritance<'a> {
         let is_taken = is_foreign(now.uid, Some(uid));
 
         let is_passing = set_group(now.mode, gid).is_some();
-        let mut given = Inherited { gid: set_group(mode, gid), giver: uid, is_passing, ..Inherited::default() };
+        // A directory that this user cannot open is one in which only its owner makes anything.
+        let project = self.root.dir(dir).ok().and_then(|opened| sys::given_project(opened.as_fd()));
+        let gid = set_group(mode, gid);
+        let mut given = Inherited { gid, giver: uid, project, is_passing, ..Inherited::default() };
         for xattr in self.reader.given(handle.as_fd())? {
             match xattr.name.as_slice() {
                 LABEL => given.label = Some(xattr.value),

@@ -20,6 +20,7 @@ mod content;
 mod git_tests;
 mod hints;
 mod ignore;
+mod mapped;
 mod merge;
 mod names;
 mod policy;

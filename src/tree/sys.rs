@@ -1,14 +1,16 @@
-//! The few calls that no safe wrapper offers: the allocator's parameters, and leases of files. All `unsafe` of this room
-//! is here.
+//! The few calls that no safe wrapper offers: the allocator's parameters, leases of files, projects of quotas. All
+//! `unsafe` of this room is here.
 #![allow(unsafe_code, reason = "calls that no crate wraps")]
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::libc;
 use rustix::io::Errno;
 
+/// The command of fcntl that settles by which signal a process hears of a handle.
+const F_SETSIG: libc::c_int = 10;
 /// The most pools of memory.
 #[cfg(target_env = "gnu")]
 const ARENAS: std::ffi::c_int = 2;
@@ -51,8 +53,9 @@ fn set(variable: &str, parameter: std::ffi::c_int, value: std::ffi::c_int) {
 /// Whether any process has the file open for writing; `file` is open for reading. `None` where the kernel does not say:
 /// it tells only the owner of a file and root, and not on every file system.
 ///
-/// The kernel grants a lease to read only while nobody can write. It is given back at once; somebody who opens the file
-/// in between waits for that moment, and this process gets a SIGIO, which it must not die of.
+/// The kernel grants a lease to read only while nobody can write, by a handle or a memory map. It is given back at once;
+/// somebody who opens the file in between waits for that moment, and this process gets a SIGURG, which is ignored by
+/// default; else it would be a SIGIO, which ends a process.
 pub fn is_open_for_writing(file: &File) -> Option<bool> {
     let lease = |what: libc::c_int| {
         // SAFETY: the command takes two numbers; the descriptor is that of an open file, which outlives the call.
@@ -61,6 +64,10 @@ pub fn is_open_for_writing(file: &File) -> Option<bool> {
             _ => Err(io::Error::last_os_error()),
         }
     };
+    // SAFETY: the command takes two numbers, and settles the signal for this handle; the file outlives the call.
+    if unsafe { libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) } != 0 {
+        return None;
+    }
     match lease(libc::F_RDLCK) {
         Ok(()) => {
             // Where it cannot be given back it ends with the handle.
@@ -69,6 +76,52 @@ pub fn is_open_for_writing(file: &File) -> Option<bool> {
         }
         Err(e) if e.raw_os_error() == Some(Errno::AGAIN.raw_os_error()) => Some(true),
         Err(_) => None,
+    }
+}
+
+/// What a filesystem keeps of a file for quotas of projects; `struct fsxattr` of linux/fs.h.
+#[repr(C)]
+#[derive(Default)]
+struct FsAttributes {
+    flags: u32,
+    extent_size: u32,
+    extents: u32,
+    project: u32,
+    cow_extent_size: u32,
+    padding: [u8; 8],
+}
+
+/// `FS_IOC_FSGETXATTR` and `FS_IOC_FSSETXATTR`.
+const GET_ATTRIBUTES: libc::Ioctl = 0x801c_581f_u32 as libc::Ioctl;
+const SET_ATTRIBUTES: libc::Ioctl = 0x401c_5820_u32 as libc::Ioctl;
+/// What is made in the directory is of its project (`FS_XFLAG_PROJINHERIT`).
+const GIVES_PROJECT: u32 = 0x200;
+
+fn attributes(file: BorrowedFd<'_>) -> io::Result<FsAttributes> {
+    let mut found = FsAttributes::default();
+    // SAFETY: the kernel writes one such structure, which outlives the call, as does the descriptor.
+    match unsafe { libc::ioctl(file.as_raw_fd(), GET_ATTRIBUTES, &mut found) } {
+        0 => Ok(found),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The project that an open directory gives to what is made in it; `None` where there is none.
+pub fn given_project(dir: BorrowedFd<'_>) -> Option<u32> {
+    attributes(dir).ok().filter(|found| found.flags & GIVES_PROJECT != 0).map(|found| found.project)
+}
+
+/// Makes an open file one of the project.
+pub fn set_project(file: BorrowedFd<'_>, project: u32) -> io::Result<()> {
+    let now = attributes(file)?;
+    if now.project == project {
+        return Ok(());
+    }
+    let wanted = FsAttributes { project, ..now };
+    // SAFETY: the kernel reads one such structure, which outlives the call, as does the descriptor.
+    match unsafe { libc::ioctl(file.as_raw_fd(), SET_ATTRIBUTES, &wanted) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

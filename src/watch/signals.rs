@@ -13,8 +13,6 @@ pub fn follow(shared: &Arc<Shared>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
     let entered = runtime.enter();
     let listen = |kind| signal(kind).map_err(failed);
-    // Asking whether a file is open may be answered by it: nobody may die of it.
-    drop(listen(SignalKind::io())?);
     let signals = Signals {
         terminate: listen(SignalKind::terminate())?,
         interrupt: listen(SignalKind::interrupt())?,

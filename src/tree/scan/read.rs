@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::content::{self, ReadFailure};
 use super::policy::Released;
 use super::walk::Child;
-use super::{Shared, unreadable};
+use super::{Shared, mapped, unreadable, wall};
 use crate::block::BlockRef;
 use crate::manifest::build::NodeSink;
 use crate::manifest::{Entry, EntryKind, Owner, TreePath, Xattr};
@@ -148,7 +148,11 @@ impl<'a> Reader<'a> {
                 Err(e) if is_replaced(&e) => return Err(self.unsteady(path)),
                 Err(e) => return Err(self.unreadable(path, e)),
             };
-            let before = FileStat::of(&open).map_err(|e| self.unreadable(path, e))?;
+            let mut before = FileStat::of(&open).map_err(|e| self.unreadable(path, e))?;
+            let started = wall(self.shared.options.started);
+            if mapped::settle(&open, &before, started).map_err(|e| self.unreadable(path, e))? {
+                before = FileStat::of(&open).map_err(|e| self.unreadable(path, e))?;
+            }
             if file.linked && before.id != file.child.stat.id {
                 return Err(self.unsteady(path));
             }

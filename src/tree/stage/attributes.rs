@@ -3,9 +3,12 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use rustix::fs::{Mode, OFlags, openat};
+
 use super::super::apply::{add_xattrs, handle_of};
 use super::super::inherit::Inheritance;
 use super::super::state::slot_name;
+use super::super::sys;
 use super::{Item, Stage};
 use crate::diff::{Action, Change, Shape};
 use crate::error::Result;
@@ -31,9 +34,19 @@ impl Stage {
 
     fn settle(&self, inheritance: &mut Inheritance<'_>, item: &Item, change: &Change) -> io::Result<()> {
         let shape = change.shape();
+        // A further name has what the file has.
+        if shape == Shape::Hardlink {
+            return Ok(());
+        }
+        let given = inheritance.of(change.path.parent().as_ref())?;
+        // A file of another project cannot be renamed into the directory.
+        if let Some(project) = given.project().filter(|_| shape == Shape::File) {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = openat(self.tree.state.stage(), slot_name(item.slot), flags, Mode::empty())?;
+            sys::set_project(file.as_fd(), project)?;
+        }
         let xattrs = match change.action {
-            // A further name has what the file has, and a copy was made with all of it.
-            _ if shape == Shape::Hardlink => return Ok(()),
+            // A copy was made with all of it.
             Action::Meta => return Ok(()),
             // Of a further name only a look says what it is.
             Action::Update if change.was != Some(Shape::Hardlink) || inheritance.is_kind(&change.path, shape)? => {
@@ -43,7 +56,7 @@ impl Stage {
                     kept => kept?,
                 }
             }
-            _ => inheritance.of(change.path.parent().as_ref())?.xattrs(change),
+            _ => given.xattrs(change),
         };
         let Some(want) = change.want.as_ref().filter(|_| !xattrs.is_empty()) else { return Ok(()) };
         let handle = handle_of(self.tree.state.stage(), &slot_name(item.slot))?;

@@ -7,7 +7,7 @@ use std::process::Command;
 use super::world::{Thing, World, file, look, make, scratch, set_top};
 
 /// A filesystem in a file, mounted until this is dropped.
-struct Disk<'a>(&'a Path);
+pub(super) struct Disk<'a>(&'a Path);
 
 impl Drop for Disk<'_> {
     fn drop(&mut self) {
@@ -19,7 +19,7 @@ fn run(command: &mut Command) -> bool {
     command.output().is_ok_and(|out| out.status.success())
 }
 
-fn mounted<'a>(kind: &str, dir: &Path, at: &'a Path) -> Option<Disk<'a>> {
+pub(super) fn mounted<'a>(kind: &str, dir: &Path, at: &'a Path) -> Option<Disk<'a>> {
     let image = dir.join("image");
     // The smallest XFS has 300 MiB.
     std::fs::File::create(&image).unwrap().set_len(320 << 20).unwrap();
@@ -97,4 +97,42 @@ fn an_exchange_on_xfs_leaves_no_drift() {
     world.deploy(&tree, 4).unwrap();
     tree.revert().unwrap();
     assert_eq!(look(&world.www()), before);
+}
+
+/// A directory can give its project to what is made in it, and takes nothing of another project by a rename.
+#[test]
+fn files_are_of_the_project_of_their_directory() {
+    let dir = scratch();
+    let at = dir.path().join("xfs");
+    let Some(_disk) = mounted("xfs", dir.path(), &at) else { return };
+    let www = at.join("www");
+    make(&www, &[("d", Thing::Dir(0o755)), ("d/old", file("old")), ("other", file("other"))]);
+    if !run(Command::new("chattr").args(["-R", "-p", "42"]).arg(www.join("d")))
+        || !run(Command::new("chattr").arg("+P").arg(www.join("d")))
+    {
+        return println!("skipped: no tool to set a project");
+    }
+    let things = [
+        ("d", Thing::Dir(0o755)),
+        ("d/new", file("new")),
+        ("d/old", file("newer")),
+        ("d/sub", Thing::Dir(0o755)),
+        ("d/sub/f", file("f")),
+        ("other", file("another")),
+    ];
+    let world = World::new(&[], &things).hosted(&at);
+    let before = look(&world.www());
+    let tree = world.open();
+    world.deploy(&tree, 1).unwrap();
+    assert_eq!(look(&world.www()), look(&world.source()));
+    let project = |path: &str| {
+        let out = Command::new("lsattr").args(["-p", "-d"]).arg(www.join(path)).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).split_whitespace().next().map(str::to_owned)
+    };
+    for (path, wanted) in [("d/new", "42"), ("d/old", "42"), ("d/sub", "42"), ("d/sub/f", "42"), ("other", "0")] {
+        assert_eq!(project(path).as_deref(), Some(wanted), "{path}");
+    }
+    tree.revert().unwrap();
+    assert_eq!(look(&world.www()), before);
+    assert_eq!(project("d/old").as_deref(), Some("42"));
 }
