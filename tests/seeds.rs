@@ -383,7 +383,7 @@ fn journal() -> Vec<u8> {
     };
     let steps = vec![
         Step::Mkdir(path("a")),
-        Step::Place { path: path("a/file"), slot: 1, ino: 2, replaces: true, copy: None },
+        Step::Place { path: path("a/file"), slot: 1, ino: 2, replaces: true, copy: None, born: None },
         Step::Remove { path: path("b"), slot: 2, is_dir: false },
     ];
     let journal = Journal {

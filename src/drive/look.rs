@@ -20,7 +20,6 @@ use crate::tree::Tree;
 use crate::tree::index::Index;
 use crate::tree::nodes::Nodes;
 use crate::tree::owners::Rights;
-use crate::tree::root::FileId;
 use crate::tree::scan::{Hints, ScanOptions, Scanned, scan_knowing};
 
 /// A look that is being taken. Dropping it waits for its end: nothing looks at a tree that another session changes.
@@ -68,7 +67,8 @@ fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<S
     options.hardlinks = rules.hardlinks;
     options.checksum = checksum;
     options.opens_barred = !Rights::of_process().overrides_modes();
-    options.apart = apart(&managed.tree);
+    // No part of the tree, even if someone put the tree's root above it.
+    options.apart = managed.tree.state().apart();
     options.closed.push(managed.protect.clone());
     options.closed.extend(spared(&managed.tree, release.header())?);
     let excluded = rules.excluded().map_err(Error::refused)?;
@@ -139,11 +139,4 @@ fn differences(index: &Index, present: &Header, new: &Header, nodes: &Nodes) -> 
         unlike(some(&was, &was_pages, &range)?, some(&wanted, &wanted_pages, &range)?);
     }
     Ok(paths)
-}
-
-/// The state directory, which is no part of the tree even if someone put the tree's root above it.
-fn apart(tree: &Tree) -> Vec<FileId> {
-    use std::os::unix::fs::MetadataExt;
-    let id = std::fs::metadata(tree.state().path()).map(|m| FileId { dev: m.dev(), ino: m.ino() });
-    id.into_iter().collect()
 }

@@ -12,6 +12,8 @@ use minicbor::{Decode, Encode};
 
 /// The longest path of an entry, in bytes (PATH_MAX with its NUL).
 pub const MAX_PATH: usize = 4095;
+/// The name at the top of a tree that no release has: hosts keep a tree's state there when they have no other place.
+pub const RESERVED: &str = ".makuo";
 /// The longest component, in bytes (NAME_MAX).
 pub const MAX_COMPONENT: usize = 255;
 
@@ -75,6 +77,11 @@ impl TreePath {
     /// The components from the top.
     pub fn components(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.0.split(|&b| b == b'/')
+    }
+
+    /// Whether it is at or below the name that hosts keep for themselves.
+    pub fn is_reserved(&self) -> bool {
+        is_within(&self.0, RESERVED.as_bytes())
     }
 
     /// Whether this path is `other` or lies below it.

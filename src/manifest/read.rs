@@ -423,6 +423,9 @@ impl Order {
         if self.last.as_ref().is_some_and(|last| last >= path) {
             return Err(ReadError::Illegal(format!("{path}: out of order or twice")));
         }
+        if path.is_reserved() {
+            return Err(ReadError::Illegal(format!("{path}: hosts keep the state of trees under this name")));
+        }
         while self.open.last().is_some_and(|dir| !path.is_within(dir)) {
             self.open.pop();
         }
@@ -438,7 +441,7 @@ impl Order {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::collections::HashMap;
 
     use super::*;

@@ -109,7 +109,11 @@ impl Metadata {
     /// Sets everything on what `handle` is (an `O_PATH` handle will do); leaves alone what is as it should be.
     pub fn set(&self, handle: impl AsFd) -> io::Result<()> {
         let handle = handle.as_fd();
-        let now = FileStat::of(handle)?;
+        self.set_over(handle, &FileStat::of(handle)?)
+    }
+
+    /// As [`Metadata::set`] on what is as in `now`.
+    pub(super) fn set_over(&self, handle: BorrowedFd<'_>, now: &FileStat) -> io::Result<()> {
         let uid = self.uid.filter(|&uid| uid != now.uid);
         let gid = self.gid.filter(|&gid| gid != now.gid);
         let mut mode_now = Some(now.mode);

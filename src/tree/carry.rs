@@ -19,6 +19,7 @@ use super::commit::stat;
 use super::journal::Move;
 use super::meta::{FileStat, locked};
 use super::names::{Known, Names, Was};
+use super::overlay::is_overlay;
 use super::root::{Root, open_dir_at};
 use crate::error::{Error, Result};
 use crate::manifest::{Mtime, TreePath};
@@ -33,6 +34,8 @@ pub(super) struct Carry<'a> {
     pub(super) again: bool,
     /// Whether a directory is one that the release does not govern at all.
     pub(super) alone: &'a dyn Fn(&TreePath) -> bool,
+    /// Whether the trees are on an overlay filesystem.
+    layered: bool,
     /// Where it is recorded what further names do to times of change.
     pub(super) chains: Option<&'a Mutex<Chains>>,
     /// The directories that were looked at, and whether names in the copy changed.
@@ -56,6 +59,7 @@ impl<'a> Carry<'a> {
             changed,
             again: false,
             alone,
+            layered: is_overlay(from.as_fd()),
             chains: None,
             seen: Vec::new(),
             names: Names::default(),
@@ -137,6 +141,9 @@ impl<'a> Carry<'a> {
         }
         match rustix::fs::linkat(from, name, to, name, AtFlags::empty()) {
             Ok(()) => {
+                if self.layered && now.nlink > 1 {
+                    self.check_same(path, &now, to, name)?;
+                }
                 if let Some(chains) = self.chains.filter(|_| now.file_type == FileType::RegularFile) {
                     let after =
                         FileStat::at(to, name).map_err(|e| self.failed("cannot look at the copy of", Some(path), e))?;
@@ -148,6 +155,19 @@ impl<'a> Carry<'a> {
             Err(e) => return Err(self.unlinkable(path, e)),
         }
         Ok(Some((was, true)))
+    }
+
+    /// Refuses when the name that was made is one of another file: a lower layer's comes without its other names.
+    fn check_same(&self, path: &TreePath, now: &FileStat, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+        let made = FileStat::at(to, name).map_err(|e| self.failed("cannot look at the copy of", Some(path), e))?;
+        if made.id == now.id {
+            return Ok(());
+        }
+        Err(Error::refused(format!(
+            "{}: a file with several names in a lower layer of the overlay filesystem cannot be carried into the next tree",
+            self.from.printed(path)
+        ))
+        .hint("set commit.layout = \"in-place\" in the spec"))
     }
 
     fn directory(

@@ -54,6 +54,32 @@ impl Operation {
     }
 }
 
+/// A staged item on its way to its final name.
+///
+/// Nobody else could reach it before. It is still what was staged when size and time of modification are those that it
+/// was given, which is for whoever uses the chain to check.
+#[derive(Debug)]
+pub(super) struct Placement {
+    began: Instant,
+}
+
+impl Placement {
+    /// Begins the rename.
+    #[expect(clippy::disallowed_methods, reason = "measures one system call, decides nothing in a protocol")]
+    pub(super) fn begin() -> Self {
+        Self { began: Instant::now() }
+    }
+
+    /// Records the rename, after which the inode is as in `after`.
+    pub(super) fn done(self, after: &FileStat, chains: &mut Chains) {
+        if self.began.elapsed() < QUICK {
+            chains.inodes.insert(after.id.ino, Chain { first: after.ctime, last: after.ctime });
+        } else {
+            chains.inodes.remove(&after.id.ino);
+        }
+    }
+}
+
 impl Chains {
     fn add(&mut self, ino: u64, before: Mtime, after: Mtime) {
         let chain = self.inodes.entry(ino).or_insert(Chain { first: before, last: before });

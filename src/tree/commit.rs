@@ -13,9 +13,9 @@ use rustix::fs::{AtFlags, FileType, RenameFlags, renameat, renameat_with};
 use rustix::io::Errno;
 
 use super::apply::{Metadata, chmod, handle_of, remove_acl};
-use super::chains::Operation;
+use super::chains::Placement;
 use super::inherit::DEFAULT_ACL;
-use super::journal::{FORWARD, Journal, Step};
+use super::journal::{FORWARD, Inode, Journal, Step};
 use super::meta::{FileStat, locked};
 use super::next::Next;
 use super::open::{Tree, kept_journal};
@@ -99,7 +99,7 @@ pub(super) fn run(
         tree.state.remove(FORWARD)?;
         return Err(e);
     }
-    match complete(tree, &journal) {
+    match complete(tree, &journal, Try::First) {
         Ok(()) => {}
         Err(e) if tree.crash.happened() => return Err(e),
         Err(e) => {
@@ -125,11 +125,11 @@ pub(super) fn run(
 }
 
 /// Takes a journaled commit from wherever it is to its end. An error leaves the journal in place.
-pub(super) fn complete(tree: &Tree, journal: &Journal) -> Result<()> {
+pub(super) fn complete(tree: &Tree, journal: &Journal, attempt: Try) -> Result<()> {
     if tree.state.last_commit()? != Some(journal.commit) {
         match &journal.swap {
             Some(exchange) => swap::forward(tree, journal, exchange)?,
-            None => take_steps(tree, journal)?,
+            None => take_steps(tree, journal, attempt)?,
         }
         if let Some(twin) = journal.twin() {
             tree.crash.point()?;
@@ -145,8 +145,9 @@ pub(super) fn complete(tree: &Tree, journal: &Journal) -> Result<()> {
     tree.state.rename(FORWARD, &kept_journal(journal.serial()))
 }
 
-fn take_steps(tree: &Tree, journal: &Journal) -> Result<()> {
+fn take_steps(tree: &Tree, journal: &Journal, attempt: Try) -> Result<()> {
     let mut runner = Runner::new(tree, journal)?;
+    runner.attempt = attempt;
     runner.loosen(journal)?;
     runner.disinherit(journal)?;
     for step in &journal.steps {
@@ -160,24 +161,36 @@ fn take_steps(tree: &Tree, journal: &Journal) -> Result<()> {
     runner.sync(journal)
 }
 
+/// Whether steps may have been taken before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Try {
+    /// The journal was just written.
+    First,
+    /// A crash, or an error, stopped an earlier one somewhere.
+    Again,
+}
+
 /// Does steps, in either direction. Remembers the directory that it was in last.
 pub(super) struct Runner<'a> {
     pub(super) tree: &'a Tree,
     pub(super) undo: Rc<OwnedFd>,
     rights: Rights,
     last: Option<(Option<TreePath>, OwnedFd)>,
+    attempt: Try,
 }
 
 impl<'a> Runner<'a> {
     pub(super) fn new(tree: &'a Tree, journal: &Journal) -> Result<Self> {
         let undo = Rc::new(tree.state.undo_dir(journal.serial())?);
-        Ok(Self { tree, undo, rights: Rights::of_process(), last: None })
+        Ok(Self { tree, undo, rights: Rights::of_process(), last: None, attempt: Try::Again })
     }
 
     fn forward(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Mkdir(path) => self.mkdir(path),
-            Step::Place { path, slot, ino, replaces, .. } => self.place(path, *slot, *ino, *replaces),
+            Step::Place { path, slot, ino, replaces, born, .. } => {
+                self.place(path, *slot, Inode { ino: *ino, born: *born }, *replaces)
+            }
             Step::Remove { path, slot, is_dir } => self.remove(path, *slot, *is_dir),
             Step::Set { path, old, new, ino } => self.set(path, *ino, new, [old, new]),
         }
@@ -195,23 +208,29 @@ impl<'a> Runner<'a> {
         Ok(Outcome::Done)
     }
 
-    fn place(&mut self, path: &TreePath, slot: u64, ino: u64, replaces: bool) -> io::Result<Outcome> {
+    fn place(&mut self, path: &TreePath, slot: u64, inode: Inode, replaces: bool) -> io::Result<Outcome> {
         let (name, tree) = (slot_name(slot), self.tree);
         let stage = tree.state.stage();
-        let Some(staged) = stat(stage, &name)? else { return Ok(Outcome::Done) };
-        if staged.id.ino == ino {
+        let is_staged = match self.attempt {
+            Try::First => true,
+            Try::Again => match stat(stage, &name)? {
+                Some(found) => inode.is(&found),
+                None => return Ok(Outcome::Done),
+            },
+        };
+        if is_staged {
             stop!(self);
-            let operation = Operation::on(staged);
+            let placement = Placement::begin();
             if replaces {
                 match self.exchange(path, &name)? {
-                    Exchange::OldInSlot => self.placed(path, operation)?,
-                    Exchange::Done => return self.placed(path, operation).map(|()| Outcome::Done),
+                    Exchange::OldInSlot => self.placed(path, placement)?,
+                    Exchange::Done => return self.placed(path, placement).map(|()| Outcome::Done),
                     Exchange::Stopped(e) => return Ok(Outcome::Stopped(e)),
                 }
             } else {
                 let (parent, last) = self.parent(path)?;
                 rename_new(stage, &name, parent, &last)?;
-                return self.placed(path, operation).map(|()| Outcome::Done);
+                return self.placed(path, placement).map(|()| Outcome::Done);
             }
         }
         // The slot now holds what was replaced.
@@ -223,15 +242,15 @@ impl<'a> Runner<'a> {
         Ok(Outcome::Done)
     }
 
-    /// Records what `operation`, which put something under its name, did to its time of change.
-    fn placed(&mut self, path: &TreePath, operation: Operation) -> io::Result<()> {
+    /// Records the time of change that `placement` left to what it put under its name.
+    fn placed(&mut self, path: &TreePath, placement: Placement) -> io::Result<()> {
         let tree = self.tree;
         if !locked(&tree.chains).wanted() {
             return Ok(());
         }
         let (parent, last) = self.parent(path)?;
         if let Some(after) = stat(parent, &last)? {
-            operation.done(&after, &mut locked(&tree.chains));
+            placement.done(&after, &mut locked(&tree.chains));
         }
         Ok(())
     }
@@ -261,18 +280,21 @@ impl<'a> Runner<'a> {
     }
 
     fn remove(&mut self, path: &TreePath, slot: u64, is_dir: bool) -> io::Result<Outcome> {
-        let name = slot_name(slot);
+        let (name, tree) = (slot_name(slot), self.tree);
         let undo = Rc::clone(&self.undo);
         if stat(undo.as_fd(), &name)?.is_some() {
             return Ok(Outcome::Done);
         }
         stop!(self);
         let (parent, last) = self.parent(path)?;
-        let Some(now) = stat(parent, &last)? else { return Ok(Outcome::Done) };
+        let Some(now) = stat(parent, &last)? else { return self.finish_stand_in(slot) };
         if (now.file_type == FileType::Directory) != is_dir {
             return Err(io::Error::other("another kind of file appeared here since the tree was compared"));
         }
-        renameat(parent, &last, &*undo, &name)?;
+        match tree.crash.rename(is_dir, parent, &last, undo.as_fd(), &name) {
+            Err(Errno::XDEV) if is_dir => return self.leave_stand_in(path, slot),
+            done => done?,
+        }
         if is_dir && !is_empty(undo.as_fd(), &name)? {
             renameat(&*undo, &name, parent, &last)?;
             return Err(Errno::NOTEMPTY.into());

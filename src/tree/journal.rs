@@ -12,6 +12,7 @@ use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
 use super::apply::Metadata;
+use super::meta::FileStat;
 use super::records::Mark;
 use super::state::{CommitMark, State};
 use crate::error::{Error, Result};
@@ -161,6 +162,9 @@ pub enum Step {
         /// Whether it has the content of what it replaces, which is then not kept.
         #[n(4)]
         copy: Option<bool>,
+        /// When its inode was made, where the number alone does not tell it from what it replaced.
+        #[n(5)]
+        born: Option<Mtime>,
     },
     /// Move what is at a path to the undo directory.
     #[n(2)]
@@ -191,6 +195,20 @@ pub enum Step {
         #[n(3)]
         ino: u64,
     },
+}
+
+/// How a staged item is told from what it replaced.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inode {
+    pub(super) ino: u64,
+    pub(super) born: Option<Mtime>,
+}
+
+impl Inode {
+    /// Whether `found` is the staged item.
+    pub(super) fn is(self, found: &FileStat) -> bool {
+        found.id.ino == self.ino && self.born.is_none_or(|born| found.born == Some(born))
+    }
 }
 
 /// One directory that a commit touches.
@@ -290,9 +308,12 @@ mod tests {
         let journal = Journal {
             commit: CommitMark { release: Mark { serial: Serial(3), id: ReleaseId(BlockHash::of(b"x")) }, number: 1 },
             previous: None,
-            steps: [Step::Mkdir(path.clone()), Step::Place { path, slot: 1, ino: 2, replaces: true, copy: None }]
-                .into_iter()
-                .collect(),
+            steps: [
+                Step::Mkdir(path.clone()),
+                Step::Place { path, slot: 1, ino: 2, replaces: true, copy: None, born: None },
+            ]
+            .into_iter()
+            .collect(),
             dirs: vec![DirStep { path: None, old: Some(Metadata::default()), new: None }],
             header: vec![1, 2],
             signature: vec![3],

@@ -52,9 +52,14 @@ pub struct FileStat {
     pub mtime: Mtime,
     /// Last change of content or metadata; only the kernel sets it.
     pub ctime: Mtime,
+    /// When the inode was made, where the filesystem tells it.
+    pub born: Option<Mtime>,
     /// Flags of the inode, as far as the filesystem tells them.
     pub attributes: StatxAttributes,
 }
+
+/// What a [`FileStat`] needs.
+const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
 /// What has to be the same for a file to count as unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
@@ -90,12 +95,12 @@ impl Version {
 impl FileStat {
     /// What `name`, one component, in the directory `dir` is; a symbolic link itself.
     pub fn at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Self> {
-        Ok(Self::from_statx(&statx(dir, name, NOFOLLOW, StatxFlags::BASIC_STATS)?))
+        Ok(Self::from_statx(&statx(dir, name, NOFOLLOW, WANTED)?))
     }
 
     /// What the handle is.
     pub fn of(handle: impl AsFd) -> io::Result<Self> {
-        Ok(Self::from_statx(&statx(handle, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?))
+        Ok(Self::from_statx(&statx(handle, c"", AtFlags::EMPTY_PATH, WANTED)?))
     }
 
     /// Keeps the version that is recorded of a directory from ever being the present one, so that every later scan lists
@@ -127,6 +132,7 @@ impl FileStat {
             blocks: s.stx_blocks,
             mtime: time(s.stx_mtime),
             ctime: time(s.stx_ctime),
+            born: (s.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| time(s.stx_btime)),
             attributes: s.stx_attributes,
         }
     }

@@ -395,7 +395,7 @@ impl Tree {
         }
         let Some(journal) = Journal::read(&self.state, FORWARD)? else { return Ok(Recovery::Nothing) };
         let serial = journal.serial();
-        match commit::complete(self, &journal) {
+        match commit::complete(self, &journal, commit::Try::Again) {
             Ok(_) => Ok(Recovery::Completed(serial)),
             Err(e) if self.crash.happened() => Err(e),
             Err(e) => {
@@ -489,6 +489,9 @@ pub(super) struct Crash {
     /// As on a filesystem that cannot exchange two names.
     #[cfg(test)]
     pub(super) no_exchange: bool,
+    /// As on an overlay filesystem, whose lower directories cannot be renamed.
+    #[cfg(test)]
+    pub(super) no_directories: bool,
     /// What others do at every point, and right before and after an exchange.
     #[cfg(test)]
     pub(super) others: Others,
@@ -534,6 +537,23 @@ impl Crash {
         #[cfg(test)]
         self.others.act();
         done
+    }
+
+    /// Renames what may be a directory.
+    pub(super) fn rename(
+        &self,
+        is_dir: bool,
+        from: BorrowedFd<'_>,
+        old: &CStr,
+        to: BorrowedFd<'_>,
+        new: &CStr,
+    ) -> rustix::io::Result<()> {
+        #[cfg(test)]
+        if self.no_directories && is_dir {
+            return Err(rustix::io::Errno::XDEV);
+        }
+        let _ = is_dir;
+        rustix::fs::renameat(from, old, to, new)
     }
 
     /// A point at which the machine may stop; before every change to the disk.

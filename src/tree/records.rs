@@ -86,7 +86,8 @@ impl Records {
         };
         let device = std::fs::metadata(&real).map_err(failed)?.dev();
         let beside = real.parent().map(|parent| parent.join(BESIDE));
-        for path in state_dir.map(Path::to_path_buf).into_iter().chain(beside).map(|dir| dir.join(name.as_str())) {
+        let places = state_dir.map(Path::to_path_buf).into_iter().chain(beside).chain([real.join(BESIDE)]);
+        for path in places.map(|dir| dir.join(name.as_str())) {
             match std::fs::metadata(path.join("releases")) {
                 Ok(found) if found.dev() == device => {
                     let root = Root::open(&path).map_err(|e| Error::io("cannot open", &path, e))?;

@@ -18,7 +18,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
@@ -37,7 +37,7 @@ use super::next::{Next, is_copied};
 use super::open::{Claim, Tree};
 use super::owners::Rights;
 use super::state::{slot_name, sync_dir};
-use super::{copies, shelf, space, sparse, way};
+use super::{copies, raise, shelf, space, sparse, way};
 use crate::block::{BlockHash, BlockRef};
 use crate::diff::{Action, Delta, Plan, Shape};
 use crate::error::{Error, Result};
@@ -61,6 +61,8 @@ pub(super) struct Item {
     further: Option<Box<TreePath>>,
     /// The file of which it is a copy, as it was copied.
     copied: OnceLock<Box<Version>>,
+    /// The inode, of a file that was sealed; else 0.
+    ino: AtomicU64,
     blocks: u32,
     /// Blocks that are not written yet.
     left: AtomicU32,
@@ -82,6 +84,11 @@ impl Item {
         self.copied.get().map(|version| &**version)
     }
 
+    /// The inode of a file that has its metadata.
+    pub(super) fn ino(&self) -> Option<u64> {
+        Some(self.ino.load(Ordering::Acquire)).filter(|&ino| ino != 0)
+    }
+
     fn new(slot: u64, change: usize) -> Self {
         Self {
             slot,
@@ -91,6 +98,7 @@ impl Item {
             change: change as u32,
             further: None,
             copied: OnceLock::new(),
+            ino: AtomicU64::new(0),
             blocks: 0,
             left: AtomicU32::new(0),
         }
@@ -216,6 +224,9 @@ impl Stage {
         if self.spent.load(Ordering::Acquire) {
             return Err(Error::refused("this stage was committed"));
         }
+        if self.tree.state.is_overlay() {
+            raise::links(&self.tree, &self.plan)?;
+        }
         let cloned = self.clone_files()?;
         tracing::debug!("tree {}: {cloned} files share the space of others", self.tree.name());
         self.copy_local()?;
@@ -317,9 +328,12 @@ impl Stage {
         }
         let seal = || {
             let file = file()?;
+            let now = FileStat::of(&file)?;
             // It may end with a hole.
-            file.set_len(item.size)?;
-            self.seal(item, &file)
+            if now.size != item.size {
+                file.set_len(item.size)?;
+            }
+            self.seal_over(item, &file, &now)
         };
         seal().inspect_err(|_| {
             item.left.fetch_add(1, Ordering::AcqRel);
@@ -333,7 +347,15 @@ impl Stage {
     }
 
     fn seal(&self, item: &Item, handle: impl AsFd) -> io::Result<()> {
-        Metadata::wanted(&self.plan.changes.get(item.change()), &self.plan).set(handle)
+        let now = FileStat::of(&handle)?;
+        self.seal_over(item, handle, &now)
+    }
+
+    /// Gives the item, which is as in `now`, the release's metadata.
+    fn seal_over(&self, item: &Item, handle: impl AsFd, now: &FileStat) -> io::Result<()> {
+        Metadata::wanted(&self.plan.changes.get(item.change()), &self.plan).set_over(handle.as_fd(), now)?;
+        item.ino.store(now.id.ino, Ordering::Release);
+        Ok(())
     }
 
     /// Puts what older releases had where it belongs now: what of it is damaged stays among what is to be fetched.

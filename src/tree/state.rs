@@ -1,7 +1,8 @@
 //! The state directory of one tree: where it is, who holds it, and the few small files in it.
 //!
-//! It stands on the tree's own filesystem (what is staged gets into the tree by rename) and never inside what the tree
-//! serves. Only this user can read it. It must not know what a release does to the tree.
+//! It stands on the tree's own filesystem, since what is staged gets into the tree by rename: beside the tree, or where
+//! the tree is a mount point, in a directory inside of it that no release can name ([`TreePath::is_reserved`]). Only
+//! this user can read it. It must not know what a release does to the tree.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -15,9 +16,12 @@ use minicbor::bytes::ByteVec;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::apply::Metadata;
 use super::inherit;
 use super::journal::FORWARD;
 use super::links::{self, Links};
+use super::meta::{FileStat, mount_of};
+use super::overlay;
 pub use super::records::{CommitMark, Mark, StoredRelease};
 use super::records::{Records, grant_name, inside};
 use super::root::{FileId, Root};
@@ -25,9 +29,10 @@ use super::swap::discard;
 use super::tombstones;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
+use crate::manifest::path::RESERVED;
 
-/// The directory beside a tree that holds the state of the trees there.
-pub const BESIDE: &str = ".makuo";
+/// The directory beside a tree that holds the state of the trees there, or inside a tree that is a mount point.
+pub const BESIDE: &str = RESERVED;
 /// Beside what a commit replaced: the record of a release of the same serial, and the order that committed it.
 const ASIDE_RELEASE: &str = "release";
 const ASIDE_ORDER: &str = "order";
@@ -46,6 +51,9 @@ pub struct State {
     handle: OwnedFd,
     stage: OwnedFd,
     warning: Option<String>,
+    is_overlay: bool,
+    /// The directory at the top of the tree that it is in, when it is.
+    hidden: Option<FileId>,
     _lock: File,
 }
 
@@ -71,29 +79,54 @@ impl State {
             }
             let dir = make(None, given, name, path.clone())?;
             if on_same(tree, &dir)? {
-                return Self::hold(name, path, dir, None);
+                return Self::hold(name, path, dir, None, None);
             }
             // Nothing of this tree will be kept there.
             let _ = std::fs::remove_dir(&path);
             warning = Some(format!("{} is not on the filesystem of {}", given.display(), tree.path().display()));
         }
         let real = std::fs::canonicalize(tree.path()).map_err(|e| Error::io("cannot resolve", tree.path(), e))?;
-        let none = || {
-            Error::usage(format!("no place for the state of tree {name} on the filesystem of {}", real.display()))
-                .hint("the state cannot be inside of what it serves: make the tree a directory below the mount point")
-        };
-        let path = real.parent().ok_or_else(none)?.join(BESIDE).join(name.as_str());
         let above = tree.above().map_err(|e| Error::io("cannot open the directory of", tree.path(), e))?;
-        let dir = make(Some(above.as_fd()), Path::new(BESIDE), name, path.clone())?;
+        let (path, dir, hidden) = match real.parent().filter(|_| is_on_mount_of(tree, &above)) {
+            Some(parent) => {
+                let path = parent.join(BESIDE).join(name.as_str());
+                let dir = make(Some(above.as_fd()), Path::new(BESIDE), name, path.clone())?;
+                (path, dir, None)
+            }
+            None => {
+                let (path, hidden) = (real.join(BESIDE).join(name.as_str()), real.join(BESIDE));
+                check_moved(name, &real, &path)?;
+                let before = FileStat::of(tree).map_err(|e| Error::io("cannot look at", &real, e))?;
+                let handle = private_dir_at(tree.as_fd(), Path::new(BESIDE), &hidden)?;
+                // It is no part of the tree, nor is that it was made.
+                if let Err(e) = (Metadata { mtime: Some(before.mtime), ..Metadata::default() }).set(tree) {
+                    tracing::debug!("the time of {} is not what it was: {e}", real.display());
+                }
+                let id = rustix::fs::fstat(&handle).map_err(|e| Error::io("cannot look at", &hidden, e))?;
+                let dir = make(Some(handle.as_fd()), Path::new("."), name, path.clone())?;
+                (path, dir, Some(FileId::of(&id)))
+            }
+        };
         if !on_same(tree, &dir)? {
             let _ = std::fs::remove_dir(&path);
-            return Err(none());
+            return Err(Error::usage(format!(
+                "no place for the state of tree {name} on the filesystem of {}: {} is on another one",
+                real.display(),
+                path.display()
+            ))
+            .hint("set state_dir to a directory on the filesystem of the tree"));
         }
         let warning = warning.map(|w| format!("{w}: the state of tree {name} is in {} instead", path.display()));
-        Self::hold(name, path, dir, warning)
+        Self::hold(name, path, dir, warning, hidden)
     }
 
-    fn hold(name: &TreeName, path: PathBuf, dir: Root, warning: Option<String>) -> Result<Self> {
+    fn hold(
+        name: &TreeName,
+        path: PathBuf,
+        dir: Root,
+        warning: Option<String>,
+        hidden: Option<FileId>,
+    ) -> Result<Self> {
         let lock_path = path.join("lock");
         let lock = open_for_writing(dir.as_fd(), c"lock", OFlags::empty());
         let lock = lock.map_err(|e| Error::io("cannot open", &lock_path, e))?;
@@ -110,7 +143,8 @@ impl State {
         }
         let handle = dir.dir(None).map_err(|e| Error::io("cannot open", &path, e))?;
         let stage = dir.dir(Some(&inside("stage"))).map_err(|e| Error::io("cannot open", path.join("stage"), e))?;
-        Ok(Self { records: Records::at(dir), handle, stage, warning, _lock: lock })
+        let is_overlay = overlay::is_overlay(handle.as_fd());
+        Ok(Self { records: Records::at(dir), handle, stage, warning, is_overlay, hidden, _lock: lock })
     }
 
     /// Whether its path still leads to the directory that was opened: what is large in it is found by its path.
@@ -180,6 +214,21 @@ impl State {
                 tracing::debug!("{} is still there: {e}", path.join(&name).display());
             }
         }
+    }
+
+    /// The directories that belong to the state and not to the tree, wherever they are met.
+    pub fn apart(&self) -> Vec<FileId> {
+        [Some(self.root().id()), self.hidden].into_iter().flatten().collect()
+    }
+
+    /// Whether it is inside the tree, which is a mount point.
+    pub fn is_inside(&self) -> bool {
+        self.hidden.is_some()
+    }
+
+    /// Whether it, and the tree, is on an overlay filesystem.
+    pub(super) fn is_overlay(&self) -> bool {
+        self.is_overlay
     }
 
     /// What the operator should know about where it is.
@@ -463,6 +512,27 @@ fn private_dir_at(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<Owned
         }
     }
     Ok(handle)
+}
+
+/// Refuses to begin a new state at `inside` when there is one beside the tree, which was no mount point then: the new
+/// one would take old releases for new ones.
+fn check_moved(name: &TreeName, tree: &Path, inside: &Path) -> Result<()> {
+    let Some(beside) = tree.parent().map(|above| above.join(BESIDE).join(name.as_str())) else { return Ok(()) };
+    if inside.join("lock").exists() || !beside.join("serial").exists() {
+        return Ok(());
+    }
+    let (tree, beside) = (tree.display(), beside.display());
+    Err(Error::usage(format!("the state of tree {name} is in {beside}, and {tree} is a mount point now")).hint(
+        format!(
+            "a unit's ReadWritePaths has to name the directory that {tree} is in; or move {beside} to {}",
+            inside.display()
+        ),
+    ))
+}
+
+/// Whether the directory above the tree is on the same mount as the tree.
+fn is_on_mount_of(tree: &Root, above: &OwnedFd) -> bool {
+    mount_of(above.as_fd()).ok().is_some_and(|above| mount_of(tree.as_fd()).is_ok_and(|own| own == above))
 }
 
 fn on_same(tree: &Root, dir: &Root) -> Result<bool> {

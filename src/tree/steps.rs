@@ -8,7 +8,7 @@ use super::apply::{Metadata, handle_of};
 use super::commit::shown;
 use super::copies;
 use super::inherit::Inheritance;
-use super::journal::{DirStep, Step};
+use super::journal::{DirStep, Inode, Step};
 use super::meta::{FileStat, LABEL};
 use super::open::Tree;
 use super::root::Root;
@@ -70,8 +70,9 @@ pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> 
                 let item = items.next_if(|i| i.change() == at);
                 let item = item.ok_or_else(|| Error::refused(format!("{} is not staged", change.path)))?;
                 let replaces = !was_dir && change.was.is_some();
-                let ino = stage_stat(tree, item.slot)?.id.ino;
-                let place = Step::Place { path: change.path.clone(), slot: item.slot, ino, replaces, copy: None };
+                let Inode { ino, born } = inode(tree, item)?;
+                let (path, slot) = (change.path.clone(), item.slot);
+                let place = Step::Place { path, slot, ino, replaces, copy: None, born };
                 if was_dir {
                     removals.push(remove(&change));
                     late.push(place);
@@ -91,8 +92,20 @@ pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> 
 
 /// The step that puts a copy in the place of its original.
 fn place(tree: &Tree, path: &TreePath, item: &Item) -> Result<Step> {
-    let ino = stage_stat(tree, item.slot)?.id.ino;
-    Ok(Step::Place { path: path.clone(), slot: item.slot, ino, replaces: true, copy: Some(true) })
+    let Inode { ino, born } = inode(tree, item)?;
+    Ok(Step::Place { path: path.clone(), slot: item.slot, ino, replaces: true, copy: Some(true), born })
+}
+
+/// What tells a staged item from what it replaces. The files of an overlay are of several filesystems, which may have
+/// inodes of the same number.
+fn inode(tree: &Tree, item: &Item) -> Result<Inode> {
+    match item.ino().filter(|_| !tree.state.is_overlay()) {
+        Some(ino) => Ok(Inode { ino, born: None }),
+        None => {
+            let staged = stage_stat(tree, item.slot)?;
+            Ok(Inode { ino: staged.id.ino, born: staged.born.filter(|_| tree.state.is_overlay()) })
+        }
+    }
 }
 
 /// Refuses when the original was changed since it was copied: the change would be lost.

@@ -23,6 +23,7 @@ use super::meta::{FileStat, is_mount_root};
 use super::moves;
 use super::names::Names;
 use super::open::{Tree, done_journal};
+use super::overlay;
 use super::owners::Rights;
 use super::root::Root;
 use crate::error::{Error, Result};
@@ -44,6 +45,10 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
         return Err(Error::refused(format!("{shown} is a mount point, which cannot be exchanged as a whole"))
             .hint(format!("serve a directory below the mount point, or {in_place}")));
     }
+    if tree.state.is_inside() {
+        return Err(Error::refused(format!("{shown} cannot be exchanged as a whole: its state is inside of it"))
+            .hint(format!("set state_dir to a directory on its filesystem, or {in_place}")));
+    }
     let rights = Rights::of_process();
     let (now, above) = (FileStat::of(root).map_err(failed)?, FileStat::of(&place.parent).map_err(failed)?);
     let sticky = above.mode.bits() & 0o1000 != 0;
@@ -60,6 +65,11 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
             now.uid
         ))
         .hint(format!("run the daemon as root, or {in_place}")));
+    }
+    if tree.state.is_overlay() {
+        overlay::check_exchange(tree, place.parent.as_fd(), &place.name).map_err(failed)?.map_or(Ok(()), |why| {
+            Err(Error::refused(format!("{shown} cannot be exchanged as a whole: {why}")).hint(in_place))
+        })?;
     }
     let parent = place.path.parent().unwrap_or(Path::new("/")).display().to_string();
     try_exchange(tree, &place).map_err(|e| match e {

@@ -10,6 +10,8 @@ mod inherit;
 mod kept;
 mod kinds;
 mod metadata;
+mod mounted;
+mod overlay;
 mod planted;
 mod power;
 mod recall;

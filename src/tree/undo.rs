@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::apply::Metadata;
 use super::commit::{Outcome, Runner, is_known, is_unsupported, rename_new, stat, stop};
-use super::journal::{BACKWARD, FORWARD, Journal, Step};
+use super::journal::{BACKWARD, FORWARD, Inode, Journal, Step};
 use super::open::{Tree, done_journal};
 use super::state::slot_name;
 use super::{relink, shelf, swap};
@@ -73,7 +73,9 @@ fn take_steps_back(tree: &Tree, journal: &Journal) -> Result<()> {
     for step in journal.steps.iter().rev() {
         let (done, path) = match &step {
             Step::Mkdir(path) => (runner.unmake(path), path),
-            Step::Place { path, slot, ino, .. } => (runner.unplace(path, *slot, *ino), path),
+            Step::Place { path, slot, ino, born, .. } => {
+                (runner.unplace(path, *slot, Inode { ino: *ino, born: *born }), path)
+            }
             Step::Remove { path, slot, .. } => (runner.put_back(path, *slot), path),
             Step::Set { path, old, new, ino } => (runner.set_back(path, *ino, [old, new]), path),
         };
@@ -140,12 +142,12 @@ impl Runner<'_> {
         }
     }
 
-    fn unplace(&mut self, path: &TreePath, slot: u64, ino: u64) -> io::Result<Outcome> {
+    fn unplace(&mut self, path: &TreePath, slot: u64, inode: Inode) -> io::Result<Outcome> {
         let (name, tree) = (slot_name(slot), self.tree);
         let stage = tree.state.stage();
         let undo = Rc::clone(&self.undo);
         if let Some(staged) = stat(stage, &name)? {
-            if staged.id.ino != ino {
+            if !inode.is(&staged) {
                 // The two changed places and no more: back.
                 stop!(self);
                 let (parent, last) = self.parent(path)?;
@@ -159,7 +161,7 @@ impl Runner<'_> {
         }
         let (parent, last) = self.parent(path)?;
         match stat(undo.as_fd(), &name)? {
-            Some(old) if old.id.ino != ino => {
+            Some(old) if !inode.is(&old) => {
                 stop!(self);
                 let (parent, last) = self.parent(path)?;
                 match tree.crash.exchange(undo.as_fd(), &name, parent, &last) {
@@ -177,7 +179,7 @@ impl Runner<'_> {
                 stop!(self);
                 renameat(&*undo, &name, stage, &name)?;
             }
-            None if stat(parent, &last)?.is_some_and(|now| now.id.ino == ino) => {
+            None if stat(parent, &last)?.is_some_and(|now| inode.is(&now)) => {
                 stop!(self);
                 let (parent, last) = self.parent(path)?;
                 renameat(parent, &last, stage, &name)?;
@@ -200,7 +202,7 @@ impl Runner<'_> {
         let name = slot_name(slot);
         let undo = Rc::clone(&self.undo);
         if stat(undo.as_fd(), &name)?.is_none() {
-            return Ok(Outcome::Done);
+            return self.take_stand_in(path, slot);
         }
         stop!(self);
         let (parent, last) = self.parent(path)?;

@@ -23,6 +23,7 @@ use super::links::Links;
 use super::mounts::{Change, Mounts};
 use super::places::{Place, Places, Put, TOP, Watch};
 use crate::manifest::TreePath;
+use crate::manifest::path::RESERVED;
 use crate::manifest::rules::PathFilter;
 use crate::tree::meta::FileStat;
 use crate::tree::mounts::relative;
@@ -563,6 +564,7 @@ impl Watcher {
 
     fn leaves_out(&self, path: &TreePath, is_dir: bool) -> bool {
         self.own.as_ref() == Some(path)
+            || is_dir && path.name() == RESERVED.as_bytes()
             || self.excluded.as_ref().is_some_and(|filter| filter.matches_here(path, is_dir))
     }
 

@@ -169,6 +169,11 @@ impl<'a> Lister<'a> {
             out.skipped.push(Skipped { path, why: OWN_STATE.into() });
             return Ok(());
         }
+        if self.options.without_state && path.is_reserved() && !out.filter.leaves_out(&path, is_dir) {
+            let shown = printable(self.root.shown(&path).as_os_str().as_bytes());
+            return Err(Error::usage(format!("{shown}: hosts keep the state of trees under this name"))
+                .hint("give it another name, or exclude it in the spec"));
+        }
         let apart = is_dir && self.options.apart.contains(&stat.id);
         if apart || !self.options.in_scope(&path, is_dir) || out.filter.leaves_out(&path, is_dir) {
             return Ok(());

@@ -54,8 +54,17 @@ enum How {
     InPlace,
     /// Path by path, on a filesystem without exchange.
     Links,
+    /// Path by path, where directories cannot be renamed.
+    Layers,
     /// All at once.
     Swap,
+}
+
+impl How {
+    fn world(self) -> World {
+        let world = World::new(&old(), &new()).topped(0o555);
+        world.exchanging(self != How::Links).moving(self != How::Layers).swapping(self == How::Swap)
+    }
 }
 
 #[test]
@@ -66,6 +75,12 @@ fn a_crash_anywhere_in_a_commit_leaves_all_old_or_all_new() {
 #[test]
 fn the_same_holds_where_two_names_cannot_change_places() {
     crash_everywhere(How::Links);
+}
+
+#[test]
+fn the_same_holds_where_directories_cannot_be_renamed() {
+    crash_everywhere(How::Layers);
+    crash_while_undoing(How::Layers);
 }
 
 #[test]
@@ -86,7 +101,7 @@ fn the_same_holds_for_an_ordinary_user_whom_read_only_directories_bind() {
 fn crash_everywhere(how: How) {
     let (mut olds, mut news) = (0, 0);
     for after in 0.. {
-        let world = World::new(&old(), &new()).topped(0o555).exchanging(how != How::Links).swapping(how == How::Swap);
+        let world = how.world();
         let (before, wanted) = (look(&world.www()), look(&world.source()));
         let tree = world.open_crashing(Some(after)).unwrap();
         let (stage, release) = world.stage(&tree, 5).unwrap();
@@ -182,7 +197,7 @@ fn a_crash_anywhere_while_undoing_ends_with_the_old_tree() {
 fn crash_while_undoing(how: How) {
     let mut crashes = 0;
     for after in 0.. {
-        let world = World::new(&old(), &new()).topped(0o555).exchanging(how != How::Links).swapping(how == How::Swap);
+        let world = how.world();
         let tree = world.open_crashing(Some(after)).unwrap();
         let (stage, release) = world.stage(&tree, 5).unwrap();
         // In the way of a deletion, late in the commit: everything has to be undone.

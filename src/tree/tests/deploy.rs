@@ -542,7 +542,7 @@ fn two_daemons_cannot_serve_one_tree() {
 }
 
 #[test]
-fn the_state_stands_on_the_trees_filesystem_and_never_inside_it() {
+fn the_state_stands_on_the_trees_filesystem_and_not_inside_it() {
     let dir = tempfile::tempdir().unwrap();
     let top = dir.path().join("www");
     let open = |state: Option<&Path>| Tree::open(TreeName::new("www").unwrap(), &top, state, Options::default());
@@ -562,13 +562,6 @@ fn the_state_stands_on_the_trees_filesystem_and_never_inside_it() {
         let tree = open(Some(elsewhere.path())).unwrap();
         let other = std::fs::metadata(elsewhere.path()).unwrap().dev() != std::fs::metadata(&top).unwrap().dev();
         assert_eq!(tree.state().warning().is_some(), other);
-    }
-    if let Some(_mount) = Mount::tmpfs(&dir.path().join("mounted"), "size=1m") {
-        let name = TreeName::new("m").unwrap();
-        let refused = Tree::open(name, &dir.path().join("mounted"), None, Options::default()).map(drop).unwrap_err();
-        assert!(refused.hint_text().unwrap().contains("below the mount point"), "{refused}");
-    } else {
-        println!("skipped in part: no right to mount");
     }
 }
 

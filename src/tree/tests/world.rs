@@ -16,6 +16,7 @@ use crate::diff::{Have, HostRules, Plan, Want, diff};
 use crate::id::{Serial, TreeName};
 use crate::manifest::build::{Builder, ContentBuilder};
 use crate::manifest::header::tests::a_header;
+use crate::manifest::path::RESERVED;
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::{Layout, PathFilter};
 use crate::manifest::{
@@ -104,11 +105,15 @@ impl Scanned {
         out
     }
 
-    fn walk(&mut self, top: &Path, below: &Path, inodes: &mut HashMap<u64, TreePath>) {
+    fn walk(&mut self, top: &Path, below: &Path, inodes: &mut HashMap<(u64, u64), TreePath>) {
         let mut names: Vec<_> = std::fs::read_dir(top.join(below)).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         for name in names {
             let path = below.join(&name);
+            // The state of a tree that is a mount point.
+            if path == Path::new(RESERVED) {
+                continue;
+            }
             let tree_path = TreePath::new(path.as_os_str().as_bytes()).unwrap();
             let at = top.join(&path);
             let meta = std::fs::symlink_metadata(&at).unwrap();
@@ -117,7 +122,7 @@ impl Scanned {
             }
             let kind = if meta.is_dir() {
                 EntryKind::Directory
-            } else if let Some(first) = inodes.get(&meta.ino()) {
+            } else if let Some(first) = inodes.get(&(meta.dev(), meta.ino())) {
                 EntryKind::Hardlink(first.clone())
             } else if meta.is_symlink() {
                 EntryKind::Symlink(std::fs::read_link(&at).unwrap().as_os_str().as_bytes().to_vec())
@@ -131,7 +136,7 @@ impl Scanned {
                 EntryKind::File(self.content(&std::fs::read(&at).unwrap()))
             };
             let is_dir = meta.is_dir();
-            inodes.entry(meta.ino()).or_insert_with(|| tree_path.clone());
+            inodes.entry((meta.dev(), meta.ino())).or_insert_with(|| tree_path.clone());
             let xattrs = xattrs_of(&at);
             self.entries.push(Entry {
                 path: tree_path,
@@ -214,6 +219,8 @@ pub(super) struct World {
     pub(super) protect: PathFilter,
     /// Whether the filesystem shall be one that cannot exchange two names.
     no_exchange: bool,
+    /// Whether it shall be one that cannot rename directories.
+    no_directories: bool,
     /// What others do while a tree of this world is worked on.
     pub(super) others: Others,
 }
@@ -233,6 +240,7 @@ impl World {
             rules,
             protect: PathFilter::at_top::<&str>(&[]),
             no_exchange: false,
+            no_directories: false,
             others: Others::default(),
         }
     }
@@ -240,6 +248,12 @@ impl World {
     /// With or without the ability to exchange two names.
     pub(super) fn exchanging(mut self, can: bool) -> Self {
         self.no_exchange = !can;
+        self
+    }
+
+    /// With or without the ability to rename directories.
+    pub(super) fn moving(mut self, can: bool) -> Self {
+        self.no_directories = !can;
         self
     }
 
@@ -276,7 +290,8 @@ impl World {
     pub(super) fn open_crashing(&self, after: Option<i64>) -> Result<Arc<Tree>> {
         let name = TreeName::new("www").expect("legal");
         let others = self.others.clone();
-        let crash = Crash { after: after.map(AtomicI64::new), no_exchange: self.no_exchange, others };
+        let after = after.map(AtomicI64::new);
+        let crash = Crash { after, no_exchange: self.no_exchange, no_directories: self.no_directories, others };
         Tree::open_with(name, &self.www(), None, Options::default(), crash).map(Arc::new)
     }
 

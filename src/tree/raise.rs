@@ -1,0 +1,156 @@
+//! Files with several names in a lower layer of an overlay filesystem, taken out of it with all of their names.
+//!
+//! The filesystem itself copies a file up under the one name that is changed, and its other names stay with the lower
+//! layer's: moved aside and back they would be files of their own. So the names of what a release touches are made names
+//! of one upper file first. Nobody can tell the difference but by inode numbers, and nothing has to be undone.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+
+use super::apply::Metadata;
+use super::carry::{join, names_in};
+use super::commit::stat;
+use super::meta::FileStat;
+use super::open::Tree;
+use super::root::{FileId, Root, open_dir_at};
+use crate::diff::{Plan, Shape};
+use crate::error::{Error, Result};
+use crate::manifest::{EntryKind, TreePath};
+
+/// The names in the stage of what is on its way.
+const RAISED: &CStr = c"raised";
+const FURTHER: &CStr = c"further";
+
+/// Makes the names of each file that `plan` touches names of one upper file.
+pub(super) fn links(tree: &Tree, plan: &Plan) -> Result<()> {
+    let root = tree.root();
+    let touched = touched(&root, plan)?;
+    if touched.is_empty() {
+        return Ok(());
+    }
+
+    let mut names = BTreeMap::new();
+    let top = root.dir(None).map_err(|e| Error::io("cannot open", root.path(), e))?;
+    find(&root, None, top.as_fd(), &touched, &tree.state().apart(), &mut names)?;
+    for (_, names) in names.iter().filter(|(_, names)| names.len() > 1) {
+        clear(tree)?;
+        let raised = raise(tree, &root, names);
+        clear(tree)?;
+        raised.map_err(|e| super::stage::with_space_hint(Error::io("cannot copy up", root.shown(&names[0]), e)))?;
+    }
+    Ok(())
+}
+
+fn clear(tree: &Tree) -> Result<()> {
+    for left in [RAISED, FURTHER] {
+        match rustix::fs::unlinkat(tree.state.stage(), left, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(Error::io("cannot clear", tree.state.stage_path(), e)),
+        }
+    }
+    Ok(())
+}
+
+/// The files with several names that `plan` changes, removes or gives another name.
+fn touched(root: &Root, plan: &Plan) -> Result<HashSet<FileId>> {
+    let mut touched = HashSet::new();
+    for change in plan.changes.iter().filter(|c| c.is_applied()) {
+        let first = change.want.as_ref().and_then(|want| match &want.entry.kind {
+            EntryKind::Hardlink(first) => Some(first.clone()),
+            _ => None,
+        });
+        let here = change.was.is_some_and(|was| was != Shape::Directory).then(|| change.path.clone());
+        for path in here.into_iter().chain(first) {
+            let look = || -> io::Result<Option<FileStat>> {
+                let (parent, name) = root.parent(&path)?;
+                stat(parent.as_fd(), &name)
+            };
+            match look() {
+                Ok(now) => touched.extend(now.filter(has_several_names).map(|now| now.id)),
+                // What it is in is made by the plan.
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => {}
+                Err(e) => return Err(Error::io("cannot look at", root.shown(&path), e)),
+            }
+        }
+    }
+    Ok(touched)
+}
+
+fn has_several_names(now: &FileStat) -> bool {
+    now.nlink > 1 && now.file_type != FileType::Directory
+}
+
+/// Finds all names of the files `wanted` below a directory.
+fn find(
+    root: &Root,
+    path: Option<&TreePath>,
+    dir: BorrowedFd<'_>,
+    wanted: &HashSet<FileId>,
+    apart: &[FileId],
+    names: &mut BTreeMap<FileId, Vec<TreePath>>,
+) -> Result<()> {
+    let failed = |e: io::Error| match path {
+        Some(path) => Error::io("cannot look into", root.shown(path), e),
+        None => Error::io("cannot look into", root.path(), e),
+    };
+    for name in names_in(dir).map_err(failed)? {
+        let Some(now) = stat(dir, &name).map_err(failed)? else { continue };
+        let child = join(path, &name)?;
+        if now.file_type != FileType::Directory {
+            if wanted.contains(&now.id) {
+                names.entry(now.id).or_default().push(child);
+            }
+        } else if !now.is_mount_root() && !apart.contains(&now.id) {
+            match open_dir_at(dir, &name) {
+                Ok(below) => find(root, Some(&child), below.as_fd(), wanted, apart, names)?,
+                // Names that this user cannot see it cannot change either.
+                Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes `names`, which are those of one file, names of one upper file.
+fn raise(tree: &Tree, root: &Root, names: &[TreePath]) -> io::Result<()> {
+    let stage = tree.state.stage();
+    let Some((first, others)) = names.split_first() else { return Ok(()) };
+    let (parent, name) = root.parent(first)?;
+    let before = FileStat::at(parent.as_fd(), &name)?;
+    rustix::fs::linkat(&parent, &name, stage, RAISED, AtFlags::empty())?;
+    if FileStat::at(parent.as_fd(), &name)?.id == before.id {
+        // It is an upper file with upper names, or the mount keeps them together.
+        return Ok(());
+    }
+    others.iter().try_for_each(|other| put(tree, root, other, &before))
+}
+
+/// Puts a further name of the raised file into the place of `path`, which is a name of the lower one, `before`.
+fn put(tree: &Tree, root: &Root, path: &TreePath, before: &FileStat) -> io::Result<()> {
+    let stage = tree.state.stage();
+    let (parent, name) = root.parent(path)?;
+    if stat(parent.as_fd(), &name)?.is_none_or(|now| now.id != before.id) {
+        return Ok(());
+    }
+    let above = Metadata { mtime: Some(FileStat::of(&parent)?.mtime), ..Metadata::default() };
+    rustix::fs::linkat(stage, RAISED, stage, FURTHER, AtFlags::empty())?;
+    exchange(tree, &parent, &name)?;
+    let alike = |s: &FileStat| (s.size, s.mtime, s.mode, s.uid, s.gid);
+    if alike(&FileStat::at(stage, FURTHER)?) != alike(before) {
+        // Somebody changed it at the very moment.
+        exchange(tree, &parent, &name)?;
+    }
+    rustix::fs::unlinkat(stage, FURTHER, AtFlags::empty())?;
+    above.set(&parent)
+}
+
+fn exchange(tree: &Tree, parent: &impl AsFd, name: &CString) -> io::Result<()> {
+    Ok(tree.crash.exchange(tree.state.stage(), FURTHER, parent.as_fd(), name)?)
+}

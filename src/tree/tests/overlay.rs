@@ -1,0 +1,250 @@
+//! Trees in the lower layer of an overlay filesystem, as that of a container's image.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::crash::{new, old};
+use super::world::{Thing, World, file, is_root, look, make, scratch};
+use crate::tree::open::Recovery;
+
+/// A mount that ends with it, inside of a namespace that ends with its thread.
+struct Layered {
+    dir: tempfile::TempDir,
+}
+
+impl Layered {
+    /// An overlay of `www` over a lower layer that has `things` in it; `apart` when that is another filesystem.
+    fn new(things: &[(&str, Thing)], apart: bool) -> Self {
+        let dir = scratch();
+        let layered = Self { dir };
+        for name in ["lower", "upper", "work", "at"] {
+            std::fs::create_dir(layered.path(name)).expect("new");
+        }
+        if apart {
+            mount(&["-t", "tmpfs", "tmpfs"], &layered.path("lower"));
+        }
+        make(&layered.path("lower/www"), things);
+        super::world::set_top(&layered.path("lower/www"), 0o755, 900_000_001);
+        layered.mount("redirect_dir=off");
+        layered
+    }
+
+    fn mount(&self, more: &str) {
+        let path = |name| self.path(name).display().to_string();
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={},xino=off,index=off,metacopy=off,{more}",
+            path("lower"),
+            path("upper"),
+            path("work")
+        );
+        mount(&["-t", "overlay", "overlay", "-o", &options], &self.path("at"));
+    }
+
+    fn unmount(&self) {
+        // Another test's child may have its handles until it runs its program.
+        let gone = |_| {
+            let out = Command::new("umount").arg(self.path("at")).output().expect("umount");
+            std::thread::sleep(std::time::Duration::from_millis(if out.status.success() { 0 } else { 20 }));
+            out.status.success()
+        };
+        assert!((0..500).any(gone), "it cannot be unmounted");
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A host with its tree there, which gets `things`.
+    fn world(&self, things: &[(&str, Thing)]) -> World {
+        World::new(&[], things).hosted(&self.path("at"))
+    }
+}
+
+fn mount(what: &[&str], at: &Path) {
+    assert!(Command::new("mount").args(what).arg(at).status().expect("mount").success(), "{what:?}");
+}
+
+/// Runs `test` where mounts are nobody else's.
+fn with_mounts(test: impl FnOnce() + Send + 'static) {
+    let kinds = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if !is_root() || !kinds.contains("overlay") {
+        return println!("skipped: only root mounts overlay filesystems, where the kernel has them");
+    }
+    let thread = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("root may");
+        assert!(Command::new("mount").args(["--make-rprivate", "/"]).status().expect("mount").success());
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// What rsync would change.
+fn judged(from: &Path, to: &Path) -> String {
+    let slash = |path: &Path| format!("{}/", path.display());
+    let mut rsync = Command::new("rsync");
+    let out = rsync.args(["-n", "-i", "-rlptgoDHXc", "--delete"]).arg(slash(from)).arg(slash(to)).output();
+    let out = out.expect("rsync");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+#[test]
+fn a_release_replaces_and_removes_directories_of_a_lower_layer() {
+    with_mounts(|| {
+        for apart in [false, true] {
+            let layered = Layered::new(&old(), apart);
+            let world = layered.world(&new());
+            let before = look(&world.www());
+            let tree = world.open();
+            world.deploy(&tree, 1).expect("a commit");
+            assert_eq!(judged(&world.source(), &world.www()), "", "apart: {apart}");
+            assert_eq!(look(&world.www()), look(&world.source()));
+
+            tree.revert().expect("it goes back");
+            assert_eq!(look(&world.www()), before);
+            assert_eq!(judged(&layered.path("lower/www"), &world.www()), "", "apart: {apart}");
+            world.deploy(&tree, 2).expect("a commit");
+            tree.forget_undo().expect("it is confirmed");
+            assert_eq!(judged(&world.source(), &world.www()), "", "apart: {apart}");
+        }
+    });
+}
+
+#[test]
+fn a_crash_on_an_overlay_leaves_all_old_or_all_new() {
+    with_mounts(|| {
+        let mut apart = false;
+        let mut after = 0;
+        loop {
+            let layered = Layered::new(&old(), apart);
+            let world = layered.world(&new());
+            let (before, wanted) = (look(&world.www()), look(&world.source()));
+            let tree = world.open_crashing(Some(after)).expect("opens");
+            let (stage, release) = world.stage(&tree, 5).expect("staged");
+            let committed = stage.commit(&release, b"signature").is_ok();
+            drop((stage, tree));
+            // As after a restart of the machine: nothing of the kernel's is left.
+            layered.unmount();
+            layered.mount("redirect_dir=off");
+            let tree = world.open();
+            let now = look(&world.www());
+            let is_old = tree.recovery() == Recovery::Nothing && tree.state().current().expect("read").is_none();
+            assert_eq!(now, if is_old { before } else { wanted }, "apart: {apart}, crash {after}");
+            match (committed, apart) {
+                (true, true) => break,
+                (true, false) => (apart, after) = (true, 0),
+                (false, _) => after += 3,
+            }
+        }
+    });
+}
+
+#[test]
+fn an_exchange_with_a_tree_of_a_lower_layer_is_refused_before_anything_is_staged() {
+    with_mounts(|| {
+        for (apart, why) in [(false, "lower layer"), (true, "inode numbers")] {
+            let layered = Layered::new(&old(), apart);
+            let world = layered.world(&new()).swapping(true);
+            let before = look(&world.www());
+            let tree = world.open();
+            let Err(refused) = world.begin(&tree, 1) else { panic!("not possible") };
+            assert!(refused.to_string().contains(why), "{refused}");
+            assert!(refused.hint_text().is_some_and(|hint| hint.contains("in-place")), "{refused}");
+            assert_eq!(look(&world.www()), before);
+        }
+
+        // A tree that came after the image is exchanged as elsewhere.
+        let layered = Layered::new(&[], false);
+        make(&layered.path("at/second/www"), &old());
+        let world = World::new(&[], &new()).hosted(&layered.path("at/second")).swapping(true);
+        let tree = world.open();
+        world.deploy(&tree, 1).expect("a commit");
+        assert_eq!(judged(&world.source(), &world.www()), "");
+    });
+}
+
+#[test]
+fn the_names_of_one_file_in_a_lower_layer_stay_together() {
+    with_mounts(|| {
+        let d = || ("d", Thing::Dir(0o755));
+        let old = [("a", file("one")), ("b", Thing::Hard("a")), d(), ("d/c", Thing::Hard("a"))];
+        let more =
+            [("a", file("one")), ("b", Thing::Hard("a")), d(), ("d/c", Thing::Hard("a")), ("e", Thing::Hard("a"))];
+        let fewer = [("a", file("one")), d(), ("d/c", Thing::Hard("a"))];
+        let split = [("a", file("one")), ("b", file("two")), d(), ("d/c", Thing::Hard("a"))];
+        for (apart, new) in
+            [false, true].into_iter().flat_map(|apart| [(apart, &more[..]), (apart, &fewer), (apart, &split)])
+        {
+            let layered = Layered::new(&old, apart);
+            let world = layered.world(new);
+            let before = look(&world.www());
+            let tree = world.open();
+            world.deploy(&tree, 1).expect("a commit");
+            assert_eq!(judged(&world.source(), &world.www()), "", "apart: {apart}");
+            tree.revert().expect("it goes back");
+            assert_eq!(look(&world.www()), before, "apart: {apart}");
+        }
+    });
+}
+
+#[test]
+fn random_trees_of_a_lower_layer_become_what_rsync_says() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
+    let seed: u64 = number("MAKUO_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let rounds = number("MAKUO_OVERLAYS").unwrap_or(12);
+    println!("MAKUO_SEED={seed} MAKUO_OVERLAYS={rounds}");
+    with_mounts(move || {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for round in 0..rounds {
+            let (first, second, third) = (random(&mut rng), random(&mut rng), random(&mut rng));
+            let apart = rng.bool();
+            let layered = Layered::new(&first, apart);
+            let world = layered.world(&second);
+            let tree = world.open();
+            let before = look(&world.www());
+            let mut serial = 0;
+            let mut deploy = || {
+                serial += 1;
+                world.deploy(&tree, serial).expect("a commit");
+            };
+            deploy();
+            assert_eq!(judged(&world.source(), &world.www()), "", "seed {seed}, round {round}");
+            if rng.bool() {
+                tree.revert().expect("it goes back");
+                assert_eq!(look(&world.www()), before, "seed {seed}, round {round}, taken back");
+                deploy();
+            }
+            world.release(&third);
+            deploy();
+            assert_eq!(judged(&world.source(), &world.www()), "", "seed {seed}, round {round}, the second");
+        }
+    });
+}
+
+/// Up to thirty things, each directory before what is in it.
+fn random(rng: &mut fastrand::Rng) -> Vec<(&'static str, Thing)> {
+    const NAMES: [&str; 12] = ["a", "a/b", "a/b/c", "a/d", "e", "e/f", "e/g", "e/g/h", "i", "j", "k", "k/l"];
+    let mut made: Vec<(&'static str, Thing)> = Vec::new();
+    let mut files: Vec<&'static str> = Vec::new();
+    for path in NAMES {
+        let parent = path.rsplit_once('/').map(|(dir, _)| dir);
+        let has_parent = parent.is_none_or(|dir| made.iter().any(|(p, t)| *p == dir && matches!(t, Thing::Dir(_))));
+        if !has_parent || rng.u8(..5) == 0 {
+            continue;
+        }
+        let thing = match rng.u8(..10) {
+            0..4 => Thing::Dir([0o755, 0o700, 0o555][rng.usize(..3)]),
+            4..7 => {
+                files.push(path);
+                Thing::File(vec![rng.u8(..3); rng.usize(..9)], [0o644, 0o600, 0o755][rng.usize(..3)])
+            }
+            7 => Thing::Link(["a", "no/where"][rng.usize(..2)]),
+            8 if !files.is_empty() => Thing::Hard(files[rng.usize(..files.len())]),
+            _ => Thing::Pipe,
+        };
+        made.push((path, thing));
+    }
+    made
+}

@@ -1,0 +1,124 @@
+//! Trees that are large or odd: holes without end, names that move about.
+
+mod support;
+
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::process::Command;
+
+use support::{Lab, same, skipped, write};
+
+#[test]
+fn a_file_of_holes_arrives_as_a_file_of_holes() {
+    let gib = std::env::var("MAKUO_SPARSE_GIB").ok().and_then(|n| n.parse().ok()).unwrap_or(8u64);
+    let Some(lab) = Lab::loopback(1) else { return };
+    let path = lab.site().join("disk.img");
+    let size = (gib << 30) + 12_345;
+    let file = File::create(&path).expect("new");
+    if let Err(e) = file.set_len(size) {
+        return skipped(&format!("no file of {size} bytes here: {e}"));
+    }
+    let data = [(0, "begin"), ((1 << 30) + 77, "somewhere"), ((gib << 29) - 3, "in the middle"), (size - 3, "end")];
+    for (at, text) in data {
+        file.write_all_at(text.as_bytes(), at).expect("space");
+    }
+    for more in ["", "[commit]\nlayout = \"swap\"\n"] {
+        lab.spec(&format!("{}{more}", support::DELETE));
+        write(&lab.site().join("more"), more);
+        lab.deploy(&[]).exits(0);
+        let there = lab.hosts[0].tree().join("disk.img");
+        let found = std::fs::metadata(&there).expect("there");
+        assert_eq!(found.size(), size);
+        assert!(found.blocks() * 512 < 8 << 20, "{} blocks", found.blocks());
+        let out = Command::new("cmp").arg(&path).arg(&there).output().expect("cmp");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+    }
+    // What was a hole gets data, and the other way round.
+    file.write_all_at(b"late", (1 << 29) + 5).expect("space");
+    lab.deploy(&[]).exits(0);
+    let out = Command::new("cmp").arg(&path).arg(lab.hosts[0].tree().join("disk.img")).output().expect("cmp");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+}
+
+#[test]
+fn names_of_one_file_in_directories_that_move_are_what_they_are_in_the_source() {
+    for more in ["", "[commit]\nlayout = \"swap\"\n"] {
+        let Some(lab) = Lab::loopback(2) else { return };
+        lab.spec(&format!("{}{more}", support::DELETE));
+        let at = |path: &str| lab.site().join(path);
+        let deployed = |what: &str| {
+            println!("{what}");
+            lab.deploy(&[]).exits(0);
+            for host in &lab.hosts {
+                same(&lab.site(), &host.tree());
+            }
+            lab.diff(&[]).exits(0);
+        };
+        write(&at("current/app.js"), "the first release");
+        std::fs::create_dir(at("stable")).expect("new");
+        std::fs::hard_link(at("current/app.js"), at("stable/app.js")).expect("new");
+        deployed("two names");
+
+        std::fs::rename(at("current"), at("previous")).expect("there");
+        write(&at("current/app.js"), "second, release");
+        deployed("another file under the first name");
+
+        std::fs::rename(at("previous"), at("archive")).expect("there");
+        deployed("the directory of a name has another name");
+
+        std::fs::rename(at("archive"), at("zoo")).expect("there");
+        deployed("the first name is the last");
+
+        std::fs::remove_dir_all(at("stable")).expect("there");
+        std::fs::rename(at("zoo"), at("stable")).expect("there");
+        std::fs::hard_link(at("current/app.js"), at("stable/both.js")).expect("new");
+        deployed("one name left, and another file has two");
+
+        std::fs::rename(at("stable"), at("a")).expect("there");
+        deployed("the further name comes first");
+    }
+}
+
+#[test]
+fn names_of_links_pipes_and_devices_are_scanned_as_names_of_one() {
+    use nix::sys::stat::{Mode, SFlag, mknod};
+    for more in ["", "[commit]\nlayout = \"swap\"\n"] {
+        let Some(lab) = Lab::loopback(1) else { return };
+        lab.spec(&format!("{}{more}", support::DELETE));
+        let at = |path: &str| lab.site().join(path);
+        let link = |first: &str, name: &str| std::fs::hard_link(at(first), at(name)).expect("new");
+        std::fs::create_dir(at("d")).expect("new");
+        std::os::unix::fs::symlink("no/where", at("link")).expect("new");
+        nix::unistd::mkfifo(&at("pipe"), Mode::S_IRUSR | Mode::S_IWUSR).expect("new");
+        let device = |name: &str, kind, minor| mknod(&at(name), kind, Mode::S_IRUSR, rustix::fs::makedev(1, minor));
+        let mut kinds = vec!["link", "pipe"];
+        match device("char", SFlag::S_IFCHR, 3).and_then(|()| device("block", SFlag::S_IFBLK, 5)) {
+            Ok(()) => kinds.extend(["char", "block"]),
+            Err(e) => skipped(&format!("in part: no devices: {e}")),
+        }
+        let deployed = |what: &str| {
+            println!("{what} {more}");
+            lab.deploy(&[]).exits(0);
+            lab.all_same(&lab.site());
+            lab.diff(&[]).exits(0);
+        };
+        for kind in &kinds {
+            link(kind, &format!("d/{kind}"));
+            link(kind, &format!("zz-{kind}"));
+        }
+        deployed("three names of each");
+
+        for kind in &kinds {
+            std::fs::remove_file(at(kind)).expect("there");
+            link(&format!("zz-{kind}"), &format!("d/more-{kind}"));
+        }
+        deployed("the first name gone, another one come");
+
+        std::fs::rename(at("d"), at("zzz")).expect("there");
+        deployed("names in a directory that moved");
+
+        std::fs::remove_file(at("zz-pipe")).expect("there");
+        nix::unistd::mkfifo(&at("zz-pipe"), Mode::S_IRUSR | Mode::S_IWUSR).expect("new");
+        deployed("one of them is another pipe");
+    }
+}
