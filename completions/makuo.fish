@@ -43,7 +43,8 @@ complete -c makuo -n "__fish_makuo_needs_command" -f -a "members" -d 'The hosts 
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "send" -d 'Ad hoc: files of this host\'s tree to the same place on the others, through the daemon that runs here'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "sync" -d 'As send, and delete on the others what is extra under the paths'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "check" -d 'Say what is wrong with a spec or a configuration, or what it means'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "keygen" -d 'Make a deploy key in OpenSSH\'s format, or a group key'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "init" -d 'Make the keys of a group and one file for all of its hosts; unpack that file on a host'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "keygen" -d 'Make a deploy key in OpenSSH\'s format, and a group key'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "daemon" -d 'The host\'s service: receives releases; runs in the foreground'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "demo" -d 'Three hosts on this machine\'s loopback, one real deploy, and what to try next'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "completions" -d 'Print a completion script'
@@ -232,14 +233,27 @@ complete -c makuo -n "__fish_makuo_using_subcommand check" -l json -d 'Print one
 complete -c makuo -n "__fish_makuo_using_subcommand check" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand check" -s q -l quiet -d 'Results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s o -l output -d 'Where the key goes; the public half gets .pub [default: ~/.config/makuo/deploy.key, or group.key there]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand init" -l host -d 'Unpack this host file, beside the configuration that --config names' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand init" -s o -l output -d 'Where the host file goes [default: ~/.config/makuo/host.toml]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand init" -s k -l key -d 'A deploy key that you have, or its .pub [default: ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand init" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand init" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand init" -l force -d 'Overwrite files that say something else'
+complete -c makuo -n "__fish_makuo_using_subcommand init" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand init" -s v -l verbose -d 'Tell more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand init" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand init" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s o -l output -d 'Where the key goes, a deploy key unless --group is said; its public half gets .pub' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l comment -d 'A remark in the public key [default: user@host]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l force -d 'Overwrite a key that exists'
-complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l group -d 'Make a group key: every datagram is sealed with it, and only those who have it are heard'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l force -d 'Overwrite a deploy key that exists; with --group, a group key'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l deploy -d 'Make only a deploy key: it signs releases'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l group -d 'Make only a group key: every datagram is sealed with it, and only those who have it are heard'
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s v -l verbose -d 'Tell more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s q -l quiet -d 'Results and errors only'
@@ -251,7 +265,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l state-dir -d 'Whe
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l authorized-keys -d 'Who may deploy and audit [default: /etc/makuo/authorized_keys]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s u -l user -d 'Run as this user' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l run-group -d 'Run as this group' -r
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l console -d 'Where the console listens [default: 127.0.0.1:5000, when that is free]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l console -d 'Where the console of makuosan listens [default: off]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l socket -d 'The control socket [default: /run/makuo/makuo.sock]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l metrics -d 'Not supported yet; here so that it is refused and not ignored' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r

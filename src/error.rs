@@ -71,6 +71,13 @@ impl Error {
         self
     }
 
+    /// Adds what to do about it, unless that is said already.
+    #[must_use]
+    pub fn hint_else(mut self, hint: impl Into<String>) -> Self {
+        self.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
     /// Adds the underlying cause.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

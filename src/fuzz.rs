@@ -74,7 +74,7 @@ pub fn config(bytes: &[u8]) -> bool {
 pub fn console(bytes: &[u8]) -> bool {
     let mut understood = false;
     for line in bytes.split(|b| *b == b'\n') {
-        understood |= !matches!(command::parse(line), Command::Wrong(_) | Command::Nothing);
+        understood |= !matches!(command::parse(line), Command::Wrong(_) | Command::Foreign(_) | Command::Nothing);
     }
     understood
 }

@@ -6,6 +6,7 @@
 //! | room | owns |
 //! |---|---|
 //! | [`error`], [`id`], [`units`] | the one error that people see; newtypes for every id and quantity |
+//! | [`strict`] | key files and configurations, opened where nobody else could have changed them |
 //! | [`block`] | SHA-256 names, content-defined chunking, compressed frames |
 //! | [`packed`] | long lists in little memory |
 //! | [`fec`] | coded symbols that make up for lost ones: a random linear code over GF(256); pure |
@@ -53,6 +54,7 @@
 
 pub mod error;
 pub mod id;
+pub mod strict;
 pub mod units;
 
 pub mod block;

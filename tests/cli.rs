@@ -56,6 +56,7 @@ fn help_names_every_command_that_exists_and_no_other() {
         "send",
         "sync",
         "check",
+        "init",
         "keygen",
         "daemon",
         "demo",
@@ -129,12 +130,54 @@ fn check_warns_of_a_hook_that_is_not_there() {
     let dir = temp();
     let tree = "[[tree]]\nname = \"www\"\npath = \"/var/www\"\n";
     let hooks = "before = [\"/nowhere/drain\"]\nafter = [\"/bin/sh\", \"-c\", \"true\"]\nhealth = [\"nothing\"]\n";
-    std::fs::write(dir.path().join("makuo.toml"), format!("{tree}{hooks}")).expect("written");
+    std::fs::write(dir.path().join("makuo.toml"), format!("{tree}{hooks}[network]\nplain = true\n")).expect("written");
     let output = makuo(dir.path(), &["check", "makuo.toml"]);
     assert_eq!(code(&output), 0);
     assert_eq!(err(&output), "warning: tree www: before: /nowhere/drain is no executable file on this machine\n");
     let result = last_line(&makuo(dir.path(), &["check", "--json", "makuo.toml"]));
     assert_eq!(result["warnings"].as_array().map(Vec::len), Some(1), "{result}");
+}
+
+#[test]
+fn check_warns_of_what_keeps_a_daemon_from_starting() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = temp();
+    let path = dir.path().join("makuo.toml");
+    std::fs::write(&path, "[[tree]]\nname = \"www\"\npath = \"/var/www\"\n").expect("written");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).expect("mine");
+    let output = makuo(dir.path(), &["check", "makuo.toml"]);
+    let said = err(&output);
+    assert_eq!(code(&output), 0);
+    assert!(
+        said.contains("would refuse this file") && said.contains("mode 0666") && said.contains("chmod go-w"),
+        "{said}"
+    );
+    assert!(said.contains("there is no group key group.key on this machine"), "{said}");
+}
+
+#[test]
+fn a_command_without_a_group_key_says_how_to_make_one() {
+    let dir = temp();
+    let output = makuo(dir.path(), &["members", "--json"]);
+    let result = last_line(&output);
+    assert_eq!((code(&output), &result["exit"]), (2, &2.into()), "{result}");
+    assert!(result["error"].as_str().is_some_and(|e| e.contains("there is no group key")), "{result}");
+    let hint = result["hint"].as_str().unwrap_or_default();
+    assert!(["makuo keygen", "--group-key", "--plain"].iter().all(|word| hint.contains(word)), "{result}");
+    // The way out is said, for people and for scripts.
+    let plain = ["members", "--plain", "--interface", "lo", "--port", "29999", "--wait", "10ms"];
+    assert!(err(&makuo(dir.path(), &plain)).contains("traffic is plain"));
+    assert!(out(&makuo(dir.path(), &[&plain[..], &["--json"]].concat())).contains("traffic is plain"));
+    assert_eq!(code(&makuo(dir.path(), &["members", "--plain", "--group-key", "x"])), 2);
+
+    let output = makuo(dir.path(), &["daemon", "-b", "x", "--socket", "sock", "--interface", "lo"]);
+    assert_eq!(code(&output), 2);
+    assert!(
+        err(&output).contains("there is no group key") && err(&output).contains("makuo keygen"),
+        "{}",
+        err(&output)
+    );
+    assert!(!dir.path().join("x").exists() && !dir.path().join("sock").exists(), "it refuses before it begins");
 }
 
 #[test]
@@ -171,12 +214,41 @@ fn keygen_makes_a_key_once_and_prints_the_line_for_hosts() {
     assert_eq!(key.metadata().expect("there").mode() & 0o777, 0o600);
 
     let before = std::fs::read(&key).expect("readable");
+    let group = dir.path().join(".config/makuo/group.key");
+    assert_eq!(group.metadata().expect("there").mode() & 0o777, 0o600);
+    assert!(err(&output).contains("group.key (a secret"), "{}", err(&output));
+
     let again = makuo(dir.path(), &["keygen"]);
     assert_eq!(code(&again), 2);
     assert!(err(&again).contains("exists"), "{}", err(&again));
     assert_eq!(std::fs::read(&key).expect("readable"), before);
 
+    // One that is missing is made, and the other stays.
+    let secret = std::fs::read(&group).expect("readable");
+    std::fs::remove_file(&key).expect("mine");
+    assert_eq!(code(&makuo(dir.path(), &["keygen"])), 2, "a deploy key that only lost its private half");
+    std::fs::remove_file(key.with_extension("key.pub")).expect("mine");
+    assert_eq!(code(&makuo(dir.path(), &["keygen"])), 0);
+    assert_eq!(std::fs::read(&group).expect("readable"), secret);
+    let before = std::fs::read(&key).expect("readable");
+    std::fs::remove_file(&group).expect("mine");
+    let output = makuo(dir.path(), &["keygen"]);
+    assert_eq!((code(&output), out(&output).lines().count()), (0, 1), "{}", err(&output));
+    assert!(err(&output).contains("deploy.key is kept"), "{}", err(&output));
+    assert_eq!(std::fs::read(&key).expect("readable"), before);
+    assert_ne!(std::fs::read(&group).expect("readable"), secret);
+    // Only --group --force takes a group key away.
+    let secret = std::fs::read(&group).expect("readable");
+    assert_eq!(code(&makuo(dir.path(), &["keygen", "--force"])), 0);
+    assert_eq!(std::fs::read(&group).expect("readable"), secret);
+    for one in ["--deploy", "--group"] {
+        assert_eq!(code(&makuo(dir.path(), &["keygen", one])), 2, "{one}");
+        assert_eq!(code(&makuo(dir.path(), &["keygen", one, "--force"])), 0, "{one}");
+    }
+    assert_ne!(std::fs::read(&group).expect("readable"), secret);
+
     let json = last_line(&makuo(dir.path(), &["keygen", "--json", "-o", "other.key"]));
+    assert!(!dir.path().join("group.key").exists() && json["group_key"].is_null(), "{json}");
     assert_eq!(json["private"], "other.key");
     assert!(json["fingerprint"].as_str().is_some_and(|f| f.starts_with("SHA256:")));
 }

@@ -109,8 +109,6 @@ const READ_ONLY: &str = "> members
     (dryrun) [update:way]
     (dryrun) [delete:extra]
     > 
-    > fetch
-    error: unknown command 'fetch': see help
     > loglevel
     usage: loglevel num (0-9)
     > alive off
@@ -230,6 +228,172 @@ fn the_console_says_what_the_old_one_said() {
     plain.say(&[b'x'; 20_000]);
     assert!(plain.is_over());
     assert!(!old.log(0).contains("panicked"), "{}", old.log(0));
+}
+
+/// What a page, or a program that is made to ask for an address, can say to the port.
+const REQUESTS: [&str; 4] = [
+    "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\nsend -r\r\nsync gone\r\nquit\r\n",
+    "GET /%0d%0asend%20-r HTTP/1.0\r\nX: y\r\nsend -r\r\n\r\n",
+    // A page that was made to be of this address chooses the method.
+    "send / HTTP/1.1\r\nHost: x\r\n\r\nsend -r\r\n",
+    "\x16\x03\x01\x02\nsend -r\n",
+];
+
+#[test]
+fn a_request_of_http_never_runs_a_command() {
+    let Some(mut old) = Old::loopback(2) else { return };
+    let port = fastrand::u16(32_000..40_000);
+    write(&old.base(0).join("page"), "new");
+    write(&old.base(1).join("gone"), "stays");
+    old.console(0, &format!("listen = \"127.0.0.1:{port}\""));
+    (0..2).for_each(|host| old.start(host, &[]));
+    let unharmed = |old: &Old| !old.base(1).join("page").exists() && old.base(1).join("gone").exists();
+    for request in REQUESTS {
+        let mut plain = Plain::tcp(port);
+        plain.say(request.as_bytes());
+        assert_eq!(plain.until(b"> "), "");
+        assert!(plain.until(b"\n").starts_with("error: unknown command '"), "{request}");
+        assert!(plain.is_over(), "{request}");
+        assert!(unharmed(&old), "{request}");
+    }
+    let curl = |args: &[&str]| {
+        let mut command = Command::new("curl");
+        command.args(["-s", "-m", "20"]).args(args).arg(format!("http://127.0.0.1:{port}/"));
+        command.output().is_ok()
+    };
+    let body = "send -r page\r\nsync gone\r\nquit\r\n";
+    let posts = [&["-H", "Content-Type: text/plain", "--data-binary", body][..], &["-X", "sync -r .", "-d", body]];
+    for post in posts {
+        if !curl(post) {
+            support::skipped("there is no curl to ask with");
+        }
+        assert!(unharmed(&old), "{post:?}");
+    }
+    // The same lines, said by a client of the console, do it.
+    let mut plain = Plain::tcp(port);
+    plain.until(b"> ");
+    assert_eq!(plain.ask("send -r page"), "");
+    assert_eq!(read(&old.base(1).join("page")), b"new");
+}
+
+/// Says `lines` to the console at `port` as user `uid`, from a process of its own; all of the answer.
+fn said_by(uid: u32, port: u16, lines: &str) -> String {
+    let script = "exec 3<>/dev/tcp/127.0.0.1/$1; printf \"$2\" >&3; timeout 20 cat <&3";
+    let ids = [format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".into()];
+    let mut command = Command::new("setpriv");
+    command.args(ids).args(["bash", "-c", script, "bash", &port.to_string(), lines]);
+    let output = command.output().expect("setpriv and bash");
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+const NEEDS_A_PASSWORD: &str = "error: over TCP this needs a password";
+
+#[test]
+fn over_tcp_only_root_and_the_daemons_user_change_others_without_a_password() {
+    let Some(mut old) = Old::loopback(2) else { return };
+    let (port, socket) = (fastrand::u16(32_000..40_000), old.lab.path("console"));
+    write(&old.base(0).join("page"), "new");
+    old.console(0, &format!("listen = \"127.0.0.1:{port}\"\nsocket = {socket:?}"));
+    (0..2).for_each(|host| old.start(host, &[]));
+    old.know_each_other(Some(&socket));
+    if support::is_root() {
+        for command in ["send -r", "sync -r", "dsync -r", "send page", "sync page"] {
+            let told = said_by(65_534, port, &format!("{command}\\nquit\\n"));
+            assert!(told.contains(NEEDS_A_PASSWORD), "{command}: {told}");
+        }
+        let told = said_by(65_534, port, "send -n -r\\ncheck -r\\nmembers\\nquit\\n");
+        assert!(told.contains("(dryrun) [update:page]") && told.contains("mk2: NG page"), "{told}");
+        // A socket that is closed at once belongs to nobody, and is shown as root's.
+        for _ in 0..20 {
+            let script = "exec 3<>/dev/tcp/127.0.0.1/$1; printf 'send -r\\n' >&3; exec 3>&-";
+            let ids = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+            let mut command = Command::new("setpriv");
+            command.args(ids).args(["bash", "-c", script, "bash", &port.to_string()]);
+            assert!(command.status().expect("setpriv").success());
+        }
+        support::pause(Duration::from_millis(500));
+        assert!(!old.base(1).join("page").exists());
+    } else {
+        support::skipped("only root can become another user");
+    }
+    let mut plain = Plain::tcp(port);
+    plain.until(b"> ");
+    assert_eq!(plain.ask("send -r"), "");
+    assert_eq!(read(&old.base(1).join("page")), b"new");
+}
+
+#[test]
+fn without_the_old_name_there_is_no_port_unless_told_and_it_needs_the_password() {
+    let Some(mut lab) = support::Lab::loopback_idle() else { return };
+    let (port, key) = (fastrand::u16(32_000..40_000), lab.path("key"));
+    let password = lab.path("password");
+    write(&password, "sesame\n");
+    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).expect("mine");
+    let flags = lab.admin.flags();
+    let host = lab.host("web1");
+    host.setting(&format!("[sender]\nkey = {key:?}\n[console]\npassword = {password:?}"));
+    host.start();
+    // By the descriptors of the process and the kernel's table of sockets that listen.
+    let listens = |pid: u32| {
+        let table = String::from_utf8(read(std::path::Path::new("/proc/net/tcp"))).expect("text");
+        let inodes = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let inodes: Vec<String> =
+            inodes.filter(|w| w.get(3) == Some(&"0A")).map(|w| format!("socket:[{}]", w[9])).collect();
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten();
+        open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|to| inodes.iter().any(|i| to.as_os_str() == &**i))
+    };
+    assert!(!listens(host.pid()), "it listens at a TCP port");
+    host.kill();
+
+    let console = ["--console".to_string(), format!("127.0.0.1:{port}")];
+    host.flags = Some([flags, console.to_vec()].concat());
+    host.start();
+    assert!(listens(host.pid()));
+    let mut plain = Plain::tcp(port);
+    assert_eq!(plain.until(b"password: \x1bE"), "");
+    plain.say(b"sesame\r\n");
+    assert_eq!(plain.until(b"> "), "");
+    assert!(!plain.ask("send -r").contains(NEEDS_A_PASSWORD));
+    host.kill();
+
+    drop(lab);
+    let Some(mut lab) = support::Lab::loopback_idle() else { return };
+    let (flags, key) = (lab.admin.flags(), lab.path("key"));
+    let host = lab.host("web1");
+    host.setting(&format!("[sender]\nkey = {key:?}"));
+    host.flags = Some([flags, console.to_vec()].concat());
+    host.start();
+    // Not even root's.
+    let mut plain = Plain::tcp(port);
+    plain.until(b"> ");
+    for command in ["send -r", "sync -r", "dsync -r"] {
+        assert!(plain.ask(command).starts_with(NEEDS_A_PASSWORD), "{command}");
+    }
+    assert!(!plain.ask("send -n -r").contains(NEEDS_A_PASSWORD));
+}
+
+#[test]
+fn msync_says_nothing_to_somebody_elses_listener() {
+    if !support::is_root() {
+        return support::skipped("only root can listen as another user");
+    }
+    let Some(old) = Old::loopback(1) else { return };
+    // The socket is whose the thread is that makes it.
+    let listener = std::thread::spawn(|| {
+        nix::unistd::setfsuid(65_534.into());
+        std::net::TcpListener::bind("127.0.0.1:0")
+    });
+    let listener = listener.join().expect("no panic").expect("free");
+    let target = format!("tcp:{}", listener.local_addr().expect("bound"));
+    let password = old.lab.path("password");
+    write(&password, "sesame\n");
+    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).expect("mine");
+    let password = password.to_str().expect("UTF-8");
+    let ran = old.msync_at(0, None, &["-c", &target, "-K", password, "--status"]).exits(1);
+    assert!(ran.err.contains("who is neither root nor you: nothing was said"), "{ran}");
+    let mut said = Vec::new();
+    std::io::Read::read_to_end(&mut listener.accept().expect("was there").0, &mut said).expect("ended");
+    assert_eq!(said, b"");
 }
 
 #[test]

@@ -60,6 +60,58 @@ fn the_service_manager_is_told() {
 }
 
 #[test]
+fn a_daemon_trusts_no_file_that_others_could_have_changed() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let (password, sender) = (lab.path("password"), lab.path("sender"));
+    write(&password, "sesame\n");
+    std::fs::copy(lab.path("key"), &sender).expect("room");
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("mine");
+    mode(&password, 0o600);
+    let host = lab.host("web1");
+    host.setting(&format!("[sender]\nkey = {sender:?}\n[console]\npassword = {password:?}"));
+    host.start();
+    host.kill();
+    let files = [host.config_path(), host.group_key(), lab.path("authorized_keys"), password, sender];
+    // As the daemon of the lab is started, but to its end.
+    let refused = |what: &Path, mends: &str| {
+        let mut command = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
+        command.args(["daemon", "-c"]).arg(&files[0]).args(lab.admin.flags()).env_remove("MAKUO_GROUP_KEY");
+        let ran = support::Running::start(&mut command).wait().exits(2);
+        let name = std::fs::canonicalize(what).expect("there").display().to_string();
+        ran.says(&[&name, "owner ", "mode 0", mends]);
+    };
+    for file in &files {
+        let (dir, before) = (file.parent().expect("one"), std::fs::metadata(file).expect("there").permissions());
+        mode(file, 0o666);
+        refused(file, "chmod go-w");
+        mode(file, before.mode());
+        let above = std::fs::metadata(dir).expect("there").permissions();
+        mode(dir, 0o777);
+        refused(dir, "chmod go-w");
+        mode(dir, above.mode());
+        if support::is_root() {
+            chown(file, Some(65_533), None).expect("root may");
+            refused(file, "chown -h 0");
+            chown(file, Some(0), None).expect("root may");
+        }
+    }
+    for (secret, open) in [(&files[1], 0o604), (&files[3], 0o640), (&files[4], 0o640)] {
+        mode(secret, open);
+        refused(secret, "chmod 0600");
+        mode(secret, 0o600);
+    }
+    // A reload that meets one keeps what it had.
+    let keys = files[2].clone();
+    lab.hosts[0].start();
+    mode(&keys, 0o666);
+    lab.hosts[0].reload();
+    until("the refusal", || lab.hosts[0].log().contains("the authorized keys stay as they were"));
+    write(&lab.site().join("page"), "x");
+    lab.deploy(&[]).exits(0);
+}
+
+#[test]
 fn a_reload_takes_keys_and_says_what_it_does_not_take() {
     let Some(mut lab) = Lab::loopback_idle() else { return };
     let keys = lab.path("authorized_keys");

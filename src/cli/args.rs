@@ -96,7 +96,9 @@ pub enum Command {
     Sync(SyncArgs),
     /// Say what is wrong with a spec or a configuration, or what it means
     Check(CheckArgs),
-    /// Make a deploy key in OpenSSH's format, or a group key
+    /// Make the keys of a group and one file for all of its hosts; unpack that file on a host
+    Init(InitArgs),
+    /// Make a deploy key in OpenSSH's format, and a group key
     Keygen(KeygenArgs),
     /// The host's service: receives releases; runs in the foreground
     Daemon(DaemonArgs),
@@ -402,25 +404,55 @@ pub struct CheckArgs {
     pub file: PathBuf,
 }
 
+/// `makuo init`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The file for the hosts is text: read it before you use it. It holds the group key, which is a secret.
+Examples:
+  makuo init www=/var/www                       makes ~/.config/makuo/deploy.key, group.key and host.toml
+  scp ~/.config/makuo/host.toml root@web1:
+  ssh root@web1 makuo init --host host.toml     writes makuo.toml, authorized_keys and group.key into /etc/makuo")]
+pub struct InitArgs {
+    /// Trees that the hosts are to manage: a name, and its directory on the hosts
+    #[arg(value_name = "TREE=DIR", value_parser = tree_at, required_unless_present = "host")]
+    pub trees: Vec<TreeAt>,
+    /// Unpack this host file, beside the configuration that --config names
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["trees", "output", "key"])]
+    pub host: Option<PathBuf>,
+    /// Where the host file goes [default: ~/.config/makuo/host.toml]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// A deploy key that you have, or its .pub [default: ~/.config/makuo/deploy.key]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+    /// Overwrite files that say something else
+    #[arg(long)]
+    pub force: bool,
+}
+
 /// `makuo keygen`
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Without flags both keys go to ~/.config/makuo, where commands look for them; one that is there stays.
 The line for the hosts' authorized_keys goes to standard output:
   makuo keygen >> authorized_keys
-ssh-keygen -t ed25519 makes keys that serve as well, and so does any Ed25519 key in ssh-agent.
+ssh-keygen -t ed25519 makes deploy keys that serve as well, and so does any Ed25519 key in ssh-agent.
 A group key is one file, the same on every host and wherever commands are run:
-  makuo keygen --group -o group.key             then network.group_key in every makuo.toml, or --group-key")]
+  makuo keygen --group -o group.key             for /etc/makuo/group.key on every host, or network.group_key")]
 pub struct KeygenArgs {
-    /// Where the key goes; the public half gets .pub [default: ~/.config/makuo/deploy.key, or group.key there]
+    /// Where the key goes, a deploy key unless --group is said; its public half gets .pub
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
     /// A remark in the public key [default: user@host]
     #[arg(long, value_name = "TEXT")]
     pub comment: Option<String>,
-    /// Overwrite a key that exists
+    /// Overwrite a deploy key that exists; with --group, a group key
     #[arg(long)]
     pub force: bool,
-    /// Make a group key: every datagram is sealed with it, and only those who have it are heard
+    /// Make only a deploy key: it signs releases
+    #[arg(long, conflicts_with = "group")]
+    pub deploy: bool,
+    /// Make only a group key: every datagram is sealed with it, and only those who have it are heard
     #[arg(long, conflicts_with = "comment")]
     pub group: bool,
 }
@@ -454,7 +486,7 @@ pub struct DaemonArgs {
     /// Run as this group
     #[arg(long, value_name = "GROUP")]
     pub run_group: Option<String>,
-    /// Where the console listens [default: 127.0.0.1:5000, when that is free]
+    /// Where the console of makuosan listens [default: off]
     #[arg(long, value_name = "ADDR:PORT|off")]
     pub console: Option<String>,
     /// The control socket [default: /run/makuo/makuo.sock]

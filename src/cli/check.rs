@@ -12,6 +12,7 @@ use crate::Result;
 use crate::config::{AnyFile, HostConfig, detect};
 use crate::report::Report;
 use crate::spec::Spec;
+use crate::strict::{self, Readers};
 use crate::units::printable;
 
 /// A larger source is not searched to its end: a check answers at once.
@@ -39,7 +40,8 @@ pub(super) fn run(args: &CheckArgs, report: &mut Report) -> Result<u8> {
         }
         AnyFile::Config(config) => {
             let trees = config.trees.iter().map(|t| t.name.as_str()).collect();
-            let warnings = not_executable(&config);
+            let warnings: Vec<String> = not_trusted(&args.file).into_iter().chain(no_group_key(&config)).collect();
+            let warnings = [warnings, not_executable(&config)].concat();
             report.plain(
                 config.explain().trim_end(),
                 &Checked { file, kind: "config", trees, warnings: warnings.clone() },
@@ -72,6 +74,22 @@ fn ignore_files(spec: &Spec) -> Option<String> {
     paths.truncate(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     (!paths.is_empty()).then(|| format!("{:<10} {}{more} in the source\n", "ignores", paths.join(", ")))
+}
+
+/// Why a daemon would not read the file where it is.
+fn not_trusted(file: &Path) -> Option<String> {
+    let error = strict::open(file, Readers::All).err()?;
+    let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    Some(format!("warning: a daemon would refuse this file: {error}{hint}"))
+}
+
+/// The key without which the daemon does not start, when this machine does not have it.
+fn no_group_key(config: &HostConfig) -> Option<String> {
+    let is_default = config.network.group_keys.is_empty() && !config.network.plain;
+    let place = config.default_group_key();
+    let missing = is_default && matches!(place.try_exists(), Ok(false));
+    let shown = printable(place.as_os_str().as_bytes());
+    missing.then(|| format!("warning: there is no group key {shown} on this machine: the daemon needs it to start"))
 }
 
 /// Programs that this machine does not have at the place that is written. What is looked up in the PATH is not looked

@@ -33,7 +33,16 @@ pub struct DaemonOptions {
 }
 
 pub(super) fn run(args: &DaemonArgs, config: Option<&Path>, _report: &mut Report) -> Result<u8> {
+    runs_as(args.user.as_deref());
     engine(resolve(args, network::host_config(config)?)?).map(|()| 0)
+}
+
+/// Key files may belong to the user that the daemon is about to become. One who is not there is named later.
+pub(super) fn runs_as(user: Option<&str>) {
+    let named = |user: &str| nix::unistd::User::from_name(user).ok().flatten().map(|user| user.uid.as_raw());
+    if let Some(uid) = user.and_then(|user| user.parse().ok().or_else(|| named(user))) {
+        crate::strict::trust(uid);
+    }
 }
 
 fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
@@ -46,6 +55,9 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
             Error::usage(format!("--console {}: write ADDR:PORT, or off", printable(text.as_bytes())))
         })?;
         config.console.check().map_err(|why| Error::usage(format!("--console: {why}")))?;
+    }
+    if config.console.listen == ConsoleListen::Default {
+        config.console.listen = ConsoleListen::Off;
     }
     config.network = network::over(&args.network, config.network);
     if config.network.group_keys.is_empty() && !config.network.plain && !config.default_group_key().exists() {

@@ -35,6 +35,7 @@ pub(super) fn run(argv: &[OsString]) -> u8 {
         Err(error) => return not_parsed(&error),
     };
     let detached = std::env::var_os(DETACHED).is_some();
+    super::daemon::runs_as(flags.user());
     let done = network::host_config(flags.config_file()).and_then(|config| flags.over(config)).and_then(|meant| {
         match meant.foreground || detached {
             true => serve(meant, detached).map(|()| 0),

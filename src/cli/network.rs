@@ -25,16 +25,23 @@ const TRY: Duration = Duration::from_millis(100);
 /// How often an interface that is waited for is looked for when the kernel tells nothing.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// The file of the configuration, whether or not it is there: `--config`, else $MAKUO_CONFIG, else the default one.
+pub fn config_path(flag: Option<&Path>) -> PathBuf {
+    let path = named_config(flag).unwrap_or_else(|| DEFAULT_CONFIG.into());
+    // A daemon that left its directory reads it again.
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+fn named_config(flag: Option<&Path>) -> Option<PathBuf> {
+    let variable = || std::env::var_os("MAKUO_CONFIG").filter(|v| !v.is_empty()).map(PathBuf::from);
+    flag.map(PathBuf::from).or_else(variable)
+}
+
 /// The configuration: `--config`, else $MAKUO_CONFIG, else the default file when it exists.
 pub fn host_config(flag: Option<&Path>) -> Result<HostConfig> {
-    let named = flag
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("MAKUO_CONFIG").filter(|v| !v.is_empty()).map(PathBuf::from));
-    match named {
-        // A daemon that left its directory reads it again.
-        Some(path) => HostConfig::load(&std::path::absolute(&path).unwrap_or(path)),
-        None if Path::new(DEFAULT_CONFIG).exists() => HostConfig::load(Path::new(DEFAULT_CONFIG)),
-        None => Ok(HostConfig::default()),
+    match named_config(flag) {
+        None if !Path::new(DEFAULT_CONFIG).exists() => Ok(HostConfig::default()),
+        _ => HostConfig::load(&config_path(flag)),
     }
 }
 

@@ -41,13 +41,16 @@ impl HostConfig {
 impl ConsoleConfig {
     fn explain(&self) -> String {
         let mut places = match self.listen {
-            ConsoleListen::Default => vec![DEFAULT_CONSOLE.to_string()],
-            ConsoleListen::Off => Vec::new(),
+            ConsoleListen::Default | ConsoleListen::Off => Vec::new(),
             ConsoleListen::At(at) => vec![at.to_string()],
         };
         places.extend(self.socket.as_deref().map(shown));
-        let password = if self.password.is_some() { "; asks for a password" } else { "" };
-        if places.is_empty() { "off".to_string() } else { places.join(" and ") + password }
+        let rules = match (&self.password, self.listen) {
+            (Some(_), _) => "; asks for a password",
+            (None, ConsoleListen::At(_)) => "; changes nothing on other hosts over TCP without a password",
+            (None, _) => "",
+        };
+        if places.is_empty() { "off".to_string() } else { places.join(" and ") + rules }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::id::{HostName, TreeName};
 use crate::manifest::rules::PathFilter;
 use crate::spec::Spec;
 use crate::spec::document::Document;
+use crate::strict::Readers;
 use crate::units::{Limit, Rate};
 
 /// Where a host's configuration is looked for.
@@ -30,6 +31,8 @@ pub const DEFAULT_AUTHORIZED_KEYS: &str = "/etc/makuo/authorized_keys";
 pub const DEFAULT_SOCKET: &str = "/run/makuo/makuo.sock";
 /// Where the key is that signs what a host itself sends.
 pub const DEFAULT_SENDER_KEY: &str = "/etc/makuo/sender.key";
+/// The name of the authorized keys that no configuration names, in the directory of the configuration.
+pub const AUTHORIZED_KEYS: &str = "authorized_keys";
 /// The name of a group key that no configuration names, in the directory of the configuration.
 pub const GROUP_KEY: &str = "group.key";
 /// The line about traffic that is not sealed, in logs and output.
@@ -119,6 +122,8 @@ pub struct ConsoleConfig {
     pub password: Option<PathBuf>,
     /// Whether it may listen where other machines reach it.
     pub remote: bool,
+    /// Whether root and the daemon's user may change other hosts over TCP without a password, as makuosan's users do.
+    pub trusts_owner: bool,
     /// The tree that it is about; none: the tree `default`, or the first one.
     pub tree: Option<TreeName>,
 }
@@ -126,7 +131,7 @@ pub struct ConsoleConfig {
 /// Where the console listens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ConsoleListen {
-    /// At [`DEFAULT_CONSOLE`], when that is free.
+    /// Nowhere; under the name makuosan at [`DEFAULT_CONSOLE`], when that is free.
     #[default]
     Default,
     /// Nowhere.
@@ -251,9 +256,9 @@ impl TreeConfig {
 }
 
 impl HostConfig {
-    /// Reads and checks the file `path`.
+    /// Reads and checks the file `path`, which nobody but root and the user who runs may have written.
     pub fn load(path: &Path) -> Result<Self> {
-        Self::from_document(&Document::load(path, "configuration")?)
+        Self::from_document(&Document::load_strictly(path, "configuration", Readers::All)?)
     }
 
     /// The place of the group key when no other is named: beside the configuration.

@@ -85,7 +85,8 @@ impl HostConfig {
         let sender_key = sender(top.section("sender")?)?;
         let console = console(top.section("console")?)?;
         let name = top.take("name").map(|f| f.parse()).transpose()?;
-        let authorized_keys = top.take("authorized_keys").map_or(Ok(default.authorized_keys), |f| absolute(&f))?;
+        let beside = document.path.with_file_name(AUTHORIZED_KEYS);
+        let authorized_keys = top.take("authorized_keys").map_or(Ok(beside), |f| absolute(&f))?;
         let socket = top.take("socket").map_or(Ok(default.socket), |f| a_socket(&f))?;
         let sandbox = top.take("sandbox").map_or(Ok(Sandbox::default()), |f| a_sandbox(&f))?;
         let socket_group = top.take("socket_group").map(|f| f.text().map(str::to_string)).transpose()?;
@@ -130,6 +131,7 @@ fn console(mut section: Section) -> Result<ConsoleConfig> {
         socket: section.take("socket").map(|f| a_socket(&f)).transpose()?,
         password: section.take("password").map(|f| absolute(&f)).transpose()?,
         remote: section.take("remote").map_or(Ok(false), |f| f.bool())?,
+        trusts_owner: false,
         tree: section.take("tree").map(|f| f.parse()).transpose()?,
     };
     let reachable = console.check().map_err(|why| section.wrong(&format!("console.listen: {why}")));

@@ -98,7 +98,7 @@ fn an_empty_file_is_a_host_with_the_documented_defaults() {
         state      .makuo/TREE beside each tree
         socket     /run/makuo/makuo.sock
         sender     signs what this host sends with /etc/makuo/sender.key, when it is there
-        console    127.0.0.1:5000
+        console    off
         network    group 224.0.0.108 port 5000 on the interface that the system routes multicast to; ttl 1: this link only; datagrams are sealed with group.key beside this file
         tree       none: this host can send, and receives nothing
         "#);

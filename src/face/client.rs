@@ -1,13 +1,14 @@
 //! What msync says to a console, and what it makes of the answers.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::answer::{ALIVE, OLD_PASSWORD, PASSWORD, PROMPT};
 use super::password::Password;
+use super::peer::Sockets;
 use crate::units::printable;
 use crate::{Error, Kind, Result};
 
@@ -106,7 +107,11 @@ impl Client {
             Error::new(Kind::Io, format!("can't connect {target}")).because(e).hint(hint)
         };
         let stream = match target {
-            Target::Tcp(host, port) => Stream::Tcp(TcpStream::connect((host.as_str(), *port)).map_err(failed)?),
+            Target::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).map_err(failed)?;
+                check_listener(target, stream.peer_addr().map_err(failed)?)?;
+                Stream::Tcp(stream)
+            }
             Target::Unix(path) => Stream::Unix(UnixStream::connect(path).map_err(failed)?),
         };
         let mut client = Self { stream, target: target.clone(), bytes: Vec::new() };
@@ -200,6 +205,19 @@ impl Client {
             }
         }
     }
+}
+
+/// Refuses to speak, and to give a password, to a listener on this machine that belongs neither to root nor to the user
+/// who runs: any user may take a free port before the daemon does.
+fn check_listener(target: &Target, address: SocketAddr) -> Result<()> {
+    if !address.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    let me = rustix::process::geteuid().as_raw();
+    let users = Sockets::open().users_of_listeners(address);
+    let Some(stranger) = users.into_iter().find(|uid| *uid != 0 && *uid != me) else { return Ok(()) };
+    Err(Error::refused(format!("user {stranger} listens at {target}, who is neither root nor you: nothing was said"))
+        .hint("use the daemon's unix socket: -c unix:PATH, which the daemon has with -U PATH or console.socket"))
 }
 
 #[cfg(test)]

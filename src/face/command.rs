@@ -36,6 +36,8 @@ pub enum Command {
     Quit,
     /// A line that is wrong, and what to answer.
     Wrong(Vec<String>),
+    /// A line that is no command, as no client of a console says it; what to answer before the end.
+    Foreign(String),
 }
 
 /// `send`, `sync`, `dsync` and `check`.
@@ -54,6 +56,14 @@ pub struct Files {
     /// The paths; none is everything.
     pub paths: Vec<Vec<u8>>,
 }
+
+/// The first words of all commands, old ones and other spellings included.
+const NAMES: &[&str] = &[
+    "send", "sync", "dsync", "check", "md5", "exclude", "members", "status", "loglevel", "alive", "echo", "help",
+    "quit", "exit", "bye",
+];
+/// The most of a line that is no command that an answer repeats.
+const MAX_SHOWN: usize = 80;
 
 /// All commands, as `help` tells them.
 pub const HELP: &[&str] = &[
@@ -79,11 +89,19 @@ const EXCLUDE_USAGE: &[&str] =
 
 /// The command in `line`, which has no line end.
 pub fn parse(line: &[u8]) -> Command {
+    let is_name = |word: &[u8]| NAMES.iter().any(|name| name.as_bytes() == word);
     let words = match split(line) {
         Ok(words) => words,
-        Err(why) => return wrong(&[why]),
+        // What begins as a command does is a mistake of somebody who means one.
+        Err(why) if line.split(|b| b" \t\"'\\".contains(b)).find(|w| !w.is_empty()).is_some_and(is_name) => {
+            return wrong(&[why]);
+        }
+        Err(_) => return foreign(line),
     };
     let Some((name, rest)) = words.split_first() else { return Command::Nothing };
+    if !is_name(name) || is_http(rest) {
+        return foreign(name);
+    }
     let text: Vec<String> = rest.iter().map(|w| String::from_utf8_lossy(w).into_owned()).collect();
     let texts: Vec<&str> = text.iter().map(String::as_str).collect();
     match name.as_slice() {
@@ -107,12 +125,18 @@ pub fn parse(line: &[u8]) -> Command {
         },
         b"echo" => Command::Echo(text.join(" ")),
         b"help" => Command::Help,
-        b"quit" | b"exit" | b"bye" => Command::Quit,
-        other => {
-            let other = crate::units::printable(other);
-            wrong(&[&format!("error: unknown command '{other}': see help")])
-        }
+        _ => Command::Quit,
     }
+}
+
+fn foreign(name: &[u8]) -> Command {
+    let name = crate::units::printable(&name[..name.len().min(MAX_SHOWN)]);
+    Command::Foreign(format!("error: unknown command '{name}': see help"))
+}
+
+/// Whether the line is the first of an HTTP request, whose method may be any word.
+fn is_http(words: &[Vec<u8>]) -> bool {
+    words.last().is_some_and(|word| word.starts_with(b"HTTP/"))
 }
 
 fn wrong(lines: &[&str]) -> Command {
@@ -196,6 +220,11 @@ fn files(deed: Deed, flags: &str, words: &[Vec<u8>]) -> Command {
 }
 
 impl Files {
+    /// Whether other hosts are not what they were afterwards.
+    pub fn changes(&self) -> bool {
+        !self.dry_run && self.deed != Deed::Check
+    }
+
     fn set(&mut self, flag: u8) {
         match flag {
             b'n' => self.dry_run = true,
@@ -294,7 +323,40 @@ mod tests {
         assert_eq!(said("send -x y"), "error: invalid option -- x");
         assert_eq!(said("check -n y"), "error: invalid option -- n");
         assert_eq!(said("send -:"), "error: invalid option -- :");
-        assert_eq!(said("fetch"), "error: unknown command 'fetch': see help");
+    }
+
+    #[test]
+    fn what_no_client_of_a_console_says_is_foreign() {
+        let lines = [
+            "fetch",
+            "POST / HTTP/1.1",
+            "GET /",
+            "Host: x",
+            "User-Agent: it's",
+            "\x16\x03\x01",
+            "\"\\",
+            "{\"send\": 1}",
+        ];
+        // A page may choose the method of its request.
+        let chosen = ["send /page HTTP/1.1", "sync -r /page HTTP/1.0", "status HTTP/2", "quit / HTTP/1.1"];
+        for line in lines.iter().chain(&chosen) {
+            let told = parse(line.as_bytes());
+            assert!(
+                matches!(&told, Command::Foreign(why) if why.starts_with("error: unknown command '")),
+                "{line}: {told:?}"
+            );
+        }
+        assert_eq!(said("send 'a"), "error: a quote is not closed");
+        assert_eq!(said(" \"send"), "error: a quote is not closed");
+        assert_eq!(files("send ./HTTP/1.1").paths, [b"./HTTP/1.1".to_vec()]);
+    }
+
+    #[test]
+    fn every_name_is_a_command() {
+        for name in NAMES {
+            assert!(!matches!(parse(name.as_bytes()), Command::Foreign(_)), "{name}");
+            assert_eq!(parse(name.as_bytes()) == Command::Quit, ["quit", "exit", "bye"].contains(name), "{name}");
+        }
     }
 
     #[test]

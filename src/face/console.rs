@@ -1,12 +1,14 @@
 //! The console: serves the old line protocol on TCP and on a unix socket.
 //!
 //! Each connection has one command at a time; several connections run beside each other. A client that hangs up in the
-//! middle of a command takes it back as far as it can be: nothing is committed any more. What the lines mean is in
-//! [`super::command`] and [`super::answer`].
+//! middle of a command takes it back as far as it can be: nothing is committed any more. A line that is no command ends
+//! the connection, so that nothing in an HTTP request is ever one. Who reaches a TCP port is not known by that: without a
+//! password nothing is changed over TCP, but for root and the daemon's user under the name makuosan. What the lines mean
+//! is in [`super::command`] and [`super::answer`].
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use super::answer::{self, Status};
 use super::command::{self, Command, Files, MAX_EXCLUDES};
 use super::password::{MAX_PASSWORD, Password};
+use super::peer::Sockets;
 use super::socket::{self, SocketFile};
 use crate::config::{ConsoleConfig, ConsoleListen, DEFAULT_CONSOLE};
 use crate::drive::deploy::Interrupt;
@@ -36,6 +39,9 @@ const WRONG: Duration = Duration::from_secs(2);
 const TRIES: usize = 2;
 /// How long a client has to give the password.
 const LOGIN: Duration = Duration::from_secs(60);
+/// The answer to a client that may not change other hosts.
+const NO_PASSWORD: &str = "error: over TCP this needs a password: set one (console.password, -K FILE), or use a unix \
+                           socket (console.socket, -U PATH)";
 /// After this long without a password the prompt is said as clients of another age know it.
 const OTHER_PROMPT: Duration = Duration::from_millis(1500);
 
@@ -44,6 +50,30 @@ const OTHER_PROMPT: Duration = Duration::from_millis(1500);
 pub struct Listeners {
     tcp: Option<TcpListener>,
     unix: Option<(UnixListener, SocketFile)>,
+    /// By which root and the daemon's user are known over TCP, where they are trusted.
+    owners: Option<Arc<Sockets>>,
+}
+
+/// Where a client comes from.
+#[derive(Debug, Clone)]
+enum Origin {
+    /// The unix socket, which is for the daemon's user and group.
+    Unix,
+    /// The TCP port, from the second address to the first.
+    Tcp(SocketAddr, SocketAddr, Option<Arc<Sockets>>),
+}
+
+impl Origin {
+    /// Whether the client is root or the daemon's user, by what it connected to or by its socket.
+    fn is_owner(&self) -> bool {
+        match self {
+            Self::Unix => true,
+            Self::Tcp(local, remote, owners) => {
+                let user = owners.as_ref().and_then(|sockets| sockets.user_of_client(*local, *remote));
+                user.is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw())
+            }
+        }
+    }
 }
 
 impl Listeners {
@@ -65,7 +95,8 @@ impl Listeners {
             let failed = |e| Error::new(crate::Kind::Io, "the console cannot listen").because(e);
             tcp.set_nonblocking(true).map_err(failed)?;
         }
-        Ok(Self { tcp, unix: None })
+        let owners = config.trusts_owner.then(|| Arc::new(Sockets::open()));
+        Ok(Self { tcp, unix: None, owners })
     }
 
     /// Binds the socket that `config` says, which is for the user and the group that the process has now.
@@ -113,8 +144,12 @@ impl Console {
         };
         loop {
             let accepted = tokio::select! {
-                stream = accept_tcp(tcp.as_ref()) => stream.map(|stream| self.begin(stream)),
-                stream = accept_unix(unix.as_ref()) => stream.map(|stream| self.begin(stream)),
+                stream = accept_tcp(tcp.as_ref()) => stream.and_then(|(stream, remote)| {
+                    let origin = Origin::Tcp(stream.local_addr()?, remote, listeners.owners.clone());
+                    self.begin(stream, origin);
+                    Ok(())
+                }),
+                stream = accept_unix(unix.as_ref()) => stream.map(|stream| self.begin(stream, Origin::Unix)),
             };
             if let Err(e) = accepted {
                 tracing::warn!("console: {e}");
@@ -123,14 +158,14 @@ impl Console {
         }
     }
 
-    fn begin<S: AsyncRead + AsyncWrite + Send + Sync + 'static>(self: &Arc<Self>, stream: S) {
+    fn begin<S: AsyncRead + AsyncWrite + Send + Sync + 'static>(self: &Arc<Self>, stream: S, origin: Origin) {
         let Some(number) = self.number() else {
             tracing::warn!("console: more than {MAX_CONNECTIONS} connections");
             return;
         };
         let console = Arc::clone(self);
         tokio::spawn(async move {
-            let mut connection = Connection::new(&console, number, stream);
+            let mut connection = Connection::new(&console, number, stream, origin);
             if let Err(e) = connection.run().await {
                 tracing::debug!("console {number}: {e}");
             }
@@ -154,9 +189,9 @@ impl Console {
     }
 }
 
-async fn accept_tcp(listener: Option<&tokio::net::TcpListener>) -> io::Result<tokio::net::TcpStream> {
+async fn accept_tcp(listener: Option<&tokio::net::TcpListener>) -> io::Result<(tokio::net::TcpStream, SocketAddr)> {
     match listener {
-        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+        Some(listener) => listener.accept().await,
         None => std::future::pending().await,
     }
 }
@@ -172,6 +207,9 @@ async fn accept_unix(listener: Option<&tokio::net::UnixListener>) -> io::Result<
 struct Connection<'a, S> {
     console: &'a Arc<Console>,
     number: usize,
+    origin: Origin,
+    /// Whether it gave the password.
+    is_known: bool,
     input: Input<ReadHalf<S>>,
     output: WriteHalf<S>,
     excludes: Vec<String>,
@@ -180,10 +218,11 @@ struct Connection<'a, S> {
 }
 
 impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
-    fn new(console: &'a Arc<Console>, number: usize, stream: S) -> Self {
+    fn new(console: &'a Arc<Console>, number: usize, stream: S, origin: Origin) -> Self {
         let (read, output) = tokio::io::split(stream);
         let input = Input { read, bytes: Vec::new(), over: false };
-        Self { console, number, input, output, excludes: Vec::new(), level: 0, alive: false }
+        let (is_known, excludes, level, alive) = (false, Vec::new(), 0, false);
+        Self { console, number, origin, is_known, input, output, excludes, level, alive }
     }
 
     async fn run(&mut self) -> io::Result<()> {
@@ -197,6 +236,10 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
             let command = command::parse(&line);
             if command == Command::Quit {
                 return Ok(());
+            }
+            if let Command::Foreign(why) = command {
+                tracing::debug!("console {}: a client that speaks something else was cut off", self.number);
+                return self.say(&[why]).await;
             }
             let shown = String::from_utf8_lossy(&line).trim().to_string();
             self.console.commands().insert(self.number, Some(shown));
@@ -233,6 +276,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         let Some(given) = given else { return Ok(false) };
         let turn = self.console.tries.acquire().await;
         if password.is(&given) {
+            self.is_known = true;
             return Ok(true);
         }
         tracing::warn!("console {}: a wrong password", self.number);
@@ -246,7 +290,8 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
     /// Answers one command; false when nobody listens any more.
     async fn answer(&mut self, command: Command) -> io::Result<bool> {
         let lines = match command {
-            Command::Nothing | Command::Quit => Vec::new(),
+            Command::Nothing | Command::Quit | Command::Foreign(_) => Vec::new(),
+            Command::Files(files) if files.changes() && !self.may_change().await => vec![NO_PASSWORD.to_string()],
             Command::Files(files) => match self.wish(&files).await {
                 Ok(wish) => return self.fulfil(files, wish).await,
                 Err(lines) => lines,
@@ -279,6 +324,12 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
             Command::Wrong(lines) => lines,
         };
         self.say(&lines).await.map(|()| true)
+    }
+
+    /// Whether the client may change other hosts.
+    async fn may_change(&self) -> bool {
+        let origin = self.origin.clone();
+        self.is_known || tokio::task::spawn_blocking(move || origin.is_owner()).await.unwrap_or(false)
     }
 
     fn exclude(&mut self, pattern: String) -> Vec<String> {

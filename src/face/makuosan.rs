@@ -136,6 +136,11 @@ impl Flags {
         self.config.as_deref()
     }
 
+    /// The user that the daemon is to run as.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
     /// The flags laid over `config`.
     pub fn over(self, mut config: HostConfig) -> Result<Meant> {
         let unused = [
@@ -188,6 +193,7 @@ impl Flags {
 
     fn console(&self, config: &mut HostConfig) -> Result<()> {
         let console = &mut config.console;
+        console.trusts_owner = true;
         if let Some(password) = &self.password {
             console.password = Some(absolute(password)?);
         }

@@ -1,10 +1,10 @@
 //! The console's password: a line in a file that only its owner reads.
 
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::block::BlockHash;
+use crate::strict::{self, Readers};
 use crate::{Error, Result};
 
 /// The longest password, in bytes.
@@ -27,12 +27,7 @@ impl Password {
     pub fn load(path: &Path) -> Result<Self> {
         let name = crate::units::printable(path.as_os_str().as_encoded_bytes());
         let failed = |e| Error::io("cannot read the password in", path, e).with_kind(crate::Kind::Usage);
-        let file = std::fs::File::open(path).map_err(failed)?;
-        let mode = file.metadata().map_err(failed)?.mode();
-        if mode & 0o077 != 0 {
-            let what = format!("{name} holds a password that others can read or change (mode {:04o})", mode & 0o7777);
-            return Err(Error::usage(what).hint(format!("chmod 0600 {name}")));
-        }
+        let file = strict::open(path, Readers::Owner).map_err(|e| e.with_kind(crate::Kind::Usage))?;
         let mut bytes = Vec::new();
         file.take(MAX_PASSWORD as u64 + 3).read_to_end(&mut bytes).map_err(failed)?;
         let line = bytes.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();

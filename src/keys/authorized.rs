@@ -17,7 +17,6 @@
 //! No line: nothing is accepted. A key may stand on several lines; one that allows is enough.
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use globset::{Glob, GlobMatcher};
@@ -25,6 +24,7 @@ use globset::{Glob, GlobMatcher};
 use super::{Fingerprint, PublicKey, expiry, read_key_file, shown};
 use crate::id::TreeName;
 use crate::manifest::Intent;
+use crate::strict::Readers;
 use crate::units::{WallTime, printable};
 use crate::{Error, Result};
 
@@ -100,16 +100,8 @@ impl AuthorizedKeys {
     /// Reads the file. A missing one is an error whose cause is the system's "not found"; whoever prefers to run and
     /// refuse everything takes [`AuthorizedKeys::none`] then.
     pub fn load(path: &Path) -> Result<Self> {
-        let (bytes, meta) =
-            read_key_file(path).map_err(|e| e.hint("list the keys that this host takes orders from there"))?;
-        if meta.is_file() && meta.mode() & 0o022 != 0 {
-            let name = shown(path);
-            return Err(Error::usage(format!(
-                "{name} can be written by others than its owner (mode {:04o}), so its keys cannot be trusted",
-                meta.mode() & 0o7777
-            ))
-            .hint(format!("chmod go-w {name}")));
-        }
+        let (bytes, _) = read_key_file(path, Readers::All)
+            .map_err(|e| e.hint_else("list the keys that this host takes orders from there"))?;
         Self::parse(&bytes, path)
     }
 

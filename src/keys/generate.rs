@@ -36,21 +36,25 @@ pub fn generate(path: &Path, comment: &str, force: bool) -> Result<NewKey> {
     if !force && public_file.exists() {
         return Err(exists(&public_file));
     }
-    make_parent(path)?;
-    write_new(path, text.as_bytes(), 0o600, force)?;
+    write_file(path, text.as_bytes(), 0o600, force)?;
     let public_line = format!("{public} {comment}");
     let public_line = public_line.trim_end();
-    write_new(&public_file, format!("{public_line}\n").as_bytes(), 0o644, force)?;
+    write_file(&public_file, format!("{public_line}\n").as_bytes(), 0o644, force)?;
     Ok(NewKey {
         private_file: path.to_path_buf(),
         public_file,
         public,
-        authorized_line: format!("tree=\"*\",deploy,audit,rollback {public_line}"),
+        authorized_line: authorized_line("*", public_line),
     })
 }
 
+/// The line that lets the public key `public_line` do everything to `trees`: names or globs, separated by commas.
+pub fn authorized_line(trees: &str, public_line: &str) -> String {
+    format!("tree=\"{trees}\",deploy,audit,rollback {}", public_line.trim_end())
+}
+
 /// Makes the directory of `path` when it is missing.
-pub(super) fn make_parent(path: &Path) -> Result<()> {
+fn make_parent(path: &Path) -> Result<()> {
     let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
@@ -64,9 +68,11 @@ pub(super) fn with_pub(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Writes a file whole or not at all; the name is taken by a link or rename, so an existing file is never truncated.
-pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<()> {
+/// Writes a file whole or not at all, in the directory that is made when it is missing (0700). The name is taken by a link
+/// or rename, so an existing file is never truncated; it is replaced only with `force`.
+pub fn write_file(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
+    make_parent(path)?;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |e: std::io::Error| Error::io("cannot write", path, e);
     let mut file = tempfile::Builder::new()
@@ -86,7 +92,7 @@ pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Re
 
 fn exists(path: &Path) -> Error {
     Error::usage(format!("{} exists already", shown(path)))
-        .hint("a key that hosts trust is lost when it is overwritten: choose another name, or say --force")
+        .hint("what hosts trust is lost when it is overwritten: choose another name, or say --force")
 }
 
 #[cfg(test)]

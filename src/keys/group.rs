@@ -1,12 +1,12 @@
 //! The group key: 32 random bytes that every host of a group shares, in a file of one line.
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use base64ct::{Base64, Encoding};
 
 use super::{generate, random_bytes, read_key_file, shown};
+use crate::strict::Readers;
 use crate::{Error, Result};
 
 const PREFIX: &str = "makuo-group-key-v1";
@@ -23,15 +23,7 @@ impl GroupKey {
 
     /// Reads a key file; one that others than its owner can read is refused.
     pub fn load(path: &Path) -> Result<Self> {
-        let (bytes, meta) = read_key_file(path).map_err(|e| e.hint("`makuo keygen --group` makes a group key"))?;
-        if meta.is_file() && meta.mode() & 0o007 != 0 || meta.mode() & 0o020 != 0 {
-            return Err(Error::usage(format!(
-                "{} is a secret that others can read or change (mode {:04o})",
-                shown(path),
-                meta.mode() & 0o7777
-            ))
-            .hint(format!("chmod 0600 {}", shown(path))));
-        }
+        let (bytes, _) = read_key_file(path, Readers::Group).map_err(unread)?;
         std::str::from_utf8(&bytes).ok().and_then(Self::parse).ok_or_else(|| {
             Error::usage(format!("{} is not a group key: one line `{PREFIX} BASE64` of 32 bytes", shown(path)))
                 .hint("`makuo keygen --group` makes a group key")
@@ -56,14 +48,21 @@ impl GroupKey {
     /// Writes the key file, readable by its owner only; an existing one only with `force`. The directory is made when it
     /// is missing (0700).
     pub fn save(&self, path: &Path, force: bool) -> Result<()> {
-        generate::make_parent(path)?;
-        generate::write_new(path, self.to_text().as_bytes(), 0o600, force)
+        generate::write_file(path, self.to_text().as_bytes(), 0o600, force)
     }
 
     /// The secret itself, for a cipher.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+}
+
+fn unread(error: Error) -> Error {
+    let hint = match error.is_os(std::io::ErrorKind::PermissionDenied) {
+        true => "who runs commands needs a copy of it, as ~/.config/makuo/group.key; or run this as root",
+        false => "`makuo keygen --group` makes a group key",
+    };
+    error.hint_else(hint)
 }
 
 impl fmt::Debug for GroupKey {

@@ -21,7 +21,7 @@ mod sshwire;
 
 pub use authorized::{AuthorizedKeys, Denied, Reason, Role};
 pub use expiry::show as shown_time;
-pub use generate::{NewKey, generate};
+pub use generate::{NewKey, authorized_line, generate, write_file};
 pub use group::GroupKey;
 pub use public::{Fingerprint, KeyError, PublicKey};
 pub use signature::{MAX_SIGNATURE_BYTES, Namespace, Signature, SignatureError, verify};
@@ -30,21 +30,22 @@ pub use signer::{FileSigner, Signer, open_signer};
 use std::io::Read;
 use std::path::Path;
 
+use crate::strict::{self, Readers};
 use crate::{Error, Result};
 
 /// The most bytes of a file that holds keys.
 const MAX_KEY_FILE: u64 = 1 << 20;
 
-/// Everything in the key file `path`, which is refused beyond [`MAX_KEY_FILE`], and the file's metadata.
-fn read_key_file(path: &Path) -> Result<(Vec<u8>, std::fs::Metadata)> {
-    let file = std::fs::File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
-    let meta = file.metadata().map_err(|e| Error::io("cannot read", path, e))?;
+/// Everything in the key file `path`, and the open file. It is refused beyond [`MAX_KEY_FILE`], and where others could
+/// have changed it or may read it against `readers`.
+fn read_key_file(path: &Path, readers: Readers) -> Result<(Vec<u8>, std::fs::File)> {
+    let file = strict::open(path, readers)?;
     let mut bytes = Vec::new();
-    file.take(MAX_KEY_FILE + 1).read_to_end(&mut bytes).map_err(|e| Error::io("cannot read", path, e))?;
+    (&file).take(MAX_KEY_FILE + 1).read_to_end(&mut bytes).map_err(|e| Error::io("cannot read", path, e))?;
     if bytes.len() as u64 > MAX_KEY_FILE {
         return Err(Error::usage(format!("{} is larger than any file of keys", shown(path))));
     }
-    Ok((bytes, meta))
+    Ok((bytes, file))
 }
 
 /// A path as it is safe to show.

@@ -1,7 +1,6 @@
 //! What signs: a private key file, or ssh-agent on behalf of a public one.
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -11,6 +10,7 @@ use super::agent::Agent;
 use super::generate::with_pub;
 use super::signature::sign_with;
 use super::{Namespace, PublicKey, Signature, prompt, read_key_file, shown, verify};
+use crate::strict::{self, Readers};
 use crate::{Error, Result};
 
 /// The variable that has the passphrase of an encrypted key, for machines.
@@ -35,10 +35,10 @@ pub fn open_signer(path: &Path) -> Result<Box<dyn Signer>> {
 }
 
 pub(super) fn open_with(path: &Path, agent: Option<Agent>, passphrase: Option<Vec<u8>>) -> Result<Box<dyn Signer>> {
-    let (bytes, meta) = read_key_file(path).map_err(no_key)?;
+    let (bytes, file) = read_key_file(path, Readers::All).map_err(no_key)?;
     let text = String::from_utf8_lossy(&bytes);
     if text.trim_start().starts_with("-----BEGIN") {
-        refuse_if_shared(path, &meta)?;
+        strict::check_readers(&file, path, Readers::Owner)?;
         return open_private(path, &text, agent, passphrase);
     }
     let (public, _comment) =
@@ -63,18 +63,7 @@ pub(super) fn open_with(path: &Path, agent: Option<Agent>, passphrase: Option<Ve
 }
 
 fn no_key(error: Error) -> Error {
-    error.with_kind(crate::Kind::Usage).hint("`makuo keygen` makes a deploy key; --key FILE names another one")
-}
-
-/// As ssh does: a secret of this user that others can read is no secret.
-fn refuse_if_shared(path: &Path, meta: &std::fs::Metadata) -> Result<()> {
-    let mine = meta.uid() == rustix::process::geteuid().as_raw();
-    if !meta.is_file() || !mine || meta.mode() & 0o077 == 0 {
-        return Ok(());
-    }
-    let (name, mode) = (shown(path), meta.mode() & 0o7777);
-    Err(Error::usage(format!("private key {name} is accessible by others (mode {mode:04o}) and is not used"))
-        .hint(format!("chmod 0600 {name}")))
+    error.with_kind(crate::Kind::Usage).hint_else("`makuo keygen` makes a deploy key; --key FILE names another one")
 }
 
 /// `deploy.key` for `deploy.key.pub`, when it is there.

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::strict::{self, Readers};
 use crate::units::{ParseError, printable};
 use crate::{Error, Result};
 
@@ -26,10 +27,19 @@ pub(crate) struct Document {
 impl Document {
     /// Reads the file. `what` it should be is told when it is not there.
     pub(crate) fn load(path: &Path, what: &str) -> Result<Self> {
-        let failed =
-            |e: std::io::Error| Error::io(&format!("cannot read the {what}"), path, e).with_kind(crate::Kind::Usage);
+        let failed = |e| unread(path, what, e);
+        Self::read(std::fs::File::open(path).map_err(failed)?, path, what)
+    }
+
+    /// Reads the file as [`Document::load`] does, where nobody else can have changed it.
+    pub(crate) fn load_strictly(path: &Path, what: &str, readers: Readers) -> Result<Self> {
+        let file = strict::open(path, readers).map_err(|e| e.with_kind(crate::Kind::Usage))?;
+        Self::read(file, path, what)
+    }
+
+    fn read(file: std::fs::File, path: &Path, what: &str) -> Result<Self> {
+        let failed = |e| unread(path, what, e);
         let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).map_err(failed)?;
         file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 > MAX_FILE {
             return Err(Error::usage(format!("{} is too large for a {what}", shown(path))));
@@ -64,6 +74,10 @@ impl Document {
     fn line(&self, offset: usize) -> usize {
         1 + self.text.as_bytes().iter().take(offset).filter(|&&b| b == b'\n').count()
     }
+}
+
+fn unread(path: &Path, what: &str, e: std::io::Error) -> Error {
+    Error::io(&format!("cannot read the {what}"), path, e).with_kind(crate::Kind::Usage)
 }
 
 /// A path as it is safe to show.

@@ -1,0 +1,154 @@
+//! Whose process is at the other end of a TCP connection on this machine, as the kernel's table of sockets has it.
+//!
+//! A port above 1023 is free for every local user, and everybody reaches a listening one: addresses say nothing about
+//! who speaks. The table names the user of each socket.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The state of a socket that listens.
+const LISTENS: u8 = 0x0a;
+/// The most of a table that is read.
+const MAX_TABLE: u64 = 64 << 20;
+
+/// The tables of sockets of this process's network, open.
+#[derive(Debug)]
+pub struct Sockets {
+    tables: Vec<File>,
+}
+
+/// A line of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Socket {
+    local: SocketAddr,
+    remote: SocketAddr,
+    state: u8,
+    uid: u32,
+    inode: u64,
+}
+
+impl Sockets {
+    /// Opens the tables, which stay readable when the process cannot open files any more.
+    pub fn open() -> Self {
+        let paths = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+        Self { tables: paths.iter().filter_map(|path| File::open(path).ok()).collect() }
+    }
+
+    /// The user of the socket at `remote` that is connected to `local`, both on this machine. None when that cannot be
+    /// seen: a socket that its process has closed belongs to nobody, and is shown as root's.
+    pub fn user_of_client(&self, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
+        let is_it = |s: &Socket| s.local == plain(remote) && s.remote == plain(local) && s.inode != 0;
+        self.all().ok()?.into_iter().find(is_it).map(|s| s.uid)
+    }
+
+    /// The users of all sockets that take connections to `address`; none when that cannot be seen.
+    pub fn users_of_listeners(&self, address: SocketAddr) -> Vec<u32> {
+        let address = plain(address);
+        let is_it = |s: &Socket| {
+            let here = s.local.ip() == address.ip() || s.local.ip().is_unspecified();
+            s.state == LISTENS && s.local.port() == address.port() && here
+        };
+        self.all().unwrap_or_default().into_iter().filter(is_it).map(|s| s.uid).collect()
+    }
+
+    fn all(&self) -> io::Result<Vec<Socket>> {
+        let mut sockets = Vec::new();
+        for mut table in &self.tables {
+            let mut text = String::new();
+            table.seek(SeekFrom::Start(0))?;
+            table.take(MAX_TABLE).read_to_string(&mut text)?;
+            sockets.extend(text.lines().skip(1).filter_map(parse));
+        }
+        Ok(sockets)
+    }
+}
+
+/// The socket of a line such as `0: 0100007F:1388 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 22 1 ...`.
+fn parse(line: &str) -> Option<Socket> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    Some(Socket {
+        local: address(words.get(1)?)?,
+        remote: address(words.get(2)?)?,
+        state: u8::from_str_radix(words.get(3)?, 16).ok()?,
+        uid: words.get(7)?.parse().ok()?,
+        inode: words.get(9)?.parse().ok()?,
+    })
+}
+
+/// An address as the table writes it: words of 32 bits in the machine's order, in hexadecimal.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let word = |at: usize| Some(u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    let ip: IpAddr = match ip.len() {
+        8 => Ipv4Addr::from(word(0)?).into(),
+        32 => {
+            let mut bytes = [0; 16];
+            for (at, part) in bytes.chunks_exact_mut(4).enumerate() {
+                part.copy_from_slice(&word(at * 8)?);
+            }
+            Ipv6Addr::from(bytes).into()
+        }
+        _ => return None,
+    };
+    Some(plain(SocketAddr::new(ip, port)))
+}
+
+/// An address without what does not tell apart: IPv4 within IPv6, scopes.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn both_ends_of_a_connection_are_this_user() {
+        let me = nix::unistd::geteuid().as_raw();
+        for bound in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"] {
+            let Ok(listener) = TcpListener::bind(bound) else {
+                eprintln!("skipped: {bound} is not here");
+                continue;
+            };
+            let mut at = listener.local_addr().unwrap();
+            if at.ip().is_unspecified() {
+                at.set_ip(Ipv4Addr::LOCALHOST.into());
+            }
+            let client = TcpStream::connect(at).unwrap();
+            let (server, remote) = listener.accept().unwrap();
+            let sockets = Sockets::open();
+            assert_eq!(sockets.users_of_listeners(client.peer_addr().unwrap()), [me], "{bound}");
+            assert_eq!(sockets.user_of_client(server.local_addr().unwrap(), remote), Some(me), "{bound}");
+
+            // Closed, it is shown as root's and says nothing.
+            drop(client);
+            assert_eq!(sockets.user_of_client(server.local_addr().unwrap(), remote), None, "{bound}");
+            drop(listener);
+            assert!(sockets.users_of_listeners(at).is_empty(), "{bound}");
+        }
+    }
+
+    #[test]
+    fn lines_are_read_and_others_passed_over() {
+        let zeros = "00000000:00000000 00:00000000 00000000";
+        let socket = parse(&format!("  0: 0100007F:1388 00000000:0000 0A {zeros}  1000        0 4711 1 0")).unwrap();
+        if cfg!(target_endian = "little") {
+            assert_eq!(socket.local, "127.0.0.1:5000".parse().unwrap());
+        }
+        assert_eq!((socket.state, socket.uid, socket.inode), (LISTENS, 1000, 4711));
+        for line in ["", "sl local_address", "0: x:y z 0A", "0: 0100007F:1388 00000000:0000"] {
+            assert_eq!(parse(line), None, "{line}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_line_makes_it_panic(line in "[0-9A-F: \u{e9}]{0,80}") {
+            let _ = parse(&line);
+        }
+    }
+}
