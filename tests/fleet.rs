@@ -4,7 +4,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use support::{DELETE, Lab, Noise, Ran, copy, same, write};
+use support::{DELETE, Lab, Noise, Ran, copy, same, until, write};
 
 /// Five hosts with a first release, of which `old` is a copy, and then with `rules`; the source has a second release.
 fn fleet(rules: impl Fn(&Lab, usize) -> Option<String>) -> Option<Lab> {
@@ -255,6 +255,7 @@ fn a_host_that_dies_between_ready_and_commit_is_told_apart() {
     lab.hosts[2].kill();
     write(&lab.path("go"), "");
     let ran = deploy.wait().exits(4).says(&["web3"]);
+    // It was ready when the order went out.
     assert_eq!(state(&ran, "web3"), "unknown", "{ran}");
     assert_eq!(lab.with_release(), ["web1", "web2", "web4", "web5"]);
     same(&lab.path("old"), &lab.hosts[2].tree());
@@ -417,8 +418,7 @@ fn a_tree_that_cannot_be_undone_is_told_as_torn_and_made_whole_later() {
     assert!(chattr("-a").expect("it ran before").status.success());
     lab.spec(DELETE);
     lab.makuo(&["deploy", "www.toml", "-n"]).exits(0);
-    lab.hosts[0].restart();
-    same(&lab.path("old"), &lab.hosts[0].tree());
+    until("the rest to be undone", || support::differences(&lab.path("old"), &lab.hosts[0].tree()).is_empty());
     lab.makuo(&["status"]).exits(0);
 }
 
@@ -433,6 +433,46 @@ fn a_tree_that_cannot_be_opened_keeps_no_other_tree_from_being_served() {
     lab.all_same(&lab.site());
     lab.makuo(&["status"]).exits(0).says(&["tree docs is not served", "missing"]);
     lab.makuo(&["status", "docs"]).exits(0).says(&["tree docs is not served", "missing"]);
+
+    // Its disk comes while the daemon runs.
+    let keys = support::read(&lab.path("authorized_keys"));
+    let keys = String::from_utf8(keys).expect("text").replace("tree=\"www\"", "tree=\"*\"");
+    write(&lab.path("authorized_keys"), keys);
+    lab.hosts[0].restart();
+    std::fs::create_dir(&parent).expect("new");
+    write(&lab.path("docs.toml"), "tree = \"docs\"\nsource = \"site\"\n");
+    until("the tree to be served", || lab.makuo(&["deploy", "docs.toml", "--expect", "1"]).code == 0);
+    same(&lab.site(), &parent.join("docs"));
+    let ran = lab.makuo(&["status"]).exits(0);
+    assert!(!ran.out.contains("not served"), "{ran}");
+}
+
+#[test]
+fn a_daemon_without_a_tree_that_opens_stays_and_serves_each_one_that_is_mended() {
+    let Some(mut lab) = Lab::network_idle(2) else { return };
+    lab.hosts.iter_mut().for_each(|host| host.catch_up = true);
+    lab.hosts[0].start();
+    write(&lab.site().join("page"), "new");
+    lab.makuo(&["deploy", "www.toml", "--expect", "1"]).exits(0);
+    // A file stands where the tree's directory belongs.
+    let tree = lab.hosts[1].tree();
+    std::fs::remove_dir(&tree).expect("empty");
+    write(&tree, "no directory");
+    lab.hosts[1].start();
+    lab.makuo(&["status"]).exits(0).says(&["tree www is not served"]);
+    lab.makuo(&["deploy", "www.toml", "--expect", "2"]).exits(3).says(&["tree www is not served"]);
+    std::fs::remove_file(&tree).expect("there");
+    std::fs::create_dir(&tree).expect("new");
+    until("the tree to be served and to have caught up", || tree.join("page").exists());
+    lab.all_same(&lab.site());
+    until("nothing to be said of it any more", || {
+        let ran = lab.makuo(&["status"]).exits(0);
+        !ran.out.contains("not served") && ran.err.contains("none behind")
+    });
+    assert_eq!(lab.hosts[1].log().matches("ERROR tree www is not served").count(), 1, "{}", lab.hosts[1].log());
+    write(&lab.site().join("page"), "newer");
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
 }
 
 #[test]

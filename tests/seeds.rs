@@ -260,7 +260,7 @@ fn order() -> Order {
     let (session, release) = (SessionId(3), ReleaseId(BlockHash::of(b"release")));
     let up_to = Some(HostName::new("web3").expect("legal"));
     let (tree, serial) = (Some(TreeName::new("www").expect("legal")), Some(Serial(17)));
-    Order { session, release, kind: OrderKind::Commit, up_to, tree, serial, hosts: None }
+    Order { session, release, kind: OrderKind::Commit, up_to, tree, serial, hosts: None, except: None }
 }
 
 fn messages() -> Vec<Message> {

@@ -178,3 +178,54 @@ fn two_hosts_of_one_name_are_told_by_their_addresses() {
     assert!(twins.contains(&other), "{ran}");
     lab.makuo(&["diff", "www.toml"]).exits(1).says(&[&format!("web1 ({other}): 1 changed")]);
 }
+
+#[test]
+fn a_host_whose_tree_is_empty_or_another_one_looks_at_once_and_says_what_it_found() {
+    for is_other in [false, true] {
+        let Some(mut lab) = Lab::loopback(2) else { return };
+        for name in ["one", "two"] {
+            write(&lab.site().join(name), name);
+        }
+        lab.deploy(&[]).exits(0);
+        lab.hosts[1].stop();
+        let tree = lab.hosts[1].tree();
+        std::fs::rename(&tree, lab.path("moved")).expect("there");
+        std::fs::create_dir(&tree).expect("new");
+        if is_other {
+            write(&tree.join("one"), "one");
+        }
+        lab.hosts[1].start();
+        until("the host to have looked", || {
+            let found = standing(&lab.makuo(&["status", "--json"]).exits(0), "web2");
+            // The file that is there has another time, and the directory, too.
+            found["drift"]["drifted"] == 1 && found["drift"]["paths"].as_u64() >= Some(2)
+        });
+        lab.makuo(&["status"]).exits(0).says(&["paths are not as its release says"]);
+        lab.deploy(&[]).exits(0);
+        lab.all_same(&lab.site());
+        let found = standing(&lab.makuo(&["status", "--json"]).exits(0), "web2");
+        assert_eq!(found["drift"]["paths"], 0, "{found}");
+    }
+}
+
+#[test]
+fn a_refusal_that_an_index_may_have_caused_is_looked_into_after_a_restart_too() {
+    let Some(mut lab) = Lab::loopback(1) else { return };
+    let is_doubted = |lab: &Lab| lab.hosts[0].tree().with_file_name("state").join("www/doubt").exists();
+    for n in 0..10 {
+        write(&lab.site().join(n.to_string()), "x");
+    }
+    lab.deploy(&[]).exits(0);
+    lab.deploy(&[]).exits(0);
+    for n in 0..9 {
+        std::fs::remove_file(lab.site().join(n.to_string())).expect("there");
+    }
+    lab.spec("[delete]\nextras = true\nmax = 2\n");
+    lab.deploy(&[]).exits(3).says(&["would be deleted"]);
+    assert!(is_doubted(&lab));
+    lab.hosts[0].restart();
+    assert!(is_doubted(&lab));
+    // Of a look at all of it the refusal is believed.
+    lab.deploy(&[]).exits(3).says(&["would be deleted"]);
+    assert!(!is_doubted(&lab));
+}

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::unmanaged::{Place, Places};
 use super::{Setup, sandbox};
-use crate::config::{DEFAULT_SENDER_KEY, HostConfig, Sandbox};
+use crate::config::{DEFAULT_SENDER_KEY, HostConfig, Sandbox, TreeConfig};
 use crate::drive::disk::Host;
 use crate::hook::outside::Outside;
 use crate::{Error, Result};
@@ -41,13 +41,22 @@ pub(super) fn step_down(setup: &mut Setup, confines: bool) -> Result<()> {
     sandbox::drop_to(&run_as)
 }
 
+/// The directory below which a tree that cannot be opened yet is to be reached: the nearest one above it, unless that is
+/// all of the machine.
+pub(super) fn anchor(tree: &TreeConfig) -> Option<PathBuf> {
+    let above = tree.path.ancestors().skip(1).find_map(|above| std::fs::canonicalize(above).ok())?;
+    above.parent().is_some().then_some(above)
+}
+
 /// Gives away the sight of all but the trees, their state and the daemon's own files.
 pub(super) fn confine(setup: &Setup, host: &Host, places: &Places) -> Result<()> {
     let config = &setup.config;
     let mut reach = sandbox::Reach::default();
     let beside = |path: &Path| path.parent().map(Path::to_path_buf);
     for tree in &config.trees {
-        if host.broken.contains_key(&tree.name) {
+        if host.trees.broken(&tree.name).is_some() {
+            reach.write.extend(anchor(tree));
+            reach.write.extend(config.state_dir.clone().filter(|dir| dir.is_dir()));
             continue;
         }
         let Some(managed) = host.trees.get(&tree.name) else {

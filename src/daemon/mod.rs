@@ -3,6 +3,7 @@
 mod confinement;
 mod control;
 mod reload;
+mod reopening;
 mod sandbox;
 mod serving;
 mod starting;
@@ -11,7 +12,6 @@ mod unmanaged;
 pub use control::{Listener, ask_files, ask_members, ask_trees};
 pub use starting::starting;
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,11 +20,12 @@ use self::reload::Started;
 use self::serving::Serving;
 use self::unmanaged::{Place, Places};
 use crate::config::{HostConfig, TreeConfig};
-use crate::drive::desk::{Base, Desk, Dial, Sending};
+use crate::drive::desk::{Base, Desk, Dial, SENT, Sending};
 use crate::drive::disk::{Host, open_tree};
 use crate::drive::endpoint::Door;
 use crate::drive::host::{Handle, Running};
 use crate::drive::serve;
+use crate::drive::trees::Trees;
 use crate::face::console::{Console, Listeners};
 use crate::id::{HostName, TreeName};
 use crate::keys::{AuthorizedKeys, Signer};
@@ -89,7 +90,7 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
     let confines = confinement::confines(&setup.config)?;
     confinement::step_down(&mut setup, confines)?;
     consoles.bind_socket(&setup.config.console)?;
-    let host = Arc::new(open(&setup)?);
+    let host = Arc::new(open(&setup, confines)?);
     let places = places(&setup, &host)?;
     tell(&setup, &host, &door);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -121,6 +122,9 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
     let network = network.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
     let (config, is_plain) = (setup.config.clone(), group_keys.is_empty());
     let started = Started::new(&config, setup.group_keys_fixed);
+    let state_dir = config.state_dir.clone();
+    let reached = config.trees.iter().filter(|tree| !confines || confinement::anchor(tree).is_some());
+    reopening::start(Arc::clone(&host), handle.clone(), reached, state_dir)?;
     let desk = Arc::new(desk(setup, &host, &places, handle.clone(), signer));
     desk.seal_with(group_keys);
     let (giver, given) = (Arc::clone(&host), Arc::clone(&desk));
@@ -130,6 +134,7 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
         .spawn(move || serve::run(&giver, &given, rate, &pulls))
         .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
     let console = Console::new(Arc::clone(&desk), console_tree(&config, desk.bases()), password);
+    reopening::notify(&host);
     let serving = Serving { started, is_plain, host: &host, handle: &handle, desk: &desk, console: &console };
     runtime.block_on(serving.follow(listener, consoles, &ended))?;
     desk.stop();
@@ -142,14 +147,14 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
 
 fn tell(setup: &Setup, host: &Host, door: &Door) {
     let links = &door.links;
-    let trees: Vec<String> = host.trees.keys().map(ToString::to_string).collect();
+    let trees: Vec<String> = host.trees.iter().map(|(name, _)| name.to_string()).collect();
     tracing::info!(
         "{} on {} at {} for {} {}: trees {}",
         setup.name,
         links.names(),
         links.iter().map(Link::local).map(|a| a.to_string()).collect::<Vec<_>>().join(", "),
         links.group(),
-        if host.trees.is_empty() { "without trees" } else { "ready" },
+        if trees.is_empty() { "without trees" } else { "ready" },
         trees.join(", ")
     );
     match door.keys.len() {
@@ -163,7 +168,7 @@ fn tell(setup: &Setup, host: &Host, door: &Door) {
 
 /// Places for the trees that take nothing of others.
 fn places(setup: &Setup, host: &Host) -> Result<Places> {
-    let alone = setup.config.trees.iter().filter(|tree| !host.names().any(|n| *n == tree.name));
+    let alone = setup.config.trees.iter().filter(|tree| !host.trees.names().any(|n| *n == tree.name));
     let state_dir = setup.config.state_dir.as_deref();
     alone.map(|tree| Ok((tree.name.clone(), Place::of(tree, state_dir)?))).collect()
 }
@@ -171,7 +176,7 @@ fn places(setup: &Setup, host: &Host) -> Result<Places> {
 fn desk(setup: Setup, host: &Host, places: &Places, handle: Handle, signer: Option<Arc<dyn Signer>>) -> Desk {
     let managed = |name: &TreeName| host.trees.get(name).map(|m| m.tree.state().here().to_path_buf());
     let alone = |name: &TreeName| places.get(name).map(Place::path);
-    let cache = |name: &TreeName| managed(name).or_else(|| alone(name)).map(|dir| dir.join("sent"));
+    let cache = |name: &TreeName| managed(name).or_else(|| alone(name)).map(|dir| dir.join(SENT));
     let base = |t: &TreeConfig| Base { tree: t.name.clone(), path: t.path.clone(), cache: cache(&t.name) };
     let sending = Sending {
         bases: setup.config.trees.iter().map(base).collect(),
@@ -201,7 +206,7 @@ impl Drop for Ended {
 
 /// Opens every tree (ending first what a crash left) and reads the authorized keys. Without a file of keys the host
 /// runs and refuses every release, saying how to add one.
-fn open(setup: &Setup) -> Result<Host> {
+fn open(setup: &Setup, confines: bool) -> Result<Host> {
     let config = &setup.config;
     let keys = match AuthorizedKeys::load(&config.authorized_keys) {
         Ok(keys) => keys,
@@ -216,25 +221,28 @@ fn open(setup: &Setup) -> Result<Host> {
     }
     let state_dir = config.state_dir.as_deref();
     let received = config.trees.iter().filter(|_| setup.manner.receives);
-    let mut trees = HashMap::new();
-    let mut broken = BTreeMap::new();
-    let mut first = None;
+    let mut trees = Vec::new();
+    let mut broken = Vec::new();
     for tree in received {
         match open_tree(tree, state_dir) {
-            Ok(managed) => drop(trees.insert(tree.name.clone(), managed)),
+            Ok(managed) => trees.push((tree.name.clone(), managed)),
             Err(e) => {
-                let hint = e.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
-                let why =
-                    format!("tree {} is not served: {e}{hint}; restart the daemon once that is mended", tree.name);
+                let is_reachable = !confines || confinement::anchor(tree).is_some();
+                let why = reopening::unserved(tree, &e, is_reachable);
                 tracing::error!("{why}");
-                broken.insert(tree.name.clone(), why);
-                first.get_or_insert(e);
+                broken.push((tree.name.clone(), why, e));
             }
         }
     }
-    match first {
-        // A daemon without any tree has nothing to do.
-        Some(e) if trees.is_empty() => Err(e),
-        _ => Ok(Host { name: setup.name.clone(), trees, broken, keys: Mutex::new(Arc::new(keys)) }),
+
+    // What is wrong with the configuration, or is another daemon's, does not mend itself.
+    let is_final = trees.is_empty() && broken.iter().all(|(_, _, e)| e.kind() != Kind::Io);
+    if is_final && let Some((_, _, first)) = broken.pop() {
+        return Err(first);
     }
+    let mut trees: Trees = trees.into_iter().collect();
+    for (name, why, _) in broken {
+        trees.add_broken(name, why);
+    }
+    Ok(Host { name: setup.name.clone(), trees, keys: Mutex::new(Arc::new(keys)) })
 }

@@ -97,7 +97,7 @@ impl Answers {
             (
                 HostStage::Refused | HostStage::Failed | HostStage::Unhealthy | HostStage::Reverted | HostStage::Stuck,
                 Some(text),
-            ) if self.host.trees.contains_key(tree) => {
+            ) if self.host.trees.get(tree).is_some() => {
                 let text = text.chars().take(MAX_TEXT).collect();
                 self.troubles.insert(tree.clone(), Past { serial: *serial, at: now, text, proven: *proven });
             }
@@ -130,14 +130,14 @@ impl Answers {
     fn broken(&self, tree: &TreeName) -> Option<(Serial, String)> {
         match self.host.trees.get(tree) {
             Some(managed) => managed.tree.torn(),
-            None => self.host.broken.get(tree).map(|why| (Serial::default(), why.clone())),
+            None => self.host.trees.broken(tree).map(|why| (Serial::default(), why)),
         }
     }
 
     fn known(&self, now: Moment, machine: &Receiver, ask: &Ask) -> Vec<(TreeName, Option<Work>, Option<Trouble>)> {
         let mut names: Vec<&TreeName> = match &ask.tree {
-            Some(tree) => self.host.names().filter(|name| *name == tree).collect(),
-            None => self.host.names().collect(),
+            Some(tree) => self.host.trees.names().filter(|name| *name == tree).collect(),
+            None => self.host.trees.names().collect(),
         };
         names.sort();
         names.truncate(MAX_TREES);

@@ -30,6 +30,9 @@ use work::Work;
 /// How often one who waits for another's session looks whether he is still wanted.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// The directory of a tree's state in which it is remembered what was sent.
+pub const SENT: &str = "sent";
+
 /// Joins the group for one session.
 pub type Dial = Box<dyn Fn() -> Result<Links> + Send + Sync>;
 

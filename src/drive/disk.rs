@@ -16,6 +16,7 @@ use super::inspect::{Inspections, inspect};
 use super::session::{Opening, Session};
 use super::spared::spared;
 use super::tombstones::{self, Gravedigger};
+use super::trees::Trees;
 use crate::config::TreeConfig;
 use crate::diff::{HostRules, Memory, Plan};
 use crate::error::{Error, Kind};
@@ -73,10 +74,8 @@ impl ManagedTree {
 pub struct Host {
     /// The host's name.
     pub name: HostName,
-    /// The trees by name.
-    pub trees: HashMap<TreeName, ManagedTree>,
-    /// The trees that could not be opened, and why: what is sent to them is refused with that.
-    pub broken: BTreeMap<TreeName, String>,
+    /// The trees. What is sent to one that cannot be served is refused with the reason.
+    pub trees: Trees,
     /// Who may do what; replaced as a whole when the file is read again.
     pub keys: Mutex<Arc<AuthorizedKeys>>,
 }
@@ -84,8 +83,8 @@ pub struct Host {
 impl Host {
     /// What the host says of its trees in beacons.
     pub fn states(&self) -> Vec<TreeState> {
-        let mut states: Vec<TreeState> = self.trees.values().map(|m| state(&m.tree)).collect();
-        states.extend(self.broken.keys().map(|tree| TreeState {
+        let mut states: Vec<TreeState> = self.trees.iter().map(|(_, m)| state(&m.tree)).collect();
+        states.extend(self.trees.all_broken().map(|(tree, _)| TreeState {
             tree: tree.clone(),
             serial: Serial::default(),
             release: None,
@@ -108,12 +107,7 @@ impl Host {
                 Vec::new()
             })
         };
-        self.trees.values().flat_map(of).map(|buried| buried.order).collect()
-    }
-
-    /// The names of all trees, also of those that cannot be served.
-    pub fn names(&self) -> impl Iterator<Item = &TreeName> {
-        self.trees.keys().chain(self.broken.keys())
+        self.trees.iter().flat_map(|(_, managed)| of(managed)).map(|buried| buried.order).collect()
     }
 
     pub(super) fn keys(&self) -> Arc<AuthorizedKeys> {
@@ -193,7 +187,7 @@ impl Disk {
         };
 
         let (mut trees, mut threads) = (BTreeMap::new(), Vec::new());
-        for tree in host.trees.keys() {
+        for tree in host.trees.names() {
             let (queue, jobs) = sync_channel(MAX_JOBS);
             let (host, answer, name) = (Arc::clone(&host), answer.clone(), tree.clone());
             let work = move || work_on(&host, &name, &jobs, &answer);
@@ -266,7 +260,7 @@ impl Disk {
 
     /// Looks whether a tree is what its release says, once nobody works on it.
     pub fn inspect(&mut self, name: &TreeName) {
-        if !self.host.trees.contains_key(name) {
+        if self.host.trees.get(name).is_none() {
             return;
         }
         let waiting = self.inspecting.entry(name.clone()).or_default();
@@ -370,8 +364,9 @@ impl Answer {
 /// A tree's thread.
 fn work_on(host: &Host, tree: &TreeName, jobs: &Receiver<Job>, answer: &Answer) {
     step_back();
-    let Some(managed) = host.trees.get(tree) else { return };
     for job in jobs {
+        // What is admitted is for a tree that is served.
+        let Some(managed) = host.trees.get(tree) else { continue };
         match job {
             Job::Session(task) => task.run(host, managed),
             // A defect is in the log.

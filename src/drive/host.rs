@@ -58,6 +58,8 @@ pub enum Command {
     Sent(Release, Outbox<()>),
     /// What a tree has is recorded anew.
     Changed,
+    /// A tree could be opened only now, or was mended.
+    Opened(TreeName),
     /// Whether a member that came a moment ago still lacks what this host has of the tree.
     Arriving(TreeName, Outbox<bool>),
     /// Say goodbye and end.
@@ -111,6 +113,11 @@ impl Handle {
     /// The host's own tree with this name.
     pub fn tree(&self, name: &TreeName) -> Option<Arc<Tree>> {
         Some(Arc::clone(&self.host.trees.get(name)?.tree))
+    }
+
+    /// A tree of the host could be opened only now, or was mended.
+    pub fn opened(&self, tree: &TreeName) {
+        self.send(Command::Opened(tree.clone()));
     }
 
     /// What a tree of the host has changed without a session of its own.
@@ -270,6 +277,7 @@ impl Running {
                         let states = self.disk.states();
                         self.machine.handle_reply(self.clock.now(), Reply::Trees(states));
                     }
+                    Command::Opened(tree) => self.opened(&tree),
                     Command::Stop => self.ending = self.ending.or(Some(self.clock.now() + ORDER_LIMIT)),
                 }
             }
@@ -310,6 +318,22 @@ impl Running {
             self.ending = Some(limit.min(now + HEARD_LIMIT));
         }
         !(ordering || unheard) || limit <= now
+    }
+
+    fn opened(&mut self, tree: &TreeName) {
+        let Some(managed) = self.host.trees.get(tree) else { return };
+        let now = self.clock.now();
+        if managed.catch_up {
+            self.machine.handle_reply(now, Reply::CatchesUp(tree.clone()));
+        }
+        for buried in managed.tree.state().tombstones().unwrap_or_default() {
+            self.machine.handle_reply(now, Reply::Buried(buried.order, true));
+        }
+        self.machine.handle_reply(now, Reply::Trees(self.disk.states()));
+        self.inspections.add(now, tree, managed);
+        if managed.tree.is_strange() {
+            self.disk.inspect(tree);
+        }
     }
 
     fn is_arriving(&self, tree: &TreeName) -> bool {

@@ -27,15 +27,26 @@ pub struct Inspections {
     looks: AtomicU64,
     drifted: AtomicU64,
     repaired: AtomicU64,
+    /// How many paths differed in the last look.
+    paths: AtomicU64,
 }
 
 impl Inspections {
     /// The counts; none before the first look.
     pub fn told(&self) -> Option<Drifted> {
         let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
-        let told =
-            Drifted { looks: count(&self.looks), drifted: count(&self.drifted), repaired: count(&self.repaired) };
+        let told = Drifted {
+            looks: count(&self.looks),
+            drifted: count(&self.drifted),
+            repaired: count(&self.repaired),
+            paths: Some(count(&self.paths)),
+        };
         (told.looks > 0 || told.repaired > 0).then_some(told)
+    }
+
+    /// The tree was made what a release says.
+    pub(super) fn made_good(&self) {
+        self.paths.store(0, Ordering::Relaxed);
     }
 
     /// The tree was made what its release says once more.
@@ -65,6 +76,7 @@ pub(super) fn inspect(managed: &ManagedTree) -> bool {
         Ok(None) => false,
         Ok(Some((paths, names))) => {
             managed.inspections.looks.fetch_add(1, Ordering::Relaxed);
+            managed.inspections.paths.store(paths, Ordering::Relaxed);
             if paths > 0 {
                 managed.inspections.drifted.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!("tree {}: drifted: {paths} paths are not as its release says: {names}", tree.name());
@@ -109,6 +121,13 @@ impl Schedule {
     pub(super) fn new<'a>(now: Moment, trees: impl Iterator<Item = (&'a TreeName, &'a ManagedTree)>) -> Self {
         let due = trees.filter_map(|(name, m)| m.repair.map(|every| (name.clone(), (now + every, every))));
         Self { due: due.collect() }
+    }
+
+    /// A tree that could be opened only now.
+    pub(super) fn add(&mut self, now: Moment, name: &TreeName, managed: &ManagedTree) {
+        if let Some(every) = managed.repair {
+            self.due.insert(name.clone(), (now + every, every));
+        }
     }
 
     /// The next tree that is due; its next time follows.

@@ -40,6 +40,7 @@ mod spared;
 pub mod strangers;
 mod switch;
 mod tombstones;
+pub mod trees;
 
 #[cfg(test)]
 mod tests;

@@ -86,7 +86,7 @@ pub(super) fn check_grant(host: &Host, key: &PublicKey, release: &Release, grant
     let by = verify(Namespace::ORDER, &grant.order, &grant.signature)
         .map_err(|e| format!("the order that came with the release is not signed: {e}"))?;
     let order = Order::decode(&grant.order).ok_or("what came with the release is no order")?;
-    let is_for_us = order.is_for(&host.name, grant.hosts.as_ref());
+    let is_for_us = order.lets(&host.name, grant.hosts.as_ref());
     let fits = order.kind == OrderKind::Commit && order.release == release.id() && is_for_us;
     match fits && by == *key {
         true => Ok(()),
@@ -118,7 +118,6 @@ fn follows(header: &Header, highest: Serial) -> Result<(), Reason> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::path::Path;
     use std::sync::{Arc, Mutex};
 
@@ -134,7 +133,7 @@ mod tests {
         let text = format!("{options} {}\n", FileSigner::from_seed([1; 32]).public());
         let keys = AuthorizedKeys::parse(text.as_bytes(), Path::new("authorized_keys")).expect("legal");
         let name = HostName::new("web1").expect("legal");
-        Host { name, trees: HashMap::new(), broken: Default::default(), keys: Mutex::new(Arc::new(keys)) }
+        Host { name, trees: Default::default(), keys: Mutex::new(Arc::new(keys)) }
     }
 
     fn said(host: &Host, key: u8, change: impl FnOnce(&mut Header)) -> Option<String> {

@@ -14,7 +14,7 @@ use super::{clock, drift, tombstones};
 use crate::block::BlockRef;
 use crate::block::frame::Expander;
 use crate::diff::Plan;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::id::{HostName, Ordinal, SessionId};
 use crate::keys::{Namespace, PublicKey, verify};
 use crate::manifest::explore::Explorer;
@@ -147,24 +147,26 @@ impl<'a> Session<'a> {
         Ok(missing.iter().map(|(ordinal, _)| ordinal.0..ordinal.0 + 1).collect())
     }
 
-    /// A refusal may come from what is remembered of the tree: the next look is at all of it.
+    /// A refusal may come from what is remembered of the tree: then the next look is at all of it. One that follows such a
+    /// look does not, and one that was cut short tells nothing.
     fn diff(&mut self) -> Result<(Summary, RangeSet, Arc<[u8]>), Reason> {
         let (tree, closed) = (&self.managed.tree, Arc::clone(&self.closed));
-        // One that was cut short tells nothing.
-        self.compare().inspect_err(|_| {
-            if !closed.load(Ordering::Acquire) {
-                tree.doubt_names()
+        let doubt = |is_of_index: bool| {
+            if is_of_index && !closed.load(Ordering::Acquire) {
+                tree.doubt_names();
             }
-        })
+        };
+        let scanned = self.scan().inspect_err(|e| doubt(e.kind() == Kind::Io)).map_err(|e| reason(&e))?;
+        let walked = scanned.walked;
+        self.compare(&scanned).inspect_err(|_| doubt(!walked))
     }
 
-    fn compare(&mut self) -> Result<(Summary, RangeSet, Arc<[u8]>), Reason> {
-        let scanned = self.scan().map_err(|e| reason(&e))?;
+    fn compare(&mut self, scanned: &Scanned) -> Result<(Summary, RangeSet, Arc<[u8]>), Reason> {
         // The manifest is here; what comes now may not be compressed.
         self.expander = Expander::default();
         let tree = &self.managed.tree;
         let header = self.release.header();
-        let plan = self.managed.compare(&scanned, header).map_err(|e| reason(&e))?;
+        let plan = self.managed.compare(scanned, header).map_err(|e| reason(&e))?;
         let lines = if header.intent == Intent::Audit { drift::MAX_LINES } else { drift::FEW_LINES };
         let (list, identity) = drift::encode(&plan, lines);
         let mut summary = Summary {
@@ -233,8 +235,8 @@ pub(super) fn check(host: &Host, session: SessionId, opening: &Opening) -> Resul
     check_session(header, session, grant.is_some())?;
     // Only now: it is work that nobody may cause who may not put anything here.
     header.rules.excluded()?;
-    let managed = host.trees.get(&header.tree).ok_or_else(|| match host.broken.get(&header.tree) {
-        Some(why) => Denied { why: why.clone(), proven: true },
+    let managed = host.trees.get(&header.tree).ok_or_else(|| match host.trees.broken(&header.tree) {
+        Some(why) => Denied { why, proven: true },
         None => format!("there is no tree {} here", header.tree).into(),
     })?;
     match grant {

@@ -26,7 +26,7 @@ use crate::manifest::node::to_vec;
 use crate::proto::receiver::{Ordered, Reason};
 use crate::tree::health::Unhealthy;
 use crate::tree::state::Mark;
-use crate::wire::message::{OrderKind, SignedOrder};
+use crate::wire::message::{Order, OrderKind, SignedOrder};
 
 /// After a commit of more changes than this the tree is looked at, so that it is known when the next release comes.
 const MANY: usize = 1000;
@@ -48,8 +48,12 @@ impl Session<'_> {
     /// `None`: not an order by the key of the release for this session, or not one that we can follow now.
     pub(super) fn order(&mut self, id: SessionId, signed: &SignedOrder) -> Option<Ordered> {
         let order_key = verify(Namespace::ORDER, &signed.order, &signed.signature).ok()?;
-        let order = signed.for_host(&self.host.name)?;
         let granted = self.grant.as_ref().is_some_and(|grant| grant.order == signed.order);
+        let order = match granted {
+            // Whether it lets this host commit was seen when it came.
+            true => Order::decode(&signed.order)?,
+            false => signed.for_host(&self.host.name)?,
+        };
         // A release that is taken back is, whichever session it came by.
         let is_about = order.session == id || granted || order.tombstone().is_some();
         let is_ours = order_key == self.key && is_about && order.release == self.release.id();
@@ -107,6 +111,7 @@ impl Session<'_> {
         Some(match stage.commit(&self.release, &self.signature) {
             Ok(report) => {
                 tracing::info!("{}: {report:?}", self.release);
+                self.managed.inspections.made_good();
                 if again {
                     self.managed.inspections.repaired(&self.release, &report);
                 }

@@ -172,11 +172,16 @@ fn drifted(standing: &Standing) -> Option<Drifted> {
     standing.told.as_ref()?.drifted
 }
 
-/// "drifted 3 times, repaired 2".
-fn mended(Drifted { drifted, repaired, .. }: Drifted) -> String {
+/// "drifted 3 times, repaired 2: 4 paths are not as its release says".
+fn mended(Drifted { drifted, repaired, paths, .. }: Drifted) -> String {
+    let now = match paths.unwrap_or_default() {
+        0 => String::new(),
+        1 => ": 1 path is not as its release says".to_string(),
+        paths => format!(": {} are not as its release says", words::plural_count(paths, "path", "paths")),
+    };
     match drifted.max(repaired) {
         0 => String::new(),
-        times => format!("drifted {}, repaired {repaired}", words::plural_count(times, "time", "times")),
+        times => format!("drifted {}, repaired {repaired}{now}", words::plural_count(times, "time", "times")),
     }
 }
 
@@ -344,6 +349,7 @@ struct Looks {
     looks: u64,
     drifted: u64,
     repaired: u64,
+    paths: u64,
 }
 
 /// In seconds.
@@ -375,7 +381,12 @@ impl<'a> StandingLine<'a> {
             lacks: standing.lacks.map(|s| s.0),
             lacks_parts: standing.lacks_parts.iter().map(|s| s.0).collect(),
             stale: stale(standing).map(|Stale { age, max_age }| Old { age, max_age }),
-            drift: drifted(standing).map(|Drifted { looks, drifted, repaired }| Looks { looks, drifted, repaired }),
+            drift: drifted(standing).map(|told| Looks {
+                looks: told.looks,
+                drifted: told.drifted,
+                repaired: told.repaired,
+                paths: told.paths.unwrap_or_default(),
+            }),
             error: trouble.map(|t| t.text.as_str()),
             error_serial: trouble.map(|t| t.serial.0),
             error_age: trouble.map(|t| t.age),

@@ -1,22 +1,39 @@
 //! When what a tree's index says is not gone by.
 //!
-//! An index only saves work. Where an error may come from what it remembers, the next look does not ask it.
+//! An index only saves work. Where an error may come from what it remembers, the next look does not ask it. That is kept
+//! in the state, so that a restart does not forget it.
 
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::index::Index;
 use super::open::Tree;
+use super::records::Records;
 use crate::error::Error;
+
+/// The file of the state that is there as long as the index is doubted.
+const MARK: &str = "doubt";
 
 /// Whether the index is good for contents only.
 #[derive(Debug, Default)]
 pub(super) struct Doubt(AtomicBool);
 
+impl Doubt {
+    /// As the state says.
+    pub(super) fn read(records: &Records) -> Self {
+        // A mark that cannot be read is one.
+        Self(AtomicBool::new(records.read(MARK).map_or(true, |mark| mark.is_some())))
+    }
+}
+
 impl Tree {
     /// The tree was refused for what its index may have said wrongly: the next look walks it.
     pub fn doubt_names(&self) {
-        self.doubt.0.store(true, Ordering::Release);
+        if !self.doubt.0.swap(true, Ordering::AcqRel)
+            && let Err(e) = self.state.write(MARK, b"")
+        {
+            tracing::warn!("tree {}: {e}: after a restart its index is believed again", self.name());
+        }
     }
 
     /// A commit failed with `e`, perhaps on what the index said wrongly: the next look reads everything.
@@ -43,7 +60,12 @@ impl Tree {
 
     /// The tree was walked.
     pub fn trust_index(&self) {
-        self.doubt.0.store(false, Ordering::Release);
+        if self.doubt.0.load(Ordering::Acquire) {
+            match self.state.remove(MARK) {
+                Ok(()) => self.doubt.0.store(false, Ordering::Release),
+                Err(e) => tracing::warn!("tree {}: {e}: all of it is looked at again", self.name()),
+            }
+        }
     }
 
     /// Whether the tree cannot be what its present release says, as far as is known without a look: its directory is

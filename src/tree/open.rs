@@ -29,6 +29,10 @@ use crate::diff::Plan;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
 
+/// How often a tree is tried to be claimed that somebody else has for a moment, and the pause between.
+const CLAIMS: usize = 50;
+const CLAIM_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// How a tree is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -90,6 +94,7 @@ impl Tree {
         let root = open_root(&name, path, options.follow_links)?;
         let state = State::open(&name, &root, state_dir)?;
         let nodes = Nodes::open(state.path().join("nodes"))?;
+        let doubt = Doubt::read(&state);
         let mut tree = Self {
             name,
             root: Mutex::new(Arc::new(root)),
@@ -97,7 +102,7 @@ impl Tree {
             nodes,
             options,
             chains: Mutex::default(),
-            doubt: Doubt::default(),
+            doubt,
             busy: AtomicBool::new(false),
             recovery: Recovery::Nothing,
             torn: Mutex::default(),
@@ -356,7 +361,7 @@ impl Tree {
         if self.torn().is_none() {
             return Ok(());
         }
-        let _busy = Claim::new(self)?;
+        let _busy = Claim::patient(self)?;
         self.check_state()?;
         self.settle().map(drop)
     }
@@ -411,6 +416,19 @@ impl Tree {
 /// The tree is being staged, committed or reverted by one caller.
 #[derive(Debug)]
 pub(super) struct Claim<T: Deref<Target = Tree>>(T);
+
+impl<'a> Claim<&'a Tree> {
+    /// As [`Claim::new`], after a while when somebody else has the tree for a moment.
+    pub(super) fn patient(tree: &'a Tree) -> Result<Self> {
+        for _ in 0..CLAIMS {
+            if let Ok(claim) = Self::new(tree) {
+                return Ok(claim);
+            }
+            std::thread::sleep(CLAIM_PAUSE);
+        }
+        Self::new(tree)
+    }
+}
 
 impl<T: Deref<Target = Tree>> Claim<T> {
     pub(super) fn new(tree: T) -> Result<Self> {

@@ -203,6 +203,8 @@ pub struct Scanned {
     pub ignore_rules: Vec<Exclude>,
     /// Paths that were left out because no manifest can hold them.
     pub skipped: Vec<Skipped>,
+    /// Whether every path was looked at; else an older index was believed where nothing seemed to have changed.
+    pub walked: bool,
 }
 
 /// Scans the tree `root`, reading only what `old` does not know, into a new index at `new_path`.
@@ -295,7 +297,8 @@ impl New<'_> {
     fn walked(&self, options: &ScanOptions, old: Option<&Arc<Index>>) -> Result<Scanned> {
         let options = ScanOptions { hints: None, ..options.clone() };
         let scanned = self.write(&options, wall(options.started), old, None, |_| Ok(true))?;
-        scanned.ok_or_else(|| Error::new(Kind::Io, "the scan was stopped"))
+        let scanned = scanned.ok_or_else(|| Error::new(Kind::Io, "the scan was stopped"))?;
+        Ok(Scanned { walked: true, ..scanned })
     }
 
     /// Describes what changed, or the whole tree, and writes the index; `None` when `is_whole` says that names of these
@@ -342,7 +345,7 @@ impl New<'_> {
         let writer = writer.ok_or_else(|| failed(io::Error::other("it was not begun")))?;
         let index = Arc::new(writer.finish(origin).map_err(failed)?);
         let top = self.top.clone();
-        Ok(Some(Scanned { stats: stats.of(&index), index, top, ignore_rules: patterns, skipped }))
+        Ok(Some(Scanned { stats: stats.of(&index), index, top, ignore_rules: patterns, skipped, walked: false }))
     }
 }
 
@@ -360,7 +363,7 @@ impl Scanned {
         let origin = index.origin();
         let skip = |(path, why): &(TreePath, String)| Skipped { path: path.clone(), why: why.clone().into() };
         let (ignore_rules, skipped) = (origin.patterns.clone(), origin.skipped.iter().map(skip).collect());
-        Self { index, top, stats, ignore_rules, skipped }
+        Self { index, top, stats, ignore_rules, skipped, walked: false }
     }
 }
 

@@ -42,7 +42,7 @@ impl Tree {
         if self.state.sent()? != Some(mark) {
             return Ok(());
         }
-        let _busy = Claim::new(self)?;
+        let _busy = Claim::patient(self)?;
         self.check_state()?;
         self.settle()?;
         self.confirm()?;

@@ -58,17 +58,27 @@ pub struct Order {
     /// The hash of the [`HostSet`] that it is for; none: it is for all, or says so by `up_to`.
     #[n(6)]
     pub hosts: Option<BlockHash>,
+    /// The hash of the [`HostSet`] of hosts that were silent when it was given: they have no part in the session any more,
+    /// and commit by it only when the release is passed on to them. None: there are none, or it is for some hosts only.
+    #[n(7)]
+    pub except: Option<BlockHash>,
 }
 
 impl Order {
     /// An order about `release`, for all hosts.
     pub fn new(session: SessionId, release: &Release, kind: OrderKind) -> Self {
         let (tree, serial) = (Some(release.header().tree.clone()), Some(release.header().serial));
-        Self { session, release: release.id(), kind, up_to: None, tree, serial, hosts: None }
+        Self { session, release: release.id(), kind, up_to: None, tree, serial, hosts: None, except: None }
     }
 
-    /// Whether the order is for the host `name`; `named` is the set of hosts that came with it.
+    /// Whether the order is for the host `name` in its session; `named` is the set of hosts that came with it.
     pub fn is_for(&self, name: &HostName, named: Option<&HostSet>) -> bool {
+        let is_silent = |hash: &BlockHash| named.is_none_or(|set| set.hash() != *hash || set.has(name));
+        self.lets(name, named) && !self.except.as_ref().is_some_and(is_silent)
+    }
+
+    /// Whether the host `name` may follow the order, in its session or when the release is passed on to it.
+    pub fn lets(&self, name: &HostName, named: Option<&HostSet>) -> bool {
         match &self.hosts {
             Some(hash) => named.is_some_and(|set| set.hash() == *hash && set.has(name)),
             None => self.up_to.as_ref().is_none_or(|last| name <= last),
@@ -136,7 +146,7 @@ pub struct SignedOrder {
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
     pub signature: Vec<u8>,
-    /// The hosts that it names, when it does: the order has their hash.
+    /// The hosts that it names, or that it leaves out, when there are any: the order has their hash.
     #[n(2)]
     pub hosts: Option<HostSet>,
 }
@@ -201,6 +211,7 @@ mod tests {
             tree: None,
             serial: None,
             hosts: Some(named.hash()),
+            except: None,
         };
         let is_for = |name: &HostName| order.is_for(name, Some(&named));
         assert!(names.iter().step_by(2).all(is_for) && !names.iter().skip(1).step_by(2).any(is_for));
@@ -209,6 +220,12 @@ mod tests {
         let signed = SignedOrder { order: order.encode(), signature: vec![0; 100], hosts: Some(named) };
         let said = Message::Order(signed);
         assert_eq!(Message::decode(&said.encode()), Ok(said), "ten thousand hosts fit");
+        let rest = Order { up_to: None, hosts: None, except: order.hosts, ..order.clone() };
+        let in_session = |name: &HostName, set: Option<&HostSet>| (rest.is_for(name, set), rest.lets(name, set));
+        let silent = HostSet::of(names.iter().step_by(2));
+        assert_eq!(in_session(&names[1], Some(&silent)), (true, true));
+        assert_eq!(in_session(&names[0], Some(&silent)), (false, true), "it may follow when the release is passed on");
+        assert_eq!(in_session(&names[1], None), (false, true), "it is not known who was silent");
         let ranged = Order { hosts: None, up_to: Some(host("web2")), ..order };
         assert!(ranged.is_for(&host("web1"), None) && !ranged.is_for(&host("web3"), None));
     }

@@ -141,6 +141,9 @@ pub struct Drifted {
     /// How often it was made good.
     #[n(2)]
     pub repaired: u64,
+    /// How many paths were not as the release says when it looked last.
+    #[n(3)]
+    pub paths: Option<u64>,
 }
 
 /// A release that is older than its host lets it be: somebody may keep deploys from that host.
@@ -296,7 +299,7 @@ mod tests {
             trouble: Some(Trouble { serial: Serial(8), age: 60, text: text.to_string() }),
             releases: (0..releases).map(release).collect(),
             stale: (releases > 1).then_some(Stale { age: 90, max_age: 60 }),
-            drifted: (releases > 2).then_some(Drifted { looks: 9, drifted: 2, repaired: 1 }),
+            drifted: (releases > 2).then_some(Drifted { looks: 9, drifted: 2, repaired: 1, paths: Some(3) }),
             release: (releases > 1).then(|| release(7).id),
             tombstones: Some(vec![Tombstone { serial: Serial(8), release: release(8).id, revert: true }]),
             sent: (releases > 3).then_some(Serial(9)),

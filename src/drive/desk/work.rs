@@ -1,10 +1,10 @@
 //! A wish made a release, or several: the paths that it names, the spec that it stands for, the sessions that fulfil it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Base, Deed, Desk, LOOK, Wish};
+use super::{Base, Deed, Desk, LOOK, SENT, Wish};
 use crate::drive::clock::Clock;
 use crate::drive::deploy::{self, Interrupt, Options};
 use crate::drive::outcome::{DriftGroup, Event, ExitStatus, HostState, Observer, Outcome, Purpose, What};
@@ -89,7 +89,7 @@ impl<'a> Work<'a> {
         Ok(Options {
             only: self.wish.targets.clone(),
             checksum: self.wish.checksum,
-            cache: self.base.cache.clone(),
+            cache: self.base.cache.clone().or_else(|| self.state()),
             part: Part {
                 scope: scope.to_vec(),
                 excludes: self.excludes.clone(),
@@ -101,6 +101,12 @@ impl<'a> Work<'a> {
             beside: Some(self.desk.handle()),
             ..Options::new(self.spec(scope)?, purpose, signer, self.desk.name.clone(), timeout)
         })
+    }
+
+    /// A place in the state of a tree that could not be opened when the daemon started.
+    fn state(&self) -> Option<PathBuf> {
+        let tree = self.desk.handle.tree(&self.base.tree)?;
+        Some(tree.state().here().join(SENT))
     }
 
     fn session(&self, options: Options, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {

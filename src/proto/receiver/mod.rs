@@ -455,6 +455,11 @@ impl Receiver {
                 self.look.get_or_insert(now + LOOK);
             }
             Reply::Buried(order, holds) => self.buried(now, order, holds),
+            Reply::CatchesUp(tree) => {
+                self.setup.catch_up.insert(tree.clone());
+                self.pulls.catch_up(tree);
+                self.look = Some(now);
+            }
             Reply::Drifted(tree) => {
                 self.pulls.repair(tree);
                 self.look = Some(now);

@@ -88,6 +88,11 @@ impl Pulls {
         Self { trees, repairs: BTreeSet::new(), open: BTreeMap::new(), unfit: BTreeMap::new(), rng }
     }
 
+    /// The tree catches up from now on.
+    pub(super) fn catch_up(&mut self, tree: TreeName) {
+        self.trees.insert(tree);
+    }
+
     /// Something in the tree is not what its release says.
     pub(super) fn repair(&mut self, tree: TreeName) {
         self.repairs.insert(tree);
@@ -355,7 +360,8 @@ mod tests {
 
     fn tombstone(serial: u64, kind: OrderKind) -> Tombstones {
         let (tree, serial, release) = (Some(www()), Some(Serial(serial)), id(serial));
-        let order = Order { session: SessionId(1), release, kind, up_to: None, tree, serial, hosts: None };
+        let order =
+            Order { session: SessionId(1), release, kind, up_to: None, tree, serial, hosts: None, except: None };
         Tombstones::new(vec![SignedOrder { order: order.encode(), signature: Vec::new(), hosts: None }], 1)
     }
 

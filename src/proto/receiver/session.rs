@@ -385,7 +385,7 @@ impl Session {
             }
             Reply::Ordered(_, outcome) => self.ordered(now, outcome),
             Reply::Checked(_, outcome) => self.checked(now, outcome),
-            Reply::Buried(..) | Reply::Trees(_) | Reply::Drifted(_) => {}
+            Reply::Buried(..) | Reply::Trees(_) | Reply::Drifted(_) | Reply::CatchesUp(_) => {}
         }
     }
 

@@ -228,7 +228,8 @@ mod tests {
 
     fn order(serial: u64, kind: OrderKind) -> SignedOrder {
         let (tree, serial, release) = (Some(www()), Some(Serial(serial)), id(serial));
-        let order = Order { session: SessionId(1), release, kind, up_to: None, tree, serial, hosts: None };
+        let order =
+            Order { session: SessionId(1), release, kind, up_to: None, tree, serial, hosts: None, except: None };
         SignedOrder { order: order.encode(), signature: vec![1], hosts: None }
     }
 

@@ -243,6 +243,18 @@ impl Hosts {
             .collect()
     }
 
+    /// Marks the hosts that are not ready and were silent for `silence` as lost; gives those.
+    pub fn give_up(&mut self, now: Moment, silence: Duration) -> Vec<Host> {
+        let is_silent = |h: &&mut Host| !h.is_settled(false) && now.since(h.heard) >= silence;
+        let silent = self.hosts.values_mut().filter(is_silent);
+        silent
+            .map(|host| {
+                host.lost = true;
+                host.clone()
+            })
+            .collect()
+    }
+
     /// Marks the hosts that are ready and `chosen` as ordered to commit.
     pub fn order(&mut self, chosen: impl Fn(&Host) -> bool) {
         self.hosts.values_mut().filter(|h| h.is_good(false) && chosen(h)).for_each(|h| h.ordered = true);

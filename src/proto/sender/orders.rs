@@ -4,6 +4,7 @@
 //! them runs something) and then ordered to commit; the next one follows when all of it have answered well. A host that
 //! fails, or falls silent, after the first commit ends that: no further batch commits, or every host goes back.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::fate::Fate;
@@ -23,6 +24,9 @@ const UNHEARD: Duration = Duration::from_secs(3);
 const STALLED: Duration = Duration::from_secs(3);
 /// Hosts that may have followed an order unheard are asked again for this long before the session ends.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
+/// A host that is not ready and has been silent for so many times what it lets pass between signs of life has no part in
+/// a commit that goes on without it.
+const SILENT: u32 = 4;
 /// How many times its patience a host that is alive may work without progress before the decision.
 const WORKING: u32 = 10;
 
@@ -119,6 +123,9 @@ impl Sender {
         if ready >= needed && self.setup.lists && !self.listed {
             self.collect(now);
         } else if ready >= needed {
+            // The order is not for hosts that have fallen silent.
+            let silent = self.hosts.give_up(now, alive_interval(self.hosts.len() as u32) * SILENT);
+            self.notices.extend(silent.into_iter().map(Notice::Lost));
             self.batches = Batches::plan(&self.setup.batches, self.hosts.iter().map(|(_, h)| h.name.clone()).collect());
             self.begin_batch();
         } else {
@@ -153,7 +160,8 @@ impl Sender {
 
     /// Whether the present order to prepare or commit is for the host.
     fn takes_part(&self, host: &Host) -> bool {
-        self.named.as_ref().is_none_or(|named| named.has(&host.name))
+        // The last batch leaves out the hosts that are named.
+        self.named.as_ref().is_none_or(|named| named.has(&host.name) != self.batches.is_last())
     }
 
     fn begin_batch(&mut self) {
@@ -180,19 +188,32 @@ impl Sender {
         }
         let mut order = Order::new(self.session, &offer.release, kind);
         self.named = None;
-        if matches!(kind, OrderKind::Commit | OrderKind::Prepare)
-            && let Some(last) = self.batches.up_to()
-        {
-            // By name: a host that is away now must not take the release of a batch that fails.
-            let hosts = self.hosts.iter().map(|(_, host)| host);
-            let named = HostSet::of(hosts.filter(|h| self.batches.has(h) && h.is_good(false)).map(|h| &h.name));
-            order = Order { up_to: Some(last.clone()), hosts: Some(named.hash()), ..order };
-            self.named = Some(named);
+        if matches!(kind, OrderKind::Commit | OrderKind::Prepare) {
+            let hosts = || self.hosts.iter().map(|(_, host)| host);
+            if let Some(last) = self.batches.up_to() {
+                // By name: a host that is away now must not take the release of a batch that fails.
+                let named = HostSet::of(hosts().filter(|h| self.batches.has(h) && h.is_good(false)).map(|h| &h.name));
+                order = Order { up_to: Some(last.clone()), hosts: Some(named.hash()), ..order };
+                self.named = Some(named);
+            } else if let Some(silent) = self.silent() {
+                order.except = Some(silent.hash());
+                self.named = Some(silent);
+            }
         }
         self.requests.push_back(Request::Sign(order.encode().into()));
         self.unsent = Some(order);
         self.asking = None;
         self.notices.push_back(Notice::Decided(kind, why.to_string()));
+    }
+
+    /// The hosts that are lost and were not ordered to commit yet: what they have is known as long as they are not.
+    fn silent(&self) -> Option<HostSet> {
+        let is_out = |h: &Host| h.lost && !h.ordered;
+        let others: BTreeSet<&HostName> = self.hosts.iter().filter(|(_, h)| !is_out(h)).map(|(_, h)| &h.name).collect();
+        // A name that a host has which takes part is that host's.
+        let silent = self.hosts.iter().filter(|(_, h)| is_out(h)).map(|(_, h)| &h.name);
+        let silent: Vec<&HostName> = silent.filter(|name| !others.contains(name)).collect();
+        (1..=MAX_NAMED).contains(&silent.len()).then(|| HostSet::of(silent.into_iter()))
     }
 
     /// The order is signed, or cannot be.

@@ -25,7 +25,7 @@ fn signed(order: &Order) -> SignedOrder {
 fn order(serial: u64, kind: OrderKind) -> SignedOrder {
     let release = ReleaseId(BlockHash::of(&serial.to_be_bytes()));
     let (tree, serial) = (TreeName::new("www").ok(), Some(Serial(serial)));
-    signed(&Order { session: SessionId(1), release, kind, up_to: None, tree, serial, hosts: None })
+    signed(&Order { session: SessionId(1), release, kind, up_to: None, tree, serial, hosts: None, except: None })
 }
 
 fn stones(tree: &Tree) -> Vec<Tombstone> {
