@@ -1,6 +1,5 @@
 //! Real machines, trees and sockets of several hosts in one process, on the loopback interface.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
