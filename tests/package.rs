@@ -72,7 +72,10 @@ fn scripts_and_units_are_legal() {
     let watch = &["ProtectSystem=strict\n", "ExecStart=/usr/bin/makuo watch /etc/makuo/watch/%i.toml\n"][..];
     for (unit, lines) in [("makuo.service", daemon), ("makuo@.service", daemon), ("makuo-watch@.service", watch)] {
         let text = std::fs::read_to_string(root().join("packaging").join(unit)).expect("there");
-        for line in ["Type=notify\n", "NoNewPrivileges=yes\n"].iter().chain(lines) {
+        for line in ["Type=notify\n", "NoNewPrivileges=yes\n", "\nTasksMax=", "\nMemoryMax=", "\nLimitCORE=0\n"]
+            .iter()
+            .chain(lines)
+        {
             assert!(text.contains(line), "{unit}: {line}");
         }
         let sections: Vec<&str> = text.lines().filter(|l| l.starts_with('[')).collect();

@@ -53,9 +53,9 @@ pub(super) fn run(_args: &DemoArgs, report: &mut Report) -> Result<u8> {
         return Err(Error::new(Kind::Io, format!("the demo went wrong: exit codes {codes}, expected 0, 1, 0")));
     }
     demo.step(report, "That was the real thing, on one machine. On your own hosts:");
-    report.note("makuo keygen                       a deploy key, and the line for /etc/makuo/authorized_keys");
-    report.note("makuo daemon --tree www=/var/www   on every host");
-    report.note("makuo deploy manifests/www.toml    from anywhere on the network");
+    report.note("makuo init www=/var/www            keys, and one file for all hosts: ~/.config/makuo/host.toml");
+    report.note("makuo init --host host.toml        on every host, where that file was copied to; then makuo daemon");
+    report.note("makuo deploy manifests/www.toml    where the keys are");
     Ok(0)
 }
 
