@@ -1,12 +1,13 @@
-//! Trees that are large or odd: holes without end, names that move about.
+//! Trees that are large or odd: holes without end, directories that bar their own user, names that move about.
 
 mod support;
 
-use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::Command;
 
-use support::{Lab, same, skipped, write};
+use support::{Lab, copy, same, skipped, write};
 
 #[test]
 fn a_file_of_holes_arrives_as_a_file_of_holes() {
@@ -38,6 +39,93 @@ fn a_file_of_holes_arrives_as_a_file_of_holes() {
     lab.deploy(&[]).exits(0);
     let out = Command::new("cmp").arg(&path).arg(lab.hosts[0].tree().join("disk.img")).output().expect("cmp");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+}
+
+const NOBODY: u32 = 65_534;
+
+/// What rsync finds without owners.
+fn differences(here: &Path, there: &Path) -> String {
+    let slash = |path: &Path| format!("{}/", path.display());
+    let mut rsync = Command::new("rsync");
+    let out = rsync.args(["-n", "-i", "-rlptDHXc", "--delete"]).arg(slash(here)).arg(slash(there)).output();
+    let out = out.expect("rsync");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+#[test]
+fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
+    if !support::is_root() {
+        return skipped("only root can run a host as another user");
+    }
+    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let (program, flag) = (lab.path("makuo"), lab.path("unhealthy"));
+    std::fs::copy(env!("CARGO_BIN_EXE_makuo"), &program).expect("a copy that everybody may run");
+    for open in [lab.path(""), program.clone()] {
+        std::fs::set_permissions(open, Permissions::from_mode(0o755)).expect("mine");
+    }
+    let host = lab.host("web1");
+    let user = format!("--reuid {NOBODY} --regid {NOBODY} --clear-groups --pdeathsig KILL");
+    host.wrap(&format!("shift; exec setpriv {user} {} \"$@\"", program.display()));
+    host.rule(&format!("health = [\"test\", \"!\", \"-e\", {:?}]", flag.display().to_string()));
+    let own = host.disk().parent().expect("a parent").to_path_buf();
+    assert!(Command::new("chown").args(["-R", &NOBODY.to_string()]).arg(own).status().expect("chown").success());
+    host.start();
+    let tree = host.tree();
+
+    let spec = |layout: &str| {
+        lab.spec(&format!(
+            "{}[owner]\nuser = \"ignore\"\ngroup = \"ignore\"\n[commit]\nlayout = \"{layout}\"\non_failure = \"revert\"\n",
+            support::DELETE
+        ));
+    };
+    let locked = lab.site().join("locked");
+    let bar = || std::fs::set_permissions(&locked, Permissions::from_mode(0)).expect("mine");
+    spec("in-place");
+    for name in ["a", "b", "deep/c", "deep/d", "deep/er/e"] {
+        write(&locked.join(name), name);
+    }
+    bar();
+    lab.deploy(&[]).exits(0);
+    assert_eq!(differences(&lab.site(), &tree), "");
+    assert_eq!(std::fs::metadata(tree.join("locked")).expect("there").mode() & 0o7777, 0);
+
+    write(&locked.join("a"), "updated");
+    std::fs::remove_file(locked.join("b")).expect("there");
+    std::fs::remove_dir_all(locked.join("deep/er")).expect("there");
+    // Another name of what is in it already, outside of it.
+    std::fs::copy(locked.join("deep/c"), lab.site().join("copied")).expect("a copy");
+    bar();
+    lab.deploy(&[]).exits(0);
+    assert_eq!(differences(&lab.site(), &tree), "", "updated");
+
+    write(&locked.join("deep/d"), "below it alone");
+    bar();
+    lab.deploy(&[]).exits(0);
+    assert_eq!(differences(&lab.site(), &tree), "", "updated below");
+    lab.diff(&[]).exits(0);
+
+    let before = lab.path("before");
+    copy(&lab.site(), &before);
+    write(&locked.join("a"), "bad");
+    write(&locked.join("new"), "new");
+    std::fs::remove_dir_all(locked.join("deep")).expect("there");
+    bar();
+    write(&flag, "");
+    lab.deploy(&[]).exits(3);
+    assert_eq!(differences(&before, &tree), "", "taken back");
+
+    std::fs::remove_file(&flag).expect("there");
+    spec("swap");
+    lab.deploy(&[]).exits(3).says(&["locked", "keeps this daemon's user out"]);
+    assert_eq!(differences(&before, &tree), "", "refused");
+
+    spec("in-place");
+    lab.deploy(&[]).exits(0);
+    assert_eq!(differences(&lab.site(), &tree), "", "deployed after all");
+    std::fs::remove_dir_all(&locked).expect("mine");
+    lab.deploy(&[]).exits(0);
+    assert_eq!(differences(&lab.site(), &tree), "", "removed");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
 use super::apply::{Metadata, handle_of};
+use super::barred::IN_PLACE;
 use super::chains::{Chains, Operation};
 use super::commit::stat;
 use super::journal::Move;
@@ -192,7 +193,7 @@ impl<'a> Carry<'a> {
         }
         rustix::fs::mkdirat(to, name, Mode::RWXU)
             .map_err(|e| self.failed("cannot make the copy of", Some(path), e.into()))?;
-        let ours = open_dir_at(from, name).map_err(|e| self.failed("cannot open", Some(path), e))?;
+        let ours = open_dir_at(from, name).map_err(|e| self.failed("cannot open", Some(path), e).hint(IN_PLACE))?;
         let theirs = open_dir_at(to, name).map_err(|e| self.failed("cannot open the copy of", Some(path), e))?;
         self.dir(Some(path), ours.as_fd(), theirs.as_fd())?;
         Ok((Some(Was::Directory), true))

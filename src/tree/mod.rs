@@ -15,6 +15,7 @@ pub mod scan;
 pub mod source;
 
 pub mod apply;
+mod barred;
 mod carry;
 mod chains;
 pub mod commit;

@@ -11,7 +11,6 @@
 //!
 //! It must not know what the entries are for: a sender's release and a host's own tree are scanned alike.
 
-mod barred;
 mod changes;
 mod collect;
 mod compare;
@@ -39,7 +38,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use self::barred::Barred;
 use self::changes::Changes;
 use self::collect::{Collected, Collector};
 pub(super) use self::content::holds;
@@ -52,6 +50,7 @@ pub use self::policy::{OwnerPolicy, Policy};
 use self::read::{Batch, BatchDone, Reader};
 use self::walk::{ListJob, Lister, Listing};
 use self::work::{Next, Queue};
+use super::barred::Barred;
 pub use super::index::unread;
 use super::index::{Index, IndexWriter, Origin};
 use super::meta::{FileStat, Version, XattrReader};

@@ -28,6 +28,7 @@ pub use recall::Recall;
 use spots::Spots;
 
 use super::apply::{Metadata, handle_of};
+use super::barred::Barred;
 use super::chains::Operation;
 use super::commit::{self, CommitReport, MAX_SINGLE_SYNCS};
 use super::inherit::{Inheritance, give_groups, strangers};
@@ -144,6 +145,10 @@ impl Stage {
         if plan.layout == Layout::Swap {
             tree.check_swap()?;
         }
+        let barred = Barred::of_plan(&tree.root(), &plan)?;
+        if plan.layout == Layout::Swap {
+            barred.refuse_exchange(&tree.root())?;
+        }
         way::check(tree, &plan)?;
         let root = tree.root();
         let unreadable = |e| Error::io("cannot look into", root.path(), e);
@@ -224,6 +229,9 @@ impl Stage {
         if self.spent.load(Ordering::Acquire) {
             return Err(Error::refused("this stage was committed"));
         }
+        // In the layout `swap` there are none: the next tree would get the modes that they have for now.
+        let barred = (self.plan.layout == Layout::InPlace).then(|| Barred::of_plan(&self.tree.root(), &self.plan));
+        let _barred = barred.transpose()?;
         if self.tree.state.is_overlay() {
             raise::links(&self.tree, &self.plan)?;
         }

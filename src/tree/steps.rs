@@ -1,10 +1,11 @@
 //! Out of a plan and what is staged for it: the steps of the journal, in their order, and what is there before them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
 
 use super::apply::{Metadata, handle_of};
+use super::barred::Barred;
 use super::commit::shown;
 use super::copies;
 use super::inherit::Inheritance;
@@ -16,14 +17,14 @@ use super::stage::Item;
 use super::state::slot_name;
 use crate::diff::{Action, Change, Plan, Shape};
 use crate::error::{Error, Result};
-use crate::manifest::TreePath;
 use crate::manifest::rules::Layout;
+use crate::manifest::{Mode, TreePath};
 use crate::packed::Packed;
 
 /// The directories that a commit of `plan` touches, sorted.
 pub(super) fn dirs(tree: &Tree, plan: &Plan) -> Result<Vec<DirStep>> {
     let root = tree.root();
-    let mut dirs = Dirs::new(tree, &root, plan);
+    let mut dirs = Dirs::new(tree, &root, plan, BTreeMap::new());
     plan.changes.iter().filter(|c| c.is_applied()).try_for_each(|c| dirs.add(&c))?;
     dirs.finish()
 }
@@ -40,7 +41,9 @@ pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> 
     };
     let mut items = items.iter().peekable();
     let root = tree.root();
-    let mut dirs = Dirs::new(tree, &root, plan);
+    // Opened only until all is known: the steps open what they need.
+    let barred = Barred::of_plan(&root, plan)?;
+    let mut dirs = Dirs::new(tree, &root, plan, barred.modes());
     for (at, change) in plan.changes.iter().enumerate().filter(|(_, c)| c.is_applied()) {
         let becomes_dir = change.want.is_some() && change.shape() == Shape::Directory;
         let was_dir = change.was == Some(Shape::Directory);
@@ -150,12 +153,14 @@ struct Dirs<'a> {
     /// Directories in which a name changes.
     parents: BTreeSet<Option<TreePath>>,
     inheritance: Inheritance<'a>,
+    /// Directories that are open for now, with their own modes.
+    barred: BTreeMap<TreePath, Mode>,
 }
 
 impl<'a> Dirs<'a> {
-    fn new(tree: &'a Tree, root: &'a Root, plan: &'a Plan) -> Self {
+    fn new(tree: &'a Tree, root: &'a Root, plan: &'a Plan, barred: BTreeMap<TreePath, Mode>) -> Self {
         let inheritance = Inheritance::new(root, plan);
-        Self { tree, plan, own: Vec::new(), parents: BTreeSet::new(), inheritance }
+        Self { tree, plan, own: Vec::new(), parents: BTreeSet::new(), inheritance, barred }
     }
 
     /// What a directory gets that the plan makes. In place the kernel gives it what the directory above gives.
@@ -201,6 +206,8 @@ impl<'a> Dirs<'a> {
             let old = self.present(None, new.uid)?;
             self.own.push(DirStep { path: None, old: Some(old), new: Some(new) });
         }
+        // The way to what changes leads through them.
+        self.parents.extend(self.barred.keys().cloned().map(Some));
         for dir in &self.own {
             self.parents.remove(&dir.path);
         }
@@ -227,10 +234,15 @@ impl<'a> Dirs<'a> {
                 }
                 None => rustix::io::dup(self.tree.root())?,
             };
-            let now = Metadata::of(&handle, governs)?;
+            let own = path.and_then(|path| self.barred.get(path));
+            let of = |with_xattrs| {
+                let now = Metadata::of(&handle, with_xattrs)?;
+                Ok::<_, io::Error>(Metadata { mode: own.copied().or(now.mode), ..now })
+            };
+            let now = of(governs)?;
             // Rights that its owner gave end with his ownership: what there is now comes back when the commit is taken back.
             let changes = to.is_some() && now.uid != to;
-            if governs || !changes { Ok(now) } else { Metadata::of(&handle, true) }
+            if governs || !changes { Ok(now) } else { of(true) }
         };
         look().map_err(|e: io::Error| Error::io("cannot look at", shown(self.tree, path), e))
     }

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{FileType, RawDir};
 
-use super::barred::Barred;
 use super::ignore::{Filter, patterns_in};
 use super::work::Ticket;
 use super::{Jobs, ScanOptions, Shared, Skipped, unreadable};
 use crate::manifest::rules::{Exclude, PathFilter};
 use crate::manifest::{TreePath, Xattr};
+use crate::tree::barred::Barred;
 use crate::tree::index::Origin;
 use crate::tree::meta::{FileStat, Version, XattrReader, link_target};
 use crate::tree::root::Root;
