@@ -18,7 +18,12 @@ impl HostConfig {
         line("config", shown(&self.path));
         line("host", self.name.as_ref().map_or("named as the system is".to_string(), |n| n.to_string()));
         line("keys", format!("{}: who may deploy, audit and roll back", shown(&self.authorized_keys)));
-        line("state", self.state_dir.as_deref().map_or(".makuo/TREE beside each tree".to_string(), shown));
+        line(
+            "state",
+            self.state_dir
+                .as_deref()
+                .map_or(".makuo/TREE beside each tree, inside one that is a mount point".to_string(), shown),
+        );
         line("socket", shown(&self.socket));
         if let Some(group) = &self.socket_group {
             line("", format!("members of the group {} may use it, and send", printable(group.as_bytes())));

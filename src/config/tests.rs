@@ -95,7 +95,7 @@ fn an_empty_file_is_a_host_with_the_documented_defaults() {
         config     /etc/makuo/makuo.toml
         host       named as the system is
         keys       /etc/makuo/authorized_keys: who may deploy, audit and roll back
-        state      .makuo/TREE beside each tree
+        state      .makuo/TREE beside each tree, inside one that is a mount point
         socket     /run/makuo/makuo.sock
         sender     signs what this host sends with /etc/makuo/sender.key, when it is there
         console    off

@@ -10,6 +10,7 @@ use super::index::Index;
 use super::open::Tree;
 use super::records::Records;
 use crate::error::Error;
+use crate::manifest::path::RESERVED;
 
 /// The file of the state that is there as long as the index is doubted.
 const MARK: &str = "doubt";
@@ -75,8 +76,9 @@ impl Tree {
         let root = self.root();
         let is_empty = || {
             let names = root.dir(None).and_then(|dir| Ok(rustix::fs::Dir::read_from(dir)?));
-            let is_dot = |name: &[u8]| matches!(name, b"." | b"..");
-            names.is_ok_and(|mut names| names.all(|name| name.is_ok_and(|n| is_dot(n.file_name().to_bytes()))))
+            let is_own = |name: &[u8]| self.state().is_inside() && name == RESERVED.as_bytes();
+            let is_none = |name: &[u8]| matches!(name, b"." | b"..") || is_own(name);
+            names.is_ok_and(|mut names| names.all(|name| name.is_ok_and(|n| is_none(n.file_name().to_bytes()))))
         };
         let has_entries = current.release.header().root.entries > 0;
         Index::is_of_another(&self.index_path(), root.id()) || has_entries && is_empty()

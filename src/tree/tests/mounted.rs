@@ -42,6 +42,14 @@ fn lives(at: &Path) {
     let tree = world.open();
     let kept = Records::find(tree.name(), &world.www(), None).expect("readable").expect("a state");
     assert_eq!(kept.highest().expect("read").map(|mark| mark.serial), Some(Serial(2)));
+    assert!(!tree.is_strange());
+    for entry in std::fs::read_dir(world.www()).expect("there").flatten().filter(|e| e.file_name() != RESERVED) {
+        match entry.file_type().expect("there").is_dir() {
+            true => std::fs::remove_dir_all(entry.path()).expect("root may"),
+            false => std::fs::remove_file(entry.path()).expect("root may"),
+        }
+    }
+    assert!(tree.is_strange(), "all but the state is gone");
     world.release(&[("only", file("this"))]);
     world.deploy(&tree, 3).expect("a commit");
     assert_eq!(look(&world.www()), look(&world.source()));
