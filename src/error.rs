@@ -4,7 +4,7 @@
 //! [`Error`], whose [`Kind`] is the exit code of the command line.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What sort of failure this is; it decides the exit code and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,16 @@ pub struct Error {
 /// The result of everything that can fail towards a person.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What a path through a handle of this process is for a person: the path of what the handle is.
+fn behind_handle(path: &Path) -> PathBuf {
+    let mut parts = path.components();
+    let handle: PathBuf = parts.by_ref().take(5).collect();
+    match std::fs::read_link(&handle) {
+        Ok(real) if path.starts_with("/proc/self/fd") => real.join(parts.as_path()),
+        _ => path.to_path_buf(),
+    }
+}
+
 impl Error {
     /// An error of `kind` that says `message`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
@@ -60,7 +70,7 @@ impl Error {
 
     /// A system call on `path` that failed: `action` is a verb phrase such as "cannot open".
     pub fn io(action: &str, path: impl AsRef<Path>, source: impl Into<std::io::Error>) -> Self {
-        let shown = path.as_ref().display().to_string();
+        let shown = behind_handle(path.as_ref()).display().to_string();
         Self::new(Kind::Io, format!("{action} {}", crate::units::printable(shown.as_bytes()))).because(source.into())
     }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if makuo::hook::outside::served() {
+    if makuo::hook::outside::served() || makuo::tree::lookup::served() {
         return ExitCode::SUCCESS;
     }
     makuo::tree::sys::settle();

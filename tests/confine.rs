@@ -117,10 +117,53 @@ fn a_hook_that_says_no_is_told_with_its_words() {
 }
 
 #[test]
+fn a_host_that_refuses_exchanges_refuses_them_unconfined_too() {
+    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let host = lab.host("web1");
+    host.setting("sandbox = \"off\"");
+    host.rule("swap = false");
+    host.start();
+    write(&lab.site().join("a"), "a");
+    lab.spec(&format!("{DELETE}[commit]\nlayout = \"swap\"\n"));
+    lab.deploy(&[]).exits(3).says(&["does not let", "swap = false"]);
+    lab.spec(DELETE);
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+}
+
+#[test]
+fn a_user_who_came_while_a_confined_daemon_runs_is_known_though_it_reads_nothing_of_etc() {
+    if !is_root() {
+        return skipped("only root can give a file to somebody");
+    }
+    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let etc = lab.path("etc");
+    let host = lab.host("web1");
+    host.wrap(&format!(
+        "cp -a /etc {0} && sed -i /^daemon:/d {0}/passwd && mount --bind {0} /etc && exec \"$@\"",
+        etc.display()
+    ));
+    host.start();
+    if host.log().contains("not confined") {
+        return skipped("this kernel has no Landlock");
+    }
+    let page = lab.site().join("page");
+    write(&page, "page");
+    chown(&page, Some(1), Some(0)).expect("root may");
+    lab.deploy(&[]).exits(3).says(&["daemon"]);
+    // As useradd does it: another file under the same name.
+    let all = String::from_utf8(read(&etc.join("passwd"))).expect("text");
+    write(&etc.join("passwd+"), format!("{all}daemon:x:4321:0::/:/bin/false\n"));
+    std::fs::rename(etc.join("passwd+"), etc.join("passwd")).expect("mine");
+    lab.deploy(&[]).exits(0);
+    assert_eq!(owner(&lab.hosts[0].tree().join("page")).0, 4321);
+}
+
+#[test]
 fn a_daemon_that_is_kept_to_its_tree_cannot_exchange_it() {
     let Some(mut lab) = Lab::loopback_idle() else { return };
     let host = lab.host("web1");
-    host.rule("swap = false");
+    host.rule("# Nothing about swap = ...");
     host.start();
     if host.log().contains("not confined") {
         skipped("this kernel has no Landlock");
@@ -130,9 +173,16 @@ fn a_daemon_that_is_kept_to_its_tree_cannot_exchange_it() {
     lab.deploy(&[]).exits(0);
     write(&lab.site().join("a"), "b");
     lab.spec(&format!("{DELETE}[commit]\nlayout = \"swap\"\n"));
-    lab.deploy(&[]).exits(3);
+    lab.deploy(&[]).exits(3).says(&["write swap = true in its [[tree]]"]);
     assert_eq!(read(&lab.hosts[0].tree().join("a")), b"a");
     lab.spec(DELETE);
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+    // Where its configuration says so, it reaches the directory that the tree is in.
+    lab.spec(&format!("{DELETE}[commit]\nlayout = \"swap\"\n"));
+    write(&lab.site().join("a"), "c");
+    lab.hosts[0].rule("swap = true");
+    lab.hosts[0].restart();
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
 }

@@ -277,6 +277,88 @@ fn scanning_and_reading() {
     race("scan", "", &["diff", "--checksum"], |_, _| {});
 }
 
+/// Puts a link to the victim into the place of the tree as soon as another directory stands there, for a moment.
+fn flip_exchanged(tree: &Path, link: &Path, victim: &Path, stop: &AtomicBool, flips: &AtomicU64) {
+    let inode = || std::fs::symlink_metadata(tree).map(|meta| meta.ino()).unwrap_or_default();
+    symlink(victim, link).expect("new");
+    let mut known = inode();
+    while !stop.load(Ordering::Acquire) {
+        let now = inode();
+        if now == known {
+            std::hint::spin_loop();
+            continue;
+        }
+        let flip = || renameat_with(CWD, tree, CWD, link, RenameFlags::EXCHANGE).expect("both are there");
+        flip();
+        flips.fetch_add(1, Ordering::Relaxed);
+        support::pause(Duration::from_millis(2));
+        flip();
+        known = inode();
+    }
+}
+
+#[test]
+fn whole_trees_that_are_flipped_as_they_are_exchanged() {
+    let Some(mut lab) = Lab::loopback_idle() else { return };
+    lab.host("web1").setting("sandbox = \"off\"");
+    lab.hosts[0].start();
+    let (site, tree, disk) = (lab.site(), lab.hosts[0].tree(), lab.hosts[0].disk());
+    write(&site.join("a"), "round 0");
+    write(&site.join("passwd"), "ours");
+    lab.spec(&format!("{DELETE}[commit]\nlayout = \"swap\"\n"));
+    lab.deploy(&[]).exits(0);
+    let victim = Victim::new(disk.join("victim"));
+    let (stop, flips) = (AtomicBool::new(false), AtomicU64::new(0));
+    let seconds = std::env::var("MAKUO_RACE_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(2);
+    let watch = Stopwatch::start();
+    let (mut round, mut went) = (0, 0);
+    std::thread::scope(|scope| {
+        let flipper = scope.spawn(|| flip_exchanged(&tree, &disk.join("flip"), &victim.path, &stop, &flips));
+        while round < 5 || watch.read() < Duration::from_secs(seconds) {
+            round += 1;
+            write(&site.join("a"), format!("round {round}"));
+            went += u64::from(lab.makuo(&["deploy", "www.toml", "--expect", "1", "--timeout", "5s"]).code == 0);
+        }
+        stop.store(true, Ordering::Release);
+        flipper.join().expect("it does not panic");
+    });
+    println!("{} flips, {went} of {round} went through", flips.load(Ordering::Relaxed));
+    assert!(flips.load(Ordering::Relaxed) > 0 && went > 0, "nothing was flipped, or nothing went through");
+    victim.check("flipped trees");
+    write(&site.join("a"), "the end");
+    let first = lab.deploy(&["--checksum"]);
+    if first.code != 0 {
+        first.exits(3).says(&["deploy again"]);
+        lab.deploy(&["--checksum"]).exits(0);
+    }
+    lab.all_same(&site);
+    victim.check("flipped trees");
+}
+
+#[test]
+fn nothing_is_sent_from_a_directory_that_a_link_leads_to() {
+    let Some(old) = support::Old::loopback(2) else { return };
+    let mut old = old;
+    (0..2).for_each(|host| old.start(host, &["-o"]));
+    let base = old.base(0);
+    write(&base.join("page"), "ours");
+    support::until("a member", || {
+        old.makuo(0, &["send", "-n", "page", "--json"]).result()["targets"].as_u64() == Some(1)
+    });
+    let (secret, away) = (old.dir(0).join("secret"), old.dir(0).join("away"));
+    write(&secret.join("shadow"), "root's");
+    std::fs::rename(&base, &away).expect("mine");
+    symlink(&secret, &base).expect("new");
+    for verb in ["send", "sync"] {
+        old.makuo(0, &[verb, "-r", "."]).exits(3).says(&["not the directory any more that was opened"]);
+    }
+    assert!(!old.base(1).join("shadow").exists());
+    std::fs::remove_file(&base).expect("the link");
+    std::fs::rename(&away, &base).expect("mine");
+    old.makuo(0, &["send", "page"]).exits(0);
+    assert_eq!(read(&old.base(1).join("page")), b"ours");
+}
+
 #[test]
 fn a_root_that_became_a_link_is_refused_and_said() {
     let Some(lab) = Lab::loopback(1) else { return };

@@ -189,8 +189,8 @@ pub struct TreeConfig {
     /// What the host runs around a commit.
     pub hooks: Hooks,
     /// Whether a release may exchange the tree as a whole (layout `swap`): a confined daemon then reaches the directory
-    /// that the tree is in.
-    pub swap: bool,
+    /// that the tree is in. `None`: where it reaches that anyway.
+    pub swap: Option<bool>,
     /// Whether a daemon that runs as another user keeps the right to make devices.
     pub devices: bool,
     /// Whether its path may lead through symbolic links of any user, not only root's and the daemon's.
@@ -235,7 +235,7 @@ impl TreeConfig {
     pub fn new(name: TreeName, path: PathBuf) -> Self {
         let protect = PathFilter::default();
         let (keep, hooks) = (DEFAULT_KEEP, Hooks::default());
-        let (swap, devices, catch_up) = (true, false, true);
+        let (swap, devices, catch_up) = (None, false, true);
         let (protect_patterns, max_delete, max_age, repair) = (Vec::new(), None, None, None);
         Self {
             name,

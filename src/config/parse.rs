@@ -265,7 +265,8 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
     let hooks = hooks::hooks(&mut section)?;
     let flag = |section: &mut Section, key: &str, usual: bool| section.take(key).map_or(Ok(usual), |f| f.bool());
     let catch_up = flag(&mut section, "catch_up", true)?;
-    let (swap, devices) = (flag(&mut section, "swap", true)?, flag(&mut section, "devices", false)?);
+    let swap = section.take("swap").map(|f| f.bool()).transpose()?;
+    let devices = flag(&mut section, "devices", false)?;
     let follow_links = flag(&mut section, "follow_links", false)?;
     let missing = |key: &str| section.wrong(&format!("a [[tree]] without `{key}`")).hint("a tree needs name and path");
     let (no_name, no_path) = (missing("name"), missing("path"));

@@ -7,6 +7,8 @@ use super::{Setup, sandbox};
 use crate::config::{DEFAULT_SENDER_KEY, HostConfig, Sandbox, TreeConfig};
 use crate::drive::disk::Host;
 use crate::hook::outside::Outside;
+use crate::tree::lookup;
+use crate::tree::state::BESIDE;
 use crate::{Error, Result};
 
 /// Whether this daemon is to confine itself, and can.
@@ -38,12 +40,16 @@ pub(super) fn step_down(setup: &mut Setup, confines: bool) -> Result<()> {
             tree.hooks.outside = Some(Outside::start(&tree.hooks)?);
         }
     }
-    sandbox::drop_to(&run_as)
+    sandbox::drop_to(&run_as)?;
+    if confines { lookup::start() } else { Ok(()) }
 }
 
-/// The directory below which a tree that cannot be opened yet is to be reached: the nearest one above it, unless that is
-/// all of the machine.
+/// The directory below which a tree that cannot be opened yet is to be reached: its own where there is one; where it may
+/// be exchanged the nearest one above it, unless that is all of the machine.
 pub(super) fn anchor(tree: &TreeConfig) -> Option<PathBuf> {
+    if tree.swap != Some(true) {
+        return std::fs::canonicalize(&tree.path).ok().filter(|path| path.is_dir());
+    }
     let above = tree.path.ancestors().skip(1).find_map(|above| std::fs::canonicalize(above).ok())?;
     above.parent().is_some().then_some(above)
 }
@@ -55,21 +61,24 @@ pub(super) fn confine(setup: &Setup, host: &Host, places: &Places) -> Result<()>
     let beside = |path: &Path| path.parent().map(Path::to_path_buf);
     for tree in &config.trees {
         if host.trees.broken(&tree.name).is_some() {
-            reach.write.extend(anchor(tree));
+            let anchor = anchor(tree);
+            let state = anchor.as_deref().and_then(beside).map(|above| above.join(BESIDE));
+            reach.write.extend(state.filter(|dir| dir.is_dir()).into_iter().chain(anchor));
             reach.write.extend(config.state_dir.clone().filter(|dir| dir.is_dir()));
             continue;
         }
         let Some(managed) = host.trees.get(&tree.name) else {
-            reach.read.push(tree.path.clone());
+            reach.read.extend(places.get(&tree.name).map(|place| place.root.here()));
             reach.write.extend(places.get(&tree.name).map(Place::path));
             continue;
         };
-        let real = std::fs::canonicalize(&tree.path).map_err(|e| Error::io("cannot resolve", &tree.path, e))?;
-        match real.parent().filter(|above| tree.swap && above.parent().is_some()) {
-            Some(above) => reach.write.push(above.to_path_buf()),
-            None => reach.write.push(real),
-        }
-        reach.write.push(managed.tree.state().path().to_path_buf());
+        // What was opened, whatever the paths lead to by now. An exchanged tree has another directory each time, so that
+        // only the one above it stays what it is.
+        let root = managed.tree.root();
+        let is_in_some_directory = root.real_path().is_ok_and(|path| path.parent() != Some(Path::new("/")));
+        let opens = tree.swap == Some(true) && is_in_some_directory;
+        reach.write.push(if opens { root.here().join("..") } else { root.here() });
+        reach.write.push(managed.tree.state().here());
     }
     // They are removed at the end.
     let sockets = setup.socket.as_deref().into_iter().chain(config.console.socket.as_deref());

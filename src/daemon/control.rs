@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::{Gid, Group, Uid, User};
+use nix::unistd::{Gid, Group, Uid};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -20,6 +20,7 @@ use crate::drive::desk::{Desk, Wish};
 use crate::drive::outcome::{Event, Member, Observer, Outcome};
 use crate::face::socket::{self, SocketFile};
 use crate::id::TreeName;
+use crate::tree::lookup;
 use crate::{Error, Kind, Result};
 
 /// The longest request, in bytes: some thousand paths.
@@ -129,9 +130,7 @@ impl Gate {
         if Gid::from_raw(peer.gid()) == group {
             return true;
         }
-        let Ok(Some(user)) = User::from_uid(uid) else { return false };
-        let Ok(name) = std::ffi::CString::new(user.name) else { return false };
-        nix::unistd::getgrouplist(&name, user.gid).is_ok_and(|groups| groups.contains(&group))
+        lookup::groups_of(uid.as_raw()).is_ok_and(|groups| groups.contains(&group.as_raw()))
     }
 }
 

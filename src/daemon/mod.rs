@@ -177,7 +177,13 @@ fn desk(setup: Setup, host: &Host, places: &Places, handle: Handle, signer: Opti
     let managed = |name: &TreeName| host.trees.get(name).map(|m| m.tree.state().here().to_path_buf());
     let alone = |name: &TreeName| places.get(name).map(Place::path);
     let cache = |name: &TreeName| managed(name).or_else(|| alone(name)).map(|dir| dir.join(SENT));
-    let base = |t: &TreeConfig| Base { tree: t.name.clone(), path: t.path.clone(), cache: cache(&t.name) };
+    let root = |name: &TreeName| places.get(name).map(|place| Arc::clone(&place.root));
+    let base = |t: &TreeConfig| Base {
+        tree: t.name.clone(),
+        path: t.path.clone(),
+        alone: root(&t.name),
+        cache: cache(&t.name),
+    };
     let sending = Sending {
         bases: setup.config.trees.iter().map(base).collect(),
         allowed: setup.manner.sends,

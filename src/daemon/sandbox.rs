@@ -6,8 +6,8 @@
 //! and start no program (Landlock). Both bind the calling thread and the threads that it starts later, so they come
 //! before the first of those. What runs around a commit runs in a process of its own, see [`crate::hook::outside`].
 //!
-//! Still readable: /etc, /usr and the directories of the configuration and the keys; the names of owners are looked up
-//! there. Not confined: what the network may be used for, which a unit of systemd can do.
+//! Still readable: libraries, /proc, /sys, /dev and the directories of the configuration and the keys. Users and groups
+//! are looked up by another process, see [`crate::tree::lookup`]. Not confined: what the network may be used for, which a unit of systemd can do.
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,9 @@ const KEPT: CapabilitySet =
     CapabilitySet::CHOWN.union(CapabilitySet::FOWNER).union(CapabilitySet::DAC_OVERRIDE).union(CapabilitySet::FSETID);
 /// The newest of Landlock's versions whose rights are named here.
 const KNOWN: ABI = ABI::V5;
-/// What may be read wherever a system keeps it: users and groups, the libraries that look them up, zones, /proc.
-const SYSTEM: [&str; 9] = ["/etc", "/usr", "/lib", "/lib64", "/nix/store", "/proc", "/sys", "/dev", "/var/lib/sss"];
+/// What may be read wherever a system keeps it: libraries and what they need, zones, /proc.
+const SYSTEM: [&str; 9] =
+    ["/usr", "/lib", "/lib64", "/nix/store", "/etc/ld.so.cache", "/etc/localtime", "/proc", "/sys", "/dev"];
 
 /// Who the daemon is to be, as the command line says.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +55,7 @@ impl RunAs {
 /// What a confined daemon reaches.
 #[derive(Debug, Clone, Default)]
 pub struct Reach {
-    /// Directories in which it may do everything but start programs.
+    /// Directories in which it may do everything but start programs, perhaps by handles of this process.
     pub write: Vec<PathBuf>,
     /// Directories in which it makes and removes sockets.
     pub sockets: Vec<PathBuf>,
@@ -254,6 +255,8 @@ mod tests {
                 std::fs::write(keys.join("file"), "x"),
                 std::fs::write(run.join("file"), "x"),
                 std::fs::read(other.join("file")).map(drop),
+                std::fs::read("/etc/passwd").map(drop),
+                std::fs::read_dir("/etc").map(drop),
                 std::fs::read_dir(&other).map(drop),
                 std::fs::remove_file(other.join("file")),
                 std::fs::create_dir(other.join("dir")),

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
 use crate::config::TreeConfig;
 use crate::id::TreeName;
+use crate::tree::Root;
 use crate::tree::open::open_dir;
 use crate::tree::state::State;
 use crate::{Error, Result};
@@ -14,9 +16,16 @@ use crate::{Error, Result};
 /// The places by tree; given back when this is dropped.
 pub(super) type Places = HashMap<TreeName, Place>;
 
-/// A directory that the daemon writes in.
+/// A tree, and a directory that the daemon writes in.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) struct Place {
+    /// The tree's directory.
+    pub(super) root: Arc<Root>,
+    dir: Dir,
+}
+
+#[derive(Debug)]
+enum Dir {
     /// The tree's state directory.
     State(Box<State>),
     /// One for as long as the daemon runs, where there can be no other.
@@ -28,19 +37,20 @@ impl Place {
     pub(super) fn of(tree: &TreeConfig, state_dir: Option<&Path>) -> Result<Self> {
         let root = open_dir(&tree.path, tree.follow_links)?;
         let missing = match State::open(&tree.name, &root, state_dir) {
-            Ok(state) => return Ok(Self::State(Box::new(state))),
+            Ok(state) => return Ok(Self { root: Arc::new(root), dir: Dir::State(Box::new(state)) }),
             Err(e) => e,
         };
         tracing::warn!("tree {}: {missing}: its files are all read again after a restart", tree.name);
         let failed = |e| Error::io("cannot make a directory in", std::env::temp_dir(), e);
-        tempfile::Builder::new().prefix("makuo-").tempdir().map(Self::Temporary).map_err(failed)
+        let dir = tempfile::Builder::new().prefix("makuo-").tempdir().map_err(failed)?;
+        Ok(Self { root: Arc::new(root), dir: Dir::Temporary(dir) })
     }
 
     /// Where it is.
     pub(super) fn path(&self) -> PathBuf {
-        match self {
-            Self::State(state) => state.path().to_path_buf(),
-            Self::Temporary(dir) => dir.path().to_path_buf(),
+        match &self.dir {
+            Dir::State(state) => state.here(),
+            Dir::Temporary(dir) => dir.path().to_path_buf(),
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::net::{Waker, sharpen_timers};
 use crate::proto::sender::hosts::Host;
 use crate::proto::sender::{Expect, Notice, Reply, Sender, SenderSetup};
 use crate::spec::{OnFailure, Spec};
-use crate::tree::root::FileId;
+use crate::tree::root::{FileId, Root};
 use crate::tree::scan::Hints;
 use crate::units::{ByteSize, Moment, WallTime};
 use crate::wire::HostStage;
@@ -77,6 +77,8 @@ pub struct Options {
     pub unless: Option<BlockHash>,
     /// The directory that the source has to be; `None`: whichever its path leads to.
     pub directory: Option<FileId>,
+    /// The source where it is open already: its path is not looked up.
+    pub root: Option<Arc<Root>>,
     /// What to do about a filesystem in the source that is not mounted any more.
     pub unmounted: Unmounted,
     /// Where the source's index is kept, and the last serial; a temporary file when nowhere.
@@ -105,6 +107,7 @@ impl Options {
             known: 0,
             unless: None,
             directory: None,
+            root: None,
             unmounted: Unmounted::default(),
             cache: None,
             part: Part::default(),
@@ -161,6 +164,7 @@ pub fn run(
         checksum: options.checksum,
         hints: options.hints.clone(),
         directory: options.directory,
+        root: options.root.clone(),
         unmounted: options.unmounted,
     };
     let cache = options.cache.clone();

@@ -23,6 +23,7 @@ use crate::id::{HostName, TreeName};
 use crate::keys::{GroupKey, Signer};
 use crate::net::Links;
 use crate::spec::DEFAULT_TREE;
+use crate::tree::Root;
 use crate::units::Rate;
 use crate::{Error, Result};
 use work::Work;
@@ -43,6 +44,8 @@ pub struct Base {
     pub tree: TreeName,
     /// Its directory.
     pub path: PathBuf,
+    /// The directory as it was opened when the host started, of a tree that takes nothing of others.
+    pub alone: Option<Arc<Root>>,
     /// Where what is known of its files is kept between sessions.
     pub cache: Option<PathBuf>,
 }
@@ -146,6 +149,24 @@ impl Desk {
         let keys = self.group_keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let links = (self.sending.dial)()?;
         Ok(Door { links, keys, reopen: None })
+    }
+
+    /// The directory of `base`, whatever its path leads to; refused when that is another one than when it was opened.
+    fn root(&self, base: &Base) -> Result<Arc<Root>> {
+        if let Some(tree) = self.handle.tree(&base.tree) {
+            return tree.root_to_send();
+        }
+        let Some(root) = &base.alone else {
+            return Err(Error::refused(format!("tree {} is not served: the log says why", base.tree)));
+        };
+        match root.still_there() {
+            Ok(true) => Ok(Arc::clone(root)),
+            Ok(false) => {
+                Err(Error::refused(format!("{} is not the directory any more that was opened", base.path.display()))
+                    .hint("it was moved or replaced: put it back, or restart the daemon"))
+            }
+            Err(e) => Err(Error::io("cannot look at the tree", &base.path, e)),
+        }
     }
 
     /// The tree that a wish without one means.

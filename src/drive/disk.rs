@@ -482,7 +482,11 @@ pub(super) fn reason(e: &Error) -> Reason {
 
 /// One of a host's trees as its configuration says; a journal is finished or undone here, before anything is served.
 pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result<ManagedTree> {
-    let options = crate::tree::Options { keep: config.keep as usize, follow_links: config.follow_links };
+    let options = crate::tree::Options {
+        keep: config.keep as usize,
+        follow_links: config.follow_links,
+        exchanges: config.swap != Some(false),
+    };
     let name = &config.name;
     let tree = Tree::open(name.clone(), &config.path, state_dir, options)?;
     if let Some(warning) = tree.state().warning() {

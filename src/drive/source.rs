@@ -71,6 +71,8 @@ pub struct How {
     pub hints: Option<Hints>,
     /// The directory that it has to be; `None`: whichever its path leads to.
     pub directory: Option<FileId>,
+    /// The source where it is open already.
+    pub root: Option<Arc<Root>>,
     /// What to do about a filesystem in it that is not mounted any more.
     pub unmounted: Unmounted,
 }
@@ -160,7 +162,7 @@ impl Source {
     pub fn prepare(spec: &Spec, part: &Part, how: How, cache: Option<&Path>) -> Result<(Self, Facts)> {
         let began = clock::since_epoch();
         let unreadable = |e| Error::usage(format!("the source {} cannot be read", spec.source.display())).because(e);
-        let root = Root::open(&spec.source).map_err(unreadable)?;
+        let root = how.root.map_or_else(|| Root::open(&spec.source).map(Arc::new), Ok).map_err(unreadable)?;
         if how.directory.is_some_and(|directory| directory != root.id()) {
             return Err(Error::refused(format!("the source {} is another directory now", spec.source.display())));
         }
@@ -192,7 +194,7 @@ impl Source {
             Error::usage(why).hint("a release carries its patterns to every host: use fewer, broader ones")
         })?;
         let files = if part.listed { files(&scanned)? } else { Vec::new() };
-        let mut source = source::Source::new(Arc::new(root), &scanned)?;
+        let mut source = source::Source::new(root, &scanned)?;
         // What nobody named may have changed long ago all the same.
         if !quick {
             source.trust_unchanged(started);

@@ -239,7 +239,7 @@ fn base(config: &mut HostConfig, base: Option<PathBuf>) -> Result<()> {
 /// reach in it. The kernel keeps the daemon to both; an exchange of the whole base would need the directory above.
 fn confine(config: &mut HostConfig) {
     config.sandbox = Sandbox::Require;
-    config.trees.iter_mut().for_each(|tree| tree.swap = false);
+    config.trees.iter_mut().for_each(|tree| tree.swap = Some(false));
 }
 
 fn absolute(path: &std::path::Path) -> Result<PathBuf> {
@@ -308,7 +308,7 @@ mod tests {
     fn confined_is_to_base_and_state_or_not_at_all() {
         let meant = meant("makuosan -b /x -c").unwrap();
         assert_eq!(meant.config.sandbox, Sandbox::Require);
-        assert!(meant.config.trees.iter().all(|tree| !tree.swap));
+        assert!(meant.config.trees.iter().all(|tree| tree.swap == Some(false)));
     }
 
     #[test]

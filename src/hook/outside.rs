@@ -156,15 +156,21 @@ pub fn served() -> bool {
     let Some(stream) = named.then(|| std::io::stdin().as_fd().try_clone_to_owned().ok()).flatten() else {
         return false;
     };
-    // What ends a service ends all its processes; this one is asked by the daemon. What it starts has no handlers.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let _handled = runtime.as_ref().ok().map(|runtime| {
-        let _guard = runtime.enter();
-        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal)
-    });
+    let _handled = outlive_signals();
     // Nobody is there to be told: the daemon sees that it ends.
     let _ = serve(&UnixStream::from(stream));
     true
+}
+
+/// Lets a process beside the daemon live on when a signal ends all processes of a service: the daemon ends it. What it
+/// starts has no handlers. Until what this gives is dropped.
+pub fn outlive_signals() -> impl Sized {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let handled = runtime.as_ref().ok().map(|runtime| {
+        let _guard = runtime.enter();
+        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal)
+    });
+    (handled, runtime)
 }
 
 fn serve(stream: &UnixStream) -> io::Result<()> {

@@ -270,14 +270,14 @@ impl Journal {
 
     /// The journal in the state file `name`, when there is one.
     pub fn read(state: &State, name: &str) -> Result<Option<Self>> {
-        let path = state.path().join(name);
+        let path = state.here().join(name);
         let mut bytes = Vec::new();
         let read = File::open(&path).and_then(|f| f.take(MAX_JOURNAL).read_to_end(&mut bytes));
         match read {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io("cannot read", &path, e)),
             Ok(_) => Self::parse(&bytes).map(Some).ok_or_else(|| {
-                Error::new(crate::Kind::Io, format!("the journal {} is damaged", path.display())).hint(
+                Error::new(crate::Kind::Io, format!("the journal {} is damaged", state.path().join(name).display())).hint(
                     "a commit was interrupted here and its journal is lost: compare the tree with a good host, move the journal away, and deploy again",
                 )
             }),

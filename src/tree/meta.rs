@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use minicbor::{Decode, Encode};
 use nix::errno::Errno as NixErrno;
-use nix::unistd::{Gid, Group, Uid, User};
 use rustix::fs::{
     AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp, getxattr, lgetxattr, listxattr, llistxattr,
     makedev, statx,
 };
 use rustix::io::Errno;
 
+use super::lookup;
 use super::root::{FileId, NOFOLLOW};
 use crate::manifest::entry::{MAX_OWNER_NAME, MAX_XATTR_BYTES};
 use crate::manifest::{Mode, Mtime, Owner, Xattr};
@@ -186,8 +186,8 @@ impl Owners {
         if let Some(known) = locked(&self.pairs).get(&(uid, gid)) {
             return Ok(Arc::clone(known));
         }
-        let user = cached(&self.users, uid, |id| named(User::from_uid(Uid::from_raw(id)), |u| u.name))?;
-        let group = cached(&self.groups, gid, |id| named(Group::from_gid(Gid::from_raw(id)), |g| g.name))?;
+        let user = cached(&self.users, uid, |id| named(lookup::user_name(id)))?;
+        let group = cached(&self.groups, gid, |id| named(lookup::group_name(id)))?;
         let owner = Arc::new(Owner { uid, gid, user, group });
         Ok(Arc::clone(locked(&self.pairs).entry((uid, gid)).or_insert(owner)))
     }
@@ -207,12 +207,12 @@ fn cached(
     Ok(name)
 }
 
-fn named<T>(found: nix::Result<Option<T>>, name: impl Fn(T) -> String) -> io::Result<Option<Box<str>>> {
+fn named(found: nix::Result<Option<String>>) -> io::Result<Option<Box<str>>> {
     match found {
         // getpwuid(3) lists these for "no such user".
         Ok(None) | Err(NixErrno::ENOENT | NixErrno::ESRCH | NixErrno::EBADF | NixErrno::EPERM) => Ok(None),
-        Ok(Some(entry)) => {
-            Ok(Some(name(entry)).filter(|n| !n.is_empty() && n.len() <= MAX_OWNER_NAME).map(String::into_boxed_str))
+        Ok(Some(name)) => {
+            Ok(Some(name).filter(|n| !n.is_empty() && n.len() <= MAX_OWNER_NAME).map(String::into_boxed_str))
         }
         Err(e) => Err(e.into()),
     }

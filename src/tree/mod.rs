@@ -29,6 +29,7 @@ pub mod journal;
 mod kept;
 mod leftover;
 pub mod links;
+pub mod lookup;
 mod moves;
 mod names;
 mod next;

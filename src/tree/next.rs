@@ -190,8 +190,8 @@ pub(super) fn is_copied(change: &Change) -> bool {
 }
 
 fn open(tree: &Tree) -> Result<Root> {
-    let path = tree.state.next_path();
-    Root::open(&path).map_err(|e| Error::io("cannot open", &path, e))
+    let path = tree.state.path().join("next");
+    Root::below(tree.state.handle(), c"next", path).map_err(|e| Error::io("cannot open", tree.state.next_path(), e))
 }
 
 fn stat(root: &Root, path: &TreePath) -> io::Result<FileStat> {

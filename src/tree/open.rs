@@ -40,11 +40,13 @@ pub struct Options {
     pub keep: usize,
     /// Whether the tree's path may lead through symbolic links of any user, not only root's and this process's.
     pub follow_links: bool,
+    /// Whether a release may exchange the tree as a whole.
+    pub exchanges: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { keep: 3, follow_links: false }
+        Self { keep: 3, follow_links: false, exchanges: true }
     }
 }
 
@@ -93,7 +95,7 @@ impl Tree {
     ) -> Result<Self> {
         let root = open_root(&name, path, options.follow_links)?;
         let state = State::open(&name, &root, state_dir)?;
-        let nodes = Nodes::open(state.path().join("nodes"))?;
+        let nodes = Nodes::open(state.here().join("nodes"))?;
         let doubt = Doubt::read(&state);
         let mut tree = Self {
             name,
@@ -173,13 +175,19 @@ impl Tree {
         way::check(self, plan)
     }
 
-    /// Lets `exchange` put another directory in the place of the tree's own; nobody gets a handle meanwhile.
-    pub(super) fn replace_root(&self, exchange: impl FnOnce(&Root) -> Result<()>) -> Result<()> {
+    /// Lets `exchange` put another directory, which it gives, in the place of the tree's own; nobody gets a handle
+    /// meanwhile. Its path is not asked again: somebody else may have changed what that leads to.
+    pub(super) fn replace_root(&self, exchange: impl FnOnce(&Root) -> Result<Root>) -> Result<()> {
         let mut root = locked(&self.root);
-        let done = exchange(&root);
-        // Whatever became of it: the handle is that of what is there now.
-        *root = Arc::new(root.reopened().map_err(|e| unopened(root.path(), e))?);
-        done
+        let new = exchange(&root)?;
+        *root = Arc::new(root.succeeded_by(new));
+        Ok(())
+    }
+
+    /// The tree's directory to read a release from; refused when its path leads elsewhere by now.
+    pub fn root_to_send(&self) -> Result<Arc<Root>> {
+        self.check_there()?;
+        Ok(self.root())
     }
 
     /// The tree's state directory.

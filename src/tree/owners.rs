@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use nix::errno::Errno;
-use nix::unistd::{Group, User};
 
+use super::lookup;
 use super::meta::locked;
 use crate::diff::{LocalOwner, OwnerResolver};
 use crate::units::printable;
@@ -20,11 +20,11 @@ pub struct HostNames {
 
 impl OwnerResolver for HostNames {
     fn uid(&self, name: &str) -> Result<Option<u32>> {
-        cached(&self.users, name, |n| found("user", n, User::from_name(n).map(|u| u.map(|u| u.uid.as_raw()))))
+        cached(&self.users, name, |n| found("user", n, lookup::user_id(n)))
     }
 
     fn gid(&self, name: &str) -> Result<Option<u32>> {
-        cached(&self.groups, name, |n| found("group", n, Group::from_name(n).map(|g| g.map(|g| g.gid.as_raw()))))
+        cached(&self.groups, name, |n| found("group", n, lookup::group_id(n)))
     }
 }
 

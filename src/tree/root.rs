@@ -7,7 +7,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -81,9 +81,30 @@ impl Root {
         Ok(Self { handle, path, identity: Identity { directory, name }, links })
     }
 
-    /// What its path leads to now.
-    pub(super) fn reopened(&self) -> io::Result<Self> {
-        Self::open_through(self.path.clone(), self.links)
+    /// The subdirectory `name`, one component, of `dir`, which `path` leads to; never through a link.
+    pub(super) fn below(dir: BorrowedFd<'_>, name: &CStr, path: PathBuf) -> io::Result<Self> {
+        let handle = open_dir_at(dir, name)?;
+        let id = FileId::of(&rustix::fs::fstat(&handle)?);
+        Ok(Self { handle, path, identity: Identity { directory: id, name: id }, links: Links::Any })
+    }
+
+    /// The directory `other`, which took this one's place: under the same path, by the same links.
+    pub(super) fn succeeded_by(&self, other: Self) -> Self {
+        let Identity { directory, name } = self.identity;
+        let identity = Identity { name: if name == directory { other.id() } else { name }, ..other.identity };
+        Self { handle: other.handle, path: self.path.clone(), identity, links: self.links }
+    }
+
+    /// The directory itself by a path of this process, as long as this lives.
+    pub fn here(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))
+    }
+
+    /// The path of the directory itself, whatever links lead to it, as the kernel knows it.
+    pub fn real_path(&self) -> io::Result<PathBuf> {
+        let path = std::fs::read_link(self.here());
+        // Without /proc by the path that it was opened by.
+        path.or_else(|_| std::fs::canonicalize(&self.path))
     }
 
     /// The directory that it is in, as an `O_PATH` handle for *at calls.

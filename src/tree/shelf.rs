@@ -78,7 +78,7 @@ pub(super) fn keep_nothing(tree: &Tree, serial: Serial) -> Result<()> {
 /// is confirmed by this.
 pub(super) fn put_away(tree: &Tree) -> Result<()> {
     tree.state.empty_trash();
-    let path = tree.state.path().join("undo");
+    let path = tree.state.undo_dirs();
     for name in names(&path)? {
         let dir = path.join(&name);
         // First what says that there is a way back: half of it would be none.
@@ -106,7 +106,7 @@ pub(super) fn put_away(tree: &Tree) -> Result<()> {
 
 /// Removes the content of releases that are not among `stay`, and what is no kept content.
 pub(super) fn prune(tree: &Tree, stay: &BTreeSet<Serial>) -> Result<()> {
-    let path = tree.state.path().join(KEPT);
+    let path = tree.state.here().join(KEPT);
     for name in names_if_any(&path)? {
         let serial = name.to_str().and_then(|n| n.parse().ok()).map(Serial);
         let owner = Owner::read(&path.join(&name).join(INDEX)).filter(|owner| Some(owner.serial) == serial);
@@ -414,14 +414,14 @@ fn shelve(tree: &Tree, dir: &Path, serial: Serial) -> Result<()> {
             remove(tree, dir, &name)?;
         }
     }
-    let kept = tree.state.path().join(KEPT);
+    let kept = tree.state.here().join(KEPT);
     private_dir(&kept)?;
     let name = OsString::from(serial.to_string());
     remove(tree, &kept, &name)?;
     tree.crash.point()?;
     std::fs::rename(dir, kept.join(&name)).map_err(|e| Error::io("cannot rename", dir, e))?;
     sync_dir(&kept)?;
-    sync_dir(&tree.state.path().join("undo"))
+    sync_dir(&tree.state.undo_dirs())
 }
 
 /// Removes `name` in the directory `dir` of the state with all that is in it, now or later; what is not there is fine.

@@ -18,8 +18,8 @@ const MARGIN: u64 = 64;
 ///
 /// `held` says how much each slot has already that an aborted session left and that is gone on with.
 pub(super) fn check(tree: &Tree, plan: &Plan, items: &[Item], held: &HashMap<u64, u64>) -> Result<()> {
-    let path = tree.state.stage_path();
-    let fs = rustix::fs::fstatvfs(tree.state.stage()).map_err(|e| Error::io("cannot ask the space of", &path, e))?;
+    let path = tree.state.path();
+    let fs = rustix::fs::fstatvfs(tree.state.stage()).map_err(|e| Error::io("cannot ask the space of", path, e))?;
     if fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
         return Err(Error::refused(format!("the filesystem of {} is read-only", path.display()))
             .hint("mount it writable: it may have failed, see the kernel's log"));
@@ -36,7 +36,7 @@ pub(super) fn check(tree: &Tree, plan: &Plan, items: &[Item], held: &HashMap<u64
     if need > have {
         let message =
             format!("not enough space for tree {}: {} needed, {} free", tree.name(), ByteSize(need), ByteSize(have));
-        let keeps = shelf::shelves(tree.state.path()).is_ok_and(|kept| !kept.is_empty());
+        let keeps = shelf::shelves(&tree.state.here()).is_ok_and(|kept| !kept.is_empty());
         let fewer = if keeps { ", or keep fewer releases of the tree (`keep` on the host)" } else { "" };
         return Err(
             Error::refused(message).hint(format!("free some space on the filesystem of {}{fewer}", path.display()))

@@ -368,7 +368,7 @@ impl Stage {
 
     /// Puts what older releases had where it belongs now: what of it is damaged stays among what is to be fetched.
     fn take_kept(&mut self) -> Result<()> {
-        let state = self.tree.state.path().to_path_buf();
+        let state = self.tree.state.here();
         if self.plan.wants.is_empty() || shelf::shelves(&state).is_ok_and(|kept| kept.is_empty()) {
             return Ok(());
         }

@@ -81,8 +81,7 @@ impl State {
             if on_same(tree, &dir)? {
                 return Self::hold(name, path, dir, None, None);
             }
-            // Nothing of this tree will be kept there.
-            let _ = std::fs::remove_dir(&path);
+            forsake(&dir, name);
             warning = Some(format!("{} is not on the filesystem of {}", given.display(), tree.path().display()));
         }
         let real = std::fs::canonicalize(tree.path()).map_err(|e| Error::io("cannot resolve", tree.path(), e))?;
@@ -108,7 +107,7 @@ impl State {
             }
         };
         if !on_same(tree, &dir)? {
-            let _ = std::fs::remove_dir(&path);
+            forsake(&dir, name);
             return Err(Error::usage(format!(
                 "no place for the state of tree {name} on the filesystem of {}: {} is on another one",
                 real.display(),
@@ -147,7 +146,7 @@ impl State {
         Ok(Self { records: Records::at(dir), handle, stage, warning, is_overlay, hidden, _lock: lock })
     }
 
-    /// Whether its path still leads to the directory that was opened: what is large in it is found by its path.
+    /// Whether its path still leads to the directory that was opened.
     pub(super) fn still_there(&self) -> io::Result<bool> {
         self.root().still_there()
     }
@@ -159,7 +158,7 @@ impl State {
 
     /// Where the next tree is built that a commit in the layout `swap` puts into the live one's place.
     pub(super) fn next_path(&self) -> PathBuf {
-        self.path().join("next")
+        self.here().join("next")
     }
 
     /// Makes an empty directory for the next tree.
@@ -177,7 +176,7 @@ impl State {
     /// removed now (a file in it is immutable) is put aside and tried again later: new work does not wait for it.
     pub(super) fn discard(&self, dir: BorrowedFd<'_>, name: &CStr, path: &Path) -> Result<()> {
         let Err(why) = discard(dir, name) else { return Ok(()) };
-        let trash = self.path().join(TRASH);
+        let trash = self.here().join(TRASH);
         let aside = || -> Result<()> {
             private_dir(&trash)?;
             let there = open_dir(&trash)?;
@@ -191,9 +190,10 @@ impl State {
         };
         match aside() {
             Ok(()) => {
-                let (path, trash) = (path.display(), trash.display());
                 tracing::warn!(
-                    "{path} cannot be removed: {why}; it is in {trash} and goes as soon as that can be done"
+                    "{}: it is in {} and goes as soon as that can be done",
+                    Error::io("cannot remove", path, why),
+                    self.path().join(TRASH).display()
                 );
                 Ok(())
             }
@@ -206,7 +206,7 @@ impl State {
 
     /// Tries to remove what could not be removed before.
     pub(super) fn empty_trash(&self) {
-        let path = self.path().join(TRASH);
+        let path = self.here().join(TRASH);
         let Ok(dir) = open_dir(&path) else { return };
         for name in names(&path).into_iter().flatten() {
             let gone = CString::new(name.as_encoded_bytes()).map_err(io::Error::from);
@@ -251,14 +251,19 @@ impl State {
         self.stage.as_fd()
     }
 
-    /// The directory of the staged items by its path, for messages and listings.
+    /// The directory of the staged items by a path of this process, for listings.
     pub fn stage_path(&self) -> PathBuf {
-        self.path().join("stage")
+        self.here().join("stage")
+    }
+
+    /// Where commits keep what they replaced and deleted.
+    pub(super) fn undo_dirs(&self) -> PathBuf {
+        self.here().join("undo")
     }
 
     /// Where a commit of `serial` keeps what it replaced and deleted.
     pub fn undo_path(&self, serial: Serial) -> PathBuf {
-        self.path().join("undo").join(serial.to_string())
+        self.undo_dirs().join(serial.to_string())
     }
 
     /// The undo directory of a commit that is under way.
@@ -273,13 +278,13 @@ impl State {
         self.forget_undo()?;
         let path = self.undo_path(serial);
         private_dir(&path)?;
-        sync_dir(&self.path().join("undo"))?;
+        sync_dir(&self.undo_dirs())?;
         open_dir(&path)
     }
 
     /// Removes everything that commits replaced and deleted.
     pub fn forget_undo(&self) -> Result<()> {
-        let path = self.path().join("undo");
+        let path = self.undo_dirs();
         let undo = open_dir(&path)?;
         for name in names(&path)? {
             // First what says that there is a way back: half of it would be none.
@@ -291,10 +296,10 @@ impl State {
 
     /// Removes the files whose names begin with `prefix`: what a process that ended early was writing.
     pub(super) fn sweep(&self, prefix: &str) {
-        for name in names(self.path()).into_iter().flatten() {
+        for name in names(&self.here()).into_iter().flatten() {
             if name.to_string_lossy().starts_with(prefix) {
                 // They are in nobody's way but that of free space.
-                let _ = std::fs::remove_file(self.path().join(name));
+                let _ = std::fs::remove_file(self.here().join(name));
             }
         }
     }
@@ -478,8 +483,33 @@ fn make(start: Option<BorrowedFd<'_>>, dir: &Path, name: &TreeName, path: PathBu
         };
         links::failed("cannot make the state directory", &path, e).hint(hint)
     })?;
+    check_owner(&above, &path)?;
     let handle = private_dir_at(above.as_fd(), Path::new(name.as_str()), &path)?;
     Root::of_handle(&handle, path.clone(), links).map_err(|e| Error::io("cannot open", &path, e))
+}
+
+/// Refuses a directory in which another user may replace the state of a tree.
+fn check_owner(dir: &OwnedFd, path: &Path) -> Result<()> {
+    let failed = |e: io::Error| Error::io("cannot look at", path, e);
+    let now = FileStat::of(dir).map_err(failed)?;
+    let above = path.parent().unwrap_or(path).display();
+    if now.uid != 0 && now.uid != nix::unistd::geteuid().as_raw() {
+        return Err(Error::refused(format!("{above} belongs to user {}, who could replace the state in it", now.uid))
+            .hint("remove that directory, give it to root, or set state_dir to another one"));
+    }
+    if now.mode.bits() & 0o1002 == 0o002 {
+        return Err(Error::refused(format!("everybody may replace the state in {above}"))
+            .hint(format!("take the right away (chmod o-w {above}), or set state_dir to another directory")));
+    }
+    Ok(())
+}
+
+/// Removes the directory of a tree of which nothing will be kept there.
+fn forsake(dir: &Root, name: &TreeName) {
+    let gone = dir.above().map(|above| rustix::fs::unlinkat(above, name.as_str(), AtFlags::REMOVEDIR));
+    if let Ok(Err(e)) = gone {
+        tracing::debug!("{} stays: {e}", dir.path().display());
+    }
 }
 
 /// A directory of our own that nobody else can enter.

@@ -25,13 +25,15 @@ use super::names::Names;
 use super::open::{Tree, done_journal};
 use super::overlay;
 use super::owners::Rights;
-use super::root::Root;
+use super::root::{FileId, Root};
 use crate::error::{Error, Result};
 use crate::id::Serial;
 use crate::manifest::{Mtime, TreePath};
 
 /// The name of the tree that is not live, in the undo directory.
 pub(super) const ASIDE: &std::ffi::CStr = c"tree";
+/// A directory is made durable by a handle to read by.
+const READABLE: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// The name in the state directory of what a probe makes.
 const PROBE: &std::ffi::CStr = c"probe";
 
@@ -40,6 +42,10 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
     let place = Place::of(root)?;
     let shown = place.path.display();
     let in_place = "set commit.layout = \"in-place\" in the spec";
+    if !tree.options.exchanges {
+        return Err(Error::refused(format!("this host does not let {shown} be exchanged as a whole"))
+            .hint(format!("remove swap = false from its [[tree]], or {in_place}")));
+    }
     let failed = |e: io::Error| Error::io("cannot look at", &place.path, e);
     if is_mount_root(place.parent.as_fd(), &place.name).map_err(failed)? {
         return Err(Error::refused(format!("{shown} is a mount point, which cannot be exchanged as a whole"))
@@ -75,7 +81,7 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
     try_exchange(tree, &place).map_err(|e| match e {
         Errno::ACCESS | Errno::PERM | Errno::ROFS => {
             Error::refused(format!("{shown} cannot be exchanged as a whole: this daemon cannot write to {parent}: {e}"))
-                .hint(format!("let the daemon write to {parent}, or {in_place}"))
+                .hint(format!("write swap = true in its [[tree]], let the daemon write to {parent}, or {in_place}"))
         }
         Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => Error::refused(format!(
             "{shown} cannot be exchanged as a whole: the filesystem of {parent} has no exchange of two names"
@@ -97,8 +103,8 @@ fn try_exchange(tree: &Tree, place: &Place) -> rustix::io::Result<()> {
         Err(Errno::NOENT) => Ok(()),
         done => done,
     };
-    // What a probe left that was interrupted.
-    gone(state, PROBE)?;
+    // What a probe left that was interrupted, or what somebody put into its place.
+    discard(state, PROBE).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
     gone(parent, &other)?;
     rustix::fs::mkdirat(state, PROBE, Mode::RWXU)?;
     let tried = rustix::fs::mkdirat(parent, &other, Mode::RWXU).and_then(|()| {
@@ -108,7 +114,7 @@ fn try_exchange(tree: &Tree, place: &Place) -> rustix::io::Result<()> {
     if tried.is_err() {
         let _ = gone(parent, &other);
     }
-    tried.and(gone(state, PROBE))
+    tried.and(discard(state, PROBE).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO)))
 }
 
 /// Puts the next tree into the live one's place, unless it is there already, and what does not belong to the release
@@ -335,8 +341,13 @@ pub(super) fn drain(tree: &Tree, serial: Serial) -> Result<()> {
 
 /// The tree that is not live.
 pub(super) fn open_aside(tree: &Tree, journal: &Journal) -> Result<Root> {
-    let path = tree.state.undo_path(journal.serial()).join("tree");
-    Root::open(&path).map_err(|e| Error::io("cannot open", &path, e))
+    let aside = tree.state.undo_dir(journal.serial())?;
+    let path = shown_aside(tree, journal);
+    Root::below(aside.as_fd(), ASIDE, path.clone()).map_err(|e| Error::io("cannot open", &path, e))
+}
+
+fn shown_aside(tree: &Tree, journal: &Journal) -> PathBuf {
+    tree.state.path().join("undo").join(journal.serial().to_string()).join("tree")
 }
 
 /// Removes what stands aside.
@@ -354,30 +365,43 @@ fn standing_aside(tree: &Tree, aside: &OwnedFd) -> Result<Option<u64>> {
     Ok(found.filter(|f| f.file_type == FileType::Directory).map(|f| f.id.ino))
 }
 
+/// Lets the live tree, whose inode is `live`, and the one that stands aside change places.
 fn exchange(tree: &Tree, aside: &OwnedFd, live: u64) -> Result<()> {
     tree.replace_root(|root| {
         let place = Place::of(root)?;
         let failed = |e: io::Error| Error::io("cannot exchange", &place.path, e);
-        if FileStat::at(place.parent.as_fd(), &place.name).map_err(failed)?.id.ino != live {
-            return Err(Error::refused(format!(
-                "{} is not the directory any more that was opened",
-                place.path.display()
-            ))
-            .hint("it was moved or replaced: put it back, and restart the daemon"));
+        let gone = || {
+            Error::refused(format!("{} is not the directory any more that was opened", place.path.display()))
+                .hint("it was moved or replaced: put it back, and restart the daemon")
+        };
+        let is_there = || Ok(root.still_there()? && place.is(root.id())?);
+        if root.id().ino != live || !is_there().map_err(failed)? {
+            return Err(gone());
         }
-        loosen(place.parent.as_fd(), &place.name).map_err(failed)?;
-        loosen(aside.as_fd(), ASIDE).map_err(failed)?;
-        tree.crash.exchange(aside.as_fd(), ASIDE, place.parent.as_fd(), &place.name).map_err(|e| failed(e.into()))
+        let new = Root::below(aside.as_fd(), ASIDE, place.path.clone()).map_err(failed)?;
+        loosen(root.as_fd()).map_err(failed)?;
+        loosen(new.as_fd()).map_err(failed)?;
+
+        let change = || tree.crash.exchange(aside.as_fd(), ASIDE, place.parent.as_fd(), &place.name);
+        change().map_err(|e| failed(e.into()))?;
+        // Somebody who may change names beside the tree may have put something else there right before.
+        if FileStat::at(aside.as_fd(), ASIDE).map_err(failed)?.id != root.id() {
+            if place.is(new.id()).map_err(failed)? {
+                change().map_err(|e| failed(e.into()))?;
+            }
+            return Err(gone());
+        }
+        Ok(new)
     })
 }
 
 /// To move a directory an ordinary user needs the right to write to it.
-fn loosen(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<()> {
-    let mode = FileStat::at(dir, name)?.mode;
+fn loosen(dir: BorrowedFd<'_>) -> io::Result<()> {
+    let mode = FileStat::of(dir)?.mode;
     if Rights::of_process().overrides_modes() || mode.bits() & 0o200 != 0 {
         return Ok(());
     }
-    chmod(handle_of(dir, name)?.as_fd(), crate::manifest::Mode::from_bits(mode.bits() | 0o200))
+    chmod(dir, crate::manifest::Mode::from_bits(mode.bits() | 0o200))
 }
 
 /// Gives the live directory and the other one their modes and times, and makes the exchange durable.
@@ -390,10 +414,11 @@ fn settle(tree: &Tree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swap) -
     };
     set().map_err(|e| Error::io("cannot set mode and time of", root.path(), e))?;
     tree.crash.point()?;
-    let place = Place::of(&root)?;
+    let parent = root.above().and_then(|above| Ok(openat(&above, c".", READABLE, Mode::empty())?));
+    let parent = parent.map_err(|e| Error::io("cannot open the directory of", root.path(), e))?;
     let many = swap.moves().len() > MAX_SINGLE_SYNCS;
     let syncs = || -> io::Result<()> {
-        rustix::fs::fsync(&place.parent)?;
+        rustix::fs::fsync(&parent)?;
         rustix::fs::fsync(aside)?;
         if many {
             return Ok(rustix::fs::syncfs(aside)?);
@@ -408,11 +433,11 @@ fn settle(tree: &Tree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swap) -
         }
         Ok(())
     };
-    syncs().map_err(|e| Error::io("cannot sync", &place.path, e))
+    syncs().map_err(|e| Error::io("cannot sync", root.path(), e))
 }
 
 fn strange(tree: &Tree, journal: &Journal) -> Error {
-    let path = tree.state.undo_path(journal.serial()).join("tree");
+    let path = shown_aside(tree, journal);
     Error::refused(format!("{} is neither the old nor the new tree of release {}", path.display(), journal.serial()))
         .hint("somebody moved it: put it back, and restart the daemon")
 }
@@ -426,16 +451,19 @@ struct Place {
 
 impl Place {
     fn of(root: &Root) -> Result<Self> {
-        let path = std::fs::canonicalize(root.path()).map_err(|e| Error::io("cannot resolve", root.path(), e))?;
+        let path = root.real_path().map_err(|e| Error::io("cannot resolve", root.path(), e))?;
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Error::refused(format!("{} cannot be exchanged as a whole", path.display()))
                 .hint("set commit.layout = \"in-place\" in the spec"));
         };
         let name = CString::new(name.as_encoded_bytes()).map_err(|_| Error::refused("a path with NUL"))?;
-        // Its names are made durable, which takes a handle to read by.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = root.above().and_then(|above| Ok(openat(&above, c".", flags, Mode::empty())?));
+        let opened = root.above().and_then(|above| Ok(openat(&above, c".", READABLE, Mode::empty())?));
         let above = opened.map_err(|e| Error::io("cannot open", parent, e))?;
         Ok(Self { parent: above, name, path })
+    }
+
+    /// Whether its name is that of this directory.
+    fn is(&self, id: FileId) -> io::Result<bool> {
+        Ok(stat(self.parent.as_fd(), &self.name)?.is_some_and(|now| now.id == id))
     }
 }

@@ -15,6 +15,7 @@ mod overlay;
 mod planted;
 mod power;
 mod recall;
+mod replaced;
 mod resume;
 mod shared;
 mod specials;

@@ -164,7 +164,7 @@ impl Tree {
             let count = if stone.revert { &mut reverts } else { &mut aborts };
             *count += 1;
             let name = file_of(&stone);
-            let kept = std::fs::metadata(self.state().path().join(&name)).and_then(|meta| meta.modified());
+            let kept = std::fs::metadata(self.state().here().join(&name)).and_then(|meta| meta.modified());
             let old = kept.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > OLD));
             if *count > MAX_KEPT || (old && stone.serial < current) {
                 self.crash.point()?;

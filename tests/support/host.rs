@@ -111,7 +111,7 @@ impl Host {
         let config = self.dir.join("makuo.toml");
         let quoted = |path: &Path| format!("{:?}", path.to_str().expect("UTF-8"));
         let text = format!(
-            "name = {:?}\nauthorized_keys = {}\nstate_dir = {}\nsocket = {}\n{}[[tree]]\nname = \"www\"\npath = {}\ncatch_up = {}\n{}",
+            "name = {:?}\nauthorized_keys = {}\nstate_dir = {}\nsocket = {}\n{}[[tree]]\nname = \"www\"\npath = {}\ncatch_up = {}\n{}{}",
             self.name,
             quoted(&self.keys),
             quoted(&self.dir.join("disk/state")),
@@ -119,6 +119,7 @@ impl Host {
             self.settings,
             quoted(&self.tree()),
             self.catch_up,
+            if self.rules.contains("swap =") { "" } else { "swap = true\n" },
             self.rules
         );
         std::fs::write(&config, text).expect("writable");

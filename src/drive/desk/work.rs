@@ -30,6 +30,7 @@ pub(super) struct Work<'a> {
     desk: &'a Desk,
     base: &'a Base,
     wish: &'a Wish,
+    root: Arc<Root>,
     signer: Arc<dyn Signer>,
     named: Named,
     excludes: Vec<Exclude>,
@@ -38,7 +39,7 @@ pub(super) struct Work<'a> {
 impl<'a> Work<'a> {
     /// Looks at all that can be wrong about `wish` before anything is sent.
     pub(super) fn plan(desk: &'a Desk, base: &'a Base, wish: &'a Wish) -> Result<Self> {
-        let root = Root::open(&base.path).map_err(|e| Error::io("cannot open the tree", &base.path, e))?;
+        let root = desk.root(base)?;
         let deletes = matches!(wish.deed, Deed::Sync | Deed::Prune);
         let named = named(&root, &wish.paths, deletes)?;
         check_globs(&wish.targets)?;
@@ -53,7 +54,7 @@ impl<'a> Work<'a> {
             };
             excludes.extend(bases.into_iter().map(|base| Exclude { base, pattern: pattern.into() }));
         }
-        Ok(Self { desk, base, wish, signer: desk.signer()?, named, excludes })
+        Ok(Self { desk, base, wish, root, signer: desk.signer()?, named, excludes })
     }
 
     /// Does it.
@@ -90,6 +91,7 @@ impl<'a> Work<'a> {
             only: self.wish.targets.clone(),
             checksum: self.wish.checksum,
             cache: self.base.cache.clone().or_else(|| self.state()),
+            root: Some(Arc::clone(&self.root)),
             part: Part {
                 scope: scope.to_vec(),
                 excludes: self.excludes.clone(),

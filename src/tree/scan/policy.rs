@@ -5,10 +5,10 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use minicbor::{Decode, Encode};
-use nix::unistd::{Group, User};
 
 use crate::manifest::entry::NO_ID;
 use crate::manifest::{Mode, Mtime, Owner, Top};
+use crate::tree::lookup;
 use crate::tree::meta::{FileStat, Owners, locked};
 use crate::{Error, Kind, Result};
 
@@ -64,8 +64,8 @@ pub(super) struct Released<'a> {
 
 impl<'a> Released<'a> {
     pub(super) fn new(policy: &'a Policy) -> Result<Self> {
-        let user = wanted("user", &policy.user, |n| Ok(User::from_name(n)?.map(|u| u.uid.as_raw())))?;
-        let group = wanted("group", &policy.group, |n| Ok(Group::from_name(n)?.map(|g| g.gid.as_raw())))?;
+        let user = wanted("user", &policy.user, lookup::user_id)?;
+        let group = wanted("group", &policy.group, lookup::group_id)?;
         Ok(Self { policy, user, group, names: Owners::default(), owners: Mutex::default() })
     }
 

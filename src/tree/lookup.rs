@@ -1,0 +1,196 @@
+//! The host's users and groups: looked up by this process, or by one beside it once this one must not read /etc.
+//!
+//! The process is this program, started again before the daemon confines itself. It can be asked for names and numbers
+//! of users and groups and for nothing else, and it ends when the daemon does. It must not know what they are for.
+
+use std::ffi::CString;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+
+use minicbor::{Decode, Encode};
+use nix::Result;
+use nix::errno::Errno;
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+
+use super::meta::locked;
+use crate::{Error, Kind};
+
+/// The name under which the process runs, and by which it knows itself.
+const NAME: &str = "makuo-names";
+/// The most bytes of a question or an answer: a name, or the groups of a user.
+const MAX_FRAME: usize = 1 << 20;
+
+/// The way to the process, when there is one.
+static BESIDE: OnceLock<Mutex<UnixStream>> = OnceLock::new();
+
+#[derive(Debug, Encode, Decode)]
+enum Question {
+    #[n(0)]
+    UserId(#[n(0)] String),
+    #[n(1)]
+    GroupId(#[n(0)] String),
+    #[n(2)]
+    UserName(#[n(0)] u32),
+    #[n(3)]
+    GroupName(#[n(0)] u32),
+    #[n(4)]
+    GroupsOf(#[n(0)] u32),
+}
+
+#[derive(Debug, Default, PartialEq, Encode, Decode)]
+struct Answer {
+    #[n(0)]
+    name: Option<String>,
+    #[n(1)]
+    ids: Vec<u32>,
+    #[n(2)]
+    errno: Option<i32>,
+}
+
+/// The number of the user `name`; `None` when there is none.
+pub fn user_id(name: &str) -> Result<Option<u32>> {
+    Ok(ask(&Question::UserId(name.into()))?.ids.first().copied())
+}
+
+/// The number of the group `name`; `None` when there is none.
+pub fn group_id(name: &str) -> Result<Option<u32>> {
+    Ok(ask(&Question::GroupId(name.into()))?.ids.first().copied())
+}
+
+/// The name of the user `id`; `None` when there is none.
+pub fn user_name(id: u32) -> Result<Option<String>> {
+    Ok(ask(&Question::UserName(id))?.name)
+}
+
+/// The name of the group `id`; `None` when there is none.
+pub fn group_name(id: u32) -> Result<Option<String>> {
+    Ok(ask(&Question::GroupName(id))?.name)
+}
+
+/// The groups of the user `id`; none when there is no such user.
+pub fn groups_of(id: u32) -> Result<Vec<u32>> {
+    Ok(ask(&Question::GroupsOf(id))?.ids)
+}
+
+/// Starts the process; from now on this one asks it. This program has to call [`served`] first of all.
+pub fn start() -> crate::Result<()> {
+    let failed = |e: io::Error| Error::new(Kind::Io, "cannot start the process that looks up users").because(e);
+    let (mine, its) = UnixStream::pair().map_err(failed)?;
+    let mut command = Command::new("/proc/self/exe");
+    // A group of its own: Ctrl-C is for the daemon.
+    command.arg0(NAME).stdin(Stdio::from(OwnedFd::from(its))).stdout(Stdio::null()).process_group(0);
+    command.spawn().map_err(failed)?;
+    // One that is there already goes on.
+    let _ = BESIDE.set(Mutex::new(mine));
+    Ok(())
+}
+
+/// Whether this process was started to look up users; it has done so then.
+pub fn served() -> bool {
+    let named = std::env::args_os().next().is_some_and(|name| name == NAME);
+    let Some(stream) = named.then(|| io::stdin().as_fd().try_clone_to_owned().ok()).flatten() else {
+        return false;
+    };
+    let _handled = crate::hook::outside::outlive_signals();
+    // Nobody is there to be told: the daemon sees that it ends.
+    let _ = serve(&UnixStream::from(stream));
+    true
+}
+
+fn serve(stream: &UnixStream) -> io::Result<()> {
+    while let Some(question) = read_frame::<Question>(stream)? {
+        write_frame(stream, &look_up(&question))?;
+    }
+    Ok(())
+}
+
+fn ask(question: &Question) -> Result<Answer> {
+    let answer = match BESIDE.get() {
+        None => look_up(question),
+        Some(stream) => {
+            let stream = locked(stream);
+            let answer = write_frame(&stream, question).and_then(|()| read_frame(&stream));
+            answer.ok().flatten().ok_or(Errno::EIO)?
+        }
+    };
+    match answer.errno {
+        Some(errno) => Err(Errno::from_raw(errno)),
+        None => Ok(answer),
+    }
+}
+
+fn look_up(question: &Question) -> Answer {
+    let id = |id: Option<u32>| Answer { ids: id.into_iter().collect(), ..Answer::default() };
+    let name = |name| Answer { name, ..Answer::default() };
+    let found = match question {
+        Question::UserId(name) => User::from_name(name).map(|user| id(user.map(|user| user.uid.as_raw()))),
+        Question::GroupId(name) => Group::from_name(name).map(|group| id(group.map(|group| group.gid.as_raw()))),
+        Question::UserName(id) => User::from_uid(Uid::from_raw(*id)).map(|user| name(user.map(|user| user.name))),
+        Question::GroupName(id) => Group::from_gid(Gid::from_raw(*id)).map(|group| name(group.map(|group| group.name))),
+        Question::GroupsOf(id) => groups(*id).map(|ids| Answer { ids, ..Answer::default() }),
+    };
+    found.unwrap_or_else(|errno| Answer { errno: Some(errno as i32), ..Answer::default() })
+}
+
+fn groups(id: u32) -> Result<Vec<u32>> {
+    let Some(user) = User::from_uid(Uid::from_raw(id))? else { return Ok(Vec::new()) };
+    let name = CString::new(user.name).map_err(|_| Errno::EINVAL)?;
+    Ok(getgrouplist(&name, user.gid)?.into_iter().map(Gid::as_raw).collect())
+}
+
+fn write_frame<T: Encode<()>>(mut stream: &UnixStream, value: &T) -> io::Result<()> {
+    let bytes = minicbor::to_vec(value).map_err(io::Error::other)?;
+    let size = u32::try_from(bytes.len()).ok().filter(|&size| size as usize <= MAX_FRAME);
+    let size = size.ok_or_else(|| io::Error::other("a name that is too long"))?;
+    stream.write_all(&[&size.to_be_bytes()[..], &bytes].concat())
+}
+
+/// The next frame; `None` at the end.
+fn read_frame<T: for<'b> Decode<'b, ()>>(mut stream: &UnixStream) -> io::Result<Option<T>> {
+    let mut size = [0; 4];
+    match stream.read_exact(&mut size) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let size = u32::from_be_bytes(size) as usize;
+    if size > MAX_FRAME {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = vec![0; size];
+    stream.read_exact(&mut bytes)?;
+    minicbor::decode(&bytes).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_process_finds_what_this_one_finds() {
+        let (mine, its) = UnixStream::pair().unwrap();
+        let thread = std::thread::spawn(move || serve(&its));
+        let questions = [
+            Question::UserId("root".into()),
+            Question::UserId("no-such-user-here".into()),
+            Question::GroupId("root".into()),
+            Question::UserName(0),
+            Question::GroupName(0),
+            Question::UserName(3_999_999_999),
+            Question::GroupsOf(0),
+        ];
+        for question in questions {
+            write_frame(&mine, &question).unwrap();
+            let answer: Answer = read_frame(&mine).unwrap().unwrap();
+            assert_eq!(answer, look_up(&question), "{question:?}");
+        }
+        drop(mine);
+        thread.join().unwrap().unwrap();
+        assert_eq!(user_id("root"), Ok(Some(0)));
+        assert_eq!(user_name(0).unwrap().as_deref(), Some("root"));
+        assert!(groups_of(0).unwrap().contains(&0));
+    }
+}
