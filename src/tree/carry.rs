@@ -96,9 +96,9 @@ impl<'a> Carry<'a> {
         let steady = FileStat::of(from).map_err(|e| self.failed("cannot look at", path, e))?.ctime == before.ctime;
         for (name, mut was) in all {
             // A name that was replaced between two calls is known by what was linked.
-            if !steady && let Was::Other(_) = was {
+            if !steady && let Was::Other(..) = was {
                 let now = stat(to, name).map_err(|e| self.failed("cannot look at the copy of", path, e))?;
-                was = now.map_or(was, |now| Was::Other(now.id.ino));
+                was = now.map_or(was, |now| Was::Other(now.id.ino, now.id.ino));
             }
             known.add(name, was);
         }
@@ -133,7 +133,7 @@ impl<'a> Carry<'a> {
         if now.file_type == FileType::Directory {
             return self.directory(path, from, to, name, &now, there).map(Some);
         }
-        let was = Some(Was::Other(now.id.ino));
+        let was = Some(Was::Other(now.id.ino, now.id.ino));
         if there.is_some_and(|t| t.id == now.id) {
             return Ok(Some((was, false)));
         }

@@ -2,41 +2,33 @@
 //!
 //! Two trees change places in one step, but others work in them all the time: by path in the one that is live, and by
 //! handles that they opened before in the other. A name that changed in one since it was looked at last ([`Names`]) is
-//! made, replaced or removed in the other, unless it changed there as well and later. Nothing of the release's own is
-//! touched, and nothing is replaced without looking at what comes out.
+//! made, replaced or removed in the other, unless that one has the last word ([`super::rivals`]). Nothing of the
+//! release's own is touched.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ffi::{CStr, CString};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, FileType, RenameFlags, linkat, renameat, renameat_with, unlinkat};
+use rustix::fs::{AtFlags, FileType, unlinkat};
 use rustix::io::Errno;
 
 use super::carry::{join, names_in, steady_ctime};
 use super::commit::stat;
 use super::grants;
+use super::heard::Heard;
 use super::journal::Move;
 use super::meta::FileStat;
 use super::moves;
 use super::names::{Known, Names, Was};
 use super::open::Tree;
+use super::pair::Pair;
+use super::passing::{MAX_TRIES, Passing, Ready};
+use super::rivals::{Nodes, Rival, follows};
 use super::root::Root;
 use crate::error::{Error, Result};
 use crate::manifest::{Mtime, TreePath};
-
-/// The name in the state directory of what is on its way from one tree to the other.
-const PASSING: &CStr = c"passing";
-/// How often a name is tried that others replace all the time.
-pub(super) const MAX_TRIES: usize = 100;
-
-/// What became of a name.
-enum Followed {
-    /// It stands for this afterwards, unless it moved.
-    Done(Option<Was>),
-    /// It changed while it was followed.
-    Not,
-}
 
 /// What is followed, from where to where.
 pub(super) struct Follow<'a> {
@@ -45,12 +37,14 @@ pub(super) struct Follow<'a> {
     pub(super) to: &'a Root,
     /// What is the release's own, sorted.
     pub(super) changed: &'a [TreePath],
-    /// What `from` held when it was looked at last, which `to` held then, too.
+    /// What the two held when they were looked at last.
     pub(super) known: &'a Names,
-    /// Names that changed later than this in `from` came by a handle.
-    pub(super) since: Mtime,
     /// Where it is noted what is on its way.
     pub(super) aside: BorrowedFd<'a>,
+    /// Who else works in `to`.
+    pub(super) rival: Rival,
+    /// What others did in `to` meanwhile, as far as it was heard.
+    pub(super) heard: Option<&'a mut Heard>,
     /// Whether it goes from the new tree to the old one.
     pub(super) back: bool,
     /// Whether directories move at once; else they are only noted in `moves`.
@@ -59,8 +53,27 @@ pub(super) struct Follow<'a> {
     pub(super) moves: Vec<Move>,
     /// The directories of `to` in which names changed, with their times before; `None` for those that were made.
     pub(super) touched: BTreeMap<Option<TreePath>, Option<Mtime>>,
-    /// What `from` holds now, of the directories that were looked into.
+    /// What the two hold now, of the directories that were looked into.
     pub(super) names: Names,
+}
+
+/// What is to be done about a name.
+enum Verdict {
+    /// Nothing any more: it stands for this, unless it moved.
+    Done(Option<Was>),
+    /// `to` gets what `from` has; known is what both had.
+    Follow(Nodes),
+}
+
+/// A name that is to be followed.
+struct Step {
+    path: TreePath,
+    name: CString,
+    /// What `from` has.
+    now: Option<FileStat>,
+    was: Option<Was>,
+    known: Nodes,
+    ready: Ready,
 }
 
 impl<'a> Follow<'a> {
@@ -69,7 +82,8 @@ impl<'a> Follow<'a> {
         [from, to]: [&'a Root; 2],
         changed: &'a [TreePath],
         known: &'a Names,
-        (aside, since): (BorrowedFd<'a>, Mtime),
+        aside: BorrowedFd<'a>,
+        rival: Rival,
     ) -> Self {
         Self {
             tree,
@@ -77,8 +91,9 @@ impl<'a> Follow<'a> {
             to,
             changed,
             known,
-            since,
             aside,
+            rival,
+            heard: None,
             back: false,
             moving: true,
             moves: Vec::new(),
@@ -119,17 +134,22 @@ impl<'a> Follow<'a> {
             if self.is_closed(Some(path), from.as_fd())? {
                 continue;
             }
-            let names = names_in(from.as_fd()).map_err(|e| self.failed("cannot list", Some(path), e))?;
-            for name in names {
-                let child = join(Some(path), &name)?;
+            let known = self.record(Some(path)).map(Known::names).unwrap_or_default();
+            let is_new = |name: &CString| -> Result<bool> {
+                let child = join(Some(path), name)?;
                 if self.changed.binary_search(&child).is_ok() {
-                    continue;
+                    return Ok(false);
                 }
-                let made = self.make_way(path).map_err(|e| self.failed("cannot make", Some(path), e))?;
-                let to = self.to.dir(made.as_ref()).map_err(|e| self.failed("cannot open the other", Some(path), e))?;
-                let now = stat(from.as_fd(), &name).map_err(|e| self.failed("cannot look at", Some(&child), e))?;
-                if let Some(now) = now {
-                    self.came(&child, from.as_fd(), to.as_fd(), &name, None, &now)?;
+                let now = stat(from.as_fd(), name).map_err(|e| self.failed("cannot look at", Some(&child), e))?;
+                let was = known.get(name).map_or(0, |was| self.sides(*was).from);
+                Ok(now.is_some_and(|now| now.id.ino != was))
+            };
+            for name in names_in(from.as_fd()).map_err(|e| self.failed("cannot list", Some(path), e))? {
+                if is_new(&name)? {
+                    self.make_way(path).map_err(|e| self.failed("cannot make", Some(path), e))?;
+                    self.to.dir(Some(path)).map_err(|e| self.failed("cannot open the other", Some(path), e))?;
+                    self.dir(Some(path), false)?;
+                    break;
                 }
             }
         }
@@ -137,7 +157,7 @@ impl<'a> Follow<'a> {
     }
 
     /// Makes the directory `path` of `to`, with those above it, when it is not there.
-    fn make_way(&mut self, path: &TreePath) -> io::Result<Option<TreePath>> {
+    pub(super) fn make_way(&mut self, path: &TreePath) -> io::Result<()> {
         let (parent, name) = match self.to.parent(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 if let Some(above) = path.parent() {
@@ -153,87 +173,17 @@ impl<'a> Follow<'a> {
             Err(Errno::EXIST) => {}
             Err(e) => return Err(e.into()),
         }
-        Ok(Some(path.clone()))
-    }
-
-    /// Removes everything in the directory `path` of `from`, and follows what is in it that was not known.
-    pub(super) fn drain(&mut self, path: Option<&TreePath>) -> Result<()> {
-        self.drain_dir(path, false)
-    }
-
-    fn drain_dir(&mut self, path: Option<&TreePath>, closed: bool) -> Result<()> {
-        let from = self.from.dir(path).map_err(|e| self.failed("cannot open", path, e))?;
-        let closed = closed || self.is_closed(path, from.as_fd())?;
-        let known = self.known;
-        let record = known.0.get(&path.cloned());
-        let before = record.map(Known::names).unwrap_or_default();
-        for _ in 0..MAX_TRIES {
-            let names = names_in(from.as_fd()).map_err(|e| self.failed("cannot list", path, e))?;
-            if names.is_empty() {
-                break;
-            }
-            for name in names {
-                let child = join(path, &name)?;
-                let failed = |e: io::Error| Error::io("cannot remove", self.from.shown(&child), e);
-                let Some(now) = stat(from.as_fd(), &name).map_err(failed)? else { continue };
-                let is_dir = now.file_type == FileType::Directory;
-                let was = before.get(&name).copied();
-                let same = if is_dir { was.is_some() } else { was == Some(Was::Other(now.id.ino)) };
-                if !same && !closed && self.changed.binary_search(&child).is_err() {
-                    let followed = self.rescue(path, record.is_some(), &child, from.as_fd(), &name, was, &now)?;
-                    if !is_dir {
-                        if followed {
-                            self.take_out(from.as_fd(), &name, now.id.ino).map_err(failed)?;
-                        }
-                        continue;
-                    }
-                }
-                if is_dir && stat(from.as_fd(), &name).map_err(failed)?.is_some() {
-                    self.drain_dir(Some(&child), closed)?;
-                }
-                let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-                match unlinkat(&from, &name, flags) {
-                    // Gone, moved, or once more.
-                    Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => {}
-                    Err(e) => return Err(Error::io("cannot remove", self.from.shown(&child), e)),
-                }
-            }
-        }
         Ok(())
     }
 
-    /// Follows one name out of a directory that is being removed; false when it changed meanwhile.
-    #[expect(clippy::too_many_arguments, reason = "one name of two directories")]
-    fn rescue(
-        &mut self,
-        dir: Option<&TreePath>,
-        common: bool,
-        path: &TreePath,
-        from: BorrowedFd<'_>,
-        name: &CString,
-        was: Option<Was>,
-        now: &FileStat,
-    ) -> Result<bool> {
-        let to = match self.to.dir(dir) {
-            Ok(to) => to,
-            // Whoever removed the directory from the live tree did not mean to keep what is in it.
-            Err(e) if is_gone(&e) && common => return Ok(true),
-            Err(e) if is_gone(&e) => {
-                if let Some(dir) = dir {
-                    self.make_way(dir).map_err(|e| self.failed("cannot make", Some(dir), e))?;
-                }
-                self.to.dir(dir).map_err(|e| self.failed("cannot open the other", dir, e))?
-            }
-            Err(e) => return Err(self.failed("cannot open the other", dir, e)),
-        };
-        Ok(matches!(self.name(path, from, to.as_fd(), name, was, now, true)?, Followed::Done(_)))
+    /// What is known of a directory. What was followed already is known better.
+    pub(super) fn record(&self, path: Option<&TreePath>) -> Option<&Known> {
+        let key = path.cloned();
+        self.names.0.get(&key).or_else(|| self.known.0.get(&key))
     }
 
     fn dir(&mut self, path: Option<&TreePath>, deep: bool) -> Result<()> {
-        let known = self.known;
-        // What was followed already is known better.
-        let key = path.cloned();
-        let mut was = self.names.0.get(&key).or_else(|| known.0.get(&key)).cloned();
+        let mut was = self.record(path).cloned();
         // What changes while it is followed is followed again.
         for _ in 0..MAX_TRIES {
             let Some((now, settled)) = self.dir_once(path, was.take(), deep)? else { break };
@@ -254,44 +204,62 @@ impl<'a> Follow<'a> {
             (Err(e), _) | (_, Err(e)) if is_gone(&e) => return Ok(None),
             (Err(e), _) | (_, Err(e)) => return Err(self.failed("cannot open", path, e)),
         };
-        if self.is_closed(path, from.as_fd())? {
+        let (from, to) = (from.as_fd(), to.as_fd());
+        if self.is_closed(path, from)? {
             return Ok(None);
         }
         let look = |e| self.failed("cannot look at", path, e);
-        let mut now_known = Known::new(steady_ctime(&FileStat::of(&from).map_err(look)?, to.as_fd()).map_err(look)?);
-        let listed = names_in(from.as_fd()).map_err(|e| self.failed("cannot list", path, e))?;
+        let ctime = steady_ctime(&FileStat::of(from).map_err(look)?, to).map_err(look)?;
+
         let mut before = was.as_ref().map(Known::names).unwrap_or_default();
         let mut present = Vec::new();
-        for name in listed {
+        for name in names_in(from).map_err(|e| self.failed("cannot list", path, e))? {
             let child = join(path, &name)?;
-            let now = stat(from.as_fd(), &name).map_err(|e| self.failed("cannot look at", Some(&child), e))?;
+            let now = stat(from, &name).map_err(|e| self.failed("cannot look at", Some(&child), e))?;
             if self.changed.binary_search(&child).is_ok() {
                 before.remove(&name);
             } else if let Some(now) = now {
-                present.push((name, child, now));
+                let was = before.remove(&name);
+                present.push((name, child, was, Some(now)));
             }
         }
-        self.announce(path, &before, &present)?;
+        for (name, was) in before {
+            let child = join(path, &name)?;
+            if self.changed.binary_search(&child).is_err() {
+                present.push((name, child, Some(was), None));
+            }
+        }
+
+        let (mut known, mut steps) = (Known::new(ctime), Vec::new());
+        for (name, path, was, now) in present {
+            let pair = Pair { path: &path, name: &name, from, to };
+            match self.judge(pair, was, now.as_ref(), deep)? {
+                Verdict::Done(held) => held.iter().for_each(|held| known.add(&name, *held)),
+                Verdict::Follow(nodes) => {
+                    steps.push(Step { path, name, now, was, known: nodes, ready: Ready::Changed });
+                }
+            }
+        }
+        self.link(&mut steps, from, to)?;
+        self.announce(path, &known, &steps)?;
         let mut settled = true;
-        for (name, child, now) in present {
-            let was = before.remove(&name);
-            let held = match self.name(&child, from.as_fd(), to.as_fd(), &name, was, &now, deep)? {
-                Followed::Done(held) => held,
-                Followed::Not => {
-                    (settled, now_known.ctime) = (false, None);
-                    was
+        for step in steps {
+            let held = match self.take(path, &step, from, to)? {
+                Some(held) => Some(held),
+                None => {
+                    (settled, known.ctime) = (false, None);
+                    step.was
                 }
             };
-            held.iter().for_each(|held| now_known.add(&name, *held));
+            held.iter().for_each(|held| known.add(&step.name, *held));
         }
-        self.gone(path, to.as_fd(), before)?;
-        Ok(Some((now_known, settled)))
+        Ok(Some((known, settled)))
     }
 
     /// Whether somebody who has the directory `path` of `from` open by a handle of before the exchange may change names
     /// in it that he must not change in the other tree, or in the nearest directory that is there.
-    fn is_closed(&self, path: Option<&TreePath>, from: BorrowedFd<'_>) -> Result<bool> {
-        if self.since.secs == i64::MIN {
+    pub(super) fn is_closed(&self, path: Option<&TreePath>, from: BorrowedFd<'_>) -> Result<bool> {
+        if !matches!(self.rival, Rival::Everybody(_)) {
             return Ok(false);
         }
         let mut above = path.cloned();
@@ -306,265 +274,258 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// Whether a crash left open if the inode came into the other tree.
-    fn is_coming(&self, was: Was, inode: u64) -> bool {
+    /// Follows one name for itself, beside what is known of its directory; says what it stands for then, unless it
+    /// moved, and `None` when it changed meanwhile.
+    pub(super) fn one(
+        &mut self,
+        pair: Pair<'_>,
+        known: &HashMap<CString, Was>,
+        now: &FileStat,
+    ) -> Result<Option<Option<Was>>> {
+        let was = known.get(pair.name).copied();
+        let nodes = match self.judge(pair, was, Some(now), true)? {
+            Verdict::Done(held) => return Ok(Some(held)),
+            Verdict::Follow(nodes) => nodes,
+        };
+        let (path, name) = (pair.path.clone(), pair.name.clone());
+        let mut steps = [Step { path, name, now: Some(*now), was, known: nodes, ready: Ready::Changed }];
+        self.link(&mut steps, pair.from, pair.to)?;
+        let dir = pair.path.parent();
+        let mut record = Known::new(None);
+        known.iter().filter(|(name, _)| *name != pair.name).for_each(|(name, was)| record.add(name, *was));
+        self.announce(dir.as_ref(), &record, &steps)?;
+        let [step] = steps;
+        Ok(self.take(dir.as_ref(), &step, pair.from, pair.to)?.map(Some))
+    }
+
+    /// What a name that is no directory of both trees stood for.
+    pub(super) fn sides(&self, was: Was) -> Nodes {
         match was {
-            Was::ComingNew(now, _) => !self.back && now == inode,
-            Was::ComingOld(now, _) => self.back && now == inode,
-            _ => false,
+            Was::Directory => Nodes { from: Nodes::UNKNOWN, to: Nodes::UNKNOWN },
+            Was::Other(from, to) if !self.back => Nodes { from, to },
+            Was::Other(to, from) => Nodes { from, to },
+            // Only `resolve` knows.
+            Was::ComingNew(..) | Was::ComingOld(..) => Nodes { from: Nodes::UNKNOWN, to: Nodes::UNKNOWN },
         }
     }
 
-    /// Notes what is about to come into the other tree, when anything is.
-    fn announce(
-        &self,
-        path: Option<&TreePath>,
-        before: &HashMap<CString, Was>,
-        present: &[(CString, TreePath, FileStat)],
-    ) -> Result<()> {
-        let is_new = |name: &CString, now: &FileStat| {
-            now.file_type != FileType::Directory && before.get(name).is_none_or(|was| was.inode() != now.id.ino)
+    /// The same with what a crash left open.
+    fn resolve(&self, pair: Pair<'_>, was: Option<Was>) -> io::Result<Nodes> {
+        let (now, before, forward) = match was {
+            Some(Was::ComingNew(now, before)) => (now, before, !self.back),
+            Some(Was::ComingOld(now, before)) => (now, before, self.back),
+            was => return Ok(was.map_or(Nodes::NONE, |was| self.sides(was))),
         };
-        if !present.iter().any(|(name, _, now)| is_new(name, now)) {
-            return Ok(());
-        }
-        let mut all = before.clone();
-        let coming = present.iter().filter(|(name, _, now)| is_new(name, now));
-        all.extend(coming.map(|(name, _, now)| {
-            let was = before.get(name).map_or(0, |was| was.inode());
-            let way = if self.back { Was::ComingOld } else { Was::ComingNew };
-            (name.clone(), way(now.id.ino, was))
-        }));
-        let mut known = Known::new(None);
-        all.iter().for_each(|(name, was)| known.add(name, *was));
-        super::swap::note(self.tree, self.aside, &Names([(path.cloned(), known)].into()))
+        let to = if forward { pair.to } else { pair.from };
+        let Nodes { from, to } = Passing(self.aside).resolve(to, pair.name, now, before)?;
+        Ok(if forward { Nodes { from, to } } else { Nodes { from: to, to: from } })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one name of two directories")]
-    fn name(
-        &mut self,
-        path: &TreePath,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
-        name: &CString,
-        was: Option<Was>,
-        now: &FileStat,
-        deep: bool,
-    ) -> Result<Followed> {
-        if now.file_type != FileType::Directory {
-            let same = was.is_some_and(|was| !self.is_coming(was, now.id.ino) && was.inode() == now.id.ino);
-            return match same || self.came(path, from, to, name, was, now)? {
-                true => Ok(Followed::Done(Some(Was::Other(now.id.ino)))),
-                false => Ok(Followed::Not),
-            };
-        }
-        let there = stat(to, name).map_err(|e| self.failed("cannot look at the other", Some(path), e))?;
-        let is_dir = there.as_ref().is_some_and(|there| there.file_type == FileType::Directory);
-        match (was, is_dir) {
+    fn other(&self, Nodes { from, to }: Nodes) -> Was {
+        if self.back { Was::Other(to, from) } else { Was::Other(from, to) }
+    }
+
+    fn was_touched(&mut self, pair: Pair<'_>) -> bool {
+        self.heard.as_mut().is_some_and(|heard| heard.touched(pair.path.parent().as_ref(), pair.name))
+    }
+
+    /// Says what becomes of a name that is `now` in `from`. Directories are followed at once.
+    fn judge(&mut self, pair: Pair<'_>, was: Option<Was>, now: Option<&FileStat>, deep: bool) -> Result<Verdict> {
+        let look = |e| Error::io("cannot look at", self.from.shown(pair.path), e);
+        let mut known = self.resolve(pair, was).map_err(look)?;
+        let is_dir = |found: Option<&FileStat>| found.is_some_and(|found| found.file_type == FileType::Directory);
+        let mut there = pair.there().map_err(look)?;
+        match (is_dir(now), is_dir(there.as_ref())) {
+            (true, true) => {
+                if deep || was != Some(Was::Directory) {
+                    self.dir(Some(pair.path), true)?;
+                }
+                return Ok(Verdict::Done(Some(Was::Directory)));
+            }
             // Whoever removed it there did so later.
-            (Some(Was::Directory), false) => {}
-            (_, true) if deep || was != Some(Was::Directory) => self.dir(Some(path), true)?,
-            (_, true) => {}
-            (_, false) => {
-                self.came(path, from, to, name, was, now)?;
-                return Ok(Followed::Done(None));
-            }
-        }
-        Ok(Followed::Done(Some(Was::Directory)))
-    }
-
-    /// Follows a name that came into `from`, or stands for something else since; false when it changed meanwhile.
-    fn came(
-        &mut self,
-        path: &TreePath,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
-        name: &CString,
-        was: Option<Was>,
-        now: &FileStat,
-    ) -> Result<bool> {
-        let there = stat(to, name).map_err(|e| self.failed("cannot look at the other", Some(path), e))?;
-        // Whether that was done before a crash is seen from what is there.
-        let announced = was.is_some_and(|was| self.is_coming(was, now.id.ino));
-        let expected = match there {
-            Some(there) if there.id == now.id => return Ok(true),
-            // Replaced here, and then removed there: by path, unless it came here by a handle after the exchange.
-            None if was.is_some() && !announced && now.ctime <= self.since => return Ok(true),
-            None => None,
-            Some(there) if there.file_type == FileType::Directory => {
+            (true, false) if was == Some(Was::Directory) => return Ok(Verdict::Done(was)),
+            (false, true) => {
                 if was == Some(Was::Directory) {
-                    self.vanish(path, to, name)?;
+                    self.vanish(pair)?;
+                    there = pair.there().map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
+                    known.to = 0;
                 }
-                if stat(to, name).map_err(|e| self.failed("cannot look at the other", Some(path), e))?.is_some() {
-                    return self.stays(path).map(|()| true);
+                if is_dir(there.as_ref()) {
+                    if now.is_some() && known.from != Nodes::of(now, None).from {
+                        self.stays(pair.path);
+                    }
+                    return Ok(Verdict::Done(
+                        now.map(|_| self.other(Nodes::of(now, there.as_ref()).unfollowed(known))),
+                    ));
                 }
-                None
             }
-            Some(there) if was.is_some_and(|was| was.is(there.id.ino)) || later(now, &there) => Some(there.id.ino),
-            Some(there) if announced && !later(&there, now) => Some(there.id.ino),
-            Some(_) => return Ok(true),
-        };
-        self.tree.crash.point()?;
-        if now.file_type == FileType::Directory {
-            return self.directory(path, from, to, name, now, expected).map(|()| true);
+            _ => {}
         }
-        let put = self.touch(path.parent(), to).and_then(|()| self.put(from, to, name, now, expected));
-        put.map_err(|e| self.failed("cannot follow", Some(path), e))
+        let touched = self.was_touched(pair);
+        if !follows(known, now, there.as_ref(), touched, self.rival) {
+            let nodes = Nodes::of(now, there.as_ref());
+            return Ok(Verdict::Done(Some(self.other(nodes.unfollowed(known)))));
+        }
+        match now.filter(|now| now.file_type == FileType::Directory) {
+            Some(now) => self.directory(pair, now, there.as_ref()).map(|()| Verdict::Done(None)),
+            None => Ok(Verdict::Follow(known)),
+        }
     }
 
-    fn directory(
-        &mut self,
-        path: &TreePath,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
-        name: &CString,
-        now: &FileStat,
-        expected: Option<u64>,
-    ) -> Result<()> {
-        self.touch(path.parent(), to).map_err(|e| self.failed("cannot look at the other", Some(path), e))?;
-        if let Some(expected) = expected {
-            self.take_out(to, name, expected).map_err(|e| self.failed("cannot move", Some(path), e))?;
+    /// Moves a directory that came into `from`, in the place of what is `there`.
+    fn directory(&mut self, pair: Pair<'_>, now: &FileStat, there: Option<&FileStat>) -> Result<()> {
+        let failed = |e| Error::io("cannot move", self.from.shown(pair.path), e);
+        if there.is_some() || self.moving {
+            self.tree.crash.point()?;
+        }
+        if let Some(there) = there {
+            Passing(self.aside).take_out(pair.to, pair.name, there.id.ino).map_err(failed)?;
         }
         if !self.moving {
-            self.moves.push(Move { path: path.clone(), ino: now.id.ino });
+            self.moves.push(Move { path: pair.path.clone(), ino: now.id.ino });
             return Ok(());
         }
-        let failed = |e| self.failed("cannot move", Some(path), e);
-        if stat(to, name).map_err(failed)?.is_some() {
-            return self.stays(path);
+        if pair.there().map_err(failed)?.is_some() {
+            self.stays(pair.path);
+            return Ok(());
         }
-        moves::take(from, name, to).map_err(failed)
+        self.touch(pair.path.parent(), pair.to).map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
+        moves::take(pair.from, pair.name, pair.to).map_err(|e| self.failed("cannot move", Some(pair.path), e))
     }
 
-    /// Gives `now`, at `name` in `from`, the same name in `to`, in the place of the inode `expected`; false when
-    /// something else stands there in `from` by now.
-    fn put(
-        &self,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
-        name: &CStr,
-        now: &FileStat,
-        expected: Option<u64>,
-    ) -> io::Result<bool> {
-        let state = self.tree.state.handle();
-        self.clear_passing()?;
-        match linkat(from, name, state, PASSING, AtFlags::empty()) {
-            Ok(()) if FileStat::at(state, PASSING)?.id != now.id => return self.clear_passing().map(|()| false),
-            Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(false),
-            // Not ours to link: it can leave, though.
-            Err(Errno::PERM | Errno::ACCESS | Errno::MLINK) => renameat(from, name, state, PASSING)?,
-            Err(e) => return Err(e.into()),
-        }
-        let Some(mut out) = expected else {
-            return match renameat_with(state, PASSING, to, name, RenameFlags::NOREPLACE) {
-                // Somebody was quicker, and later than what comes here.
-                Err(Errno::EXIST) => self.clear_passing().map(|()| true),
-                done => Ok(done.map(|()| true)?),
-            };
-        };
-        let mut goes_in = FileStat::at(state, PASSING)?.id.ino;
-        for _ in 0..MAX_TRIES {
-            match renameat_with(state, PASSING, to, name, RenameFlags::EXCHANGE) {
-                // Removed there at this very moment.
-                Err(Errno::NOENT) => break,
-                done => done?,
-            }
-            let came_out = FileStat::at(state, PASSING)?.id.ino;
-            if came_out == out {
-                break;
-            }
-            // It was put there meanwhile, later than what went in: it goes back.
-            out = std::mem::replace(&mut goes_in, came_out);
-        }
-        self.clear_passing().map(|()| true)
-    }
-
-    /// Removes the name from `to` when it is still the inode `expected`.
-    fn take_out(&self, to: BorrowedFd<'_>, name: &CStr, expected: u64) -> io::Result<()> {
-        let state = self.tree.state.handle();
-        self.clear_passing()?;
-        match renameat(to, name, state, PASSING) {
-            Err(Errno::NOENT) => return Ok(()),
-            done => done?,
-        }
-        if FileStat::at(state, PASSING)?.id.ino != expected {
-            match renameat_with(state, PASSING, to, name, RenameFlags::NOREPLACE) {
-                // Something later stands there by now.
-                Err(Errno::EXIST) => {}
-                done => return Ok(done?),
-            }
-        }
-        self.clear_passing()
-    }
-
-    fn clear_passing(&self) -> io::Result<()> {
-        super::swap::discard(self.tree.state.handle(), PASSING)
-    }
-
-    /// Removes from a directory of `to` the names `left`, which `from` had and has no more.
-    fn gone(&mut self, path: Option<&TreePath>, to: BorrowedFd<'_>, left: HashMap<CString, Was>) -> Result<()> {
-        for (name, was) in left {
-            let child = join(path, &name)?;
-            if self.changed.binary_search(&child).is_ok() {
+    /// Makes what is to come ready, as it is by now. A further name changes its time, by which it is compared.
+    fn link(&self, steps: &mut [Step], from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+        let mut busy = HashSet::new();
+        for Step { path, name, now, known, ready, .. } in steps {
+            let pair = Pair { path, name, from, to };
+            let failed = |e| self.failed("cannot follow", Some(pair.path), e);
+            *now = pair.here().map_err(failed)?;
+            let Some(now) = now else { continue };
+            let there = pair.there().map_err(failed)?;
+            let is_dir = now.file_type == FileType::Directory;
+            if is_dir || !follows(*known, Some(now), there.as_ref(), false, self.rival) {
                 continue;
             }
-            let there = stat(to, &name).map_err(|e| self.failed("cannot look at the other", Some(&child), e))?;
-            let Some(there) = there else { continue };
-            let is_dir = there.file_type == FileType::Directory;
-            if if is_dir { was != Was::Directory } else { !was.is(there.id.ino) } {
-                continue;
-            }
-            self.tree.crash.point()?;
-            self.touch(path.cloned(), to).map_err(|e| self.failed("cannot look at the other", path, e))?;
-            match is_dir {
-                true => self.vanish(&child, to, &name)?,
-                false => {
-                    let taken = self.take_out(to, &name, there.id.ino);
-                    taken.map_err(|e| self.failed("cannot remove the other", Some(&child), e))?;
-                }
+            *ready = Passing(self.aside).link(pair, now, busy.contains(&now.id.ino)).map_err(failed)?;
+            if *ready == Ready::Linked {
+                busy.insert(now.id.ino);
             }
         }
         Ok(())
     }
 
+    /// Notes what is about to come and to leave, when anything is, beside what is `known`.
+    fn announce(&self, path: Option<&TreePath>, known: &Known, steps: &[Step]) -> Result<()> {
+        let mut all = known.clone();
+        all.ctime = None;
+        for step in steps {
+            let way = if self.back { Was::ComingOld } else { Was::ComingNew };
+            match (&step.now, step.ready) {
+                (Some(now), Ready::Linked) => all.add(&step.name, way(now.id.ino, step.known.to)),
+                (None, _) => all.add(&step.name, way(0, step.known.to)),
+                // What was done of it is seen from what is there.
+                _ => step.was.iter().for_each(|was| all.add(&step.name, *was)),
+            }
+        }
+        let any = steps.iter().any(|step| step.now.is_none() || step.ready == Ready::Linked);
+        if any { super::swap::note(self.tree, self.aside, &Names([(path.cloned(), all)].into())) } else { Ok(()) }
+    }
+
+    /// Takes one step; says what the name stands for then, `None` when it changed meanwhile.
+    fn take(
+        &mut self,
+        dir: Option<&TreePath>,
+        step: &Step,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+    ) -> Result<Option<Was>> {
+        let pair = Pair { path: &step.path, name: &step.name, from, to };
+        let now = step.now.as_ref();
+        if now.is_some() && matches!(step.ready, Ready::Busy | Ready::Changed) {
+            return Ok(None);
+        }
+        self.tree.crash.point()?;
+        let look = |e| Error::io("cannot look at", self.from.shown(&step.path), e);
+        let there = pair.there().map_err(look)?;
+        let is_dir = there.as_ref().is_some_and(|there| there.file_type == FileType::Directory);
+        let touched = self.was_touched(pair);
+        let passing = Passing(self.aside);
+        let nodes = Nodes::of(now, there.as_ref());
+        let failed = |e| Error::io("cannot follow", self.from.shown(&step.path), e);
+        if is_dir || !follows(step.known, now, there.as_ref(), touched, self.rival) {
+            if step.ready == Ready::Linked {
+                passing.forget(nodes.from).map_err(failed)?;
+            }
+            return Ok(Some(self.other(nodes.unfollowed(step.known))));
+        }
+        self.touch(dir.cloned(), to).map_err(|e| self.failed("cannot look at the other", dir, e))?;
+        match now {
+            Some(now) if step.ready == Ready::Linked => passing.bring(pair, now.id.ino, nodes.to),
+            Some(_) => passing.shift(pair, nodes.to),
+            None => passing.take_out(to, pair.name, nodes.to),
+        }
+        .map_err(|e| self.failed("cannot follow", Some(pair.path), e))?;
+        if let Some(heard) = &mut self.heard {
+            heard.expect(dir, pair.name);
+        }
+        Ok(Some(self.other(Nodes { from: nodes.from, to: nodes.from })))
+    }
+
     /// Removes a directory of `to` that left `from`, except for what is the release's own or came since.
-    fn vanish(&mut self, path: &TreePath, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-        let known = self.known;
-        let failed = |e| self.failed("cannot remove the other", Some(path), e);
-        let dir = super::root::open_dir_at(to, name).map_err(failed)?;
-        if let Some(was) = known.0.get(&Some(path.clone())) {
-            self.gone(Some(path), dir.as_fd(), was.names())?;
+    fn vanish(&mut self, pair: Pair<'_>) -> Result<()> {
+        let failed = |e| Error::io("cannot remove the other of", self.from.shown(pair.path), e);
+        self.tree.crash.point()?;
+        let dir = match super::root::open_dir_at(pair.to, pair.name) {
+            Err(e) if is_gone(&e) => return Ok(()),
+            dir => dir.map_err(failed)?,
+        };
+        self.touch(pair.path.parent(), pair.to).map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
+        for (name, was) in self.record(Some(pair.path)).map(Known::names).unwrap_or_default() {
+            let child = join(Some(pair.path), &name)?;
+            if self.changed.binary_search(&child).is_err() {
+                self.vanish_name(&child, &name, was, dir.as_fd())?;
+            }
         }
-        match unlinkat(to, name, AtFlags::REMOVEDIR) {
+        match unlinkat(pair.to, pair.name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => Ok(()),
-            Err(e) => Err(self.failed("cannot remove the other", Some(path), e.into())),
+            Err(e) => Err(self.failed("cannot remove the other of", Some(pair.path), e.into())),
         }
+    }
+
+    fn vanish_name(&mut self, path: &TreePath, name: &CString, was: Was, to: BorrowedFd<'_>) -> Result<()> {
+        let there = stat(to, name).map_err(|e| self.failed("cannot look at the other", Some(path), e))?;
+        let Some(there) = there else { return Ok(()) };
+        // Nothing is left in `from`, whatever directory it is looked for in.
+        let pair = Pair { path, name, from: to, to };
+        if was == Was::Directory {
+            return if there.file_type == FileType::Directory { self.vanish(pair) } else { Ok(()) };
+        }
+        if self.sides(was).to != there.id.ino || self.was_touched(pair) {
+            return Ok(());
+        }
+        self.tree.crash.point()?;
+        let taken = Passing(self.aside).take_out(to, name, there.id.ino);
+        taken.map_err(|e| self.failed("cannot remove the other of", Some(path), e))
     }
 
     /// Notes the time of a directory of `to` before a name in it changes.
     fn touch(&mut self, path: Option<TreePath>, to: BorrowedFd<'_>) -> io::Result<()> {
-        if let std::collections::btree_map::Entry::Vacant(entry) = self.touched.entry(path) {
+        if let Entry::Vacant(entry) = self.touched.entry(path) {
             entry.insert(Some(FileStat::of(to)?.mtime));
         }
         Ok(())
     }
 
-    fn stays(&self, path: &TreePath) -> Result<()> {
+    fn stays(&self, path: &TreePath) {
         tracing::warn!(
             "tree {}: {path} is of two kinds in the old and the new tree: the live one stays",
             self.tree.name()
         );
-        Ok(())
     }
 
-    fn failed(&self, action: &str, path: Option<&TreePath>, e: io::Error) -> Error {
+    pub(super) fn failed(&self, action: &str, path: Option<&TreePath>, e: io::Error) -> Error {
         Error::io(action, path.map_or_else(|| self.from.path().to_path_buf(), |p| self.from.shown(p)), e)
     }
-}
-
-fn later(a: &FileStat, b: &FileStat) -> bool {
-    (a.ctime.secs, a.ctime.nanos) > (b.ctime.secs, b.ctime.nanos)
 }
 
 pub(super) fn is_gone(e: &io::Error) -> bool {

@@ -4,7 +4,7 @@
 //! remembers, [`source`] gives a sender its manifest and blocks, [`own`] a
 //! host's tree to the comparison. Writing: [`open`] locks a tree and ends what a crash
 //! left, [`stage`] makes a release complete beside it, [`journal`], [`commit`] and [`undo`] switch to it or back, path by
-//! path or (`next`, `swap`, `moves`, `follow`) the whole tree in one exchange, [`state`] and [`nodes`] keep what must last, `shelf` the
+//! path or (`next`, `swap`, `moves`, `follow`, `rivals`) the whole tree in one exchange, [`state`] and [`nodes`] keep what must last, `shelf` the
 //! content of the releases that can be gone back to.
 
 pub mod index;
@@ -21,9 +21,11 @@ mod chains;
 pub mod commit;
 mod copies;
 mod doubt;
+mod drain;
 mod follow;
 mod grants;
 pub mod health;
+mod heard;
 mod inherit;
 pub mod journal;
 mod kept;
@@ -39,11 +41,14 @@ pub mod open;
 mod overlay;
 mod own;
 pub mod owners;
+mod pair;
+mod passing;
 mod places;
 mod raise;
 pub mod records;
 mod relink;
 mod retention;
+mod rivals;
 mod sent;
 mod shelf;
 mod space;

@@ -26,46 +26,29 @@ const MAX_RECORD: u32 = 1 << 30;
 pub(super) enum Was {
     /// A directory that is made again in the other tree.
     Directory,
-    /// Anything else, by its inode.
-    Other(u64),
-    /// The same, while the new tree gets it from the old one in the place of the second inode (zero for none): after a
-    /// crash either may be there.
+    /// Anything else, by its inode in the old tree and in the new one; zero for nothing.
+    Other(u64, u64),
+    /// The new tree gets the first inode (zero for none) from the old one in the place of the second: after a crash
+    /// either may be there.
     ComingNew(u64, u64),
     /// The same the other way.
     ComingOld(u64, u64),
 }
 
-impl Was {
-    /// Whether the other tree may have this inode there, as far as is known.
-    pub(super) fn is(self, inode: u64) -> bool {
-        match self {
-            Was::Directory => false,
-            Was::Other(now) => now == inode,
-            Was::ComingNew(now, before) | Was::ComingOld(now, before) => now == inode || before == inode,
-        }
-    }
-
-    /// The inode that stood there last; zero for a directory.
-    pub(super) fn inode(self) -> u64 {
-        match self {
-            Was::Directory => 0,
-            Was::Other(now) | Was::ComingNew(now, _) | Was::ComingOld(now, _) => now,
-        }
-    }
-}
-
-/// What the length of a name has beside it for what is on its way.
+/// What the length of a name has beside it for what is on its way, or is not the same in both trees. Each has a second
+/// inode.
 const COMING_NEW: u16 = 1 << 15;
 const COMING_OLD: u16 = 1 << 14;
-const LENGTH: u16 = COMING_OLD - 1;
+const APART: u16 = 1 << 13;
+const LENGTH: u16 = APART - 1;
 
 /// One directory.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     /// The time of its last change, before it was listed; `None` when a later change could bear the same time.
     pub(super) ctime: Option<Mtime>,
-    /// Each name with its length before it and its inode behind it, zero for a directory; and the inode before it when
-    /// it is on its way.
+    /// Each name with its length before it and its inode behind it, zero for a directory; and a second inode when it is
+    /// on its way or not the same in both trees.
     packed: Vec<u8>,
 }
 
@@ -75,18 +58,22 @@ impl Known {
     }
 
     pub(super) fn add(&mut self, name: &CStr, was: Was) {
-        let (flag, before) = match was {
-            Was::Directory | Was::Other(_) => (0, None),
-            Was::ComingNew(_, before) => (COMING_NEW, Some(before)),
-            Was::ComingOld(_, before) => (COMING_OLD, Some(before)),
+        let (flag, first, second) = match was {
+            Was::Directory => (0, 0, None),
+            // As if nobody had ever heard of it.
+            Was::Other(0, 0) => return,
+            Was::Other(old, new) if old == new => (0, old, None),
+            Was::Other(old, new) => (APART, old, Some(new)),
+            Was::ComingNew(now, before) => (COMING_NEW, now, Some(before)),
+            Was::ComingOld(now, before) => (COMING_OLD, now, Some(before)),
         };
         let name = name.to_bytes();
         // No filesystem of Linux has a name that is longer.
         let length = (name.len() as u16) & LENGTH;
         self.packed.extend_from_slice(&(length | flag).to_be_bytes());
         self.packed.extend_from_slice(&name[..usize::from(length)]);
-        self.packed.extend_from_slice(&was.inode().to_be_bytes());
-        self.packed.extend(before.into_iter().flat_map(u64::to_be_bytes));
+        self.packed.extend_from_slice(&first.to_be_bytes());
+        self.packed.extend(second.into_iter().flat_map(u64::to_be_bytes));
     }
 
     /// All names and what they stood for; as much of it as is legal.
@@ -96,18 +83,18 @@ impl Known {
         while let Some((length, after)) = rest.split_first_chunk() {
             let length = u16::from_be_bytes(*length);
             let Some((name, after)) = after.split_at_checked(usize::from(length & LENGTH)) else { break };
-            let Some((inode, mut after)) = after.split_first_chunk() else { break };
-            let inode = u64::from_be_bytes(*inode);
-            let mut before = 0;
-            if length & (COMING_NEW | COMING_OLD) != 0 {
+            let Some((first, mut after)) = after.split_first_chunk() else { break };
+            let first = u64::from_be_bytes(*first);
+            let mut second = first;
+            if length & !LENGTH != 0 {
                 let Some((found, rest)) = after.split_first_chunk() else { break };
-                (before, after) = (u64::from_be_bytes(*found), rest);
+                (second, after) = (u64::from_be_bytes(*found), rest);
             }
-            let was = match inode {
-                0 => Was::Directory,
-                inode if length & COMING_NEW != 0 => Was::ComingNew(inode, before),
-                inode if length & COMING_OLD != 0 => Was::ComingOld(inode, before),
-                inode => Was::Other(inode),
+            let was = match first {
+                _ if length & COMING_NEW != 0 => Was::ComingNew(first, second),
+                _ if length & COMING_OLD != 0 => Was::ComingOld(first, second),
+                0 if length & APART == 0 => Was::Directory,
+                _ => Was::Other(first, second),
             };
             if let Ok(name) = CString::new(name) {
                 all.insert(name, was);
@@ -195,7 +182,10 @@ mod tests {
 
         let path = Some(TreePath::new(b"d".as_slice()).unwrap());
         let mut known = Known::new(Some(Mtime { secs: -3, nanos: 5 }));
-        known.add(c"f", Was::Other(7));
+        known.add(c"f", Was::Other(7, 7));
+        known.add(c"apart", Was::Other(0, 7));
+        known.add(c"nothing", Was::Other(0, 0));
+        known.add(c"leaves", Was::ComingNew(0, 7));
         known.add(c"sub", Was::Directory);
         known.add(c"way", Was::ComingOld(8, 9));
         let first = Names([(None, Known::default()), (path.clone(), known)].into());
@@ -203,8 +193,9 @@ mod tests {
         let read = Names::read(handle.as_fd()).unwrap();
         assert_eq!(read.0.len(), 2);
         let names = read.0[&path].names();
-        assert_eq!((names[c"f"], names[c"sub"], names.len()), (Was::Other(7), Was::Directory, 3));
+        assert_eq!((names[c"f"], names[c"sub"], names.len()), (Was::Other(7, 7), Was::Directory, 5));
         assert_eq!(names[c"way"], Was::ComingOld(8, 9));
+        assert_eq!((names[c"apart"], names[c"leaves"]), (Was::Other(0, 7), Was::ComingNew(0, 7)));
         assert_eq!(read.0[&path].ctime, Some(Mtime { secs: -3, nanos: 5 }));
 
         let later = Names([(path.clone(), Known::default())].into());
@@ -213,6 +204,6 @@ mod tests {
         let file = dir.path().join("names");
         let whole = std::fs::read(&file).unwrap();
         std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
-        assert_eq!(Names::read(handle.as_fd()).unwrap().0[&path].names().len(), 3);
+        assert_eq!(Names::read(handle.as_fd()).unwrap().0[&path].names().len(), 5);
     }
 }

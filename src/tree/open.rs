@@ -303,7 +303,7 @@ impl Tree {
     /// Follows what others wrote into the old tree by handles that they opened before the exchange.
     fn follow_last(&self, journal: &Journal) -> Result<()> {
         let Some(exchange) = &journal.swap else { return Ok(()) };
-        match swap::follow_old(self, journal, exchange, true) {
+        match swap::follow_handles(self, journal, exchange) {
             Err(e) if self.crash.happened() => Err(e),
             Err(e) => {
                 tracing::warn!("tree {}: what was written into the old tree may be missing: {e}", self.name);

@@ -17,7 +17,8 @@ use rustix::io::Errno;
 use super::apply::{Metadata, chmod, handle_of};
 use super::carry::{present, remove, set_dirs};
 use super::commit::{MAX_SINGLE_SYNCS, stat};
-use super::follow::{Follow, MAX_TRIES, is_gone};
+use super::follow::{Follow, is_gone};
+use super::heard::Heard;
 use super::journal::{Journal, Move, Side, Swap};
 use super::meta::{FileStat, is_mount_root};
 use super::moves;
@@ -25,6 +26,8 @@ use super::names::Names;
 use super::open::{Tree, done_journal};
 use super::overlay;
 use super::owners::Rights;
+use super::passing::MAX_TRIES;
+use super::rivals::Rival;
 use super::root::{FileId, Root};
 use crate::error::{Error, Result};
 use crate::id::Serial;
@@ -34,6 +37,8 @@ use crate::manifest::{Mtime, TreePath};
 pub(super) const ASIDE: &std::ffi::CStr = c"tree";
 /// A directory is made durable by a handle to read by.
 const READABLE: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// The name there of the file that tells when the trees changed places.
+const EXCHANGED: &std::ffi::CStr = c"exchanged";
 /// The name in the state directory of what a probe makes.
 const PROBE: &std::ffi::CStr = c"probe";
 
@@ -122,14 +127,17 @@ fn try_exchange(tree: &Tree, place: &Place) -> rustix::io::Result<()> {
 pub(super) fn forward(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()> {
     let aside = tree.state.undo_dir(journal.serial())?;
     let now = standing_aside(tree, &aside)?;
+    let mut heard = None;
     if now == Some(swap.new.ino) {
+        heard = Heard::watch(&open_aside(tree, journal)?, known_in(tree, &aside)?.0.keys());
         // Once more, so that as little as possible is left to follow afterwards.
-        follow_old(tree, journal, swap, false)?;
+        follow_old(tree, journal, swap, Rival::Nobody, None)?;
         tree.crash.point()?;
-        exchange(tree, &aside, swap.old.ino)?;
+        exchange(tree, &aside, swap.old.ino, heard.as_mut())?;
     } else if now != Some(swap.old.ino) {
         return Err(strange(tree, journal));
     }
+    let since = exchanged_at(tree, &aside)?;
     let (old, new) = (open_aside(tree, journal)?, tree.root());
     // First of all: nobody finds these directories by their paths until they have moved.
     moves::run(tree, &old, &new, swap.moves())?;
@@ -137,25 +145,30 @@ pub(super) fn forward(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()>
     moves::restore(&old, swap.above(), |dir| dir.old)?;
     tree.crash.point()?;
     settle(tree, &aside, [swap.new, swap.old], swap)?;
-    follow_old(tree, journal, swap, true)
+    follow_old(tree, journal, swap, Rival::Everybody(since), heard.as_mut())
+}
+
+/// Follows what others wrote into the old tree by handles since the exchange into the new one.
+pub(super) fn follow_handles(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()> {
+    let aside = tree.state.undo_dir(journal.serial())?;
+    if standing_aside(tree, &aside)? != Some(swap.old.ino) {
+        return Ok(());
+    }
+    follow_old(tree, journal, swap, Rival::Everybody(exchanged_at(tree, &aside)?), None)
 }
 
 /// Follows what others changed in the old tree since it was looked at last into the new one, before the exchange or
 /// after it.
-pub(super) fn follow_old(tree: &Tree, journal: &Journal, swap: &Swap, exchanged: bool) -> Result<()> {
+fn follow_old(tree: &Tree, journal: &Journal, swap: &Swap, rival: Rival, heard: Option<&mut Heard>) -> Result<()> {
     let aside = tree.state.undo_dir(journal.serial())?;
-    if standing_aside(tree, &aside)? != Some(if exchanged { swap.old.ino } else { swap.new.ino }) {
-        return Ok(());
-    }
     let (live, other) = (tree.root(), open_aside(tree, journal)?);
+    let exchanged = rival != Rival::Nobody;
     let (old, new) = if exchanged { (&other, &*live) } else { (&*live, &other) };
-    let (known, since) = (known_in(tree, &aside)?, (aside.as_fd(), last_change(tree, &aside)?));
-    let mut follow = Follow::new(tree, [old, new], &swap.changed, &known, since);
-    if !exchanged {
-        // Nobody but this process works in the next tree.
-        follow.since = Mtime { secs: i64::MIN, nanos: 0 };
-        follow.moving = false;
-    }
+    let known = known_in(tree, &aside)?;
+    let mut follow = Follow::new(tree, [old, new], &swap.changed, &known, aside.as_fd(), rival);
+    follow.heard = heard;
+    // Nobody but this process works in the next tree.
+    follow.moving = exchanged;
     follow.changed_dirs()?;
     follow.owned_dirs(journal.dirs.iter().filter(|dir| dir.new.is_none()).filter_map(|dir| dir.path.as_ref()))?;
     let (touched, names) = (follow.touched, follow.names);
@@ -187,21 +200,23 @@ fn exchange_back(tree: &Tree, journal: &Journal, swap: &Swap, aside: &OwnedFd) -
     let mut moves = follow_new(tree, journal, swap, aside, false)?;
     tree.crash.point()?;
     rustix::fs::syncfs(aside).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
+    let mut heard = Heard::watch(&old, known_in(tree, aside)?.0.keys());
     // Once more, so that as little as possible is left to follow afterwards.
-    moves.extend(follow_back(tree, journal, swap, aside, [&live, &old], false)?);
+    moves.extend(follow_back(tree, journal, swap, aside, [&live, &old], Rival::Handles, None)?);
     let above = moves::above(&live, &old, &moves)?;
     let time = |root: &Root| FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e));
     let sides =
         [Side { mtime: Some(time(&old)?.mtime), ..swap.old }, Side { mtime: Some(time(&live)?.mtime), ..swap.new }];
     drop(live);
     tree.crash.point()?;
-    exchange(tree, aside, swap.new.ino)?;
+    exchange(tree, aside, swap.new.ino, heard.as_mut())?;
+    let since = exchanged_at(tree, aside)?;
     let (new, live) = (open_aside(tree, journal)?, tree.root());
     moves::run(tree, &new, &live, &moves)?;
     moves::restore(&live, &above, |dir| dir.new)?;
     moves::restore(&new, &above, |dir| dir.old)?;
     // What came at the very moment of the exchange.
-    follow_back(tree, journal, swap, aside, [&new, &live], true)?;
+    follow_back(tree, journal, swap, aside, [&new, &live], Rival::Everybody(since), heard.as_mut())?;
     Ok(sides)
 }
 
@@ -213,15 +228,14 @@ fn follow_back(
     swap: &Swap,
     aside: &OwnedFd,
     [new, old]: [&Root; 2],
-    exchanged: bool,
+    rival: Rival,
+    heard: Option<&mut Heard>,
 ) -> Result<Vec<Move>> {
-    let (known, since) = (known_in(tree, aside)?, (aside.as_fd(), last_change(tree, aside)?));
-    let mut follow = Follow::new(tree, [new, old], &swap.changed, &known, since);
+    let known = known_in(tree, aside)?;
+    let mut follow = Follow::new(tree, [new, old], &swap.changed, &known, aside.as_fd(), rival);
     follow.back = true;
-    if !exchanged {
-        follow.since = Mtime { secs: i64::MIN, nanos: 0 };
-        follow.moving = false;
-    }
+    follow.heard = heard;
+    follow.moving = rival != Rival::Handles;
     follow.changed_dirs()?;
     let (touched, names, moves) = (follow.touched, follow.names, follow.moves);
     set_touched(journal, new, old, touched, std::iter::empty())?;
@@ -234,14 +248,12 @@ fn follow_back(
 fn follow_new(tree: &Tree, journal: &Journal, swap: &Swap, aside: &OwnedFd, moving: bool) -> Result<Vec<Move>> {
     let (live, other) = (tree.root(), open_aside(tree, journal)?);
     let (new, old) = if moving { (&other, &*live) } else { (&*live, &other) };
-    let (known, since) = (known_in(tree, aside)?, (aside.as_fd(), last_change(tree, aside)?));
-    let mut follow = Follow::new(tree, [new, old], &swap.changed, &known, since);
+    let known = known_in(tree, aside)?;
+    // As long as the old tree is not live what is in the new one is the later.
+    let rival = if moving { Rival::Everybody(exchanged_at(tree, aside)?) } else { Rival::Handles };
+    let mut follow = Follow::new(tree, [new, old], &swap.changed, &known, aside.as_fd(), rival);
     follow.back = true;
     follow.moving = moving;
-    if !moving {
-        // The old tree is not live yet: what is in the new one is the later.
-        follow.since = Mtime { secs: i64::MIN, nanos: 0 };
-    }
     follow.all_dirs()?;
     follow.owned_dirs(journal.dirs.iter().filter(|dir| dir.old.is_none()).filter_map(|dir| dir.path.as_ref()))?;
     let (touched, names, moves) = (follow.touched, follow.names, follow.moves);
@@ -289,8 +301,20 @@ fn known_in(tree: &Tree, aside: &OwnedFd) -> Result<Names> {
     Names::read(aside.as_fd()).map_err(|e| Error::io("cannot read the names in", tree.state.path(), e))
 }
 
-fn last_change(tree: &Tree, aside: &OwnedFd) -> Result<Mtime> {
-    FileStat::of(aside).map(|now| now.ctime).map_err(|e| Error::io("cannot look at", tree.state.path(), e))
+/// When the trees changed places, by the clock of the filesystem: noted right after it as the time of a file.
+fn exchanged_at(tree: &Tree, aside: &OwnedFd) -> Result<Mtime> {
+    let noted = || -> io::Result<Mtime> {
+        if let Some(found) = stat(aside.as_fd(), &EXCHANGED.to_owned())? {
+            return Ok(found.mtime);
+        }
+        // Nothing else changed names aside since.
+        let at = FileStat::of(aside)?.ctime;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(aside, EXCHANGED, flags, Mode::RUSR | Mode::WUSR)?;
+        Metadata { mtime: Some(at), ..Metadata::default() }.set(&file)?;
+        Ok(at)
+    };
+    noted().map_err(|e| Error::io("cannot note the exchange in", tree.state.path(), e))
 }
 
 /// Adds to what is known of the tree that stands aside.
@@ -312,22 +336,24 @@ pub(super) fn drain(tree: &Tree, serial: Serial) -> Result<()> {
     let drained = || -> Result<()> {
         let Some(journal) = Journal::read(&tree.state, &done_journal(serial))? else { return Ok(()) };
         let Some(swap) = &journal.swap else { return Ok(()) };
-        let (old, live) = (open_aside(tree, &journal)?, tree.root());
-        let (known, since) = (known_in(tree, &aside)?, (aside.as_fd(), last_change(tree, &aside)?));
-        let mut follow = Follow::new(tree, [&old, &live], &swap.changed, &known, since);
+        let (gone, live) = (open_aside(tree, &journal)?, tree.root());
+        let (known, since) = (known_in(tree, &aside)?, exchanged_at(tree, &aside)?);
+        let rival = Rival::Everybody(since);
+        let mut follow = Follow::new(tree, [&gone, &live], &swap.changed, &known, aside.as_fd(), rival);
+        follow.back = gone.id().ino == swap.new.ino;
         for _ in 0..MAX_TRIES {
             follow.drain(None)?;
             match rustix::fs::unlinkat(&aside, ASIDE, AtFlags::REMOVEDIR) {
                 // Something came into it at the last moment.
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {}
                 done => {
-                    done.map_err(|e| Error::io("cannot remove", old.path(), e))?;
+                    done.map_err(|e| Error::io("cannot remove", gone.path(), e))?;
                     break;
                 }
             }
         }
         let touched = follow.touched;
-        set_touched(&journal, &old, &live, touched, std::iter::empty())
+        set_touched(&journal, &gone, &live, touched, std::iter::empty())
     };
     match drained() {
         Err(e) if tree.crash.happened() => Err(e),
@@ -365,8 +391,16 @@ fn standing_aside(tree: &Tree, aside: &OwnedFd) -> Result<Option<u64>> {
     Ok(found.filter(|f| f.file_type == FileType::Directory).map(|f| f.id.ino))
 }
 
-/// Lets the live tree, whose inode is `live`, and the one that stands aside change places.
-fn exchange(tree: &Tree, aside: &OwnedFd, live: u64) -> Result<()> {
+/// Lets the live tree, whose inode is `live`, and the one that stands aside change places. What others do in the one
+/// that becomes live is `heard` from here on.
+fn exchange(tree: &Tree, aside: &OwnedFd, live: u64, heard: Option<&mut Heard>) -> Result<()> {
+    match rustix::fs::unlinkat(aside, EXCHANGED, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(e) => return Err(Error::io("cannot remove a note in", tree.state.path(), e)),
+    }
+    if let Some(heard) = heard {
+        heard.begin();
+    }
     tree.replace_root(|root| {
         let place = Place::of(root)?;
         let failed = |e: io::Error| Error::io("cannot exchange", &place.path, e);
