@@ -21,6 +21,7 @@ use super::journal::Move;
 use super::meta::{FileStat, locked};
 use super::names::{Known, Names, Was};
 use super::overlay::is_overlay;
+use super::pair::Pair;
 use super::root::{Root, open_dir_at};
 use crate::error::{Error, Result};
 use crate::manifest::{Mtime, TreePath};
@@ -87,7 +88,7 @@ impl<'a> Carry<'a> {
         for name in &names {
             let child = join(path, name)?;
             if self.changed.binary_search(&child).is_err()
-                && let Some((was, new)) = self.child(&child, from, to, name)?
+                && let Some((was, new)) = self.child(Pair { path: &child, name, from, to })?
             {
                 touched |= new;
                 all.extend(was.map(|was| (name, was)));
@@ -112,15 +113,10 @@ impl<'a> Carry<'a> {
 
     /// Says what the name stands for, unless it moves, and whether the copy of its directory changed; `None` when
     /// there is nothing of that name any more.
-    fn child(
-        &mut self,
-        path: &TreePath,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
-        name: &CString,
-    ) -> Result<Option<(Option<Was>, bool)>> {
+    fn child(&mut self, pair: Pair<'_>) -> Result<Option<(Option<Was>, bool)>> {
+        let Pair { path, name, from, to } = pair;
         let failed = |e| self.failed("cannot look at", Some(path), e);
-        let Some(now) = stat(from, name).map_err(failed)? else { return Ok(None) };
+        let Some(now) = pair.here().map_err(failed)? else { return Ok(None) };
         let operation = Operation::on(now);
         if now.is_mount_root() {
             return Err(Error::refused(format!(
@@ -129,9 +125,9 @@ impl<'a> Carry<'a> {
             ))
             .hint("unmount it, or set commit.layout = \"in-place\" in the spec"));
         }
-        let there = stat(to, name).map_err(failed)?;
+        let there = pair.there().map_err(failed)?;
         if now.file_type == FileType::Directory {
-            return self.directory(path, from, to, name, &now, there).map(Some);
+            return self.directory(pair, &now, there).map(Some);
         }
         let was = Some(Was::Other(now.id.ino, now.id.ino));
         if there.is_some_and(|t| t.id == now.id) {
@@ -173,10 +169,7 @@ impl<'a> Carry<'a> {
 
     fn directory(
         &mut self,
-        path: &TreePath,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
-        name: &CString,
+        Pair { path, name, from, to }: Pair<'_>,
         now: &FileStat,
         there: Option<FileStat>,
     ) -> Result<(Option<Was>, bool)> {

@@ -66,7 +66,8 @@ pub(super) fn follows(
     match (from, to, rival) {
         // What was put there before the exchange is older than anything that everybody did after it.
         (Some(from), Some(to), Rival::Everybody(since)) => from.ctime > since && from.ctime > to.ctime,
-        (Some(from), None, Rival::Everybody(since)) => from.ctime > since,
+        // A name that was heard of was removed a moment ago.
+        (Some(from), None, Rival::Everybody(since)) => from.ctime > since && !touched,
         (Some(from), Some(to), _) => from.ctime >= to.ctime,
         (Some(_), None, _) => true,
         // Nothing tells when a name was removed; what is there is kept.
@@ -103,6 +104,7 @@ mod tests {
             ("replaced by a handle, and after that by path", (1, 1), (2, 11), (3, 12), false, live, false),
             ("replaced by path, and after that by a handle", (1, 1), (2, 13), (3, 12), false, live, true),
             ("removed by path, replaced by a handle", (1, 1), (2, 13), (0, 0), false, live, true),
+            ("replaced at the very exchange, removed after it", (1, 1), (2, 13), (0, 0), true, live, false),
             ("nobody else can have changed it", (1, 1), (2, 4), (3, 5), false, Rival::Nobody, true),
             ("by path before, by a handle later", (1, 1), (2, 4), (3, 5), false, Rival::Handles, false),
             ("by a handle before, by path later", (1, 1), (2, 6), (3, 5), false, Rival::Handles, true),
