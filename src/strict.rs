@@ -1,7 +1,7 @@
 //! Opens files that decide who may do what, where nobody else could have changed them.
 //!
-//! The rules are those of OpenSSH's StrictModes: the file and every directory above it belong to root or to the user who
-//! runs, and neither their group nor others may write to them. One thing is allowed beyond that: a directory with the
+//! The rules are those of OpenSSH's StrictModes: the file and every directory above it belong to root or to the running
+//! user, and neither their group nor others may write to them. One thing is allowed beyond that: a directory with the
 //! sticky bit, such as /tmp, may be open to all, because nobody can replace there what another user owns.
 //!
 //! A path is walked once. Each component is opened by the handle of the one before it and checked by its own handle, and
@@ -26,7 +26,7 @@ use crate::{Error, Result};
 const MAX_LINKS: usize = 40;
 /// The file system of /proc, whose links in `fd` are not paths.
 const PROC: u64 = 0x9fa0;
-/// The number of a user whom this user namespace does not know.
+/// The owner of files whose real owner is not in this user namespace.
 const UNKNOWN: u32 = 65_534;
 const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const STICKY: u32 = 0o1000;
@@ -34,7 +34,7 @@ const STICKY: u32 = 0o1000;
 /// A further user who is trusted.
 static TRUSTED: OnceLock<u32> = OnceLock::new();
 
-/// Who may read a file.
+/// The users that may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
     /// Anybody.
@@ -45,15 +45,14 @@ pub enum Readers {
     Owner,
 }
 
-/// From now on trusts the files of user `uid` as well, whom this process is about to become or acts for.
+/// Trusts the files of user `uid`, too: this process is about to become that user, or acts for it.
 pub fn trust(uid: u32) {
     // The first word holds: a process has one such user.
     let _ = TRUSTED.set(uid);
 }
 
 /// Opens the file `path` for reading, when only root and the user who runs can have written it and only `readers` read
-/// it. What a link of /proc leads to, such as a pipe behind /dev/fd, is what this process was given: nobody else chose
-/// it.
+/// it. A link of /proc, such as the one behind /dev/fd, leads to a file that this process was given: it is opened as it is.
 pub fn open(path: &Path, readers: Readers) -> Result<File> {
     let absolute = std::path::absolute(path).map_err(|e| Error::io("cannot open", path, e))?;
     let file = walk(&absolute).map_err(|stop| stop.told(path))?;
@@ -192,7 +191,7 @@ fn check_owner(stat: &Stat, path: &Path) -> Result<()> {
 }
 
 /// Whether files of [`UNKNOWN`] are those of users who are not in this process's user namespace: in a container, root's
-/// own directories. Who they really are cannot be seen from inside.
+/// own directories. Their real owners cannot be seen from inside.
 fn is_unknown_here() -> bool {
     let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return false };
     !map.lines().any(|line| {
@@ -283,7 +282,7 @@ mod tests {
             place.set(name, good);
             assert!(place.reads("a/b/key").is_ok(), "{name}");
         }
-        // What everybody may write to is safe with the sticky bit, and a file is not.
+        // The sticky bit makes an open directory safe, and an open file not.
         place.set("a", 0o1777);
         assert!(place.reads("a/b/key").is_ok());
         place.set("a/b/key", 0o1622);
@@ -342,7 +341,7 @@ mod tests {
         assert!(place.reads("a/b/key").is_ok());
     }
 
-    /// What somebody else would say of a path without links: every part of it, by its name.
+    /// Judges a path without links by the names of its parts.
     fn is_safe(path: &Path) -> bool {
         use std::os::unix::fs::MetadataExt;
         let mine = |uid: u32| uid == 0 || uid == nix::unistd::geteuid().as_raw();

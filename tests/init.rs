@@ -130,7 +130,7 @@ fn what_is_there_stays_unless_a_word_says_otherwise() {
         unpack(&lab, &file, "etc", &["--force"]).exits(0).says(&["wrote"]);
         has(&lab.path("was"));
     }
-    // What a package put there is nobody's word.
+    // The configuration of a package may go.
     let packaged = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/makuo.toml");
     std::fs::copy(packaged, lab.path("etc/makuo.toml")).expect("room");
     set(&lab.path("etc/makuo.toml"), 0o644);
@@ -179,7 +179,7 @@ fn a_file_that_means_harm_or_that_others_could_have_written_is_refused_whole() {
     set(&file, 0o600);
     set(&lab.path(".config/makuo"), 0o777);
     unpack(&lab, &file, "etc", &[]).exits(2).says(&["makuo can be written to by anybody", "chmod go-w"]);
-    // Who may become root may bring root a file.
+    // A user who may become root may bring root a file.
     if support::is_root() {
         set(&lab.path(".config/makuo"), 0o700);
         std::os::unix::fs::chown(&file, Some(65_533), None).expect("root may");

@@ -107,6 +107,7 @@ fn as_the_old_readme_has_it(old: &mut Old) {
 fn four_hosts() {
     let Some(mut old) = Old::network(4) else { return };
     (0..4).for_each(|host| old.start(host, &[]));
+    assert_eq!(old.log(0).matches("traffic is plain").count(), 1, "{}", old.log(0));
     as_the_old_readme_has_it(&mut old);
 }
 
@@ -143,6 +144,7 @@ fn four_hosts_with_a_group_key() {
     let key = group_key(&old, "group.key");
     let user: &[&str] = if www_data().is_some() { &["-u", "www-data", "-g", "www-data"] } else { &[] };
     (0..4).for_each(|host| old.start(host, &[user, &["-k", &key]].concat()));
+    assert!(!old.log(0).contains("traffic is plain"), "{}", old.log(0));
     let capture = Capture::start(old.place(1)).map_err(|why| skipped(&why)).ok();
     as_the_old_readme_has_it(&mut old);
     if let Some(capture) = capture {

@@ -42,7 +42,8 @@ fn those_with_the_key_deploy_and_the_network_shows_no_name() {
     let Some(lab) = Lab::plain_network(1) else { return };
     write(&lab.site().join(SECRET), "attack at dawn");
     let Ok(capture) = Capture::start(&lab.hosts[0].place).map_err(|why| skipped(&why)) else { return };
-    lab.deploy(&[]).exits(0);
+    lab.deploy(&[]).exits(0).says(&["traffic is plain"]);
+    assert_eq!(lab.hosts[0].log().matches("traffic is plain").count(), 1, "{}", lab.hosts[0].log());
     let plain = capture.finish();
     for name in [SECRET, "web1", "www"] {
         assert!(said(&plain, name) > 0, "{name} is not on the network");

@@ -133,7 +133,7 @@ enum State {
 /// Writes a host's files: all of them, or none where something else is in the way.
 fn unpack(file: &Path, force: bool, config: Option<&Path>, settings: Settings, report: &mut Report) -> Result<u8> {
     if let Some(uid) = std::env::var("SUDO_UID").ok().filter(|_| nix::unistd::geteuid().is_root()) {
-        // Who may become root here may bring root a file.
+        // A user who may become root may bring root a file.
         uid.parse().map(strict::trust).unwrap_or_default();
     }
     let config = network::config_path(config);

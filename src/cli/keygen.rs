@@ -37,7 +37,7 @@ pub(super) fn run(args: &KeygenArgs, settings: Settings, report: &mut Report) ->
         (None, false, true) => make_deploy(&key?, args, &mut made)?,
         (None, false, false) => {
             let (key, group) = (key?, group?);
-            // What is there already is kept; when both are, there is nothing to do and the deploy key says so.
+            // A key that is there is kept. When both are there the deploy key says so.
             let has_group = group.exists();
             if !key.exists() || args.force || has_group {
                 make_deploy(&key, args, &mut made)?;
@@ -72,7 +72,7 @@ fn make_group(path: &Path, force: bool, made: &mut Made) -> Result<()> {
     Ok(())
 }
 
-/// What was made, and what to do with it.
+/// Names the keys that were made, and their places on hosts.
 fn tell(made: &Made, settings: Settings) {
     if let (Some(private), Some(public), Some(fingerprint)) = (&made.private, &made.public, &made.fingerprint) {
         talk(settings, &format!("private key  {private} (keep it secret)"));

@@ -26,7 +26,7 @@ pub fn default_key() -> Option<PathBuf> {
     std::env::home_dir().filter(|home| !home.as_os_str().is_empty()).map(|home| home.join(DEFAULT_KEY))
 }
 
-/// The group key of whoever runs a command: beside the deploy key.
+/// The group key of a user: beside the deploy key.
 pub fn default_group_key() -> Option<PathBuf> {
     default_key().map(|key| key.with_file_name(GROUP_KEY))
 }

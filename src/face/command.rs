@@ -92,7 +92,7 @@ pub fn parse(line: &[u8]) -> Command {
     let is_name = |word: &[u8]| NAMES.iter().any(|name| name.as_bytes() == word);
     let words = match split(line) {
         Ok(words) => words,
-        // What begins as a command does is a mistake of somebody who means one.
+        // A line that begins as a command does is a mistake of a client.
         Err(why) if line.split(|b| b" \t\"'\\".contains(b)).find(|w| !w.is_empty()).is_some_and(is_name) => {
             return wrong(&[why]);
         }

@@ -2,9 +2,9 @@
 //!
 //! Each connection has one command at a time; several connections run beside each other. A client that hangs up in the
 //! middle of a command takes it back as far as it can be: nothing is committed any more. A line that is no command ends
-//! the connection, so that nothing in an HTTP request is ever one. Who reaches a TCP port is not known by that: without a
-//! password nothing is changed over TCP, but for root and the daemon's user under the name makuosan. What the lines mean
-//! is in [`super::command`] and [`super::answer`].
+//! the connection, so that nothing in an HTTP request is ever run. Every local user reaches a TCP port: without a password
+//! nothing is changed over TCP, except by root and the daemon's user under the name makuosan. The lines are those of
+//! [`super::command`] and [`super::answer`].
 
 use std::collections::BTreeMap;
 use std::io;

@@ -20,7 +20,7 @@ const KEYS: &[&str] = &["format", "authorized_keys", "group_key", "config"];
 /// The texts of a host's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HostFile {
-    /// Who may deploy, audit and roll back.
+    /// The keys that may deploy, audit and roll back.
     pub(super) authorized_keys: String,
     /// The group key.
     pub(super) group_key: String,
@@ -33,7 +33,7 @@ impl HostFile {
     pub(super) fn to_text(&self, name: &str) -> String {
         let dir = "/etc/makuo";
         format!(
-            "# What a host of this group needs. It holds a secret, the group key: keep it to yourself, copy it with scp.\n\
+            "# Everything that a host of this group needs. It holds a secret, the group key: copy it with scp, show it to nobody.\n\
              # On each host, as root:  makuo init --host {name}\n\
              # That writes the three texts below into files of {dir}, and nothing else.\n\
              format = {FORMAT}\n\n\
@@ -66,7 +66,7 @@ impl HostFile {
         top.finish().map(|()| file)
     }
 
-    /// What the configuration means where it goes.
+    /// The meaning of the configuration where it goes.
     pub(super) fn explain(&self, config: &Path) -> Result<String> {
         HostConfig::parse(&self.config, config).map(|config| config.explain())
     }
