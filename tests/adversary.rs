@@ -194,6 +194,7 @@ fn in_their_names(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], random: &mut 
                     ranges,
                     more: n.is_multiple_of(2),
                     seen: large,
+                    fetch: Some(1),
                 }),
             );
         }

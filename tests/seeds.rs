@@ -295,6 +295,8 @@ fn messages() -> Vec<Message> {
             serial: Serial(17),
             dropped: Some(2),
             torn: None,
+            identity: None,
+            signature: Some([7; 64].into()),
         }),
         Message::Want(Want {
             session: SessionId(1),
@@ -302,6 +304,7 @@ fn messages() -> Vec<Message> {
             ranges: Ranges(vec![0..3, 5..900]),
             more: false,
             seen: 3,
+            fetch: Some(4096),
         }),
         Message::Nack(Nack { session: SessionId(1), seen: 9, missing: vec![missing] }),
         Message::Order(SignedOrder { order: order().encode(), signature, hosts: None }),

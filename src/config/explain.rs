@@ -100,8 +100,10 @@ impl TreeConfig {
         if let Some(age) = self.max_age {
             text.push_str(&format!("; warns when its release is older than {}", shown_duration(age)));
         }
-        if !self.catch_up {
-            text.push_str("; takes nothing that it missed from other hosts, and gives them nothing");
+        match self.catch_up {
+            CatchUp::Off => text.push_str("; takes nothing that it missed from other hosts, and gives them nothing"),
+            CatchUp::Group => {}
+            CatchUp::Anyone => text.push_str("; gives its release to anybody on the network who asks"),
         }
         if let Some(interval) = self.repair {
             text.push_str(&format!("; mends what drifted every {}", shown_duration(interval)));

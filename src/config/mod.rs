@@ -182,8 +182,8 @@ pub struct TreeConfig {
     pub keep: u32,
     /// How old the release may be before the host warns: somebody may keep deploys from it.
     pub max_age: Option<Duration>,
-    /// Whether the host takes a release that it missed from those that have it, and gives it to others that missed it.
-    pub catch_up: bool,
+    /// From and to whom a release goes that was missed.
+    pub catch_up: CatchUp,
     /// How often it is looked whether the tree is still what its release says, and made so again.
     pub repair: Option<Duration>,
     /// What the host runs around a commit.
@@ -195,6 +195,30 @@ pub struct TreeConfig {
     pub devices: bool,
     /// Whether its path may lead through symbolic links of any user, not only root's and the daemon's.
     pub follow_links: bool,
+}
+
+/// Whether a host takes a release that it missed from those that have it, and to whom it gives its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CatchUp {
+    /// It takes nothing and gives nothing.
+    Off,
+    /// It takes, and gives to hosts of its group: to nobody without a group key, since it cannot tell who asks.
+    #[default]
+    Group,
+    /// It takes, and gives to anybody who asks.
+    Anyone,
+}
+
+impl CatchUp {
+    /// Whether the host takes a release that it missed.
+    pub fn takes(self) -> bool {
+        self != CatchUp::Off
+    }
+
+    /// Whether the host gives its release to others, in a group whose datagrams are `sealed` or not.
+    pub fn gives(self, sealed: bool) -> bool {
+        self == CatchUp::Anyone || (self == CatchUp::Group && sealed)
+    }
 }
 
 impl Default for NetworkConfig {
@@ -235,7 +259,7 @@ impl TreeConfig {
     pub fn new(name: TreeName, path: PathBuf) -> Self {
         let protect = PathFilter::default();
         let (keep, hooks) = (DEFAULT_KEEP, Hooks::default());
-        let (swap, devices, catch_up) = (None, false, true);
+        let (swap, devices, catch_up) = (None, false, CatchUp::default());
         let (protect_patterns, max_delete, max_age, repair) = (Vec::new(), None, None, None);
         Self {
             name,

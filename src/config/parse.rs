@@ -264,7 +264,7 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
     let repair = section.take("repair").map(|f| an_interval(&f)).transpose()?;
     let hooks = hooks::hooks(&mut section)?;
     let flag = |section: &mut Section, key: &str, usual: bool| section.take(key).map_or(Ok(usual), |f| f.bool());
-    let catch_up = flag(&mut section, "catch_up", true)?;
+    let catch_up = section.take("catch_up").map_or(Ok(CatchUp::default()), |f| a_catch_up(&f))?;
     let swap = section.take("swap").map(|f| f.bool()).transpose()?;
     let devices = flag(&mut section, "devices", false)?;
     let follow_links = flag(&mut section, "follow_links", false)?;
@@ -286,6 +286,14 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
         devices,
         follow_links,
     })
+}
+
+fn a_catch_up(field: &Field) -> Result<CatchUp> {
+    match field.is_text() {
+        true if field.text()? == "anyone" => Ok(CatchUp::Anyone),
+        true => Err(field.wrong("write true, false or \"anyone\"")),
+        false => Ok(if field.bool()? { CatchUp::Group } else { CatchUp::Off }),
+    }
 }
 
 /// How often a tree is looked at: as often as that is still none of a host's main occupations.

@@ -21,7 +21,7 @@ use self::serving::Serving;
 use self::unmanaged::{Place, Places};
 use crate::config::{HostConfig, TreeConfig};
 use crate::drive::desk::{Base, Desk, Dial, SENT, Sending};
-use crate::drive::disk::{Host, open_tree};
+use crate::drive::disk::{Host, ManagedTree, open_tree};
 use crate::drive::endpoint::Door;
 use crate::drive::host::{Handle, Running};
 use crate::drive::serve;
@@ -158,7 +158,18 @@ fn tell(setup: &Setup, host: &Host, door: &Door) {
         trees.join(", ")
     );
     match door.keys.len() {
-        0 => tracing::warn!("{}", crate::config::PLAIN),
+        0 => {
+            tracing::warn!("{}", crate::config::PLAIN);
+            let kept = |(_, m): &(&TreeName, &ManagedTree)| m.catch_up.takes() && !m.catch_up.gives(false);
+            let kept: Vec<&str> = host.trees.iter().filter(kept).map(|(name, _)| name.as_str()).collect();
+            if !kept.is_empty() {
+                tracing::warn!(
+                    "trees that are given to no host that missed a release, since without a group key nobody can tell \
+                     who asks (catch_up = \"anyone\" gives them to everybody): {}",
+                    kept.join(", ")
+                );
+            }
+        }
         n => tracing::info!("datagrams are sealed; group keys: {n}"),
     }
     if let Some(advice) = crate::drive::drops::advice(links.recv_buffer()) {

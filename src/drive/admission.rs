@@ -85,8 +85,7 @@ fn admit(
     let Offer { session, opening, requests } = offer;
     let key: PublicKey = check(host, session, &opening)?;
     let release = opening.release.clone();
-    let now = clock::wall_seconds();
-    audits.check(&release, now)?;
+    audits.check(&release, clock::wall_seconds())?;
 
     let tree = &release.header().tree;
     let queue = trees.get(tree).ok_or_else(|| Denied::from(format!("there is no tree {tree} here")))?;
@@ -100,7 +99,7 @@ fn admit(
         }
         Err(TrySendError::Disconnected(_)) => return Err("this host is ending".to_string().into()),
     }
-    audits.admitted(&release, now);
+    audits.admitted(&release);
     answer.send(Reply::Opened(session, Ok(())));
     Ok(())
 }
@@ -113,37 +112,45 @@ struct Audits {
 }
 
 impl Audits {
-    fn check(&self, release: &Release, now: WallTime) -> Result<(), Denied> {
+    fn check(&mut self, release: &Release, now: WallTime) -> Result<(), Denied> {
         if release.header().intent != Intent::Audit {
             return Ok(());
+        }
+        if self.made.len() >= MAX_AUDITS {
+            self.made.retain(|_, until| *until >= now);
         }
         if self.made.contains_key(&release.id()) {
             return Err("this comparison was made already: ask again".to_string().into());
         }
-        if self.made.values().filter(|until| **until >= now).count() >= MAX_AUDITS {
+        if self.made.len() >= MAX_AUDITS {
             return Err(format!("{MAX_AUDITS} comparisons were made in this hour").into());
         }
         Ok(())
     }
 
-    fn admitted(&mut self, release: &Release, now: WallTime) {
-        if release.header().intent != Intent::Audit {
-            return;
+    fn admitted(&mut self, release: &Release) {
+        if release.header().intent == Intent::Audit {
+            let until = WallTime(release.header().created.0.saturating_add_unsigned(AUDIT_SECONDS));
+            self.made.insert(release.id(), until);
         }
-        if self.made.len() >= MAX_AUDITS {
-            self.made.retain(|_, until| *until >= now);
-        }
-        let until = WallTime(release.header().created.0.saturating_add_unsigned(AUDIT_SECONDS));
-        self.made.insert(release.id(), until);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
+
+    use super::super::disk::{Disk, open_tree};
     use super::*;
-    use crate::id::Serial;
+    use crate::config::TreeConfig;
+    use crate::id::{HostName, Serial};
+    use crate::keys::AuthorizedKeys;
     use crate::manifest::Header;
     use crate::manifest::header::tests::a_header;
+    use crate::net::Poller;
+    use crate::proto::receiver::Look;
 
     fn release(serial: u64, intent: Intent, created: i64) -> Release {
         let header = Header { serial: Serial(serial), intent, created: WallTime(created), ..a_header() };
@@ -155,11 +162,11 @@ mod tests {
         let (mut audits, now) = (Audits::default(), WallTime(1_000_000));
         let audit = release(1, Intent::Audit, now.0);
         assert!(audits.check(&audit, now).is_ok());
-        audits.admitted(&audit, now);
+        audits.admitted(&audit);
         assert!(audits.check(&audit, now).is_err_and(|denied| !denied.proven));
         assert!(audits.check(&release(1, Intent::Audit, now.0 + 1), now).is_ok(), "another question");
         let deploy = release(2, Intent::Deploy, now.0);
-        audits.admitted(&deploy, now);
+        audits.admitted(&deploy);
         assert!(audits.check(&deploy, now).is_ok(), "serials see to it");
     }
 
@@ -170,14 +177,54 @@ mod tests {
         for n in 0..MAX_AUDITS + 10 {
             let audit = next(n, now.0);
             if audits.check(&audit, now).is_ok() {
-                audits.admitted(&audit, now);
+                audits.admitted(&audit);
             }
         }
         assert_eq!(audits.made.len(), MAX_AUDITS);
         let later = WallTime(now.0 + 3601);
         let audit = next(0, later.0);
         assert!(audits.check(&audit, later).is_ok());
-        audits.admitted(&audit, later);
+        audits.admitted(&audit);
         assert_eq!(audits.made.len(), 1);
+    }
+
+    /// Threads of this process that work for trees or sessions.
+    fn workers() -> usize {
+        let tasks = std::fs::read_dir("/proc/self/task").expect("a process").flatten();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("session") || name.starts_with("tree ")).count()
+    }
+
+    #[test]
+    fn offers_that_nobody_signed_take_no_thread_while_their_tree_is_busy() {
+        const OFFERS: u64 = 3000;
+        let dir = tempfile::tempdir().expect("a directory");
+        let (name, path) = (TreeName::new("www").expect("legal"), dir.path().join("www"));
+        std::fs::create_dir(&path).expect("new");
+        let managed = open_tree(&TreeConfig::new(name.clone(), path), None).expect("opens");
+        let host = Host {
+            name: HostName::new("web1").expect("legal"),
+            trees: [(name.clone(), managed)].into_iter().collect(),
+            keys: Mutex::new(Arc::new(AuthorizedKeys::none(Path::new("authorized_keys")))),
+        };
+        let (reply_to, replies) = channel();
+        let waker = Poller::new().expect("a poller").waker();
+        let mut disk = Disk::new(Arc::new(host), reply_to, waker).expect("starts");
+        let (hold, held) = channel::<()>();
+        assert!(disk.after_others(&name, Box::new(move |_, _, _| assert!(held.recv().is_err()))));
+
+        let (before, mut most) = (workers(), 0);
+        for session in 0..OFFERS {
+            let (release, look) = (release(session + 1, Intent::Deploy, 1_000_000), Look::default());
+            let (signature, sender) = (Arc::from(vec![b'x'; 83]), HostName::new("evil").expect("legal"));
+            disk.request(Request::Open { session: SessionId(session), release, signature, look, sender, grant: None });
+            most = most.max(workers());
+        }
+        let refused = replies.iter().take(OFFERS as usize);
+        let refused = refused.filter(|r| matches!(r, Reply::Opened(_, Err(denied)) if !denied.proven)).count();
+        assert_eq!(refused as u64, OFFERS, "each has its answer");
+        // Other tests of this process have trees, too.
+        assert!(most < before + 64, "{before} threads before, {most} at most");
+        drop(hold);
     }
 }

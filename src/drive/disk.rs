@@ -17,12 +17,12 @@ use super::session::{Opening, Session};
 use super::spared::spared;
 use super::tombstones::{self, Gravedigger};
 use super::trees::Trees;
-use crate::config::TreeConfig;
+use crate::config::{CatchUp, TreeConfig};
 use crate::diff::{HostRules, Memory, Plan};
 use crate::error::{Error, Kind};
 use crate::hook::Hooks;
 use crate::id::{HostName, Serial, SessionId, TreeName};
-use crate::keys::{AuthorizedKeys, PublicKey};
+use crate::keys::{AuthorizedKeys, HostKey, PublicKey, random_bytes};
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::PathFilter;
 use crate::manifest::{Header, Release};
@@ -49,8 +49,8 @@ pub struct ManagedTree {
     pub hooks: Hooks,
     /// What the last comparison found.
     pub memory: Mutex<Memory>,
-    /// Whether it catches up with others, and they with it.
-    pub catch_up: bool,
+    /// Whether it catches up with others, and who with it.
+    pub catch_up: CatchUp,
     /// How often it is looked for what drifted.
     pub repair: Option<Duration>,
     /// What was found then.
@@ -108,6 +108,17 @@ impl Host {
             })
         };
         self.trees.iter().flat_map(|(_, managed)| of(managed)).map(|buried| buried.order).collect()
+    }
+
+    /// What the host signs its words with, in this process: kept with the first of its trees. Without a tree that it
+    /// can be kept with it is drawn for this process alone.
+    pub(super) fn key(&self) -> crate::Result<HostKey> {
+        let kept = self.trees.iter().next().and_then(|(name, managed)| {
+            let kept = managed.tree.state().host_key(random_bytes);
+            kept.inspect_err(|e| tracing::warn!("tree {name}: the key of this host is not kept: {e}")).ok()
+        });
+        let seed = kept.map_or_else(random_bytes, Ok)?;
+        Ok(HostKey::new(seed, u64::from_be_bytes(random_bytes()?)))
     }
 
     pub(super) fn keys(&self) -> Arc<AuthorizedKeys> {
@@ -280,7 +291,7 @@ impl Disk {
     }
 
     /// Does `work` on a tree once nobody else works on it; false when too much waits already.
-    fn after_others(&self, name: &TreeName, work: Work) -> bool {
+    pub(super) fn after_others(&self, name: &TreeName, work: Work) -> bool {
         self.trees.get(name).is_some_and(|queue| queue.try_send(Job::Work(work)).is_ok())
     }
 

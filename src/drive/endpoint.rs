@@ -123,13 +123,18 @@ impl Endpoint {
     /// For an open door. Who the process is and when it began to seal are drawn here, from the system's randomness: keys
     /// depend on them.
     pub fn new(door: impl Into<Door>) -> Result<Self> {
+        Self::of(door, InstanceId(u64::from_be_bytes(random_bytes()?)))
+    }
+
+    /// The same for the process `instance`, which was drawn as well.
+    pub fn of(door: impl Into<Door>, instance: InstanceId) -> Result<Self> {
         let Door { links, keys, reopen } = door.into();
         let seal: Box<dyn Seal> = match Sealed::new(&keys, random_bytes()?) {
             Some(sealed) => Box::new(sealed),
             None => Box::new(Plain),
         };
         Ok(Self {
-            instance: InstanceId(u64::from_be_bytes(random_bytes()?)),
+            instance,
             follow: reopen.and_then(|reopen| Follow::begin(reopen, &links)),
             changed: Cell::new(false),
             links,

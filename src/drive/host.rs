@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::answers::Answers;
 use super::clock::{self, Clock};
-use super::disk::{Disk, Host};
+use super::disk::{Disk, Host, ManagedTree};
 use super::drops::Drops;
 use super::endpoint::{Door, Endpoint};
 use super::inspect::Schedule;
@@ -189,17 +189,20 @@ pub struct Running {
 impl Running {
     /// Joins the group as `name`.
     pub fn start(door: impl Into<Door>, host: Arc<Host>) -> Result<(Self, Handle)> {
-        let clock = Clock::start();
-        let endpoint = Endpoint::new(door)?;
+        let (clock, door) = (Clock::start(), door.into());
+        let sealed = !door.keys.is_empty();
+        let key = host.key()?;
+        let endpoint = Endpoint::of(door, key.instance())?;
         // Half of the receive buffer, of which the kernel takes as much again for its own bookkeeping.
         let window = u32::try_from(endpoint.links().recv_buffer() / 4).unwrap_or(u32::MAX);
         let answers = Answers::new(host.name.clone(), Arc::clone(&host), endpoint.waker())?;
         let setup = HostSetup {
             name: host.name.clone(),
             trees: host.states(),
-            catch_up: host.trees.iter().filter(|(_, m)| m.catch_up).map(|(name, _)| name.clone()).collect(),
+            takes: such(&host, |m| m.catch_up.takes()),
+            gives: such(&host, |m| m.catch_up.gives(sealed)),
             tombstones: host.tombstones(),
-            instance: endpoint.instance(),
+            key,
             seed: clock::seed(),
             datagram: endpoint.datagram(),
             room: endpoint.room(),
@@ -208,7 +211,7 @@ impl Running {
         };
         let (reply_to, replies) = channel();
         let (command_to, commands) = channel();
-        let (waker, instance) = (endpoint.waker(), setup.instance);
+        let (waker, instance) = (endpoint.waker(), setup.key.instance());
         let handle = Handle { commands: command_to, waker, instance, host: Arc::clone(&host) };
         let inspections = Schedule::new(clock.now(), host.trees.iter());
         let strange: Vec<_> = host.trees.iter().filter(|(_, m)| m.tree.is_strange()).map(|(n, _)| n.clone()).collect();
@@ -323,8 +326,9 @@ impl Running {
     fn opened(&mut self, tree: &TreeName) {
         let Some(managed) = self.host.trees.get(tree) else { return };
         let now = self.clock.now();
-        if managed.catch_up {
-            self.machine.handle_reply(now, Reply::CatchesUp(tree.clone()));
+        if managed.catch_up.takes() {
+            let gives = managed.catch_up.gives(self.endpoint.room() > 0);
+            self.machine.handle_reply(now, Reply::CatchesUp(tree.clone(), gives));
         }
         for buried in managed.tree.state().tombstones().unwrap_or_default() {
             self.machine.handle_reply(now, Reply::Buried(buried.order, true));
@@ -405,6 +409,11 @@ impl Running {
     fn members(&self) -> Vec<Member> {
         self.machine.members().iter().map(|(_, m)| member(m)).collect()
     }
+}
+
+/// The trees of a host that are such.
+fn such(host: &Host, is_such: impl Fn(&ManagedTree) -> bool) -> BTreeSet<TreeName> {
+    host.trees.iter().filter(|(_, managed)| is_such(managed)).map(|(name, _)| name.clone()).collect()
 }
 
 /// A member as it is told.

@@ -101,7 +101,7 @@ fn try_to_go_back(host: &Host, managed: &ManagedTree) -> Result<()> {
         return Ok(());
     }
     if tree.revertible()? != Some(release.header().serial) {
-        let next = match managed.catch_up {
+        let next = match managed.catch_up.takes() {
             true => "it takes what other hosts have",
             false => "deploy again, or roll back: this host takes no release from others (catch_up)",
         };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::config::{ConsoleListen, DEFAULT_PORT, HostConfig, Sandbox, TreeConfig};
+use crate::config::{CatchUp, ConsoleListen, DEFAULT_PORT, HostConfig, Sandbox, TreeConfig};
 use crate::id::{HostName, TreeName};
 use crate::spec::DEFAULT_TREE;
 use crate::units::Rate;
@@ -229,7 +229,7 @@ fn base(config: &mut HostConfig, base: Option<PathBuf>) -> Result<()> {
     match config.trees.iter_mut().find(|t| t.name == tree) {
         Some(known) => known.path = path,
         // As it was: what a host misses it misses, unless its configuration says otherwise.
-        None => config.trees.push(TreeConfig { catch_up: false, ..TreeConfig::new(default, path) }),
+        None => config.trees.push(TreeConfig { catch_up: CatchUp::Off, ..TreeConfig::new(default, path) }),
     }
     config.console.tree = Some(tree);
     Ok(())
@@ -261,7 +261,7 @@ mod tests {
             meant("makuosan -b /var/www -u www-data -g www-data -G adm,web -p 5001 -i 10.0.0.1 -T 80 -n -O").unwrap();
         let tree = &meant.config.trees[0];
         assert_eq!((tree.name.as_str(), tree.path.to_str()), ("default", Some("/var/www")));
-        assert!(!tree.catch_up && meant.config.network.plain);
+        assert!(tree.catch_up == CatchUp::Off && meant.config.network.plain);
         assert_eq!(meant.config.network.port, 5001);
         assert_eq!(meant.config.console.listen, ConsoleListen::At("127.0.0.1:5001".parse().unwrap()));
         assert_eq!(meant.rate, Some(Rate(80_000_000)));

@@ -11,6 +11,7 @@ mod authorized;
 mod expiry;
 mod generate;
 mod group;
+mod host;
 #[cfg(test)]
 mod openssh_tests;
 mod prompt;
@@ -23,6 +24,7 @@ pub use authorized::{AuthorizedKeys, Denied, Reason, Role};
 pub use expiry::show as shown_time;
 pub use generate::{NewKey, authorized_line, generate, write_file};
 pub use group::GroupKey;
+pub use host::{HostKey, Identity, WORD_SIGNATURE};
 pub use public::{Fingerprint, KeyError, PublicKey};
 pub use signature::{MAX_SIGNATURE_BYTES, Namespace, Signature, SignatureError, verify};
 pub use signer::{FileSigner, Signer, open_signer};

@@ -34,6 +34,8 @@ pub struct Outbox {
     place: f64,
     /// Before this nothing is said.
     free: Moment,
+    /// Something was said.
+    spoke: bool,
 }
 
 impl Outbox {
@@ -79,6 +81,11 @@ impl Outbox {
         self.pending.iter().filter(|p| !p.said && such(&p.message)).map(|p| p.due).min()
     }
 
+    /// Whether anything was said yet.
+    pub fn has_spoken(&self) -> bool {
+        self.spoke
+    }
+
     /// Forgets messages that need not be said any more.
     pub fn drop_if(&mut self, needless: impl Fn(&Message) -> bool) {
         self.pending.retain(|p| !needless(&p.message));
@@ -110,6 +117,7 @@ impl Outbox {
         pending.due = now + pending.wait.mul_f64(0.75 + jitter / 2.0);
         pending.wait = (pending.wait * 2).min(LONGEST_WAIT);
         pending.said = true;
+        self.spoke = true;
         Some(&pending.message)
     }
 

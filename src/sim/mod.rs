@@ -17,6 +17,8 @@ mod partition_tests;
 mod switch_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod words_tests;
 
 pub use link::Link;
 pub use network::{Network, Setup};

@@ -11,6 +11,7 @@ use super::feedback::{Feedback, Kind};
 use super::link::{Link, State, forge};
 use crate::block::frame::Level;
 use crate::id::{HostName, InstanceId};
+use crate::keys::HostKey;
 use crate::proto::generation::TARGET_BYTES;
 use crate::proto::receiver::{self, HostSetup, Receiver};
 use crate::proto::sender::{self, Expect, Notice, Sender, SenderSetup};
@@ -129,6 +130,11 @@ impl Host {
         machine.handle_datagram(now, from, bytes, now.0 / 1000);
         if machine.is_calm() { Then::Due(machine.poll_timeout(now)) } else { Then::Says }
     }
+}
+
+/// What the key of a host is made from.
+fn own_seed(host: usize) -> [u8; 32] {
+    crate::block::BlockHash::of(&host.to_be_bytes()).0
 }
 
 /// So many hosts are worth a thread when a datagram comes to all.
@@ -435,7 +441,7 @@ impl Network {
     }
 
     fn start(&mut self, host: usize) {
-        let (instance, seed) = (InstanceId(self.rng.u64(1..)), self.rng.u64(..));
+        let (key, seed) = (HostKey::new(own_seed(host), self.rng.u64(1..)), self.rng.u64(..));
         let fleet = if self.setup.strangers { self.hosts.len() as u32 } else { 0 };
         let slot = &mut self.hosts[host - 1];
         slot.life += 1;
@@ -444,9 +450,10 @@ impl Network {
             HostSetup {
                 name: name(host),
                 trees: vec![slot.disk.state()],
-                catch_up: if self.setup.granted { [super::disk::tree()].into() } else { Default::default() },
+                takes: if self.setup.granted { [super::disk::tree()].into() } else { Default::default() },
+                gives: Default::default(),
                 tombstones: slot.disk.tombstones.clone(),
-                instance,
+                key,
                 seed,
                 datagram: self.setup.datagram,
                 room: 0,

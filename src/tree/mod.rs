@@ -26,6 +26,7 @@ mod follow;
 mod grants;
 pub mod health;
 mod heard;
+mod host_key;
 mod inherit;
 pub mod journal;
 mod kept;

@@ -6,11 +6,13 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
+use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 
 pub use super::order::{HostSet, MAX_NAMED, MAX_ORDER, MAX_SIGNATURE, Order, OrderKind, SignedOrder, Tombstone};
 use super::query::{Ask, Tell};
 use crate::id::{Generation, HostName, InstanceId, Serial, SessionId, TreeName};
+use crate::keys::{Identity, WORD_SIGNATURE};
 use crate::manifest::ReleaseId;
 use crate::units::WallTime;
 
@@ -309,6 +311,32 @@ pub struct State {
     /// Whether a commit that failed could not be undone, with [`HostStage::Failed`]: the tree is part new, part old.
     #[n(9)]
     pub torn: Option<bool>,
+    /// Whose process this is.
+    #[n(11)]
+    pub identity: Option<Identity>,
+    /// The host's signature of [`State::word`], where the stage is [`State::is_decisive`].
+    #[n(12)]
+    pub signature: Option<ByteArray<WORD_SIGNATURE>>,
+}
+
+impl State {
+    /// The bytes that the host signs: all that counts of what it says.
+    pub fn word(&self, instance: InstanceId) -> Vec<u8> {
+        let who = (instance, self.session, &self.name);
+        let what = (self.stage, &self.text, &self.summary, self.serial, self.torn);
+        crate::manifest::node::to_vec(&(who, what))
+    }
+
+    /// Whether the stage decides something, in an audit or a deploy: nobody but the host may say so.
+    pub fn is_decisive(&self, audit: bool) -> bool {
+        self.stage >= if audit { HostStage::Staging } else { HostStage::Ready }
+    }
+
+    /// Whether the host itself, whose process is `instance`, said so.
+    pub fn is_signed(&self, instance: InstanceId) -> bool {
+        let (Some(identity), Some(signature)) = (self.identity, &self.signature) else { return false };
+        identity.instance() == instance && identity.signed(&self.word(instance), signature)
+    }
 }
 
 /// What a host's comparison found.
@@ -358,6 +386,9 @@ pub struct Want {
     /// The highest data counter seen when the host began to listen: what was sent after it is heard by it.
     #[n(4)]
     pub seen: u64,
+    /// Bytes that the host has to fetch, by its comparison; none before that.
+    #[n(5)]
+    pub fetch: Option<u64>,
 }
 
 /// What the sender does.
@@ -580,7 +611,7 @@ mod tests {
             let ranges = Ranges(cuts.chunks_exact(2).map(|c| c[0]..c[1]).filter(|r| r.end > r.start).collect());
             let touching = ranges.0.windows(2).any(|w| w[0].end == w[1].start);
             prop_assume!(!touching);
-            let want = Message::Want(Want { session: SessionId(1), number: 2, ranges, more: false, seen: 3 });
+            let want = Message::Want(Want { session: SessionId(1), number: 2, ranges, more: false, seen: 3, fetch: Some(9) });
             prop_assert_eq!(Message::decode(&want.encode()), Ok(want));
         }
 
@@ -603,6 +634,8 @@ mod tests {
             serial: Serial(0),
             dropped: None,
             torn: None,
+            identity: None,
+            signature: None,
         });
         let Ok(Message::State(back)) = Message::decode(&state.encode()) else { panic!("decodes") };
         assert_eq!(back.text.as_deref(), Some("no \\u{1b}[31mway\nsecond"));

@@ -2,12 +2,15 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
 use makuo::id::InstanceId;
+use makuo::keys::GroupKey;
 use makuo::units::Moment;
 use makuo::wire::datagram::{Front, Piece, SymbolHeader, write_piece, write_symbol};
 use makuo::wire::fragment::{Reassembly, cut};
+use makuo::wire::seal::{Plain, Seal, Sealed};
 use makuo::wire::{Datagram, Message};
 use nix::sched::{CloneFlags, setns};
 
@@ -20,6 +23,8 @@ const DATAGRAM: usize = 1200;
 
 pub struct Adversary {
     socket: UdpSocket,
+    /// What closes and opens datagrams: nothing, until there is a group key.
+    seal: Box<dyn Seal>,
     counter: u64,
     message: u32,
     reassembly: Reassembly,
@@ -41,6 +46,7 @@ impl Adversary {
         let socket = thread.join().expect("no panic");
         Some(Self {
             socket,
+            seal: Box::new(Plain),
             counter: 1 << 40,
             message: 0,
             reassembly: Reassembly::default(),
@@ -49,7 +55,13 @@ impl Adversary {
         })
     }
 
-    /// Sends `bytes` to the group. What the network has no room for is lost.
+    /// Has the group key in the file `path` from now on.
+    pub fn take_key(&mut self, path: &Path) {
+        let keys = [GroupKey::load(path).expect("a group key")];
+        self.seal = Box::new(Sealed::new(&keys, [9; 4]).expect("with a key"));
+    }
+
+    /// Sends `bytes` to the group, as they are. What the network has no room for is lost.
     pub fn send(&self, bytes: &[u8]) {
         let _ = self.socket.send_to(bytes, GROUP);
     }
@@ -66,15 +78,21 @@ impl Adversary {
         for piece in pieces {
             let mut out = Vec::new();
             write_piece(&mut out, self.front(source), piece);
-            self.send(&out);
+            self.send_sealed(out);
         }
+    }
+
+    fn send_sealed(&mut self, mut datagram: Vec<u8>) {
+        datagram.resize(datagram.len() + self.seal.room(), 0);
+        self.seal.seal(&mut datagram);
+        self.send(&datagram);
     }
 
     /// Sends a symbol to all, as `source`.
     pub fn symbol(&mut self, source: InstanceId, header: SymbolHeader, bytes: &[u8]) {
         let mut out = Vec::new();
         write_symbol(&mut out, self.front(source), header, bytes);
-        self.send(&out);
+        self.send_sealed(out);
     }
 
     fn front(&mut self, source: InstanceId) -> Front {
@@ -118,6 +136,18 @@ impl Adversary {
             }
         }
         self.hosts.clone()
+    }
+
+    /// The messages that wait to be heard, opened, with who said them.
+    pub fn said(&mut self) -> Vec<(InstanceId, Message)> {
+        let mut heard = self.hear(1000);
+        for bytes in &mut heard {
+            if let Ok(open) = self.seal.open(bytes) {
+                let length = open.len();
+                bytes.truncate(length);
+            }
+        }
+        self.messages(&heard)
     }
 
     /// The messages among datagrams, with who said them.

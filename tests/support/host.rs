@@ -26,6 +26,8 @@ pub struct Host {
     pub plain: bool,
     /// Whether it takes from others what it missed: most tests look at who has what.
     pub catch_up: bool,
+    /// Whether it gives its release to anybody who asks.
+    pub gives_anyone: bool,
     /// Variables of its environment.
     pub env: Vec<(String, String)>,
     /// Run before the daemon, as in `unshare -m sh -c`.
@@ -42,8 +44,8 @@ impl Host {
         }
         let (rules, settings, env) = (String::new(), String::new(), Vec::new());
         let name = name.to_string();
-        let (plain, catch_up, flags, wrapper, child) = (false, false, None, None, None);
-        Self { name, place, dir, keys, rules, settings, flags, plain, catch_up, env, wrapper, child }
+        let (plain, catch_up, gives_anyone, flags, wrapper, child) = (false, false, false, None, None, None);
+        Self { name, place, dir, keys, rules, settings, flags, plain, catch_up, gives_anyone, env, wrapper, child }
     }
 
     /// The tree.
@@ -118,7 +120,7 @@ impl Host {
             quoted(socket),
             self.settings,
             quoted(&self.tree()),
-            self.catch_up,
+            if self.gives_anyone { "\"anyone\"".to_string() } else { self.catch_up.to_string() },
             if self.rules.contains("swap =") { "" } else { "swap = true\n" },
             self.rules
         );
@@ -161,8 +163,13 @@ impl Host {
 
     /// SIGHUP.
     pub fn reload(&self) {
+        self.signal(nix::sys::signal::Signal::SIGHUP);
+    }
+
+    /// Sends the daemon a signal.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(self.pid().try_into().expect("small"));
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).expect("runs");
+        nix::sys::signal::kill(pid, signal).expect("runs");
     }
 
     /// SIGKILL and a new start.

@@ -127,8 +127,8 @@ pub enum Reply {
     Trees(Vec<TreeState>),
     /// The tree is not what its release says.
     Drifted(TreeName),
-    /// The tree takes from others what it missed, and gives it to others, from now on.
-    CatchesUp(TreeName),
+    /// The tree takes from others what it missed, from now on, and is given to them when that is said.
+    CatchesUp(TreeName, bool),
 }
 
 /// What became of an order.
@@ -169,7 +169,7 @@ impl Reply {
             | Reply::Finished(id, _)
             | Reply::Checked(id, _)
             | Reply::Ordered(id, _) => Some(*id),
-            Reply::Buried(..) | Reply::Trees(_) | Reply::Drifted(_) | Reply::CatchesUp(_) => None,
+            Reply::Buried(..) | Reply::Trees(_) | Reply::Drifted(_) | Reply::CatchesUp(..) => None,
         }
     }
 }

@@ -38,7 +38,7 @@ impl Session {
     fn ask(&mut self, due: Moment, cover: &RangeSet) {
         self.outbox.drop_if(|m| matches!(m, Message::Want(_)));
         self.asked_at = due;
-        let seen = self.measure.seen;
+        let (seen, fetch) = (self.measure.seen, self.to_fetch());
         let ranges: Vec<_> = cover.iter().collect();
         // Small enough that a list of wants is repeated cheaply, large enough that most lists are one message.
         let mut chunks = ranges.chunks(MAX_RANGES / 4).peekable();
@@ -46,8 +46,10 @@ impl Session {
             let number = self.outbox.next_number();
             let (ranges, more) = (Ranges(chunk.to_vec()), chunks.peek().is_some());
             // A want says more than the stage in which it is said.
-            let want = Message::Want(Want { session: self.id, number, ranges, more, seen });
-            self.outbox.push_before(|m| matches!(m, Message::State(_)), number, want, due);
+            let want = Message::Want(Want { session: self.id, number, ranges, more, seen, fetch });
+            // It counts from a host that the sender knows: where nobody was looked for it knows nobody yet.
+            let may_come_first = !self.is_granted() || self.outbox.has_spoken();
+            self.outbox.push_before(|m| may_come_first && matches!(m, Message::State(_)), number, want, due);
         }
     }
 

@@ -33,6 +33,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
+use crate::keys::HostKey;
 use crate::manifest::Release;
 use crate::proto::control::Control;
 use crate::proto::members::{Presence, Table};
@@ -75,12 +76,14 @@ pub struct HostSetup {
     pub name: HostName,
     /// Its trees and what they have.
     pub trees: Vec<TreeState>,
-    /// Those of them that take from others what they missed, and give it to others.
-    pub catch_up: BTreeSet<TreeName>,
+    /// Those of them that take from others what they missed.
+    pub takes: BTreeSet<TreeName>,
+    /// Those of them that are given to others that missed a release.
+    pub gives: BTreeSet<TreeName>,
     /// The orders to abort or revert a release that are kept.
     pub tombstones: Vec<SignedOrder>,
-    /// This process.
-    pub instance: InstanceId,
+    /// Its key, in this process.
+    pub key: HostKey,
     /// The seed of everything random.
     pub seed: u64,
     /// The most bytes of a datagram.
@@ -163,11 +166,11 @@ pub struct Receiver {
 impl Receiver {
     /// A host that starts now.
     pub fn new(now: Moment, setup: HostSetup) -> Self {
-        let mut control = Control::new(setup.instance, setup.datagram, setup.room);
+        let mut control = Control::new(setup.key.instance(), setup.datagram, setup.room);
         let presence = Presence::new(now, setup.name.clone(), setup.trees.clone(), setup.seed ^ 1, &mut control);
         let rng = fastrand::Rng::with_seed(setup.seed);
         let seed = setup.seed ^ 2;
-        let pulls = Pulls::new(setup.catch_up.clone(), setup.seed ^ 3);
+        let pulls = Pulls::new(setup.takes.clone(), setup.seed ^ 3);
         let tombstones = Tombstones::new(setup.tombstones.clone(), setup.seed ^ 4);
         Self {
             setup,
@@ -199,7 +202,7 @@ impl Receiver {
 
     /// This process.
     pub fn instance(&self) -> InstanceId {
-        self.setup.instance
+        self.setup.key.instance()
     }
 
     /// How many sessions are under way.
@@ -253,16 +256,16 @@ impl Receiver {
     fn message(&mut self, now: Moment, from: SocketAddr, source: InstanceId, message: Message) {
         match message {
             Message::Announce(announce) => self.announced(now, from, source, announce),
-            Message::Ack(session, number) => self.with(session, source, |s, _| s.acknowledged(number)),
-            Message::Status(status) => self.with(status.session, source, |s, _| s.status(now, &status)),
+            Message::Ack(session, number) => self.with(now, (from, source), session, |s, _| s.acknowledged(number)),
+            Message::Status(status) => self.with(now, (from, source), status.session, |s, _| s.status(now, &status)),
             Message::Order(order) => {
                 if let Some(id) = crate::wire::message::Order::decode(&order.order).map(|o| o.session) {
-                    self.with(id, source, |s, _| s.order(now, from, order.clone()));
+                    self.with(now, (from, source), id, |s, _| s.order(now, order.clone()));
                 }
                 self.hear_tombstone(now, order);
             }
             Message::DriftAsk(session, offset) => {
-                self.with(session, source, |s, control| s.drift(now, offset, control))
+                self.with(now, (from, source), session, |s, control| s.drift(now, offset, control))
             }
             Message::Ask(ask) => self.questions.handle(now, from, ask, self.presence.table().len() as u32),
             Message::Pull(pull) => self.pulled(pull),
@@ -273,9 +276,16 @@ impl Receiver {
         }
     }
 
-    fn with(&mut self, id: SessionId, source: InstanceId, act: impl FnOnce(&mut Session, &mut Control)) {
+    /// Does what the sender of a session says; what somebody else says in its name is not heard.
+    fn with(
+        &mut self,
+        now: Moment,
+        (from, source): (SocketAddr, InstanceId),
+        id: SessionId,
+        act: impl FnOnce(&mut Session, &mut Control),
+    ) {
         if let Some(session) = self.sessions.get_mut(&id)
-            && session.is_from(source)
+            && session.is_said_by(now, source, from)
         {
             act(session, &mut self.control);
         }
@@ -283,7 +293,7 @@ impl Receiver {
 
     fn announced(&mut self, now: Moment, from: SocketAddr, source: InstanceId, announce: Announce) {
         if let Some(session) = self.sessions.get_mut(&announce.session) {
-            if session.is_from(source) {
+            if session.is_said_by(now, source, from) {
                 session.heard(now);
             }
             return;
@@ -326,7 +336,7 @@ impl Receiver {
         // What comes to us in datagrams of this size goes back in them.
         self.control.fit(usize::from(announce.symbol) + DATA_OVERHEAD);
         let (seed, window) = (self.rng.u64(..), self.setup.window);
-        let (me, busy) = ((self.setup.instance, self.setup.name.clone()), busy.map(|b| b.0));
+        let (me, busy) = ((self.setup.key.clone(), self.setup.name.clone()), busy.map(|b| b.0));
         let session = Session::new(now, me, from, source, announce, release, seed, window, busy);
         self.sessions.insert(session.id(), session);
     }
@@ -335,7 +345,7 @@ impl Receiver {
     fn pulled(&mut self, pull: Pull) {
         let well = |t: &TreeState| t.unhealthy != Some(true) && self.tombstones.of(&t.tree, pull.release).is_none();
         let has = |t: &TreeState| t.tree == pull.tree && t.release == Some(pull.release) && well(t);
-        let serves = self.setup.catch_up.contains(&pull.tree) && self.setup.trees.iter().any(has);
+        let serves = self.setup.gives.contains(&pull.tree) && self.setup.trees.iter().any(has);
         let holds = |s: &Session| s.is_proven() && *s.tree() == pull.tree && !s.is_audit() && s.holds_the_tree();
         let idle = !self.sessions.values().any(holds);
         let same = |p: &Pull| (&p.tree, p.release, p.have, p.base) == (&pull.tree, pull.release, pull.have, pull.base);
@@ -354,7 +364,7 @@ impl Receiver {
         self.settle_tombstones(now);
         let sessions = &self.sessions;
         let busy = |tree: &TreeName| at_work(sessions, tree).is_some();
-        let (own, me, members) = (&self.setup.trees, self.setup.instance, self.presence.table());
+        let (own, me, members) = (&self.setup.trees, self.setup.key.instance(), self.presence.table());
         for (to, pull) in self.pulls.poll(now, own, me, members, &self.tombstones, busy) {
             self.notices.push_back(Notice::Pulls { tree: pull.tree.clone(), from: to });
             let pull = Pull { host: Some(self.setup.name.clone()), ..pull };
@@ -398,6 +408,8 @@ impl Receiver {
             serial: Serial(0),
             dropped: None,
             torn: None,
+            identity: Some(self.setup.key.identity()),
+            signature: None,
         };
         self.control.send(Dest::Host(sender), &Message::State(state));
     }
@@ -455,8 +467,9 @@ impl Receiver {
                 self.look.get_or_insert(now + LOOK);
             }
             Reply::Buried(order, holds) => self.buried(now, order, holds),
-            Reply::CatchesUp(tree) => {
-                self.setup.catch_up.insert(tree.clone());
+            Reply::CatchesUp(tree, gives) => {
+                self.setup.takes.insert(tree.clone());
+                self.setup.gives.extend(Some(tree.clone()).filter(|_| gives));
                 self.pulls.catch_up(tree);
                 self.look = Some(now);
             }

@@ -1,6 +1,5 @@
 //! What a session does with its sender's signed orders, from being ready to the end.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::session::Session;
@@ -31,9 +30,8 @@ impl Session {
     }
 
     /// Takes an order. The sender repeats it until we answer: one that does not fit our stage yet is heard later.
-    /// While the disk looks at one, the last that came from the sender's address waits: others, whose signature does not
-    /// hold, do not keep it out.
-    pub(super) fn order(&mut self, now: Moment, from: SocketAddr, signed: SignedOrder) {
+    /// While the disk looks at one, the last that came waits: others, whose signature does not hold, do not keep it out.
+    pub(super) fn order(&mut self, now: Moment, signed: SignedOrder) {
         self.heard = now;
         if self.is_granted() {
             return;
@@ -45,11 +43,11 @@ impl Session {
             OrderKind::Abort => !self.is_over(),
             OrderKind::Revert => !self.is_over() || self.may_go_back(),
         };
-        if self.ordering && from == self.sender {
+        if self.ordering {
             self.next_order = Some(signed);
             return;
         }
-        if !fits || self.ordering || self.gone {
+        if !fits || self.gone {
             return;
         }
         self.follow(signed);
@@ -73,7 +71,7 @@ impl Session {
             }
             None => {
                 if let Some(next) = self.next_order.take() {
-                    self.order(now, self.sender, next);
+                    self.order(now, next);
                 }
             }
             Some(Ordered::Prepared) => self.enter(now, HostStage::Prepared),

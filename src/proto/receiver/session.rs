@@ -5,11 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use minicbor::bytes::ByteArray;
+
 use super::assembly::Assembly;
 use super::drift::Drift;
 use super::measure::Measure;
 use super::{Look, Notice, Reason, Reply, Request};
 use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
+use crate::keys::{HostKey, WORD_SIGNATURE};
 use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
 use crate::proto::counters::Counters;
@@ -25,6 +28,8 @@ use crate::wire::{HostStage, Message, Phase, Symbol};
 const REPORT_BYTES: u64 = 256 << 10;
 /// See [`REPORT_BYTES`].
 const REPORT_EVERY: Duration = Duration::from_millis(10);
+/// A sender that was silent for so long and is heard from another address has moved there.
+const MOVED: Duration = Duration::from_secs(2);
 /// A sender that said goodbye is waited for this long: it may have been somebody else who said so.
 const FAREWELL: Duration = Duration::from_millis(1500);
 /// The most addresses of data that are remembered.
@@ -35,10 +40,14 @@ const LINGER: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: SessionId,
-    me: InstanceId,
+    key: HostKey,
+    /// What was signed last, and its signature.
+    signed: Option<(Vec<u8>, [u8; WORD_SIGNATURE])>,
     pub(super) name: HostName,
     pub(super) sender: SocketAddr,
     source: InstanceId,
+    /// When the sender was heard last from its address.
+    spoke: Moment,
     sender_name: HostName,
     pub(super) release: Release,
     pub(super) audit: bool,
@@ -115,7 +124,7 @@ impl Session {
     #[expect(clippy::too_many_arguments, reason = "made in one place, out of one announcement")]
     pub(super) fn new(
         now: Moment,
-        (me, name): (InstanceId, HostName),
+        (key, name): (HostKey, HostName),
         sender: SocketAddr,
         source: InstanceId,
         announce: Announce,
@@ -131,10 +140,12 @@ impl Session {
         let outbox = Outbox::new(rng.f64(), turn(announce.hosts));
         let mut session = Self {
             id,
-            me,
+            key,
+            signed: None,
             name,
             sender,
             source,
+            spoke: now,
             sender_name: named.unwrap_or(announce.sender),
             hosts: announce.hosts,
             proven: false,
@@ -204,6 +215,19 @@ impl Session {
 
     pub(super) fn is_from(&self, source: InstanceId) -> bool {
         self.source == source
+    }
+
+    /// Whether a message of the process `source` at `from` is the sender's: nobody else speaks in its name from elsewhere
+    /// while it speaks itself.
+    pub(super) fn is_said_by(&mut self, now: Moment, source: InstanceId, from: SocketAddr) -> bool {
+        if self.source != source || (from.ip() != self.sender.ip() && now.since(self.spoke) < MOVED) {
+            return false;
+        }
+        if from.ip() != self.sender.ip() {
+            self.sender = from;
+        }
+        self.spoke = now;
+        true
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -324,8 +348,14 @@ impl Session {
         });
     }
 
-    fn state(&self, number: u32) -> State {
-        State {
+    /// Bytes that are missing here, once that is known.
+    pub(super) fn to_fetch(&self) -> Option<u64> {
+        self.summary.map(|summary| summary.fetch)
+    }
+
+    /// Where the host stands; signed where that decides something.
+    fn state(&mut self, number: u32) -> State {
+        let mut state = State {
             session: self.id,
             number,
             name: self.name.clone(),
@@ -336,7 +366,26 @@ impl Session {
             serial: self.serial,
             dropped: Some(self.dropped).filter(|n| *n > 0),
             torn: Some(true).filter(|_| self.torn),
+            identity: None,
+            signature: None,
+        };
+        // A sign of life goes without.
+        if number != 0 || state.is_decisive(self.audit) {
+            state.identity = Some(self.key.identity());
         }
+        if state.is_decisive(self.audit) {
+            let word = state.word(self.key.instance());
+            // It is repeated, and signed once.
+            let (_, signature) = match self.signed.take_if(|(signed, _)| *signed == word) {
+                Some(signed) => self.signed.insert(signed),
+                None => {
+                    let signature = self.key.sign(&word);
+                    self.signed.insert((word, signature))
+                }
+            };
+            state.signature = Some(ByteArray::from(*signature));
+        }
+        state
     }
 
     pub(super) fn refuse(&mut self, now: Moment, text: Reason) {
@@ -385,7 +434,7 @@ impl Session {
             }
             Reply::Ordered(_, outcome) => self.ordered(now, outcome),
             Reply::Checked(_, outcome) => self.checked(now, outcome),
-            Reply::Buried(..) | Reply::Trees(_) | Reply::Drifted(_) | Reply::CatchesUp(_) => {}
+            Reply::Buried(..) | Reply::Trees(_) | Reply::Drifted(_) | Reply::CatchesUp(..) => {}
         }
     }
 
@@ -494,7 +543,7 @@ impl Session {
         self.assembly.sent(status.sent);
         self.reporting = match &status.reporters[..] {
             [] => Reporting::first(status.hosts),
-            chosen if chosen.contains(&self.me) => Reporting::Among(chosen.len() as u32),
+            chosen if chosen.contains(&self.key.instance()) => Reporting::Among(chosen.len() as u32),
             _ => Reporting::InDistress,
         };
         // Anybody could say so: a sender that is heard again is there.
@@ -528,7 +577,8 @@ impl Session {
         if self.alive_at <= now {
             self.alive_at = now + alive_interval(self.hosts).mul_f64(0.75 + self.rng.f64() / 2.0);
             if !self.gone {
-                control.send(Dest::Host(self.sender), &Message::State(self.state(0)));
+                let state = self.state(0);
+                control.send(Dest::Host(self.sender), &Message::State(state));
             }
         }
         if self.report_is_due(now) {

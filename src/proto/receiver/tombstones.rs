@@ -184,7 +184,7 @@ impl Receiver {
 
     /// Says what others lack, and goes back behind what was taken back.
     pub(super) fn settle_tombstones(&mut self, now: Moment) {
-        for order in self.tombstones.poll(now, self.setup.instance, self.presence.table()) {
+        for order in self.tombstones.poll(now, self.setup.key.instance(), self.presence.table()) {
             self.control.send(Dest::Group, &Message::Order(order));
         }
         for own in &self.setup.trees {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::block::BlockHash;
 use crate::id::{HostName, InstanceId, NamedHost, Serial};
+use crate::keys::Identity;
 use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::{OrderKind, State, Summary};
@@ -51,6 +53,10 @@ pub struct Host {
     pub beacon: Option<Beacon>,
     /// The number of the newest state that was heard.
     number: u32,
+    /// Whose process it is, once it showed that.
+    identity: Option<Identity>,
+    /// The hash of the last word that the host signed.
+    word: Option<BlockHash>,
 }
 
 /// What a beacon shows of a host whose own word about the session is missing.
@@ -123,6 +129,8 @@ impl Hosts {
             torn: false,
             beacon: None,
             number: 0,
+            identity: None,
+            word: None,
         };
         self.hosts.insert(instance, host);
     }
@@ -136,23 +144,62 @@ impl Hosts {
         NamedHost { name: host.name.clone(), address: Some(host.address.ip()).filter(|_| shared) }
     }
 
-    /// Forgets the others than `instance` that were there under its name.
+    /// Forgets the earlier processes of the host `instance`, which has shown that it is itself: those that were there
+    /// under its name, with its key or with none that is known.
     fn forget_earlier(&mut self, instance: InstanceId, name: &HostName, from: SocketAddr) {
-        let key = (name.clone(), from.ip());
-        let Some(instances) = self.named.get_mut(&key).filter(|i| i.iter().any(|id| *id != instance)) else { return };
-        instances.iter().filter(|id| **id != instance).for_each(|id| drop(self.hosts.remove(id)));
-        instances.retain(|id| *id == instance);
-        if instances.is_empty() {
-            self.named.remove(&key);
-        }
+        let key = |hosts: &BTreeMap<InstanceId, Host>, id: &InstanceId| hosts.get(id)?.identity.map(|i| i.key);
+        let own = key(&self.hosts, &instance);
+        let named = (name.clone(), from.ip());
+        let Some(instances) = self.named.get_mut(&named).filter(|ids| ids.len() > 1) else { return };
+        let hosts = &mut self.hosts;
+        instances.retain(|id| {
+            let stays = *id == instance || key(hosts, id).is_some_and(|other| Some(other) != own);
+            if !stays {
+                hosts.remove(id);
+            }
+            stays
+        });
     }
 
-    /// Takes a host's word about itself; says whether its stage changed.
-    pub fn state(&mut self, now: Moment, instance: InstanceId, from: SocketAddr, state: State) -> bool {
-        // A daemon that was restarted has a new instance: its old self will not answer any more.
-        self.forget_earlier(instance, &state.name, from);
+    /// Whether what a host says counts: as far as it decides something, the host itself has signed it. A word that was
+    /// seen to be signed is known again.
+    fn is_own_word(&mut self, instance: InstanceId, state: &State, audit: bool) -> bool {
+        if !state.is_decisive(audit) {
+            return state.identity.is_none_or(|identity| identity.instance() == instance);
+        }
+        let word = Some(BlockHash::of(&state.word(instance)));
+        let known = self.hosts.get(&instance).is_some_and(|host| host.word == word);
+        if !known && !state.is_signed(instance) {
+            return false;
+        }
+        if let Some(host) = self.hosts.get_mut(&instance) {
+            host.word = word;
+        }
+        true
+    }
+
+    /// Takes a host's word about itself, in an audit or a deploy; says whether its stage changed. `None`: it is not the
+    /// host's word.
+    pub fn state(
+        &mut self,
+        now: Moment,
+        instance: InstanceId,
+        from: SocketAddr,
+        state: State,
+        audit: bool,
+    ) -> Option<bool> {
+        if !self.is_own_word(instance, &state, audit) {
+            return None;
+        }
         self.expect(now, instance, state.name.clone(), from, state.serial);
-        let Some(host) = self.hosts.get_mut(&instance) else { return false };
+        let host = self.hosts.get_mut(&instance)?;
+        host.identity = host.identity.or(state.identity);
+        if state.is_decisive(audit) {
+            // A daemon that was restarted has a new number: its old self will not answer any more.
+            self.forget_earlier(instance, &state.name, from);
+        }
+
+        let host = self.hosts.get_mut(&instance)?;
         host.heard = now;
         host.dropped = host.dropped.max(state.dropped.unwrap_or(0));
         if host.lost {
@@ -161,7 +208,7 @@ impl Hosts {
         // Messages overtake each other: a stage never goes back, but for the ends that exclude each other.
         let newer = state.number >= host.number || state.number == 0;
         if !newer || host.stage.is_some_and(|s| s > state.stage) {
-            return false;
+            return Some(false);
         }
         host.number = host.number.max(state.number);
         let changed = host.stage != Some(state.stage);
@@ -175,7 +222,7 @@ impl Hosts {
         host.summary = state.summary.or(host.summary);
         host.received = host.received.max(state.received);
         host.serial = host.serial.max(state.serial);
-        changed
+        Some(changed)
     }
 
     /// The host that the smallest datagrams reach, and how large they may be, of those that said so.
@@ -196,7 +243,7 @@ impl Hosts {
     pub fn beacon(&mut self, instance: InstanceId, name: &HostName, from: SocketAddr, has: bool) -> Option<InstanceId> {
         let restarted = !self.hosts.contains_key(&instance);
         let id = if restarted { *self.named.get(&(name.clone(), from.ip()))?.last()? } else { instance };
-        let host = self.hosts.get_mut(&id)?;
+        let host = self.hosts.get_mut(&id).filter(|host| host.address.ip() == from.ip())?;
         if restarted || host.beacon.is_none_or(|b| !b.restarted) {
             host.beacon = Some(Beacon { restarted, has });
         }
@@ -210,6 +257,23 @@ impl Hosts {
         host.lost = host.lost || active;
         self.changed |= active;
         active
+    }
+
+    /// A word that decides something came in the name of a host that never showed who it is: it is not waited for. Says
+    /// whether it is lost by that.
+    pub fn distrust(&mut self, instance: InstanceId) -> bool {
+        let Some(host) = self.hosts.get_mut(&instance).filter(|host| host.identity.is_none() && !host.lost) else {
+            return false;
+        };
+        host.lost = true;
+        host.text = Some("what it says is not signed: its makuo is older than this one".into());
+        self.changed = true;
+        true
+    }
+
+    /// Whether the host is where this comes from.
+    pub fn is_at(&self, instance: InstanceId, from: SocketAddr) -> bool {
+        self.hosts.get(&instance).is_some_and(|host| host.address.ip() == from.ip())
     }
 
     /// A host gave a sign of life; whether it is one, and where the host is. What somebody says in its name from another
@@ -305,6 +369,7 @@ impl Hosts {
 mod tests {
     use super::*;
     use crate::id::SessionId;
+    use crate::keys::HostKey;
 
     fn state(name: &str, stage: HostStage) -> State {
         State {
@@ -318,7 +383,15 @@ mod tests {
             serial: Serial(0),
             dropped: None,
             torn: None,
+            identity: None,
+            signature: None,
         }
+    }
+
+    /// The same as the process of `key` says it, signed.
+    fn signed(key: &HostKey, state: State) -> State {
+        let state = State { identity: Some(key.identity()), ..state };
+        State { signature: Some(key.sign(&state.word(key.instance())).into()), ..state }
     }
 
     #[test]
@@ -338,13 +411,58 @@ mod tests {
     fn a_daemon_that_was_restarted_takes_the_place_of_its_old_self_and_of_nobody_else() {
         let at = |host: u8| SocketAddr::from(([10, 0, 0, host], 5000));
         let mut hosts = Hosts::default();
-        for (instance, name, host) in [(1, "web1", 1), (2, "web1", 2), (3, "web2", 1), (4, "web1", 1)] {
-            hosts.expect(Moment(1), InstanceId(instance), HostName::new(name).expect("legal"), at(host), Serial(0));
+        let (before, after, other) = (HostKey::new([1; 32], 1), HostKey::new([1; 32], 2), HostKey::new([2; 32], 1));
+        let named = [(before.instance(), "web1", 1), (InstanceId(2), "web1", 2), (InstanceId(3), "web2", 1)];
+        for (instance, name, host) in named {
+            hosts.expect(Moment(1), instance, HostName::new(name).expect("legal"), at(host), Serial(0));
         }
-        assert!(hosts.state(Moment(2), InstanceId(5), at(1), state("web1", HostStage::Joined)));
-        assert_eq!(hosts.ids().collect::<Vec<_>>(), [2, 3, 5].map(InstanceId));
-        assert!(hosts.state(Moment(3), InstanceId(6), at(1), state("web1", HostStage::Fetching)));
-        assert!(!hosts.state(Moment(3), InstanceId(6), at(1), state("web1", HostStage::Fetching)), "nothing new");
-        assert_eq!(hosts.ids().collect::<Vec<_>>(), [2, 3, 6].map(InstanceId));
+        let joins = |key: &HostKey, stage| State { identity: Some(key.identity()), ..state("web1", stage) };
+        let is_there = |hosts: &Hosts, key: &HostKey| hosts.get(key.instance()).is_some();
+        let mut say = |key: &HostKey, said: State| hosts.state(Moment(2), key.instance(), at(1), said, false);
+        assert_eq!(say(&before, joins(&before, HostStage::Joined)), Some(true));
+        // Another host under its name is one more, whatever it signs.
+        assert_eq!(say(&other, signed(&other, joins(&other, HostStage::Ready))), Some(true));
+        // The old self goes when the new one has shown that it is the same host.
+        assert_eq!(say(&after, joins(&after, HostStage::Joined)), Some(true));
+        assert_eq!(say(&after, joins(&after, HostStage::Ready)), None, "not signed");
+        assert!(is_there(&hosts, &before));
+        let mut say = |key: &HostKey, said: State| hosts.state(Moment(3), key.instance(), at(1), said, false);
+        assert_eq!(say(&after, signed(&after, joins(&after, HostStage::Ready))), Some(true));
+        assert_eq!(say(&after, signed(&after, joins(&after, HostStage::Ready))), Some(false), "nothing new");
+        assert!(!is_there(&hosts, &before) && is_there(&hosts, &other) && is_there(&hosts, &after));
+        assert_eq!(hosts.len(), 4);
+    }
+
+    #[test]
+    fn a_member_of_the_group_says_nothing_decisive_in_another_hosts_name() {
+        let at = SocketAddr::from(([10, 0, 0, 1], 5000));
+        let (host, member) = (HostKey::new([1; 32], 1), HostKey::new([2; 32], 9));
+        let mut hosts = Hosts::default();
+        let ready = signed(&host, state("web1", HostStage::Ready));
+        assert_eq!(hosts.state(Moment(1), host.instance(), at, ready.clone(), false), Some(true));
+        let committed = || state("web1", HostStage::Committed);
+        let forged = [
+            // Without a signature, with that of another word, and with one's own, in its process or under its key.
+            committed(),
+            State { identity: Some(host.identity()), ..committed() },
+            State { identity: ready.identity, signature: ready.signature, ..committed() },
+            signed(&member, committed()),
+            State { identity: Some(host.identity()), ..signed(&member, committed()) },
+            // Its own word, with something changed.
+            State { text: Some("and healthy".into()), ..signed(&host, committed()) },
+            State { serial: Serial(9), ..signed(&host, committed()) },
+            State { session: SessionId(2), ..signed(&host, committed()) },
+            State { stage: HostStage::Reverted, ..signed(&host, committed()) },
+        ];
+        for (nth, lie) in forged.into_iter().enumerate() {
+            assert_eq!(hosts.state(Moment(2), host.instance(), at, lie, false), None, "{nth}");
+        }
+        assert_eq!(hosts.get(host.instance()).and_then(|h| h.stage), Some(HostStage::Ready));
+        // An audit decides by what a comparison found.
+        let found = state("web1", HostStage::Staging);
+        assert_eq!(hosts.state(Moment(3), member.instance(), at, found.clone(), true), None);
+        assert_eq!(hosts.state(Moment(3), member.instance(), at, signed(&member, found), true), Some(true));
+        let truth = signed(&host, committed());
+        assert_eq!(hosts.state(Moment(4), host.instance(), at, truth, false), Some(true));
     }
 }

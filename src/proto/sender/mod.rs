@@ -37,8 +37,8 @@ use crate::proto::receiver::matches_name;
 use crate::proto::{Dest, RangeSet, Transmit, turn};
 use crate::units::{Floor, Moment, Quorum, Rate};
 use crate::wire::fragment::Reassembly;
-use crate::wire::message::{Announce, Hello, HostSet, Order, OrderKind, SignedOrder, Status};
-use crate::wire::{DATA_OVERHEAD, Datagram, Message, Phase as WirePhase};
+use crate::wire::message::{Announce, Hello, HostSet, Order, OrderKind, SignedOrder, Status, Want};
+use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message, Phase as WirePhase};
 
 use drift::Collection;
 use flow::{Flow, FlowSetup};
@@ -416,23 +416,33 @@ impl Sender {
             Message::Hello(hello) => self.hello(now, from, source, hello),
             Message::Bye(_) => {
                 self.table.left(source);
-                if self.hosts.left(source, self.awaited())
+                if self.hosts.is_at(source, from)
+                    && self.hosts.left(source, self.awaited())
                     && let Some(host) = self.hosts.get(source)
                 {
                     self.notices.push_back(Notice::Lost(host.clone()));
                 }
             }
-            Message::State(state) if state.session == self.session => {
-                self.ack(source, from, state.number);
-                if self.hosts.state(now, source, from, state)
-                    && let Some(host) = self.hosts.get(source)
-                {
-                    self.notices.push_back(Notice::Host(host.clone()));
+            Message::State(state) if state.session == self.session && self.may_say(now, source, from, &state.name) => {
+                let (number, audit) = (state.number, self.is_audit());
+                match self.hosts.state(now, source, from, state, audit) {
+                    // What nobody signed is no answer.
+                    None => {
+                        let host = self.hosts.distrust(source).then(|| self.hosts.get(source)).flatten();
+                        self.notices.extend(host.cloned().map(Notice::Lost));
+                    }
+                    Some(changed) => {
+                        self.ack(source, from, number);
+                        let host = self.hosts.get(source).filter(|_| changed);
+                        self.notices.extend(host.cloned().map(Notice::Host));
+                    }
                 }
             }
-            Message::Want(want) if want.session == self.session => {
-                self.ack(source, from, want.number);
-                self.want(now, source, &want);
+            Message::Want(want) if want.session == self.session && self.hosts.heard(now, source, from) => {
+                let number = want.number;
+                if self.want(now, source, want) {
+                    self.ack(source, from, number);
+                }
             }
             Message::Nack(nack) if nack.session == self.session && self.hosts.heard(now, source, from) => {
                 self.flow.nack(now, source, &nack, self.hosts.len());
@@ -445,7 +455,9 @@ impl Sender {
                     self.notices.push_back(Notice::Slow(host.name.clone(), rate));
                 }
             }
-            Message::DriftPart(part) if part.session == self.session => self.drift.part(source, &part),
+            Message::DriftPart(part) if part.session == self.session && self.hosts.heard(now, source, from) => {
+                self.drift.part(source, &part)
+            }
             _ => {}
         }
     }
@@ -474,22 +486,44 @@ impl Sender {
     }
 
     fn is_target(&self, hello: &Hello) -> bool {
-        hello.trees.iter().any(|t| t.tree == self.setup.tree)
-            && self.setup.targets.iter().all(|list| list.iter().any(|t| matches_name(t, hello.name.as_str())))
+        hello.trees.iter().any(|t| t.tree == self.setup.tree) && self.is_named(&hello.name)
     }
 
-    fn want(&mut self, now: Moment, source: InstanceId, want: &crate::wire::message::Want) {
-        let (Some(offer), Some(host)) = (&self.offer, self.hosts.get_mut(source)) else { return };
-        host.heard = now;
+    /// Whether a host of this name is a target.
+    fn is_named(&self, name: &HostName) -> bool {
+        self.setup.targets.iter().all(|list| list.iter().any(|t| matches_name(t, name.as_str())))
+    }
+
+    /// Whether a host's word about itself counts: it is a target, and speaks from its own address.
+    fn may_say(&mut self, now: Moment, source: InstanceId, from: SocketAddr, name: &HostName) -> bool {
+        let known = self.hosts.get(source).is_some();
+        let is_host = source != self.setup.instance && self.setup.without != Some(source);
+        is_host && self.is_named(name) && (!known || self.hosts.heard(now, source, from))
+    }
+
+    /// A host asks for what it lacks: nodes of the manifest until it has compared, then blocks, when it said that it lacks
+    /// some. In an audit there is nothing to fetch but nodes. False when it may not have what it asks for.
+    fn want(&mut self, now: Moment, source: InstanceId, mut want: Want) -> bool {
+        let audit = self.is_audit();
+        let (Some(offer), Some(host)) = (&self.offer, self.hosts.get_mut(source)) else { return false };
         let root = offer.release.header().root;
+        let lacks = want.fetch.or(host.summary.map(|summary| summary.fetch)).unwrap_or_default() > 0;
+        let all = if lacks && !audit { root.nodes + root.blocks } else { root.nodes };
+        let is_done = host.stage.is_some_and(|stage| stage >= HostStage::Ready);
+        want.ranges.0.retain(|range| range.start < all);
+        if want.ranges.0.is_empty() || is_done {
+            return false;
+        }
+
         let nodes = want.ranges.0.first().is_none_or(|r| r.start < root.nodes);
         if !want.more {
             host.asked = if nodes { (true, host.asked.1) } else { (true, true) };
         }
-        self.flow.want(source, want, root.nodes + root.blocks);
+        self.flow.want(source, &want, all);
         if !self.flow.stream().pending().is_empty() {
             self.held.get_or_insert(now);
         }
+        true
     }
 
     /// Takes an answer.

@@ -1,0 +1,320 @@
+//! Whose words count: a sender serves its targets, from their addresses, what they said they lack; a host hears its
+//! sender from the sender's address.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::disk::Offer;
+use crate::id::{HostName, InstanceId, Serial, SessionId};
+use crate::keys::HostKey;
+use crate::manifest::Intent;
+use crate::proto::control::Control;
+use crate::proto::receiver::{HostSetup, Receiver};
+use crate::proto::sender::{Expect, Notice, Reply, Request, Sender, SenderSetup};
+use crate::proto::{Dest, RangeSet};
+use crate::units::{Floor, Moment, Quorum};
+use crate::wire::fragment::Reassembly;
+use crate::wire::message::{Announce, DriftPart, Hello, Phase, Ranges, State, Status, Summary, TreeState, Want};
+use crate::wire::{Datagram, HostStage, Message};
+
+fn at(host: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, host], 5000))
+}
+
+fn name(name: &str) -> HostName {
+    HostName::new(name).expect("legal")
+}
+
+/// The datagrams of a message.
+fn datagrams(source: InstanceId, message: &Message) -> Vec<Vec<u8>> {
+    let (mut control, mut out) = (Control::new(source, 1472, 0), Vec::new());
+    control.send(Dest::Group, message);
+    std::iter::from_fn(|| control.poll(&mut out).map(|_| out.clone())).collect()
+}
+
+/// A sender that has announced to one host.
+struct Sending {
+    sender: Sender,
+    now: Moment,
+    offer: Offer,
+    host: HostKey,
+}
+
+const WEB1: u8 = 1;
+const ELSEWHERE: u8 = 9;
+
+impl Sending {
+    fn of(intent: Intent) -> Self {
+        let offer = Offer::random(3, 1, intent, 30, 5_000);
+        let setup = SenderSetup {
+            name: name("ci"),
+            instance: InstanceId(1),
+            seed: 5,
+            datagram: 1472,
+            tree: offer.release.header().tree.clone(),
+            targets: vec![vec!["web*".into()]],
+            without: None,
+            lists: false,
+            expect: Expect::default(),
+            known: 1,
+            quorum: Quorum::All,
+            batches: Vec::new(),
+            revert: false,
+            patience: Duration::from_secs(10),
+            room: 0,
+            overhead: 46,
+            ceiling: None,
+            floor: Floor::default(),
+            checksum: false,
+            quick: false,
+            recheck: false,
+            grant: None,
+            fleet: 0,
+            follows: None,
+            only: None,
+        };
+        let now = Moment(1_000_000_000);
+        let (sender, host) = (Sender::new(now, setup), HostKey::new([1; 32], 1));
+        let mut sending = Self { sender, now, offer, host };
+        let tree = TreeState {
+            tree: sending.offer.release.header().tree.clone(),
+            serial: Serial(0),
+            release: None,
+            running: None,
+            created: None,
+            tombstones: None,
+            unhealthy: None,
+            base: None,
+        };
+        let hello = Hello {
+            name: name("web1"),
+            version: "1".into(),
+            trees: vec![tree],
+            members: 1,
+            heard: Some(1472),
+            strangers: None,
+        };
+        let source = sending.host.instance();
+        sending.say(WEB1, source, &Message::Hello(hello));
+        while !matches!(sending.sender.poll_notice(), Some(Notice::Discovered { .. })) {
+            sending.pass();
+        }
+        let release = sending.offer.release.clone();
+        sending.sender.announce(sending.now, release.clone(), super::disk::signature(release.bytes()));
+        sending
+    }
+
+    fn say(&mut self, from: u8, source: InstanceId, message: &Message) {
+        for bytes in datagrams(source, message) {
+            self.sender.handle_datagram(self.now, at(from), &bytes);
+        }
+    }
+
+    fn pass(&mut self) {
+        self.now = self.now + Duration::from_millis(20);
+        self.sender.handle_timeout(self.now);
+        let mut out = Vec::new();
+        while self.sender.poll_transmit(self.now, &mut out).is_some() {}
+    }
+
+    /// What is packed within a second.
+    fn packed(&mut self) -> RangeSet {
+        let mut all = RangeSet::default();
+        for _ in 0..50 {
+            self.pass();
+            while let Some(request) = self.sender.poll_request() {
+                if let Request::Pack(_, ordinals, _) = request {
+                    all.extend(&ordinals);
+                    let packed = Reply::Packed(Ok((ordinals, Arc::new(vec![0; 100]))));
+                    self.sender.handle_reply(self.now, packed);
+                }
+            }
+        }
+        all
+    }
+
+    fn nodes(&self) -> u64 {
+        self.offer.release.header().root.nodes
+    }
+
+    /// A want of everything from `first` on.
+    fn want(&self, number: u32, first: u64, fetch: Option<u64>) -> Message {
+        let (session, ranges) = (self.sender.session(), Ranges(vec![first..1 << 30]));
+        Message::Want(Want { session, number, ranges, more: false, seen: 0, fetch })
+    }
+
+    fn state(&self, number: u32, stage: HostStage, host: &str) -> State {
+        let state = State {
+            session: self.sender.session(),
+            number,
+            name: name(host),
+            stage,
+            text: None,
+            summary: Some(Summary { fetch: 5000, ..Summary::default() }),
+            received: 0,
+            serial: Serial(0),
+            dropped: None,
+            torn: None,
+            identity: Some(self.host.identity()),
+            signature: None,
+        };
+        let signature = Some(self.host.sign(&state.word(self.host.instance())).into());
+        State { signature, ..state }
+    }
+}
+
+#[test]
+fn a_sender_gives_content_to_its_targets_and_as_far_as_they_said_that_they_lack_it() {
+    let mut sending = Sending::of(Intent::Deploy);
+    let (web1, nodes) = (sending.host.instance(), sending.nodes());
+    // Nobody knows who asks; somebody else asks in the host's name; a host asks that is no target.
+    let everything = sending.want(1, 0, Some(1));
+    sending.say(ELSEWHERE, InstanceId(99), &everything);
+    sending.say(ELSEWHERE, web1, &everything);
+    let db = Message::State(sending.state(1, HostStage::Joined, "db1"));
+    sending.say(ELSEWHERE, InstanceId(98), &db);
+    sending.say(ELSEWHERE, InstanceId(98), &everything);
+    assert!(sending.packed().is_empty());
+
+    // The host itself: nodes at once, blocks when it has compared.
+    let joined = State { summary: None, signature: None, ..sending.state(1, HostStage::Joined, "web1") };
+    sending.say(WEB1, web1, &Message::State(joined));
+    let before = sending.want(2, nodes, None);
+    sending.say(WEB1, web1, &before);
+    assert!(sending.packed().is_empty(), "nothing was compared yet");
+    let manifest = sending.want(3, 0, None);
+    sending.say(WEB1, web1, &manifest);
+    assert_eq!(sending.packed().iter().collect::<Vec<_>>(), [0..nodes]);
+    let staging = Message::State(sending.state(4, HostStage::Staging, "web1"));
+    sending.say(WEB1, web1, &staging);
+    let blocks = sending.want(5, nodes, None);
+    sending.say(WEB1, web1, &blocks);
+    assert!(sending.packed().first().is_some_and(|first| first >= nodes));
+
+    // It has everything.
+    let ready = Message::State(sending.state(6, HostStage::Ready, "web1"));
+    sending.say(WEB1, web1, &ready);
+    let again = sending.want(7, nodes, Some(1));
+    sending.say(WEB1, web1, &again);
+    assert!(sending.packed().is_empty());
+}
+
+#[test]
+fn an_audit_gives_away_no_content() {
+    let mut sending = Sending::of(Intent::Audit);
+    let (web1, nodes) = (sending.host.instance(), sending.nodes());
+    let want = sending.want(1, 0, Some(1 << 40));
+    sending.say(WEB1, web1, &want);
+    assert_eq!(sending.packed().iter().collect::<Vec<_>>(), [0..nodes]);
+}
+
+#[test]
+fn a_list_of_differences_is_the_hosts_own() {
+    let mut sending = Sending::of(Intent::Audit);
+    let web1 = sending.host.instance();
+    let found = Summary { drift: 7, drift_bytes: 5, ..Summary::default() };
+    let staging = State { summary: Some(found), ..sending.state(1, HostStage::Staging, "web1") };
+    let signature = Some(sending.host.sign(&staging.word(web1)).into());
+    sending.say(WEB1, web1, &Message::State(State { signature, ..staging }));
+    sending.pass();
+    let part = |bytes: &[u8]| Message::DriftPart(DriftPart { session: SessionId(0), offset: 0, bytes: bytes.to_vec() });
+    let of = |session, message: Message| match message {
+        Message::DriftPart(part) => Message::DriftPart(DriftPart { session, ..part }),
+        other => other,
+    };
+    let session = sending.sender.session();
+    sending.say(ELSEWHERE, web1, &of(session, part(b"lies!")));
+    assert_eq!(sending.sender.drift_reports().count(), 0);
+    sending.say(WEB1, web1, &of(session, part(b"truth")));
+    let reports: Vec<_> = sending.sender.drift_reports().map(|(_, bytes)| bytes.to_vec()).collect();
+    assert_eq!(reports, [b"truth".to_vec()]);
+}
+
+#[test]
+fn a_host_hears_its_sender_from_the_senders_address_alone() {
+    let offer = Offer::random(3, 1, Intent::Deploy, 3, 5_000);
+    let mut now = Moment(1_000_000_000);
+    let tree = TreeState {
+        tree: offer.release.header().tree.clone(),
+        serial: Serial(0),
+        release: None,
+        running: None,
+        created: None,
+        tombstones: None,
+        unhealthy: None,
+        base: None,
+    };
+    let setup = HostSetup {
+        name: name("web1"),
+        trees: vec![tree],
+        takes: BTreeSet::new(),
+        gives: BTreeSet::new(),
+        tombstones: Vec::new(),
+        key: HostKey::new([1; 32], 1),
+        seed: 1,
+        datagram: 1472,
+        room: 0,
+        patience: Duration::from_secs(30),
+        window: 1 << 20,
+    };
+    let mut host = Receiver::new(now, setup);
+    let (sender, session) = (InstanceId(1), SessionId(7));
+    let announce = Announce {
+        session,
+        sender: name("ci"),
+        header: offer.release.bytes().to_vec(),
+        signature: super::disk::signature(offer.release.bytes()),
+        symbol: 1400,
+        hosts: 1,
+        checksum: false,
+        quick: None,
+        grant: None,
+        recheck: None,
+        follows: None,
+        only: None,
+    };
+    let say = |host: &mut Receiver, now, from, message: &Message| {
+        for bytes in datagrams(sender, message) {
+            host.handle_datagram(now, at(from), &bytes, 0);
+        }
+    };
+    // The numbers of the states that it says within 300 ms.
+    let states = |host: &mut Receiver, now: &mut Moment| {
+        let (mut out, mut said, mut whole) = (Vec::new(), Vec::new(), Reassembly::default());
+        for _ in 0..15 {
+            *now = *now + Duration::from_millis(20);
+            host.handle_timeout(*now);
+            while host.poll_transmit(&mut out).is_some() {
+                if let Ok(Datagram::Control(front, piece)) = Datagram::parse(&out)
+                    && let Some(bytes) = whole.add(*now, front.source, piece)
+                    && let Ok(Message::State(state)) = Message::decode(&bytes)
+                {
+                    said.extend(Some(state.number).filter(|number| *number > 0));
+                }
+            }
+        }
+        said
+    };
+    say(&mut host, now, WEB1, &Message::Announce(announce));
+    let first = states(&mut host, &mut now);
+    let number = *first.first().expect("it joins");
+    say(&mut host, now, ELSEWHERE, &Message::Ack(session, number));
+    let closed = Status {
+        session,
+        phase: Phase::Closed,
+        sent: Default::default(),
+        hosts: 1,
+        counter: 0,
+        pass: 0,
+        reporters: Vec::new(),
+    };
+    say(&mut host, now, ELSEWHERE, &Message::Status(closed));
+    assert!(states(&mut host, &mut now).contains(&number), "somebody else acknowledged it");
+    say(&mut host, now, WEB1, &Message::Ack(session, number));
+    assert!(!states(&mut host, &mut now).contains(&number));
+    now = now + Duration::from_millis(1500);
+    host.handle_timeout(now);
+    assert_eq!(host.sessions(), 1, "somebody else said goodbye");
+}

@@ -1,0 +1,301 @@
+//! Words of others: whoever has no group key gets nothing out of a host that he did not send, whoever has it speaks for
+//! nobody but himself, and what is said without end fills neither memory nor log.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use makuo::id::{HostName, InstanceId, Serial, SessionId, TreeName};
+use makuo::manifest::Release;
+use makuo::wire::message::{Announce, Hello, Pull, State, Summary};
+use makuo::wire::{HostStage, Message};
+use nix::sys::signal::Signal;
+use support::{Adversary, Host, Lab, until, write};
+
+/// By so much, in KiB, the memory of a host may grow under a flood.
+const GROWTH: u64 = 20 << 10;
+/// Messages of a flood.
+const FLOOD: u64 = 20_000;
+
+/// Hosts and somebody at their switch, all of them with the group key or without one.
+fn lab(count: usize, keyed: bool, each: impl Fn(&mut Host)) -> Option<(Lab, Adversary)> {
+    let mut lab = Lab::network_idle(count)?;
+    if !keyed {
+        lab.go_plain();
+    }
+    for host in &mut lab.hosts {
+        each(host);
+        host.start();
+    }
+    let place = lab.plug();
+    let mut evil = Adversary::at(&place)?;
+    if keyed {
+        evil.take_key(&lab.group_key());
+    }
+    Some((lab, evil))
+}
+
+/// The memory of a host, in KiB.
+fn memory(host: &Host) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", host.pid())).expect("runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// What is said while `work` is done.
+fn listen<T>(mut evil: Adversary, work: impl FnOnce() -> T) -> (Adversary, Vec<(InstanceId, Message)>, T) {
+    let over = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&over);
+    let listening = std::thread::spawn(move || {
+        let mut said = Vec::new();
+        while !ends.load(Ordering::Relaxed) {
+            said.extend(evil.said());
+        }
+        said.extend(evil.said());
+        (evil, said)
+    });
+    let done = work();
+    over.store(true, Ordering::Relaxed);
+    let (evil, said) = listening.join().expect("no panic");
+    (evil, said, done)
+}
+
+fn announcements(said: &[(InstanceId, Message)]) -> impl Iterator<Item = (InstanceId, &Announce)> {
+    said.iter().filter_map(|(source, message)| match message {
+        Message::Announce(announce) => Some((*source, announce)),
+        _ => None,
+    })
+}
+
+fn beacons(said: &[(InstanceId, Message)]) -> impl Iterator<Item = (InstanceId, &Hello)> {
+    said.iter().filter_map(|(source, message)| match message {
+        Message::Hello(hello) => Some((*source, hello)),
+        _ => None,
+    })
+}
+
+/// What the host `name` would say of itself.
+fn state(session: SessionId, number: u32, name: &str, stage: HostStage) -> State {
+    State {
+        session,
+        number,
+        name: HostName::new(name).expect("legal"),
+        stage,
+        text: None,
+        summary: Some(Summary { written: 1, drift: 7, ..Summary::default() }),
+        received: 0,
+        serial: Serial(2),
+        dropped: None,
+        torn: None,
+        identity: None,
+        signature: None,
+    }
+}
+
+#[test]
+fn a_host_gives_its_tree_to_nobody_whom_it_cannot_tell_to_be_of_the_group() {
+    for anyone in [false, true] {
+        let opened = lab(1, false, |host| {
+            host.catch_up = true;
+            host.gives_anyone = anyone;
+        });
+        let Some((lab, mut evil)) = opened else { return };
+        write(&lab.site().join("secret"), "for root alone");
+        let tree = TreeName::new("www").expect("legal");
+        let said;
+        (evil, said, _) = listen(evil, || lab.deploy(&[]).exits(0));
+        let release = announcements(&said).find_map(|(_, a)| Release::from_bytes(&a.header).ok()).expect("heard");
+        let pull = Message::Pull(Pull { tree, release: release.id(), have: Serial(0), base: None, host: None });
+        let offered = |evil: &mut Adversary| announcements(&evil.said()).any(|(_, a)| a.grant.is_some());
+
+        if anyone {
+            until("an offer to anybody", || {
+                evil.say(InstanceId(77), &pull);
+                offered(&mut evil)
+            });
+            continue;
+        }
+        assert!(lab.hosts[0].log().contains("given to no host that missed a release"), "{}", lab.hosts[0].log());
+        for _ in 0..5 {
+            evil.say(InstanceId(77), &pull);
+            // Long enough for an offer to be made and heard.
+            lab.makuo(&["members", "--json"]).exits(0);
+            support::pause(std::time::Duration::from_millis(500));
+            assert!(!offered(&mut evil), "the tree goes to somebody");
+        }
+    }
+}
+
+#[test]
+fn a_member_of_the_group_does_not_say_committed_for_a_host_that_hangs() {
+    let Some((lab, mut evil)) = lab(2, true, |_| {}) else { return };
+    write(&lab.site().join("page"), "old");
+    let said;
+    (evil, said, _) = listen(evil, || lab.deploy(&[]).exits(0));
+    let (web2, _) = beacons(&said).find(|(_, hello)| hello.name.as_str() == "web2").expect("it answered");
+
+    write(&lab.site().join("page"), "new");
+    lab.hosts[1].signal(Signal::SIGSTOP);
+    // It answered the solicit before, as far as the sender is told.
+    let answer = beacons(&said).find(|(source, _)| *source == web2).map(|(_, hello)| hello.clone()).expect("known");
+    let over = Arc::new(AtomicBool::new(false));
+    let lying = {
+        let over = Arc::clone(&over);
+        std::thread::spawn(move || {
+            let (mut session, mut number) = (None, 0);
+            while !over.load(Ordering::Relaxed) {
+                for (_, message) in evil.said() {
+                    match message {
+                        Message::Solicit => evil.say(web2, &Message::Hello(answer.clone())),
+                        Message::Announce(announce) => session = Some(announce.session),
+                        _ => {}
+                    }
+                }
+                let Some(session) = session else { continue };
+                for stage in [HostStage::Joined, HostStage::Staging, HostStage::Ready, HostStage::Committed] {
+                    number += 1;
+                    evil.say(web2, &Message::State(state(session, number, "web2", stage)));
+                }
+            }
+        })
+    };
+    let ran = lab.makuo(&["deploy", "--json", "www.toml", "--timeout", "3s", "--expect", "2"]);
+    over.store(true, Ordering::Relaxed);
+    lying.join().expect("no panic");
+    lab.hosts[1].signal(Signal::SIGCONT);
+    assert!(!ran.out.contains("\"host\":\"web2\",\"state\":\"committed\""), "{ran}");
+    assert_ne!(ran.code, 0, "{ran}");
+    assert_eq!(support::read(&lab.hosts[1].tree().join("page")), b"old");
+    // With the host back, the next one goes everywhere.
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+}
+
+#[test]
+fn a_comparison_that_was_recorded_is_made_once() {
+    let Some((lab, mut evil)) = lab(2, false, |_| {}) else { return };
+    write(&lab.site().join("page"), "old");
+    lab.deploy(&[]).exits(0);
+    write(&lab.site().join("page"), "new");
+    let said;
+    (evil, said, _) = listen(evil, || lab.diff(&[]).exits(1));
+    let (source, question) = announcements(&said).next().map(|(s, a)| (s, a.clone())).expect("heard");
+    // As it was, in a session of its own, and with the costly way of looking.
+    let other = Announce { session: SessionId(4711), ..question.clone() };
+    let costly = Announce { checksum: true, ..question.clone() };
+    let compared = |said: &[(InstanceId, Message)]| {
+        said.iter()
+            .any(|(_, m)| matches!(m, Message::State(s) if matches!(s.stage, HostStage::Diffing | HostStage::Staging)))
+    };
+    for announce in [&question, &other, &costly].into_iter().cycle().take(30) {
+        evil.say(source, &Message::Announce(announce.clone()));
+        let heard = evil.said();
+        assert!(!compared(&heard), "{heard:?}");
+    }
+    // Its answers are a word each, and nobody is held up.
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+    lab.diff(&[]).exits(0);
+}
+
+#[test]
+fn questions_for_a_list_of_differences_fill_no_memory_and_are_the_senders_alone() {
+    let Some((lab, mut evil)) = lab(1, false, |_| {}) else { return };
+    for n in 0..3000 {
+        write(&lab.site().join(format!("a-file-with-a-name-of-some-length-{n}")), "");
+    }
+    let said;
+    (evil, said, _) = listen(evil, || lab.diff(&[]).exits(1));
+    let (source, session) = announcements(&said).next().map(|(s, a)| (s, a.session)).expect("heard");
+    let before = memory(&lab.hosts[0]);
+    let (mut most, mut parts) = (0, 0);
+    for n in 0..FLOOD {
+        evil.say(source, &Message::DriftAsk(session, n % 100));
+        if n % 500 == 0 {
+            most = most.max(memory(&lab.hosts[0]));
+            parts += evil.said().iter().filter(|(_, m)| matches!(m, Message::DriftPart(_))).count();
+        }
+    }
+    assert!(most < before + GROWTH, "{before} KiB before, {most} KiB at most");
+    assert_eq!(parts, 0, "the list goes to somebody else than the sender");
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+}
+
+#[test]
+fn what_others_say_keeps_to_its_line_in_output_and_log() {
+    let opened = lab(1, false, |host| {
+        host.catch_up = true;
+        host.gives_anyone = true;
+    });
+    let Some((lab, mut evil)) = opened else { return };
+    write(&lab.site().join("page"), "old");
+    let said;
+    (evil, said, _) = listen(evil, || lab.deploy(&[]).exits(0));
+    let (_, hello) = beacons(&said).next().expect("a beacon");
+    let hello = Hello { name: HostName::new("evil").expect("legal"), members: 2, ..hello.clone() };
+    let release = announcements(&said).find_map(|(_, a)| Release::from_bytes(&a.header).ok()).expect("heard");
+    let lie = "no\n2026-11-28T23:59:59.000000Z ERROR kernel: root login\nweb1 committed\nwww@9: all is well";
+    let lies = move |evil: &mut Adversary, session, n: u32| {
+        let text = Some(format!("{lie} {n}"));
+        let stage = if n.is_multiple_of(2) { HostStage::Joined } else { HostStage::Refused };
+        evil.say(InstanceId(u64::from(n % 16)), &Message::State(State { text, ..state(session, n, "evil", stage) }));
+    };
+
+    // In what a deploy prints, and what ends it.
+    let over = Arc::new(AtomicBool::new(false));
+    let lying = {
+        let over = Arc::clone(&over);
+        std::thread::spawn(move || {
+            let (mut session, mut n) = (None, 0);
+            while !over.load(Ordering::Relaxed) {
+                for (_, message) in evil.said() {
+                    match message {
+                        Message::Solicit => evil.say(InstanceId(1), &Message::Hello(hello.clone())),
+                        Message::Announce(announce) => session = Some(announce.session),
+                        _ => {}
+                    }
+                }
+                if let Some(session) = session {
+                    n += 1;
+                    lies(&mut evil, session, n);
+                }
+            }
+            (evil, lies)
+        })
+    };
+    write(&lab.site().join("page"), "new");
+    let ran = lab.makuo(&["deploy", "-v", "www.toml", "--timeout", "2s"]);
+    over.store(true, Ordering::Relaxed);
+    let (mut evil, lies) = lying.join().expect("no panic");
+    let told = format!("{}{}", ran.out, ran.err);
+    assert!(told.contains("root login"), "the words were heard: {ran}");
+    for line in told.lines().filter(|l| l.contains("root login") || l.contains("all is well")) {
+        assert!(line.starts_with("  | "), "{line:?} of\n{ran}");
+    }
+
+    // In the log of a host that offers its release, and not without end.
+    let (log, before) = (lab.hosts[0].log().len(), memory(&lab.hosts[0]));
+    let pull = Pull {
+        tree: TreeName::new("www").expect("legal"),
+        release: release.id(),
+        have: Serial(0),
+        base: None,
+        host: None,
+    };
+    let mut session = None;
+    until("an offer", || {
+        evil.say(InstanceId(3), &Message::Pull(pull.clone()));
+        let said = evil.said();
+        session = announcements(&said).find(|(_, a)| a.grant.is_some()).map(|(_, a)| a.session);
+        session.is_some()
+    });
+    (0..FLOOD as u32).for_each(|n| lies(&mut evil, session.expect("just heard"), n));
+    lab.makuo(&["members", "--json"]).exits(0);
+    let log = lab.hosts[0].log()[log..].to_string();
+    assert!(log.lines().count() < 60, "{} lines: {log}", log.lines().count());
+    assert!(log.lines().all(|line| !line.starts_with("2026-11-28T23:59:59") && !line.starts_with("web1")), "{log}");
+    let after = memory(&lab.hosts[0]);
+    assert!(after < before + GROWTH, "{before} KiB before, {after} KiB after");
+}
