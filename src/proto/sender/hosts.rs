@@ -37,8 +37,10 @@ pub struct Host {
     pub serial: Serial,
     /// When its stage or its bytes last changed.
     pub progress: Moment,
-    /// It has been silent for too long.
+    /// It has been silent for too long, or has come no further.
     pub lost: bool,
+    /// It is lost until it comes further, however alive it says it is.
+    stuck: bool,
     /// It was ready and was ordered to commit.
     pub ordered: bool,
     /// It has asked for manifest nodes, for blocks.
@@ -73,6 +75,11 @@ impl Host {
     pub fn is_settled(&self, audit: bool) -> bool {
         let done = if audit { HostStage::Staging } else { HostStage::Ready };
         self.lost || self.stage.is_some_and(|s| s >= done)
+    }
+
+    /// Whether what it says of itself is more than it said before.
+    fn comes_further(&self, state: &State) -> bool {
+        self.stage < Some(state.stage) || self.received < state.received
     }
 
     /// Whether it can commit, or has.
@@ -122,6 +129,7 @@ impl Hosts {
             serial,
             progress: now,
             lost: false,
+            stuck: false,
             ordered: false,
             asked: (false, false),
             takes: None,
@@ -202,8 +210,8 @@ impl Hosts {
         let host = self.hosts.get_mut(&instance)?;
         host.heard = now;
         host.dropped = host.dropped.max(state.dropped.unwrap_or(0));
-        if host.lost {
-            (host.lost, host.progress) = (false, now);
+        if host.lost && (!host.stuck || host.comes_further(&state)) {
+            (host.lost, host.stuck, host.progress) = (false, false, now);
         }
         // Messages overtake each other: a stage never goes back, but for the ends that exclude each other.
         let newer = state.number >= host.number || state.number == 0;
@@ -265,7 +273,7 @@ impl Hosts {
         let Some(host) = self.hosts.get_mut(&instance).filter(|host| host.identity.is_none() && !host.lost) else {
             return false;
         };
-        host.lost = true;
+        (host.lost, host.stuck) = (true, true);
         host.text = Some("what it says is not signed: its makuo is older than this one".into());
         self.changed = true;
         true
@@ -293,15 +301,12 @@ impl Hosts {
     /// Marks hosts that were silent for `patience`, or alive without any progress before they were ready for `stuck`,
     /// of those that have not answered `order`; gives those that are newly lost.
     pub fn expire(&mut self, now: Moment, patience: Duration, stuck: Duration, order: OrderKind) -> Vec<Host> {
-        let silent = |h: &&mut Host| {
-            let stuck = h.stage < Some(HostStage::Ready) && now.since(h.progress) >= stuck;
-            !h.has_answered(order) && (now.since(h.heard) >= patience || stuck)
-        };
-        self.hosts
-            .values_mut()
-            .filter(silent)
+        let is_stuck = |h: &Host| h.stage < Some(HostStage::Ready) && now.since(h.progress) >= stuck;
+        let is_silent = |h: &Host| now.since(h.heard) >= patience;
+        let open = self.hosts.values_mut().filter(|h| !h.has_answered(order));
+        open.filter(|h| is_silent(h) || is_stuck(h))
             .map(|host| {
-                host.lost = true;
+                (host.lost, host.stuck) = (true, !is_silent(host));
                 host.clone()
             })
             .collect()
@@ -431,6 +436,28 @@ mod tests {
         assert_eq!(say(&after, signed(&after, joins(&after, HostStage::Ready))), Some(false), "nothing new");
         assert!(!is_there(&hosts, &before) && is_there(&hosts, &other) && is_there(&hosts, &after));
         assert_eq!(hosts.len(), 4);
+    }
+
+    #[test]
+    fn hosts_that_come_no_further_hold_nobody_up_whatever_they_say() {
+        let at = |host: u8| SocketAddr::from(([10, 0, 0, host], 5000));
+        let after = |s: u64| Moment(1) + Duration::from_secs(s);
+        let (mut hosts, patience) = (Hosts::default(), Duration::from_secs(5));
+        let say = |hosts: &mut Hosts, id: u8, s: u64, number: u32, received: u64| {
+            let state = State { number, received, ..state(&format!("web{id}"), HostStage::Diffing) };
+            hosts.state(after(s), InstanceId(id.into()), at(id), state, false)
+        };
+        let mut lost = 0;
+        for s in 0..60u64 {
+            // Each joins when the one before is lost, and all say for ever that they are there.
+            (1..=3u8).filter(|id| u64::from(*id) * 10 <= s + 10).for_each(|id| {
+                assert!(say(&mut hosts, id, s, s as u32, 0).is_some());
+            });
+            lost += hosts.expire(after(s), patience, patience * 4, OrderKind::Commit).len();
+        }
+        assert!(lost == 3 && hosts.iter().all(|(_, host)| host.is_settled(false)), "{lost} lost");
+        say(&mut hosts, 2, 61, 70, 4096);
+        assert!(hosts.get(InstanceId(2)).is_some_and(|host| !host.lost), "it came further");
     }
 
     #[test]
