@@ -27,7 +27,7 @@ const PROBE: &CStr = c"probe";
 
 /// Whether the filesystem of a handle is an overlay.
 pub(super) fn is_overlay(handle: BorrowedFd<'_>) -> bool {
-    rustix::fs::fstatfs(handle).is_ok_and(|fs| fs.f_type as i64 == OVERLAYFS)
+    rustix::fs::fstatfs(handle).is_ok_and(|fs| fs.f_type == OVERLAYFS)
 }
 
 /// Why the directory `name` in `parent` cannot be exchanged with another one; `None` when nothing is known against it.
