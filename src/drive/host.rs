@@ -15,7 +15,7 @@ use super::lines::Lines;
 use super::outcome::{Member, MemberTree};
 use super::strangers::Stranger;
 use crate::Result;
-use crate::id::{InstanceId, SessionId, TreeName};
+use crate::id::{InstanceId, Serial, SessionId, TreeName};
 use crate::keys::GroupKey;
 use crate::manifest::Release;
 use crate::net::Waker;
@@ -36,7 +36,7 @@ const STRANGERS: Duration = Duration::from_secs(1);
 /// How long the process waits for a running host's word.
 const PATIENT: Duration = Duration::from_secs(5);
 /// How long after it was first heard a member that lacks something is taken to be catching up.
-const ARRIVES: Duration = Duration::from_secs(10);
+const ARRIVES: Duration = Duration::from_secs(30);
 /// How long a host waits for a sender that is silent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -60,8 +60,8 @@ pub enum Command {
     Changed,
     /// A tree could be opened only now, or was mended.
     Opened(TreeName),
-    /// Whether a member that came a moment ago still lacks what this host has of the tree.
-    Arriving(TreeName, Outbox<bool>),
+    /// The release of a member that came a moment ago and still lacks what this host has of the tree.
+    Arriving(TreeName, Outbox<Option<Serial>>),
     /// Say goodbye and end.
     Stop,
 }
@@ -125,8 +125,8 @@ impl Handle {
         self.send(Command::Changed);
     }
 
-    /// Whether a member that came a moment ago still lacks what this host has of `tree`.
-    pub fn is_arriving(&self, tree: &TreeName) -> bool {
+    /// The oldest release of members that came a moment ago and still lack what this host has of `tree`; 0 is none.
+    pub fn arriving(&self, tree: &TreeName) -> Option<Serial> {
         let (answer, inbox) = channel();
         self.send(Command::Arriving(tree.clone(), answer));
         inbox.recv_timeout(PATIENT).unwrap_or_default()
@@ -274,7 +274,7 @@ impl Running {
                         let _ = answer.send(());
                     }
                     Command::Arriving(tree, answer) => {
-                        let _ = answer.send(self.is_arriving(&tree));
+                        let _ = answer.send(self.arriving(&tree));
                     }
                     Command::Changed => {
                         let states = self.disk.states();
@@ -340,12 +340,12 @@ impl Running {
         }
     }
 
-    fn is_arriving(&self, tree: &TreeName) -> bool {
+    fn arriving(&self, tree: &TreeName) -> Option<Serial> {
         let own = self.host.trees.get(tree).and_then(|managed| managed.tree.newest().ok()).unwrap_or_default();
         let (now, me) = (self.clock.now(), self.machine.instance());
         let new = self.machine.members().iter().filter(|(id, m)| **id != me && now.since(m.since) < ARRIVES);
-        let mut trees = new.flat_map(|(_, m)| &m.hello.trees).filter(|state| state.tree == *tree);
-        trees.any(|state| state.running.unwrap_or_default() < own)
+        let trees = new.flat_map(|(_, m)| &m.hello.trees).filter(|state| state.tree == *tree);
+        trees.map(|state| state.running.unwrap_or_default()).filter(|running| *running < own).min()
     }
 
     /// Whether no member has a newer release of the tree of `release` than this host: else it catches up first.

@@ -67,6 +67,13 @@ impl Log {
         runs(release) && self.releases.iter().any(|r| runs(r) && r.id != release.id)
     }
 
+    /// Whether the content of a release is that of the newest one that runs.
+    pub fn is_newest(&self, release: &LogRelease) -> bool {
+        let newest = self.newest();
+        let content = |r: &&LogRelease| Some(r.serial) == newest && r.tombstone.is_none() && !r.running.is_empty();
+        self.releases.iter().find(content).is_some_and(|newest| newest.content == release.content)
+    }
+
     /// The hosts that run no release.
     pub fn without(&self) -> Vec<&NamedHost> {
         self.hosts.iter().filter(|host| !self.releases.iter().any(|r| r.running.contains(host))).collect()
@@ -239,6 +246,10 @@ fn standing(
     let newest = runs.iter().filter(|run| is_for(run.told, &host.host)).map(|run| run.serial).max();
     let has = |told: &TreeTold| told.running.max(told.sent);
     let behind = newest.filter(|&newest| answer.is_some_and(|told| has(told) < Some(newest)));
+    // The same content under a newer number is nothing that a host lacks.
+    let content = |told: &TreeTold| told.base.filter(|base| Some(base.serial) == told.running).map(|base| base.content);
+    let given = runs.iter().find(|run| Some(run.serial) == newest).and_then(|run| content(run.told));
+    let behind = behind.filter(|_| given.is_none() || answer.and_then(content) != given);
     let at_newest = || runs.iter().filter(|run| Some(run.serial) == newest).map(|run| run.told);
     let lacks = answer.filter(|told| told.running == newest).and_then(|told| lacking(told, at_newest()));
     let lacks_parts = answer.filter(|told| told.running == newest && lacks.is_none());
@@ -461,6 +472,13 @@ mod tests {
         let behind: Vec<bool> = all.iter().map(|s| s.behind.is_some()).collect();
         assert_eq!(behind, [false, false, false, true, false], "what a host sent it has");
         assert!(!all[3].stranded, "web1 has the whole");
+        // The same content under another number.
+        for host in &mut fleet[..3] {
+            change(host, &|told| told.base = told.running.map(|serial| Base { serial, ..base(9) }));
+        }
+        change(&mut fleet[2], &|told| told.sent = None);
+        let behind: Vec<bool> = standings(None, &fleet).iter().map(|s| s.behind.is_some()).collect();
+        assert_eq!(behind, [false, false, false, true, false]);
         // A part that others have after the same whole, and that no later one replaces.
         let part = |serial: u64, replaced: bool| Part { serial: Serial(serial), replaced };
         for host in &mut fleet[..2] {

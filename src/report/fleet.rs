@@ -29,7 +29,7 @@ pub(super) fn releases(log: &Log) -> Table {
 }
 
 fn release_row(log: &Log, release: &LogRelease) -> Vec<Cell> {
-    let newest = log.newest() == Some(release.serial);
+    let newest = log.is_newest(release);
     let well = newest && release.tombstone.is_none() && !log.is_split(release);
     let (mark, tint) = match (release.running.is_empty(), well) {
         (true, _) => ("", Tint::Plain),

@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use super::journal::Journal;
 use super::open::Tree;
 use super::records::Records;
-use super::retention::{History, Lacking, Next};
+use super::retention::{History, Lacking, Next, Sent};
 use super::shelf;
 use crate::block::BlockHash;
 use crate::error::Result;
 use crate::id::Serial;
 use crate::keys::{Fingerprint, Namespace, verify};
-use crate::manifest::ReleaseId;
+use crate::manifest::{ReleaseId, TreePath};
 use crate::units::{ByteSize, WallTime};
 
 /// A release that a host keeps for rollback, or runs.
@@ -106,6 +106,11 @@ impl Tree {
     /// one does all that it did.
     pub fn parts(&self, most: usize) -> Result<Vec<(Serial, bool)>> {
         Ok(History::of(self)?.parts(most))
+    }
+
+    /// The files that parts like the present release put into the tree since the whole, and how many such parts there are.
+    pub fn files_sent(&self) -> Result<(usize, Vec<(TreePath, Sent)>)> {
+        Ok(History::of(self)?.files_sent())
     }
 
     /// What a host is given next to become the present release.

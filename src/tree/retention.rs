@@ -5,7 +5,7 @@
 //! replaces completely is not needed for that.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::nodes::Nodes;
 use super::open::Tree;
@@ -14,9 +14,13 @@ use crate::block::BlockHash;
 use crate::error::Result;
 use crate::id::{HostName, Serial};
 use crate::manifest::read::{Manifest, ReadError};
-use crate::manifest::{EntryKind, Header, Release, ReleaseId, TreePath};
+use crate::manifest::{EntryKind, Header, Mtime, Release, ReleaseId, TreePath};
 use crate::proto::receiver::is_target;
 
+/// Parts that stay where the whole that they belong to is not kept: no new host becomes complete by them.
+const MAX_LOOSE: usize = 64;
+/// The most paths of a part that is merged with others.
+const MAX_MERGED_PATHS: usize = 64;
 /// Records of replaced parts that stay.
 const MAX_REPLACED: usize = 64;
 
@@ -64,6 +68,15 @@ impl Lacking<'_> {
     fn is_target(&self, known: &Known) -> bool {
         self.host.is_none_or(|host| is_target(&known.release, host))
     }
+}
+
+/// A file as it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Its bytes.
+    pub size: u64,
+    /// When it was written last.
+    pub mtime: Mtime,
 }
 
 /// The releases in the state of one tree, in rising order.
@@ -151,6 +164,11 @@ impl<'a> History<'a> {
             }
         }
 
+        if oldest.is_none() {
+            let loose: Vec<Serial> = content.iter().copied().collect();
+            content = loose[loose.len().saturating_sub(MAX_LOOSE)..].iter().copied().collect();
+        }
+
         // A host that was away since one of them is known to have what came before it.
         let mut records = content.clone();
         records.extend(replaced.iter().rev().take(MAX_REPLACED));
@@ -200,6 +218,47 @@ impl<'a> History<'a> {
         let for_all = (first..upto).filter(|&at| self.known[at].header().targets.is_empty());
         let parts: Vec<_> = for_all.map(|at| (self.known[at].serial(), self.is_replaced(at))).collect();
         parts[parts.len().saturating_sub(most)..].to_vec()
+    }
+
+    /// The files that parts like the present release put into the tree since the whole, one part a file or a few, and that
+    /// no later part replaced; and how many such parts there are.
+    pub(super) fn files_sent(&self) -> (usize, Vec<(TreePath, Sent)>) {
+        let upto = self.known.iter().take_while(|k| Some(k.serial()) <= self.current).count();
+        let base = self.known[..upto].iter().rposition(Known::is_whole);
+        let (Some(base), Some(present)) = (base, self.known[..upto].last()) else { return (0, Vec::new()) };
+        let is_like = |known: &Known| {
+            let (one, other) = (known.header(), present.header());
+            one.rules == other.rules && !one.rules.delete_extras && one.targets.is_empty() && other.targets.is_empty()
+        };
+        let (mut parts, mut files) = (0, BTreeMap::new());
+        for at in (base + 1..upto).filter(|&at| is_like(&self.known[at]) && !self.is_replaced(at)) {
+            if let Some(sent) = self.only_files(&self.known[at]) {
+                parts += 1;
+                // A later part has the last word.
+                files.extend(sent);
+            }
+        }
+        (parts, files.into_iter().collect())
+    }
+
+    /// The files of a part that has nothing else in its scope.
+    fn only_files(&self, known: &Known) -> Option<Vec<(TreePath, Sent)>> {
+        let scope = &known.header().scope;
+        if !(1..=MAX_MERGED_PATHS).contains(&scope.len()) {
+            return None;
+        }
+        let mut files = Vec::new();
+        for located in Manifest::of(known.header(), self.nodes).entries() {
+            let entry = located.ok()?.entry;
+            match entry.kind {
+                EntryKind::File(content) if scope.contains(&entry.path) => {
+                    files.push((entry.path, Sent { size: content.size(), mtime: entry.mtime }));
+                }
+                EntryKind::Directory if !scope.contains(&entry.path) => {}
+                _ => return None,
+            }
+        }
+        (files.len() == scope.len()).then_some(files)
     }
 
     /// The newest whole up to the present release.

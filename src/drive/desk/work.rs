@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::FileType;
+
 use super::{Base, Deed, Desk, LOOK, SENT, Wish};
 use crate::drive::clock::Clock;
 use crate::drive::deploy::{self, Interrupt, Options};
@@ -11,19 +13,24 @@ use crate::drive::outcome::{DriftGroup, Event, ExitStatus, HostState, Observer, 
 use crate::drive::paths::{Named, named, no_such};
 use crate::drive::source::Part;
 use crate::keys::Signer;
-use crate::manifest::TreePath;
 use crate::manifest::header::MAX_PATTERNS;
 use crate::manifest::rules::Exclude;
+use crate::manifest::{Mtime, TreePath};
 use crate::spec::{OwnerPolicy, Spec};
-use crate::tree::Root;
+use crate::tree::{Root, Sent};
 use crate::units::Limit;
 use crate::{Error, Result};
 
 /// The most bytes of the paths of one scope.
 const MAX_SCOPE: usize = 32 << 10;
 
-/// How long hosts that have just come are waited for.
+/// How long hosts that have just come are waited for when they do not get on.
 const ARRIVAL: Duration = Duration::from_secs(5);
+
+/// From so many parts on that are a file or a few, they are sent again in one.
+const MERGED_PARTS: usize = 32;
+/// The most files of such a release.
+const MAX_MERGED_FILES: usize = 512;
 
 /// A wish with everything found that can be wrong about it.
 pub(super) struct Work<'a> {
@@ -124,18 +131,53 @@ impl<'a> Work<'a> {
         self.let_arrive(interrupt, observer);
         let outcome = self.session(self.options(purpose, &self.named.paths)?, interrupt, observer)?;
         self.check_missing(&outcome)?;
+        if self.wish.deed == Deed::Send && purpose == Purpose::Deploy && outcome.exit == ExitStatus::Success {
+            self.merge(interrupt);
+        }
         Ok(outcome)
+    }
+
+    /// Sends again, in one, the files of many parts: a new host takes one release instead of many, and hosts keep no more.
+    fn merge(&self, interrupt: &Interrupt) {
+        let Some(tree) = self.desk.handle.tree(&self.base.tree) else { return };
+        let merge = || -> Result<()> {
+            let (parts, files) = tree.files_sent()?;
+            if parts < MERGED_PARTS {
+                return Ok(());
+            }
+            let root = tree.root();
+            // What changed since is not to go out unasked.
+            let same = files.into_iter().filter(|(path, sent)| is_as_sent(&root, path, sent)).map(|(path, _)| path);
+            let scope: Vec<TreePath> = same.take(MAX_MERGED_FILES).collect();
+            if scope.len() < parts / 2 {
+                return Ok(());
+            }
+            let mut options = self.options(Purpose::Deploy, &scope)?;
+            (options.lists, options.part.listed) = (false, false);
+            let outcome = self.session(options, interrupt, &mut Unheard)?;
+            tracing::info!("tree {}: {} files sent again in one: {:?}", tree.name(), scope.len(), outcome.exit);
+            Ok(())
+        };
+        if let Err(e) = merge() {
+            tracing::warn!("tree {}: what was sent file by file stays in many parts: {e}", tree.name());
+        }
     }
 
     /// Lets hosts that were started a moment ago catch up first: one that took this part before those that it missed
     /// would not get them any more.
     fn let_arrive(&self, interrupt: &Interrupt, observer: &mut dyn Observer) {
         let clock = Clock::start();
-        let until = clock.now() + ARRIVAL;
-        let mut told = false;
-        while self.desk.handle.is_arriving(&self.base.tree) && clock.now() < until && !interrupt.is_asked() {
-            if !std::mem::replace(&mut told, true) {
+        let (mut until, mut at) = (clock.now() + ARRIVAL, None);
+        while let Some(oldest) = self.desk.handle.arriving(&self.base.tree) {
+            if at.is_none() {
                 observer.event(&Event::Note("waiting for hosts that have just come to catch up".to_string()));
+            }
+            // As long as they get on.
+            if at.replace(oldest) != Some(oldest) {
+                until = clock.now() + ARRIVAL;
+            }
+            if clock.now() >= until || interrupt.is_asked() {
+                return;
             }
             std::thread::sleep(LOOK);
         }
@@ -234,6 +276,21 @@ fn scopes(group: &DriftGroup) -> Vec<Vec<TreePath>> {
         last = Some(path);
     }
     scopes
+}
+
+/// Whether a file is what was sent, by its size and time.
+fn is_as_sent(root: &Root, path: &TreePath, sent: &Sent) -> bool {
+    let Ok(now) = root.stat(path) else { return false };
+    let is_file = FileType::from_raw_mode(now.st_mode) == FileType::RegularFile;
+    let (secs, nanos) = (now.st_mtime, now.st_mtime_nsec as u32);
+    is_file && now.st_size as u64 == sent.size && Mtime { secs, nanos } == sent.mtime
+}
+
+/// Hears of what nobody asked for: it is in the log.
+struct Unheard;
+
+impl Observer for Unheard {
+    fn event(&mut self, _: &Event) {}
 }
 
 fn check_globs(targets: &[String]) -> Result<()> {

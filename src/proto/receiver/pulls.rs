@@ -149,8 +149,8 @@ impl Pulls {
                 let fresh = || Open::new(now, found, state.running, jitter, doubted);
                 let open = self.open.entry((state.tree.clone(), found.release)).or_insert_with(fresh);
                 if open.have != state.running {
-                    // What came before it is here now.
-                    *open = fresh();
+                    // What came before it is here now: the rest follows at once.
+                    *open = Open { due: now, ..fresh() };
                 }
                 if busy(&state.tree) {
                     // When it is over, and the release is lacking still, somebody else is asked.
