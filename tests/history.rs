@@ -68,7 +68,7 @@ impl Model {
             let host = lab.host(&format!("web{number}"));
             host.catch_up = true;
             host.rule("keep = 20");
-            host.rule(&format!("health = {health}\nhealth_deadline = \"300ms\"\nhealth_interval = \"100ms\""));
+            host.rule(&format!("health = {health}\nhealth_deadline = \"3s\"\nhealth_interval = \"100ms\""));
         }
         let line = lab.keygen("sender");
         let keys = String::from_utf8(support::read(&lab.path("authorized_keys"))).expect("text");
