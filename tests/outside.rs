@@ -37,13 +37,15 @@ struct Editor {
     count: u64,
     /// How many of each kind were done.
     done: BTreeMap<&'static str, u64>,
+    /// What was done to each path, the last at the end.
+    last: BTreeMap<String, Vec<String>>,
 }
 
 impl Editor {
     fn new(top: &Path, seed: u64) -> Self {
         let wrote = LOGS.into_iter().map(|log| (log.to_string(), Some(String::new()))).collect();
-        let (dirs, logs, done) = (HashMap::new(), HashMap::new(), BTreeMap::new());
-        Self { top: top.to_path_buf(), rng: fastrand::Rng::with_seed(seed), wrote, dirs, logs, count: 0, done }
+        let (dirs, logs, done, last) = (HashMap::new(), HashMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { top: top.to_path_buf(), rng: fastrand::Rng::with_seed(seed), wrote, dirs, logs, count: 0, done, last }
     }
 
     fn act(&mut self) {
@@ -70,7 +72,7 @@ impl Editor {
         let Some(mut file) = self.logs.get(log) else { return };
         if file.write_all(text.as_bytes()).is_ok() {
             self.wrote.entry(log.to_string()).or_default().get_or_insert_default().push_str(text);
-            self.count_up("appended");
+            self.note("appended", log);
         }
     }
 
@@ -91,12 +93,12 @@ impl Editor {
         // Once a release is confirmed nobody can tell who removed a name from the tree before it.
         if self.rng.u8(..4) == 0 && !GOVERNED.contains(&place) {
             if rustix::fs::unlinkat(dir, &name, AtFlags::empty()).is_ok() {
+                self.note("removed by a handle", &path);
                 self.wrote.insert(path, None);
-                self.count_up("removed by a handle");
             }
         } else if replace(dir.as_fd(), &name, text).is_ok() {
+            self.note("replaced by a handle", &path);
             self.wrote.insert(path, Some(text.to_string()));
-            self.count_up("replaced by a handle");
         }
     }
 
@@ -108,14 +110,14 @@ impl Editor {
         match self.rng.u8(..12) {
             0..=5 => {
                 if std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &at)).is_ok() {
+                    self.note("replaced", &path);
                     self.wrote.insert(path, Some(text.to_string()));
-                    self.count_up("replaced");
                 }
             }
             6..=8 => {
                 if std::fs::remove_file(&at).is_ok() {
+                    self.note("removed", &path);
                     self.wrote.insert(path, None);
-                    self.count_up("removed");
                 }
             }
             // A lock: there for a moment.
@@ -126,8 +128,8 @@ impl Editor {
                     self.wrote.insert(lock.clone(), Some(String::new()));
                 }
                 if std::fs::remove_file(self.top.join(&lock)).is_ok() {
+                    self.note("locked", &lock);
                     self.wrote.insert(lock, None);
-                    self.count_up("locked");
                 }
             }
             10 => {
@@ -136,9 +138,10 @@ impl Editor {
                 if rustix::fs::renameat_with(cwd, &at, cwd, &to, flags).is_ok() {
                     // What it is called by that name at this moment may be what was there a moment before.
                     let found = std::fs::read_to_string(&to).ok().or(text);
+                    self.note("renamed", &path);
+                    self.note("got by a rename", &other);
                     self.wrote.insert(path, None);
                     self.wrote.insert(other, found);
-                    self.count_up("renamed");
                 }
             }
             _ => {
@@ -147,8 +150,8 @@ impl Editor {
                 if std::fs::create_dir(self.top.join(&dir)).is_ok()
                     && std::fs::write(self.top.join(&inside), text).is_ok()
                 {
+                    self.note("made", &inside);
                     self.wrote.insert(inside, Some(text.to_string()));
-                    self.count_up("made");
                 }
             }
         }
@@ -158,15 +161,17 @@ impl Editor {
         format!("p{}", self.rng.u8(..6))
     }
 
-    fn count_up(&mut self, what: &'static str) {
+    fn note(&mut self, what: &'static str, path: &str) {
         *self.done.entry(what).or_default() += 1;
+        self.last.entry(path.to_string()).or_default().push(format!("{} {what}", self.count));
     }
 
     /// What is not as it was written.
     fn lost(&self) -> Vec<String> {
         let wrong = self.wrote.iter().filter_map(|(path, wanted)| {
             let found = std::fs::read_to_string(self.top.join(path)).ok();
-            (found != *wanted).then(|| format!("{path}: {found:?}, wanted {wanted:?}"))
+            let last = self.last.get(path).map_or(&[][..], |all| &all[all.len().saturating_sub(8)..]);
+            (found != *wanted).then(|| format!("{path}: {found:?}, wanted {wanted:?}, after {last:?}"))
         });
         wrong.collect()
     }

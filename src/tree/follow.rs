@@ -329,6 +329,12 @@ impl<'a> Follow<'a> {
         self.heard.as_mut().is_some_and(|heard| heard.touched(pair.path.parent().as_ref(), pair.name))
     }
 
+    /// When the directory that others reach by path changed last.
+    fn live(&self, pair: Pair<'_>) -> io::Result<Mtime> {
+        let dir = if self.rival == Rival::Handles { pair.from } else { pair.to };
+        FileStat::of(dir).map(|dir| dir.ctime)
+    }
+
     /// Says what becomes of a name that is `now` in `from`. Directories are followed at once.
     fn judge(&mut self, pair: Pair<'_>, was: Option<Was>, now: Option<&FileStat>, deep: bool) -> Result<Verdict> {
         let look = |e| Error::io("cannot look at", self.from.shown(pair.path), e);
@@ -362,7 +368,8 @@ impl<'a> Follow<'a> {
             _ => {}
         }
         let touched = self.was_touched(pair);
-        if !follows(known, now, there.as_ref(), touched, self.rival) {
+        let live = self.live(pair).map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
+        if !follows(known, now, there.as_ref(), touched, self.rival, live) {
             let nodes = Nodes::of(now, there.as_ref());
             return Ok(Verdict::Done(Some(self.other(nodes.unfollowed(known)))));
         }
@@ -403,7 +410,8 @@ impl<'a> Follow<'a> {
             let Some(now) = now else { continue };
             let there = pair.there().map_err(failed)?;
             let is_dir = now.file_type == FileType::Directory;
-            if is_dir || !follows(*known, Some(now), there.as_ref(), false, self.rival) {
+            let live = self.live(pair).map_err(failed)?;
+            if is_dir || !follows(*known, Some(now), there.as_ref(), false, self.rival, live) {
                 continue;
             }
             *ready = Passing(self.aside).link(pair, now, busy.contains(&now.id.ino)).map_err(failed)?;
@@ -452,7 +460,8 @@ impl<'a> Follow<'a> {
         let passing = Passing(self.aside);
         let nodes = Nodes::of(now, there.as_ref());
         let failed = |e| Error::io("cannot follow", self.from.shown(&step.path), e);
-        if is_dir || !follows(step.known, now, there.as_ref(), touched, self.rival) {
+        let live = self.live(pair).map_err(failed)?;
+        if is_dir || !follows(step.known, now, there.as_ref(), touched, self.rival, live) {
             if step.ready == Ready::Linked {
                 passing.forget(nodes.from).map_err(failed)?;
             }
@@ -466,7 +475,7 @@ impl<'a> Follow<'a> {
         }
         .map_err(|e| self.failed("cannot follow", Some(pair.path), e))?;
         if let Some(heard) = &mut self.heard {
-            heard.expect(dir, pair.name);
+            heard.forget(dir, pair.name);
         }
         Ok(Some(self.other(Nodes { from: nodes.from, to: nodes.from })))
     }

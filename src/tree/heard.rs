@@ -1,8 +1,8 @@
-//! What others do in the directories of the next tree from the moment it is live until it is looked at.
+//! What others do in the directories of a tree from the moment it is live until the one before it is gone.
 //!
 //! A name that was made and removed again leaves nothing in a directory that tells of it. The kernel tells (inotify):
-//! the directories are watched while nobody else can reach them yet. It is a help and no more: without watches, and
-//! after a crash, a name that looks untouched counts as untouched.
+//! the directories are watched while nobody else can reach them yet. It is a help and no more: without watches, when
+//! events were lost, and after a crash, a name that looks untouched counts as untouched.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
@@ -26,11 +26,11 @@ const MAX_DIRS: usize = 8192;
 const EVENTS: usize = 16 << 10;
 
 /// The names that were touched.
+#[derive(Debug)]
 pub(super) struct Heard {
     inotify: OwnedFd,
     dirs: HashMap<i32, Option<TreePath>>,
     names: HashMap<Option<TreePath>, HashSet<CString>>,
-    own: HashMap<Option<TreePath>, HashSet<CString>>,
 }
 
 impl Heard {
@@ -48,7 +48,7 @@ impl Heard {
                 }
             }
         }
-        Some(Self { inotify, dirs: watched, names: HashMap::new(), own: HashMap::new() })
+        Some(Self { inotify, dirs: watched, names: HashMap::new() })
     }
 
     /// Forgets what was heard so far: it was this process's own doing.
@@ -57,16 +57,19 @@ impl Heard {
         self.names.clear();
     }
 
-    /// What this process did to the name in the directory `dir` is none of others' doing.
-    pub(super) fn expect(&mut self, dir: Option<&TreePath>, name: &CStr) {
-        self.own.entry(dir.cloned()).or_default().insert(name.to_owned());
+    /// Forgets what was heard of the name in the directory `dir`: it was this process's own doing.
+    pub(super) fn forget(&mut self, dir: Option<&TreePath>, name: &CStr) {
+        self.read();
+        if let Some(names) = self.names.get_mut(&dir.cloned()) {
+            names.remove(name);
+        }
     }
 
     /// Whether others touched the name in the directory `dir`.
     pub(super) fn touched(&mut self, dir: Option<&TreePath>, name: &CStr) -> bool {
         self.read();
-        let has = |all: &HashMap<_, HashSet<CString>>| all.get(&dir.cloned()).is_some_and(|names| names.contains(name));
-        has(&self.names) && !has(&self.own)
+        // Only this makes a path of its own.
+        !self.names.is_empty() && self.names.get(&dir.cloned()).is_some_and(|names| names.contains(name))
     }
 
     fn read(&mut self) {

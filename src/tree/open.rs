@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use super::chains::Chains;
 use super::commit;
 use super::doubt::Doubt;
+use super::heard::Heard;
 use super::index::TEMPORARY;
 use super::journal::{BACKWARD, FORWARD, Journal};
 use super::leftover::Leftovers;
@@ -72,6 +73,8 @@ pub struct Tree {
     /// What our own operations did to times of change since a commit began.
     pub(super) chains: Mutex<Chains>,
     pub(super) doubt: Doubt,
+    /// What others do in the live tree as long as the one before it stands aside.
+    pub(super) heard: Mutex<Option<Heard>>,
     busy: AtomicBool,
     recovery: Recovery,
     /// A commit that failed and cannot be undone: which, and why.
@@ -105,6 +108,7 @@ impl Tree {
             options,
             chains: Mutex::default(),
             doubt,
+            heard: Mutex::default(),
             busy: AtomicBool::new(false),
             recovery: Recovery::Nothing,
             torn: Mutex::default(),

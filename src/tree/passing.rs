@@ -37,9 +37,14 @@ pub(super) enum Ready {
 #[derive(Clone, Copy)]
 pub(super) struct Passing<'a>(pub(super) BorrowedFd<'a>);
 
-/// The name aside of an inode.
+/// The name aside of an inode that comes.
 fn slot(ino: u64) -> io::Result<CString> {
-    Ok(CString::new(format!("passing-{ino}"))?)
+    Ok(CString::new(format!("coming-{ino}"))?)
+}
+
+/// The name aside of one that leaves.
+fn way_out(ino: u64) -> io::Result<CString> {
+    Ok(CString::new(format!("leaving-{ino}"))?)
 }
 
 impl Passing<'_> {
@@ -108,8 +113,8 @@ impl Passing<'_> {
 
     /// Removes the name from a directory when it is still the inode `expected`.
     pub(super) fn take_out(self, dir: BorrowedFd<'_>, name: &CStr, expected: u64) -> io::Result<()> {
-        let slot = slot(expected)?;
-        self.forget(expected)?;
+        let slot = way_out(expected)?;
+        super::swap::discard(self.0, &slot)?;
         match renameat(dir, name, self.0, &slot) {
             Err(Errno::NOENT) => return Ok(()),
             done => done?,
@@ -119,7 +124,7 @@ impl Passing<'_> {
 
     /// Removes what came out of a directory, or puts it back when it is not the inode `expected`; says what it is.
     fn check_out(self, dir: BorrowedFd<'_>, name: &CStr, expected: u64) -> io::Result<u64> {
-        let slot = slot(expected)?;
+        let slot = way_out(expected)?;
         let found = FileStat::at(self.0, &slot)?.id.ino;
         if found != expected {
             match renameat_with(self.0, &slot, dir, name, RenameFlags::NOREPLACE) {
@@ -128,7 +133,7 @@ impl Passing<'_> {
                 done => return Ok(done.map(|()| found)?),
             }
         }
-        self.forget(expected).map(|()| found)
+        super::swap::discard(self.0, &slot).map(|()| found)
     }
 
     /// What a name stands for that was on its way when a process ended: `now` (zero for nothing) came into the place of
@@ -137,7 +142,7 @@ impl Passing<'_> {
         let there = stat(to, name)?.map_or(0, |there| there.id.ino);
         // What stands there by now came later than what was on its way.
         let not_yet = Nodes { from: if there == before { Nodes::UNKNOWN } else { now }, to: before };
-        let aside = stat(self.0, &slot(if now == 0 { before } else { now })?)?.map(|found| found.id.ino);
+        let aside = stat(self.0, &if now == 0 { way_out(before)? } else { slot(now)? })?.map(|found| found.id.ino);
         match aside {
             // To remove a name once more does no harm.
             None if now == 0 => Ok(not_yet),
@@ -158,7 +163,7 @@ impl Passing<'_> {
         }
     }
 
-    /// Removes the name aside of an inode.
+    /// Removes the name aside of an inode that comes.
     pub(super) fn forget(self, ino: u64) -> io::Result<()> {
         super::swap::discard(self.0, &slot(ino)?)
     }

@@ -48,13 +48,15 @@ pub(super) enum Rival {
 }
 
 /// Whether the tree that follows gets what the other one has under a name. `known` is what the name stood for when
-/// both were looked at last; with `touched` the one that follows was changed since, whatever it shows.
+/// both were looked at last; with `touched` the one that follows was changed since, whatever it shows; `live` is the
+/// last change of the directory that others reach by path.
 pub(super) fn follows(
     known: Nodes,
     from: Option<&FileStat>,
     to: Option<&FileStat>,
     touched: bool,
     rival: Rival,
+    live: Mtime,
 ) -> bool {
     let now = Nodes::of(from, to);
     if now.from == known.from || now.from == now.to {
@@ -66,11 +68,11 @@ pub(super) fn follows(
     match (from, to, rival) {
         // What was put there before the exchange is older than anything that everybody did after it.
         (Some(from), Some(to), Rival::Everybody(since)) => from.ctime > since && from.ctime > to.ctime,
-        // A name that was heard of was removed a moment ago.
-        (Some(from), None, Rival::Everybody(since)) => from.ctime > since && !touched,
+        // When a name was removed is not known: not after the last change of its directory.
+        (Some(from), None, Rival::Everybody(since)) => from.ctime > since && from.ctime > live && !touched,
         (Some(from), Some(to), _) => from.ctime >= to.ctime,
+        (None, Some(to), Rival::Handles) => to.ctime <= live,
         (Some(_), None, _) => true,
-        // Nothing tells when a name was removed; what is there is kept.
         (None, ..) => false,
     }
 }
@@ -88,8 +90,10 @@ mod tests {
 
     #[test]
     fn the_outside_has_the_last_word() {
-        let live = Rival::Everybody(Mtime { secs: 10, nanos: 0 });
-        // Known in both, the inode and time in each now, whether the one that follows was touched, who works in it.
+        let at = |secs| Mtime { secs, nanos: 0 };
+        let live = Rival::Everybody(at(10));
+        // Known in both, the inode and time in each now, whether the one that follows was touched, who works in it. The
+        // directory that others reach by path changed last at 15.
         let cases = [
             ("unchanged", (1, 1), (1, 5), (1, 5), false, live, false),
             ("replaced before the exchange", (1, 1), (2, 9), (1, 5), false, live, true),
@@ -103,18 +107,21 @@ mod tests {
             ("its other name was replaced, which changes its time", (2, 2), (2, 13), (3, 12), false, live, false),
             ("replaced by a handle, and after that by path", (1, 1), (2, 11), (3, 12), false, live, false),
             ("replaced by path, and after that by a handle", (1, 1), (2, 13), (3, 12), false, live, true),
-            ("removed by path, replaced by a handle", (1, 1), (2, 13), (0, 0), false, live, true),
-            ("replaced at the very exchange, removed after it", (1, 1), (2, 13), (0, 0), true, live, false),
+            ("removed by path, replaced by a handle later", (1, 1), (2, 16), (0, 0), false, live, true),
+            ("removed by path, replaced by a handle before", (1, 1), (2, 13), (0, 0), false, live, false),
+            ("made by a handle", (0, 0), (2, 13), (0, 0), false, live, true),
+            ("replaced at the very exchange, removed after it", (1, 1), (2, 16), (0, 0), true, live, false),
             ("nobody else can have changed it", (1, 1), (2, 4), (3, 5), false, Rival::Nobody, true),
             ("by path before, by a handle later", (1, 1), (2, 4), (3, 5), false, Rival::Handles, false),
             ("by a handle before, by path later", (1, 1), (2, 6), (3, 5), false, Rival::Handles, true),
-            ("removed by path, made by a handle", (1, 1), (0, 0), (3, 5), false, Rival::Handles, false),
+            ("removed by path, replaced by a handle later", (1, 1), (0, 0), (3, 16), false, Rival::Handles, false),
+            ("removed by path, replaced by a handle before", (1, 1), (0, 0), (3, 5), false, Rival::Handles, true),
             ("made by path, removed by a handle", (1, 1), (2, 6), (0, 0), false, Rival::Handles, true),
             ("it is there by now", (1, 1), (2, 9), (2, 9), false, live, false),
         ];
         for (what, (from, to), a, b, touched, rival, wanted) in cases {
             let (a, b) = (node(a.0, a.1), node(b.0, b.1));
-            let found = follows(Nodes { from, to }, a.as_ref(), b.as_ref(), touched, rival);
+            let found = follows(Nodes { from, to }, a.as_ref(), b.as_ref(), touched, rival, at(15));
             assert_eq!(found, wanted, "{what}");
         }
     }

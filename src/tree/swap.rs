@@ -20,7 +20,7 @@ use super::commit::{MAX_SINGLE_SYNCS, stat};
 use super::follow::{Follow, is_gone};
 use super::heard::Heard;
 use super::journal::{Journal, Move, Side, Swap};
-use super::meta::{FileStat, is_mount_root};
+use super::meta::{FileStat, is_mount_root, locked};
 use super::moves;
 use super::names::Names;
 use super::open::{Tree, done_journal};
@@ -145,7 +145,9 @@ pub(super) fn forward(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()>
     moves::restore(&old, swap.above(), |dir| dir.old)?;
     tree.crash.point()?;
     settle(tree, &aside, [swap.new, swap.old], swap)?;
-    follow_old(tree, journal, swap, Rival::Everybody(since), heard.as_mut())
+    follow_old(tree, journal, swap, Rival::Everybody(since), heard.as_mut())?;
+    *locked(&tree.heard) = heard;
+    Ok(())
 }
 
 /// Follows what others wrote into the old tree by handles since the exchange into the new one.
@@ -154,7 +156,8 @@ pub(super) fn follow_handles(tree: &Tree, journal: &Journal, swap: &Swap) -> Res
     if standing_aside(tree, &aside)? != Some(swap.old.ino) {
         return Ok(());
     }
-    follow_old(tree, journal, swap, Rival::Everybody(exchanged_at(tree, &aside)?), None)
+    let since = exchanged_at(tree, &aside)?;
+    follow_old(tree, journal, swap, Rival::Everybody(since), locked(&tree.heard).as_mut())
 }
 
 /// Follows what others changed in the old tree since it was looked at last into the new one, before the exchange or
@@ -217,6 +220,7 @@ fn exchange_back(tree: &Tree, journal: &Journal, swap: &Swap, aside: &OwnedFd) -
     moves::restore(&new, &above, |dir| dir.old)?;
     // What came at the very moment of the exchange.
     follow_back(tree, journal, swap, aside, [&new, &live], Rival::Everybody(since), heard.as_mut())?;
+    *locked(&tree.heard) = heard;
     Ok(sides)
 }
 
@@ -341,6 +345,8 @@ pub(super) fn drain(tree: &Tree, serial: Serial) -> Result<()> {
         let rival = Rival::Everybody(since);
         let mut follow = Follow::new(tree, [&gone, &live], &swap.changed, &known, aside.as_fd(), rival);
         follow.back = gone.id().ino == swap.new.ino;
+        let mut heard = locked(&tree.heard).take();
+        follow.heard = heard.as_mut();
         for _ in 0..MAX_TRIES {
             follow.drain(None)?;
             match rustix::fs::unlinkat(&aside, ASIDE, AtFlags::REMOVEDIR) {
