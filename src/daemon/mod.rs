@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use self::reload::Started;
-use self::serving::Serving;
+use self::serving::{Serving, Signals};
 use self::unmanaged::{Place, Places};
 use crate::config::{HostConfig, TreeConfig};
 use crate::drive::desk::{Base, Desk, Dial, SENT, Sending};
@@ -97,6 +97,8 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|e| Error::new(Kind::Io, "cannot start the control loop").because(e))?;
+    // Before anybody can see that the daemon is there.
+    let signals = runtime.block_on(async { Signals::follow() })?;
     let listener = match &setup.socket {
         Some(path) => {
             let group = setup.config.socket_group.as_deref();
@@ -134,9 +136,11 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
         .spawn(move || serve::run(&giver, &given, rate, &pulls))
         .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
     let console = Console::new(Arc::clone(&desk), console_tree(&config, desk.bases()), password);
-    reopening::notify(&host);
+    if host.trees.all_broken().next().is_some() {
+        reopening::notify(&host);
+    }
     let serving = Serving { started, is_plain, host: &host, handle: &handle, desk: &desk, console: &console };
-    runtime.block_on(serving.follow(listener, consoles, &ended))?;
+    runtime.block_on(serving.follow(signals, listener, consoles, &ended))?;
     desk.stop();
     handle.stop();
     let done = network.join().unwrap_or_else(|_| Err(Error::new(Kind::Io, "the network thread failed")));

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::control::Listener;
 use super::reload::Started;
@@ -15,6 +15,25 @@ use crate::face::console::{Console, Listeners};
 use crate::face::password::Password;
 use crate::keys::{AuthorizedKeys, GroupKey, Signer, open_signer};
 use crate::{Error, Kind, Result};
+
+/// The signals that a daemon follows. One that comes before the daemon serves is kept until it does.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Follows them from now on, within a runtime.
+    pub(super) fn follow() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(|e| Error::new(Kind::Io, "cannot follow signals").because(e));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+}
 
 /// A host that runs, with what is asked of it.
 pub(super) struct Serving<'a> {
@@ -31,14 +50,11 @@ impl Serving<'_> {
     /// Answers at the sockets and follows signals until one of them, or the network, ends the host.
     pub(super) async fn follow(
         &self,
+        mut signals: Signals,
         listener: Option<Listener>,
         consoles: Listeners,
         ended: &tokio::sync::Notify,
     ) -> Result<()> {
-        let listen = |kind| signal(kind).map_err(|e| Error::new(Kind::Io, "cannot follow signals").because(e));
-        let mut terminate = listen(SignalKind::terminate())?;
-        let mut interrupt = listen(SignalKind::interrupt())?;
-        let mut hangup = listen(SignalKind::hangup())?;
         if let Some(listener) = listener {
             tokio::spawn(listener.serve(Arc::clone(self.desk)));
         }
@@ -55,9 +71,9 @@ impl Serving<'_> {
         loop {
             tokio::select! {
                 () = ended.notified() => return Ok(()),
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => self.reload(),
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+                _ = signals.hangup.recv() => self.reload(),
                 done = &mut console => return done,
                 () = tick(&mut watchdog) => self.bark().await,
             }
