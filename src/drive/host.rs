@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, channel};
+use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use super::answers::Answers;
@@ -29,6 +29,8 @@ use crate::wire::seal::Refusal;
 const ORDER_LIMIT: Duration = Duration::from_secs(60);
 /// How long, after that, a sender may take to confirm that it knows what became of it.
 const HEARD_LIMIT: Duration = Duration::from_secs(2);
+/// The most releases that others ask for while one is given.
+const MAX_PULLED: usize = 16;
 /// How often an ending host looks whether it may go.
 const LOOK: Duration = Duration::from_millis(50);
 /// How often it is looked who is not heard.
@@ -183,7 +185,7 @@ pub struct Running {
     /// When it is looked at which tree, whether it drifted.
     inspections: Schedule,
     /// Where it is said what others lack.
-    pulls: Option<Outbox<Pull>>,
+    pulls: Option<SyncSender<Pull>>,
 }
 
 impl Running {
@@ -242,7 +244,7 @@ impl Running {
 
     /// What others lack of what this host has goes there, to be offered to them.
     pub fn pulls(&mut self) -> Inbox<Pull> {
-        let (outbox, inbox) = channel();
+        let (outbox, inbox) = sync_channel(MAX_PULLED);
         self.pulls = Some(outbox);
         inbox
     }
@@ -369,8 +371,8 @@ impl Running {
             self.disk.request(request);
         }
         while let Some(pull) = self.machine.poll_pulled() {
-            // Nobody serves them where there is nobody who listens.
-            let _ = self.pulls.as_ref().map(|pulls| pulls.send(pull));
+            // Nobody serves them where there is nobody who listens, and who finds no room asks again.
+            let _ = self.pulls.as_ref().map(|pulls| pulls.try_send(pull));
         }
         while let Some(notice) = self.machine.poll_notice() {
             let now = self.clock.now();
