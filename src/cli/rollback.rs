@@ -65,6 +65,8 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     }
 
     report.start(&format!("{}: comparing with {}", args.tree, words::release(&args.tree, Some(way.to))));
+    // The rollback looks again at all of each tree: a host that comes between the two has not been compared, and what
+    // changed meanwhile would otherwise be believed as it was.
     let preview = session(Purpose::DryRun, &mut Silent)?;
     // What stands in the way is said by the rollback itself.
     if preview.exit == ExitStatus::Success {

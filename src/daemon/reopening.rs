@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::TreeConfig;
+use crate::drive::clock::Clock;
 use crate::drive::disk::{Host, open_tree};
 use crate::drive::host::Handle;
+use crate::units::Moment;
 use crate::{Error, Kind, Result};
 
 /// How often it is looked whether there is something to try.
@@ -38,12 +40,13 @@ pub(super) fn start<'a>(
     state_dir: Option<PathBuf>,
 ) -> Result<()> {
     let known = |tree: &&TreeConfig| host.trees.names().any(|name| *name == tree.name);
+    let clock = Clock::start();
     let trees = trees.filter(known).cloned();
-    let mut trees: Vec<Trying> = trees.map(|config| Trying { config, due: Instant::now(), again: AGAIN }).collect();
+    let mut trees: Vec<Trying> = trees.map(|config| Trying { config, due: clock.now(), again: AGAIN }).collect();
     let work = move || {
         loop {
             std::thread::sleep(LOOK);
-            trees.iter_mut().for_each(|tree| tree.look(&host, &handle, state_dir.as_ref()));
+            trees.iter_mut().for_each(|tree| tree.look(clock.now(), &host, &handle, state_dir.as_ref()));
         }
     };
     let thread = std::thread::Builder::new().name("trees".into()).spawn(work);
@@ -53,18 +56,17 @@ pub(super) fn start<'a>(
 /// A tree, and when it is tried next.
 struct Trying {
     config: TreeConfig,
-    due: Instant,
+    due: Moment,
     again: Duration,
 }
 
 impl Trying {
-    fn look(&mut self, host: &Host, handle: &Handle, state_dir: Option<&PathBuf>) {
+    fn look(&mut self, now: Moment, host: &Host, handle: &Handle, state_dir: Option<&PathBuf>) {
         let is_whole = host.trees.get(&self.config.name).is_some_and(|managed| managed.tree.torn().is_none());
         if is_whole {
             self.again = AGAIN;
             return;
         }
-        let now = Instant::now();
         if now < self.due {
             return;
         }
