@@ -248,6 +248,7 @@ fn what_others_write_while_trees_change_places_is_there() {
                 if fails {
                     write(&sick, "");
                 }
+                let began = locked(&editor).count;
                 let ran = lab.deploy(&[]);
                 match ran.code {
                     0 => committed += 1,
@@ -263,7 +264,7 @@ fn what_others_write_while_trees_change_places_is_there() {
                 let lost = quiet.lost();
                 assert!(
                     lost.is_empty(),
-                    "round {round}, {ran}, MAKUO_OUTSIDE_SEED={seed}: {} lost\n{}",
+                    "{ran}\nMAKUO_OUTSIDE_SEED={seed}, round {round} from change {began} on: {} lost\n{}",
                     lost.len(),
                     lost.join("\n")
                 );

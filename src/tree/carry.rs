@@ -116,7 +116,14 @@ impl<'a> Carry<'a> {
     fn child(&mut self, pair: Pair<'_>) -> Result<Option<(Option<Was>, bool)>> {
         let Pair { path, name, from, to } = pair;
         let failed = |e| self.failed("cannot look at", Some(path), e);
-        let Some(now) = pair.here().map_err(failed)? else { return Ok(None) };
+        let Some(now) = pair.here().map_err(failed)? else {
+            // It went away since it was listed, and so does its copy.
+            let copied = self.again && pair.there().map_err(failed)?.is_some();
+            if copied {
+                self.remove(to, path, name)?;
+            }
+            return Ok(copied.then_some((None, true)));
+        };
         let operation = Operation::on(now);
         if now.is_mount_root() {
             return Err(Error::refused(format!(
