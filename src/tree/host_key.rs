@@ -34,7 +34,7 @@ mod tests {
     fn the_secret_stays_and_only_the_daemon_reads_it() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(dir.path().join("www")).expect("new");
-        let root = Root::open(&dir.path().join("www")).expect("opens");
+        let root = Root::open(dir.path().join("www")).expect("opens");
         let state = State::open(&TreeName::new("www").expect("legal"), &root, None).expect("opens");
         assert_eq!(state.host_key(|| Ok([7; 32])).expect("drawn"), [7; 32]);
         assert_eq!(state.host_key(|| Ok([8; 32])).expect("kept"), [7; 32]);
