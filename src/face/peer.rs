@@ -6,16 +6,20 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
 
 /// The state of a socket that listens.
 const LISTENS: u8 = 0x0a;
+/// How often a table is read for one socket.
+const MAX_TRIES: usize = 5;
 /// The most of a table that is read.
 const MAX_TABLE: u64 = 64 << 20;
 
 /// The tables of sockets of this process's network, open.
 #[derive(Debug)]
 pub struct Sockets {
-    tables: Vec<File>,
+    /// Read from the beginning, by one thread at a time.
+    tables: Mutex<Vec<File>>,
 }
 
 /// A line of a table.
@@ -32,14 +36,15 @@ impl Sockets {
     /// Opens the tables, which stay readable when the process cannot open files any more.
     pub fn open() -> Self {
         let paths = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
-        Self { tables: paths.iter().filter_map(|path| File::open(path).ok()).collect() }
+        Self { tables: Mutex::new(paths.iter().filter_map(|path| File::open(path).ok()).collect()) }
     }
 
     /// The user of the socket at `remote` that is connected to `local`, both on this machine. None when that cannot be
     /// seen: a socket that its process has closed belongs to nobody, and is shown as root's.
     pub fn user_of_client(&self, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
         let is_it = |s: &Socket| s.local == plain(remote) && s.remote == plain(local) && s.inode != 0;
-        self.all().ok()?.into_iter().find(is_it).map(|s| s.uid)
+        // A table is read in pieces, and a line can be missed when others come and go in between.
+        (0..MAX_TRIES).find_map(|_| self.all().ok()?.into_iter().find(is_it).map(|s| s.uid))
     }
 
     /// The users of all sockets that take connections to `address`; none when that cannot be seen.
@@ -54,7 +59,8 @@ impl Sockets {
 
     fn all(&self) -> io::Result<Vec<Socket>> {
         let mut sockets = Vec::new();
-        for mut table in &self.tables {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        for mut table in &*tables {
             let mut text = String::new();
             table.seek(SeekFrom::Start(0))?;
             table.take(MAX_TABLE).read_to_string(&mut text)?;
@@ -123,6 +129,16 @@ mod tests {
             let sockets = Sockets::open();
             assert_eq!(sockets.users_of_listeners(client.peer_addr().unwrap()), [me], "{bound}");
             assert_eq!(sockets.user_of_client(server.local_addr().unwrap(), remote), Some(me), "{bound}");
+
+            // However many ask at once.
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    let (sockets, local) = (&sockets, server.local_addr().unwrap());
+                    scope.spawn(move || {
+                        (0..5).for_each(|_| assert_eq!(sockets.user_of_client(local, remote), Some(me), "{bound}"));
+                    });
+                }
+            });
 
             // Closed, it is shown as root's and says nothing.
             drop(client);
