@@ -139,6 +139,11 @@ pub struct InstanceId(#[n(0)] pub u64);
 #[cbor(transparent)]
 pub struct SessionId(#[n(0)] pub u64);
 
+/// A number used once: drawn by a process that wants to know whether another one is there now, and repeated by it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Nonce(#[n(0)] pub u64);
+
 macro_rules! shown_in_hex {
     ($type:ident) => {
         impl fmt::Display for $type {
@@ -156,6 +161,7 @@ macro_rules! shown_in_hex {
 }
 shown_in_hex!(InstanceId);
 shown_in_hex!(SessionId);
+shown_in_hex!(Nonce);
 
 /// The number of a release within its tree; strictly rising.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize)]

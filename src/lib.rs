@@ -50,6 +50,8 @@
 //! - Who watches a source says where it may have changed ([`tree::scan::Hints`]), and hosts look where the releases differ;
 //!   everything else is taken to be as the index says. A deploy, and `repair`, look everywhere.
 //! - Plans and journals of a million paths are kept [`packed`]: memory follows what is in flight.
+//! - A seal says who may speak, not when. A word counts from a process that repeats a nonce: of a command, of a host for
+//!   its sender, of other beacons ([`proto::freshness`]).
 //! - Counters of control and data datagrams are separate: loss is measured on data, which goes to all.
 
 pub mod error;

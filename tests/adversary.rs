@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use makuo::block::BlockRef;
-use makuo::id::{Generation, HostName, InstanceId, Ordinal, Serial, SessionId, TreeName};
+use makuo::id::{Generation, HostName, InstanceId, Nonce, Ordinal, Serial, SessionId, TreeName};
 use makuo::keys::{Namespace, open_signer};
 use makuo::manifest::{
     Content, Entry, EntryKind, Header, Intent, ListRef, Mode, Mtime, Node, NodeRef, Owner, Release, TreePath,
@@ -82,6 +82,7 @@ fn offer(session: u64, header: Vec<u8>, signature: Vec<u8>) -> Message {
         grant: None,
         follows: None,
         only: None,
+        proves: Some(true),
     })
 }
 
@@ -176,7 +177,7 @@ fn in_their_names(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], random: &mut 
     let Some(host) = hosts.get(random.usize(..hosts.len().max(1))).copied() else { return };
     let (generation, large) = (Generation(random.u32(..64)), u64::MAX >> random.u32(..64));
     match n / 9 % 4 {
-        0 => evil.say(sender, &Message::Ack(session, random.u32(..20))),
+        0 => evil.say(sender, &Message::Ack(session, random.u32(..20), Some(Nonce(random.u64(..))))),
         1 => {
             let (need, symbols) = (vec![random.u32(..); random.usize(..32)], Ranges(vec![0..large]));
             evil.say(
@@ -259,7 +260,17 @@ fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, 
             };
             let (name, version) = (host_name(&format!("ghost{n}")), "9".repeat(60));
             let trees = vec![tree; if n.is_multiple_of(64) { MAX_TREES } else { 2 }];
-            let hello = Hello { name, version, trees, members, heard: Some(9000), strangers: None };
+            let hello = Hello {
+                name,
+                version,
+                trees,
+                members,
+                heard: Some(9000),
+                strangers: None,
+                nonce: Some(Nonce(n)),
+                echoes: None,
+                shown: None,
+            };
             evil.say(InstanceId(n), &Message::Hello(hello));
         }
         (6, _) => evil.say(InstanceId(n), &Message::Ask(Ask { number: n, tree: None, serial: None })),
@@ -270,7 +281,7 @@ fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, 
             bytes[at] ^= 1 << random.u8(..8);
             evil.send(&bytes);
         }
-        _ => evil.say(InstanceId(n), &Message::Solicit),
+        _ => evil.say(InstanceId(n), &Message::Solicit(Some(Nonce(n)), None)),
     }
 }
 

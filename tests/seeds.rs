@@ -9,7 +9,7 @@ use std::sync::Arc;
 use makuo::block::frame::{Compressor, Level};
 use makuo::block::{BlockHash, BlockRef};
 use makuo::fuzz::{DOORS, ROOT, SIGNED};
-use makuo::id::{Generation, HostName, InstanceId, Ordinal, Serial, SessionId, TreeName};
+use makuo::id::{Generation, HostName, InstanceId, Nonce, Ordinal, Serial, SessionId, TreeName};
 use makuo::keys::{FileSigner, Namespace, Signer};
 use makuo::manifest::{
     Content, Entry, EntryKind, Header, Intent, ListRef, Mode, Mtime, Node, NodeRef, Owner, ReleaseId, Rules, TreePath,
@@ -268,7 +268,7 @@ fn messages() -> Vec<Message> {
     let host = HostName::new("web1").expect("legal");
     let missing = Missing { generation: Generation(1), need: vec![2, 0, 1], symbols: Ranges(vec![3..5]) };
     vec![
-        Message::Solicit,
+        Message::Solicit(Some(Nonce(7)), TreeName::new("www").ok()),
         Message::Bye(host.clone()),
         Message::Announce(Announce {
             session: SessionId(1),
@@ -283,6 +283,7 @@ fn messages() -> Vec<Message> {
             grant: Some(SignedOrder { order: vec![1; 40], signature: vec![2; 80], hosts: None }),
             follows: None,
             only: None,
+            proves: Some(true),
         }),
         Message::State(Told {
             session: SessionId(1),
@@ -297,6 +298,7 @@ fn messages() -> Vec<Message> {
             torn: None,
             identity: None,
             signature: Some([7; 64].into()),
+            nonce: Some(Nonce(9)),
         }),
         Message::Want(Want {
             session: SessionId(1),

@@ -90,6 +90,7 @@ fn state(session: SessionId, number: u32, name: &str, stage: HostStage) -> State
         torn: None,
         identity: None,
         signature: None,
+        nonce: None,
     }
 }
 
@@ -147,7 +148,10 @@ fn a_member_of_the_group_does_not_say_committed_for_a_host_that_hangs() {
             while !over.load(Ordering::Relaxed) {
                 for (_, message) in evil.said() {
                     match message {
-                        Message::Solicit => evil.say(web2, &Message::Hello(answer.clone())),
+                        Message::Solicit(nonce, _) => {
+                            let echoes = nonce.map(|nonce| vec![nonce]);
+                            evil.say(web2, &Message::Hello(Hello { echoes, ..answer.clone() }));
+                        }
                         Message::Announce(announce) => session = Some(announce.session),
                         _ => {}
                     }
@@ -252,7 +256,10 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
             while !over.load(Ordering::Relaxed) {
                 for (_, message) in evil.said() {
                     match message {
-                        Message::Solicit => evil.say(InstanceId(1), &Message::Hello(hello.clone())),
+                        Message::Solicit(nonce, _) => {
+                            let echoes = nonce.map(|nonce| vec![nonce]);
+                            evil.say(InstanceId(1), &Message::Hello(Hello { echoes, ..hello.clone() }));
+                        }
                         Message::Announce(announce) => session = Some(announce.session),
                         _ => {}
                     }

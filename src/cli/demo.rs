@@ -7,6 +7,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::DemoArgs;
@@ -15,6 +16,7 @@ use crate::config::{GROUP_KEY, NetworkConfig};
 use crate::drive::members::look;
 use crate::drive::outcome::Purpose;
 use crate::drive::source::Unmounted;
+use crate::keys::AuthorizedKeys;
 use crate::report::Report;
 use crate::spec::Spec;
 use crate::{Error, Kind, Result, keys};
@@ -177,6 +179,7 @@ impl Demo {
             network: self.network.clone(),
             cache: Some(self.path("cache")),
             unmounted: Unmounted::Refuse,
+            authorized: Arc::new(AuthorizedKeys::none(&self.path("authorized_keys"))),
         };
         deploy::session(&options, report)
     }

@@ -10,7 +10,7 @@ use crate::config::NetworkConfig;
 use crate::drive::deploy::{self, Interrupt};
 use crate::drive::outcome::{Observer, Outcome, Purpose};
 use crate::drive::source::Unmounted;
-use crate::keys::{self, Signer};
+use crate::keys::{self, AuthorizedKeys, Signer};
 use crate::report::Report;
 use crate::spec::{Expect, Spec};
 use crate::units::printable;
@@ -39,6 +39,8 @@ pub struct SessionOptions {
     pub cache: Option<PathBuf>,
     /// What to do about a filesystem in the source that is not mounted any more.
     pub unmounted: Unmounted,
+    /// The keys that are authorized on this machine.
+    pub authorized: Arc<AuthorizedKeys>,
 }
 
 pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
@@ -78,6 +80,7 @@ pub(super) fn resolve(args: &SessionArgs, purpose: Purpose, config: Option<&Path
         recheck: false,
         network: network::resolve(&args.network, config)?,
         cache: cache_dir(),
+        authorized: Arc::new(sign::authorized(None, &network::host_config(config)?)?),
         unmounted: if purpose == Purpose::Diff { Unmounted::Tell } else { Unmounted::Refuse },
     })
 }
@@ -112,6 +115,7 @@ pub(super) fn for_engine(options: &SessionOptions, signer: Arc<dyn Signer>) -> R
         recheck: options.recheck,
         cache: options.cache.clone(),
         unmounted: options.unmounted,
+        authorized: Some(Arc::clone(&options.authorized)),
         ..deploy::Options::new(spec, options.purpose, signer, name, options.timeout)
     })
 }

@@ -12,7 +12,7 @@ use crate::drive::outcome::{DriftGroup, Event, ExitStatus, Observer, Outcome, Pu
 use crate::drive::rollback::{Earlier, Way, check_key, choose, fetch, fetch_all, spec, targets};
 use crate::drive::{clock, log};
 use crate::id::{HostName, Serial, TreeName};
-use crate::keys::{self, AuthorizedKeys, Signer};
+use crate::keys::{self, Signer};
 use crate::manifest::Release;
 use crate::report::Report;
 use crate::report::words;
@@ -30,7 +30,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     let config = network::host_config(config)?;
     let network = network::for_command(&args.network, &config)?;
     let signer: Arc<dyn Signer> = Arc::from(keys::open_signer(&sign::key_file(args.key.as_deref(), None)?)?);
-    let authorized = authorized(args, &config)?;
+    let authorized = Arc::new(sign::authorized(args.authorized_keys.as_deref(), &config)?);
     network::tell(&network, report);
     report.start(&format!("{}: asking what hosts keep", args.tree));
     let local = local(args, &config)?;
@@ -48,6 +48,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
             only: args.targets.clone(),
             checksum: args.checksum,
             cache: deploy::cache_dir(),
+            authorized: Some(Arc::clone(&authorized)),
             ..engine::Options::new(spec.clone(), purpose, Arc::clone(&signer), name.clone(), args.timeout)
         };
         let earlier = Earlier { release: earlier.release.clone(), from: local.clone() };
@@ -151,7 +152,17 @@ fn find(args: &RollbackArgs, local: Option<&(PathBuf, Records)>, network: &Netwo
         Some((_, records)) => records.kept()?,
         None => Vec::new(),
     };
-    let way = choose(&log, &kept, args.to)?;
+    let signed = |serial: Serial| -> Result<Vec<Release>> {
+        let found = fetch_all(network::open(network)?, &args.tree, serial, longest)?;
+        Ok(found.into_iter().map(|stored| stored.release).collect())
+    };
+    let way = choose(&log, &kept, args.to, signed)?;
+    if !log.unshown.is_empty() {
+        tracing::warn!(
+            "not counted, since they do not show what they run with a signature that holds: {}; their makuo may be too old",
+            words::list(&log.unshown)
+        );
+    }
     let here = |serial: Serial| local.map_or(Ok(None), |(_, records)| records.stored(serial));
     let earlier = match here(way.to)? {
         Some(stored) => stored,
@@ -168,18 +179,4 @@ fn find(args: &RollbackArgs, local: Option<&(PathBuf, Records)>, network: &Netwo
         replaced.push(earlier.release.clone());
     }
     Ok(Goal { way, earlier, replaced })
-}
-
-/// Whose releases may be signed again, beside those of the key that signs.
-fn authorized(args: &RollbackArgs, config: &HostConfig) -> Result<AuthorizedKeys> {
-    match &args.authorized_keys {
-        Some(path) => AuthorizedKeys::load(path),
-        None => match AuthorizedKeys::load(&config.authorized_keys) {
-            // A machine that is no host, or a user who may not read the host's file, has none.
-            Err(e) if e.is_os(std::io::ErrorKind::NotFound) || e.is_os(std::io::ErrorKind::PermissionDenied) => {
-                Ok(AuthorizedKeys::none(&config.authorized_keys))
-            }
-            found => found,
-        },
-    }
 }

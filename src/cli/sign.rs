@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::config::GROUP_KEY;
+use crate::config::{GROUP_KEY, HostConfig};
+use crate::keys::AuthorizedKeys;
 use crate::units::printable;
 use crate::{Error, Result};
 
@@ -19,6 +20,20 @@ pub fn key_file(flag: Option<&Path>, spec: Option<&Path>) -> Result<PathBuf> {
     let shown = printable(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
     Err(Error::usage(format!("there is no key to sign with: {shown} ({said_by}) does not exist"))
         .hint("`makuo keygen` makes one; --key names another, such as ~/.ssh/id_ed25519"))
+}
+
+/// Whose releases count on this machine, beside those of the key that signs: the keys of `file`, else of its configuration.
+pub fn authorized(file: Option<&Path>, config: &HostConfig) -> Result<AuthorizedKeys> {
+    match file {
+        Some(path) => AuthorizedKeys::load(path),
+        None => match AuthorizedKeys::load(&config.authorized_keys) {
+            // A machine that is no host, or a user who may not read the host's file, has none.
+            Err(e) if e.is_os(std::io::ErrorKind::NotFound) || e.is_os(std::io::ErrorKind::PermissionDenied) => {
+                Ok(AuthorizedKeys::none(&config.authorized_keys))
+            }
+            found => found,
+        },
+    }
 }
 
 /// ~/.config/makuo/deploy.key, when there is a home.

@@ -239,6 +239,7 @@ fn nothing(tree: TreeName) -> TreeTold {
         base: None,
         targets: None,
         parts: None,
+        shown: None,
     }
 }
 
@@ -262,7 +263,12 @@ fn told(managed: &ManagedTree, list: bool, work: Option<Work>, trouble: Option<T
     let base = tree.base().map_err(unreadable).ok().flatten().map(|(serial, content)| Base { serial, content });
     let kept = if list { tree.kept().map_err(unreadable).unwrap_or_default() } else { Vec::new() };
     let stones = tree.state().tombstones().map_err(unreadable).unwrap_or_default();
+    let shown = running
+        .as_ref()
+        .filter(|_| list)
+        .map(|stored| ReleaseBytes { header: stored.release.bytes().to_vec(), signature: stored.signature.clone() });
     TreeTold {
+        shown,
         tree: tree.name().clone(),
         release: running.as_ref().map(|stored| stored.release.id()),
         tombstones: Some(stones.into_iter().map(|buried| buried.stone).take(MAX_TOMBSTONES).collect()),

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::clock::{self, Clock};
 use super::endpoint::{Arrived, Door, Endpoint};
+use super::unproven::Unproven;
 use crate::Result;
-use crate::id::{HostName, InstanceId, NamedHost, Serial, TreeName};
+use crate::id::{HostName, InstanceId, NamedHost, Nonce, Serial, TreeName};
 use crate::proto::Dest;
 use crate::proto::control::Control;
 use crate::proto::members::{MAX_MEMBERS, Table};
@@ -90,6 +91,8 @@ pub(super) fn ask(
 /// A question under way.
 struct Asking {
     ask: Ask,
+    nonce: Nonce,
+    unproven: Unproven,
     rounds: usize,
     table: Table,
     reassembly: Reassembly,
@@ -103,7 +106,8 @@ struct Asking {
 impl Asking {
     fn new(now: Moment, ask: Ask) -> Self {
         let (table, reassembly, tells) = Default::default();
-        Self { ask, rounds: 0, table, reassembly, tells, told: 0, newest: now }
+        let nonce = Nonce(clock::seed());
+        Self { ask, nonce, unproven: Unproven::default(), rounds: 0, table, reassembly, tells, told: 0, newest: now }
     }
 
     /// Whether the host has what the question is about.
@@ -129,7 +133,7 @@ impl Asking {
         let question = Message::Ask(self.ask.clone());
         let owing = self.owing();
         if self.table.is_empty() || self.table.len() < self.table.claimed() {
-            control.send(Dest::Group, &Message::Solicit);
+            control.send(Dest::Group, &Message::Solicit(Some(self.nonce), None));
         }
         if self.rounds == 0 || self.table.is_empty() {
             control.send(Dest::Group, &question);
@@ -146,10 +150,12 @@ impl Asking {
         let Ok(Datagram::Control(front, piece)) = Datagram::parse(datagram.bytes) else { return };
         let Some(whole) = self.reassembly.add(now, front.source, piece) else { return };
         match Message::decode(&whole) {
-            Ok(Message::Hello(hello)) => {
-                let new = self.table.heard(now, datagram.from, front.source, hello);
+            // What does not repeat the nonce may be recorded.
+            Ok(Message::Hello(hello)) if hello.repeats(self.nonce) => {
+                let new = self.table.heard(now, datagram.from, front.source, hello, true);
                 self.newest = if new { now } else { self.newest };
             }
+            Ok(Message::Hello(hello)) => self.unproven.hear(datagram.from, hello),
             Ok(Message::Tell(tell)) if tell.number == self.ask.number && self.tells.len() < MAX_MEMBERS => {
                 self.told += whole.len();
                 if self.told > MAX_TOLD {
@@ -168,11 +174,17 @@ impl Asking {
             let tell = self.tells.remove(id).map(|(_, tell)| tell);
             heard.push(Heard::new(member.hello.name.clone(), member.address, trees, tell));
         }
-        // Whose beacon was lost.
+        // Whose beacon was lost. A question has a number of its own: what repeats it was said after it.
         for (address, tell) in self.tells.into_values() {
+            // One voice for each name at an address.
+            if heard.iter().any(|one: &Heard| one.host == tell.host && one.address.ip() == address.ip()) {
+                continue;
+            }
             let trees = tell.trees.iter().map(|t| t.tree.clone()).collect();
             heard.push(Heard::new(tell.host.clone(), address, trees, Some(tell)));
         }
+        let found = |name: &HostName| heard.iter().any(|heard: &Heard| heard.host == *name);
+        self.unproven.warn(found);
         heard.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
         tell_apart(&mut heard);
         heard

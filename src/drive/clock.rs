@@ -38,7 +38,11 @@ pub fn since_epoch() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Random bits for identities and jitter, not for secrets.
+/// Random bits of the system for identities, nonces and jitter.
 pub fn seed() -> u64 {
-    fastrand::u64(1..)
+    match crate::keys::random_bytes() {
+        Ok(bytes) => u64::from_be_bytes(bytes),
+        // Better a weak number than none: what depends on it fails closed.
+        Err(_) => fastrand::u64(1..),
+    }
 }

@@ -22,9 +22,10 @@ use super::outcome::{
 use super::rollback::Earlier;
 use super::serials;
 use super::source::{How, Part, Source, Unmounted};
+use super::unproven;
 use crate::block::BlockHash;
 use crate::id::{HostName, NamedHost, Serial};
-use crate::keys::Signer;
+use crate::keys::{AuthorizedKeys, PublicKey, Role, Signer};
 use crate::manifest::{Header, Intent, Release};
 use crate::net::{Waker, sharpen_timers};
 use crate::proto::sender::hosts::Host;
@@ -34,7 +35,7 @@ use crate::tree::root::{FileId, Root};
 use crate::tree::scan::Hints;
 use crate::units::{ByteSize, Moment, WallTime};
 use crate::wire::HostStage;
-use crate::wire::message::{OrderKind, SignedOrder};
+use crate::wire::message::{OrderKind, Shown, SignedOrder};
 use crate::wire::seal::Refusal;
 use crate::{Error, Result};
 
@@ -89,6 +90,8 @@ pub struct Options {
     pub lists: bool,
     /// The host in this process whose tree is the source: it takes no part.
     pub beside: Option<Handle>,
+    /// Whose releases show how high serials are, beside those of the key that signs.
+    pub authorized: Option<Arc<AuthorizedKeys>>,
 }
 
 impl Options {
@@ -113,6 +116,7 @@ impl Options {
             part: Part::default(),
             lists: false,
             beside: None,
+            authorized: None,
         }
     }
 }
@@ -547,6 +551,16 @@ impl Session<'_> {
         self.ask(Work::Sign(Box::new(header)))
     }
 
+    /// The highest serial that hosts have accepted, as far as their word is good.
+    fn highest(&self, claims: &[(IpAddr, Serial)], shown: &[Shown]) -> Serial {
+        let (tree, now) = (&self.options.spec.tree, clock::wall_seconds());
+        let listed = |key: &PublicKey| {
+            let keys = self.options.authorized.as_ref();
+            keys.is_some_and(|keys| keys.allows(key, tree, Role::Rollback, now).is_ok())
+        };
+        serials::believed(tree, claims, shown, |key| key == self.options.signer.public() || listed(key))
+    }
+
     /// A serial that no release of the tree had that hosts or this sender know of.
     fn take_serial(&mut self, highest: Serial) -> Serial {
         let Some(cache) = &self.options.cache else { return highest.next() };
@@ -591,16 +605,17 @@ impl Session<'_> {
     fn take_notices(&mut self) -> Result<Option<Outcome>> {
         while let Some(notice) = self.machine.poll_notice() {
             match notice {
-                Notice::Discovered { targets, members, serial, missing } => {
+                Notice::Discovered { targets, members, claims, shown, unproven, missing } => {
                     let mut names: Vec<HostName> = targets.iter().map(|t| t.0.clone()).collect();
                     names.sort();
+                    unproven::words(&unproven).into_iter().for_each(|text| self.observer.event(&Event::Note(text)));
                     if let Some(outcome) = self.nobody(&names, members, &missing) {
                         return Ok(Some(outcome));
                     }
                     shared_names(targets.iter().map(|(name, at)| (name, at.ip())))
                         .into_iter()
                         .for_each(|text| self.observer.event(&Event::Note(text)));
-                    self.discovered = Some(serial);
+                    self.discovered = Some(self.highest(&claims, &shown));
                     self.sign_when_known()?;
                 }
                 Notice::Narrow { datagram, host } => {

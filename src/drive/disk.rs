@@ -32,7 +32,8 @@ use crate::tree::Tree;
 use crate::tree::owners::HostNames;
 use crate::tree::scan::Scanned;
 use crate::units::Limit;
-use crate::wire::message::{MAX_TOMBSTONES_TOLD, SignedOrder, TreeState};
+use crate::wire::message::{MAX_TOMBSTONES_TOLD, Shown, SignedOrder, TreeState};
+use crate::wire::query::ReleaseBytes;
 
 /// A tree that this host manages, with what the host itself says about it.
 #[derive(Debug)]
@@ -98,6 +99,17 @@ impl Host {
         states
     }
 
+    /// What shows others the highest serial that each tree accepted.
+    pub fn shown(&self) -> BTreeMap<TreeName, Shown> {
+        let shown = |managed: &ManagedTree| {
+            shown(&managed.tree).unwrap_or_else(|e| {
+                tracing::debug!("tree {}: its highest serial cannot be shown: {e}", managed.tree.name());
+                None
+            })
+        };
+        self.trees.iter().filter_map(|(name, managed)| Some((name.clone(), shown(managed)?))).collect()
+    }
+
     /// The orders to abort or revert a release that are kept.
     pub fn tombstones(&self) -> Vec<SignedOrder> {
         let of = |managed: &ManagedTree| {
@@ -124,6 +136,17 @@ impl Host {
     pub(super) fn keys(&self) -> Arc<AuthorizedKeys> {
         Arc::clone(&self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
+}
+
+/// The release of the highest serial that the tree accepted, or the order by which that was taken back.
+fn shown(tree: &Tree) -> crate::Result<Option<Shown>> {
+    let Some(highest) = tree.state().highest()? else { return Ok(None) };
+    if let Some(stored) = tree.release(highest.serial)?.filter(|stored| stored.release.id() == highest.id) {
+        let (header, signature) = (stored.release.bytes().to_vec(), stored.signature);
+        return Ok(Some(Shown { release: Some(ReleaseBytes { header, signature }), order: None }));
+    }
+    let buried = tree.state().tombstones()?.into_iter().find(|buried| buried.stone.release == highest.id);
+    Ok(buried.map(|buried| Shown { release: None, order: Some(buried.order) }))
 }
 
 fn state(tree: &Tree) -> TreeState {
@@ -193,7 +216,7 @@ impl Disk {
             let (graves, answer) = (Arc::clone(&host), answer.clone());
             Gravedigger::start(Arc::clone(&host), move |order, holds| {
                 answer.send(Reply::Buried(order, holds));
-                answer.send(Reply::Trees(graves.states()));
+                answer.trees(&graves);
             })
         };
 
@@ -233,7 +256,7 @@ impl Disk {
             Request::GoBack(tree) => {
                 let go_back: Work = Box::new(|host, managed, answer| {
                     tombstones::go_back(host, managed);
-                    answer.send(Reply::Trees(host.states()));
+                    answer.trees(host);
                 });
                 if !self.after_others(&tree, go_back) {
                     tracing::error!("tree {tree}: its release was taken back, and too much waits to be done there");
@@ -365,6 +388,12 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// Says what the trees of `host` are now.
+    fn trees(&self, host: &Host) {
+        self.send(Reply::Shown(host.shown()));
+        self.send(Reply::Trees(host.states()));
+    }
+
     pub(super) fn send(&self, reply: Reply) {
         // Nobody listens any more when the daemon is ending.
         let _ = self.replies.send(reply);
@@ -446,7 +475,7 @@ fn work(id: SessionId, answer: &Answer, session: &mut Session<'_>, request: Requ
     };
     // A commit that failed has used its number up, too.
     if let Reply::Ordered(_, Some(_)) | Reply::Checked(..) = reply {
-        answer.send(Reply::Trees(session.host.states()));
+        answer.trees(session.host);
     }
     let compared = matches!(reply, Reply::Diffed(_, Ok(_)));
     answer.send(reply);

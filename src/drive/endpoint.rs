@@ -193,6 +193,11 @@ impl Endpoint {
         self.links.narrowest().max_segment().min(MAX_DATAGRAM).saturating_sub(self.room())
     }
 
+    /// Whether there is a group key.
+    pub fn is_sealed(&self) -> bool {
+        self.room() > 0
+    }
+
     /// Bytes to leave free behind every datagram.
     pub fn room(&self) -> usize {
         self.seal.room()

@@ -16,9 +16,10 @@ use super::outcome::{Member, MemberTree};
 use super::strangers::Stranger;
 use crate::Result;
 use crate::id::{InstanceId, Serial, SessionId, TreeName};
-use crate::keys::GroupKey;
+use crate::keys::{AuthorizedKeys, GroupKey};
 use crate::manifest::Release;
 use crate::net::Waker;
+use crate::proto::members::Trust;
 use crate::proto::receiver::{HostSetup, Receiver, Reply};
 use crate::tree::Tree;
 use crate::units::Moment;
@@ -78,6 +79,11 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// The keys that are authorized here.
+    pub fn keys(&self) -> Arc<AuthorizedKeys> {
+        self.host.keys()
+    }
+
     /// The running host, as others hear it.
     pub fn instance(&self) -> InstanceId {
         self.instance
@@ -197,6 +203,7 @@ impl Running {
         let endpoint = Endpoint::of(door, key.instance())?;
         // Half of the receive buffer, of which the kernel takes as much again for its own bookkeeping.
         let window = u32::try_from(endpoint.links().recv_buffer() / 4).unwrap_or(u32::MAX);
+        let trust = if endpoint.is_sealed() { Trust::Proven } else { Trust::Twice };
         let answers = Answers::new(host.name.clone(), Arc::clone(&host), endpoint.waker())?;
         let setup = HostSetup {
             name: host.name.clone(),
@@ -205,6 +212,8 @@ impl Running {
             gives: such(&host, |m| m.catch_up.gives(sealed)),
             tombstones: host.tombstones(),
             key,
+            shown: host.shown(),
+            trust,
             seed: clock::seed(),
             datagram: endpoint.datagram(),
             room: endpoint.room(),

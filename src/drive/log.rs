@@ -9,7 +9,8 @@ use super::endpoint::Door;
 use crate::Result;
 use crate::block::BlockHash;
 use crate::id::{HostName, NamedHost, Serial, TreeName};
-use crate::manifest::ReleaseId;
+use crate::keys::{Namespace, verify};
+use crate::manifest::{Release, ReleaseId};
 use crate::proto::receiver::matches_name;
 use crate::units::{ByteSize, WallTime};
 use crate::wire::message::Tombstone;
@@ -24,6 +25,8 @@ pub struct Log {
     pub hosts: Vec<NamedHost>,
     /// The hosts that have the tree and did not answer.
     pub silent: Vec<NamedHost>,
+    /// The hosts that say what they run and do not show it: their makuo is too old for that, or they lie.
+    pub unshown: Vec<NamedHost>,
     /// The releases, the newest first.
     pub releases: Vec<LogRelease>,
 }
@@ -51,6 +54,10 @@ pub struct LogRelease {
     pub part: bool,
     /// The hosts whose tree it is now.
     pub running: Vec<NamedHost>,
+    /// Those of them that show its header with a signature that holds.
+    pub shown: Vec<NamedHost>,
+    /// The hosts that say that it was aborted or taken back.
+    pub buried: Vec<NamedHost>,
     /// The hosts that keep it: a rollback can reach it there. Those that run it are among them.
     pub kept: Vec<NamedHost>,
 }
@@ -80,13 +87,18 @@ impl Log {
     }
 
     fn of(tree: &TreeName, heard: &[Heard]) -> Self {
-        let mut log = Self { tree: tree.clone(), hosts: Vec::new(), silent: Vec::new(), releases: Vec::new() };
+        let (hosts, silent, unshown, found) = Default::default();
+        let mut log = Self { tree: tree.clone(), hosts, silent, unshown, releases: found };
         let mut releases = BTreeMap::new();
         for host in heard.iter().filter(|h| h.trees.contains(tree)) {
             match told(host, tree) {
                 Some(told) => {
                     log.hosts.push(host.named.clone());
-                    told.releases.iter().for_each(|release| add(&mut releases, &host.named, release));
+                    let shown = shown(tree, told);
+                    if told.running.is_some() && shown.is_none() {
+                        log.unshown.push(host.named.clone());
+                    }
+                    told.releases.iter().for_each(|release| add(&mut releases, &host.named, release, shown));
                 }
                 None => log.silent.push(host.named.clone()),
             }
@@ -95,6 +107,11 @@ impl Log {
         let stones = stones(heard);
         for release in &mut log.releases {
             release.tombstone = stones.get(&(tree, release.id)).copied();
+            let buries = |host: &&Heard| {
+                let stones = told(host, tree).and_then(|told| told.tombstones.as_ref());
+                stones.is_some_and(|stones| stones.iter().any(|stone| stone.release == release.id))
+            };
+            release.buried = heard.iter().filter(buries).map(|host| host.named.clone()).collect();
         }
         log
     }
@@ -103,7 +120,17 @@ impl Log {
 /// Two releases under one number are two: hosts may have been deployed to apart from each other.
 type Releases = BTreeMap<(Serial, WallTime, String), LogRelease>;
 
-fn add(releases: &mut Releases, host: &NamedHost, told: &crate::wire::query::ReleaseTold) {
+/// The release that a host shows to run, when the signature of its header holds. Whose signature it is, is another
+/// question: nobody goes back to a release by a key that does not count.
+fn shown(tree: &TreeName, told: &TreeTold) -> Option<ReleaseId> {
+    let shown = told.shown.as_ref()?;
+    verify(Namespace::RELEASE, &shown.header, &shown.signature).ok()?;
+    let release = Release::from_bytes(&shown.header).ok()?;
+    let is_it = release.header().tree == *tree && Some(release.header().serial) == told.running;
+    (is_it && told.release == Some(release.id())).then(|| release.id())
+}
+
+fn add(releases: &mut Releases, host: &NamedHost, told: &crate::wire::query::ReleaseTold, shown: Option<ReleaseId>) {
     let key = (told.serial, told.created, told.id.to_string());
     let release = releases.entry(key).or_insert_with(|| LogRelease {
         serial: told.serial,
@@ -116,6 +143,8 @@ fn add(releases: &mut Releases, host: &NamedHost, told: &crate::wire::query::Rel
         content: told.content.unwrap_or(told.id.0),
         part: told.part,
         running: Vec::new(),
+        shown: Vec::new(),
+        buried: Vec::new(),
         kept: Vec::new(),
     });
     if release.key.is_none() {
@@ -124,6 +153,7 @@ fn add(releases: &mut Releases, host: &NamedHost, told: &crate::wire::query::Rel
     release.kept.push(host.clone());
     if told.running {
         release.running.push(host.clone());
+        release.shown.extend((shown == Some(told.id)).then(|| host.clone()));
     }
 }
 
@@ -348,6 +378,7 @@ mod tests {
             base: None,
             targets: None,
             parts: None,
+            shown: None,
         };
         let host = HostName::new(name).expect("legal");
         let tell = Tell { number: 1, host: host.clone(), trees: vec![told], release: None };

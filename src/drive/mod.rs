@@ -41,6 +41,7 @@ pub mod strangers;
 mod switch;
 mod tombstones;
 pub mod trees;
+mod unproven;
 
 #[cfg(test)]
 mod tests;

@@ -17,9 +17,11 @@ use crate::wire::message::{Order, OrderKind, SignedOrder};
 /// whoever recorded the question and asks it again. As many before, since clocks differ.
 pub(super) const AUDIT_SECONDS: u64 = 3600;
 
-/// The most by which a serial is above the last: nobody makes so many releases, and after the highest number of all
-/// no other could follow.
-const MAX_STEP: u64 = 1 << 32;
+/// A step of serials that nobody's releases fill: somebody believed a lie, or wrote the number by hand. The release is
+/// rightful all the same, and a host that refused it would refuse all that follow.
+const STRANGE_STEP: u64 = 1 << 32;
+/// The highest serial that is accepted: it leaves as many above it as there are below, so that none is the last.
+const MAX_SERIAL: u64 = 1 << 63;
 
 /// Whether `key` may put `release` here at `now`.
 pub(super) fn check_allowed(host: &Host, key: &PublicKey, release: &Release, now: WallTime) -> Result<(), Reason> {
@@ -77,7 +79,11 @@ fn is_current(header: &Header, now: WallTime) -> Result<(), Reason> {
 
 /// Whether the release may follow what the host has accepted.
 pub(super) fn is_newer(tree: &Tree, header: &Header) -> Result<(), Reason> {
-    follows(header, tree.highest_serial().map_err(|e| reason(&e))?.unwrap_or_default())
+    let highest = tree.highest_serial().map_err(|e| reason(&e))?.unwrap_or_default();
+    if header.serial.0.saturating_sub(highest.0) > STRANGE_STEP && highest > Serial(0) {
+        tracing::warn!("tree {}: serial {} is far above {highest}, the last one here", header.tree, header.serial);
+    }
+    follows(header, highest)
 }
 
 /// Whether the order that came with a release lets it be committed here: it is one to commit it, by the same key, and
@@ -108,11 +114,10 @@ fn follows(header: &Header, highest: Serial) -> Result<(), Reason> {
     match serial.0.checked_sub(highest.0) {
         _ if header.intent == Intent::Audit => Ok(()),
         None | Some(0) => Err(format!("serial {serial} is not newer than {highest}, which this host has accepted")),
-        Some(1..=MAX_STEP) => Ok(()),
-        Some(_) => Err(format!(
-            "serial {serial} is more than {MAX_STEP} beyond {highest}, which this host has accepted: it would use up \
-             the numbers of later releases; does somebody pretend to be hosts that have such a release?"
-        )),
+        Some(_) if serial.0 > MAX_SERIAL => {
+            Err(format!("serial {serial} is more than {MAX_SERIAL}: it would use up the numbers of later releases"))
+        }
+        Some(_) => Ok(()),
     }
 }
 
@@ -184,10 +189,11 @@ mod tests {
             (8, 7, ""),
             (7, 7, "not newer than 7"),
             (6, 7, "not newer than 7"),
-            (7 + MAX_STEP, 7, ""),
-            (8 + MAX_STEP, 7, "use up"),
-            (u64::MAX, 7, "use up"),
-            (u64::MAX, u64::MAX - 1, ""),
+            (7 + STRANGE_STEP, 7, ""),
+            (8 + STRANGE_STEP, 7, ""),
+            (MAX_SERIAL, 0, ""),
+            (MAX_SERIAL + 1, 7, "use up"),
+            (u64::MAX, u64::MAX - 1, "use up"),
         ] {
             let why = said(Intent::Deploy, serial, highest);
             assert!(why.contains(word) && why.is_empty() == word.is_empty(), "{serial} after {highest}: {why}");

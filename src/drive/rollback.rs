@@ -13,9 +13,10 @@ use super::endpoint::Door;
 use super::log::{self, Log};
 use super::source::{Facts, Source};
 use crate::block::BlockHash;
-use crate::id::{Serial, TreeName};
+use crate::id::{NamedHost, Serial, TreeName};
 use crate::keys::{AuthorizedKeys, Namespace, PublicKey, Role, verify};
 use crate::manifest::Release;
+use crate::proto::receiver::is_target;
 use crate::spec::{Compress, Spec};
 use crate::tree::records::Records;
 use crate::tree::source::{Blocks, Nothing};
@@ -63,8 +64,15 @@ pub struct Way {
     pub from: Vec<Serial>,
 }
 
-/// Chooses the release to go back to: `to`, or the newest earlier one that all hosts that run the present release had.
-pub fn choose(log: &Log, local: &[KeptRelease], to: Option<Serial>) -> Result<Way> {
+/// Chooses the release to go back to: `to`, or the newest earlier one that all hosts that run the present release had. What
+/// runs is what hosts show signed. `signed` gives the releases of a number whose signatures hold: one that was not for
+/// all hosts is no release that others lack.
+pub fn choose(
+    log: &Log,
+    local: &[KeptRelease],
+    to: Option<Serial>,
+    signed: impl Fn(Serial) -> Result<Vec<Release>>,
+) -> Result<Way> {
     let history = History::of(log, local);
     let from = history.running();
 
@@ -74,7 +82,7 @@ pub fn choose(log: &Log, local: &[KeptRelease], to: Option<Serial>) -> Result<Wa
             false => Err(Error::refused(format!("no host that answers keeps {}@{to}", log.tree)).hint(history.kept())),
         };
     }
-    let to = history.previous()?;
+    let to = history.previous(signed)?;
     Ok(Way { to, from })
 }
 
@@ -82,6 +90,7 @@ pub fn choose(log: &Log, local: &[KeptRelease], to: Option<Serial>) -> Result<Wa
 struct History<'a> {
     tree: &'a TreeName,
     releases: Vec<Distinct>,
+    unshown: &'a [NamedHost],
 }
 
 /// All releases of one content.
@@ -93,8 +102,8 @@ struct Distinct {
     running: BTreeSet<String>,
     running_as: BTreeSet<Serial>,
     kept: BTreeSet<String>,
-    /// Not all of them were aborted or taken back.
-    is_good: bool,
+    /// Who says of all of them that they were aborted or taken back; none: nobody does.
+    buried: Option<BTreeSet<String>>,
 }
 
 /// Stands for the state of this machine where no host answers.
@@ -102,20 +111,21 @@ const HERE: &str = "this machine";
 
 impl<'a> History<'a> {
     fn of(log: &'a Log, local: &[KeptRelease]) -> Self {
-        let mut history = Self { tree: &log.tree, releases: Vec::new() };
+        let mut history = Self { tree: &log.tree, releases: Vec::new(), unshown: &log.unshown };
         for release in &log.releases {
             let distinct = history.add(release.content, release.serial, release.part);
-            distinct.is_good |= release.tombstone.is_none();
+            let buried: BTreeSet<String> = release.buried.iter().map(ToString::to_string).collect();
+            let all = distinct.buried.get_or_insert_with(|| buried.clone());
+            all.retain(|host| buried.contains(host));
             distinct.kept.extend(release.kept.iter().map(ToString::to_string));
-            if !release.running.is_empty() {
-                distinct.running.extend(release.running.iter().map(ToString::to_string));
+            if !release.shown.is_empty() {
+                distinct.running.extend(release.shown.iter().map(ToString::to_string));
                 distinct.running_as.insert(release.serial);
             }
         }
         for release in local {
             let distinct = history.add(release.content, release.serial, release.part);
             if log.releases.is_empty() {
-                distinct.is_good = true;
                 distinct.kept.insert(HERE.to_string());
                 distinct.running.extend(release.running.then(|| HERE.to_string()));
                 distinct.running_as.extend(release.running.then_some(release.serial));
@@ -131,16 +141,8 @@ impl<'a> History<'a> {
 
     fn add(&mut self, content: BlockHash, serial: Serial, part: bool) -> &mut Distinct {
         let at = self.releases.iter().position(|r| r.content == content).unwrap_or_else(|| {
-            let (running, running_as, kept) = Default::default();
-            self.releases.push(Distinct {
-                content,
-                part,
-                serials: Vec::new(),
-                running,
-                running_as,
-                kept,
-                is_good: false,
-            });
+            let (running, running_as, kept, buried) = Default::default();
+            self.releases.push(Distinct { content, part, serials: Vec::new(), running, running_as, kept, buried });
             self.releases.len() - 1
         });
         self.releases[at].serials.push(serial);
@@ -154,11 +156,17 @@ impl<'a> History<'a> {
     }
 
     /// The newest earlier release that all hosts that run the present one had.
-    fn previous(&self) -> Result<Serial> {
+    fn previous(&self, signed: impl Fn(Serial) -> Result<Vec<Release>>) -> Result<Serial> {
         let tree = self.tree;
         let running: Vec<&Distinct> = self.releases.iter().filter(|r| !r.running.is_empty()).collect();
         let present = match running.as_slice() {
-            [] => return Err(Error::refused(format!("no host runs a release of {tree}")).hint(self.kept())),
+            [] => {
+                let why = match self.unshown.is_empty() {
+                    true => format!("no host runs a release of {tree}"),
+                    false => format!("no host shows the release of {tree} that it runs, with a signature that holds"),
+                };
+                return Err(Error::refused(why).hint(self.kept()));
+            }
             [present] => *present,
             several => {
                 let shown = several.iter().map(|r| format!("{tree}@{} on {}", r.newest_running(), words(&r.running)));
@@ -170,11 +178,40 @@ impl<'a> History<'a> {
 
         let now = present.newest_running();
         let earlier = |release: &Distinct| release.serials.iter().copied().find(|&serial| serial < now);
-        let others = self.releases.iter().filter(|r| r.content != present.content && r.is_good);
+        let taken_back = |r: &&Distinct| {
+            let buried = r.buried.as_ref().filter(|buried| !buried.is_empty());
+            buried.is_some_and(|buried| present.running.is_subset(buried))
+        };
+        let others = self.releases.iter().filter(|r| r.content != present.content && !taken_back(r));
         let mut before: Vec<(Serial, &Distinct)> = others.filter_map(|r| Some((earlier(r)?, r))).collect();
         before.sort_by_key(|(serial, _)| Reverse(*serial));
 
-        match before.iter().find(|(_, release)| present.running.is_subset(&release.kept)) {
+        let mut agreed = None;
+        for candidate in &before {
+            let (serial, release) = candidate;
+            let doubted = release.buried.iter().flatten().any(|host| present.running.contains(host));
+            if present.running.is_subset(&release.kept) && !doubted {
+                agreed = Some(candidate);
+                break;
+            }
+            let lacking: BTreeSet<String> = present.running.difference(&release.kept).cloned().collect();
+            let for_them = |release: &Release| {
+                // A host that shares its name is shown with its address.
+                let names = lacking.iter().filter_map(|shown| shown.split(' ').next()?.parse().ok());
+                names.into_iter().any(|name| is_target(release, &name))
+            };
+            let signed = signed(*serial)?;
+            if !signed.is_empty() && (doubted || signed.iter().any(for_them)) {
+                let why = if doubted { "was taken back, by the word of some hosts only" } else { "is not kept by" };
+                let lacking = if doubted { String::new() } else { format!(" {}", words(&lacking)) };
+                return Err(Error::refused(format!(
+                    "hosts disagree about the release before {tree}@{now}: {tree}@{serial} {why}{lacking}"
+                ))
+                .hint(format!("say with --to which one all of them are to have; {}", self.kept())));
+            }
+        }
+
+        match agreed {
             Some((serial, release)) if release.part => Err(Error::refused(format!(
                 "{tree}@{serial}, the release before {tree}@{now}, is of a part of the tree"
             ))
@@ -322,14 +359,34 @@ mod tests {
             content: BlockHash::of(content.as_bytes()),
             part: content.starts_with("part"),
             running: hosts(running),
+            shown: hosts(running),
+            buried: Vec::new(),
             kept: hosts(kept),
         };
         let releases = releases.iter().map(one).collect();
-        Log { tree: TreeName::new("www").unwrap(), hosts: Vec::new(), silent: Vec::new(), releases }
+        Log {
+            tree: TreeName::new("www").unwrap(),
+            hosts: Vec::new(),
+            silent: Vec::new(),
+            unshown: Vec::new(),
+            releases,
+        }
+    }
+
+    /// The releases with the given numbers are signed for the host `a` only, all others for all hosts.
+    fn signed(narrow: &'static [u64]) -> impl Fn(Serial) -> Result<Vec<Release>> {
+        |serial| {
+            let targets = if narrow.contains(&serial.0) { vec!["a".to_string()] } else { Vec::new() };
+            Ok(vec![Release::new(Header { targets, serial, ..a_header() }).unwrap()])
+        }
     }
 
     fn previous(releases: &[(u64, &str, &str, &str)]) -> std::result::Result<u64, String> {
-        choose(&log(releases), &[], None)
+        previous_of(&log(releases), &[])
+    }
+
+    fn previous_of(log: &Log, narrow: &'static [u64]) -> std::result::Result<u64, String> {
+        choose(log, &[], None, signed(narrow))
             .map(|way| way.to.0)
             .map_err(|e| format!("{e}; {}", e.hint_text().unwrap_or_default()))
     }
@@ -338,14 +395,19 @@ mod tests {
     fn the_previous_release_is_the_newest_that_all_who_run_the_present_one_had() {
         let good = (1, "good", "", "a b c");
         assert_eq!(previous(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "a b c"), good]), Ok(2));
-        // Of a canary only one host had another one.
-        assert_eq!(previous(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "a"), good]), Ok(1));
+        // A canary was for one host only.
+        let canary = log(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "a"), good]);
+        assert_eq!(previous_of(&canary, &[2]), Ok(1));
         // The same content under other numbers is no step back.
         assert_eq!(previous(&[(4, "new", "a b c", "a b c"), (3, "new", "", "a b"), (2, "new", "", "c"), good]), Ok(1));
+        // Nobody has a number of which nothing is signed.
+        let claimed = log(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "b"), good]);
+        assert_eq!(choose(&claimed, &[], None, |_| Ok(Vec::new())).unwrap().to, Serial(1));
         assert_eq!(previous(&[(4, "new", "a", "a"), (3, "new", "b c", "b c"), good]), Ok(1));
         // An empty host is given what the others go back to.
         assert_eq!(previous(&[(3, "new", "b c", "b c"), (2, "mid", "", "b c")]), Ok(2));
-        let to = |to: u64| choose(&log(&[(9, "new", "a", "a"), (7, "old", "", "a")]), &[], Some(Serial(to)));
+        let to =
+            |to: u64| choose(&log(&[(9, "new", "a", "a"), (7, "old", "", "a")]), &[], Some(Serial(to)), signed(&[]));
         assert_eq!(to(9).unwrap(), Way { to: Serial(9), from: vec![Serial(9)] });
         let refused = to(8).unwrap_err();
         assert!(refused.hint_text().is_some_and(|hint| hint.contains("7, 9")), "{refused}");
@@ -360,8 +422,22 @@ mod tests {
         says(&[(3, "new", "a", "a"), (2, "mid", "b c", "a b c")], &["www@3 on a; www@2 on b, c", "--to"]);
         says(
             &[(3, "new", "a b", "a b"), (2, "mid", "", "a"), (1, "old", "", "b")],
-            &["www@2 by a", "www@1 by b", "--to"],
+            &["disagree", "www@2 is not kept by b", "--to"],
         );
+        // One host alone steers nobody further back: not by what it says to keep, nor by what it says was taken back.
+        let good = (1, "good", "", "a b c");
+        says(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "a b"), good], &["www@2 is not kept by c", "--to"]);
+        let mut lie = log(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "a b c"), good]);
+        lie.releases[1].buried = vec![HostName::new("c").unwrap().into()];
+        let why = previous_of(&lie, &[]).expect_err("refused");
+        assert!(why.contains("www@2 was taken back, by the word of some hosts only"), "{why}");
+        lie.releases[1].buried = ["a", "b", "c"].map(|name| HostName::new(name).unwrap().into()).to_vec();
+        assert_eq!(previous_of(&lie, &[]), Ok(1), "all of them know it");
+        // What a host says to run without showing it is no word.
+        lie.releases[0].shown.clear();
+        lie.unshown = lie.releases[0].running.clone();
+        let why = previous_of(&lie, &[]).expect_err("refused");
+        assert!(why.contains("no host shows the release"), "{why}");
         says(
             &[(3, "new", "a b", "a b"), (2, "part", "", "a b"), (1, "old", "", "a b")],
             &["www@2", "of a part", "--to"],

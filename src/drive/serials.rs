@@ -1,20 +1,73 @@
-//! The highest serial that this sender has used for each tree, beside its indexes: hosts that have a release may be absent
+//! Which serial the next release takes: above what hosts have shown to have accepted, and above what this sender used.
+//!
+//! A host's claim is worth what it shows: a release, or an order that took one back, signed by a key that counts here. The
+//! word of more than half of the hosts is believed as well, within reason: their releases may be by keys that are not
+//! known here. Nobody else can use numbers up.
+//!
+//! **What is remembered.** The highest serial that this sender has used for each tree, beside its indexes: hosts that have a release may be absent
 //! when the next one is made, and two releases of one serial are two that nobody can tell apart by number.
 //!
 //! **On disk.** `serials/TREE` in the cache: the number and a line break, replaced by a rename while `serials/.lock` is
 //! held. It is there before the release is announced.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::id::{Serial, TreeName};
+use crate::keys::{Namespace, PublicKey, verify};
+use crate::manifest::{Intent, Release};
+use crate::wire::message::{Order, Shown};
 
 /// A remembered serial that is so far above all that hosts accepted is of no use: somebody may have pretended to have such
 /// a release, and hosts refuse what is too far above what they have.
 const MAX_GAP: u64 = 1 << 20;
+
+/// How far beyond all that is proven most hosts are believed.
+const MAX_STEP: u64 = 1 << 32;
+/// A serial above this is no one's: hosts refuse it.
+const MAX_SERIAL: u64 = 1 << 63;
+
+/// The highest serial of `tree` that hosts have accepted, as far as it is believed: of what they have `shown`, by keys that
+/// count, and of what they claim, an address being one voice.
+pub(super) fn believed(
+    tree: &TreeName,
+    claims: &[(IpAddr, Serial)],
+    shown: &[Shown],
+    counts: impl Fn(&PublicKey) -> bool,
+) -> Serial {
+    let proven = shown.iter().filter_map(|shown| proven(tree, shown, &counts)).filter(|serial| serial.0 <= MAX_SERIAL);
+    let proven = proven.max().unwrap_or_default();
+
+    let mut voices: BTreeMap<IpAddr, Serial> = BTreeMap::new();
+    for (address, claim) in claims {
+        voices.entry(*address).and_modify(|least| *least = (*least).min(*claim)).or_insert(*claim);
+    }
+    let mut voices: Vec<Serial> = voices.into_values().collect();
+    voices.sort_unstable();
+    // More than half of them claim this or more.
+    let most = voices.len().checked_sub(1).and_then(|last| voices.get(last / 2)).copied().unwrap_or_default();
+    if most.0.saturating_sub(proven.0) <= MAX_STEP { most.max(proven) } else { proven }
+}
+
+/// The serial that a host has shown to be one of a release of `tree`.
+fn proven(tree: &TreeName, shown: &Shown, counts: &impl Fn(&PublicKey) -> bool) -> Option<Serial> {
+    if let Some(told) = &shown.release {
+        let key = verify(Namespace::RELEASE, &told.header, &told.signature).ok()?;
+        let release = Release::from_bytes(&told.header).ok()?;
+        let header = release.header();
+        return (counts(&key) && header.tree == *tree && header.intent != Intent::Audit).then_some(header.serial);
+    }
+    let signed = shown.order.as_ref()?;
+    let key = verify(Namespace::ORDER, &signed.order, &signed.signature).ok()?;
+    let order = Order::decode(&signed.order)?;
+    let (named, stone) = order.tombstone()?;
+    (counts(&key) && named == tree).then_some(stone.serial)
+}
 
 /// The next serial of `tree`, of whose releases hosts have accepted `highest`: above that and all that was used from here.
 /// It counts as used from now on.
@@ -52,6 +105,83 @@ fn write(path: &Path, serial: Serial) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::SessionId;
+    use crate::keys::{FileSigner, Signer};
+    use crate::manifest::Header;
+    use crate::manifest::header::tests::a_header;
+    use crate::wire::message::{OrderKind, SignedOrder};
+    use crate::wire::query::ReleaseBytes;
+
+    fn www() -> TreeName {
+        TreeName::new("www").expect("legal")
+    }
+
+    fn release(serial: u64, intent: Intent) -> Release {
+        Release::new(Header { tree: www(), serial: Serial(serial), intent, ..a_header() }).expect("legal")
+    }
+
+    /// What a host shows whose release of this serial is signed by the key `key`.
+    fn showing(key: u8, serial: u64) -> Shown {
+        let release = release(serial, Intent::Deploy);
+        let signature = FileSigner::from_seed([key; 32]).sign(Namespace::RELEASE, release.bytes()).expect("signs");
+        let (header, signature) = (release.bytes().to_vec(), signature.as_bytes().to_vec());
+        Shown { release: Some(ReleaseBytes { header, signature }), order: None }
+    }
+
+    fn taken_back(key: u8, serial: u64) -> Shown {
+        let order = Order::new(SessionId(1), &release(serial, Intent::Deploy), OrderKind::Revert).encode();
+        let signature = FileSigner::from_seed([key; 32]).sign(Namespace::ORDER, &order).expect("signs");
+        let order = SignedOrder { order, signature: signature.as_bytes().to_vec(), hosts: None };
+        Shown { release: None, order: Some(order) }
+    }
+
+    /// What is believed where key 1 counts, of claims with the host of each.
+    fn highest(claims: &[(u8, u64)], shown: &[Shown]) -> u64 {
+        let claims: Vec<_> = claims.iter().map(|&(host, n)| (IpAddr::from([10, 0, 0, host]), Serial(n))).collect();
+        let key = *FileSigner::from_seed([1; 32]).public();
+        believed(&www(), &claims, shown, |other| *other == key).0
+    }
+
+    #[test]
+    fn a_claim_is_worth_what_is_signed_or_what_most_hosts_say() {
+        assert_eq!(highest(&[], &[]), 0);
+        assert_eq!(highest(&[(1, 7), (2, 3), (3, 0)], &[showing(1, 7)]), 7);
+        assert_eq!(highest(&[(1, 9)], &[showing(1, 7), taken_back(1, 9)]), 9, "an order that took it back shows it");
+        // One liar, two, and one with many names at one address, with nothing to show or with a key of his own.
+        for lie in [8, (1 << 32) - 1, u64::MAX] {
+            let honest = [(1, 7), (2, 7), (3, 7)];
+            let with = |liars: &[(u8, u64)]| [&honest[..], liars].concat();
+            assert_eq!(highest(&with(&[(9, lie)]), &[showing(1, 7)]), 7);
+            assert_eq!(highest(&with(&[(9, lie), (8, lie)]), &[showing(1, 7), showing(2, lie), taken_back(2, lie)]), 7);
+            assert_eq!(highest(&with(&[(9, lie); 20]), &[showing(1, 7)]), 7);
+            assert_eq!(highest(&[(1, 7), (9, lie)], &[showing(1, 7)]), 7, "half is not enough");
+        }
+        assert_eq!(highest(&[(1, u64::MAX), (2, u64::MAX)], &[]), 0, "nobody makes so many releases");
+        assert_eq!(highest(&[(1, 7), (2, 7), (3, 5)], &[showing(2, 7)]), 7, "most hosts, by a key that is not known");
+    }
+
+    #[test]
+    fn what_does_not_verify_or_is_about_something_else_shows_nothing() {
+        let forged = |change: fn(&mut ReleaseBytes)| {
+            let mut shown = showing(1, 9);
+            shown.release.iter_mut().for_each(change);
+            highest(&[(1, 9), (2, 7), (3, 7)], &[shown, showing(1, 7)])
+        };
+        assert_eq!(forged(|_| ()), 9);
+        assert_eq!(forged(|told| told.signature[90] ^= 1), 7);
+        assert_eq!(forged(|told| told.header[20] ^= 1), 7);
+        let audit = release(9, Intent::Audit);
+        let signature = FileSigner::from_seed([1; 32]).sign(Namespace::RELEASE, audit.bytes()).expect("signs");
+        let told = ReleaseBytes { header: audit.bytes().to_vec(), signature: signature.as_bytes().to_vec() };
+        assert_eq!(
+            highest(&[(1, 0)], &[Shown { release: Some(told), order: None }]),
+            0,
+            "a question uses no number up"
+        );
+        let docs = TreeName::new("docs").expect("legal");
+        assert_eq!(believed(&docs, &[], &[showing(1, 9), taken_back(1, 9)], |_| true), Serial(0));
+        assert_eq!(believed(&www(), &[], &[showing(1, u64::MAX)], |_| true), Serial(0));
+    }
 
     #[test]
     fn no_serial_is_used_twice_whoever_is_absent() {

@@ -7,7 +7,7 @@
 //! give the same outputs, so that one number replays a whole network.
 //!
 //! **The way of a session** (RFC 5740 NORM is the relative whose words we use):
-//! - [`members`]: who is alive, by beacons and solicits.
+//! - [`members`]: who is alive, by beacons and solicits; [`freshness`] tells their words from recorded ones.
 //! - [`sender`]: announces a release, merges what hosts want, sends each block once in generations, repairs what
 //!   hosts report missing, decides when all are ready, repeats its signed order until each host has answered.
 //!   [`effort`] decides how hard what it sends is compressed.
@@ -43,6 +43,7 @@ pub mod bits;
 pub mod control;
 pub mod counters;
 pub mod effort;
+pub mod freshness;
 pub mod generation;
 pub mod members;
 pub mod outbox;

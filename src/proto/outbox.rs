@@ -136,7 +136,7 @@ mod tests {
     fn a_message_is_repeated_ever_more_slowly_until_acknowledged() {
         let mut outbox = Outbox::default();
         let number = outbox.next_number();
-        outbox.push(number, Message::Solicit, Moment(0));
+        outbox.push(number, Message::Solicit(None, None), Moment(0));
         let (mut sent, mut now) = (Vec::new(), Moment(0));
         while sent.len() < 8 {
             while outbox.poll(now, 0.5).is_some() {
@@ -154,9 +154,9 @@ mod tests {
     fn one_message_is_said_in_a_turn_and_the_urgent_one_first() {
         let at = |ms: u64| Moment(1_000_000_000) + Duration::from_millis(ms);
         let mut outbox = Outbox::new(0.25, Duration::from_millis(200));
-        let is_solicit = |m: &Message| matches!(m, Message::Solicit);
-        outbox.push(1, Message::Solicit, at(0));
-        outbox.push_before(is_solicit, 2, Message::Ack(SessionId(1), 2), at(0));
+        let is_solicit = |m: &Message| matches!(m, Message::Solicit(..));
+        outbox.push(1, Message::Solicit(None, None), at(0));
+        outbox.push_before(is_solicit, 2, Message::Ack(SessionId(1), 2, None), at(0));
         assert_eq!((outbox.timeout(), outbox.unsaid(is_solicit)), (Some(at(50)), Some(at(0))));
         assert_eq!(outbox.poll(at(49), 0.5), None);
         assert!(matches!(outbox.poll(at(51), 0.5), Some(Message::Ack(..))));

@@ -443,13 +443,15 @@ mod tests {
             bytes: ByteSize(serial * 2_000_000),
             content: BlockHash::of(&serial.to_be_bytes()),
             part: serial == 15,
+            shown: Vec::new(),
+            buried: Vec::new(),
             running: some(running),
             kept: some(kept),
         };
         let all = ["web1", "web2", "web3"];
         let releases =
             vec![release(17, &["web1", "web2"], &all[..2]), release(16, &["web3"], &all), release(15, &[], &["web2"])];
-        Log { tree: tree(), hosts: some(&all), silent: some(&["web9"]), releases }
+        Log { tree: tree(), hosts: some(&all), silent: some(&["web9"]), unshown: Vec::new(), releases }
     }
 
     fn fleet() -> Vec<Standing> {

@@ -246,7 +246,11 @@ impl Disk {
                 if *signed != signature(release.bytes()) {
                     return Some(Reply::Opened(session, Err("not signed".to_string().into())));
                 }
+                let buried = self.stones().iter().any(|stone| stone.release == release.id());
                 let refused = self.refuse.clone().or_else(|| {
+                    if buried {
+                        return Some("it was taken back".to_string());
+                    }
                     let newer = self.committed.as_ref().is_none_or(|c| c.header().serial < release.header().serial);
                     (!newer && release.header().intent == Intent::Deploy).then(|| "an old serial".to_string())
                 });

@@ -48,7 +48,7 @@ impl Kind {
             return Kind::WantBlocks;
         }
         match Message::decode(piece.bytes) {
-            Ok(Message::Hello(_) | Message::Solicit | Message::Bye(_)) => Kind::Presence,
+            Ok(Message::Hello(_) | Message::Solicit(..) | Message::Bye(_)) => Kind::Presence,
             Ok(Message::State(state)) if state.number == 0 => Kind::Alive,
             Ok(Message::State(_)) => Kind::Stage,
             Ok(Message::Want(want)) if want.ranges.0.first().is_none_or(|r| r.start < nodes) => Kind::WantNodes,

@@ -14,6 +14,8 @@ pub mod network;
 #[cfg(test)]
 mod partition_tests;
 #[cfg(test)]
+mod replay_tests;
+#[cfg(test)]
 mod switch_tests;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ use crate::block::frame::Level;
 use crate::id::{HostName, InstanceId};
 use crate::keys::HostKey;
 use crate::proto::generation::TARGET_BYTES;
+use crate::proto::members::Trust;
 use crate::proto::receiver::{self, HostSetup, Receiver};
 use crate::proto::sender::{self, Expect, Notice, Sender, SenderSetup};
 use crate::proto::{Dest, Transmit};
@@ -59,6 +60,8 @@ pub struct Setup {
     pub watch_memory: bool,
     /// Whether the release was committed elsewhere, and hosts that missed it commit by that order.
     pub granted: bool,
+    /// Whether somebody records what is sent.
+    pub record: bool,
 }
 
 impl Default for Setup {
@@ -82,6 +85,7 @@ impl Default for Setup {
             recall: true,
             watch_memory: false,
             granted: false,
+            record: false,
         }
     }
 }
@@ -166,6 +170,8 @@ pub struct Network {
     pub most_held: usize,
     /// What the sender told, in order.
     pub notices: Vec<Notice>,
+    /// What was sent, when that is recorded.
+    pub recording: Recording,
     finished: bool,
 }
 
@@ -233,6 +239,7 @@ impl Network {
             announced: now,
             most_held: 0,
             notices: Vec::new(),
+            recording: Recording::default(),
             finished: false,
         };
         network.timers = vec![None; network.hosts.len() + 1];
@@ -309,6 +316,19 @@ impl Network {
     /// Host `host` crashes, or starts again, after `after`.
     pub fn power(&mut self, host: usize, on: bool, after: Duration) {
         self.at(self.now + after, Event::Power { host, on });
+    }
+
+    /// Somebody sends a recording to all, under the addresses of those whose words it has: as it was, within the time
+    /// `within`, and once more in any order.
+    pub fn replay(&mut self, recording: &Recording, within: Duration) {
+        let to: Vec<u32> = (0..=self.hosts.len() as u32).collect();
+        let count = recording.0.len().max(1) as f64;
+        for (nth, (from, bytes)) in recording.0.iter().enumerate() {
+            for part in [nth as f64 / count, self.rng.f64()] {
+                let event = Event::Datagram { to: to.clone(), from: *from, bytes: Arc::clone(bytes) };
+                self.at(self.now + within.mul_f64(part), event);
+            }
+        }
     }
 
     /// A person ends the session early.
@@ -454,6 +474,8 @@ impl Network {
                 gives: Default::default(),
                 tombstones: slot.disk.tombstones.clone(),
                 key,
+                shown: BTreeMap::new(),
+                trust: Trust::Proven,
                 seed,
                 datagram: self.setup.datagram,
                 room: 0,
@@ -550,6 +572,9 @@ impl Network {
         let all = if from > 0 && self.setup.strangers { 0 } else { self.hosts.len() };
         for bytes in out.chunks(transmit.segment) {
             let bytes: Arc<[u8]> = bytes.into();
+            if self.setup.record {
+                self.recording.0.push((from, Arc::clone(&bytes)));
+            }
             match transmit.dest {
                 Dest::Group => self.pass(from, (0..=all).filter(|&to| to != from), &bytes),
                 Dest::Host(to) => self.pass(from, std::iter::once(place(to)), &bytes),
@@ -591,6 +616,18 @@ impl Network {
             let to = same.iter().map(|(_, to)| *to).collect();
             self.at(same[0].0, Event::Datagram { to, from, bytes: Arc::clone(bytes) });
         }
+    }
+}
+
+/// What somebody recorded on a network: who sent it, and what.
+#[derive(Debug, Clone, Default)]
+pub struct Recording(Vec<(usize, Arc<[u8]>)>);
+
+impl Recording {
+    /// Both, one after the other.
+    pub fn and(mut self, other: &Recording) -> Self {
+        self.0.extend(other.0.iter().cloned());
+        self
     }
 }
 

@@ -11,6 +11,8 @@ use crate::id::{HostName, InstanceId, Serial, SessionId};
 use crate::keys::HostKey;
 use crate::manifest::Intent;
 use crate::proto::control::Control;
+use crate::proto::freshness::Nonces;
+use crate::proto::members::Trust;
 use crate::proto::receiver::{HostSetup, Receiver};
 use crate::proto::sender::{Expect, Notice, Reply, Request, Sender, SenderSetup};
 use crate::proto::{Dest, RangeSet};
@@ -95,6 +97,9 @@ impl Sending {
             members: 1,
             heard: Some(1472),
             strangers: None,
+            nonce: None,
+            echoes: Some(vec![Nonces::new(5).draw()]),
+            shown: None,
         };
         let source = sending.host.instance();
         sending.say(WEB1, source, &Message::Hello(hello));
@@ -159,6 +164,7 @@ impl Sending {
             torn: None,
             identity: Some(self.host.identity()),
             signature: None,
+            nonce: None,
         };
         let signature = Some(self.host.sign(&state.word(self.host.instance())).into());
         State { signature, ..state }
@@ -251,6 +257,8 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
         trees: vec![tree],
         takes: BTreeSet::new(),
         gives: BTreeSet::new(),
+        shown: Default::default(),
+        trust: Trust::Proven,
         tombstones: Vec::new(),
         key: HostKey::new([1; 32], 1),
         seed: 1,
@@ -274,6 +282,7 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
         recheck: None,
         follows: None,
         only: None,
+        proves: None,
     };
     let say = |host: &mut Receiver, now, from, message: &Message| {
         for bytes in datagrams(sender, message) {
@@ -300,7 +309,7 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
     say(&mut host, now, WEB1, &Message::Announce(announce));
     let first = states(&mut host, &mut now);
     let number = *first.first().expect("it joins");
-    say(&mut host, now, ELSEWHERE, &Message::Ack(session, number));
+    say(&mut host, now, ELSEWHERE, &Message::Ack(session, number, None));
     let closed = Status {
         session,
         phase: Phase::Closed,
@@ -312,7 +321,7 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
     };
     say(&mut host, now, ELSEWHERE, &Message::Status(closed));
     assert!(states(&mut host, &mut now).contains(&number), "somebody else acknowledged it");
-    say(&mut host, now, WEB1, &Message::Ack(session, number));
+    say(&mut host, now, WEB1, &Message::Ack(session, number, None));
     assert!(!states(&mut host, &mut now).contains(&number));
     now = now + Duration::from_millis(1500);
     host.handle_timeout(now);

@@ -10,8 +10,8 @@ use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 
 pub use super::order::{HostSet, MAX_NAMED, MAX_ORDER, MAX_SIGNATURE, Order, OrderKind, SignedOrder, Tombstone};
-use super::query::{Ask, Tell};
-use crate::id::{Generation, HostName, InstanceId, Serial, SessionId, TreeName};
+use super::query::{Ask, ReleaseBytes, Tell};
+use crate::id::{Generation, HostName, InstanceId, Nonce, Serial, SessionId, TreeName};
 use crate::keys::{Identity, WORD_SIGNATURE};
 use crate::manifest::ReleaseId;
 use crate::units::WallTime;
@@ -28,6 +28,8 @@ pub const MAX_NEEDS: usize = 32;
 pub const MAX_REPORTERS: usize = 64;
 /// The most strangers that one host tells of.
 pub const MAX_STRANGERS: usize = 16;
+/// The most nonces that one beacon repeats.
+pub const MAX_ECHOES: usize = 16;
 /// The most trees that one host tells of.
 pub const MAX_TREES: usize = 256;
 /// The most characters of a text for people.
@@ -42,9 +44,10 @@ pub const MAX_DRIFT_PART: usize = 1100;
 /// Everything that is said.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub enum Message {
-    /// "Who is there?" Answered by [`Message::Hello`] after a random delay.
+    /// "Who is there?" Answered by [`Message::Hello`] after a random delay. The answer repeats the nonce, and shows the
+    /// highest serial that the host accepted for the tree.
     #[n(0)]
-    Solicit,
+    Solicit(#[n(0)] Option<Nonce>, #[n(1)] Option<TreeName>),
     /// A host's beacon, or its answer to a solicit.
     #[n(1)]
     Hello(#[n(0)] Hello),
@@ -60,9 +63,9 @@ pub enum Message {
     /// A host asks for ordinals; repeated until acknowledged.
     #[n(5)]
     Want(#[n(0)] Want),
-    /// The sender has a host's message with this number.
+    /// The sender has a host's message with this number, and repeats the nonce of that message.
     #[n(6)]
-    Ack(#[n(0)] SessionId, #[n(1)] u32),
+    Ack(#[n(0)] SessionId, #[n(1)] u32, #[n(2)] Option<Nonce>),
     /// The sender's heartbeat.
     #[n(7)]
     Status(#[n(0)] Status),
@@ -117,6 +120,39 @@ pub struct Hello {
     /// Who was heard of late without the group key that this host has; none: nobody.
     #[n(5)]
     pub strangers: Option<Vec<IpAddr>>,
+    /// Drawn for this beacon.
+    #[n(6)]
+    pub nonce: Option<Nonce>,
+    /// In an answer, the nonce of the solicit; in a beacon, those of other beacons that were heard last.
+    #[n(7)]
+    pub echoes: Option<Vec<Nonce>>,
+    /// In an answer to a solicit that names a tree.
+    #[n(9)]
+    pub shown: Option<Shown>,
+}
+
+impl Hello {
+    /// Whether it was said after `nonce` was drawn.
+    pub fn repeats(&self, nonce: Nonce) -> bool {
+        self.echoes.iter().flatten().any(|echo| *echo == nonce)
+    }
+}
+
+impl Shown {
+    fn fits(&self) -> bool {
+        self.release.as_ref().is_none_or(ReleaseBytes::fits) && self.order.as_ref().is_none_or(SignedOrder::fits)
+    }
+}
+
+/// What shows that a serial was accepted: the release of that serial, or the order by which it was taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Shown {
+    /// The header and the signature of the release.
+    #[n(0)]
+    pub release: Option<ReleaseBytes>,
+    /// The order.
+    #[n(1)]
+    pub order: Option<SignedOrder>,
 }
 
 /// "I lack this release: offer it, or what has to come before it."
@@ -222,6 +258,9 @@ pub struct Announce {
     /// The only host that may take it: another one may need a part first that this one does not.
     #[n(13)]
     pub only: Option<HostName>,
+    /// Whether the sender repeats the nonces of hosts.
+    #[n(14)]
+    pub proves: Option<bool>,
 }
 
 /// How far a host is in a session.
@@ -311,6 +350,9 @@ pub struct State {
     /// Whether a commit that failed could not be undone, with [`HostStage::Failed`]: the tree is part new, part old.
     #[n(9)]
     pub torn: Option<bool>,
+    /// What the sender is to repeat in its acknowledgement, to show that it is there.
+    #[n(10)]
+    pub nonce: Option<Nonce>,
     /// Whose process this is.
     #[n(11)]
     pub identity: Option<Identity>,
@@ -569,6 +611,8 @@ impl Message {
                 let strangers = hello.strangers.as_ref().map_or(0, Vec::len);
                 let told = |t: &TreeState| t.tombstones.as_ref().map_or(0, Vec::len) <= MAX_TOMBSTONES_TOLD;
                 within(hello.trees.iter().all(told), "too many tombstones")?;
+                within(hello.echoes.as_ref().map_or(0, Vec::len) <= MAX_ECHOES, "too many echoes")?;
+                within(hello.shown.as_ref().is_none_or(Shown::fits), "too long a header, order or signature")?;
                 within(hello.trees.len() <= MAX_TREES && strangers <= MAX_STRANGERS, "too many trees or strangers")
             }
             Message::Announce(a) => {
@@ -622,6 +666,26 @@ mod tests {
     }
 
     #[test]
+    fn words_of_before_are_understood_and_ours_are_by_them() {
+        // `Solicit` without anything, `Ack` without a nonce.
+        assert_eq!(Message::decode(&[0x82, 0x00, 0x80]), Ok(Message::Solicit(None, None)));
+        assert_eq!(Message::decode(&[0x82, 0x06, 0x82, 0x01, 0x02]), Ok(Message::Ack(SessionId(1), 2, None)));
+        let asked = Message::Solicit(Some(Nonce(7)), Some(TreeName::new("www").expect("legal")));
+        assert_eq!(Message::decode(&asked.encode()), Ok(asked.clone()));
+
+        #[derive(Debug, PartialEq, Decode)]
+        enum Before {
+            #[n(0)]
+            Solicit,
+            #[n(6)]
+            Ack(#[n(0)] SessionId, #[n(1)] u32),
+        }
+        assert_eq!(minicbor::decode::<Before>(&asked.encode()).ok(), Some(Before::Solicit));
+        let heard = Message::Ack(SessionId(1), 2, Some(Nonce(9))).encode();
+        assert_eq!(minicbor::decode::<Before>(&heard).ok(), Some(Before::Ack(SessionId(1), 2)));
+    }
+
+    #[test]
     fn what_a_peer_says_cannot_drive_a_terminal() {
         let state = Message::State(State {
             session: SessionId(1),
@@ -636,6 +700,7 @@ mod tests {
             torn: None,
             identity: None,
             signature: None,
+            nonce: None,
         });
         let Ok(Message::State(back)) = Message::decode(&state.encode()) else { panic!("decodes") };
         assert_eq!(back.text.as_deref(), Some("no \\u{1b}[31mway\nsecond"));

@@ -99,6 +99,9 @@ pub struct TreeTold {
     /// The whole that the release belongs to; itself, when it is whole.
     #[n(14)]
     pub base: Option<Base>,
+    /// The signed part of the release that the tree is now, when the question names the tree.
+    #[n(15)]
+    pub shown: Option<ReleaseBytes>,
     /// Globs on the names of the hosts that the release is for, when it is a part; none: it is for all.
     #[n(16)]
     pub targets: Option<Vec<String>>,
@@ -231,6 +234,13 @@ pub struct ReleaseBytes {
     pub signature: Vec<u8>,
 }
 
+impl ReleaseBytes {
+    /// Whether header and signature are within their caps.
+    pub(super) fn fits(&self) -> bool {
+        self.header.len() <= MAX_HEADER_BYTES && self.signature.len() <= MAX_SIGNATURE
+    }
+}
+
 impl Tell {
     /// Checks every cap; what a person will read is made printable.
     pub(super) fn check(&mut self) -> Result<(), String> {
@@ -251,8 +261,8 @@ impl Tell {
         if self.trees.iter().any(|tree| tree.parts.as_ref().is_some_and(|parts| parts.len() > MAX_PARTS_TOLD)) {
             return Err("too many parts".to_string());
         }
-        let fits = |r: &ReleaseBytes| r.header.len() <= MAX_HEADER_BYTES && r.signature.len() <= MAX_SIGNATURE;
-        if !self.release.as_ref().is_none_or(fits) {
+        let shown = self.trees.iter().filter_map(|tree| tree.shown.as_ref());
+        if !self.release.iter().chain(shown).all(ReleaseBytes::fits) {
             return Err("too long a header or signature".to_string());
         }
         for tree in &mut self.trees {
@@ -292,6 +302,7 @@ mod tests {
 
     fn tree(text: &str, releases: u64) -> TreeTold {
         TreeTold {
+            shown: (releases > 3).then(|| ReleaseBytes { header: vec![1; 300], signature: vec![2; 90] }),
             tree: TreeName::new("www").expect("legal"),
             running: Some(Serial(7)),
             highest: Serial(8),

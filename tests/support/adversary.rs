@@ -1,7 +1,7 @@
 //! Somebody at the switch who speaks makuo's wire format and means harm: hears the group, and sends what it likes.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -64,6 +64,36 @@ impl Adversary {
     /// Sends `bytes` to the group, as they are. What the network has no room for is lost.
     pub fn send(&self, bytes: &[u8]) {
         let _ = self.socket.send_to(bytes, GROUP);
+    }
+
+    /// Sends `bytes` to one address.
+    pub fn send_to(&self, to: SocketAddr, bytes: &[u8]) {
+        let _ = self.socket.send_to(bytes, to);
+    }
+
+    /// Says `message` to one address, as `source`.
+    pub fn say_to(&mut self, to: SocketAddr, source: InstanceId, message: &Message) {
+        self.message += 1;
+        let bytes = message.encode();
+        let pieces: Vec<Piece<'_>> = cut(&bytes, self.message, DATAGRAM).expect("few pieces").collect();
+        for piece in pieces {
+            let mut out = Vec::new();
+            write_piece(&mut out, self.front(source), piece);
+            self.send_to(to, &out);
+        }
+    }
+
+    /// What waits to be heard, at most `most` datagrams, with where it came from.
+    pub fn hear_from(&self, most: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+        let (mut heard, mut memory) = (Vec::new(), vec![0; 65_536]);
+        while heard.len() < most {
+            match self.socket.recv_from(&mut memory) {
+                Ok((len, from)) => heard.push((from, memory[..len].to_vec())),
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+                Err(e) => panic!("{e}"),
+            }
+        }
+        heard
     }
 
     /// Says `message` to all, as `source`.

@@ -108,6 +108,7 @@ impl<'a> Work<'a> {
             },
             lists: self.wish.lists || !self.named.missing.is_empty(),
             beside: Some(self.desk.handle()),
+            authorized: Some(self.desk.handle().keys()),
             ..Options::new(self.spec(scope)?, purpose, signer, self.desk.name.clone(), timeout)
         })
     }

@@ -1,5 +1,6 @@
 //! What a host asks of its disk, and what the disk answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Part;
@@ -7,7 +8,7 @@ use crate::id::{Generation, HostName, Serial, SessionId, TreeName};
 use crate::manifest::Release;
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Placed};
-use crate::wire::message::{SignedOrder, Summary, TreeState};
+use crate::wire::message::{Shown, SignedOrder, Summary, TreeState};
 
 /// What a host asks of its disk. Requests of one session are answered in order.
 #[derive(Debug, Clone)]
@@ -125,6 +126,8 @@ pub enum Reply {
     Buried(SignedOrder, bool),
     /// A tree has another release now, whoever caused it.
     Trees(Vec<TreeState>),
+    /// What shows the highest serial of each tree to others.
+    Shown(BTreeMap<TreeName, Shown>),
     /// The tree is not what its release says.
     Drifted(TreeName),
     /// The tree takes from others what it missed, from now on, and is given to them when that is said.
@@ -169,7 +172,7 @@ impl Reply {
             | Reply::Finished(id, _)
             | Reply::Checked(id, _)
             | Reply::Ordered(id, _) => Some(*id),
-            Reply::Buried(..) | Reply::Trees(_) | Reply::Drifted(_) | Reply::CatchesUp(..) => None,
+            Reply::Buried(..) | Reply::Trees(_) | Reply::Shown(_) | Reply::Drifted(_) | Reply::CatchesUp(..) => None,
         }
     }
 }

@@ -23,6 +23,7 @@ mod fetch;
 mod measure;
 mod names;
 mod orders;
+mod proof;
 mod pulls;
 mod session;
 mod tombstones;
@@ -36,14 +37,14 @@ use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::keys::HostKey;
 use crate::manifest::Release;
 use crate::proto::control::Control;
-use crate::proto::members::{Presence, Table};
+use crate::proto::members::{Presence, Table, Trust};
 use crate::proto::questions::Questions;
 use crate::proto::{Dest, Transmit};
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
-use crate::wire::message::{Announce, Pull, SignedOrder, State, TreeState};
+use crate::wire::message::{Announce, Pull, Shown, SignedOrder, State, TreeState};
 use crate::wire::query::{Ask, Tell, Work};
-use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message};
+use crate::wire::{DATA_OVERHEAD, Datagram, Front, HostStage, Message};
 
 pub use buffer::Part;
 pub use effects::{Denied, Look, Ordered, Reason, Reply, Request};
@@ -62,6 +63,8 @@ const MAX_UNPROVEN: usize = 8;
 const MAX_UNPROVEN_EACH: usize = 2;
 /// The most sessions of this process's own senders that are remembered.
 const MAX_IGNORED: usize = 64;
+/// The most sessions without a sender that are remembered.
+const MAX_GHOSTS: usize = 256;
 /// What others have is looked at so long after one of them spoke.
 const LOOK: Duration = Duration::from_millis(500);
 /// The most releases that others lack and wait for.
@@ -84,6 +87,10 @@ pub struct HostSetup {
     pub tombstones: Vec<SignedOrder>,
     /// Its key, in this process.
     pub key: HostKey,
+    /// What shows the highest serial of each of them to others.
+    pub shown: BTreeMap<TreeName, Shown>,
+    /// How easily other hosts are reckoned with.
+    pub trust: Trust,
     /// The seed of everything random.
     pub seed: u64,
     /// The most bytes of a datagram.
@@ -148,6 +155,8 @@ pub struct Receiver {
     waiting: Waiting,
     /// Sessions of senders in this process, whose source is this host's own tree; the newest last.
     ignored: VecDeque<SessionId>,
+    /// Sessions that gave way because their sender never showed that it is there: it may be a recorded one.
+    ghosts: VecDeque<SessionId>,
     pulls: Pulls,
     tombstones: Tombstones,
     /// When it is looked what others have, once that may have changed.
@@ -167,7 +176,9 @@ impl Receiver {
     /// A host that starts now.
     pub fn new(now: Moment, setup: HostSetup) -> Self {
         let mut control = Control::new(setup.key.instance(), setup.datagram, setup.room);
-        let presence = Presence::new(now, setup.name.clone(), setup.trees.clone(), setup.seed ^ 1, &mut control);
+        let mut presence =
+            Presence::new(now, setup.name.clone(), setup.trees.clone(), setup.trust, setup.seed ^ 1, &mut control);
+        presence.set_shown(setup.shown.clone());
         let rng = fastrand::Rng::with_seed(setup.seed);
         let seed = setup.seed ^ 2;
         let pulls = Pulls::new(setup.takes.clone(), setup.seed ^ 3);
@@ -181,6 +192,7 @@ impl Receiver {
             sessions: BTreeMap::new(),
             waiting: Waiting::default(),
             ignored: VecDeque::new(),
+            ghosts: VecDeque::new(),
             pulls,
             tombstones,
             // What was taken back while this host was away may be here.
@@ -241,7 +253,7 @@ impl Receiver {
                 if let Some(whole) = self.reassembly.add(now, front.source, piece)
                     && let Ok(message) = Message::decode(&whole)
                 {
-                    self.message(now, from, front.source, message);
+                    self.message(now, from, front, message);
                 }
             }
             Err(crate::wire::datagram::DatagramError::Version(version)) if !self.warned_version => {
@@ -253,19 +265,24 @@ impl Receiver {
         self.settle();
     }
 
-    fn message(&mut self, now: Moment, from: SocketAddr, source: InstanceId, message: Message) {
+    fn message(&mut self, now: Moment, from: SocketAddr, front: Front, message: Message) {
+        let source = front.source;
         match message {
-            Message::Announce(announce) => self.announced(now, from, source, announce),
-            Message::Ack(session, number) => self.with(now, (from, source), session, |s, _| s.acknowledged(number)),
-            Message::Status(status) => self.with(now, (from, source), status.session, |s, _| s.status(now, &status)),
+            Message::Announce(announce) => self.announced(now, from, front, announce),
+            Message::Ack(id, number, echo) => {
+                self.with(now, (from, front), id, |session, _| session.acknowledged(now, number, echo))
+            }
+            Message::Status(status) => {
+                self.with(now, (from, front), status.session, |session, _| session.status(now, &status))
+            }
             Message::Order(order) => {
                 if let Some(id) = crate::wire::message::Order::decode(&order.order).map(|o| o.session) {
-                    self.with(now, (from, source), id, |s, _| s.order(now, order.clone()));
+                    self.with(now, (from, front), id, |session, _| session.order(order.clone()));
                 }
                 self.hear_tombstone(now, order);
             }
-            Message::DriftAsk(session, offset) => {
-                self.with(now, (from, source), session, |s, control| s.drift(now, offset, control))
+            Message::DriftAsk(id, offset) => {
+                self.with(now, (from, front), id, |session, control| session.drift(now, offset, control))
             }
             Message::Ask(ask) => self.questions.handle(now, from, ask, self.presence.table().len() as u32),
             Message::Pull(pull) => self.pulled(pull),
@@ -280,26 +297,27 @@ impl Receiver {
     fn with(
         &mut self,
         now: Moment,
-        (from, source): (SocketAddr, InstanceId),
+        (from, front): (SocketAddr, Front),
         id: SessionId,
         act: impl FnOnce(&mut Session, &mut Control),
     ) {
         if let Some(session) = self.sessions.get_mut(&id)
-            && session.is_said_by(now, source, from)
+            && session.is_said_by(now, front.source, from)
         {
+            session.heard(now, front.counter);
             act(session, &mut self.control);
         }
     }
 
-    fn announced(&mut self, now: Moment, from: SocketAddr, source: InstanceId, announce: Announce) {
+    fn announced(&mut self, now: Moment, from: SocketAddr, front: Front, announce: Announce) {
         if let Some(session) = self.sessions.get_mut(&announce.session) {
-            if session.is_said_by(now, source, from) {
-                session.heard(now);
+            if session.is_said_by(now, front.source, from) {
+                session.heard(now, front.counter);
             }
             return;
         }
-        self.presence.asked_enough(from);
-        if self.ignored.contains(&announce.session) {
+        self.presence.asked_enough(front.source);
+        if self.ignored.contains(&announce.session) || self.ghosts.contains(&announce.session) {
             return;
         }
         let release = match Release::from_bytes(&announce.header) {
@@ -322,7 +340,8 @@ impl Receiver {
             }
             return;
         }
-        let busy = self.busy(now, tree, announce.session).map(|s| (s.describe(), s.silent(now)));
+        let silent = |s: &Session| if s.is_fresh(now) { s.silent(now) } else { s.age(now) };
+        let busy = self.busy(now, tree, announce.session).map(|s| (s.describe(), silent(s)));
         if let Some((other, silent)) = &busy {
             match self.waiting.weigh(now, announce.session, *silent) {
                 Verdict::Refuse => {}
@@ -337,7 +356,7 @@ impl Receiver {
         self.control.fit(usize::from(announce.symbol) + DATA_OVERHEAD);
         let (seed, window) = (self.rng.u64(..), self.setup.window);
         let (me, busy) = ((self.setup.key.clone(), self.setup.name.clone()), busy.map(|b| b.0));
-        let session = Session::new(now, me, from, source, announce, release, seed, window, busy);
+        let session = Session::new(now, me, from, front.source, announce, release, seed, window, busy);
         self.sessions.insert(session.id(), session);
     }
 
@@ -389,7 +408,7 @@ impl Receiver {
     fn busy(&self, now: Moment, tree: &TreeName, id: SessionId) -> Option<&Session> {
         let others = self.sessions.values().filter(|s| s.id() != id && s.tree() == tree && s.is_proven());
         // One that only makes up for what was missed gives way, unless it has come to the commit; one that compares, always.
-        let gives_way = |s: &Session| s.is_granted() || s.is_audit();
+        let gives_way = |s: &Session| s.is_granted() || s.is_audit() || !s.may_be_there(now);
         let holds = |s: &&Session| !gives_way(s) && s.holds_the_tree() && s.silent(now) < GIVE_WAY;
         let mut busy = others.filter(|s| s.is_ordering() || holds(s));
         busy.next()
@@ -410,6 +429,7 @@ impl Receiver {
             torn: None,
             identity: Some(self.setup.key.identity()),
             signature: None,
+            nonce: None,
         };
         self.control.send(Dest::Host(sender), &Message::State(state));
     }
@@ -434,7 +454,8 @@ impl Receiver {
         if self.sessions.values_mut().filter(proven).count() < MAX_SESSIONS {
             return true;
         }
-        let over = self.sessions.values_mut().filter(proven).filter(|s| s.is_over() && !s.is_ordering());
+        let idle = |s: &&mut Session| !s.is_ordering() && (s.is_over() || !s.may_be_there(now));
+        let over = self.sessions.values_mut().filter(proven).filter(idle);
         over.max_by_key(|s| s.silent(now)).map(Session::give_way).is_some()
     }
 
@@ -442,7 +463,8 @@ impl Receiver {
     /// whoever can send a datagram could end a session otherwise. An answer `Err` when the tree was taken meanwhile.
     fn opened(&mut self, now: Moment, id: SessionId) -> Result<(), Denied> {
         let Some(tree) = self.sessions.get(&id).map(|s| s.tree().clone()) else { return Ok(()) };
-        if let Some(other) = self.busy(now, &tree, id) {
+        // Of two senders that have shown nothing yet the later one has the tree, until the other is heard again.
+        if let Some(other) = self.busy(now, &tree, id).filter(|other| other.is_ordering() || other.is_fresh(now)) {
             return Err(Denied { why: session::busy_with(&other.describe()), proven: true });
         }
         if !self.make_room(now) {
@@ -454,7 +476,13 @@ impl Receiver {
         };
         let others = self.sessions.values_mut().filter(|s| s.id() != id && *s.tree() == tree);
         // Comparisons are made one after the other.
-        others.filter(|s| !(compares && s.is_audit())).for_each(|s| s.give_way_to(now, &taker));
+        for other in others.filter(|s| !(compares && s.is_audit())) {
+            if other.is_proven() && other.is_ghost(now) {
+                self.ghosts.push_back(other.id());
+            }
+            other.give_way_to(now, &taker);
+        }
+        self.ghosts.drain(..self.ghosts.len().saturating_sub(MAX_GHOSTS));
         Ok(())
     }
 
@@ -466,6 +494,7 @@ impl Receiver {
                 self.presence.set_trees(now, trees);
                 self.look.get_or_insert(now + LOOK);
             }
+            Reply::Shown(shown) => self.presence.set_shown(shown),
             Reply::Buried(order, holds) => self.buried(now, order, holds),
             Reply::CatchesUp(tree, gives) => {
                 self.setup.takes.insert(tree.clone());

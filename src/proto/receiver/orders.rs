@@ -31,15 +31,14 @@ impl Session {
 
     /// Takes an order. The sender repeats it until we answer: one that does not fit our stage yet is heard later.
     /// While the disk looks at one, the last that came waits: others, whose signature does not hold, do not keep it out.
-    pub(super) fn order(&mut self, now: Moment, signed: SignedOrder) {
-        self.heard = now;
+    pub(super) fn order(&mut self, signed: SignedOrder) {
         if self.is_granted() {
             return;
         }
         let Some(order) = signed.for_host(&self.name) else { return };
         let fits = match order.kind {
-            OrderKind::Prepare => self.stage == HostStage::Ready,
-            OrderKind::Commit => matches!(self.stage, HostStage::Ready | HostStage::Prepared),
+            OrderKind::Prepare => self.stage == HostStage::Ready && self.proof.may_order(),
+            OrderKind::Commit => matches!(self.stage, HostStage::Ready | HostStage::Prepared) && self.proof.may_order(),
             OrderKind::Abort => !self.is_over(),
             OrderKind::Revert => !self.is_over() || self.may_go_back(),
         };
@@ -71,7 +70,7 @@ impl Session {
             }
             None => {
                 if let Some(next) = self.next_order.take() {
-                    self.order(now, next);
+                    self.order(next);
                 }
             }
             Some(Ordered::Prepared) => self.enter(now, HostStage::Prepared),

@@ -2,8 +2,10 @@
 //!
 //! Whom a host asks first follows from the release and the members alone, so that many hosts that missed the same one
 //! ask the same member, which serves all of them at once. What beacons say is not believed: an answer to a pull is an
-//! offer like any other, with its signatures.
+//! offer like any other, with its signatures. So several releases are pursued beside each other: whoever claims to have
+//! what nobody has keeps a host from nothing for long. Those come first that are claimed by members known for longest.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,8 +30,12 @@ const AGAIN_MAX: Duration = Duration::from_secs(120);
 
 /// A release that members say is taken back, before that is proven, is waited for longer.
 const DOUBT: Duration = Duration::from_secs(5);
-/// The most releases of one tree that are pursued: when all who have the newest were asked in vain, the next one is.
+/// The most releases of one tree that are pursued at a time, beside those that were asked for in vain of late.
 const MAX_OPEN: usize = 8;
+/// The most releases of one tree that rest.
+const MAX_RESTING: usize = 1024;
+/// An older release is asked for so many answers after a newer one.
+const BEHIND: u32 = 2;
 /// The most releases of one tree that are known to be for others.
 const MAX_UNFIT: usize = 64;
 
@@ -145,8 +151,8 @@ impl Pulls {
             self.open.retain(|(tree, release), _| {
                 *tree != state.tree || lacking.iter().any(|(found, _)| found.release == *release)
             });
-            for (found, doubted) in lacking {
-                let fresh = || Open::new(now, found, state.running, jitter, doubted);
+            for (nth, (found, doubted)) in (0..).zip(lacking) {
+                let fresh = || Open::new(now, found, state.running, jitter, doubted, nth);
                 let open = self.open.entry((state.tree.clone(), found.release)).or_insert_with(fresh);
                 if open.have != state.running {
                     // What came before it is here now: the rest follows at once.
@@ -155,15 +161,10 @@ impl Pulls {
                 if busy(&state.tree) {
                     // When it is over, and the release is lacking still, somebody else is asked.
                     open.due = open.due.max(now + NOTICE);
-                    break;
-                }
-                if open.due <= now
+                } else if open.due <= now
                     && let Some(pull) = open.ask(now, state, me, members, jitter)
                 {
                     out.push(pull);
-                }
-                if !open.rests {
-                    break;
                 }
             }
         }
@@ -175,33 +176,43 @@ impl Pulls {
         self.open.values().map(|open| open.due).min()
     }
 
-    /// The releases of the tree that others have and this host lacks, the newest first; or its own, when it is to be
-    /// repaired. With each whether members say that it was taken back.
+    /// The releases of the tree that others have and this host lacks, as many as are pursued, the newest first; or its own,
+    /// when it is to be repaired. With each whether members say that it was taken back.
     fn lacking(&self, own: &TreeState, me: InstanceId, members: &Table, tombstones: &Tombstones) -> Vec<(Found, bool)> {
-        let there = members.iter().filter(|(id, _)| **id != me).flat_map(|(_, m)| &m.hello.trees);
+        let there = members.around().filter(|(id, _)| **id != me);
         let unfit = self.unfit.get(&own.tree);
-        let (mut found, mut doubted) = (BTreeSet::new(), BTreeSet::new());
-        for state in there.filter(|t| t.tree == own.tree) {
+        let (mut found, mut doubted) = (BTreeMap::new(), BTreeSet::new());
+        for (state, since) in there.flat_map(|(_, m)| m.hello.trees.iter().map(|tree| (tree, m.since))) {
+            if state.tree != own.tree {
+                continue;
+            }
             doubted.extend(state.tombstones.iter().flatten().map(|stone| stone.release));
             let Some(other) = Found::at(state).filter(|_| state.unhealthy != Some(true)) else { continue };
             // Most have the same.
-            if !found.contains(&other)
-                && self.wants(own, &other, tombstones)
-                && unfit.is_none_or(|unfit| !unfit.contains(&other.release))
-            {
-                found.insert(other);
-                if found.len() > MAX_OPEN {
-                    found.pop_first();
+            match found.get_mut(&other) {
+                Some(known) => *known = since.min(*known),
+                None if self.wants(own, &other, tombstones)
+                    && unfit.is_none_or(|unfit| !unfit.contains(&other.release)) =>
+                {
+                    found.insert(other, since);
                 }
+                None => {}
             }
         }
-        found.into_iter().rev().map(|found| (found, doubted.contains(&found.release))).collect()
+
+        let rests = |other: &Found| self.open.get(&(own.tree.clone(), other.release)).is_some_and(|open| open.rests);
+        let (resting, mut pursued): (Vec<_>, Vec<_>) = found.into_iter().partition(|(other, _)| rests(other));
+        pursued.sort_by_key(|(other, since)| (*since, Reverse(*other)));
+        pursued.truncate(MAX_OPEN);
+        pursued.extend(resting.into_iter().take(MAX_RESTING));
+        pursued.sort_by_key(|(other, _)| Reverse(*other));
+        pursued.into_iter().map(|(other, _)| (other, doubted.contains(&other.release))).collect()
     }
 }
 
 impl Open {
-    fn new(now: Moment, found: Found, have: Option<Serial>, jitter: f64, doubted: bool) -> Self {
-        let wait = if doubted { DOUBT } else { NOTICE };
+    fn new(now: Moment, found: Found, have: Option<Serial>, jitter: f64, doubted: bool, nth: u32) -> Self {
+        let wait = if doubted { DOUBT } else { NOTICE } + ANSWER * nth.min(BEHIND);
         let due = now + wait.mul_f64(1.0 + jitter / 4.0);
         Self { found, have, asked: BTreeSet::new(), due, again: AGAIN, rests: false }
     }
@@ -217,8 +228,13 @@ impl Open {
     ) -> Option<(SocketAddr, Pull)> {
         let (tree, release) = (&own.tree, self.found.release);
         let has = |t: &TreeState| t.tree == *tree && Found::at(t) == Some(self.found) && t.unhealthy != Some(true);
-        let able = members.iter().filter(|(id, m)| **id != me && m.hello.trees.iter().any(has));
-        let next = able.filter(|(id, _)| !self.asked.contains(*id)).min_by_key(|(id, _)| rank(release, **id));
+        let able = members.around().filter(|(id, m)| **id != me && m.hello.trees.iter().any(has));
+        let left = able.filter(|(id, _)| !self.asked.contains(*id));
+        // Whoever draws its own number may be first of all, and not the one that is known for longest.
+        let next = match self.asked.len() % 2 {
+            0 => left.min_by_key(|(id, _)| rank(release, **id)),
+            _ => left.min_by_key(|(id, m)| (m.since, rank(release, **id))),
+        };
         self.rests = next.is_none();
         let Some((&id, member)) = next else {
             self.asked.clear();
@@ -270,14 +286,25 @@ mod tests {
         }
     }
 
+    fn hello(name: HostName, trees: Vec<TreeState>) -> Hello {
+        let (version, members) = (String::new(), 1);
+        let (heard, strangers, nonce, echoes, shown) = Default::default();
+        Hello { name, version, trees, members, heard, strangers, nonce, echoes, shown }
+    }
+
     /// Members 2.. that run these.
     fn members(running: &[u64]) -> Table {
         let mut table = Table::default();
         for (n, serial) in running.iter().enumerate() {
             let name = HostName::new(&format!("web{n}")).expect("legal");
             let trees = vec![state(*serial, *serial)];
-            let hello = Hello { name, version: String::new(), trees, members: 1, heard: None, strangers: None };
-            table.heard(at(0), SocketAddr::from(([10, 0, 0, n as u8 + 2], 5000)), InstanceId(n as u64 + 2), hello);
+            table.heard(
+                at(0),
+                SocketAddr::from(([10, 0, 0, n as u8 + 2], 5000)),
+                InstanceId(n as u64 + 2),
+                hello(name, trees),
+                true,
+            );
         }
         table
     }
@@ -314,6 +341,26 @@ mod tests {
         // It came by whatever way.
         assert_eq!(poll(&mut pulls, 70_000, &state(7, 7), &table), []);
         assert_eq!(pulls.timeout(), None);
+    }
+
+    #[test]
+    fn releases_that_nobody_has_keep_a_host_from_none_that_is_there() {
+        let (mut pulls, mut table, own) = (pulls(), members(&[7, 7]), state(5, 5));
+        let mut asked = Vec::new();
+        for ms in (0..20_000u64).step_by(100) {
+            // Every half second two more that claim to have something newer, a new one each time.
+            for n in if ms % 500 == 0 { 0..2 } else { 0..0 } {
+                let claimed = 1000 + ms + n;
+                let name = HostName::new(&format!("evil{claimed}")).expect("legal");
+                let from = SocketAddr::from(([10, 9, (claimed / 200) as u8, (claimed % 200) as u8], 5000));
+                table.heard(at(ms), from, InstanceId(claimed), hello(name, vec![state(claimed, claimed)]), true);
+            }
+            asked.extend(poll(&mut pulls, ms, &own, &table).into_iter().map(|(_, pull)| (ms, pull.release)));
+        }
+        let first = asked.iter().find(|(_, release)| *release == id(7)).map(|(ms, _)| *ms);
+        assert!(first.is_some_and(|ms| ms < 9000), "{first:?}");
+        let most = (0..20u64).map(|s| asked.iter().filter(|(ms, _)| ms / 1000 == s).count()).max();
+        assert!(most <= Some(MAX_OPEN), "{most:?} in a second");
     }
 
     #[test]
@@ -388,8 +435,8 @@ mod tests {
             let (mut pulls, mut table) = (pulls(), Table::default());
             let name = HostName::new("web2").expect("legal");
             let trees = vec![TreeState { release: Some(id(99)), created: Some(WallTime(theirs)), ..state(7, 7) }];
-            let hello = Hello { name, version: String::new(), trees, members: 1, heard: None, strangers: None };
-            table.heard(at(0), ([10, 0, 0, 2], 5000).into(), InstanceId(2), hello);
+            let hello = hello(name, trees);
+            table.heard(at(0), ([10, 0, 0, 2], 5000).into(), InstanceId(2), hello, true);
             let own = TreeState { created: Some(WallTime(ours)), ..state(7, 7) };
             poll(&mut pulls, 0, &own, &table);
             poll(&mut pulls, 5000, &own, &table).len()
@@ -403,8 +450,8 @@ mod tests {
         let (mut pulls, mut table) = (pulls(), Table::default());
         let name = HostName::new("web2").expect("legal");
         let trees = vec![TreeState { unhealthy: Some(true), ..state(7, 7) }];
-        let hello = Hello { name, version: String::new(), trees, members: 1, heard: None, strangers: None };
-        table.heard(at(0), ([10, 0, 0, 2], 5000).into(), InstanceId(2), hello);
+        let hello = hello(name, trees);
+        table.heard(at(0), ([10, 0, 0, 2], 5000).into(), InstanceId(2), hello, true);
         poll(&mut pulls, 0, &state(5, 5), &table);
         assert_eq!(poll(&mut pulls, 5000, &state(5, 5), &table), []);
     }

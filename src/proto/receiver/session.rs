@@ -10,8 +10,9 @@ use minicbor::bytes::ByteArray;
 use super::assembly::Assembly;
 use super::drift::Drift;
 use super::measure::Measure;
+use super::proof::Proof;
 use super::{Look, Notice, Reason, Reply, Request};
-use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
+use crate::id::{HostName, InstanceId, Nonce, Serial, SessionId, TreeName};
 use crate::keys::{HostKey, WORD_SIGNATURE};
 use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
@@ -54,6 +55,8 @@ pub(super) struct Session {
     pub(super) hosts: u32,
     /// The release was found rightful.
     proven: bool,
+    /// Whether the sender is there.
+    pub(super) proof: Proof,
     pub(super) stage: HostStage,
     pub(super) text: Option<String>,
     /// A commit failed and could not be undone.
@@ -149,6 +152,7 @@ impl Session {
             sender_name: named.unwrap_or(announce.sender),
             hosts: announce.hosts,
             proven: false,
+            proof: Proof::new(now, announce.proves == Some(true), seed ^ 1),
             stage: HostStage::Joined,
             text: None,
             torn: false,
@@ -284,6 +288,26 @@ impl Session {
         now.since(self.heard)
     }
 
+    /// For how long it has been here.
+    pub(super) fn age(&self, now: Moment) -> Duration {
+        self.proof.age(now)
+    }
+
+    /// Whether the sender has shown lately that it is there.
+    pub(super) fn is_fresh(&self, now: Moment) -> bool {
+        self.proof.is_fresh(now, self.hosts)
+    }
+
+    /// Whether the sender is there, or may be about to show so.
+    pub(super) fn may_be_there(&self, now: Moment) -> bool {
+        self.is_fresh(now) || self.proof.is_young(now, self.hosts)
+    }
+
+    /// Whether the sender never showed that it is there, and had time to.
+    pub(super) fn is_ghost(&self, now: Moment) -> bool {
+        !self.proof.has_proved() && !self.proof.is_young(now, self.hosts)
+    }
+
     pub(super) fn describe(&self) -> Reason {
         format!("{} from {} ({})", self.release, self.sender_name, self.sender)
     }
@@ -298,8 +322,12 @@ impl Session {
         Work { word, serial: self.release.header().serial, sender: self.sender_name.clone() }
     }
 
-    pub(super) fn heard(&mut self, now: Moment) {
-        self.heard = now;
+    /// A message of the sender came, with this counter: a sign of life when it is newer than all before. Data is none:
+    /// it does not matter when that was sent.
+    pub(super) fn heard(&mut self, now: Moment, counter: u64) {
+        if self.proof.is_news(counter) {
+            self.heard = now;
+        }
     }
 
     /// Another sender takes over the tree.
@@ -324,8 +352,16 @@ impl Session {
         }
     }
 
-    pub(super) fn acknowledged(&mut self, number: u32) {
+    /// The sender has a message of this host, and repeats what shows that it is there.
+    pub(super) fn acknowledged(&mut self, now: Moment, number: u32, echo: Option<Nonce>) {
         self.outbox.acknowledged(number);
+        if self.proof.repeated(now, echo)
+            && self.stage == HostStage::Ready
+            && !self.ordering
+            && let Some(grant) = self.grant.clone()
+        {
+            self.follow(grant);
+        }
     }
 
     /// Enters a stage and tells the sender, from `due` on until it is acknowledged.
@@ -336,7 +372,7 @@ impl Session {
         let due = self.outbox.unsaid(is_state).map_or(due, |unsaid| due.min(unsaid));
         self.outbox.drop_if(is_state);
         let number = self.outbox.next_number();
-        let state = self.state(number);
+        let state = self.state(due, number);
         self.outbox.push(number, Message::State(state), due);
         self.notices.push_back(Notice::Stage {
             tree: self.tree().clone(),
@@ -354,7 +390,7 @@ impl Session {
     }
 
     /// Where the host stands; signed where that decides something.
-    fn state(&mut self, number: u32) -> State {
+    fn state(&mut self, now: Moment, number: u32) -> State {
         let mut state = State {
             session: self.id,
             number,
@@ -368,6 +404,7 @@ impl Session {
             torn: Some(true).filter(|_| self.torn),
             identity: None,
             signature: None,
+            nonce: self.proof.asks(now),
         };
         // A sign of life goes without.
         if number != 0 || state.is_decisive(self.audit) {
@@ -421,7 +458,7 @@ impl Session {
             Reply::Recalled(_, generation, parts) => self.recalled(now, generation, &parts),
             Reply::Finished(_, Ok(())) => {
                 self.enter(now, HostStage::Ready);
-                if let Some(grant) = self.grant.clone() {
+                if let Some(grant) = self.grant.clone().filter(|_| self.proof.may_order()) {
                     self.follow(grant);
                 }
             }
@@ -434,7 +471,7 @@ impl Session {
             }
             Reply::Ordered(_, outcome) => self.ordered(now, outcome),
             Reply::Checked(_, outcome) => self.checked(now, outcome),
-            Reply::Buried(..) | Reply::Trees(_) | Reply::Drifted(_) | Reply::CatchesUp(..) => {}
+            Reply::Buried(..) | Reply::Trees(_) | Reply::Shown(_) | Reply::Drifted(_) | Reply::CatchesUp(..) => {}
         }
     }
 
@@ -466,7 +503,6 @@ impl Session {
         if !self.takes_from(from) {
             return;
         }
-        self.heard = now;
         self.data_at = now;
         if !self.counters.is_new(counter) {
             return;
@@ -536,7 +572,6 @@ impl Session {
     }
 
     pub(super) fn status(&mut self, now: Moment, status: &Status) {
-        self.heard = now;
         self.hosts = status.hosts;
         self.outbox.set_turn(turn(status.hosts));
         self.measure.seen = self.measure.seen.max(status.counter);
@@ -577,7 +612,7 @@ impl Session {
         if self.alive_at <= now {
             self.alive_at = now + alive_interval(self.hosts).mul_f64(0.75 + self.rng.f64() / 2.0);
             if !self.gone {
-                let state = self.state(0);
+                let state = self.state(now, 0);
                 control.send(Dest::Host(self.sender), &Message::State(state));
             }
         }

@@ -252,8 +252,9 @@ mod tests {
         for (n, tree) in (2u8..).zip(members) {
             let name = HostName::new(&format!("web{n}")).expect("legal");
             let trees = vec![tree.clone()];
-            let hello = Hello { name, version: String::new(), trees, members: 1, heard: None, strangers: None };
-            table.heard(at(0), ([10, 0, 0, n], 5000).into(), InstanceId(n.into()), hello);
+            let (version, (heard, strangers, nonce, echoes, shown)) = (String::new(), Default::default());
+            let hello = Hello { name, version, trees, members: 1, heard, strangers, nonce, echoes, shown };
+            table.heard(at(0), ([10, 0, 0, n], 5000).into(), InstanceId(n.into()), hello, true);
         }
         table
     }

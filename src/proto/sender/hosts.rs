@@ -258,6 +258,15 @@ impl Hosts {
         Some(id)
     }
 
+    /// Whether a beacon tells something: of a host whose answer to `order` is missing once it was ordered to commit, or of
+    /// the daemon that was started in the place of one.
+    pub fn waits_for(&self, instance: InstanceId, name: &HostName, from: SocketAddr, order: OrderKind) -> bool {
+        match self.hosts.get(&instance) {
+            Some(host) => host.ordered && host.address.ip() == from.ip() && (host.lost || !host.has_answered(order)),
+            None => self.named.contains_key(&(name.clone(), from.ip())),
+        }
+    }
+
     /// A host left the session, perhaps without an answer to `order`; says whether it is lost by that.
     pub fn left(&mut self, instance: InstanceId, order: OrderKind) -> bool {
         let Some(host) = self.hosts.get_mut(&instance) else { return false };
@@ -390,6 +399,7 @@ mod tests {
             torn: None,
             identity: None,
             signature: None,
+            nonce: None,
         }
     }
 

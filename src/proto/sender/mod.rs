@@ -19,25 +19,26 @@ mod merge;
 mod orders;
 pub mod outgoing;
 pub mod readings;
-mod serial;
 pub mod stream;
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::id::{Generation, HostName, InstanceId, Serial, SessionId, TreeName};
+use crate::block::BlockHash;
+use crate::id::{Generation, HostName, InstanceId, Nonce, Serial, SessionId, TreeName};
 use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
 use crate::proto::effort::Demand;
+use crate::proto::freshness::Nonces;
 use crate::proto::members::{Member, Table};
 use crate::proto::path::least;
 use crate::proto::receiver::matches_name;
 use crate::proto::{Dest, RangeSet, Transmit, turn};
 use crate::units::{Floor, Moment, Quorum, Rate};
 use crate::wire::fragment::Reassembly;
-use crate::wire::message::{Announce, Hello, HostSet, Order, OrderKind, SignedOrder, Status, Want};
+use crate::wire::message::{Announce, HostSet, Order, OrderKind, Shown, SignedOrder, Status, Want};
 use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message, Phase as WirePhase};
 
 use drift::Collection;
@@ -160,14 +161,18 @@ pub enum Reply {
 /// What a sender tells.
 #[derive(Debug, Clone)]
 pub enum Notice {
-    /// Discovery is over: the targets, and the highest serial that a host has accepted, as far as it is believed.
+    /// Discovery is over: the targets, and the highest serials that they say they accepted.
     Discovered {
         /// Hosts that have the tree and match the targets.
         targets: Vec<(HostName, SocketAddr)>,
         /// Hosts alive in all.
         members: usize,
-        /// The highest serial.
-        serial: Serial,
+        /// The highest serial of each target, with its address.
+        claims: Vec<(IpAddr, Serial)>,
+        /// What shows that such serials are true; nothing of it was verified.
+        shown: Vec<Shown>,
+        /// Hosts that would be targets and did not show that they are there now.
+        unproven: Vec<(HostName, IpAddr)>,
         /// Expected names that did not answer.
         missing: Vec<HostName>,
     },
@@ -213,6 +218,15 @@ struct Offer {
 pub struct Sender {
     setup: SenderSetup,
     session: SessionId,
+    nonces: Nonces,
+    /// What hosts repeat that are there now.
+    nonce: Nonce,
+    /// The hosts that were asked alone of late.
+    challenged: VecDeque<(SocketAddr, Moment)>,
+    /// Hosts that would be targets and prove nothing.
+    unproven: BTreeSet<(HostName, IpAddr)>,
+    /// What shows the serials that hosts claim.
+    shown: BTreeMap<(Serial, BlockHash), Shown>,
     control: Control,
     reassembly: Reassembly,
     table: Table,
@@ -264,7 +278,13 @@ impl Sender {
     pub fn new(now: Moment, setup: SenderSetup) -> Self {
         let mut rng = fastrand::Rng::with_seed(setup.seed);
         let session = SessionId(rng.u64(..));
+        let mut nonces = Nonces::new(setup.seed);
         Self {
+            nonce: nonces.draw(),
+            nonces,
+            challenged: VecDeque::new(),
+            unproven: BTreeSet::new(),
+            shown: BTreeMap::new(),
             control: Control::new(setup.instance, setup.datagram, setup.room),
             reassembly: Reassembly::default(),
             table: Table::default(),
@@ -415,7 +435,7 @@ impl Sender {
         match message {
             Message::Hello(hello) => self.hello(now, from, source, hello),
             Message::Bye(_) => {
-                self.table.left(source);
+                self.table.farewell(source, from);
                 if self.hosts.is_at(source, from)
                     && self.hosts.left(source, self.awaited())
                     && let Some(host) = self.hosts.get(source)
@@ -424,7 +444,7 @@ impl Sender {
                 }
             }
             Message::State(state) if state.session == self.session && self.may_say(now, source, from, &state.name) => {
-                let (number, audit) = (state.number, self.is_audit());
+                let (number, nonce, audit) = (state.number, state.nonce, self.is_audit());
                 match self.hosts.state(now, source, from, state, audit) {
                     // What nobody signed is no answer.
                     None => {
@@ -432,7 +452,7 @@ impl Sender {
                         self.notices.extend(host.cloned().map(Notice::Lost));
                     }
                     Some(changed) => {
-                        self.ack(source, from, number);
+                        self.ack(source, from, number, nonce);
                         let host = self.hosts.get(source).filter(|_| changed);
                         self.notices.extend(host.cloned().map(Notice::Host));
                     }
@@ -441,7 +461,7 @@ impl Sender {
             Message::Want(want) if want.session == self.session && self.hosts.heard(now, source, from) => {
                 let number = want.number;
                 if self.want(now, source, want) {
-                    self.ack(source, from, number);
+                    self.ack(source, from, number, None);
                 }
             }
             Message::Nack(nack) if nack.session == self.session && self.hosts.heard(now, source, from) => {
@@ -462,31 +482,11 @@ impl Sender {
         }
     }
 
-    fn ack(&mut self, source: InstanceId, from: SocketAddr, number: u32) {
-        if number != 0 && source != self.setup.instance {
-            self.control.send(Dest::Host(from), &Message::Ack(self.session, number));
+    /// Tells a host that it was heard, and shows that this sender is there now.
+    fn ack(&mut self, source: InstanceId, from: SocketAddr, number: u32, nonce: Option<Nonce>) {
+        if (number != 0 || nonce.is_some()) && source != self.setup.instance {
+            self.control.send(Dest::Host(from), &Message::Ack(self.session, number, nonce));
         }
-    }
-
-    fn hello(&mut self, now: Moment, from: SocketAddr, source: InstanceId, hello: Hello) {
-        let is_target = self.setup.without != Some(source) && self.is_target(&hello);
-        if is_target && matches!(self.phase, Phase::Discovering | Phase::Waiting) {
-            let heard = hello.heard;
-            let serial = hello.trees.iter().find(|t| t.tree == self.setup.tree).map(|t| t.serial);
-            self.hosts.expect(now, source, hello.name.clone(), from, serial.unwrap_or_default());
-            if let Some(host) = self.hosts.get_mut(source) {
-                // Of several answers the best counts: what is missing in one may have been lost by chance.
-                host.takes = host.takes.max(heard);
-            }
-        }
-        self.beacon(from, source, &hello);
-        if self.table.heard(now, from, source, hello) {
-            self.newest = now;
-        }
-    }
-
-    fn is_target(&self, hello: &Hello) -> bool {
-        hello.trees.iter().any(|t| t.tree == self.setup.tree) && self.is_named(&hello.name)
     }
 
     /// Whether a host of this name is a target.
@@ -622,6 +622,7 @@ impl Sender {
             grant: self.setup.grant.clone(),
             follows: self.setup.follows,
             only: self.setup.only.clone(),
+            proves: Some(true),
         };
         self.control.send(Dest::Group, &Message::Announce(announce));
         self.again(now);

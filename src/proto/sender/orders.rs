@@ -179,6 +179,8 @@ impl Sender {
     fn decide(&mut self, kind: OrderKind, why: &str) {
         let Some(offer) = &self.offer else { return };
         self.phase = Phase::Signing(kind);
+        // What a host said before this order shows nothing of what became of it.
+        self.nonce = self.nonces.draw();
         if matches!(kind, OrderKind::Abort | OrderKind::Revert) {
             self.flow.stream_mut().stop();
         }
@@ -253,7 +255,7 @@ impl Sender {
             self.control.send(Dest::Group, &Message::Order(order));
             if self.asking.is_some() {
                 // A daemon that was restarted knows no order: its beacon says what it has.
-                self.control.send(Dest::Group, &Message::Solicit);
+                self.solicit(Dest::Group, false);
             }
             self.again(now);
         }
