@@ -3,8 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::proto::path::CONTROL_DATAGRAM;
 use crate::units::Moment;
+use crate::wire::datagram::CONTROL_OVERHEAD;
 use crate::wire::{Datagram, Message};
+
+/// Bytes of a message that one real datagram takes.
+const REAL_PIECE: usize = CONTROL_DATAGRAM - CONTROL_OVERHEAD;
 
 /// Kinds of words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +63,16 @@ impl Kind {
             _ => Kind::Other,
         }
     }
+}
+
+/// Whether a datagram of at most `size` bytes begins one of a real network. Simulated datagrams may be much smaller, but
+/// messages are of their real size: there many pieces are one datagram.
+pub fn is_counted(datagram: &[u8], size: usize) -> bool {
+    let Ok(Datagram::Control(_, piece)) = Datagram::parse(datagram) else { return true };
+    let payload = size.min(CONTROL_DATAGRAM) - CONTROL_OVERHEAD;
+    let from = usize::from(piece.index) * payload;
+
+    piece.index == 0 || from / REAL_PIECE != (from - payload) / REAL_PIECE
 }
 
 impl fmt::Display for Kind {

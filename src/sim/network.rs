@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::disk::{Disk, Offer};
-use super::feedback::{Feedback, Kind};
+use super::feedback::{Feedback, Kind, is_counted};
 use super::link::{Link, State, forge};
 use crate::block::frame::Level;
 use crate::id::{HostName, InstanceId};
@@ -112,7 +112,7 @@ struct Host {
     link: State,
     /// Counts the lives of the host: what an earlier life asked of the disk is not answered to a later one.
     life: u32,
-    /// The datagrams that it sent to the sender.
+    /// The datagrams that it sent to the sender, as a real network would count them.
     feedback: u64,
     /// Requests are answered in order.
     disk_free: Moment,
@@ -589,7 +589,7 @@ impl Network {
             if self.cuts.contains(&(from, to)) {
                 continue;
             }
-            if to == 0 && from > 0 {
+            if to == 0 && from > 0 && is_counted(bytes, self.setup.datagram) {
                 self.hosts[from - 1].feedback += 1;
                 let nodes = self.offer.release.header().root.nodes;
                 self.heard.said(self.now, Kind::of(bytes, nodes));
