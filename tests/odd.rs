@@ -101,7 +101,7 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
         ));
     };
     let locked = lab.site().join("locked");
-    let bar = || std::fs::set_permissions(&locked, Permissions::from_mode(0)).expect("mine");
+    let bar = || std::fs::set_permissions(&locked, Permissions::from_mode(0o0)).expect("mine");
     spec("in-place");
     for name in ["a", "b", "deep/c", "deep/d", "deep/er/e"] {
         write(&locked.join(name), name);
