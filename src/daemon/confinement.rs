@@ -44,11 +44,12 @@ pub(super) fn step_down(setup: &mut Setup, confines: bool) -> Result<()> {
     if confines { lookup::start() } else { Ok(()) }
 }
 
-/// The directory below which a tree that cannot be opened yet is to be reached: its own where there is one; where it may
-/// be exchanged the nearest one above it, unless that is all of the machine.
+/// The directory below which a tree that cannot be opened yet is to be reached: its own where there is one and it stays
+/// the same, else the nearest one above it, unless that is all of the machine.
 pub(super) fn anchor(tree: &TreeConfig) -> Option<PathBuf> {
-    if tree.swap != Some(true) {
-        return std::fs::canonicalize(&tree.path).ok().filter(|path| path.is_dir());
+    let own = std::fs::canonicalize(&tree.path).ok().filter(|path| path.is_dir() && tree.swap != Some(true));
+    if own.is_some() {
+        return own;
     }
     let above = tree.path.ancestors().skip(1).find_map(|above| std::fs::canonicalize(above).ok())?;
     above.parent().is_some().then_some(above)
