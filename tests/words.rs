@@ -243,8 +243,10 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
     let lie = "no\n2026-11-28T23:59:59.000000Z ERROR kernel: root login\nweb1 committed\nwww@9: all is well";
     let lies = move |evil: &mut Adversary, session, n: u32| {
         let text = Some(format!("{lie} {n}"));
-        let stage = if n.is_multiple_of(2) { HostStage::Joined } else { HostStage::Refused };
-        evil.say(InstanceId(u64::from(n % 16)), &Message::State(State { text, ..state(session, n, "evil", stage) }));
+        // The process that answered joins first: nothing else counts without a signature.
+        let stage = if n.is_multiple_of(2) { HostStage::Refused } else { HostStage::Joined };
+        let process = InstanceId(1 + u64::from(n / 2 % 16));
+        evil.say(process, &Message::State(State { text, ..state(session, n, "evil", stage) }));
     };
 
     // In what a deploy prints, and what ends it.
