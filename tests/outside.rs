@@ -157,6 +157,22 @@ impl Editor {
         }
     }
 
+    /// Removes what has names of its own, so that the tree stays as large as it is.
+    fn tidy(&mut self) {
+        let once =
+            |path: &String| path.ends_with("/inside") || path.rsplit('/').next().is_some_and(|n| n.starts_with('h'));
+        for path in self.wrote.keys().filter(|path| once(path)) {
+            let at = self.top.join(path);
+            let _ = if path.ends_with("/inside") {
+                std::fs::remove_dir_all(at.parent().expect("in a directory"))
+            } else {
+                std::fs::remove_file(at)
+            };
+            self.last.remove(path);
+        }
+        self.wrote.retain(|path, _| !once(path));
+    }
+
     fn name(&mut self) -> String {
         format!("p{}", self.rng.u8(..6))
     }
@@ -258,7 +274,7 @@ fn what_others_write_while_trees_change_places_is_there() {
                 let _ = std::fs::remove_file(&sick);
                 // Until the tree aside is gone nothing is lost, and not all need be here.
                 let undo = lab.hosts[0].state().join("www/undo");
-                let quiet = locked(&editor);
+                let mut quiet = locked(&editor);
                 let rests = || std::fs::read_dir(&undo).map_or(true, |mut names| names.next().is_none());
                 support::until("a tree that is confirmed", rests);
                 let lost = quiet.lost();
@@ -268,6 +284,7 @@ fn what_others_write_while_trees_change_places_is_there() {
                     lost.len(),
                     lost.join("\n")
                 );
+                quiet.tidy();
             }
         }));
         over.store(true, Ordering::Release);

@@ -47,12 +47,21 @@ fn same(lab: &Lab, watch: &Running, what: &str) {
             true => differences_without(&EXCLUDED, &lab.site(), &host.tree()),
             false => differences(&lab.site(), &host.tree()),
         };
-        lab.hosts.iter().map(of).find(|text| !text.is_empty())
+        let named =
+            |host: &Host| Some(of(host)).filter(|text| !text.is_empty()).map(|text| format!("{}:\n{text}", host.name));
+        let all: Vec<String> = lab.hosts.iter().filter_map(named).collect();
+        (!all.is_empty()).then(|| all.concat())
     };
     let mut patience = 600;
     while let Some(text) = differs() {
         patience -= 1;
-        assert!(patience > 0, "{what}: not the same:\n{text}\n{}\n{:?}", watch.talk(), watch.events().last());
+        if patience == 0 {
+            let paths = text.lines().filter_map(|line| Some(lab.site().join(line.split_once(' ')?.1)));
+            let stats: Vec<String> = paths.map(|path| format!("{:?}", std::fs::symlink_metadata(path))).collect();
+            let results = results(watch);
+            let last = &results[results.len().saturating_sub(3)..];
+            panic!("{what}: not the same:\n{text}\n{}\n{}\n{last:?}", stats.join("\n"), watch.talk());
+        }
         pause(Duration::from_millis(100));
     }
 }
