@@ -18,7 +18,7 @@ use crate::proto::receiver::{self, HostSetup, Receiver};
 use crate::proto::sender::{self, Expect, Notice, Sender, SenderSetup};
 use crate::proto::{Dest, Transmit};
 use crate::units::{Floor, Moment, Quorum, Rate};
-use crate::wire::HostStage;
+use crate::wire::{Datagram, HostStage};
 
 /// What a simulation is to be.
 #[derive(Debug, Clone)]
@@ -172,6 +172,9 @@ pub struct Network {
     pub notices: Vec<Notice>,
     /// What was sent, when that is recorded.
     pub recording: Recording,
+    /// The longest time between two control words of the sender to all, since it announced.
+    pub longest_pause: Duration,
+    spoke: Option<Moment>,
     finished: bool,
 }
 
@@ -240,6 +243,8 @@ impl Network {
             most_held: 0,
             notices: Vec::new(),
             recording: Recording::default(),
+            longest_pause: Duration::ZERO,
+            spoke: None,
             finished: false,
         };
         network.timers = vec![None; network.hosts.len() + 1];
@@ -385,7 +390,7 @@ impl Network {
                 self.drain(0);
             }
             Event::Prepared => {
-                self.announced = self.now;
+                (self.announced, self.spoke) = (self.now, Some(self.now));
                 let signature = super::disk::signature(self.offer.release.bytes());
                 self.sender.announce(self.now, self.offer.release.clone(), signature);
                 self.drain(0);
@@ -574,6 +579,14 @@ impl Network {
             let bytes: Arc<[u8]> = bytes.into();
             if self.setup.record {
                 self.recording.0.push((from, Arc::clone(&bytes)));
+            }
+            if from == 0
+                && transmit.dest == Dest::Group
+                && matches!(Datagram::parse(&bytes), Ok(Datagram::Control(..)))
+                && let Some(spoke) = &mut self.spoke
+            {
+                self.longest_pause = self.longest_pause.max(self.now.since(*spoke));
+                *spoke = self.now;
             }
             match transmit.dest {
                 Dest::Group => self.pass(from, (0..=all).filter(|&to| to != from), &bytes),

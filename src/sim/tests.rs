@@ -58,6 +58,22 @@ fn whatever_the_network_does_every_host_ends_complete() {
     }
 }
 
+/// A rival that comes while data flows is refused because the first sender is there: its hosts must hear so in time.
+#[test]
+fn a_sender_is_never_silent_while_it_has_data() {
+    for seed in 0..6 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let hosts = rng.usize(1..6);
+        let ceiling = Some(Rate(rng.u64(1_000_000..4_000_000)));
+        let link = Link { loss: rng.f64() * 0.05, ..Link::default() };
+        let mut network = deploy(Setup { seed, hosts, link, ceiling, ..Setup::default() }, 50, 40_000);
+        assert!(network.run(LONG, SOON), "seed {seed}");
+        let (took, pause) = (network.took(), network.longest_pause);
+        assert!(took > Duration::from_secs(2), "seed {seed}: too short to show anything, {took:?}");
+        assert!(pause < Duration::from_millis(600), "seed {seed}: silent for {pause:?}");
+    }
+}
+
 #[test]
 fn hundreds_of_hosts_with_loss() {
     let link = Link { loss: 0.01, jitter: Duration::from_micros(100), ..Link::default() };

@@ -63,6 +63,8 @@ const REPEAT_MAX: Duration = Duration::from_secs(1);
 const HEARTBEAT: Duration = Duration::from_millis(10);
 /// The longest wait between heartbeats.
 const HEARTBEAT_MAX: Duration = Duration::from_millis(500);
+/// The wait between heartbeats beside data, which is no sign of life: twice within what a host takes for silence.
+const HEARTBEAT_BESIDE: Duration = Duration::from_millis(250);
 /// How often it is looked whether hosts are lost and whether it is time to decide, when nothing happens.
 const SWEEP: Duration = Duration::from_millis(20);
 /// The least time between two looks, for each host beyond [`SWEEP_AT_ONCE`].
@@ -264,6 +266,8 @@ pub struct Sender {
     listed: bool,
     repeat: (Moment, Duration),
     heartbeat: (Moment, Duration),
+    /// When the last status was sent.
+    reported: Moment,
     failure: Option<String>,
     decision: Option<OrderKind>,
     batches: Batches,
@@ -322,6 +326,7 @@ impl Sender {
             listed: false,
             repeat: (now, REPEAT),
             heartbeat: (now, HEARTBEAT),
+            reported: now,
             failure: None,
             decision: None,
             batches: Batches::default(),
@@ -643,7 +648,7 @@ impl Sender {
         let fetching = self.hosts.iter().filter(|(id, h)| !h.is_settled(false) && !slow.contains(id)).count();
         self.flow.set_fetching(fetching);
         if self.flow.choose_reporters(now, self.hosts.ids()) {
-            self.send_status(self.wire_phase());
+            self.send_status(now, self.wire_phase());
         }
         true
     }
@@ -668,7 +673,7 @@ impl Sender {
         }
         self.flow.readmit(now);
         self.pass += 1;
-        self.send_status(self.wire_phase());
+        self.send_status(now, self.wire_phase());
     }
 
     fn wire_phase(&self) -> WirePhase {
@@ -712,19 +717,23 @@ impl Sender {
         Some(merge::until(self.ticked, self.informed, held, is_nodes, self.hosts.len() as u32, working.map(|(_, h)| h)))
     }
 
-    /// Says where the stream is: soon after data, then ever more seldom.
+    /// Says where the stream is: evenly beside data, soon after it, then ever more seldom.
     fn beat(&mut self, now: Moment) {
         if self.flow.stream().has_data() {
             self.heartbeat = (now + HEARTBEAT, HEARTBEAT);
+            if self.reported + HEARTBEAT_BESIDE <= now {
+                self.send_status(now, self.wire_phase());
+            }
             return;
         }
         if self.heartbeat.0 <= now {
             self.heartbeat = (now + self.heartbeat.1, (self.heartbeat.1 * 2).min(HEARTBEAT_MAX));
-            self.send_status(self.wire_phase());
+            self.send_status(now, self.wire_phase());
         }
     }
 
-    fn send_status(&mut self, phase: WirePhase) {
+    fn send_status(&mut self, now: Moment, phase: WirePhase) {
+        self.reported = now;
         let status = Status {
             session: self.session,
             phase,
@@ -772,7 +781,8 @@ impl Sender {
     pub fn poll_timeout(&self, now: Moment) -> Option<Moment> {
         let data = self.is_flowing().then(|| self.flow.timeout(now)).flatten();
         let sweep = (self.is_flowing() || self.phase == Phase::Collecting).then(|| self.sweep_due());
-        let beat = (!self.flow.stream().has_data()).then_some(self.heartbeat.0);
+        let beat = if self.flow.stream().has_data() { self.reported + HEARTBEAT_BESIDE } else { self.heartbeat.0 };
+        let beat = Some(beat);
         let own = match self.phase {
             Phase::Discovering => {
                 let turns = turn(self.table.claimed() as u32) * 2;

@@ -335,7 +335,7 @@ impl Sender {
             return;
         }
         if self.offer.is_some() {
-            self.send_status(WirePhase::Closed);
+            self.send_status(now, WirePhase::Closed);
         }
         self.repeat.0 = now + FAREWELL_GAP;
         self.phase = if left > 1 && self.offer.is_some() { Phase::Farewell(left - 1) } else { Phase::Closed };
