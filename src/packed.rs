@@ -2,7 +2,8 @@
 //! time, and unpacked again when it is looked at.
 //!
 //! A list of fewer elements than [`CHUNK`] is a plain one. Reading from front to back costs one unpacking for each
-//! chunk; so does looking at single elements in about that order. It must not know what the elements are.
+//! chunk; so does looking at single elements, or searching for them, in about that order. It must not know what the
+//! elements are.
 
 use std::cmp::Ordering;
 use std::ops::Deref;
@@ -25,7 +26,7 @@ impl<T: Encode<()> + for<'b> Decode<'b, ()>> Pack for T {}
 
 /// A list that is packed.
 pub struct Packed<T> {
-    chunks: Vec<Chunk>,
+    chunks: Vec<Chunk<T>>,
     /// What comes after the chunks; never longer than one.
     rest: Vec<T>,
     kept: Mutex<Kept<T>>,
@@ -34,16 +35,21 @@ pub struct Packed<T> {
 
 /// [`CHUNK`] elements.
 #[derive(Clone)]
-struct Chunk {
+struct Chunk<T> {
+    /// The first of them, by which a search finds the chunk.
+    first: T,
     bytes: Box<[u8]>,
     /// Bytes before they were compressed; 0 when they were not.
     plain: usize,
 }
 
-/// What was unpacked last, the newest at the end.
+/// What was looked at last, the newest at the end.
 struct Kept<T> {
     chunks: Vec<(usize, Arc<[T]>)>,
     expander: Expander,
+    /// How often a chunk was unpacked for it.
+    #[cfg(test)]
+    unpacked: usize,
 }
 
 /// An element of a list.
@@ -73,7 +79,12 @@ impl<T> Default for Packed<T> {
 
 impl<T> Default for Kept<T> {
     fn default() -> Self {
-        Self { chunks: Vec::new(), expander: Expander::default() }
+        Self {
+            chunks: Vec::new(),
+            expander: Expander::default(),
+            #[cfg(test)]
+            unpacked: 0,
+        }
     }
 }
 
@@ -94,8 +105,7 @@ impl<T: Pack> Packed<T> {
     pub fn push(&mut self, element: T) {
         self.rest.push(element);
         if self.rest.len() == CHUNK {
-            self.chunks.push(Chunk::pack(&self.rest, &mut self.compressor));
-            self.rest.clear();
+            self.chunks.push(Chunk::pack(&mut self.rest, &mut self.compressor));
         }
     }
 
@@ -110,22 +120,13 @@ impl<T: Pack> Packed<T> {
     /// Of a list that is sorted by `order` (how an element lies with regard to what is looked for): the place of the
     /// element that is equal.
     pub fn search(&self, order: impl Fn(&T) -> Ordering) -> Option<usize> {
-        // The last chunk that does not begin behind it.
-        let (mut low, mut high) = (0, self.chunks.len() + 1);
-        while high - low > 1 {
-            let middle = low + (high - low) / 2;
-            let first = middle * CHUNK;
-            if first < self.len() && order(&self.get(first)).is_le() {
-                low = middle;
-            } else {
-                high = middle;
-            }
+        let chunks = self.chunks.len();
+        if self.rest.first().is_some_and(|first| order(first).is_le()) {
+            return self.rest.binary_search_by(order).ok().map(|at| chunks * CHUNK + at);
         }
-        let found = match self.chunks.get(low) {
-            Some(_) => self.chunk(low).binary_search_by(order),
-            None => self.rest.binary_search_by(order),
-        };
-        found.ok().map(|at| low * CHUNK + at)
+        // The last chunk that does not begin behind it.
+        let number = self.chunks.partition_point(|chunk| order(&chunk.first).is_le()).checked_sub(1)?;
+        self.chunk(number).binary_search_by(order).ok().map(|at| number * CHUNK + at)
     }
 
     /// Changes the element at place `at`.
@@ -136,7 +137,7 @@ impl<T: Pack> Packed<T> {
         }
         let mut elements = self.chunks[at / CHUNK].unpack(&mut Expander::default());
         change(&mut elements[at % CHUNK]);
-        self.replace(at / CHUNK, &elements);
+        self.replace(at / CHUNK, &mut elements);
     }
 
     /// Changes elements, one after the other, until it goes wrong; `change` says whether it did anything.
@@ -149,7 +150,7 @@ impl<T: Pack> Packed<T> {
                 changed |= change(element)?;
             }
             if changed {
-                self.replace(number, &elements);
+                self.replace(number, &mut elements);
             }
         }
         self.rest.iter_mut().try_for_each(|element| change(element).map(drop))
@@ -166,17 +167,28 @@ impl<T: Pack> Packed<T> {
         }
     }
 
-    fn replace(&mut self, number: usize, elements: &[T]) {
+    fn replace(&mut self, number: usize, elements: &mut Vec<T>) {
         self.chunks[number] = Chunk::pack(elements, &mut self.compressor);
         self.kept.get_mut().unwrap_or_else(PoisonError::into_inner).chunks.retain(|(kept, _)| *kept != number);
+    }
+
+    /// How often a chunk was unpacked for a look at single elements.
+    #[cfg(test)]
+    pub(crate) fn unpacked(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).unpacked
     }
 
     fn chunk(&self, number: usize) -> Arc<[T]> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = kept.chunks.iter().position(|(n, _)| *n == number) {
-            return Arc::clone(&kept.chunks[at].1);
+            kept.chunks[at..].rotate_left(1);
+            return Arc::clone(&kept.chunks[kept.chunks.len() - 1].1);
         }
         let chunk: Arc<[T]> = self.chunks[number].unpack(&mut kept.expander).into();
+        #[cfg(test)]
+        {
+            kept.unpacked += 1;
+        }
         if kept.chunks.len() == KEPT {
             kept.chunks.remove(0);
         }
@@ -185,23 +197,26 @@ impl<T: Pack> Packed<T> {
     }
 }
 
-impl Chunk {
-    fn pack<T: Pack>(elements: &[T], compressor: &mut Compressor) -> Self {
+impl<T: Pack> Chunk<T> {
+    /// Packs the elements, of which there is at least one; the list is empty afterwards.
+    fn pack(elements: &mut Vec<T>, compressor: &mut Compressor) -> Self {
         let mut bytes = Vec::new();
-        for element in elements {
+        for element in elements.iter() {
             minicbor::encode(element, &mut bytes).expect("writing to a Vec cannot fail");
         }
+        let first = elements.swap_remove(0);
+        elements.clear();
         let frame = compressor.begin(FAST, Some(bytes.len())).and_then(|()| {
             compressor.add(&bytes)?;
             compressor.end()
         });
         match frame {
-            Some(frame) if frame.len() < bytes.len() => Self { bytes: frame.into(), plain: bytes.len() },
-            _ => Self { bytes: bytes.into(), plain: 0 },
+            Some(frame) if frame.len() < bytes.len() => Self { first, bytes: frame.into(), plain: bytes.len() },
+            _ => Self { first, bytes: bytes.into(), plain: 0 },
         }
     }
 
-    fn unpack<T: Pack>(&self, expander: &mut Expander) -> Vec<T> {
+    fn unpack(&self, expander: &mut Expander) -> Vec<T> {
         let bytes = match self.plain {
             0 => &self.bytes,
             plain => expander.expand(&self.bytes, plain).expect("what was packed here is unpacked, if there is memory"),
@@ -381,6 +396,32 @@ mod tests {
                 prop_assert_eq!(packed.search(|m| m.cmp(&n)), numbers.binary_search(&n).ok());
             }
         }
+    }
+
+    #[test]
+    fn a_search_unpacks_one_chunk_and_searches_in_order_each_chunk_once() {
+        let chunks = 100;
+        let packed = list(&(0..(chunks * CHUNK) as u64).collect::<Vec<_>>());
+        for n in 0..(chunks * CHUNK) as u64 {
+            assert_eq!(packed.search(|m| m.cmp(&n)), Some(n as usize));
+        }
+        assert_eq!(packed.unpacked(), chunks);
+
+        // Each is in another chunk than those before it.
+        let far = |n: usize| ((n * 37 % chunks) * CHUNK + 5) as u64;
+        for n in 0..chunks {
+            assert_eq!(packed.search(|m| m.cmp(&far(n))), Some(far(n) as usize));
+        }
+        assert_eq!(packed.unpacked(), 2 * chunks);
+    }
+
+    #[test]
+    fn what_was_looked_at_last_stays_unpacked() {
+        let packed = list(&(0..(10 * CHUNK) as u64).collect::<Vec<_>>());
+        for chunk in 1..10 {
+            assert_eq!((*packed.get(0), *packed.get(chunk * CHUNK)), (0, (chunk * CHUNK) as u64));
+        }
+        assert_eq!(packed.unpacked(), 10);
     }
 
     #[test]

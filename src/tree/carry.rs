@@ -83,7 +83,9 @@ impl<'a> Carry<'a> {
             return Err(self.fixed(path, flag));
         }
         let mut known = Known::new(steady_ctime(&before, to).map_err(look)?);
-        let names = names_in(from).map_err(|e| self.failed("cannot list", path, e))?;
+        let mut names = names_in(from).map_err(|e| self.failed("cannot list", path, e))?;
+        // A plan is searched in its own order at least cost.
+        names.sort_unstable();
         let (mut touched, mut all) = (false, Vec::new());
         for name in &names {
             let child = join(path, name)?;

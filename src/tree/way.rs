@@ -97,7 +97,9 @@ impl Way<'_> {
 
     /// Whether all that is in a directory that leaves is known to leave.
     fn leaves_empty(&self, path: &TreePath, dir: OwnedFd) -> Result<()> {
-        let names = names_in(dir.as_fd()).map_err(|e| Error::io("cannot list", self.root.shown(path), e))?;
+        let mut names = names_in(dir.as_fd()).map_err(|e| Error::io("cannot list", self.root.shown(path), e))?;
+        // A plan is searched in its own order at least cost.
+        names.sort_unstable();
         for name in names {
             let child = join(Some(path), &name)?;
             let planned = self.plan.changes.find(&child);

@@ -276,6 +276,40 @@ fn layouts_may_follow_each_other_and_old_releases_are_kept_until_confirmed() {
     }
 }
 
+/// How often parts of the plan are unpacked to be looked at while it is staged, and how many parts it has.
+fn looks(world: &World) -> (usize, usize) {
+    let tree = world.open();
+    let (stage, _) = world.stage(&tree, 1).unwrap();
+    let changes = &stage.plan().changes;
+    (changes.unpacked(), changes.len() / crate::packed::CHUNK)
+}
+
+/// So many names, neither made nor listed in their order.
+fn scattered(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(move |n| format!("name-{:05}", n * 7919 % count))
+}
+
+#[test]
+fn each_part_of_a_plan_is_unpacked_once_for_all_directories_that_stay() {
+    for count in [600, 4000] {
+        let mut world = World::new(&[], &[("own", file("own"))]).swapping(true);
+        world.rules.delete_extras = false;
+        scattered(count).for_each(|name| std::fs::create_dir(world.www().join(name)).unwrap());
+        let (looks, parts) = looks(&world);
+        assert!(parts >= count / crate::packed::CHUNK && looks <= 2 * parts, "{count}: {looks} looks at {parts} parts");
+    }
+}
+
+#[test]
+fn each_part_of_a_plan_is_unpacked_once_for_all_names_of_a_directory_that_goes() {
+    for count in [600, 4000] {
+        let world = World::new(&[("gone", Thing::Dir(0o755))], &[("own", file("own"))]);
+        scattered(count).for_each(|name| std::fs::write(world.www().join("gone").join(name), "").unwrap());
+        let (looks, parts) = looks(&world);
+        assert!(parts >= count / crate::packed::CHUNK && looks <= 2 * parts, "{count}: {looks} looks at {parts} parts");
+    }
+}
+
 #[test]
 fn a_kept_release_says_who_signed_it() {
     let world = World::new(&[], &[("a", file("1"))]).swapping(true);
