@@ -3,13 +3,11 @@
 
 mod support;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use support::{Adversary, Lab, Noise, pause, write};
+use support::{Adversary, Beside, Lab, Noise, pause, recording, write};
 
 /// Sealed datagrams.
 type Recording = Vec<Vec<u8>>;
@@ -29,33 +27,6 @@ fn lab(hosts: usize) -> Option<(Lab, Adversary)> {
     }
     lab.flags = Some(flags);
     Some((lab, evil))
-}
-
-/// Something that somebody does beside, until it is to end.
-struct Beside<T> {
-    over: Arc<AtomicBool>,
-    thread: JoinHandle<T>,
-}
-
-impl<T: Send + 'static> Beside<T> {
-    fn begin(work: impl FnOnce(&AtomicBool) -> T + Send + 'static) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&over);
-        Self { over, thread: std::thread::spawn(move || work(&seen)) }
-    }
-
-    fn end(self) -> T {
-        self.over.store(true, Ordering::Relaxed);
-        self.thread.join().expect("no panic")
-    }
-}
-
-/// Records until it is to end.
-fn recording(evil: Adversary) -> Beside<(Adversary, Recording)> {
-    Beside::begin(move |over| {
-        let heard = evil.record(|| over.load(Ordering::Relaxed));
-        (evil, heard)
-    })
 }
 
 /// Sends a recording again and again, to all and to everybody who speaks.

@@ -36,13 +36,6 @@ fn lab(count: usize, keyed: bool, each: impl Fn(&mut Host)) -> Option<(Lab, Adve
     Some((lab, evil))
 }
 
-/// The memory of a host, in KiB.
-fn memory(host: &Host) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", host.pid())).expect("runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 /// What is said while `work` is done.
 fn listen<T>(mut evil: Adversary, work: impl FnOnce() -> T) -> (Adversary, Vec<(InstanceId, Message)>, T) {
     let over = Arc::new(AtomicBool::new(false));
@@ -212,12 +205,12 @@ fn questions_for_a_list_of_differences_fill_no_memory_and_are_the_senders_alone(
     let said;
     (evil, said, _) = listen(evil, || lab.diff(&[]).exits(1));
     let (source, session) = announcements(&said).next().map(|(s, a)| (s, a.session)).expect("heard");
-    let before = memory(&lab.hosts[0]);
+    let before = lab.hosts[0].memory();
     let (mut most, mut parts) = (0, 0);
     for n in 0..FLOOD {
         evil.say(source, &Message::DriftAsk(session, n % 100));
         if n % 500 == 0 {
-            most = most.max(memory(&lab.hosts[0]));
+            most = most.max(lab.hosts[0].memory());
             parts += evil.said().iter().filter(|(_, m)| matches!(m, Message::DriftPart(_))).count();
         }
     }
@@ -285,7 +278,7 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
     }
 
     // In the log of a host that offers its release, and not without end.
-    let (log, before) = (lab.hosts[0].log().len(), memory(&lab.hosts[0]));
+    let (log, before) = (lab.hosts[0].log().len(), lab.hosts[0].memory());
     let pull = Pull {
         tree: TreeName::new("www").expect("legal"),
         release: release.id(),
@@ -305,6 +298,6 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
     let log = lab.hosts[0].log()[log..].to_string();
     assert!(log.lines().count() < 60, "{} lines: {log}", log.lines().count());
     assert!(log.lines().all(|line| !line.starts_with("2026-11-28T23:59:59") && !line.starts_with("web1")), "{log}");
-    let after = memory(&lab.hosts[0]);
+    let after = lab.hosts[0].memory();
     assert!(after < before + GROWTH, "{before} KiB before, {after} KiB after");
 }

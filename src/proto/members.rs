@@ -69,6 +69,8 @@ const SHOW_WINDOW: Duration = Duration::from_secs(1);
 const MAX_SHOWN_A_SECOND: u32 = 32;
 /// The most solicits that wait for an answer.
 const MAX_ANSWERS: usize = 64;
+/// The most of them from one address.
+const MAX_ANSWERS_EACH: usize = 16;
 
 impl Presence {
     /// A host that beacons and solicits at once.
@@ -145,14 +147,7 @@ impl Presence {
                     return;
                 }
                 let due = now + turn(self.fleet()).mul_f64(self.rng.f64());
-                let answer = Answer { due: due.max(self.free), to: from, asker: instance, nonce, tree };
-                if self.answers.len() < MAX_ANSWERS {
-                    self.answers.push(answer);
-                } else {
-                    // Who asks in earnest asks again.
-                    let place = self.rng.usize(..self.answers.len());
-                    self.answers[place] = answer;
-                }
+                self.wait(Answer { due: due.max(self.free), to: from, asker: instance, nonce, tree });
             }
             Message::Hello(hello) => {
                 let proven = self.freshness.judge(now, hello) || instance == self.own;
@@ -167,6 +162,23 @@ impl Presence {
             Message::Bye(_) => self.table.farewell(instance, from),
             Message::Probe(probe) => self.probes.probe(instance, probe.size),
             _ => {}
+        }
+    }
+
+    /// Lets an answer wait for its turn. Recorded questions of many processes take the places of others from the same
+    /// address first; whoever asks in earnest asks again.
+    fn wait(&mut self, answer: Answer) {
+        let here = |other: &Answer| other.to.ip() == answer.to.ip();
+        let same = self.answers.iter().filter(|other| here(other)).count();
+        let place = if same >= MAX_ANSWERS_EACH {
+            let nth = self.rng.usize(..same);
+            self.answers.iter().enumerate().filter(|(_, other)| here(other)).nth(nth).map(|(place, _)| place)
+        } else {
+            (self.answers.len() >= MAX_ANSWERS).then(|| self.rng.usize(..MAX_ANSWERS))
+        };
+        match place.and_then(|place| self.answers.get_mut(place)) {
+            Some(other) => *other = answer,
+            None => self.answers.push(answer),
         }
     }
 
@@ -233,5 +245,32 @@ impl Presence {
             echoes: None,
             shown: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Moment = Moment(1_000_000_000);
+
+    #[test]
+    fn questions_of_many_processes_at_one_address_push_out_nobody_elses() {
+        let mut control = Control::new(InstanceId(1), 1472, 0);
+        let name = HostName::new("web1").expect("legal");
+        let mut host = Presence::new(START, name, Vec::new(), Trust::Proven, 1, &mut control);
+        host.reckon_with(1000);
+        let asks = |host: &mut Presence, from: [u8; 4], process: u64| {
+            let message = Message::Solicit(Some(Nonce(process)), None);
+            host.handle(START, (from, 5000).into(), InstanceId(process), &message);
+        };
+
+        asks(&mut host, [10, 0, 0, 1], 7);
+        (0..10_000).for_each(|n| asks(&mut host, [10, 0, 0, 9], 100 + n));
+        assert_eq!(host.answers.len(), 1 + MAX_ANSWERS_EACH);
+        assert_eq!(host.answers.iter().filter(|answer| answer.asker == InstanceId(7)).count(), 1);
+        // Every address is one that lies: the list stays as long as it may be.
+        (0..200).for_each(|n| asks(&mut host, [10, 0, 1, n as u8], 20_000 + n));
+        assert_eq!(host.answers.len(), MAX_ANSWERS);
     }
 }

@@ -15,52 +15,82 @@ pub enum Seen {
 /// The numbers that came.
 #[derive(Debug)]
 pub struct Window {
+    words: usize,
     newest: u64,
-    /// A bit for each number; the word of a number is its 64th part, modulo the words that there are.
-    seen: Box<[u64]>,
+    seen: Words,
+}
+
+/// A bit for each number; the word of a number is its 64th part.
+#[derive(Debug)]
+enum Words {
+    /// The word of the newest number: many sources say little.
+    Newest(u64),
+    /// All words, each in the slot of its number modulo their count.
+    Ring(Box<[u64]>),
 }
 
 impl Window {
     /// An empty window of `words` words, each for 64 numbers.
     pub fn new(words: usize) -> Self {
-        Self { newest: 0, seen: vec![0; words.max(1)].into_boxed_slice() }
+        Self { words: words.max(1), newest: 0, seen: Words::Newest(0) }
     }
 
     /// What is known of `number`.
     pub fn look(&self, number: u64) -> Seen {
         let (word, newest) = (number / 64, self.newest / 64);
         if word > newest {
-            Seen::New
-        } else if newest - word >= self.words() {
-            Seen::TooOld
-        } else if self.seen[self.slot(word)] & bit(number) == 0 {
-            Seen::New
-        } else {
-            Seen::Again
+            return Seen::New;
         }
+        if newest - word >= self.words as u64 {
+            return Seen::TooOld;
+        }
+        let seen = match &self.seen {
+            Words::Newest(seen) if word == newest => *seen,
+            Words::Newest(_) => 0,
+            Words::Ring(seen) => seen[self.slot(word)],
+        };
+        if seen & bit(number) == 0 { Seen::New } else { Seen::Again }
     }
 
     /// Takes `number`; what was known of it before. One that is too old is not taken.
     pub fn take(&mut self, number: u64) -> Seen {
         let before = self.look(number);
         if before == Seen::New {
-            let (word, newest) = (number / 64, self.newest / 64);
-            if word > newest {
-                let forget = (newest + 1).max((word + 1).saturating_sub(self.words()))..=word;
-                forget.for_each(|old| self.seen[self.slot(old)] = 0);
-            }
+            *self.reach(number / 64) |= bit(number);
             self.newest = self.newest.max(number);
-            self.seen[self.slot(word)] |= bit(number);
         }
         before
     }
 
-    fn words(&self) -> u64 {
-        self.seen.len() as u64
+    /// The word `word`, which is not too old, with those forgotten that a newer one pushes out.
+    fn reach(&mut self, word: u64) -> &mut u64 {
+        let (slot, newest) = (self.slot(word), self.newest / 64);
+        let newest_slot = self.slot(newest);
+        match &mut self.seen {
+            Words::Newest(seen) if *seen == 0 || word == newest => {}
+            Words::Newest(seen) => {
+                let mut ring = vec![0; self.words];
+                ring[newest_slot] = *seen;
+                self.seen = Words::Ring(ring.into_boxed_slice());
+            }
+            Words::Ring(_) => {}
+        }
+
+        let words = self.words as u64;
+        match &mut self.seen {
+            Words::Newest(seen) => seen,
+            Words::Ring(ring) => {
+                if word > newest {
+                    let forget = (newest + 1).max((word + 1).saturating_sub(words))..=word;
+                    forget.for_each(|old| ring[(old % words) as usize] = 0);
+                }
+                &mut ring[slot]
+            }
+        }
     }
 
     fn slot(&self, word: u64) -> usize {
-        (word % self.words()) as usize
+        (word % self.words as u64) as usize
     }
 }
 
@@ -95,6 +125,15 @@ mod tests {
                 prop_assert!(window.take(number) != Seen::New || taken.insert(number));
             }
         }
+    }
+
+    #[test]
+    fn a_source_that_says_little_takes_one_word() {
+        let mut window = Window::new(1024);
+        (5000..5056).for_each(|number| assert_eq!(window.take(number), Seen::New));
+        assert!(matches!(window.seen, Words::Newest(_)));
+        assert_eq!((window.take(5056), window.take(4999)), (Seen::New, Seen::New));
+        assert!((4999..5057).all(|number| window.take(number) == Seen::Again));
     }
 
     #[test]

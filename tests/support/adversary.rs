@@ -1,6 +1,7 @@
 //! Somebody at the switch who speaks makuo's wire format and means harm: hears the group, and sends what it likes.
 
 use std::io::ErrorKind;
+use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use makuo::wire::datagram::{Front, Piece, SymbolHeader, write_piece, write_symbo
 use makuo::wire::fragment::{Reassembly, cut};
 use makuo::wire::seal::{Plain, Seal, Sealed};
 use makuo::wire::{Datagram, Message};
+use nix::libc;
 use nix::sched::{CloneFlags, setns};
 
 use super::place::Place;
@@ -96,6 +98,13 @@ impl Adversary {
         heard
     }
 
+    /// Where those are who spoke since the last look, without waiting for them; at most `most` datagrams of theirs.
+    pub fn speakers(&self, most: usize) -> Vec<SocketAddr> {
+        let (socket, mut memory) = (socket2::SockRef::from(&self.socket), [MaybeUninit::uninit(); 64]);
+        let next = || socket.recv_from_with_flags(&mut memory, libc::MSG_DONTWAIT | libc::MSG_TRUNC).ok();
+        std::iter::from_fn(next).take(most).filter_map(|(_, from)| from.as_socket()).collect()
+    }
+
     /// Says `message` to all, as `source`.
     pub fn say(&mut self, source: InstanceId, message: &Message) {
         self.say_bytes(source, &message.encode());
@@ -112,10 +121,24 @@ impl Adversary {
         }
     }
 
-    fn send_sealed(&mut self, mut datagram: Vec<u8>) {
+    /// The datagram in which `source` says a short message.
+    pub fn datagram(&mut self, source: InstanceId, message: &Message) -> Vec<u8> {
+        self.message += 1;
+        let (mut out, bytes) = (Vec::new(), message.encode());
+        let piece = Piece { message: self.message, index: 0, count: 1, bytes: &bytes };
+        write_piece(&mut out, self.front(source), piece);
+        self.sealed(out)
+    }
+
+    fn sealed(&mut self, mut datagram: Vec<u8>) -> Vec<u8> {
         datagram.resize(datagram.len() + self.seal.room(), 0);
         self.seal.seal(&mut datagram);
-        self.send(&datagram);
+        datagram
+    }
+
+    fn send_sealed(&mut self, datagram: Vec<u8>) {
+        let sealed = self.sealed(datagram);
+        self.send(&sealed);
     }
 
     /// Sends a symbol to all, as `source`.

@@ -6,6 +6,7 @@
 #![allow(unused_imports, reason = "every test takes what it needs")]
 
 pub mod adversary;
+pub mod beside;
 pub mod capture;
 pub mod files;
 pub mod host;
@@ -18,6 +19,7 @@ pub mod run;
 pub mod wait;
 
 pub use adversary::Adversary;
+pub use beside::{Beside, recording};
 pub use capture::{Capture, Packet};
 pub use files::{Noise, append, copy, read, write};
 pub use host::Host;

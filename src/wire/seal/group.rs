@@ -48,7 +48,7 @@ const TAG: usize = 16;
 const START: usize = 4;
 /// The sources that are remembered; of more, the half that was heard longest ago is forgotten.
 pub const MAX_SOURCES: usize = 20_000;
-/// The most sources of data that are remembered: each takes [`DATA_WORDS`] words.
+/// The most sources of data that are remembered: each takes a key, and up to [`DATA_WORDS`] words.
 pub const MAX_STREAMS: usize = 256;
 /// Words of the window over messages, 64 numbers each: what goes to all may wait in a socket's buffer while what goes to
 /// one host overtakes it.
@@ -86,14 +86,19 @@ struct Own {
     last: [u64; 2],
 }
 
-/// A process that was heard.
+/// A process that was heard. Recorded words of many make many, so that each takes little memory.
 struct Source {
     /// Under which of the keys.
     root: usize,
-    key: LessSafeKey,
     heard: u64,
     control: Window,
-    data: Option<Window>,
+    stream: Option<Box<Stream>>,
+}
+
+/// A process that sends data: its key is kept, as deriving it takes as long as opening a datagram.
+struct Stream {
+    key: LessSafeKey,
+    window: Window,
 }
 
 impl Sealed {
@@ -113,6 +118,16 @@ impl Sealed {
         self.own.as_mut()
     }
 
+    /// Opens what a process says that was heard before.
+    fn open_known(&self, source: &Source, process: &Process, front: &Front, text: &mut [u8]) -> bool {
+        match &source.stream {
+            Some(stream) => front.open(&stream.key, text),
+            None => {
+                self.keys.get(source.root).and_then(|key| key.derive(process)).is_some_and(|key| front.open(&key, text))
+            }
+        }
+    }
+
     /// Opens what a process says that was not heard before, with whichever key does it.
     fn open_first(&mut self, process: Process, front: &Front, text: &mut [u8]) -> Result<(), Refusal> {
         // A key that does not fit leaves noise behind.
@@ -123,7 +138,7 @@ impl Sealed {
             }
             let Some(key) = key.derive(&process) else { continue };
             if front.open(&key, text) {
-                let source = Source { root, key, heard: self.clock, control: Window::new(CONTROL_WORDS), data: None };
+                let source = Source { root, heard: self.clock, control: Window::new(CONTROL_WORDS), stream: None };
                 self.make_room();
                 self.sources.insert(process, source);
                 return Ok(());
@@ -146,7 +161,7 @@ impl Sealed {
         if let Some((_, &mut middle, _)) = (middle < heard.len()).then(|| heard.select_nth_unstable(middle)) {
             self.sources.retain(|_, source| !fits(source) || source.heard > middle);
         }
-        self.streams = self.sources.values().filter(|s| s.data.is_some()).count();
+        self.streams = self.sources.values().filter(|s| s.stream.is_some()).count();
     }
 }
 
@@ -197,19 +212,23 @@ impl Seal for Sealed {
         match self.sources.get(&process) {
             // Cheap, and says nothing that a listener does not know.
             Some(source) if source.look(&front) != Seen::New => return Err(Refusal::Replayed),
-            Some(source) if front.open(&source.key, text) => {}
+            Some(source) if self.open_known(source, &process, &front, text) => {}
             Some(_) => return Err(Refusal::Wrong),
             None => self.open_first(process, &front, text)?,
         }
         if front.is_data()
             && self.streams >= MAX_STREAMS
-            && self.sources.get(&process).is_some_and(|s| s.data.is_none())
+            && self.sources.get(&process).is_some_and(|s| s.stream.is_none())
         {
-            self.forget(|source| source.data.is_some());
+            self.forget(|source| source.stream.is_some());
         }
         let Some(source) = self.sources.get_mut(&process) else { return Err(Refusal::Wrong) };
         source.heard = self.clock;
-        self.streams += usize::from(front.is_data() && source.data.is_none());
+        if front.is_data() && source.stream.is_none() {
+            let key = self.keys.get(source.root).and_then(|key| key.derive(&process)).ok_or(Refusal::Wrong)?;
+            source.stream = Some(Box::new(Stream { key, window: Window::new(DATA_WORDS) }));
+            self.streams += 1;
+        }
         source.take(&front);
         datagram[KIND] &= !SEALED;
         Ok(&datagram[..end])
@@ -226,7 +245,7 @@ impl Seal for Sealed {
             }
             _ => false,
         });
-        self.streams = self.sources.values().filter(|s| s.data.is_some()).count();
+        self.streams = self.sources.values().filter(|s| s.stream.is_some()).count();
         (self.start, self.own) = (start, None);
         true
     }
@@ -266,16 +285,17 @@ impl Own {
 impl Source {
     fn look(&self, front: &Front) -> Seen {
         match front.is_data() {
-            true => self.data.as_ref().map_or(Seen::New, |window| window.look(front.counter())),
+            true => self.stream.as_ref().map_or(Seen::New, |stream| stream.window.look(front.counter())),
             false => self.control.look(front.counter()),
         }
     }
 
     fn take(&mut self, front: &Front) {
-        match front.is_data() {
-            true => self.data.get_or_insert_with(|| Window::new(DATA_WORDS)).take(front.counter()),
-            false => self.control.take(front.counter()),
+        let window = match &mut self.stream {
+            Some(stream) if front.is_data() => &mut stream.window,
+            _ => &mut self.control,
         };
+        window.take(front.counter());
     }
 }
 

@@ -157,7 +157,7 @@ fn sources_and_streams_stay_bounded_whoever_speaks() {
         assert!(open(&mut host, &first).is_ok() && more.is_none_or(|more| open(&mut host, &more).is_ok()));
         assert!(host.sources.len() <= MAX_SOURCES && host.streams <= MAX_STREAMS);
     }
-    assert_eq!(host.streams, host.sources.values().filter(|s| s.data.is_some()).count());
+    assert_eq!(host.streams, host.sources.values().filter(|s| s.stream.is_some()).count());
     // Those heard last are known still.
     let (again, _) = datagram(MAX_SOURCES as u64, false);
     assert_eq!(open(&mut host, &again), Err(Refusal::Replayed));
