@@ -83,6 +83,7 @@ fn offer(session: u64, header: Vec<u8>, signature: Vec<u8>) -> Message {
         follows: None,
         only: None,
         proves: Some(true),
+        after: None,
     })
 }
 

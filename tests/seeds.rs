@@ -284,6 +284,7 @@ fn messages() -> Vec<Message> {
             follows: None,
             only: None,
             proves: Some(true),
+            after: None,
         }),
         Message::State(Told {
             session: SessionId(1),

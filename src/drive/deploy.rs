@@ -14,7 +14,7 @@ use std::time::Duration;
 use self::work::{Answer, Work, Worker, worker_gone};
 use super::clock::{self, Clock};
 use super::endpoint::{Door, Endpoint};
-use super::host::Handle;
+use super::host::{Handle, Reported};
 use super::outcome::shared_names;
 use super::outcome::{
     Event, ExitStatus, HostChange, HostResult, HostState, Observer, Outcome, Progress, Purpose, Released,
@@ -43,6 +43,10 @@ use crate::{Error, Result};
 const NAMED: usize = 8;
 /// So many of the words are told that hosts give for waiting.
 const MAX_WAITS: usize = 16;
+/// How long hosts that have just come are waited for when they do not get on.
+const ARRIVAL: Duration = Duration::from_secs(5);
+/// How often they are looked at.
+const LOOK: Duration = Duration::from_millis(100);
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(100);
 
@@ -283,6 +287,7 @@ fn run_with(
         told: began,
         announced: None,
         discovered: None,
+        arrivals: None,
         prepared: None,
         release: None,
         signed: None,
@@ -352,6 +357,8 @@ struct Session<'a> {
     announced: Option<Moment>,
     /// The highest serial that any host has accepted, once discovery is over.
     discovered: Option<Serial>,
+    /// The oldest release of hosts that catch up first, and how long they are waited for.
+    arrivals: Option<(Serial, Moment)>,
     prepared: Option<Box<super::source::Facts>>,
     release: Option<Release>,
     /// The release that was made for this session, with its signature.
@@ -615,6 +622,9 @@ impl Session<'_> {
                     shared_names(targets.iter().map(|(name, at)| (name, at.ip())))
                         .into_iter()
                         .for_each(|text| self.observer.event(&Event::Note(text)));
+                    if self.awaits_arrivals() {
+                        continue;
+                    }
                     self.discovered = Some(self.highest(&claims, &shown));
                     self.sign_when_known()?;
                 }
@@ -643,6 +653,39 @@ impl Session<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Looks for hosts once more while some that were started a moment ago catch up: one that took a part before those
+    /// that it missed would not get them any more.
+    fn awaits_arrivals(&mut self) -> bool {
+        let is_part = !self.options.part.scope.is_empty() && self.options.purpose == Purpose::Deploy;
+        let Some(host) = self.options.beside.as_ref().filter(|_| is_part && self.kind.granted().is_none()) else {
+            return false;
+        };
+        let states = self.machine.target_states().map(|(instance, name, state)| Reported {
+            instance,
+            name: name.clone(),
+            running: state.running,
+            base: state.base,
+        });
+        let arriving = host.arriving(&self.options.spec.tree, states.collect());
+        let Some(oldest) = arriving.oldest else {
+            self.machine.requires(arriving.needed);
+            return false;
+        };
+
+        let now = self.clock.now();
+        let (known, until) = self.arrivals.unwrap_or_else(|| {
+            self.observer.event(&Event::Note("waiting for hosts that have just come to catch up".to_string()));
+            (oldest, now + ARRIVAL)
+        });
+        // As long as they get on.
+        let until = if known == oldest { until } else { now + ARRIVAL };
+        self.arrivals = Some((oldest, until));
+        if now < until {
+            self.machine.discover_again(now + LOOK);
+        }
+        now < until
     }
 
     fn came(&mut self, host: &Host, state: HostState, error: Option<String>) {

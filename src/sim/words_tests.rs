@@ -238,15 +238,13 @@ fn a_list_of_differences_is_the_hosts_own() {
     assert_eq!(reports, [b"truth".to_vec()]);
 }
 
-#[test]
-fn a_host_hears_its_sender_from_the_senders_address_alone() {
-    let offer = Offer::random(3, 1, Intent::Deploy, 3, 5_000);
-    let mut now = Moment(1_000_000_000);
+/// A host that runs the release `running` of the tree.
+fn receiver(now: Moment, offer: &Offer, running: Option<Serial>) -> Receiver {
     let tree = TreeState {
         tree: offer.release.header().tree.clone(),
         serial: Serial(0),
         release: None,
-        running: None,
+        running,
         created: None,
         tombstones: None,
         unhealthy: None,
@@ -267,9 +265,11 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
         patience: Duration::from_secs(30),
         window: 1 << 20,
     };
-    let mut host = Receiver::new(now, setup);
-    let (sender, session) = (InstanceId(1), SessionId(7));
-    let announce = Announce {
+    Receiver::new(now, setup)
+}
+
+fn announcement(session: SessionId, offer: &Offer) -> Announce {
+    Announce {
         session,
         sender: name("ci"),
         header: offer.release.bytes().to_vec(),
@@ -283,7 +283,17 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
         follows: None,
         only: None,
         proves: None,
-    };
+        after: None,
+    }
+}
+
+#[test]
+fn a_host_hears_its_sender_from_the_senders_address_alone() {
+    let offer = Offer::random(3, 1, Intent::Deploy, 3, 5_000);
+    let mut now = Moment(1_000_000_000);
+    let mut host = receiver(now, &offer, None);
+    let (sender, session) = (InstanceId(1), SessionId(7));
+    let announce = announcement(session, &offer);
     let say = |host: &mut Receiver, now, from, message: &Message| {
         for bytes in datagrams(sender, message) {
             host.handle_datagram(now, at(from), &bytes, 0);
@@ -326,4 +336,18 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
     now = now + Duration::from_millis(1500);
     host.handle_timeout(now);
     assert_eq!(host.sessions(), 1, "somebody else said goodbye");
+}
+
+#[test]
+fn a_part_is_not_for_a_host_that_lacks_an_older_one() {
+    let offer = Offer::random(3, 5, Intent::Deploy, 3, 5_000);
+    let now = Moment(1_000_000_000);
+    for (running, after, joins) in [(3, 4, false), (4, 4, true), (5, 4, true), (0, 4, false), (0, 0, true)] {
+        let mut host = receiver(now, &offer, Some(Serial(running)));
+        let announce = Announce { after: Some(Serial(after)), ..announcement(SessionId(7), &offer) };
+        for bytes in datagrams(InstanceId(1), &Message::Announce(announce)) {
+            host.handle_datagram(now, at(WEB1), &bytes, 0);
+        }
+        assert_eq!(host.sessions(), usize::from(joins), "{running} after {after}");
+    }
 }

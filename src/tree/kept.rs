@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::journal::Journal;
 use super::open::Tree;
 use super::records::Records;
-use super::retention::{History, Lacking, Next, Sent};
+use super::retention::{Arriving, History, Lacking, Next, Sent};
 use super::shelf;
 use crate::block::BlockHash;
 use crate::error::Result;
@@ -116,6 +116,11 @@ impl Tree {
     /// What a host is given next to become the present release.
     pub fn next_for(&self, host: Lacking<'_>) -> Result<Next> {
         Ok(History::of(self)?.next_for(host))
+    }
+
+    /// Which of `hosts` lack a release that is for them.
+    pub fn arriving<'a>(&self, hosts: impl IntoIterator<Item = Lacking<'a>>) -> Result<Arriving> {
+        Ok(History::of(self)?.arriving(hosts))
     }
 
     /// Forgets the releases that are not to be kept any more, with their content.

@@ -70,6 +70,15 @@ impl Lacking<'_> {
     }
 }
 
+/// Hosts that are to catch up before they take a part of the tree.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Arriving {
+    /// The oldest release that one of them has; 0 is none.
+    pub oldest: Option<Serial>,
+    /// The newest release that was for all hosts: who has an older one lacks it.
+    pub needed: Serial,
+}
+
 /// A file as it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent {
@@ -181,22 +190,10 @@ impl<'a> History<'a> {
     /// What a host is given next to become the present release. A part is skipped that is not for it.
     pub(super) fn next_for(&self, host: Lacking<'_>) -> Next {
         let Some(present) = self.current else { return Next::Nothing };
-        let upto = self.known.iter().take_while(|k| k.serial() <= present).count();
-        let base = self.known[..upto].iter().rposition(|k| k.is_whole() && host.is_target(k));
-        let is_needed = |at: usize| match base {
-            Some(base) if at <= base => at == base || (!self.known[at].is_whole() && self.is_left(at)),
-            _ => Some(at) == base || !self.known[at].is_whole(),
+        let base = self.base_for(host);
+        let Some((next, skips)) = self.next_needed(host) else {
+            return Next::Release { serial: present, follows: None, alone: false };
         };
-
-        let after = (0..upto).filter(|&at| self.known[at].serial() > host.have);
-        let mut needed = after.filter(|&at| is_needed(at) && (Some(at) == base || !self.is_replaced(at)));
-        let mut skips = false;
-        let next = needed.find(|&at| {
-            let is_for_it = host.is_target(&self.known[at]);
-            skips |= !is_for_it;
-            is_for_it
-        });
-        let Some(next) = next else { return Next::Release { serial: present, follows: None, alone: false } };
         let serial = self.known[next].serial();
 
         // Parts follow only what they followed here.
@@ -209,6 +206,42 @@ impl<'a> History<'a> {
             Some(_) => Next::Unknown,
             None => Next::NoWhole,
         }
+    }
+
+    /// Which of `hosts` lack a release that is for them.
+    pub(super) fn arriving<'h>(&self, hosts: impl IntoIterator<Item = Lacking<'h>>) -> Arriving {
+        let lacking = hosts.into_iter().filter(|host| self.next_needed(*host).is_some());
+        let for_all = self.known[..self.upto_present()].iter().rev().find(|known| known.header().targets.is_empty());
+        Arriving { oldest: lacking.map(|host| host.have).min(), needed: for_all.map(Known::serial).unwrap_or_default() }
+    }
+
+    /// How many releases there are up to the present one.
+    fn upto_present(&self) -> usize {
+        self.known.iter().take_while(|k| Some(k.serial()) <= self.current).count()
+    }
+
+    /// The last release of the whole tree that is for `host`.
+    fn base_for(&self, host: Lacking<'_>) -> Option<usize> {
+        self.known[..self.upto_present()].iter().rposition(|k| k.is_whole() && host.is_target(k))
+    }
+
+    /// The first release that `host` lacks and needs, and whether parts before it are left out as they are for others.
+    fn next_needed(&self, host: Lacking<'_>) -> Option<(usize, bool)> {
+        let (upto, base) = (self.upto_present(), self.base_for(host));
+        let is_needed = |at: usize| match base {
+            Some(base) if at <= base => at == base || (!self.known[at].is_whole() && self.is_left(at)),
+            _ => Some(at) == base || !self.known[at].is_whole(),
+        };
+
+        let after = (0..upto).filter(|&at| self.known[at].serial() > host.have);
+        let mut needed = after.filter(|&at| is_needed(at) && (Some(at) == base || !self.is_replaced(at)));
+        let mut skips = false;
+        let next = needed.find(|&at| {
+            let is_for_it = host.is_target(&self.known[at]);
+            skips |= !is_for_it;
+            is_for_it
+        })?;
+        Some((next, skips))
     }
 
     /// The parts for all hosts since the whole that the present release belongs to, see [`Tree::parts`].

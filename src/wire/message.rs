@@ -261,6 +261,10 @@ pub struct Announce {
     /// Whether the sender repeats the nonces of hosts.
     #[n(14)]
     pub proves: Option<bool>,
+    /// Of a new release that governs a part of the tree: the oldest release that a host may have to take it. One that has
+    /// an older one lacks a part before this one, and catches up.
+    #[n(15)]
+    pub after: Option<Serial>,
 }
 
 /// How far a host is in a session.

@@ -2,12 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::fs::FileType;
 
-use super::{Base, Deed, Desk, LOOK, SENT, Wish};
-use crate::drive::clock::Clock;
+use super::{Base, Deed, Desk, SENT, Wish};
 use crate::drive::deploy::{self, Interrupt, Options};
 use crate::drive::outcome::{DriftGroup, Event, ExitStatus, HostState, Observer, Outcome, Purpose, What};
 use crate::drive::paths::{Named, named, no_such};
@@ -23,9 +21,6 @@ use crate::{Error, Result};
 
 /// The most bytes of the paths of one scope.
 const MAX_SCOPE: usize = 32 << 10;
-
-/// How long hosts that have just come are waited for when they do not get on.
-const ARRIVAL: Duration = Duration::from_secs(5);
 
 /// From so many parts on that are a file or a few, they are sent again in one.
 const MERGED_PARTS: usize = 32;
@@ -129,7 +124,6 @@ impl<'a> Work<'a> {
             (_, true) => Purpose::DryRun,
             (_, false) => Purpose::Deploy,
         };
-        self.let_arrive(interrupt, observer);
         let outcome = self.session(self.options(purpose, &self.named.paths)?, interrupt, observer)?;
         self.check_missing(&outcome)?;
         if self.wish.deed == Deed::Send && purpose == Purpose::Deploy && outcome.exit == ExitStatus::Success {
@@ -161,26 +155,6 @@ impl<'a> Work<'a> {
         };
         if let Err(e) = merge() {
             tracing::warn!("tree {}: what was sent file by file stays in many parts: {e}", tree.name());
-        }
-    }
-
-    /// Lets hosts that were started a moment ago catch up first: one that took this part before those that it missed
-    /// would not get them any more.
-    fn let_arrive(&self, interrupt: &Interrupt, observer: &mut dyn Observer) {
-        let clock = Clock::start();
-        let (mut until, mut at) = (clock.now() + ARRIVAL, None);
-        while let Some(oldest) = self.desk.handle.arriving(&self.base.tree) {
-            if at.is_none() {
-                observer.event(&Event::Note("waiting for hosts that have just come to catch up".to_string()));
-            }
-            // As long as they get on.
-            if at.replace(oldest) != Some(oldest) {
-                until = clock.now() + ARRIVAL;
-            }
-            if clock.now() >= until || interrupt.is_asked() {
-                return;
-            }
-            std::thread::sleep(LOOK);
         }
     }
 

@@ -232,6 +232,11 @@ impl Table {
         self.members.iter().filter(|(_, member)| member.counts)
     }
 
+    /// The member with this process.
+    pub fn get(&self, instance: InstanceId) -> Option<&Member> {
+        self.members.get(&instance).filter(|member| member.counts)
+    }
+
     /// How many they are.
     pub fn len(&self) -> usize {
         self.counted

@@ -328,7 +328,11 @@ impl Receiver {
         let tree = &release.header().tree;
         let Some(own) = self.setup.trees.iter().find(|t| t.tree == *tree) else { return };
         let found = Found::of(&release);
-        let fits = announce.follows.is_none_or(|base| own.running.unwrap_or_default() == base)
+        let running = own.running.unwrap_or_default();
+        if announce.after.is_some_and(|oldest| running < oldest) {
+            return;
+        }
+        let fits = announce.follows.is_none_or(|base| running == base)
             && announce.only.as_ref().is_none_or(|only| *only == self.setup.name);
         let is_wanted = || fits && self.pulls.wants(own, &found, &self.tombstones);
         if announce.grant.is_some() && (at_work(&self.sessions, tree).is_some() || !is_wanted()) {

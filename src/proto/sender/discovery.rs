@@ -3,15 +3,16 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::hosts::Host;
-use super::{DISCOVERY, DISCOVERY_EMPTY, MEASURE, Notice, Phase, QUIET, Sender};
+use super::hosts::{Host, Hosts};
+use super::{DISCOVERY, DISCOVERY_EMPTY, MEASURE, Notice, Phase, QUIET, REPEAT, Sender};
 use crate::block::BlockHash;
 use crate::id::{HostName, InstanceId};
+use crate::proto::members::Table;
 use crate::proto::path::{ladder, least};
 use crate::proto::{Dest, turn};
 use crate::units::Moment;
 use crate::wire::Message;
-use crate::wire::message::Hello;
+use crate::wire::message::{Hello, TreeState};
 
 /// The most hosts that are told of because they prove nothing.
 const MAX_UNPROVEN: usize = 64;
@@ -54,6 +55,25 @@ impl Sender {
                 missing,
             });
         }
+    }
+
+    /// Looks for hosts once more from `at` on, as if none had been heard: what they have may be another release by then.
+    pub fn discover_again(&mut self, at: Moment) {
+        if self.phase != Phase::Waiting {
+            return;
+        }
+        (self.hosts, self.table) = (Hosts::default(), Table::default());
+        (self.phase, self.solicits, self.repeat) = (Phase::Discovering, 0, (at, REPEAT));
+        (self.began, self.newest, self.solicited) = (at, at, at);
+    }
+
+    /// What each target says that it has of the tree.
+    pub fn target_states(&self) -> impl Iterator<Item = (InstanceId, &HostName, &TreeState)> {
+        self.hosts.iter().filter_map(|(&id, host)| {
+            let member = self.table.get(id)?;
+            let state = member.hello.trees.iter().find(|state| state.tree == self.setup.tree)?;
+            Some((id, &host.name, state))
+        })
     }
 
     /// Asks who is there, and what shows the highest serial there; only answers that repeat the nonce count.

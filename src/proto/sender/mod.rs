@@ -266,6 +266,8 @@ pub struct Sender {
     listed: bool,
     repeat: (Moment, Duration),
     heartbeat: (Moment, Duration),
+    /// What a host has to have at least to take a part of the tree.
+    after: Option<Serial>,
     /// When the last status was sent.
     reported: Moment,
     failure: Option<String>,
@@ -326,6 +328,7 @@ impl Sender {
             listed: false,
             repeat: (now, REPEAT),
             heartbeat: (now, HEARTBEAT),
+            after: None,
             reported: now,
             failure: None,
             decision: None,
@@ -376,6 +379,12 @@ impl Sender {
     /// Why the sender itself failed.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
+    }
+
+    /// Offers the release, which is of a part of the tree, only to hosts that have at least `oldest`: others, also those
+    /// that come later, take first what they missed.
+    pub fn requires(&mut self, oldest: Serial) {
+        self.after = Some(oldest);
     }
 
     /// Offers the release; discovery must be over.
@@ -628,6 +637,7 @@ impl Sender {
             follows: self.setup.follows,
             only: self.setup.only.clone(),
             proves: Some(true),
+            after: self.after,
         };
         self.control.send(Dest::Group, &Message::Announce(announce));
         self.again(now);
