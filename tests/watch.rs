@@ -224,6 +224,54 @@ fn what_is_written_through_a_name_that_is_not_watched_is_sent() {
 }
 
 #[test]
+fn what_is_written_through_a_name_that_is_gone_at_once_is_sent() {
+    let Some((lab, watch)) = watched(1, &[]) else { return };
+    let (site, host) = (lab.site(), lab.hosts[0].tree());
+    let append = |path: &Path| std::fs::File::options().append(true).open(path).expect("mine");
+    let sent = |what: &str, name: &str, text: &str| {
+        until(what, || std::fs::read_to_string(host.join(name)).is_ok_and(|found| found == text));
+    };
+    for name in ["outside", "link", "held"] {
+        write(&site.join("d").join(name), name);
+    }
+    // Known to the watch: each change of it is looked for.
+    write(&lab.path("known"), "known");
+    std::fs::hard_link(lab.path("known"), site.join("d/known")).expect("mine");
+    same(&lab, &watch, "four files");
+
+    for round in 0..3 {
+        // Through a name that is not watched, which goes before anybody looks.
+        let text = format!("known, round {round}");
+        std::fs::write(lab.path("known"), &text).expect("mine");
+        std::fs::remove_file(lab.path("known")).expect("mine");
+        sent("what was written outside", "d/known", &text);
+        std::fs::hard_link(site.join("d/known"), lab.path("known")).expect("mine");
+        write(&site.join("e/known"), &text);
+        std::fs::remove_file(site.join("d/known")).expect("mine");
+        std::fs::hard_link(lab.path("known"), site.join("d/known")).expect("mine");
+        same(&lab, &watch, "the name that came again");
+    }
+
+    // Through a name in another directory that was there for a moment.
+    std::fs::hard_link(site.join("d/link"), site.join("passing")).expect("mine");
+    append(&site.join("passing")).write_all(b" and more").expect("written");
+    std::fs::remove_file(site.join("passing")).expect("mine");
+    sent("what was written through a link", "d/link", "link and more");
+
+    // Through a handle whose name is gone: long after anything was heard, and before it is closed.
+    std::fs::hard_link(site.join("d/held"), site.join("passing")).expect("mine");
+    let mut open = append(&site.join("passing"));
+    std::fs::remove_file(site.join("passing")).expect("mine");
+    write(&site.join("page"), "newer");
+    sent("a page", "page", "newer");
+    pause(Duration::from_secs(3));
+    open.write_all(b" and more").expect("written");
+    drop(open);
+    sent("what was written through a handle", "d/held", "held and more");
+    ends(watch, Signal::SIGTERM);
+}
+
+#[test]
 fn once_ends_when_it_is_quiet() {
     let Some(lab) = Lab::loopback(2) else { return };
     write(&lab.site().join("page"), "x");

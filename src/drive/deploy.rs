@@ -32,7 +32,7 @@ use crate::proto::sender::hosts::Host;
 use crate::proto::sender::{Expect, Notice, Reply, Sender, SenderSetup};
 use crate::spec::{OnFailure, Spec};
 use crate::tree::root::{FileId, Root};
-use crate::tree::scan::Hints;
+use crate::tree::scan::{Exposures, Hints};
 use crate::units::{ByteSize, Moment, WallTime};
 use crate::wire::HostStage;
 use crate::wire::message::{OrderKind, Shown, SignedOrder};
@@ -75,6 +75,8 @@ pub struct Options {
     /// Where the source may have changed since the last release of it, when that is known: nothing else is looked at,
     /// here and on the hosts. The index has to be kept.
     pub hints: Option<Hints>,
+    /// Where files of the source are told of that can change unheard, when somebody wants to know.
+    pub exposures: Option<Exposures>,
     /// How many hosts took part in the release before, a moment ago: when all of them have answered, nobody else is
     /// waited for. 0: nobody knows.
     pub known: usize,
@@ -111,6 +113,7 @@ impl Options {
             checksum: false,
             recheck: false,
             hints: None,
+            exposures: None,
             known: 0,
             unless: None,
             directory: None,
@@ -171,6 +174,7 @@ pub fn run(
     let how = How {
         checksum: options.checksum,
         hints: options.hints.clone(),
+        exposures: options.exposures.clone(),
         directory: options.directory,
         root: options.root.clone(),
         unmounted: options.unmounted,

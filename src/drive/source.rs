@@ -20,7 +20,7 @@ use crate::tree::Root;
 use crate::tree::index::Index;
 use crate::tree::mounts;
 use crate::tree::root::FileId;
-use crate::tree::scan::{self, FOREIGN, Hints, IgnoreFiles, Policy, ScanOptions, Scanned as Scan, scan};
+use crate::tree::scan::{self, Exposures, FOREIGN, Hints, IgnoreFiles, Policy, ScanOptions, Scanned as Scan, scan};
 use crate::tree::source::{self, Blocks, SourceError};
 use crate::units::{ByteSize, printable};
 use crate::{Error, Kind, Result};
@@ -69,6 +69,8 @@ pub struct How {
     pub checksum: bool,
     /// Where it may have changed since it was looked at last; `None`: anywhere.
     pub hints: Option<Hints>,
+    /// Where files are told of that can change unheard, when somebody wants to know.
+    pub exposures: Option<Exposures>,
     /// The directory that it has to be; `None`: whichever its path leads to.
     pub directory: Option<FileId>,
     /// The source where it is open already.
@@ -177,6 +179,7 @@ impl Source {
         options.hardlinks = spec.meta.hardlinks;
         let quick = how.hints.is_some();
         (options.checksum, options.hints) = (how.checksum, how.hints);
+        options.exposures = how.exposures;
         options.policy = policy(spec);
         options.scope.clone_from(&part.scope);
         options.owner = part.owner;

@@ -15,6 +15,7 @@ mod changes;
 mod collect;
 mod compare;
 mod content;
+mod exposed;
 #[cfg(test)]
 mod git_tests;
 mod hints;
@@ -41,6 +42,7 @@ use std::time::{Duration, SystemTime};
 use self::changes::Changes;
 use self::collect::{Collected, Collector};
 pub(super) use self::content::holds;
+pub use self::exposed::{Exposed, Exposures};
 pub use self::hints::Hints;
 use self::hints::Spots;
 use self::ignore::Filter;
@@ -105,6 +107,8 @@ pub struct ScanOptions {
     pub policy: Policy,
     /// Where the tree may be otherwise than its index says, when that is known.
     pub hints: Option<Hints>,
+    /// Where files are told of that can change unheard, when somebody wants to know.
+    pub exposures: Option<Exposures>,
     /// Whether every file is read, whatever its stat says.
     pub checksum: bool,
     /// Paths at which something is mounted, for the index to remember.
@@ -117,6 +121,9 @@ pub struct ScanOptions {
     pub stop: Option<Arc<AtomicBool>>,
     /// The time now, before the scan.
     pub started: SystemTime,
+    /// What happens in the gaps of the scan.
+    #[cfg(test)]
+    pub gap: Gap,
 }
 
 impl ScanOptions {
@@ -136,12 +143,15 @@ impl ScanOptions {
             opens_barred: false,
             policy: Policy::default(),
             hints: None,
+            exposures: None,
             checksum: false,
             mounts: Vec::new(),
             whole: false,
             threads: std::thread::available_parallelism().map_or(2, |n| n.get()),
             stop: None,
             started,
+            #[cfg(test)]
+            gap: Gap::default(),
         }
     }
 
@@ -156,6 +166,12 @@ impl ScanOptions {
         )))
     }
 
+    /// Lets a test do something between two steps of the scan.
+    fn pass_gap(&self) {
+        #[cfg(test)]
+        self.gap.pass();
+    }
+
     fn is_stopped(&self) -> bool {
         self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Acquire))
     }
@@ -163,6 +179,28 @@ impl ScanOptions {
     fn in_scope(&self, path: &TreePath, is_dir: bool) -> bool {
         self.scope.is_empty()
             || self.scope.iter().any(|s| path.is_within(s) || (is_dir && is_within(s.as_bytes(), path.as_bytes())))
+    }
+}
+
+/// What a test does in the gaps of a scan, on any of its threads.
+#[cfg(test)]
+#[derive(Clone, Default)]
+pub struct Gap(pub Option<Arc<dyn Fn() + Send + Sync>>);
+
+#[cfg(test)]
+impl Gap {
+    /// Does it.
+    pub fn pass(&self) {
+        if let Some(happen) = &self.0 {
+            happen();
+        }
+    }
+}
+
+#[cfg(test)]
+impl std::fmt::Debug for Gap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gap")
     }
 }
 
@@ -280,7 +318,8 @@ impl New<'_> {
         };
 
         // What was not looked at is as old as it was.
-        let started = if options.hints.is_some() { old.started() } else { wall(options.started) };
+        let all = options.hints.as_ref().is_none_or(|hints| hints.everywhere && hints.held.is_empty());
+        let started = if all { wall(options.started) } else { old.started() };
         let Some(scanned) = self.write(options, started, Some(old), Some(changes), is_whole)? else {
             return Ok(Merged::Lacks(lacks));
         };
@@ -322,6 +361,7 @@ impl New<'_> {
                 }
                 Collector::begin(&shared, old.map(Arc::as_ref), self.written, changes)?.run()
             })?;
+        options.pass_gap();
         if !is_whole(&partial)? {
             return Ok(None);
         }
@@ -393,13 +433,16 @@ fn differences(
     if !made_alike || !origin.ignore_files.iter().all(is_as_it_was) {
         return Ok(Found::Unknown);
     }
+    let top_differs = top != origin.top || unsettled(&top);
     let spots = match &options.hints {
         Some(hints) => {
             let filter = Arc::new(Filter::new(&options.excludes)).with(&origin.patterns);
-            hints::spots(root, old, hints, &filter)
+            let found = hints::spots(root, old, hints, &filter, options.threads);
+            let add_top = |spots: Spots| Spots { top: spots.top || hints.everywhere && top_differs, ..spots };
+            found.map(|found| found.map(add_top))
         }
         None => compare::compare(root, old, options.threads)
-            .map(|found| found.map(|touched| Spots { touched, top: top != origin.top || unsettled(&top) })),
+            .map(|found| found.map(|touched| Spots { touched, top: top_differs })),
     };
     let spots = match spots {
         Ok(Some(spots)) => spots,
@@ -412,6 +455,7 @@ fn differences(
     if spots.touched.is_empty() && !spots.top && linked.is_empty() {
         return Ok(Found::Nothing);
     }
+    options.pass_gap();
     let filter = Arc::new(Filter::new(&options.excludes)).with(&origin.patterns);
     let shared = Shared::new(root, options, released, filter, None);
     Ok(changes::find(&shared, old, spots, linked)?.map_or(Found::Unknown, Found::Changes))

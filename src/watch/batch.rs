@@ -65,7 +65,12 @@ pub struct PathBatch {
 impl PathBatch {
     /// The same for a scan.
     pub fn hints(self) -> Hints {
-        Hints { paths: self.paths.into_iter().collect(), top: self.top, held: self.held.into_iter().collect() }
+        Hints {
+            paths: self.paths.into_iter().collect(),
+            top: self.top,
+            held: self.held.into_iter().collect(),
+            everywhere: false,
+        }
     }
 }
 
@@ -237,12 +242,18 @@ impl Batcher {
         }
     }
 
+    /// Files that are still being written.
+    pub fn held(&self) -> impl Iterator<Item = &TreePath> {
+        self.writing.keys()
+    }
+
     /// Whether nothing waits, not even for a file to be closed.
     pub fn is_empty(&self) -> bool {
         !self.is_ready() && self.writing.is_empty()
     }
 
-    fn is_ready(&self) -> bool {
+    /// Whether something waits to be taken.
+    pub fn is_ready(&self) -> bool {
         self.top || self.everything.is_some() || !self.paths.is_empty()
     }
 

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::batch::Batcher;
 use super::limits::{self, limit, shown};
-use super::links::Links;
+use super::links::{Changed, Links};
 use super::mounts::{Change, Mounts};
 use super::places::{Place, Places, Put, TOP, Watch};
 use crate::manifest::TreePath;
@@ -28,6 +28,7 @@ use crate::manifest::rules::PathFilter;
 use crate::tree::meta::FileStat;
 use crate::tree::mounts::relative;
 use crate::tree::root::{FileId, Root, open_file_at};
+use crate::tree::scan::Exposed;
 use crate::tree::sys;
 use crate::units::Moment;
 use crate::{Error, Kind, Result};
@@ -100,6 +101,9 @@ pub struct Watcher {
     /// The path of an event, to be written again.
     path: Vec<u8>,
     buffer: Vec<MaybeUninit<u8>>,
+    /// What happens in the gaps of a look.
+    #[cfg(test)]
+    pub(super) gap: crate::tree::scan::Gap,
 }
 
 /// Why everything has to be watched anew, when it has to.
@@ -137,6 +141,8 @@ impl Watcher {
             path: Vec::new(),
             buffer: vec![MaybeUninit::uninit(); EVENTS],
             target,
+            #[cfg(test)]
+            gap: crate::tree::scan::Gap::default(),
         };
         let start = Moment::default();
         if watcher.walk(&root, None, TOP, start, &mut |_| {})? {
@@ -146,6 +152,12 @@ impl Watcher {
             watcher.walk(&root, None, TOP, start, &mut |_| {})?;
         }
         Ok(watcher)
+    }
+
+    /// Lets a test do something between two steps.
+    fn pass_gap(&self) {
+        #[cfg(test)]
+        self.gap.pass();
     }
 
     /// What is watched.
@@ -168,17 +180,48 @@ impl Watcher {
         &self.links
     }
 
-    /// The names of files that changed although nothing was heard of it: see [`Links::look`].
-    pub fn look_at_links(&mut self) -> Vec<Vec<TreePath>> {
+    /// Looks at files that can change unheard: see [`Links::look`].
+    pub fn look_at_links(&mut self, now: Moment, batcher: &mut Batcher) {
         // Without a source it is not the links that matter.
-        let Ok(root) = self.root() else { return Vec::new() };
-        self.links.look(|path| stat_of(&root, path))
+        let Ok(root) = self.root() else { return };
+        let changed = self.links.look(now, |path| stat_of(&root, path), |path| is_open_for_writing(&root, path));
+        for Changed { paths, is_open, is_other } in changed {
+            for path in paths {
+                match batcher.is_written(&path) {
+                    // Who writes to it will close it.
+                    true if is_open => {}
+                    true => batcher.closed(now, &path),
+                    false if is_open => batcher.wrote(now, &path),
+                    false if is_other => batcher.touched(now, &path),
+                    false => {}
+                }
+            }
+        }
     }
 
-    /// Whether a process has the file open for writing, where that can be told.
-    pub fn is_open_for_writing(&self, path: &TreePath) -> Option<bool> {
-        let (dir, name) = self.root().ok()?.parent(path).ok()?;
-        sys::is_open_for_writing(&open_file_at(dir.as_fd(), &name).ok()?)
+    /// Files that a scan found exposed: they are looked at from time to time.
+    pub fn expose(&mut self, now: Moment, exposed: &[Exposed]) {
+        exposed.iter().for_each(|exposed| self.links.expose(now, exposed));
+    }
+
+    /// Goes on looking at the files that another watcher of the source knew to be open.
+    pub fn keep_open_files(&mut self, before: Links) {
+        self.links.keep_open_files(before);
+    }
+
+    /// The files that can change unheard, for [`Watcher::keep_open_files`].
+    pub fn into_links(self) -> Links {
+        self.links
+    }
+
+    /// Takes files that were written to and that nobody has open any more as written.
+    pub fn ask(&self, now: Moment, batcher: &mut Batcher) {
+        let Ok(root) = self.root() else { return };
+        for path in batcher.ask(now) {
+            if is_open_for_writing(&root, &path) == Some(false) {
+                batcher.closed(now, &path);
+            }
+        }
     }
 
     /// The list of mounts, to wait for a change of it.
@@ -330,6 +373,7 @@ impl Watcher {
         now: Moment,
         batcher: &mut Batcher,
     ) -> Result<Lost> {
+        self.pass_gap();
         let mut path = std::mem::take(&mut self.path);
         if !self.places.path(place, &mut path) {
             self.path = path;
@@ -361,7 +405,7 @@ impl Watcher {
                     }
                     Ok(None)
                 } else if !is_dir && self.has_several_names(&path) {
-                    // Another name of the file may be part of it: the scan finds it by the inode.
+                    // Another name of the file may be part of it: a look at everything finds it.
                     self.changed(place, &path, what, now, batcher)
                 } else {
                     Ok(None)
@@ -435,6 +479,7 @@ impl Watcher {
 
     /// Looks which directory is at `path` now, in the directory `place`: an event may be older than another look.
     fn look(&mut self, place: Place, path: &TreePath, now: Moment, batcher: &mut Batcher) -> Result<Lost> {
+        self.pass_gap();
         let root = self.root()?;
         if root.dir(Some(path)).is_err() {
             if let Some(child) = self.places.child(place, path.name()) {
@@ -465,6 +510,7 @@ impl Watcher {
         while let Some((path, parent)) = open.pop() {
             // What cannot be opened is gone, or the scan says what is wrong with it.
             let Ok(dir) = root.dir(path.as_ref()) else { continue };
+            self.pass_gap();
             let place = match &path {
                 None => TOP,
                 Some(_) if full => parent,
@@ -483,6 +529,7 @@ impl Watcher {
                 },
             };
             more += u64::from(full);
+            self.pass_gap();
             took_back |= self.list(dir.as_fd(), path.as_ref(), &mut names, tell);
             names.sort_unstable_by(|a, b| b.cmp(a));
             open.extend(names.drain(..).map(|path| (Some(path), place)));
@@ -510,6 +557,7 @@ impl Watcher {
                 return Some(self.places.put_again(parent, name, watch));
             }
         }
+        self.pass_gap();
         let replaced = self.places.child(parent, name).and_then(|child| self.places.watch(child));
         let put = self.places.put(parent, name, watch);
         self.away.extend(replaced.filter(|watch| self.places.is_away(*watch)).map(|watch| (watch, now)));
@@ -540,6 +588,7 @@ impl Watcher {
                     .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode)),
                 known => known,
             };
+            self.pass_gap();
             let Ok(path) = at.map_or_else(|| TreePath::new(name), |at| at.join(name)) else { continue };
             let is_dir = file_type == FileType::Directory;
             if self.excluded.is_some() && !is_dir && IGNORE_FILES.contains(&name) {
@@ -596,6 +645,12 @@ fn unreadable(source: &Path, e: std::io::Error) -> Error {
 fn stat_of(root: &Root, path: &TreePath) -> Option<FileStat> {
     let (dir, name) = root.parent(path).ok()?;
     FileStat::at(dir.as_fd(), &name).ok()
+}
+
+/// Whether a process has the file open for writing, where that can be told.
+fn is_open_for_writing(root: &Root, path: &TreePath) -> Option<bool> {
+    let (dir, name) = root.parent(path).ok()?;
+    sys::is_open_for_writing(&open_file_at(dir.as_fd(), &name).ok()?)
 }
 
 fn unmounted(at: &Path) -> Error {

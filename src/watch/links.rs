@@ -1,7 +1,8 @@
-//! Files with names that are not watched: the kernel tells nothing of what is written through those.
+//! Files that can change without an event: the kernel tells nothing of what is done through a name that is not watched,
+//! nor through a handle whose name is gone.
 //!
-//! Owns which watched files have further names, outside the source or excluded, and when each was last seen to change.
-//! Must not know where names come from, nor how a file is looked at.
+//! Owns which watched files have further names, or were open for writing when they were read, and what each was when
+//! that was known last. Must not know where names come from, nor how a file is looked at.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -10,6 +11,8 @@ use std::time::Duration;
 use crate::manifest::TreePath;
 use crate::tree::meta::{FileStat, Version};
 use crate::tree::root::FileId;
+use crate::tree::scan::Exposed;
+use crate::units::Moment;
 
 /// How often such files are looked at.
 pub const EVERY: Duration = Duration::from_secs(2);
@@ -18,7 +21,10 @@ const AT_ONCE: usize = 10_000;
 /// How many files with several names are kept in mind.
 pub const MAX_FILES: usize = 200_000;
 
-/// The watched files that have several names.
+/// Where it cannot be told whether a file is open it counts as open for so long after its last change.
+const MAY_BE_OPEN: Duration = Duration::from_secs(600);
+
+/// The watched files that can change without an event.
 #[derive(Debug, Default)]
 pub struct Links {
     files: BTreeMap<FileId, Linked>,
@@ -37,6 +43,21 @@ struct Linked {
     /// How many names there are.
     names: u32,
     version: Version,
+    /// Whether somebody could write to it when that was asked last.
+    is_open: bool,
+    /// Its last change that is known.
+    since: Moment,
+}
+
+/// A file that changed, or that was closed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Its watched names.
+    pub paths: Vec<TreePath>,
+    /// Whether somebody has it open for writing.
+    pub is_open: bool,
+    /// Whether it is not what it was known to be.
+    pub is_other: bool,
 }
 
 impl Linked {
@@ -52,11 +73,39 @@ impl Links {
             self.full = true;
             return;
         }
-        let fresh = || Linked { paths: Vec::new(), names: stat.nlink, version: stat.version() };
+        let fresh = || Linked {
+            paths: Vec::new(),
+            names: stat.nlink,
+            version: stat.version(),
+            is_open: false,
+            since: Moment::default(),
+        };
         let linked = self.files.entry(stat.id).or_insert_with(fresh);
         linked.names = stat.nlink;
         if self.names.insert(path.clone(), stat.id) != Some(stat.id) {
             linked.paths.push(path.clone());
+        }
+    }
+
+    /// A file that a scan found exposed, and read as it then was.
+    pub fn expose(&mut self, now: Moment, exposed: &Exposed) {
+        self.add(&exposed.path, &exposed.stat);
+        if let Some(linked) = self.files.get_mut(&exposed.stat.id) {
+            linked.version = exposed.stat.version();
+            linked.is_open |= exposed.is_open;
+            linked.since = now;
+        }
+    }
+
+    /// Takes over which files are open from one who listened before.
+    pub fn keep_open_files(&mut self, before: Links) {
+        for (id, old) in before.files.into_iter().filter(|(_, old)| old.is_open) {
+            for path in &old.paths {
+                self.names.entry(path.clone()).or_insert(id);
+            }
+            let paths = self.files.remove(&id).map_or_else(Vec::new, |known| known.paths);
+            let more = old.paths.iter().filter(|path| !paths.contains(path)).cloned().collect::<Vec<_>>();
+            self.files.insert(id, Linked { paths: [paths, more].concat(), ..old });
         }
     }
 
@@ -89,8 +138,13 @@ impl Links {
         self.files.is_empty()
     }
 
-    /// Looks at the next files. Returns the watched names of each that changed without being [seen](Links::seen).
-    pub fn look(&mut self, mut stat: impl FnMut(&TreePath) -> Option<FileStat>) -> Vec<Vec<TreePath>> {
+    /// Looks at the next files. Returns those that changed without being [seen](Links::seen), or were closed.
+    pub fn look(
+        &mut self,
+        at: Moment,
+        mut stat: impl FnMut(&TreePath) -> Option<FileStat>,
+        mut is_open: impl FnMut(&TreePath) -> Option<bool>,
+    ) -> Vec<Changed> {
         let next = self.next();
         self.last = next.last().copied();
         let mut changed = Vec::new();
@@ -106,15 +160,30 @@ impl Links {
                 }
                 stays
             });
-            let Some(now) = now.filter(|now| now.nlink > 1 && !linked.paths.is_empty()) else {
+            let (Some(mut now), Some(path)) = (now, linked.paths.first()) else {
                 self.drop_file(id);
                 continue;
             };
 
+            // Its other name may be gone and still be open.
+            let was_open = linked.is_open;
+            if was_open || now.nlink == 1 || now.version() != linked.version {
+                linked.is_open = is_open(path).unwrap_or(at.since(linked.since) < MAY_BE_OPEN);
+                // After that nobody can write who could before, unless it is open.
+                now = stat(path).filter(|found| found.id == id).unwrap_or(now);
+            }
+
             // A name more or less changes the file as well: looking at it is cheap.
             linked.names = now.nlink;
-            if std::mem::replace(&mut linked.version, now.version()) != now.version() {
-                changed.push(linked.paths.clone());
+            let is_other = std::mem::replace(&mut linked.version, now.version()) != now.version();
+            if is_other {
+                linked.since = at;
+            }
+            if is_other || was_open && !linked.is_open {
+                changed.push(Changed { paths: linked.paths.clone(), is_open: linked.is_open, is_other });
+            }
+            if now.nlink == 1 && !linked.is_open {
+                self.drop_file(id);
             }
         }
         changed
@@ -146,35 +215,84 @@ mod tests {
         TreePath::new(text.as_bytes()).expect("legal")
     }
 
+    /// A directory, and how files in it are looked at.
+    struct Dir(tempfile::TempDir);
+
+    impl Dir {
+        fn at(&self, name: &str) -> std::path::PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn stat(&self, path: &TreePath) -> Option<FileStat> {
+            let name = std::ffi::CString::new(path.as_bytes()).expect("no NUL");
+            let open = std::fs::File::open(self.0.path()).expect("there");
+            FileStat::at(std::os::fd::AsFd::as_fd(&open), &name).ok()
+        }
+
+        /// What changed, of files that nobody has open but as `open` says.
+        fn look(&self, links: &mut Links, open: Option<bool>) -> Vec<(Vec<TreePath>, bool, bool)> {
+            let changed = links.look(Moment::default(), |path| self.stat(path), |_| open);
+            changed.into_iter().map(|changed| (changed.paths, changed.is_open, changed.is_other)).collect()
+        }
+    }
+
     #[test]
     fn what_is_written_through_another_name_is_found() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let at = |name: &str| dir.path().join(name);
-        let stat = |path: &TreePath| {
-            let name = std::ffi::CString::new(path.as_bytes()).expect("no NUL");
-            let open = std::fs::File::open(dir.path()).expect("there");
-            FileStat::at(std::os::fd::AsFd::as_fd(&open), &name).ok()
-        };
-        std::fs::write(at("both"), "1").expect("mine");
-        std::fs::hard_link(at("both"), at("out")).expect("mine");
-        std::fs::write(at("within"), "1").expect("mine");
-        std::fs::hard_link(at("within"), at("within2")).expect("mine");
+        let dir = Dir(tempfile::tempdir().expect("a directory"));
+        std::fs::write(dir.at("both"), "1").expect("mine");
+        std::fs::hard_link(dir.at("both"), dir.at("out")).expect("mine");
+        std::fs::write(dir.at("within"), "1").expect("mine");
+        std::fs::hard_link(dir.at("within"), dir.at("within2")).expect("mine");
         let mut links = Links::default();
         for name in ["both", "within", "within2"].map(path) {
-            links.add(&name, &stat(&name).expect("there"));
+            links.add(&name, &dir.stat(&name).expect("there"));
         }
+        let closed = Some(false);
         assert_eq!(links.unwatched(), Some((1, &path("both"))));
-        let nothing: [Vec<TreePath>; 0] = [];
-        assert_eq!(links.look(stat), nothing);
-        std::fs::write(at("out"), "22").expect("mine");
-        assert_eq!(links.look(stat), [[path("both")]]);
-        assert_eq!(links.look(stat), nothing);
-        std::fs::write(at("both"), "333").expect("mine");
-        links.seen(&stat(&path("both")).expect("there"));
-        assert_eq!(links.look(stat), nothing, "it is known");
-        std::fs::remove_file(at("both")).expect("mine");
-        links.look(stat);
+        assert_eq!(dir.look(&mut links, closed), []);
+        std::fs::write(dir.at("out"), "22").expect("mine");
+        assert_eq!(dir.look(&mut links, closed), [(vec![path("both")], false, true)]);
+        assert_eq!(dir.look(&mut links, closed), []);
+        std::fs::write(dir.at("both"), "333").expect("mine");
+        links.seen(&dir.stat(&path("both")).expect("there"));
+        assert_eq!(dir.look(&mut links, closed), [], "it is known");
+        std::fs::remove_file(dir.at("both")).expect("mine");
+        dir.look(&mut links, closed);
         assert_eq!((links.unwatched(), links.files.len(), links.has(&path("both"))), (None, 1, false));
+    }
+
+    #[test]
+    fn a_file_stays_in_mind_while_it_is_open_by_a_name_that_is_gone() {
+        let dir = Dir(tempfile::tempdir().expect("a directory"));
+        let is = |open, other| [(vec![path("stays")], open, other)];
+        std::fs::write(dir.at("stays"), "1").expect("mine");
+        std::fs::hard_link(dir.at("stays"), dir.at("goes")).expect("mine");
+        let mut links = Links::default();
+        links.add(&path("stays"), &dir.stat(&path("stays")).expect("there"));
+        std::fs::remove_file(dir.at("goes")).expect("mine");
+        assert_eq!(dir.look(&mut links, Some(true)), is(true, true));
+        assert_eq!(dir.look(&mut links, Some(true)), []);
+        std::fs::write(dir.at("stays"), "22").expect("mine");
+        assert_eq!(dir.look(&mut links, Some(true)), is(true, true));
+        assert_eq!(dir.look(&mut links, Some(false)), is(false, false), "it was closed");
+        assert!(links.is_empty() && !links.has(&path("stays")));
+
+        // One that was written to and closed between two looks.
+        std::fs::write(dir.at("stays"), "333").expect("mine");
+        let stat = dir.stat(&path("stays")).expect("there");
+        links.expose(Moment::default(), &Exposed { path: path("stays"), stat, is_open: true });
+        std::fs::write(dir.at("stays"), "4444").expect("mine");
+        assert_eq!(dir.look(&mut links, Some(false)), is(false, true));
+        assert!(links.is_empty());
+
+        // Where nobody knows, for a while; and as long as another listens.
+        links.expose(Moment::default(), &Exposed { path: path("stays"), stat, is_open: true });
+        let mut later = Links::default();
+        later.keep_open_files(links);
+        assert_eq!(dir.look(&mut later, None), is(true, true));
+        let stat = |path: &TreePath| dir.stat(path);
+        assert_eq!(later.look(Moment::default() + MAY_BE_OPEN, stat, |_| None).len(), 1);
+        assert!(later.is_empty());
     }
 
     #[test]
@@ -188,12 +306,13 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..3 {
             let mut now = 0;
-            links.look(|path| {
+            let look = |path: &TreePath| {
                 let ino = path.to_string().parse().expect("a number");
                 seen.insert(ino);
                 now += 1;
                 Some(stat(ino))
-            });
+            };
+            links.look(Moment::default(), look, |_| Some(false));
             assert_eq!(now, AT_ONCE);
         }
         assert_eq!(seen.len() as u64, count);

@@ -10,8 +10,7 @@ use rustix::io::Errno;
 use super::batch::{Batcher, Why};
 use super::inotify::{Heard, Target, Watcher, gone};
 use super::links;
-use super::shared::{Order, Shared, State};
-use crate::manifest::TreePath;
+use super::shared::{Order, Shared};
 use crate::units::Moment;
 use crate::{Error, Kind, Result};
 
@@ -78,7 +77,9 @@ fn listen(shared: &Shared, mut watcher: Watcher) -> Result<()> {
     loop {
         let woken = wait(shared, &watcher, look)?;
         if woken.ordered {
-            match shared.take_order() {
+            let (order, exposed) = shared.take_order();
+            watcher.expose(shared.now(), &exposed);
+            match order {
                 Some(Order::Stop) => return Ok(()),
                 Some(Order::Watch(target)) => {
                     watcher = anew(shared, watcher, target, Why::Asked)?;
@@ -99,53 +100,34 @@ fn listen(shared: &Shared, mut watcher: Watcher) -> Result<()> {
         if heard == Heard::All {
             watcher.forget(shared.now());
             std::thread::sleep(NAP);
-            ask(shared, &watcher);
+            let is_due = |at: Moment| at <= shared.now();
+            if shared.state().batcher.ask_at().is_some_and(is_due) {
+                tell_batcher(shared, |now, batcher| watcher.ask(now, batcher));
+            }
         }
         if look <= shared.now() {
-            look_at_links(shared, &mut watcher);
+            tell_batcher(shared, |now, batcher| watcher.look_at_links(now, batcher));
             look = shared.now() + links::EVERY;
         }
     }
 }
 
-/// Takes files that were written to and that nobody has open any more as written.
-fn ask(shared: &Shared, watcher: &Watcher) {
-    let asked = shared.state().batcher.ask(shared.now());
-    let closed: Vec<TreePath> =
-        asked.into_iter().filter(|path| watcher.is_open_for_writing(path) == Some(false)).collect();
-    if !closed.is_empty() {
-        let now = shared.now();
-        shared.change(|state| closed.iter().for_each(|path| state.batcher.closed(now, path)));
-    }
-}
-
-/// Looks for what was written through names that are not watched.
-fn look_at_links(shared: &Shared, watcher: &mut Watcher) {
-    for names in watcher.look_at_links() {
-        let is_open = names.first().is_some_and(|path| watcher.is_open_for_writing(path) == Some(true));
-        let now = shared.now();
-        shared.change(|State { batcher, .. }| {
-            // Who writes to it through a watched name will close it.
-            if names.iter().any(|path| batcher.is_written(path)) {
-                return;
-            }
-            let tell = if is_open { Batcher::wrote } else { Batcher::touched };
-            names.iter().for_each(|path| tell(batcher, now, path));
-        });
-    }
-}
-
-/// Takes what the kernel has to tell; wakes who waits for a batch when that is due earlier now.
+/// Takes what the kernel has to tell.
 fn hear(shared: &Shared, watcher: &mut Watcher) -> Result<Heard> {
+    tell_batcher(shared, |now, batcher| watcher.hear(now, batcher))
+}
+
+/// Lets `tell` tell of changes; wakes who waits for a batch when that is due earlier now.
+fn tell_batcher<T>(shared: &Shared, tell: impl FnOnce(Moment, &mut Batcher) -> T) -> T {
     let mut state = shared.state();
     let before = state.batcher.due();
-    let heard = watcher.hear(shared.now(), &mut state.batcher)?;
+    let told = tell(shared.now(), &mut state.batcher);
     let after = state.batcher.due();
     drop(state);
     if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
         shared.change(|_| {});
     }
-    Ok(heard)
+    told
 }
 
 /// Watches everything anew; what happened meanwhile is not known, so that everything is looked at.
@@ -153,8 +135,9 @@ fn anew(shared: &Shared, old: Watcher, target: Target, why: Why) -> Result<Watch
     shared.state().busy = true;
     let id = Some(old.id()).filter(|_| why == Why::Missed);
     // First, so that its watches can be used again.
-    drop(old);
-    let watcher = Watcher::establish(target)?;
+    let links = old.into_links();
+    let mut watcher = Watcher::establish(target)?;
+    watcher.keep_open_files(links);
     tell(&watcher);
     if id.is_some_and(|id| id != watcher.id()) {
         return Err(gone(&watcher.target().source, "is another directory now"));

@@ -1,18 +1,22 @@
 //! The live mode: a release for each quiet batch of changes of a source.
 //!
 //! [`batch`] says when a batch is over, [`places`] which directory a watch is on, [`inotify`] what the kernel tells;
+//! [`links`] are files that change unheard, [`check`] says when everything is looked at for what nobody heard of;
 //! [`listen`] is the thread that hears it, [`shared`] where that, the signals and this loop meet. The loop does what
 //! `makuo deploy` does, once a batch, with the paths that may have changed. It owns when something is deployed and
 //! tried again; what a deploy is, it must not know.
 
 pub mod backoff;
 pub mod batch;
+pub mod check;
 pub mod inotify;
 pub mod limits;
 pub mod links;
 pub mod listen;
 pub mod mounts;
 pub mod places;
+#[cfg(test)]
+mod rounds_tests;
 pub mod shared;
 pub mod signals;
 
@@ -34,7 +38,7 @@ use crate::drive::members;
 use crate::drive::outcome::{Event, ExitStatus, Observer, Outcome};
 use crate::id::HostName;
 use crate::report::Report;
-use crate::tree::scan::Hints;
+use crate::tree::scan::{Exposures, Hints};
 use crate::units::Moment;
 use crate::{Error, Result};
 
@@ -89,6 +93,7 @@ pub fn run(mut setup: Setup<'_>, report: &mut Report) -> Result<u8> {
         code: ExitStatus::Success.code(),
         hosts: BTreeSet::new(),
         missing: Vec::new(),
+        deploys: 0,
     }
     .run();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -107,6 +112,8 @@ struct Task {
     hints: Option<Hints>,
     /// Whether the same is released again.
     again: bool,
+    /// Whether nobody changed anything, as far as it is known: nothing is said before something turns out to be.
+    quiet: bool,
 }
 
 struct Live<'a> {
@@ -130,17 +137,21 @@ struct Live<'a> {
     hosts: BTreeSet<HostName>,
     /// Those of them that do not answer, when nothing else is wrong.
     missing: Vec<HostName>,
+    /// How many deploys had something to send.
+    deploys: u64,
 }
 
 impl Live<'_> {
     fn run(mut self) -> Result<u8> {
         loop {
             let pause = self.setup.modes.pause.clone();
-            match self.shared.wait(&Until { attempt: self.attempt, quiet: self.quiet, pause }) {
+            let checks = !self.whole && self.released.is_some();
+            match self.shared.wait(&Until { attempt: self.attempt, checks, quiet: self.quiet, pause }) {
                 Turn::Batch(batch) => {
                     let task = self.task(batch);
                     self.deploy(task)?;
                 }
+                Turn::Check(everything) => self.check(everything)?,
                 Turn::Attempt => self.attempt()?,
                 Turn::Reload => self.reload()?,
                 Turn::Quiet => return Ok(self.code),
@@ -154,9 +165,9 @@ impl Live<'_> {
         match batch {
             Batch::Paths(paths) => {
                 tracing::info!("{} paths may have changed", paths.paths.len());
-                Task { hints: Some(paths.hints()).filter(|_| !self.whole), again: false }
+                Task { hints: Some(paths.hints()).filter(|_| !self.whole), again: false, quiet: false }
             }
-            Batch::Everything(why) => Task { hints: None, again: why == Why::Asked },
+            Batch::Everything(why) => Task { hints: None, again: why == Why::Asked, quiet: false },
         }
     }
 
@@ -166,7 +177,16 @@ impl Live<'_> {
             self.attempt = Some(self.shared.now() + self.backoff.failed());
             return Ok(());
         }
-        self.deploy(Task { hints: None, again: true })
+        self.deploy(Task { hints: None, again: true, quiet: false })
+    }
+
+    /// Looks at everything, for what changed unheard.
+    fn check(&mut self, everything: Hints) -> Result<()> {
+        let (began, before) = (self.shared.now(), self.deploys);
+        self.deploy(Task { hints: Some(everything), again: false, quiet: true })?;
+        let took = self.shared.now().since(began);
+        self.shared.checked(Some(took).filter(|_| self.deploys == before));
+        Ok(())
     }
 
     fn is_somebody_back(&mut self) -> bool {
@@ -176,14 +196,25 @@ impl Live<'_> {
 
     fn deploy(&mut self, task: Task) -> Result<()> {
         let pending = self.attempt.take();
+        let quiet = task.quiet;
         match self.session(task) {
             Ok(outcome) if outcome.exit == ExitStatus::Success && outcome.serial.is_none() => {
-                self.report.unchanged(&outcome);
+                if quiet {
+                    tracing::debug!("everything was looked at: nothing has changed unheard");
+                } else {
+                    self.report.unchanged(&outcome);
+                }
                 self.whole = false;
                 // Who waits for another attempt still does.
                 self.attempt = pending;
             }
-            Ok(outcome) => self.ended(&outcome),
+            Ok(outcome) => {
+                if quiet {
+                    tracing::info!("everything was looked at: something has changed unheard");
+                }
+                self.deploys += 1;
+                self.ended(&outcome);
+            }
             Err(error) => {
                 // It may be gone, and the word of it on its way.
                 self.check_source()?;
@@ -198,10 +229,14 @@ impl Live<'_> {
 
     fn session(&mut self, task: Task) -> Result<Outcome> {
         let spec = &self.setup.options.spec;
-        self.report.start(&format!("{}: {}", spec.tree, shown(&spec.source)));
+        if !task.quiet {
+            self.report.start(&format!("{}: {}", spec.tree, shown(&spec.source)));
+        }
+        let exposures = Exposures::default();
         let options = Options {
             known: if task.hints.is_some() { self.hosts.len() } else { 0 },
             hints: task.hints,
+            exposures: Some(exposures.clone()),
             unless: self.released.filter(|_| !task.again),
             checksum: self.checksum,
             directory: self.shared.id(),
@@ -212,6 +247,7 @@ impl Live<'_> {
         self.shared.running(Some(interrupt.clone()));
         let outcome = deploy::run(door, options, &interrupt, self.report);
         self.shared.running(None);
+        self.shared.expose(exposures.take());
         outcome
     }
 

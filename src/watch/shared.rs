@@ -8,10 +8,12 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 
 use super::batch::{Batch, Batcher, Pace, Why};
+use super::check::Checks;
 use super::inotify::Target;
 use crate::drive::clock::Clock;
 use crate::drive::deploy::Interrupt;
 use crate::tree::root::FileId;
+use crate::tree::scan::{Exposed, Hints};
 use crate::units::Moment;
 use crate::{Error, Kind, Result};
 
@@ -32,6 +34,8 @@ pub enum Order {
 pub enum Turn {
     /// A batch is over.
     Batch(Batch),
+    /// Everything is to be looked at, but for what is still being written.
+    Check(Hints),
     /// The time that was given for another attempt has come.
     Attempt,
     /// The spec is to be read again.
@@ -49,6 +53,8 @@ pub enum Turn {
 pub struct Until {
     /// When another attempt is due.
     pub attempt: Option<Moment>,
+    /// Whether it is looked at everything now and then.
+    pub checks: bool,
     /// From when on it ends when nothing has changed.
     pub quiet: Option<Moment>,
     /// While this file exists nothing is done with what was gathered.
@@ -71,6 +77,9 @@ pub(super) struct State {
     pub(super) busy: bool,
     /// The directory that is watched.
     pub(super) id: Option<FileId>,
+    checks: Checks,
+    /// Files that can change unheard, for the thread that listens.
+    exposed: Vec<Exposed>,
     order: Option<Order>,
     ended: Option<Error>,
     reload: bool,
@@ -83,17 +92,20 @@ impl Shared {
     pub fn new(pace: Pace) -> Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| Error::new(Kind::Io, "cannot make an event descriptor").because(std::io::Error::from(e)))?;
+        let clock = Clock::start();
         let state = State {
             batcher: Batcher::new(pace),
             busy: false,
             id: None,
+            checks: Checks::new(clock.now()),
+            exposed: Vec::new(),
             order: None,
             ended: None,
             reload: false,
             stop: false,
             running: None,
         };
-        Ok(Self { state: Mutex::new(state), changed: Condvar::new(), clock: Clock::start(), wake })
+        Ok(Self { state: Mutex::new(state), changed: Condvar::new(), clock, wake })
     }
 
     /// The time.
@@ -158,13 +170,33 @@ impl Shared {
         state.busy |= matches!(order, Order::Watch(_));
         state.order = Some(order);
         drop(state);
+        self.wake();
+    }
+
+    /// Files that can change unheard: the thread that listens looks at them from time to time.
+    pub fn expose(&self, exposed: Vec<Exposed>) {
+        if !exposed.is_empty() {
+            self.state().exposed.extend(exposed);
+            self.wake();
+        }
+    }
+
+    /// Wakes the thread that listens.
+    fn wake(&self) {
         // A counter that is full wakes as well.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
-    pub(super) fn take_order(&self) -> Option<Order> {
+    pub(super) fn take_order(&self) -> (Option<Order>, Vec<Exposed>) {
         let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
-        self.state().order.take()
+        let mut state = self.state();
+        (state.order.take(), std::mem::take(&mut state.exposed))
+    }
+
+    /// Everything was looked at; how long that took, when nothing else was done.
+    pub fn checked(&self, took: Option<Duration>) {
+        let now = self.now();
+        self.state().checks.checked(now, took);
     }
 
     /// Waits, without a clock that ticks, until something is to be done.
@@ -177,13 +209,20 @@ impl Shared {
             let now = self.clock.now();
             let attempt = until.attempt.filter(|_| !state.busy);
             let due = attempt.into_iter().chain(state.batcher.due().filter(|_| !state.busy)).min();
-            let mut wake = due;
-            if due.is_some_and(|due| due <= now) {
+            let check = state.check_at().filter(|_| until.checks);
+            let mut wake = due.into_iter().chain(check).min();
+            if wake.is_some_and(|at| at <= now) {
                 if until.pause.as_deref().is_some_and(Path::exists) {
                     wake = Some(now + PAUSED);
                 } else if attempt.is_some_and(|at| at <= now) {
                     return Turn::Attempt;
+                } else if check.is_some_and(|at| at <= now) {
+                    return Turn::Check(state.everything());
                 } else if let Some(batch) = state.batcher.take(now) {
+                    match batch {
+                        Batch::Paths(_) => state.checks.looked(now),
+                        Batch::Everything(_) => state.checks.checked(now, None),
+                    }
                     return Turn::Batch(batch);
                 } else {
                     continue;
@@ -191,7 +230,8 @@ impl Shared {
             }
             if let Some(quiet) = until.quiet.filter(|_| !state.busy && due.is_none()) {
                 if quiet <= now && state.batcher.is_empty() {
-                    return Turn::Quiet;
+                    let check = until.checks && state.checks.is_pending();
+                    return if check { Turn::Check(state.everything()) } else { Turn::Quiet };
                 }
                 wake = wake.into_iter().chain(Some(quiet).filter(|quiet| *quiet > now)).min();
             }
@@ -207,6 +247,16 @@ impl Shared {
 }
 
 impl State {
+    /// When it is time to look at everything: not while something waits to be looked at anyway, unless that goes on.
+    fn check_at(&self) -> Option<Moment> {
+        let at = if self.batcher.is_ready() { self.checks.latest() } else { self.checks.due() };
+        Some(at).filter(|_| !self.busy)
+    }
+
+    fn everything(&self) -> Hints {
+        Hints { held: self.batcher.held().cloned().collect(), everywhere: true, ..Hints::default() }
+    }
+
     fn asked(&mut self) -> Option<Turn> {
         if let Some(error) = self.ended.take() {
             return Some(Turn::Ended(error));
@@ -253,7 +303,7 @@ mod tests {
         let shared = shared();
         dirty(&shared);
         let now = Some(shared.now());
-        let until = Until { attempt: now, quiet: now, pause: None };
+        let until = Until { attempt: now, quiet: now, ..Until::default() };
         assert!(matches!(shared.wait(&until), Turn::Attempt));
         let until = Until { attempt: None, ..until };
         assert!(matches!(shared.wait(&until), Turn::Batch(_)));

@@ -1,6 +1,7 @@
 //! A scan that was told where to look: which paths of an index may not be as they were, without looking at all others.
 //!
-//! Who tells is trusted to leave nothing out: what is named nowhere is taken to be as the index says. What the kernel
+//! Who tells is trusted to leave nothing out, unless everything is looked at as well: what is named nowhere is taken
+//! to be as the index says. What the kernel
 //! does to other paths with a change is found here: a directory that is gone takes with it what was below it. The other
 //! names of an inode are added by [`super::changes`].
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::compare::{Touched, limit_of};
+use super::compare::{Touched, compare, limit_of};
 use super::ignore::Filter;
 use crate::manifest::{EntryKind, TreePath};
 use crate::tree::index::{Index, IndexEntry};
@@ -29,6 +30,8 @@ pub struct Hints {
     pub top: bool,
     /// Files that are still being written: those that the index has stay as they were, others are left out.
     pub held: BTreeSet<TreePath>,
+    /// Whether all other paths are looked at, too, but for those that are held.
+    pub everywhere: bool,
 }
 
 /// What has to be looked at.
@@ -41,7 +44,13 @@ pub(super) struct Spots {
 }
 
 /// The paths of `index` that `hints` lead to; `None` when there are so many that a walk is cheaper.
-pub(super) fn spots(root: &Root, index: &Index, hints: &Hints, filter: &Filter) -> io::Result<Option<Spots>> {
+pub(super) fn spots(
+    root: &Root,
+    index: &Index,
+    hints: &Hints,
+    filter: &Filter,
+    threads: usize,
+) -> io::Result<Option<Spots>> {
     let mut search = Search {
         root,
         index,
@@ -52,6 +61,10 @@ pub(super) fn spots(root: &Root, index: &Index, hints: &Hints, filter: &Filter) 
         top: hints.top,
     };
     let limit = limit_of(index);
+    if hints.everywhere {
+        let Some(found) = compare(root, index, threads)? else { return Ok(None) };
+        search.touched = found.into_iter().map(|touched| (touched.path.clone(), touched)).collect();
+    }
     for path in &hints.paths {
         search.look(path, true)?;
         if search.touched.len() > limit {
@@ -351,7 +364,7 @@ mod tests {
         let scoped = super::super::scan(&f.root, &options, None, &f.dir.path().join("scoped")).unwrap().index;
         assert_eq!(scoped.find(&path("d/e/a")).unwrap(), None);
         let filter = Filter::new(std::slice::from_ref(&exclude));
-        let found = |name| spots(&f.root, &scoped, &hints(&[name]), &filter).unwrap().unwrap();
+        let found = |name| spots(&f.root, &scoped, &hints(&[name]), &filter, 1).unwrap().unwrap();
         let touched: Vec<_> = found("d/e/a").touched.into_iter().map(|t| (t.path, t.was_dir)).collect();
         assert_eq!(touched, [(path("d/e"), true)]);
         assert_eq!(found("d/e/a.log").touched, []);

@@ -11,20 +11,20 @@ use rustix::io::Errno;
 
 use crate::manifest::Mtime;
 use crate::tree::meta::FileStat;
-use crate::tree::sys;
 
 /// The kernel writes dirty pages back by itself after this many seconds: 30, and 5 until it looks, by default.
 const WRITTEN_BACK: i64 = 90;
 
-/// Writes back what is dirty in `file`, which is as in `now`, when somebody may hold it mapped; says whether it did.
+/// Whether a file that is as in `now` may have dirty pages.
 ///
-/// The first store to a clean page sets the times: a file that did not change lately has no dirty pages. Who has a file
-/// mapped for writing has it open for writing.
-pub(super) fn settle(file: &File, now: &FileStat, started: Mtime) -> io::Result<bool> {
-    let is_recent = now.ctime.secs >= started.secs.saturating_sub(WRITTEN_BACK);
-    if !is_recent || sys::is_open_for_writing(file) == Some(false) {
-        return Ok(false);
-    }
+/// The first store to a clean page sets the times: a file that did not change lately has none.
+pub(super) fn may_be_dirty(now: &FileStat, started: Mtime) -> bool {
+    now.ctime.secs >= started.secs.saturating_sub(WRITTEN_BACK)
+}
+
+/// Writes back what is dirty in `file`, which somebody may hold mapped; says whether it did. Who has a file mapped for
+/// writing has it open for writing.
+pub(super) fn write_back(file: &File) -> io::Result<bool> {
     match rustix::fs::fdatasync(file) {
         Ok(()) => Ok(true),
         // Nothing is written back here.

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::content::{self, ReadFailure};
+use super::exposed::Exposed;
 use super::policy::Released;
 use super::walk::Child;
 use super::{Shared, mapped, unreadable, wall};
@@ -16,6 +17,7 @@ use crate::manifest::{Entry, EntryKind, Owner, TreePath, Xattr};
 use crate::tree::index::IndexEntry;
 use crate::tree::meta::{FileStat, XattrReader};
 use crate::tree::root::open_file_at;
+use crate::tree::sys;
 use crate::{Error, Kind, Result};
 
 /// How often a file is read that changes while it is read.
@@ -148,14 +150,20 @@ impl<'a> Reader<'a> {
                 Err(e) if is_replaced(&e) => return Err(self.unsteady(path)),
                 Err(e) => return Err(self.unreadable(path, e)),
             };
+            self.shared.options.pass_gap();
             let mut before = FileStat::of(&open).map_err(|e| self.unreadable(path, e))?;
-            let started = wall(self.shared.options.started);
-            if mapped::settle(&open, &before, started).map_err(|e| self.unreadable(path, e))? {
+            let options = self.shared.options;
+            let may_be_dirty = mapped::may_be_dirty(&before, wall(options.started));
+            let is_open = (may_be_dirty || options.exposures.is_some())
+                .then(|| sys::is_open_for_writing(&open).unwrap_or(may_be_dirty));
+            let is_open = is_open == Some(true);
+            if may_be_dirty && is_open && mapped::write_back(&open).map_err(|e| self.unreadable(path, e))? {
                 before = FileStat::of(&open).map_err(|e| self.unreadable(path, e))?;
             }
             if file.linked && before.id != file.child.stat.id {
                 return Err(self.unsteady(path));
             }
+            options.pass_gap();
             let xattrs = self.xattrs_of(&file.child, &before, &open)?;
             let shared = self.shared;
             let threads = shared.options.threads;
@@ -169,9 +177,13 @@ impl<'a> Reader<'a> {
                 Err(ReadFailure::Stopped) => return Err(Error::new(Kind::Io, "the scan was stopped")),
                 Err(ReadFailure::Io(e)) => return Err(self.unreadable(path, e)),
             };
+            options.pass_gap();
             let after = FileStat::of(&open).map_err(|e| self.unreadable(path, e))?;
             if before.version() == after.version() {
                 let kind = EntryKind::File(content);
+                if let Some(exposures) = options.exposures.as_ref().filter(|_| is_open || before.nlink > 1) {
+                    exposures.add(Exposed { path: path.clone(), stat: before, is_open });
+                }
                 return entry_of(shared, file.child.path, &before, kind, xattrs).map(Some);
             }
         }

@@ -164,6 +164,7 @@ impl<'a> Lister<'a> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(unreadable(&self.root.shown(&path), e)),
         };
+        self.options.pass_gap();
         let is_dir = stat.file_type == FileType::Directory;
         if is_dir && self.options.without_state && name.to_bytes() == BESIDE.as_bytes() {
             out.skipped.push(Skipped { path, why: OWN_STATE.into() });

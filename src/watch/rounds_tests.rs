@@ -1,0 +1,325 @@
+//! A source, somebody who changes it, and a watch without hosts: whatever happens, the index ends as a fresh scan.
+//!
+//! Time is an argument, so that a minute of quiet costs nothing and thousands of changes pass in a second. Changes come
+//! between two looks, and in each gap of a look.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+use super::batch::{Batch, Batcher, Pace, Why};
+use super::check::Checks;
+use super::inotify::{Heard, Target, Watcher};
+use super::links;
+use crate::drive::clock;
+use crate::manifest::rules::{Exclude, PathFilter};
+use crate::tree::Root;
+use crate::tree::index::Index;
+use crate::tree::scan::{Exposures, Gap, Hints, ScanOptions, scan};
+use crate::units::Moment;
+
+const EXCLUDED: [&str; 2] = ["*.x", "/hidden/"];
+const PACE: Pace = Pace { settle: Duration::from_millis(100), max_delay: Duration::from_secs(1) };
+
+/// Somebody who changes a source.
+struct Writer {
+    site: PathBuf,
+    outside: PathBuf,
+    rng: fastrand::Rng,
+    open: Vec<File>,
+    /// What was done, for a failure.
+    done: Vec<String>,
+}
+
+impl Writer {
+    fn dir(&mut self) -> PathBuf {
+        let depth = self.rng.usize(0..3);
+        (0..depth).fold(self.site.clone(), |path, _| path.join(format!("d{}", self.rng.u8(0..3))))
+    }
+
+    fn file(&mut self) -> PathBuf {
+        self.dir().join(format!("f{}", self.rng.u8(0..4)))
+    }
+
+    /// A name of which nothing is heard, or only that it comes and goes.
+    fn other(&mut self, file: &Path) -> PathBuf {
+        match self.rng.u8(0..3) {
+            0 => file.with_extension("x"),
+            1 => self.site.join(format!("hidden/f{}", self.rng.u8(0..4))),
+            _ => self.outside.join(format!("f{}", self.rng.u8(0..4))),
+        }
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        // Often of the same length.
+        let len = [3, 3, 3, 3000][self.rng.usize(0..4)];
+        (0..len).map(|_| self.rng.u8(b'a'..=b'z')).collect()
+    }
+
+    fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(&self.site).unwrap_or(path).display().to_string()
+    }
+
+    /// The inode of a path.
+    fn inode(path: &Path) -> u64 {
+        path.symlink_metadata().map_or(0, |meta| meta.ino())
+    }
+
+    /// One thing that happens; much of it fails, and that is fine.
+    fn happen(&mut self) {
+        let (one, two) = (self.file(), self.file());
+        let (dir, to) = (self.dir(), self.dir());
+        let (bytes, other) = (self.bytes(), self.other(&one));
+        let is_dir = |path: &Path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+        let append = |path: &Path| File::options().append(true).open(path).and_then(|mut file| file.write_all(&bytes));
+        let (mut inode, before) = (Self::inode(&one), Self::inode(&two));
+        let op = self.rng.u8(0..32);
+        let (what, ended) = match op {
+            0..=2 => {
+                let made = one.parent().is_some_and(|parent| std::fs::create_dir_all(parent).is_ok());
+                ("write", if made { std::fs::write(&one, &bytes) } else { Ok(()) })
+            }
+            3 => ("append", append(&one)),
+            4 => ("patch", File::options().write(true).open(&one).and_then(|file| file.write_all_at(&bytes, 0))),
+            5 => ("truncate", nix::unistd::truncate(&one, self.rng.i64(0..3)).map_err(Into::into)),
+            6 | 7 => ("rename", std::fs::rename(&one, &two)),
+            8 | 9 => ("link", std::fs::hard_link(&one, &two)),
+            10 | 11 => {
+                let linked = std::fs::hard_link(&one, &two).and_then(|()| append(&two));
+                ("link, append and unlink", linked.and_then(|()| std::fs::remove_file(&two)))
+            }
+            12 if self.open.len() < 6 => {
+                let linked = std::fs::hard_link(&one, &two);
+                let open = linked.and_then(|()| File::options().append(true).open(&two));
+                (
+                    "link, open and unlink",
+                    open.map(|open| self.open.push(open)).and_then(|()| std::fs::remove_file(&two)),
+                )
+            }
+            13 => ("unlink", std::fs::remove_file(&one)),
+            14 | 15 if dir != self.site && to != self.site => ("rename dir", std::fs::rename(&dir, &to)),
+            16 if dir != self.site && to != self.site => {
+                ("exchange", renameat2(AT_FDCWD, &dir, AT_FDCWD, &to, RenameFlags::RENAME_EXCHANGE).map_err(Into::into))
+            }
+            17 if dir != self.site && is_dir(&dir) => ("remove dir", std::fs::remove_dir_all(&dir)),
+            18 if dir.is_symlink() => ("unlink dir", std::fs::remove_file(&dir)),
+            18 if dir != self.site => ("symlink", symlink("keep", &dir)),
+            19 if !one.is_symlink() => {
+                let mode = 0o600 + u32::from(self.rng.u8(0..64));
+                ("chmod", std::fs::set_permissions(&one, std::fs::Permissions::from_mode(mode)))
+            }
+            20..=22 if self.open.len() < 6 => {
+                let open = File::options().append(true).create(self.rng.bool()).open(&one);
+                ("open", open.map(|open| self.open.push(open)))
+            }
+            23..=25 if !self.open.is_empty() => {
+                let at = self.rng.usize(0..self.open.len());
+                inode = self.open[at].metadata().map_or(0, |meta| meta.ino());
+                ("append by handle", self.open[at].write_all(&bytes))
+            }
+            26 if !self.open.is_empty() => {
+                let open = self.open.swap_remove(self.rng.usize(0..self.open.len()));
+                inode = open.metadata().map_or(0, |meta| meta.ino());
+                ("close", Ok(()))
+            }
+            27 | 28 => {
+                // Of a name outside that comes later nothing at all is heard.
+                let _ = std::fs::remove_file(&other);
+                ("link from other", std::fs::write(&other, &bytes).and_then(|()| std::fs::hard_link(&other, &one)))
+            }
+            29 => ("link to .x", std::fs::hard_link(&one, two.with_extension("x"))),
+            _ => {
+                inode = Self::inode(&other);
+                ("append to other", append(&other))
+            }
+        };
+        if ended.is_ok() {
+            let named = [&one, &two, &other, &dir, &to].map(|path| self.shown(path));
+            self.done.push(format!("{what}: {named:?}, inode {inode}, was {before}"));
+        }
+    }
+}
+
+/// The watch: as [`super::listen`] and [`super::Live`], one after the other.
+struct Rig {
+    dir: tempfile::TempDir,
+    root: Root,
+    watcher: Watcher,
+    batcher: Batcher,
+    now: Moment,
+    look: Moment,
+    checks: Checks,
+    index: Option<Arc<Index>>,
+    scans: usize,
+    /// Whether something happens while a scan goes on.
+    busy: bool,
+    writer: Arc<Mutex<Writer>>,
+}
+
+impl Rig {
+    fn new(seed: u64) -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
+        let (site, outside) = (dir.path().join("site"), dir.path().join("outside"));
+        for made in [&site.join("hidden"), &outside, &dir.path().join("cache")] {
+            std::fs::create_dir_all(made).expect("new");
+        }
+        std::fs::write(site.join("keep"), "always").expect("new");
+        let root = Root::open(&site).expect("there");
+        let rng = fastrand::Rng::with_seed(seed);
+        let mut writer = Writer { site: site.clone(), outside, rng, open: Vec::new(), done: Vec::new() };
+        (0..20).for_each(|_| writer.happen());
+        let target = Target { source: site, excluded: PathFilter::at_top(&EXCLUDED), own: None };
+        let watcher = Watcher::establish(target).expect("watched");
+        let now = Moment(1_000_000_000);
+        let (batcher, writer) = (Batcher::new(PACE), Arc::new(Mutex::new(writer)));
+        let mut rig = Self {
+            dir,
+            root,
+            watcher,
+            batcher,
+            now,
+            look: now,
+            index: None,
+            scans: 0,
+            busy: false,
+            writer,
+            checks: Checks::new(now),
+        };
+        rig.scan(None);
+        rig
+    }
+
+    fn happen(&self) {
+        self.writer.lock().expect("whole").happen();
+    }
+
+    fn options(&self, hints: Option<Hints>) -> ScanOptions {
+        let exclude = |pattern: &&str| Exclude { base: None, pattern: (*pattern).into() };
+        let excludes = EXCLUDED.iter().map(exclude).collect();
+        ScanOptions { hints, excludes, threads: 2, without_state: true, ..ScanOptions::new(clock::wall()) }
+    }
+
+    /// What happens in the gaps of a scan.
+    fn gap(&self) -> Gap {
+        let (writer, rng) = (Arc::clone(&self.writer), Mutex::new(fastrand::Rng::with_seed(self.now.0)));
+        let happen = move || {
+            if rng.lock().is_ok_and(|mut rng| rng.u8(0..8) == 0) {
+                writer.lock().expect("whole").happen();
+            }
+        };
+        Gap(self.busy.then(|| Arc::new(happen) as Arc<dyn Fn() + Send + Sync>))
+    }
+
+    fn scan(&mut self, hints: Option<Hints>) {
+        self.scans += 1;
+        let path = self.dir.path().join(format!("cache/{}", self.scans % 2));
+        let exposures = Exposures::default();
+        let options = ScanOptions { exposures: Some(exposures.clone()), gap: self.gap(), ..self.options(hints) };
+        let scanned = scan(&self.root, &options, self.index.as_ref(), &path);
+        self.watcher.expose(self.now, &exposures.take());
+        // What changes while it is read is read again.
+        match scanned {
+            Ok(scanned) => self.index = Some(scanned.index),
+            Err(_) => self.batcher.everything(self.now, Why::Missed),
+        }
+    }
+
+    fn hear(&mut self) {
+        self.watcher.gap = self.gap();
+        loop {
+            match self.watcher.hear(self.now, &mut self.batcher).expect("there") {
+                Heard::Some => {}
+                Heard::All => return,
+                Heard::Lost(_) => {
+                    self.watcher = Watcher::establish(self.watcher.target().clone()).expect("watched");
+                    self.batcher.everything(self.now, Why::Missed);
+                }
+            }
+        }
+    }
+
+    /// What the watch does in so much time.
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.hear();
+        self.watcher.forget(self.now);
+        self.watcher.ask(self.now, &mut self.batcher);
+        if self.look <= self.now {
+            self.look = self.now + links::EVERY;
+            self.watcher.look_at_links(self.now, &mut self.batcher);
+        }
+        match self.batcher.take(self.now) {
+            Some(Batch::Paths(paths)) => {
+                self.checks.looked(self.now);
+                self.scan(Some(paths.hints()));
+            }
+            Some(Batch::Everything(_)) => {
+                self.checks.checked(self.now, None);
+                self.scan(None);
+            }
+            None if !self.batcher.is_ready() && self.checks.due() <= self.now => {
+                self.checks.checked(self.now, None);
+                let held = self.batcher.held().cloned().collect();
+                self.scan(Some(Hints { held, everywhere: true, ..Hints::default() }));
+            }
+            None => {}
+        }
+    }
+
+    /// What the index has otherwise than a scan without one, once nothing happens any more.
+    fn differs(&mut self) -> Option<String> {
+        self.busy = false;
+        self.writer.lock().expect("whole").open.clear();
+        (0..350).for_each(|_| self.pass(Duration::from_millis(100)));
+        let list = |index: &Index| -> Vec<String> {
+            let entries = index.entries().map(|found| found.expect("readable"));
+            entries.map(|found| format!("{:?}, inode {}", found.entry, found.version.ino)).collect()
+        };
+        let fresh = scan(&self.root, &self.options(None), None, &self.dir.path().join("cache/fresh")).expect("at rest");
+        let index = self.index.as_ref()?;
+        if fresh.index.root() == index.root() {
+            return None;
+        }
+        let (is, known) = (list(&fresh.index), list(index));
+        let lacks = is.iter().filter(|entry| !known.contains(entry)).map(|entry| format!("+ {entry}\n"));
+        let has = known.iter().filter(|entry| !is.contains(entry)).map(|entry| format!("- {entry}\n"));
+        Some(lacks.chain(has).collect())
+    }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn whatever_happens_the_index_becomes_what_the_source_is() {
+    let first = number("MAKUO_ROUNDS_SEED", fastrand::u64(0..1 << 32));
+    let mut failed = 0;
+    for seed in first..first + number("MAKUO_ROUNDS", 40) {
+        let mut rig = Rig::new(seed);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for round in 0..4 {
+            rig.busy = round % 2 == 1;
+            for _ in 0..60 {
+                rig.happen();
+                match rng.u8(0..6) {
+                    0 => rig.pass(Duration::from_millis(rng.u64(0..150))),
+                    1 => rig.hear(),
+                    _ => {}
+                }
+            }
+            if let Some(text) = rig.differs() {
+                failed += 1;
+                println!("MAKUO_ROUNDS_SEED={seed}, round {round}: not the same:\n{text}");
+                println!("{}", rig.writer.lock().expect("whole").done.join("\n"));
+                break;
+            }
+        }
+    }
+    assert_eq!(failed, 0, "rounds failed");
+}
