@@ -98,8 +98,9 @@ pub fn open(network: &NetworkConfig) -> Result<Door> {
     if keys.is_empty() && !network.plain {
         return Err(no_group_key(&HostConfig::default()));
     }
+    let changes = Changes::follow().inspect_err(|e| tracing::debug!("interfaces are not followed: {e}"));
     let links = links(network)?;
-    let reopen = Some(reopen(network, &links));
+    let reopen = changes.ok().map(|changes| reopen(network, &links, changes));
     Ok(Door { links, keys, reopen })
 }
 
@@ -117,7 +118,7 @@ fn link_config(network: &NetworkConfig, name: Option<&str>) -> Result<LinkConfig
 }
 
 /// Opens each of `links` again by the name that it was opened by.
-fn reopen(network: &NetworkConfig, links: &Links) -> Reopen {
+fn reopen(network: &NetworkConfig, links: &Links, changes: Changes) -> Reopen {
     let known = |link: &Link| {
         let is_it = |name: &&String| {
             let interface = link.interface();
@@ -127,7 +128,7 @@ fn reopen(network: &NetworkConfig, links: &Links) -> Reopen {
     };
     let names: Vec<Option<String>> = links.iter().map(known).collect();
     let network = network.clone();
-    Reopen::new(move |place| {
+    Reopen::new(changes, move |place| {
         let name = names.get(place).and_then(Option::as_deref);
         Link::open(&link_config(&network, name)?)
     })

@@ -135,7 +135,7 @@ impl Endpoint {
         };
         Ok(Self {
             instance,
-            follow: reopen.and_then(|reopen| Follow::begin(reopen, &links)),
+            follow: reopen.map(|reopen| Follow::begin(reopen, &links)),
             changed: Cell::new(false),
             links,
             seal,

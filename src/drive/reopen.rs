@@ -17,12 +17,16 @@ const SETTLE: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Opens the link at a place of [`Links`] again.
-pub struct Reopen(Box<dyn FnMut(usize) -> Result<Link> + Send>);
+pub struct Reopen {
+    changes: Changes,
+    open: Box<dyn FnMut(usize) -> Result<Link> + Send>,
+}
 
 impl Reopen {
-    /// `open` opens the link at the place that it is given.
-    pub fn new(open: impl FnMut(usize) -> Result<Link> + Send + 'static) -> Self {
-        Self(Box::new(open))
+    /// `open` opens the link at the place that it is given. The links were opened after `changes` were first followed, so
+    /// that no change is missed.
+    pub fn new(changes: Changes, open: impl FnMut(usize) -> Result<Link> + Send + 'static) -> Self {
+        Self { changes, open: Box::new(open) }
     }
 }
 
@@ -35,8 +39,7 @@ impl fmt::Debug for Reopen {
 /// Follows what becomes of the interfaces beneath links.
 #[derive(Debug)]
 pub(super) struct Follow {
-    open: Reopen,
-    changes: Changes,
+    reopen: Reopen,
     clock: Clock,
     /// When the links are looked at next.
     due: Option<Moment>,
@@ -45,18 +48,12 @@ pub(super) struct Follow {
 }
 
 impl Follow {
-    /// `None` where the kernel tells nothing of its interfaces.
-    pub(super) fn begin(open: Reopen, links: &Links) -> Option<Self> {
-        let changes = Changes::follow();
-        let changes = changes.inspect_err(|e| tracing::debug!("interfaces are not followed: {e}")).ok()?;
-        let clock = Clock::start();
-        // Something may have changed since the links were opened.
-        let due = Some(clock.now());
-        Some(Self { open, changes, clock, due, lost: vec![None; links.len()] })
+    pub(super) fn begin(reopen: Reopen, links: &Links) -> Self {
+        Self { reopen, clock: Clock::start(), due: None, lost: vec![None; links.len()] }
     }
 
     pub(super) fn changes(&self) -> &Changes {
-        &self.changes
+        &self.reopen.changes
     }
 
     /// How long a wait may take at most.
@@ -66,7 +63,7 @@ impl Follow {
 
     /// Takes note that something has changed.
     pub(super) fn changed(&mut self) {
-        if self.changes.take() {
+        if self.reopen.changes.take() {
             let soon = self.clock.now() + SETTLE;
             self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
         }
@@ -102,7 +99,7 @@ impl Follow {
             }
             return false;
         }
-        match self.open.0(place) {
+        match (self.reopen.open)(place) {
             Ok(new) if is_same(link, &new) => false,
             Ok(new) => {
                 tracing::info!("{}: reopened", difference(link, &new));

@@ -99,7 +99,8 @@ pub fn list() -> Result<Vec<Interface>> {
 /// The interface that a person named (`eth0` or one of its addresses); without a name the one that the default route
 /// of `family` leaves by, else the first that can multicast, else loopback.
 pub fn choose(want: Option<&str>, family: Family) -> Result<Interface> {
-    pick(list()?, want, default_route(family).as_deref(), family)
+    let default = if want.is_none() { default_route(family) } else { None };
+    pick(list()?, want, default.as_deref(), family)
 }
 
 fn inspect(socket: &Socket, name: &str, flags: InterfaceFlags) -> io::Result<Interface> {

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, mkdirat, openat, readlinkat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
 use crate::error::Error;
@@ -75,7 +75,12 @@ pub(super) fn failed(action: &str, path: &Path, e: io::Error) -> Error {
 
 /// Opens the directory at `path`, relative to `start` when that is given, as an `O_PATH` handle.
 pub(super) fn open(start: Option<BorrowedFd<'_>>, path: &Path, links: Links) -> io::Result<OwnedFd> {
-    walk(start, path, links, false)
+    // Most paths lead through no link at all, as the kernel finds in one look.
+    let (flags, resolve) = (OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, ResolveFlags::NO_SYMLINKS);
+    match openat2(start.unwrap_or(CWD), path, flags, Mode::empty(), resolve) {
+        Ok(handle) => Ok(handle),
+        Err(_) => walk(start, path, links, false),
+    }
 }
 
 /// As [`open`], making the directories that are missing, for this user only.

@@ -70,14 +70,13 @@ const CAP_MKNOD: u32 = 27;
 impl Rights {
     /// The rights of this process as it runs now.
     pub fn of_process() -> Self {
-        let uid = nix::unistd::geteuid().as_raw();
-        let mut groups: Vec<u32> = nix::unistd::getgroups().unwrap_or_default().iter().map(|g| g.as_raw()).collect();
-        groups.push(nix::unistd::getegid().as_raw());
-        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-        let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
-        let parsed = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-        // Without /proc root is taken at its word.
-        let capabilities = parsed.unwrap_or(if uid == 0 { u64::MAX } else { 0 });
+        let uid = rustix::process::geteuid().as_raw();
+        let mut groups: Vec<u32> =
+            rustix::process::getgroups().unwrap_or_default().iter().map(|g| g.as_raw()).collect();
+        groups.push(rustix::process::getegid().as_raw());
+        let sets = rustix::thread::capabilities(None);
+        // Where the kernel does not tell, root is taken at its word.
+        let capabilities = sets.map_or(if uid == 0 { u64::MAX } else { 0 }, |sets| sets.effective.bits());
         Self { uid, groups, capabilities }
     }
 
