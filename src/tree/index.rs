@@ -10,6 +10,7 @@
 //! It must not know how a tree is walked. An index is never the truth: whoever loses one re-reads the tree.
 
 mod filter;
+mod links;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use std::sync::{Arc, Mutex};
 use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
+pub(super) use self::links::is_linked_nowhere;
 pub(super) use self::stats::Stat;
 use self::stats::Stats;
 pub use self::write::IndexWriter;
@@ -174,6 +176,9 @@ struct Tail {
     rows: Vec<PageRow>,
     #[n(5)]
     nodes: Vec<(BlockHash, Place)>,
+    /// Whether hard links were checked when it was written; indexes of before do not say.
+    #[n(6)]
+    checked: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, Encode, Decode)]
@@ -215,7 +220,11 @@ impl Index {
             }
         };
         match read_tail(&file) {
-            Ok(tail) if tail.root_ino == root.ino => Some(Self::new(file, path.to_path_buf(), root.dev, tail)),
+            Ok(tail) if tail.root_ino == root.ino => {
+                let index = Self::new(file, path.to_path_buf(), root.dev, tail);
+                let checked = if index.tail.checked == Some(true) { Ok(()) } else { links::check(&index) };
+                checked.inspect_err(|e| refused(e)).is_ok().then_some(index)
+            }
             Ok(_) => {
                 refused(&"it belongs to another directory");
                 None

@@ -54,7 +54,7 @@ use self::walk::{ListJob, Lister, Listing};
 use self::work::{Next, Queue};
 use super::barred::Barred;
 pub use super::index::unread;
-use super::index::{Index, IndexWriter, Origin};
+use super::index::{Index, IndexWriter, Origin, is_linked_nowhere};
 use super::meta::{FileStat, Version, XattrReader};
 use super::root::{FileId, Root};
 use crate::block::BlockHash;
@@ -62,6 +62,7 @@ use crate::manifest::node::to_vec;
 use crate::manifest::path::is_within;
 use crate::manifest::rules::{Exclude, PathFilter, check_excludes};
 use crate::manifest::{Mtime, Top, TreePath};
+use crate::units::printable;
 use crate::{Error, Kind, Result};
 
 /// A batch of entries is handed to a thread when it has this many,
@@ -307,6 +308,15 @@ enum Merged {
     Broken,
 }
 
+/// What writing a new index came to.
+enum Written {
+    Whole(Scanned),
+    /// Names of files are missing.
+    Lacking,
+    /// A hard link leads nowhere.
+    Broken,
+}
+
 impl New<'_> {
     fn merged(&self, options: &ScanOptions, old: &Arc<Index>, changes: Changes) -> Result<Merged> {
         let unreadable = |e| Error::new(Kind::Io, "the index cannot be read").because(e);
@@ -320,27 +330,29 @@ impl New<'_> {
         // What was not looked at is as old as it was.
         let all = options.hints.as_ref().is_none_or(|hints| hints.everywhere && hints.held.is_empty());
         let started = if all { wall(options.started) } else { old.started() };
-        let Some(scanned) = self.write(options, started, Some(old), Some(changes), is_whole)? else {
-            return Ok(Merged::Lacks(lacks));
-        };
-        if scanned.index.totals().links > 0 && !names::links_hold(&scanned.index).map_err(unreadable)? {
-            // No later scan may begin with it.
-            let _ = std::fs::remove_file(self.path);
-            return Ok(Merged::Broken);
-        }
-        Ok(Merged::Whole(scanned))
+        Ok(match self.write(options, started, Some(old), Some(changes), is_whole)? {
+            Written::Whole(scanned) => Merged::Whole(scanned),
+            Written::Lacking => Merged::Lacks(lacks),
+            Written::Broken => Merged::Broken,
+        })
     }
 
     /// Walks the whole tree; only contents are taken from `old`, and nothing is held back.
     fn walked(&self, options: &ScanOptions, old: Option<&Arc<Index>>) -> Result<Scanned> {
         let options = ScanOptions { hints: None, ..options.clone() };
-        let scanned = self.write(&options, wall(options.started), old, None, |_| Ok(true))?;
-        let scanned = scanned.ok_or_else(|| Error::new(Kind::Io, "the scan was stopped"))?;
-        Ok(Scanned { walked: true, ..scanned })
+        match self.write(&options, wall(options.started), old, None, |_| Ok(true))? {
+            Written::Whole(scanned) => Ok(Scanned { walked: true, ..scanned }),
+            Written::Lacking => Err(Error::new(Kind::Io, "the scan was stopped")),
+            Written::Broken => {
+                let tree = printable(self.root.path().as_os_str().as_encoded_bytes());
+                Err(Error::usage(format!("names of one file in {tree} change while they are read"))
+                    .hint("try again when it is at rest"))
+            }
+        }
     }
 
-    /// Describes what changed, or the whole tree, and writes the index; `None` when `is_whole` says that names of these
-    /// inodes are missing.
+    /// Describes what changed, or the whole tree, and writes the index, unless `is_whole` says that names of these inodes
+    /// are missing.
     fn write(
         &self,
         options: &ScanOptions,
@@ -348,7 +360,7 @@ impl New<'_> {
         old: Option<&Arc<Index>>,
         changes: Option<Changes>,
         is_whole: impl FnOnce(&HashSet<FileId>) -> Result<bool>,
-    ) -> Result<Option<Scanned>> {
+    ) -> Result<Written> {
         let failed = |e| Error::io("cannot write the index", self.path, e);
         let writer = IndexWriter::create(self.path, self.root.id()).map_err(failed)?;
         let filter = Arc::new(Filter::new(&options.excludes));
@@ -363,7 +375,7 @@ impl New<'_> {
             })?;
         options.pass_gap();
         if !is_whole(&partial)? {
-            return Ok(None);
+            return Ok(Written::Lacking);
         }
 
         let mut top = self.stat;
@@ -382,9 +394,12 @@ impl New<'_> {
         };
         let writer = shared.writer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let writer = writer.ok_or_else(|| failed(io::Error::other("it was not begun")))?;
-        let index = Arc::new(writer.finish(origin).map_err(failed)?);
-        let top = self.top.clone();
-        Ok(Some(Scanned { stats: stats.of(&index), index, top, ignore_rules: patterns, skipped, walked: false }))
+        let index = match writer.finish(origin) {
+            Err(e) if is_linked_nowhere(&e) => return Ok(Written::Broken),
+            index => Arc::new(index.map_err(failed)?),
+        };
+        let (top, stats) = (self.top.clone(), stats.of(&index));
+        Ok(Written::Whole(Scanned { index, top, stats, ignore_rules: patterns, skipped, walked: false }))
     }
 }
 

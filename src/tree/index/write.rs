@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 
 use super::{
     Index, IndexEntry, MAGIC, Origin, PageRow, Place, TEMPORARY, Tail, Totals, checksum, damaged, filter, is_unread,
-    stats,
+    links, stats,
 };
 use crate::block::{BlockHash, BlockRef};
 use crate::manifest::build::{Builder, NodeSink, PageEnd};
@@ -28,6 +28,8 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 pub struct IndexWriter {
     builder: Builder,
     file: IndexFile,
+    /// Whether hard links are checked.
+    checks: bool,
 }
 
 /// Removes what writers that were killed left in `dir`: what nobody has written to for [`ABANDONED`].
@@ -71,7 +73,7 @@ impl IndexWriter {
             nodes: HashMap::new(),
         };
         file.write(MAGIC)?;
-        Ok(Self { builder: Builder::default(), file })
+        Ok(Self { builder: Builder::default(), file, checks: true })
     }
 
     /// Adds the next entry; entries come in order, the list nodes of their content were put before. A walk over a
@@ -116,14 +118,21 @@ impl IndexWriter {
         Ok(())
     }
 
-    /// Moves the index to its name and opens it.
+    /// Leaves hard links unchecked, as before they were.
+    #[cfg(test)]
+    pub(crate) fn unchecked(self) -> Self {
+        Self { checks: false, ..self }
+    }
+
+    /// Moves the index to its name and opens it; one with a hard link to no earlier file of it is dropped.
     pub fn finish(self, origin: Origin) -> io::Result<Index> {
-        let Self { builder, mut file } = self;
+        let Self { builder, mut file, checks } = self;
         let root = builder.finish(&mut file)?;
         let mut nodes: Vec<_> = file.nodes.iter().map(|(&hash, &place)| (hash, place)).collect();
         nodes.sort_by_key(|(_, place)| place.offset);
         let (root_ino, root_dev) = (file.root.ino, file.root.dev);
-        let tail = Tail { root_ino, root_dev, origin, root, rows: std::mem::take(&mut file.rows), nodes };
+        let (rows, checked) = (std::mem::take(&mut file.rows), checks.then_some(true));
+        let tail = Tail { root_ino, root_dev, origin, root, rows, nodes, checked };
         let encoded = minicbor::to_vec(&tail).map_err(damaged)?;
         let size = u32::try_from(encoded.len()).map_err(|_| damaged("a tail of more than 4 GiB"))?;
         let at = file.write(&encoded)?;
@@ -132,8 +141,12 @@ impl IndexWriter {
         file.write(&checksum(&encoded))?;
         let IndexFile { out, path, root, .. } = file;
         let temporary = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        let file = temporary.persist(&path).map_err(|e| e.error)?;
-        Ok(Index::new(file, path, root.dev, tail))
+        let index = Index::new(temporary.as_file().try_clone()?, path.clone(), root.dev, tail);
+        if checks {
+            links::check(&index)?;
+        }
+        temporary.persist(&path).map_err(|e| e.error)?;
+        Ok(index)
     }
 }
 

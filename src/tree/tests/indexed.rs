@@ -281,17 +281,28 @@ fn an_index_with_a_link_to_nowhere_is_not_gone_on_with() {
     let f = Linked::new();
     f.scan();
     let good = Index::open(&f.at("index"), f.root.id()).unwrap();
-    let mut bad = crate::tree::index::IndexWriter::create(&f.at("index"), f.root.id()).unwrap();
-    for found in good.entries() {
-        let mut found = found.unwrap();
-        if let EntryKind::Hardlink(first) = &mut found.entry.kind {
-            *first = crate::manifest::TreePath::new(&b"current/gone"[..]).unwrap();
+    let bad = || {
+        let mut bad = crate::tree::index::IndexWriter::create(&f.at("index"), f.root.id()).unwrap();
+        for found in good.entries() {
+            let mut found = found.unwrap();
+            if let EntryKind::Hardlink(first) = &mut found.entry.kind {
+                *first = crate::manifest::TreePath::new(&b"current/gone"[..]).unwrap();
+            }
+            bad.push(found).unwrap();
         }
-        bad.push(found).unwrap();
-    }
-    bad.finish(good.origin().clone()).unwrap();
+        bad
+    };
+    // As it was written before links were checked; nothing changed since.
+    bad().unchecked().finish(good.origin().clone()).unwrap();
+    assert_eq!(f.scan()[2..], ["stable/", "stable/app = current/app"]);
+    bad().unchecked().finish(good.origin().clone()).unwrap();
     std::fs::write(f.at("top/new"), "").unwrap();
     assert_eq!(f.scan()[3..], ["stable/", "stable/app = current/app"]);
+
+    // No such index gets its name.
+    let before = std::fs::read(f.at("index")).unwrap();
+    assert!(bad().finish(good.origin().clone()).is_err());
+    assert_eq!(std::fs::read(f.at("index")).unwrap(), before);
 }
 
 /// When somebody meddles with a host in the middle of a deploy.

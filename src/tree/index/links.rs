@@ -1,0 +1,68 @@
+//! The hard links of an index: each leads to an earlier entry of it, or it is no manifest of a tree.
+
+use std::collections::HashSet;
+use std::io;
+
+use super::Index;
+use crate::manifest::{EntryKind, TreePath};
+
+/// A hard link leads to no earlier file.
+#[derive(Debug, thiserror::Error)]
+#[error("a hard link leads to no earlier file")]
+pub(in crate::tree) struct LinkedNowhere;
+
+/// Whether an index was not written because of a hard link.
+pub(in crate::tree) fn is_linked_nowhere(e: &io::Error) -> bool {
+    e.get_ref().is_some_and(|inner| inner.is::<LinkedNowhere>())
+}
+
+/// Refuses an index with a hard link that leads to no earlier file.
+pub(super) fn check(index: &Index) -> io::Result<()> {
+    match index.totals().links == 0 || links_hold(index)? {
+        true => Ok(()),
+        false => Err(io::Error::other(LinkedNowhere)),
+    }
+}
+
+/// Whether each hard link of `index` leads to an earlier file of it.
+fn links_hold(index: &Index) -> io::Result<bool> {
+    let mut targets = Vec::new();
+    for (row, page) in index.rows().iter().enumerate() {
+        if page.links() == 0 {
+            continue;
+        }
+        for found in index.page(row)? {
+            if let EntryKind::Hardlink(first) = found.entry.kind {
+                if first >= found.entry.path {
+                    return Ok(false);
+                }
+                targets.push(first);
+            }
+        }
+    }
+    targets.sort_unstable();
+    targets.dedup();
+
+    let mut targets: &[TreePath] = &targets;
+    while let Some(next) = targets.first() {
+        let Some(row) = index.row_of(next) else { return Ok(false) };
+        let last = &index.rows()[row].last;
+        let here = targets.partition_point(|target| target <= last);
+        if here == 0 || !has_all(index, row, &targets[..here])? {
+            return Ok(false);
+        }
+        targets = &targets[here..];
+    }
+    Ok(true)
+}
+
+/// Whether each of `paths`, which are sorted, is a regular file in the page.
+fn has_all(index: &Index, row: usize, paths: &[TreePath]) -> io::Result<bool> {
+    let page = index.page(row)?;
+    let files: HashSet<&TreePath> = page
+        .iter()
+        .filter(|found| !matches!(found.entry.kind, EntryKind::Directory | EntryKind::Hardlink(_)))
+        .map(|found| &found.entry.path)
+        .collect();
+    Ok(paths.iter().all(|path| files.contains(path)))
+}
