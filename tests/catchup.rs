@@ -561,13 +561,15 @@ fn a_host_that_parts_do_not_make_complete_is_named() {
 /// Sends a file of the first host's tree once, to hosts that match `target`.
 fn send_once(lab: &Lab, target: &str, name: &str, text: &str) -> i32 {
     write(&lab.hosts[0].tree().join(name), text);
-    let mut send = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
+    by_hand(lab, if target == "*" { vec!["send", name] } else { vec!["send", name, "-t", target] }).code
+}
+
+/// What a command that sends from the first host's tree came to.
+fn by_hand(lab: &Lab, args: Vec<&str>) -> support::Ran {
+    let mut command = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
     let socket = lab.hosts[0].socket();
-    send.args(["send", name, "--socket", socket.to_str().expect("UTF-8")]);
-    if target != "*" {
-        send.args(["-t", target]);
-    }
-    support::Running::start(&mut send).wait().code
+    command.args(args).args(["--socket", socket.to_str().expect("UTF-8")]);
+    support::Running::start(&mut command).wait()
 }
 
 fn text(lab: &Lab, host: usize, name: &str) -> Option<String> {
@@ -668,23 +670,140 @@ fn a_receiver_that_was_away_takes_no_part_before_those_that_it_missed() {
 }
 
 #[test]
-fn many_files_that_were_sent_one_by_one_come_to_a_new_host_in_one() {
+fn many_parts_that_were_sent_one_by_one_come_to_a_new_host_in_few() {
     let Some(mut lab) = senders("") else { return };
     // Changed at the sender since it was sent: that is not for the others yet.
     assert_eq!(send_once(&lab, "*", "changed", "as sent"), 0);
     write(&lab.hosts[0].tree().join("changed"), "not sent yet");
-    for n in 0..34 {
-        assert_eq!(send_once(&lab, "*", &format!("many/file{n}"), &n.to_string()), 0);
+    let has = |lab: &Lab, host: usize, n: usize| {
+        ["many/file", "dir/of", "dir/of/in"].iter().enumerate().all(|(at, name)| {
+            let name = format!("{name}{n}{}", ["", "/page", "/deep"][at]);
+            text(lab, host, &name).as_deref() == Some(n.to_string().as_str())
+        })
+    };
+    // Files and whole directories, of which something goes later; one has a file of the host's own.
+    for n in 0..17 {
+        let number = n.to_string();
+        assert_eq!(send_once(&lab, "*", &format!("many/file{n}"), &number), 0);
+        let dir = format!("dir/of{n}");
+        for name in ["page", "goes"] {
+            write(&lab.hosts[0].tree().join(&dir).join(name), &number);
+        }
+        write(&lab.hosts[0].tree().join(format!("dir/of/in{n}/deep")), &number);
+        by_hand(&lab, vec!["sync", "-r", &dir, &format!("dir/of/in{n}")]).exits(0);
+        if n == 3 {
+            write(&lab.hosts[1].tree().join("dir/of3/own"), "own");
+            std::fs::remove_file(lab.hosts[0].tree().join("dir/of2/goes")).expect("there");
+            by_hand(&lab, vec!["sync", "-r", "dir/of2"]).exits(0);
+        }
     }
-    assert_eq!(said(&lab, "files sent again in one"), 1);
+    // What hosts have of their own is not deleted for it, so those that are sent without deleting are merged alone.
+    assert_eq!(said(&lab, "parts sent again in one"), 1);
+    assert_eq!(text(&lab, 1, "dir/of3/own").as_deref(), Some("own"));
+    std::fs::remove_file(lab.hosts[1].tree().join("dir/of3/own")).expect("there");
+    for n in 0..16 {
+        assert_eq!(send_once(&lab, "*", &format!("more/file{n}"), "more"), 0);
+    }
+    assert_eq!(said(&lab, "parts sent again in one"), 2);
+    assert!((0..17).all(|n| has(&lab, 1, n)));
     assert_eq!(text(&lab, 1, "changed").as_deref(), Some("as sent"));
+
     join(&mut lab, "web3");
     until("the new host to be complete", || {
-        (0..34).all(|n| text(&lab, 2, &format!("many/file{n}")).as_deref() == Some(n.to_string().as_str()))
+        (0..17).all(|n| has(&lab, 2, n)) && (0..16).all(|n| text(&lab, 2, &format!("more/file{n}")).is_some())
     });
     assert_eq!(text(&lab, 2, "changed").as_deref(), Some("as sent"));
+    assert_eq!((text(&lab, 2, "dir/of2/goes"), text(&lab, 2, "dir/of4/goes").as_deref()), (None, Some("4")));
     until("nobody to be behind", || lab.makuo(&["status", "www"]).exits(0).err.contains("none behind"));
-    // The whole, the file that changed, those in one, and what came after them.
+    // The whole, those in one of each kind, and what came after them.
     let taken = lab.hosts[2].log().matches("CommitReport").count();
-    assert!(taken <= 6, "{taken}: {}", lab.hosts[2].log());
+    assert!(taken <= 24, "{taken}: {}", lab.hosts[2].log());
+}
+
+/// Something of the first host's tree that is sent by hand; says what to compare where.
+fn part(lab: &Lab, rng: &mut fastrand::Rng, count: usize) -> Vec<String> {
+    let top = lab.hosts[0].tree();
+    let dir = ["a", "a/b", "c", "c/d"][rng.usize(..4)];
+    let file = format!("{dir}/file{}", rng.u8(..4));
+    match rng.u8(..4) {
+        0 => drop(std::fs::remove_file(top.join(&file))),
+        1 => drop(std::fs::remove_dir_all(top.join(dir))),
+        _ => write(&top.join(&file), format!("{count} of {:x}", rng.u32(..))),
+    }
+    write(&top.join(dir).join("always"), count.to_string());
+    let words: &[&str] = match rng.u8(..6) {
+        0 => &["sync", dir],
+        1..3 => &["sync", "-r", dir],
+        3 => &["send", "-r", dir],
+        4 => &["sync", "-r", &file],
+        _ if top.join(&file).exists() => &["send", &file],
+        _ => &["send", "-r", dir],
+    };
+    words.iter().map(ToString::to_string).collect()
+}
+
+/// Deploys, sends of every kind and new hosts in random order, from this seed.
+fn sent(seed: u64) -> Option<()> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut lab = senders("exclude = [\"*.log\"]")?;
+    let mut told = vec![format!("seed {seed}")];
+    for count in 0..10 {
+        match rng.u8(..10) {
+            0 => {
+                support::copy(&lab.hosts[0].tree(), &lab.site());
+                write(&lab.site().join("page"), count.to_string());
+                told.push(format!("deploy: {}", lab.makuo(&["deploy", "www.toml"]).exits(0).code));
+            }
+            1 | 2 if lab.hosts.len() < 5 => {
+                let name = format!("{}{count}", ["web", "db"][rng.usize(..2)]);
+                join(&mut lab, &name);
+                told.push(format!("{name} comes"));
+            }
+            3 => {
+                let target = ["web*", "db*"][rng.usize(..2)];
+                told.push(format!("to {target}: {}", send_once(&lab, target, "for-some", &count.to_string())));
+            }
+            _ => {
+                let words = part(&lab, &mut rng, count);
+                let ran = by_hand(&lab, words.iter().map(String::as_str).collect());
+                told.push(format!("{words:?}: {}", ran.code));
+            }
+        }
+    }
+    join(&mut lab, "last");
+    told.push("last comes".to_string());
+
+    // Complete, or it says what it lacks; what was sent to some is theirs.
+    let differs = |host: usize| {
+        let all = differences(&lab.hosts[1].tree(), &lab.hosts[host].tree());
+        let lines = all.lines().filter(|line| !line.starts_with(".d..t") && !line.ends_with(" for-some"));
+        lines.map(str::to_string).collect::<Vec<_>>()
+    };
+    let says = |host: usize| {
+        let own = status_of(&lab, &lab.hosts[host].name);
+        let lacks = own["lacks"].is_u64() || own["lacks_parts"].as_array().is_some_and(|parts| !parts.is_empty());
+        lacks || own["stranded"] == true
+    };
+    let watch = support::Stopwatch::start();
+    let wrong = || (2..lab.hosts.len()).map(|host| (host, differs(host))).filter(|(_, lines)| !lines.is_empty());
+    while (wrong().next().is_some() || !is_quiet(&lab, lab.hosts.len())) && watch.read().as_secs() < 40 {
+        support::pause(std::time::Duration::from_millis(300));
+    }
+    for (host, lines) in wrong() {
+        let name = &lab.hosts[host].name;
+        assert!(says(host), "{told:#?}\n{name} says nothing: {lines:#?}\n{}", status_of(&lab, name));
+    }
+    println!("{}", told.join("; "));
+    Some(())
+}
+
+/// `MAKUO_SENDS=100` runs so many, from `MAKUO_SENDS_SEED` on.
+#[test]
+fn a_new_host_is_complete_or_says_what_it_lacks_whatever_was_sent_before() {
+    let first = number("MAKUO_SENDS_SEED", 1);
+    for seed in first..first + number("MAKUO_SENDS", 2) {
+        if sent(seed).is_none() {
+            return;
+        }
+    }
 }

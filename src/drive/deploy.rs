@@ -184,6 +184,17 @@ pub fn run(
     run_with(door.into(), options, Box::new(prepare), Kind::New, interrupt, observer)
 }
 
+/// Runs a session of what `prepare` makes ready, to its end; as [`run`] else.
+pub fn put(
+    door: impl Into<Door>,
+    options: Options,
+    prepare: Prepare,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    run_with(door.into(), options, prepare, Kind::New, interrupt, observer)
+}
+
 /// Runs the session that puts an earlier release again, under a new serial, to its end; as [`run`] else. The spec says
 /// whom and how; what is put, the earlier release.
 pub fn rollback(

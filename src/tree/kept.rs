@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use super::journal::Journal;
 use super::open::Tree;
 use super::records::Records;
-use super::retention::{Arriving, History, Lacking, Next, Sent};
+use super::retention::{Arriving, History, Lacking, Merged, Next};
 use super::shelf;
 use crate::block::BlockHash;
 use crate::error::Result;
 use crate::id::Serial;
 use crate::keys::{Fingerprint, Namespace, verify};
-use crate::manifest::{ReleaseId, TreePath};
+use crate::manifest::ReleaseId;
 use crate::units::{ByteSize, WallTime};
 
 /// A release that a host keeps for rollback, or runs.
@@ -108,9 +108,9 @@ impl Tree {
         Ok(History::of(self)?.parts(most))
     }
 
-    /// The files that parts like the present release put into the tree since the whole, and how many such parts there are.
-    pub fn files_sent(&self) -> Result<(usize, Vec<(TreePath, Sent)>)> {
-        Ok(History::of(self)?.files_sent())
+    /// Parts that stand for the `least` or more that went out since the whole; their manifests are in the store.
+    pub fn merged_parts(&self, least: usize) -> Result<Vec<Merged>> {
+        History::of(self)?.merged(least)
     }
 
     /// What a host is given next to become the present release.

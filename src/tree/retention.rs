@@ -4,8 +4,12 @@
 //! made, so a host without any of them needs that whole first and then the parts, in order. A part that a later one
 //! replaces completely is not needed for that.
 
+mod merge;
+
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
+
+pub use merge::Merged;
 
 use super::nodes::Nodes;
 use super::open::Tree;
@@ -13,14 +17,15 @@ use super::records::Records;
 use crate::block::BlockHash;
 use crate::error::Result;
 use crate::id::{HostName, Serial};
+use crate::manifest::pages::Pages;
 use crate::manifest::read::{Manifest, ReadError};
-use crate::manifest::{EntryKind, Header, Mtime, Release, ReleaseId, TreePath};
+use crate::manifest::rules::Exclude;
+use crate::manifest::{EntryKind, Header, Release, ReleaseId, Rules, TreePath};
 use crate::proto::receiver::is_target;
+use crate::units::Limit;
 
 /// Parts that stay where the whole that they belong to is not kept: no new host becomes complete by them.
 const MAX_LOOSE: usize = 64;
-/// The most paths of a part that is merged with others.
-const MAX_MERGED_PATHS: usize = 64;
 /// Records of replaced parts that stay.
 const MAX_REPLACED: usize = 64;
 
@@ -79,15 +84,6 @@ pub struct Arriving {
     pub needed: Serial,
 }
 
-/// A file as it was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sent {
-    /// Its bytes.
-    pub size: u64,
-    /// When it was written last.
-    pub mtime: Mtime,
-}
-
 /// The releases in the state of one tree, in rising order.
 pub(super) struct History<'a> {
     nodes: &'a Nodes,
@@ -95,6 +91,8 @@ pub(super) struct History<'a> {
     known: Vec<Known>,
     /// Releases whose files are damaged.
     damaged: Vec<Serial>,
+    /// Of each of `known`: whether a later part does all that it did.
+    replaced: OnceCell<Vec<bool>>,
 }
 
 /// One release, with what was found out about it.
@@ -102,6 +100,7 @@ struct Known {
     release: Release,
     content: BlockHash,
     paths: OnceCell<Option<Paths>>,
+    pages: OnceCell<Option<Pages>>,
 }
 
 /// The paths of a release.
@@ -112,6 +111,11 @@ struct Paths {
 }
 
 impl Known {
+    fn new(release: Release) -> Self {
+        let content = release.header().content();
+        Self { release, content, paths: OnceCell::new(), pages: OnceCell::new() }
+    }
+
     fn header(&self) -> &Header {
         self.release.header()
     }
@@ -142,16 +146,13 @@ impl<'a> History<'a> {
         for serial in records.serials()? {
             match records.stored(serial) {
                 Ok(Some(stored)) if Some(serial) != current && stones.contains(&stored.release.id()) => {}
-                Ok(Some(stored)) => {
-                    let content = stored.release.header().content();
-                    known.push(Known { release: stored.release, content, paths: OnceCell::new() });
-                }
+                Ok(Some(stored)) => known.push(Known::new(stored.release)),
                 Ok(None) => {}
                 Err(_) => damaged.push(serial),
             }
         }
 
-        Ok(Self { nodes, current, known, damaged })
+        Ok(Self { nodes, current, known, damaged, replaced: OnceCell::new() })
     }
 
     /// The releases that stay when `keep` distinct ones are kept.
@@ -253,47 +254,6 @@ impl<'a> History<'a> {
         parts[parts.len().saturating_sub(most)..].to_vec()
     }
 
-    /// The files that parts like the present release put into the tree since the whole, one part a file or a few, and that
-    /// no later part replaced; and how many such parts there are.
-    pub(super) fn files_sent(&self) -> (usize, Vec<(TreePath, Sent)>) {
-        let upto = self.known.iter().take_while(|k| Some(k.serial()) <= self.current).count();
-        let base = self.known[..upto].iter().rposition(Known::is_whole);
-        let (Some(base), Some(present)) = (base, self.known[..upto].last()) else { return (0, Vec::new()) };
-        let is_like = |known: &Known| {
-            let (one, other) = (known.header(), present.header());
-            one.rules == other.rules && !one.rules.delete_extras && one.targets.is_empty() && other.targets.is_empty()
-        };
-        let (mut parts, mut files) = (0, BTreeMap::new());
-        for at in (base + 1..upto).filter(|&at| is_like(&self.known[at]) && !self.is_replaced(at)) {
-            if let Some(sent) = self.only_files(&self.known[at]) {
-                parts += 1;
-                // A later part has the last word.
-                files.extend(sent);
-            }
-        }
-        (parts, files.into_iter().collect())
-    }
-
-    /// The files of a part that has nothing else in its scope.
-    fn only_files(&self, known: &Known) -> Option<Vec<(TreePath, Sent)>> {
-        let scope = &known.header().scope;
-        if !(1..=MAX_MERGED_PATHS).contains(&scope.len()) {
-            return None;
-        }
-        let mut files = Vec::new();
-        for located in Manifest::of(known.header(), self.nodes).entries() {
-            let entry = located.ok()?.entry;
-            match entry.kind {
-                EntryKind::File(content) if scope.contains(&entry.path) => {
-                    files.push((entry.path, Sent { size: content.size(), mtime: entry.mtime }));
-                }
-                EntryKind::Directory if !scope.contains(&entry.path) => {}
-                _ => return None,
-            }
-        }
-        (files.len() == scope.len()).then_some(files)
-    }
-
     /// The newest whole up to the present release.
     pub(super) fn base(&self) -> Option<&Header> {
         let upto = self.known.iter().rev().skip_while(|k| Some(k.serial()) > self.current);
@@ -336,24 +296,56 @@ impl<'a> History<'a> {
 
     /// Whether a later part does all that the part `at` did.
     fn is_replaced(&self, at: usize) -> bool {
-        let part = &self.known[at];
-        self.known[at + 1..].iter().any(|later| !later.is_whole() && self.replaces(later, part))
+        self.replaced.get_or_init(|| self.replaced_of(&self.known.iter().collect::<Vec<_>>()))[at]
+    }
+
+    /// Which of these releases a later part replaces: parts between the two that stay are not to miss what it did.
+    fn replaced_of(&self, known: &[&Known]) -> Vec<bool> {
+        let mut replaced = vec![false; known.len()];
+        for at in (0..known.len()).rev().filter(|&at| !known[at].is_whole()) {
+            let part = known[at];
+            for later in at + 1..known.len() {
+                if !known[later].is_whole() && self.replaces(known[later], part) {
+                    replaced[at] = true;
+                    break;
+                }
+                if !replaced[later] && meet(known[later].header(), part.header()) {
+                    break;
+                }
+            }
+        }
+        replaced
     }
 
     fn replaces(&self, later: &Known, part: &Known) -> bool {
         let (new, old) = (later.header(), part.header());
-        let within = |path: &TreePath| new.scope.iter().any(|scope| path.is_within(scope));
+        let within = |path: &TreePath| new.scope.is_empty() || new.scope.iter().any(|scope| path.is_within(scope));
         let covers = new.scope.is_empty() || (!old.scope.is_empty() && old.scope.iter().all(within));
-        if new.rules != old.rules || !covers {
+        let reaches = new.targets.is_empty() || new.targets == old.targets;
+        if !covers || !reaches || !alike(&in_scope(new, &old.scope), &in_scope(old, &old.scope)) {
+            return false;
+        }
+        if old.rules.delete_extras && !new.rules.delete_extras {
             return false;
         }
         if new.rules.delete_extras {
-            return true;
+            // All that is left of the part are directories that lead to its scope.
+            let above = old.scope.iter().flat_map(|path| std::iter::successors(path.parent(), TreePath::parent));
+            return above
+                .filter(|dir| !within(dir))
+                .all(|dir| self.has(part, &dir) == Some(false) || self.has(later, &dir) == Some(true));
         }
         match (self.paths(later), self.paths(part)) {
             (Some(new), Some(old)) => old.all.is_subset(&new.all),
             _ => false,
         }
+    }
+
+    /// Whether a release has the path; `None` when its manifest cannot be read.
+    fn has(&self, known: &Known, path: &TreePath) -> Option<bool> {
+        let manifest = Manifest::of(known.header(), self.nodes);
+        let pages = known.pages.get_or_init(|| Pages::of(&manifest).ok()).as_ref()?;
+        Some(pages.find(&manifest, path).ok()?.is_some())
     }
 
     /// The paths of a release; `None` when its manifest cannot be read.
@@ -376,4 +368,32 @@ impl<'a> History<'a> {
     fn at(&self, serial: Serial) -> Option<&Known> {
         self.known.binary_search_by_key(&serial, Known::serial).ok().map(|at| &self.known[at])
     }
+}
+
+/// Whether there are paths that both releases govern.
+fn meet(one: &Header, other: &Header) -> bool {
+    let meets = |a: &TreePath| other.scope.iter().any(|b| a.is_within(b) || b.is_within(a));
+    one.scope.is_empty() || other.scope.is_empty() || one.scope.iter().any(meets)
+}
+
+/// Whether two parts with these rules treat what both of them have in the same way.
+fn alike(one: &Rules, other: &Rules) -> bool {
+    let same =
+        |rules: &Rules| Rules { delete_extras: false, delete_max: Limit::NONE, allow_empty: true, ..rules.clone() };
+    same(one) == same(other)
+}
+
+/// The rules of a release as far as they say something of paths in `scope`; patterns of its directories come last.
+fn in_scope(header: &Header, scope: &[TreePath]) -> Rules {
+    let is_own = |base: &TreePath| scope.iter().any(|path| base.is_within(path));
+    let leads = |base: &TreePath| scope.is_empty() || scope.iter().any(|path| path.is_within(base));
+    let of = |own: bool| {
+        let speaks = move |exclude: &&Exclude| match &exclude.base {
+            Some(base) if is_own(base) => own,
+            Some(base) => !own && leads(base),
+            None => !own,
+        };
+        header.rules.excludes.iter().filter(speaks)
+    };
+    Rules { excludes: of(false).chain(of(true)).cloned().collect(), ..header.rules.clone() }
 }

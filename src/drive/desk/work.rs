@@ -3,29 +3,25 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::FileType;
-
 use super::{Base, Deed, Desk, SENT, Wish};
 use crate::drive::deploy::{self, Interrupt, Options};
-use crate::drive::outcome::{DriftGroup, Event, ExitStatus, HostState, Observer, Outcome, Purpose, What};
+use crate::drive::outcome::{DriftGroup, DriftLine, Event, ExitStatus, HostState, Observer, Outcome, Purpose, What};
 use crate::drive::paths::{Named, named, no_such};
-use crate::drive::source::Part;
+use crate::drive::source::{Facts, Part, Source};
 use crate::keys::Signer;
+use crate::manifest::TreePath;
 use crate::manifest::header::MAX_PATTERNS;
 use crate::manifest::rules::Exclude;
-use crate::manifest::{Mtime, TreePath};
-use crate::spec::{OwnerPolicy, Spec};
-use crate::tree::{Root, Sent};
+use crate::spec::{Compress, OwnerPolicy, Spec};
+use crate::tree::{Merged, Root, StoredSource, Tree};
 use crate::units::Limit;
 use crate::{Error, Result};
 
 /// The most bytes of the paths of one scope.
 const MAX_SCOPE: usize = 32 << 10;
 
-/// From so many parts on that are a file or a few, they are sent again in one.
+/// From so many parts on they are sent again in one.
 const MERGED_PARTS: usize = 32;
-/// The most files of such a release.
-const MAX_MERGED_FILES: usize = 512;
 
 /// A wish with everything found that can be wrong about it.
 pub(super) struct Work<'a> {
@@ -126,36 +122,51 @@ impl<'a> Work<'a> {
         };
         let outcome = self.session(self.options(purpose, &self.named.paths)?, interrupt, observer)?;
         self.check_missing(&outcome)?;
-        if self.wish.deed == Deed::Send && purpose == Purpose::Deploy && outcome.exit == ExitStatus::Success {
+        if purpose == Purpose::Deploy && outcome.exit == ExitStatus::Success && self.wish.targets.is_empty() {
             self.merge(interrupt);
         }
         Ok(outcome)
     }
 
-    /// Sends again, in one, the files of many parts: a new host takes one release instead of many, and hosts keep no more.
+    /// Sends again, in one, what many parts said: a new host takes one release instead of many, and hosts keep no more.
+    /// Hosts have all of it, or it is not sent: nothing changes that nobody asked for.
     fn merge(&self, interrupt: &Interrupt) {
         let Some(tree) = self.desk.handle.tree(&self.base.tree) else { return };
         let merge = || -> Result<()> {
-            let (parts, files) = tree.files_sent()?;
-            if parts < MERGED_PARTS {
-                return Ok(());
+            for merged in tree.merged_parts(MERGED_PARTS)? {
+                let found = self.put(&tree, &merged, Purpose::DryRun, interrupt)?;
+                if !changes_nothing(&found) {
+                    tracing::debug!("tree {}: hosts differ from what was sent, so it stays in parts", tree.name());
+                    continue;
+                }
+                let outcome = self.put(&tree, &merged, Purpose::Deploy, interrupt)?;
+                tracing::info!("tree {}: {} parts sent again in one: {:?}", tree.name(), merged.parts, outcome.exit);
             }
-            let root = tree.root();
-            // What changed since is not to go out unasked.
-            let same = files.into_iter().filter(|(path, sent)| is_as_sent(&root, path, sent)).map(|(path, _)| path);
-            let scope: Vec<TreePath> = same.take(MAX_MERGED_FILES).collect();
-            if scope.len() < parts / 2 {
-                return Ok(());
-            }
-            let mut options = self.options(Purpose::Deploy, &scope)?;
-            (options.lists, options.part.listed) = (false, false);
-            let outcome = self.session(options, interrupt, &mut Unheard)?;
-            tracing::info!("tree {}: {} files sent again in one: {:?}", tree.name(), scope.len(), outcome.exit);
             Ok(())
         };
         if let Err(e) = merge() {
-            tracing::warn!("tree {}: what was sent file by file stays in many parts: {e}", tree.name());
+            tracing::warn!("tree {}: what was sent stays in many parts: {e}", tree.name());
         }
+    }
+
+    fn put(&self, tree: &Tree, merged: &Merged, purpose: Purpose, interrupt: &Interrupt) -> Result<Outcome> {
+        let mut options = self.options(purpose, &merged.scope)?;
+        (options.lists, options.part.listed, options.checksum) = (purpose == Purpose::DryRun, false, false);
+        let facts = Facts {
+            root: merged.root,
+            top: None,
+            scope: merged.scope.clone(),
+            rules: merged.rules.clone(),
+            scanned: None,
+            notes: Vec::new(),
+            files: Vec::new(),
+        };
+        let (root, records) = (tree.root().path().to_path_buf(), (*tree.state()).clone());
+        let prepare = move || {
+            let source = StoredSource::open(&root, records, facts.root)?;
+            Ok((Source::of(Box::new(source), Compress::Auto), facts))
+        };
+        deploy::put(self.desk.door()?, options, Box::new(prepare), interrupt, &mut Unheard)
     }
 
     /// A path that is nowhere is a mistake.
@@ -253,12 +264,11 @@ fn scopes(group: &DriftGroup) -> Vec<Vec<TreePath>> {
     scopes
 }
 
-/// Whether a file is what was sent, by its size and time.
-fn is_as_sent(root: &Root, path: &TreePath, sent: &Sent) -> bool {
-    let Ok(now) = root.stat(path) else { return false };
-    let is_file = FileType::from_raw_mode(now.st_mode) == FileType::RegularFile;
-    let (secs, nanos) = (now.st_mtime, now.st_mtime_nsec as u32);
-    is_file && now.st_size as u64 == sent.size && Mtime { secs, nanos } == sent.mtime
+/// Whether a release would change nothing but times of directories, of which others change what is in them.
+fn changes_nothing(found: &Outcome) -> bool {
+    let is_time = |line: &DriftLine| line.what == What::Time && line.itemized.starts_with(".d");
+    let lines = |group: &DriftGroup| group.lines.len() as u64 == group.total() && group.lines.iter().all(is_time);
+    found.exit == ExitStatus::Success && found.drift.iter().all(lines)
 }
 
 /// Hears of what nobody asked for: it is in the log.
