@@ -1,5 +1,5 @@
 //! What a directory gives to what is made in it: a default ACL, the group of a set-group-id directory, a label, a
-//! project.
+//! project and flags ([`super::marks`]).
 //!
 //! Files are staged beside the tree and renamed, so that the kernel takes all of this from the wrong directory. Here
 //! it is read from the right one: once for each directory, and not at all from those that the release makes.
@@ -13,10 +13,10 @@ use rustix::fs::FileType;
 
 use super::apply::handle_of;
 use super::grants::{is_foreign, is_grant};
+use super::marks::Marks;
 use super::meta::{FileStat, LABEL, XattrReader};
 use super::owners::Rights;
 use super::root::Root;
-use super::sys;
 use crate::diff::{Action, Change, Plan, Shape};
 use crate::manifest::{Mode, TreePath, Xattr};
 
@@ -39,17 +39,17 @@ pub(super) struct Inherited {
     gid: Option<u32>,
     /// The user who may have made the access list.
     giver: u32,
-    /// The project that quotas count it for.
-    project: Option<u32>,
+    /// The project that quotas count it for, and flags; `None` where the filesystem has none.
+    marks: Option<Marks>,
     /// Whether the kernel gives its group to directories, while the plan is carried out, although it has no
     /// set-group-id in the end.
     is_passing: bool,
 }
 
 impl Inherited {
-    /// The project that a file gets.
-    pub(super) fn project(&self) -> Option<u32> {
-        self.project
+    /// The project and the flags that it gives.
+    pub(super) fn marks(&self) -> Option<Marks> {
+        self.marks
     }
 
     /// The attributes that what `change` makes gets. By an access list of its own making a user could write to a file
@@ -159,6 +159,11 @@ impl<'a> Inheritance<'a> {
         Ok(kept)
     }
 
+    /// The project and the flags of the file at `path`; `None` when there is none, or it has none.
+    pub(super) fn marks_of(&self, path: &TreePath) -> Option<Marks> {
+        self.root.open_file(path).ok().and_then(|file| Marks::of(file.as_fd()))
+    }
+
     /// The directory that the plan has at `path`, as far as it changes it.
     fn change(&self, path: &TreePath) -> Option<Change> {
         let change = Change::clone(&self.plan.changes.get(self.plan.changes.find(path)?));
@@ -184,9 +189,10 @@ impl<'a> Inheritance<'a> {
 
         let is_passing = set_group(now.mode, gid).is_some();
         // A directory that this user cannot open is one in which only its owner makes anything.
-        let project = self.root.dir(dir).ok().and_then(|opened| sys::given_project(opened.as_fd()));
+        let opened = self.root.dir(dir).ok();
+        let marks = opened.and_then(|opened| Marks::of(opened.as_fd())).map(Marks::given);
         let gid = set_group(mode, gid);
-        let mut given = Inherited { gid, giver: uid, project, is_passing, ..Inherited::default() };
+        let mut given = Inherited { gid, giver: uid, marks, is_passing, ..Inherited::default() };
         for xattr in self.reader.given(handle.as_fd())? {
             match xattr.name.as_slice() {
                 LABEL => given.label = Some(xattr.value),

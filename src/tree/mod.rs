@@ -8,6 +8,7 @@
 //! content of the releases that can be gone back to.
 
 pub mod index;
+mod marks;
 pub mod meta;
 pub mod mounts;
 pub mod root;

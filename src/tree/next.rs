@@ -14,7 +14,9 @@ use rustix::fs::{AtFlags, Mode};
 use super::apply::Metadata;
 use super::carry::{Carry, has_within, present, set_dirs};
 use super::chains::Operation;
+use super::follow::is_gone;
 use super::journal::{DirStep, Move, Side, Swap};
+use super::marks::Marks;
 use super::meta::{FileStat, Version, locked};
 use super::moves;
 use super::names::Names;
@@ -145,6 +147,8 @@ impl Next {
         movable: bool,
     ) -> Result<()> {
         let loosened = movable && !Rights::of_process().overrides_modes();
+        let dirs: Vec<_> = dirs.into_iter().collect();
+        mark(from, to, &dirs)?;
         set_dirs(to, dirs, |path| {
             let mut metadata = self.metadata(from, path)?;
             // To move a directory an ordinary user needs the right to write to it; it goes with the exchange.
@@ -170,6 +174,31 @@ impl Next {
             label: new.label.clone().or(base.label),
         })
     }
+}
+
+/// Gives directories of the next tree the projects and flags of the live one's, and those that are new what their
+/// directories give.
+fn mark(from: &Root, to: &Root, dirs: &[Option<TreePath>]) -> Result<()> {
+    let mut dirs: Vec<_> = dirs.iter().collect();
+    dirs.sort();
+    for path in dirs {
+        let Ok(made) = to.dir(path.as_ref()) else { continue };
+        let marks = match from.dir(path.as_ref()) {
+            Ok(live) => Marks::of(live.as_fd()),
+            Err(e) if is_gone(&e) => {
+                let above = path.as_ref().and_then(TreePath::parent);
+                to.dir(above.as_ref()).ok().and_then(|above| Marks::of(above.as_fd())).map(Marks::given)
+            }
+            // Only its owner can open it.
+            Err(_) => None,
+        };
+        let Some(marks) = marks.filter(|marks| Marks::of(made.as_fd()).is_some_and(|now| now != *marks)) else {
+            continue;
+        };
+        let shown = || path.as_ref().map_or_else(|| to.path().to_path_buf(), |path| to.shown(path));
+        marks.set(made.as_fd()).map_err(|e| Error::io("cannot set the project of", shown(), e))?;
+    }
+    Ok(())
 }
 
 /// Whether what is at the path in the next tree, or is not, comes from the release and not from the live tree.

@@ -469,18 +469,26 @@ impl Stage {
             return Ok(rustix::fs::linkat(stage, &first, stage, &name, AtFlags::empty())?);
         }
         let private = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-        let node = |kind, device| rustix::fs::mknodat(stage, &name, kind, private, device);
+        let nursery = match entry.kind {
+            EntryKind::Directory | EntryKind::Hardlink(_) | EntryKind::File(_) => None,
+            _ => self.nursery(inheritance, change.path.parent().as_ref())?,
+        };
+        let place = nursery.as_ref().map_or(stage, AsFd::as_fd);
+        let node = |kind, device| rustix::fs::mknodat(place, &name, kind, private, device);
         match &entry.kind {
             EntryKind::Directory => return Ok(()),
             EntryKind::Hardlink(first) => return self.link(first, &name),
             EntryKind::File(content) if is_copied(change) => return self.copy(inheritance, item, change, content),
             EntryKind::File(_) => return self.seal(item, self.open_slot(item.slot)?),
-            EntryKind::Symlink(target) => rustix::fs::symlinkat(target.as_slice(), stage, &name)?,
+            EntryKind::Symlink(target) => rustix::fs::symlinkat(target.as_slice(), place, &name)?,
             EntryKind::Fifo => node(FileType::Fifo, 0)?,
             EntryKind::CharDevice(major, minor) => {
                 node(FileType::CharacterDevice, rustix::fs::makedev(*major, *minor))?
             }
             EntryKind::BlockDevice(major, minor) => node(FileType::BlockDevice, rustix::fs::makedev(*major, *minor))?,
+        }
+        if let Some(nursery) = &nursery {
+            rustix::fs::renameat(nursery, &name, stage, &name)?;
         }
         let made = handle_of(stage, &name)?;
         if !is_copied(change) {

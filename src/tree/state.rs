@@ -20,6 +20,7 @@ use super::apply::Metadata;
 use super::inherit;
 use super::journal::FORWARD;
 use super::links::{self, Links};
+use super::marks::Marks;
 use super::meta::{FileStat, mount_of};
 use super::overlay;
 pub use super::records::{CommitMark, Mark, StoredRelease};
@@ -540,6 +541,9 @@ fn private_dir_at(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<Owned
             Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
             Err(e) => return Err(Error::io("cannot remove the ACL of", path, e)),
         }
+    }
+    if let Err(e) = Marks::unbind(handle.as_fd()) {
+        tracing::debug!("{} gives its project: {e}", path.display());
     }
     Ok(handle)
 }

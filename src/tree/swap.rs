@@ -20,6 +20,7 @@ use super::commit::{MAX_SINGLE_SYNCS, stat};
 use super::follow::{Follow, is_gone};
 use super::heard::Heard;
 use super::journal::{Journal, Move, Side, Swap};
+use super::marks::Marks;
 use super::meta::{FileStat, is_mount_root, locked};
 use super::moves;
 use super::names::Names;
@@ -28,7 +29,7 @@ use super::overlay;
 use super::owners::Rights;
 use super::passing::MAX_TRIES;
 use super::rivals::Rival;
-use super::root::{FileId, Root};
+use super::root::{FileId, Root, open_dir_at};
 use crate::error::{Error, Result};
 use crate::id::Serial;
 use crate::manifest::{Mtime, TreePath};
@@ -83,7 +84,7 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
         })?;
     }
     let parent = place.path.parent().unwrap_or(Path::new("/")).display().to_string();
-    try_exchange(tree, &place).map_err(|e| match e {
+    try_exchange(tree, root, &place).map_err(|e| match e {
         Errno::ACCESS | Errno::PERM | Errno::ROFS => {
             Error::refused(format!("{shown} cannot be exchanged as a whole: this daemon cannot write to {parent}: {e}"))
                 .hint(format!("write swap = true in its [[tree]], let the daemon write to {parent}, or {in_place}"))
@@ -101,7 +102,7 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
     })
 }
 
-fn try_exchange(tree: &Tree, place: &Place) -> rustix::io::Result<()> {
+fn try_exchange(tree: &Tree, root: &Root, place: &Place) -> rustix::io::Result<()> {
     let (state, parent) = (tree.state.handle(), place.parent.as_fd());
     let other = CString::new(format!(".makuo-probe-{}", tree.name())).map_err(|_| Errno::INVAL)?;
     let gone = |dir: BorrowedFd<'_>, name: &std::ffi::CStr| match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
@@ -112,6 +113,12 @@ fn try_exchange(tree: &Tree, place: &Place) -> rustix::io::Result<()> {
     discard(state, PROBE).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
     gone(parent, &other)?;
     rustix::fs::mkdirat(state, PROBE, Mode::RWXU)?;
+    // As the next tree will have them: a directory may take nothing of another project.
+    if let (Ok(live), Ok(probe)) = (root.dir(None), open_dir_at(state, PROBE))
+        && let Some(marks) = Marks::of(live.as_fd())
+    {
+        let _ = marks.set(probe.as_fd());
+    }
     let tried = rustix::fs::mkdirat(parent, &other, Mode::RWXU).and_then(|()| {
         let tried = tree.crash.exchange(state, PROBE, parent, &other);
         tried.and(gone(parent, &other))

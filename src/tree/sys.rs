@@ -94,8 +94,6 @@ struct FsAttributes {
 /// `FS_IOC_FSGETXATTR` and `FS_IOC_FSSETXATTR`.
 const GET_ATTRIBUTES: libc::Ioctl = 0x801c_581f_u32 as libc::Ioctl;
 const SET_ATTRIBUTES: libc::Ioctl = 0x401c_5820_u32 as libc::Ioctl;
-/// What is made in the directory is of its project (`FS_XFLAG_PROJINHERIT`).
-const GIVES_PROJECT: u32 = 0x200;
 
 fn attributes(file: BorrowedFd<'_>) -> io::Result<FsAttributes> {
     let mut found = FsAttributes::default();
@@ -106,12 +104,12 @@ fn attributes(file: BorrowedFd<'_>) -> io::Result<FsAttributes> {
     }
 }
 
-/// The project that an open directory gives to what is made in it; `None` where there is none.
-pub fn given_project(dir: BorrowedFd<'_>) -> Option<u32> {
-    attributes(dir).ok().filter(|found| found.flags & GIVES_PROJECT != 0).map(|found| found.project)
+/// The project that quotas count an open file or directory for.
+pub fn project(handle: BorrowedFd<'_>) -> io::Result<u32> {
+    attributes(handle).map(|found| found.project)
 }
 
-/// Makes an open file one of the project.
+/// Makes an open file or directory one of the project.
 pub fn set_project(file: BorrowedFd<'_>, project: u32) -> io::Result<()> {
     let now = attributes(file)?;
     if now.project == project {

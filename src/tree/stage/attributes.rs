@@ -1,17 +1,24 @@
 //! Attributes of staged items that the release does not govern: those of what is replaced, or of the directory.
 
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
 
 use super::super::apply::{add_xattrs, handle_of};
 use super::super::inherit::Inheritance;
+use super::super::marks::Marks;
+use super::super::root::open_dir_at;
 use super::super::state::slot_name;
-use super::super::sys;
 use super::{Item, Stage};
 use crate::diff::{Action, Change, Shape};
 use crate::error::Result;
+use crate::manifest::TreePath;
+
+/// The directory in the stage for what has its project from where it is made.
+const NURSERY: &CStr = c"nursery";
 
 impl Stage {
     /// Gives every item the attributes that a file in its place would have had.
@@ -25,25 +32,30 @@ impl Stage {
         if !inheritance.has_attributes().map_err(|e| failed(first, e))? {
             return Ok(());
         }
+        // What is made here has these.
+        let stage = Marks::of(self.tree.state.stage()).map(Marks::given).map(|given| given.of_file(given));
         for item in &self.items {
             let change = self.plan.changes.get(item.change());
-            self.settle(&mut inheritance, item, &change).map_err(|e| failed(item, e))?;
+            self.settle(&mut inheritance, item, &change, stage).map_err(|e| failed(item, e))?;
         }
         Ok(())
     }
 
-    fn settle(&self, inheritance: &mut Inheritance<'_>, item: &Item, change: &Change) -> io::Result<()> {
+    fn settle(
+        &self,
+        inheritance: &mut Inheritance<'_>,
+        item: &Item,
+        change: &Change,
+        stage: Option<Marks>,
+    ) -> io::Result<()> {
         let shape = change.shape();
         // A further name has what the file has.
         if shape == Shape::Hardlink {
             return Ok(());
         }
         let given = inheritance.of(change.path.parent().as_ref())?;
-        // A file of another project cannot be renamed into the directory.
-        if let Some(project) = given.project().filter(|_| shape == Shape::File) {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = openat(self.tree.state.stage(), slot_name(item.slot), flags, Mode::empty())?;
-            sys::set_project(file.as_fd(), project)?;
+        if let Some(marks) = given.marks().filter(|_| shape == Shape::File) {
+            self.mark(inheritance, item, change, [stage.unwrap_or(marks), marks])?;
         }
         let xattrs = match change.action {
             // A copy was made with all of it.
@@ -61,5 +73,49 @@ impl Stage {
         let Some(want) = change.want.as_ref().filter(|_| !xattrs.is_empty()) else { return Ok(()) };
         let handle = handle_of(self.tree.state.stage(), &slot_name(item.slot))?;
         add_xattrs(handle.as_fd(), want.entry.mode, &xattrs)
+    }
+
+    /// Gives a file, which has the project and flags `here`, those of the one that it replaces, else those that its
+    /// directory gives.
+    fn mark(
+        &self,
+        inheritance: &Inheritance<'_>,
+        item: &Item,
+        change: &Change,
+        [here, given]: [Marks; 2],
+    ) -> io::Result<()> {
+        let is_new = matches!(change.action, Action::Create | Action::Replace);
+        let had = if is_new { None } else { inheritance.marks_of(&change.path) };
+        let wanted = had.unwrap_or(given).of_file(given);
+        if wanted == here {
+            return Ok(());
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(self.tree.state.stage(), slot_name(item.slot), flags, Mode::empty()) {
+            // An ordinary user may not read what it has made.
+            Err(Errno::ACCESS) if given.binding().is_none() => return Ok(()),
+            file => file?,
+        };
+        if Marks::of(file.as_fd()) == Some(wanted) { Ok(()) } else { wanted.set(file.as_fd()) }
+    }
+
+    /// Where something that is no file is made so that it is of the project that `dir` gives; `None`: in the stage. No
+    /// later call changes its project.
+    pub(super) fn nursery(
+        &self,
+        inheritance: &mut Inheritance<'_>,
+        dir: Option<&TreePath>,
+    ) -> io::Result<Option<OwnedFd>> {
+        let Some(given) = inheritance.of(dir)?.marks().filter(|marks| marks.binding().is_some()) else {
+            return Ok(None);
+        };
+        let stage = self.tree.state.stage();
+        match rustix::fs::mkdirat(stage, NURSERY, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let made = open_dir_at(stage, NURSERY)?;
+        given.set(made.as_fd())?;
+        Ok(Some(made))
     }
 }
