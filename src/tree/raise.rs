@@ -46,6 +46,40 @@ pub(super) fn links(tree: &Tree, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
+/// Copies up each other file that a commit of `plan` in place moves or changes, the largest first: the filesystem would
+/// do so in the middle of the commit, and has no room perhaps.
+pub(super) fn files(tree: &Tree, plan: &Plan) -> Result<()> {
+    let root = tree.root();
+    let mut files = Vec::new();
+    for change in plan.changes.iter().filter(|c| c.is_applied() && c.was.is_some_and(|was| was != Shape::Directory)) {
+        let look = || -> io::Result<Option<FileStat>> {
+            let (parent, name) = root.parent(&change.path)?;
+            stat(parent.as_fd(), &name)
+        };
+        // What is not there any more is said by the commit.
+        let Ok(Some(now)) = look() else { continue };
+        if now.file_type == FileType::RegularFile && !has_several_names(&now) {
+            files.push((now.size, change.path.clone()));
+        }
+    }
+    files.sort_by(|a, b| b.cmp(a));
+    for (_, path) in files {
+        clear(tree)?;
+        let raise = || -> io::Result<()> {
+            let (parent, name) = root.parent(&path)?;
+            Ok(rustix::fs::linkat(&parent, &name, tree.state.stage(), RAISED, AtFlags::empty())?)
+        };
+        match raise() {
+            Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOSPC | Errno::DQUOT)) => {
+                return Err(super::stage::with_space_hint(Error::io("cannot copy up", root.shown(&path), e)));
+            }
+            // A name that this user may not link can be moved all the same.
+            Ok(()) | Err(_) => {}
+        }
+    }
+    clear(tree)
+}
+
 fn clear(tree: &Tree) -> Result<()> {
     for left in [RAISED, FURTHER] {
         match rustix::fs::unlinkat(tree.state.stage(), left, AtFlags::empty()) {

@@ -247,6 +247,9 @@ impl Stage {
         if self.plan.layout == Layout::Swap {
             *locked(&self.next) = Some(Next::build(&self.tree, &self.plan, &self.items)?);
         }
+        if self.tree.state.is_overlay() && self.plan.layout == Layout::InPlace {
+            raise::files(&self.tree, &self.plan)?;
+        }
         self.sync()?;
         self.finished.store(true, Ordering::Release);
         Ok(())

@@ -112,6 +112,50 @@ fn a_release_replaces_and_removes_directories_of_a_lower_layer() {
     });
 }
 
+/// What a commit takes out of a lower layer needs space: it is refused before the host says that it is ready.
+#[test]
+fn a_full_disk_above_a_lower_layer_is_found_before_the_commit() {
+    with_mounts(|| {
+        let large = |byte: u8| Thing::File(vec![byte; 3 << 20], 0o644);
+        let old = [("changes", large(1)), ("goes", large(2)), ("mode", large(3)), ("stays", large(4))];
+        let mode = Thing::File(vec![3; 3 << 20], 0o600);
+        let new = [("changes", file("small")), ("mode", mode), ("stays", large(4))];
+        for (size, fits) in [("6m", false), ("8m", false), ("16m", true)] {
+            let dir = scratch();
+            let layered = Layered { dir };
+            for name in ["lower", "disk", "at"] {
+                std::fs::create_dir(layered.path(name)).expect("new");
+            }
+            mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"], &layered.path("disk"));
+            for name in ["upper", "work"] {
+                std::fs::create_dir(layered.path("disk").join(name)).expect("new");
+                std::os::unix::fs::symlink(format!("disk/{name}"), layered.path(name)).expect("new");
+            }
+            make(&layered.path("lower/www"), &old);
+            layered.mount("redirect_dir=off");
+            let world = layered.world(&new);
+            let before = look(&world.www());
+            let tree = world.open();
+            match world.stage(&tree, 1) {
+                Ok((stage, release)) => {
+                    assert!(fits, "{size}: it says that it is ready");
+                    stage.commit(&release, b"signature").expect("there is room");
+                    assert_eq!(judged(&world.source(), &world.www()), "", "{size}");
+                }
+                Err(e) => {
+                    assert!(!fits, "{size}: {e}");
+                    assert!(
+                        e.hint_text().is_some_and(|hint| hint.contains("space")),
+                        "{size}: {e}: {:?}",
+                        e.hint_text()
+                    );
+                    assert_eq!(look(&world.www()), before, "{size}");
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn a_crash_on_an_overlay_leaves_all_old_or_all_new() {
     with_mounts(|| {
