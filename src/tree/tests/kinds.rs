@@ -215,8 +215,10 @@ fn what_dead_sessions_left_for_nobody_goes_when_the_tree_is_opened() {
     std::fs::create_dir_all(tree.state().path().join("next/half/built")).unwrap();
     let next = tree.state().path().join("next");
     drop(tree);
-    let _tree = world.open();
-    let mut left: Vec<_> = std::fs::read_dir(&staged).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let tree = world.open();
+    // The paths of before were those of handles that are closed.
+    let mut left: Vec<_> =
+        std::fs::read_dir(tree.state().stage_path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["1", "log-1"], "what the next session can use");
     assert!(!next.exists());
