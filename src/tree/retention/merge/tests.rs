@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::block::BlockRef;
+use crate::id::Serial;
 use crate::manifest::header::tests::a_header;
 use crate::manifest::{Content, Mode, Mtime, Owner, Release, Top};
 
@@ -229,4 +230,56 @@ fn merged_parts_do_what_all_of_them_did() {
     }
     println!("{replaced} of {parts} parts were replaced");
     assert!(replaced * 3 > parts, "{replaced} of {parts}");
+}
+
+/// A history of a whole and these parts: what each has, whether it is for some hosts only.
+fn parts(nodes: &Nodes, parts: &[(&[(&str, EntryKind)], bool)]) -> Vec<Release> {
+    let mut releases = vec![release(nodes, 1, &Model::new(), &[], Rules::default())];
+    for (nth, (entries, some)) in (2..).zip(parts) {
+        let (mut builder, mut sink) = (Builder::default(), nodes);
+        for (at, kind) in *entries {
+            let entry = Entry { kind: kind.clone(), ..entry(&path(at), &(Node::Dir, 0o755)) };
+            builder.push(entry, &mut sink).expect("writable");
+        }
+        let root = builder.finish(&mut sink).expect("writable");
+        let targets = if *some { vec!["web*".to_string()] } else { Vec::new() };
+        let scope = vec![path(entries.last().expect("there").0)];
+        let scope = if entries.len() > 2 { vec![path("d")] } else { scope };
+        let rules = Rules { allow_empty: true, ..Rules::default() };
+        let header = Header { serial: Serial(nth), scope, targets, root, rules, ..a_header() };
+        releases.push(Release::new(header).expect("legal"));
+    }
+    releases
+}
+
+fn content(byte: u8) -> EntryKind {
+    EntryKind::File(Content::Blocks(vec![BlockRef::of(&[byte])]))
+}
+
+#[test]
+fn names_of_one_file_are_merged_only_while_they_are() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let nodes = Nodes::open(dir.path().join("nodes")).expect("new");
+    let linked = [("d", EntryKind::Directory), ("d/a", content(1)), ("d/b", EntryKind::Hardlink(path("d/a")))];
+    let other = [("d", EntryKind::Directory), ("d/c", content(2))];
+    let apart = [("d", EntryKind::Directory), ("d/a", content(3))];
+    let found = history(&nodes, &parts(&nodes, &[(&linked, false), (&other, false)])).merged(2).expect("readable");
+    let kinds: Vec<EntryKind> =
+        Manifest::new(found[0].root, &nodes).entries().map(|l| l.expect("legal").entry.kind).collect();
+    assert_eq!(kinds[1..], [content(1), EntryKind::Hardlink(path("d/a")), content(2)]);
+    // The second name has the content of before, and no entry says so.
+    assert_eq!(history(&nodes, &parts(&nodes, &[(&linked, false), (&apart, false)])).merged(2).expect("readable"), []);
+}
+
+#[test]
+fn a_part_for_some_hosts_replaces_none_that_was_for_all() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let nodes = Nodes::open(dir.path().join("nodes")).expect("new");
+    let (older, newer) = ([("a", content(1))], [("a", content(2))]);
+    for (first, second, replaced) in
+        [(false, true, false), (true, false, true), (true, true, true), (false, false, true)]
+    {
+        let releases = parts(&nodes, &[(&older, first), (&newer, second)]);
+        assert_eq!(history(&nodes, &releases).is_replaced(1), replaced, "{first} {second}");
+    }
 }
