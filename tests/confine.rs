@@ -125,7 +125,7 @@ fn a_host_that_refuses_exchanges_refuses_them_unconfined_too() {
     host.start();
     write(&lab.site().join("a"), "a");
     lab.spec(&format!("{DELETE}[commit]\nlayout = \"swap\"\n"));
-    lab.deploy(&[]).exits(3).says(&["does not let", "swap = false"]);
+    lab.deploy(&[]).exits(3).says(&["does not let", "write swap = true in its [[tree]]"]);
     lab.spec(DELETE);
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());

@@ -50,7 +50,7 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
     let in_place = "set commit.layout = \"in-place\" in the spec";
     if !tree.options.exchanges {
         return Err(Error::refused(format!("this host does not let {shown} be exchanged as a whole"))
-            .hint(format!("remove swap = false from its [[tree]], or {in_place}")));
+            .hint(format!("write swap = true in its [[tree]], or {in_place}")));
     }
     let failed = |e: io::Error| Error::io("cannot look at", &place.path, e);
     if is_mount_root(place.parent.as_fd(), &place.name).map_err(failed)? {
