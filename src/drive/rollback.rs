@@ -20,7 +20,7 @@ use crate::proto::receiver::is_target;
 use crate::spec::{Compress, Spec};
 use crate::tree::records::Records;
 use crate::tree::source::{Blocks, Nothing};
-use crate::tree::{KeptRelease, StoredRelease, StoredSource};
+use crate::tree::{KeptRelease, Live, StoredRelease, StoredSource};
 use crate::units::WallTime;
 use crate::{Error, Result};
 
@@ -39,7 +39,7 @@ impl Earlier {
         let header = self.release.header();
         let mut notes = Vec::new();
         let source: Box<dyn Blocks> = match self.from {
-            Some((tree, records)) => match StoredSource::open(&tree, records, header.root) {
+            Some((tree, records)) => match StoredSource::open(Live::At(tree), records, header.root) {
                 Ok(source) => Box::new(source),
                 Err(e) => {
                     notes.push(format!("no data from here: {e}"));

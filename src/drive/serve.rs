@@ -20,7 +20,7 @@ use super::source::{Facts, Source};
 use crate::id::Serial;
 use crate::keys::{Namespace, PublicKey, Signature, Signer, verify};
 use crate::spec::Compress;
-use crate::tree::{Lacking, Next, StoredRelease, StoredSource, Tree};
+use crate::tree::{Lacking, Live, Next, StoredRelease, StoredSource, Tree};
 use crate::units::{Rate, one_line};
 use crate::wire::message::{Order, Pull, SignedOrder};
 use crate::{Error, Result};
@@ -71,10 +71,10 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
     let mut spec = spec(&current.release, &current.release.header().targets)?;
     spec.transfer.rate = Some(rate);
     let records = (*tree.state()).clone();
-    let root = tree.root().path().to_path_buf();
+    let live = Live::Served(Arc::clone(tree));
     let facts = Facts::of(&header, Vec::new());
     let prepare = move || {
-        let source = StoredSource::open(&root, records, header.root)?;
+        let source = StoredSource::open(live, records, header.root)?;
         Ok((Source::of(Box::new(source), Compress::Auto), facts))
     };
     let options = Options {

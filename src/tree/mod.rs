@@ -80,4 +80,4 @@ pub use root::Root;
 pub use scan::{ScanOptions, Scanned, scan, scan_knowing};
 pub use source::{Source, SourceError};
 pub use stage::Stage;
-pub use stored::StoredSource;
+pub use stored::{Live, StoredSource};

@@ -1,8 +1,8 @@
 //! A sender's source out of a host's own tree: a release that it keeps, its blocks read from the live tree and from the
 //! content that is kept of older releases.
 //!
-//! It runs beside the daemon that serves the tree, in another process and without the tree's lock: what it reads may
-//! change or vanish under it. So every block is verified, and looked for once more from the beginning before it is
+//! It runs beside the sessions that change the tree, in the daemon or in another process without the tree's lock: what it
+//! reads may change or vanish under it. So every block is verified, and looked for once more from the beginning before it is
 //! called missing.
 
 use std::collections::HashMap;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::nodes::Nodes;
 use super::numbered::Numbered;
+use super::open::Tree;
 use super::places::{self, Place};
 use super::records::Records;
 use super::root::{Root, open_file_at};
@@ -25,15 +26,33 @@ use crate::manifest::NodeRef;
 use crate::manifest::read::NodeSource;
 use crate::{Error, Result};
 
+/// Where the live tree is.
+#[derive(Debug)]
+pub enum Live {
+    /// In whichever directory this process serves: its path is not looked up.
+    Served(Arc<Tree>),
+    /// At this path, where another process serves it.
+    At(PathBuf),
+}
+
+impl Live {
+    fn root(&self) -> Option<Arc<Root>> {
+        match self {
+            Live::Served(tree) => Some(tree.root()),
+            Live::At(path) => Root::open(path).ok().map(Arc::new),
+        }
+    }
+}
+
 /// The manifest of a release that a host keeps, and its blocks.
 #[derive(Debug)]
 pub struct StoredSource {
-    tree: PathBuf,
+    tree: Live,
     records: Records,
     nodes: Arc<Nodes>,
     numbered: Numbered<Arc<Nodes>>,
     /// The live tree, as it was when it was looked at last.
-    root: Option<Root>,
+    root: Option<Arc<Root>>,
     /// Where the blocks of kept content lie; read when the first one is asked for.
     kept: Option<Kept>,
 }
@@ -54,12 +73,12 @@ impl Blocks for StoredSource {
 }
 
 impl StoredSource {
-    /// The release with the manifest `root` of the tree at `tree`, whose state `records` are.
-    pub fn open(tree: &Path, records: Records, root: NodeRef) -> Result<Self> {
+    /// The release with the manifest `root` of `tree`, whose state `records` are.
+    pub fn open(tree: Live, records: Records, root: NodeRef) -> Result<Self> {
         let nodes = Arc::new(Nodes::look(records.path().join("nodes"))?);
         let numbered = Numbered::new(root, Arc::clone(&nodes))
             .map_err(|e| Error::refused("this host does not have the whole manifest of the release").because(e))?;
-        Ok(Self { tree: tree.to_path_buf(), records, nodes, numbered, root: None, kept: None })
+        Ok(Self { tree, records, nodes, numbered, root: None, kept: None })
     }
 
     /// Appends the bytes of the block `ordinal` to `out`, verified; after an error it is as it was.
@@ -85,7 +104,7 @@ impl StoredSource {
     /// The block out of the live tree, when the file there still has it.
     fn live(&mut self, at: usize, ordinal: Ordinal, out: &mut Vec<u8>) -> Option<BlockRef> {
         if self.root.is_none() {
-            self.root = Root::open(&self.tree).ok();
+            self.root = self.tree.root();
         }
         let run = &mut self.numbered.runs[at];
         let index = run.index_of(ordinal);

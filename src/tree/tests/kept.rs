@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::deploy::noise;
 use super::world::{Scanned, Thing, World, file, look};
 use crate::id::{Ordinal, Serial};
-use crate::tree::{Records, SourceError, StoredSource, Tree};
+use crate::tree::{Live, Records, SourceError, StoredSource, Tree};
 
 fn large(seed: u64) -> Thing {
     Thing::File(noise(300_000, seed), 0o644)
@@ -250,7 +250,7 @@ fn a_crash_anywhere_in_a_confirmation_loses_no_content() {
 fn stored(world: &World, tree: &Tree, serial: u64) -> StoredSource {
     let records = Records::find(tree.name(), &world.www(), None).unwrap().expect("a state");
     let release = records.stored(Serial(serial)).unwrap().expect("kept").release;
-    StoredSource::open(&world.www(), records, release.header().root).unwrap()
+    StoredSource::open(Live::At(world.www()), records, release.header().root).unwrap()
 }
 
 #[test]
@@ -274,6 +274,24 @@ fn a_sender_reads_any_kept_release_out_of_the_tree_and_what_is_kept() {
             assert!(source.read(Ordinal(root.nodes + root.blocks), &mut out).is_err());
         }
     }
+}
+
+#[test]
+fn what_is_passed_on_is_read_in_the_directory_that_is_served() {
+    let (world, tree) = world(false);
+    put(&world, &tree, 1, 1);
+    let root = tree.release(Serial(1)).unwrap().unwrap().release.header().root;
+    let victim = world.www().with_file_name("victim");
+    std::fs::create_dir(&victim).unwrap();
+    std::fs::rename(world.www(), world.www().with_file_name("away")).unwrap();
+    std::os::unix::fs::symlink(&victim, world.www()).unwrap();
+    let records = (*tree.state()).clone();
+    let all = |live| -> Result<(), SourceError> {
+        let mut source = StoredSource::open(live, records.clone(), root).unwrap();
+        (root.nodes..root.nodes + root.blocks).try_for_each(|o| source.read(Ordinal(o), &mut Vec::new()).map(drop))
+    };
+    assert!(matches!(all(Live::At(world.www())), Err(SourceError::NotKept(_))));
+    all(Live::Served(tree)).unwrap();
 }
 
 #[test]
