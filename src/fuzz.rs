@@ -39,6 +39,7 @@ pub const DOORS: &[(&str, Door)] = &[
     ("drift", drift),
     ("frame", frame),
     ("header", header),
+    ("host_file", host_file),
     ("index", index),
     ("journal", journal),
     ("map", map),
@@ -108,6 +109,11 @@ pub fn frame(bytes: &[u8]) -> bool {
     let Some((size, frame)) = bytes.split_first_chunk::<4>() else { return false };
     let size = u32::from_be_bytes(*size) as usize % (crate::proto::generation::MAX_PLAIN + 1);
     Expander::default().expand(frame, size).is_some_and(|content| content.len() == size)
+}
+
+/// What a host of a group needs, in one file.
+pub fn host_file(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(crate::cli::is_host_file)
 }
 
 /// What is signed.

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`error`], [`id`], [`units`] | the one error that people see; newtypes for every id and quantity |
 //! | [`strict`] | key files and configurations, opened where nobody else could have changed them |
+//! | [`helper`] | processes beside the daemon: how they begin, live and talk |
 //! | [`block`] | SHA-256 names, content-defined chunking, compressed frames |
 //! | [`packed`] | long lists in little memory |
 //! | [`fec`] | coded symbols that make up for lost ones: a random linear code over GF(256); pure |
@@ -23,8 +24,8 @@
 //! | [`report`] | results for people and for scripts |
 //! | [`watch`] | the live mode: a release for each quiet batch of changes of a source |
 //! | [`face`] | the old face: makuosan's flags, its console, msync |
-//! | [`fuzz`] | the doors through which fuzzing reaches every decoder |
 //! | [`daemon`], [`cli`] | a configuration to a running host; arguments to an exit code |
+//! | [`fuzz`] | the doors through which fuzzing reaches every decoder |
 //! | [`sim`] | a deterministic network of many hosts for the machines of proto |
 //!
 //! **The way of the data.** [`drive::deploy`] scans the source ([`tree::scan`]), builds the manifest
@@ -55,6 +56,7 @@
 //! - Counters of control and data datagrams are separate: loss is measured on data, which goes to all.
 
 pub mod error;
+pub mod helper;
 pub mod id;
 pub mod strict;
 pub mod units;
@@ -89,12 +91,13 @@ pub mod report;
 pub mod watch;
 
 pub mod face;
-#[doc(hidden)]
-pub mod fuzz;
 
 pub mod daemon;
 
 pub mod cli;
+
+#[doc(hidden)]
+pub mod fuzz;
 
 pub mod sim;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The rooms from the ground up; rooms of one floor may know each other. A room may import its own floor and those
 /// before it.
 const FLOORS: &[&[&str]] = &[
-    &["error", "id", "units", "strict"],
+    &["error", "id", "units", "strict", "helper"],
     &["block"],
     &["packed"],
     &["fec"],
@@ -23,9 +23,9 @@ const FLOORS: &[&[&str]] = &[
     &["report"],
     &["watch"],
     &["face"],
-    &["fuzz"],
     &["daemon"],
     &["cli"],
+    &["fuzz"],
     &["main"],
 ];
 /// The simulator may know everything up to this room; nobody may know the simulator.

@@ -108,6 +108,7 @@ fn write_all() {
     all("drift", vec![drift()]);
     all("frame", vec![frame()]);
     all("header", vec![header().encode()]);
+    all("host_file", vec![HOST_FILE.into()]);
     all("index", vec![index()]);
     all("journal", vec![journal()]);
     all("map", vec![map()]);
@@ -121,6 +122,18 @@ fn write_all() {
 
 const CONSOLE: &str = "send -r -n -t web1 -g www \"a file\" 'b c'\nsync -r dir/*.html\ncheck -r\nexclude add *.tmp\nexclude list\n\
 members\nstatus\nloglevel 2\nalive on\necho hello\nhelp\nquit\n";
+
+const HOST_FILE: &str = r#"format = 1
+authorized_keys = '''
+tree="www",deploy,audit,rollback ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ci
+'''
+group_key = "makuo-group-key-v1 BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n"
+config = '''
+[[tree]]
+name = "www"
+path = "/var/www"
+'''
+"#;
 
 const CONFIG: &str = r#"name = "web1"
 authorized_keys = "/etc/makuo/authorized_keys"

@@ -10,7 +10,7 @@ use serde::Serialize;
 use self::host_file::HostFile;
 use super::args::{InitArgs, TreeAt};
 use super::{keygen, network, sign, talk};
-use crate::config::{AUTHORIZED_KEYS, GROUP_KEY, HostConfig};
+use crate::config::{AUTHORIZED_KEYS, DEFAULT_CONFIG, GROUP_KEY, HostConfig};
 use crate::keys::{AuthorizedKeys, GroupKey, PublicKey, authorized_line, write_file};
 use crate::report::{Report, Settings};
 use crate::strict::{self, Readers};
@@ -130,6 +130,15 @@ enum State {
     Other,
 }
 
+/// Whether `text` is a host file; it comes back as it is from its own text.
+#[doc(hidden)]
+pub fn is_host_file(text: &str) -> bool {
+    let parse = |text: &str| HostFile::parse(text, Path::new(DEFAULT_CONFIG));
+    let Ok(file) = parse(text) else { return false };
+    assert_eq!(parse(&file.to_text(HOST_FILE)).ok().as_ref(), Some(&file));
+    true
+}
+
 /// Writes a host's files: all of them, or none where something else is in the way.
 fn unpack(file: &Path, force: bool, config: Option<&Path>, settings: Settings, report: &mut Report) -> Result<u8> {
     if let Some(uid) = std::env::var("SUDO_UID").ok().filter(|_| nix::unistd::geteuid().is_root()) {
@@ -196,4 +205,101 @@ fn with_pub(path: &Path) -> PathBuf {
 
 fn shown(path: &Path) -> String {
     printable(path.as_os_str().as_encoded_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::TreeName;
+    use crate::keys::{FileSigner, Signer};
+    use crate::report::{ColorChoice, Verbosity};
+
+    const NAMES: [&str; 3] = [GROUP_KEY, AUTHORIZED_KEYS, "makuo.toml"];
+    /// Words that mean something in a host file or in a path.
+    const WORDS: [&str; 13] = [
+        "",
+        "\n",
+        "'''",
+        "\"../../x\" = ''\n",
+        "config = ''\n",
+        "/../../other",
+        "[[tree]]\n",
+        "\0",
+        "format = 1\n",
+        "authorized_keys = \"/other/mine\"\n",
+        "[network]\nplain = true\n",
+        "# a remark\n",
+        "state_dir = \"/other\"\n",
+    ];
+
+    fn a_host_file() -> String {
+        let tree = TreeAt { name: TreeName::new("www").expect("legal"), path: "/var/www".into() };
+        HostFile {
+            authorized_keys: format!("tree=\"www\",deploy {}\n", FileSigner::from_seed([7; 32]).public()),
+            group_key: GroupKey::random().expect("random").to_text(),
+            config: host_file::config(&[tree]).expect("legal"),
+        }
+        .to_text(HOST_FILE)
+    }
+
+    fn something() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..40),
+            prop::sample::select(WORDS.to_vec()).prop_map(|word| word.as_bytes().to_vec()),
+        ]
+    }
+
+    /// Every file below `dir` with its content.
+    fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let (mut all, mut open) = (BTreeMap::new(), vec![dir.to_path_buf()]);
+        while let Some(dir) = open.pop() {
+            for entry in std::fs::read_dir(&dir).expect("readable") {
+                let path = entry.expect("readable").path();
+                if path.is_dir() {
+                    open.push(path);
+                } else {
+                    all.insert(path.clone(), std::fs::read(path).expect("readable"));
+                }
+            }
+        }
+        all
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(150))]
+
+        #[test]
+        fn whatever_a_host_file_says_it_writes_three_files_or_none_and_never_over_what_is_there(
+            put in prop::collection::vec((any::<prop::sample::Index>(), 0..30usize, something()), 0..3),
+            there in prop::option::of((0..3usize, prop::collection::vec(any::<u8>(), 0..9))),
+        ) {
+            let dir = tempfile::tempdir().expect("a directory");
+            let mut text = a_host_file().into_bytes();
+            for (at, over, bytes) in put {
+                let at = at.index(text.len() + 1);
+                text.splice(at..(at + over).min(text.len()), bytes);
+            }
+            let (file, etc) = (dir.path().join(HOST_FILE), dir.path().join("etc"));
+            write_file(&file, &text, 0o600, false).expect("writable");
+            write_file(&dir.path().join("other/mine"), b"mine", 0o600, false).expect("writable");
+            if let Some((name, bytes)) = there {
+                write_file(&etc.join(NAMES[name]), &bytes, 0o600, false).expect("writable");
+            }
+
+            let before = files(dir.path());
+            let settings = Settings { json: false, verbosity: Verbosity::Quiet, color: ColorChoice::Never };
+            let done = unpack(&file, false, Some(&etc.join("makuo.toml")), settings, &mut Report::new(settings));
+            let mut after = files(dir.path());
+            for (path, content) in before {
+                prop_assert_eq!(after.remove(&path), Some(content), "{}", path.display());
+            }
+            let new: Vec<_> = after.keys().map(|path| path.strip_prefix(&etc).ok().and_then(Path::to_str)).collect();
+            prop_assert!(new.iter().all(|name| name.is_some_and(|name| NAMES.contains(&name))), "{:?}", new);
+            prop_assert_eq!(new.len(), if done.is_ok() { 3 } else { 0 }, "{:?}", done);
+        }
+    }
 }

@@ -34,6 +34,8 @@ use crate::{Error, Result};
 pub use args::Cli;
 pub use daemon::DaemonOptions;
 pub use deploy::SessionOptions;
+#[doc(hidden)]
+pub use init::is_host_file;
 
 /// The exit code of a wrong command line.
 const USAGE: u8 = 2;

@@ -8,12 +8,9 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,17 +18,17 @@ use std::time::Duration;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Cause, Command, Failure, Health, Hooks, MAX_WORD, MAX_WORDS, Occasion, Phase, Ran, What, run};
+use crate::helper::{self, Frames};
 use crate::id::{HostName, Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::{Error, Kind};
 
 /// The name under which the process runs, and by which it knows itself.
 const NAME: &str = "makuo-hooks";
-/// The most bytes of one frame: three commands, or what a command printed last.
-const MAX_FRAME: usize = 3 * MAX_WORDS * (MAX_WORD + 8) + (64 << 10);
+/// Three commands at most, or what a command printed last. A word to stop that came too late is passed over.
+const FRAMES: Frames = Frames { max: 3 * MAX_WORDS * (MAX_WORD + 8) + (64 << 10), word: Some(STOP) };
 /// How often the daemon looks whether it is ending.
 const LOOK: Duration = Duration::from_millis(20);
 /// What tells the process to end the command that runs.
@@ -93,13 +90,9 @@ impl Outside {
     /// Starts the process for `hooks`. This program has to call [`served`] first of all.
     pub fn start(hooks: &Hooks) -> crate::Result<Self> {
         let failed = |e: io::Error| Error::new(Kind::Io, "cannot start the process that runs hooks").because(e);
-        let (mine, its) = UnixStream::pair().map_err(failed)?;
-        let mut command = std::process::Command::new("/proc/self/exe");
-        // A group of its own: Ctrl-C is for the daemon, which ends it in time.
-        command.arg0(NAME).stdin(Stdio::from(OwnedFd::from(its))).stdout(Stdio::null()).process_group(0);
-        command.spawn().map_err(failed)?;
-        write_frame(&mine, &WireHooks::from(hooks)).map_err(failed)?;
-        Ok(Self(Arc::new(Mutex::new(mine))))
+        let stream = helper::start(NAME).map_err(failed)?;
+        FRAMES.write(&stream, &WireHooks::from(hooks)).map_err(failed)?;
+        Ok(Self(Arc::new(Mutex::new(stream))))
     }
 
     /// [`Hooks::run`], there.
@@ -134,7 +127,7 @@ impl fmt::Debug for Outside {
 }
 
 fn ask(stream: &UnixStream, request: &Request, stop: &AtomicBool) -> io::Result<Reply> {
-    write_frame(stream, request)?;
+    FRAMES.write(stream, request)?;
     let mut told = false;
     loop {
         if !told && stop.load(Ordering::Acquire) {
@@ -144,7 +137,7 @@ fn ask(stream: &UnixStream, request: &Request, stop: &AtomicBool) -> io::Result<
         let wait = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
         match poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&wait)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => return read_frame(stream)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => return FRAMES.read(stream)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
             Err(e) => return Err(e.into()),
         }
     }
@@ -152,31 +145,13 @@ fn ask(stream: &UnixStream, request: &Request, stop: &AtomicBool) -> io::Result<
 
 /// Whether this process was started to run commands; it has done so then.
 pub fn served() -> bool {
-    let named = std::env::args_os().next().is_some_and(|name| name == NAME);
-    let Some(stream) = named.then(|| std::io::stdin().as_fd().try_clone_to_owned().ok()).flatten() else {
-        return false;
-    };
-    let _handled = outlive_signals();
-    // Nobody is there to be told: the daemon sees that it ends.
-    let _ = serve(&UnixStream::from(stream));
-    true
-}
-
-/// Lets a process beside the daemon live on when a signal ends all processes of a service: the daemon ends it. What it
-/// starts has no handlers. Until what this gives is dropped.
-pub fn outlive_signals() -> impl Sized {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let handled = runtime.as_ref().ok().map(|runtime| {
-        let _guard = runtime.enter();
-        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal)
-    });
-    (handled, runtime)
+    helper::served(NAME, serve)
 }
 
 fn serve(stream: &UnixStream) -> io::Result<()> {
-    let Some(hooks) = read_frame::<WireHooks>(stream)? else { return Ok(()) };
+    let Some(hooks) = FRAMES.read::<WireHooks>(stream)? else { return Ok(()) };
     let hooks = hooks.parsed()?;
-    while let Some(request) = read_frame::<Request>(stream)? {
+    while let Some(request) = FRAMES.read::<Request>(stream)? {
         let (phase, occasion) = request.parsed();
         let (stop, done) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|scope| {
@@ -188,7 +163,7 @@ fn serve(stream: &UnixStream) -> io::Result<()> {
             // As the daemon has it: what it restarts after a commit is to run again.
             let until = listen(stream, &done, || stop.store(true, Ordering::Release), phase != Phase::After);
             let (what, ran) = run.join().map_err(|_| io::Error::other("a defect"))?;
-            until.and_then(|()| write_frame(stream, &Reply { what, ran }))
+            until.and_then(|()| FRAMES.write(stream, &Reply { what, ran }))
         })?;
     }
     Ok(())
@@ -216,31 +191,6 @@ fn listen(stream: &UnixStream, done: &AtomicBool, stop: impl Fn(), ends: bool) -
         }
     }
     Ok(())
-}
-
-fn write_frame<T: Encode<()>>(mut stream: &UnixStream, value: &T) -> io::Result<()> {
-    let bytes = minicbor::to_vec(value).map_err(io::Error::other)?;
-    let size = u32::try_from(bytes.len()).ok().filter(|&size| size as usize <= MAX_FRAME);
-    let size = size.ok_or_else(|| io::Error::other("commands that are too long"))?;
-    stream.write_all(&[&size.to_be_bytes()[..], &bytes].concat())
-}
-
-/// The next frame; `None` at the end. A word to stop that came too late is passed over.
-fn read_frame<T: for<'b> Decode<'b, ()>>(mut stream: &UnixStream) -> io::Result<Option<T>> {
-    let mut size = STOP;
-    while size == STOP {
-        match stream.read_exact(&mut size) {
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            read => read?,
-        }
-    }
-    let size = u32::from_be_bytes(size) as usize;
-    if size > MAX_FRAME {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut bytes = vec![0; size];
-    stream.read_exact(&mut bytes)?;
-    minicbor::decode(&bytes).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
 }
 
 impl From<&Command> for WireCommand {
@@ -300,7 +250,7 @@ mod tests {
     fn beside(hooks: &Hooks) -> (Outside, std::thread::JoinHandle<io::Result<()>>) {
         let (mine, its) = UnixStream::pair().expect("a pair");
         let thread = std::thread::spawn(move || serve(&its));
-        write_frame(&mine, &WireHooks::from(hooks)).expect("it listens");
+        FRAMES.write(&mine, &WireHooks::from(hooks)).expect("it listens");
         (Outside(Arc::new(Mutex::new(mine))), thread)
     }
 

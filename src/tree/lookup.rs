@@ -4,11 +4,8 @@
 //! of users and groups and for nothing else, and it ends when the daemon does. It must not know what they are for.
 
 use std::ffi::CString;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
 use minicbor::{Decode, Encode};
@@ -17,12 +14,13 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 use super::meta::locked;
+use crate::helper::{self, Frames};
 use crate::{Error, Kind};
 
 /// The name under which the process runs, and by which it knows itself.
 const NAME: &str = "makuo-names";
-/// The most bytes of a question or an answer: a name, or the groups of a user.
-const MAX_FRAME: usize = 1 << 20;
+/// A question or an answer: a name, or the groups of a user.
+const FRAMES: Frames = Frames { max: 1 << 20, word: None };
 
 /// The way to the process, when there is one.
 static BESIDE: OnceLock<Mutex<UnixStream>> = OnceLock::new();
@@ -78,32 +76,21 @@ pub fn groups_of(id: u32) -> Result<Vec<u32>> {
 
 /// Starts the process; from now on this one asks it. This program has to call [`served`] first of all.
 pub fn start() -> crate::Result<()> {
-    let failed = |e: io::Error| Error::new(Kind::Io, "cannot start the process that looks up users").because(e);
-    let (mine, its) = UnixStream::pair().map_err(failed)?;
-    let mut command = Command::new("/proc/self/exe");
-    // A group of its own: Ctrl-C is for the daemon.
-    command.arg0(NAME).stdin(Stdio::from(OwnedFd::from(its))).stdout(Stdio::null()).process_group(0);
-    command.spawn().map_err(failed)?;
+    let failed = |e| Error::new(Kind::Io, "cannot start the process that looks up users").because(e);
+    let stream = helper::start(NAME).map_err(failed)?;
     // One that is there already goes on.
-    let _ = BESIDE.set(Mutex::new(mine));
+    let _ = BESIDE.set(Mutex::new(stream));
     Ok(())
 }
 
 /// Whether this process was started to look up users; it has done so then.
 pub fn served() -> bool {
-    let named = std::env::args_os().next().is_some_and(|name| name == NAME);
-    let Some(stream) = named.then(|| io::stdin().as_fd().try_clone_to_owned().ok()).flatten() else {
-        return false;
-    };
-    let _handled = crate::hook::outside::outlive_signals();
-    // Nobody is there to be told: the daemon sees that it ends.
-    let _ = serve(&UnixStream::from(stream));
-    true
+    helper::served(NAME, serve)
 }
 
 fn serve(stream: &UnixStream) -> io::Result<()> {
-    while let Some(question) = read_frame::<Question>(stream)? {
-        write_frame(stream, &look_up(&question))?;
+    while let Some(question) = FRAMES.read::<Question>(stream)? {
+        FRAMES.write(stream, &look_up(&question))?;
     }
     Ok(())
 }
@@ -113,7 +100,7 @@ fn ask(question: &Question) -> Result<Answer> {
         None => look_up(question),
         Some(stream) => {
             let stream = locked(stream);
-            let answer = write_frame(&stream, question).and_then(|()| read_frame(&stream));
+            let answer = FRAMES.write(&stream, question).and_then(|()| FRAMES.read(&stream));
             answer.ok().flatten().ok_or(Errno::EIO)?
         }
     };
@@ -142,29 +129,6 @@ fn groups(id: u32) -> Result<Vec<u32>> {
     Ok(getgrouplist(&name, user.gid)?.into_iter().map(Gid::as_raw).collect())
 }
 
-fn write_frame<T: Encode<()>>(mut stream: &UnixStream, value: &T) -> io::Result<()> {
-    let bytes = minicbor::to_vec(value).map_err(io::Error::other)?;
-    let size = u32::try_from(bytes.len()).ok().filter(|&size| size as usize <= MAX_FRAME);
-    let size = size.ok_or_else(|| io::Error::other("a name that is too long"))?;
-    stream.write_all(&[&size.to_be_bytes()[..], &bytes].concat())
-}
-
-/// The next frame; `None` at the end.
-fn read_frame<T: for<'b> Decode<'b, ()>>(mut stream: &UnixStream) -> io::Result<Option<T>> {
-    let mut size = [0; 4];
-    match stream.read_exact(&mut size) {
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        read => read?,
-    }
-    let size = u32::from_be_bytes(size) as usize;
-    if size > MAX_FRAME {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut bytes = vec![0; size];
-    stream.read_exact(&mut bytes)?;
-    minicbor::decode(&bytes).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,8 +147,8 @@ mod tests {
             Question::GroupsOf(0),
         ];
         for question in questions {
-            write_frame(&mine, &question).unwrap();
-            let answer: Answer = read_frame(&mine).unwrap().unwrap();
+            FRAMES.write(&mine, &question).unwrap();
+            let answer: Answer = FRAMES.read(&mine).unwrap().unwrap();
             assert_eq!(answer, look_up(&question), "{question:?}");
         }
         drop(mine);

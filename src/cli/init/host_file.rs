@@ -54,6 +54,11 @@ impl HostFile {
         Self::from_document(&Document::load_strictly(path, "host file", Readers::Owner)?, config)
     }
 
+    /// Reads the text of such a file, in the same way.
+    pub(super) fn parse(text: &str, config: &Path) -> Result<Self> {
+        Self::from_document(&Document::new(Path::new(super::HOST_FILE), text.into()), config)
+    }
+
     fn from_document(document: &Document, config: &Path) -> Result<Self> {
         let mut top = document.top(KEYS)?;
         let format = top.take("format").ok_or_else(|| top.wrong("this is no host file: it has no `format`"))?;
@@ -158,7 +163,7 @@ mod tests {
     }
 
     fn parse(text: &str) -> Result<HostFile> {
-        HostFile::from_document(&Document::new(Path::new("host.toml"), text.into()), Path::new(CONFIG_PATH))
+        HostFile::parse(text, Path::new(CONFIG_PATH))
     }
 
     #[test]
