@@ -16,38 +16,34 @@ pub const MAX_LINES: usize = 500_000;
 /// As many are enough where they are not asked for: a deploy that goes on to put them right.
 pub const FEW_LINES: usize = 1000;
 
-#[derive(Debug, Encode)]
-struct Line {
-    #[n(0)]
-    #[cbor(with = "minicbor::bytes")]
-    path: Vec<u8>,
-    #[n(1)]
-    itemized: String,
-    #[n(2)]
-    what: u8,
-}
-
-/// The lines of a report, read one by one.
-#[derive(Debug, Default)]
-struct Lines(Vec<DriftLine>);
-
 /// Bytes that the columns of `--itemize-changes` never exceed.
 const MAX_ITEMIZED: usize = 16;
 
-impl<'b, C> Decode<'b, C> for Lines {
-    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        let refuse = |why| minicbor::decode::Error::message(why);
-        let count = d.array()?.ok_or_else(|| refuse("a list of unknown length"))?;
-        if count > MAX_LINES as u64 {
-            return Err(refuse("too long a list"));
-        }
-
-        let mut lines = Vec::new();
-        for _ in 0..count {
-            lines.push(line(d)?);
-        }
-        Ok(Self(lines))
+fn encode_lines<C, W: minicbor::encode::Write>(
+    lines: &[DriftLine],
+    e: &mut minicbor::Encoder<W>,
+    _: &mut C,
+) -> Result<(), minicbor::encode::Error<W::Error>> {
+    e.array(lines.len() as u64)?;
+    for line in lines {
+        e.array(3)?.bytes(&line.path)?.str(&line.itemized)?.u8(number(line.what))?;
     }
+    Ok(())
+}
+
+/// The lines of a report, checked one by one.
+fn decode_lines<C>(d: &mut minicbor::Decoder<'_>, _: &mut C) -> Result<Vec<DriftLine>, minicbor::decode::Error> {
+    let refuse = |why| minicbor::decode::Error::message(why);
+    let count = d.array()?.ok_or_else(|| refuse("a list of unknown length"))?;
+    if count > MAX_LINES as u64 {
+        return Err(refuse("too long a list"));
+    }
+
+    let mut lines = Vec::new();
+    for _ in 0..count {
+        lines.push(line(d)?);
+    }
+    Ok(lines)
 }
 
 fn line(d: &mut minicbor::Decoder<'_>) -> Result<DriftLine, minicbor::decode::Error> {
@@ -68,52 +64,32 @@ fn line(d: &mut minicbor::Decoder<'_>) -> Result<DriftLine, minicbor::decode::Er
     Ok(DriftLine { path: path.to_vec(), itemized: itemized.to_string(), what })
 }
 
-/// A report as it comes.
-#[derive(Debug, Default, Decode)]
-struct Heard {
-    #[n(0)]
-    lines: Lines,
-    #[n(1)]
-    changed: u64,
-    #[n(2)]
-    extra: u64,
-    #[n(3)]
-    missing: u64,
-}
-
-#[derive(Debug, Default, Encode)]
-struct Report {
-    #[n(0)]
-    lines: Vec<Line>,
-    #[n(1)]
-    changed: u64,
-    #[n(2)]
-    extra: u64,
-    #[n(3)]
-    missing: u64,
-}
-
-/// A decoded report.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A report.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Drift {
     /// The differences in the order of paths, perhaps cut off.
+    #[n(0)]
+    #[cbor(encode_with = "encode_lines", decode_with = "decode_lines")]
     pub lines: Vec<DriftLine>,
     /// Paths that both have and that differ.
+    #[n(1)]
     pub changed: u64,
     /// Paths beyond the release.
+    #[n(2)]
     pub extra: u64,
     /// Paths that are not there.
+    #[n(3)]
     pub missing: u64,
 }
 
 /// The report of what `plan` found to differ, at most so many lines of it, and its identity (0 when nothing does).
 pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
-    let mut report = Report::default();
+    let mut report = Drift::default();
     let mut bytes = 0;
     if let Some(top) = plan.top.as_ref().filter(|t| t.differs()) {
         report.changed += 1;
         let path = TopChange::PATH.as_bytes().to_vec();
-        report.lines.push(Line { path, itemized: top.itemized(), what: number(differing(&top.delta)) });
+        report.lines.push(DriftLine { path, itemized: top.itemized(), what: differing(&top.delta) });
     }
     for change in &plan.changes {
         let Some(what) = what(&change) else { continue };
@@ -125,7 +101,7 @@ pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
         bytes += change.path.as_bytes().len() as u64 + 24;
         if report.lines.len() < max_lines && bytes < MAX_DRIFT {
             let path = change.path.as_bytes().to_vec();
-            report.lines.push(Line { path, itemized: change.itemized(), what: number(what) });
+            report.lines.push(DriftLine { path, itemized: change.itemized(), what });
         }
     }
     if report.lines.is_empty() {
@@ -139,8 +115,7 @@ pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
 
 /// The report that a host sent, checked.
 pub fn decode(bytes: &[u8]) -> Option<Drift> {
-    let Heard { lines, changed, extra, missing } = minicbor::decode(bytes).ok()?;
-    Some(Drift { lines: lines.0, changed, extra, missing })
+    minicbor::decode(bytes).ok()
 }
 
 const ALL: [What; 9] = [
@@ -207,6 +182,7 @@ mod tests {
     fn a_list_that_is_too_long_or_names_no_path_is_refused() {
         let one = decode(&list(1, b"etc/motd", ">f.st......", 2)).expect("legal");
         assert_eq!((one.lines.len(), one.lines[0].what, one.missing), (1, What::Content, 3));
+        assert_eq!(to_vec(&one), list(1, b"etc/motd", ">f.st......", 2));
         assert!(decode(&list(2, TopChange::PATH.as_bytes(), ".d...p.....", 3)).is_some(), "the top of the tree");
         assert!(decode(&list(MAX_LINES as u64, b"a", "", 0)).is_some());
         let most = list(MAX_LINES as u64 + 1, b"a", "", 0);
