@@ -472,7 +472,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__deploy)
-            opts="-n -t -k -v -q -c -h --dry-run --yes-unmounted --recheck --target --key --rate --delete --no-delete --expect --timeout --checksum --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
+            opts="-n -t -k -v -q -c -h --dry-run --yes-unmounted --recheck --target --key --rate --delete --no-delete --expect --timeout --checksum --strict-host-keys --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -601,7 +601,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__diff)
-            opts="-t -k -v -q -c -h --target --key --rate --delete --no-delete --expect --timeout --checksum --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
+            opts="-t -k -v -q -c -h --target --key --rate --delete --no-delete --expect --timeout --checksum --strict-host-keys --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1149,7 +1149,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__rollback)
-            opts="-n -t -k -v -q -c -h --to --dry-run --target --key --authorized-keys --rate --expect --timeout --checksum --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
+            opts="-n -t -k -v -q -c -h --to --dry-run --target --key --authorized-keys --rate --expect --timeout --checksum --strict-host-keys --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1546,7 +1546,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__watch)
-            opts="-t -k -v -q -c -h --once --no-initial --pause-file --settle --max-delay --target --key --rate --delete --no-delete --expect --timeout --checksum --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
+            opts="-t -k -v -q -c -h --once --no-initial --pause-file --settle --max-delay --target --key --rate --delete --no-delete --expect --timeout --checksum --strict-host-keys --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

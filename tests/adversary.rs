@@ -249,16 +249,7 @@ fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, 
         (5, _) => {
             // Where anybody is believed to be a host, nobody can deploy to hosts that he invents.
             let (tree, members) = if keyed { ("www", u32::MAX) } else { ("other", 2) };
-            let tree = TreeState {
-                tree: TreeName::new(tree).expect("legal"),
-                serial: Serial(1),
-                release: None,
-                running: None,
-                created: None,
-                tombstones: None,
-                unhealthy: None,
-                base: None,
-            };
+            let tree = TreeState { serial: Serial(1), ..TreeState::nothing(TreeName::new(tree).expect("legal")) };
             let (name, version) = (host_name(&format!("ghost{n}")), "9".repeat(60));
             let trees = vec![tree; if n.is_multiple_of(64) { MAX_TREES } else { 2 }];
             let hello = Hello {
@@ -270,6 +261,7 @@ fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, 
                 strangers: None,
                 nonce: Some(Nonce(n)),
                 echoes: None,
+                identity: None,
                 shown: None,
             };
             evil.say(InstanceId(n), &Message::Hello(hello));

@@ -38,14 +38,10 @@ impl Lie {
     fn hello(&self, echo: Option<makuo::id::Nonce>) -> Message {
         let runs = self.runs.as_ref().map(|(release, _)| release);
         let tree = TreeState {
-            tree: www(),
             serial: self.serial,
             release: runs.map(Release::id),
             running: runs.map(|release| release.header().serial),
-            created: None,
-            tombstones: None,
-            unhealthy: None,
-            base: None,
+            ..TreeState::nothing(www())
         };
         Message::Hello(Hello {
             name: HostName::new(&self.name).expect("legal"),
@@ -56,6 +52,7 @@ impl Lie {
             strangers: None,
             nonce: None,
             echoes: echo.map(|nonce| vec![nonce]),
+            identity: None,
             shown: None,
         })
     }

@@ -367,6 +367,7 @@ fn word(n: u64) -> Message {
         strangers: None,
         nonce: Some(Nonce(n)),
         echoes: None,
+        identity: None,
         shown: None,
     };
     match n % 3 {

@@ -6,7 +6,8 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use makuo::id::{HostName, InstanceId, Serial, SessionId, TreeName};
+use makuo::id::{HostName, InstanceId, Nonce, Serial, SessionId, TreeName};
+use makuo::keys::HostKey;
 use makuo::manifest::Release;
 use makuo::wire::message::{Announce, Hello, Pull, State, Summary};
 use makuo::wire::{HostStage, Message};
@@ -100,7 +101,8 @@ fn a_host_gives_its_tree_to_nobody_whom_it_cannot_tell_to_be_of_the_group() {
         let said;
         (evil, said, _) = listen(evil, || lab.deploy(&[]).exits(0));
         let release = announcements(&said).find_map(|(_, a)| Release::from_bytes(&a.header).ok()).expect("heard");
-        let pull = Message::Pull(Pull { tree, release: release.id(), have: Serial(0), base: None, host: None });
+        let pull =
+            Message::Pull(Pull { tree, release: release.id(), have: Serial(0), base: None, host: None, header: None });
         let offered = |evil: &mut Adversary| announcements(&evil.said()).any(|(_, a)| a.grant.is_some());
 
         if anyone {
@@ -166,6 +168,151 @@ fn a_member_of_the_group_does_not_say_committed_for_a_host_that_hangs() {
     assert_eq!(support::read(&lab.hosts[1].tree().join("page")), b"old");
     // With the host back, the next one goes everywhere.
     lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+}
+
+/// Somebody with the group key who speaks in the name of `host` with a key of his own: answers as `hello` says, in its
+/// process when it shows an identity, and then says all that a host says that commits.
+struct Impostor {
+    over: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Adversary>,
+}
+
+impl Impostor {
+    fn begin(mut evil: Adversary, key: HostKey, source: InstanceId, hello: Hello) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&over);
+        let name = hello.name.clone();
+        let thread = std::thread::spawn(move || {
+            let (mut session, mut number) = (None, 0);
+            while !ends.load(Ordering::Relaxed) {
+                for (_, message) in evil.said() {
+                    match message {
+                        Message::Solicit(nonce, _) => {
+                            let echoes = nonce.map(|nonce| vec![nonce]);
+                            evil.say(source, &Message::Hello(Hello { echoes, ..hello.clone() }));
+                        }
+                        Message::Announce(announce) => session = Some(announce.session),
+                        _ => {}
+                    }
+                }
+                let Some(session) = session else { continue };
+                for stage in [HostStage::Joined, HostStage::Staging, HostStage::Ready, HostStage::Committed] {
+                    number += 1;
+                    let state = state(session, number, name.as_str(), stage);
+                    let state = State { identity: Some(key.identity()), ..state };
+                    let signature = Some(key.sign(&state.word(key.instance())).into());
+                    evil.say(key.instance(), &Message::State(State { signature, ..state }));
+                }
+            }
+            evil
+        });
+        Self { over, thread }
+    }
+
+    fn end(self) -> Adversary {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no panic")
+    }
+}
+
+/// What a host's log says of its key at its `start`th start.
+fn host_key(host: &Host, start: usize) -> String {
+    let mut log = String::new();
+    until("a host that tells its key", || {
+        log = host.log();
+        log.matches("host key SHA256:").count() == start
+    });
+    let at = log.rfind("host key SHA256:").expect("told at the start") + "host key ".len();
+    log[at..].split_whitespace().next().expect("a fingerprint").to_string()
+}
+
+#[test]
+fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows() {
+    let Some((lab, mut evil)) = lab(2, true, |_| {}) else { return };
+    let deploy = |text: &str, more: &[&str]| {
+        write(&lab.site().join("page"), text);
+        let args = ["deploy", "--json", "www.toml", "--timeout", "3s", "--expect", "2"];
+        lab.makuo(&[&args, more].concat())
+    };
+    deploy("old", &[]).exits(0);
+    // The answer that it would give.
+    let mut answer = None;
+    until("an answer of web2", || {
+        evil.say(InstanceId(5), &Message::Solicit(Some(Nonce(5)), None));
+        let said = evil.said();
+        let mut answers = beacons(&said).filter(|(_, hello)| hello.name.as_str() == "web2" && hello.identity.is_some());
+        answer = answers.next().map(|(source, hello)| (source, hello.clone()));
+        answer.is_some()
+    });
+    let ((web2, answer), key) = (answer.expect("just heard"), HostKey::new([7; 32], 7));
+    let own = support::read(&lab.path("web2/disk/state/www/host_key"));
+    let seed: [u8; 32] = own.try_into().expect("32 bytes");
+    assert_eq!(
+        HostKey::new(seed, 0).identity().public().expect("sound").fingerprint().to_string(),
+        host_key(&lab.hosts[1], 1)
+    );
+    lab.hosts[1].signal(Signal::SIGSTOP);
+
+    // In the name of one that answered: it is waited for.
+    let impostor = Impostor::begin(evil, key.clone(), web2, answer.clone());
+    let ran = deploy("new", &[]);
+    evil = impostor.end();
+    assert_ne!(ran.code, 0, "{ran}");
+    assert_eq!(support::read(&lab.hosts[0].tree().join("page")), b"old", "{ran}");
+
+    // In the name of one that says nothing: a person is told, and it is kept out where he wants that.
+    let hello = Hello { identity: Some(key.identity()), ..answer };
+    let impostor = Impostor::begin(evil, key.clone(), key.instance(), hello);
+    let strict = deploy("newer", &["--strict-host-keys"]);
+    let before = support::read(&lab.hosts[0].tree().join("page"));
+    let ran = deploy("newest", &[]);
+    impostor.end();
+    lab.hosts[1].signal(Signal::SIGCONT);
+    let shows = key.identity().public().expect("sound").fingerprint().to_string();
+    for ran in [&strict, &ran] {
+        for part in ["web2 (", &shows, &host_key(&lab.hosts[1], 1), "delete the line of web2"] {
+            assert!(format!("{}{}", ran.out, ran.err).contains(part), "{part}: {ran}");
+        }
+    }
+    assert_eq!((strict.code, before), (3, b"old".to_vec()), "{strict}");
+    assert_eq!(ran.code, 0, "as a host that was installed again: {ran}");
+}
+
+#[test]
+fn a_host_that_was_installed_again_comes_back_with_a_warning_until_a_person_accepts_it() {
+    let Some((mut lab, _)) = lab(2, true, |_| {}) else { return };
+    write(&lab.site().join("page"), "old");
+    let quiet = |ran: &support::Ran| !format!("{}{}", ran.out, ran.err).contains("host key");
+    for _ in 0..2 {
+        assert!(quiet(&lab.deploy(&["--strict-host-keys"]).exits(0)));
+    }
+    let before = host_key(&lab.hosts[1], 1);
+    lab.hosts[1].stop();
+    std::fs::remove_dir_all(lab.hosts[1].state()).expect("mine");
+    lab.hosts[1].start();
+    let after = host_key(&lab.hosts[1], 2);
+    assert_ne!(before, after);
+
+    write(&lab.site().join("page"), "new");
+    for _ in 0..2 {
+        let ran = lab.deploy(&[]).exits(0);
+        assert!([&before, &after].iter().all(|key| format!("{}{}", ran.out, ran.err).contains(*key)), "{ran}");
+    }
+    lab.all_same(&lab.site());
+    write(&lab.site().join("page"), "newer");
+    let ran = lab.deploy(&["--strict-host-keys"]).exits(3);
+    assert!(ran.host("web2").1.contains(&after), "{ran}");
+
+    let known = std::fs::read_dir(lab.path(".cache/makuo/known_hosts")).expect("there").flatten();
+    let known = known.map(|entry| entry.path()).find(|path| !path.ends_with(".lock")).expect("a group");
+    let text = std::fs::read_to_string(&known).expect("readable");
+    let others: String = text.lines().filter(|l| !l.starts_with("web2 ")).map(|l| format!("{l}\n")).collect();
+    assert_eq!((text.lines().count(), others.lines().count()), (2, 1), "{text}");
+    std::fs::write(&known, others).expect("mine");
+    for _ in 0..2 {
+        assert!(quiet(&lab.deploy(&["--strict-host-keys"]).exits(0)));
+    }
     lab.all_same(&lab.site());
 }
 
@@ -285,6 +432,7 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
         have: Serial(0),
         base: None,
         host: None,
+        header: None,
     };
     let mut session = None;
     until("an offer", || {

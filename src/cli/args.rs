@@ -169,6 +169,9 @@ pub struct SessionArgs {
     /// Hosts re-read and re-hash every file instead of trusting size, mtime and ctime
     #[arg(long)]
     pub checksum: bool,
+    /// Keep out a host that shows another key than its name had before, instead of warning; new hosts are taken
+    #[arg(long)]
+    pub strict_host_keys: bool,
     /// The network.
     #[command(flatten)]
     pub network: NetworkArgs,
@@ -279,6 +282,9 @@ pub struct RollbackArgs {
     /// Hosts re-read and re-hash every file instead of trusting size, mtime and ctime
     #[arg(long)]
     pub checksum: bool,
+    /// Keep out a host that shows another key than its name had before, instead of warning; new hosts are taken
+    #[arg(long)]
+    pub strict_host_keys: bool,
     /// The network.
     #[command(flatten)]
     pub network: NetworkArgs,

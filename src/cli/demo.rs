@@ -178,6 +178,7 @@ impl Demo {
             recheck: false,
             network: self.network.clone(),
             cache: Some(self.path("cache")),
+            strict: false,
             unmounted: Unmounted::Refuse,
             authorized: Arc::new(AuthorizedKeys::none(&self.path("authorized_keys"))),
         };

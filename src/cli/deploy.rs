@@ -31,6 +31,8 @@ pub struct SessionOptions {
     pub timeout: Duration,
     /// Whether hosts re-read every file.
     pub checksum: bool,
+    /// Whether a host that shows another key than before is kept out.
+    pub strict: bool,
     /// Whether health checks run also where nothing changes.
     pub recheck: bool,
     /// The network.
@@ -70,6 +72,7 @@ pub(super) fn resolve(args: &SessionArgs, purpose: Purpose, config: Option<&Path
     spec.transfer.rate = args.rate.or(spec.transfer.rate);
     spec.delete.extras = (spec.delete.extras || args.delete) && !args.no_delete;
     spec.targets.expect = args.expect.map(Expect::Count).or(spec.targets.expect);
+    let network = network::resolve(&args.network, config)?;
     Ok(SessionOptions {
         purpose,
         key: sign::key_file(args.key.as_deref(), spec.key.as_deref())?,
@@ -77,8 +80,9 @@ pub(super) fn resolve(args: &SessionArgs, purpose: Purpose, config: Option<&Path
         only: args.targets.clone(),
         timeout: args.timeout,
         checksum: args.checksum,
+        strict: args.strict_host_keys || network.strict_host_keys,
         recheck: false,
-        network: network::resolve(&args.network, config)?,
+        network,
         cache: cache_dir(),
         authorized: Arc::new(sign::authorized(None, &network::host_config(config)?)?),
         unmounted: if purpose == Purpose::Diff { Unmounted::Tell } else { Unmounted::Refuse },
@@ -113,6 +117,7 @@ pub(super) fn for_engine(options: &SessionOptions, signer: Arc<dyn Signer>) -> R
         only: options.only.clone(),
         checksum: options.checksum,
         recheck: options.recheck,
+        strict: options.strict,
         cache: options.cache.clone(),
         unmounted: options.unmounted,
         authorized: Some(Arc::clone(&options.authorized)),

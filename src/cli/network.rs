@@ -88,6 +88,7 @@ pub fn over(args: &NetworkArgs, network: NetworkConfig) -> NetworkConfig {
         ttl: args.ttl.unwrap_or(network.ttl),
         group_keys: if said { args.group_keys.clone() } else { network.group_keys },
         plain: if said { args.plain } else { network.plain },
+        strict_host_keys: network.strict_host_keys,
         catch_up_rate: network.catch_up_rate,
     }
 }

@@ -47,6 +47,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         let options = engine::Options {
             only: args.targets.clone(),
             checksum: args.checksum,
+            strict: args.strict_host_keys || network.strict_host_keys,
             cache: deploy::cache_dir(),
             authorized: Some(Arc::clone(&authorized)),
             ..engine::Options::new(spec.clone(), purpose, Arc::clone(&signer), name.clone(), args.timeout)

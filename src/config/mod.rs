@@ -107,6 +107,8 @@ pub struct NetworkConfig {
     pub group_keys: Vec<PathBuf>,
     /// Whether datagrams are not sealed: no group key is used.
     pub plain: bool,
+    /// Whether a host with another key than its name had before is kept out of what is sent from here.
+    pub strict_host_keys: bool,
     /// The most that this host sends to those that are behind.
     pub catch_up_rate: Rate,
 }
@@ -230,6 +232,7 @@ impl Default for NetworkConfig {
             ttl: DEFAULT_TTL,
             group_keys: Vec::new(),
             plain: false,
+            strict_host_keys: false,
             catch_up_rate: DEFAULT_CATCH_UP_RATE,
         }
     }

@@ -24,6 +24,7 @@ pub const KEYS: &[&str] = &[
     "network.ttl",
     "network.group_key",
     "network.plain",
+    "network.strict_host_keys",
     "network.catch_up_rate",
     "console",
     "console.listen",
@@ -148,6 +149,7 @@ fn network(mut section: Section) -> Result<NetworkConfig> {
         ttl: small(&mut section, "ttl", 0..=255, "a number from 0 to 255")?.unwrap_or(default.ttl),
         group_keys: section.take("group_key").map(group_keys).transpose()?.unwrap_or_default(),
         plain: section.take("plain").map_or(Ok(false), |f| f.bool())?,
+        strict_host_keys: section.take("strict_host_keys").map_or(Ok(false), |f| f.bool())?,
         catch_up_rate: section.take("catch_up_rate").map_or(Ok(default.catch_up_rate), |f| f.parse())?,
     };
     let both = section.wrong("plain = true leaves the group key unused: take one of the two out");

@@ -205,6 +205,7 @@ fn desk(setup: Setup, host: &Host, places: &Places, handle: Handle, signer: Opti
         rate: setup.manner.rate,
         owner: setup.manner.owned.then(|| nix::unistd::geteuid().as_raw()),
         timeout: TIMEOUT,
+        strict: setup.config.network.strict_host_keys,
         dial: setup.dial,
     };
     Desk::new(setup.name, handle, sending, signer)

@@ -1,4 +1,5 @@
-//! Who gets to work on a tree: offers are looked at one by one, on one thread, before any of them has an effect.
+//! Who gets to work on a tree: offers are looked at one by one, on one thread, before any of them has an effect. So are
+//! the headers of releases that this host missed.
 //!
 //! Anybody can send an offer. What may not be put here costs the check of a signature and nothing else: no thread, no
 //! place in a tree's queue.
@@ -11,7 +12,7 @@ use std::thread::JoinHandle;
 use super::clock;
 use super::disk::{Answer, Host, Job, Task, guarded, step_back};
 use super::rights::AUDIT_SECONDS;
-use super::session::{Opening, check};
+use super::session::{Opening, check, may_be_taken};
 use crate::error::{Error, Kind, Result};
 use crate::id::{SessionId, TreeName};
 use crate::keys::PublicKey;
@@ -31,22 +32,37 @@ pub(super) struct Offer {
     pub(super) requests: Receiver<Request>,
 }
 
+/// What is looked at.
+enum Arrival {
+    Offer(Offer),
+    /// The header of a release, and its signature.
+    Header(Release, Arc<[u8]>),
+}
+
 /// The thread that looks at offers.
 #[derive(Debug)]
 pub(super) struct Admission {
     /// `None` once the thread is to end.
-    offers: Option<SyncSender<Offer>>,
+    arrivals: Option<SyncSender<Arrival>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Admission {
     /// Starts it; what it admits goes to the tree's queue in `trees`.
     pub(super) fn start(host: Arc<Host>, trees: BTreeMap<TreeName, SyncSender<Job>>, answer: Answer) -> Result<Self> {
-        let (offers, inbox) = sync_channel::<Offer>(MAX_WAITING);
+        let (arrivals, inbox) = sync_channel::<Arrival>(MAX_WAITING);
         let work = move || {
             step_back();
             let mut audits = Audits::default();
-            for offer in inbox {
+            for arrival in inbox {
+                let offer = match arrival {
+                    Arrival::Offer(offer) => offer,
+                    Arrival::Header(release, signature) => {
+                        let may = guarded(|| may_be_taken(&host, &release, &signature));
+                        answer.send(Reply::Verified(release.id(), matches!(may, Ok(Ok(())))));
+                        continue;
+                    }
+                };
                 let session = offer.session;
                 let admitted = guarded(|| admit(&host, &mut audits, &trees, &answer, offer));
                 // What was admitted is answered to already.
@@ -57,18 +73,23 @@ impl Admission {
         };
         let thread = std::thread::Builder::new().name("admission".into()).spawn(work);
         let thread = thread.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
-        Ok(Self { offers: Some(offers), thread: Some(thread) })
+        Ok(Self { arrivals: Some(arrivals), thread: Some(thread) })
     }
 
     /// Hands an offer on; false when too many wait.
     pub(super) fn take(&self, offer: Offer) -> bool {
-        self.offers.as_ref().is_some_and(|offers| offers.try_send(offer).is_ok())
+        self.arrivals.as_ref().is_some_and(|arrivals| arrivals.try_send(Arrival::Offer(offer)).is_ok())
+    }
+
+    /// Has a header looked at; false when too much waits.
+    pub(super) fn verify(&self, release: Release, signature: Arc<[u8]>) -> bool {
+        self.arrivals.as_ref().is_some_and(|arrivals| arrivals.try_send(Arrival::Header(release, signature)).is_ok())
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.offers = None;
+        self.arrivals = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

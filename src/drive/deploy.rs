@@ -15,6 +15,7 @@ use self::work::{Answer, Work, Worker, worker_gone};
 use super::clock::{self, Clock};
 use super::endpoint::{Door, Endpoint};
 use super::host::{Handle, Reported};
+use super::known_hosts::Acquaintance;
 use super::outcome::shared_names;
 use super::outcome::{
     Event, ExitStatus, HostChange, HostResult, HostState, Observer, Outcome, Progress, Purpose, Released,
@@ -25,7 +26,7 @@ use super::source::{How, Part, Source, Unmounted};
 use super::unproven;
 use crate::block::BlockHash;
 use crate::id::{HostName, NamedHost, Serial};
-use crate::keys::{AuthorizedKeys, PublicKey, Role, Signer};
+use crate::keys::{AuthorizedKeys, KnownHosts, PublicKey, Role, Signer};
 use crate::manifest::{Header, Intent, Release};
 use crate::net::{Waker, sharpen_timers};
 use crate::proto::sender::hosts::Host;
@@ -96,6 +97,8 @@ pub struct Options {
     pub lists: bool,
     /// The host in this process whose tree is the source: it takes no part.
     pub beside: Option<Handle>,
+    /// Whether a host with another key than its name had before is kept out.
+    pub strict: bool,
     /// Whose releases show how high serials are, beside those of the key that signs.
     pub authorized: Option<Arc<AuthorizedKeys>>,
 }
@@ -123,6 +126,7 @@ impl Options {
             part: Part::default(),
             lists: false,
             beside: None,
+            strict: false,
             authorized: None,
         }
     }
@@ -268,6 +272,10 @@ fn run_with(
 ) -> Result<Outcome> {
     sharpen_timers();
     let clock = Clock::start();
+    // A release that is passed on is taken by hosts that find themselves what they lack.
+    let cache = options.cache.as_deref().filter(|_| kind.granted().is_none());
+    let note = |text| observer.event(&Event::Note(text));
+    let (acquaintance, known) = Acquaintance::begin(cache, &door.keys, options.strict, note)?;
     let endpoint = Endpoint::new(door)?;
     *interrupt.waker() = Some(endpoint.waker());
     let (work, answers) = Worker::start(&options, prepare, kind.granted().is_some(), endpoint.waker())?;
@@ -283,7 +291,8 @@ fn run_with(
         }
         first = Some(answer);
     }
-    let machine = Sender::new(clock.now(), setup(&options, kind.granted(), &endpoint));
+    let setup = SenderSetup { known_hosts: known, ..setup(&options, kind.granted(), &endpoint) };
+    let machine = Sender::new(clock.now(), setup);
     if let Some(host) = &options.beside {
         host.ignore(machine.session());
     }
@@ -293,6 +302,7 @@ fn run_with(
         clock,
         endpoint,
         machine,
+        acquaintance,
         work,
         answers,
         first,
@@ -332,6 +342,8 @@ fn setup(options: &Options, granted: Option<&Granted>, endpoint: &Endpoint) -> S
         without: options.beside.as_ref().map(Handle::instance),
         lists: options.lists,
         expect,
+        known_hosts: KnownHosts::default(),
+        strict: options.strict,
         known: options.known,
         quorum: spec.commit.require,
         batches: spec.commit.batches.clone(),
@@ -361,6 +373,7 @@ struct Session<'a> {
     clock: Clock,
     endpoint: Endpoint,
     machine: Sender,
+    acquaintance: Acquaintance,
     work: Outbox<Work>,
     answers: Inbox<Answer>,
     /// The first of them, when it was waited for.
@@ -393,6 +406,7 @@ impl Session<'_> {
                 Ok(None) if self.finished => {
                     self.tell_drops();
                     self.keep_own();
+                    self.keep_hosts();
                     return Ok(self.outcome());
                 }
                 Ok(None) => {}
@@ -494,6 +508,12 @@ impl Session<'_> {
             Some(Err(e)) => tracing::warn!("{release}: this host does not keep what it sent: {e}"),
             None => {}
         }
+    }
+
+    /// Remembers hosts by their keys.
+    fn keep_hosts(&mut self) {
+        let told = self.acquaintance.end(self.machine.known_hosts(), self.machine.hosts());
+        told.into_iter().for_each(|text| self.observer.event(&Event::Note(text)));
     }
 
     /// Why a rollback cannot serve hosts that did not keep the release, with their names.
@@ -644,11 +664,7 @@ impl Session<'_> {
                     self.sign_when_known()?;
                 }
                 Notice::Narrow { datagram, host } => {
-                    let interface = &self.endpoint.links().narrowest().interface().name;
-                    let most = self.endpoint.datagram();
-                    tracing::info!(
-                        "datagrams of {datagram} bytes, not {most} as {interface} takes: larger ones do not reach {host}"
-                    );
+                    tracing::info!("{}", self.endpoint.narrowed(datagram, &host));
                 }
                 Notice::Host(host) => {
                     self.tell_wait(&host);
@@ -658,6 +674,10 @@ impl Session<'_> {
                 Notice::Lost(host) => {
                     let state = self.state_of(&host, false);
                     self.came(&host, state, self.why(&host, state));
+                }
+                Notice::OtherKey(other) => {
+                    let text = self.acquaintance.other(&other);
+                    text.into_iter().for_each(|text| self.observer.event(&Event::Note(text)));
                 }
                 Notice::Slow(name, rate) => {
                     let text = format!("{name} receives {rate}, far less than the others: it is served after them");

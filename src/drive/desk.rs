@@ -62,6 +62,8 @@ pub struct Sending {
     pub owner: Option<u32>,
     /// How long a host may be silent.
     pub timeout: Duration,
+    /// Whether a host that shows another key than before is kept out.
+    pub strict: bool,
     /// Joins the group.
     pub dial: Dial,
 }

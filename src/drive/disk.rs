@@ -21,7 +21,7 @@ use crate::config::{CatchUp, TreeConfig};
 use crate::diff::{HostRules, Memory, Plan};
 use crate::error::{Error, Kind};
 use crate::hook::Hooks;
-use crate::id::{HostName, Serial, SessionId, TreeName};
+use crate::id::{HostName, SessionId, TreeName};
 use crate::keys::{AuthorizedKeys, HostKey, PublicKey, random_bytes};
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::PathFilter;
@@ -85,16 +85,11 @@ impl Host {
     /// What the host says of its trees in beacons.
     pub fn states(&self) -> Vec<TreeState> {
         let mut states: Vec<TreeState> = self.trees.iter().map(|(_, m)| state(&m.tree)).collect();
-        states.extend(self.trees.all_broken().map(|(tree, _)| TreeState {
-            tree: tree.clone(),
-            serial: Serial::default(),
-            release: None,
-            running: None,
-            created: None,
-            tombstones: Some(Vec::new()),
-            unhealthy: None,
-            base: None,
-        }));
+        states.extend(
+            self.trees
+                .all_broken()
+                .map(|(tree, _)| TreeState { tombstones: Some(Vec::new()), ..TreeState::nothing(tree.clone()) }),
+        );
         states.sort_by(|a, b| a.tree.cmp(&b.tree));
         states
     }
@@ -110,6 +105,15 @@ impl Host {
         self.trees.iter().filter_map(|(name, managed)| Some((name.clone(), shown(managed)?))).collect()
     }
 
+    /// The signed part of the release that each tree has.
+    pub fn headers(&self) -> BTreeMap<TreeName, ReleaseBytes> {
+        let header = |tree: &Tree| {
+            let stored = tree.current().ok().flatten()?;
+            Some(ReleaseBytes { header: stored.release.bytes().to_vec(), signature: stored.signature })
+        };
+        self.trees.iter().filter_map(|(name, managed)| Some((name.clone(), header(&managed.tree)?))).collect()
+    }
+
     /// The orders to abort or revert a release that are kept.
     pub fn tombstones(&self) -> Vec<SignedOrder> {
         let of = |managed: &ManagedTree| {
@@ -122,15 +126,22 @@ impl Host {
         self.trees.iter().flat_map(|(_, managed)| of(managed)).map(|buried| buried.order).collect()
     }
 
-    /// What the host signs its words with, in this process: kept with the first of its trees. Without a tree that it
-    /// can be kept with it is drawn for this process alone.
+    /// What the host signs its words with, in this process: kept with one of its trees, the first when it is new. Without
+    /// a tree that it can be kept with it is drawn for this process alone.
     pub(super) fn key(&self) -> crate::Result<HostKey> {
-        let kept = self.trees.iter().next().and_then(|(name, managed)| {
-            let kept = managed.tree.state().host_key(random_bytes);
-            kept.inspect_err(|e| tracing::warn!("tree {name}: the key of this host is not kept: {e}")).ok()
-        });
+        let mut states = self.trees.iter().map(|(_, managed)| managed.tree.state());
+        // The trees of a host may have others before them by now.
+        let found = states.find_map(|state| state.kept_host_key().ok().flatten());
+        let kept = found.or_else(|| self.new_key());
         let seed = kept.map_or_else(random_bytes, Ok)?;
         Ok(HostKey::new(seed, u64::from_be_bytes(random_bytes()?)))
+    }
+
+    fn new_key(&self) -> Option<[u8; 32]> {
+        self.trees.iter().next().and_then(|(name, managed)| {
+            let kept = managed.tree.state().host_key(random_bytes);
+            kept.inspect_err(|e| tracing::warn!("tree {name}: the key of this host is not kept: {e}")).ok()
+        })
     }
 
     pub(super) fn keys(&self) -> Arc<AuthorizedKeys> {
@@ -253,6 +264,12 @@ impl Disk {
             }
             Request::Close(session) => drop(self.sessions.remove(&session)),
             Request::Bury(order) => self.gravedigger.take(order),
+            Request::Verify(release, signature) => {
+                let id = release.id();
+                if !self.admission.as_ref().is_some_and(|admission| admission.verify(release, signature)) {
+                    self.answer().send(Reply::Verified(id, false));
+                }
+            }
             Request::GoBack(tree) => {
                 let go_back: Work = Box::new(|host, managed, answer| {
                     tombstones::go_back(host, managed);
@@ -357,7 +374,7 @@ impl Drop for Queue {
 
 fn session_of(request: &Request) -> Option<SessionId> {
     Some(match request {
-        Request::Bury(_) | Request::GoBack(_) => return None,
+        Request::Bury(_) | Request::GoBack(_) | Request::Verify(..) => return None,
         Request::Open { session, .. } | Request::Deliver { session, .. } => *session,
         Request::Recall { session, .. } | Request::Order { session, .. } => *session,
         Request::Explore(id) | Request::Diff(id) | Request::Finish(id) => *id,
@@ -376,7 +393,7 @@ fn unable(request: &Request, why: Reason) -> Option<Reply> {
         Request::Recall { session, generation, .. } => Reply::Recalled(*session, *generation, Vec::new()),
         Request::Order { session, .. } => Reply::Ordered(*session, Some(Ordered::Failed(why))),
         Request::Check(id) => Reply::Checked(*id, Err(why)),
-        Request::Close(_) | Request::Bury(_) | Request::GoBack(_) => return None,
+        Request::Close(_) | Request::Bury(_) | Request::GoBack(_) | Request::Verify(..) => return None,
     })
 }
 
@@ -391,6 +408,7 @@ impl Answer {
     /// Says what the trees of `host` are now.
     fn trees(&self, host: &Host) {
         self.send(Reply::Shown(host.shown()));
+        self.send(Reply::Headers(host.headers()));
         self.send(Reply::Trees(host.states()));
     }
 

@@ -12,7 +12,7 @@ use super::clock;
 use super::reopen::{Follow, Reopen};
 use super::strangers::{Stranger, Strangers};
 use crate::Result;
-use crate::id::InstanceId;
+use crate::id::{HostName, InstanceId};
 use crate::keys::{GroupKey, random_bytes};
 use crate::net::{Channel, Datagram, Interest, Link, Links, Poller, RecvBatch, SendOutcome, Waker};
 use crate::proto::{Dest, Transmit};
@@ -191,6 +191,14 @@ impl Endpoint {
     /// The size of datagrams to make: what every link takes, less the room to seal them.
     pub fn datagram(&self) -> usize {
         self.links.narrowest().max_segment().min(MAX_DATAGRAM).saturating_sub(self.room())
+    }
+
+    /// A line about datagrams of `datagram` bytes before they are sealed, smaller than the links take for the sake of
+    /// `host`: with their size on the network.
+    pub fn narrowed(&self, datagram: usize, host: &HostName) -> String {
+        let (size, most) = (datagram + self.room(), self.datagram() + self.room());
+        let interface = &self.links.narrowest().interface().name;
+        format!("datagrams of {size} bytes, not {most} as {interface} takes: larger ones do not reach {host}")
     }
 
     /// Whether there is a group key.
@@ -389,6 +397,8 @@ mod tests {
         let mut sender = Endpoint { seal: Box::new(Sum(0x5a)), ..Endpoint::new(a).expect("a door") };
         let mut host = Endpoint { seal: Box::new(Sum(0x5a)), ..Endpoint::new(b).expect("a door") };
         assert_eq!(sender.datagram(), MAX_DATAGRAM - 16);
+        let narrowed = sender.narrowed(1456, &HostName::new("web1").expect("legal"));
+        assert!(narrowed.starts_with(&format!("datagrams of 1472 bytes, not {MAX_DATAGRAM} as ")), "{narrowed}");
         let mut told: Vec<Vec<u8>> = (0..5).map(|n| vec![n; 100]).collect();
         told.push(b"short".to_vec());
         let mut trains = 1;

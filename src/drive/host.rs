@@ -213,6 +213,9 @@ impl Running {
         let (clock, door) = (Clock::start(), door.into());
         let sealed = !door.keys.is_empty();
         let key = host.key()?;
+        if let Some(public) = key.identity().public() {
+            tracing::info!("host key {}", public.fingerprint());
+        }
         let endpoint = Endpoint::of(door, key.instance())?;
         // Half of the receive buffer, of which the kernel takes as much again for its own bookkeeping.
         let window = u32::try_from(endpoint.links().recv_buffer() / 4).unwrap_or(u32::MAX);
@@ -226,6 +229,7 @@ impl Running {
             tombstones: host.tombstones(),
             key,
             shown: host.shown(),
+            headers: host.headers(),
             trust,
             seed: clock::seed(),
             datagram: endpoint.datagram(),
@@ -301,6 +305,7 @@ impl Running {
                         let _ = answer.send(self.arriving(&tree, &hosts));
                     }
                     Command::Changed => {
+                        self.machine.handle_reply(self.clock.now(), Reply::Headers(self.host.headers()));
                         let states = self.disk.states();
                         self.machine.handle_reply(self.clock.now(), Reply::Trees(states));
                     }
@@ -357,6 +362,7 @@ impl Running {
         for buried in managed.tree.state().tombstones().unwrap_or_default() {
             self.machine.handle_reply(now, Reply::Buried(buried.order, true));
         }
+        self.machine.handle_reply(now, Reply::Headers(self.host.headers()));
         self.machine.handle_reply(now, Reply::Trees(self.disk.states()));
         self.inspections.add(now, tree, managed);
         if managed.tree.is_strange() {

@@ -125,7 +125,8 @@ impl<'a> Session<'a> {
             Request::Finish(_) => Reply::Finished(id, self.finish()),
             Request::Order { order, .. } => Reply::Ordered(id, self.order(id, &order)),
             Request::Check(_) => Reply::Checked(id, self.check()),
-            Request::Open { .. } | Request::Close(_) | Request::Bury(_) | Request::GoBack(_) => return None,
+            Request::Open { .. } | Request::Close(_) => return None,
+            Request::Bury(_) | Request::GoBack(_) | Request::Verify(..) => return None,
         })
     }
 
@@ -249,6 +250,17 @@ pub(super) fn check(host: &Host, session: SessionId, opening: &Opening) -> Resul
     tombstones::check(managed, release)?;
     can_take(managed, header).map_err(|why| Denied { why, proven: true })?;
     Ok(key)
+}
+
+/// Whether a release that others have may be put here, as far as its header tells.
+pub(super) fn may_be_taken(host: &Host, release: &Release, signature: &[u8]) -> Result<(), Denied> {
+    let key = verify(Namespace::RELEASE, release.bytes(), signature)
+        .map_err(|e| format!("the release is not signed: {e}"))?;
+    check_allowed(host, &key, release, clock::wall_seconds())?;
+    let tree = &release.header().tree;
+    let managed = host.trees.get(tree).ok_or_else(|| format!("there is no tree {tree} here"))?;
+    may_be_made_up(&managed.tree, release)?;
+    Ok(tombstones::check(managed, release)?)
 }
 
 /// Whether the tree is there, and can be switched as the release says.

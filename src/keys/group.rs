@@ -6,10 +6,13 @@ use std::path::Path;
 use base64ct::{Base64, Encoding};
 
 use super::{generate, random_bytes, read_key_file, shown};
+use crate::block::BlockHash;
 use crate::strict::Readers;
 use crate::{Error, Result};
 
 const PREFIX: &str = "makuo-group-key-v1";
+/// The prefix of the secret in the hash that names the group.
+const GROUP_ID: &[u8] = b"makuo-group@v1";
 
 /// The secret of a group. It is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,6 +54,12 @@ impl GroupKey {
         generate::write_file(path, self.to_text().as_bytes(), 0o600, force)
     }
 
+    /// A name for the group that says nothing of the secret, fit for a file.
+    pub fn id(&self) -> String {
+        let hash = BlockHash::of(&[GROUP_ID, &self.0].concat());
+        hash.0[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The secret itself, for a cipher.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -86,6 +95,7 @@ mod tests {
         assert!(key.save(&path, false).is_err(), "never overwritten");
         key.save(&path, true).expect("forced");
         assert_eq!(format!("{key:?}"), "GroupKey(secret)");
+        assert_eq!((key.id().len(), key.id() == GroupKey([7; 32]).id()), (16, false));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("chmod");
         assert!(GroupKey::load(&path).is_err());
     }

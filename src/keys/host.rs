@@ -9,6 +9,7 @@ use std::fmt;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use minicbor::{Decode, Encode};
 
+use super::PublicKey;
 use crate::block::BlockHash;
 use crate::id::InstanceId;
 
@@ -75,6 +76,11 @@ impl Identity {
         let hash = BlockHash::of(&[INSTANCE, &self.key, &self.start.to_be_bytes()].concat());
         let (first, _) = hash.0.split_first_chunk().unwrap_or((&[0; 8], &[]));
         InstanceId(u64::from_be_bytes(*first))
+    }
+
+    /// The key as people see it; none when nobody can sign with it.
+    pub fn public(&self) -> Option<PublicKey> {
+        PublicKey::from_bytes(self.key).ok()
     }
 
     /// Whether the host signed `word`.

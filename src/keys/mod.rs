@@ -12,6 +12,7 @@ mod expiry;
 mod generate;
 mod group;
 mod host;
+mod known_hosts;
 #[cfg(test)]
 mod openssh_tests;
 mod prompt;
@@ -25,6 +26,7 @@ pub use expiry::show as shown_time;
 pub use generate::{NewKey, authorized_line, generate, write_file};
 pub use group::GroupKey;
 pub use host::{HostKey, Identity, WORD_SIGNATURE};
+pub use known_hosts::{KnownHosts, MAX_KNOWN_HOSTS};
 pub use public::{Fingerprint, KeyError, PublicKey};
 pub use signature::{MAX_SIGNATURE_BYTES, Namespace, Signature, SignatureError, verify};
 pub use signer::{FileSigner, Signer, open_signer};

@@ -154,6 +154,7 @@ mod tests {
             strangers: None,
             nonce: None,
             echoes: None,
+            identity: None,
             shown: None,
         }
     }

@@ -19,6 +19,7 @@ use super::freshness::Freshness;
 use super::path::Heard;
 use super::{Dest, turn};
 use crate::id::{HostName, InstanceId, Nonce, TreeName};
+use crate::keys::Identity;
 use crate::units::Moment;
 use crate::wire::Message;
 use crate::wire::message::{Hello, MAX_STRANGERS, Shown, TreeState};
@@ -32,6 +33,8 @@ pub struct Presence {
     own: InstanceId,
     name: HostName,
     trees: Vec<TreeState>,
+    /// What answers to solicits show.
+    identity: Option<Identity>,
     table: Table,
     /// So many hosts are reckoned with at least.
     fleet: u32,
@@ -89,6 +92,7 @@ impl Presence {
             own: control.instance(),
             name,
             trees,
+            identity: None,
             table: Table::new(trust),
             fleet: 0,
             beacon: now,
@@ -124,6 +128,11 @@ impl Presence {
             self.trees = trees;
             self.beacon = self.beacon.min(now + (turn(self.fleet()) * CHANGE_TURNS).mul_f64(self.rng.f64()));
         }
+    }
+
+    /// Shows `identity` to those who ask from now on.
+    pub fn set_identity(&mut self, identity: Identity) {
+        self.identity = Some(identity);
     }
 
     /// What shows the highest serial of each tree.
@@ -197,6 +206,7 @@ impl Presence {
             let hello = Hello {
                 heard: self.probes.largest(answer.asker),
                 echoes: answer.nonce.map(|nonce| vec![nonce]),
+                identity: self.identity,
                 shown: answer.tree.and_then(|tree| self.show(now, &tree)),
                 ..self.hello()
             };
@@ -243,6 +253,7 @@ impl Presence {
             strangers: (!self.strangers.is_empty()).then(|| self.strangers.clone()),
             nonce: Some(self.freshness.current()),
             echoes: None,
+            identity: None,
             shown: None,
         }
     }

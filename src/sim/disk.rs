@@ -17,6 +17,7 @@ use crate::proto::generation::{Body, Buffers, Encoding, Placed, pack_to};
 use crate::proto::receiver::{Ordered, Part, Reply, Request};
 use crate::units::WallTime;
 use crate::wire::message::{MAX_TOMBSTONES_TOLD, Order, OrderKind, SignedOrder, Summary, Tombstone, TreeState};
+use crate::wire::query::ReleaseBytes;
 
 /// What stands for a signature here: nobody changes a byte without being found out.
 pub fn signature(bytes: &[u8]) -> Vec<u8> {
@@ -216,6 +217,15 @@ impl Disk {
         }
     }
 
+    /// The signed part of the release in place.
+    pub fn headers(&self) -> BTreeMap<TreeName, ReleaseBytes> {
+        let told = |release: &Release| {
+            let header = release.bytes().to_vec();
+            ReleaseBytes { signature: signature(&header), header }
+        };
+        self.committed.iter().map(|release| (tree(), told(release))).collect()
+    }
+
     fn stones(&self) -> Vec<Tombstone> {
         let stone = |signed: &SignedOrder| Some(Order::decode(&signed.order)?.tombstone()?.1);
         self.tombstones.iter().rev().filter_map(stone).take(MAX_TOMBSTONES_TOLD).collect()
@@ -277,6 +287,10 @@ impl Disk {
             Request::Finish(session) => Reply::Finished(session, self.finish(session)),
             Request::Order { session, order } => Reply::Ordered(session, self.order(session, &order)),
             Request::Check(session) => Reply::Checked(session, self.health.clone().unwrap_or(Ok(()))),
+            Request::Verify(release, signed) => {
+                let newer = self.committed.as_ref().is_none_or(|c| c.header().serial < release.header().serial);
+                Reply::Verified(release.id(), newer && *signed == signature(release.bytes()))
+            }
             Request::Bury(order) => {
                 let holds = order.signature == signature(&order.order);
                 if holds {

@@ -4,11 +4,15 @@
 //! Everything follows from one seed: a failure prints it, and the same seed replays the same network, datagram by
 //! datagram.
 
+#[cfg(test)]
+mod catchup_tests;
 pub mod disk;
 pub mod feedback;
 #[cfg(test)]
 mod forgery_tests;
 pub mod goodput;
+#[cfg(test)]
+mod identity_tests;
 pub mod link;
 pub mod network;
 #[cfg(test)]

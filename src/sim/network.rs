@@ -11,7 +11,7 @@ use super::feedback::{Feedback, Kind, is_counted};
 use super::link::{Link, State, forge};
 use crate::block::frame::Level;
 use crate::id::{HostName, InstanceId};
-use crate::keys::HostKey;
+use crate::keys::{HostKey, KnownHosts};
 use crate::proto::generation::TARGET_BYTES;
 use crate::proto::members::Trust;
 use crate::proto::receiver::{self, HostSetup, Receiver};
@@ -60,8 +60,14 @@ pub struct Setup {
     pub watch_memory: bool,
     /// Whether the release was committed elsewhere, and hosts that missed it commit by that order.
     pub granted: bool,
+    /// Whether that begins only when a host asks one that has the release for it: the sender stands for that one.
+    pub pulled: bool,
     /// Whether somebody records what is sent.
     pub record: bool,
+    /// The keys that hosts had before.
+    pub known_hosts: KnownHosts,
+    /// Whether a host with another key has no part in the session.
+    pub strict: bool,
 }
 
 impl Default for Setup {
@@ -85,7 +91,10 @@ impl Default for Setup {
             recall: true,
             watch_memory: false,
             granted: false,
+            pulled: false,
             record: false,
+            known_hosts: KnownHosts::default(),
+            strict: false,
         }
     }
 }
@@ -137,7 +146,7 @@ impl Host {
 }
 
 /// What the key of a host is made from.
-fn own_seed(host: usize) -> [u8; 32] {
+pub(super) fn own_seed(host: usize) -> [u8; 32] {
     crate::block::BlockHash::of(&host.to_be_bytes()).0
 }
 
@@ -176,6 +185,8 @@ pub struct Network {
     pub longest_pause: Duration,
     spoke: Option<Moment>,
     finished: bool,
+    /// The sender has not begun.
+    dormant: bool,
 }
 
 impl Network {
@@ -196,6 +207,8 @@ impl Network {
                 without: None,
                 lists: false,
                 expect: Expect::default(),
+                known_hosts: setup.known_hosts.clone(),
+                strict: setup.strict,
                 known: 0,
                 quorum: setup.quorum,
                 batches: setup.batches.clone(),
@@ -246,18 +259,27 @@ impl Network {
             longest_pause: Duration::ZERO,
             spoke: None,
             finished: false,
+            dormant: false,
         };
+        network.dormant = network.setup.pulled;
         network.timers = vec![None; network.hosts.len() + 1];
         for host in 1..=network.hosts.len() {
             network.start(host);
         }
-        if network.setup.granted {
+        if network.setup.granted && !network.dormant {
             // Nobody is looked for.
-            let signature = super::disk::signature(network.offer.release.bytes());
-            network.sender.announce(now, network.offer.release.clone(), signature);
+            network.announce();
         }
-        network.drain(0);
+        if !network.dormant {
+            network.drain(0);
+        }
         network
+    }
+
+    fn announce(&mut self) {
+        self.announced = self.now;
+        let signature = super::disk::signature(self.offer.release.bytes());
+        self.sender.announce(self.now, self.offer.release.clone(), signature);
     }
 
     /// The disk of host `host` (from 1), for looking at and tampering with.
@@ -336,6 +358,12 @@ impl Network {
         }
     }
 
+    /// Somebody sends a datagram to all under the address of host `from`.
+    pub fn forge(&mut self, from: usize, bytes: &[u8]) {
+        let to = (0..=self.hosts.len() as u32).filter(|to| *to as usize != from).collect();
+        self.at(self.now, Event::Datagram { to, from, bytes: bytes.into() });
+    }
+
     /// A person ends the session early.
     pub fn interrupt(&mut self) {
         self.sender.abort(self.now, "interrupted");
@@ -380,6 +408,7 @@ impl Network {
                     let committed = matches!(reply, receiver::Reply::Ordered(..));
                     machine.handle_reply(self.now, reply);
                     if committed {
+                        machine.handle_reply(self.now, receiver::Reply::Headers(slot.disk.headers()));
                         machine.handle_reply(self.now, receiver::Reply::Trees(vec![slot.disk.state()]));
                     }
                     self.drain(host);
@@ -390,9 +419,8 @@ impl Network {
                 self.drain(0);
             }
             Event::Prepared => {
-                (self.announced, self.spoke) = (self.now, Some(self.now));
-                let signature = super::disk::signature(self.offer.release.bytes());
-                self.sender.announce(self.now, self.offer.release.clone(), signature);
+                self.spoke = Some(self.now);
+                self.announce();
                 self.drain(0);
             }
             Event::Timer(place) => self.timer(place),
@@ -411,6 +439,7 @@ impl Network {
     fn arrive(&mut self, to: &[u32], from: usize, bytes: &[u8]) {
         let now = self.now;
         let hosts = match to {
+            [0, hosts @ ..] if self.dormant => hosts,
             [0, hosts @ ..] => {
                 self.sender.handle_datagram(now, address(from), bytes);
                 self.drain(0);
@@ -476,10 +505,11 @@ impl Network {
                 name: name(host),
                 trees: vec![slot.disk.state()],
                 takes: if self.setup.granted { [super::disk::tree()].into() } else { Default::default() },
-                gives: Default::default(),
+                gives: if self.setup.pulled { [super::disk::tree()].into() } else { Default::default() },
                 tombstones: slot.disk.tombstones.clone(),
                 key,
                 shown: BTreeMap::new(),
+                headers: slot.disk.headers(),
                 trust: Trust::Proven,
                 seed,
                 datagram: self.setup.datagram,
@@ -565,11 +595,15 @@ impl Network {
             self.most_held = self.most_held.max(machine.held());
         }
         while machine.poll_notice().is_some() {}
+        let is_pulled = std::iter::from_fn(|| machine.poll_pulled()).count() > 0;
         while let Some(request) = machine.poll_request() {
             slot.disk_free = slot.disk_free.max(self.now) + self.setup.disk.mul_f64(self.rng.f64());
             if let Some(reply) = slot.disk.answer(request) {
                 self.queue.push(slot.disk_free, Event::HostReply { host, life: slot.life, reply });
             }
+        }
+        if is_pulled && std::mem::take(&mut self.dormant) {
+            self.at(self.now, Event::Prepared);
         }
     }
 
@@ -637,6 +671,11 @@ impl Network {
 pub struct Recording(Vec<(usize, Arc<[u8]>)>);
 
 impl Recording {
+    /// What was sent from a place (0 is the sender), in order.
+    pub fn of(&self, from: usize) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.0.iter().filter(move |(place, _)| *place == from).map(|(_, bytes)| &bytes[..])
+    }
+
     /// Both, one after the other.
     pub fn and(mut self, other: &Recording) -> Self {
         self.0.extend(other.0.iter().cloned());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::disk::Offer;
 use crate::id::{HostName, InstanceId, Serial, SessionId};
-use crate::keys::HostKey;
+use crate::keys::{HostKey, KnownHosts};
 use crate::manifest::Intent;
 use crate::proto::control::Control;
 use crate::proto::freshness::Nonces;
@@ -60,6 +60,8 @@ impl Sending {
             without: None,
             lists: false,
             expect: Expect::default(),
+            known_hosts: KnownHosts::default(),
+            strict: false,
             known: 1,
             quorum: Quorum::All,
             batches: Vec::new(),
@@ -80,16 +82,7 @@ impl Sending {
         let now = Moment(1_000_000_000);
         let (sender, host) = (Sender::new(now, setup), HostKey::new([1; 32], 1));
         let mut sending = Self { sender, now, offer, host };
-        let tree = TreeState {
-            tree: sending.offer.release.header().tree.clone(),
-            serial: Serial(0),
-            release: None,
-            running: None,
-            created: None,
-            tombstones: None,
-            unhealthy: None,
-            base: None,
-        };
+        let tree = TreeState::nothing(sending.offer.release.header().tree.clone());
         let hello = Hello {
             name: name("web1"),
             version: "1".into(),
@@ -99,6 +92,7 @@ impl Sending {
             strangers: None,
             nonce: None,
             echoes: Some(vec![Nonces::new(5).draw()]),
+            identity: None,
             shown: None,
         };
         let source = sending.host.instance();
@@ -240,22 +234,14 @@ fn a_list_of_differences_is_the_hosts_own() {
 
 /// A host that runs the release `running` of the tree.
 fn receiver(now: Moment, offer: &Offer, running: Option<Serial>) -> Receiver {
-    let tree = TreeState {
-        tree: offer.release.header().tree.clone(),
-        serial: Serial(0),
-        release: None,
-        running,
-        created: None,
-        tombstones: None,
-        unhealthy: None,
-        base: None,
-    };
+    let tree = TreeState { running, ..TreeState::nothing(offer.release.header().tree.clone()) };
     let setup = HostSetup {
         name: name("web1"),
         trees: vec![tree],
         takes: BTreeSet::new(),
         gives: BTreeSet::new(),
         shown: Default::default(),
+        headers: Default::default(),
         trust: Trust::Proven,
         tombstones: Vec::new(),
         key: HostKey::new([1; 32], 1),

@@ -10,10 +10,14 @@ use crate::error::Result;
 const HOST_KEY: &str = "host_key";
 
 impl State {
-    /// The secret; `draw` gives a new one where there is none, or no whole one.
+    /// The secret that is kept here; none where there is no whole one.
+    pub fn kept_host_key(&self) -> Result<Option<[u8; 32]>> {
+        Ok(self.read(HOST_KEY)?.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()))
+    }
+
+    /// The secret; `draw` gives a new one where there is none.
     pub fn host_key(&self, draw: impl FnOnce() -> Result<[u8; 32]>) -> Result<[u8; 32]> {
-        let kept = self.read(HOST_KEY)?;
-        if let Some(seed) = kept.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
+        if let Some(seed) = self.kept_host_key()? {
             return Ok(seed);
         }
         let seed = draw()?;

@@ -96,6 +96,9 @@ pub enum Message {
     /// A host that lacks a release asks one that has it.
     #[n(16)]
     Pull(#[n(0)] Pull),
+    /// The signed part of a release, from a host that has it, for those that asked.
+    #[n(17)]
+    Header(#[n(0)] ReleaseBytes),
 }
 
 /// Who a host is and what it has.
@@ -126,6 +129,9 @@ pub struct Hello {
     /// In an answer, the nonce of the solicit; in a beacon, those of other beacons that were heard last.
     #[n(7)]
     pub echoes: Option<Vec<Nonce>>,
+    /// In an answer to a solicit: the key that the host signs its words with, and the start of its process.
+    #[n(8)]
+    pub identity: Option<Identity>,
     /// In an answer to a solicit that names a tree.
     #[n(9)]
     pub shown: Option<Shown>,
@@ -135,6 +141,11 @@ impl Hello {
     /// Whether it was said after `nonce` was drawn.
     pub fn repeats(&self, nonce: Nonce) -> bool {
         self.echoes.iter().flatten().any(|echo| *echo == nonce)
+    }
+
+    /// Whether the identity that it shows, if any, is that of the process `source`.
+    pub fn is_of(&self, source: InstanceId) -> bool {
+        self.identity.is_none_or(|identity| identity.instance() == source)
     }
 }
 
@@ -173,6 +184,9 @@ pub struct Pull {
     /// The host that asks; none: it does not say.
     #[n(4)]
     pub host: Option<HostName>,
+    /// Whether only the signed part is asked for, see [`Message::Header`].
+    #[n(5)]
+    pub header: Option<bool>,
 }
 
 /// A datagram of a certain size.
@@ -214,6 +228,14 @@ pub struct TreeState {
     /// The release of the whole tree that the one it has belongs to, when that is of a part.
     #[n(9)]
     pub base: Option<Serial>,
+}
+
+impl TreeState {
+    /// What a host says of a tree that took no release yet.
+    pub fn nothing(tree: TreeName) -> Self {
+        let (serial, release, running, created) = Default::default();
+        Self { tree, serial, release, running, created, tombstones: None, unhealthy: None, base: None }
+    }
 }
 
 /// An offer. The header's signature speaks for the release; session and geometry are the sender's word only.
@@ -635,6 +657,7 @@ impl Message {
             Message::Status(status) => within(status.reporters.len() <= MAX_REPORTERS, "too many reporters"),
             Message::Order(order) => within(order.fits(), "too long an order or signature"),
             Message::Tell(tell) => tell.check(),
+            Message::Header(told) => within(told.fits(), "too long a header or signature"),
             Message::DriftPart(part) => within(part.bytes.len() <= MAX_DRIFT_PART, "too long a part"),
             _ => Ok(()),
         }

@@ -88,6 +88,7 @@ impl<'a> Work<'a> {
         Ok(Options {
             only: self.wish.targets.clone(),
             checksum: self.wish.checksum,
+            strict: self.desk.sending.strict,
             cache: self.base.cache.clone().or_else(|| self.state()),
             root: Some(Arc::clone(&self.root)),
             part: Part {

@@ -294,6 +294,7 @@ mod tests {
             strangers: None,
             nonce: None,
             echoes: None,
+            identity: None,
             shown: None,
         }
     }
@@ -386,16 +387,7 @@ mod tests {
     #[test]
     fn a_flood_of_names_stays_bounded_at_one_address_and_at_all() {
         let mut table = Table::default();
-        let tree = |n: usize| TreeState {
-            tree: TreeName::new(&format!("t{n}")).expect("legal"),
-            serial: crate::id::Serial(1),
-            release: None,
-            running: None,
-            created: None,
-            tombstones: None,
-            unhealthy: None,
-            base: None,
-        };
+        let tree = |n: usize| TreeState::nothing(TreeName::new(&format!("t{n}")).expect("legal"));
         for n in 0..1000u64 {
             table.heard(START, at(1), InstanceId(n), hello(&format!("h{n}"), 1), true);
         }

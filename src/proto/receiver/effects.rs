@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::Part;
 use crate::id::{Generation, HostName, Serial, SessionId, TreeName};
-use crate::manifest::Release;
+use crate::manifest::{Release, ReleaseId};
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Placed};
 use crate::wire::message::{Shown, SignedOrder, Summary, TreeState};
+use crate::wire::query::ReleaseBytes;
 
 /// What a host asks of its disk. Requests of one session are answered in order.
 #[derive(Debug, Clone)]
@@ -63,6 +64,8 @@ pub enum Request {
     },
     /// The release is in place: run what is to run then, and see whether all is well.
     Check(SessionId),
+    /// Check whether a release that others have may be put here; its signature is the second part.
+    Verify(Release, Arc<[u8]>),
     /// Check the signature of an order to abort or revert a release, of whichever session, and keep it.
     Bury(SignedOrder),
     /// The tree's release was taken back: go back behind it, when what it replaced is there.
@@ -124,10 +127,14 @@ pub enum Reply {
     Checked(SessionId, Result<(), Reason>),
     /// To [`Request::Bury`]: whether the order holds, and is kept.
     Buried(SignedOrder, bool),
+    /// To [`Request::Verify`]: whether it may.
+    Verified(ReleaseId, bool),
     /// A tree has another release now, whoever caused it.
     Trees(Vec<TreeState>),
     /// What shows the highest serial of each tree to others.
     Shown(BTreeMap<TreeName, Shown>),
+    /// The signed part of the release that each tree has.
+    Headers(BTreeMap<TreeName, ReleaseBytes>),
     /// The tree is not what its release says.
     Drifted(TreeName),
     /// The tree takes from others what it missed, from now on, and is given to them when that is said.
@@ -172,7 +179,8 @@ impl Reply {
             | Reply::Finished(id, _)
             | Reply::Checked(id, _)
             | Reply::Ordered(id, _) => Some(*id),
-            Reply::Buried(..) | Reply::Trees(_) | Reply::Shown(_) | Reply::Drifted(_) | Reply::CatchesUp(..) => None,
+            Reply::Buried(..) | Reply::Verified(..) | Reply::Trees(_) | Reply::Shown(_) => None,
+            Reply::Headers(_) | Reply::Drifted(_) | Reply::CatchesUp(..) => None,
         }
     }
 }

@@ -20,6 +20,7 @@ mod buffer;
 mod drift;
 mod effects;
 mod fetch;
+mod headers;
 mod measure;
 mod names;
 mod orders;
@@ -33,9 +34,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::block::BlockHash;
 use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
 use crate::keys::HostKey;
-use crate::manifest::Release;
+use crate::manifest::{Release, ReleaseId};
 use crate::proto::control::Control;
 use crate::proto::members::{Presence, Table, Trust};
 use crate::proto::questions::Questions;
@@ -43,13 +45,14 @@ use crate::proto::{Dest, Transmit};
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{Announce, Pull, Shown, SignedOrder, State, TreeState};
-use crate::wire::query::{Ask, Tell, Work};
+use crate::wire::query::{Ask, ReleaseBytes, Tell, Work};
 use crate::wire::{DATA_OVERHEAD, Datagram, Front, HostStage, Message};
 
 pub use buffer::Part;
 pub use effects::{Denied, Look, Ordered, Reason, Reply, Request};
 pub use names::{is_target, matches_name};
 
+use headers::{Answer, Headers};
 use pulls::{Found, Pulls};
 use session::Session;
 use tombstones::Tombstones;
@@ -89,6 +92,8 @@ pub struct HostSetup {
     pub key: HostKey,
     /// What shows the highest serial of each of them to others.
     pub shown: BTreeMap<TreeName, Shown>,
+    /// The signed part of the release that each of them has.
+    pub headers: BTreeMap<TreeName, ReleaseBytes>,
     /// How easily other hosts are reckoned with.
     pub trust: Trust,
     /// The seed of everything random.
@@ -158,6 +163,7 @@ pub struct Receiver {
     /// Sessions that gave way because their sender never showed that it is there: it may be a recorded one.
     ghosts: VecDeque<SessionId>,
     pulls: Pulls,
+    headers: Headers,
     tombstones: Tombstones,
     /// When it is looked what others have, once that may have changed.
     look: Option<Moment>,
@@ -179,9 +185,12 @@ impl Receiver {
         let mut presence =
             Presence::new(now, setup.name.clone(), setup.trees.clone(), setup.trust, setup.seed ^ 1, &mut control);
         presence.set_shown(setup.shown.clone());
+        presence.set_identity(setup.key.identity());
         let rng = fastrand::Rng::with_seed(setup.seed);
         let seed = setup.seed ^ 2;
         let pulls = Pulls::new(setup.takes.clone(), setup.seed ^ 3);
+        let mut headers = Headers::default();
+        headers.set(setup.headers.clone());
         let tombstones = Tombstones::new(setup.tombstones.clone(), setup.seed ^ 4);
         Self {
             setup,
@@ -194,6 +203,7 @@ impl Receiver {
             ignored: VecDeque::new(),
             ghosts: VecDeque::new(),
             pulls,
+            headers,
             tombstones,
             // What was taken back while this host was away may be here.
             look: Some(now),
@@ -285,7 +295,8 @@ impl Receiver {
                 self.with(now, (from, front), id, |session, control| session.drift(now, offset, control))
             }
             Message::Ask(ask) => self.questions.handle(now, from, ask, self.presence.table().len() as u32),
-            Message::Pull(pull) => self.pulled(pull),
+            Message::Pull(pull) => self.pulled(now, pull),
+            Message::Header(told) => self.told_header(&told),
             presence => {
                 self.presence.handle(now, from, source, &presence);
                 self.look.get_or_insert(now + LOOK);
@@ -364,11 +375,32 @@ impl Receiver {
         self.sessions.insert(session.id(), session);
     }
 
-    /// Somebody lacks a release that this host may have: it is offered when nothing is done with the tree.
-    fn pulled(&mut self, pull: Pull) {
+    /// Somebody shows the header of a release, which this host may have asked for.
+    fn told_header(&mut self, told: &ReleaseBytes) {
+        // Others ask as well: what is not for us is not read.
+        if !self.pulls.asks_for(ReleaseId(BlockHash::of(&told.header))) {
+            return;
+        }
+        let Ok(release) = Release::from_bytes(&told.header) else { return };
+        if self.pulls.check(&release) {
+            self.requests.push_back(Request::Verify(release, told.signature.as_slice().into()));
+        }
+    }
+
+    /// Somebody lacks a release that this host may have: its header is shown, when that is what is asked for, or it is
+    /// offered when nothing is done with the tree.
+    fn pulled(&mut self, now: Moment, pull: Pull) {
         let well = |t: &TreeState| t.unhealthy != Some(true) && self.tombstones.of(&t.tree, pull.release).is_none();
         let has = |t: &TreeState| t.tree == pull.tree && t.release == Some(pull.release) && well(t);
         let serves = self.setup.gives.contains(&pull.tree) && self.setup.trees.iter().any(has);
+        if serves && pull.header == Some(true) {
+            match self.headers.show(now, &pull) {
+                Answer::Show(header) => return self.control.send(Dest::Group, &header),
+                Answer::Shown => return,
+                // An offer shows it too.
+                Answer::Unknown => {}
+            }
+        }
         let holds = |s: &Session| s.is_proven() && *s.tree() == pull.tree && !s.is_audit() && s.holds_the_tree();
         let idle = !self.sessions.values().any(holds);
         let same = |p: &Pull| (&p.tree, p.release, p.have, p.base) == (&pull.tree, pull.release, pull.have, pull.base);
@@ -389,7 +421,9 @@ impl Receiver {
         let busy = |tree: &TreeName| at_work(sessions, tree).is_some();
         let (own, me, members) = (&self.setup.trees, self.setup.key.instance(), self.presence.table());
         for (to, pull) in self.pulls.poll(now, own, me, members, &self.tombstones, busy) {
-            self.notices.push_back(Notice::Pulls { tree: pull.tree.clone(), from: to });
+            if pull.header.is_none() {
+                self.notices.push_back(Notice::Pulls { tree: pull.tree.clone(), from: to });
+            }
             let pull = Pull { host: Some(self.setup.name.clone()), ..pull };
             self.control.send(Dest::Host(to), &Message::Pull(pull));
         }
@@ -499,6 +533,8 @@ impl Receiver {
                 self.look.get_or_insert(now + LOOK);
             }
             Reply::Shown(shown) => self.presence.set_shown(shown),
+            Reply::Headers(headers) => self.headers.set(headers),
+            Reply::Verified(release, holds) => self.pulls.checked(now, release, holds),
             Reply::Buried(order, holds) => self.buried(now, order, holds),
             Reply::CatchesUp(tree, gives) => {
                 self.setup.takes.insert(tree.clone());

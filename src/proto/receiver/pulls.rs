@@ -1,9 +1,11 @@
 //! Releases that this host missed, and who is asked for them: one member after the other of those that have them.
 //!
+//! Beacons are not believed. The header of each release that somebody claims to have is asked for first, of
+//! several releases beside each other: a claim that no signed header follows keeps a host from nothing. The newest
+//! release whose header is rightful is then asked for, of one member at a time; when none offers it, the next newest.
+//!
 //! Whom a host asks first follows from the release and the members alone, so that many hosts that missed the same one
-//! ask the same member, which serves all of them at once. What beacons say is not believed: an answer to a pull is an
-//! offer like any other, with its signatures. So several releases are pursued beside each other: whoever claims to have
-//! what nobody has keeps a host from nothing for long. Those come first that are claimed by members known for longest.
+//! ask the same member, which shows the header to all at once and serves all at once.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +25,10 @@ use crate::wire::message::{Pull, TreeState};
 const NOTICE: Duration = Duration::from_millis(1000);
 /// Who was asked has this long to offer it.
 const ANSWER: Duration = Duration::from_secs(3);
+/// Who was asked for the header has this long to show it.
+const SHOW: Duration = Duration::from_millis(500);
+/// A header that holds waits this long for that of a newer release.
+const SETTLE: Duration = Duration::from_millis(100);
 /// All were asked in vain: the first wait until they are asked again; doubled each time.
 const AGAIN: Duration = Duration::from_secs(5);
 /// The longest.
@@ -30,12 +36,12 @@ const AGAIN_MAX: Duration = Duration::from_secs(120);
 
 /// A release that members say is taken back, before that is proven, is waited for longer.
 const DOUBT: Duration = Duration::from_secs(5);
-/// The most releases of one tree that are pursued at a time, beside those that were asked for in vain of late.
-const MAX_OPEN: usize = 8;
+/// The most releases of one tree whose headers are asked for at a time, beside those that were asked for in vain lately.
+const MAX_OPEN: usize = 16;
+/// The most releases of one tree whose headers hold, the newest.
+const MAX_RIGHTFUL: usize = 64;
 /// The most releases of one tree that rest.
 const MAX_RESTING: usize = 1024;
-/// An older release is asked for so many answers after a newer one.
-const BEHIND: u32 = 2;
 /// The most releases of one tree that are known to be for others.
 const MAX_UNFIT: usize = 64;
 
@@ -46,7 +52,8 @@ pub(super) struct Pulls {
     trees: BTreeSet<TreeName>,
     /// Trees that are to be made what their release says, once more.
     repairs: BTreeSet<TreeName>,
-    open: BTreeMap<(TreeName, ReleaseId), Open>,
+    /// By what is claimed: of one release somebody may claim what is not true of it.
+    open: BTreeMap<(TreeName, Found), Open>,
     /// Releases that are not for this host.
     unfit: BTreeMap<TreeName, BTreeSet<ReleaseId>>,
     rng: fastrand::Rng,
@@ -65,6 +72,12 @@ impl Found {
     pub(super) fn of(release: &Release) -> Self {
         let header = release.header();
         Self { serial: header.serial, created: Some(header.created), release: release.id() }
+    }
+
+    /// Whether what is claimed of a release is true of it.
+    fn is_of(&self, release: &Release) -> bool {
+        let (claimed, is) = (*self, Self::of(release));
+        claimed == Self { created: claimed.created.and(is.created), ..is }
     }
 
     /// What a host has by its beacon.
@@ -86,6 +99,20 @@ struct Open {
     again: Duration,
     /// All were asked in vain.
     rests: bool,
+    header: HeaderState,
+    /// Until when an offer is waited for.
+    awaited: Option<Moment>,
+}
+
+/// What is known of the header of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HeaderState {
+    /// It was not shown yet, or with no signature that holds.
+    Unseen,
+    /// Its signature is being checked.
+    Checking,
+    /// A key signed it that may.
+    Rightful,
 }
 
 impl Pulls {
@@ -148,27 +175,63 @@ impl Pulls {
         let (mut out, jitter) = (Vec::new(), self.rng.f64());
         for state in own {
             let lacking = self.lacking(state, me, members, tombstones);
-            self.open.retain(|(tree, release), _| {
-                *tree != state.tree || lacking.iter().any(|(found, _)| found.release == *release)
-            });
-            for (nth, (found, doubted)) in (0..).zip(lacking) {
-                let fresh = || Open::new(now, found, state.running, jitter, doubted, nth);
-                let open = self.open.entry((state.tree.clone(), found.release)).or_insert_with(fresh);
+            let lacks: BTreeSet<Found> = lacking.iter().map(|(found, _)| *found).collect();
+            self.open.retain(|(tree, found), _| *tree != state.tree || lacks.contains(found));
+            // One release is waited for at a time.
+            let of_tree = self.open.iter().filter(|((tree, _), _)| *tree == state.tree);
+            let mut awaited = of_tree.filter_map(|(_, open)| open.awaited.filter(|until| *until > now)).max();
+            for (found, doubted) in lacking {
+                let fresh = || Open::new(now, found, state, jitter, doubted);
+                let open = self.open.entry((state.tree.clone(), found)).or_insert_with(fresh);
                 if open.have != state.running {
                     // What came before it is here now: the rest follows at once.
-                    *open = Open { due: now, ..fresh() };
+                    *open = Open { due: now, header: open.header, ..fresh() };
                 }
                 if busy(&state.tree) {
                     // When it is over, and the release is lacking still, somebody else is asked.
                     open.due = open.due.max(now + NOTICE);
+                    open.awaited = None;
+                } else if let (true, Some(until)) = (open.is_rightful(), awaited.filter(|until| *until > open.due)) {
+                    open.due = until;
                 } else if open.due <= now
                     && let Some(pull) = open.ask(now, state, me, members, jitter)
                 {
+                    awaited = open.awaited.or(awaited);
                     out.push(pull);
                 }
             }
         }
         out
+    }
+
+    /// Whether the header of `release` is asked for.
+    pub(super) fn asks_for(&self, release: ReleaseId) -> bool {
+        self.open.values().any(|open| open.found.release == release && open.header == HeaderState::Unseen)
+    }
+
+    /// Somebody shows the header of `release`: whether its signature is to be checked.
+    pub(super) fn check(&mut self, release: &Release) -> bool {
+        let tree = &release.header().tree;
+        let open = self.open.iter_mut().filter(|((of, found), _)| of == tree && found.is_of(release));
+        let unseen = open.map(|(_, open)| open).filter(|open| open.header == HeaderState::Unseen);
+        unseen.map(|open| open.header = HeaderState::Checking).count() > 0
+    }
+
+    /// The signature of the header of `release` was checked.
+    pub(super) fn checked(&mut self, now: Moment, release: ReleaseId, holds: bool) {
+        let jitter = self.rng.f64();
+        let checking = |open: &&mut Open| open.found.release == release && open.header == HeaderState::Checking;
+        for open in self.open.values_mut().filter(checking) {
+            if !holds {
+                // Somebody else may show a better one.
+                open.header = HeaderState::Unseen;
+                continue;
+            }
+            open.header = HeaderState::Rightful;
+            open.asked.clear();
+            (open.rests, open.again) = (false, AGAIN);
+            open.due = now + SETTLE.mul_f64(1.0 + jitter);
+        }
     }
 
     /// When somebody is to be asked.
@@ -200,24 +263,42 @@ impl Pulls {
             }
         }
 
-        let rests = |other: &Found| self.open.get(&(own.tree.clone(), other.release)).is_some_and(|open| open.rests);
-        let (resting, mut pursued): (Vec<_>, Vec<_>) = found.into_iter().partition(|(other, _)| rests(other));
+        let open = |other: &Found| self.open.get(&(own.tree.clone(), *other));
+        let (rightful, unseen): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|(other, _)| open(other).is_some_and(Open::is_rightful));
+        let (resting, mut pursued): (Vec<_>, Vec<_>) =
+            unseen.into_iter().partition(|(other, _)| open(other).is_some_and(|open| open.rests));
         pursued.sort_by_key(|(other, since)| (*since, Reverse(*other)));
         pursued.truncate(MAX_OPEN);
         pursued.extend(resting.into_iter().take(MAX_RESTING));
+        pursued.extend(rightful.into_iter().rev().take(MAX_RIGHTFUL));
         pursued.sort_by_key(|(other, _)| Reverse(*other));
         pursued.into_iter().map(|(other, _)| (other, doubted.contains(&other.release))).collect()
     }
 }
 
 impl Open {
-    fn new(now: Moment, found: Found, have: Option<Serial>, jitter: f64, doubted: bool, nth: u32) -> Self {
-        let wait = if doubted { DOUBT } else { NOTICE } + ANSWER * nth.min(BEHIND);
-        let due = now + wait.mul_f64(1.0 + jitter / 4.0);
-        Self { found, have, asked: BTreeSet::new(), due, again: AGAIN, rests: false }
+    fn new(now: Moment, found: Found, own: &TreeState, jitter: f64, doubted: bool) -> Self {
+        let wait = if doubted { DOUBT } else { NOTICE };
+        // Its own release, which is to be mended, is known.
+        let is_own = own.release == Some(found.release);
+        Self {
+            found,
+            have: own.running,
+            asked: BTreeSet::new(),
+            due: now + wait.mul_f64(1.0 + jitter / 4.0),
+            again: AGAIN,
+            rests: false,
+            header: if is_own { HeaderState::Rightful } else { HeaderState::Unseen },
+            awaited: None,
+        }
     }
 
-    /// Asks the next one who has it.
+    fn is_rightful(&self) -> bool {
+        self.header == HeaderState::Rightful
+    }
+
+    /// Asks the next one who has it: for its header, or for all of it once that is known.
     fn ask(
         &mut self,
         now: Moment,
@@ -238,14 +319,17 @@ impl Open {
         self.rests = next.is_none();
         let Some((&id, member)) = next else {
             self.asked.clear();
+            self.awaited = None;
             self.due = now + self.again.mul_f64(0.75 + jitter / 2.0);
             self.again = (self.again * 2).min(AGAIN_MAX);
             return None;
         };
         self.asked.insert(id);
-        self.due = now + ANSWER;
-        let have = own.running.unwrap_or_default();
-        Some((member.address, Pull { tree: tree.clone(), release, have, base: own.base, host: None }))
+        let rightful = self.is_rightful();
+        self.due = now + if rightful { ANSWER } else { SHOW };
+        self.awaited = rightful.then_some(self.due);
+        let (have, header) = (own.running.unwrap_or_default(), Some(true).filter(|_| !rightful));
+        Some((member.address, Pull { tree: tree.clone(), release, have, base: own.base, host: None, header }))
     }
 }
 
@@ -256,9 +340,12 @@ fn rank(release: ReleaseId, member: InstanceId) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
-    use crate::block::BlockHash;
     use crate::id::{HostName, SessionId};
+    use crate::manifest::Header;
+    use crate::manifest::header::tests::a_header;
     use crate::wire::message::{Hello, Order, OrderKind, SignedOrder};
 
     fn at(ms: u64) -> Moment {
@@ -269,27 +356,33 @@ mod tests {
         TreeName::new("www").expect("legal")
     }
 
+    fn made(serial: u64, created: i64) -> Release {
+        let (serial, created) = (Serial(serial), WallTime(created));
+        Release::new(Header { tree: www(), serial, created, ..a_header() }).expect("legal")
+    }
+
+    fn release(serial: u64) -> Release {
+        made(serial, 1)
+    }
+
     fn id(serial: u64) -> ReleaseId {
-        ReleaseId(BlockHash::of(&serial.to_be_bytes()))
+        release(serial).id()
     }
 
     fn state(serial: u64, running: u64) -> TreeState {
         TreeState {
-            tree: www(),
             serial: Serial(serial),
             release: Some(id(running)),
             running: Some(Serial(running)),
-            created: None,
             tombstones: Some(Vec::new()),
-            unhealthy: None,
-            base: None,
+            ..TreeState::nothing(www())
         }
     }
 
     fn hello(name: HostName, trees: Vec<TreeState>) -> Hello {
         let (version, members) = (String::new(), 1);
-        let (heard, strangers, nonce, echoes, shown) = Default::default();
-        Hello { name, version, trees, members, heard, strangers, nonce, echoes, shown }
+        let (heard, strangers, nonce, echoes, identity, shown) = Default::default();
+        Hello { name, version, trees, members, heard, strangers, nonce, echoes, identity, shown }
     }
 
     /// Members 2.. that run these.
@@ -317,8 +410,29 @@ mod tests {
         Pulls::new([www()].into(), 1)
     }
 
+    /// Who is asked for a release. The headers of those of `real` are shown at once when they are asked for.
+    fn poll_with(
+        pulls: &mut Pulls,
+        ms: u64,
+        own: &TreeState,
+        table: &Table,
+        stones: &Tombstones,
+        real: &[Release],
+    ) -> Vec<(SocketAddr, Pull)> {
+        let asked = pulls.poll(at(ms), std::slice::from_ref(own), InstanceId(1), table, stones, |_| false);
+        let (headers, offers): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, pull)| pull.header.is_some());
+        for (_, pull) in headers {
+            if let Some(release) = real.iter().find(|release| release.id() == pull.release)
+                && pulls.check(release)
+            {
+                pulls.checked(at(ms), release.id(), true);
+            }
+        }
+        offers
+    }
+
     fn poll(pulls: &mut Pulls, ms: u64, own: &TreeState, table: &Table) -> Vec<(SocketAddr, Pull)> {
-        pulls.poll(at(ms), std::slice::from_ref(own), InstanceId(1), table, &none(), |_| false)
+        poll_with(pulls, ms, own, table, &none(), &[release(6), release(7)])
     }
 
     #[test]
@@ -346,21 +460,55 @@ mod tests {
     #[test]
     fn releases_that_nobody_has_keep_a_host_from_none_that_is_there() {
         let (mut pulls, mut table, own) = (pulls(), members(&[7, 7]), state(5, 5));
-        let mut asked = Vec::new();
+        let (mut asked, mut headers) = (Vec::new(), BTreeMap::<u64, usize>::new());
         for ms in (0..20_000u64).step_by(100) {
-            // Every half second two more that claim to have something newer, a new one each time.
-            for n in if ms % 500 == 0 { 0..2 } else { 0..0 } {
+            // Every half second two more that claim to have something newer, a new one each time; of the release that is
+            // there somebody claims more than is true.
+            for n in if ms % 500 == 0 { 0..3 } else { 0..0 } {
                 let claimed = 1000 + ms + n;
                 let name = HostName::new(&format!("evil{claimed}")).expect("legal");
                 let from = SocketAddr::from(([10, 9, (claimed / 200) as u8, (claimed % 200) as u8], 5000));
-                table.heard(at(ms), from, InstanceId(claimed), hello(name, vec![state(claimed, claimed)]), true);
+                let trees = match n {
+                    2 => vec![TreeState { release: Some(id(7)), ..state(claimed, claimed) }],
+                    _ => vec![state(claimed, claimed)],
+                };
+                table.heard(at(ms), from, InstanceId(claimed), hello(name, trees), true);
             }
-            asked.extend(poll(&mut pulls, ms, &own, &table).into_iter().map(|(_, pull)| (ms, pull.release)));
+            let all = pulls.poll(at(ms), std::slice::from_ref(&own), InstanceId(1), &table, &none(), |_| false);
+            for (to, pull) in all {
+                match pull.header {
+                    None => asked.push((ms, to, pull.release)),
+                    Some(_) => *headers.entry(ms / 1000).or_default() += 1,
+                }
+                // Somebody shows what nobody signed, and then the true one comes.
+                if pull.header.is_some() && pull.release == id(7) && pulls.check(&release(7)) {
+                    pulls.checked(at(ms), id(7), false);
+                    assert!(pulls.check(&release(7)) && !pulls.check(&release(7)));
+                    pulls.checked(at(ms), id(7), true);
+                }
+            }
         }
-        let first = asked.iter().find(|(_, release)| *release == id(7)).map(|(ms, _)| *ms);
-        assert!(first.is_some_and(|ms| ms < 9000), "{first:?}");
-        let most = (0..20u64).map(|s| asked.iter().filter(|(ms, _)| ms / 1000 == s).count()).max();
-        assert!(most <= Some(MAX_OPEN), "{most:?} in a second");
+        assert!(asked.first().is_some_and(|(ms, ..)| *ms < 2000), "{asked:?}");
+        let true_ones = |(_, to, release): &(u64, SocketAddr, ReleaseId)| {
+            *release == id(7) && matches!(to.ip(), IpAddr::V4(ip) if ip.octets()[1] == 0)
+        };
+        assert!(asked.iter().all(true_ones), "{asked:?}");
+        assert!(headers.values().all(|count| *count <= 2 * MAX_OPEN), "{headers:?}");
+    }
+
+    #[test]
+    fn the_newest_release_that_is_rightful_is_asked_for_alone_and_the_next_when_nobody_gives_it() {
+        let (mut pulls, table, own) = (pulls(), members(&[8, 7, 7, 6]), state(5, 5));
+        let real = [release(6), release(7), release(8)];
+        let mut asked = Vec::new();
+        for ms in (0..30_000u64).step_by(50) {
+            let offers = poll_with(&mut pulls, ms, &own, &table, &none(), &real);
+            asked.extend(offers.into_iter().map(|(_, pull)| (ms, pull.release)));
+        }
+        let releases: Vec<ReleaseId> = asked.iter().map(|(_, release)| *release).take(4).collect();
+        assert_eq!(releases, [id(8), id(7), id(7), id(6)]);
+        // An offer is waited for before somebody else is asked.
+        assert!(asked.windows(2).all(|pair| pair[1].0 >= pair[0].0 + 3000), "{asked:?}");
     }
 
     #[test]
@@ -368,10 +516,8 @@ mod tests {
         let table = members(&[7; 9]);
         let first = |seed: u64| {
             let (mut pulls, own) = (Pulls::new([www()].into(), seed), state(0, 0));
-            let mut poll =
-                |ms| pulls.poll(at(ms), std::slice::from_ref(&own), InstanceId(1), &table, &none(), |_| false);
-            poll(0);
-            poll(2000)[0].0
+            let mut asked = (0..3000).step_by(50).flat_map(|ms| poll(&mut pulls, ms, &own, &table));
+            asked.next().expect("asked").0
         };
         assert_eq!(first(1), first(2));
     }
@@ -380,8 +526,7 @@ mod tests {
     fn what_was_accepted_before_or_refused_or_is_not_wanted_is_not_asked_for() {
         let table = members(&[7]);
         let asked = |mut pulls: Pulls, own: TreeState| {
-            poll(&mut pulls, 0, &own, &table);
-            poll(&mut pulls, 5000, &own, &table).len()
+            (0..4000).step_by(100).map(|ms| poll(&mut pulls, ms, &own, &table).len()).sum::<usize>()
         };
         assert_eq!(asked(pulls(), state(5, 5)), 1);
         assert_eq!(asked(pulls(), state(7, 6)), 0, "it was taken back here");
@@ -402,7 +547,8 @@ mod tests {
             assert_eq!(pulls.poll(at(ms), std::slice::from_ref(&own), InstanceId(1), &table, &none(), |_| true), []);
         }
         assert_eq!(poll(&mut pulls, 4500, &own, &table), []);
-        assert_eq!(poll(&mut pulls, 5000, &own, &table).len(), 1);
+        assert_eq!(poll(&mut pulls, 5000, &own, &table), [], "its header is shown");
+        assert_eq!(poll(&mut pulls, 5300, &own, &table).len(), 1);
     }
 
     fn tombstone(serial: u64, kind: OrderKind) -> Tombstones {
@@ -417,8 +563,7 @@ mod tests {
         let asked = |own: TreeState, stones: Tombstones| {
             let (mut pulls, table, mut asked) = (pulls(), members(&[7, 6]), Vec::new());
             for ms in (0..30_000).step_by(500) {
-                let own = std::slice::from_ref(&own);
-                asked.extend(pulls.poll(at(ms), own, InstanceId(1), &table, &stones, |_| false));
+                asked.extend(poll_with(&mut pulls, ms, &own, &table, &stones, &[release(6), release(7)]));
             }
             asked.into_iter().map(|(_, pull)| pull.release).collect::<BTreeSet<_>>()
         };
@@ -432,17 +577,19 @@ mod tests {
     #[test]
     fn of_two_releases_of_one_serial_the_one_that_was_made_later_is_asked_for() {
         let asked = |ours: i64, theirs: i64| {
-            let (mut pulls, mut table) = (pulls(), Table::default());
+            let (mut pulls, mut table, theirs) = (pulls(), Table::default(), made(7, theirs));
             let name = HostName::new("web2").expect("legal");
-            let trees = vec![TreeState { release: Some(id(99)), created: Some(WallTime(theirs)), ..state(7, 7) }];
+            let created = Some(theirs.header().created);
+            let trees = vec![TreeState { release: Some(theirs.id()), created, ..state(7, 7) }];
             let hello = hello(name, trees);
             table.heard(at(0), ([10, 0, 0, 2], 5000).into(), InstanceId(2), hello, true);
             let own = TreeState { created: Some(WallTime(ours)), ..state(7, 7) };
-            poll(&mut pulls, 0, &own, &table);
-            poll(&mut pulls, 5000, &own, &table).len()
+            let real = std::slice::from_ref(&theirs);
+            let polls = (0..4000).step_by(100);
+            polls.map(|ms| poll_with(&mut pulls, ms, &own, &table, &none(), real).len()).sum::<usize>()
         };
-        assert_eq!((asked(1, 2), asked(2, 1)), (1, 0));
-        assert_eq!(asked(1, 1), usize::from(id(99) > id(7)));
+        assert_eq!((asked(1, 2), asked(4, 3)), (1, 0));
+        assert_eq!(asked(5, 5), usize::from(made(7, 5).id() > id(7)));
     }
 
     #[test]
@@ -452,7 +599,6 @@ mod tests {
         let trees = vec![TreeState { unhealthy: Some(true), ..state(7, 7) }];
         let hello = hello(name, trees);
         table.heard(at(0), ([10, 0, 0, 2], 5000).into(), InstanceId(2), hello, true);
-        poll(&mut pulls, 0, &state(5, 5), &table);
-        assert_eq!(poll(&mut pulls, 5000, &state(5, 5), &table), []);
+        assert!((0..6000).step_by(100).all(|ms| poll(&mut pulls, ms, &state(5, 5), &table).is_empty()));
     }
 }

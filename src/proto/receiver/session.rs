@@ -471,7 +471,8 @@ impl Session {
             }
             Reply::Ordered(_, outcome) => self.ordered(now, outcome),
             Reply::Checked(_, outcome) => self.checked(now, outcome),
-            Reply::Buried(..) | Reply::Trees(_) | Reply::Shown(_) | Reply::Drifted(_) | Reply::CatchesUp(..) => {}
+            Reply::Buried(..) | Reply::Verified(..) | Reply::Trees(_) | Reply::Shown(_) => {}
+            Reply::Headers(_) | Reply::Drifted(_) | Reply::CatchesUp(..) => {}
         }
     }
 

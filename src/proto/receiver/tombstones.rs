@@ -236,14 +236,11 @@ mod tests {
     fn state(running: u64, told: Option<&[u64]>) -> TreeState {
         let stone = |&n: &u64| Tombstone { serial: Serial(n), release: id(n), revert: true };
         TreeState {
-            tree: www(),
             serial: Serial(running),
             release: Some(id(running)),
             running: Some(Serial(running)),
-            created: None,
             tombstones: told.map(|told| told.iter().map(stone).collect()),
-            unhealthy: None,
-            base: None,
+            ..TreeState::nothing(www())
         }
     }
 
@@ -252,8 +249,8 @@ mod tests {
         for (n, tree) in (2u8..).zip(members) {
             let name = HostName::new(&format!("web{n}")).expect("legal");
             let trees = vec![tree.clone()];
-            let (version, (heard, strangers, nonce, echoes, shown)) = (String::new(), Default::default());
-            let hello = Hello { name, version, trees, members: 1, heard, strangers, nonce, echoes, shown };
+            let (version, (heard, strangers, nonce, echoes, identity, shown)) = (String::new(), Default::default());
+            let hello = Hello { name, version, trees, members: 1, heard, strangers, nonce, echoes, identity, shown };
             table.heard(at(0), ([10, 0, 0, n], 5000).into(), InstanceId(n.into()), hello, true);
         }
         table

@@ -46,10 +46,11 @@ impl Sender {
         if (enough && (all || waited >= DISCOVERY + turns)) || waited >= DISCOVERY_EMPTY + turns {
             self.phase = Phase::Waiting;
             let unproven = self.unproven();
+            let taken = self.hosts.iter().filter(|(_, host)| !host.barred);
             self.notices.push_back(Notice::Discovered {
                 targets: self.hosts.iter().map(|(_, h)| (h.name.clone(), h.address)).collect(),
                 members: self.table.iter().filter(|(id, _)| Some(**id) != self.setup.without).count(),
-                claims: self.hosts.iter().map(|(_, h)| (h.address.ip(), h.serial)).collect(),
+                claims: taken.map(|(_, h)| (h.address.ip(), h.serial)).collect(),
                 shown: std::mem::take(&mut self.shown).into_values().collect(),
                 unproven,
                 missing,
@@ -132,6 +133,9 @@ impl Sender {
     /// Takes a beacon or an answer. One that does not repeat the nonce may be recorded: of a host whose word is waited
     /// for it is a reason to ask, and nothing else.
     pub(super) fn hello(&mut self, now: Moment, from: SocketAddr, source: InstanceId, hello: Hello) {
+        if !hello.is_of(source) {
+            return;
+        }
         if !hello.repeats(self.nonce) {
             self.keep_unproven(from, &hello);
             let is_waited_for = match self.phase {
@@ -149,6 +153,8 @@ impl Sender {
             let heard = hello.heard;
             let serial = hello.trees.iter().find(|t| t.tree == self.setup.tree).map(|t| t.serial);
             self.hosts.expect(now, source, hello.name.clone(), from, serial.unwrap_or_default());
+            self.hosts.identify(source, hello.identity);
+            self.tell_other_keys();
             if let Some(host) = self.hosts.get_mut(source) {
                 // Of several answers the best counts: what is missing in one may have been lost by chance.
                 host.takes = host.takes.max(heard);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::block::BlockHash;
 use crate::id::{HostName, InstanceId, NamedHost, Serial};
-use crate::keys::Identity;
+use crate::keys::{Identity, KnownHosts, PublicKey};
 use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::{OrderKind, State, Summary};
@@ -57,6 +57,8 @@ pub struct Host {
     number: u32,
     /// Whose process it is, once it showed that.
     identity: Option<Identity>,
+    /// It has no part in the session: its key is not the one that its name had before.
+    pub barred: bool,
     /// The hash of the last word that the host signed.
     word: Option<BlockHash>,
 }
@@ -80,6 +82,11 @@ impl Host {
     /// Whether what it says of itself is more than it said before.
     fn comes_further(&self, state: &State) -> bool {
         self.stage < Some(state.stage) || self.received < state.received
+    }
+
+    /// The key that it has signed a word with.
+    pub fn key(&self) -> Option<PublicKey> {
+        self.word.and(self.identity)?.public()
     }
 
     /// Whether it can commit, or has.
@@ -108,10 +115,36 @@ pub struct Hosts {
     hosts: BTreeMap<InstanceId, Host>,
     /// Who is there under a name, mostly one.
     named: BTreeMap<(HostName, IpAddr), Vec<InstanceId>>,
+    /// The keys that names had before.
+    known: KnownHosts,
+    /// Whether a host with another key has no part in the session.
+    strict: bool,
+    /// Hosts with other keys than their names had before, until they are told.
+    others: Vec<(InstanceId, OtherKey)>,
     changed: bool,
 }
 
+/// A host that shows another key than its name had before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherKey {
+    /// The name.
+    pub name: HostName,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// The key that it shows.
+    pub shows: PublicKey,
+    /// The key that the name had.
+    pub had: PublicKey,
+    /// Whether that one is there too, in this session and under the same address.
+    pub both: bool,
+}
+
 impl Hosts {
+    /// No hosts; those that come are held against what is known of their names.
+    pub fn new(known: KnownHosts, strict: bool) -> Self {
+        Self { known, strict, ..Self::default() }
+    }
+
     /// A target that discovery has found.
     pub fn expect(&mut self, now: Moment, instance: InstanceId, name: HostName, address: SocketAddr, serial: Serial) {
         if self.hosts.len() >= MAX_HOSTS || self.hosts.contains_key(&instance) {
@@ -138,9 +171,53 @@ impl Hosts {
             beacon: None,
             number: 0,
             identity: None,
+            barred: false,
             word: None,
         };
         self.hosts.insert(instance, host);
+    }
+
+    /// The keys that names had before.
+    pub fn known(&self) -> &KnownHosts {
+        &self.known
+    }
+
+    /// A host shows whose process it is. The key of a process never changes; whether the key is the one that its name had
+    /// is looked at once.
+    pub fn identify(&mut self, instance: InstanceId, identity: Option<Identity>) {
+        let Some(host) = self.hosts.get_mut(&instance).filter(|host| host.identity.is_none()) else { return };
+        let Some(identity) = identity.filter(|identity| identity.instance() == instance) else { return };
+        host.identity = Some(identity);
+        let (name, address) = (host.name.clone(), host.address);
+        // Without a sound key it signs nothing.
+        let Some(shows) = identity.public() else { return };
+
+        let known = self.known.of(&name);
+        if known.contains(&shows) {
+            return;
+        }
+        let beside = self.named.get(&(name.clone(), address.ip())).into_iter().flatten();
+        let beside = beside.filter_map(|id| self.hosts.get(id)?.identity?.public()).find(|key| *key != shows);
+        let Some(had) = known.first().copied().or(beside) else { return };
+        if self.strict && !known.is_empty() {
+            self.bar(instance, shows, had);
+        }
+        if self.others.len() < MAX_HOSTS {
+            self.others.push((instance, OtherKey { name, address, shows, had, both: beside.is_some() }));
+        }
+    }
+
+    fn bar(&mut self, instance: InstanceId, shows: PublicKey, had: PublicKey) {
+        let Some(host) = self.hosts.get_mut(&instance) else { return };
+        (host.barred, host.lost, host.stuck) = (true, true, true);
+        let (shows, had) = (shows.fingerprint(), had.fingerprint());
+        host.text = Some(format!("shows the host key {shows}, not {had} as before"));
+        self.changed = true;
+    }
+
+    /// The hosts with other keys that were found since the last call.
+    pub fn take_others(&mut self) -> Vec<(InstanceId, OtherKey)> {
+        std::mem::take(&mut self.others)
     }
 
     /// The host as it is shown: with its address when another one has its name.
@@ -153,7 +230,7 @@ impl Hosts {
     }
 
     /// Forgets the earlier processes of the host `instance`, which has shown that it is itself: those that were there
-    /// under its name, with its key or with none that is known.
+    /// under its name with its key, or that are too old to have shown one when they answered.
     fn forget_earlier(&mut self, instance: InstanceId, name: &HostName, from: SocketAddr) {
         let key = |hosts: &BTreeMap<InstanceId, Host>, id: &InstanceId| hosts.get(id)?.identity.map(|i| i.key);
         let own = key(&self.hosts, &instance);
@@ -171,19 +248,13 @@ impl Hosts {
 
     /// Whether what a host says counts: as far as it decides something, the host itself has signed it. A word that was
     /// seen to be signed is known again.
-    fn is_own_word(&mut self, instance: InstanceId, state: &State, audit: bool) -> bool {
+    fn is_own_word(&self, instance: InstanceId, state: &State, audit: bool) -> bool {
         if !state.is_decisive(audit) {
             return state.identity.is_none_or(|identity| identity.instance() == instance);
         }
         let word = Some(BlockHash::of(&state.word(instance)));
         let known = self.hosts.get(&instance).is_some_and(|host| host.word == word);
-        if !known && !state.is_signed(instance) {
-            return false;
-        }
-        if let Some(host) = self.hosts.get_mut(&instance) {
-            host.word = word;
-        }
-        true
+        known || state.is_signed(instance)
     }
 
     /// Takes a host's word about itself, in an audit or a deploy; says whether its stage changed. `None`: it is not the
@@ -200,9 +271,10 @@ impl Hosts {
             return None;
         }
         self.expect(now, instance, state.name.clone(), from, state.serial);
-        let host = self.hosts.get_mut(&instance)?;
-        host.identity = host.identity.or(state.identity);
+        self.identify(instance, state.identity);
+        let host = self.hosts.get_mut(&instance).filter(|host| !host.barred)?;
         if state.is_decisive(audit) {
+            host.word = Some(BlockHash::of(&state.word(instance)));
             // A daemon that was restarted has a new number: its old self will not answer any more.
             self.forget_earlier(instance, &state.name, from);
         }
@@ -296,7 +368,7 @@ impl Hosts {
     /// A host gave a sign of life; whether it is one, and where the host is. What somebody says in its name from another
     /// address, while it speaks itself, is not to be believed.
     pub fn heard(&mut self, now: Moment, instance: InstanceId, from: SocketAddr) -> bool {
-        let Some(host) = self.hosts.get_mut(&instance) else { return false };
+        let Some(host) = self.hosts.get_mut(&instance).filter(|host| !host.barred) else { return false };
         if host.address.ip() != from.ip() {
             if now.since(host.heard) < MOVED {
                 return false;
@@ -446,6 +518,58 @@ mod tests {
         assert_eq!(say(&after, signed(&after, joins(&after, HostStage::Ready))), Some(false), "nothing new");
         assert!(!is_there(&hosts, &before) && is_there(&hosts, &other) && is_there(&hosts, &after));
         assert_eq!(hosts.len(), 4);
+    }
+
+    #[test]
+    fn nobody_takes_the_place_of_a_host_that_answered_and_fell_silent() {
+        let (host, member) = (HostKey::new([1; 32], 1), HostKey::new([2; 32], 1));
+        let (name, at) = (HostName::new("web1").expect("legal"), SocketAddr::from(([10, 0, 0, 1], 5000)));
+        for answered in [true, false] {
+            let mut hosts = Hosts::default();
+            hosts.expect(Moment(1), host.instance(), name.clone(), at, Serial(0));
+            // Nobody shows another's key, and a process shows one only.
+            hosts.identify(host.instance(), Some(member.identity()));
+            hosts.identify(host.instance(), answered.then(|| host.identity()));
+            hosts.identify(host.instance(), Some(member.identity()));
+            for stage in [HostStage::Joined, HostStage::Ready, HostStage::Committed] {
+                let said = signed(&member, state("web1", stage));
+                assert_eq!(hosts.state(Moment(2), member.instance(), at, said, false), Some(true));
+            }
+            // An answer of a makuo that shows no key tells nothing of whose it was.
+            assert_eq!(hosts.get(host.instance()).is_some(), answered);
+            let others = hosts.take_others();
+            assert_eq!(others.iter().filter(|(_, other)| other.both).count(), usize::from(answered), "{others:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_another_key_is_told_once_and_kept_out_where_that_is_asked_for() {
+        let (before, after) = (HostKey::new([1; 32], 1), HostKey::new([2; 32], 1));
+        let (name, at) = (HostName::new("web1").expect("legal"), SocketAddr::from(([10, 0, 0, 1], 5000)));
+        let public = |key: &HostKey| key.identity().public().expect("sound");
+        let mut known = KnownHosts::default();
+        known.insert(name.clone(), public(&before));
+        for (strict, first) in [(false, HostStage::Joined), (true, HostStage::Joined), (true, HostStage::Ready)] {
+            let mut hosts = Hosts::new(known.clone(), strict);
+            let taken = (!strict).then_some(true);
+            for stage in [first, HostStage::Ready, HostStage::Committed] {
+                let said = signed(&after, state("web1", stage));
+                let taken = taken.map(|_| hosts.get(after.instance()).and_then(|h| h.stage) != Some(stage));
+                assert_eq!(hosts.state(Moment(2), after.instance(), at, said, false), taken, "{stage:?}");
+            }
+            let other =
+                OtherKey { name: name.clone(), address: at, shows: public(&after), had: public(&before), both: false };
+            assert_eq!(hosts.take_others(), [(after.instance(), other)]);
+            let host = hosts.get(after.instance()).expect("there");
+            assert_eq!((host.barred, host.lost, host.is_good(false)), (strict, strict, !strict));
+            // The host itself, and one that is new, are taken.
+            let said = signed(&before, state("web1", HostStage::Ready));
+            assert_eq!(hosts.state(Moment(3), before.instance(), at, said, false), Some(true));
+            let said = signed(&after, state("web2", HostStage::Ready));
+            let mut hosts = Hosts::new(known.clone(), strict);
+            assert_eq!(hosts.state(Moment(3), after.instance(), at, said, false), Some(true));
+            assert_eq!(hosts.take_others(), []);
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use crate::block::BlockHash;
 use crate::id::{Generation, HostName, InstanceId, Nonce, Serial, SessionId, TreeName};
+use crate::keys::KnownHosts;
 use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
 use crate::proto::effort::Demand;
@@ -43,7 +44,7 @@ use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message, Phase as WirePhas
 
 use drift::Collection;
 use flow::{Flow, FlowSetup};
-use hosts::{Host, Hosts};
+use hosts::{Host, Hosts, OtherKey};
 use orders::Batches;
 use stream::Stats;
 
@@ -106,6 +107,10 @@ pub struct SenderSetup {
     pub lists: bool,
     /// Whom we expect.
     pub expect: Expect,
+    /// The keys that hosts had before.
+    pub known_hosts: KnownHosts,
+    /// Whether a host with another key than its name had before has no part in the session.
+    pub strict: bool,
     /// So many hosts took part in the session before this one, a moment ago; 0: nobody knows.
     pub known: usize,
     /// How many have to be ready.
@@ -187,8 +192,10 @@ pub enum Notice {
     },
     /// A host moved on.
     Host(Host),
-    /// A host was silent for too long.
+    /// A host was silent for too long, or has no part in the session.
     Lost(Host),
+    /// A host shows another key than its name had before.
+    OtherKey(OtherKey),
     /// A host receives far less than the others, this much: it is served after them.
     Slow(HostName, Rate),
     /// The decision.
@@ -281,7 +288,7 @@ pub struct Sender {
 
 impl Sender {
     /// A sender that begins to discover.
-    pub fn new(now: Moment, setup: SenderSetup) -> Self {
+    pub fn new(now: Moment, mut setup: SenderSetup) -> Self {
         let mut rng = fastrand::Rng::with_seed(setup.seed);
         let session = SessionId(rng.u64(..));
         let mut nonces = Nonces::new(setup.seed);
@@ -294,7 +301,7 @@ impl Sender {
             control: Control::new(setup.instance, setup.datagram, setup.room),
             reassembly: Reassembly::default(),
             table: Table::default(),
-            hosts: Hosts::default(),
+            hosts: Hosts::new(std::mem::take(&mut setup.known_hosts), setup.strict),
             phase: Phase::Discovering,
             began: now,
             solicits: 0,
@@ -354,6 +361,11 @@ impl Sender {
     /// The hosts of the session.
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.hosts.iter().map(|(_, h)| h)
+    }
+
+    /// The keys that hosts had before.
+    pub fn known_hosts(&self) -> &KnownHosts {
+        self.hosts.known()
     }
 
     /// What went out.
@@ -459,7 +471,9 @@ impl Sender {
             }
             Message::State(state) if state.session == self.session && self.may_say(now, source, from, &state.name) => {
                 let (number, nonce, audit) = (state.number, state.nonce, self.is_audit());
-                match self.hosts.state(now, source, from, state, audit) {
+                let taken = self.hosts.state(now, source, from, state, audit);
+                self.tell_other_keys();
+                match taken {
                     // What nobody signed is no answer.
                     None => {
                         let host = self.hosts.distrust(source).then(|| self.hosts.get(source)).flatten();
@@ -493,6 +507,15 @@ impl Sender {
                 self.drift.part(source, &part)
             }
             _ => {}
+        }
+    }
+
+    /// Tells of hosts that show other keys than their names had before.
+    fn tell_other_keys(&mut self) {
+        for (instance, other) in self.hosts.take_others() {
+            self.notices.push_back(Notice::OtherKey(other));
+            let barred = self.hosts.get(instance).filter(|host| host.barred);
+            self.notices.extend(barred.cloned().map(Notice::Lost));
         }
     }
 

@@ -1,0 +1,143 @@
+//! The keys of hosts as they were seen before: what shows that another machine speaks under a name.
+//!
+//! **Text.** One line a key, `NAME ssh-ed25519 AAAA...`, as in a known_hosts file of OpenSSH. Empty lines, comments and
+//! lines that say something else are left out.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::PublicKey;
+use crate::id::HostName;
+
+/// The most keys of one name: several hosts may share it.
+const MAX_EACH: usize = 8;
+/// The most keys of all. None makes room for another one: invented hosts would push the true ones out.
+const MAX_KEYS: usize = 50_000;
+/// The most bytes of a text that is read.
+pub const MAX_KNOWN_HOSTS: u64 = 16 << 20;
+
+/// Keys by the names of their hosts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KnownHosts {
+    keys: BTreeMap<HostName, Vec<PublicKey>>,
+    count: usize,
+}
+
+impl KnownHosts {
+    /// The keys in a text.
+    pub fn parse(text: &str) -> Self {
+        let mut known = Self::default();
+        for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+            let Some((name, key)) = line.split_once([' ', '\t']) else { continue };
+            if let (Ok(name), Ok((key, _))) = (HostName::new(name), PublicKey::from_openssh(key)) {
+                known.insert(name, key);
+            }
+        }
+        known
+    }
+
+    /// The text of the keys.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for (name, key) in self.keys.iter().flat_map(|(name, keys)| keys.iter().map(move |key| (name, key))) {
+            let _ = writeln!(text, "{name} {key}");
+        }
+        text
+    }
+
+    /// Adds a key, unless it is there already or there is no room.
+    pub fn insert(&mut self, name: HostName, key: PublicKey) {
+        let of_name = self.keys.get(&name).map_or(&[][..], Vec::as_slice);
+        if of_name.contains(&key) || of_name.len() >= MAX_EACH || self.count >= MAX_KEYS {
+            return;
+        }
+        self.keys.entry(name).or_default().push(key);
+        self.count += 1;
+    }
+
+    /// The keys of a name.
+    pub fn of(&self, name: &HostName) -> &[PublicKey] {
+        self.keys.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Adds all keys of `others`.
+    pub fn extend(&mut self, others: &Self) {
+        for (name, keys) in &others.keys {
+            keys.iter().for_each(|key| self.insert(name.clone(), *key));
+        }
+    }
+
+    /// Adds the keys of `others` whose names are not here: a name that is known keeps its keys.
+    pub fn learn(&mut self, others: &Self) {
+        let new: Vec<_> = others.keys.iter().filter(|(name, _)| !self.keys.contains_key(*name)).collect();
+        for (name, keys) in new {
+            keys.iter().for_each(|key| self.insert(name.clone(), *key));
+        }
+    }
+
+    /// Whether each name of `others` has a key here.
+    pub fn has_names_of(&self, others: &Self) -> bool {
+        others.keys.keys().all(|name| self.keys.contains_key(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::keys::HostKey;
+
+    fn name(name: &str) -> HostName {
+        HostName::new(name).expect("legal")
+    }
+
+    fn key(n: u64) -> PublicKey {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&n.to_be_bytes());
+        PublicKey::from_bytes(HostKey::new(seed, 1).identity().key).expect("a sound key")
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_lines_of_others_are_left_out() {
+        let mut known = KnownHosts::default();
+        for (host, n) in [("web1", 1), ("web2", 2), ("web2", 3), ("web2", 3)] {
+            known.insert(name(host), key(n));
+        }
+        let text = format!("# ours\n\nweb9\nweb/8 {}\nweb7 ssh-rsa AAAA\n{}", key(7), known.to_text());
+        assert_eq!(KnownHosts::parse(&text), known);
+        assert_eq!(known.of(&name("web2")), [key(2), key(3)]);
+        assert!(known.of(&name("web9")).is_empty());
+    }
+
+    #[test]
+    fn a_name_that_is_known_keeps_its_keys() {
+        let (mut known, mut seen) = (KnownHosts::default(), KnownHosts::default());
+        known.insert(name("web1"), key(1));
+        seen.insert(name("web1"), key(9));
+        assert!(known.has_names_of(&seen));
+        seen.insert(name("web2"), key(2));
+        assert!(!known.has_names_of(&seen));
+        known.learn(&seen);
+        assert!(known.has_names_of(&seen));
+        assert_eq!((known.of(&name("web1")), known.of(&name("web2"))), (&[key(1)][..], &[key(2)][..]));
+    }
+
+    #[test]
+    fn many_invented_hosts_push_none_out() {
+        let mut known = KnownHosts::default();
+        known.insert(name("web1"), key(1));
+        let one = key(2);
+        (0..MAX_KEYS + 10).for_each(|n| known.insert(name(&format!("x{n}")), one));
+        (0..20).for_each(|n| known.insert(name("web1"), key(n)));
+        assert_eq!((known.count, known.of(&name("web1"))), (MAX_KEYS, &[key(1)][..]));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_panic(text in "\\PC{0,200}") {
+            let known = KnownHosts::parse(&text);
+            prop_assert_eq!(KnownHosts::parse(&known.to_text()), known);
+        }
+    }
+}

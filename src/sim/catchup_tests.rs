@@ -1,0 +1,159 @@
+//! A host that missed a release takes it from those that have it, whatever members of the group claim meanwhile: releases
+//! that nobody has, more of the true one than is true, signatures that do not hold.
+
+use std::time::Duration;
+
+use super::disk::{Offer, tree};
+use super::{Link, Network, Setup};
+use crate::block::BlockHash;
+use crate::id::{HostName, InstanceId, Nonce, Serial};
+use crate::manifest::{Intent, Release, ReleaseId};
+use crate::proto::Dest;
+use crate::proto::control::Control;
+use crate::units::Moment;
+use crate::wire::message::{Hello, TreeState};
+use crate::wire::query::ReleaseBytes;
+use crate::wire::{Datagram, Message};
+
+const STEP: Duration = Duration::from_millis(100);
+/// How often somebody lies.
+const LIES: Duration = Duration::from_millis(500);
+/// How long a host may take that missed a release, from its start on.
+const SOON: Duration = Duration::from_secs(8);
+const HOSTS: usize = 4;
+
+/// What members of the group say that mean harm.
+#[derive(Debug, Clone, Copy)]
+enum Lie {
+    /// To have a release that nobody has, another one each time.
+    New,
+    /// The same, always the same.
+    Same,
+    /// To have the true one under a higher number.
+    Number,
+    /// The header of the true one with a signature that does not hold.
+    Signature,
+}
+
+const LIES_TOLD: [Lie; 4] = [Lie::New, Lie::Same, Lie::Number, Lie::Signature];
+
+struct Liar {
+    place: usize,
+    said: u64,
+    release: Release,
+}
+
+impl Liar {
+    fn say(&mut self, network: &mut Network, lie: Lie) {
+        self.said += 1;
+        let nth = match lie {
+            Lie::New => self.said,
+            _ => 0,
+        };
+        let (serial, release) = match lie {
+            Lie::Number => (1000, self.release.id()),
+            _ => (2000 + nth, ReleaseId(BlockHash::of(&nth.to_be_bytes()))),
+        };
+        let source = InstanceId(1000 + nth);
+        let message = match lie {
+            Lie::Signature => {
+                Message::Header(ReleaseBytes { header: self.release.bytes().to_vec(), signature: b"signed".to_vec() })
+            }
+            _ => Message::Hello(hello(nth, serial, release, nonce(network))),
+        };
+        let (mut control, mut out) = (Control::new(source, 1472, 0), Vec::new());
+        control.send(Dest::Group, &message);
+        while control.poll(&mut out).is_some() {
+            network.forge(self.place, &out);
+        }
+    }
+}
+
+fn hello(nth: u64, serial: u64, release: ReleaseId, echo: Option<Nonce>) -> Hello {
+    let tree = TreeState {
+        serial: Serial(serial),
+        release: Some(release),
+        running: Some(Serial(serial)),
+        ..TreeState::nothing(tree())
+    };
+    Hello {
+        name: HostName::new(&format!("evil{nth}")).expect("legal"),
+        version: "1".into(),
+        trees: vec![tree],
+        members: HOSTS as u32,
+        heard: None,
+        strangers: None,
+        nonce: None,
+        echoes: echo.map(|nonce| vec![nonce]),
+        identity: None,
+        shown: None,
+    }
+}
+
+/// The nonce of the last beacon: who has the group key repeats it.
+fn nonce(network: &Network) -> Option<Nonce> {
+    (1..=HOSTS).flat_map(|host| network.recording.of(host).rev().take(20)).find_map(|bytes| {
+        match Datagram::parse(bytes) {
+            Ok(Datagram::Control(_, piece)) => match Message::decode(piece.bytes) {
+                Ok(Message::Hello(hello)) => hello.nonce,
+                _ => None,
+            },
+            _ => None,
+        }
+    })
+}
+
+/// How long a host takes that missed a release.
+fn catch_up(seed: u64, lies: &[Lie]) -> Duration {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let link = Link { loss: f64::from(rng.u8(..4)) * 0.02, ..Link::default() };
+    let setup = Setup { seed, hosts: HOSTS, link, granted: true, pulled: true, record: true, ..Setup::default() };
+    let offer = Offer::random(seed, 7, Intent::Deploy, 10, 10_000);
+    let mut network = Network::new(setup, offer.clone());
+    let away = rng.usize(1..=HOSTS);
+    for host in 1..=HOSTS {
+        network.power(host, false, Duration::ZERO);
+        if host != away {
+            network.disk(host).committed = Some(offer.release.clone());
+            network.power(host, true, Duration::from_millis(rng.u64(1..500)));
+        }
+    }
+    let mut liar = Liar { place: HOSTS + 1, said: 0, release: offer.release.clone() };
+    let (mut since, mut lied) = (Duration::ZERO, Moment(0));
+    let mut began = None;
+    loop {
+        network.run(STEP, SOON);
+        since += STEP;
+        if network.now().since(lied) >= LIES {
+            lied = network.now();
+            lies.iter().for_each(|lie| liar.say(&mut network, *lie));
+        }
+        match began {
+            // The liar is there first.
+            None if since >= Duration::from_secs(4) => {
+                began = Some(network.now());
+                network.power(away, true, Duration::ZERO);
+            }
+            Some(at) if network.disk(away).committed.is_some() => {
+                assert!(network.disk(away).is_whole(), "seed {seed}");
+                return network.now().since(at);
+            }
+            Some(at) => assert!(network.now().since(at) < SOON, "seed {seed}, {lies:?}: it does not catch up"),
+            None => {}
+        }
+    }
+}
+
+#[test]
+fn a_host_catches_up_whatever_members_claim_to_have() {
+    let mut most = Duration::ZERO;
+    for seed in 0..24 {
+        let lies = match seed % 6 {
+            0..4 => vec![LIES_TOLD[seed as usize % 6]],
+            4 => LIES_TOLD.to_vec(),
+            _ => Vec::new(),
+        };
+        most = most.max(catch_up(seed, &lies));
+    }
+    println!("at most {most:?}");
+}

@@ -1,0 +1,199 @@
+//! A member of the group speaks in the name and from the address of a host that is silent: with a key of its own, for it
+//! has no other.
+
+use std::time::Duration;
+
+use super::disk::{Offer, tree};
+use super::network::own_seed;
+use super::{Network, Setup};
+use crate::id::{HostName, Nonce, Serial};
+use crate::keys::{HostKey, KnownHosts, PublicKey};
+use crate::manifest::Intent;
+use crate::proto::Dest;
+use crate::proto::control::Control;
+use crate::proto::sender::Notice;
+use crate::wire::message::{Hello, OrderKind, State, Summary, TreeState};
+use crate::wire::{Datagram, HostStage, Message};
+
+const STEP: Duration = Duration::from_millis(10);
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Somebody with a key of his own and another host's name.
+struct Forger {
+    control: Control,
+    key: HostKey,
+    host: usize,
+    name: HostName,
+    number: u32,
+}
+
+impl Forger {
+    fn of(host: usize, seed: u64) -> Self {
+        let key = HostKey::new([0xee; 32], seed);
+        let name = HostName::new(&format!("mk{host}")).expect("legal");
+        Self { control: Control::new(key.instance(), 1472, 0), key, host, name, number: 0 }
+    }
+
+    fn say(&mut self, network: &mut Network, message: &Message) {
+        let mut out = Vec::new();
+        self.control.send(Dest::Group, message);
+        while self.control.poll(&mut out).is_some() {
+            network.forge(self.host, &out);
+        }
+    }
+
+    /// Answers the sender's question as the host would.
+    fn answer(&mut self, network: &mut Network, nonce: Nonce) {
+        let tree = TreeState::nothing(tree());
+        let hello = Hello {
+            name: self.name.clone(),
+            version: "1".into(),
+            trees: vec![tree],
+            members: 2,
+            heard: Some(1472),
+            strangers: None,
+            nonce: None,
+            echoes: Some(vec![nonce]),
+            identity: Some(self.key.identity()),
+            shown: None,
+        };
+        self.say(network, &Message::Hello(hello));
+    }
+
+    /// Says all that a host says that commits.
+    fn commit(&mut self, network: &mut Network) {
+        let session = network.sender().session();
+        for stage in [HostStage::Joined, HostStage::Staging, HostStage::Ready, HostStage::Committed] {
+            self.number += 1;
+            let state = State {
+                session,
+                number: self.number,
+                name: self.name.clone(),
+                stage,
+                text: None,
+                summary: Some(Summary::default()),
+                received: 0,
+                serial: Serial(1),
+                dropped: None,
+                torn: None,
+                nonce: None,
+                identity: Some(self.key.identity()),
+                signature: None,
+            };
+            let signature = Some(self.key.sign(&state.word(self.key.instance())).into());
+            self.say(network, &Message::State(State { signature, ..state }));
+        }
+    }
+}
+
+/// The nonce that the sender asked with last.
+fn asked(network: &Network) -> Option<Nonce> {
+    network.recording.of(0).rev().find_map(|bytes| match Datagram::parse(bytes) {
+        Ok(Datagram::Control(_, piece)) => match Message::decode(piece.bytes) {
+            Ok(Message::Solicit(nonce, _)) => nonce,
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+/// A deploy in which a host is silent, after its answer or from the beginning, and somebody speaks for it.
+fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usize) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let hosts = rng.usize(2..5);
+    let silent = rng.usize(1..=hosts);
+    let mut known_hosts = KnownHosts::default();
+    for host in (1..=hosts).filter(|_| known) {
+        known_hosts.insert(HostName::new(&format!("mk{host}")).expect("legal"), key_of(host));
+    }
+    let setup = Setup {
+        seed,
+        hosts,
+        record: true,
+        known_hosts,
+        strict,
+        prepare: STEP * 3,
+        patience: Duration::from_secs(2),
+        ..Setup::default()
+    };
+    let mut network = Network::new(setup, Offer::random(seed, 1, Intent::Deploy, 12, 20_000));
+    let cut = |network: &mut Network| {
+        network.cut(silent, 0, true);
+        network.cut(0, silent, true);
+    };
+    if !answered {
+        cut(&mut network);
+    }
+    let (mut forger, mut waited) = (Forger::of(silent, seed), Duration::ZERO);
+    while !network.run(STEP, Duration::ZERO) {
+        waited += STEP;
+        assert!(waited < LIMIT, "seed {seed}: it does not end");
+        let discovered = network.notices.iter().any(|notice| matches!(notice, Notice::Discovered { .. }));
+        match (discovered, asked(&network)) {
+            (true, _) => {
+                cut(&mut network);
+                forger.commit(&mut network);
+            }
+            (false, Some(nonce)) if !answered => forger.answer(&mut network, nonce),
+            _ => {}
+        }
+    }
+    (network, silent)
+}
+
+fn key_of(host: usize) -> PublicKey {
+    HostKey::new(own_seed(host), 1).identity().public().expect("a sound key")
+}
+
+/// Whom the sender warned of: the name, and the key that it had.
+fn warned(network: &Network) -> Vec<(String, PublicKey)> {
+    let other = |notice: &Notice| match notice {
+        Notice::OtherKey(other) => Some((other.name.to_string(), other.had)),
+        _ => None,
+    };
+    network.notices.iter().filter_map(other).collect()
+}
+
+fn has_changed(network: &mut Network) -> bool {
+    (1..5).any(|host| network.host(host).is_some_and(|disk| disk.committed.is_some()))
+}
+
+#[test]
+fn who_speaks_for_a_host_that_answered_and_fell_silent_does_not_take_its_place() {
+    for seed in 0..30 {
+        let (known, strict) = (seed % 2 == 0, seed % 3 == 0);
+        let (mut network, silent) = deploy(seed, true, known, strict);
+        assert_eq!(network.sender().decision(), Some(OrderKind::Abort), "seed {seed}");
+        assert!(!has_changed(&mut network), "seed {seed}");
+        assert_eq!(warned(&network), [(format!("mk{silent}"), key_of(silent))], "seed {seed}");
+    }
+}
+
+#[test]
+fn who_speaks_for_a_host_that_is_known_is_told_of_and_kept_out_where_that_is_asked_for() {
+    for seed in 0..30 {
+        let strict = seed % 2 == 0;
+        let (mut network, silent) = deploy(seed, false, true, strict);
+        let decision = if strict { OrderKind::Abort } else { OrderKind::Commit };
+        assert_eq!(network.sender().decision(), Some(decision), "seed {seed}");
+        assert_eq!(has_changed(&mut network), !strict, "seed {seed}");
+        assert_eq!(warned(&network), [(format!("mk{silent}"), key_of(silent))], "seed {seed}");
+    }
+}
+
+#[test]
+fn hosts_that_are_known_are_taken_without_a_word() {
+    for seed in 0..10 {
+        let hosts = 3;
+        let mut known_hosts = KnownHosts::default();
+        for host in 1..=hosts {
+            known_hosts.insert(HostName::new(&format!("mk{host}")).expect("legal"), key_of(host));
+        }
+        let setup = Setup { seed, hosts, known_hosts, strict: true, ..Setup::default() };
+        let mut network = Network::new(setup, Offer::random(seed, 1, Intent::Deploy, 12, 20_000));
+        assert!(network.run(LIMIT, STEP), "seed {seed}");
+        assert_eq!(network.sender().decision(), Some(OrderKind::Commit), "seed {seed}");
+        assert_eq!(warned(&network), [], "seed {seed}");
+        assert!(network.sender().hosts().all(|host| host.key().is_some()), "seed {seed}");
+    }
+}
