@@ -13,7 +13,7 @@ use crate::manifest::TreePath;
 use crate::manifest::header::MAX_PATTERNS;
 use crate::manifest::rules::Exclude;
 use crate::spec::{Compress, OwnerPolicy, Spec};
-use crate::tree::{Merged, Root, StoredSource, Tree};
+use crate::tree::{Live, Merged, Root, StoredSource, Tree};
 use crate::units::Limit;
 use crate::{Error, Result};
 
@@ -150,7 +150,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn put(&self, tree: &Tree, merged: &Merged, purpose: Purpose, interrupt: &Interrupt) -> Result<Outcome> {
+    fn put(&self, tree: &Arc<Tree>, merged: &Merged, purpose: Purpose, interrupt: &Interrupt) -> Result<Outcome> {
         let mut options = self.options(purpose, &merged.scope)?;
         (options.lists, options.part.listed, options.checksum) = (purpose == Purpose::DryRun, false, false);
         let facts = Facts {
@@ -162,9 +162,9 @@ impl<'a> Work<'a> {
             notes: Vec::new(),
             files: Vec::new(),
         };
-        let (root, records) = (tree.root().path().to_path_buf(), (*tree.state()).clone());
+        let (live, records) = (Live::Served(Arc::clone(tree)), (*tree.state()).clone());
         let prepare = move || {
-            let source = StoredSource::open(&root, records, facts.root)?;
+            let source = StoredSource::open(live, records, facts.root)?;
             Ok((Source::of(Box::new(source), Compress::Auto), facts))
         };
         deploy::put(self.desk.door()?, options, Box::new(prepare), interrupt, &mut Unheard)
