@@ -215,6 +215,8 @@ fn names_of_links_pipes_and_devices_are_scanned_as_names_of_one() {
             link(kind, &format!("d/{kind}"));
             link(kind, &format!("zz-{kind}"));
         }
+        // As rsync tells them.
+        lab.diff(&[]).exits(1).says(&["hL+++++++++", "hS+++++++++"]);
         deployed("three names of each");
 
         for kind in &kinds {

@@ -52,7 +52,7 @@ impl Shape {
         }
     }
 
-    /// The letter that rsync shows; a hard link is a file there.
+    /// The letter that rsync shows; a hard link is what its first name is there, most often a file.
     fn letter(self) -> char {
         match self {
             Shape::Directory => 'd',
@@ -157,6 +157,11 @@ impl Change {
 
     /// The change in eleven characters as `rsync -i` prints it; what rsync has no sign for is `*extra` and `*keeping`.
     pub fn itemized(&self) -> String {
+        self.itemized_as(None)
+    }
+
+    /// The same of a hard link whose first name is of the shape `first`, when that is known.
+    pub fn itemized_as(&self, first: Option<Shape>) -> String {
         match self.action {
             Action::Delete => return format!("{:<11}", "*deleting"),
             Action::Extra => return format!("{:<11}", "*extra"),
@@ -170,13 +175,14 @@ impl Change {
             (_, Shape::File) => '>',
             _ => 'c',
         };
+        let letter = if shape == Shape::Hardlink { first.unwrap_or(shape) } else { shape }.letter();
         if matches!(self.action, Action::Create | Action::Replace) {
-            return format!("{update}{}+++++++++", shape.letter());
+            return format!("{update}{letter}+++++++++");
         }
         let flags = self.delta.flags(shape);
         // rsync shows a change of nothing but the link itself with blanks.
         let flags = if update == 'h' && flags.bytes().all(|b| b == b'.') { " ".repeat(9) } else { flags };
-        format!("{update}{}{flags}", shape.letter())
+        format!("{update}{letter}{flags}")
     }
 
     /// One word: `new`, `changed`, `metadata`, `deleted`, `extra`, `kept`.

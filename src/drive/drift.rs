@@ -7,8 +7,8 @@ use minicbor::{Decode, Encode};
 use super::outcome::{DriftLine, What};
 use crate::block::BlockHash;
 use crate::diff::{Action, Change, Delta, Plan, Shape, TopChange};
-use crate::manifest::TreePath;
 use crate::manifest::node::to_vec;
+use crate::manifest::{EntryKind, TreePath};
 use crate::proto::sender::drift::MAX_DRIFT;
 
 /// The most lines that travel; the counts beside them are true all the same.
@@ -101,7 +101,7 @@ pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
         bytes += change.path.as_bytes().len() as u64 + 24;
         if report.lines.len() < max_lines && bytes < MAX_DRIFT {
             let path = change.path.as_bytes().to_vec();
-            report.lines.push(DriftLine { path, itemized: change.itemized(), what });
+            report.lines.push(DriftLine { path, itemized: change.itemized_as(first_of(plan, &change)), what });
         }
     }
     if report.lines.is_empty() {
@@ -111,6 +111,12 @@ pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
     let hash = BlockHash::of(&encoded);
     let identity = hash.0[..8].iter().fold(0, |n, &b| n << 8 | u64::from(b));
     (encoded, identity.max(1))
+}
+
+/// What the first name of a hard link is, as far as the plan makes it, too.
+fn first_of(plan: &Plan, change: &Change) -> Option<Shape> {
+    let EntryKind::Hardlink(first) = &change.want.as_ref()?.entry.kind else { return None };
+    plan.changes.find(first).map(|at| plan.changes.get(at).shape())
 }
 
 /// The report that a host sent, checked.
