@@ -40,6 +40,8 @@ const PROCESSES: u64 = 30_000;
 const RECOVERY: Duration = Duration::from_secs(10);
 /// The largest UDP payload of an Ethernet frame.
 const FULL: usize = 1472;
+/// UDP, IPv4 and Ethernet.
+const HEADERS: usize = 8 + 20 + 14;
 
 /// Sealed datagrams.
 type Recording = Vec<Vec<u8>>;
@@ -63,10 +65,17 @@ struct Deploy {
     sent: u64,
 }
 
-/// Hosts under siege, and what was recorded of them.
+/// An attack that is over: its datagrams, and their bytes on a cable.
+struct Done {
+    evil: Adversary,
+    sent: u64,
+    bytes: u64,
+    lasted: Duration,
+}
+
+/// Hosts under siege.
 struct Siege {
     lab: Lab,
-    recorded: Recording,
     random: fastrand::Rng,
     nth: u64,
     /// How long an attack lasts, where times count.
@@ -86,8 +95,7 @@ fn shape(place: &Place, interface: &str) {
 }
 
 impl Siege {
-    /// Hosts that were restarted after a deploy, one that was aborted, one that was killed, and a comparison were
-    /// recorded; one host more was recorded and is gone.
+    /// Hosts, and somebody at their switch.
     fn new() -> Option<(Self, Adversary)> {
         let mut lab = Lab::network(HOSTS + 1)?;
         let place = lab.plug();
@@ -97,9 +105,16 @@ impl Siege {
             shape(place, "eth0");
             shape(&switch, &format!("p{number}"));
         }
+        let random = fastrand::Rng::with_seed(6);
+        Some((Self { lab, random, nth: 0, lasts: asked() }, evil))
+    }
 
-        write(&lab.site().join("page"), "recorded");
+    /// Records a deploy, one that is aborted, one that is killed, and a comparison, after which no other deploy comes;
+    /// then one host is gone without a word, and the others are restarted.
+    fn record(&mut self, evil: Adversary) -> (Adversary, Recording) {
+        let lab = &self.lab;
         let recorder = recording(evil);
+        write(&lab.site().join("page"), "recorded");
         lab.deploy(&[]).exits(0);
         write(&lab.site().join("big"), Noise::new(5).bytes(4 << 20));
         for kills in [false, true] {
@@ -117,12 +132,11 @@ impl Siege {
         write(&lab.site().join("page"), "compared");
         until("hosts that are free again", || lab.diff(&["--checksum"]).code == 1);
         let (evil, mut recorded) = recorder.end();
-        recorded.extend(beacons(&evil, HOSTS + 1));
+        recorded.extend(beacons(&evil, lab.hosts.len()));
 
-        lab.hosts.pop().expect("one more").kill();
-        lab.hosts.iter_mut().for_each(Host::restart);
-        let random = fastrand::Rng::with_seed(6);
-        Some((Self { lab, recorded, random, nth: 0, lasts: asked() }, evil))
+        self.lab.hosts.pop().expect("one more").kill();
+        self.lab.hosts.iter_mut().for_each(Host::restart);
+        (evil, recorded)
     }
 
     /// Deploys another page and some noise to all hosts.
@@ -134,7 +148,7 @@ impl Siege {
         let ran = self.lab.deploy(&[]).exits(0);
         let time = watch.read();
         let result = ran.result();
-        assert_eq!(result["targets"].as_u64(), Some(HOSTS as u64), "{ran}");
+        assert_eq!(result["targets"].as_u64(), Some(self.lab.hosts.len() as u64), "{ran}");
         self.lab.all_same(&self.lab.site());
         Deploy { time, sent: result["bytes_sent"].as_u64().expect("a number") }
     }
@@ -180,7 +194,7 @@ impl Siege {
         pause(every / 10);
         let under = self.deploys(every);
         let during = self.memory();
-        let (evil, sent) = attacking.end();
+        let Done { evil, sent, bytes, lasted } = attacking.end();
 
         let watch = Stopwatch::start();
         let mut recovering = vec![self.deploy()];
@@ -190,12 +204,15 @@ impl Siege {
         let after = if self.lasts.is_some() { self.deploys(Duration::ZERO) } else { Vec::new() };
         let kept = self.memory();
         let members = self.lab.makuo(&["members", "--json"]).exits(0);
-        assert_eq!(members.result()["members"].as_u64(), Some(HOSTS as u64), "{members}");
+        assert_eq!(members.result()["members"].as_u64(), Some(self.lab.hosts.len() as u64), "{members}");
         for host in &self.lab.hosts {
             assert!(!host.log().contains("defect"), "{}", host.log());
         }
 
-        println!("{name}: {sent} datagrams; memory in KiB {before:?} before, {during:?} during, {kept:?} after");
+        let rate = bytes as f64 * 8.0 / lasted.as_secs_f64() / 1e6;
+        println!(
+            "{name}: {sent} datagrams at {rate:.0} Mbit/s; memory in KiB {before:?} before, {during:?} during, {kept:?} after"
+        );
         for (when, deploys) in
             [("calm", calm), ("under attack", &under), ("recovering", &recovering), ("after", &after)]
         {
@@ -254,7 +271,7 @@ fn begin(
     attack: Attack,
     speed: Speed,
     lasts: Duration,
-) -> Beside<(Adversary, u64)> {
+) -> Beside<Done> {
     Beside::begin(move |over: &AtomicBool| {
         // What is sent at full speed is made before: making it would take the time.
         let (least, pool) = match speed {
@@ -264,7 +281,8 @@ fn begin(
                 (all, (0..all).map(|n| attack(&recorded, n, &mut random)).collect::<Vec<_>>())
             }
         };
-        let (watch, mut sent, mut speakers) = (Stopwatch::start(), 0, VecDeque::<SocketAddr>::new());
+        let (watch, mut speakers) = (Stopwatch::start(), VecDeque::<SocketAddr>::new());
+        let (mut sent, mut bytes) = (0, 0);
         while !over.load(Ordering::Relaxed) || sent < least {
             for who in evil.speakers(64) {
                 if !speakers.contains(&who) {
@@ -280,13 +298,14 @@ fn begin(
                     None => evil.send(datagram),
                 }
                 sent += 1;
+                bytes += (datagram.len() + HEADERS) as u64;
             }
             if let Speed::Count(count) = speed {
                 let due = lasts.mul_f64(sent as f64 / count as f64);
                 pause(due.saturating_sub(watch.read()));
             }
         }
-        (evil, sent)
+        Done { evil, sent, bytes, lasted: watch.read() }
     })
 }
 
@@ -390,19 +409,20 @@ const ATTACKS: [(&str, Attack, Speed); 7] = [
 
 #[test]
 fn deploys_go_on_under_siege() {
-    let Some((mut siege, mut evil)) = Siege::new() else { return };
+    let Some((mut siege, evil)) = Siege::new() else { return };
     let only = std::env::var("MAKUO_SIEGE_ONLY").ok();
     // What a host remembers of its releases is there before it is measured.
     siege.deploys(Duration::ZERO);
     let mut calm = siege.deploys(Duration::ZERO);
+    let (mut evil, recorded) = siege.record(evil);
     for (name, attack, speed) in ATTACKS {
         if only.as_deref().is_some_and(|only| only != name) {
             continue;
         }
+        let recording = if name == "processes" { siege.past() } else { recorded.clone() };
+        evil = siege.bears(name, evil, &calm, recording, attack, speed);
         if siege.lasts.is_some() {
             calm = siege.deploys(Duration::ZERO);
         }
-        let recording = if name == "processes" { siege.past() } else { siege.recorded.clone() };
-        evil = siege.bears(name, evil, &calm, recording, attack, speed);
     }
 }
