@@ -271,7 +271,7 @@ impl Journal {
     /// The journal in the state file `name`, when there is one.
     pub fn read(state: &State, name: &str) -> Result<Option<Self>> {
         let path = state.here().join(name);
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(BUFFER);
         let read = File::open(&path).and_then(|f| f.take(MAX_JOURNAL).read_to_end(&mut bytes));
         match read {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

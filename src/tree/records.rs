@@ -22,6 +22,9 @@ use crate::manifest::{Release, ReleaseId, TreePath};
 /// The most bytes of a small state file: a header with its signature, or an order with the hosts that it names.
 const MAX_SMALL: u64 = (MAX_HEADER_BYTES + MAX_SIGNATURE + 1024) as u64;
 
+/// The bytes of most of them, which are read in one go.
+const USUAL: usize = 1 << 10;
+
 /// The small files of one tree's state, found from a handle of its directory.
 #[derive(Debug, Clone)]
 pub struct Records {
@@ -162,7 +165,7 @@ impl Records {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io("cannot open", &path, e)),
         };
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(USUAL);
         file.take(MAX_SMALL).read_to_end(&mut bytes).map_err(|e| Error::io("cannot read", &path, e))?;
         Ok(Some(bytes))
     }
