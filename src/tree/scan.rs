@@ -20,6 +20,7 @@ mod exposed;
 mod git_tests;
 mod hints;
 mod ignore;
+mod looks;
 mod mapped;
 mod merge;
 mod names;
@@ -47,6 +48,8 @@ pub use self::hints::Hints;
 use self::hints::Spots;
 use self::ignore::Filter;
 pub use self::ignore::IgnoreFiles;
+pub use self::looks::Looks;
+pub(super) use self::looks::is_racy;
 use self::policy::Released;
 pub use self::policy::{OwnerPolicy, Policy};
 use self::read::{Batch, BatchDone, Reader};
@@ -328,7 +331,7 @@ impl New<'_> {
         };
 
         // What was not looked at is as old as it was.
-        let all = options.hints.as_ref().is_none_or(|hints| hints.everywhere && hints.held.is_empty());
+        let all = options.hints.as_ref().is_none_or(|hints| hints.everywhere.is_some() && hints.held.is_empty());
         let started = if all { wall(options.started) } else { old.started() };
         Ok(match self.write(options, started, Some(old), Some(changes), is_whole)? {
             Written::Whole(scanned) => Merged::Whole(scanned),
@@ -439,7 +442,11 @@ fn differences(
     linked: &HashSet<FileId>,
 ) -> Result<Found> {
     let origin = old.origin();
-    let unsettled = |version: &Version| is_racy(version, origin.started);
+    let looks = options.hints.as_ref().and_then(|hints| hints.everywhere.as_ref());
+    let unsettled = |version: &Version| match looks {
+        Some(looks) => looks.is_racy(version),
+        None => is_racy(version, origin.started),
+    };
     let is_as_it_was = |(path, known): &(TreePath, Version)| {
         !unsettled(known) && stat_of(root, path).is_ok_and(|now| now.version() == *known)
     };
@@ -453,10 +460,10 @@ fn differences(
         Some(hints) => {
             let filter = Arc::new(Filter::new(&options.excludes)).with(&origin.patterns);
             let found = hints::spots(root, old, hints, &filter, options.threads);
-            let add_top = |spots: Spots| Spots { top: spots.top || hints.everywhere && top_differs, ..spots };
+            let add_top = |spots: Spots| Spots { top: spots.top || hints.everywhere.is_some() && top_differs, ..spots };
             found.map(|found| found.map(add_top))
         }
-        None => compare::compare(root, old, options.threads)
+        None => compare::compare(root, old, options.threads, None)
             .map(|found| found.map(|touched| Spots { touched, top: top_differs })),
     };
     let spots = match spots {
@@ -545,17 +552,6 @@ fn work(shared: &Shared<'_>) {
             Next::Second(job) => job.run(|batch| reader.read(batch)),
         }
     }
-}
-
-/// Whether a file could have been changed after it was read without its times showing it.
-///
-/// The time of change is what the kernel alone sets: a time of modification in the future proves nothing, and must not
-/// cost a read at every scan.
-pub(super) fn is_racy(version: &Version, started: Mtime) -> bool {
-    let tick = if version.ctime.nanos == 0 { COARSE_TICK } else { TICK };
-    let nanos = |t: Mtime| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);
-    let limit = nanos(started) - tick.as_nanos() as i128;
-    nanos(version.ctime) >= limit || (version.mtime <= started && nanos(version.mtime) >= limit)
 }
 
 /// The index cannot be written.

@@ -69,7 +69,7 @@ impl PathBatch {
             paths: self.paths.into_iter().collect(),
             top: self.top,
             held: self.held.into_iter().collect(),
-            everywhere: false,
+            everywhere: None,
         }
     }
 }

@@ -32,13 +32,15 @@ use self::limits::shown;
 use self::listen::Listener;
 use self::shared::{Order, Shared, Turn, Until};
 use crate::block::BlockHash;
+use crate::drive::clock;
 use crate::drive::deploy::{self, Interrupt, Options};
 use crate::drive::endpoint::Door;
 use crate::drive::members;
 use crate::drive::outcome::{Event, ExitStatus, Observer, Outcome};
 use crate::id::HostName;
+use crate::manifest::TreePath;
 use crate::report::Report;
-use crate::tree::scan::{Exposures, Hints};
+use crate::tree::scan::{Exposures, Hints, Looks};
 use crate::units::Moment;
 use crate::{Error, Result};
 
@@ -94,6 +96,7 @@ pub fn run(mut setup: Setup<'_>, report: &mut Report) -> Result<u8> {
         hosts: BTreeSet::new(),
         missing: Vec::new(),
         deploys: 0,
+        looks: Looks::default(),
     }
     .run();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -139,6 +142,8 @@ struct Live<'a> {
     missing: Vec<HostName>,
     /// How many deploys had something to send.
     deploys: u64,
+    /// The looks at the source since one that left nothing out.
+    looks: Looks,
 }
 
 impl Live<'_> {
@@ -151,7 +156,7 @@ impl Live<'_> {
                     let task = self.task(batch);
                     self.deploy(task)?;
                 }
-                Turn::Check(everything) => self.check(everything)?,
+                Turn::Check(held) => self.check(held)?,
                 Turn::Attempt => self.attempt()?,
                 Turn::Reload => self.reload()?,
                 Turn::Quiet => return Ok(self.code),
@@ -181,7 +186,8 @@ impl Live<'_> {
     }
 
     /// Looks at everything, for what changed unheard.
-    fn check(&mut self, everything: Hints) -> Result<()> {
+    fn check(&mut self, held: BTreeSet<TreePath>) -> Result<()> {
+        let everything = Hints { held, everywhere: Some(self.looks.clone()), ..Hints::default() };
         let (began, before) = (self.shared.now(), self.deploys);
         self.deploy(Task { hints: Some(everything), again: false, quiet: true })?;
         let took = self.shared.now().since(began);
@@ -233,6 +239,11 @@ impl Live<'_> {
             self.report.start(&format!("{}: {}", spec.tree, shown(&spec.source)));
         }
         let exposures = Exposures::default();
+        let began = clock::wall();
+        let leaves_out = |hints: &Hints| hints.everywhere.is_none() || !hints.held.is_empty();
+        if !task.hints.as_ref().is_some_and(leaves_out) {
+            self.looks = Looks::default();
+        }
         let options = Options {
             known: if task.hints.is_some() { self.hosts.len() } else { 0 },
             hints: task.hints,
@@ -248,6 +259,7 @@ impl Live<'_> {
         let outcome = deploy::run(door, options, &interrupt, self.report);
         self.shared.running(None);
         self.shared.expose(exposures.take());
+        self.looks.add(began, clock::wall());
         outcome
     }
 

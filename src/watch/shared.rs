@@ -1,5 +1,6 @@
 //! Where the threads of a watch meet: what was gathered, what was asked for by signals, and who waits for it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,8 +13,9 @@ use super::check::Checks;
 use super::inotify::Target;
 use crate::drive::clock::Clock;
 use crate::drive::deploy::Interrupt;
+use crate::manifest::TreePath;
 use crate::tree::root::FileId;
-use crate::tree::scan::{Exposed, Hints};
+use crate::tree::scan::Exposed;
 use crate::units::Moment;
 use crate::{Error, Kind, Result};
 
@@ -34,8 +36,8 @@ pub enum Order {
 pub enum Turn {
     /// A batch is over.
     Batch(Batch),
-    /// Everything is to be looked at, but for what is still being written.
-    Check(Hints),
+    /// Everything is to be looked at, but for these files, which are still being written.
+    Check(BTreeSet<TreePath>),
     /// The time that was given for another attempt has come.
     Attempt,
     /// The spec is to be read again.
@@ -217,7 +219,7 @@ impl Shared {
                 } else if attempt.is_some_and(|at| at <= now) {
                     return Turn::Attempt;
                 } else if check.is_some_and(|at| at <= now) {
-                    return Turn::Check(state.everything());
+                    return Turn::Check(state.held());
                 } else if let Some(batch) = state.batcher.take(now) {
                     match batch {
                         Batch::Paths(_) => state.checks.looked(now),
@@ -231,7 +233,7 @@ impl Shared {
             if let Some(quiet) = until.quiet.filter(|_| !state.busy && due.is_none()) {
                 if quiet <= now && state.batcher.is_empty() {
                     let check = until.checks && state.checks.is_pending();
-                    return if check { Turn::Check(state.everything()) } else { Turn::Quiet };
+                    return if check { Turn::Check(state.held()) } else { Turn::Quiet };
                 }
                 wake = wake.into_iter().chain(Some(quiet).filter(|quiet| *quiet > now)).min();
             }
@@ -253,8 +255,8 @@ impl State {
         Some(at).filter(|_| !self.busy)
     }
 
-    fn everything(&self) -> Hints {
-        Hints { held: self.batcher.held().cloned().collect(), everywhere: true, ..Hints::default() }
+    fn held(&self) -> BTreeSet<TreePath> {
+        self.batcher.held().cloned().collect()
     }
 
     fn asked(&mut self) -> Option<Turn> {
@@ -271,7 +273,6 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::TreePath;
 
     const PACE: Pace = Pace { settle: Duration::ZERO, max_delay: Duration::from_secs(5) };
 

@@ -12,7 +12,8 @@ use rustix::fs::{FileType, statat};
 use rustix::io::Errno;
 
 use super::is_racy;
-use crate::manifest::{Mtime, TreePath};
+use super::looks::Looks;
+use crate::manifest::TreePath;
 use crate::tree::index::{Index, Stat};
 use crate::tree::meta::{Version, locked};
 use crate::tree::root::{FileId, NOFOLLOW, Root};
@@ -33,11 +34,19 @@ pub(super) struct Touched {
 }
 
 /// The paths of `index` that may not be as they were, in order; `None` when there are so many that a walk is cheaper.
-pub(super) fn compare(root: &Root, index: &Index, threads: usize) -> io::Result<Option<Vec<Touched>>> {
+///
+/// With `looks`, which made the index, fewer files have to be read again: see [`Looks`].
+pub(super) fn compare(
+    root: &Root,
+    index: &Index,
+    threads: usize,
+    looks: Option<&Looks>,
+) -> io::Result<Option<Vec<Touched>>> {
     let limit = limit_of(index);
     let shared = Shared {
         root,
         index,
+        looks,
         next: AtomicUsize::new(0),
         count: AtomicUsize::new(0),
         limit,
@@ -70,6 +79,7 @@ pub(super) fn limit_of(index: &Index) -> usize {
 struct Shared<'a> {
     root: &'a Root,
     index: &'a Index,
+    looks: Option<&'a Looks>,
     next: AtomicUsize,
     /// Paths found so far.
     count: AtomicUsize,
@@ -97,6 +107,8 @@ impl Shared<'_> {
 
     fn page(&self, row: usize, buffer: &mut Vec<u8>) -> io::Result<Vec<Touched>> {
         let started = self.index.started();
+        let first = self.looks.map_or(started.secs, Looks::first_second);
+        let is_racy = |version: &Version| self.looks.map_or_else(|| is_racy(version, started), |l| l.is_racy(version));
         // A damaged page is found while it can still be built anew.
         self.index.verify(row)?;
         let mut place = Place::of(&self.index.rows()[row].first);
@@ -106,7 +118,7 @@ impl Shared<'_> {
             if !place.enter(&stat) {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the index names a path below no directory"));
             }
-            let settled = stat.unread || !may_be_racy(&stat.version, started);
+            let settled = stat.unread || !is_recent(&stat.version, first) || !is_racy(&stat.version);
             if !settled || !place.is_now(self.root, &stat)? {
                 let path = TreePath::new([&place.dir, stat.name.to_bytes()].concat())
                     .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
@@ -202,8 +214,8 @@ fn is_gone(e: &io::Error) -> bool {
     [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].iter().any(|gone| e.raw_os_error() == Some(gone.raw_os_error()))
 }
 
-/// As [`is_racy`], decided by the seconds alone where they are enough.
-fn may_be_racy(known: &Version, started: Mtime) -> bool {
-    let recent = started.secs - RECENT;
-    (known.ctime.secs >= recent || known.mtime.secs >= recent) && is_racy(known, started)
+/// Whether a change was so late that it is looked at closely.
+fn is_recent(known: &Version, started: i64) -> bool {
+    let recent = started.saturating_sub(RECENT);
+    known.ctime.secs >= recent || known.mtime.secs >= recent
 }

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::compare::{Touched, compare, limit_of};
 use super::ignore::Filter;
+use super::looks::Looks;
 use crate::manifest::{EntryKind, TreePath};
 use crate::tree::index::{Index, IndexEntry};
 use crate::tree::meta::{FileStat, Version};
@@ -30,8 +31,8 @@ pub struct Hints {
     pub top: bool,
     /// Files that are still being written: those that the index has stay as they were, others are left out.
     pub held: BTreeSet<TreePath>,
-    /// Whether all other paths are looked at, too, but for those that are held.
-    pub everywhere: bool,
+    /// Looks at all other paths, too, but for those that are held, of an index that these looks made.
+    pub everywhere: Option<Looks>,
 }
 
 /// What has to be looked at.
@@ -61,8 +62,8 @@ pub(super) fn spots(
         top: hints.top,
     };
     let limit = limit_of(index);
-    if hints.everywhere {
-        let Some(found) = compare(root, index, threads)? else { return Ok(None) };
+    if hints.everywhere.is_some() {
+        let Some(found) = compare(root, index, threads, hints.everywhere.as_ref())? else { return Ok(None) };
         search.touched = found.into_iter().map(|touched| (touched.path.clone(), touched)).collect();
     }
     for path in &hints.paths {
@@ -312,6 +313,48 @@ mod tests {
         // One that is gone is not held.
         std::fs::remove_file(at(&f, "log")).unwrap();
         assert_eq!(scan(&f, "l", Some(told), Some(&some.index)).index.find(&path("log")).unwrap(), None);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "files bear the times of the real clock")]
+    fn a_look_at_everything_finds_what_nobody_named_and_reads_nothing_that_is_as_it_was() {
+        let f = Fixture::new();
+        let mut looks = Looks::default();
+        // Longer than the kernel's clock stands still, and than what counts as just before.
+        let rest = || std::thread::sleep(std::time::Duration::from_millis(50));
+        let mut scan = |name: &str, hints: Option<Hints>, old: Option<&Arc<Index>>| {
+            rest();
+            let began = std::time::SystemTime::now();
+            let options = ScanOptions { hints, started: began, ..options() };
+            let scanned = super::super::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap();
+            looks.add(began, std::time::SystemTime::now());
+            (scanned, looks.clone())
+        };
+        for name in ["a", "b", "held"] {
+            std::fs::write(at(&f, name), name).unwrap();
+        }
+        let (first, _) = scan("i", None, None);
+        rest();
+        std::fs::write(at(&f, "b"), "named").unwrap();
+        let (named, looks) = scan("j", Some(hints(&["b"])), Some(&first.index));
+        assert_eq!(named.stats.hashed_files, 1);
+
+        let all = |looks: &Looks| Hints { everywhere: Some(looks.clone()), ..Hints::default() };
+        let (same, looks) = scan("k", Some(all(&looks)), Some(&named.index));
+        assert!(Arc::ptr_eq(&same.index, &named.index), "nothing is read again");
+        let (plain, _) = scan("l", None, Some(&named.index));
+        assert_eq!(plain.stats.hashed_files, 1, "without the looks it is not known that b was at rest");
+
+        rest();
+        for name in ["a", "held"] {
+            std::fs::write(at(&f, name), "unheard").unwrap();
+        }
+        let told = Hints { held: [path("held")].into(), ..all(&looks) };
+        let (found, looks) = scan("m", Some(told), Some(&same.index));
+        assert_eq!(found.stats.hashed_files, 1);
+        let (closed, _) = scan("n", Some(all(&looks)), Some(&found.index));
+        assert_eq!(closed.stats.hashed_files, 1);
+        assert_eq!(closed.index.root(), self::scan(&f, "o", None, None).index.root());
     }
 
     #[test]
