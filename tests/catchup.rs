@@ -758,7 +758,7 @@ fn sent(seed: u64) -> Option<()> {
                 told.push(format!("deploy: {}", ran.exits(0).code));
             }
             1 | 2 if lab.hosts.len() < 5 => {
-                let name = format!("{}{count}", ["web", "db"][rng.usize(..2)]);
+                let name = format!("{}-{count}", ["web", "db"][rng.usize(..2)]);
                 join(&mut lab, &name);
                 told.push(format!("{name} comes"));
             }
