@@ -27,7 +27,7 @@ pub(super) struct Headers {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Answer {
     /// It goes to all.
-    Show(Message),
+    Show(Box<Message>),
     /// It went to all a moment ago.
     Shown,
     /// The header is not here.
@@ -51,7 +51,7 @@ impl Headers {
             return Answer::Shown;
         }
         self.shown.insert(pull.tree.clone(), now);
-        Answer::Show(Message::Header(bytes.clone()))
+        Answer::Show(Box::new(Message::Header(bytes.clone())))
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
         let shown =
             (0..2000u64).filter(|ms| matches!(headers.show(at(*ms), &pull(b"header")), Answer::Show(_))).count();
         assert_eq!(shown, 8);
-        assert_eq!(headers.show(at(2000), &pull(b"header")), Answer::Show(Message::Header(bytes)));
+        assert_eq!(headers.show(at(2000), &pull(b"header")), Answer::Show(Box::new(Message::Header(bytes))));
         headers.set(BTreeMap::new());
         assert_eq!(headers.show(at(3000), &pull(b"header")), Answer::Unknown);
     }
