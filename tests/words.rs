@@ -37,8 +37,14 @@ fn lab(count: usize, keyed: bool, each: impl Fn(&mut Host)) -> Option<(Lab, Adve
     Some((lab, evil))
 }
 
+/// Takes no notice of what was said until now.
+fn forget(evil: &mut Adversary) {
+    while !evil.said().is_empty() {}
+}
+
 /// What is said while `work` is done.
 fn listen<T>(mut evil: Adversary, work: impl FnOnce() -> T) -> (Adversary, Vec<(InstanceId, Message)>, T) {
+    forget(&mut evil);
     let over = Arc::new(AtomicBool::new(false));
     let ends = Arc::clone(&over);
     let listening = std::thread::spawn(move || {
@@ -321,19 +327,20 @@ fn a_comparison_that_was_recorded_is_made_once() {
     let Some((lab, mut evil)) = lab(2, false, |_| {}) else { return };
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
-    write(&lab.site().join("page"), "new");
+    // Hosts have all that they need to compare: nobody has to send anything.
     let said;
-    (evil, said, _) = listen(evil, || lab.diff(&[]).exits(1));
+    (evil, said, _) = listen(evil, || lab.diff(&[]).exits(0));
     let (source, question) = announcements(&said).next().map(|(s, a)| (s, a.clone())).expect("heard");
     // As it was, in a session of its own, and with the costly way of looking.
     let other = Announce { session: SessionId(4711), ..question.clone() };
     let costly = Announce { checksum: true, ..question.clone() };
     let compared = |said: &[(InstanceId, Message)]| {
-        said.iter()
-            .any(|(_, m)| matches!(m, Message::State(s) if matches!(s.stage, HostStage::Diffing | HostStage::Staging)))
+        let goes_on = |stage: HostStage| !matches!(stage, HostStage::Joined | HostStage::Refused);
+        said.iter().any(|(_, m)| matches!(m, Message::State(s) if goes_on(s.stage)))
     };
     for announce in [&question, &other, &costly].into_iter().cycle().take(30) {
         evil.say(source, &Message::Announce(announce.clone()));
+        support::pause(std::time::Duration::from_millis(20));
         let heard = evil.said();
         assert!(!compared(&heard), "{heard:?}");
     }
@@ -346,12 +353,23 @@ fn a_comparison_that_was_recorded_is_made_once() {
 #[test]
 fn questions_for_a_list_of_differences_fill_no_memory_and_are_the_senders_alone() {
     let Some((lab, mut evil)) = lab(1, false, |_| {}) else { return };
+    write(&lab.site().join("page"), "old");
+    lab.deploy(&[]).exits(0);
     for n in 0..3000 {
-        write(&lab.site().join(format!("a-file-with-a-name-of-some-length-{n}")), "");
+        write(&lab.hosts[0].tree().join(format!("a-file-with-a-name-of-some-length-{n}")), "");
     }
-    let said;
-    (evil, said, _) = listen(evil, || lab.diff(&[]).exits(1));
-    let (source, session) = announcements(&said).next().map(|(s, a)| (s, a.session)).expect("heard");
+    // The host has its list and a slow port, and its sender does not come to ask.
+    lab.hosts[0].place.shell("tc qdisc replace dev eth0 root tbf rate 20mbit burst 64kb limit 1mb");
+    forget(&mut evil);
+    let running = lab.start(&["diff", "--json", "www.toml", "--expect", "1"]);
+    let mut heard = None;
+    until("an announcement", || {
+        heard = announcements(&evil.said()).next().map(|(source, announce)| (source, announce.session));
+        heard.is_some()
+    });
+    running.signal(Signal::SIGSTOP);
+    let (source, session) = heard.expect("just heard");
+    support::pause(std::time::Duration::from_secs(1));
     let before = lab.hosts[0].memory();
     let (mut most, mut parts) = (0, 0);
     for n in 0..FLOOD {
@@ -363,6 +381,8 @@ fn questions_for_a_list_of_differences_fill_no_memory_and_are_the_senders_alone(
     }
     assert!(most < before + GROWTH, "{before} KiB before, {most} KiB at most");
     assert_eq!(parts, 0, "the list goes to somebody else than the sender");
+    running.signal(Signal::SIGCONT);
+    running.wait().exits(1);
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
 }
