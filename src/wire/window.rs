@@ -64,19 +64,15 @@ impl Window {
 
     /// The word `word`, which is not too old, with those forgotten that a newer one pushes out.
     fn reach(&mut self, word: u64) -> &mut u64 {
-        let (slot, newest) = (self.slot(word), self.newest / 64);
-        let newest_slot = self.slot(newest);
-        match &mut self.seen {
-            Words::Newest(seen) if *seen == 0 || word == newest => {}
-            Words::Newest(seen) => {
-                let mut ring = vec![0; self.words];
-                ring[newest_slot] = *seen;
-                self.seen = Words::Ring(ring.into_boxed_slice());
-            }
-            Words::Ring(_) => {}
+        let (words, newest) = (self.words as u64, self.newest / 64);
+        if let Words::Newest(seen) = self.seen
+            && seen != 0
+            && word != newest
+        {
+            let mut ring = vec![0; self.words];
+            ring[self.slot(newest)] = seen;
+            self.seen = Words::Ring(ring.into_boxed_slice());
         }
-
-        let words = self.words as u64;
         match &mut self.seen {
             Words::Newest(seen) => seen,
             Words::Ring(ring) => {
@@ -84,7 +80,7 @@ impl Window {
                     let forget = (newest + 1).max((word + 1).saturating_sub(words))..=word;
                     forget.for_each(|old| ring[(old % words) as usize] = 0);
                 }
-                &mut ring[slot]
+                &mut ring[(word % words) as usize]
             }
         }
     }
