@@ -1,0 +1,45 @@
+//! The tests of the built binary, and those that hold rules of the project: one crate, so that the library is linked once.
+//! `cargo test --test it watch::` runs the tests of one file.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod adhoc;
+mod adversary;
+mod architecture;
+mod capture;
+mod catchup;
+mod cli;
+mod completions;
+mod confine;
+mod console;
+mod demo;
+mod dependencies;
+mod differential;
+mod figures;
+mod fleet;
+mod history;
+mod init;
+mod interfaces;
+mod kill;
+mod liars;
+mod loopback;
+mod makuosan;
+mod mounted;
+mod names;
+mod network;
+mod odd;
+mod outside;
+mod package;
+mod partitions;
+mod races;
+mod replay;
+mod rivals;
+mod rollback;
+mod sealed;
+mod seeds;
+mod service;
+mod siege;
+mod status;
+mod watch;
+mod words;

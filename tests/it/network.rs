@@ -1,0 +1,255 @@
+//! Deploys between hosts at one switch, each in a network namespace of its own.
+
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::time::Duration;
+
+use crate::support::{self, DELETE, Lab, Noise, Stopwatch, append, copy, same, write};
+
+/// A deploy that goes on for some seconds after the kill: longer than it takes to notice that a host is silent.
+const SLOW: [&str; 4] = ["--rate", "2MB", "--timeout", "4s"];
+const BIG: usize = 12 << 20;
+
+fn is_in_the_middle(event: &serde_json::Value) -> bool {
+    event["event"] == "progress" && event["sent"].as_u64().is_some_and(|sent| sent > BIG as u64 / 16)
+}
+
+#[test]
+fn five_hosts_get_a_release_and_its_change() {
+    let Some(lab) = Lab::network(5) else { return };
+    let site = lab.site();
+    let mut noise = Noise::new(1);
+    noise.tree(&site, 200, 8000);
+    write(&site.join("big"), noise.bytes(3_000_000));
+    let first = lab.deploy(&[]).exits(0).result();
+    assert_eq!((first["targets"].as_u64(), first["committed"].as_u64()), (Some(5), Some(5)), "{first}");
+    lab.all_same(&site);
+
+    append(&site.join("dir0/sub0/file0"), b"changed");
+    write(&site.join("new/file"), "new");
+    std::fs::remove_file(site.join("dir1/sub1/file1")).expect("there");
+    std::fs::remove_dir_all(site.join("dir6")).expect("there");
+    let second = lab.deploy(&[]).exits(0).result();
+    assert!(second["bytes_sent"].as_u64() < Some(100_000), "{second}");
+    assert!(second["serial"].as_u64() > first["serial"].as_u64(), "{second}");
+    lab.all_same(&site);
+}
+
+#[test]
+fn every_host_loses_a_twentieth_of_the_datagrams() {
+    let Some(lab) = Lab::network(4) else { return };
+    let site = lab.site();
+    let mut noise = Noise::new(2);
+    noise.tree(&site, 100, 20_000);
+    write(&site.join("big"), noise.bytes(8 << 20));
+    lab.hosts.iter().for_each(|host| host.place.lose(5));
+    lab.admin.lose(5);
+    let result = lab.deploy(&[]).exits(0).result();
+    assert!(result["repaired"].as_u64() > Some(0), "nothing was lost: {result}");
+    lab.all_same(&site);
+}
+
+#[test]
+fn what_hosts_have_of_what_they_lose_is_read_from_their_disks() {
+    let Some(mut lab) = Lab::network_idle(3) else { return };
+    let site = lab.site();
+    Noise::new(3).tree(&site, 150, 60_000);
+    for (nth, host) in lab.hosts.iter_mut().enumerate() {
+        // Each has another third of the files.
+        copy(&site.join("."), &host.tree());
+        for file in (0..150).filter(|file| file / 7 % 3 != nth) {
+            std::fs::remove_file(host.tree().join(format!("dir{}/sub{}/file{file}", file % 7, file % 3)))
+                .expect("there");
+        }
+        let mut flags = host.place.flags();
+        flags.extend(["-v".into(), "-v".into()]);
+        host.flags = Some(flags);
+        host.start();
+        host.place.lose(10);
+    }
+    lab.deploy(&["--rate", "4MB"]).exits(0);
+    lab.all_same(&site);
+    let log: String = lab.hosts.iter().map(support::Host::log).collect();
+    let read = log.lines().filter_map(|line| line.split_once(" parts of blocks read back")?.0.split_once(" of "));
+    let counts: Vec<_> = read.map(|(read, asked)| (read.rsplit(' ').next(), asked)).collect();
+    // Nobody else touched the trees: what was asked for was there.
+    assert!(!counts.is_empty() && counts.iter().all(|(read, asked)| *read == Some(*asked)), "{log}");
+}
+
+#[test]
+fn a_host_that_dies_in_the_middle_holds_up_all_of_them() {
+    let Some(mut lab) = Lab::network(5) else { return };
+    let site = lab.site();
+    write(&site.join("page"), "old");
+    lab.deploy(&[]).exits(0);
+    copy(&site, &lab.path("old"));
+    write(&site.join("page"), "new");
+    write(&site.join("big"), Noise::new(3).bytes(BIG));
+
+    let mut deploy = lab.start(&[&["deploy", "--json", "www.toml"], &SLOW[..]].concat());
+    deploy.until_event("the middle of the transfer", is_in_the_middle);
+    lab.hosts[2].kill();
+    let ran = deploy.wait().exits(3).says(&["web3"]);
+    assert_eq!(ran.result()["committed"].as_u64(), Some(0), "{ran}");
+    lab.all_same(&lab.path("old"));
+
+    lab.hosts[2].start();
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&site);
+}
+
+#[test]
+fn a_host_that_dies_in_the_middle_is_left_behind_by_a_quorum() {
+    let Some(mut lab) = Lab::network(5) else { return };
+    let site = lab.site();
+    write(&site.join("page"), "old");
+    lab.deploy(&[]).exits(0);
+    copy(&site, &lab.path("old"));
+    write(&site.join("page"), "new");
+    write(&site.join("big"), Noise::new(4).bytes(BIG));
+    lab.spec(&format!("[commit]\nrequire = 4\n{DELETE}"));
+
+    let mut deploy = lab.start(&[&["deploy", "--json", "www.toml"], &SLOW[..]].concat());
+    deploy.until_event("the middle of the transfer", is_in_the_middle);
+    lab.hosts[2].kill();
+    let ran = deploy.wait().exits(4);
+    assert_eq!(ran.result()["committed"].as_u64(), Some(4), "{ran}");
+    // The order to commit was not for the host that had fallen silent before.
+    assert_eq!(ran.host("web3").0, "absent", "{ran}");
+    assert_eq!(lab.with_release(), ["web1", "web2", "web4", "web5"]);
+    same(&lab.path("old"), &lab.hosts[2].tree());
+
+    lab.hosts[2].start();
+    write(&site.join("page"), "newer");
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&site);
+}
+
+#[test]
+fn drift_is_found_told_once_and_repaired() {
+    let Some(lab) = Lab::network(5) else { return };
+    let site = lab.site();
+    Noise::new(5).tree(&site, 30, 3000);
+    lab.deploy(&[]).exits(0);
+    lab.diff(&[]).exits(0);
+
+    for number in [1, 3] {
+        let tree = lab.hosts[number].tree();
+        write(&tree.join("dir2/sub2/file2"), "somebody's edit");
+        write(&tree.join("dir2/note"), "mine");
+        std::fs::remove_file(tree.join("dir3/sub0/file3")).expect("there");
+    }
+    let found = lab.diff(&[]).exits(1);
+    let changes: Vec<_> = found.events().into_iter().filter(|e| e["event"] == "change").collect();
+    let told = |path: &str, what: &str| {
+        let lines: Vec<_> = changes.iter().filter(|c| c["path"] == path).collect();
+        assert_eq!(lines.len(), 1, "{path} is told once: {found}");
+        assert_eq!(lines[0]["hosts"], serde_json::json!(["web2", "web4"]), "{found}");
+        assert_eq!(lines[0]["what"], what, "{found}");
+    };
+    told("dir2/sub2/file2", "content");
+    told("dir2/note", "extra");
+    told("dir3/sub0/file3", "missing");
+    assert_eq!(found.result()["drifted"].as_u64(), Some(2), "{found}");
+
+    let human = lab.makuo(&["diff", "www.toml"]).exits(1);
+    let groups: Vec<_> = human.out.lines().filter(|l| l.contains("web2, web4:")).collect();
+    assert!(matches!(groups[..], [line] if line.contains("1 extra") && line.contains("1 missing")), "{human}");
+    assert_eq!(human.out.lines().filter(|l| l.contains("dir2/note")).count(), 1, "{human}");
+
+    lab.deploy(&[]).exits(0);
+    lab.diff(&[]).exits(0);
+    lab.all_same(&site);
+}
+
+#[test]
+fn a_key_that_no_host_lists_changes_nothing() {
+    let Some(lab) = Lab::network(3) else { return };
+    let site = lab.site();
+    write(&site.join("page"), "old");
+    lab.deploy(&[]).exits(0);
+    copy(&site, &lab.path("old"));
+    write(&site.join("page"), "new");
+    lab.keygen("stranger");
+    let shown = support::run::tool(std::process::Command::new("ssh-keygen").arg("-lf").arg(lab.path("stranger.pub")));
+    let fingerprint = shown.split(' ').nth(1).expect("bits, fingerprint, remark");
+    let ran = lab.makuo(&["deploy", "www.toml", "-k", "stranger"]).exits(3);
+    ran.says(&[fingerprint, "web1", "web2", "web3", "refused"]);
+    lab.all_same(&lab.path("old"));
+}
+
+#[test]
+fn nobody_there_is_said_soon() {
+    let Some(lab) = Lab::network(0) else { return };
+    write(&lab.site().join("page"), "x");
+    let watch = Stopwatch::start();
+    let ran = lab.makuo(&["deploy", "www.toml"]).exits(3).says(&["hint"]);
+    let took = watch.read();
+    assert!(took < Duration::from_secs(5), "{took:?}: {ran}");
+}
+
+#[test]
+fn a_replay_of_an_older_release_changes_nothing() {
+    // Plain, so that it is heard at all.
+    let Some(mut lab) = Lab::plain_network(2) else { return };
+    let place = lab.plug();
+    let Some(namespace) = place.file() else {
+        return support::skipped("only root can join a network namespace from a thread");
+    };
+    let site = lab.site();
+    write(&site.join("page"), "older");
+    lab.deploy(&[]).exits(0);
+
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let (play, played) = std::sync::mpsc::channel::<()>();
+    let tap = std::thread::spawn(move || {
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("root joins");
+        let tap = listen();
+        let mut heard = Vec::new();
+        let mut buffer = [0; 65536];
+        while stopped.try_recv().is_err() {
+            if let Ok((len, _)) = tap.recv_from(&mut buffer) {
+                heard.push(buffer[..len].to_vec());
+            }
+        }
+        let _ = played.recv();
+        for _ in 0..3 {
+            for datagram in &heard {
+                let to = SocketAddrV4::new(Ipv4Addr::new(224, 0, 0, 108), 5000);
+                tap.send_to(datagram, to).expect("sends");
+                support::pause(Duration::from_millis(2));
+            }
+        }
+        heard.len()
+    });
+    support::pause(Duration::from_millis(300));
+    write(&site.join("page"), "old");
+    write(&site.join("only in the old one"), "x");
+    lab.deploy(&[]).exits(0);
+    stop.send(()).expect("listens");
+
+    write(&site.join("page"), "new");
+    std::fs::remove_file(site.join("only in the old one")).expect("there");
+    let last = lab.deploy(&[]).exits(0).result();
+    play.send(()).expect("waits");
+    let heard = tap.join().expect("no panic");
+    assert!(heard >= 4, "announcements and orders were heard: {heard}");
+    support::pause(Duration::from_secs(1));
+    lab.all_same(&site);
+    // Nor are they confused by it: the next release comes right after the last.
+    write(&site.join("page"), "newer");
+    let next = lab.deploy(&[]).exits(0).result();
+    assert!(next["serial"].as_u64() > last["serial"].as_u64(), "{next}");
+    lab.all_same(&site);
+    lab.hosts.iter().for_each(|host| assert!(host.log().contains("not newer"), "{}: it was not heard", host.name));
+}
+
+/// A socket that hears the group, in the namespace of the thread.
+fn listen() -> UdpSocket {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("legal");
+    socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 5000).into()).expect("free");
+    socket.join_multicast_v4(&Ipv4Addr::new(224, 0, 0, 108), &Ipv4Addr::UNSPECIFIED).expect("joins");
+    socket.set_read_timeout(Some(Duration::from_millis(20))).expect("legal");
+    socket.into()
+}
