@@ -15,7 +15,7 @@ use std::time::Duration;
 use self::work::{Answer, Work, Worker, worker_gone};
 use super::clock::{self, Clock};
 use super::endpoint::{Door, Endpoint};
-use super::host::{Handle, Reported};
+use super::host::Handle;
 use super::known_hosts::Acquaintance;
 use super::outcome::shared_names;
 use super::outcome::{Event, ExitStatus, HostChange, HostState, Observer, Outcome, Purpose, Released};
@@ -24,7 +24,7 @@ use super::serials;
 use super::source::{How, Part, Source, Unmounted};
 use super::unproven;
 use crate::block::BlockHash;
-use crate::id::{HostName, NamedHost, Serial};
+use crate::id::{HostName, InstanceId, NamedHost, Serial};
 use crate::keys::{AuthorizedKeys, KnownHosts, PublicKey, Role, Signer};
 use crate::manifest::{Header, Intent, Release};
 use crate::net::{Waker, sharpen_timers};
@@ -33,6 +33,7 @@ use crate::proto::sender::{Expect, Notice, Reply, Sender, SenderSetup};
 use crate::spec::{OnFailure, Spec};
 use crate::tree::root::{FileId, Root};
 use crate::tree::scan::{Exposures, Hints};
+use crate::tree::{Arriving, Lacking};
 use crate::units::{Moment, WallTime};
 use crate::wire::HostStage;
 use crate::wire::message::{OrderKind, Shown, SignedOrder};
@@ -644,16 +645,17 @@ impl Session<'_> {
                 Notice::Discovered { targets, members, claims, shown, unproven, missing } => {
                     let mut names: Vec<HostName> = targets.iter().map(|t| t.0.clone()).collect();
                     names.sort();
+                    let nobody = self.nobody(&names, members, &missing);
+                    if nobody.is_none() && self.awaits_arrivals() {
+                        continue;
+                    }
                     unproven::words(&unproven).into_iter().for_each(|text| self.observer.event(&Event::Note(text)));
-                    if let Some(outcome) = self.nobody(&names, members, &missing) {
-                        return Ok(Some(outcome));
+                    if nobody.is_some() {
+                        return Ok(nobody);
                     }
                     shared_names(targets.iter().map(|(name, at)| (name, at.ip())))
                         .into_iter()
                         .for_each(|text| self.observer.event(&Event::Note(text)));
-                    if self.awaits_arrivals() {
-                        continue;
-                    }
                     self.discovered = Some(self.highest(&claims, &shown));
                     self.sign_when_known()?;
                 }
@@ -691,15 +693,20 @@ impl Session<'_> {
         let Some(host) = self.options.beside.as_ref().filter(|_| is_part && self.kind.granted().is_none()) else {
             return false;
         };
-        let states = self.machine.target_states().map(|(instance, name, state)| Reported {
-            instance,
-            name: name.clone(),
-            running: state.running,
-            base: state.base,
+        let Some(tree) = host.tree(&self.options.spec.tree) else { return false };
+        let new = host.new_ones(self.machine.target_states().map(|(id, ..)| id).collect());
+        let new: BTreeSet<InstanceId> = new.into_iter().collect();
+        let lacking = self.machine.target_states().filter(|(id, ..)| new.contains(id)).map(|(_, name, state)| {
+            Lacking { have: state.running.unwrap_or_default(), base: state.base, host: Some(name) }
         });
-        let arriving = host.arriving(&self.options.spec.tree, states.collect());
+        let arriving = tree.arriving(lacking).unwrap_or_else(|e| {
+            tracing::warn!("tree {}: it is not known which hosts are to catch up first: {e}", tree.name());
+            Arriving::default()
+        });
         let Some(oldest) = arriving.oldest else {
-            self.machine.requires(arriving.needed);
+            // A host that has been there with an older one will not catch up any more.
+            let present = self.machine.target_states().map(|(.., state)| state.running.unwrap_or_default()).min();
+            self.machine.requires(arriving.needed.min(present.unwrap_or_default()));
             return false;
         };
 

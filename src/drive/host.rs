@@ -15,13 +15,13 @@ use super::lines::Lines;
 use super::outcome::{Member, MemberTree};
 use super::strangers::Stranger;
 use crate::Result;
-use crate::id::{HostName, InstanceId, Serial, SessionId, TreeName};
+use crate::id::{InstanceId, SessionId, TreeName};
 use crate::keys::{AuthorizedKeys, GroupKey};
 use crate::manifest::Release;
 use crate::net::Waker;
 use crate::proto::members::Trust;
 use crate::proto::receiver::{HostSetup, Receiver, Reply};
-use crate::tree::{Arriving, Lacking, Tree};
+use crate::tree::Tree;
 use crate::units::Moment;
 use crate::wire::message::{Pull, TreeState};
 use crate::wire::seal::Refusal;
@@ -36,19 +36,6 @@ const MAX_PULLED: usize = 16;
 const LOOK: Duration = Duration::from_millis(50);
 /// How often it is looked who is not heard.
 const STRANGERS: Duration = Duration::from_secs(1);
-/// What a host reported that it has of a tree.
-#[derive(Debug, Clone)]
-pub struct Reported {
-    /// Its process.
-    pub instance: InstanceId,
-    /// Its name.
-    pub name: HostName,
-    /// The release that it runs.
-    pub running: Option<Serial>,
-    /// The whole that this belongs to, when it is a part.
-    pub base: Option<Serial>,
-}
-
 /// How long the process waits for a running host's word.
 const PATIENT: Duration = Duration::from_secs(5);
 /// How long after it was first heard a member that lacks something is taken to be catching up.
@@ -77,7 +64,7 @@ pub enum Command {
     /// A tree could be opened only now, or was mended.
     Opened(TreeName),
     /// The release of a member that came a moment ago and still lacks what this host has of the tree.
-    Arriving(TreeName, Vec<Reported>, Outbox<Arriving>),
+    New(Vec<InstanceId>, Outbox<Vec<InstanceId>>),
     /// Say goodbye and end.
     Stop,
 }
@@ -146,11 +133,11 @@ impl Handle {
         self.send(Command::Changed);
     }
 
-    /// Which of `hosts` came a moment ago and still lack what this host has for them of `tree`.
-    pub fn arriving(&self, tree: &TreeName, hosts: Vec<Reported>) -> Arriving {
+    /// Which of `hosts` this host heard first a moment ago, or has not heard yet; all when it does not say.
+    pub fn new_ones(&self, hosts: Vec<InstanceId>) -> Vec<InstanceId> {
         let (answer, inbox) = channel();
-        self.send(Command::Arriving(tree.clone(), hosts, answer));
-        inbox.recv_timeout(PATIENT).unwrap_or_default()
+        self.send(Command::New(hosts.clone(), answer));
+        inbox.recv_timeout(PATIENT).unwrap_or(hosts)
     }
 
     /// The members that the host knows; none when it is ending.
@@ -301,8 +288,11 @@ impl Running {
                         }
                         let _ = answer.send(());
                     }
-                    Command::Arriving(tree, hosts, answer) => {
-                        let _ = answer.send(self.arriving(&tree, &hosts));
+                    Command::New(mut hosts, answer) => {
+                        let (now, members) = (self.clock.now(), self.machine.members());
+                        let since = |id: &InstanceId| members.get(*id).map(|member| now.since(member.since));
+                        hosts.retain(|id| since(id).is_none_or(|age| age < ARRIVES));
+                        let _ = answer.send(hosts);
                     }
                     Command::Changed => {
                         self.machine.handle_reply(self.clock.now(), Reply::Headers(self.host.headers()));
@@ -368,26 +358,6 @@ impl Running {
         if managed.tree.is_strange() {
             self.disk.inspect(tree);
         }
-    }
-
-    fn arriving(&self, tree: &TreeName, hosts: &[Reported]) -> Arriving {
-        let (now, members) = (self.clock.now(), self.machine.members());
-        // One that this host has not heard yet came a moment ago.
-        let is_new = |id: InstanceId| members.get(id).is_none_or(|member| now.since(member.since) < ARRIVES);
-        let new = hosts.iter().filter(|host| is_new(host.instance)).map(|host| Lacking {
-            have: host.running.unwrap_or_default(),
-            base: host.base,
-            host: Some(&host.name),
-        });
-        let Some(managed) = self.host.trees.get(tree) else { return Arriving::default() };
-        let mut arriving = managed.tree.arriving(new).unwrap_or_else(|e| {
-            tracing::warn!("tree {tree}: it is not known which hosts are to catch up first: {e}");
-            Arriving::default()
-        });
-        // A host that has been there with an older one will not catch up any more.
-        let present = hosts.iter().map(|host| host.running.unwrap_or_default()).min();
-        arriving.needed = arriving.needed.min(present.unwrap_or_default());
-        arriving
     }
 
     /// Whether no member has a newer release of the tree of `release` than this host: else it catches up first.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::hosts::{Host, Hosts};
+use super::hosts::Host;
 use super::{DISCOVERY, DISCOVERY_EMPTY, MEASURE, Notice, Phase, QUIET, REPEAT, Sender};
 use crate::block::BlockHash;
 use crate::id::{HostName, InstanceId};
@@ -38,7 +38,8 @@ impl Sender {
             self.again(now);
         }
         let waited = now.since(self.began);
-        let (found, missing) = (self.hosts.len(), self.missing_names());
+        let found = self.hosts.iter().filter(|(_, host)| !host.barred).count();
+        let missing = self.missing_names();
         let enough = found > 0 && found >= self.setup.expect.count && missing.is_empty();
         let all = self.is_measured(now) && self.table.len() >= self.table.claimed() && self.is_quiet(now);
         // Hosts of a large fleet take turns, and the answers of some are lost.
@@ -63,7 +64,8 @@ impl Sender {
         if self.phase != Phase::Waiting {
             return;
         }
-        (self.hosts, self.table) = (Hosts::default(), Table::default());
+        self.hosts.clear();
+        self.table = Table::default();
         (self.phase, self.solicits, self.repeat) = (Phase::Discovering, 0, (at, REPEAT));
         (self.began, self.newest, self.solicited) = (at, at, at);
     }
@@ -126,7 +128,7 @@ impl Sender {
     }
 
     fn missing_names(&self) -> Vec<HostName> {
-        let known = |name: &&HostName| !self.hosts.iter().any(|(_, h)| h.name == **name);
+        let known = |name: &&HostName| !self.hosts.iter().any(|(_, h)| h.name == **name && !h.barred);
         self.setup.expect.names.iter().filter(known).cloned().collect()
     }
 

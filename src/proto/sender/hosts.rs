@@ -1,6 +1,6 @@
 //! The hosts of a session as the sender sees them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -119,8 +119,9 @@ pub struct Hosts {
     known: KnownHosts,
     /// Whether a host with another key has no part in the session.
     strict: bool,
-    /// Hosts with other keys than their names had before, until they are told.
+    /// Hosts with other keys than their names had before, until they are told; each is told once.
     others: Vec<(InstanceId, OtherKey)>,
+    told: BTreeSet<InstanceId>,
     changed: bool,
 }
 
@@ -143,6 +144,13 @@ impl Hosts {
     /// No hosts; those that come are held against what is known of their names.
     pub fn new(known: KnownHosts, strict: bool) -> Self {
         Self { known, strict, ..Self::default() }
+    }
+
+    /// Forgets the hosts, not what is known of their names.
+    pub fn clear(&mut self) {
+        self.hosts.clear();
+        self.named.clear();
+        self.changed = false;
     }
 
     /// A target that discovery has found.
@@ -198,11 +206,13 @@ impl Hosts {
         }
         let beside = self.named.get(&(name.clone(), address.ip())).into_iter().flatten();
         let beside = beside.filter_map(|id| self.hosts.get(id)?.identity?.public()).find(|key| *key != shows);
-        let Some(had) = known.first().copied().or(beside) else { return };
-        if self.strict && !known.is_empty() {
-            self.bar(instance, shows, had);
+        let before = known.first().copied();
+        if let Some(before) = before.filter(|_| self.strict) {
+            self.bar(instance, shows, before);
         }
-        if self.others.len() < MAX_HOSTS {
+        // Where two are there, both are named.
+        let Some(had) = beside.or(before) else { return };
+        if self.told.len() < MAX_HOSTS && self.told.insert(instance) {
             self.others.push((instance, OtherKey { name, address, shows, had, both: beside.is_some() }));
         }
     }
@@ -222,10 +232,7 @@ impl Hosts {
 
     /// The host as it is shown: with its address when another one has its name.
     pub fn shown(&self, host: &Host) -> NamedHost {
-        // The least of all addresses.
-        let first = (host.name.clone(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let same = self.named.range(first..).take_while(|((name, _), _)| *name == host.name);
-        let shared = same.take(2).count() > 1;
+        let shared = self.at_addresses(&host.name).take(2).count() > 1;
         NamedHost { name: host.name.clone(), address: Some(host.address.ip()).filter(|_| shared) }
     }
 
@@ -244,6 +251,40 @@ impl Hosts {
             }
             stays
         });
+    }
+
+    fn remove(&mut self, instance: InstanceId) {
+        let Some(host) = self.hosts.remove(&instance) else { return };
+        let named = (host.name, host.address.ip());
+        if let Some(instances) = self.named.get_mut(&named) {
+            instances.retain(|id| *id != instance);
+            if instances.is_empty() {
+                self.named.remove(&named);
+            }
+        }
+        self.changed = true;
+    }
+
+    /// Who is there under a name, address by address.
+    fn at_addresses(&self, name: &HostName) -> impl Iterator<Item = &Vec<InstanceId>> {
+        // The least of all addresses.
+        let first = (name.clone(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        self.named.range(first..).take_while(move |((other, _), _)| other == name).map(|(_, ids)| ids)
+    }
+
+    /// How many hosts a quorum is taken of: a barred one does not count beside the host that its name is known for.
+    pub fn voters(&self) -> usize {
+        let barred = self.hosts.values().filter(|host| host.barred);
+        let beside_known = barred.filter(|host| {
+            let known = self.known.of(&host.name);
+            let same = self
+                .at_addresses(&host.name)
+                .flatten()
+                .filter_map(|id| self.hosts.get(id))
+                .filter(|other| !other.barred);
+            same.filter_map(|other| other.identity?.public()).any(|key| known.contains(&key))
+        });
+        self.hosts.len() - beside_known.count()
     }
 
     /// Whether what a host says counts: as far as it decides something, the host itself has signed it. A word that was
@@ -269,6 +310,10 @@ impl Hosts {
     ) -> Option<bool> {
         if !self.is_own_word(instance, &state, audit) {
             return None;
+        }
+        // Anybody may have answered for it under another name; what is signed names it.
+        if state.is_decisive(audit) && self.hosts.get(&instance).is_some_and(|host| host.name != state.name) {
+            self.remove(instance);
         }
         self.expect(now, instance, state.name.clone(), from, state.serial);
         self.identify(instance, state.identity);
@@ -543,6 +588,24 @@ mod tests {
     }
 
     #[test]
+    fn a_host_has_the_name_that_it_signs_whoever_answered_for_it() {
+        let host = HostKey::new([1; 32], 1);
+        let name = |name: &str| HostName::new(name).expect("legal");
+        let at = SocketAddr::from(([10, 0, 0, 1], 5000));
+        let mut known = KnownHosts::default();
+        known.insert(name("web3"), HostKey::new([3; 32], 1).identity().public().expect("sound"));
+        let mut hosts = Hosts::new(known, true);
+        // A member answers with the number of another's process.
+        hosts.expect(Moment(1), host.instance(), name("web3"), at, Serial(0));
+        let said = signed(&host, state("web1", HostStage::Ready));
+        assert_eq!(hosts.state(Moment(2), host.instance(), at, said, false), Some(true));
+        let filed = hosts.get(host.instance()).expect("there");
+        assert_eq!((&filed.name, filed.barred, filed.key()), (&name("web1"), false, host.identity().public()));
+        assert_eq!((hosts.len(), hosts.shown(filed).address), (1, None));
+        assert_eq!(hosts.take_others(), []);
+    }
+
+    #[test]
     fn a_name_with_another_key_is_told_once_and_kept_out_where_that_is_asked_for() {
         let (before, after) = (HostKey::new([1; 32], 1), HostKey::new([2; 32], 1));
         let (name, at) = (HostName::new("web1").expect("legal"), SocketAddr::from(([10, 0, 0, 1], 5000)));
@@ -562,9 +625,18 @@ mod tests {
             assert_eq!(hosts.take_others(), [(after.instance(), other)]);
             let host = hosts.get(after.instance()).expect("there");
             assert_eq!((host.barred, host.lost, host.is_good(false)), (strict, strict, !strict));
-            // The host itself, and one that is new, are taken.
+            // The host itself, and one that is new, are taken. A quorum is of those.
+            assert_eq!(hosts.voters(), 1);
             let said = signed(&before, state("web1", HostStage::Ready));
             assert_eq!(hosts.state(Moment(3), before.instance(), at, said, false), Some(true));
+            assert_eq!((hosts.len(), hosts.voters()), (2, if strict { 1 } else { 2 }));
+            // What is known of names stays when hosts are looked for once more, and nothing is told twice.
+            hosts.clear();
+            assert_eq!(hosts.len(), 0);
+            hosts.expect(Moment(4), after.instance(), name.clone(), at, Serial(0));
+            hosts.identify(after.instance(), Some(after.identity()));
+            assert_eq!(hosts.get(after.instance()).map(|host| host.barred), Some(strict));
+            assert_eq!(hosts.take_others(), []);
             let said = signed(&after, state("web2", HostStage::Ready));
             let mut hosts = Hosts::new(known.clone(), strict);
             assert_eq!(hosts.state(Moment(3), after.instance(), at, said, false), Some(true));

@@ -147,7 +147,7 @@ impl Sender {
     /// How many hosts can commit or have, and how many must.
     fn vote(&self) -> (usize, usize) {
         let ready = self.hosts.iter().filter(|(_, h)| h.is_good(false)).count();
-        (ready, self.setup.quorum.of(self.hosts.len()))
+        (ready, self.setup.quorum.of(self.hosts.voters()))
     }
 
     fn count(&self) -> String {
