@@ -9,7 +9,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -33,6 +33,8 @@ const SETTLE: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_secs(5);
 /// The longest.
 const AGAIN_MAX: Duration = Duration::from_secs(120);
+/// So many are asked for one release in vain before others get their turn.
+const MAX_VAIN: u32 = 4;
 
 /// A release that members say is taken back, before that is proven, is waited for longer.
 const DOUBT: Duration = Duration::from_secs(5);
@@ -102,6 +104,8 @@ struct Open {
     header: HeaderState,
     /// Until when an offer is waited for.
     awaited: Option<Moment>,
+    /// How many were asked for it in vain while others waited for their turn.
+    vain: u32,
 }
 
 /// What is known of the header of a release.
@@ -291,6 +295,7 @@ impl Open {
             rests: false,
             header: if is_own { HeaderState::Rightful } else { HeaderState::Unseen },
             awaited: None,
+            vain: 0,
         }
     }
 
@@ -308,13 +313,25 @@ impl Open {
         jitter: f64,
     ) -> Option<(SocketAddr, Pull)> {
         let (tree, release) = (&own.tree, self.found.release);
+        if self.vain >= MAX_VAIN {
+            // Whoever claims to have it may not: an older one that somebody has gets its turn.
+            (self.vain, self.awaited) = (0, None);
+            self.due = now + AGAIN.mul_f64(0.75 + jitter / 2.0);
+            return None;
+        }
         let has = |t: &TreeState| t.tree == *tree && Found::at(t) == Some(self.found) && t.unhealthy != Some(true);
         let able = members.around().filter(|(id, m)| **id != me && m.hello.trees.iter().any(has));
         let left = able.filter(|(id, _)| !self.asked.contains(*id));
-        // Whoever draws its own number may be first of all, and not the one that is known for longest.
-        let next = match self.asked.len() % 2 {
+        // Whoever draws its own number may be first of all, one that answers at once known for longest, one that has many
+        // numbers most of all: each in its turn.
+        let next = match self.asked.len() % 3 {
             0 => left.min_by_key(|(id, _)| rank(release, **id)),
-            _ => left.min_by_key(|(id, m)| (m.since, rank(release, **id))),
+            1 => left.min_by_key(|(id, m)| (m.since, rank(release, **id))),
+            _ => {
+                let of_address: BTreeMap<IpAddr, _> = left.map(|member| (member.1.address.ip(), member)).collect();
+                let at = (jitter * of_address.len() as f64) as usize;
+                of_address.into_values().nth(at)
+            }
         };
         self.rests = next.is_none();
         let Some((&id, member)) = next else {
@@ -328,6 +345,7 @@ impl Open {
         let rightful = self.is_rightful();
         self.due = now + if rightful { ANSWER } else { SHOW };
         self.awaited = rightful.then_some(self.due);
+        self.vain += u32::from(rightful);
         let (have, header) = (own.running.unwrap_or_default(), Some(true).filter(|_| !rightful));
         Some((member.address, Pull { tree: tree.clone(), release, have, base: own.base, host: None, header }))
     }
