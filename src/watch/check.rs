@@ -48,6 +48,11 @@ impl Checks {
         *self = Self { first: None, last: now, checked: now, took: took.unwrap_or(self.took) };
     }
 
+    /// A look at everything took so long.
+    pub fn timed(&mut self, took: Duration) {
+        self.took = took;
+    }
+
     /// Whether something was looked at since everything was.
     pub fn is_pending(&self) -> bool {
         self.first.is_some()
@@ -100,5 +105,7 @@ mod tests {
         checks.checked(at(130_000), None);
         checks.looked(at(130_001));
         assert_eq!(checks.due(), at(230_000));
+        checks.timed(Duration::from_secs(10));
+        assert_eq!(checks.due(), at(330_000));
     }
 }

@@ -146,6 +146,21 @@ struct Live<'a> {
     looks: Looks,
 }
 
+/// Passes events on, and keeps how long the source was looked at.
+struct Timed<'a> {
+    report: &'a mut Report,
+    scan: Option<Duration>,
+}
+
+impl Observer for Timed<'_> {
+    fn event(&mut self, event: &Event) {
+        if let Event::Scanned(scanned) = event {
+            self.scan = Some(scanned.took);
+        }
+        self.report.event(event);
+    }
+}
+
 impl Live<'_> {
     fn run(mut self) -> Result<u8> {
         loop {
@@ -244,6 +259,7 @@ impl Live<'_> {
         if !task.hints.as_ref().is_some_and(leaves_out) {
             self.looks = Looks::default();
         }
+        let everything = task.hints.as_ref().is_none_or(|hints| hints.everywhere.is_some());
         let options = Options {
             known: if task.hints.is_some() { self.hosts.len() } else { 0 },
             hints: task.hints,
@@ -256,7 +272,11 @@ impl Live<'_> {
         let door = (self.setup.dial)()?;
         let interrupt = Interrupt::default();
         self.shared.running(Some(interrupt.clone()));
-        let outcome = deploy::run(door, options, &interrupt, self.report);
+        let mut timed = Timed { report: self.report, scan: None };
+        let outcome = deploy::run(door, options, &interrupt, &mut timed);
+        if let Some(took) = timed.scan.filter(|_| everything) {
+            self.shared.timed(took);
+        }
         self.shared.running(None);
         self.shared.expose(exposures.take());
         self.looks.add(began, clock::wall());

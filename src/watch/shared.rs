@@ -195,6 +195,11 @@ impl Shared {
         (state.order.take(), std::mem::take(&mut state.exposed))
     }
 
+    /// A look at everything took so long, whatever became of it.
+    pub fn timed(&self, took: Duration) {
+        self.state().checks.timed(took);
+    }
+
     /// Everything was looked at; how long that took, when nothing else was done.
     pub fn checked(&self, took: Option<Duration>) {
         let now = self.now();
