@@ -1,6 +1,6 @@
 //! makuo puts a signed release of a file tree on every server of a network at once.
 //!
-//! This is the map of the house. A room knows only rooms that stand above it in this list; `tests/architecture.rs`
+//! This is the map of the house. A room knows only rooms that stand above it in this list; `tests/it/architecture.rs`
 //! holds the order.
 //!
 //! | room | owns |
