@@ -96,6 +96,8 @@ pub struct Options {
     pub strict: bool,
     /// Whose releases show how high serials are, beside those of the key that signs.
     pub authorized: Option<Arc<AuthorizedKeys>>,
+    /// Nothing is released when a later release than this one is known: what is put was made without it.
+    pub only_after: Option<Serial>,
 }
 
 impl Options {
@@ -123,6 +125,7 @@ impl Options {
             beside: None,
             strict: false,
             authorized: None,
+            only_after: None,
         }
     }
 }
@@ -553,6 +556,7 @@ impl Session<'_> {
             return Ok(());
         }
         let (Some(highest), Some(_)) = (self.discovered, &self.prepared) else { return Ok(()) };
+        self.check_none_came(highest)?;
         let spec = &self.options.spec;
         let created = clock::wall_seconds();
         let expires = spec.expires.map(|d| WallTime(created.0.saturating_add_unsigned(d.as_secs())));
@@ -586,6 +590,19 @@ impl Session<'_> {
             quick: Some(self.options.hints.is_some()),
         };
         self.ask(Work::Sign(Box::new(header)))
+    }
+
+    /// Refuses when hosts, or the own tree, have a later release than the one that may be the last.
+    fn check_none_came(&self, highest: Serial) -> Result<()> {
+        let Some(last) = self.options.only_after else { return Ok(()) };
+        let tree = &self.options.spec.tree;
+        let own = self.options.beside.as_ref().and_then(|host| host.tree(tree));
+        let own = own.map(|tree| tree.state().current()).transpose()?.flatten().map(|mark| mark.serial);
+        let newest = highest.max(own.unwrap_or_default());
+        if newest > last {
+            return Err(Error::refused(format!("{tree}@{newest} came after {tree}@{last}")));
+        }
+        Ok(())
     }
 
     /// The highest serial that hosts have accepted, as far as their word is good.

@@ -168,6 +168,23 @@ fn three_hosts_get_a_release_then_a_change_then_nothing() {
 }
 
 #[test]
+fn nothing_is_released_after_a_release_that_it_was_made_without() {
+    let fleet = Fleet::new(2);
+    std::fs::write(fleet.path("site/x"), "x").expect("new");
+    assert_eq!(fleet.deploy(Purpose::Deploy, key(1), "").serial, Some(Serial(1)));
+    let after_first = || {
+        let options = Options { only_after: Some(Serial(1)), ..fleet.options(Purpose::Deploy, key(1), "") };
+        deploy::run(link(fleet.port), options, &Interrupt::default(), &mut Silent)
+    };
+    std::fs::write(fleet.path("site/x"), "xx").expect("there");
+    let second = after_first().expect("runs");
+    assert_eq!((second.exit, second.serial), (ExitStatus::Success, Some(Serial(2))), "{second:#?}");
+    std::fs::write(fleet.path("site/x"), "xxx").expect("there");
+    assert_eq!(after_first().expect_err("another one came").to_string(), "www@2 came after www@1");
+    assert!(!fleet.same(1));
+}
+
+#[test]
 fn the_tops_own_metadata_is_drift_and_is_put_right() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
