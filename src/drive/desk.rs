@@ -7,7 +7,7 @@
 mod wish;
 mod work;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -85,6 +85,8 @@ pub struct Desk {
 struct Busy {
     /// Trees of which a session is under way.
     trees: HashSet<TreeName>,
+    /// How many parts of a tree are to come before it is looked again whether they can be merged.
+    until_merge: HashMap<TreeName, usize>,
     /// What ends the work under way, and what waits.
     interrupts: Vec<Interrupt>,
     /// The host ends: nothing is begun any more.
@@ -228,6 +230,19 @@ impl Desk {
                  configuration, and list its public half in the authorized_keys of the others",
             )
         })
+    }
+
+    /// Whether it is time to look whether parts of `tree` can be merged, of which one more has come.
+    fn may_merge(&self, tree: &TreeName) -> bool {
+        let mut busy = self.locked();
+        let Some(left) = busy.until_merge.get_mut(tree) else { return true };
+        *left = left.saturating_sub(1);
+        *left == 0
+    }
+
+    /// Looks again after `parts` further ones.
+    fn merge_after(&self, tree: &TreeName, parts: usize) {
+        self.locked().until_merge.insert(tree.clone(), parts);
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, Busy> {

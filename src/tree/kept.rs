@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::journal::Journal;
 use super::open::Tree;
 use super::records::Records;
-use super::retention::{Arriving, History, Lacking, Merged, Next};
+use super::retention::{Arriving, History, Lacking, Merged, Next, Unmerged};
 use super::shelf;
 use crate::block::BlockHash;
 use crate::error::Result;
@@ -108,9 +108,10 @@ impl Tree {
         Ok(History::of(self)?.parts(most))
     }
 
-    /// Parts that stand for the `least` or more that went out since the whole; their manifests are in the store.
-    pub fn merged_parts(&self, least: usize) -> Result<Vec<Merged>> {
-        History::of(self)?.merged(least)
+    /// A part that stands for `least` or more of those that went out since the whole, which delete what they do not have
+    /// or do not; its manifest is in the store.
+    pub fn merged_part(&self, deletes: bool, least: usize) -> Result<Result<Merged, Unmerged>> {
+        History::of(self)?.merged(deletes, least)
     }
 
     /// What a host is given next to become the present release.

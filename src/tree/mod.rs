@@ -75,7 +75,7 @@ pub use kept::KeptRelease;
 pub use open::{Options, Recovery, Tree};
 pub use owners::HostNames;
 pub use records::{Records, StoredRelease};
-pub use retention::{Arriving, Lacking, Merged, Next};
+pub use retention::{Arriving, Lacking, Merged, Next, Unmerged};
 pub use root::Root;
 pub use scan::{ScanOptions, Scanned, scan, scan_knowing};
 pub use source::{Source, SourceError};

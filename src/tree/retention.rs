@@ -9,7 +9,7 @@ mod merge;
 use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashSet};
 
-pub use merge::Merged;
+pub use merge::{Merged, Unmerged};
 
 use super::nodes::Nodes;
 use super::open::Tree;
@@ -247,7 +247,7 @@ impl<'a> History<'a> {
 
     /// The parts for all hosts since the whole that the present release belongs to, see [`Tree::parts`].
     pub(super) fn parts(&self, most: usize) -> Vec<(Serial, bool)> {
-        let upto = self.known.iter().take_while(|k| Some(k.serial()) <= self.current).count();
+        let upto = self.upto_present();
         let first = self.known[..upto].iter().rposition(Known::is_whole).map_or(0, |base| base + 1);
         let for_all = (first..upto).filter(|&at| self.known[at].header().targets.is_empty());
         let parts: Vec<_> = for_all.map(|at| (self.known[at].serial(), self.is_replaced(at))).collect();

@@ -23,6 +23,9 @@ const MAX_SCOPE: usize = 32 << 10;
 /// From so many parts on they are sent again in one.
 const MERGED_PARTS: usize = 32;
 
+/// How many further ones come before that is tried again.
+const MERGED_AGAIN: usize = 16;
+
 /// A wish with everything found that can be wrong about it.
 pub(super) struct Work<'a> {
     desk: &'a Desk,
@@ -133,26 +136,47 @@ impl<'a> Work<'a> {
     /// Hosts have all of it, or it is not sent: nothing changes that nobody asked for.
     fn merge(&self, interrupt: &Interrupt) {
         let Some(tree) = self.desk.handle.tree(&self.base.tree) else { return };
-        let merge = || -> Result<()> {
-            for merged in tree.merged_parts(MERGED_PARTS)? {
-                let found = self.put(&tree, &merged, Purpose::DryRun, interrupt)?;
-                if !changes_nothing(&found) {
-                    tracing::debug!("tree {}: hosts differ from what was sent, so it stays in parts", tree.name());
-                    continue;
-                }
-                let outcome = self.put(&tree, &merged, Purpose::Deploy, interrupt)?;
-                tracing::info!("tree {}: {} parts sent again in one: {:?}", tree.name(), merged.parts, outcome.exit);
-            }
-            Ok(())
-        };
-        if let Err(e) = merge() {
-            tracing::warn!("tree {}: what was sent stays in many parts: {e}", tree.name());
+        if !self.desk.may_merge(&self.base.tree) {
+            return;
         }
+        match tree.parts(usize::MAX) {
+            Ok(parts) if parts.iter().filter(|(_, is_replaced)| !is_replaced).count() < MERGED_PARTS => return,
+            Ok(_) => {}
+            Err(e) => return tracing::warn!("tree {}: what was sent stays in many parts: {e}", tree.name()),
+        }
+        // Whoever sends waits for this: what was in vain is not done again at once.
+        self.desk.merge_after(&self.base.tree, MERGED_AGAIN);
+        for deletes in [true, false] {
+            if let Err(e) = self.merge_kind(&tree, deletes, interrupt) {
+                return tracing::warn!("tree {}: what was sent stays in many parts: {e}", tree.name());
+            }
+        }
+    }
+
+    /// Sends again what was sent with deletions, or the rest, as the history says it now.
+    fn merge_kind(&self, tree: &Arc<Tree>, deletes: bool, interrupt: &Interrupt) -> Result<()> {
+        let kind = if deletes { "with deletions" } else { "without deletions" };
+        let stays = |why: &str| tracing::debug!("tree {}: what was sent {kind} stays in parts: {why}", tree.name());
+        let merged = match tree.merged_part(deletes, MERGED_PARTS / 2)? {
+            Ok(merged) => merged,
+            Err(why) => {
+                stays(why);
+                return Ok(());
+            }
+        };
+        if !changes_nothing(&self.put(tree, &merged, Purpose::DryRun, interrupt)?) {
+            stays("hosts differ from it");
+            return Ok(());
+        }
+        let outcome = self.put(tree, &merged, Purpose::Deploy, interrupt)?;
+        tracing::info!("tree {}: {} parts sent again in one: {:?}", tree.name(), merged.parts, outcome.exit);
+        Ok(())
     }
 
     fn put(&self, tree: &Arc<Tree>, merged: &Merged, purpose: Purpose, interrupt: &Interrupt) -> Result<Outcome> {
         let mut options = self.options(purpose, &merged.scope)?;
         (options.lists, options.part.listed, options.checksum) = (purpose == Purpose::DryRun, false, false);
+        options.only_after = Some(merged.after);
         let facts = Facts {
             root: merged.root,
             top: None,

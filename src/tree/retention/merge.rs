@@ -36,7 +36,12 @@ pub struct Merged {
     pub root: NodeRef,
     /// How many parts it replaces.
     pub parts: usize,
+    /// The release that it was made at: what comes later is not in it.
+    pub after: Serial,
 }
+
+/// Why there is no part that does what several did.
+pub type Unmerged = &'static str;
 
 /// Parts with the same rules, and what a part for all of them governs.
 #[derive(Default)]
@@ -91,58 +96,80 @@ impl Scope {
         self.has(path) || self.is_below(path)
     }
 
+    fn meets_any(&self, paths: &[TreePath]) -> bool {
+        paths.iter().any(|path| self.meets(path))
+    }
+
     fn bytes(&self) -> usize {
         self.0.iter().map(|path| path.as_bytes().len() + 8).sum()
     }
 }
 
 impl History<'_> {
-    /// What stands for the parts for all hosts since the whole, when there are `least` of them or more that no later part
-    /// replaced: one for those that delete what they do not have, and one for the others. The manifests go into the store.
-    pub(in super::super) fn merged(&self, least: usize) -> Result<Vec<Merged>> {
-        let upto = self.known.iter().take_while(|k| Some(k.serial()) <= self.current).count();
-        let Some(base) = self.known[..upto].iter().rposition(Known::is_whole) else { return Ok(Vec::new()) };
+    /// What stands for parts for all hosts since the whole that no later part replaced, those that delete what they do not
+    /// have or the others, when it replaces `least` or more. Its manifest goes into the store.
+    pub(in super::super) fn merged(&self, deletes: bool, least: usize) -> Result<Result<Merged, Unmerged>> {
+        let upto = self.upto_present();
         let for_all = |at: &usize| self.known[*at].header().targets.is_empty();
+        let base = self.known[..upto].iter().rposition(Known::is_whole);
+        let Some(base) = base.filter(for_all) else {
+            return Ok(Err("no release of the whole tree for all hosts is kept"));
+        };
         let parts: Vec<usize> = (base + 1..upto).filter(for_all).filter(|&at| !self.is_replaced(at)).collect();
-        if parts.len() < least || !for_all(&base) {
-            return Ok(Vec::new());
-        }
         let entries = parts.iter().map(|&at| self.known[at].header().root.entries);
         if entries.fold(0, u64::saturating_add) > MAX_ENTRIES {
-            return Ok(Vec::new());
+            return Ok(Err("the parts have too many entries"));
         }
 
-        let (mut found, mut come, mut gone) = (Vec::new(), Vec::new(), 0);
-        for deletes in [true, false] {
-            let Some(group) = self.group(&parts, deletes) else { continue };
-            let merged = self.compose(&parts, &group);
-            let merged = merged.map_err(|e| Error::refused("cannot read a manifest that is kept").because(e))?;
-            let Some(mut merged) = merged else { continue };
-            come.push(self.as_last(&merged, come.len() as u64)?);
-            let replaced = self.replaced_of(&self.known.iter().chain(&come).collect::<Vec<_>>());
-            let all = parts.iter().filter(|&&at| replaced[at]).count();
-            merged.parts = all.saturating_sub(gone);
-            if merged.parts * 2 >= least {
-                gone = all;
-                found.push(merged);
-            } else {
-                come.pop();
-            }
-        }
-        Ok(found)
+        let group = self.out_of_reach(base, deletes).and_then(|others| self.group(&parts, deletes, &others));
+        let Some(group) = group else { return Ok(Err("no parts can be merged")) };
+        let merged = self.compose(&parts, &group);
+        let merged = merged.map_err(|e| Error::refused("cannot read a manifest that is kept").because(e))?;
+        let mut merged = match merged {
+            Ok(merged) => merged,
+            Err(why) => return Ok(Err(why)),
+        };
+        let last = self.as_last(&merged)?;
+        let replaced = self.replaced_of(&self.known.iter().chain([&last]).collect::<Vec<_>>());
+        merged.parts = parts.iter().filter(|&&at| replaced[at]).count();
+        Ok(if merged.parts >= least { Ok(merged) } else { Err("too few parts can be merged") })
     }
 
-    /// The release of a merged part, after all others and `further` ones.
-    fn as_last(&self, merged: &Merged, further: u64) -> Result<Known> {
+    /// What a merged part is not to touch; `None` is everything. Some hosts have something else than the others there, and
+    /// who was away would lose it. What was deleted within a limit is not to be deleted without: a part like that is not
+    /// replaced, which one without a scope never is.
+    fn out_of_reach(&self, base: usize, deletes: bool) -> Option<Scope> {
+        let mut paths = Vec::new();
+        for at in (base + 1..self.known.len()).filter(|&at| !self.is_replaced(at)) {
+            let header = self.known[at].header();
+            if !header.targets.is_empty() && header.scope.is_empty() {
+                return None;
+            }
+            if !header.targets.is_empty() || (deletes && is_limited(&header.rules)) {
+                paths.extend(header.scope.iter().cloned());
+            }
+        }
+        Some(Scope::of(paths))
+    }
+
+    /// The release of a merged part, after all others.
+    fn as_last(&self, merged: &Merged) -> Result<Known> {
         let Some(last) = self.known.last() else { return Err(Error::refused("there is no release")) };
         let Merged { scope, rules, root, .. } = merged.clone();
-        let (serial, targets) = (Serial(last.serial().0 + further + 1), Vec::new());
-        let header = Header { serial, targets, scope, rules, root, top: None, ..last.header().clone() };
+        let header = Header {
+            serial: last.serial().next(),
+            targets: Vec::new(),
+            scope,
+            rules,
+            root,
+            top: None,
+            ..last.header().clone()
+        };
         Release::new(header).map(Known::new).map_err(|e| Error::refused(e.to_string()))
     }
 
-    /// The parts that one part can stand for, the newest first as far as a header has room.
-    fn group(&self, parts: &[usize], deletes: bool) -> Option<Group> {
+    /// The parts that one part can stand for, the newest first as far as a header has room; none that meets `others`.
+    fn group(&self, parts: &[usize], deletes: bool, others: &Scope) -> Option<Group> {
         let is_kind = |header: &Header| {
             header.rules.delete_extras == deletes && header.rules.packed.is_none() && !header.scope.is_empty()
         };
@@ -151,7 +178,7 @@ impl History<'_> {
         let mut own: Vec<(Scope, Vec<Exclude>)> = Vec::new();
         for &at in parts.iter().rev() {
             let header = self.known[at].header();
-            if header.intent != Intent::Deploy || !is_kind(header) {
+            if header.intent != Intent::Deploy || !is_kind(header) || others.meets_any(&header.scope) {
                 continue;
             }
             let scope = Scope::of(header.scope.clone());
@@ -188,9 +215,9 @@ impl History<'_> {
         Some(group)
     }
 
-    /// The part that stands for `group`, out of all `parts`; `None` when none can.
-    fn compose(&self, parts: &[usize], group: &Group) -> Result<Option<Merged>, ReadError> {
-        let Some(&newest) = group.members.first() else { return Ok(None) };
+    /// The part that stands for `group`, out of all `parts`.
+    fn compose(&self, parts: &[usize], group: &Group) -> Result<Result<Merged, Unmerged>, ReadError> {
+        let Some(&newest) = group.members.first() else { return Ok(Err("no parts can be merged")) };
         let manifests: Vec<_> = parts.iter().map(|&at| Manifest::of(self.known[at].header(), self.nodes)).collect();
         let mut layers = Vec::new();
         for (manifest, &at) in manifests.iter().zip(parts) {
@@ -218,8 +245,13 @@ impl History<'_> {
                 out.file = Some(path.clone());
             }
             if group.scope.has(&path) && !excluded.matches(&path, is_dir) {
-                if !word.sure || !out.put(word)? {
-                    return Ok(None);
+                if !word.sure {
+                    return Ok(Err("the parts do not say what a directory is"));
+                }
+                if !out.put(word)? {
+                    return Ok(Err(
+                        "names of one file, or a directory and what is in it, are in parts that do not go together",
+                    ));
                 }
             } else if is_dir && group.scope.is_below(&path) {
                 out.above(word);
@@ -228,14 +260,20 @@ impl History<'_> {
 
         let rules = Rules {
             excludes: group.excludes.clone(),
-            // Each of the parts was within its own limit.
+            // None of the parts that delete had one.
             delete_max: Limit::NONE,
             allow_empty: true,
             ..self.known[newest].header().rules.clone()
         };
         let root = out.finish()?;
-        Ok(Some(Merged { scope: group.scope.0.clone(), rules, root, parts: 0 }))
+        let after = self.current.unwrap_or_default();
+        Ok(Ok(Merged { scope: group.scope.0.clone(), rules, root, parts: 0, after }))
     }
+}
+
+/// Whether the part deletes, and not more than somebody allowed.
+fn is_limited(rules: &Rules) -> bool {
+    rules.delete_extras && rules.delete_max != Limit::NONE
 }
 
 fn no_negation(rules: &Rules) -> bool {

@@ -77,7 +77,7 @@ fn place(rng: &mut fastrand::Rng) -> TreePath {
 }
 
 /// What a release says of the model.
-fn release(nodes: &Nodes, serial: u64, tree: &Model, scope: &[TreePath], rules: Rules) -> Release {
+fn release(nodes: &Nodes, serial: u64, tree: &Model, scope: &[TreePath], rules: Rules, some: bool) -> Release {
     let excluded = PathFilter::new(&rules.excludes);
     let within = |path: &TreePath| scope.is_empty() || scope.iter().any(|s| path.is_within(s));
     let has = |path: &TreePath, node: &Node| within(path) && !excluded.matches(path, *node == Node::Dir);
@@ -95,7 +95,8 @@ fn release(nodes: &Nodes, serial: u64, tree: &Model, scope: &[TreePath], rules: 
         mtime: Mtime::default(),
         xattrs: Vec::new(),
     });
-    let (targets, scope) = (Vec::new(), scope.to_vec());
+    let targets = if some { vec!["web1".to_string()] } else { Vec::new() };
+    let scope = scope.to_vec();
     Release::new(Header { serial: Serial(serial), scope, targets, root, rules, top, ..a_header() }).expect("legal")
 }
 
@@ -164,7 +165,7 @@ fn rules(rng: &mut fastrand::Rng, scope: &[TreePath]) -> Rules {
     if delete_extras && rng.u8(..3) == 0 {
         excludes.extend(scope.iter().map(|path| Exclude { base: Some(path.clone()), pattern: "/*/".into() }));
     }
-    let delete_max = if rng.bool() { Limit::NONE } else { Limit::Count(100) };
+    let delete_max = if rng.u8(..8) > 0 { Limit::NONE } else { Limit::Count(100) };
     Rules { delete_extras, delete_max, allow_empty: true, excludes, ..Rules::default() }
 }
 
@@ -175,46 +176,57 @@ fn round(seed: u64) -> (usize, usize) {
     let mut source = Model::new();
     (0..40).for_each(|_| edit(&mut rng, &mut source));
     let whole = Rules { delete_extras: true, ..Rules::default() };
-    let mut releases = vec![release(&nodes, 1, &source, &[], whole)];
-    let mut host = Model::new();
-    assert!(apply(&nodes, &releases[0], &mut host));
-    let base = host.clone();
+    let mut releases = vec![release(&nodes, 1, &source, &[], whole, false)];
+    let mut base = Model::new();
+    assert!(apply(&nodes, &releases[0], &mut base));
+    // Two hosts: the second one gets what is for some, too.
+    let mut hosts = [base.clone(), base.clone()];
 
+    let are_some = rng.bool();
     for serial in 2..2 + rng.u64(2..14) {
         (0..rng.usize(1..6)).for_each(|_| edit(&mut rng, &mut source));
         let scope = Scope::of((0..rng.usize(1..3)).map(|_| place(&mut rng)).collect()).0;
         let rules = rules(&mut rng, &scope);
-        let part = release(&nodes, serial, &source, &scope, rules);
-        if apply(&nodes, &part, &mut host) {
+        let part = release(&nodes, serial, &source, &scope, rules, are_some && rng.u8(..5) == 0);
+        let mut next = hosts.clone();
+        if next.iter_mut().enumerate().all(|(at, host)| !takes(&part, at) || apply(&nodes, &part, host)) {
             releases.push(part);
+            hosts = next;
         }
     }
 
-    let found = history(&nodes, &releases).merged(1).expect("readable");
-    let (mut all, mut replaced) = (releases.clone(), 0);
-    for merged in &found {
-        let serial = all.last().expect("the whole").header().serial.next();
+    let (mut all, mut promised, mut merges) = (releases, 0, 0);
+    for deletes in [true, false] {
+        let Ok(merged) = history(&nodes, &all).merged(deletes, 1).expect("readable") else { continue };
+        let newest = all.last().expect("the whole").header().serial;
+        assert_eq!(merged.after, newest, "seed {seed}");
         let Merged { scope, rules, root, .. } = merged.clone();
-        all.push(
-            Release::new(Header { serial, scope, rules, root, targets: Vec::new(), ..a_header() }).expect("legal"),
-        );
-        let before = host.clone();
-        assert!(apply(&nodes, &all[all.len() - 1], &mut host), "seed {seed}: {merged:?} is refused");
-        assert_eq!(host, before, "seed {seed}: {merged:?} changes something");
+        let header = Header { serial: newest.next(), scope, rules, root, targets: Vec::new(), ..a_header() };
+        all.push(Release::new(header).expect("legal"));
+        let before = hosts.clone();
+        for host in &mut hosts {
+            assert!(apply(&nodes, &all[all.len() - 1], host), "seed {seed}: {merged:?} is refused");
+        }
+        assert_eq!(hosts, before, "seed {seed}: {merged:?} changes something");
+        (promised, merges) = (promised + merged.parts, merges + 1);
     }
     let after = history(&nodes, &all);
-    let mut new = base;
-    for (at, part) in all.iter().enumerate().skip(1) {
-        if after.is_replaced(at) {
-            replaced += 1;
-        } else {
-            assert!(apply(&nodes, part, &mut new), "seed {seed}: a new host refuses {:?}", part.header());
+    let gone: Vec<usize> = (1..all.len()).filter(|&at| after.is_replaced(at)).collect();
+    for (nth, host) in hosts.iter().enumerate() {
+        let mut new = base.clone();
+        for (at, part) in all.iter().enumerate().skip(1).filter(|(at, part)| takes(part, nth) && !gone.contains(at)) {
+            assert!(apply(&nodes, part, &mut new), "seed {seed}: a new host refuses {at}: {:?}", part.header());
         }
+        assert_eq!(new, *host, "seed {seed}: new host {nth} is not what the others are");
     }
-    assert_eq!(new, host, "seed {seed}: a new host is not what the others are");
-    let promised = found.iter().map(|merged| merged.parts).sum::<usize>();
-    assert!(replaced >= promised, "seed {seed}: {replaced} of {promised}");
-    (all.len() - 1 - found.len(), replaced)
+    // What is merged may be so again.
+    assert!(gone.len() >= promised, "seed {seed}: {gone:?} of {promised}");
+    (all.len() - 1 - merges, gone.len())
+}
+
+/// Whether the release is for the first host, or the second.
+fn takes(release: &Release, host: usize) -> bool {
+    host == 1 || release.header().targets.is_empty()
 }
 
 /// `MAKUO_MERGES=20000` runs so many, from `MAKUO_MERGE_SEED` on.
@@ -229,12 +241,12 @@ fn merged_parts_do_what_all_of_them_did() {
         (parts, replaced) = (parts + of, replaced + gone);
     }
     println!("{replaced} of {parts} parts were replaced");
-    assert!(replaced * 3 > parts, "{replaced} of {parts}");
+    assert!(replaced * 4 > parts, "{replaced} of {parts}");
 }
 
 /// A history of a whole and these parts: what each has, whether it is for some hosts only.
 fn parts(nodes: &Nodes, parts: &[(&[(&str, EntryKind)], bool)]) -> Vec<Release> {
-    let mut releases = vec![release(nodes, 1, &Model::new(), &[], Rules::default())];
+    let mut releases = vec![release(nodes, 1, &Model::new(), &[], Rules::default(), false)];
     for (nth, (entries, some)) in (2..).zip(parts) {
         let (mut builder, mut sink) = (Builder::default(), nodes);
         for (at, kind) in *entries {
@@ -263,12 +275,14 @@ fn names_of_one_file_are_merged_only_while_they_are() {
     let linked = [("d", EntryKind::Directory), ("d/a", content(1)), ("d/b", EntryKind::Hardlink(path("d/a")))];
     let other = [("d", EntryKind::Directory), ("d/c", content(2))];
     let apart = [("d", EntryKind::Directory), ("d/a", content(3))];
-    let found = history(&nodes, &parts(&nodes, &[(&linked, false), (&other, false)])).merged(2).expect("readable");
+    let found = history(&nodes, &parts(&nodes, &[(&linked, false), (&other, false)])).merged(false, 2);
+    let found = found.expect("readable").expect("can be");
     let kinds: Vec<EntryKind> =
-        Manifest::new(found[0].root, &nodes).entries().map(|l| l.expect("legal").entry.kind).collect();
+        Manifest::new(found.root, &nodes).entries().map(|l| l.expect("legal").entry.kind).collect();
     assert_eq!(kinds[1..], [content(1), EntryKind::Hardlink(path("d/a")), content(2)]);
     // The second name has the content of before, and no entry says so.
-    assert_eq!(history(&nodes, &parts(&nodes, &[(&linked, false), (&apart, false)])).merged(2).expect("readable"), []);
+    let found = history(&nodes, &parts(&nodes, &[(&linked, false), (&apart, false)])).merged(false, 1);
+    assert!(found.expect("readable").is_err());
 }
 
 #[test]
@@ -282,4 +296,27 @@ fn a_part_for_some_hosts_replaces_none_that_was_for_all() {
         let releases = parts(&nodes, &[(&older, first), (&newer, second)]);
         assert_eq!(history(&nodes, &releases).is_replaced(1), replaced, "{first} {second}");
     }
+}
+
+#[test]
+fn nothing_is_merged_over_what_some_hosts_have_of_their_own_or_without_the_limit_that_it_had() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let nodes = Nodes::open(dir.path().join("nodes")).expect("new");
+    let file = |name| [(name, content(1))];
+    let (a, b, c) = (file("a"), file("b"), file("c"));
+    let mut releases = parts(&nodes, &[(&a, false), (&a, true), (&b, false), (&c, false)]);
+    let merged = |releases: &[Release], deletes| history(&nodes, releases).merged(deletes, 2).expect("readable");
+    assert_eq!(merged(&releases, false).expect("can be").scope, [path("b"), path("c")]);
+    // What is sent to all again replaces what was for some.
+    let again = Header { serial: Serial(6), targets: Vec::new(), ..releases[2].header().clone() };
+    releases.push(Release::new(again).expect("legal"));
+    assert_eq!(merged(&releases, false).expect("can be").scope, [path("a"), path("b"), path("c")]);
+
+    for release in &mut releases {
+        let mut header = release.header().clone();
+        header.rules.delete_extras = true;
+        header.rules.delete_max = if header.scope == [path("c")] { Limit::Count(3) } else { Limit::NONE };
+        *release = Release::new(header).expect("legal");
+    }
+    assert_eq!(merged(&releases, true).expect("can be").scope, [path("a"), path("b")]);
 }
