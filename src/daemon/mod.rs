@@ -24,6 +24,7 @@ use crate::drive::desk::{Base, Desk, Dial, SENT, Sending};
 use crate::drive::disk::{Host, ManagedTree, open_tree};
 use crate::drive::endpoint::Door;
 use crate::drive::host::{Handle, Running};
+use crate::drive::own_key::OwnKey;
 use crate::drive::serve;
 use crate::drive::trees::Trees;
 use crate::face::console::{Console, Listeners};
@@ -266,5 +267,5 @@ fn open(setup: &Setup, confines: bool) -> Result<Host> {
     for (name, why, _) in broken {
         trees.add_broken(name, why);
     }
-    Ok(Host { name: setup.name.clone(), trees, keys: Mutex::new(Arc::new(keys)) })
+    Ok(Host { name: setup.name.clone(), trees, keys: Mutex::new(Arc::new(keys)), own_key: OwnKey::default() })
 }

@@ -86,7 +86,7 @@ impl Trying {
         let name = &self.config.name;
         let opened = match open_tree(&self.config, state_dir.map(PathBuf::as_path)) {
             Ok(managed) => {
-                host.trees.serve(name, managed);
+                host.serve(name, managed);
                 tracing::info!("tree {name}: it could be opened, and is served now");
                 true
             }

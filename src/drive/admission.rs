@@ -227,6 +227,7 @@ mod tests {
             name: HostName::new("web1").expect("legal"),
             trees: [(name.clone(), managed)].into_iter().collect(),
             keys: Mutex::new(Arc::new(AuthorizedKeys::none(Path::new("authorized_keys")))),
+            own_key: Default::default(),
         };
         let (reply_to, replies) = channel();
         let waker = Poller::new().expect("a poller").waker();

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::admission::{Admission, Offer};
 use super::inspect::{Inspections, inspect};
+use super::own_key::OwnKey;
 use super::session::{Opening, Session};
 use super::spared::spared;
 use super::tombstones::{self, Gravedigger};
@@ -79,6 +80,8 @@ pub struct Host {
     pub trees: Trees,
     /// Who may do what; replaced as a whole when the file is read again.
     pub keys: Mutex<Arc<AuthorizedKeys>>,
+    /// What it signs its words with.
+    pub own_key: OwnKey,
 }
 
 impl Host {
@@ -126,22 +129,15 @@ impl Host {
         self.trees.iter().flat_map(|(_, managed)| of(managed)).map(|buried| buried.order).collect()
     }
 
-    /// What the host signs its words with, in this process: kept with one of its trees, the first when it is new. Without
-    /// a tree that it can be kept with it is drawn for this process alone.
+    /// What the host signs its words with, in this process.
     pub(super) fn key(&self) -> crate::Result<HostKey> {
-        let mut states = self.trees.iter().map(|(_, managed)| managed.tree.state());
-        // The trees of a host may have others before them by now.
-        let found = states.find_map(|state| state.kept_host_key().ok().flatten());
-        let kept = found.or_else(|| self.new_key());
-        let seed = kept.map_or_else(random_bytes, Ok)?;
-        Ok(HostKey::new(seed, u64::from_be_bytes(random_bytes()?)))
+        Ok(HostKey::new(self.own_key.of(&self.trees)?, u64::from_be_bytes(random_bytes()?)))
     }
 
-    fn new_key(&self) -> Option<[u8; 32]> {
-        self.trees.iter().next().and_then(|(name, managed)| {
-            let kept = managed.tree.state().host_key(random_bytes);
-            kept.inspect_err(|e| tracing::warn!("tree {name}: the key of this host is not kept: {e}")).ok()
-        })
+    /// Serves the tree `name`, which could be opened only now.
+    pub fn serve(&self, name: &TreeName, managed: ManagedTree) {
+        self.trees.serve(name, managed);
+        self.own_key.opened(&self.trees);
     }
 
     pub(super) fn keys(&self) -> Arc<AuthorizedKeys> {

@@ -4,7 +4,7 @@
 //! requests from real trees (`admission` looks at offers before anything is done for them, `rights` says whether a release may be put there, `session` and `recall` work until all is
 //! staged, `switch` from there on; `spared` is what a rollback leaves alone), [`deploy`] runs the sender machine for a command, [`source`] answers its requests from
 //! a scanned directory, [`rollback`] finds an earlier release to put again. [`desk`] releases parts of a running host's
-//! own trees; [`serve`] passes its releases on to hosts that missed them; `inspect` looks whether a tree drifted. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell; `known_hosts` are the keys of hosts between sessions; [`strangers`] are
+//! own trees; [`serve`] passes its releases on to hosts that missed them; `inspect` looks whether a tree drifted. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell; `known_hosts` are the keys of hosts between sessions, [`own_key`] is this host's own; [`strangers`] are
 //! those whose datagrams do not open, `ages` are those of releases, [`quiet`] keeps what anybody can cause from flooding
 //! the log.
 
@@ -27,6 +27,7 @@ pub mod log;
 mod look;
 pub mod members;
 pub mod outcome;
+pub mod own_key;
 mod paths;
 pub mod quiet;
 mod recall;

@@ -138,7 +138,7 @@ mod tests {
         let text = format!("{options} {}\n", FileSigner::from_seed([1; 32]).public());
         let keys = AuthorizedKeys::parse(text.as_bytes(), Path::new("authorized_keys")).expect("legal");
         let name = HostName::new("web1").expect("legal");
-        Host { name, trees: Default::default(), keys: Mutex::new(Arc::new(keys)) }
+        Host { name, trees: Default::default(), keys: Mutex::new(Arc::new(keys)), own_key: Default::default() }
     }
 
     fn said(host: &Host, key: u8, change: impl FnOnce(&mut Header)) -> Option<String> {

@@ -63,7 +63,8 @@ impl Fleet {
         let lines = line("deploy,audit", 1) + &line("rollback", 3);
         let keys = AuthorizedKeys::parse(lines.as_bytes(), Path::new("authorized_keys")).expect("legal");
         let name = HostName::new(&format!("web{number}")).expect("legal");
-        let host = Host { name, trees: [(tree, managed)].into_iter().collect(), keys: Mutex::new(Arc::new(keys)) };
+        let trees = [(tree, managed)].into_iter().collect();
+        let host = Host { name, trees, keys: Mutex::new(Arc::new(keys)), own_key: Default::default() };
         let (running, handle) = Running::start(link(self.port), Arc::new(host)).expect("starts");
         let thread = std::thread::spawn(move || running.run().expect("runs"));
         self.hosts.push((handle, thread));

@@ -1,7 +1,9 @@
-//! The secret that a host signs its own words with, kept in the state of a tree: whoever reads a tree's state is the
-//! host already.
+//! The secret that a host signs its own words with, kept in the state of each of its trees: whoever reads a tree's state
+//! is the host already.
 //!
 //! **On disk.** `host_key` in a tree's state: 32 bytes of randomness, mode 0600.
+
+use std::path::PathBuf;
 
 use super::state::State;
 use crate::error::Result;
@@ -15,14 +17,14 @@ impl State {
         Ok(self.read(HOST_KEY)?.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()))
     }
 
-    /// The secret; `draw` gives a new one where there is none.
-    pub fn host_key(&self, draw: impl FnOnce() -> Result<[u8; 32]>) -> Result<[u8; 32]> {
-        if let Some(seed) = self.kept_host_key()? {
-            return Ok(seed);
-        }
-        let seed = draw()?;
-        self.write(HOST_KEY, &seed)?;
-        Ok(seed)
+    /// Keeps the secret `seed` here.
+    pub fn keep_host_key(&self, seed: &[u8; 32]) -> Result<()> {
+        self.write(HOST_KEY, seed)
+    }
+
+    /// Where it is kept, for a person.
+    pub fn host_key_file(&self) -> PathBuf {
+        self.path().join(HOST_KEY)
     }
 }
 
@@ -40,11 +42,12 @@ mod tests {
         std::fs::create_dir(dir.path().join("www")).expect("new");
         let root = Root::open(dir.path().join("www")).expect("opens");
         let state = State::open(&TreeName::new("www").expect("legal"), &root, None).expect("opens");
-        assert_eq!(state.host_key(|| Ok([7; 32])).expect("drawn"), [7; 32]);
-        assert_eq!(state.host_key(|| Ok([8; 32])).expect("kept"), [7; 32]);
-        let file = state.path().join(HOST_KEY);
+        assert_eq!(state.kept_host_key().expect("readable"), None);
+        state.keep_host_key(&[7; 32]).expect("writable");
+        assert_eq!(state.kept_host_key().expect("readable"), Some([7; 32]));
+        let file = state.host_key_file();
         assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
         std::fs::write(&file, "cut").expect("writable");
-        assert_eq!(state.host_key(|| Ok([9; 32])).expect("drawn"), [9; 32]);
+        assert_eq!(state.kept_host_key().expect("readable"), None);
     }
 }
