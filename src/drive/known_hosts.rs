@@ -4,8 +4,9 @@
 //! a person takes its line out.
 //!
 //! **On disk.** `known_hosts/GROUP` in the cache, GROUP being the name of the group key or `plain`: lines as
-//! [`crate::keys::KnownHosts`] has them, replaced by a rename while `known_hosts/.lock` is held. While a group changes its
-//! key over, the hosts of the other keys are known too.
+//! [`crate::keys::KnownHosts`] has them, replaced by a rename while `known_hosts/.lock` is held. What a person wrote there
+//! stays: new lines come after it. When a group changes its key, the file of the new one begins with the hosts of the
+//! others; from then on only it counts, so that a line which is deleted there stays away.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::id::HostName;
-use crate::keys::{GroupKey, KnownHosts, MAX_KNOWN_HOSTS, PublicKey};
+use crate::keys::{GroupKey, KnownHosts, Learned, MAX_KNOWN_HOSTS, MAX_NEW, PublicKey};
 use crate::proto::sender::hosts::{Host, OtherKey};
 use crate::units::printable;
 use crate::{Error, Result};
@@ -75,11 +76,28 @@ impl Acquaintance {
         if let Some(more) = self.others.checked_sub(MAX_TOLD).filter(|more| *more > 0) {
             told.push(format!("{more} more hosts show other host keys than before"));
         }
+        told.extend(self.keep(known, &seen(hosts)));
+        told
+    }
+
+    /// Keeps the keys of `seen` whose names are new; why some are not kept.
+    fn keep(&self, known: &KnownHosts, seen: &KnownHosts) -> Vec<String> {
+        let mut told = Vec::new();
         let Some(memory) = &self.memory else { return told };
-        let seen = seen(hosts);
-        let is_new = memory.groups.len() > 1 || !known.has_names_of(&seen);
-        if let Some(Err(e)) = is_new.then(|| memory.learn(&seen)) {
-            told.push(format!("the keys of hosts are not kept in {}: {e}", shown(&memory.path())));
+        let is_new = memory.groups.len() > 1 || !known.has_names_of(seen);
+        let (file, learned) = (shown(&memory.path()), is_new.then(|| memory.learn(seen)));
+        match learned.unwrap_or_else(|| Ok(Learned::default())) {
+            Ok(Learned { full, late, .. }) => {
+                if full > 0 {
+                    told.push(format!("the keys of {full} hosts are not kept: {file} is full"));
+                }
+                if late > 0 {
+                    told.push(format!(
+                        "the keys of {late} hosts are not kept yet: one session adds {MAX_NEW} to {file}"
+                    ));
+                }
+            }
+            Err(e) => told.push(format!("the keys of hosts are not kept in {file}: {e}")),
         }
         told
     }
@@ -89,7 +107,7 @@ impl Acquaintance {
 #[derive(Debug, Clone)]
 struct Memory {
     dir: PathBuf,
-    /// The files of all keys of the group; the first is written.
+    /// The files of all keys of the group; the first is written, the others are read as long as it is not there.
     groups: Vec<String>,
 }
 
@@ -107,23 +125,48 @@ impl Memory {
     fn load(&self) -> Result<KnownHosts> {
         let mut known = KnownHosts::default();
         for path in self.groups.iter().map(|group| self.dir.join(group)) {
-            known.extend(&read(&path).map_err(|e| Error::io("cannot read", &path, e))?);
+            if let Some(text) = read(&path).map_err(|e| Error::io("cannot read", &path, e))? {
+                known.extend(&parse(&text));
+                if path == self.path() {
+                    break;
+                }
+            }
         }
         Ok(known)
     }
 
     /// Keeps the keys of hosts whose names are new.
-    fn learn(&self, seen: &KnownHosts) -> io::Result<()> {
+    fn learn(&self, seen: &KnownHosts) -> io::Result<Learned> {
         std::fs::create_dir_all(&self.dir)?;
         let lock = File::options().create(true).truncate(false).write(true).open(self.dir.join(".lock"))?;
         flock(&lock, FlockOperation::LockExclusive)?;
-        let written = read(&self.path())?;
-        let mut known = written.clone();
-        for group in self.groups.iter().skip(1) {
-            known.extend(&read(&self.dir.join(group))?);
+        let (mut known, mut full) = (KnownHosts::default(), 0);
+        let (mut text, is_there) = match read(&self.path())? {
+            Some(text) => {
+                known = parse(&text);
+                (text, true)
+            }
+            None => {
+                for path in self.groups.iter().skip(1).map(|group| self.dir.join(group)) {
+                    full += known.extend(&parse(&read(&path)?.unwrap_or_default()));
+                }
+                (known.to_text().into_bytes(), false)
+            }
+        };
+        let mut learned = known.learn(seen);
+        learned.full += full;
+        let new = learned.new.to_text();
+        if !new.is_empty() && text.last().is_some_and(|byte| *byte != b'\n') {
+            text.push(b'\n');
         }
-        known.learn(seen);
-        if known == written { Ok(()) } else { write(&self.path(), &known.to_text()) }
+        text.extend_from_slice(new.as_bytes());
+        if text.len() as u64 > MAX_KNOWN_HOSTS {
+            return Err(too_long());
+        }
+        if !(new.is_empty() && (is_there || text.is_empty())) {
+            write(&self.path(), &text)?;
+        }
+        Ok(learned)
     }
 
     /// The file that a person may change.
@@ -165,27 +208,39 @@ fn seen<'a>(hosts: impl Iterator<Item = &'a Host>) -> KnownHosts {
     }
     let mut seen = KnownHosts::default();
     for ((name, _), key) in places {
-        key.into_iter().for_each(|key| seen.insert(name.clone(), key));
+        if let Some(key) = key {
+            seen.insert(name.clone(), key);
+        }
     }
     seen
 }
 
-fn read(path: &Path) -> io::Result<KnownHosts> {
+/// What a file says, when it is there.
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut text = Vec::new();
     match File::open(path) {
-        Ok(file) => file.take(MAX_KNOWN_HOSTS).read_to_end(&mut text)?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(KnownHosts::default()),
+        Ok(file) => file.take(MAX_KNOWN_HOSTS + 1).read_to_end(&mut text)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    Ok(KnownHosts::parse(&String::from_utf8_lossy(&text)))
+    if text.len() as u64 > MAX_KNOWN_HOSTS { Err(too_long()) } else { Ok(Some(text)) }
 }
 
-fn write(path: &Path, text: &str) -> io::Result<()> {
+fn parse(text: &[u8]) -> KnownHosts {
+    KnownHosts::parse(&String::from_utf8_lossy(text))
+}
+
+/// A part of it would forget hosts.
+fn too_long() -> io::Error {
+    io::Error::other(format!("it is longer than {} MiB", MAX_KNOWN_HOSTS >> 20))
+}
+
+fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push("~");
     let temporary = PathBuf::from(temporary);
     let mut file = File::create(&temporary)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(text)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)
 }
@@ -205,7 +260,7 @@ mod tests {
 
     fn hosts(all: &[(&str, u8)]) -> KnownHosts {
         let mut known = KnownHosts::default();
-        all.iter().for_each(|(host, n)| known.insert(name(host), key(*n)));
+        all.iter().for_each(|(host, n)| assert!(known.insert(name(host), key(*n))));
         known
     }
 
@@ -238,13 +293,67 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_is_deleted_while_a_group_changes_its_key_stays_away() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let keys: Vec<GroupKey> = (0..2).map(|_| GroupKey::random().expect("random")).collect();
+        Memory::new(dir.path(), &keys[1..]).learn(&hosts(&[("web1", 1), ("web2", 2)])).expect("writable");
+        let both = Memory::new(dir.path(), &keys);
+        both.learn(&KnownHosts::default()).expect("writable");
+        let text = std::fs::read_to_string(both.path()).expect("copied");
+        let others: Vec<&str> = text.lines().filter(|line| !line.starts_with("web2 ")).collect();
+        for left in [others.join("\n"), String::new()] {
+            std::fs::write(both.path(), &left).expect("writable");
+            both.learn(&hosts(&[("web1", 1)])).expect("writable");
+            assert_eq!(both.load().expect("readable"), hosts(&[("web1", 1)]), "{left:?}");
+        }
+        both.learn(&hosts(&[("web2", 9)])).expect("writable");
+        assert_eq!(both.load().expect("readable"), hosts(&[("web1", 1), ("web2", 9)]));
+    }
+
+    #[test]
+    fn what_a_person_wrote_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let memory = Memory::new(dir.path(), &[]);
+        std::fs::create_dir_all(&memory.dir).expect("writable");
+        let text = format!("# web1 is in the cellar\nweb1 {} m\u{fc}ller\n\nweb7 ssh-rsa AAAA\n#web2", key(1));
+        let text: Vec<u8> = text.chars().map(|c| c as u8).collect();
+        std::fs::write(memory.path(), &text).expect("writable");
+        memory.learn(&hosts(&[("web1", 9)])).expect("readable");
+        assert_eq!(std::fs::read(memory.path()).expect("readable"), text);
+        memory.learn(&hosts(&[("web1", 9), ("web2", 2)])).expect("writable");
+        let more = [&text[..], format!("\nweb2 {}\n", key(2)).as_bytes()].concat();
+        assert_eq!(std::fs::read(memory.path()).expect("readable"), more);
+    }
+
+    #[test]
+    fn a_file_that_is_full_or_too_long_is_told_and_left_as_it_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cache = Some(dir.path());
+        let (acquaintance, _) = Acquaintance::begin(cache, &[], false, |_| ()).expect("readable");
+        let path = acquaintance.memory.as_ref().expect("a place").path();
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("writable");
+        let one = key(1);
+        let full: String = (0..50_000).map(|n| format!("x{n} {one}\n")).collect();
+        let long = "#".repeat(usize::try_from(MAX_KNOWN_HOSTS).expect("small") + 1);
+        let file = path.display();
+        for (text, told) in [
+            (full, format!("the keys of 2 hosts are not kept: {file} is full")),
+            (long, format!("the keys of hosts are not kept in {file}: it is longer than 16 MiB")),
+        ] {
+            std::fs::write(&path, &text).expect("writable");
+            assert_eq!(acquaintance.keep(&KnownHosts::default(), &hosts(&[("web1", 1), ("web2", 2)])), [told]);
+            assert!(std::fs::read_to_string(&path).expect("readable") == text);
+        }
+    }
+
+    #[test]
     fn two_at_once_lose_nothing() {
         let dir = tempfile::tempdir().expect("a directory");
         let memory = Memory::new(dir.path(), &[]);
         std::thread::scope(|scope| {
             for n in 0..8 {
                 let memory = &memory;
-                scope.spawn(move || memory.learn(&hosts(&[(&format!("web{n}"), n)])).expect("writable"));
+                scope.spawn(move || drop(memory.learn(&hosts(&[(&format!("web{n}"), n)])).expect("writable")));
             }
         });
         assert_eq!(

@@ -13,6 +13,8 @@ use crate::id::HostName;
 const MAX_EACH: usize = 8;
 /// The most keys of all. None makes room for another one: invented hosts would push the true ones out.
 const MAX_KEYS: usize = 50_000;
+/// The most new keys at once: one who invents hosts has to come back for more.
+pub const MAX_NEW: usize = 10_000;
 /// The most bytes of a text that is read.
 pub const MAX_KNOWN_HOSTS: u64 = 16 << 20;
 
@@ -21,6 +23,17 @@ pub const MAX_KNOWN_HOSTS: u64 = 16 << 20;
 pub struct KnownHosts {
     keys: BTreeMap<HostName, Vec<PublicKey>>,
     count: usize,
+}
+
+/// What became of new keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// Those that were added.
+    pub new: KnownHosts,
+    /// How many found no room.
+    pub full: usize,
+    /// How many were too many at once.
+    pub late: usize,
 }
 
 impl KnownHosts {
@@ -45,14 +58,18 @@ impl KnownHosts {
         text
     }
 
-    /// Adds a key, unless it is there already or there is no room.
-    pub fn insert(&mut self, name: HostName, key: PublicKey) {
-        let of_name = self.keys.get(&name).map_or(&[][..], Vec::as_slice);
-        if of_name.contains(&key) || of_name.len() >= MAX_EACH || self.count >= MAX_KEYS {
-            return;
+    /// Adds a key, unless it is there already; whether there was room.
+    pub fn insert(&mut self, name: HostName, key: PublicKey) -> bool {
+        let of_name = self.of(&name);
+        if of_name.contains(&key) {
+            return true;
+        }
+        if of_name.len() >= MAX_EACH || self.count >= MAX_KEYS {
+            return false;
         }
         self.keys.entry(name).or_default().push(key);
         self.count += 1;
+        true
     }
 
     /// The keys of a name.
@@ -60,19 +77,32 @@ impl KnownHosts {
         self.keys.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Adds all keys of `others`.
-    pub fn extend(&mut self, others: &Self) {
-        for (name, keys) in &others.keys {
-            keys.iter().for_each(|key| self.insert(name.clone(), *key));
-        }
+    /// Adds all keys of `others`; how many had no room.
+    pub fn extend(&mut self, others: &Self) -> usize {
+        let all = others.keys.iter().flat_map(|(name, keys)| keys.iter().map(move |key| (name, key)));
+        all.filter(|(name, key)| !self.insert((*name).clone(), **key)).count()
     }
 
-    /// Adds the keys of `others` whose names are not here: a name that is known keeps its keys.
-    pub fn learn(&mut self, others: &Self) {
-        let new: Vec<_> = others.keys.iter().filter(|(name, _)| !self.keys.contains_key(*name)).collect();
-        for (name, keys) in new {
-            keys.iter().for_each(|key| self.insert(name.clone(), *key));
+    /// Adds the keys of `others` whose names are not here: a name that is known keeps its keys. A name gets all its keys or
+    /// none, since those that are left out would show as other ones than before.
+    pub fn learn(&mut self, others: &Self) -> Learned {
+        let mut learned = Learned::default();
+        for (name, keys) in &others.keys {
+            if self.keys.contains_key(name) {
+                continue;
+            }
+            if self.count + keys.len() > MAX_KEYS {
+                learned.full += keys.len();
+            } else if learned.new.count + keys.len() > MAX_NEW {
+                learned.late += keys.len();
+            } else {
+                for key in keys {
+                    self.insert(name.clone(), *key);
+                    learned.new.insert(name.clone(), *key);
+                }
+            }
         }
+        learned
     }
 
     /// Whether each name of `others` has a key here.
@@ -118,7 +148,8 @@ mod tests {
         assert!(known.has_names_of(&seen));
         seen.insert(name("web2"), key(2));
         assert!(!known.has_names_of(&seen));
-        known.learn(&seen);
+        let learned = known.learn(&seen);
+        assert_eq!((learned.new.to_text(), learned.full, learned.late), (format!("web2 {}\n", key(2)), 0, 0));
         assert!(known.has_names_of(&seen));
         assert_eq!((known.of(&name("web1")), known.of(&name("web2"))), (&[key(1)][..], &[key(2)][..]));
     }
@@ -128,9 +159,28 @@ mod tests {
         let mut known = KnownHosts::default();
         known.insert(name("web1"), key(1));
         let one = key(2);
-        (0..MAX_KEYS + 10).for_each(|n| known.insert(name(&format!("x{n}")), one));
-        (0..20).for_each(|n| known.insert(name("web1"), key(n)));
+        let full = (0..MAX_KEYS + 10).filter(|n| !known.insert(name(&format!("x{n}")), one)).count();
+        assert_eq!(full, 11);
+        assert!(known.insert(name("web1"), key(1)), "it is there");
+        assert!(!(2..20).any(|n| known.insert(name("web1"), key(n))));
         assert_eq!((known.count, known.of(&name("web1"))), (MAX_KEYS, &[key(1)][..]));
+        let mut seen = KnownHosts::default();
+        ["web1", "web2", "web3"].iter().for_each(|host| assert!(seen.insert(name(host), one)));
+        assert_eq!(known.learn(&seen), Learned { full: 2, ..Learned::default() });
+    }
+
+    #[test]
+    fn one_session_brings_so_many_new_keys_and_no_part_of_a_name() {
+        let (mut known, mut seen) = (KnownHosts::default(), KnownHosts::default());
+        (1..MAX_NEW).for_each(|n| assert!(seen.insert(name(&format!("a{n}")), key(1))));
+        for (host, n) in [("b1", 1), ("b1", 2), ("b2", 1), ("b3", 1)] {
+            assert!(seen.insert(name(host), key(n)));
+        }
+        let learned = known.learn(&seen);
+        assert_eq!((learned.new.count, known.count, learned.full, learned.late), (MAX_NEW, MAX_NEW, 0, 3));
+        assert!(known.of(&name("b1")).is_empty() && !known.of(&name("b2")).is_empty());
+        assert_eq!(known.learn(&seen).late, 0);
+        assert!(known.has_names_of(&seen));
     }
 
     proptest! {

@@ -26,7 +26,7 @@ pub use expiry::show as shown_time;
 pub use generate::{NewKey, authorized_line, generate, write_file};
 pub use group::GroupKey;
 pub use host::{HostKey, Identity, WORD_SIGNATURE};
-pub use known_hosts::{KnownHosts, MAX_KNOWN_HOSTS};
+pub use known_hosts::{KnownHosts, Learned, MAX_KNOWN_HOSTS, MAX_NEW};
 pub use public::{Fingerprint, KeyError, PublicKey};
 pub use signature::{MAX_SIGNATURE_BYTES, Namespace, Signature, SignatureError, verify};
 pub use signer::{FileSigner, Signer, open_signer};
