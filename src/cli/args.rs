@@ -169,7 +169,8 @@ pub struct SessionArgs {
     /// Hosts re-read and re-hash every file instead of trusting size, mtime and ctime
     #[arg(long)]
     pub checksum: bool,
-    /// Keep out a host that shows another key than its name had before, instead of warning; new hosts are taken
+    /// Keep out a host that shows another key than its name had before, instead of warning; new hosts are taken. With
+    /// require = "all" such a host ends the deploy with exit code 3 until its line is deleted
     #[arg(long)]
     pub strict_host_keys: bool,
     /// The network.
@@ -282,7 +283,8 @@ pub struct RollbackArgs {
     /// Hosts re-read and re-hash every file instead of trusting size, mtime and ctime
     #[arg(long)]
     pub checksum: bool,
-    /// Keep out a host that shows another key than its name had before, instead of warning; new hosts are taken
+    /// Keep out a host that shows another key than its name had before, instead of warning; new hosts are taken. With
+    /// require = "all" such a host ends the deploy with exit code 3 until its line is deleted
     #[arg(long)]
     pub strict_host_keys: bool,
     /// The network.

@@ -76,7 +76,12 @@ impl NetworkConfig {
                 format!("; datagrams are sealed with {first}, and {} opens them too", rest.join(", "))
             }
         };
-        let strict = if self.strict_host_keys { "; a host that shows another key than before is kept out" } else { "" };
+        let strict = if self.strict_host_keys {
+            "; a host that shows another key than before is kept out, and with require = \"all\" ends a deploy with exit code 3 \
+             until its line is deleted"
+        } else {
+            ""
+        };
         let rate = match self.catch_up_rate {
             DEFAULT_CATCH_UP_RATE => String::new(),
             rate => format!("; at most {rate} to hosts that missed a release"),
