@@ -32,8 +32,7 @@ fn a_host_with_a_smaller_mtu_makes_datagrams_smaller_for_all() {
     let Some(mut lab) = lab(3, 1) else { return };
     lab.hosts[1].place.ip("link set eth0 mtu 1400");
     start(&mut lab);
-    // The seal takes 20 bytes of each.
-    deploys(&lab).says(&["datagrams of 1212 bytes", "do not reach web2"]);
+    deploys(&lab).says(&["datagrams of 1232 bytes", "do not reach web2"]);
 }
 
 #[test]
@@ -47,7 +46,7 @@ fn jumbo_frames_are_used_where_all_have_them_and_not_where_one_has_not() {
     lab.hosts[2].place.ip("link set eth0 mtu 1500");
     lab.hosts[2].restart();
     write(&lab.site().join("big"), Noise::new(3).bytes(3 << 20));
-    deploys(&lab).says(&["datagrams of 1452 bytes", "do not reach web3"]);
+    deploys(&lab).says(&["datagrams of 1472 bytes", "do not reach web3"]);
 }
 
 #[test]
