@@ -34,6 +34,8 @@ const PACE: u64 = 20_000;
 const POOL: u64 = 4096;
 /// Processes of the past.
 const PROCESSES: u64 = 30_000;
+/// Where times count, deploys come no faster: one right behind another meets what the one before left to do.
+const PAUSE: Duration = Duration::from_secs(2);
 /// How long after an attack deploys may still feel it.
 const RECOVERY: Duration = Duration::from_secs(10);
 /// The largest UDP payload of an Ethernet frame.
@@ -162,6 +164,11 @@ impl Siege {
         each.collect()
     }
 
+    /// Deploys without an attack.
+    fn calm(&mut self) -> Vec<Deploy> {
+        self.deploys(self.lasts.map_or(Duration::ZERO, |_| PAUSE))
+    }
+
     /// The memory of each host, in KiB.
     fn memory(&self) -> Vec<u64> {
         self.lab.hosts.iter().map(Host::memory).collect()
@@ -197,9 +204,10 @@ impl Siege {
         let watch = Stopwatch::start();
         let mut recovering = vec![self.deploy()];
         while self.lasts.is_some() && watch.read() < RECOVERY {
+            pause(PAUSE);
             recovering.push(self.deploy());
         }
-        let after = if self.lasts.is_some() { self.deploys(Duration::ZERO) } else { Vec::new() };
+        let after = if self.lasts.is_some() { self.calm() } else { Vec::new() };
         let kept = self.memory();
         let members = self.lab.makuo(&["members", "--json"]).exits(0);
         assert_eq!(members.result()["members"].as_u64(), Some(self.lab.hosts.len() as u64), "{members}");
@@ -411,7 +419,7 @@ fn deploys_go_on_under_siege() {
     let only = std::env::var("MAKUO_SIEGE_ONLY").ok();
     // What a host remembers of its releases is there before it is measured.
     siege.deploys(Duration::ZERO);
-    let mut calm = siege.deploys(Duration::ZERO);
+    let mut calm = siege.calm();
     let (mut evil, recorded) = siege.record(evil);
     for (name, attack, speed) in ATTACKS {
         if only.as_deref().is_some_and(|only| only != name) {
@@ -420,7 +428,7 @@ fn deploys_go_on_under_siege() {
         let recording = if name == "processes" { siege.past() } else { recorded.clone() };
         evil = siege.bears(name, evil, &calm, recording, attack, speed);
         if siege.lasts.is_some() {
-            calm = siege.deploys(Duration::ZERO);
+            calm = siege.calm();
         }
     }
 }
