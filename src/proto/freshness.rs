@@ -16,6 +16,8 @@ use crate::wire::message::{Hello, MAX_ECHOES};
 
 /// How long a nonce shows that what repeats it was said lately.
 const FRESH: Duration = Duration::from_secs(30);
+/// A nonce that was drawn so lately need not be drawn again: many answers are given at one time.
+const AS_NEW: Duration = Duration::from_millis(100);
 /// The most nonces that are known to be fresh.
 const MAX_KNOWN: usize = 2048;
 /// Of those that a beacon repeats, the ones of hosts that have proven nothing: so two that have just started meet.
@@ -83,6 +85,14 @@ impl Freshness {
         self.current = self.nonces.draw();
         self.know(now, self.current);
         self.current
+    }
+
+    /// A new one for an answer, unless the present one is as good as new.
+    pub fn refresh(&mut self, now: Moment) {
+        let drawn = self.known.get(&self.current);
+        if drawn.is_none_or(|at| now.since(*at) >= AS_NEW) {
+            self.renew(now);
+        }
     }
 
     /// What the next beacon repeats.

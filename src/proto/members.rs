@@ -201,6 +201,10 @@ impl Presence {
         self.table.expire(now);
         let (due, later) = std::mem::take(&mut self.answers).into_iter().partition(|answer| answer.due <= now);
         self.answers = later;
+        if !due.is_empty() {
+            // Else a recorded beacon that repeats it could be from before the question.
+            self.freshness.refresh(now);
+        }
         for answer in due {
             self.free = now + turn(self.fleet());
             let hello = Hello {
@@ -262,8 +266,73 @@ impl Presence {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Datagram;
 
     const START: Moment = Moment(1_000_000_000);
+
+    fn at(ms: u64) -> Moment {
+        START + Duration::from_millis(ms)
+    }
+
+    /// A host and what it sends.
+    struct Lone {
+        presence: Presence,
+        control: Control,
+        address: SocketAddr,
+    }
+
+    impl Lone {
+        fn new(now: Moment, number: u8) -> Self {
+            let mut control = Control::new(InstanceId(number.into()), 1472, 0);
+            let name = HostName::new(&format!("web{number}")).expect("legal");
+            let presence = Presence::new(now, name, Vec::new(), Trust::Proven, number.into(), &mut control);
+            Self { presence, control, address: ([10, 0, 0, number], 5000).into() }
+        }
+
+        fn hears(&mut self, now: Moment, other: &Lone, messages: &[Message]) {
+            let from = (other.address, other.presence.own);
+            messages.iter().for_each(|message| self.presence.handle(now, from.0, from.1, message));
+        }
+
+        fn says(&mut self, now: Moment) -> Vec<Message> {
+            self.presence.handle_timeout(now, &mut self.control);
+            let mut out = Vec::new();
+            let next = || {
+                self.control.poll(&mut out)?;
+                match Datagram::parse(&out) {
+                    Ok(Datagram::Control(_, piece)) => Message::decode(piece.bytes).ok(),
+                    _ => None,
+                }
+            };
+            std::iter::from_fn(next).collect()
+        }
+    }
+
+    #[test]
+    fn a_beacon_from_before_a_host_began_shows_it_nobody() {
+        for gap in [200, 900, 1300] {
+            let (mut old, mut dead) = (Lone::new(START, 2), Lone::new(START, 4));
+            // The two know each other, and the last beacon of one repeats the nonce that the other still says.
+            let mut recorded = Vec::new();
+            for round in 0..4 {
+                let said = old.says(at(round * 3000));
+                dead.hears(at(round * 3000 + 1), &old, &said);
+                recorded = dead.says(at(round * 3000 + 2));
+                old.hears(at(round * 3000 + 3), &dead, &recorded);
+            }
+            assert!(old.presence.table().iter().count() > 0, "they know each other");
+
+            let now = at(9003 + gap);
+            let mut new = Lone::new(now, 1);
+            let question = new.says(now);
+            old.hears(now, &new, &question);
+            let answer = old.says(now);
+            new.hears(now, &old, &answer);
+            new.hears(now, &dead, &recorded);
+            let known: Vec<_> = new.presence.table().iter().map(|(_, member)| member.address).collect();
+            assert_eq!(known, [old.address], "{gap} ms later");
+        }
+    }
 
     #[test]
     fn questions_of_many_processes_at_one_address_push_out_nobody_elses() {
