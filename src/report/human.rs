@@ -372,7 +372,8 @@ fn trouble_text(o: &Outcome) -> String {
     let mut lines = vec![match (o.exit, o.purpose) {
         (ExitStatus::Mixed, Purpose::Deploy) => mixed_text(o, &release),
         (ExitStatus::Mixed, _) => "mixed: some hosts answered, others did not".to_string(),
-        _ if o.hosts.is_empty() => format!("no host answered for {}", o.tree),
+        // The reason says how many answered.
+        (_, Purpose::Deploy) if o.hosts.is_empty() => format!("{} was offered to no host", o.tree),
         (_, Purpose::Deploy) if o.hosts.iter().any(|h| h.state == HostState::Reverted) => {
             format!("{release} was taken back: no host has it")
         }

@@ -349,6 +349,40 @@ fn a_host_far_slower_than_the_others_is_served_after_them() {
     }
 }
 
+/// The time in which all of five hosts but the second have a release of some 28 MB, and whether that one was dropped
+/// from the fast pass. Its line takes `mbit`, the others' 500 Mbit/s.
+fn beside(mbit: u64, seed: u64) -> (Duration, bool) {
+    let jitter = Duration::from_micros(seed * 37 % 400);
+    let line = |mbit| Link { rate: Some((Rate(mbit * 1_000_000), 1 << 20)), jitter, ..Link::default() };
+    let setup =
+        Setup { seed, hosts: 5, link: line(500), links: [(2, line(mbit))].into(), ceiling: None, ..Setup::default() };
+    let mut network = deploy(setup, 400, 60_000);
+    let began = network.now();
+    assert!(network.run(LONG, SOON), "seed {seed}");
+    assert_complete(&mut network, 1..=5, seed);
+    let ready = network.ready_at();
+    let others = [1, 3, 4, 5].map(|host| ready[&host].since(began)).into_iter().max().expect("four");
+    (others, network.notices.iter().any(|n| matches!(n, Notice::Slow(..))))
+}
+
+#[test]
+fn a_host_below_the_floor_does_not_take_the_rate_down_to_its_own() {
+    for (mbit, seed) in [(40, 0), (60, 5), (60, 13), (60, 33), (100, 0), (100, 18), (100, 39)] {
+        let (others, dropped) = beside(mbit, seed);
+        assert!(dropped && others < Duration::from_secs(2), "{mbit} Mbit, seed {seed}: {others:?}");
+    }
+}
+
+#[test]
+fn a_host_above_the_floor_is_served_with_the_others() {
+    for (mbit, seed) in [(200, 0), (200, 1), (300, 2), (400, 3), (480, 4)] {
+        let (others, dropped) = beside(mbit, seed);
+        // At its rate, and a quarter more.
+        let most = Duration::from_secs_f64(28e6 * 8.0 / (mbit as f64 * 1e6) * 1.25 + 0.5);
+        assert!(!dropped && others < most, "{mbit} Mbit, seed {seed}: {others:?} of {most:?}");
+    }
+}
+
 /// The most bytes that a host held of a release of `files` files of some 75 kB each, which came faster than its disk
 /// wrote.
 fn held(files: u32) -> usize {

@@ -63,7 +63,7 @@ fn hosts_go_back_to_what_they_kept_and_next_to_nothing_is_sent() {
         lab.makuo(&["rollback", "www", "--to", "www@3"]).exits(0).says(&["www@6 (rollback to www@3)"]);
         lab.all_same(&lab.path("r3"));
         lab.makuo(&["rollback", "www", "--to", "99"]).exits(3).says(&["www@99", "kept are"]);
-        lab.makuo(&["rollback", "www", "--expect", "9", "--timeout", "2s"]).exits(3).says(&["9 were expected"]);
+        lab.makuo(&["rollback", "www", "--expect", "9", "--timeout", "2s"]).exits(3).says(&["of 9 expected hosts answered"]);
         lab.all_same(&lab.path("r3"));
     }
 }

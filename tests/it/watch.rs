@@ -285,7 +285,7 @@ fn once_ends_when_it_is_quiet() {
     lab.all_same(&lab.site());
     // And says how it went.
     let nobody = lab.start(&["watch", "--once", "--expect", "7", "--timeout", "1s", "www.toml"]);
-    nobody.wait().exits(3).says(&["7 were expected"]);
+    nobody.wait().exits(3).says(&["of 7 expected hosts answered"]);
 }
 
 #[test]

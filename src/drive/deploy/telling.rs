@@ -39,7 +39,7 @@ impl Session<'_> {
         } else if found.len() < count {
             let names: Vec<&str> = found.iter().map(HostName::as_str).collect();
             (
-                format!("{} hosts answered, {count} were expected: {}", found.len(), names.join(", ")),
+                format!("{} of {count} expected hosts answered: {}", found.len(), names.join(", ")),
                 "see `makuo members`".into(),
             )
         } else {

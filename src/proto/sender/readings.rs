@@ -33,6 +33,9 @@ const MAX_SYMBOL: u64 = 65_535;
 const SLOW_REPORTS: u32 = 4;
 /// The share of lost datagrams in one report that counts as congestion.
 const HEAVY_LOSS: f64 = 0.2;
+/// How long the rate ignores a host that is congested while the others are not. Without that the rate falls to that
+/// host's before the others have shown how much more they can take.
+const TRIAL: Duration = Duration::from_millis(500);
 /// How often it is looked at who holds the window.
 const LOOK: Duration = Duration::from_millis(10);
 /// Looks over which the share of time is averaged in which one host alone holds the window.
@@ -48,8 +51,20 @@ struct Reading {
     received: f64,
     /// Congested reports in a row.
     congested: u32,
+    /// Whether its last report told of a queue or of heavy loss.
+    strained: bool,
+    trial: Trial,
     /// The share of time in which it held up the others, smoothed.
     holding: f64,
+}
+
+/// Whether the rate ignores a host to find out if it is far slower than the others.
+#[derive(Debug, Clone, Copy)]
+enum Trial {
+    /// It may begin once the host receives fewer bits a second than this.
+    Below(f64),
+    /// It began then.
+    Since(Moment),
 }
 
 /// The readings of all hosts.
@@ -145,8 +160,7 @@ impl Readings {
     /// nothing to send says nothing about the link: `idle` is the counter at which it had nothing last.
     pub fn report(&mut self, now: Moment, host: InstanceId, report: Report, idle: u64) -> Option<Sample> {
         let Some(reading) = self.readings.get_mut(&host) else {
-            let reading = Reading { at: now, report, loss: 0.0, received: 0.0, congested: 0, holding: 0.0 };
-            self.readings.insert(host, reading);
+            self.readings.insert(host, Reading::new(now, report));
             return None;
         };
         let last = std::mem::replace(&mut reading.report, report);
@@ -169,10 +183,38 @@ impl Readings {
         reading.received = if reading.received == 0.0 { received } else { reading.received * 0.75 + received * 0.25 };
         let congested = loss > HEAVY_LOSS || sample.delay > QUEUE_LIMIT * 2;
         reading.congested = if congested { reading.congested + 1 } else { 0 };
+        reading.strained = congested || sample.delay > QUEUE_LIMIT;
         if reading.congested >= SLOW_REPORTS && self.fetching > 1 && self.is_below_floor(now, host) {
             self.slow.insert(host);
         }
-        (!self.slow.contains(&host)).then_some(sample)
+        (!self.slow.contains(&host) && !self.is_on_trial(now, host)).then_some(sample)
+    }
+
+    /// Whether the rate ignores the host for now; begins and ends that.
+    fn is_on_trial(&mut self, now: Moment, host: InstanceId) -> bool {
+        let alone = self.fetching > 1 && self.floor != Floor::Share(0) && self.is_strained_alone(now, host);
+        let Some(reading) = self.readings.get_mut(&host) else { return false };
+        match reading.trial {
+            Trial::Since(began) if alone && now.since(began) < TRIAL => true,
+            Trial::Since(began) => {
+                // When the others are strained as well, nothing was found out.
+                let most = if now.since(began) < TRIAL { f64::INFINITY } else { reading.received / 2.0 };
+                reading.trial = Trial::Below(most);
+                false
+            }
+            Trial::Below(most) if alone && reading.received < most => {
+                reading.trial = Trial::Since(now);
+                true
+            }
+            Trial::Below(_) => false,
+        }
+    }
+
+    /// Whether a host is strained, and few others are.
+    fn is_strained_alone(&self, now: Moment, host: InstanceId) -> bool {
+        let others = || self.fresh(now).filter(|(id, _)| *id != host);
+        let strained = others().filter(|(_, r)| r.strained).count();
+        self.readings.get(&host).is_some_and(|r| r.strained) && strained * 4 < others().count()
     }
 
     /// Whether a host receives far less than the median of the others.
@@ -200,7 +242,8 @@ impl Readings {
     /// How many more bytes may be under way, by the slowest host that reports; `segment` is the size of a datagram and
     /// `counter` the last one sent.
     pub fn window(&self, now: Moment, counter: u64, segment: usize) -> u64 {
-        match self.fresh(now).map(|(_, r)| r.room(counter, segment)).min() {
+        let counted = self.fresh(now).filter(|(_, r)| !matches!(r.trial, Trial::Since(_)));
+        match counted.map(|(_, r)| r.room(counter, segment)).min() {
             Some(room) => room,
             // Nobody has reported yet: a first window. Nobody reports any more: the pace alone decides.
             None if counter as usize * segment < FIRST_WINDOW as usize => FIRST_WINDOW - counter * segment as u64,
@@ -241,6 +284,11 @@ impl Readings {
 }
 
 impl Reading {
+    fn new(now: Moment, report: Report) -> Self {
+        let trial = Trial::Below(f64::INFINITY);
+        Self { at: now, report, loss: 0.0, received: 0.0, congested: 0, strained: false, trial, holding: 0.0 }
+    }
+
     /// How many more bytes may be under way to this host.
     fn room(&self, counter: u64, segment: usize) -> u64 {
         let window = u64::from(self.report.window).clamp(WINDOW.0, WINDOW.1);
@@ -308,6 +356,39 @@ mod tests {
         // What is said next to it is what counts from then on.
         assert!(readings.report(Moment(4), InstanceId(1), first, 0).is_none());
         assert!(readings.report(Moment(5), InstanceId(1), Report { at: 2, seen: 300, ..first }, 0).is_some());
+    }
+
+    #[test]
+    fn a_host_that_is_strained_alone_does_not_count_for_the_rate_until_its_trial_is_over() {
+        let mut readings = Readings::new(90, Floor::default(), 1);
+        let strain = |readings: &mut Readings, round: u64, host: u64, delay: u32| {
+            let report = Report {
+                session: SessionId(1),
+                seen: 100 * round,
+                datagrams: 100 * round,
+                bytes: 100_000 * round,
+                delay,
+                backlog: 0,
+                window: 1 << 20,
+                at: round * 10_000,
+            };
+            readings.report(Moment(round * 10 * MS), InstanceId(host), report, 0).is_some()
+        };
+        let long = TRIAL.as_millis() as u64 / 10;
+        let counts: Vec<bool> = (1..long + 10)
+            .map(|round| {
+                strain(&mut readings, round, 1, 0);
+                strain(&mut readings, round, 2, 0);
+                strain(&mut readings, round, 3, 10_000)
+            })
+            .collect();
+        let ignored = counts.iter().skip(1).take_while(|counts| !**counts).count() as u64;
+        assert_eq!(ignored, long);
+        assert!(counts[long as usize + 1..].iter().all(|counts| *counts), "it is tried once: {counts:?}");
+        // The others are strained as well: all count.
+        let counts: Vec<bool> =
+            (500..520).flat_map(|round| [1, 2, 3].map(|host| strain(&mut readings, round, host, 10_000))).collect();
+        assert!(counts[6..].iter().all(|counts| *counts), "{counts:?}");
     }
 
     #[test]
