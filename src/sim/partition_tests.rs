@@ -34,7 +34,8 @@ fn network(seed: u64, rng: &mut fastrand::Rng) -> Network {
         batches,
         revert: rng.bool(),
         patience: Duration::from_secs(3),
-        disk: Duration::from_millis(rng.u64(1..150)),
+        // A slow one lets beacons come between an order and what follows from it.
+        disk: Duration::from_millis(if rng.bool() { rng.u64(1..150) } else { rng.u64(500..4_000) }),
         ..Setup::default()
     };
     let mut network = Network::new(setup, Offer::random(seed, 1, Intent::Deploy, 12, 20_000));

@@ -51,7 +51,7 @@ pub struct Host {
     pub dropped: u64,
     /// A commit failed there and could not be undone: the tree is part new, part old.
     pub torn: bool,
-    /// What its last beacon showed since the release was announced.
+    /// What its last beacon showed since the last order was decided.
     pub beacon: Option<Beacon>,
     /// The number of the newest state that was heard.
     number: u32,
@@ -373,6 +373,11 @@ impl Hosts {
             host.beacon = Some(Beacon { restarted, has });
         }
         Some(id)
+    }
+
+    /// Drops what beacons showed so far.
+    pub fn forget_beacons(&mut self) {
+        self.hosts.values_mut().for_each(|host| host.beacon = None);
     }
 
     /// Whether a beacon tells something: of a host whose answer to `order` is missing once it was ordered to commit, or of

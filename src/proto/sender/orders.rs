@@ -179,8 +179,9 @@ impl Sender {
     fn decide(&mut self, kind: OrderKind, why: &str) {
         let Some(offer) = &self.offer else { return };
         self.phase = Phase::Signing(kind);
-        // What a host said before this order shows nothing of what became of it.
+        // A beacon from before this order shows nothing of what became of the order.
         self.nonce = self.nonces.draw();
+        self.hosts.forget_beacons();
         if matches!(kind, OrderKind::Abort | OrderKind::Revert) {
             self.flow.stream_mut().stop();
         }
