@@ -55,7 +55,12 @@ fn behind_handle(path: &Path) -> PathBuf {
 impl Error {
     /// An error of `kind` that says `message`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, source: None }
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+            source: None,
+        }
     }
 
     /// A wrong command line, spec or configuration.
@@ -71,7 +76,11 @@ impl Error {
     /// A system call on `path` that failed: `action` is a verb phrase such as "cannot open".
     pub fn io(action: &str, path: impl AsRef<Path>, source: impl Into<std::io::Error>) -> Self {
         let shown = behind_handle(path.as_ref()).display().to_string();
-        Self::new(Kind::Io, format!("{action} {}", crate::units::printable(shown.as_bytes()))).because(source.into())
+        Self::new(
+            Kind::Io,
+            format!("{action} {}", crate::units::printable(shown.as_bytes())),
+        )
+        .because(source.into())
     }
 
     /// Adds what to do about it.
@@ -114,7 +123,10 @@ impl Error {
 
     /// Whether the cause is the operating system's error `kind`.
     pub fn is_os(&self, kind: std::io::ErrorKind) -> bool {
-        self.source.as_ref().and_then(|s| s.downcast_ref::<std::io::Error>()).is_some_and(|e| e.kind() == kind)
+        self.source
+            .as_ref()
+            .and_then(|s| s.downcast_ref::<std::io::Error>())
+            .is_some_and(|e| e.kind() == kind)
     }
 }
 
@@ -138,7 +150,11 @@ mod tests {
 
     #[test]
     fn an_io_error_names_path_and_cause() {
-        let e = Error::io("cannot open", "/x/y", std::io::Error::from(std::io::ErrorKind::NotFound));
+        let e = Error::io(
+            "cannot open",
+            "/x/y",
+            std::io::Error::from(std::io::ErrorKind::NotFound),
+        );
         assert_eq!(e.to_string(), "cannot open /x/y: entity not found");
         assert!(e.is_os(std::io::ErrorKind::NotFound));
         assert_eq!(e.kind().exit_code(), 3);

@@ -57,8 +57,13 @@ pub const SIGNED: &[u8] = b"a release";
 
 /// Lines of a list of keys.
 pub fn authorized_keys(bytes: &[u8]) -> bool {
-    let Ok(keys) = AuthorizedKeys::parse(bytes, Path::new("authorized_keys")) else { return false };
-    let (tree, key) = (TreeName::new("www").expect("legal"), PublicKey::from_bytes([0; 32]));
+    let Ok(keys) = AuthorizedKeys::parse(bytes, Path::new("authorized_keys")) else {
+        return false;
+    };
+    let (tree, key) = (
+        TreeName::new("www").expect("legal"),
+        PublicKey::from_bytes([0; 32]),
+    );
     if let Ok(key) = key {
         let _ = keys.allows(&key, &tree, Role::Deploy, WallTime(0));
     }
@@ -67,15 +72,22 @@ pub fn authorized_keys(bytes: &[u8]) -> bool {
 
 /// A host's configuration.
 pub fn config(bytes: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(bytes) else { return false };
-    HostConfig::parse(text, Path::new("makuo.toml")).map(|config| config.explain()).is_ok()
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return false;
+    };
+    HostConfig::parse(text, Path::new("makuo.toml"))
+        .map(|config| config.explain())
+        .is_ok()
 }
 
 /// Lines of the console.
 pub fn console(bytes: &[u8]) -> bool {
     let mut understood = false;
     for line in bytes.split(|b| *b == b'\n') {
-        understood |= !matches!(command::parse(line), Command::Wrong(_) | Command::Foreign(_) | Command::Nothing);
+        understood |= !matches!(
+            command::parse(line),
+            Command::Wrong(_) | Command::Foreign(_) | Command::Nothing
+        );
     }
     understood
 }
@@ -106,9 +118,13 @@ pub fn drift(bytes: &[u8]) -> bool {
 
 /// A compressed frame, with the size that it is said to have in four bytes before it.
 pub fn frame(bytes: &[u8]) -> bool {
-    let Some((size, frame)) = bytes.split_first_chunk::<4>() else { return false };
+    let Some((size, frame)) = bytes.split_first_chunk::<4>() else {
+        return false;
+    };
     let size = u32::from_be_bytes(*size) as usize % (crate::proto::generation::MAX_PLAIN + 1);
-    Expander::default().expand(frame, size).is_some_and(|content| content.len() == size)
+    Expander::default()
+        .expand(frame, size)
+        .is_some_and(|content| content.len() == size)
 }
 
 /// What a host of a group needs, in one file.
@@ -118,7 +134,9 @@ pub fn host_file(bytes: &[u8]) -> bool {
 
 /// What is signed.
 pub fn header(bytes: &[u8]) -> bool {
-    let Ok(release) = Release::from_bytes(bytes) else { return false };
+    let Ok(release) = Release::from_bytes(bytes) else {
+        return false;
+    };
     let header = release.header();
     assert_eq!(Header::decode(&header.encode()).as_ref(), Ok(header));
     let _ = header.rules.excluded();
@@ -128,13 +146,17 @@ pub fn header(bytes: &[u8]) -> bool {
 /// A stat cache.
 pub fn index(bytes: &[u8]) -> bool {
     // In memory only; it has a path all the same.
-    let Ok(file) = rustix::fs::memfd_create(c"index", rustix::fs::MemfdFlags::CLOEXEC) else { return false };
+    let Ok(file) = rustix::fs::memfd_create(c"index", rustix::fs::MemfdFlags::CLOEXEC) else {
+        return false;
+    };
     let mut file = std::fs::File::from(file);
     if file.write_all(bytes).is_err() {
         return false;
     }
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
-    let Some(index) = Index::open(Path::new(&path), ROOT) else { return false };
+    let Some(index) = Index::open(Path::new(&path), ROOT) else {
+        return false;
+    };
     let mut whole = true;
     for entry in index.entries() {
         match entry {
@@ -157,9 +179,15 @@ pub fn journal(bytes: &[u8]) -> bool {
 
 /// The front of a generation's payload.
 pub fn map(bytes: &[u8]) -> bool {
-    let Ok(Some((map, body))) = Map::parse(bytes, bytes.len()) else { return false };
+    let Ok(Some((map, body))) = Map::parse(bytes, bytes.len()) else {
+        return false;
+    };
     assert!(body.start <= bytes.len());
-    let end = map.placed().map(|placed| placed.bytes.end).max().unwrap_or(0);
+    let end = map
+        .placed()
+        .map(|placed| placed.bytes.end)
+        .max()
+        .unwrap_or(0);
     assert!(end <= body.plain);
     map.ranges().for_each(drop);
     true
@@ -167,7 +195,9 @@ pub fn map(bytes: &[u8]) -> bool {
 
 /// A message of the protocol.
 pub fn message(bytes: &[u8]) -> bool {
-    let Ok(message) = Message::decode(bytes) else { return false };
+    let Ok(message) = Message::decode(bytes) else {
+        return false;
+    };
     if let Message::Announce(announce) = &message {
         header(&announce.header);
         signature(&announce.signature);
@@ -179,12 +209,20 @@ pub fn message(bytes: &[u8]) -> bool {
 
 /// A node of a manifest, and the manifest whose root it is.
 pub fn node(bytes: &[u8]) -> bool {
-    let Ok(node) = Node::decode(bytes) else { return false };
+    let Ok(node) = Node::decode(bytes) else {
+        return false;
+    };
     if bytes.len() <= crate::manifest::node::MAX_NODE_BYTES {
         assert_eq!(Node::decode(&node.encode()).as_ref(), Ok(&node));
     }
     if let Some((nodes, blocks, entries, size)) = node.sums() {
-        let root = NodeRef { block: BlockRef::of(bytes), nodes, blocks, entries, bytes: size };
+        let root = NodeRef {
+            block: BlockRef::of(bytes),
+            nodes,
+            blocks,
+            entries,
+            bytes: size,
+        };
         let manifest = Manifest::new(root, Only(bytes.into()));
         manifest.entries().take(chunk::MAX).for_each(drop);
         let _ = Explorer::new(root).advance(&Only(bytes.into()), |_| false);
@@ -194,14 +232,18 @@ pub fn node(bytes: &[u8]) -> bool {
 
 /// An order to commit or abort.
 pub fn order(bytes: &[u8]) -> bool {
-    let Some(order) = Order::decode(bytes) else { return false };
+    let Some(order) = Order::decode(bytes) else {
+        return false;
+    };
     assert_eq!(Order::decode(&order.encode()).as_ref(), Some(&order));
     true
 }
 
 /// A signature: its blob, or its text.
 pub fn signature(bytes: &[u8]) -> bool {
-    let armored = std::str::from_utf8(bytes).ok().and_then(|text| Signature::from_armor(text).ok());
+    let armored = std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| Signature::from_armor(text).ok());
     if let Some(signature) = &armored {
         assert!(Signature::from_bytes(signature.as_bytes()).is_ok());
     }
@@ -210,8 +252,12 @@ pub fn signature(bytes: &[u8]) -> bool {
 
 /// A spec.
 pub fn spec(bytes: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(bytes) else { return false };
-    Spec::parse(text, Path::new("www.toml")).map(|spec| (spec.explain(), spec.rules())).is_ok()
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return false;
+    };
+    Spec::parse(text, Path::new("www.toml"))
+        .map(|spec| (spec.explain(), spec.rules()))
+        .is_ok()
 }
 
 /// One node, whatever its name.
@@ -219,6 +265,10 @@ struct Only(Arc<[u8]>);
 
 impl NodeSource for Only {
     fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
-        if BlockHash::of(&self.0) == *hash { Ok(Arc::clone(&self.0)) } else { Err(ReadError::Missing(*hash)) }
+        if BlockHash::of(&self.0) == *hash {
+            Ok(Arc::clone(&self.0))
+        } else {
+            Err(ReadError::Missing(*hash))
+        }
     }
 }

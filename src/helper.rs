@@ -18,7 +18,11 @@ pub fn start(name: &str) -> io::Result<UnixStream> {
     let (mine, its) = UnixStream::pair()?;
     let mut command = Command::new("/proc/self/exe");
     // A group of its own: Ctrl-C is for the daemon, which ends it in time.
-    command.arg0(name).stdin(Stdio::from(OwnedFd::from(its))).stdout(Stdio::null()).process_group(0);
+    command
+        .arg0(name)
+        .stdin(Stdio::from(OwnedFd::from(its)))
+        .stdout(Stdio::null())
+        .process_group(0);
     command.spawn()?;
     Ok(mine)
 }
@@ -26,7 +30,10 @@ pub fn start(name: &str) -> io::Result<UnixStream> {
 /// Whether this process was started under `name`; it has done `work` with the socket to its daemon then.
 pub fn served(name: &str, work: impl FnOnce(&UnixStream) -> io::Result<()>) -> bool {
     let is_named = std::env::args_os().next().is_some_and(|own| own == name);
-    let Some(stream) = is_named.then(|| io::stdin().as_fd().try_clone_to_owned().ok()).flatten() else {
+    let Some(stream) = is_named
+        .then(|| io::stdin().as_fd().try_clone_to_owned().ok())
+        .flatten()
+    else {
         return false;
     };
     let _handled = outlive_signals();
@@ -38,10 +45,17 @@ pub fn served(name: &str, work: impl FnOnce(&UnixStream) -> io::Result<()>) -> b
 /// Lets the process live on when a signal ends all processes of a service: the daemon ends it. What it starts has no
 /// handlers. Until what this gives is dropped.
 fn outlive_signals() -> impl Sized {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let handled = runtime.as_ref().ok().map(|runtime| {
         let _guard = runtime.enter();
-        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal)
+        [
+            SignalKind::terminate(),
+            SignalKind::interrupt(),
+            SignalKind::hangup(),
+        ]
+        .map(signal)
     });
     (handled, runtime)
 }
@@ -59,8 +73,12 @@ impl Frames {
     /// Sends a value.
     pub fn write<T: Encode<()>>(self, mut stream: &UnixStream, value: &T) -> io::Result<()> {
         let bytes = minicbor::to_vec(value).map_err(io::Error::other)?;
-        let size = u32::try_from(bytes.len()).ok().filter(|&size| size as usize <= self.max);
-        let size = size.ok_or_else(|| io::Error::other(format!("more than {} bytes for another process", self.max)))?;
+        let size = u32::try_from(bytes.len())
+            .ok()
+            .filter(|&size| size as usize <= self.max);
+        let size = size.ok_or_else(|| {
+            io::Error::other(format!("more than {} bytes for another process", self.max))
+        })?;
         stream.write_all(&[&size.to_be_bytes()[..], &bytes].concat())
     }
 
@@ -82,7 +100,9 @@ impl Frames {
         }
         let mut bytes = vec![0; size];
         stream.read_exact(&mut bytes)?;
-        minicbor::decode(&bytes).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
+        minicbor::decode(&bytes)
+            .map(Some)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
     }
 }
 
@@ -95,7 +115,10 @@ mod tests {
     #[test]
     fn values_come_as_they_were_and_a_word_between_them_is_passed_over() {
         let (mut one, other) = UnixStream::pair().expect("a pair");
-        let frames = Frames { max: 100, word: Some(WORD) };
+        let frames = Frames {
+            max: 100,
+            word: Some(WORD),
+        };
         frames.write(&one, &"first".to_string()).expect("written");
         one.write_all(&[WORD, WORD].concat()).expect("written");
         frames.write(&one, &"second".to_string()).expect("written");
@@ -108,7 +131,10 @@ mod tests {
 
     #[test]
     fn what_is_too_long_or_no_value_is_an_error() {
-        let frames = Frames { max: 10, word: None };
+        let frames = Frames {
+            max: 10,
+            word: None,
+        };
         let read = |bytes: &[u8]| {
             let (mut one, other) = UnixStream::pair().expect("a pair");
             one.write_all(bytes).expect("written");
@@ -117,7 +143,13 @@ mod tests {
         };
         let (one, _other) = UnixStream::pair().expect("a pair");
         assert!(frames.write(&one, &"eleven bytes".to_string()).is_err());
-        for bytes in [&[0, 0, 0, 11][..], &[0, 0, 0, 5, 0x64, b'a'], &[0, 0, 0, 1, 0xff], &WORD, &[u8::MAX; 4]] {
+        for bytes in [
+            &[0, 0, 0, 11][..],
+            &[0, 0, 0, 5, 0x64, b'a'],
+            &[0, 0, 0, 1, 0xff],
+            &WORD,
+            &[u8::MAX; 4],
+        ] {
             assert!(read(bytes).is_err(), "{bytes:?}");
         }
         assert_eq!(read(&[0, 0]).expect("the end"), None);

@@ -27,8 +27,17 @@ fn check_name(what: &'static str, name: &str) -> Result<Arc<str>, NameError> {
     let legal = !name.is_empty()
         && name.len() <= MAX_NAME
         && !name.starts_with(['.', '-'])
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-    if legal { Ok(name.into()) } else { Err(NameError { what, shown: crate::units::printable(name.as_bytes()) }) }
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if legal {
+        Ok(name.into())
+    } else {
+        Err(NameError {
+            what,
+            shown: crate::units::printable(name.as_bytes()),
+        })
+    }
 }
 
 macro_rules! name {
@@ -116,7 +125,10 @@ pub struct NamedHost {
 
 impl From<HostName> for NamedHost {
     fn from(name: HostName) -> Self {
-        Self { name, address: None }
+        Self {
+            name,
+            address: None,
+        }
     }
 }
 
@@ -164,7 +176,21 @@ shown_in_hex!(SessionId);
 shown_in_hex!(Nonce);
 
 /// The number of a release within its tree; strictly rising.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Encode,
+    Decode,
+    Serialize,
+    Deserialize,
+)]
 #[cbor(transparent)]
 #[serde(transparent)]
 pub struct Serial(#[n(0)] pub u64);
@@ -199,11 +225,25 @@ mod tests {
 
     #[test]
     fn names_are_refused_where_a_path_or_terminal_would_suffer() {
-        for bad in ["", ".", "..", "a/b", "-x", ".hidden", "a b", "a\n", "ä", &"x".repeat(65)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "-x",
+            ".hidden",
+            "a b",
+            "a\n",
+            "ä",
+            &"x".repeat(65),
+        ] {
             assert!(TreeName::new(bad).is_err(), "{bad:?}");
         }
         for good in ["www", "web-1.example", "A_9", &"x".repeat(64)] {
-            assert_eq!(TreeName::new(good).map(|n| n.to_string()), Ok(good.to_string()));
+            assert_eq!(
+                TreeName::new(good).map(|n| n.to_string()),
+                Ok(good.to_string())
+            );
         }
     }
 }

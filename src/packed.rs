@@ -73,7 +73,12 @@ impl<T> Deref for Ref<'_, T> {
 
 impl<T> Default for Packed<T> {
     fn default() -> Self {
-        Self { chunks: Vec::new(), rest: Vec::new(), kept: Mutex::default(), compressor: Compressor::new() }
+        Self {
+            chunks: Vec::new(),
+            rest: Vec::new(),
+            kept: Mutex::default(),
+            compressor: Compressor::new(),
+        }
     }
 }
 
@@ -105,7 +110,8 @@ impl<T: Pack> Packed<T> {
     pub fn push(&mut self, element: T) {
         self.rest.push(element);
         if self.rest.len() == CHUNK {
-            self.chunks.push(Chunk::pack(&mut self.rest, &mut self.compressor));
+            self.chunks
+                .push(Chunk::pack(&mut self.rest, &mut self.compressor));
         }
     }
 
@@ -122,11 +128,21 @@ impl<T: Pack> Packed<T> {
     pub fn search(&self, order: impl Fn(&T) -> Ordering) -> Option<usize> {
         let chunks = self.chunks.len();
         if self.rest.first().is_some_and(|first| order(first).is_le()) {
-            return self.rest.binary_search_by(order).ok().map(|at| chunks * CHUNK + at);
+            return self
+                .rest
+                .binary_search_by(order)
+                .ok()
+                .map(|at| chunks * CHUNK + at);
         }
         // The last chunk that does not begin behind it.
-        let number = self.chunks.partition_point(|chunk| order(&chunk.first).is_le()).checked_sub(1)?;
-        self.chunk(number).binary_search_by(order).ok().map(|at| number * CHUNK + at)
+        let number = self
+            .chunks
+            .partition_point(|chunk| order(&chunk.first).is_le())
+            .checked_sub(1)?;
+        self.chunk(number)
+            .binary_search_by(order)
+            .ok()
+            .map(|at| number * CHUNK + at)
     }
 
     /// Changes the element at place `at`.
@@ -141,7 +157,10 @@ impl<T: Pack> Packed<T> {
     }
 
     /// Changes elements, one after the other, until it goes wrong; `change` says whether it did anything.
-    pub fn try_update_all<E>(&mut self, mut change: impl FnMut(&mut T) -> Result<bool, E>) -> Result<(), E> {
+    pub fn try_update_all<E>(
+        &mut self,
+        mut change: impl FnMut(&mut T) -> Result<bool, E>,
+    ) -> Result<(), E> {
         let mut expander = Expander::default();
         for number in 0..self.chunks.len() {
             let mut elements = self.chunks[number].unpack(&mut expander);
@@ -153,7 +172,9 @@ impl<T: Pack> Packed<T> {
                 self.replace(number, &mut elements);
             }
         }
-        self.rest.iter_mut().try_for_each(|element| change(element).map(drop))
+        self.rest
+            .iter_mut()
+            .try_for_each(|element| change(element).map(drop))
     }
 
     /// All elements, in order, from either end.
@@ -169,13 +190,20 @@ impl<T: Pack> Packed<T> {
 
     fn replace(&mut self, number: usize, elements: &mut Vec<T>) {
         self.chunks[number] = Chunk::pack(elements, &mut self.compressor);
-        self.kept.get_mut().unwrap_or_else(PoisonError::into_inner).chunks.retain(|(kept, _)| *kept != number);
+        self.kept
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .chunks
+            .retain(|(kept, _)| *kept != number);
     }
 
     /// How often a chunk was unpacked for a look at single elements.
     #[cfg(test)]
     pub(crate) fn unpacked(&self) -> usize {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).unpacked
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .unpacked
     }
 
     fn chunk(&self, number: usize) -> Arc<[T]> {
@@ -211,15 +239,25 @@ impl<T: Pack> Chunk<T> {
             compressor.end()
         });
         match frame {
-            Some(frame) if frame.len() < bytes.len() => Self { first, bytes: frame.into(), plain: bytes.len() },
-            _ => Self { first, bytes: bytes.into(), plain: 0 },
+            Some(frame) if frame.len() < bytes.len() => Self {
+                first,
+                bytes: frame.into(),
+                plain: bytes.len(),
+            },
+            _ => Self {
+                first,
+                bytes: bytes.into(),
+                plain: 0,
+            },
         }
     }
 
     fn unpack(&self, expander: &mut Expander) -> Vec<T> {
         let bytes = match self.plain {
             0 => &self.bytes,
-            plain => expander.expand(&self.bytes, plain).expect("what was packed here is unpacked, if there is memory"),
+            plain => expander
+                .expand(&self.bytes, plain)
+                .expect("what was packed here is unpacked, if there is memory"),
         };
         let mut decoder = Decoder::new(bytes);
         let mut elements = Vec::with_capacity(CHUNK);
@@ -266,8 +304,17 @@ impl<T: Pack + Clone> Iterator for Iter<'_, T> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let whole: usize =
-            self.next.clone().map(|n| if n < self.list.chunks.len() { CHUNK } else { self.list.rest.len() }).sum();
+        let whole: usize = self
+            .next
+            .clone()
+            .map(|n| {
+                if n < self.list.chunks.len() {
+                    CHUNK
+                } else {
+                    self.list.rest.len()
+                }
+            })
+            .sum();
         let left = self.front.len() + whole + self.back.len();
         (left, Some(left))
     }
@@ -314,7 +361,11 @@ impl<T: Pack> FromIterator<T> for Packed<T> {
 
 impl<T: Clone> Clone for Packed<T> {
     fn clone(&self) -> Self {
-        Self { chunks: self.chunks.clone(), rest: self.rest.clone(), ..Self::default() }
+        Self {
+            chunks: self.chunks.clone(),
+            rest: self.rest.clone(),
+            ..Self::default()
+        }
     }
 }
 
@@ -337,7 +388,8 @@ impl<C, T: Pack + Clone> Encode<C> for Packed<T> {
         _: &mut C,
     ) -> Result<(), minicbor::encode::Error<W::Error>> {
         e.array(self.len() as u64)?;
-        self.iter().try_for_each(|element| e.encode(element).map(drop))
+        self.iter()
+            .try_for_each(|element| e.encode(element).map(drop))
     }
 }
 
@@ -419,7 +471,10 @@ mod tests {
     fn what_was_looked_at_last_stays_unpacked() {
         let packed = list(&(0..(10 * CHUNK) as u64).collect::<Vec<_>>());
         for chunk in 1..10 {
-            assert_eq!((*packed.get(0), *packed.get(chunk * CHUNK)), (0, (chunk * CHUNK) as u64));
+            assert_eq!(
+                (*packed.get(0), *packed.get(chunk * CHUNK)),
+                (0, (chunk * CHUNK) as u64)
+            );
         }
         assert_eq!(packed.unpacked(), 10);
     }
@@ -439,13 +494,17 @@ mod tests {
             .unwrap();
         let expected = (0..1000).map(|n| if n % 300 == 0 { n + 7 } else { n });
         assert!(packed.iter().eq(expected));
-        assert_eq!(packed.try_update_all(|n| if *n == 500 { Err("here") } else { Ok(false) }), Err("here"));
+        assert_eq!(
+            packed.try_update_all(|n| if *n == 500 { Err("here") } else { Ok(false) }),
+            Err("here")
+        );
     }
 
     #[test]
     fn a_long_list_takes_little_memory() {
-        let packed: Packed<String> =
-            (0..100_000).map(|n| format!("some/directory/with/a/name/file-{n:06}.html")).collect();
+        let packed: Packed<String> = (0..100_000)
+            .map(|n| format!("some/directory/with/a/name/file-{n:06}.html"))
+            .collect();
         let bytes: usize = packed.chunks.iter().map(|c| c.bytes.len()).sum();
         assert!(bytes < 1_000_000, "{bytes}");
     }

@@ -72,8 +72,12 @@ pub fn check_readers(file: &File, path: &Path, readers: Readers) -> Result<()> {
     if stat.st_mode & closed == 0 {
         return Ok(());
     }
-    Err(Error::usage(format!("{} is a secret that others can read ({})", shown(path), facts(&stat)))
-        .hint(format!("chmod 0600 {}", word(path))))
+    Err(Error::usage(format!(
+        "{} is a secret that others can read ({})",
+        shown(path),
+        facts(&stat)
+    ))
+    .hint(format!("chmod 0600 {}", word(path))))
 }
 
 /// Why a walk ended.
@@ -114,7 +118,9 @@ fn walk(path: &Path) -> Result<File, Stop> {
             continue;
         }
 
-        let Some((dir, at)) = above.last() else { return Err(Errno::NOENT.into()) };
+        let Some((dir, at)) = above.last() else {
+            return Err(Errno::NOENT.into());
+        };
         let (dir, at) = (dir.as_fd(), at.join(&name));
         let handle = openat(dir, &name, HANDLE, Mode::empty())?;
         let stat = fstat(&handle)?;
@@ -130,7 +136,9 @@ fn walk(path: &Path) -> Result<File, Stop> {
                     return Err(Errno::LOOP.into());
                 }
                 check_owner(&stat, &at).map_err(Stop::Refused)?;
-                let target = PathBuf::from(OsString::from_vec(readlinkat(&handle, "", Vec::new())?.into_bytes()));
+                let target = PathBuf::from(OsString::from_vec(
+                    readlinkat(&handle, "", Vec::new())?.into_bytes(),
+                ));
                 if target.is_absolute() {
                     above = vec![top()?];
                 }
@@ -173,10 +181,18 @@ fn check(stat: &Stat, path: &Path) -> Result<()> {
     if stat.st_mode & 0o022 == 0 || is_dir && stat.st_mode & STICKY != 0 {
         return Ok(());
     }
-    let who = if stat.st_mode & 0o002 != 0 { "anybody" } else { "its group" };
+    let who = if stat.st_mode & 0o002 != 0 {
+        "anybody"
+    } else {
+        "its group"
+    };
     let what = if is_dir { "the directory " } else { "" };
-    Err(Error::usage(format!("{what}{} can be written to by {who} ({})", shown(path), facts(stat)))
-        .hint(format!("chmod go-w {}", word(path))))
+    Err(Error::usage(format!(
+        "{what}{} can be written to by {who} ({})",
+        shown(path),
+        facts(stat)
+    ))
+    .hint(format!("chmod go-w {}", word(path))))
 }
 
 fn check_owner(stat: &Stat, path: &Path) -> Result<()> {
@@ -185,27 +201,49 @@ fn check_owner(stat: &Stat, path: &Path) -> Result<()> {
     if uid == 0 || uid == me || TRUSTED.get() == Some(&uid) || uid == UNKNOWN && is_unknown_here() {
         return Ok(());
     }
-    let to = if me == 0 { "root".to_string() } else { format!("root or user {me}") };
-    Err(Error::usage(format!("{} does not belong to {to} ({})", shown(path), facts(stat)))
-        .hint(format!("chown -h {me} {}", word(path))))
+    let to = if me == 0 {
+        "root".to_string()
+    } else {
+        format!("root or user {me}")
+    };
+    Err(Error::usage(format!(
+        "{} does not belong to {to} ({})",
+        shown(path),
+        facts(stat)
+    ))
+    .hint(format!("chown -h {me} {}", word(path))))
 }
 
 /// Whether files of [`UNKNOWN`] are those of users who are not in this process's user namespace: in a container, root's
 /// own directories. Their real owners cannot be seen from inside.
 fn is_unknown_here() -> bool {
-    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return false };
+    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else {
+        return false;
+    };
     !map.lines().any(|line| {
-        let mut numbers = line.split_whitespace().map(|word| word.parse::<u64>().unwrap_or(0));
-        let (first, _, count) = (numbers.next().unwrap_or(0), numbers.next(), numbers.next().unwrap_or(0));
+        let mut numbers = line
+            .split_whitespace()
+            .map(|word| word.parse::<u64>().unwrap_or(0));
+        let (first, _, count) = (
+            numbers.next().unwrap_or(0),
+            numbers.next(),
+            numbers.next().unwrap_or(0),
+        );
         (first..first + count).contains(&u64::from(UNKNOWN))
     })
 }
 
 /// Owner and mode, as errors tell them.
 fn facts(stat: &Stat) -> String {
-    let name = nix::unistd::User::from_uid(stat.st_uid.into()).ok().flatten();
+    let name = nix::unistd::User::from_uid(stat.st_uid.into())
+        .ok()
+        .flatten();
     let owner = name.map_or_else(|| stat.st_uid.to_string(), |user| user.name);
-    format!("owner {}, mode {:04o}", printable(owner.as_bytes()), stat.st_mode & 0o7777)
+    format!(
+        "owner {}, mode {:04o}",
+        printable(owner.as_bytes()),
+        stat.st_mode & 0o7777
+    )
 }
 
 fn shown(path: &Path) -> String {
@@ -216,7 +254,11 @@ fn shown(path: &Path) -> String {
 fn word(path: &Path) -> String {
     let text = shown(path);
     let plain = |c: char| c.is_alphanumeric() || "/._-+@%,:=".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if text.chars().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -251,15 +293,24 @@ mod tests {
 
         fn reads(&self, name: &str) -> Result<String> {
             let mut text = String::new();
-            open(&self.at(name), Readers::Owner)?.read_to_string(&mut text).unwrap();
+            open(&self.at(name), Readers::Owner)?
+                .read_to_string(&mut text)
+                .unwrap();
             Ok(text)
         }
 
         #[track_caller]
         fn refused(&self, name: &str, of: &str, mends: &str) {
             let error = self.reads(name).expect_err(name);
-            let (of, hint) = (self.at(of).display().to_string(), error.hint_text().unwrap_or_default());
-            assert!(error.to_string().contains(&format!("{of} ")) && error.to_string().contains("mode "), "{error}");
+            let (of, hint) = (
+                self.at(of).display().to_string(),
+                error.hint_text().unwrap_or_default(),
+            );
+            assert!(
+                error.to_string().contains(&format!("{of} "))
+                    && error.to_string().contains("mode "),
+                "{error}"
+            );
             assert_eq!(hint, format!("{mends} {of}"), "{error}");
             assert_eq!(error.kind(), crate::Kind::Usage);
         }
@@ -306,7 +357,12 @@ mod tests {
         std::fs::create_dir_all(place.at("c")).unwrap();
         symlink("../a/b/key", place.at("c/relative")).unwrap();
         symlink(place.at("a/b"), place.at("c/absolute")).unwrap();
-        for name in ["c/relative", "c/absolute/key", "c/../a/./b/key", "c/absolute/../b/key"] {
+        for name in [
+            "c/relative",
+            "c/absolute/key",
+            "c/../a/./b/key",
+            "c/absolute/../b/key",
+        ] {
             assert_eq!(place.reads(name).unwrap(), "secret", "{name}");
         }
         place.set("c", 0o777);
@@ -320,8 +376,17 @@ mod tests {
         }
         symlink("loop", place.at("c/loop")).unwrap();
         assert!(place.reads("c/loop").is_err());
-        assert!(place.reads("c/nothing").unwrap_err().is_os(io::ErrorKind::NotFound));
-        assert!(place.reads("c").is_err() && place.reads("a/b/key/x").is_err() && place.reads("c/..").is_err());
+        assert!(
+            place
+                .reads("c/nothing")
+                .unwrap_err()
+                .is_os(io::ErrorKind::NotFound)
+        );
+        assert!(
+            place.reads("c").is_err()
+                && place.reads("a/b/key/x").is_err()
+                && place.reads("c/..").is_err()
+        );
     }
 
     #[test]
@@ -373,7 +438,10 @@ mod tests {
             assert_eq!(opened, is_safe(&path), "seed {seed}");
             *(if opened { &mut safe } else { &mut unsafe_ones }) += 1;
         }
-        assert!(safe > 10 && unsafe_ones > 10, "seed {seed}: {safe} {unsafe_ones}");
+        assert!(
+            safe > 10 && unsafe_ones > 10,
+            "seed {seed}: {safe} {unsafe_ones}"
+        );
     }
 
     #[test]
@@ -426,14 +494,20 @@ mod tests {
         drop(writer);
         let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
         let mut text = String::new();
-        open(&path, Readers::Owner).unwrap().read_to_string(&mut text).unwrap();
+        open(&path, Readers::Owner)
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
         assert_eq!(text, "key");
         assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     }
 
     #[test]
     fn paths_in_remedies_are_one_word() {
-        assert_eq!(word(Path::new("/etc/makuo/group.key")), "/etc/makuo/group.key");
+        assert_eq!(
+            word(Path::new("/etc/makuo/group.key")),
+            "/etc/makuo/group.key"
+        );
         assert_eq!(word(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }
 }

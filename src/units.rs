@@ -19,14 +19,20 @@ impl Moment {
 impl Add<Duration> for Moment {
     type Output = Moment;
     fn add(self, d: Duration) -> Moment {
-        Moment(self.0.saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+        Moment(
+            self.0
+                .saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
 impl Sub<Duration> for Moment {
     type Output = Moment;
     fn sub(self, d: Duration) -> Moment {
-        Moment(self.0.saturating_sub(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+        Moment(
+            self.0
+                .saturating_sub(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -51,11 +57,25 @@ impl Sub<Duration> for Moment {
 pub struct WallTime(#[n(0)] pub i64);
 
 /// A number of bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct ByteSize(pub u64);
 
 /// A transfer rate in bits a second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Rate(pub u64);
 
 impl Rate {
@@ -91,7 +111,8 @@ impl Limit {
         match self {
             Limit::Count(n) => n,
             Limit::Share(p) => {
-                u64::try_from(u128::from(total) * u128::from(p.min(10_000)) / 10_000).unwrap_or(u64::MAX)
+                u64::try_from(u128::from(total) * u128::from(p.min(10_000)) / 10_000)
+                    .unwrap_or(u64::MAX)
             }
         }
     }
@@ -150,13 +171,18 @@ const A_FLOOR: &str = "a floor: a percentage such as \"25%\", or a rate such as 
 const A_QUORUM: &str = "a quorum: \"all\", a percentage such as \"80%\", or a number of hosts";
 
 fn fail(text: &str, what: &'static str) -> ParseError {
-    ParseError { text: printable(text.as_bytes()), what }
+    ParseError {
+        text: printable(text.as_bytes()),
+        what,
+    }
 }
 
 /// Splits "12.5MB" into 12.5 and "MB".
 fn split_number(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let number: f64 = text[..end].parse().ok()?;
     Some((number, text[end..].trim()))
 }
@@ -194,7 +220,10 @@ impl FromStr for Rate {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let parse = || {
             let (number, unit) = split_number(text)?;
-            let unit = unit.strip_suffix("/s").or_else(|| unit.strip_suffix("ps")).unwrap_or(unit);
+            let unit = unit
+                .strip_suffix("/s")
+                .or_else(|| unit.strip_suffix("ps"))
+                .unwrap_or(unit);
             let factor = match unit {
                 "bit" => 1.0,
                 "kbit" | "Kbit" => 1e3,
@@ -217,7 +246,11 @@ impl FromStr for Limit {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         match share(text) {
             Some(p) => Ok(Limit::Share(p)),
-            None => text.trim().parse().map(Limit::Count).map_err(|_| fail(text, A_LIMIT)),
+            None => text
+                .trim()
+                .parse()
+                .map(Limit::Count)
+                .map_err(|_| fail(text, A_LIMIT)),
         }
     }
 }
@@ -244,7 +277,10 @@ impl FromStr for Floor {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         match share(text) {
             Some(p) => Ok(Floor::Share(p)),
-            None => text.parse().map(Floor::Rate).map_err(|_| fail(text, A_FLOOR)),
+            None => text
+                .parse()
+                .map(Floor::Rate)
+                .map_err(|_| fail(text, A_FLOOR)),
         }
     }
 }
@@ -286,7 +322,10 @@ pub fn shown_duration(time: Duration) -> String {
 /// "5 s", "3 min", "2 h", "4 d": how old something is, in its largest whole unit.
 pub fn shown_age(seconds: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(86_400, "d"), (3600, "h"), (60, "min")];
-    let unit = UNITS.iter().find(|(unit, _)| seconds >= *unit).unwrap_or(&(1, "s"));
+    let unit = UNITS
+        .iter()
+        .find(|(unit, _)| seconds >= *unit)
+        .unwrap_or(&(1, "s"));
     format!("{} {}", seconds / unit.0, unit.1)
 }
 
@@ -358,7 +397,9 @@ pub fn printable(bytes: &[u8]) -> String {
                 '\n' => out.push_str("\\n"),
                 '\t' => out.push_str("\\t"),
                 '\\' => out.push_str("\\\\"),
-                c if c.is_control() || is_bidi(c) || is_break(c) => c.escape_unicode().for_each(|e| out.push(e)),
+                c if c.is_control() || is_bidi(c) || is_break(c) => {
+                    c.escape_unicode().for_each(|e| out.push(e))
+                }
                 c => out.push(c),
             }
         }
@@ -433,7 +474,9 @@ mod tests {
     fn printable_never_lets_a_terminal_command_through() {
         assert_eq!(printable(b"a\x1b[2Jb\n\xff\\"), "a\\u{1b}[2Jb\\n\\xff\\\\");
         assert_eq!(printable("grün".as_bytes()), "grün");
-        for mark in ['\u{61c}', '\u{200e}', '\u{202e}', '\u{2066}', '\u{2028}', '\u{2029}', '\u{85}'] {
+        for mark in [
+            '\u{61c}', '\u{200e}', '\u{202e}', '\u{2066}', '\u{2028}', '\u{2029}', '\u{85}',
+        ] {
             let shown = printable(format!("a{mark}b").as_bytes());
             assert_eq!(shown, format!("a\\u{{{:x}}}b", u32::from(mark)));
         }

@@ -38,7 +38,9 @@ fn first_cut(bytes: &[u8]) -> usize {
         return bytes.len();
     }
     let window = &bytes[..bytes.len().min(MAX)];
-    FastCDC::new(window, MIN as u32, AVERAGE as u32, MAX as u32).next().map_or(window.len(), |chunk| chunk.length)
+    FastCDC::new(window, MIN as u32, AVERAGE as u32, MAX as u32)
+        .next()
+        .map_or(window.len(), |chunk| chunk.length)
 }
 
 #[cfg(test)]
@@ -74,8 +76,9 @@ mod tests {
         let (mut pieces, mut from, mut fed) = (Vec::new(), 0, 0);
         while from < bytes.len() {
             fed = (fed + 300_000).min(bytes.len());
-            let cut: Vec<_> =
-                cuts(&bytes[from..fed], fed == bytes.len()).map(|r| r.start + from..r.end + from).collect();
+            let cut: Vec<_> = cuts(&bytes[from..fed], fed == bytes.len())
+                .map(|r| r.start + from..r.end + from)
+                .collect();
             from = cut.last().map_or(from, |r| r.end);
             pieces.extend(cut);
         }
@@ -87,8 +90,11 @@ mod tests {
         let old = noise(4 << 20, 3);
         let mut new = b"some bytes in front".to_vec();
         new.extend_from_slice(&old);
-        let known: std::collections::HashSet<_> = cuts(&old, true).map(|r| old[r].to_vec()).collect();
-        let fresh = cuts(&new, true).filter(|r| !known.contains(&new[r.clone()])).count();
+        let known: std::collections::HashSet<_> =
+            cuts(&old, true).map(|r| old[r].to_vec()).collect();
+        let fresh = cuts(&new, true)
+            .filter(|r| !known.contains(&new[r.clone()]))
+            .count();
         assert!(fresh <= 3, "{fresh} blocks changed");
     }
 

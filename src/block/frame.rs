@@ -5,7 +5,9 @@
 use std::fmt;
 
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective as End;
-use zstd::zstd_safe::{CCtx, CParameter, DCtx, InBuffer, OutBuffer, ResetDirective, compress_bound};
+use zstd::zstd_safe::{
+    CCtx, CParameter, DCtx, InBuffer, OutBuffer, ResetDirective, compress_bound,
+};
 
 /// One sample is taken in so many bytes.
 const SAMPLE_EVERY: usize = 256 << 10;
@@ -19,7 +21,11 @@ pub struct Level(u8);
 impl Level {
     /// The level that `number` is, when there is such a one.
     pub const fn new(number: u8) -> Option<Self> {
-        if number >= 1 && number <= 19 { Some(Self(number)) } else { None }
+        if number >= 1 && number <= 19 {
+            Some(Self(number))
+        } else {
+            None
+        }
     }
 }
 
@@ -40,7 +46,10 @@ pub struct Compressor {
 impl Compressor {
     /// A compressor that has made nothing yet.
     pub fn new() -> Self {
-        Self { context: None, frame: Vec::new() }
+        Self {
+            context: None,
+            frame: Vec::new(),
+        }
     }
 
     /// Begins a frame. A `size` that is known, in bytes of content, lets small content be compressed with small tables.
@@ -51,7 +60,9 @@ impl Compressor {
         }
         let context = self.context.as_mut()?;
         context.reset(ResetDirective::SessionOnly).ok()?;
-        context.set_parameter(CParameter::CompressionLevel(level.0.into())).ok()?;
+        context
+            .set_parameter(CParameter::CompressionLevel(level.0.into()))
+            .ok()?;
         context.set_pledged_src_size(size.map(|s| s as u64)).ok()?;
         Some(())
     }
@@ -79,11 +90,18 @@ impl Compressor {
         loop {
             // At least what one block of zstd's takes.
             let left = content.len() - input.pos();
-            self.frame.reserve(compress_bound(left).max(CCtx::out_size()));
+            self.frame
+                .reserve(compress_bound(left).max(CCtx::out_size()));
             let at = self.frame.len();
             let mut output = OutBuffer::around_pos(&mut self.frame, at);
-            let more = context.compress_stream2(&mut output, &mut input, end).ok()?;
-            let done = if matches!(end, End::ZSTD_e_end) { more == 0 } else { input.pos() == content.len() };
+            let more = context
+                .compress_stream2(&mut output, &mut input, end)
+                .ok()?;
+            let done = if matches!(end, End::ZSTD_e_end) {
+                more == 0
+            } else {
+                input.pos() == content.len()
+            };
             if done {
                 return Some(());
             }
@@ -99,7 +117,9 @@ impl Default for Compressor {
 
 impl fmt::Debug for Compressor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Compressor").field("frame", &self.frame.len()).finish_non_exhaustive()
+        f.debug_struct("Compressor")
+            .field("frame", &self.frame.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -129,7 +149,9 @@ impl Expander {
 
 impl fmt::Debug for Expander {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Expander").field("memory", &self.content.len()).finish_non_exhaustive()
+        f.debug_struct("Expander")
+            .field("memory", &self.content.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,8 +175,13 @@ pub fn may_shrink(content: &[u8]) -> bool {
 
 fn is_uneven(sample: &[u8]) -> bool {
     let mut counts = [0u32; 256];
-    sample.iter().for_each(|&byte| counts[usize::from(byte)] += 1);
-    let pairs: u64 = counts.iter().map(|&n| u64::from(n) * u64::from(n.saturating_sub(1))).sum();
+    sample
+        .iter()
+        .for_each(|&byte| counts[usize::from(byte)] += 1);
+    let pairs: u64 = counts
+        .iter()
+        .map(|&n| u64::from(n) * u64::from(n.saturating_sub(1)))
+        .sum();
     let all = sample.len() as u64 * (sample.len() as u64).saturating_sub(1);
     // Half as many again as chance has; few bytes tell nothing, and are tried.
     sample.len() < 256 || pairs * 256 * 2 > all * 3
@@ -174,13 +201,18 @@ mod tests {
     fn squeeze(level: u8, pieces: &[&[u8]], size: Option<usize>) -> Vec<u8> {
         let mut compressor = Compressor::new();
         compressor.begin(Level::new(level).unwrap(), size).unwrap();
-        pieces.iter().for_each(|piece| assert!(compressor.add(piece).is_some()));
+        pieces
+            .iter()
+            .for_each(|piece| assert!(compressor.add(piece).is_some()));
         compressor.end().unwrap().to_vec()
     }
 
     #[test]
     fn levels_are_1_to_19() {
-        assert_eq!([0, 1, 19, 20].map(|n| Level::new(n).is_some()), [false, true, true, false]);
+        assert_eq!(
+            [0, 1, 19, 20].map(|n| Level::new(n).is_some()),
+            [false, true, true, false]
+        );
     }
 
     #[test]
@@ -196,7 +228,10 @@ mod tests {
             compressor.add(&text).unwrap();
             let frame = compressor.end().unwrap();
             assert!(frame.len() < text.len() / 50);
-            assert_eq!(Expander::default().expand(frame, text.len()), Some(&text[..]));
+            assert_eq!(
+                Expander::default().expand(frame, text.len()),
+                Some(&text[..])
+            );
         }
     }
 
@@ -211,15 +246,20 @@ mod tests {
         assert_eq!(expander.expand(&frame, 999), None);
         assert_eq!(expander.expand(&frame, 1001), None);
         assert_eq!(expander.expand(&frame, 1000), Some(&[7; 1000][..]));
-        (0..frame.len()).for_each(|cut| assert_eq!(expander.expand(&frame[..cut], 1000), None, "{cut}"));
+        (0..frame.len())
+            .for_each(|cut| assert_eq!(expander.expand(&frame[..cut], 1000), None, "{cut}"));
     }
 
     #[test]
     fn noise_is_told_from_what_shrinks() {
         assert!(!may_shrink(&noise(1, 2 << 20)));
-        let text = b"The quick brown fox jumps over the lazy dog, and over 12 others. ".repeat(40_000);
+        let text =
+            b"The quick brown fox jumps over the lazy dog, and over 12 others. ".repeat(40_000);
         assert!(may_shrink(&text));
-        let hex: Vec<u8> = noise(2, 1 << 20).iter().flat_map(|b| format!("{b:02x}").into_bytes()).collect();
+        let hex: Vec<u8> = noise(2, 1 << 20)
+            .iter()
+            .flat_map(|b| format!("{b:02x}").into_bytes())
+            .collect();
         assert!(may_shrink(&hex));
         // A picture among pages.
         assert!(may_shrink(&[&noise(3, 1 << 20), &text[..1 << 20]].concat()));

@@ -28,7 +28,9 @@ impl BlockHash {
         }
         let mut out = [0; 32];
         for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-            let pair = std::str::from_utf8(pair).ok().filter(|p| p.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            let pair = std::str::from_utf8(pair)
+                .ok()
+                .filter(|p| p.bytes().all(|b| b.is_ascii_hexdigit()))?;
             *byte = u8::from_str_radix(pair, 16).ok()?;
         }
         Some(Self(out))
@@ -61,7 +63,10 @@ pub struct BlockRef {
 impl BlockRef {
     /// The reference to `content`, which is at most 4 GiB long (blocks are far smaller).
     pub fn of(content: &[u8]) -> Self {
-        Self { hash: BlockHash::of(content), size: content.len() as u32 }
+        Self {
+            hash: BlockHash::of(content),
+            size: content.len() as u32,
+        }
     }
 
     /// Whether `content` is this block.
@@ -77,7 +82,10 @@ mod tests {
     #[test]
     fn hex_is_read_back_and_nothing_else_is() {
         let hash = BlockHash::of(b"abc");
-        assert_eq!(hash.to_string(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(
+            hash.to_string(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
         assert_eq!(BlockHash::from_hex(&hash.to_string()), Some(hash));
         assert_eq!(BlockHash::from_hex(&"+1".repeat(32)), None);
         assert_eq!(BlockHash::from_hex("ba"), None);

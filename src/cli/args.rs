@@ -53,7 +53,13 @@ pub struct CommonArgs {
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// When to use colour
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto"
+    )]
     pub color: ColorChoice,
     /// The host's configuration [default: /etc/makuo/makuo.toml, when it exists]
     #[arg(short, long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -69,7 +75,11 @@ impl CommonArgs {
             1 => Verbosity::Verbose,
             _ => Verbosity::Debug,
         };
-        Settings { json: self.json, verbosity, color: self.color }
+        Settings {
+            json: self.json,
+            verbosity,
+            color: self.color,
+        }
     }
 }
 
@@ -556,21 +566,33 @@ pub struct ManArgs {
 
 fn multicast(text: &str) -> Result<IpAddr, String> {
     let address: IpAddr = text.parse().map_err(|_| "not an IP address".to_string())?;
-    if address.is_multicast() { Ok(address) } else { Err("not a multicast address, such as 224.0.0.108".to_string()) }
+    if address.is_multicast() {
+        Ok(address)
+    } else {
+        Err("not a multicast address, such as 224.0.0.108".to_string())
+    }
 }
 
 /// A number, or the name of a release: `12`, `www@12`.
 fn serial(text: &str) -> Result<Serial, String> {
     let number = text.rsplit_once('@').map_or(text, |(_, number)| number);
-    number.parse().map(Serial).map_err(|_| "not the number of a release, such as 12".to_string())
+    number
+        .parse()
+        .map(Serial)
+        .map_err(|_| "not the number of a release, such as 12".to_string())
 }
 
 fn tree_at(text: &str) -> Result<TreeAt, String> {
-    let (name, path) = text.split_once('=').ok_or("write NAME=DIR, such as www=/var/www")?;
+    let (name, path) = text
+        .split_once('=')
+        .ok_or("write NAME=DIR, such as www=/var/www")?;
     if path.is_empty() {
         return Err("the directory is missing: write NAME=DIR".to_string());
     }
-    Ok(TreeAt { name: TreeName::new(name).map_err(|e| e.to_string())?, path: path.into() })
+    Ok(TreeAt {
+        name: TreeName::new(name).map_err(|e| e.to_string())?,
+        path: path.into(),
+    })
 }
 
 #[cfg(test)]
@@ -585,14 +607,22 @@ mod tests {
 
     #[test]
     fn common_flags_stand_before_and_after_the_command() {
-        for line in [["makuo", "--json", "members"], ["makuo", "members", "--json"]] {
+        for line in [
+            ["makuo", "--json", "members"],
+            ["makuo", "members", "--json"],
+        ] {
             assert!(Cli::try_parse_from(line).is_ok_and(|cli| cli.common.json));
         }
     }
 
     #[test]
     fn what_is_refused_says_why() {
-        let refused = |line: &str| Cli::try_parse_from(line.split(' ')).map(drop).expect_err("refused").to_string();
+        let refused = |line: &str| {
+            Cli::try_parse_from(line.split(' '))
+                .map(drop)
+                .expect_err("refused")
+                .to_string()
+        };
         assert!(refused("makuo members --group 10.0.0.1").contains("not a multicast address"));
         assert!(refused("makuo daemon --tree www").contains("NAME=DIR"));
         assert!(refused("makuo deploy x --rate 60").contains("500Mbit"));
@@ -602,8 +632,11 @@ mod tests {
 
     #[test]
     fn the_last_of_two_opposites_holds() {
-        let cli = Cli::try_parse_from(["makuo", "diff", "x", "--delete", "--no-delete"]).expect("legal");
-        let Command::Diff(args) = cli.command else { panic!("diff") };
+        let cli =
+            Cli::try_parse_from(["makuo", "diff", "x", "--delete", "--no-delete"]).expect("legal");
+        let Command::Diff(args) = cli.command else {
+            panic!("diff")
+        };
         assert!(!args.session.delete && args.session.no_delete);
     }
 }

@@ -33,18 +33,31 @@ pub(super) fn run(args: &CheckArgs, report: &mut Report) -> Result<u8> {
     match detect(&args.file)? {
         AnyFile::Spec(spec) => {
             spec.check_source()?;
-            let fields = Checked { file, kind: "spec", trees: vec![spec.tree.as_str()], warnings: Vec::new() };
+            let fields = Checked {
+                file,
+                kind: "spec",
+                trees: vec![spec.tree.as_str()],
+                warnings: Vec::new(),
+            };
             let mut text = spec.explain();
             text.extend(ignore_files(&spec));
             report.plain(text.trim_end(), &fields);
         }
         AnyFile::Config(config) => {
             let trees = config.trees.iter().map(|t| t.name.as_str()).collect();
-            let warnings: Vec<String> = not_trusted(&args.file).into_iter().chain(no_group_key(&config)).collect();
+            let warnings: Vec<String> = not_trusted(&args.file)
+                .into_iter()
+                .chain(no_group_key(&config))
+                .collect();
             let warnings = [warnings, not_executable(&config)].concat();
             report.plain(
                 config.explain().trim_end(),
-                &Checked { file, kind: "config", trees, warnings: warnings.clone() },
+                &Checked {
+                    file,
+                    kind: "config",
+                    trees,
+                    warnings: warnings.clone(),
+                },
             );
             warnings.iter().for_each(|warning| report.note(warning));
         }
@@ -54,9 +67,15 @@ pub(super) fn run(args: &CheckArgs, report: &mut Report) -> Result<u8> {
 
 /// Names the ignore files that the source has.
 fn ignore_files(spec: &Spec) -> Option<String> {
-    let names: &[&str] = if spec.gitignore { &[".makuoignore", ".gitignore"] } else { &[".makuoignore"] };
+    let names: &[&str] = if spec.gitignore {
+        &[".makuoignore", ".gitignore"]
+    } else {
+        &[".makuoignore"]
+    };
     // Their own rules are the scan's business: here every directory is searched.
-    let walk = WalkBuilder::new(&spec.source).standard_filters(false).build();
+    let walk = WalkBuilder::new(&spec.source)
+        .standard_filters(false)
+        .build();
     let found = walk.take(MAX_SEARCHED).flatten().filter(|entry| {
         let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
         is_file && names.iter().any(|name| entry.file_name() == *name)
@@ -72,15 +91,30 @@ fn ignore_files(spec: &Spec) -> Option<String> {
 
     let more = paths.len().saturating_sub(NAMED);
     paths.truncate(NAMED);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!paths.is_empty()).then(|| format!("{:<10} {}{more} in the source\n", "ignores", paths.join(", ")))
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    (!paths.is_empty()).then(|| {
+        format!(
+            "{:<10} {}{more} in the source\n",
+            "ignores",
+            paths.join(", ")
+        )
+    })
 }
 
 /// Why a daemon would not read the file where it is.
 fn not_trusted(file: &Path) -> Option<String> {
     let error = strict::open(file, Readers::All).err()?;
-    let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    Some(format!("warning: a daemon would refuse this file: {error}{hint}"))
+    let hint = error
+        .hint_text()
+        .map(|hint| format!(" ({hint})"))
+        .unwrap_or_default();
+    Some(format!(
+        "warning: a daemon would refuse this file: {error}{hint}"
+    ))
 }
 
 /// The key without which the daemon does not start, when this machine does not have it.
@@ -89,7 +123,11 @@ fn no_group_key(config: &HostConfig) -> Option<String> {
     let place = config.default_group_key();
     let missing = is_default && matches!(place.try_exists(), Ok(false));
     let shown = printable(place.as_os_str().as_bytes());
-    missing.then(|| format!("warning: there is no group key {shown} on this machine: the daemon needs it to start"))
+    missing.then(|| {
+        format!(
+            "warning: there is no group key {shown} on this machine: the daemon needs it to start"
+        )
+    })
 }
 
 /// Programs that this machine does not have at the place that is written. What is looked up in the PATH is not looked
@@ -102,7 +140,9 @@ fn not_executable(config: &HostConfig) -> Vec<String> {
             if program.is_absolute() && !is_executable(program) {
                 let (name, shown) = (&tree.name, printable(program.as_os_str().as_bytes()));
                 let key = phase.key();
-                warnings.push(format!("warning: tree {name}: {key}: {shown} is no executable file on this machine"));
+                warnings.push(format!(
+                    "warning: tree {name}: {key}: {shown} is no executable file on this machine"
+                ));
             }
         }
     }

@@ -36,8 +36,17 @@ pub(super) fn complete(what: Completed, config: Option<&Path>) -> Result<u8> {
     let mut names: Vec<String> = match what {
         Completed::Hosts => members.iter().map(|m| m.host.to_string()).collect(),
         Completed::Trees => {
-            let there = members.iter().flat_map(|m| m.trees.iter().map(|t| t.tree.to_string()));
-            there.chain(ask_trees(&socket).unwrap_or_default().iter().map(ToString::to_string)).collect()
+            let there = members
+                .iter()
+                .flat_map(|m| m.trees.iter().map(|t| t.tree.to_string()));
+            there
+                .chain(
+                    ask_trees(&socket)
+                        .unwrap_or_default()
+                        .iter()
+                        .map(ToString::to_string),
+                )
+                .collect()
         }
     };
     names.sort();
@@ -86,13 +95,21 @@ complete -F _makuo_live -o nosort -o bashdefault -o default makuo
 "#;
 
 pub(super) fn man(args: &ManArgs, report: &mut Report) -> Result<u8> {
-    std::fs::create_dir_all(&args.dir).map_err(|e| Error::io("cannot make the directory", &args.dir, e))?;
+    std::fs::create_dir_all(&args.dir)
+        .map_err(|e| Error::io("cannot make the directory", &args.dir, e))?;
     clap_mangen::generate_to(Cli::command(), &args.dir)
         .map_err(|e| Error::io("cannot write man pages to", &args.dir, e))?;
-    for old in [crate::face::makuosan::Flags::command(), crate::face::msync::Flags::command()] {
-        clap_mangen::generate_to(old, &args.dir).map_err(|e| Error::io("cannot write man pages to", &args.dir, e))?;
+    for old in [
+        crate::face::makuosan::Flags::command(),
+        crate::face::msync::Flags::command(),
+    ] {
+        clap_mangen::generate_to(old, &args.dir)
+            .map_err(|e| Error::io("cannot write man pages to", &args.dir, e))?;
     }
-    let pages = 3 + Cli::command().get_subcommands().filter(|command| !command.is_hide_set()).count();
+    let pages = 3 + Cli::command()
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+        .count();
     report.plain("", &Written { pages });
     Ok(0)
 }

@@ -39,7 +39,12 @@ pub(super) fn run(args: &DaemonArgs, config: Option<&Path>, _report: &mut Report
 
 /// Key files may belong to the user that the daemon is about to become. One who is not there is named later.
 pub(super) fn runs_as(user: Option<&str>) {
-    let named = |user: &str| nix::unistd::User::from_name(user).ok().flatten().map(|user| user.uid.as_raw());
+    let named = |user: &str| {
+        nix::unistd::User::from_name(user)
+            .ok()
+            .flatten()
+            .map(|user| user.uid.as_raw())
+    };
     if let Some(uid) = user.and_then(|user| user.parse().ok().or_else(|| named(user))) {
         crate::strict::trust(uid);
     }
@@ -52,15 +57,24 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
     if let Some(text) = &args.console {
         let told = ConsoleListen::parse(text);
         config.console.listen = told.ok_or_else(|| {
-            Error::usage(format!("--console {}: write ADDR:PORT, or off", printable(text.as_bytes())))
+            Error::usage(format!(
+                "--console {}: write ADDR:PORT, or off",
+                printable(text.as_bytes())
+            ))
         })?;
-        config.console.check().map_err(|why| Error::usage(format!("--console: {why}")))?;
+        config
+            .console
+            .check()
+            .map_err(|why| Error::usage(format!("--console: {why}")))?;
     }
     if config.console.listen == ConsoleListen::Default {
         config.console.listen = ConsoleListen::Off;
     }
     config.network = network::over(&args.network, config.network);
-    if config.network.group_keys.is_empty() && !config.network.plain && !config.default_group_key().exists() {
+    if config.network.group_keys.is_empty()
+        && !config.network.plain
+        && !config.default_group_key().exists()
+    {
         return Err(network::no_group_key(&config));
     }
     config.seal_by_default();
@@ -90,19 +104,34 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
         }
     }
     if config.trees.is_empty() {
-        return Err(Error::usage("this host manages no tree: there is nothing to serve")
-            .hint("say --tree www=/var/www, or write a [[tree]] into /etc/makuo/makuo.toml"));
+        return Err(
+            Error::usage("this host manages no tree: there is nothing to serve")
+                .hint("say --tree www=/var/www, or write a [[tree]] into /etc/makuo/makuo.toml"),
+        );
     }
     let group_keys_fixed = args.network.plain || !args.network.group_keys.is_empty();
     let (user, run_group) = (args.user.clone(), args.run_group.clone());
     let (socket, manner) = (Some(config.socket.clone()), Manner::default());
-    Ok(DaemonOptions { socket, config, user, run_group, groups: Vec::new(), group_keys_fixed, manner })
+    Ok(DaemonOptions {
+        socket,
+        config,
+        user,
+        run_group,
+        groups: Vec::new(),
+        group_keys_fixed,
+        manner,
+    })
 }
 
 /// A path that stays the same when the daemon leaves its directory.
 fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path)
-        .map_err(|e| Error::usage(format!("{} is no path", printable(path.as_os_str().as_encoded_bytes()))).because(e))
+    std::path::absolute(path).map_err(|e| {
+        Error::usage(format!(
+            "{} is no path",
+            printable(path.as_os_str().as_encoded_bytes())
+        ))
+        .because(e)
+    })
 }
 
 /// Serves until SIGTERM.
@@ -114,8 +143,29 @@ pub(super) fn engine(options: DaemonOptions) -> Result<()> {
     let door = crate::daemon::starting(|waiting| network::wait(&options.config.network, waiting))?;
     let network = options.config.network.clone();
     let dial: Dial = Box::new(move || network::links(&network));
-    let DaemonOptions { config, user, run_group, groups, group_keys_fixed, socket, manner } = options;
-    crate::daemon::run(Setup { name, config, socket, group_keys_fixed, user, run_group, groups, manner, dial }, door)
+    let DaemonOptions {
+        config,
+        user,
+        run_group,
+        groups,
+        group_keys_fixed,
+        socket,
+        manner,
+    } = options;
+    crate::daemon::run(
+        Setup {
+            name,
+            config,
+            socket,
+            group_keys_fixed,
+            user,
+            run_group,
+            groups,
+            manner,
+            dial,
+        },
+        door,
+    )
 }
 
 #[cfg(test)]
@@ -125,16 +175,27 @@ mod tests {
 
     fn options(line: &str) -> Result<DaemonOptions> {
         let cli = super::super::Cli::try_parse_from(line.split(' ')).expect("legal");
-        let super::super::args::Command::Daemon(args) = cli.command else { panic!("daemon") };
+        let super::super::args::Command::Daemon(args) = cli.command else {
+            panic!("daemon")
+        };
         resolve(&args, HostConfig::default())
     }
 
     #[test]
     fn base_is_the_default_tree_and_paths_are_absolute() {
-        let options = options("makuo daemon --plain -b site --tree www=/var/www --name h1").expect("legal");
-        let trees: Vec<_> = options.config.trees.iter().map(|t| (t.name.as_str(), t.path.is_absolute())).collect();
+        let options =
+            options("makuo daemon --plain -b site --tree www=/var/www --name h1").expect("legal");
+        let trees: Vec<_> = options
+            .config
+            .trees
+            .iter()
+            .map(|t| (t.name.as_str(), t.path.is_absolute()))
+            .collect();
         assert_eq!(trees, [("default", true), ("www", true)]);
-        assert_eq!(options.config.name.map(|n| n.to_string()).as_deref(), Some("h1"));
+        assert_eq!(
+            options.config.name.map(|n| n.to_string()).as_deref(),
+            Some("h1")
+        );
     }
 
     #[test]
@@ -154,19 +215,33 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let with = |line: &str| {
             let path = dir.path().join("makuo.toml");
-            let network = || HostConfig { path: path.clone(), ..HostConfig::default() };
+            let network = || HostConfig {
+                path: path.clone(),
+                ..HostConfig::default()
+            };
             let cli = super::super::Cli::try_parse_from(line.split(' ')).expect("legal");
-            let super::super::args::Command::Daemon(args) = cli.command else { panic!("daemon") };
+            let super::super::args::Command::Daemon(args) = cli.command else {
+                panic!("daemon")
+            };
             resolve(&args, network()).map(|options| options.config.network)
         };
         let error = with("makuo daemon -b x").expect_err("no key");
         assert_eq!(error.kind(), crate::Kind::Usage);
-        assert!(error.hint_text().is_some_and(|h| h.contains("makuo keygen") && h.contains("--plain")), "{error}");
+        assert!(
+            error
+                .hint_text()
+                .is_some_and(|h| h.contains("makuo keygen") && h.contains("--plain")),
+            "{error}"
+        );
 
-        assert!(with("makuo daemon -b x --plain").is_ok_and(|n| n.plain && n.group_keys.is_empty()));
+        assert!(
+            with("makuo daemon -b x --plain").is_ok_and(|n| n.plain && n.group_keys.is_empty())
+        );
         let key = dir.path().join("group.key");
         std::fs::write(&key, "").expect("writable");
         assert!(with("makuo daemon -b x").is_ok_and(|n| !n.plain && n.group_keys == [key.clone()]));
-        assert!(with("makuo daemon -b x --plain").is_ok_and(|n| n.plain && n.group_keys.is_empty()));
+        assert!(
+            with("makuo daemon -b x --plain").is_ok_and(|n| n.plain && n.group_keys.is_empty())
+        );
     }
 }

@@ -27,12 +27,36 @@ const HOSTS: [&str; 3] = ["web1", "web2", "web3"];
 const SPEC: &str = include_str!("../../manifests/www.toml");
 /// The site that the spec names: path, content, mode.
 const SITE: [(&str, &str, u32); 6] = [
-    (".makuoignore", include_str!("../../manifests/site/.makuoignore"), 0o644),
-    ("bin/health", include_str!("../../manifests/site/bin/health"), 0o755),
-    ("css/site.css", include_str!("../../manifests/site/css/site.css"), 0o644),
-    ("docs/index.html", include_str!("../../manifests/site/docs/index.html"), 0o644),
-    ("img/mark.svg", include_str!("../../manifests/site/img/mark.svg"), 0o644),
-    ("index.html", include_str!("../../manifests/site/index.html"), 0o644),
+    (
+        ".makuoignore",
+        include_str!("../../manifests/site/.makuoignore"),
+        0o644,
+    ),
+    (
+        "bin/health",
+        include_str!("../../manifests/site/bin/health"),
+        0o755,
+    ),
+    (
+        "css/site.css",
+        include_str!("../../manifests/site/css/site.css"),
+        0o644,
+    ),
+    (
+        "docs/index.html",
+        include_str!("../../manifests/site/docs/index.html"),
+        0o644,
+    ),
+    (
+        "img/mark.svg",
+        include_str!("../../manifests/site/img/mark.svg"),
+        0o644,
+    ),
+    (
+        "index.html",
+        include_str!("../../manifests/site/index.html"),
+        0o644,
+    ),
 ];
 /// How long the daemons have to come up.
 const START: Duration = Duration::from_secs(20);
@@ -41,20 +65,36 @@ const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) fn run(_args: &DemoArgs, report: &mut Report) -> Result<u8> {
     let demo = Demo::start(report)?;
-    demo.step(report, "1. The first deploy: every host gets the whole site.");
+    demo.step(
+        report,
+        "1. The first deploy: every host gets the whole site.",
+    );
     let first = demo.session(Purpose::Deploy, report)?;
-    demo.step(report, "2. Someone changes a file on web2 by hand; `makuo diff` finds it (exit code 1).");
+    demo.step(
+        report,
+        "2. Someone changes a file on web2 by hand; `makuo diff` finds it (exit code 1).",
+    );
     let tampered = demo.tree("web2").join("index.html");
-    fs::write(&tampered, "<h1>changed by hand</h1>\n").map_err(|e| Error::io("cannot write", &tampered, e))?;
+    fs::write(&tampered, "<h1>changed by hand</h1>\n")
+        .map_err(|e| Error::io("cannot write", &tampered, e))?;
     let drift = demo.session(Purpose::Diff, report)?;
-    demo.step(report, "3. The next deploy repairs it, and sends only what web2 misses.");
+    demo.step(
+        report,
+        "3. The next deploy repairs it, and sends only what web2 misses.",
+    );
     let second = demo.session(Purpose::Deploy, report)?;
     let repaired = fs::read(&tampered).is_ok_and(|bytes| bytes == SITE[5].1.as_bytes());
     if (first, drift, second, repaired) != (0, 1, 0, true) {
         let codes = format!("{first}, {drift}, {second}");
-        return Err(Error::new(Kind::Io, format!("the demo went wrong: exit codes {codes}, expected 0, 1, 0")));
+        return Err(Error::new(
+            Kind::Io,
+            format!("the demo went wrong: exit codes {codes}, expected 0, 1, 0"),
+        ));
     }
-    demo.step(report, "That was the real thing, on one machine. On your own hosts:");
+    demo.step(
+        report,
+        "That was the real thing, on one machine. On your own hosts:",
+    );
     report.note("makuo init www=/var/www            keys, and one file for all hosts: ~/.config/makuo/host.toml");
     report.note("makuo init --host host.toml        on every host, where that file was copied to; then makuo daemon");
     report.note("makuo deploy manifests/www.toml    where the keys are");
@@ -81,12 +121,22 @@ impl Demo {
             group_keys: vec![dir.path().join(GROUP_KEY)],
             ..NetworkConfig::default()
         };
-        let mut demo = Self { dir, daemons: Vec::new(), network };
+        let mut demo = Self {
+            dir,
+            daemons: Vec::new(),
+            network,
+        };
         demo.lay_out()?;
         keys::GroupKey::random()?.save(&demo.path(GROUP_KEY), false)?;
         let key = keys::generate(&demo.path("key"), "makuo-demo", false)?;
-        write(&demo.path("authorized_keys"), &format!("{}\n", key.authorized_line))?;
-        report.note(&format!("three hosts on the loopback interface, in {}", demo.dir.path().display()));
+        write(
+            &demo.path("authorized_keys"),
+            &format!("{}\n", key.authorized_line),
+        )?;
+        report.note(&format!(
+            "three hosts on the loopback interface, in {}",
+            demo.dir.path().display()
+        ));
         for name in HOSTS {
             let daemon = demo.daemon(name)?;
             demo.daemons.push(daemon);
@@ -112,21 +162,32 @@ impl Demo {
             fs::set_permissions(&path, Permissions::from_mode(mode))
                 .map_err(|e| Error::io("cannot set mode of", &path, e))?;
         }
-        symlink("docs", site.join("current")).map_err(|e| Error::io("cannot make", site.join("current"), e))?;
+        symlink("docs", site.join("current"))
+            .map_err(|e| Error::io("cannot make", site.join("current"), e))?;
         for host in HOSTS {
-            fs::create_dir_all(self.tree(host)).map_err(|e| Error::io("cannot make", self.tree(host), e))?;
+            fs::create_dir_all(self.tree(host))
+                .map_err(|e| Error::io("cannot make", self.tree(host), e))?;
         }
         Ok(())
     }
 
     fn daemon(&self, name: &str) -> Result<Child> {
-        let failed = |e| Error::new(Kind::Io, format!("cannot start a daemon for {name}")).because(e);
+        let failed =
+            |e| Error::new(Kind::Io, format!("cannot start a daemon for {name}")).because(e);
         let program = std::env::current_exe().map_err(failed)?;
         let log = fs::File::create(self.path(&format!("{name}.log"))).map_err(failed)?;
         let config = self.path("makuo.toml");
         write(&config, "")?;
         Command::new(program)
-            .args(["daemon", "--name", name, "--interface", "127.0.0.1", "--console", "off"])
+            .args([
+                "daemon",
+                "--name",
+                name,
+                "--interface",
+                "127.0.0.1",
+                "--console",
+                "off",
+            ])
             .args(["--port", &self.network.port.to_string()])
             .arg("--config")
             .arg(config)
@@ -151,8 +212,12 @@ impl Demo {
             std::thread::sleep(LOOK / 4);
             for (daemon, name) in self.daemons.iter_mut().zip(HOSTS) {
                 if let Ok(Some(status)) = daemon.try_wait() {
-                    let log = fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default();
-                    return Err(Error::new(Kind::Io, format!("the daemon of {name} ended ({status}): {}", log.trim())));
+                    let log = fs::read_to_string(self.dir.path().join(format!("{name}.log")))
+                        .unwrap_or_default();
+                    return Err(Error::new(
+                        Kind::Io,
+                        format!("the daemon of {name} ended ({status}): {}", log.trim()),
+                    ));
                 }
             }
         }

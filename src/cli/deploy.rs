@@ -46,7 +46,11 @@ pub struct SessionOptions {
 }
 
 pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
-    let purpose = if args.dry_run { Purpose::DryRun } else { Purpose::Deploy };
+    let purpose = if args.dry_run {
+        Purpose::DryRun
+    } else {
+        Purpose::Deploy
+    };
     let mut options = resolve(&args.session, purpose, config)?;
     options.recheck = args.recheck;
     if args.yes_unmounted {
@@ -58,14 +62,22 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
 /// Runs a session and reports it; the exit code is the outcome's.
 pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u8> {
     network::tell(&options.network, report);
-    report.start(&format!("{}: {}", options.spec.tree, printable(options.spec.source.as_os_str().as_encoded_bytes())));
+    report.start(&format!(
+        "{}: {}",
+        options.spec.tree,
+        printable(options.spec.source.as_os_str().as_encoded_bytes())
+    ));
     let outcome = engine(options, report)?;
     report.outcome(&outcome);
     Ok(outcome.exit.code())
 }
 
 /// Arguments to options: everything that can be wrong about them is found here, before anything is sent.
-pub(super) fn resolve(args: &SessionArgs, purpose: Purpose, config: Option<&Path>) -> Result<SessionOptions> {
+pub(super) fn resolve(
+    args: &SessionArgs,
+    purpose: Purpose,
+    config: Option<&Path>,
+) -> Result<SessionOptions> {
     let mut spec = Spec::load(&args.spec)?;
     spec.check_source()?;
     check_targets(&args.targets)?;
@@ -85,7 +97,11 @@ pub(super) fn resolve(args: &SessionArgs, purpose: Purpose, config: Option<&Path
         network,
         cache: cache_dir(),
         authorized: Arc::new(sign::authorized(None, &network::host_config(config)?)?),
-        unmounted: if purpose == Purpose::Diff { Unmounted::Tell } else { Unmounted::Refuse },
+        unmounted: if purpose == Purpose::Diff {
+            Unmounted::Tell
+        } else {
+            Unmounted::Refuse
+        },
     })
 }
 
@@ -93,8 +109,12 @@ pub(super) fn resolve(args: &SessionArgs, purpose: Purpose, config: Option<&Path
 pub(super) fn check_targets(targets: &[String]) -> Result<()> {
     for pattern in targets {
         globset::Glob::new(pattern).map_err(|e| {
-            Error::usage(format!("--target {}: {}", printable(pattern.as_bytes()), e.kind()))
-                .hint("a glob such as 'web*' or 'web[1-3]'; quote it, or the shell takes it")
+            Error::usage(format!(
+                "--target {}: {}",
+                printable(pattern.as_bytes()),
+                e.kind()
+            ))
+            .hint("a glob such as 'web*' or 'web[1-3]'; quote it, or the shell takes it")
         })?;
     }
     Ok(())
@@ -111,7 +131,10 @@ fn engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outco
 }
 
 /// What the engine takes.
-pub(super) fn for_engine(options: &SessionOptions, signer: Arc<dyn Signer>) -> Result<deploy::Options> {
+pub(super) fn for_engine(
+    options: &SessionOptions,
+    signer: Arc<dyn Signer>,
+) -> Result<deploy::Options> {
     let (spec, name) = (options.spec.clone(), network::host_name()?);
     Ok(deploy::Options {
         only: options.only.clone(),
@@ -127,23 +150,34 @@ pub(super) fn for_engine(options: &SessionOptions, signer: Arc<dyn Signer>) -> R
 
 /// Where indexes of sources are kept: the user's cache.
 pub(super) fn cache_dir() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
     let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
     cache.map(|dir| dir.join("makuo"))
 }
 
 pub(super) fn follow_interrupts(interrupt: Interrupt) {
     // Without the thread Ctrl-C ends the process at once, which leaves every host as it is.
-    let _ = std::thread::Builder::new().name("signals".into()).spawn(move || {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
-        runtime.block_on(async {
-            while tokio::signal::ctrl_c().await.is_ok() {
-                if interrupt.interrupt() {
-                    std::process::exit(INTERRUPTED);
+    let _ = std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .build()
+            else {
+                return;
+            };
+            runtime.block_on(async {
+                while tokio::signal::ctrl_c().await.is_ok() {
+                    if interrupt.interrupt() {
+                        std::process::exit(INTERRUPTED);
+                    }
                 }
-            }
+            });
         });
-    });
 }
 
 /// The exit code of a process that a person interrupted: 128 and SIGINT.

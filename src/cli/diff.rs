@@ -9,5 +9,8 @@ use crate::drive::outcome::Purpose;
 use crate::report::Report;
 
 pub(super) fn run(args: &DiffArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
-    deploy::session(&deploy::resolve(&args.session, Purpose::Diff, config)?, report)
+    deploy::session(
+        &deploy::resolve(&args.session, Purpose::Diff, config)?,
+        report,
+    )
 }

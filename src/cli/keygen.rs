@@ -50,7 +50,12 @@ pub(super) fn run(args: &KeygenArgs, settings: Settings, report: &mut Report) ->
         }
     }
     tell(&made, settings);
-    let line = made.authorized_line.as_ref().or(made.group_key.as_ref()).cloned().unwrap_or_default();
+    let line = made
+        .authorized_line
+        .as_ref()
+        .or(made.group_key.as_ref())
+        .cloned()
+        .unwrap_or_default();
     report.plain(&line, &made);
     Ok(0)
 }
@@ -74,17 +79,27 @@ fn make_group(path: &Path, force: bool, made: &mut Made) -> Result<()> {
 
 /// Names the keys that were made, and their places on hosts.
 fn tell(made: &Made, settings: Settings) {
-    if let (Some(private), Some(public), Some(fingerprint)) = (&made.private, &made.public, &made.fingerprint) {
-        talk(settings, &format!("private key  {private} (keep it secret)"));
+    if let (Some(private), Some(public), Some(fingerprint)) =
+        (&made.private, &made.public, &made.fingerprint)
+    {
+        talk(
+            settings,
+            &format!("private key  {private} (keep it secret)"),
+        );
         talk(settings, &format!("public key   {public}"));
         talk(settings, &format!("fingerprint  {fingerprint}"));
     }
     if let Some(group) = &made.group_key {
         talk(
             settings,
-            &format!("group key    {group} (a secret; the same file on every host, as /etc/makuo/group.key,"),
+            &format!(
+                "group key    {group} (a secret; the same file on every host, as /etc/makuo/group.key,"
+            ),
         );
-        talk(settings, "             or as group_key says in [network] of makuo.toml; then restart the daemons)");
+        talk(
+            settings,
+            "             or as group_key says in [network] of makuo.toml; then restart the daemons)",
+        );
     }
     if made.authorized_line.is_some() {
         talk(
@@ -100,7 +115,11 @@ fn shown(path: &Path) -> String {
 
 /// `user@host`, as ssh-keygen writes it.
 pub(super) fn user_at_host() -> String {
-    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map_or("makuo".into(), |u| u.name);
-    let host = nix::unistd::gethostname().map_or("localhost".into(), |h| h.to_string_lossy().into_owned());
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid())
+        .ok()
+        .flatten()
+        .map_or("makuo".into(), |u| u.name);
+    let host =
+        nix::unistd::gethostname().map_or("localhost".into(), |h| h.to_string_lossy().into_owned());
     format!("{user}@{host}")
 }

@@ -36,14 +36,17 @@ pub(super) fn run(argv: &[OsString]) -> u8 {
     };
     let detached = std::env::var_os(DETACHED).is_some();
     super::daemon::runs_as(flags.user());
-    let done = network::host_config(flags.config_file()).and_then(|config| flags.over(config)).and_then(|meant| {
-        match meant.foreground || detached {
+    let done = network::host_config(flags.config_file())
+        .and_then(|config| flags.over(config))
+        .and_then(|meant| match meant.foreground || detached {
             true => serve(meant, detached).map(|()| 0),
             false => detach(argv, &meant),
-        }
-    });
+        });
     done.unwrap_or_else(|error| {
-        eprintln!("{}", crate::report::words::safe(&crate::face::answer::failure(&error)));
+        eprintln!(
+            "{}",
+            crate::report::words::safe(&crate::face::answer::failure(&error))
+        );
         error.kind().exit_code()
     })
 }
@@ -59,31 +62,59 @@ fn detach(argv: &[OsString], meant: &Meant) -> Result<u8> {
     let ready = UnixDatagram::bind(&path).map_err(failed)?;
     ready.set_read_timeout(Some(LOOK)).map_err(failed)?;
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-    command.arg0(&argv[0]).args(&argv[1..]).env(DETACHED, "1").env(NOTIFY, &path);
+    command
+        .arg0(&argv[0])
+        .args(&argv[1..])
+        .env(DETACHED, "1")
+        .env(NOTIFY, &path);
     // Until the daemon is ready, what it says is for whoever started it; then it must not hold a terminal.
-    let keep = std::io::stderr().as_fd().try_clone_to_owned().map(File::from).and_then(|f| f.metadata());
+    let keep = std::io::stderr()
+        .as_fd()
+        .try_clone_to_owned()
+        .map(File::from)
+        .and_then(|f| f.metadata());
     let keep = keep.is_ok_and(|meta| meta.is_file());
-    let stderr = if keep { Stdio::inherit() } else { Stdio::piped() };
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().map_err(failed)?;
-    let words = child
-        .stderr
-        .take()
-        .map(|mut words| std::thread::spawn(move || std::io::copy(&mut words, &mut std::io::stderr())));
+    let stderr = if keep {
+        Stdio::inherit()
+    } else {
+        Stdio::piped()
+    };
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(stderr)
+        .spawn()
+        .map_err(failed)?;
+    let words = child.stderr.take().map(|mut words| {
+        std::thread::spawn(move || std::io::copy(&mut words, &mut std::io::stderr()))
+    });
     let mut word = [0; 256];
     loop {
         match ready.recv(&mut word) {
-            Ok(n) if word[..n].split(|&b| b == b'\n').any(|line| line == b"READY=1") => {
+            Ok(n)
+                if word[..n]
+                    .split(|&b| b == b'\n')
+                    .any(|line| line == b"READY=1") =>
+            {
                 eprintln!("pid       : {}", child.id());
                 return Ok(0);
             }
             Ok(_) => {}
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                ) => {}
             Err(e) => return Err(failed(e)),
         }
         if let Some(status) = child.try_wait().map_err(failed)? {
             // It has said why.
             let _ = words.map(std::thread::JoinHandle::join);
-            return Ok(status.code().and_then(|code| u8::try_from(code).ok()).filter(|c| *c != 0).unwrap_or(USAGE));
+            return Ok(status
+                .code()
+                .and_then(|code| u8::try_from(code).ok())
+                .filter(|c| *c != 0)
+                .unwrap_or(USAGE));
         }
     }
 }
@@ -103,7 +134,11 @@ fn serve(meant: Meant, detached: bool) -> Result<()> {
             tracing::warn!("{flag} has no meaning any more and is ignored");
         }
     }
-    tracing::info!("makuosan {} started, pid {}", env!("CARGO_PKG_VERSION"), std::process::id());
+    tracing::info!(
+        "makuosan {} started, pid {}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id()
+    );
     let done = options(meant).and_then(engine);
     match &done {
         Ok(()) => tracing::info!("ended"),
@@ -116,7 +151,12 @@ fn serve(meant: Meant, detached: bool) -> Result<()> {
 
 fn options(meant: Meant) -> Result<DaemonOptions> {
     let config = meant.config;
-    let manner = Manner { receives: meant.receives, sends: meant.sends, owned: meant.owned, rate: meant.rate };
+    let manner = Manner {
+        receives: meant.receives,
+        sends: meant.sends,
+        owned: meant.owned,
+        rate: meant.rate,
+    };
     // Several of them on one machine are told apart by port and base: only the first has the control socket.
     let socket = Some(config.socket.clone()).filter(|path| {
         let free = std::os::unix::net::UnixStream::connect(path).is_err();
@@ -144,7 +184,15 @@ fn start_log(log: Log, level: u8) {
         _ => tracing::Level::TRACE,
     };
     let system = log.is_system();
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(log).with_target(false).with_ansi(false);
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(log)
+        .with_target(false)
+        .with_ansi(false);
     // The system's log has times of its own. A subscriber that is set already (in a test) stays.
-    let _ = if system { log.without_time().try_init() } else { log.try_init() };
+    let _ = if system {
+        log.without_time().try_init()
+    } else {
+        log.try_init()
+    };
 }

@@ -42,7 +42,10 @@ const USAGE: u8 = 2;
 
 /// Runs the command that `argv` (with the program's name first, which may be that of an old program) asks for, and returns the process's exit code.
 pub fn run(argv: Vec<OsString>) -> u8 {
-    let called = argv.first().map(std::path::Path::new).and_then(std::path::Path::file_name);
+    let called = argv
+        .first()
+        .map(std::path::Path::new)
+        .and_then(std::path::Path::file_name);
     match called.and_then(std::ffi::OsStr::to_str) {
         Some("makuosan") => return makuosan::run(&argv),
         Some("msync") => return crate::face::msync::run(&argv),
@@ -89,13 +92,22 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
 fn not_understood(argv: &[OsString], error: &clap::Error) -> u8 {
     // Output that nobody reads any more is no failure.
     let _ = error.print();
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
         return 0;
     }
-    if argv.iter().skip(1).take_while(|a| *a != "--").any(|a| a == "--json") {
+    if argv
+        .iter()
+        .skip(1)
+        .take_while(|a| *a != "--")
+        .any(|a| a == "--json")
+    {
         let text = error.to_string();
         let first = text.lines().next().unwrap_or_default();
-        let error = Error::usage(first.strip_prefix("error: ").unwrap_or(first)).hint("see `makuo --help`");
+        let error =
+            Error::usage(first.strip_prefix("error: ").unwrap_or(first)).hint("see `makuo --help`");
         crate::report::Json::stdout().failure(&error);
     }
     USAGE
@@ -109,16 +121,26 @@ fn start_log(settings: Settings, daemon: bool) {
         (Verbosity::Normal, true) | (Verbosity::Verbose, false) => tracing::Level::INFO,
         (Verbosity::Verbose, true) | (Verbosity::Debug, _) => tracing::Level::DEBUG,
     };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_target(false);
     let log = log.with_ansi(Painter::stderr(settings.color).is_on());
     // A subscriber that is set already (in a test) stays.
-    let _ = if is_journal() { log.without_time().try_init() } else { log.try_init() };
+    let _ = if is_journal() {
+        log.without_time().try_init()
+    } else {
+        log.try_init()
+    };
 }
 
 /// Whether standard error goes to the journal, which has times of its own: systemd says which file that is.
 fn is_journal() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
-    rustix::fs::fstat(std::io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    rustix::fs::fstat(std::io::stderr())
+        .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
 /// What the command line names and this version cannot do: refused, never ignored.

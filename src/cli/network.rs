@@ -33,7 +33,11 @@ pub fn config_path(flag: Option<&Path>) -> PathBuf {
 }
 
 fn named_config(flag: Option<&Path>) -> Option<PathBuf> {
-    let variable = || std::env::var_os("MAKUO_CONFIG").filter(|v| !v.is_empty()).map(PathBuf::from);
+    let variable = || {
+        std::env::var_os("MAKUO_CONFIG")
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     flag.map(PathBuf::from).or_else(variable)
 }
 
@@ -54,10 +58,18 @@ pub fn resolve(args: &NetworkArgs, config: Option<&Path>) -> Result<NetworkConfi
 pub fn for_command(args: &NetworkArgs, config: &HostConfig) -> Result<NetworkConfig> {
     let mut network = over(args, config.network.clone());
     if network.group_keys.is_empty() && !network.plain {
-        let variable = std::env::var_os(GROUP_KEY_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
-        let default = || [sign::default_group_key(), Some(config.default_group_key())].into_iter().flatten();
+        let variable = std::env::var_os(GROUP_KEY_VARIABLE)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from);
+        let default = || {
+            [sign::default_group_key(), Some(config.default_group_key())]
+                .into_iter()
+                .flatten()
+        };
         let key = variable.or_else(|| default().find(|path| path.exists()));
-        network.group_keys.push(key.ok_or_else(|| no_group_key(config))?);
+        network
+            .group_keys
+            .push(key.ok_or_else(|| no_group_key(config))?);
     }
     Ok(network)
 }
@@ -82,11 +94,19 @@ pub fn no_group_key(config: &HostConfig) -> Error {
 pub fn over(args: &NetworkArgs, network: NetworkConfig) -> NetworkConfig {
     let said = args.plain || !args.group_keys.is_empty();
     NetworkConfig {
-        interfaces: if args.interfaces.is_empty() { network.interfaces } else { args.interfaces.clone() },
+        interfaces: if args.interfaces.is_empty() {
+            network.interfaces
+        } else {
+            args.interfaces.clone()
+        },
         group: args.group.unwrap_or(network.group),
         port: args.port.unwrap_or(network.port),
         ttl: args.ttl.unwrap_or(network.ttl),
-        group_keys: if said { args.group_keys.clone() } else { network.group_keys },
+        group_keys: if said {
+            args.group_keys.clone()
+        } else {
+            network.group_keys
+        },
         plain: if said { args.plain } else { network.plain },
         strict_host_keys: network.strict_host_keys,
         catch_up_rate: network.catch_up_rate,
@@ -95,27 +115,42 @@ pub fn over(args: &NetworkArgs, network: NetworkConfig) -> NetworkConfig {
 
 /// Joins the group on every interface that is named, or on the one that the system prefers, with the group keys.
 pub fn open(network: &NetworkConfig) -> Result<Door> {
-    let keys: Vec<GroupKey> = network.group_keys.iter().map(|path| GroupKey::load(path)).collect::<Result<_>>()?;
+    let keys: Vec<GroupKey> = network
+        .group_keys
+        .iter()
+        .map(|path| GroupKey::load(path))
+        .collect::<Result<_>>()?;
     if keys.is_empty() && !network.plain {
         return Err(no_group_key(&HostConfig::default()));
     }
-    let changes = Changes::follow().inspect_err(|e| tracing::debug!("interfaces are not followed: {e}"));
+    let changes =
+        Changes::follow().inspect_err(|e| tracing::debug!("interfaces are not followed: {e}"));
     let links = links(network)?;
     let reopen = changes.ok().map(|changes| reopen(network, &links, changes));
-    Ok(Door { links, keys, reopen })
+    Ok(Door {
+        links,
+        keys,
+        reopen,
+    })
 }
 
 /// Joins the group as [`open`] does.
 pub fn links(network: &NetworkConfig) -> Result<Links> {
     let mut names = network.interfaces.iter().map(String::as_str);
     let first = link_config(network, names.next())?;
-    let more = names.map(|name| link_config(network, Some(name))).collect::<Result<Vec<_>>>()?;
+    let more = names
+        .map(|name| link_config(network, Some(name)))
+        .collect::<Result<Vec<_>>>()?;
     Links::open(&first, &more, open_patiently)
 }
 
 fn link_config(network: &NetworkConfig, name: Option<&str>) -> Result<LinkConfig> {
     let interface = net::choose(name, Family::of(network.group))?;
-    Ok(LinkConfig { port: network.port, ttl: network.ttl, ..LinkConfig::new(interface, network.group) })
+    Ok(LinkConfig {
+        port: network.port,
+        ttl: network.ttl,
+        ..LinkConfig::new(interface, network.group)
+    })
 }
 
 /// Opens each of `links` again by the name that it was opened by.
@@ -123,7 +158,11 @@ fn reopen(network: &NetworkConfig, links: &Links, changes: Changes) -> Reopen {
     let known = |link: &Link| {
         let is_it = |name: &&String| {
             let interface = link.interface();
-            interface.name == **name || interface.addresses.iter().any(|address| address.to_string() == **name)
+            interface.name == **name
+                || interface
+                    .addresses
+                    .iter()
+                    .any(|address| address.to_string() == **name)
         };
         network.interfaces.iter().find(is_it).cloned()
     };
@@ -177,7 +216,11 @@ fn open_patiently(config: &LinkConfig) -> Result<Link> {
 
 /// This host's name as its system knows it, up to the first dot when the whole is not legal.
 pub fn host_name() -> Result<HostName> {
-    let unknown = |e| Error::usage("this host has no name").because(e).hint("give one with --name");
+    let unknown = |e| {
+        Error::usage("this host has no name")
+            .because(e)
+            .hint("give one with --name")
+    };
     let name = nix::unistd::gethostname().map_err(|e| unknown(std::io::Error::from(e)))?;
     let name = name.to_string_lossy();
     let short = name.split('.').next().unwrap_or_default();
@@ -192,15 +235,25 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_the_configuration() {
-        let config = NetworkConfig { port: 7000, ttl: 3, ..NetworkConfig::default() };
-        let args = NetworkArgs { port: Some(6000), ..NetworkArgs::default() };
+        let config = NetworkConfig {
+            port: 7000,
+            ttl: 3,
+            ..NetworkConfig::default()
+        };
+        let args = NetworkArgs {
+            port: Some(6000),
+            ..NetworkArgs::default()
+        };
         let network = over(&args, config);
         assert_eq!((network.port, network.ttl), (6000, 3));
     }
 
     #[test]
     fn a_group_key_that_cannot_be_read_is_refused_and_not_ignored() {
-        let args = NetworkArgs { group_keys: vec!["/nowhere/group.key".into()], ..NetworkArgs::default() };
+        let args = NetworkArgs {
+            group_keys: vec!["/nowhere/group.key".into()],
+            ..NetworkArgs::default()
+        };
         let network = over(&args, NetworkConfig::default());
         let error = open(&network).expect_err("refused");
         assert!(error.to_string().contains("/nowhere/group.key"), "{error}");

@@ -29,13 +29,25 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     deploy::check_targets(&args.targets)?;
     let config = network::host_config(config)?;
     let network = network::for_command(&args.network, &config)?;
-    let signer: Arc<dyn Signer> = Arc::from(keys::open_signer(&sign::key_file(args.key.as_deref(), None)?)?);
+    let signer: Arc<dyn Signer> = Arc::from(keys::open_signer(&sign::key_file(
+        args.key.as_deref(),
+        None,
+    )?)?);
     let authorized = Arc::new(sign::authorized(args.authorized_keys.as_deref(), &config)?);
     network::tell(&network, report);
     report.start(&format!("{}: asking what hosts keep", args.tree));
     let local = local(args, &config)?;
-    let Goal { way, earlier, replaced } = find(args, local.as_ref(), &network)?;
-    check_key(&earlier, signer.public(), &authorized, clock::wall_seconds())?;
+    let Goal {
+        way,
+        earlier,
+        replaced,
+    } = find(args, local.as_ref(), &network)?;
+    check_key(
+        &earlier,
+        signer.public(),
+        &authorized,
+        clock::wall_seconds(),
+    )?;
 
     let mut spec = spec(&earlier.release, &targets(&replaced))?;
     spec.transfer.rate = args.rate;
@@ -50,10 +62,25 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
             strict: args.strict_host_keys || network.strict_host_keys,
             cache: deploy::cache_dir(),
             authorized: Some(Arc::clone(&authorized)),
-            ..engine::Options::new(spec.clone(), purpose, Arc::clone(&signer), name.clone(), args.timeout)
+            ..engine::Options::new(
+                spec.clone(),
+                purpose,
+                Arc::clone(&signer),
+                name.clone(),
+                args.timeout,
+            )
         };
-        let earlier = Earlier { release: earlier.release.clone(), from: local.clone() };
-        engine::rollback(network::open(&network)?, options, earlier, &interrupt, observer)
+        let earlier = Earlier {
+            release: earlier.release.clone(),
+            from: local.clone(),
+        };
+        engine::rollback(
+            network::open(&network)?,
+            options,
+            earlier,
+            &interrupt,
+            observer,
+        )
     };
 
     report.event(&Event::Note(announced(&args.tree, &way)));
@@ -66,7 +93,11 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         return Ok(outcome.exit.code());
     }
 
-    report.start(&format!("{}: comparing with {}", args.tree, words::release(&args.tree, Some(way.to))));
+    report.start(&format!(
+        "{}: comparing with {}",
+        args.tree,
+        words::release(&args.tree, Some(way.to))
+    ));
     // The rollback looks again at all of each tree: a host that comes between the two has not been compared, and what
     // changed meanwhile would otherwise be believed as it was.
     let preview = session(Purpose::DryRun, &mut Silent)?;
@@ -75,10 +106,16 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         if preview.drift.is_empty() {
             return Err(nothing_to_change(&args.tree, &way, &preview));
         }
-        changes(&preview).iter().for_each(|line| report.event(&Event::Note(line.clone())));
+        changes(&preview)
+            .iter()
+            .for_each(|line| report.event(&Event::Note(line.clone())));
     }
 
-    report.start(&format!("{}: back to {}", args.tree, words::release(&args.tree, Some(way.to))));
+    report.start(&format!(
+        "{}: back to {}",
+        args.tree,
+        words::release(&args.tree, Some(way.to))
+    ));
     let outcome = session(Purpose::Deploy, report)?;
     report.outcome(&outcome);
     Ok(outcome.exit.code())
@@ -103,38 +140,56 @@ impl Observer for Silent {
 fn announced(tree: &TreeName, way: &Way) -> String {
     let shown = |serial: &Serial| words::release(tree, Some(*serial));
     let from: Vec<String> = way.from.iter().map(shown).collect();
-    let from = if from.is_empty() { String::new() } else { format!(" from {}", from.join(", ")) };
+    let from = if from.is_empty() {
+        String::new()
+    } else {
+        format!(" from {}", from.join(", "))
+    };
     format!("back{from} to {}", shown(&way.to))
 }
 
 /// What is left alone because the releases that are replaced exclude it.
 fn spared(earlier: &Release, replaced: &[Release]) -> Option<String> {
     let own = earlier.header().rules.patterns().unwrap_or_default();
-    let rules = replaced.iter().map(|release| &release.header().rules).filter(|rules| !rules.delete_excluded);
+    let rules = replaced
+        .iter()
+        .map(|release| &release.header().rules)
+        .filter(|rules| !rules.delete_excluded);
     let spared: Vec<String> = rules
         .flat_map(|rules| rules.patterns().unwrap_or_default().into_owned())
         .filter(|exclude| !own.contains(exclude))
         .map(|exclude| printable(exclude.pattern.as_bytes()))
         .collect();
-    (!spared.is_empty()).then(|| format!("left alone, as excluded by what runs: {}", spared.join(", ")))
+    (!spared.is_empty()).then(|| {
+        format!(
+            "left alone, as excluded by what runs: {}",
+            spared.join(", ")
+        )
+    })
 }
 
 /// "web1, web2: 3 changed, 1 extra".
 fn changes(preview: &Outcome) -> Vec<String> {
-    let line = |group: &DriftGroup| format!("{}: {}", words::list(&group.hosts), words::drift(group));
+    let line =
+        |group: &DriftGroup| format!("{}: {}", words::list(&group.hosts), words::drift(group));
     preview.drift.iter().map(line).collect()
 }
 
 fn nothing_to_change(tree: &TreeName, way: &Way, preview: &Outcome) -> Error {
     let hosts: Vec<&HostName> = preview.hosts.iter().map(|host| &host.host).collect();
     let to = words::release(tree, Some(way.to));
-    Error::refused(format!("nothing to change: {} have what {to} has", words::list(&hosts)))
-        .hint("see `makuo log` for the releases that hosts keep, and give one with --to")
+    Error::refused(format!(
+        "nothing to change: {} have what {to} has",
+        words::list(&hosts)
+    ))
+    .hint("see `makuo log` for the releases that hosts keep, and give one with --to")
 }
 
 /// The tree of this machine and its state, when it serves the tree.
 fn local(args: &RollbackArgs, config: &HostConfig) -> Result<Option<(PathBuf, Records)>> {
-    let Some(tree) = config.trees.iter().find(|t| t.name == args.tree) else { return Ok(None) };
+    let Some(tree) = config.trees.iter().find(|t| t.name == args.tree) else {
+        return Ok(None);
+    };
     let records = match Records::find(&tree.name, &tree.path, config.state_dir.as_deref()) {
         Err(e) if e.is_os(std::io::ErrorKind::PermissionDenied) => {
             tracing::warn!("hosts that did not keep the release cannot be served from here: {e}");
@@ -146,7 +201,11 @@ fn local(args: &RollbackArgs, config: &HostConfig) -> Result<Option<(PathBuf, Re
 }
 
 /// The release to go back to, and those that run: from this machine's own state, else from the fleet.
-fn find(args: &RollbackArgs, local: Option<&(PathBuf, Records)>, network: &NetworkConfig) -> Result<Goal> {
+fn find(
+    args: &RollbackArgs,
+    local: Option<&(PathBuf, Records)>,
+    network: &NetworkConfig,
+) -> Result<Goal> {
     let longest = ASK.min(args.timeout);
     let log = log::log(network::open(network)?, &args.tree, longest)?;
     let kept = match local {
@@ -179,5 +238,9 @@ fn find(args: &RollbackArgs, local: Option<&(PathBuf, Records)>, network: &Netwo
     if replaced.is_empty() {
         replaced.push(earlier.release.clone());
     }
-    Ok(Goal { way, earlier, replaced })
+    Ok(Goal {
+        way,
+        earlier,
+        replaced,
+    })
 }

@@ -9,7 +9,12 @@ use crate::Result;
 use crate::drive::desk::{Deed, Wish};
 use crate::report::Report;
 
-pub(super) fn run(args: &AdhocArgs, delete: bool, config: Option<&Path>, report: &mut Report) -> Result<u8> {
+pub(super) fn run(
+    args: &AdhocArgs,
+    delete: bool,
+    config: Option<&Path>,
+    report: &mut Report,
+) -> Result<u8> {
     deploy::check_targets(&args.targets)?;
     let socket = match &args.socket {
         Some(socket) => socket.clone(),

@@ -18,8 +18,10 @@ pub fn key_file(flag: Option<&Path>, spec: Option<&Path>) -> Result<PathBuf> {
         return Ok(path);
     }
     let shown = printable(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
-    Err(Error::usage(format!("there is no key to sign with: {shown} ({said_by}) does not exist"))
-        .hint("`makuo keygen` makes one; --key names another, such as ~/.ssh/id_ed25519"))
+    Err(Error::usage(format!(
+        "there is no key to sign with: {shown} ({said_by}) does not exist"
+    ))
+    .hint("`makuo keygen` makes one; --key names another, such as ~/.ssh/id_ed25519"))
 }
 
 /// Whose releases count on this machine, beside those of the key that signs: the keys of `file`, else of its configuration.
@@ -28,7 +30,10 @@ pub fn authorized(file: Option<&Path>, config: &HostConfig) -> Result<Authorized
         Some(path) => AuthorizedKeys::load(path),
         None => match AuthorizedKeys::load(&config.authorized_keys) {
             // A machine that is no host, or a user who may not read the host's file, has none.
-            Err(e) if e.is_os(std::io::ErrorKind::NotFound) || e.is_os(std::io::ErrorKind::PermissionDenied) => {
+            Err(e)
+                if e.is_os(std::io::ErrorKind::NotFound)
+                    || e.is_os(std::io::ErrorKind::PermissionDenied) =>
+            {
                 Ok(AuthorizedKeys::none(&config.authorized_keys))
             }
             found => found,
@@ -38,7 +43,9 @@ pub fn authorized(file: Option<&Path>, config: &HostConfig) -> Result<Authorized
 
 /// ~/.config/makuo/deploy.key, when there is a home.
 pub fn default_key() -> Option<PathBuf> {
-    std::env::home_dir().filter(|home| !home.as_os_str().is_empty()).map(|home| home.join(DEFAULT_KEY))
+    std::env::home_dir()
+        .filter(|home| !home.as_os_str().is_empty())
+        .map(|home| home.join(DEFAULT_KEY))
 }
 
 /// The group key of a user: beside the deploy key.
@@ -58,7 +65,8 @@ fn choose(
         .or(variable.map(|p| (p, "from $MAKUO_KEY")))
         .or(default.map(|p| (p, "the default")))
         .ok_or_else(|| {
-            Error::usage("there is no key to sign with, and no home directory to look in").hint("say --key FILE")
+            Error::usage("there is no key to sign with, and no home directory to look in")
+                .hint("say --key FILE")
         })
 }
 
@@ -68,16 +76,36 @@ mod tests {
 
     #[test]
     fn the_nearest_word_wins() {
-        let chosen = |flag: Option<&str>, spec: Option<&str>, variable: Option<&str>, default: Option<&str>| {
+        let chosen = |flag: Option<&str>,
+                      spec: Option<&str>,
+                      variable: Option<&str>,
+                      default: Option<&str>| {
             let default = default.map(PathBuf::from);
-            choose(flag.map(Path::new), spec.map(Path::new), variable.map(OsString::from), default)
-                .map(|(path, _)| path.to_string_lossy().into_owned())
-                .ok()
+            choose(
+                flag.map(Path::new),
+                spec.map(Path::new),
+                variable.map(OsString::from),
+                default,
+            )
+            .map(|(path, _)| path.to_string_lossy().into_owned())
+            .ok()
         };
-        assert_eq!(chosen(Some("a"), Some("b"), Some("c"), Some("d")).as_deref(), Some("a"));
-        assert_eq!(chosen(None, Some("b"), Some("c"), Some("d")).as_deref(), Some("b"));
-        assert_eq!(chosen(None, None, Some("c"), Some("d")).as_deref(), Some("c"));
-        assert_eq!(chosen(None, None, Some(""), Some("d")).as_deref(), Some("d"));
+        assert_eq!(
+            chosen(Some("a"), Some("b"), Some("c"), Some("d")).as_deref(),
+            Some("a")
+        );
+        assert_eq!(
+            chosen(None, Some("b"), Some("c"), Some("d")).as_deref(),
+            Some("b")
+        );
+        assert_eq!(
+            chosen(None, None, Some("c"), Some("d")).as_deref(),
+            Some("c")
+        );
+        assert_eq!(
+            chosen(None, None, Some(""), Some("d")).as_deref(),
+            Some("d")
+        );
         assert_eq!(chosen(None, None, None, None), None);
     }
 }

@@ -11,7 +11,8 @@ pub(super) fn run(args: &StatusArgs, config: Option<&Path>, report: &mut Report)
     let network = network::resolve(&args.network, config)?;
     network::tell(&network, report);
     report.start("asking");
-    let standings = crate::drive::log::status(network::open(&network)?, args.tree.as_ref(), args.wait)?;
+    let standings =
+        crate::drive::log::status(network::open(&network)?, args.tree.as_ref(), args.wait)?;
     if let (Some(tree), true) = (&args.tree, standings.is_empty()) {
         return Err(nobody_has(tree));
     }

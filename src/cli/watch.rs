@@ -19,22 +19,45 @@ pub(super) fn run(args: &WatchArgs, config: Option<&Path>, report: &mut Report) 
     let modes = modes(args)?;
     let mut first = resolve(args, config)?;
     let temporary = cache(&mut first)?;
-    let mut reader = Reader { args, config: config.map(Path::to_path_buf), cache: first.cache.clone(), signer: None };
+    let mut reader = Reader {
+        args,
+        config: config.map(Path::to_path_buf),
+        cache: first.cache.clone(),
+        signer: None,
+    };
     let options = reader.options(&first)?;
     let network = first.network.clone();
     network::tell(&network, report);
     let dial = Box::new(move || network::open(&network));
-    let ended = crate::watch::run(Setup { options, modes, dial, reload: Box::new(|| reader.again()) }, report);
+    let ended = crate::watch::run(
+        Setup {
+            options,
+            modes,
+            dial,
+            reload: Box::new(|| reader.again()),
+        },
+        report,
+    );
     drop(temporary);
     ended
 }
 
 fn modes(args: &WatchArgs) -> Result<Modes> {
     if args.max_delay < args.settle {
-        return Err(Error::usage("--max-delay is shorter than --settle: no batch could ever be quiet"));
+        return Err(Error::usage(
+            "--max-delay is shorter than --settle: no batch could ever be quiet",
+        ));
     }
-    let pace = Pace { settle: args.settle, max_delay: args.max_delay };
-    Ok(Modes { pace, once: args.once, initial: !args.no_initial, pause: args.pause_file.clone() })
+    let pace = Pace {
+        settle: args.settle,
+        max_delay: args.max_delay,
+    };
+    Ok(Modes {
+        pace,
+        once: args.once,
+        initial: !args.no_initial,
+        pause: args.pause_file.clone(),
+    })
 }
 
 fn resolve(args: &WatchArgs, config: Option<&Path>) -> Result<SessionOptions> {
@@ -49,13 +72,17 @@ fn resolve(args: &WatchArgs, config: Option<&Path>) -> Result<SessionOptions> {
 /// The index has to be kept between two batches: in a directory for the life of the process, where there is no other.
 fn cache(options: &mut SessionOptions) -> Result<Option<tempfile::TempDir>> {
     let usable = |dir: &PathBuf| {
-        std::fs::create_dir_all(dir).is_ok() && rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok()
+        std::fs::create_dir_all(dir).is_ok()
+            && rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok()
     };
     if options.cache.as_ref().is_some_and(usable) {
         return Ok(None);
     }
     let failed = |e| Error::new(Kind::Io, "cannot make a directory for the index").because(e);
-    let dir = tempfile::Builder::new().prefix("makuo-").tempdir().map_err(failed)?;
+    let dir = tempfile::Builder::new()
+        .prefix("makuo-")
+        .tempdir()
+        .map_err(failed)?;
     options.cache = Some(dir.path().to_path_buf());
     Ok(Some(dir))
 }
@@ -76,7 +103,11 @@ impl Reader<'_> {
     }
 
     fn options(&mut self, options: &SessionOptions) -> Result<Options> {
-        let known = self.signer.as_ref().filter(|(path, _)| *path == options.key).map(|(_, signer)| Arc::clone(signer));
+        let known = self
+            .signer
+            .as_ref()
+            .filter(|(path, _)| *path == options.key)
+            .map(|(_, signer)| Arc::clone(signer));
         let signer = match known {
             Some(signer) => signer,
             None => Arc::from(keys::open_signer(&options.key)?),

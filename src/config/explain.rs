@@ -16,24 +16,48 @@ impl HostConfig {
             let _ = writeln!(out, "{subject:<10} {text}");
         };
         line("config", shown(&self.path));
-        line("host", self.name.as_ref().map_or("named as the system is".to_string(), |n| n.to_string()));
-        line("keys", format!("{}: who may deploy, audit and roll back", shown(&self.authorized_keys)));
+        line(
+            "host",
+            self.name
+                .as_ref()
+                .map_or("named as the system is".to_string(), |n| n.to_string()),
+        );
+        line(
+            "keys",
+            format!(
+                "{}: who may deploy, audit and roll back",
+                shown(&self.authorized_keys)
+            ),
+        );
         line(
             "state",
-            self.state_dir
-                .as_deref()
-                .map_or(".makuo/TREE beside each tree, inside one that is a mount point".to_string(), shown),
+            self.state_dir.as_deref().map_or(
+                ".makuo/TREE beside each tree, inside one that is a mount point".to_string(),
+                shown,
+            ),
         );
         line("socket", shown(&self.socket));
         if let Some(group) = &self.socket_group {
-            line("", format!("members of the group {} may use it, and send", printable(group.as_bytes())));
+            line(
+                "",
+                format!(
+                    "members of the group {} may use it, and send",
+                    printable(group.as_bytes())
+                ),
+            );
         }
-        let key = self.sender_key.as_deref().map_or_else(|| format!("{DEFAULT_SENDER_KEY}, when it is there"), shown);
+        let key = self
+            .sender_key
+            .as_deref()
+            .map_or_else(|| format!("{DEFAULT_SENDER_KEY}, when it is there"), shown);
         line("sender", format!("signs what this host sends with {key}"));
         line("console", self.console.explain());
         line("network", self.network.explain());
         if self.trees.is_empty() {
-            line("tree", "none: this host can send, and receives nothing".to_string());
+            line(
+                "tree",
+                "none: this host can send, and receives nothing".to_string(),
+            );
         }
         for tree in &self.trees {
             line("tree", tree.explain());
@@ -52,28 +76,45 @@ impl ConsoleConfig {
         places.extend(self.socket.as_deref().map(shown));
         let rules = match (&self.password, self.listen) {
             (Some(_), _) => "; asks for a password",
-            (None, ConsoleListen::At(_)) => "; changes nothing on other hosts over TCP without a password",
+            (None, ConsoleListen::At(_)) => {
+                "; changes nothing on other hosts over TCP without a password"
+            }
             (None, _) => "",
         };
-        if places.is_empty() { "off".to_string() } else { places.join(" and ") + rules }
+        if places.is_empty() {
+            "off".to_string()
+        } else {
+            places.join(" and ") + rules
+        }
     }
 }
 
 impl NetworkConfig {
     fn explain(&self) -> String {
-        let names: Vec<String> = self.interfaces.iter().map(|i| printable(i.as_bytes())).collect();
+        let names: Vec<String> = self
+            .interfaces
+            .iter()
+            .map(|i| printable(i.as_bytes()))
+            .collect();
         let interface = match names.as_slice() {
             [] => "on the interface that the system routes multicast to".to_string(),
             names => format!("on {}", names.join(", ")),
         };
-        let reach = if self.ttl <= 1 { "this link only" } else { "beyond routers that forward multicast" };
+        let reach = if self.ttl <= 1 {
+            "this link only"
+        } else {
+            "beyond routers that forward multicast"
+        };
         let keys: Vec<String> = self.group_keys.iter().map(|path| shown(path)).collect();
         let sealed = match keys.as_slice() {
             [] if self.plain => "; plain: datagrams are not sealed".to_string(),
             [] => format!("; datagrams are sealed with {GROUP_KEY} beside this file"),
             [key] => format!("; datagrams are sealed with {key}"),
             [first, rest @ ..] => {
-                format!("; datagrams are sealed with {first}, and {} opens them too", rest.join(", "))
+                format!(
+                    "; datagrams are sealed with {first}, and {} opens them too",
+                    rest.join(", ")
+                )
             }
         };
         let strict = if self.strict_host_keys {
@@ -86,7 +127,10 @@ impl NetworkConfig {
             DEFAULT_CATCH_UP_RATE => String::new(),
             rate => format!("; at most {rate} to hosts that missed a release"),
         };
-        format!("group {} port {} {interface}; ttl {}: {reach}{sealed}{strict}{rate}", self.group, self.port, self.ttl)
+        format!(
+            "group {} port {} {interface}; ttl {}: {reach}{sealed}{strict}{rate}",
+            self.group, self.port, self.ttl
+        )
     }
 }
 
@@ -100,19 +144,33 @@ impl TreeConfig {
             None => text.push_str("; deletes as much as a release's own limit"),
         }
         if !self.protect_patterns.is_empty() {
-            let patterns: Vec<String> = self.protect_patterns.iter().map(|p| printable(p.as_bytes())).collect();
+            let patterns: Vec<String> = self
+                .protect_patterns
+                .iter()
+                .map(|p| printable(p.as_bytes()))
+                .collect();
             text.push_str(&format!("; never touches {}", patterns.join(", ")));
         }
         if let Some(age) = self.max_age {
-            text.push_str(&format!("; warns when its release is older than {}", shown_duration(age)));
+            text.push_str(&format!(
+                "; warns when its release is older than {}",
+                shown_duration(age)
+            ));
         }
         match self.catch_up {
-            CatchUp::Off => text.push_str("; takes nothing that it missed from other hosts, and gives them nothing"),
+            CatchUp::Off => text.push_str(
+                "; takes nothing that it missed from other hosts, and gives them nothing",
+            ),
             CatchUp::Group => {}
-            CatchUp::Anyone => text.push_str("; gives its release to anybody on the network who asks"),
+            CatchUp::Anyone => {
+                text.push_str("; gives its release to anybody on the network who asks")
+            }
         }
         if let Some(interval) = self.repair {
-            text.push_str(&format!("; mends what drifted every {}", shown_duration(interval)));
+            text.push_str(&format!(
+                "; mends what drifted every {}",
+                shown_duration(interval)
+            ));
         }
         if self.follow_links {
             text.push_str("; its path may lead through links of any user");
@@ -124,10 +182,19 @@ impl TreeConfig {
         for (phase, command) in self.hooks.commands() {
             let limit = seconds(command.timeout());
             let text = match (phase, &self.hooks.health) {
-                (Phase::Before, _) => format!("at most {limit}; when it fails, this host refuses the release"),
-                (Phase::Health, Some(Health { interval, deadline, .. })) => {
+                (Phase::Before, _) => {
+                    format!("at most {limit}; when it fails, this host refuses the release")
+                }
+                (
+                    Phase::Health,
+                    Some(Health {
+                        interval, deadline, ..
+                    }),
+                ) => {
                     let (interval, deadline) = (seconds(*interval), seconds(*deadline));
-                    format!("has to pass within {deadline}: at most {limit} a try, {interval} between two")
+                    format!(
+                        "has to pass within {deadline}: at most {limit} a try, {interval} between two"
+                    )
                 }
                 _ => format!("at most {limit}; when it fails, this host is not well"),
             };

@@ -15,19 +15,32 @@ const MIN_TIME: Duration = Duration::from_millis(1);
 
 /// Takes the keys out of a `[[tree]]`.
 pub(super) fn hooks(section: &mut Section) -> Result<Hooks> {
-    let time =
-        |section: &mut Section, key: &str, usual: Duration| section.take(key).map_or(Ok(usual), |field| a_time(&field));
+    let time = |section: &mut Section, key: &str, usual: Duration| {
+        section.take(key).map_or(Ok(usual), |field| a_time(&field))
+    };
     let limit = time(section, "hook_timeout", hook::DEFAULT_TIMEOUT)?;
     let one_try = time(section, "health_timeout", hook::DEFAULT_TRY)?;
     let interval = time(section, "health_interval", hook::DEFAULT_INTERVAL)?;
     let deadline = time(section, "health_deadline", hook::DEFAULT_DEADLINE)?;
     let command = |section: &mut Section, key: &str, limit: Duration| {
-        section.take(key).map(|field| a_command(field, limit)).transpose()
+        section
+            .take(key)
+            .map(|field| a_command(field, limit))
+            .transpose()
     };
     let before = command(section, "before", limit)?;
     let after = command(section, "after", limit)?;
-    let health = command(section, "health", one_try)?.map(|command| Health { command, interval, deadline });
-    Ok(Hooks { before, after, health, outside: None })
+    let health = command(section, "health", one_try)?.map(|command| Health {
+        command,
+        interval,
+        deadline,
+    });
+    Ok(Hooks {
+        before,
+        after,
+        health,
+        outside: None,
+    })
 }
 
 fn a_command(field: Field, limit: Duration) -> Result<Command> {
@@ -38,7 +51,10 @@ fn a_command(field: Field, limit: Duration) -> Result<Command> {
     }
     let wrong = field.deferred();
     let words = field.list("a list of words, as in [\"systemctl\", \"reload\", \"nginx\"]")?;
-    let argv = words.iter().map(|word| word.text().map(OsString::from)).collect::<Result<Vec<_>>>()?;
+    let argv = words
+        .iter()
+        .map(|word| word.text().map(OsString::from))
+        .collect::<Result<Vec<_>>>()?;
     Command::new(argv, limit).map_err(|e| wrong(&e))
 }
 

@@ -36,9 +36,11 @@ pub const AUTHORIZED_KEYS: &str = "authorized_keys";
 /// The name of a group key that no configuration names, in the directory of the configuration.
 pub const GROUP_KEY: &str = "group.key";
 /// The line about traffic that is not sealed, in logs and output.
-pub const PLAIN: &str = "traffic is plain: anybody on this network can read it, and lie about hosts";
+pub const PLAIN: &str =
+    "traffic is plain: anybody on this network can read it, and lie about hosts";
 /// Where the console listens.
-pub const DEFAULT_CONSOLE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
+pub const DEFAULT_CONSOLE: SocketAddr =
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
 /// The multicast group.
 pub const DEFAULT_GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 108));
 /// The UDP port.
@@ -156,7 +158,9 @@ impl ConsoleConfig {
     /// Refuses a console that others than this machine reach, unless that is said in words and a password guards it.
     pub fn check(&self) -> std::result::Result<(), String> {
         match self.listen {
-            ConsoleListen::At(at) if !(at.ip().is_loopback() || self.remote && self.password.is_some()) => {
+            ConsoleListen::At(at)
+                if !(at.ip().is_loopback() || self.remote && self.password.is_some()) =>
+            {
                 Err(format!(
                     "other machines reach {at}, and whoever reaches the console can change files on all hosts: \
                  listen at 127.0.0.1, or say remote = true and set a password"
@@ -285,7 +289,11 @@ impl TreeConfig {
 impl HostConfig {
     /// Reads and checks the file `path`, which nobody but root and the user who runs may have written.
     pub fn load(path: &Path) -> Result<Self> {
-        Self::from_document(&Document::load_strictly(path, "configuration", Readers::All)?)
+        Self::from_document(&Document::load_strictly(
+            path,
+            "configuration",
+            Readers::All,
+        )?)
     }
 
     /// The place of the group key when no other is named: beside the configuration.

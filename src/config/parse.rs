@@ -72,9 +72,18 @@ const MAX_SOCKET: usize = 107;
 
 /// Whether the keys at the top are those of a configuration.
 pub(super) fn looks_like_config(mut top: Section) -> bool {
-    ["authorized_keys", "state_dir", "socket", "sandbox", "sender", "network", "console", "metrics"]
-        .iter()
-        .any(|k| top.has(k))
+    [
+        "authorized_keys",
+        "state_dir",
+        "socket",
+        "sandbox",
+        "sender",
+        "network",
+        "console",
+        "metrics",
+    ]
+    .iter()
+    .any(|k| top.has(k))
         || top.take("tree").is_some_and(|f| f.is_tables())
 }
 
@@ -87,18 +96,34 @@ impl HostConfig {
         let console = console(top.section("console")?)?;
         let name = top.take("name").map(|f| f.parse()).transpose()?;
         let beside = document.path.with_file_name(AUTHORIZED_KEYS);
-        let authorized_keys = top.take("authorized_keys").map_or(Ok(beside), |f| absolute(&f))?;
-        let socket = top.take("socket").map_or(Ok(default.socket), |f| a_socket(&f))?;
-        let sandbox = top.take("sandbox").map_or(Ok(Sandbox::default()), |f| a_sandbox(&f))?;
-        let socket_group = top.take("socket_group").map(|f| f.text().map(str::to_string)).transpose()?;
-        let state = top.take("state_dir").map(|f| absolute(&f).map(|path| (path, f.span()))).transpose()?;
+        let authorized_keys = top
+            .take("authorized_keys")
+            .map_or(Ok(beside), |f| absolute(&f))?;
+        let socket = top
+            .take("socket")
+            .map_or(Ok(default.socket), |f| a_socket(&f))?;
+        let sandbox = top
+            .take("sandbox")
+            .map_or(Ok(Sandbox::default()), |f| a_sandbox(&f))?;
+        let socket_group = top
+            .take("socket_group")
+            .map(|f| f.text().map(str::to_string))
+            .transpose()?;
+        let state = top
+            .take("state_dir")
+            .map(|f| absolute(&f).map(|path| (path, f.span())))
+            .transpose()?;
         let network = network(top.section("network")?)?;
         let trees = trees(document, &mut top)?;
         top.finish()?;
         if let Some((dir, span)) = &state
             && let Some((tree, _)) = trees.iter().find(|(tree, _)| dir.starts_with(&tree.path))
         {
-            let what = format!("state_dir: {} is inside the tree {}, which would serve it", shown(dir), tree.name);
+            let what = format!(
+                "state_dir: {} is inside the tree {}, which would serve it",
+                shown(dir),
+                tree.name
+            );
             return Err(document.wrong(span.clone(), &what));
         }
         Ok(HostConfig {
@@ -125,7 +150,9 @@ fn sender(mut section: Section) -> Result<Option<PathBuf>> {
 fn console(mut section: Section) -> Result<ConsoleConfig> {
     let listen = section.take("listen").map(|f| {
         let told = ConsoleListen::parse(f.text()?);
-        told.ok_or_else(|| f.wrong("write an address with its port, as \"127.0.0.1:5000\", or \"off\""))
+        told.ok_or_else(|| {
+            f.wrong("write an address with its port, as \"127.0.0.1:5000\", or \"off\"")
+        })
     });
     let console = ConsoleConfig {
         listen: listen.transpose()?.unwrap_or_default(),
@@ -135,7 +162,9 @@ fn console(mut section: Section) -> Result<ConsoleConfig> {
         trusts_owner: false,
         tree: section.take("tree").map(|f| f.parse()).transpose()?,
     };
-    let reachable = console.check().map_err(|why| section.wrong(&format!("console.listen: {why}")));
+    let reachable = console
+        .check()
+        .map_err(|why| section.wrong(&format!("console.listen: {why}")));
     section.finish()?;
     reachable.map(|()| console)
 }
@@ -143,18 +172,37 @@ fn console(mut section: Section) -> Result<ConsoleConfig> {
 fn network(mut section: Section) -> Result<NetworkConfig> {
     let default = NetworkConfig::default();
     let network = NetworkConfig {
-        interfaces: section.take("interface").map(interfaces).transpose()?.unwrap_or_default(),
-        group: section.take("group").map_or(Ok(default.group), |f| a_group(&f))?,
-        port: small(&mut section, "port", 1..=65_535, "a port from 1 to 65535")?.unwrap_or(default.port),
+        interfaces: section
+            .take("interface")
+            .map(interfaces)
+            .transpose()?
+            .unwrap_or_default(),
+        group: section
+            .take("group")
+            .map_or(Ok(default.group), |f| a_group(&f))?,
+        port: small(&mut section, "port", 1..=65_535, "a port from 1 to 65535")?
+            .unwrap_or(default.port),
         ttl: small(&mut section, "ttl", 0..=255, "a number from 0 to 255")?.unwrap_or(default.ttl),
-        group_keys: section.take("group_key").map(group_keys).transpose()?.unwrap_or_default(),
+        group_keys: section
+            .take("group_key")
+            .map(group_keys)
+            .transpose()?
+            .unwrap_or_default(),
         plain: section.take("plain").map_or(Ok(false), |f| f.bool())?,
-        strict_host_keys: section.take("strict_host_keys").map_or(Ok(false), |f| f.bool())?,
-        catch_up_rate: section.take("catch_up_rate").map_or(Ok(default.catch_up_rate), |f| f.parse())?,
+        strict_host_keys: section
+            .take("strict_host_keys")
+            .map_or(Ok(false), |f| f.bool())?,
+        catch_up_rate: section
+            .take("catch_up_rate")
+            .map_or(Ok(default.catch_up_rate), |f| f.parse())?,
     };
     let both = section.wrong("plain = true leaves the group key unused: take one of the two out");
     section.finish()?;
-    if network.plain && !network.group_keys.is_empty() { Err(both) } else { Ok(network) }
+    if network.plain && !network.group_keys.is_empty() {
+        Err(both)
+    } else {
+        Ok(network)
+    }
 }
 
 fn small<T: TryFrom<i64>>(
@@ -163,7 +211,10 @@ fn small<T: TryFrom<i64>>(
     range: std::ops::RangeInclusive<i64>,
     what: &str,
 ) -> Result<Option<T>> {
-    let number = section.take(key).map(|f| f.number(range, what)).transpose()?;
+    let number = section
+        .take(key)
+        .map(|f| f.number(range, what))
+        .transpose()?;
     Ok(number.and_then(|n| T::try_from(n).ok()))
 }
 
@@ -172,7 +223,10 @@ fn interfaces(field: Field) -> Result<Vec<String>> {
     if field.is_text() {
         return an_interface(&field).map(|one| vec![one]);
     }
-    let (empty, many) = (field.wrong("name an interface, or leave it out"), field.wrong("too many interfaces"));
+    let (empty, many) = (
+        field.wrong("name an interface, or leave it out"),
+        field.wrong("too many interfaces"),
+    );
     let list = field.list("an interface, as \"eth0\", or a list of them")?;
     match list.len() {
         0 => Err(empty),
@@ -189,8 +243,10 @@ fn an_interface(field: &Field) -> Result<String> {
     if is_name || text.parse::<IpAddr>().is_ok() {
         return Ok(text.to_string());
     }
-    Err(field
-        .wrong(format!("{:?} is not an interface: write its name or address, as \"eth0\"", printable(text.as_bytes()))))
+    Err(field.wrong(format!(
+        "{:?} is not an interface: write its name or address, as \"eth0\"",
+        printable(text.as_bytes())
+    )))
 }
 
 /// One path, or a list of them: the first seals, all open.
@@ -198,8 +254,12 @@ fn group_keys(field: Field) -> Result<Vec<PathBuf>> {
     if field.is_text() {
         return absolute(&field).map(|one| vec![one]);
     }
-    let (empty, many) = (field.wrong("name a file, or leave it out"), field.wrong("too many group keys"));
-    let list = field.list("a file, as \"/etc/makuo/group.key\", or a list of them, the new one first")?;
+    let (empty, many) = (
+        field.wrong("name a file, or leave it out"),
+        field.wrong("too many group keys"),
+    );
+    let list =
+        field.list("a file, as \"/etc/makuo/group.key\", or a list of them, the new one first")?;
     match list.len() {
         0 => Err(empty),
         1..=MAX_GROUP_KEYS => list.iter().map(absolute).collect(),
@@ -209,19 +269,28 @@ fn group_keys(field: Field) -> Result<Vec<PathBuf>> {
 
 fn a_group(field: &Field) -> Result<IpAddr> {
     let text = field.text()?;
-    text.parse::<IpAddr>().ok().filter(IpAddr::is_multicast).ok_or_else(|| {
-        let shown = printable(text.as_bytes());
-        field.wrong(format!("{shown:?} is not a multicast group: 224.0.0.0 to 239.255.255.255, or of ff00::/8"))
-    })
+    text.parse::<IpAddr>()
+        .ok()
+        .filter(IpAddr::is_multicast)
+        .ok_or_else(|| {
+            let shown = printable(text.as_bytes());
+            field.wrong(format!(
+                "{shown:?} is not a multicast group: 224.0.0.0 to 239.255.255.255, or of ff00::/8"
+            ))
+        })
 }
 
 /// The trees with where they stand in the file.
 type Placed = Vec<(TreeConfig, Range<usize>)>;
 
 fn trees(document: &Document, top: &mut Section) -> Result<Placed> {
-    let Some(field) = top.take("tree") else { return Ok(Vec::new()) };
+    let Some(field) = top.take("tree") else {
+        return Ok(Vec::new());
+    };
     if !field.is_tables() {
-        return Err(field.wrong("write each tree as a table of its own: [[tree]], then name and path"));
+        return Err(
+            field.wrong("write each tree as a table of its own: [[tree]], then name and path")
+        );
     }
     let too_many = field.wrong(format!("more than {MAX_TREES} trees"));
     let mut trees: Placed = Vec::new();
@@ -245,11 +314,22 @@ fn clash(old: &TreeConfig, new: &TreeConfig) -> Option<String> {
     if old.name == *name {
         Some(format!("there are two trees {name}"))
     } else if old.path == new.path {
-        Some(format!("the trees {} and {name} are the same directory {path}", old.name))
+        Some(format!(
+            "the trees {} and {name} are the same directory {path}",
+            old.name
+        ))
     } else if new.path.starts_with(&old.path) {
-        Some(format!("the tree {name} ({path}) is inside the tree {} ({})", old.name, shown(&old.path)))
+        Some(format!(
+            "the tree {name} ({path}) is inside the tree {} ({})",
+            old.name,
+            shown(&old.path)
+        ))
     } else if old.path.starts_with(&new.path) {
-        Some(format!("the tree {} ({}) is inside the tree {name} ({path})", old.name, shown(&old.path)))
+        Some(format!(
+            "the tree {} ({}) is inside the tree {name} ({path})",
+            old.name,
+            shown(&old.path)
+        ))
     } else {
         None
     }
@@ -258,19 +338,42 @@ fn clash(old: &TreeConfig, new: &TreeConfig) -> Option<String> {
 fn a_tree(mut section: Section) -> Result<TreeConfig> {
     let name = section.take("name").map(|f| f.parse()).transpose()?;
     let path = section.take("path").map(|f| a_tree_path(&f)).transpose()?;
-    let patterns = section.take("protect").map(crate::spec::patterns).transpose()?.unwrap_or_default();
+    let patterns = section
+        .take("protect")
+        .map(crate::spec::patterns)
+        .transpose()?
+        .unwrap_or_default();
     let protect = PathFilter::at_top(&patterns);
-    let max_delete = section.take("max_delete").map(|f| f.parse_number_or_text()).transpose()?;
-    let keep = small(&mut section, "keep", 0..=MAX_KEEP, "a number of releases from 0 to 10000")?;
+    let max_delete = section
+        .take("max_delete")
+        .map(|f| f.parse_number_or_text())
+        .transpose()?;
+    let keep = small(
+        &mut section,
+        "keep",
+        0..=MAX_KEEP,
+        "a number of releases from 0 to 10000",
+    )?;
     let max_age = section.take("max_age").map(|f| an_age(&f)).transpose()?;
-    let repair = section.take("repair").map(|f| an_interval(&f)).transpose()?;
+    let repair = section
+        .take("repair")
+        .map(|f| an_interval(&f))
+        .transpose()?;
     let hooks = hooks::hooks(&mut section)?;
-    let flag = |section: &mut Section, key: &str, usual: bool| section.take(key).map_or(Ok(usual), |f| f.bool());
-    let catch_up = section.take("catch_up").map_or(Ok(CatchUp::default()), |f| a_catch_up(&f))?;
+    let flag = |section: &mut Section, key: &str, usual: bool| {
+        section.take(key).map_or(Ok(usual), |f| f.bool())
+    };
+    let catch_up = section
+        .take("catch_up")
+        .map_or(Ok(CatchUp::default()), |f| a_catch_up(&f))?;
     let swap = section.take("swap").map(|f| f.bool()).transpose()?;
     let devices = flag(&mut section, "devices", false)?;
     let follow_links = flag(&mut section, "follow_links", false)?;
-    let missing = |key: &str| section.wrong(&format!("a [[tree]] without `{key}`")).hint("a tree needs name and path");
+    let missing = |key: &str| {
+        section
+            .wrong(&format!("a [[tree]] without `{key}`"))
+            .hint("a tree needs name and path")
+    };
     let (no_name, no_path) = (missing("name"), missing("path"));
     section.finish()?;
     Ok(TreeConfig {
@@ -294,7 +397,11 @@ fn a_catch_up(field: &Field) -> Result<CatchUp> {
     match field.is_text() {
         true if field.text()? == "anyone" => Ok(CatchUp::Anyone),
         true => Err(field.wrong("write true, false or \"anyone\"")),
-        false => Ok(if field.bool()? { CatchUp::Group } else { CatchUp::Off }),
+        false => Ok(if field.bool()? {
+            CatchUp::Group
+        } else {
+            CatchUp::Off
+        }),
     }
 }
 
@@ -339,7 +446,9 @@ fn a_sandbox(field: &Field) -> Result<Sandbox> {
 fn a_socket(field: &Field) -> Result<PathBuf> {
     let path = absolute(field)?;
     if path.as_os_str().len() > MAX_SOCKET {
-        return Err(field.wrong(format!("the path of a socket has at most {MAX_SOCKET} bytes")));
+        return Err(field.wrong(format!(
+            "the path of a socket has at most {MAX_SOCKET} bytes"
+        )));
     }
     Ok(path)
 }
@@ -348,9 +457,14 @@ fn a_socket(field: &Field) -> Result<PathBuf> {
 fn absolute(field: &Field) -> Result<PathBuf> {
     let text = field.text()?;
     let path = Path::new(text);
-    if !path.is_absolute() || text.contains('\0') || path.components().any(|c| c == Component::ParentDir) {
+    if !path.is_absolute()
+        || text.contains('\0')
+        || path.components().any(|c| c == Component::ParentDir)
+    {
         let shown = printable(text.as_bytes());
-        return Err(field.wrong(format!("{shown:?} is not an absolute path without \"..\", as in \"/var/www\"")));
+        return Err(field.wrong(format!(
+            "{shown:?} is not an absolute path without \"..\", as in \"/var/www\""
+        )));
     }
     Ok(path.components().collect())
 }

@@ -52,7 +52,10 @@ fn every_key_is_read() {
     let config = parse(FULL).expect("legal");
     assert_eq!(config.name.as_ref().map(HostName::as_str), Some("web1"));
     assert_eq!(config.trees[0].path, Path::new("/var/www"));
-    assert_eq!(config.trees[0].max_age, Some(std::time::Duration::from_secs(30 * 86_400)));
+    assert_eq!(
+        config.trees[0].max_age,
+        Some(std::time::Duration::from_secs(30 * 86_400))
+    );
     assert_eq!(config.trees[1].max_age, None);
     assert_eq!(config.trees[1].max_delete, Some(Limit::Count(100)));
     let upload = crate::manifest::TreePath::new(&b"uploads/x"[..]).expect("legal");
@@ -76,14 +79,28 @@ fn every_key_is_read() {
 
 #[test]
 fn interfaces_are_one_or_several() {
-    let of = |text: &str| parse(&format!("[network]\ninterface = {text}")).map(|c| c.network.interfaces);
+    let of =
+        |text: &str| parse(&format!("[network]\ninterface = {text}")).map(|c| c.network.interfaces);
     assert_eq!(of("\"eth0\"").expect("legal"), ["eth0"]);
-    assert_eq!(of("[\"eth0\", \"10.0.0.1\"]").expect("legal"), ["eth0", "10.0.0.1"]);
-    let explained = parse("[network]\ninterface = [\"eth0\", \"eth1\"]").expect("legal").explain();
+    assert_eq!(
+        of("[\"eth0\", \"10.0.0.1\"]").expect("legal"),
+        ["eth0", "10.0.0.1"]
+    );
+    let explained = parse("[network]\ninterface = [\"eth0\", \"eth1\"]")
+        .expect("legal")
+        .explain();
     assert!(explained.contains("on eth0, eth1;"), "{explained}");
-    for (wrong, what) in [("[]", "leave it out"), ("[1]", "text in quotes"), ("7", "list"), ("[\"a b\"]", "\"a b\"")] {
+    for (wrong, what) in [
+        ("[]", "leave it out"),
+        ("[1]", "text in quotes"),
+        ("7", "list"),
+        ("[\"a b\"]", "\"a b\""),
+    ] {
         let said = said(&format!("\n[network]\ninterface = {wrong}"));
-        assert!(said.contains("makuo.toml:3: network.interface: ") && said.contains(what), "{said}");
+        assert!(
+            said.contains("makuo.toml:3: network.interface: ") && said.contains(what),
+            "{said}"
+        );
     }
 }
 
@@ -106,7 +123,11 @@ fn an_empty_file_is_a_host_with_the_documented_defaults() {
 
 #[test]
 fn mistakes_are_named_with_line_and_what_to_write() {
-    let tree = |rest: &str| said(&format!("[[tree]]\nname = \"www\"\npath = \"/var/www\"\n{rest}"));
+    let tree = |rest: &str| {
+        said(&format!(
+            "[[tree]]\nname = \"www\"\npath = \"/var/www\"\n{rest}"
+        ))
+    };
     let all = [
         said("nmae = \"web1\""),
         said("name = \"web 1\""),
@@ -168,13 +189,28 @@ fn hooks_have_the_documented_limits() {
     let limits = |c: &crate::hook::Command| c.timeout().as_secs();
     let health = hooks.health.as_ref().expect("there");
     assert_eq!(hooks.after.as_ref().map(limits), Some(60));
-    assert_eq!((limits(&health.command), health.interval.as_secs(), health.deadline.as_secs()), (10, 1, 30));
-    assert!(TreeConfig::new(TreeName::new("www").expect("legal"), "/x".into()).hooks.is_empty());
+    assert_eq!(
+        (
+            limits(&health.command),
+            health.interval.as_secs(),
+            health.deadline.as_secs()
+        ),
+        (10, 1, 30)
+    );
+    assert!(
+        TreeConfig::new(TreeName::new("www").expect("legal"), "/x".into())
+            .hooks
+            .is_empty()
+    );
 }
 
 #[test]
 fn wrong_hooks_are_named_with_line_and_what_to_write() {
-    let tree = |rest: &str| said(&format!("[[tree]]\nname = \"www\"\npath = \"/var/www\"\n{rest}"));
+    let tree = |rest: &str| {
+        said(&format!(
+            "[[tree]]\nname = \"www\"\npath = \"/var/www\"\n{rest}"
+        ))
+    };
     let all = [
         tree("before = []"),
         tree("after = [\"\", \"x\"]"),
@@ -206,11 +242,20 @@ fn wrong_hooks_are_named_with_line_and_what_to_write() {
 
 #[test]
 fn group_keys_are_a_path_or_a_list_the_new_one_first() {
-    let keys = |text: &str| parse(&format!("[network]\ngroup_key = {text}")).map(|c| c.network.group_keys);
+    let keys =
+        |text: &str| parse(&format!("[network]\ngroup_key = {text}")).map(|c| c.network.group_keys);
     assert_eq!(keys("\"/etc/a\"").ok(), Some(vec!["/etc/a".into()]));
-    assert_eq!(keys("[\"/etc/b\", \"/etc/a\"]").ok(), Some(vec!["/etc/b".into(), "/etc/a".into()]));
-    let explained = parse("[network]\ngroup_key = [\"/etc/b\", \"/etc/a\"]").expect("legal").explain();
-    assert!(explained.contains("sealed with /etc/b, and /etc/a opens them too"), "{explained}");
+    assert_eq!(
+        keys("[\"/etc/b\", \"/etc/a\"]").ok(),
+        Some(vec!["/etc/b".into(), "/etc/a".into()])
+    );
+    let explained = parse("[network]\ngroup_key = [\"/etc/b\", \"/etc/a\"]")
+        .expect("legal")
+        .explain();
+    assert!(
+        explained.contains("sealed with /etc/b, and /etc/a opens them too"),
+        "{explained}"
+    );
     let wrong = |text: &str| keys(text).expect_err(text).to_string();
     assert!(wrong("[]").contains("name a file"));
     assert!(wrong("\"group.key\"").contains("is not an absolute path"));
@@ -226,11 +271,24 @@ fn plain_is_said_in_words_and_leaves_no_key_unused() {
         config.network.group_keys
     };
     assert_eq!(sealed(""), [Path::new("/srv/group.key")]);
-    assert_eq!(sealed("[network]\ngroup_key = \"/etc/a\"\nplain = false"), [Path::new("/etc/a")]);
+    assert_eq!(
+        sealed("[network]\ngroup_key = \"/etc/a\"\nplain = false"),
+        [Path::new("/etc/a")]
+    );
     assert!(sealed("[network]\nplain = true").is_empty());
-    assert!(parse("[network]\nplain = true").expect("legal").explain().contains("; plain: datagrams are not sealed"));
-    let both = parse("\n[network]\nplain = true\ngroup_key = \"/etc/a\"").expect_err("both").to_string();
-    assert!(both.contains("makuo.toml:2: ") && both.contains("take one of the two out"), "{both}");
+    assert!(
+        parse("[network]\nplain = true")
+            .expect("legal")
+            .explain()
+            .contains("; plain: datagrams are not sealed")
+    );
+    let both = parse("\n[network]\nplain = true\ngroup_key = \"/etc/a\"")
+        .expect_err("both")
+        .to_string();
+    assert!(
+        both.contains("makuo.toml:2: ") && both.contains("take one of the two out"),
+        "{both}"
+    );
 }
 
 #[test]
@@ -247,22 +305,41 @@ fn the_console_is_for_this_machine_unless_told_otherwise() {
     let console = |text: &str| parse(&format!("[console]\n{text}")).map(|c| c.console);
     assert_eq!(parse("").expect("legal").console, ConsoleConfig::default());
     let at = |text: &str| ConsoleListen::At(text.parse().expect("an address"));
-    assert_eq!(console("listen = \"127.0.0.1:5001\"").expect("legal").listen, at("127.0.0.1:5001"));
-    assert_eq!(console("listen = \"off\"\nsocket = \"/run/c\"").expect("legal").listen, ConsoleListen::Off);
+    assert_eq!(
+        console("listen = \"127.0.0.1:5001\"")
+            .expect("legal")
+            .listen,
+        at("127.0.0.1:5001")
+    );
+    assert_eq!(
+        console("listen = \"off\"\nsocket = \"/run/c\"")
+            .expect("legal")
+            .listen,
+        ConsoleListen::Off
+    );
     let open = "listen = \"0.0.0.0:5000\"\nremote = true\npassword = \"/etc/makuo/console\"";
     assert_eq!(console(open).expect("legal").listen, at("0.0.0.0:5000"));
-    for refused in ["listen = \"5000\"", "listen = \"0.0.0.0:5000\"", "listen = \"[::]:5000\"\nremote = true"] {
+    for refused in [
+        "listen = \"5000\"",
+        "listen = \"0.0.0.0:5000\"",
+        "listen = \"[::]:5000\"\nremote = true",
+    ] {
         let error = console(refused).expect_err(refused).to_string();
         assert!(error.contains("console.listen"), "{error}");
     }
-    let config = parse("socket_group = \"web\"\n[sender]\nkey = \"/etc/makuo/key\"").expect("legal");
-    assert_eq!(config.sender_key.as_deref(), Some(Path::new("/etc/makuo/key")));
+    let config =
+        parse("socket_group = \"web\"\n[sender]\nkey = \"/etc/makuo/key\"").expect("legal");
+    assert_eq!(
+        config.sender_key.as_deref(),
+        Some(Path::new("/etc/makuo/key"))
+    );
     assert_eq!(config.socket_group.as_deref(), Some("web"));
 }
 
 #[test]
 fn a_name_like_www_is_no_nested_tree_of_ww() {
-    let text = "[[tree]]\nname = \"a\"\npath = \"/var/ww\"\n[[tree]]\nname = \"b\"\npath = \"/var/www\"";
+    let text =
+        "[[tree]]\nname = \"a\"\npath = \"/var/ww\"\n[[tree]]\nname = \"b\"\npath = \"/var/www\"";
     assert_eq!(parse(text).map(|c| c.trees.len()).ok(), Some(2));
 }
 
@@ -275,7 +352,10 @@ fn a_file_is_known_by_its_keys() {
         match detect(&file) {
             Ok(AnyFile::Spec(_)) => "spec".to_string(),
             Ok(AnyFile::Config(_)) => "config".to_string(),
-            Err(e) => e.to_string().rsplit_once("x.toml").map_or_else(String::new, |(_, rest)| rest.to_string()),
+            Err(e) => e
+                .to_string()
+                .rsplit_once("x.toml")
+                .map_or_else(String::new, |(_, rest)| rest.to_string()),
         }
     };
     assert_eq!(kind("source = \"s\"\ntree = \"www\""), "spec");
@@ -283,7 +363,10 @@ fn a_file_is_known_by_its_keys() {
     assert_eq!(kind("[[tree]]\nname = \"www\"\npath = \"/x\""), "config");
     assert_eq!(kind("[network]\nport = 1"), "config");
     assert_eq!(kind("tree = \"www\""), ": the key `source` is missing");
-    assert_eq!(kind("[network]\nprot = 1"), ":2: unknown key \"network.prot\"");
+    assert_eq!(
+        kind("[network]\nprot = 1"),
+        ":2: unknown key \"network.prot\""
+    );
 }
 
 proptest::proptest! {

@@ -52,7 +52,11 @@ enum Request {
 enum Told {
     Event(Event),
     Outcome(Box<Outcome>),
-    Error { message: String, hint: Option<String>, kind: u8 },
+    Error {
+        message: String,
+        hint: Option<String>,
+        kind: u8,
+    },
 }
 
 /// A bound control socket; its file goes when it is dropped.
@@ -80,7 +84,11 @@ impl Listener {
             nix::unistd::chown(path, None, Some(group)).map_err(|e| failed(e.into()))?;
         }
         let listener = UnixListener::from_std(listener).map_err(failed)?;
-        Ok(Self { listener, gate: Gate { group }, _file: file })
+        Ok(Self {
+            listener,
+            gate: Gate { group },
+            _file: file,
+        })
     }
 
     /// Answers until it is dropped.
@@ -89,7 +97,9 @@ impl Listener {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
+                    let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+                        continue;
+                    };
                     let (desk, gate) = (Arc::clone(&desk), self.gate);
                     tokio::spawn(async move {
                         if let Err(e) = answer(stream, gate, &desk).await {
@@ -111,22 +121,29 @@ fn group_of(name: &str) -> Result<Gid> {
     let shown = crate::units::printable(name.as_bytes());
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(group.gid),
-        Ok(None) => Err(Error::usage(format!("socket_group: this host has no group {shown}"))),
-        Err(e) => {
-            Err(Error::new(Kind::Io, format!("the group {shown} cannot be looked up")).because(std::io::Error::from(e)))
-        }
+        Ok(None) => Err(Error::usage(format!(
+            "socket_group: this host has no group {shown}"
+        ))),
+        Err(e) => Err(
+            Error::new(Kind::Io, format!("the group {shown} cannot be looked up"))
+                .because(std::io::Error::from(e)),
+        ),
     }
 }
 
 impl Gate {
     /// Whether the process at the other end may ask. The file's mode says the same; this holds if somebody changed it.
     fn lets_in(&self, stream: &UnixStream) -> bool {
-        let Ok(peer) = stream.peer_cred() else { return false };
+        let Ok(peer) = stream.peer_cred() else {
+            return false;
+        };
         let uid = Uid::from_raw(peer.uid());
         if uid.is_root() || uid == Uid::effective() {
             return true;
         }
-        let Some(group) = self.group else { return false };
+        let Some(group) = self.group else {
+            return false;
+        };
         if Gid::from_raw(peer.gid()) == group {
             return true;
         }
@@ -141,21 +158,39 @@ async fn answer(stream: UnixStream, gate: Gate, desk: &Arc<Desk>) -> std::io::Re
     let mut line = String::new();
     tokio::time::timeout(PATIENCE, input.read_line(&mut line)).await??;
     let reply = match serde_json::from_str(&line) {
-        _ if !allowed => json(&refusal("you may not use this daemon's control socket", "see socket_group")),
+        _ if !allowed => json(&refusal(
+            "you may not use this daemon's control socket",
+            "see socket_group",
+        )),
         Ok(Request::Members) => json(&members(Arc::clone(desk)).await),
-        Ok(Request::Trees) => json(&desk.bases().iter().map(|b| b.tree.clone()).collect::<Vec<TreeName>>()),
+        Ok(Request::Trees) => json(
+            &desk
+                .bases()
+                .iter()
+                .map(|b| b.tree.clone())
+                .collect::<Vec<TreeName>>(),
+        ),
         Ok(Request::Files { wish }) => return files(desk, wish, input, write).await,
-        Err(e) => json(&refusal(&format!("not understood: {e}"), "are command and daemon of the same version?")),
+        Err(e) => json(&refusal(
+            &format!("not understood: {e}"),
+            "are command and daemon of the same version?",
+        )),
     };
     write.write_all(&reply).await
 }
 
 async fn members(desk: Arc<Desk>) -> Vec<Member> {
-    tokio::task::spawn_blocking(move || desk.members()).await.unwrap_or_default()
+    tokio::task::spawn_blocking(move || desk.members())
+        .await
+        .unwrap_or_default()
 }
 
 fn refusal(message: &str, hint: &str) -> Told {
-    Told::Error { message: message.into(), hint: Some(hint.into()), kind: Kind::Usage.exit_code() }
+    Told::Error {
+        message: message.into(),
+        hint: Some(hint.into()),
+        kind: Kind::Usage.exit_code(),
+    }
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
@@ -181,7 +216,11 @@ async fn files(
                 Ok(outcome) => Told::Outcome(Box::new(outcome)),
                 Err(e) => {
                     let hint = e.hint_text().map(ToString::to_string);
-                    Told::Error { message: e.to_string(), hint, kind: e.kind().exit_code() }
+                    Told::Error {
+                        message: e.to_string(),
+                        hint,
+                        kind: e.kind().exit_code(),
+                    }
                 }
             };
             // Whoever asked may be gone.
@@ -218,7 +257,11 @@ impl Observer for Teller {
 }
 
 /// What a daemon is asked from this process; `None` when none listens at `path`.
-fn ask(path: &Path, request: &Request, patience: Option<Duration>) -> Option<BufReader<BlockingStream>> {
+fn ask(
+    path: &Path,
+    request: &Request,
+    patience: Option<Duration>,
+) -> Option<BufReader<BlockingStream>> {
     let mut stream = BlockingStream::connect(path).ok()?;
     stream.set_read_timeout(patience).ok()?;
     stream.write_all(&json(request)).ok()?;
@@ -227,7 +270,10 @@ fn ask(path: &Path, request: &Request, patience: Option<Duration>) -> Option<Buf
 
 fn ask_once<T: for<'de> Deserialize<'de>>(path: &Path, request: &Request) -> Option<T> {
     let mut line = String::new();
-    ask(path, request, Some(PATIENCE))?.take(MAX_ANSWER).read_line(&mut line).ok()?;
+    ask(path, request, Some(PATIENCE))?
+        .take(MAX_ANSWER)
+        .read_line(&mut line)
+        .ok()?;
     serde_json::from_str(&line).ok()
 }
 
@@ -243,20 +289,35 @@ pub fn ask_trees(path: &Path) -> Option<Vec<TreeName>> {
 
 /// Has the daemon behind the socket `path` do what `wish` says, and tells `observer` as it goes.
 pub fn ask_files(path: &Path, wish: &Wish, observer: &mut dyn Observer) -> Result<Outcome> {
-    let lost = |e: std::io::Error| Error::io("the daemon ended in the middle: its control socket is", path, e);
+    let lost = |e: std::io::Error| {
+        Error::io(
+            "the daemon ended in the middle: its control socket is",
+            path,
+            e,
+        )
+    };
     let unreachable = |e: std::io::Error| {
         let hint = match e.kind() {
-            std::io::ErrorKind::PermissionDenied => "run it as root, or as a member of the daemon's socket_group",
+            std::io::ErrorKind::PermissionDenied => {
+                "run it as root, or as a member of the daemon's socket_group"
+            }
             _ => "is the daemon running on this host? --socket names its control socket",
         };
         Error::io("cannot reach the daemon at", path, e).hint(hint)
     };
     drop(BlockingStream::connect(path).map_err(unreachable)?);
     let request = Request::Files { wish: wish.clone() };
-    let mut answer = ask(path, &request, None).ok_or_else(|| lost(std::io::ErrorKind::BrokenPipe.into()))?;
+    let mut answer =
+        ask(path, &request, None).ok_or_else(|| lost(std::io::ErrorKind::BrokenPipe.into()))?;
     loop {
         let mut line = String::new();
-        if answer.by_ref().take(MAX_ANSWER).read_line(&mut line).map_err(lost)? == 0 {
+        if answer
+            .by_ref()
+            .take(MAX_ANSWER)
+            .read_line(&mut line)
+            .map_err(lost)?
+            == 0
+        {
             return Err(lost(std::io::ErrorKind::UnexpectedEof.into()));
         }
         let told = serde_json::from_str(&line).map_err(|e| {
@@ -267,8 +328,14 @@ pub fn ask_files(path: &Path, wish: &Wish, observer: &mut dyn Observer) -> Resul
         match told {
             Told::Event(event) => observer.event(&event),
             Told::Outcome(outcome) => return Ok(*outcome),
-            Told::Error { message, hint, kind } => {
-                let kind = [Kind::Usage, Kind::Refused, Kind::Mixed].into_iter().find(|k| k.exit_code() == kind);
+            Told::Error {
+                message,
+                hint,
+                kind,
+            } => {
+                let kind = [Kind::Usage, Kind::Refused, Kind::Mixed]
+                    .into_iter()
+                    .find(|k| k.exit_code() == kind);
                 let error = Error::new(kind.unwrap_or(Kind::Refused), message);
                 return Err(hint.into_iter().fold(error, Error::hint));
             }

@@ -77,7 +77,12 @@ pub struct Manner {
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { receives: true, sends: true, owned: false, rate: None }
+        Self {
+            receives: true,
+            sends: true,
+            owned: false,
+            rate: None,
+        }
     }
 }
 
@@ -86,7 +91,10 @@ impl Default for Manner {
 /// comes after.
 pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
     let door = door.into();
-    let (signer, password) = (serving::signer(&setup.config)?, serving::password(&setup.config)?);
+    let (signer, password) = (
+        serving::signer(&setup.config)?,
+        serving::password(&setup.config)?,
+    );
     let mut consoles = Listeners::bind(&setup.config.console)?;
     let confines = confinement::confines(&setup.config)?;
     confinement::step_down(&mut setup, confines)?;
@@ -116,17 +124,22 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
     let ended = Arc::new(tokio::sync::Notify::new());
     let network = {
         let ended = Ended(Arc::clone(&ended));
-        std::thread::Builder::new().name("network".into()).spawn(move || {
-            // Tells when it goes, even by a panic.
-            let _ended = ended;
-            running.run()
-        })
+        std::thread::Builder::new()
+            .name("network".into())
+            .spawn(move || {
+                // Tells when it goes, even by a panic.
+                let _ended = ended;
+                running.run()
+            })
     };
     let network = network.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
     let (config, is_plain) = (setup.config.clone(), group_keys.is_empty());
     let started = Started::new(&config, setup.group_keys_fixed);
     let state_dir = config.state_dir.clone();
-    let reached = config.trees.iter().filter(|tree| !confines || confinement::anchor(tree).is_some());
+    let reached = config
+        .trees
+        .iter()
+        .filter(|tree| !confines || confinement::anchor(tree).is_some());
     reopening::start(Arc::clone(&host), handle.clone(), reached, state_dir)?;
     let desk = Arc::new(desk(setup, &host, &places, handle.clone(), signer));
     desk.seal_with(group_keys);
@@ -136,15 +149,28 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
         .name("serve".into())
         .spawn(move || serve::run(&giver, &given, rate, &pulls))
         .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
-    let console = Console::new(Arc::clone(&desk), console_tree(&config, desk.bases()), password);
+    let console = Console::new(
+        Arc::clone(&desk),
+        console_tree(&config, desk.bases()),
+        password,
+    );
     if host.trees.all_broken().next().is_some() {
         reopening::notify(&host);
     }
-    let serving = Serving { started, is_plain, host: &host, handle: &handle, desk: &desk, console: &console };
+    let serving = Serving {
+        started,
+        is_plain,
+        host: &host,
+        handle: &handle,
+        desk: &desk,
+        console: &console,
+    };
     runtime.block_on(serving.follow(signals, listener, consoles, &ended))?;
     desk.stop();
     handle.stop();
-    let done = network.join().unwrap_or_else(|_| Err(Error::new(Kind::Io, "the network thread failed")));
+    let done = network
+        .join()
+        .unwrap_or_else(|_| Err(Error::new(Kind::Io, "the network thread failed")));
     // What was sent is given the time to be taken back.
     runtime.shutdown_timeout(GRACE);
     done
@@ -152,21 +178,40 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
 
 fn tell(setup: &Setup, host: &Host, door: &Door) {
     let links = &door.links;
-    let trees: Vec<String> = host.trees.iter().map(|(name, _)| name.to_string()).collect();
+    let trees: Vec<String> = host
+        .trees
+        .iter()
+        .map(|(name, _)| name.to_string())
+        .collect();
     tracing::info!(
         "{} on {} at {} for {} {}: trees {}",
         setup.name,
         links.names(),
-        links.iter().map(Link::local).map(|a| a.to_string()).collect::<Vec<_>>().join(", "),
+        links
+            .iter()
+            .map(Link::local)
+            .map(|a| a.to_string())
+            .collect::<Vec<_>>()
+            .join(", "),
         links.group(),
-        if trees.is_empty() { "without trees" } else { "ready" },
+        if trees.is_empty() {
+            "without trees"
+        } else {
+            "ready"
+        },
         trees.join(", ")
     );
     match door.keys.len() {
         0 => {
             tracing::warn!("{}", crate::config::PLAIN);
-            let kept = |(_, m): &(&TreeName, &ManagedTree)| m.catch_up.takes() && !m.catch_up.gives(false);
-            let kept: Vec<&str> = host.trees.iter().filter(kept).map(|(name, _)| name.as_str()).collect();
+            let kept =
+                |(_, m): &(&TreeName, &ManagedTree)| m.catch_up.takes() && !m.catch_up.gives(false);
+            let kept: Vec<&str> = host
+                .trees
+                .iter()
+                .filter(kept)
+                .map(|(name, _)| name.as_str())
+                .collect();
             if !kept.is_empty() {
                 tracing::warn!(
                     "trees that are given to no host that missed a release, since without a group key nobody can tell \
@@ -184,15 +229,35 @@ fn tell(setup: &Setup, host: &Host, door: &Door) {
 
 /// Places for the trees that take nothing of others.
 fn places(setup: &Setup, host: &Host) -> Result<Places> {
-    let alone = setup.config.trees.iter().filter(|tree| !host.trees.names().any(|n| *n == tree.name));
+    let alone = setup
+        .config
+        .trees
+        .iter()
+        .filter(|tree| !host.trees.names().any(|n| *n == tree.name));
     let state_dir = setup.config.state_dir.as_deref();
-    alone.map(|tree| Ok((tree.name.clone(), Place::of(tree, state_dir)?))).collect()
+    alone
+        .map(|tree| Ok((tree.name.clone(), Place::of(tree, state_dir)?)))
+        .collect()
 }
 
-fn desk(setup: Setup, host: &Host, places: &Places, handle: Handle, signer: Option<Arc<dyn Signer>>) -> Desk {
-    let managed = |name: &TreeName| host.trees.get(name).map(|m| m.tree.state().here().to_path_buf());
+fn desk(
+    setup: Setup,
+    host: &Host,
+    places: &Places,
+    handle: Handle,
+    signer: Option<Arc<dyn Signer>>,
+) -> Desk {
+    let managed = |name: &TreeName| {
+        host.trees
+            .get(name)
+            .map(|m| m.tree.state().here().to_path_buf())
+    };
     let alone = |name: &TreeName| places.get(name).map(Place::path);
-    let cache = |name: &TreeName| managed(name).or_else(|| alone(name)).map(|dir| dir.join(SENT));
+    let cache = |name: &TreeName| {
+        managed(name)
+            .or_else(|| alone(name))
+            .map(|dir| dir.join(SENT))
+    };
     let root = |name: &TreeName| places.get(name).map(|place| Arc::clone(&place.root));
     let base = |t: &TreeConfig| Base {
         tree: t.name.clone(),
@@ -215,7 +280,11 @@ fn desk(setup: Setup, host: &Host, places: &Places, handle: Handle, signer: Opti
 /// The tree that the console is about.
 fn console_tree(config: &HostConfig, bases: &[Base]) -> Option<TreeName> {
     let default = bases.iter().find(|b| b.tree.as_str() == DEFAULT_TREE);
-    config.console.tree.clone().or(default.or(bases.first()).map(|b| b.tree.clone()))
+    config
+        .console
+        .tree
+        .clone()
+        .or(default.or(bases.first()).map(|b| b.tree.clone()))
 }
 
 /// Tells that the network thread has ended, whichever way.
@@ -240,7 +309,10 @@ fn open(setup: &Setup, confines: bool) -> Result<Host> {
         Err(e) => return Err(e),
     };
     if keys.is_empty() {
-        tracing::warn!("no key is listed in {}: every release will be refused", keys.file().display());
+        tracing::warn!(
+            "no key is listed in {}: every release will be refused",
+            keys.file().display()
+        );
     }
     let state_dir = config.state_dir.as_deref();
     let received = config.trees.iter().filter(|_| setup.manner.receives);
@@ -267,5 +339,10 @@ fn open(setup: &Setup, confines: bool) -> Result<Host> {
     for (name, why, _) in broken {
         trees.add_broken(name, why);
     }
-    Ok(Host { name: setup.name.clone(), trees, keys: Mutex::new(Arc::new(keys)), own_key: OwnKey::default() })
+    Ok(Host {
+        name: setup.name.clone(),
+        trees,
+        keys: Mutex::new(Arc::new(keys)),
+        own_key: OwnKey::default(),
+    })
 }

@@ -20,8 +20,15 @@ const AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// What is said of a tree that cannot be opened for the reason `e`.
 pub(super) fn unserved(tree: &TreeConfig, e: &Error, is_reachable: bool) -> String {
-    let hint = e.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    let next = if is_reachable { "it is tried again" } else { "restart the daemon once that is mended" };
+    let hint = e
+        .hint_text()
+        .map(|hint| format!(" ({hint})"))
+        .unwrap_or_default();
+    let next = if is_reachable {
+        "it is tried again"
+    } else {
+        "restart the daemon once that is mended"
+    };
     format!("tree {} is not served: {e}{hint}; {next}", tree.name)
 }
 
@@ -42,15 +49,25 @@ pub(super) fn start<'a>(
     let known = |tree: &&TreeConfig| host.trees.names().any(|name| *name == tree.name);
     let clock = Clock::start();
     let trees = trees.filter(known).cloned();
-    let mut trees: Vec<Trying> = trees.map(|config| Trying { config, due: clock.now(), again: AGAIN }).collect();
+    let mut trees: Vec<Trying> = trees
+        .map(|config| Trying {
+            config,
+            due: clock.now(),
+            again: AGAIN,
+        })
+        .collect();
     let work = move || {
         loop {
             std::thread::sleep(LOOK);
-            trees.iter_mut().for_each(|tree| tree.look(clock.now(), &host, &handle, state_dir.as_ref()));
+            trees
+                .iter_mut()
+                .for_each(|tree| tree.look(clock.now(), &host, &handle, state_dir.as_ref()));
         }
     };
     let thread = std::thread::Builder::new().name("trees".into()).spawn(work);
-    thread.map(drop).map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))
+    thread
+        .map(drop)
+        .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))
 }
 
 /// A tree, and when it is tried next.
@@ -62,7 +79,10 @@ struct Trying {
 
 impl Trying {
     fn look(&mut self, now: Moment, host: &Host, handle: &Handle, state_dir: Option<&PathBuf>) {
-        let is_whole = host.trees.get(&self.config.name).is_some_and(|managed| managed.tree.torn().is_none());
+        let is_whole = host
+            .trees
+            .get(&self.config.name)
+            .is_some_and(|managed| managed.tree.torn().is_none());
         if is_whole {
             self.again = AGAIN;
             return;

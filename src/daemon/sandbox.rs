@@ -13,8 +13,8 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetStatus,
 };
 use nix::unistd::{Gid, Group, Uid, User};
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -24,13 +24,24 @@ use crate::{Error, Kind, Result};
 
 /// The rights that a daemon keeps: to give files away, to set what others own, to go where it may not, and to keep
 /// the set-group-id bit of what belongs to another group.
-const KEPT: CapabilitySet =
-    CapabilitySet::CHOWN.union(CapabilitySet::FOWNER).union(CapabilitySet::DAC_OVERRIDE).union(CapabilitySet::FSETID);
+const KEPT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FSETID);
 /// The newest of Landlock's versions whose rights are named here.
 const KNOWN: ABI = ABI::V5;
 /// What may be read wherever a system keeps it: libraries and what they need, zones, /proc.
-const SYSTEM: [&str; 9] =
-    ["/usr", "/lib", "/lib64", "/nix/store", "/etc/ld.so.cache", "/etc/localtime", "/proc", "/sys", "/dev"];
+const SYSTEM: [&str; 9] = [
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/nix/store",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/proc",
+    "/sys",
+    "/dev",
+];
 
 /// Who the daemon is to be, as the command line says.
 #[derive(Debug, Clone, Default)]
@@ -86,13 +97,23 @@ pub fn drop_to(run_as: &RunAs) -> Result<()> {
         (None, Some(user)) => user.gid,
         (None, None) => nix::unistd::getegid(),
     };
-    let groups = run_as.groups.iter().map(|name| self::group(name)).collect::<Result<Vec<_>>>()?;
-    let uid = user.as_ref().map_or(nix::unistd::geteuid(), |user| user.uid);
+    let groups = run_as
+        .groups
+        .iter()
+        .map(|name| self::group(name))
+        .collect::<Result<Vec<_>>>()?;
+    let uid = user
+        .as_ref()
+        .map_or(nix::unistd::geteuid(), |user| user.uid);
     let same = uid == nix::unistd::geteuid() && gid == nix::unistd::getegid() && groups.is_empty();
     if same && !uid.is_root() {
         return Ok(());
     }
-    let kept = if run_as.devices { KEPT | CapabilitySet::MKNOD } else { KEPT };
+    let kept = if run_as.devices {
+        KEPT | CapabilitySet::MKNOD
+    } else {
+        KEPT
+    };
     let failed = |what: &str| {
         let message = format!("cannot {what} to run as user {uid}, group {gid}");
         move |e: std::io::Error| {
@@ -131,7 +152,11 @@ fn become_user(
 fn keep_only(kept: CapabilitySet) -> std::io::Result<()> {
     let had = rustix::thread::capabilities(None)?.permitted;
     let kept = kept & had;
-    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    let sets = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: CapabilitySet::empty(),
+    };
     rustix::thread::set_capabilities(None, sets)?;
     rustix::thread::set_keep_capabilities(false)?;
     rustix::thread::set_no_new_privs(true)?;
@@ -158,14 +183,23 @@ fn ruleset() -> Option<landlock::RulesetCreated> {
 
 /// Confines the calling thread and those that it starts to `reach`, for good.
 pub fn confine(reach: &Reach) -> Result<Confined> {
-    let Some(mut rules) = ruleset() else { return Ok(Confined::Not) };
+    let Some(mut rules) = ruleset() else {
+        return Ok(Confined::Not);
+    };
     let write = AccessFs::from_all(KNOWN) & !(AccessFs::Execute | AccessFs::IoctlDev);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let sockets = AccessFs::MakeSock | AccessFs::RemoveFile | AccessFs::ReadDir;
     let system = SYSTEM.iter().map(Path::new);
     let all = (reach.write.iter().map(|p| (p.as_path(), write)))
         .chain(reach.sockets.iter().map(|p| (p.as_path(), sockets)))
-        .chain(reach.read.iter().map(PathBuf::as_path).chain(system).map(|p| (p, read)))
+        .chain(
+            reach
+                .read
+                .iter()
+                .map(PathBuf::as_path)
+                .chain(system)
+                .map(|p| (p, read)),
+        )
         // Where logs and the like may go.
         .chain([(Path::new("/dev/null"), read | AccessFs::WriteFile)]);
     for (path, access) in all {
@@ -180,12 +214,24 @@ pub fn confine(reach: &Reach) -> Result<Confined> {
 }
 
 /// What is not there cannot be reached, and needs no rule.
-fn allow(rules: landlock::RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Result<landlock::RulesetCreated> {
-    let Ok(handle) = PathFd::new(path) else { return Ok(rules) };
+fn allow(
+    rules: landlock::RulesetCreated,
+    path: &Path,
+    access: BitFlags<AccessFs>,
+) -> Result<landlock::RulesetCreated> {
+    let Ok(handle) = PathFd::new(path) else {
+        return Ok(rules);
+    };
     let is_dir = std::fs::metadata(path).is_ok_and(|m| m.is_dir());
-    let access = if is_dir { access } else { access & AccessFs::from_file(KNOWN) };
+    let access = if is_dir {
+        access
+    } else {
+        access & AccessFs::from_file(KNOWN)
+    };
     let shown = printable(path.as_os_str().as_encoded_bytes());
-    rules.add_rule(PathBeneath::new(handle, access)).map_err(|e| failed(format!("{shown}: {e}")))
+    rules
+        .add_rule(PathBeneath::new(handle, access))
+        .map_err(|e| failed(format!("{shown}: {e}")))
 }
 
 fn failed(why: String) -> Error {
@@ -197,9 +243,10 @@ fn failed(why: String) -> Error {
 fn only_thread() -> Result<()> {
     match std::fs::read_dir("/proc/self/task").map(Iterator::count) {
         Ok(1) | Err(_) => Ok(()),
-        Ok(count) => {
-            Err(Error::new(Kind::Io, format!("a defect in makuo: {count} threads run before rights are given")))
-        }
+        Ok(count) => Err(Error::new(
+            Kind::Io,
+            format!("a defect in makuo: {count} threads run before rights are given"),
+        )),
     }
 }
 
@@ -208,7 +255,10 @@ fn user(name: &str) -> Result<User> {
         Ok(number) => User::from_uid(Uid::from_raw(number)),
         Err(_) => User::from_name(name),
     };
-    found.ok().flatten().ok_or_else(|| Error::usage(format!("there is no user {:?}", printable(name.as_bytes()))))
+    found
+        .ok()
+        .flatten()
+        .ok_or_else(|| Error::usage(format!("there is no user {:?}", printable(name.as_bytes()))))
 }
 
 fn group(name: &str) -> Result<Gid> {
@@ -216,7 +266,12 @@ fn group(name: &str) -> Result<Gid> {
         return Ok(Gid::from_raw(number));
     }
     let found = Group::from_name(name).ok().flatten().map(|group| group.gid);
-    found.ok_or_else(|| Error::usage(format!("there is no group {:?}", printable(name.as_bytes()))))
+    found.ok_or_else(|| {
+        Error::usage(format!(
+            "there is no group {:?}",
+            printable(name.as_bytes())
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -238,7 +293,11 @@ mod tests {
             std::fs::create_dir(at(name)).unwrap();
             std::fs::write(at(name).join("file"), name).unwrap();
         }
-        let reach = Reach { write: vec![at("www"), at("state")], sockets: vec![at("run")], read: vec![at("keys")] };
+        let reach = Reach {
+            write: vec![at("www"), at("state")],
+            sockets: vec![at("run")],
+            read: vec![at("keys")],
+        };
         let names = ["www", "state", "other", "keys", "run"].map(at);
         let tried = std::thread::spawn(move || {
             assert_ne!(confine(&reach).unwrap(), Confined::Not);
@@ -271,7 +330,10 @@ mod tests {
         for (number, tried) in tried.join().unwrap().into_iter().enumerate() {
             // A link or rename across the border is refused as one across devices.
             let refused = [ErrorKind::PermissionDenied, ErrorKind::CrossesDevices];
-            assert!(tried.is_err_and(|kind| refused.contains(&kind)), "{number}: {tried:?}");
+            assert!(
+                tried.is_err_and(|kind| refused.contains(&kind)),
+                "{number}: {tried:?}"
+            );
         }
         assert_eq!(std::fs::read(at("other/file")).unwrap(), b"other");
         // This thread is as free as before.
@@ -280,9 +342,22 @@ mod tests {
 
     #[test]
     fn nobody_becomes_whom_there_is_not() {
-        let run_as = |user: &str| RunAs { user: Some(user.into()), ..RunAs::default() };
-        assert!(user("no-such-user-here").unwrap_err().to_string().contains("no user"));
-        assert!(group("no-such-group-here").unwrap_err().to_string().contains("no group"));
+        let run_as = |user: &str| RunAs {
+            user: Some(user.into()),
+            ..RunAs::default()
+        };
+        assert!(
+            user("no-such-user-here")
+                .unwrap_err()
+                .to_string()
+                .contains("no user")
+        );
+        assert!(
+            group("no-such-group-here")
+                .unwrap_err()
+                .to_string()
+                .contains("no group")
+        );
         assert_eq!(user("0").unwrap().name, "root");
         assert!(drop_to(&RunAs::default()).is_ok());
         // Threads of the tests run beside this one.

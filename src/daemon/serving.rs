@@ -26,7 +26,9 @@ pub(super) struct Signals {
 impl Signals {
     /// Follows them from now on, within a runtime.
     pub(super) fn follow() -> Result<Self> {
-        let listen = |kind| signal(kind).map_err(|e| Error::new(Kind::Io, "cannot follow signals").because(e));
+        let listen = |kind| {
+            signal(kind).map_err(|e| Error::new(Kind::Io, "cannot follow signals").because(e))
+        };
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
@@ -85,7 +87,10 @@ impl Serving<'_> {
     /// Tells the service manager that all is well, when it is: the network thread answers.
     async fn bark(&self) {
         let handle = self.handle.clone();
-        if tokio::task::spawn_blocking(move || handle.is_alive()).await.unwrap_or(false) {
+        if tokio::task::spawn_blocking(move || handle.is_alive())
+            .await
+            .unwrap_or(false)
+        {
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
         }
     }
@@ -97,24 +102,37 @@ impl Serving<'_> {
         match AuthorizedKeys::load(&config.authorized_keys) {
             Ok(keys) => {
                 tracing::info!("{}: {} keys", keys.file().display(), keys.len());
-                *self.host.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keys);
+                *self
+                    .host
+                    .keys
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keys);
             }
             Err(e) => tracing::error!("the authorized keys stay as they were: {e}"),
         }
         match signer(&config) {
             Ok(Some(signer)) => self.desk.sign_with(Some(signer)),
             Ok(None) => {}
-            Err(e) => tracing::error!("the key that signs what this host sends stays as it was: {e}"),
+            Err(e) => {
+                tracing::error!("the key that signs what this host sends stays as it was: {e}")
+            }
         }
         match password(&config) {
             Ok(password) => self.console.guard(password),
             Err(e) => tracing::error!("the console's password stays as it was: {e}"),
         }
-        let keys: Result<Vec<GroupKey>> = config.network.group_keys.iter().map(|path| GroupKey::load(path)).collect();
+        let keys: Result<Vec<GroupKey>> = config
+            .network
+            .group_keys
+            .iter()
+            .map(|path| GroupKey::load(path))
+            .collect();
         match keys {
             // Own sessions and the host itself speak in the same way.
             Ok(keys) if keys.is_empty() != self.is_plain => {
-                tracing::error!("a group key where there was none, or none any more: restart the daemon");
+                tracing::error!(
+                    "a group key where there was none, or none any more: restart the daemon"
+                );
             }
             Ok(_) if self.is_plain => {}
             Ok(keys) => {
@@ -157,5 +175,10 @@ pub(super) fn signer(config: &HostConfig) -> Result<Option<Arc<dyn Signer>>> {
 }
 
 pub(super) fn password(config: &HostConfig) -> Result<Option<Password>> {
-    config.console.password.as_deref().map(Password::load).transpose()
+    config
+        .console
+        .password
+        .as_deref()
+        .map(Password::load)
+        .transpose()
 }

@@ -35,7 +35,12 @@ pub fn starting<T>(wait: impl FnOnce(&mut dyn FnMut(&str)) -> Result<T>) -> Resu
 
 /// A reload while there is nothing to reload yet must not end the process: what it is for is read when there is.
 fn survive_reload() {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+    else {
+        return;
+    };
     let _entered = runtime.enter();
     // The handler stays when nobody listens any more.
     drop(signal(SignalKind::hangup()));

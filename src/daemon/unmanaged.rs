@@ -37,13 +37,27 @@ impl Place {
     pub(super) fn of(tree: &TreeConfig, state_dir: Option<&Path>) -> Result<Self> {
         let root = open_dir(&tree.path, tree.follow_links)?;
         let missing = match State::open(&tree.name, &root, state_dir) {
-            Ok(state) => return Ok(Self { root: Arc::new(root), dir: Dir::State(Box::new(state)) }),
+            Ok(state) => {
+                return Ok(Self {
+                    root: Arc::new(root),
+                    dir: Dir::State(Box::new(state)),
+                });
+            }
             Err(e) => e,
         };
-        tracing::warn!("tree {}: {missing}: its files are all read again after a restart", tree.name);
+        tracing::warn!(
+            "tree {}: {missing}: its files are all read again after a restart",
+            tree.name
+        );
         let failed = |e| Error::io("cannot make a directory in", std::env::temp_dir(), e);
-        let dir = tempfile::Builder::new().prefix("makuo-").tempdir().map_err(failed)?;
-        Ok(Self { root: Arc::new(root), dir: Dir::Temporary(dir) })
+        let dir = tempfile::Builder::new()
+            .prefix("makuo-")
+            .tempdir()
+            .map_err(failed)?;
+        Ok(Self {
+            root: Arc::new(root),
+            dir: Dir::Temporary(dir),
+        })
     }
 
     /// Where it is.

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use super::compare::{Met, Parts, compare};
 use super::guard::Owners;
-use super::{Action, Change, Have, HostRules, LocalOwner, Paged, Plan, Refusal, Shape, Want, unreadable};
+use super::{
+    Action, Change, Have, HostRules, LocalOwner, Paged, Plan, Refusal, Shape, Want, unreadable,
+};
 use crate::block::BlockRef;
 use crate::manifest::pages::{PageKey, Pages, differing, union};
 use crate::manifest::read::{Located, Manifest, NodeSource};
@@ -59,10 +61,15 @@ impl Memory {
             self.last = last;
             return super::diff(have, want, rules, scope, host);
         };
-        let paginated = Paginated { manifest: want, pages: Pages::of(want).map_err(unreadable)? };
+        let paginated = Paginated {
+            manifest: want,
+            pages: Pages::of(want).map_err(unreadable)?,
+        };
         let keys = paged.keys();
         let again = match &last {
-            Some(last) if last.holds(rules, host) => paginated.compare_again(last, have, paged, &keys, rules, host)?,
+            Some(last) if last.holds(rules, host) => {
+                paginated.compare_again(last, have, paged, &keys, rules, host)?
+            }
             _ => None,
         };
         let (plan, met) = match again {
@@ -78,7 +85,12 @@ impl Memory {
                 protect: host.patterns(),
                 owners: met.owners,
                 links: met.links,
-                changed: plan.changes.iter().map(|c| c.path.clone()).chain(met.timeless).collect(),
+                changed: plan
+                    .changes
+                    .iter()
+                    .map(|c| c.path.clone())
+                    .chain(met.timeless)
+                    .collect(),
             });
         }
         Ok(plan)
@@ -91,7 +103,10 @@ impl Last {
         let mut owners = Owners::new(rules, host.owners);
         self.rules == *rules
             && self.protect == host.patterns()
-            && self.owners.iter().all(|(owner, local)| owners.local_at(owner, &"").is_ok_and(|now| now == *local))
+            && self
+                .owners
+                .iter()
+                .all(|(owner, local)| owners.local_at(owner, &"").is_ok_and(|now| now == *local))
     }
 }
 
@@ -130,15 +145,31 @@ impl<S: NodeSource> Paginated<'_, S> {
             return Ok(None);
         }
         // Further names of a file that is made anew, or may be copied, are linked again, wherever they are.
-        let is_file = |c: &Change| c.is_applied() && c.want.is_some() && c.shape() != Shape::Directory;
+        let is_file =
+            |c: &Change| c.is_applied() && c.want.is_some() && c.shape() != Shape::Directory;
         let relinks = links && plan.changes.iter().any(|c| is_file(&c));
-        let beyond = |dir: &TreePath| [keys, &want].into_iter().any(|keys| !is_covered(keys, dir, &ranges));
+        let beyond = |dir: &TreePath| {
+            [keys, &want]
+                .into_iter()
+                .any(|keys| !is_covered(keys, dir, &ranges))
+        };
         if relinks || plan.changes.iter().filter(is_lost).any(|c| beyond(&c.path)) {
             return Ok(None);
         }
         let mut owners = last.owners.clone();
-        owners.extend(met.owners.into_iter().filter(|(owner, _)| last.owners.iter().all(|(known, _)| known != owner)));
-        Ok(Some((plan, Met { owners, links, ..met })))
+        owners.extend(
+            met.owners
+                .into_iter()
+                .filter(|(owner, _)| last.owners.iter().all(|(known, _)| known != owner)),
+        );
+        Ok(Some((
+            plan,
+            Met {
+                owners,
+                links,
+                ..met
+            },
+        )))
     }
 }
 
@@ -153,7 +184,11 @@ fn is_covered(keys: &[PageKey], dir: &TreePath, ranges: &[RangeInclusive<TreePat
         let (first, last) = (key.bounds.start(), key.bounds.end());
         first.is_within(dir) || (first <= dir && last >= dir)
     };
-    let covered = |key: &PageKey| ranges.iter().any(|r| r.start() <= key.bounds.start() && r.end() >= key.bounds.end());
+    let covered = |key: &PageKey| {
+        ranges
+            .iter()
+            .any(|r| r.start() <= key.bounds.start() && r.end() >= key.bounds.end())
+    };
     keys.iter().filter(touches).all(covered)
 }
 
@@ -170,7 +205,10 @@ impl<S: NodeSource> Want for Paginated<'_, S> {
         Want::top(self.manifest)
     }
 
-    fn no_link_target<'p>(&self, paths: &mut dyn Iterator<Item = &'p TreePath>) -> crate::Result<Option<&'p TreePath>> {
+    fn no_link_target<'p>(
+        &self,
+        paths: &mut dyn Iterator<Item = &'p TreePath>,
+    ) -> crate::Result<Option<&'p TreePath>> {
         super::no_link_target(self.manifest, &self.pages, paths)
     }
 }

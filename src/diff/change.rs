@@ -106,7 +106,10 @@ impl Delta {
             (self.acl, 'a'),
             (self.xattrs, 'x'),
         ];
-        signs.iter().map(|&(on, sign)| if on { sign } else { '.' }).collect()
+        signs
+            .iter()
+            .map(|&(on, sign)| if on { sign } else { '.' })
+            .collect()
     }
 }
 
@@ -147,7 +150,10 @@ impl Change {
 
     /// Whether a file's bytes (or a link, pipe, device in its place) have to be made anew.
     pub fn makes_anew(&self) -> bool {
-        matches!(self.action, Action::Create | Action::Replace | Action::Update)
+        matches!(
+            self.action,
+            Action::Create | Action::Replace | Action::Update
+        )
     }
 
     /// Whether applying the plan changes this path.
@@ -175,13 +181,22 @@ impl Change {
             (_, Shape::File) => '>',
             _ => 'c',
         };
-        let letter = if shape == Shape::Hardlink { first.unwrap_or(shape) } else { shape }.letter();
+        let letter = if shape == Shape::Hardlink {
+            first.unwrap_or(shape)
+        } else {
+            shape
+        }
+        .letter();
         if matches!(self.action, Action::Create | Action::Replace) {
             return format!("{update}{letter}+++++++++");
         }
         let flags = self.delta.flags(shape);
         // rsync shows a change of nothing but the link itself with blanks.
-        let flags = if update == 'h' && flags.bytes().all(|b| b == b'.') { " ".repeat(9) } else { flags };
+        let flags = if update == 'h' && flags.bytes().all(|b| b == b'.') {
+            " ".repeat(9)
+        } else {
+            flags
+        };
         format!("{update}{letter}{flags}")
     }
 

@@ -27,8 +27,14 @@ impl Changes {
     /// Adds one, whose path comes after all others.
     pub(super) fn push(&mut self, change: Change) {
         let at = self.list.len();
-        if let Some(want) = change.want.as_ref().filter(|want| block_count(&want.entry.kind) > 0)
-            && self.ordinals.last().is_none_or(|(_, last)| last / CHUNK != at / CHUNK)
+        if let Some(want) = change
+            .want
+            .as_ref()
+            .filter(|want| block_count(&want.entry.kind) > 0)
+            && self
+                .ordinals
+                .last()
+                .is_none_or(|(_, last)| last / CHUNK != at / CHUNK)
         {
             self.ordinals.push((want.first, at));
         }
@@ -42,13 +48,19 @@ impl Changes {
 
     /// The change in whose file the block `ordinal` is, and which of its blocks that is.
     pub fn holding(&self, ordinal: Ordinal) -> Option<(Ref<'_, Change>, usize)> {
-        let near = self.ordinals.partition_point(|(first, _)| *first <= ordinal).checked_sub(1)?;
+        let near = self
+            .ordinals
+            .partition_point(|(first, _)| *first <= ordinal)
+            .checked_sub(1)?;
         let from = self.ordinals[near].1;
         let until = (from / CHUNK + 1) * CHUNK;
         (from..until.min(self.list.len())).find_map(|at| {
             let change = self.list.get(at);
             let want = change.want.as_ref()?;
-            let index = ordinal.0.checked_sub(want.first.0).filter(|n| *n < block_count(&want.entry.kind))?;
+            let index = ordinal
+                .0
+                .checked_sub(want.first.0)
+                .filter(|n| *n < block_count(&want.entry.kind))?;
             Some((change, index as usize))
         })
     }
@@ -103,14 +115,39 @@ fn block_count(kind: &EntryKind) -> u64 {
     }
 }
 
-const ACTIONS: [Action; 7] =
-    [Action::Create, Action::Replace, Action::Update, Action::Meta, Action::Delete, Action::Extra, Action::Keep];
-const SHAPES: [Shape; 6] = [Shape::Directory, Shape::File, Shape::Symlink, Shape::Hardlink, Shape::Fifo, Shape::Device];
+const ACTIONS: [Action; 7] = [
+    Action::Create,
+    Action::Replace,
+    Action::Update,
+    Action::Meta,
+    Action::Delete,
+    Action::Extra,
+    Action::Keep,
+];
+const SHAPES: [Shape; 6] = [
+    Shape::Directory,
+    Shape::File,
+    Shape::Symlink,
+    Shape::Hardlink,
+    Shape::Fifo,
+    Shape::Device,
+];
 
 impl Delta {
     fn bits(self) -> u8 {
-        let all = [self.content, self.size, self.mtime, self.mode, self.user, self.group, self.acl, self.xattrs];
-        all.into_iter().rev().fold(0, |bits, on| bits << 1 | u8::from(on))
+        let all = [
+            self.content,
+            self.size,
+            self.mtime,
+            self.mode,
+            self.user,
+            self.group,
+            self.acl,
+            self.xattrs,
+        ];
+        all.into_iter()
+            .rev()
+            .fold(0, |bits, on| bits << 1 | u8::from(on))
     }
 
     fn of(bits: u8) -> Self {
@@ -129,17 +166,30 @@ impl Delta {
 }
 
 impl<C> Encode<C> for Change {
-    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), minicbor::encode::Error<W::Error>> {
+    fn encode<W: Write>(
+        &self,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
         let place = |found: Option<usize>| found.map_or(u8::MAX, |at| at as u8);
         e.encode(&self.path)?;
         e.u8(place(ACTIONS.iter().position(|a| *a == self.action)))?;
         e.u8(self.delta.bits())?;
-        e.u8(place(self.was.and_then(|was| SHAPES.iter().position(|s| *s == was))))?;
+        e.u8(place(
+            self.was
+                .and_then(|was| SHAPES.iter().position(|s| *s == was)),
+        ))?;
         for owner in [self.owner, self.kept] {
             e.encode(owner.uid)?.encode(owner.gid)?;
         }
-        let Some(Located { entry, first }) = &self.want else { return e.null()?.ok() };
-        e.encode(first)?.encode(&entry.kind)?.encode(entry.mode)?.encode(&*entry.owner)?.encode(entry.mtime)?;
+        let Some(Located { entry, first }) = &self.want else {
+            return e.null()?.ok();
+        };
+        e.encode(first)?
+            .encode(&entry.kind)?
+            .encode(entry.mode)?
+            .encode(&*entry.owner)?
+            .encode(entry.mtime)?;
         e.encode(&entry.xattrs)?.ok()
     }
 }
@@ -147,17 +197,43 @@ impl<C> Encode<C> for Change {
 impl<'b, C> Decode<'b, C> for Change {
     fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, Malformed> {
         let path: TreePath = d.decode()?;
-        let action = *ACTIONS.get(usize::from(d.u8()?)).ok_or(Malformed::message("an action"))?;
+        let action = *ACTIONS
+            .get(usize::from(d.u8()?))
+            .ok_or(Malformed::message("an action"))?;
         let delta = Delta::of(d.u8()?);
         let was = SHAPES.get(usize::from(d.u8()?)).copied();
-        let owner = LocalOwner { uid: d.decode()?, gid: d.decode()? };
-        let kept = LocalOwner { uid: d.decode()?, gid: d.decode()? };
+        let owner = LocalOwner {
+            uid: d.decode()?,
+            gid: d.decode()?,
+        };
+        let kept = LocalOwner {
+            uid: d.decode()?,
+            gid: d.decode()?,
+        };
         let mut want = None;
         if let Some(first) = d.decode()? {
             let (kind, mode, owner) = (d.decode()?, d.decode()?, Arc::new(d.decode()?));
             let (mtime, xattrs) = (d.decode()?, d.decode()?);
-            want = Some(Located { entry: Entry { path: path.clone(), kind, mode, owner, mtime, xattrs }, first });
+            want = Some(Located {
+                entry: Entry {
+                    path: path.clone(),
+                    kind,
+                    mode,
+                    owner,
+                    mtime,
+                    xattrs,
+                },
+                first,
+            });
         }
-        Ok(Self { path, action, delta, was, want, owner, kept })
+        Ok(Self {
+            path,
+            action,
+            delta,
+            was,
+            want,
+            owner,
+            kept,
+        })
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::guard::{Guard, Owners, Place, place};
 use super::search::Needed;
 use super::{
-    Action, Change, Changes, Delta, FurtherName, Have, HostRules, LocalOwner, Paged, Plan, Refusal, Shape, TopChange,
-    Want, unreadable,
+    Action, Change, Changes, Delta, FurtherName, Have, HostRules, LocalOwner, Paged, Plan, Refusal,
+    Shape, TopChange, Want, unreadable,
 };
 use crate::manifest::read::{Located, check_count};
 use crate::manifest::rules::{Layout, PathFilter};
@@ -94,7 +94,11 @@ pub(super) fn compare(
     walk.check_link_targets()?;
     walk.top(have.top())?;
     let timeless = walk.drop_times();
-    let met = Met { owners: walk.owners.known(), links: walk.met_links, timeless };
+    let met = Met {
+        owners: walk.owners.known(),
+        links: walk.met_links,
+        timeless,
+    };
     let (mut plan, needed, wanted) = (walk.plan, walk.needed, walk.wanted);
     if rules.layout == Layout::Swap {
         plan.alone = vec![host.protect.clone(), excluded.clone()];
@@ -112,7 +116,12 @@ fn check_limits(plan: &Plan, rules: &Rules, host: &HostRules<'_>) -> Result<(), 
     let (would, total) = (plan.summary.deleted, plan.summary.host_entries);
     let limits = [("release", rules.delete_max), ("host", host.max_delete)];
     match limits.into_iter().min_by_key(|(_, limit)| limit.of(total)) {
-        Some((who, limit)) if would > limit.of(total) => Err(Refusal::TooManyDeletions { would, limit, who, total }),
+        Some((who, limit)) if would > limit.of(total) => Err(Refusal::TooManyDeletions {
+            would,
+            limit,
+            who,
+            total,
+        }),
         _ => Ok(()),
     }
 }
@@ -150,7 +159,8 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Goes to a place in the middle: what is above it is known to be the same on both sides.
     fn enter(&mut self, path: &TreePath) {
-        let mut above: Vec<TreePath> = std::iter::successors(path.parent(), TreePath::parent).collect();
+        let mut above: Vec<TreePath> =
+            std::iter::successors(path.parent(), TreePath::parent).collect();
         while let Some(dir) = above.pop() {
             self.host_guard.covers(&dir, true);
             self.want_guard.covers(&dir, true);
@@ -174,9 +184,20 @@ impl Walk<'_> {
             let release = if order.is_ge() { w.take() } else { None };
             let is_link = |kind: &EntryKind| matches!(kind, EntryKind::Hardlink(_));
             self.met_links |= host.as_ref().is_some_and(|h| is_link(&h.kind));
-            if let Some(Located { entry: Entry { path, kind: EntryKind::Hardlink(first), .. }, .. }) = &release {
+            if let Some(Located {
+                entry:
+                    Entry {
+                        path,
+                        kind: EntryKind::Hardlink(first),
+                        ..
+                    },
+                ..
+            }) = &release
+            {
                 self.met_links = true;
-                self.link_targets.entry(first.clone()).or_insert_with(|| path.clone());
+                self.link_targets
+                    .entry(first.clone())
+                    .or_insert_with(|| path.clone());
             }
             match (host, release) {
                 (Some(host), Some(release)) => self.both(&host, release)?,
@@ -209,13 +230,21 @@ impl Walk<'_> {
 
     /// The tree's own directory, which only a release of the whole tree governs.
     fn top(&mut self, have: Option<&Top>) -> Result<(), Refusal> {
-        let (Some(have), Some(want), true) = (have, self.want.top(), self.scope.is_empty()) else { return Ok(()) };
-        let owner = self.owners.local_at(&Arc::new(want.owner.clone()), &TopChange::PATH)?;
+        let (Some(have), Some(want), true) = (have, self.want.top(), self.scope.is_empty()) else {
+            return Ok(());
+        };
+        let owner = self
+            .owners
+            .local_at(&Arc::new(want.owner.clone()), &TopChange::PATH)?;
         let mut delta = self.metadata(have.into(), want.into(), false, owner);
         if is_time_only(delta) && !self.top_names && !self.governs_names_in(None) {
             delta = Delta::default();
         }
-        self.plan.top = Some(TopChange { want: want.clone(), delta, owner });
+        self.plan.top = Some(TopChange {
+            want: want.clone(),
+            delta,
+            owner,
+        });
         Ok(())
     }
 
@@ -233,13 +262,20 @@ impl Walk<'_> {
             }
         }
         self.plan.summary.host_entries += 1;
-        while self.leaving.last().is_some_and(|(dir, _)| !path.is_within(dir)) {
+        while self
+            .leaving
+            .last()
+            .is_some_and(|(dir, _)| !path.is_within(dir))
+        {
             self.leaving.pop();
         }
         let replaced = self.replaced.as_ref().filter(|dir| path.is_within(dir));
         if self.host_guard.covers(path, is_dir) {
             if let Some(at) = replaced {
-                return Err(Refusal::ReplacesProtected { at: at.clone(), path: path.clone() });
+                return Err(Refusal::ReplacesProtected {
+                    at: at.clone(),
+                    path: path.clone(),
+                });
             }
             for (_, change) in self.leaving.drain(..) {
                 self.plan.changes.set_action(change, Action::Keep);
@@ -248,7 +284,12 @@ impl Walk<'_> {
         }
         let action = match (self.rules.delete_extras, replaced) {
             (true, _) => Action::Delete,
-            (false, Some(at)) => return Err(Refusal::NotEmpty { at: at.clone(), path: path.clone() }),
+            (false, Some(at)) => {
+                return Err(Refusal::NotEmpty {
+                    at: at.clone(),
+                    path: path.clone(),
+                });
+            }
             (false, None) => Action::Extra,
         };
         if is_dir && action == Action::Delete {
@@ -272,10 +313,16 @@ impl Walk<'_> {
     /// The release has a path that the host does not have.
     fn missing(&mut self, want: Located) -> Result<(), Refusal> {
         self.check_place(&want.entry)?;
-        if self.want_guard.covers(&want.entry.path, matches!(want.entry.kind, EntryKind::Directory)) {
+        if self.want_guard.covers(
+            &want.entry.path,
+            matches!(want.entry.kind, EntryKind::Directory),
+        ) {
             return Ok(());
         }
-        let delta = Delta { content: true, ..Delta::default() };
+        let delta = Delta {
+            content: true,
+            ..Delta::default()
+        };
         self.change(Action::Create, delta, None, want)
     }
 
@@ -286,18 +333,26 @@ impl Walk<'_> {
         let alone = self.host_guard.covers(path, ours == Shape::Directory);
         let wanted_alone = self.want_guard.covers(path, theirs == Shape::Directory);
         if above {
-            return if ours == theirs { Ok(()) } else { Err(Refusal::OutOfScope(want.entry.path)) };
+            return if ours == theirs {
+                Ok(())
+            } else {
+                Err(Refusal::OutOfScope(want.entry.path))
+            };
         }
         self.plan.summary.host_entries += 1;
         if alone != wanted_alone {
-            return Err(Refusal::ReplacesProtected { at: path.clone(), path: path.clone() });
+            return Err(Refusal::ReplacesProtected {
+                at: path.clone(),
+                path: path.clone(),
+            });
         }
         if alone {
             return Ok(());
         }
         let regular = |shape| matches!(shape, Shape::File | Shape::Hardlink);
         let linkable = |shape| shape != Shape::Directory;
-        let same = ours == theirs && std::mem::discriminant(&have.kind) == std::mem::discriminant(&want.entry.kind)
+        let same = ours == theirs
+            && std::mem::discriminant(&have.kind) == std::mem::discriminant(&want.entry.kind)
             || regular(ours) && regular(theirs)
             || theirs == Shape::Hardlink && linkable(ours)
             || ours == Shape::Hardlink && linkable(theirs);
@@ -305,7 +360,15 @@ impl Walk<'_> {
             if ours == Shape::Directory {
                 self.replaced = Some(path.clone());
             }
-            return self.change(Action::Replace, Delta { content: true, ..Delta::default() }, Some(have), want);
+            return self.change(
+                Action::Replace,
+                Delta {
+                    content: true,
+                    ..Delta::default()
+                },
+                Some(have),
+                want,
+            );
         }
         let owner = self.owners.local(&want.entry)?;
         let anew = match &want.entry.kind {
@@ -323,10 +386,13 @@ impl Walk<'_> {
         };
         if anew {
             delta.content = theirs != Shape::Hardlink;
-            delta.size = ours == Shape::File && theirs == Shape::File && have.kind.size() != want.entry.kind.size();
+            delta.size = ours == Shape::File
+                && theirs == Shape::File
+                && have.kind.size() != want.entry.kind.size();
             self.change(Action::Update, delta, Some(have), want)
         } else if delta.any() {
-            if ours == Shape::Directory && is_time_only(delta) && !self.governs_names_in(Some(path)) {
+            if ours == Shape::Directory && is_time_only(delta) && !self.governs_names_in(Some(path))
+            {
                 self.leave_timed(path);
                 self.timed.push((path.clone(), self.plan.changes.len()));
             }
@@ -335,7 +401,10 @@ impl Walk<'_> {
             if let EntryKind::Hardlink(first) = &want.entry.kind {
                 self.check_link(&want.entry.path, first)?;
                 if let Some(first) = self.plan.changes.find(first) {
-                    let further = FurtherName { path: want.entry.path.clone(), first: first as u32 };
+                    let further = FurtherName {
+                        path: want.entry.path.clone(),
+                        first: first as u32,
+                    };
                     self.plan.further.push(further);
                 }
             }
@@ -343,7 +412,13 @@ impl Walk<'_> {
         }
     }
 
-    fn change(&mut self, action: Action, delta: Delta, have: Option<&Entry>, want: Located) -> Result<(), Refusal> {
+    fn change(
+        &mut self,
+        action: Action,
+        delta: Delta,
+        have: Option<&Entry>,
+        want: Located,
+    ) -> Result<(), Refusal> {
         let owner = self.owners.local(&want.entry)?;
         let kept = match (action, have) {
             (Action::Update, Some(have)) => LocalOwner {
@@ -373,7 +448,15 @@ impl Walk<'_> {
             },
             _ => {}
         }
-        self.plan.changes.push(Change { path, action, delta, was, want: Some(want), owner, kept });
+        self.plan.changes.push(Change {
+            path,
+            action,
+            delta,
+            was,
+            want: Some(want),
+            owner,
+            kept,
+        });
         Ok(())
     }
 
@@ -401,7 +484,8 @@ impl Walk<'_> {
 
     /// Takes the changes out of the plan that are of a time which does not count; gives their paths.
     fn drop_times(&mut self) -> Vec<TreePath> {
-        self.timeless.extend(self.timed.drain(..).map(|(_, change)| change));
+        self.timeless
+            .extend(self.timed.drain(..).map(|(_, change)| change));
         if self.timeless.is_empty() {
             return Vec::new();
         }
@@ -420,7 +504,10 @@ impl Walk<'_> {
 
     /// Whether the file at an earlier path gets a new inode, so that its other names have to be linked again.
     fn is_anew(&self, path: &TreePath) -> bool {
-        self.plan.changes.find(path).is_some_and(|at| self.plan.changes.get(at).makes_anew())
+        self.plan
+            .changes
+            .find(path)
+            .is_some_and(|at| self.plan.changes.get(at).makes_anew())
     }
 
     fn check_place(&mut self, want: &Entry) -> Result<Place, Refusal> {
@@ -435,14 +522,24 @@ impl Walk<'_> {
     }
 
     fn check_link(&self, path: &TreePath, first: &TreePath) -> Result<(), Refusal> {
-        let outside = place(self.scope, first) != Place::Inside || self.links.iter().any(|f| f.matches(first, false));
+        let outside = place(self.scope, first) != Place::Inside
+            || self.links.iter().any(|f| f.matches(first, false));
         match outside {
-            true => Err(Refusal::LinkOutside { path: path.clone(), first: first.clone() }),
+            true => Err(Refusal::LinkOutside {
+                path: path.clone(),
+                first: first.clone(),
+            }),
             false => Ok(()),
         }
     }
 
-    fn metadata(&self, have: Facts<'_>, want: Facts<'_>, is_link: bool, owner: LocalOwner) -> Delta {
+    fn metadata(
+        &self,
+        have: Facts<'_>,
+        want: Facts<'_>,
+        is_link: bool,
+        owner: LocalOwner,
+    ) -> Delta {
         let compare_xattrs = self.rules.xattrs;
         Delta {
             content: false,
@@ -458,12 +555,19 @@ impl Walk<'_> {
 }
 
 fn is_time_only(delta: Delta) -> bool {
-    delta == Delta { mtime: true, ..Delta::default() }
+    delta
+        == Delta {
+            mtime: true,
+            ..Delta::default()
+        }
 }
 
 fn differ(have: &[Xattr], want: &[Xattr], acls: bool) -> bool {
     let of = |all: &'_ [Xattr]| -> Vec<Xattr> {
-        all.iter().filter(|x| x.name.starts_with(b"system.posix_acl_") == acls).cloned().collect()
+        all.iter()
+            .filter(|x| x.name.starts_with(b"system.posix_acl_") == acls)
+            .cloned()
+            .collect()
     };
     of(have) != of(want)
 }
@@ -479,12 +583,22 @@ struct Facts<'a> {
 
 impl<'a> From<&'a Entry> for Facts<'a> {
     fn from(e: &'a Entry) -> Self {
-        Self { mode: e.mode, owner: &e.owner, mtime: e.mtime, xattrs: &e.xattrs }
+        Self {
+            mode: e.mode,
+            owner: &e.owner,
+            mtime: e.mtime,
+            xattrs: &e.xattrs,
+        }
     }
 }
 
 impl<'a> From<&'a Top> for Facts<'a> {
     fn from(t: &'a Top) -> Self {
-        Self { mode: t.mode, owner: &t.owner, mtime: t.mtime, xattrs: &t.xattrs }
+        Self {
+            mode: t.mode,
+            owner: &t.owner,
+            mtime: t.mtime,
+            xattrs: &t.xattrs,
+        }
     }
 }

@@ -42,7 +42,10 @@ impl<'a> HostRules<'a> {
 
     /// The patterns of what is left alone, whatever the release excludes.
     pub(super) fn patterns(&self) -> Vec<Vec<Exclude>> {
-        std::iter::once(self.protect).chain(self.spared).map(|filter| filter.patterns().to_vec()).collect()
+        std::iter::once(self.protect)
+            .chain(self.spared)
+            .map(|filter| filter.patterns().to_vec())
+            .collect()
     }
 }
 
@@ -58,7 +61,10 @@ pub(super) enum Place {
 pub(super) fn place(scope: &[TreePath], path: &TreePath) -> Place {
     if scope.is_empty() || scope.iter().any(|s| path.is_within(s)) {
         Place::Inside
-    } else if scope.iter().any(|s| is_within(s.as_bytes(), path.as_bytes())) {
+    } else if scope
+        .iter()
+        .any(|s| is_within(s.as_bytes(), path.as_bytes()))
+    {
         Place::Above
     } else {
         Place::Outside
@@ -73,7 +79,10 @@ pub(super) struct Guard<'a> {
 
 impl<'a> Guard<'a> {
     pub(super) fn new(host: &HostRules<'a>, excluded: &'a PathFilter) -> Self {
-        Self { filters: host.untouched(excluded), covered: None }
+        Self {
+            filters: host.untouched(excluded),
+            covered: None,
+        }
     }
 
     pub(super) fn covers(&mut self, path: &TreePath, is_dir: bool) -> bool {
@@ -97,12 +106,19 @@ pub(super) struct Owners<'a> {
 
 impl<'a> Owners<'a> {
     pub(super) fn new(rules: &'a Rules, resolver: &'a dyn OwnerResolver) -> Self {
-        Self { rules, resolver, known: HashMap::new() }
+        Self {
+            rules,
+            resolver,
+            known: HashMap::new(),
+        }
     }
 
     /// All owners that were looked up.
     pub(super) fn known(&self) -> Vec<(Arc<Owner>, LocalOwner)> {
-        self.known.iter().map(|(owner, local)| (Arc::clone(owner), *local)).collect()
+        self.known
+            .iter()
+            .map(|(owner, local)| (Arc::clone(owner), *local))
+            .collect()
     }
 
     pub(super) fn local(&mut self, entry: &Entry) -> std::result::Result<LocalOwner, Refusal> {
@@ -125,11 +141,15 @@ impl<'a> Owners<'a> {
                 (_, found) => Some(found.unwrap_or(number)),
             };
             // To the kernel that number means "leave it as it is".
-            id.filter(|&id| id != NO_ID).ok_or_else(|| Refusal::UnknownOwner {
-                path: path.to_string(),
-                what,
-                name: name.map_or_else(|| number.to_string(), |n| crate::units::printable(n.as_bytes())),
-            })
+            id.filter(|&id| id != NO_ID)
+                .ok_or_else(|| Refusal::UnknownOwner {
+                    path: path.to_string(),
+                    what,
+                    name: name.map_or_else(
+                        || number.to_string(),
+                        |n| crate::units::printable(n.as_bytes()),
+                    ),
+                })
         };
         let found = |name: Option<&str>, look_up: &dyn Fn(&str) -> Result<Option<u32>>| match name {
             Some(name) => look_up(name),
@@ -137,11 +157,21 @@ impl<'a> Owners<'a> {
         };
         let (user, group) = (owner.user.as_deref(), owner.group.as_deref());
         let uid = match self.rules.set_user {
-            true => Some(resolve("user", user, owner.uid, found(user, &|n| self.resolver.uid(n))?)?),
+            true => Some(resolve(
+                "user",
+                user,
+                owner.uid,
+                found(user, &|n| self.resolver.uid(n))?,
+            )?),
             false => None,
         };
         let gid = match self.rules.set_group {
-            true => Some(resolve("group", group, owner.gid, found(group, &|n| self.resolver.gid(n))?)?),
+            true => Some(resolve(
+                "group",
+                group,
+                owner.gid,
+                found(group, &|n| self.resolver.gid(n))?,
+            )?),
             false => None,
         };
         let local = LocalOwner { uid, gid };

@@ -88,7 +88,10 @@ pub trait Want {
         None
     }
     /// The first of `paths`, which are in order, that no hard link can lead to.
-    fn no_link_target<'p>(&self, paths: &mut dyn Iterator<Item = &'p TreePath>) -> Result<Option<&'p TreePath>> {
+    fn no_link_target<'p>(
+        &self,
+        paths: &mut dyn Iterator<Item = &'p TreePath>,
+    ) -> Result<Option<&'p TreePath>> {
         let mut entries = self.entries();
         for path in paths {
             let found = loop {
@@ -138,14 +141,19 @@ impl<S: NodeSource> Want for Manifest<S> {
         Manifest::top(self)
     }
 
-    fn no_link_target<'p>(&self, paths: &mut dyn Iterator<Item = &'p TreePath>) -> Result<Option<&'p TreePath>> {
+    fn no_link_target<'p>(
+        &self,
+        paths: &mut dyn Iterator<Item = &'p TreePath>,
+    ) -> Result<Option<&'p TreePath>> {
         no_link_target(self, &Pages::of(self).map_err(unreadable)?, paths)
     }
 }
 
 impl<S: NodeSource> Lists for Manifest<S> {
     fn list(&self, list: &ListRef) -> Result<Arc<[BlockRef]>> {
-        Manifest::list(self, list).map(Arc::from).map_err(unreadable)
+        Manifest::list(self, list)
+            .map(Arc::from)
+            .map_err(unreadable)
     }
 }
 

@@ -113,7 +113,8 @@ impl Plan {
 
     /// Whether the tree is the release (extras that stay do not count).
     pub fn is_clean(&self) -> bool {
-        !self.changes.iter().any(|change| change.is_applied()) && !self.top.as_ref().is_some_and(TopChange::differs)
+        !self.changes.iter().any(|change| change.is_applied())
+            && !self.top.as_ref().is_some_and(TopChange::differs)
     }
 
     /// The content of the file that `change` makes; `None` when it makes no file.
@@ -126,8 +127,13 @@ impl Plan {
 
     /// The block `ordinal`, when it is to be fetched.
     pub fn wanted(&self, ordinal: Ordinal, lists: &dyn Lists) -> Result<Option<BlockRef>> {
-        let found = self.wants(ordinal).then(|| self.changes.holding(ordinal)).flatten();
-        let Some((change, mut index)) = found else { return Ok(None) };
+        let found = self
+            .wants(ordinal)
+            .then(|| self.changes.holding(ordinal))
+            .flatten();
+        let Some((change, mut index)) = found else {
+            return Ok(None);
+        };
         match self.content(&change) {
             None => Ok(None),
             Some(Content::Blocks(blocks)) => Ok(blocks.get(index).copied()),
@@ -146,13 +152,21 @@ impl Plan {
     }
 
     /// Tells of all blocks that are to be fetched, in the order of their ordinals.
-    pub fn each_fetched(&self, lists: &dyn Lists, mut each: impl FnMut(Ordinal, &BlockRef)) -> Result<()> {
+    pub fn each_fetched(
+        &self,
+        lists: &dyn Lists,
+        mut each: impl FnMut(Ordinal, &BlockRef),
+    ) -> Result<()> {
         for change in &self.changes {
-            let Some(content) = self.content(&change) else { continue };
+            let Some(content) = self.content(&change) else {
+                continue;
+            };
             let mut first = change.want.as_ref().map_or(0, |want| want.first.0);
             let mut tell = |first: u64, blocks: &[BlockRef]| {
                 let blocks = (first..).map(Ordinal).zip(blocks);
-                blocks.filter(|(ordinal, _)| self.wants(*ordinal)).for_each(|(ordinal, block)| each(ordinal, block));
+                blocks
+                    .filter(|(ordinal, _)| self.wants(*ordinal))
+                    .for_each(|(ordinal, block)| each(ordinal, block));
             };
             match content {
                 Content::Blocks(blocks) => tell(first, blocks),
@@ -170,17 +184,27 @@ impl Plan {
     }
 
     fn wants_any(&self, ordinals: Range<u64>) -> bool {
-        let at = self.wants.partition_point(|range| range.end <= ordinals.start);
-        self.wants.get(at).is_some_and(|range| range.start < ordinals.end)
+        let at = self
+            .wants
+            .partition_point(|range| range.end <= ordinals.start);
+        self.wants
+            .get(at)
+            .is_some_and(|range| range.start < ordinals.end)
     }
 
     fn wants(&self, ordinal: Ordinal) -> bool {
         let at = self.wants.partition_point(|range| range.end <= ordinal.0);
-        self.wants.get(at).is_some_and(|range| range.start <= ordinal.0)
+        self.wants
+            .get(at)
+            .is_some_and(|range| range.start <= ordinal.0)
     }
 
     /// Takes out of what is to be fetched every block for which `here` holds; says how many bytes that saves.
-    pub fn drop_wants(&mut self, lists: &dyn Lists, mut here: impl FnMut(&BlockRef) -> bool) -> Result<u64> {
+    pub fn drop_wants(
+        &mut self,
+        lists: &dyn Lists,
+        mut here: impl FnMut(&BlockRef) -> bool,
+    ) -> Result<u64> {
         let (mut saved, mut left) = (0, Vec::new());
         self.each_fetched(lists, |Ordinal(ordinal), block| match here(block) {
             true => saved += u64::from(block.size),
@@ -196,7 +220,9 @@ impl Plan {
         blocks.sort_unstable_by_key(|(ordinal, _)| *ordinal);
         self.summary.fetch_bytes = blocks.iter().map(|(_, block)| u64::from(block.size)).sum();
         self.wants.clear();
-        blocks.into_iter().for_each(|(Ordinal(ordinal), _)| append(&mut self.wants, ordinal));
+        blocks
+            .into_iter()
+            .for_each(|(Ordinal(ordinal), _)| append(&mut self.wants, ordinal));
     }
 
     pub(super) fn count(&mut self) {

@@ -32,7 +32,9 @@ pub enum Refusal {
         name: String,
     },
     /// What is protected or excluded stands where the release has another kind of thing.
-    #[error("{at}: the release has another kind of entry here, and {path} is protected or excluded")]
+    #[error(
+        "{at}: the release has another kind of entry here, and {path} is protected or excluded"
+    )]
     ReplacesProtected {
         /// The path that the release would replace.
         at: TreePath,
@@ -77,17 +79,25 @@ impl Refusal {
             Refusal::TooManyDeletions { who: "host", .. } => {
                 "look at `makuo diff`; raise max_delete on the host if that is meant"
             }
-            Refusal::TooManyDeletions { .. } => "look at `makuo diff`; raise delete.max in the spec if that is meant",
-            Refusal::Empty => "is the source right? set delete.allow_empty = true in the spec if that is meant",
+            Refusal::TooManyDeletions { .. } => {
+                "look at `makuo diff`; raise delete.max in the spec if that is meant"
+            }
+            Refusal::Empty => {
+                "is the source right? set delete.allow_empty = true in the spec if that is meant"
+            }
             Refusal::UnknownOwner { .. } => {
                 "create it on the host, or set owner.unknown = \"numeric\", or a fixed owner, in the spec"
             }
             Refusal::ReplacesProtected { .. } => "move it away on the host, or change the spec",
-            Refusal::NotEmpty { .. } => "set delete.extras = true in the spec, or remove the directory on the host",
+            Refusal::NotEmpty { .. } => {
+                "set delete.extras = true in the spec, or remove the directory on the host"
+            }
             Refusal::OutOfScope(_) | Refusal::LinkOutside { .. } => {
                 "make the release again with a scope that covers it"
             }
-            Refusal::LinkNowhere { .. } => "release it again with --checksum, which reads the whole source",
+            Refusal::LinkNowhere { .. } => {
+                "release it again with --checksum, which reads the whole source"
+            }
             Refusal::Unreadable(_) => return None,
         })
     }

@@ -11,21 +11,30 @@ pub(super) struct Needed(Vec<(Ordinal, BlockRef)>);
 
 impl Needed {
     pub(super) fn add(&mut self, first: Ordinal, blocks: &[BlockRef]) {
-        self.0.extend(blocks.iter().zip(first.0..).map(|(block, ordinal)| (Ordinal(ordinal), *block)));
+        self.0.extend(
+            blocks
+                .iter()
+                .zip(first.0..)
+                .map(|(block, ordinal)| (Ordinal(ordinal), *block)),
+        );
     }
 
     /// Looks for the blocks in the host's own files; the rest is what the plan fetches.
     pub(super) fn find_in(mut self, have: &dyn Have, plan: &mut Plan) -> Result<(), Refusal> {
-        self.0.sort_unstable_by_key(|(ordinal, block)| (block.hash, *ordinal));
+        self.0
+            .sort_unstable_by_key(|(ordinal, block)| (block.hash, *ordinal));
         self.0.dedup_by_key(|(_, block)| block.hash);
         self.0.shrink_to_fit();
         let mut here = vec![false; self.0.len()];
         let mut left = self.0.len();
         if left > 0 {
-            let wanted = |hash: &BlockHash| self.0.binary_search_by(|(_, block)| block.hash.cmp(hash));
+            let wanted =
+                |hash: &BlockHash| self.0.binary_search_by(|(_, block)| block.hash.cmp(hash));
             for entry in have.holding(&mut self.0.iter().map(|(_, block)| &block.hash)) {
                 let entry = entry?;
-                let EntryKind::File(content) = &entry.kind else { continue };
+                let EntryKind::File(content) = &entry.kind else {
+                    continue;
+                };
                 let mut offset = 0;
                 for piece in content.pieces() {
                     for block in have.blocks(&piece)? {
@@ -34,7 +43,11 @@ impl Needed {
                         {
                             left -= 1;
                             plan.summary.reuse_bytes += u64::from(block.size);
-                            let place = LocalBlock { path: entry.path.clone(), offset, size: block.size };
+                            let place = LocalBlock {
+                                path: entry.path.clone(),
+                                offset,
+                                size: block.size,
+                            };
                             plan.reuse.insert(block.hash, place);
                         }
                         offset += u64::from(block.size);

@@ -31,7 +31,10 @@ impl Want for Release {
     fn entries(&self) -> Box<dyn Iterator<Item = Result<Located>> + '_> {
         let mut next = 1;
         Box::new(self.0.0.values().cloned().map(move |entry| {
-            let located = Located { first: Ordinal(next), entry };
+            let located = Located {
+                first: Ordinal(next),
+                entry,
+            };
             if let EntryKind::File(content) = &located.entry.kind {
                 next += content.block_count();
             }
@@ -82,19 +85,31 @@ fn filter(patterns: &[&str]) -> PathFilter {
 }
 
 fn entry(path: &str, kind: EntryKind) -> Entry {
-    let mode = if kind == EntryKind::Directory { 0o755 } else { 0o644 };
+    let mode = if kind == EntryKind::Directory {
+        0o755
+    } else {
+        0o644
+    };
     Entry {
         path: p(path),
         kind,
         mode: Mode::from_bits(mode),
-        owner: Arc::new(Owner { uid: 0, gid: 0, user: None, group: None }),
+        owner: Arc::new(Owner {
+            uid: 0,
+            gid: 0,
+            user: None,
+            group: None,
+        }),
         mtime: Mtime { secs: 7, nanos: 0 },
         xattrs: Vec::new(),
     }
 }
 
 fn file(path: &str, content: &str) -> Entry {
-    entry(path, EntryKind::File(Content::Blocks(vec![BlockRef::of(content.as_bytes())])))
+    entry(
+        path,
+        EntryKind::File(Content::Blocks(vec![BlockRef::of(content.as_bytes())])),
+    )
 }
 
 fn dir(path: &str) -> Entry {
@@ -106,16 +121,29 @@ fn tree<const N: usize>(entries: [Entry; N]) -> Memory {
 }
 
 fn deleting() -> Rules {
-    Rules { delete_extras: true, delete_max: Limit::NONE, allow_empty: true, ..Rules::default() }
+    Rules {
+        delete_extras: true,
+        delete_max: Limit::NONE,
+        allow_empty: true,
+        ..Rules::default()
+    }
 }
 
 fn run(have: &Memory, want: &Memory, rules: &Rules, protect: &PathFilter) -> Result<Plan, Refusal> {
-    let host = HostRules { protect, spared: &[], max_delete: Limit::NONE, owners: &Names };
+    let host = HostRules {
+        protect,
+        spared: &[],
+        max_delete: Limit::NONE,
+        owners: &Names,
+    };
     diff(have, &Release(want.clone()), rules, &[], &host)
 }
 
 fn shown(plan: &Plan) -> Vec<String> {
-    plan.changes.iter().map(|c| format!("{} {}", c.itemized(), c.path)).collect()
+    plan.changes
+        .iter()
+        .map(|c| format!("{} {}", c.itemized(), c.path))
+        .collect()
 }
 
 fn apply(have: &Memory, plan: &Plan) -> Memory {
@@ -130,10 +158,22 @@ fn apply(have: &Memory, plan: &Plan) -> Memory {
 }
 
 fn localized(entry: &Entry) -> Entry {
-    let uid =
-        entry.owner.user.as_deref().map_or(Some(entry.owner.uid), |n| Names.uid(n).expect("answers")).expect("known");
-    let owner = Owner { uid, gid: entry.owner.gid, user: None, group: None };
-    Entry { owner: Arc::new(owner), ..entry.clone() }
+    let uid = entry
+        .owner
+        .user
+        .as_deref()
+        .map_or(Some(entry.owner.uid), |n| Names.uid(n).expect("answers"))
+        .expect("known");
+    let owner = Owner {
+        uid,
+        gid: entry.owner.gid,
+        user: None,
+        group: None,
+    };
+    Entry {
+        owner: Arc::new(owner),
+        ..entry.clone()
+    }
 }
 
 /// Entries with all their parents; a parent is a directory.
@@ -144,7 +184,14 @@ fn a_tree() -> impl Strategy<Value = Memory> {
             let mut parent = e.path.parent();
             while let Some(path) = parent {
                 parent = path.parent();
-                all.0.insert(path.clone(), Entry { kind: EntryKind::Directory, path, ..e.clone() });
+                all.0.insert(
+                    path.clone(),
+                    Entry {
+                        kind: EntryKind::Directory,
+                        path,
+                        ..e.clone()
+                    },
+                );
             }
             all.0.entry(e.path.clone()).or_insert(e);
         }
@@ -251,7 +298,14 @@ fn changes_read_as_rsync_prints_them() {
         file("kind", "now a file"),
         entry("link", EntryKind::Symlink(b"new".to_vec())),
         with(file("mode", "m"), &|e| e.mode = Mode::from_bits(0o600)),
-        with(file("owner", "m"), &|e| e.owner = Arc::new(Owner { uid: 5, gid: 6, user: None, group: None })),
+        with(file("owner", "m"), &|e| {
+            e.owner = Arc::new(Owner {
+                uid: 5,
+                gid: 6,
+                user: None,
+                group: None,
+            })
+        }),
         dir("new"),
         entry("new-dev", EntryKind::CharDevice(1, 3)),
         file("new-file", "n"),
@@ -260,7 +314,10 @@ fn changes_read_as_rsync_prints_them() {
         entry("new-pipe", EntryKind::Fifo),
         file("silent", "b"),
         with(file("time", "t"), &|e| e.mtime.secs = 8),
-        with(entry("timed-link", EntryKind::Symlink(b"x".to_vec())), &|e| e.mtime.secs = 9),
+        with(
+            entry("timed-link", EntryKind::Symlink(b"x".to_vec())),
+            &|e| e.mtime.secs = 9,
+        ),
     ]);
     let plan = run(&have, &want, &deleting(), &filter(&[])).expect("accepted");
     let expected = [
@@ -286,19 +343,41 @@ fn changes_read_as_rsync_prints_them() {
 
 #[test]
 fn deletions_are_limited_by_the_stricter_of_release_and_host() {
-    let have = tree([dir("d"), file("d/1", "1"), file("d/2", "2"), file("d/3", "3")]);
+    let have = tree([
+        dir("d"),
+        file("d/1", "1"),
+        file("d/2", "2"),
+        file("d/3", "3"),
+    ]);
     let want = tree([dir("d"), file("d/1", "1")]);
     let try_limits = |release: Limit, host: Limit| {
-        let rules = Rules { delete_max: release, ..deleting() };
-        let host = HostRules { protect: &filter(&[]), spared: &[], max_delete: host, owners: &Names };
+        let rules = Rules {
+            delete_max: release,
+            ..deleting()
+        };
+        let host = HostRules {
+            protect: &filter(&[]),
+            spared: &[],
+            max_delete: host,
+            owners: &Names,
+        };
         diff(&have, &Release(want.clone()), &rules, &[], &host).map(|plan| plan.summary.deleted)
     };
     assert!(matches!(try_limits(Limit::Share(5000), Limit::NONE), Ok(2)));
-    assert!(matches!(try_limits(Limit::Count(2), Limit::Count(2)), Ok(2)));
+    assert!(matches!(
+        try_limits(Limit::Count(2), Limit::Count(2)),
+        Ok(2)
+    ));
     let refused = try_limits(Limit::NONE, Limit::Count(1)).map_err(|e| e.to_string());
-    assert_eq!(refused, Err("2 of 4 paths would be deleted, the host allows 1".to_string()));
+    assert_eq!(
+        refused,
+        Err("2 of 4 paths would be deleted, the host allows 1".to_string())
+    );
     let refused = try_limits(Limit::Share(4900), Limit::NONE).map_err(|e| e.to_string());
-    assert_eq!(refused, Err("2 of 4 paths would be deleted, the release allows 49%".to_string()));
+    assert_eq!(
+        refused,
+        Err("2 of 4 paths would be deleted, the release allows 49%".to_string())
+    );
 }
 
 #[test]
@@ -308,37 +387,78 @@ fn what_a_replaced_directory_holds_counts_as_deleted_and_may_not_be_protected() 
     let plan = run(&have, &want, &deleting(), &filter(&[])).expect("accepted");
     assert_eq!(plan.summary.deleted, 2);
     let refused = run(&have, &want, &deleting(), &filter(&["/d/2"]));
-    assert!(matches!(refused, Err(Refusal::ReplacesProtected { at, path }) if at == p("d") && path == p("d/2")));
-    let keep = Rules { delete_extras: false, ..deleting() };
-    assert!(matches!(run(&have, &want, &keep, &filter(&[])), Err(Refusal::NotEmpty { .. })));
+    assert!(
+        matches!(refused, Err(Refusal::ReplacesProtected { at, path }) if at == p("d") && path == p("d/2"))
+    );
+    let keep = Rules {
+        delete_extras: false,
+        ..deleting()
+    };
+    assert!(matches!(
+        run(&have, &want, &keep, &filter(&[])),
+        Err(Refusal::NotEmpty { .. })
+    ));
 }
 
 #[test]
 fn directories_around_what_is_protected_stay() {
-    let have = tree([dir("a"), dir("a/b"), file("a/b/keep", "k"), file("a/b/gone", "g"), file("a/z", "z"), dir("e")]);
+    let have = tree([
+        dir("a"),
+        dir("a/b"),
+        file("a/b/keep", "k"),
+        file("a/b/gone", "g"),
+        file("a/z", "z"),
+        dir("e"),
+    ]);
     let plan = run(&have, &tree([]), &deleting(), &filter(&["keep"])).expect("accepted");
-    let expected = ["*keeping    a", "*keeping    a/b", "*deleting   a/b/gone", "*deleting   a/z", "*deleting   e"];
+    let expected = [
+        "*keeping    a",
+        "*keeping    a/b",
+        "*deleting   a/b/gone",
+        "*deleting   a/z",
+        "*deleting   e",
+    ];
     assert_eq!(shown(&plan), expected);
 }
 
 #[test]
 fn an_empty_release_is_refused_unless_it_says_so() {
     let have = tree([file("a", "1")]);
-    let rules = Rules { allow_empty: false, ..deleting() };
-    assert!(matches!(run(&have, &tree([]), &rules, &filter(&[])), Err(Refusal::Empty)));
+    let rules = Rules {
+        allow_empty: false,
+        ..deleting()
+    };
+    assert!(matches!(
+        run(&have, &tree([]), &rules, &filter(&[])),
+        Err(Refusal::Empty)
+    ));
     assert!(run(&have, &tree([]), &deleting(), &filter(&[])).is_ok());
 }
 
 #[test]
 fn the_scope_is_the_limit_of_everything() {
-    let have = tree([dir("in"), file("in/old", "o"), dir("out"), file("out/x", "x")]);
+    let have = tree([
+        dir("in"),
+        file("in/old", "o"),
+        dir("out"),
+        file("out/x", "x"),
+    ]);
     let mut top = dir("in");
     top.mode = Mode::from_bits(0o700);
     let want = tree([top, dir("in/deep"), file("in/deep/new", "n")]);
-    let host = HostRules { protect: &filter(&[]), spared: &[], max_delete: Limit::NONE, owners: &Names };
-    let scoped = |scope: &[TreePath]| diff(&have, &Release(want.clone()), &deleting(), scope, &host);
+    let host = HostRules {
+        protect: &filter(&[]),
+        spared: &[],
+        max_delete: Limit::NONE,
+        owners: &Names,
+    };
+    let scoped =
+        |scope: &[TreePath]| diff(&have, &Release(want.clone()), &deleting(), scope, &host);
     let plan = scoped(&[p("in/deep")]).expect("accepted");
-    assert_eq!(shown(&plan), ["cd+++++++++ in/deep", ">f+++++++++ in/deep/new"]);
+    assert_eq!(
+        shown(&plan),
+        ["cd+++++++++ in/deep", ">f+++++++++ in/deep/new"]
+    );
     let plan = scoped(&[p("in")]).expect("accepted");
     assert_eq!(plan.summary.deleted, 1);
     assert!(matches!(scoped(&[p("out")]), Err(Refusal::OutOfScope(_))));
@@ -346,11 +466,30 @@ fn the_scope_is_the_limit_of_everything() {
 
 #[test]
 fn what_is_protected_above_the_scope_is_protected_in_it() {
-    let have = tree([dir("up"), dir("up/in"), file("up/in/keep", "k"), file("up/in/same", "s")]);
+    let have = tree([
+        dir("up"),
+        dir("up/in"),
+        file("up/in/keep", "k"),
+        file("up/in/same", "s"),
+    ]);
     let protect = filter(&["/up/"]);
-    let host = HostRules { protect: &protect, spared: &[], max_delete: Limit::NONE, owners: &Names };
-    for want in [tree([dir("up"), dir("up/in"), file("up/in/new", "n"), file("up/in/same", "t")]), tree([])] {
-        let plan = diff(&have, &Release(want), &deleting(), &[p("up/in")], &host).expect("accepted");
+    let host = HostRules {
+        protect: &protect,
+        spared: &[],
+        max_delete: Limit::NONE,
+        owners: &Names,
+    };
+    for want in [
+        tree([
+            dir("up"),
+            dir("up/in"),
+            file("up/in/new", "n"),
+            file("up/in/same", "t"),
+        ]),
+        tree([]),
+    ] {
+        let plan =
+            diff(&have, &Release(want), &deleting(), &[p("up/in")], &host).expect("accepted");
         assert!(plan.changes.is_empty(), "{:?}", shown(&plan));
     }
 }
@@ -358,14 +497,37 @@ fn what_is_protected_above_the_scope_is_protected_in_it() {
 #[test]
 fn owners_are_resolved_or_refused() {
     let mut want = file("a", "1");
-    want.owner = Arc::new(Owner { uid: 1, gid: 1, user: Some("nobody-here".into()), group: Some("www".into()) });
+    want.owner = Arc::new(Owner {
+        uid: 1,
+        gid: 1,
+        user: Some("nobody-here".into()),
+        group: Some("www".into()),
+    });
     let want = tree([want]);
-    let refused = run(&tree([]), &want, &deleting(), &filter(&[])).map_err(|e| e.to_string()).map(drop);
-    assert_eq!(refused, Err("a: this host has no user \"nobody-here\"".to_string()));
-    let numeric = Rules { unknown_owner: UnknownOwner::Numeric, ..deleting() };
+    let refused = run(&tree([]), &want, &deleting(), &filter(&[]))
+        .map_err(|e| e.to_string())
+        .map(drop);
+    assert_eq!(
+        refused,
+        Err("a: this host has no user \"nobody-here\"".to_string())
+    );
+    let numeric = Rules {
+        unknown_owner: UnknownOwner::Numeric,
+        ..deleting()
+    };
     let plan = run(&tree([]), &want, &numeric, &filter(&[])).expect("accepted");
-    assert_eq!(plan.changes.get(0).owner, LocalOwner { uid: Some(1), gid: Some(103) });
-    let ignored = Rules { set_user: false, set_group: false, ..deleting() };
+    assert_eq!(
+        plan.changes.get(0).owner,
+        LocalOwner {
+            uid: Some(1),
+            gid: Some(103)
+        }
+    );
+    let ignored = Rules {
+        set_user: false,
+        set_group: false,
+        ..deleting()
+    };
     let plan = run(&tree([]), &want, &ignored, &filter(&[])).expect("accepted");
     assert_eq!(plan.changes.get(0).owner, LocalOwner::default());
 }
@@ -402,7 +564,9 @@ fn a_link_that_leads_to_no_file_of_the_release_is_refused() {
     ];
     for want in broken {
         for have in [tree([]), whole.clone()] {
-            let refused = run(&have, &want, &deleting(), &filter(&[])).map(drop).expect_err("refused");
+            let refused = run(&have, &want, &deleting(), &filter(&[]))
+                .map(drop)
+                .expect_err("refused");
             assert!(matches!(refused, Refusal::LinkNowhere { .. }), "{refused}");
         }
     }
@@ -410,11 +574,30 @@ fn a_link_that_leads_to_no_file_of_the_release_is_refused() {
 
 #[test]
 fn an_owner_that_stands_for_none_or_cannot_be_looked_up_is_never_set() {
-    let numeric = Rules { unknown_owner: UnknownOwner::Numeric, ..deleting() };
+    let numeric = Rules {
+        unknown_owner: UnknownOwner::Numeric,
+        ..deleting()
+    };
     let mut want = file("a", "x");
-    for (user, what) in [(None, "4294967295"), (Some("nobody-here"), "nobody-here"), (Some("no-answer"), "answer")] {
-        want.owner = Arc::new(Owner { uid: u32::MAX, gid: 1, user: user.map(Into::into), group: None });
-        let refused = run(&Memory::default(), &tree([want.clone()]), &numeric, &filter(&[])).map(drop).unwrap_err();
+    for (user, what) in [
+        (None, "4294967295"),
+        (Some("nobody-here"), "nobody-here"),
+        (Some("no-answer"), "answer"),
+    ] {
+        want.owner = Arc::new(Owner {
+            uid: u32::MAX,
+            gid: 1,
+            user: user.map(Into::into),
+            group: None,
+        });
+        let refused = run(
+            &Memory::default(),
+            &tree([want.clone()]),
+            &numeric,
+            &filter(&[]),
+        )
+        .map(drop)
+        .unwrap_err();
         assert!(refused.to_string().contains(what), "{refused}");
     }
 }
@@ -425,12 +608,34 @@ fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
         entry.mtime.secs += 5;
         entry
     };
-    let paths = |plan: &Plan| plan.changes.iter().map(|change| change.path.to_string()).collect::<Vec<_>>();
-    let have = || tree([dir("d"), dir("d/logs"), file("d/logs/a", "a"), dir("e"), file("e/b", "b")]);
-    let touched = |content: &str| {
-        tree([late(dir("d")), late(dir("d/logs")), file("d/logs/a", "a"), late(dir("e")), file("e/b", content)])
+    let paths = |plan: &Plan| {
+        plan.changes
+            .iter()
+            .map(|change| change.path.to_string())
+            .collect::<Vec<_>>()
     };
-    let excluding = |pattern: &str| Rules { excludes: vec![Exclude::at_top(pattern)], ..deleting() };
+    let have = || {
+        tree([
+            dir("d"),
+            dir("d/logs"),
+            file("d/logs/a", "a"),
+            dir("e"),
+            file("e/b", "b"),
+        ])
+    };
+    let touched = |content: &str| {
+        tree([
+            late(dir("d")),
+            late(dir("d/logs")),
+            file("d/logs/a", "a"),
+            late(dir("e")),
+            file("e/b", content),
+        ])
+    };
+    let excluding = |pattern: &str| Rules {
+        excludes: vec![Exclude::at_top(pattern)],
+        ..deleting()
+    };
     let none = filter(&[]);
 
     // Without a pattern, or with one for another directory, a time is a difference.
@@ -444,13 +649,22 @@ fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
     // A pattern for any directory leaves all times alone, on either side of the comparison.
     for (have, want) in [(have(), touched("b")), (touched("b"), have())] {
         let plan = run(&have, &want, &excluding("*.log"), &none).expect("accepted");
-        assert!(plan.is_clean() && plan.changes.is_empty(), "{:?}", shown(&plan));
+        assert!(
+            plan.is_clean() && plan.changes.is_empty(),
+            "{:?}",
+            shown(&plan)
+        );
     }
 
     // Where the commit writes a name, the directory gets its time with it; and other metadata always counts.
     let plan = run(&have(), &touched("new"), &excluding("*.log"), &none).expect("accepted");
     assert_eq!(paths(&plan), ["e", "e/b"]);
-    let plan = run(&tree([dir("d"), dir("e"), file("e/b", "b")]), &touched("b"), &excluding("*.log"), &none);
+    let plan = run(
+        &tree([dir("d"), dir("e"), file("e/b", "b")]),
+        &touched("b"),
+        &excluding("*.log"),
+        &none,
+    );
     assert_eq!(paths(&plan.expect("accepted")), ["d", "d/logs", "d/logs/a"]);
     let mut other = have();
     other.0.get_mut(&p("e")).expect("there").mode = Mode::from_bits(0o700);
@@ -458,6 +672,12 @@ fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
     assert_eq!(paths(&plan), ["e"]);
 
     // What is deleted although it is excluded is governed.
-    let all = Rules { delete_excluded: true, ..excluding("*.log") };
-    assert_eq!(paths(&run(&have(), &touched("b"), &all, &none).expect("accepted")).len(), 3);
+    let all = Rules {
+        delete_excluded: true,
+        ..excluding("*.log")
+    };
+    assert_eq!(
+        paths(&run(&have(), &touched("b"), &all, &none).expect("accepted")).len(),
+        3
+    );
 }

@@ -49,7 +49,11 @@ pub(super) struct Admission {
 
 impl Admission {
     /// Starts it; what it admits goes to the tree's queue in `trees`.
-    pub(super) fn start(host: Arc<Host>, trees: BTreeMap<TreeName, SyncSender<Job>>, answer: Answer) -> Result<Self> {
+    pub(super) fn start(
+        host: Arc<Host>,
+        trees: BTreeMap<TreeName, SyncSender<Job>>,
+        answer: Answer,
+    ) -> Result<Self> {
         let (arrivals, inbox) = sync_channel::<Arrival>(MAX_WAITING);
         let work = move || {
             step_back();
@@ -71,19 +75,31 @@ impl Admission {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("admission".into()).spawn(work);
-        let thread = thread.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
-        Ok(Self { arrivals: Some(arrivals), thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("admission".into())
+            .spawn(work);
+        let thread =
+            thread.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
+        Ok(Self {
+            arrivals: Some(arrivals),
+            thread: Some(thread),
+        })
     }
 
     /// Hands an offer on; false when too many wait.
     pub(super) fn take(&self, offer: Offer) -> bool {
-        self.arrivals.as_ref().is_some_and(|arrivals| arrivals.try_send(Arrival::Offer(offer)).is_ok())
+        self.arrivals
+            .as_ref()
+            .is_some_and(|arrivals| arrivals.try_send(Arrival::Offer(offer)).is_ok())
     }
 
     /// Has a header looked at; false when too much waits.
     pub(super) fn verify(&self, release: Release, signature: Arc<[u8]>) -> bool {
-        self.arrivals.as_ref().is_some_and(|arrivals| arrivals.try_send(Arrival::Header(release, signature)).is_ok())
+        self.arrivals.as_ref().is_some_and(|arrivals| {
+            arrivals
+                .try_send(Arrival::Header(release, signature))
+                .is_ok()
+        })
     }
 }
 
@@ -103,19 +119,32 @@ fn admit(
     answer: &Answer,
     offer: Offer,
 ) -> Result<(), Denied> {
-    let Offer { session, opening, requests } = offer;
+    let Offer {
+        session,
+        opening,
+        requests,
+    } = offer;
     let key: PublicKey = check(host, session, &opening)?;
     let release = opening.release.clone();
     audits.check(&release, clock::wall_seconds())?;
 
     let tree = &release.header().tree;
-    let queue = trees.get(tree).ok_or_else(|| Denied::from(format!("there is no tree {tree} here")))?;
-    let task = Task { id: session, opening, key, requests, answer: answer.clone() };
+    let queue = trees
+        .get(tree)
+        .ok_or_else(|| Denied::from(format!("there is no tree {tree} here")))?;
+    let task = Task {
+        id: session,
+        opening,
+        key,
+        requests,
+        answer: answer.clone(),
+    };
     // The session before gives way when this one is known to be rightful, and only then: it is told first.
     match queue.try_send(Job::Session(Box::new(task))) {
         Ok(()) => {}
         Err(TrySendError::Full(_)) => {
-            let why = format!("too many sessions wait for the tree {tree}; try again when they are over");
+            let why =
+                format!("too many sessions wait for the tree {tree}; try again when they are over");
             return Err(Denied { why, proven: true });
         }
         Err(TrySendError::Disconnected(_)) => return Err("this host is ending".to_string().into()),
@@ -141,7 +170,9 @@ impl Audits {
             self.made.retain(|_, until| *until >= now);
         }
         if self.made.contains_key(&release.id()) {
-            return Err("this comparison was made already: ask again".to_string().into());
+            return Err("this comparison was made already: ask again"
+                .to_string()
+                .into());
         }
         if self.made.len() >= MAX_AUDITS {
             return Err(format!("{MAX_AUDITS} comparisons were made in this hour").into());
@@ -151,7 +182,13 @@ impl Audits {
 
     fn admitted(&mut self, release: &Release) {
         if release.header().intent == Intent::Audit {
-            let until = WallTime(release.header().created.0.saturating_add_unsigned(AUDIT_SECONDS));
+            let until = WallTime(
+                release
+                    .header()
+                    .created
+                    .0
+                    .saturating_add_unsigned(AUDIT_SECONDS),
+            );
             self.made.insert(release.id(), until);
         }
     }
@@ -174,7 +211,12 @@ mod tests {
     use crate::proto::receiver::Look;
 
     fn release(serial: u64, intent: Intent, created: i64) -> Release {
-        let header = Header { serial: Serial(serial), intent, created: WallTime(created), ..a_header() };
+        let header = Header {
+            serial: Serial(serial),
+            intent,
+            created: WallTime(created),
+            ..a_header()
+        };
         Release::new(header).expect("legal")
     }
 
@@ -184,8 +226,17 @@ mod tests {
         let audit = release(1, Intent::Audit, now.0);
         assert!(audits.check(&audit, now).is_ok());
         audits.admitted(&audit);
-        assert!(audits.check(&audit, now).is_err_and(|denied| !denied.proven));
-        assert!(audits.check(&release(1, Intent::Audit, now.0 + 1), now).is_ok(), "another question");
+        assert!(
+            audits
+                .check(&audit, now)
+                .is_err_and(|denied| !denied.proven)
+        );
+        assert!(
+            audits
+                .check(&release(1, Intent::Audit, now.0 + 1), now)
+                .is_ok(),
+            "another question"
+        );
         let deploy = release(2, Intent::Deploy, now.0);
         audits.admitted(&deploy);
         assert!(audits.check(&deploy, now).is_ok(), "serials see to it");
@@ -211,9 +262,13 @@ mod tests {
 
     /// Threads of this process that work for trees or sessions.
     fn workers() -> usize {
-        let tasks = std::fs::read_dir("/proc/self/task").expect("a process").flatten();
+        let tasks = std::fs::read_dir("/proc/self/task")
+            .expect("a process")
+            .flatten();
         let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-        names.filter(|name| name.starts_with("session") || name.starts_with("tree ")).count()
+        names
+            .filter(|name| name.starts_with("session") || name.starts_with("tree "))
+            .count()
     }
 
     #[test]
@@ -233,20 +288,41 @@ mod tests {
         let waker = Poller::new().expect("a poller").waker();
         let mut disk = Disk::new(Arc::new(host), reply_to, waker).expect("starts");
         let (hold, held) = channel::<()>();
-        assert!(disk.after_others(&name, Box::new(move |_, _, _| assert!(held.recv().is_err()))));
+        assert!(disk.after_others(
+            &name,
+            Box::new(move |_, _, _| assert!(held.recv().is_err()))
+        ));
 
         let (before, mut most) = (workers(), 0);
         for session in 0..OFFERS {
-            let (release, look) = (release(session + 1, Intent::Deploy, 1_000_000), Look::default());
-            let (signature, sender) = (Arc::from(vec![b'x'; 83]), HostName::new("evil").expect("legal"));
-            disk.request(Request::Open { session: SessionId(session), release, signature, look, sender, grant: None });
+            let (release, look) = (
+                release(session + 1, Intent::Deploy, 1_000_000),
+                Look::default(),
+            );
+            let (signature, sender) = (
+                Arc::from(vec![b'x'; 83]),
+                HostName::new("evil").expect("legal"),
+            );
+            disk.request(Request::Open {
+                session: SessionId(session),
+                release,
+                signature,
+                look,
+                sender,
+                grant: None,
+            });
             most = most.max(workers());
         }
         let refused = replies.iter().take(OFFERS as usize);
-        let refused = refused.filter(|r| matches!(r, Reply::Opened(_, Err(denied)) if !denied.proven)).count();
+        let refused = refused
+            .filter(|r| matches!(r, Reply::Opened(_, Err(denied)) if !denied.proven))
+            .count();
         assert_eq!(refused as u64, OFFERS, "each has its answer");
         // Other tests of this process have trees, too.
-        assert!(most < before + 64, "{before} threads before, {most} at most");
+        assert!(
+            most < before + 64,
+            "{before} threads before, {most} at most"
+        );
         drop(hold);
     }
 }

@@ -32,7 +32,10 @@ pub(super) fn stale(managed: &ManagedTree, now: WallTime) -> Option<Stale> {
 
 fn older(created: WallTime, now: WallTime, max_age: Duration) -> Option<Stale> {
     let age = u64::try_from(now.0.saturating_sub(created.0)).unwrap_or(0);
-    (age > max_age.as_secs()).then_some(Stale { age, max_age: max_age.as_secs() })
+    (age > max_age.as_secs()).then_some(Stale {
+        age,
+        max_age: max_age.as_secs(),
+    })
 }
 
 impl Ages {
@@ -51,7 +54,9 @@ impl Ages {
     }
 
     fn may_say(&self, now: Moment, tree: &TreeName) -> bool {
-        self.said.get(tree).is_none_or(|said| now.since(*said) >= ASKED)
+        self.said
+            .get(tree)
+            .is_none_or(|said| now.since(*said) >= ASKED)
     }
 
     fn say(&mut self, now: Moment, tree: &TreeName, Stale { age, max_age }: Stale) {
@@ -82,7 +87,10 @@ mod tests {
     #[test]
     fn whoever_asks_however_often_causes_a_line_an_hour() {
         let (mut ages, tree) = (Ages::default(), TreeName::new("www").expect("legal"));
-        let (at, stale) = (|s: u64| Moment(0) + Duration::from_secs(s), Some(Stale { age: 2, max_age: 1 }));
+        let (at, stale) = (
+            |s: u64| Moment(0) + Duration::from_secs(s),
+            Some(Stale { age: 2, max_age: 1 }),
+        );
         ages.asked(at(1), &tree, None);
         assert!(ages.may_say(at(1), &tree));
         ages.looked(at(1), &tree, stale);

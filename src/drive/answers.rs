@@ -20,15 +20,16 @@ use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::{MAX_TEXT, MAX_TREES};
 use crate::wire::query::{
-    Ask, Base, MAX_LOG, MAX_PARTS_TOLD, MAX_TARGETS_TOLD, MAX_TEXTS, MAX_TOMBSTONES, Part, ReleaseBytes, ReleaseTold,
-    Tell, TreeTold, Trouble, Work,
+    Ask, Base, MAX_LOG, MAX_PARTS_TOLD, MAX_TARGETS_TOLD, MAX_TEXTS, MAX_TOMBSTONES, Part,
+    ReleaseBytes, ReleaseTold, Tell, TreeTold, Trouble, Work,
 };
 
 /// Questions that the thread has not come to; beyond it they are dropped, and asked again.
 const QUEUE: usize = 16;
 
 /// What is told of checks after a commit that never ended.
-const CUT_SHORT: &str = "its checks after the commit were cut short: the next deploy runs them again";
+const CUT_SHORT: &str =
+    "its checks after the commit were cut short: the next deploy runs them again";
 
 /// Answers questions.
 #[derive(Debug)]
@@ -76,18 +77,41 @@ impl Answers {
     pub(super) fn new(name: HostName, host: Arc<Host>, waker: Waker) -> Result<Self> {
         let (questions, inbox) = sync_channel(QUEUE);
         let (outbox, answers) = channel();
-        let reader = Reader { name: name.clone(), host: Arc::clone(&host), outbox, waker };
+        let reader = Reader {
+            name: name.clone(),
+            host: Arc::clone(&host),
+            outbox,
+            waker,
+        };
         let thread = std::thread::Builder::new()
             .name("answers".into())
             .spawn(move || reader.run(&inbox))
             .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
         let (questions, thread) = (Some(questions), Some(thread));
-        Ok(Self { name, host, troubles: HashMap::new(), questions, look: Moment(0), answers, thread })
+        Ok(Self {
+            name,
+            host,
+            troubles: HashMap::new(),
+            questions,
+            look: Moment(0),
+            answers,
+            thread,
+        })
     }
 
     /// Takes note of what went wrong, and of what went well after it.
     pub(super) fn note(&mut self, now: Moment, notice: &Notice) {
-        let Notice::Stage { tree, serial, stage, text, proven, .. } = notice else { return };
+        let Notice::Stage {
+            tree,
+            serial,
+            stage,
+            text,
+            proven,
+            ..
+        } = notice
+        else {
+            return;
+        };
         // What anybody can cause may not hide what went wrong with a rightful release.
         if !proven && self.troubles.get(tree).is_some_and(|past| past.proven) {
             return;
@@ -95,11 +119,23 @@ impl Answers {
         match (stage, text) {
             (HostStage::Committed, _) => drop(self.troubles.remove(tree)),
             (
-                HostStage::Refused | HostStage::Failed | HostStage::Unhealthy | HostStage::Reverted | HostStage::Stuck,
+                HostStage::Refused
+                | HostStage::Failed
+                | HostStage::Unhealthy
+                | HostStage::Reverted
+                | HostStage::Stuck,
                 Some(text),
             ) if self.host.trees.get(tree).is_some() => {
                 let text = text.chars().take(MAX_TEXT).collect();
-                self.troubles.insert(tree.clone(), Past { serial: *serial, at: now, text, proven: *proven });
+                self.troubles.insert(
+                    tree.clone(),
+                    Past {
+                        serial: *serial,
+                        at: now,
+                        text,
+                        proven: *proven,
+                    },
+                );
             }
             _ => {}
         }
@@ -111,10 +147,18 @@ impl Answers {
             self.look = now + ages::EVERY;
         }
         while let Some((from, ask)) = machine.poll_question(now) {
-            let question = Question { from, at: now, trees: self.known(now, machine, &ask), ask };
+            let question = Question {
+                from,
+                at: now,
+                trees: self.known(now, machine, &ask),
+                ask,
+            };
             // A thread that is behind has enough to do.
             if !self.hand(Task::Answer(question)) {
-                tracing::debug!("{}: a question from {from} is not answered: there are too many", self.name);
+                tracing::debug!(
+                    "{}: a question from {from} is not answered: there are too many",
+                    self.name
+                );
             }
         }
         while let Ok((to, tell)) = self.answers.try_recv() {
@@ -123,20 +167,36 @@ impl Answers {
     }
 
     fn hand(&self, task: Task) -> bool {
-        self.questions.as_ref().is_some_and(|thread| thread.try_send(task).is_ok())
+        self.questions
+            .as_ref()
+            .is_some_and(|thread| thread.try_send(task).is_ok())
     }
 
     /// Why the tree cannot be served, or is part new, part old; and with which release.
     fn broken(&self, tree: &TreeName) -> Option<(Serial, String)> {
         match self.host.trees.get(tree) {
             Some(managed) => managed.tree.torn(),
-            None => self.host.trees.broken(tree).map(|why| (Serial::default(), why)),
+            None => self
+                .host
+                .trees
+                .broken(tree)
+                .map(|why| (Serial::default(), why)),
         }
     }
 
-    fn known(&self, now: Moment, machine: &Receiver, ask: &Ask) -> Vec<(TreeName, Option<Work>, Option<Trouble>)> {
+    fn known(
+        &self,
+        now: Moment,
+        machine: &Receiver,
+        ask: &Ask,
+    ) -> Vec<(TreeName, Option<Work>, Option<Trouble>)> {
         let mut names: Vec<&TreeName> = match &ask.tree {
-            Some(tree) => self.host.trees.names().filter(|name| *name == tree).collect(),
+            Some(tree) => self
+                .host
+                .trees
+                .names()
+                .filter(|name| *name == tree)
+                .collect(),
             None => self.host.trees.names().collect(),
         };
         names.sort();
@@ -144,13 +204,26 @@ impl Answers {
         let room = MAX_TEXTS / names.len().max(1);
         let trouble = |tree: &TreeName| {
             if let Some((serial, why)) = self.broken(tree) {
-                return Some(Trouble { serial, age: 0, text: why.chars().take(room).collect() });
+                return Some(Trouble {
+                    serial,
+                    age: 0,
+                    text: why.chars().take(room).collect(),
+                });
             }
-            let Past { serial, at, text, .. } = self.troubles.get(tree)?;
+            let Past {
+                serial, at, text, ..
+            } = self.troubles.get(tree)?;
             let text = text.chars().take(room).collect();
-            Some(Trouble { serial: *serial, age: now.since(*at).as_secs(), text })
+            Some(Trouble {
+                serial: *serial,
+                age: now.since(*at).as_secs(),
+                text,
+            })
         };
-        names.into_iter().map(|tree| (tree.clone(), machine.work(tree), trouble(tree))).collect()
+        names
+            .into_iter()
+            .map(|tree| (tree.clone(), machine.work(tree), trouble(tree)))
+            .collect()
     }
 }
 
@@ -187,7 +260,10 @@ impl Reader {
             };
             let (from, at) = (question.from, question.at);
             let answer = self.answer(question);
-            answer.trees.iter().for_each(|told| ages.asked(at, &told.tree, told.stale));
+            answer
+                .trees
+                .iter()
+                .for_each(|told| ages.asked(at, &told.tree, told.stale));
             if self.outbox.send((from, answer)).is_err() {
                 return;
             }
@@ -197,27 +273,44 @@ impl Reader {
 
     fn answer(&self, question: Question) -> Tell {
         let Question { ask, trees, .. } = question;
-        let release = ask.tree.as_ref().zip(ask.serial).and_then(|(tree, serial)| self.bytes_of(tree, serial));
+        let release = ask
+            .tree
+            .as_ref()
+            .zip(ask.serial)
+            .and_then(|(tree, serial)| self.bytes_of(tree, serial));
         let trees = trees.into_iter().map(|(name, work, trouble)| {
             let Some(managed) = self.host.trees.get(&name) else {
-                return TreeTold { trouble, ..nothing(name) };
+                return TreeTold {
+                    trouble,
+                    ..nothing(name)
+                };
             };
             // One release was asked for: not the list of them.
             let list = ask.tree.is_some() && ask.serial.is_none();
             told(managed, list, work, trouble)
         });
-        Tell { number: ask.number, host: self.name.clone(), trees: trees.collect(), release }
+        Tell {
+            number: ask.number,
+            host: self.name.clone(),
+            trees: trees.collect(),
+            release,
+        }
     }
 
     fn bytes_of(&self, tree: &TreeName, serial: Serial) -> Option<ReleaseBytes> {
         let stored = match self.host.trees.get(tree)?.tree.release(serial) {
             Ok(stored) => stored?,
             Err(e) => {
-                tracing::warn!("tree {tree}: release {serial} is asked for and cannot be read: {e}");
+                tracing::warn!(
+                    "tree {tree}: release {serial} is asked for and cannot be read: {e}"
+                );
                 return None;
             }
         };
-        Some(ReleaseBytes { header: stored.release.bytes().to_vec(), signature: stored.signature })
+        Some(ReleaseBytes {
+            header: stored.release.bytes().to_vec(),
+            signature: stored.signature,
+        })
     }
 }
 
@@ -243,35 +336,89 @@ fn nothing(tree: TreeName) -> TreeTold {
     }
 }
 
-fn told(managed: &ManagedTree, list: bool, work: Option<Work>, trouble: Option<Trouble>) -> TreeTold {
+fn told(
+    managed: &ManagedTree,
+    list: bool,
+    work: Option<Work>,
+    trouble: Option<Trouble>,
+) -> TreeTold {
     let tree = &managed.tree;
-    let unreadable = |e: Error| tracing::debug!("tree {}: its state is asked for and cannot be read: {e}", tree.name());
+    let unreadable = |e: Error| {
+        tracing::debug!(
+            "tree {}: its state is asked for and cannot be read: {e}",
+            tree.name()
+        )
+    };
     let running = tree.current().map_err(unreadable).ok().flatten();
     // What went wrong before the daemon was started is kept with the tree.
     let trouble = trouble.or_else(|| {
         let running = running.as_ref().filter(|_| work.is_none())?;
         let failed = tree.state().unhealthy(running.release.id())?;
         let age = tree.state().unhealthy_for(clock::wall()).as_secs();
-        let text = if failed.text.is_empty() { CUT_SHORT.to_string() } else { failed.text };
-        Some(Trouble { serial: failed.mark.serial, age, text })
+        let text = if failed.text.is_empty() {
+            CUT_SHORT.to_string()
+        } else {
+            failed.text
+        };
+        Some(Trouble {
+            serial: failed.mark.serial,
+            age,
+            text,
+        })
     });
-    let runs_part = running.as_ref().is_some_and(|stored| !stored.release.header().is_whole());
-    let targets = running.as_ref().filter(|_| runs_part).map(|stored| stored.release.header().targets.clone());
+    let runs_part = running
+        .as_ref()
+        .is_some_and(|stored| !stored.release.header().is_whole());
+    let targets = running
+        .as_ref()
+        .filter(|_| runs_part)
+        .map(|stored| stored.release.header().targets.clone());
     let targets = targets.filter(|list| (1..=MAX_TARGETS_TOLD).contains(&list.len()));
-    let parts = if runs_part { tree.parts(MAX_PARTS_TOLD).map_err(unreadable).unwrap_or_default() } else { Vec::new() };
-    let parts = parts.into_iter().map(|(serial, replaced)| Part { serial, replaced }).collect();
-    let base = tree.base().map_err(unreadable).ok().flatten().map(|(serial, content)| Base { serial, content });
-    let kept = if list { tree.kept().map_err(unreadable).unwrap_or_default() } else { Vec::new() };
-    let stones = tree.state().tombstones().map_err(unreadable).unwrap_or_default();
+    let parts = if runs_part {
+        tree.parts(MAX_PARTS_TOLD)
+            .map_err(unreadable)
+            .unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    let parts = parts
+        .into_iter()
+        .map(|(serial, replaced)| Part { serial, replaced })
+        .collect();
+    let base = tree
+        .base()
+        .map_err(unreadable)
+        .ok()
+        .flatten()
+        .map(|(serial, content)| Base { serial, content });
+    let kept = if list {
+        tree.kept().map_err(unreadable).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    let stones = tree
+        .state()
+        .tombstones()
+        .map_err(unreadable)
+        .unwrap_or_default();
     let shown = running
         .as_ref()
         .filter(|_| list)
-        .map(|stored| ReleaseBytes { header: stored.release.bytes().to_vec(), signature: stored.signature.clone() });
+        .map(|stored| ReleaseBytes {
+            header: stored.release.bytes().to_vec(),
+            signature: stored.signature.clone(),
+        });
     TreeTold {
         shown,
         tree: tree.name().clone(),
         release: running.as_ref().map(|stored| stored.release.id()),
-        tombstones: Some(stones.into_iter().map(|buried| buried.stone).take(MAX_TOMBSTONES).collect()),
+        tombstones: Some(
+            stones
+                .into_iter()
+                .map(|buried| buried.stone)
+                .take(MAX_TOMBSTONES)
+                .collect(),
+        ),
         running: running.map(|stored| stored.release.header().serial),
         highest: tree.highest_serial().ok().flatten().unwrap_or_default(),
         work,
@@ -288,7 +435,27 @@ fn told(managed: &ManagedTree, list: bool, work: Option<Work>, trouble: Option<T
 }
 
 fn release_told(kept: KeptRelease) -> ReleaseTold {
-    let KeptRelease { serial, id, created, key, entries, bytes, content, part, running } = kept;
+    let KeptRelease {
+        serial,
+        id,
+        created,
+        key,
+        entries,
+        bytes,
+        content,
+        part,
+        running,
+    } = kept;
     let key = key.map(|key: Fingerprint| key.to_string());
-    ReleaseTold { serial, id, created, key, entries, bytes: bytes.0, running, content: Some(content), part }
+    ReleaseTold {
+        serial,
+        id,
+        created,
+        key,
+        entries,
+        bytes: bytes.0,
+        running,
+        content: Some(content),
+        part,
+    }
 }

@@ -44,8 +44,19 @@ pub(super) struct Heard {
 
 impl Heard {
     /// A host whose name is taken to be its own.
-    pub(super) fn new(host: HostName, address: SocketAddr, trees: Vec<TreeName>, tell: Option<Tell>) -> Self {
-        Self { named: host.clone().into(), host, address, trees, tell }
+    pub(super) fn new(
+        host: HostName,
+        address: SocketAddr,
+        trees: Vec<TreeName>,
+        tell: Option<Tell>,
+    ) -> Self {
+        Self {
+            named: host.clone().into(),
+            host,
+            address,
+            trees,
+            tell,
+        }
     }
 }
 
@@ -54,7 +65,8 @@ pub(super) fn tell_apart(heard: &mut [Heard]) {
     for same in heard.chunk_by_mut(|a, b| a.host == b.host) {
         let first = same.first().map(|host| host.address.ip());
         if same.iter().any(|host| Some(host.address.ip()) != first) {
-            same.iter_mut().for_each(|host| host.named.address = Some(host.address.ip()));
+            same.iter_mut()
+                .for_each(|host| host.named.address = Some(host.address.ip()));
         }
     }
 }
@@ -69,7 +81,11 @@ pub(super) fn ask(
 ) -> Result<Vec<Heard>> {
     let (clock, mut endpoint) = (Clock::start(), Endpoint::new(door)?);
     let mut control = Control::new(endpoint.instance(), endpoint.datagram(), endpoint.room());
-    let ask = Ask { number: clock::seed(), tree: tree.cloned(), serial };
+    let ask = Ask {
+        number: clock::seed(),
+        tree: tree.cloned(),
+        serial,
+    };
     let began = clock.now();
     let mut asking = Asking::new(began, ask);
     let mut next = began;
@@ -107,7 +123,17 @@ impl Asking {
     fn new(now: Moment, ask: Ask) -> Self {
         let (table, reassembly, tells) = Default::default();
         let nonce = Nonce(clock::seed());
-        Self { ask, nonce, unproven: Unproven::default(), rounds: 0, table, reassembly, tells, told: 0, newest: now }
+        Self {
+            ask,
+            nonce,
+            unproven: Unproven::default(),
+            rounds: 0,
+            table,
+            reassembly,
+            tells,
+            told: 0,
+            newest: now,
+        }
     }
 
     /// Whether the host has what the question is about.
@@ -120,7 +146,10 @@ impl Asking {
 
     /// Who has not answered yet.
     fn owing(&self) -> Vec<SocketAddr> {
-        let members = self.table.iter().filter(|(id, m)| self.concerns(&m.hello.trees) && !self.tells.contains_key(id));
+        let members = self
+            .table
+            .iter()
+            .filter(|(id, m)| self.concerns(&m.hello.trees) && !self.tells.contains_key(id));
         members.map(|(_, member)| member.address).collect()
     }
 
@@ -140,23 +169,35 @@ impl Asking {
         } else if !owing.is_empty() {
             // Not always the same ones first: some may never answer.
             let first = (self.rounds * ALONE) % owing.len();
-            let whom = owing.iter().cycle().skip(first).take(owing.len().min(ALONE));
+            let whom = owing
+                .iter()
+                .cycle()
+                .skip(first)
+                .take(owing.len().min(ALONE));
             whom.for_each(|&host| control.send(Dest::Host(host), &question));
         }
         self.rounds += 1;
     }
 
     fn hear(&mut self, now: Moment, datagram: &Arrived<'_>) {
-        let Ok(Datagram::Control(front, piece)) = Datagram::parse(datagram.bytes) else { return };
-        let Some(whole) = self.reassembly.add(now, front.source, piece) else { return };
+        let Ok(Datagram::Control(front, piece)) = Datagram::parse(datagram.bytes) else {
+            return;
+        };
+        let Some(whole) = self.reassembly.add(now, front.source, piece) else {
+            return;
+        };
         match Message::decode(&whole) {
             // What does not repeat the nonce may be recorded.
             Ok(Message::Hello(hello)) if hello.repeats(self.nonce) => {
-                let new = self.table.heard(now, datagram.from, front.source, hello, true);
+                let new = self
+                    .table
+                    .heard(now, datagram.from, front.source, hello, true);
                 self.newest = if new { now } else { self.newest };
             }
             Ok(Message::Hello(hello)) => self.unproven.hear(datagram.from, hello),
-            Ok(Message::Tell(tell)) if tell.number == self.ask.number && self.tells.len() < MAX_MEMBERS => {
+            Ok(Message::Tell(tell))
+                if tell.number == self.ask.number && self.tells.len() < MAX_MEMBERS =>
+            {
                 self.told += whole.len();
                 if self.told > MAX_TOLD {
                     return;
@@ -172,12 +213,20 @@ impl Asking {
         for (id, member) in self.table.iter() {
             let trees = member.hello.trees.iter().map(|t| t.tree.clone()).collect();
             let tell = self.tells.remove(id).map(|(_, tell)| tell);
-            heard.push(Heard::new(member.hello.name.clone(), member.address, trees, tell));
+            heard.push(Heard::new(
+                member.hello.name.clone(),
+                member.address,
+                trees,
+                tell,
+            ));
         }
         // Whose beacon was lost. A question has a number of its own: what repeats it was said after it.
         for (address, tell) in self.tells.into_values() {
             // One voice for each name at an address.
-            if heard.iter().any(|one: &Heard| one.host == tell.host && one.address.ip() == address.ip()) {
+            if heard
+                .iter()
+                .any(|one: &Heard| one.host == tell.host && one.address.ip() == address.ip())
+            {
                 continue;
             }
             let trees = tell.trees.iter().map(|t| t.tree.clone()).collect();

@@ -14,7 +14,9 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts now; its first moment is not zero, so that "before the start" can be said.
     pub fn start() -> Self {
-        Self { origin: Instant::now() }
+        Self {
+            origin: Instant::now(),
+        }
     }
 
     /// Now.
@@ -35,7 +37,9 @@ pub fn wall_seconds() -> WallTime {
 
 /// The time since 1970.
 pub fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// Random bits of the system for identities, nonces and jitter.

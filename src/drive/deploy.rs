@@ -18,7 +18,9 @@ use super::endpoint::{Door, Endpoint};
 use super::host::Handle;
 use super::known_hosts::Acquaintance;
 use super::outcome::shared_names;
-use super::outcome::{Event, ExitStatus, HostChange, HostState, Observer, Outcome, Purpose, Released};
+use super::outcome::{
+    Event, ExitStatus, HostChange, HostState, Observer, Outcome, Purpose, Released,
+};
 use super::rollback::Earlier;
 use super::serials;
 use super::source::{How, Part, Source, Unmounted};
@@ -102,7 +104,13 @@ pub struct Options {
 
 impl Options {
     /// A session of the whole source for every target that the spec names, with nothing known from before.
-    pub fn new(spec: Spec, purpose: Purpose, signer: Arc<dyn Signer>, name: HostName, timeout: Duration) -> Self {
+    pub fn new(
+        spec: Spec,
+        purpose: Purpose,
+        signer: Arc<dyn Signer>,
+        name: HostName,
+        timeout: Duration,
+    ) -> Self {
         Self {
             spec,
             purpose,
@@ -183,7 +191,14 @@ pub fn run(
     };
     let cache = options.cache.clone();
     let prepare = move || Source::prepare(&spec, &part, how, cache.as_deref());
-    run_with(door.into(), options, Box::new(prepare), Kind::New, interrupt, observer)
+    run_with(
+        door.into(),
+        options,
+        Box::new(prepare),
+        Kind::New,
+        interrupt,
+        observer,
+    )
 }
 
 /// Runs a session of what `prepare` makes ready, to its end; as [`run`] else.
@@ -194,7 +209,14 @@ pub fn put(
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    run_with(door.into(), options, prepare, Kind::New, interrupt, observer)
+    run_with(
+        door.into(),
+        options,
+        prepare,
+        Kind::New,
+        interrupt,
+        observer,
+    )
 }
 
 /// Runs the session that puts an earlier release again, under a new serial, to its end; as [`run`] else. The spec says
@@ -206,9 +228,19 @@ pub fn rollback(
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    let (to, compress) = (earlier.release.header().serial, options.spec.transfer.compress);
+    let (to, compress) = (
+        earlier.release.header().serial,
+        options.spec.transfer.compress,
+    );
     let prepare = move || earlier.prepare(compress);
-    run_with(door.into(), options, Box::new(prepare), Kind::Again(to), interrupt, observer)
+    run_with(
+        door.into(),
+        options,
+        Box::new(prepare),
+        Kind::Again(to),
+        interrupt,
+        observer,
+    )
 }
 
 /// A release that was committed elsewhere, with all that makes it one.
@@ -237,7 +269,14 @@ pub fn grant(
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    run_with(door.into(), options, prepare, Kind::Granted(granted), interrupt, observer)
+    run_with(
+        door.into(),
+        options,
+        prepare,
+        Kind::Granted(granted),
+        interrupt,
+        observer,
+    )
 }
 
 /// What kind of release a session puts.
@@ -253,7 +292,11 @@ enum Kind {
 
 impl Kind {
     fn granted(&self) -> Option<&Granted> {
-        if let Kind::Granted(granted) = self { Some(granted) } else { None }
+        if let Kind::Granted(granted) = self {
+            Some(granted)
+        } else {
+            None
+        }
     }
 }
 
@@ -271,12 +314,20 @@ fn run_with(
     sharpen_timers();
     let clock = Clock::start();
     // A release that is passed on is taken by hosts that find themselves what they lack.
-    let cache = options.cache.as_deref().filter(|_| kind.granted().is_none());
+    let cache = options
+        .cache
+        .as_deref()
+        .filter(|_| kind.granted().is_none());
     let note = |text| observer.event(&Event::Note(text));
     let (acquaintance, known) = Acquaintance::begin(cache, &door.keys, options.strict, note)?;
     let endpoint = Endpoint::new(door)?;
     *interrupt.waker() = Some(endpoint.waker());
-    let (work, answers) = Worker::start(&options, prepare, kind.granted().is_some(), endpoint.waker())?;
+    let (work, answers) = Worker::start(
+        &options,
+        prepare,
+        kind.granted().is_some(),
+        endpoint.waker(),
+    )?;
     let (began, mut first) = (clock.now(), None);
     if options.unless.is_some() || kind.granted().is_some() {
         // Nobody is asked anything before it is known that there is something to say.
@@ -284,12 +335,22 @@ fn run_with(
         if let Answer::Prepared(Ok(facts)) = &answer
             && Some(facts.name()) == options.unless
         {
-            let nothing = Outcome { content: options.unless, ..Outcome::new(options.purpose, options.spec.tree) };
-            return Ok(Outcome { exit: ExitStatus::Success, took: clock.now().since(began), ..nothing });
+            let nothing = Outcome {
+                content: options.unless,
+                ..Outcome::new(options.purpose, options.spec.tree)
+            };
+            return Ok(Outcome {
+                exit: ExitStatus::Success,
+                took: clock.now().since(began),
+                ..nothing
+            });
         }
         first = Some(answer);
     }
-    let setup = SenderSetup { known_hosts: known, ..setup(&options, kind.granted(), &endpoint) };
+    let setup = SenderSetup {
+        known_hosts: known,
+        ..setup(&options, kind.granted(), &endpoint)
+    };
     let machine = Sender::new(clock.now(), setup);
     if let Some(host) = &options.beside {
         host.ignore(machine.session());
@@ -326,8 +387,14 @@ fn setup(options: &Options, granted: Option<&Granted>, endpoint: &Endpoint) -> S
     let spec = &options.spec;
     let expect = match &spec.targets.expect {
         None => Expect::default(),
-        Some(crate::spec::Expect::Count(n)) => Expect { count: *n as usize, names: Vec::new() },
-        Some(crate::spec::Expect::Names(names)) => Expect { count: names.len(), names: names.clone() },
+        Some(crate::spec::Expect::Count(n)) => Expect {
+            count: *n as usize,
+            names: Vec::new(),
+        },
+        Some(crate::spec::Expect::Names(names)) => Expect {
+            count: names.len(),
+            names: names.clone(),
+        },
     };
     SenderSetup {
         name: options.name.clone(),
@@ -362,7 +429,10 @@ fn setup(options: &Options, granted: Option<&Granted>, endpoint: &Endpoint) -> S
 
 /// The lists of globs that a target has to match.
 fn lists(options: &Options) -> Vec<&Vec<String>> {
-    [&options.spec.targets.hosts, &options.only].into_iter().filter(|list| !list.is_empty()).collect()
+    [&options.spec.targets.hosts, &options.only]
+        .into_iter()
+        .filter(|list| !list.is_empty())
+        .collect()
 }
 
 struct Session<'a> {
@@ -412,7 +482,11 @@ impl Session<'_> {
                 // Hosts may have been ordered to change: what they are known to have is told.
                 Err(e) if self.release.is_some() => {
                     let (error, hint) = (e.to_string(), e.hint_text().map(str::to_string));
-                    return Ok(Outcome { error: Some(error), hint, ..self.outcome() });
+                    return Ok(Outcome {
+                        error: Some(error),
+                        hint,
+                        ..self.outcome()
+                    });
                 }
                 Err(e) => return Err(e),
             }
@@ -438,7 +512,10 @@ impl Session<'_> {
             self.ask(Work::Machine(request))?;
         }
         let (machine, clock, mut turn) = (&mut self.machine, &self.clock, 0..SENDS);
-        self.endpoint.flush(|out| turn.next().and_then(|_| machine.poll_transmit(clock.now(), out)));
+        self.endpoint.flush(|out| {
+            turn.next()
+                .and_then(|_| machine.poll_transmit(clock.now(), out))
+        });
         let outcome = self.take_notices()?;
         if outcome.is_some() || self.finished {
             return Ok(outcome);
@@ -450,13 +527,18 @@ impl Session<'_> {
         let wait = self.machine.poll_timeout(now).map(|due| due.since(now));
         self.endpoint.wait(wait)?;
         let (machine, clock) = (&mut self.machine, &self.clock);
-        self.endpoint.receive(|d| machine.handle_datagram(clock.now(), d.from, d.bytes));
+        self.endpoint
+            .receive(|d| machine.handle_datagram(clock.now(), d.from, d.bytes));
         Ok(None)
     }
 
     fn take_answers(&mut self) -> Result<()> {
         loop {
-            let answer = match self.first.take().map_or_else(|| self.answers.try_recv(), Ok) {
+            let answer = match self
+                .first
+                .take()
+                .map_or_else(|| self.answers.try_recv(), Ok)
+            {
                 Ok(answer) => answer,
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(TryRecvError::Disconnected) => return Err(worker_gone()),
@@ -482,7 +564,8 @@ impl Session<'_> {
                 }
                 Answer::Machine(Reply::Packed(Err(why))) => {
                     let why = self.without_data(why);
-                    self.machine.handle_reply(self.clock.now(), Reply::Packed(Err(why)));
+                    self.machine
+                        .handle_reply(self.clock.now(), Reply::Packed(Err(why)));
                 }
                 Answer::Machine(reply) => self.machine.handle_reply(self.clock.now(), reply),
                 Answer::Kept(_) => {}
@@ -492,15 +575,38 @@ impl Session<'_> {
 
     /// Records the release with the tree of this host that was its source, when others committed it.
     fn keep_own(&mut self) {
-        let Some(host) = self.options.beside.as_ref().filter(|_| self.kind.granted().is_none()) else { return };
-        let (Some((release, signature)), Some(order)) = (self.signed.take(), self.machine.committed_by()) else {
+        let Some(host) = self
+            .options
+            .beside
+            .as_ref()
+            .filter(|_| self.kind.granted().is_none())
+        else {
             return;
         };
-        let Some(tree) = host.tree(&release.header().tree) else { return };
-        let kept = work::Kept { tree, release: release.clone(), signature, order: order.clone() };
+        let (Some((release, signature)), Some(order)) =
+            (self.signed.take(), self.machine.committed_by())
+        else {
+            return;
+        };
+        let Some(tree) = host.tree(&release.header().tree) else {
+            return;
+        };
+        let kept = work::Kept {
+            tree,
+            release: release.clone(),
+            signature,
+            order: order.clone(),
+        };
         let asked = self.work.send(Work::Keep(Box::new(kept))).is_ok();
-        let kept =
-            || self.answers.iter().find_map(|answer| if let Answer::Kept(done) = answer { Some(done) } else { None });
+        let kept = || {
+            self.answers.iter().find_map(|answer| {
+                if let Answer::Kept(done) = answer {
+                    Some(done)
+                } else {
+                    None
+                }
+            })
+        };
         match asked.then(kept).flatten() {
             Some(Ok(())) => host.changed(),
             Some(Err(e)) => tracing::warn!("{release}: this host does not keep what it sent: {e}"),
@@ -510,19 +616,37 @@ impl Session<'_> {
 
     /// Remembers hosts by their keys.
     fn keep_hosts(&mut self) {
-        let told = self.acquaintance.end(self.machine.known_hosts(), self.machine.hosts());
-        told.into_iter().for_each(|text| self.observer.event(&Event::Note(text)));
+        let told = self
+            .acquaintance
+            .end(self.machine.known_hosts(), self.machine.hosts());
+        told.into_iter()
+            .for_each(|text| self.observer.event(&Event::Note(text)));
     }
 
     /// Why a rollback cannot serve hosts that did not keep the release, with their names.
     fn without_data(&self, why: String) -> String {
-        let Kind::Again(to) = self.kind else { return why };
-        let wants = |h: &&Host| !h.lost && h.summary.map_or(h.stage == Some(HostStage::Fetching), |s| s.fetch > 0);
-        let mut names: Vec<&str> = self.machine.hosts().filter(wants).map(|h| h.name.as_str()).collect();
+        let Kind::Again(to) = self.kind else {
+            return why;
+        };
+        let wants = |h: &&Host| {
+            !h.lost
+                && h.summary
+                    .map_or(h.stage == Some(HostStage::Fetching), |s| s.fetch > 0)
+        };
+        let mut names: Vec<&str> = self
+            .machine
+            .hosts()
+            .filter(wants)
+            .map(|h| h.name.as_str())
+            .collect();
         names.sort_unstable();
         let more = names.len().saturating_sub(NAMED);
         names.truncate(NAMED);
-        let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let others = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
         format!(
             "{}{others} did not keep all of {}@{to}: {why}; run the rollback on a host that kept it, or deploy",
             names.join(", "),
@@ -532,7 +656,11 @@ impl Session<'_> {
 
     /// The earlier release that is put again.
     fn rollback_to(&self) -> Option<Serial> {
-        if let Kind::Again(to) = self.kind { Some(to) } else { None }
+        if let Kind::Again(to) = self.kind {
+            Some(to)
+        } else {
+            None
+        }
     }
 
     fn ask(&self, work: Work) -> Result<()> {
@@ -555,11 +683,15 @@ impl Session<'_> {
             self.announce(granted.release, granted.signature);
             return Ok(());
         }
-        let (Some(highest), Some(_)) = (self.discovered, &self.prepared) else { return Ok(()) };
+        let (Some(highest), Some(_)) = (self.discovered, &self.prepared) else {
+            return Ok(());
+        };
         self.check_none_came(highest)?;
         let spec = &self.options.spec;
         let created = clock::wall_seconds();
-        let expires = spec.expires.map(|d| WallTime(created.0.saturating_add_unsigned(d.as_secs())));
+        let expires = spec
+            .expires
+            .map(|d| WallTime(created.0.saturating_add_unsigned(d.as_secs())));
         let intent = match (self.options.purpose, &self.kind) {
             (Purpose::Deploy, Kind::Again(_)) => Intent::Rollback,
             (Purpose::Deploy, _) => Intent::Deploy,
@@ -570,7 +702,9 @@ impl Session<'_> {
             Intent::Audit => highest.next(),
             _ => self.take_serial(highest),
         };
-        let (Some(facts), spec) = (&self.prepared, &self.options.spec) else { return Ok(()) };
+        let (Some(facts), spec) = (&self.prepared, &self.options.spec) else {
+            return Ok(());
+        };
         let header = Header {
             format: facts.rules.format(),
             tree: spec.tree.clone(),
@@ -594,13 +728,25 @@ impl Session<'_> {
 
     /// Refuses when hosts, or the own tree, have a later release than the one that may be the last.
     fn check_none_came(&self, highest: Serial) -> Result<()> {
-        let Some(last) = self.options.only_after else { return Ok(()) };
+        let Some(last) = self.options.only_after else {
+            return Ok(());
+        };
         let tree = &self.options.spec.tree;
-        let own = self.options.beside.as_ref().and_then(|host| host.tree(tree));
-        let own = own.map(|tree| tree.state().current()).transpose()?.flatten().map(|mark| mark.serial);
+        let own = self
+            .options
+            .beside
+            .as_ref()
+            .and_then(|host| host.tree(tree));
+        let own = own
+            .map(|tree| tree.state().current())
+            .transpose()?
+            .flatten()
+            .map(|mark| mark.serial);
         let newest = highest.max(own.unwrap_or_default());
         if newest > last {
-            return Err(Error::refused(format!("{tree}@{newest} came after {tree}@{last}")));
+            return Err(Error::refused(format!(
+                "{tree}@{newest} came after {tree}@{last}"
+            )));
         }
         Ok(())
     }
@@ -612,12 +758,16 @@ impl Session<'_> {
             let keys = self.options.authorized.as_ref();
             keys.is_some_and(|keys| keys.allows(key, tree, Role::Rollback, now).is_ok())
         };
-        serials::believed(tree, claims, shown, |key| key == self.options.signer.public() || listed(key))
+        serials::believed(tree, claims, shown, |key| {
+            key == self.options.signer.public() || listed(key)
+        })
     }
 
     /// A serial that no release of the tree had that hosts or this sender know of.
     fn take_serial(&mut self, highest: Serial) -> Serial {
-        let Some(cache) = &self.options.cache else { return highest.next() };
+        let Some(cache) = &self.options.cache else {
+            return highest.next();
+        };
         serials::take(cache, &self.options.spec.tree, highest).unwrap_or_else(|e| {
             let why = format!(
                 "the last serial is not kept in {} ({e}): a host that is away may have another release of the next one",
@@ -659,14 +809,23 @@ impl Session<'_> {
     fn take_notices(&mut self) -> Result<Option<Outcome>> {
         while let Some(notice) = self.machine.poll_notice() {
             match notice {
-                Notice::Discovered { targets, members, claims, shown, unproven, missing } => {
+                Notice::Discovered {
+                    targets,
+                    members,
+                    claims,
+                    shown,
+                    unproven,
+                    missing,
+                } => {
                     let mut names: Vec<HostName> = targets.iter().map(|t| t.0.clone()).collect();
                     names.sort();
                     let nobody = self.nobody(&names, members, &missing);
                     if nobody.is_none() && self.awaits_arrivals() {
                         continue;
                     }
-                    unproven::words(&unproven).into_iter().for_each(|text| self.observer.event(&Event::Note(text)));
+                    unproven::words(&unproven)
+                        .into_iter()
+                        .for_each(|text| self.observer.event(&Event::Note(text)));
                     if nobody.is_some() {
                         return Ok(nobody);
                     }
@@ -690,10 +849,13 @@ impl Session<'_> {
                 }
                 Notice::OtherKey(other) => {
                     let text = self.acquaintance.other(&other);
-                    text.into_iter().for_each(|text| self.observer.event(&Event::Note(text)));
+                    text.into_iter()
+                        .for_each(|text| self.observer.event(&Event::Note(text)));
                 }
                 Notice::Slow(name, rate) => {
-                    let text = format!("{name} receives {rate}, far less than the others: it is served after them");
+                    let text = format!(
+                        "{name} receives {rate}, far less than the others: it is served after them"
+                    );
                     self.observer.event(&Event::Note(text));
                 }
                 Notice::Decided(kind, why) => self.decision = Some((kind, why)),
@@ -706,34 +868,62 @@ impl Session<'_> {
     /// Looks for hosts once more while some that were started a moment ago catch up: one that took a part before those
     /// that it missed would not get them any more.
     fn awaits_arrivals(&mut self) -> bool {
-        let is_part = !self.options.part.scope.is_empty() && self.options.purpose == Purpose::Deploy;
-        let Some(host) = self.options.beside.as_ref().filter(|_| is_part && self.kind.granted().is_none()) else {
+        let is_part =
+            !self.options.part.scope.is_empty() && self.options.purpose == Purpose::Deploy;
+        let Some(host) = self
+            .options
+            .beside
+            .as_ref()
+            .filter(|_| is_part && self.kind.granted().is_none())
+        else {
             return false;
         };
-        let Some(tree) = host.tree(&self.options.spec.tree) else { return false };
+        let Some(tree) = host.tree(&self.options.spec.tree) else {
+            return false;
+        };
         let new = host.new_ones(self.machine.target_states().map(|(id, ..)| id).collect());
         let new: BTreeSet<InstanceId> = new.into_iter().collect();
-        let lacking = self.machine.target_states().filter(|(id, ..)| new.contains(id)).map(|(_, name, state)| {
-            Lacking { have: state.running.unwrap_or_default(), base: state.base, host: Some(name) }
-        });
+        let lacking = self
+            .machine
+            .target_states()
+            .filter(|(id, ..)| new.contains(id))
+            .map(|(_, name, state)| Lacking {
+                have: state.running.unwrap_or_default(),
+                base: state.base,
+                host: Some(name),
+            });
         let arriving = tree.arriving(lacking).unwrap_or_else(|e| {
-            tracing::warn!("tree {}: it is not known which hosts are to catch up first: {e}", tree.name());
+            tracing::warn!(
+                "tree {}: it is not known which hosts are to catch up first: {e}",
+                tree.name()
+            );
             Arriving::default()
         });
         let Some(oldest) = arriving.oldest else {
             // A host that has been there with an older one will not catch up any more.
-            let present = self.machine.target_states().map(|(.., state)| state.running.unwrap_or_default()).min();
-            self.machine.requires(arriving.needed.min(present.unwrap_or_default()));
+            let present = self
+                .machine
+                .target_states()
+                .map(|(.., state)| state.running.unwrap_or_default())
+                .min();
+            self.machine
+                .requires(arriving.needed.min(present.unwrap_or_default()));
             return false;
         };
 
         let now = self.clock.now();
         let (known, until) = self.arrivals.unwrap_or_else(|| {
-            self.observer.event(&Event::Note("waiting for hosts that have just come to catch up".to_string()));
+            self.observer.event(&Event::Note(
+                "waiting for hosts that have just come to catch up".to_string(),
+            ));
             (oldest, now + ARRIVAL)
         });
         // As long as they get on.
-        let until = if known == oldest { until } else { now + ARRIVAL };
+        let until = if known == oldest {
+            until
+        } else {
+            now + ARRIVAL
+        };
         self.arrivals = Some((oldest, until));
         if now < until {
             self.machine.discover_again(now + LOOK);
@@ -745,8 +935,16 @@ impl Session<'_> {
         let key = (host.name.clone(), host.address.ip());
         let before = self.states.insert(key, (state, self.clock.now()));
         if before.is_none_or(|(old, _)| old != state) {
-            let NamedHost { name: host, address } = self.machine.shown(host);
-            self.observer.event(&Event::Host(HostChange { host, address, state, error }));
+            let NamedHost {
+                name: host,
+                address,
+            } = self.machine.shown(host);
+            self.observer.event(&Event::Host(HostChange {
+                host,
+                address,
+                state,
+                error,
+            }));
         }
     }
 }

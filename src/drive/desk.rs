@@ -95,15 +95,31 @@ struct Busy {
 
 impl std::fmt::Debug for Desk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Desk").field("name", &self.name).field("bases", &self.sending.bases).finish_non_exhaustive()
+        f.debug_struct("Desk")
+            .field("name", &self.name)
+            .field("bases", &self.sending.bases)
+            .finish_non_exhaustive()
     }
 }
 
 impl Desk {
     /// The desk of the host `name` that runs behind `handle`.
-    pub fn new(name: HostName, handle: Handle, sending: Sending, signer: Option<Arc<dyn Signer>>) -> Self {
+    pub fn new(
+        name: HostName,
+        handle: Handle,
+        sending: Sending,
+        signer: Option<Arc<dyn Signer>>,
+    ) -> Self {
         let (busy, free) = (Mutex::default(), Condvar::new());
-        Self { name, handle, sending, signer: Mutex::new(signer), group_keys: Mutex::default(), busy, free }
+        Self {
+            name,
+            handle,
+            sending,
+            signer: Mutex::new(signer),
+            group_keys: Mutex::default(),
+            busy,
+            free,
+        }
     }
 
     /// This host.
@@ -145,14 +161,25 @@ impl Desk {
 
     /// Seals with other group keys from now on.
     pub fn seal_with(&self, keys: Vec<GroupKey>) {
-        *self.group_keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;
+        *self
+            .group_keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// Joins the group for one session.
     pub(super) fn door(&self) -> Result<Door> {
-        let keys = self.group_keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let keys = self
+            .group_keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let links = (self.sending.dial)()?;
-        Ok(Door { links, keys, reopen: None })
+        Ok(Door {
+            links,
+            keys,
+            reopen: None,
+        })
     }
 
     /// The directory of `base`, whatever its path leads to; refused when that is another one than when it was opened.
@@ -161,14 +188,18 @@ impl Desk {
             return tree.root_to_send();
         }
         let Some(root) = &base.alone else {
-            return Err(Error::refused(format!("tree {} is not served: the log says why", base.tree)));
+            return Err(Error::refused(format!(
+                "tree {} is not served: the log says why",
+                base.tree
+            )));
         };
         match root.still_there() {
             Ok(true) => Ok(Arc::clone(root)),
-            Ok(false) => {
-                Err(Error::refused(format!("{} is not the directory any more that was opened", base.path.display()))
-                    .hint("it was moved or replaced: put it back, or restart the daemon"))
-            }
+            Ok(false) => Err(Error::refused(format!(
+                "{} is not the directory any more that was opened",
+                base.path.display()
+            ))
+            .hint("it was moved or replaced: put it back, or restart the daemon")),
             Err(e) => Err(Error::io("cannot look at the tree", &base.path, e)),
         }
     }
@@ -176,24 +207,41 @@ impl Desk {
     /// The tree that a wish without one means.
     pub fn base(&self, tree: Option<&TreeName>, paths: &[Vec<u8>]) -> Result<&Base> {
         let bases = &self.sending.bases;
-        let known = || bases.iter().map(|b| b.tree.as_str()).collect::<Vec<_>>().join(", ");
+        let known = || {
+            bases
+                .iter()
+                .map(|b| b.tree.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         if let Some(tree) = tree {
             let found = bases.iter().find(|b| b.tree == *tree);
-            return found.ok_or_else(|| Error::usage(format!("this host has no tree {tree}")).hint(known()));
+            return found.ok_or_else(|| {
+                Error::usage(format!("this host has no tree {tree}")).hint(known())
+            });
         }
         let holds = |base: &&Base| paths.iter().any(|p| as_path(p).starts_with(&base.path));
         match bases.as_slice() {
             [] => Err(Error::usage("this host has no tree to send from")),
             [one] => Ok(one),
-            all => all.iter().find(holds).or(all.iter().find(|b| b.tree.as_str() == DEFAULT_TREE)).ok_or_else(|| {
-                Error::usage("this host has several trees: say which one")
-                    .hint(format!("--tree with one of {}", known()))
-            }),
+            all => all
+                .iter()
+                .find(holds)
+                .or(all.iter().find(|b| b.tree.as_str() == DEFAULT_TREE))
+                .ok_or_else(|| {
+                    Error::usage("this host has several trees: say which one")
+                        .hint(format!("--tree with one of {}", known()))
+                }),
         }
     }
 
     /// Does what is wanted. Waits while another session of the tree is under way.
-    pub fn fulfil(&self, wish: &Wish, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
+    pub fn fulfil(
+        &self,
+        wish: &Wish,
+        interrupt: &Interrupt,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
         if !self.sending.allowed && wish.deed != Deed::Check {
             return Err(Error::usage("this server can't send"));
         }
@@ -219,11 +267,18 @@ impl Desk {
             return Err(Error::refused("the daemon ends"));
         }
         busy.interrupts.push(interrupt.clone());
-        Ok(Known { desk: self, interrupt: interrupt.clone() })
+        Ok(Known {
+            desk: self,
+            interrupt: interrupt.clone(),
+        })
     }
 
     fn signer(&self) -> Result<Arc<dyn Signer>> {
-        let signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let signer = self
+            .signer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         signer.ok_or_else(|| {
             Error::usage("this host has no key to sign what it sends").hint(
                 "make one with `makuo keygen -o /etc/makuo/sender.key`, name it as [sender] key in the \
@@ -235,7 +290,9 @@ impl Desk {
     /// Whether it is time to look whether parts of `tree` can be merged, of which one more has come.
     fn may_merge(&self, tree: &TreeName) -> bool {
         let mut busy = self.locked();
-        let Some(left) = busy.until_merge.get_mut(tree) else { return true };
+        let Some(left) = busy.until_merge.get_mut(tree) else {
+            return true;
+        };
         *left = left.saturating_sub(1);
         *left == 0
     }
@@ -256,9 +313,16 @@ impl Desk {
             if interrupt.is_asked() {
                 return Err(Error::refused("interrupted before anything was sent"));
             }
-            busy = self.free.wait_timeout(busy, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            busy = self
+                .free
+                .wait_timeout(busy, LOOK)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
-        Ok(Turn { desk: self, tree: tree.clone() })
+        Ok(Turn {
+            desk: self,
+            tree: tree.clone(),
+        })
     }
 }
 
@@ -283,7 +347,10 @@ struct Known<'a> {
 
 impl Drop for Known<'_> {
     fn drop(&mut self) {
-        self.desk.locked().interrupts.retain(|other| !other.is(&self.interrupt));
+        self.desk
+            .locked()
+            .interrupts
+            .retain(|other| !other.is(&self.interrupt));
     }
 }
 

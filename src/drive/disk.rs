@@ -62,11 +62,22 @@ pub struct ManagedTree {
 impl ManagedTree {
     /// What has to be done to make the tree, as `scanned` found it, what `header` says; as the host's own rules allow.
     pub(super) fn compare(&self, scanned: &Scanned, header: &Header) -> crate::Result<Plan> {
-        let (manifest, names) = (Manifest::of(header, self.tree.nodes()), HostNames::default());
+        let (manifest, names) = (
+            Manifest::of(header, self.tree.nodes()),
+            HostNames::default(),
+        );
         let spared = spared(&self.tree, header)?;
         let max_delete = self.max_delete;
-        let rules = HostRules { protect: &self.protect, spared: &spared, max_delete, owners: &names };
-        let mut memory = self.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let rules = HostRules {
+            protect: &self.protect,
+            spared: &spared,
+            max_delete,
+            owners: &names,
+        };
+        let mut memory = self
+            .memory
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         Ok(memory.diff(scanned, &manifest, &header.rules, &header.scope, &rules)?)
     }
 }
@@ -88,11 +99,10 @@ impl Host {
     /// What the host says of its trees in beacons.
     pub fn states(&self) -> Vec<TreeState> {
         let mut states: Vec<TreeState> = self.trees.iter().map(|(_, m)| state(&m.tree)).collect();
-        states.extend(
-            self.trees
-                .all_broken()
-                .map(|(tree, _)| TreeState { tombstones: Some(Vec::new()), ..TreeState::nothing(tree.clone()) }),
-        );
+        states.extend(self.trees.all_broken().map(|(tree, _)| TreeState {
+            tombstones: Some(Vec::new()),
+            ..TreeState::nothing(tree.clone())
+        }));
         states.sort_by(|a, b| a.tree.cmp(&b.tree));
         states
     }
@@ -101,20 +111,32 @@ impl Host {
     pub fn shown(&self) -> BTreeMap<TreeName, Shown> {
         let shown = |managed: &ManagedTree| {
             shown(&managed.tree).unwrap_or_else(|e| {
-                tracing::debug!("tree {}: its highest serial cannot be shown: {e}", managed.tree.name());
+                tracing::debug!(
+                    "tree {}: its highest serial cannot be shown: {e}",
+                    managed.tree.name()
+                );
                 None
             })
         };
-        self.trees.iter().filter_map(|(name, managed)| Some((name.clone(), shown(managed)?))).collect()
+        self.trees
+            .iter()
+            .filter_map(|(name, managed)| Some((name.clone(), shown(managed)?)))
+            .collect()
     }
 
     /// The signed part of the release that each tree has.
     pub fn headers(&self) -> BTreeMap<TreeName, ReleaseBytes> {
         let header = |tree: &Tree| {
             let stored = tree.current().ok().flatten()?;
-            Some(ReleaseBytes { header: stored.release.bytes().to_vec(), signature: stored.signature })
+            Some(ReleaseBytes {
+                header: stored.release.bytes().to_vec(),
+                signature: stored.signature,
+            })
         };
-        self.trees.iter().filter_map(|(name, managed)| Some((name.clone(), header(&managed.tree)?))).collect()
+        self.trees
+            .iter()
+            .filter_map(|(name, managed)| Some((name.clone(), header(&managed.tree)?)))
+            .collect()
     }
 
     /// The orders to abort or revert a release that are kept.
@@ -122,16 +144,26 @@ impl Host {
         let of = |managed: &ManagedTree| {
             let kept = managed.tree.state().tombstones();
             kept.unwrap_or_else(|e| {
-                tracing::warn!("tree {}: what was taken back is not known: {e}", managed.tree.name());
+                tracing::warn!(
+                    "tree {}: what was taken back is not known: {e}",
+                    managed.tree.name()
+                );
                 Vec::new()
             })
         };
-        self.trees.iter().flat_map(|(_, managed)| of(managed)).map(|buried| buried.order).collect()
+        self.trees
+            .iter()
+            .flat_map(|(_, managed)| of(managed))
+            .map(|buried| buried.order)
+            .collect()
     }
 
     /// What the host signs its words with, in this process.
     pub(super) fn key(&self) -> crate::Result<HostKey> {
-        Ok(HostKey::new(self.own_key.of(&self.trees)?, u64::from_be_bytes(random_bytes()?)))
+        Ok(HostKey::new(
+            self.own_key.of(&self.trees)?,
+            u64::from_be_bytes(random_bytes()?),
+        ))
     }
 
     /// Serves the tree `name`, which could be opened only now.
@@ -141,27 +173,60 @@ impl Host {
     }
 
     pub(super) fn keys(&self) -> Arc<AuthorizedKeys> {
-        Arc::clone(&self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Arc::clone(
+            &self
+                .keys
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
     }
 }
 
 /// The release of the highest serial that the tree accepted, or the order by which that was taken back.
 fn shown(tree: &Tree) -> crate::Result<Option<Shown>> {
-    let Some(highest) = tree.state().highest()? else { return Ok(None) };
-    if let Some(stored) = tree.release(highest.serial)?.filter(|stored| stored.release.id() == highest.id) {
+    let Some(highest) = tree.state().highest()? else {
+        return Ok(None);
+    };
+    if let Some(stored) = tree
+        .release(highest.serial)?
+        .filter(|stored| stored.release.id() == highest.id)
+    {
         let (header, signature) = (stored.release.bytes().to_vec(), stored.signature);
-        return Ok(Some(Shown { release: Some(ReleaseBytes { header, signature }), order: None }));
+        return Ok(Some(Shown {
+            release: Some(ReleaseBytes { header, signature }),
+            order: None,
+        }));
     }
-    let buried = tree.state().tombstones()?.into_iter().find(|buried| buried.stone.release == highest.id);
-    Ok(buried.map(|buried| Shown { release: None, order: Some(buried.order) }))
+    let buried = tree
+        .state()
+        .tombstones()?
+        .into_iter()
+        .find(|buried| buried.stone.release == highest.id);
+    Ok(buried.map(|buried| Shown {
+        release: None,
+        order: Some(buried.order),
+    }))
 }
 
 fn state(tree: &Tree) -> TreeState {
     let current = tree.current().ok().flatten();
-    let stones = tree.state().tombstones().unwrap_or_default().into_iter().map(|buried| buried.stone);
-    let unhealthy = current.as_ref().is_some_and(|c| tree.state().unhealthy(c.release.id()).is_some());
-    let is_part = current.as_ref().is_some_and(|c| !c.release.header().is_whole());
-    let base = if is_part { tree.base().ok().flatten() } else { None };
+    let stones = tree
+        .state()
+        .tombstones()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|buried| buried.stone);
+    let unhealthy = current
+        .as_ref()
+        .is_some_and(|c| tree.state().unhealthy(c.release.id()).is_some());
+    let is_part = current
+        .as_ref()
+        .is_some_and(|c| !c.release.header().is_whole());
+    let base = if is_part {
+        tree.base().ok().flatten()
+    } else {
+        None
+    };
     TreeState {
         tree: tree.name().clone(),
         serial: tree.highest_serial().ok().flatten().unwrap_or_default(),
@@ -218,7 +283,10 @@ impl Disk {
     /// Answers go into `replies`, and `waker` is called.
     pub fn new(host: Arc<Host>, replies: Sender<Reply>, waker: Waker) -> crate::Result<Self> {
         let ending = Arc::new(AtomicBool::new(false));
-        let answer = Answer { replies: replies.clone(), waker: waker.clone() };
+        let answer = Answer {
+            replies: replies.clone(),
+            waker: waker.clone(),
+        };
         let gravedigger = {
             let (graves, answer) = (Arc::clone(&host), answer.clone());
             Gravedigger::start(Arc::clone(&host), move |order, holds| {
@@ -232,8 +300,12 @@ impl Disk {
             let (queue, jobs) = sync_channel(MAX_JOBS);
             let (host, answer, name) = (Arc::clone(&host), answer.clone(), tree.clone());
             let work = move || work_on(&host, &name, &jobs, &answer);
-            let thread = std::thread::Builder::new().name(format!("tree {tree}")).spawn(work);
-            threads.push(thread.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?);
+            let thread = std::thread::Builder::new()
+                .name(format!("tree {tree}"))
+                .spawn(work);
+            threads.push(
+                thread.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?,
+            );
             trees.insert(tree.clone(), queue);
         }
 
@@ -254,15 +326,37 @@ impl Disk {
     /// Hands a request on. Each is answered, but for those of a session that is closed.
     pub fn request(&mut self, request: Request) {
         match request {
-            Request::Open { session, release, signature, look, sender, grant } => {
+            Request::Open {
+                session,
+                release,
+                signature,
+                look,
+                sender,
+                grant,
+            } => {
                 let (ending, closed) = (Arc::clone(&self.ending), Arc::default());
-                self.open(session, Opening { release, signature, look, sender, grant, ending, closed });
+                self.open(
+                    session,
+                    Opening {
+                        release,
+                        signature,
+                        look,
+                        sender,
+                        grant,
+                        ending,
+                        closed,
+                    },
+                );
             }
             Request::Close(session) => drop(self.sessions.remove(&session)),
             Request::Bury(order) => self.gravedigger.take(order),
             Request::Verify(release, signature) => {
                 let id = release.id();
-                if !self.admission.as_ref().is_some_and(|admission| admission.verify(release, signature)) {
+                if !self
+                    .admission
+                    .as_ref()
+                    .is_some_and(|admission| admission.verify(release, signature))
+                {
                     self.answer().send(Reply::Verified(id, false));
                 }
             }
@@ -272,19 +366,29 @@ impl Disk {
                     answer.trees(host);
                 });
                 if !self.after_others(&tree, go_back) {
-                    tracing::error!("tree {tree}: its release was taken back, and too much waits to be done there");
+                    tracing::error!(
+                        "tree {tree}: its release was taken back, and too much waits to be done there"
+                    );
                 }
             }
             request => {
-                let Some(id) = session_of(&request) else { return };
+                let Some(id) = session_of(&request) else {
+                    return;
+                };
                 let refused = match self.sessions.get(&id) {
                     Some(queue) => queue.work.send(request).err().map(|e| e.0),
                     None => Some(request),
                 };
-                if let Some(reply) = refused.and_then(|request| unable(&request, "the session is over".into())) {
+                if let Some(reply) =
+                    refused.and_then(|request| unable(&request, "the session is over".into()))
+                {
                     // An order that nobody can follow is no failed commit: the machine goes on as if it had not come.
                     let ordered = matches!(reply, Reply::Ordered(..));
-                    self.answer().send(if ordered { Reply::Ordered(id, None) } else { reply });
+                    self.answer().send(if ordered {
+                        Reply::Ordered(id, None)
+                    } else {
+                        reply
+                    });
                 }
             }
         }
@@ -295,7 +399,10 @@ impl Disk {
         if let Some(managed) = self.host.trees.get(&release.header().tree)
             && let Err(e) = managed.tree.sends(release)
         {
-            tracing::warn!("tree {}: this host may take its own release from others: {e}", managed.tree.name());
+            tracing::warn!(
+                "tree {}: this host may take its own release from others: {e}",
+                managed.tree.name()
+            );
         }
         self.host.states()
     }
@@ -328,18 +435,31 @@ impl Disk {
 
     /// Does `work` on a tree once nobody else works on it; false when too much waits already.
     pub(super) fn after_others(&self, name: &TreeName, work: Work) -> bool {
-        self.trees.get(name).is_some_and(|queue| queue.try_send(Job::Work(work)).is_ok())
+        self.trees
+            .get(name)
+            .is_some_and(|queue| queue.try_send(Job::Work(work)).is_ok())
     }
 
     fn answer(&self) -> Answer {
-        Answer { replies: self.replies.clone(), waker: self.waker.clone() }
+        Answer {
+            replies: self.replies.clone(),
+            waker: self.waker.clone(),
+        }
     }
 
     fn open(&mut self, session: SessionId, opening: Opening) {
         let (work, requests) = channel();
         let closed = Arc::clone(&opening.closed);
-        let offer = Offer { session, opening, requests };
-        if self.admission.as_ref().is_some_and(|admission| admission.take(offer)) {
+        let offer = Offer {
+            session,
+            opening,
+            requests,
+        };
+        if self
+            .admission
+            .as_ref()
+            .is_some_and(|admission| admission.take(offer))
+        {
             self.sessions.insert(session, Queue { work, closed });
         } else {
             let why = "this host has too many offers to look at; try again".to_string();
@@ -386,10 +506,16 @@ fn unable(request: &Request, why: Reason) -> Option<Reply> {
         Request::Diff(id) => Reply::Diffed(*id, Err(why)),
         Request::Finish(id) => Reply::Finished(*id, Err(why)),
         Request::Deliver { session, .. } => Reply::Delivered(*session, Vec::new(), Err(why)),
-        Request::Recall { session, generation, .. } => Reply::Recalled(*session, *generation, Vec::new()),
+        Request::Recall {
+            session,
+            generation,
+            ..
+        } => Reply::Recalled(*session, *generation, Vec::new()),
         Request::Order { session, .. } => Reply::Ordered(*session, Some(Ordered::Failed(why))),
         Request::Check(id) => Reply::Checked(*id, Err(why)),
-        Request::Close(_) | Request::Bury(_) | Request::GoBack(_) | Request::Verify(..) => return None,
+        Request::Close(_) | Request::Bury(_) | Request::GoBack(_) | Request::Verify(..) => {
+            return None;
+        }
     })
 }
 
@@ -420,7 +546,9 @@ fn work_on(host: &Host, tree: &TreeName, jobs: &Receiver<Job>, answer: &Answer) 
     step_back();
     for job in jobs {
         // What is admitted is for a tree that is served.
-        let Some(managed) = host.trees.get(tree) else { continue };
+        let Some(managed) = host.trees.get(tree) else {
+            continue;
+        };
         match job {
             Job::Session(task) => task.run(host, managed),
             // A defect is in the log.
@@ -458,7 +586,10 @@ impl Task {
         // What it could not do is in the log.
         let _ = guarded(|| session.close());
         // After a failure: an order that was on its way is no longer waited for.
-        for _ in requests.iter().filter(|r| matches!(r, Request::Order { .. })) {
+        for _ in requests
+            .iter()
+            .filter(|r| matches!(r, Request::Order { .. }))
+        {
             answer.send(Reply::Ordered(id, None));
         }
     }
@@ -470,11 +601,22 @@ fn work(id: SessionId, answer: &Answer, session: &mut Session<'_>, request: Requ
     let stub = match &request {
         Request::Deliver { session, body, .. } => {
             let (payload, blocks) = (Vec::new(), Vec::new());
-            Request::Deliver { session: *session, payload, body: *body, blocks }
+            Request::Deliver {
+                session: *session,
+                payload,
+                body: *body,
+                blocks,
+            }
         }
-        Request::Recall { session, generation, .. } => {
-            Request::Recall { session: *session, generation: *generation, parts: Vec::new() }
-        }
+        Request::Recall {
+            session,
+            generation,
+            ..
+        } => Request::Recall {
+            session: *session,
+            generation: *generation,
+            parts: Vec::new(),
+        },
         other => other.clone(),
     };
     let reply = match guarded(|| session.answer(id, request)) {
@@ -519,8 +661,14 @@ const STEP_BACK: i32 = 3;
 /// Does `work`; a defect in it ends this session and not the host.
 pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Reason> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        let why = format!("a defect in makuo on this host: {}", text.unwrap_or("no text"));
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or(panic.downcast_ref::<&str>().copied());
+        let why = format!(
+            "a defect in makuo on this host: {}",
+            text.unwrap_or("no text")
+        );
         tracing::error!("{why}");
         why
     })
@@ -549,10 +697,14 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
     match tree.recovery() {
         crate::tree::Recovery::Nothing => {}
         crate::tree::Recovery::Completed(serial) => {
-            tracing::warn!("tree {name}: the commit of {name}@{serial} was interrupted and is completed now");
+            tracing::warn!(
+                "tree {name}: the commit of {name}@{serial} was interrupted and is completed now"
+            );
         }
         crate::tree::Recovery::Undone(serial) => {
-            tracing::warn!("tree {name}: the commit of {name}@{serial} was interrupted and is undone now");
+            tracing::warn!(
+                "tree {name}: the commit of {name}@{serial} was interrupted and is undone now"
+            );
         }
     }
     let (protect, hooks) = (config.protect.clone(), config.hooks.clone());

@@ -26,15 +26,23 @@ fn encode_lines<C, W: minicbor::encode::Write>(
 ) -> Result<(), minicbor::encode::Error<W::Error>> {
     e.array(lines.len() as u64)?;
     for line in lines {
-        e.array(3)?.bytes(&line.path)?.str(&line.itemized)?.u8(number(line.what))?;
+        e.array(3)?
+            .bytes(&line.path)?
+            .str(&line.itemized)?
+            .u8(number(line.what))?;
     }
     Ok(())
 }
 
 /// The lines of a report, checked one by one.
-fn decode_lines<C>(d: &mut minicbor::Decoder<'_>, _: &mut C) -> Result<Vec<DriftLine>, minicbor::decode::Error> {
+fn decode_lines<C>(
+    d: &mut minicbor::Decoder<'_>,
+    _: &mut C,
+) -> Result<Vec<DriftLine>, minicbor::decode::Error> {
     let refuse = |why| minicbor::decode::Error::message(why);
-    let count = d.array()?.ok_or_else(|| refuse("a list of unknown length"))?;
+    let count = d
+        .array()?
+        .ok_or_else(|| refuse("a list of unknown length"))?;
     if count > MAX_LINES as u64 {
         return Err(refuse("too long a list"));
     }
@@ -48,7 +56,10 @@ fn decode_lines<C>(d: &mut minicbor::Decoder<'_>, _: &mut C) -> Result<Vec<Drift
 
 fn line(d: &mut minicbor::Decoder<'_>) -> Result<DriftLine, minicbor::decode::Error> {
     let refuse = |why| minicbor::decode::Error::message(why);
-    let fields = d.array()?.filter(|fields| *fields >= 3).ok_or_else(|| refuse("a line that lacks a part"))?;
+    let fields = d
+        .array()?
+        .filter(|fields| *fields >= 3)
+        .ok_or_else(|| refuse("a line that lacks a part"))?;
     let (path, itemized, what) = (d.bytes()?, d.str()?, d.u8()?);
     for _ in 3..fields {
         d.skip()?;
@@ -57,11 +68,19 @@ fn line(d: &mut minicbor::Decoder<'_>) -> Result<DriftLine, minicbor::decode::Er
     if path != TopChange::PATH.as_bytes() && TreePath::new(path).is_err() {
         return Err(refuse("an illegal path"));
     }
-    if itemized.len() > MAX_ITEMIZED || !itemized.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+    if itemized.len() > MAX_ITEMIZED || !itemized.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
+    {
         return Err(refuse("columns that no comparison has"));
     }
-    let what = ALL.get(usize::from(what)).copied().ok_or_else(|| refuse("an unknown difference"))?;
-    Ok(DriftLine { path: path.to_vec(), itemized: itemized.to_string(), what })
+    let what = ALL
+        .get(usize::from(what))
+        .copied()
+        .ok_or_else(|| refuse("an unknown difference"))?;
+    Ok(DriftLine {
+        path: path.to_vec(),
+        itemized: itemized.to_string(),
+        what,
+    })
 }
 
 /// A report.
@@ -89,7 +108,11 @@ pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
     if let Some(top) = plan.top.as_ref().filter(|t| t.differs()) {
         report.changed += 1;
         let path = TopChange::PATH.as_bytes().to_vec();
-        report.lines.push(DriftLine { path, itemized: top.itemized(), what: differing(&top.delta) });
+        report.lines.push(DriftLine {
+            path,
+            itemized: top.itemized(),
+            what: differing(&top.delta),
+        });
     }
     for change in &plan.changes {
         let Some(what) = what(&change) else { continue };
@@ -101,7 +124,11 @@ pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
         bytes += change.path.as_bytes().len() as u64 + 24;
         if report.lines.len() < max_lines && bytes < MAX_DRIFT {
             let path = change.path.as_bytes().to_vec();
-            report.lines.push(DriftLine { path, itemized: change.itemized_as(first_of(plan, &change)), what });
+            report.lines.push(DriftLine {
+                path,
+                itemized: change.itemized_as(first_of(plan, &change)),
+                what,
+            });
         }
     }
     if report.lines.is_empty() {
@@ -115,8 +142,12 @@ pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
 
 /// What the first name of a hard link is, as far as the plan makes it, too.
 fn first_of(plan: &Plan, change: &Change) -> Option<Shape> {
-    let EntryKind::Hardlink(first) = &change.want.as_ref()?.entry.kind else { return None };
-    plan.changes.find(first).map(|at| plan.changes.get(at).shape())
+    let EntryKind::Hardlink(first) = &change.want.as_ref()?.entry.kind else {
+        return None;
+    };
+    plan.changes
+        .find(first)
+        .map(|at| plan.changes.get(at).shape())
 }
 
 /// The report that a host sent, checked.
@@ -148,8 +179,16 @@ fn what(change: &Change) -> Option<What> {
         Action::Delete | Action::Extra => What::Extra,
         Action::Keep => return None,
         // A further name of a file with other content is linked again.
-        Action::Update if change.shape() == Shape::Hardlink && change.was == Some(Shape::Hardlink) => What::Content,
-        Action::Update if change.shape() == Shape::Hardlink || change.was == Some(Shape::Hardlink) => What::Link,
+        Action::Update
+            if change.shape() == Shape::Hardlink && change.was == Some(Shape::Hardlink) =>
+        {
+            What::Content
+        }
+        Action::Update
+            if change.shape() == Shape::Hardlink || change.was == Some(Shape::Hardlink) =>
+        {
+            What::Link
+        }
         Action::Update | Action::Meta => differing(&change.delta),
     })
 }
@@ -180,27 +219,41 @@ mod tests {
                 .and_then(|e| e.u8(what))
                 .expect("a Vec");
         }
-        e.u64(1).and_then(|e| e.u64(2)).and_then(|e| e.u64(3)).expect("a Vec");
+        e.u64(1)
+            .and_then(|e| e.u64(2))
+            .and_then(|e| e.u64(3))
+            .expect("a Vec");
         e.into_writer()
     }
 
     #[test]
     fn a_list_that_is_too_long_or_names_no_path_is_refused() {
         let one = decode(&list(1, b"etc/motd", ">f.st......", 2)).expect("legal");
-        assert_eq!((one.lines.len(), one.lines[0].what, one.missing), (1, What::Content, 3));
+        assert_eq!(
+            (one.lines.len(), one.lines[0].what, one.missing),
+            (1, What::Content, 3)
+        );
         assert_eq!(to_vec(&one), list(1, b"etc/motd", ">f.st......", 2));
-        assert!(decode(&list(2, TopChange::PATH.as_bytes(), ".d...p.....", 3)).is_some(), "the top of the tree");
+        assert!(
+            decode(&list(2, TopChange::PATH.as_bytes(), ".d...p.....", 3)).is_some(),
+            "the top of the tree"
+        );
         assert!(decode(&list(MAX_LINES as u64, b"a", "", 0)).is_some());
         let most = list(MAX_LINES as u64 + 1, b"a", "", 0);
         assert!(decode(&most).is_none());
         for path in [&b""[..], b"/etc/passwd", b"a/../b", b"a\0b", b"a//b"] {
             assert!(decode(&list(1, path, "", 0)).is_none(), "{path:?}");
         }
-        assert!(decode(&list(1, b"a", "\x1b[2J", 0)).is_none() && decode(&list(1, b"a", &"x".repeat(17), 0)).is_none());
+        assert!(
+            decode(&list(1, b"a", "\x1b[2J", 0)).is_none()
+                && decode(&list(1, b"a", &"x".repeat(17), 0)).is_none()
+        );
         assert!(decode(&list(1, b"a", "", 200)).is_none());
         // A count that the bytes do not have takes no memory.
         let mut e = minicbor::Encoder::new(Vec::new());
-        e.array(4).and_then(|e| e.array(MAX_LINES as u64)).expect("a Vec");
+        e.array(4)
+            .and_then(|e| e.array(MAX_LINES as u64))
+            .expect("a Vec");
         assert!(decode(&e.into_writer()).is_none());
     }
 }

@@ -23,7 +23,12 @@ pub struct Drops {
 impl Drops {
     /// Nothing is lost yet.
     pub fn new(now: Moment) -> Self {
-        Self { asked: now, total: 0, said: 0, said_at: None }
+        Self {
+            asked: now,
+            total: 0,
+            said: 0,
+            said_at: None,
+        }
     }
 
     /// Asks the kernel, unless it was asked just now; the packets lost since the start when there are more than before.
@@ -35,8 +40,12 @@ impl Drops {
         let total = links.drops().ok().filter(|total| *total > self.total)?;
         self.total = total;
         if let Some(lost) = self.unsaid(now) {
-            let advice = advice(links.recv_buffer()).unwrap_or_else(|| "this host does not read in time".to_string());
-            tracing::warn!("{lost} packets were lost in the receive buffer of {}: {advice}", links.names());
+            let advice = advice(links.recv_buffer())
+                .unwrap_or_else(|| "this host does not read in time".to_string());
+            tracing::warn!(
+                "{lost} packets were lost in the receive buffer of {}: {advice}",
+                links.names()
+            );
         }
         Some(total)
     }
@@ -72,18 +81,31 @@ mod tests {
     fn a_tiny_buffer_is_advised_about_and_its_losses_are_counted() {
         assert_eq!(advice(DEFAULT_RECV_BUFFER), None);
         assert!(advice(212_992).is_some_and(|text| text.contains("net.core.rmem_max=16777216")));
-        let Ok(lo) = choose(Some("lo"), Family::V4) else { return eprintln!("skipped: no loopback interface") };
+        let Ok(lo) = choose(Some("lo"), Family::V4) else {
+            return eprintln!("skipped: no loopback interface");
+        };
         let port = crate::net::testing::free_port();
         let group = "224.0.0.108".parse().expect("legal");
-        let config = LinkConfig { port, recv_buffer: 1, ..LinkConfig::new(lo, group) };
+        let config = LinkConfig {
+            port,
+            recv_buffer: 1,
+            ..LinkConfig::new(lo, group)
+        };
         let (Ok(sender), Ok(host)) = (Link::open(&config), Link::open(&config)) else {
             return eprintln!("skipped: no multicast on loopback here");
         };
-        let (links, at) = (Links::from(host), |ms: u64| Moment(1_000_000_000) + Duration::from_millis(ms));
+        let (links, at) = (Links::from(host), |ms: u64| {
+            Moment(1_000_000_000) + Duration::from_millis(ms)
+        });
         let mut drops = Drops::new(at(0));
         assert_eq!(drops.look(at(50), &links), None);
         for _ in 0..64 {
-            assert_eq!(sender.send(sender.group(), &[7; 1400], 1400).expect("sends"), SendOutcome::Sent);
+            assert_eq!(
+                sender
+                    .send(sender.group(), &[7; 1400], 1400)
+                    .expect("sends"),
+                SendOutcome::Sent
+            );
         }
         assert_eq!(drops.look(at(60), &links), None, "not so soon");
         let lost = drops.look(at(100), &links).expect("some are lost");

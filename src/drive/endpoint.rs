@@ -41,7 +41,11 @@ pub struct Door {
 impl From<Links> for Door {
     /// Without a group key.
     fn from(links: Links) -> Self {
-        Self { links, keys: Vec::new(), reopen: None }
+        Self {
+            links,
+            keys: Vec::new(),
+            reopen: None,
+        }
     }
 }
 
@@ -128,7 +132,11 @@ impl Endpoint {
 
     /// The same for the process `instance`, which was drawn as well.
     pub fn of(door: impl Into<Door>, instance: InstanceId) -> Result<Self> {
-        let Door { links, keys, reopen } = door.into();
+        let Door {
+            links,
+            keys,
+            reopen,
+        } = door.into();
         let seal: Box<dyn Seal> = match Sealed::new(&keys, random_bytes()?) {
             Some(sealed) => Box::new(sealed),
             None => Box::new(Plain),
@@ -190,7 +198,11 @@ impl Endpoint {
 
     /// The size of datagrams to make: what every link takes, less the room to seal them.
     pub fn datagram(&self) -> usize {
-        self.links.narrowest().max_segment().min(MAX_DATAGRAM).saturating_sub(self.room())
+        self.links
+            .narrowest()
+            .max_segment()
+            .min(MAX_DATAGRAM)
+            .saturating_sub(self.room())
     }
 
     /// A line about datagrams of `datagram` bytes before they are sealed, smaller than the links take for the sake of
@@ -198,7 +210,9 @@ impl Endpoint {
     pub fn narrowed(&self, datagram: usize, host: &HostName) -> String {
         let (size, most) = (datagram + self.room(), self.datagram() + self.room());
         let interface = &self.links.narrowest().interface().name;
-        format!("datagrams of {size} bytes, not {most} as {interface} takes: larger ones do not reach {host}")
+        format!(
+            "datagrams of {size} bytes, not {most} as {interface} takes: larger ones do not reach {host}"
+        )
     }
 
     /// Whether there is a group key.
@@ -221,9 +235,13 @@ impl Endpoint {
     pub fn flush(&mut self, mut next: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
         loop {
             if self.rest.is_empty() {
-                let Some(transmit) = next(&mut self.out) else { return };
+                let Some(transmit) = next(&mut self.out) else {
+                    return;
+                };
                 self.segment = transmit.segment;
-                self.out.chunks_mut(transmit.segment.max(1)).for_each(|datagram| self.seal.seal(datagram));
+                self.out
+                    .chunks_mut(transmit.segment.max(1))
+                    .for_each(|datagram| self.seal.seal(datagram));
                 self.address(transmit.dest);
             }
             if !self.send_rest() {
@@ -234,13 +252,25 @@ impl Endpoint {
 
     /// Says which links send what is in the buffer.
     fn address(&mut self, dest: Dest) {
-        let rest = |link, to| Rest { link, to, from: 0, retry_after: None };
+        let rest = |link, to| Rest {
+            link,
+            to,
+            from: 0,
+            retry_after: None,
+        };
         match dest {
-            Dest::Group => self.rest.extend(self.links.iter().zip(0..).map(|(link, i)| rest(i, link.group()))),
+            Dest::Group => self.rest.extend(
+                self.links
+                    .iter()
+                    .zip(0..)
+                    .map(|(link, i)| rest(i, link.group())),
+            ),
             Dest::Host(to) if self.links.len() == 1 => self.rest.push(rest(0, to)),
             Dest::Host(to) => match self.ways.links.get(&to) {
                 Some(&link) => self.rest.push(rest(link, to)),
-                None => self.rest.extend((0..self.links.len()).map(|link| rest(link, to))),
+                None => self
+                    .rest
+                    .extend((0..self.links.len()).map(|link| rest(link, to))),
             },
         }
     }
@@ -255,7 +285,9 @@ impl Endpoint {
 
     /// Sends on one link; whether it is done with it.
     fn send_on(&mut self, rest: &mut Rest) -> bool {
-        let Some(link) = self.links.get(rest.link) else { return true };
+        let Some(link) = self.links.get(rest.link) else {
+            return true;
+        };
         match link.send(rest.to, &self.out[rest.from..], self.segment) {
             Ok(SendOutcome::Sent) => self.sent += (self.out.len() - rest.from) as u64,
             Ok(SendOutcome::Blocked { sent, retry_after }) => {
@@ -272,10 +304,15 @@ impl Endpoint {
     }
 
     fn too_large(&mut self, link: usize) {
-        let (name, segment) = (self.links.get(link).map_or("", |l| &l.interface().name), self.segment);
+        let (name, segment) = (
+            self.links.get(link).map_or("", |l| &l.interface().name),
+            self.segment,
+        );
         tracing::debug!("datagrams of {segment} bytes are too large for {name}");
         if !std::mem::replace(&mut self.troubled, true) {
-            let first = format!("{name} does not take datagrams of {segment} bytes any more: its MTU was lowered");
+            let first = format!(
+                "{name} does not take datagrams of {segment} bytes any more: its MTU was lowered"
+            );
             self.trouble = Some(first);
         }
     }
@@ -287,7 +324,9 @@ impl Endpoint {
 
     /// Opens links again whose interface has changed.
     fn follow(&mut self) {
-        let Some(follow) = &mut self.follow else { return };
+        let Some(follow) = &mut self.follow else {
+            return;
+        };
         if self.changed.take() {
             follow.changed();
         }
@@ -301,13 +340,26 @@ impl Endpoint {
     /// Hands what has come to `each`, opened.
     pub fn receive(&mut self, mut each: impl FnMut(Arrived<'_>)) {
         self.follow();
-        let Self { links, ways, batch, seal, strangers, .. } = self;
+        let Self {
+            links,
+            ways,
+            batch,
+            seal,
+            strangers,
+            ..
+        } = self;
         let several = links.len() > 1;
         for (link, place) in links.iter().zip(0..) {
             let mut each = |Datagram { from, bytes, stamp }: Datagram<'_>| {
                 let bytes = match seal.open(bytes) {
                     Ok(bytes) => bytes,
-                    Err(kind) => return strangers.refused(kind, from, stamp.unwrap_or_else(clock::since_epoch)),
+                    Err(kind) => {
+                        return strangers.refused(
+                            kind,
+                            from,
+                            stamp.unwrap_or_else(clock::since_epoch),
+                        );
+                    }
                 };
                 if several {
                     ways.heard(from, place);
@@ -320,27 +372,51 @@ impl Endpoint {
 
     /// Waits for datagrams, a waker, room to send when that is lacking, or the time.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<()> {
-        let links = self.links.iter().zip(0..).map(|(link, place)| (link, self.interest(place)));
+        let links = self
+            .links
+            .iter()
+            .zip(0..)
+            .map(|(link, place)| (link, self.interest(place)));
         let changes = self.follow.as_ref().map(Follow::changes);
-        let ready = self.poller.wait_any(links, changes, self.longest(timeout)).map_err(|e| {
-            crate::Error::new(crate::Kind::Io, format!("cannot wait for datagrams on {}", self.links.names()))
+        let ready = self
+            .poller
+            .wait_any(links, changes, self.longest(timeout))
+            .map_err(|e| {
+                crate::Error::new(
+                    crate::Kind::Io,
+                    format!("cannot wait for datagrams on {}", self.links.names()),
+                )
                 .because(e)
-        })?;
+            })?;
         self.changed.set(self.changed.get() | ready.changed);
         Ok(())
     }
 
     fn interest(&self, link: usize) -> Interest {
         // ENOBUFS: the socket has room and the interface has none, so that POLLOUT would come at once.
-        let blocked = self.rest.iter().any(|rest| rest.link == link && rest.retry_after.is_none());
-        if blocked { Interest::READ_WRITE } else { Interest::READ }
+        let blocked = self
+            .rest
+            .iter()
+            .any(|rest| rest.link == link && rest.retry_after.is_none());
+        if blocked {
+            Interest::READ_WRITE
+        } else {
+            Interest::READ
+        }
     }
 
     /// How long to wait. While a send is blocked the machine's own time says nothing: it may be due all along, with
     /// more to send that there is no room for.
     fn longest(&self, timeout: Option<Duration>) -> Option<Duration> {
-        let rest = self.rest.iter().map(|rest| rest.retry_after.unwrap_or(BLOCKED)).min().or(timeout);
-        rest.into_iter().chain(self.follow.as_ref().and_then(Follow::timeout)).min()
+        let rest = self
+            .rest
+            .iter()
+            .map(|rest| rest.retry_after.unwrap_or(BLOCKED))
+            .min()
+            .or(timeout);
+        rest.into_iter()
+            .chain(self.follow.as_ref().and_then(Follow::timeout))
+            .min()
     }
 }
 
@@ -378,14 +454,25 @@ mod tests {
             let end = datagram.len() - self.room();
             assert!(datagram[end..].iter().all(|&b| b == 0), "the room is free");
             datagram[..end].iter_mut().for_each(|b| *b ^= self.0);
-            datagram[end] = datagram[..end].iter().fold(self.0, |sum, b| sum.wrapping_add(*b));
+            datagram[end] = datagram[..end]
+                .iter()
+                .fold(self.0, |sum, b| sum.wrapping_add(*b));
         }
 
         fn open<'a>(&mut self, datagram: &'a mut [u8]) -> std::result::Result<&'a [u8], Refusal> {
-            let end = datagram.len().checked_sub(self.room()).ok_or(Refusal::Foreign)?;
-            let sum = datagram[..end].iter().fold(self.0, |sum, b| sum.wrapping_add(*b));
+            let end = datagram
+                .len()
+                .checked_sub(self.room())
+                .ok_or(Refusal::Foreign)?;
+            let sum = datagram[..end]
+                .iter()
+                .fold(self.0, |sum, b| sum.wrapping_add(*b));
             datagram[..end].iter_mut().for_each(|b| *b ^= self.0);
-            if datagram[end] == sum { Ok(&datagram[..end]) } else { Err(Refusal::Wrong) }
+            if datagram[end] == sum {
+                Ok(&datagram[..end])
+            } else {
+                Err(Refusal::Wrong)
+            }
         }
     }
 
@@ -393,12 +480,23 @@ mod tests {
     fn trains_are_sealed_and_opened_datagram_by_datagram() {
         let port = crate::net::testing::free_port();
         let open = || crate::net::testing::loopback("224.0.0.108", port, crate::net::Offload::Full);
-        let (Some(a), Some(b)) = (open(), open()) else { return };
-        let mut sender = Endpoint { seal: Box::new(Sum(0x5a)), ..Endpoint::new(a).expect("a door") };
-        let mut host = Endpoint { seal: Box::new(Sum(0x5a)), ..Endpoint::new(b).expect("a door") };
+        let (Some(a), Some(b)) = (open(), open()) else {
+            return;
+        };
+        let mut sender = Endpoint {
+            seal: Box::new(Sum(0x5a)),
+            ..Endpoint::new(a).expect("a door")
+        };
+        let mut host = Endpoint {
+            seal: Box::new(Sum(0x5a)),
+            ..Endpoint::new(b).expect("a door")
+        };
         assert_eq!(sender.datagram(), MAX_DATAGRAM - 16);
         let narrowed = sender.narrowed(1456, &HostName::new("web1").expect("legal"));
-        assert!(narrowed.starts_with(&format!("datagrams of 1472 bytes, not {MAX_DATAGRAM} as ")), "{narrowed}");
+        assert!(
+            narrowed.starts_with(&format!("datagrams of 1472 bytes, not {MAX_DATAGRAM} as ")),
+            "{narrowed}"
+        );
         let mut told: Vec<Vec<u8>> = (0..5).map(|n| vec![n; 100]).collect();
         told.push(b"short".to_vec());
         let mut trains = 1;
@@ -409,17 +507,25 @@ mod tests {
                 out.resize(out.len() + 16, 0);
             });
             trains -= 1;
-            (trains == 0).then_some(Transmit { dest: Dest::Group, segment: 116 })
+            (trains == 0).then_some(Transmit {
+                dest: Dest::Group,
+                segment: 116,
+            })
         });
         // Another key's: as if it had not come.
-        let mut stranger =
-            Endpoint { seal: Box::new(Sum(1)), ..Endpoint::new(open().expect("as before")).expect("a door") };
+        let mut stranger = Endpoint {
+            seal: Box::new(Sum(1)),
+            ..Endpoint::new(open().expect("as before")).expect("a door")
+        };
         let mut once = Some(());
         stranger.flush(|out| {
             *out = b"forged, with room behind it".to_vec();
             out.resize(out.len() + 16, 0);
             out[20] = 9;
-            once.take().map(|()| Transmit { dest: Dest::Group, segment: out.len() })
+            once.take().map(|()| Transmit {
+                dest: Dest::Group,
+                segment: out.len(),
+            })
         });
         let mut heard = Vec::new();
         while heard.len() < told.len() {
@@ -435,11 +541,16 @@ mod tests {
 
     #[test]
     fn a_host_is_where_it_was_heard_last_and_a_flood_of_hosts_stays_bounded() {
-        let (mut ways, host) = (Ways::default(), |n: u16| SocketAddr::from(([10, 0, 0, 1], n)));
+        let (mut ways, host) = (Ways::default(), |n: u16| {
+            SocketAddr::from(([10, 0, 0, 1], n))
+        });
         ways.heard(host(1), 0);
         ways.heard(host(1), 1);
         ways.heard(host(2), 0);
-        assert_eq!((ways.links.get(&host(1)), ways.links.get(&host(2))), (Some(&1), Some(&0)));
+        assert_eq!(
+            (ways.links.get(&host(1)), ways.links.get(&host(2))),
+            (Some(&1), Some(&0))
+        );
         (0..u16::MAX).for_each(|n| ways.heard(host(n), 0));
         assert!(ways.links.len() <= MAX_WAYS);
     }

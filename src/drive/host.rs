@@ -151,7 +151,9 @@ impl Handle {
     pub fn strangers(&self) -> Vec<Stranger> {
         let (answer, inbox) = channel();
         self.send(Command::Strangers(answer));
-        inbox.recv_timeout(Duration::from_secs(5)).unwrap_or_default()
+        inbox
+            .recv_timeout(Duration::from_secs(5))
+            .unwrap_or_default()
     }
 
     /// Seals with the first of `keys` from now on, and opens with all of them.
@@ -206,7 +208,11 @@ impl Running {
         let endpoint = Endpoint::of(door, key.instance())?;
         // Half of the receive buffer, of which the kernel takes as much again for its own bookkeeping.
         let window = u32::try_from(endpoint.links().recv_buffer() / 4).unwrap_or(u32::MAX);
-        let trust = if endpoint.is_sealed() { Trust::Proven } else { Trust::Twice };
+        let trust = if endpoint.is_sealed() {
+            Trust::Proven
+        } else {
+            Trust::Twice
+        };
         let answers = Answers::new(host.name.clone(), Arc::clone(&host), endpoint.waker())?;
         let setup = HostSetup {
             name: host.name.clone(),
@@ -227,9 +233,19 @@ impl Running {
         let (reply_to, replies) = channel();
         let (command_to, commands) = channel();
         let (waker, instance) = (endpoint.waker(), setup.key.instance());
-        let handle = Handle { commands: command_to, waker, instance, host: Arc::clone(&host) };
+        let handle = Handle {
+            commands: command_to,
+            waker,
+            instance,
+            host: Arc::clone(&host),
+        };
         let inspections = Schedule::new(clock.now(), host.trees.iter());
-        let strange: Vec<_> = host.trees.iter().filter(|(_, m)| m.tree.is_strange()).map(|(n, _)| n.clone()).collect();
+        let strange: Vec<_> = host
+            .trees
+            .iter()
+            .filter(|(_, m)| m.tree.is_strange())
+            .map(|(n, _)| n.clone())
+            .collect();
         let mut disk = Disk::new(Arc::clone(&host), reply_to, endpoint.waker())?;
         // What is remembered of such a tree is not told without a look.
         strange.iter().for_each(|name| disk.inspect(name));
@@ -272,7 +288,11 @@ impl Running {
                 match command {
                     Command::Members(answer) => drop(answer.send(self.members())),
                     Command::Strangers(answer) => {
-                        let strangers = self.endpoint.strangers().lately(clock::since_epoch()).collect();
+                        let strangers = self
+                            .endpoint
+                            .strangers()
+                            .lately(clock::since_epoch())
+                            .collect();
                         drop(answer.send(strangers));
                     }
                     Command::Rekey(keys) => self.rekey(&keys),
@@ -284,23 +304,30 @@ impl Running {
                     Command::Sent(release, answer) => {
                         if self.lacks_nothing(&release) {
                             let states = self.disk.sent(&release);
-                            self.machine.handle_reply(self.clock.now(), Reply::Trees(states));
+                            self.machine
+                                .handle_reply(self.clock.now(), Reply::Trees(states));
                         }
                         let _ = answer.send(());
                     }
                     Command::New(mut hosts, answer) => {
                         let (now, members) = (self.clock.now(), self.machine.members());
-                        let since = |id: &InstanceId| members.get(*id).map(|member| now.since(member.since));
+                        let since = |id: &InstanceId| {
+                            members.get(*id).map(|member| now.since(member.since))
+                        };
                         hosts.retain(|id| since(id).is_none_or(|age| age < ARRIVES));
                         let _ = answer.send(hosts);
                     }
                     Command::Changed => {
-                        self.machine.handle_reply(self.clock.now(), Reply::Headers(self.host.headers()));
+                        self.machine
+                            .handle_reply(self.clock.now(), Reply::Headers(self.host.headers()));
                         let states = self.disk.states();
-                        self.machine.handle_reply(self.clock.now(), Reply::Trees(states));
+                        self.machine
+                            .handle_reply(self.clock.now(), Reply::Trees(states));
                     }
                     Command::Opened(tree) => self.opened(&tree),
-                    Command::Stop => self.ending = self.ending.or(Some(self.clock.now() + ORDER_LIMIT)),
+                    Command::Stop => {
+                        self.ending = self.ending.or(Some(self.clock.now() + ORDER_LIMIT))
+                    }
                 }
             }
             let now = self.clock.now();
@@ -320,13 +347,25 @@ impl Running {
             self.answers.work(now, &mut self.machine);
             self.drain();
             let now = self.clock.now();
-            let due = self.inspections.timeout().into_iter().chain([self.machine.poll_timeout(now)]).min();
+            let due = self
+                .inspections
+                .timeout()
+                .into_iter()
+                .chain([self.machine.poll_timeout(now)])
+                .min();
             let wait = due.unwrap_or(now).since(now);
-            let wait = if self.ending.is_some() { wait.min(LOOK) } else { wait };
+            let wait = if self.ending.is_some() {
+                wait.min(LOOK)
+            } else {
+                wait
+            };
             self.endpoint.wait(Some(wait))?;
             let (machine, clock) = (&mut self.machine, &self.clock);
             self.endpoint.receive(|datagram| {
-                let arrival = datagram.stamp.unwrap_or_else(clock::since_epoch).as_micros() as u64;
+                let arrival = datagram
+                    .stamp
+                    .unwrap_or_else(clock::since_epoch)
+                    .as_micros() as u64;
                 machine.handle_datagram(clock.now(), datagram.from, datagram.bytes, arrival);
             });
         }
@@ -334,7 +373,9 @@ impl Running {
 
     /// Whether the end is asked for and no order is under way: a sender is told what became of its commit.
     fn may_leave(&mut self, now: Moment) -> bool {
-        let Some(limit) = self.ending else { return false };
+        let Some(limit) = self.ending else {
+            return false;
+        };
         let (ordering, unheard) = self.machine.orders();
         if !ordering {
             self.ending = Some(limit.min(now + HEARD_LIMIT));
@@ -343,17 +384,23 @@ impl Running {
     }
 
     fn opened(&mut self, tree: &TreeName) {
-        let Some(managed) = self.host.trees.get(tree) else { return };
+        let Some(managed) = self.host.trees.get(tree) else {
+            return;
+        };
         let now = self.clock.now();
         if managed.catch_up.takes() {
             let gives = managed.catch_up.gives(self.endpoint.room() > 0);
-            self.machine.handle_reply(now, Reply::CatchesUp(tree.clone(), gives));
+            self.machine
+                .handle_reply(now, Reply::CatchesUp(tree.clone(), gives));
         }
         for buried in managed.tree.state().tombstones().unwrap_or_default() {
-            self.machine.handle_reply(now, Reply::Buried(buried.order, true));
+            self.machine
+                .handle_reply(now, Reply::Buried(buried.order, true));
         }
-        self.machine.handle_reply(now, Reply::Headers(self.host.headers()));
-        self.machine.handle_reply(now, Reply::Trees(self.disk.states()));
+        self.machine
+            .handle_reply(now, Reply::Headers(self.host.headers()));
+        self.machine
+            .handle_reply(now, Reply::Trees(self.disk.states()));
         self.inspections.add(now, tree, managed);
         if managed.tree.is_strange() {
             self.disk.inspect(tree);
@@ -363,11 +410,26 @@ impl Running {
     /// Whether no member has a newer release of the tree of `release` than this host: else it catches up first.
     fn lacks_nothing(&self, release: &Release) -> bool {
         let tree = &release.header().tree;
-        let Some(managed) = self.host.trees.get(tree) else { return false };
-        let Ok(own) = managed.tree.newest() else { return false };
-        let members = || self.machine.members().iter().flat_map(|(_, m)| &m.hello.trees).filter(|t| t.tree == *tree);
-        let stones: BTreeSet<_> = members().flat_map(|t| t.tombstones.iter().flatten()).map(|s| s.release).collect();
-        let is_newer = |t: &TreeState| t.running > Some(own) && t.release.is_some_and(|id| !stones.contains(&id));
+        let Some(managed) = self.host.trees.get(tree) else {
+            return false;
+        };
+        let Ok(own) = managed.tree.newest() else {
+            return false;
+        };
+        let members = || {
+            self.machine
+                .members()
+                .iter()
+                .flat_map(|(_, m)| &m.hello.trees)
+                .filter(|t| t.tree == *tree)
+        };
+        let stones: BTreeSet<_> = members()
+            .flat_map(|t| t.tombstones.iter().flatten())
+            .map(|s| s.release)
+            .collect();
+        let is_newer = |t: &TreeState| {
+            t.running > Some(own) && t.release.is_some_and(|id| !stones.contains(&id))
+        };
         !members().any(is_newer)
     }
 
@@ -400,14 +462,23 @@ impl Running {
         for stranger in self.endpoint.take_strangers() {
             self.lines.stranger(now, stranger);
         }
-        let plain = self.endpoint.strangers().lately(clock::since_epoch()).filter(|s| s.kind == Refusal::Plain);
+        let plain = self
+            .endpoint
+            .strangers()
+            .lately(clock::since_epoch())
+            .filter(|s| s.kind == Refusal::Plain);
         self.machine.strangers(plain.map(|s| s.address));
     }
 
     fn rekey(&mut self, keys: &[GroupKey]) {
         match self.endpoint.rekey(keys) {
-            Ok(true) => tracing::info!("datagrams are sealed with the first of {} group keys", keys.len()),
-            Ok(false) => tracing::error!("a group key where there was none, or none any more: restart the daemon"),
+            Ok(true) => tracing::info!(
+                "datagrams are sealed with the first of {} group keys",
+                keys.len()
+            ),
+            Ok(false) => tracing::error!(
+                "a group key where there was none, or none any more: restart the daemon"
+            ),
             Err(e) => tracing::error!("the group keys stay as they were: {e}"),
         }
     }
@@ -419,18 +490,29 @@ impl Running {
     }
 
     fn members(&self) -> Vec<Member> {
-        self.machine.members().iter().map(|(_, m)| member(m)).collect()
+        self.machine
+            .members()
+            .iter()
+            .map(|(_, m)| member(m))
+            .collect()
     }
 }
 
 /// The trees of a host that are such.
 fn such(host: &Host, is_such: impl Fn(&ManagedTree) -> bool) -> BTreeSet<TreeName> {
-    host.trees.iter().filter(|(_, managed)| is_such(managed)).map(|(name, _)| name.clone()).collect()
+    host.trees
+        .iter()
+        .filter(|(_, managed)| is_such(managed))
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 /// A member as it is told.
 pub fn member(member: &crate::proto::members::Member) -> Member {
-    let trees = member.hello.trees.iter().map(|t| MemberTree { tree: t.tree.clone(), serial: t.running });
+    let trees = member.hello.trees.iter().map(|t| MemberTree {
+        tree: t.tree.clone(),
+        serial: t.running,
+    });
     Member {
         host: member.hello.name.clone(),
         address: member.address,

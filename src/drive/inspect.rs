@@ -52,7 +52,10 @@ impl Inspections {
     /// The tree was made what its release says once more.
     pub(super) fn repaired(&self, release: &Release, done: &CommitReport) {
         self.repaired.fetch_add(1, Ordering::Relaxed);
-        let (written, changed) = (done.files_written + done.directories_made, done.metadata_changed);
+        let (written, changed) = (
+            done.files_written + done.directories_made,
+            done.metadata_changed,
+        );
         tracing::warn!(
             "{release}: repaired: {written} paths made anew, of {changed} mode, owner or time, {} removed",
             done.deleted
@@ -64,7 +67,10 @@ impl ManagedTree {
     /// Looks at the tree, and compares it with its release, for what is remembered of that.
     pub(super) fn get_to_know(&self) {
         if let Err(e) = differences(self) {
-            tracing::debug!("tree {}: it is looked at when the next release comes: {e}", self.tree.name());
+            tracing::debug!(
+                "tree {}: it is looked at when the next release comes: {e}",
+                self.tree.name()
+            );
         }
     }
 }
@@ -79,12 +85,18 @@ pub(super) fn inspect(managed: &ManagedTree) -> bool {
             managed.inspections.paths.store(paths, Ordering::Relaxed);
             if paths > 0 {
                 managed.inspections.drifted.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!("tree {}: drifted: {paths} paths are not as its release says: {names}", tree.name());
+                tracing::warn!(
+                    "tree {}: drifted: {paths} paths are not as its release says: {names}",
+                    tree.name()
+                );
             }
             paths > 0
         }
         Err(e) => {
-            tracing::warn!("tree {}: it cannot be looked for what drifted: {e}", tree.name());
+            tracing::warn!(
+                "tree {}: it cannot be looked for what drifted: {e}",
+                tree.name()
+            );
             false
         }
     }
@@ -93,17 +105,26 @@ pub(super) fn inspect(managed: &ManagedTree) -> bool {
 /// How many paths differ, and the first of them; `None` when there is no release, or one of a part of the tree.
 fn differences(managed: &ManagedTree) -> Result<Option<(u64, String)>> {
     let tree = &managed.tree;
-    let Some(current) = tree.current()? else { return Ok(None) };
+    let Some(current) = tree.current()? else {
+        return Ok(None);
+    };
     let header = current.release.header();
     if !header.scope.is_empty() {
         return Ok(None);
     }
     let scanned = Look::begin(managed, &current.release, How::default(), None)?.end()?;
     let plan = managed.compare(&scanned, header)?;
-    let count = plan.summary.created + plan.summary.updated + plan.summary.metadata + plan.summary.deleted;
+    let count =
+        plan.summary.created + plan.summary.updated + plan.summary.metadata + plan.summary.deleted;
     let (list, _) = drift::encode(&plan, NAMED);
-    let lines = drift::decode(&list).map(|found| found.lines).unwrap_or_default();
-    let mut shown: Vec<String> = lines.iter().take(NAMED).map(|l| printable(&l.path)).collect();
+    let lines = drift::decode(&list)
+        .map(|found| found.lines)
+        .unwrap_or_default();
+    let mut shown: Vec<String> = lines
+        .iter()
+        .take(NAMED)
+        .map(|l| printable(&l.path))
+        .collect();
     if count > shown.len() as u64 {
         shown.push("...".into());
     }
@@ -118,8 +139,12 @@ pub(super) struct Schedule {
 
 impl Schedule {
     /// Each tree for the first time after its first interval.
-    pub(super) fn new<'a>(now: Moment, trees: impl Iterator<Item = (&'a TreeName, &'a ManagedTree)>) -> Self {
-        let due = trees.filter_map(|(name, m)| m.repair.map(|every| (name.clone(), (now + every, every))));
+    pub(super) fn new<'a>(
+        now: Moment,
+        trees: impl Iterator<Item = (&'a TreeName, &'a ManagedTree)>,
+    ) -> Self {
+        let due = trees
+            .filter_map(|(name, m)| m.repair.map(|every| (name.clone(), (now + every, every))));
         Self { due: due.collect() }
     }
 

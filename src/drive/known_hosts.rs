@@ -56,7 +56,8 @@ impl Acquaintance {
                 KnownHosts::default()
             }
             None if strict => {
-                let what = "there is no place for the keys of hosts, which strict_host_keys compares with";
+                let what =
+                    "there is no place for the keys of hosts, which strict_host_keys compares with";
                 return Err(Error::usage(what).hint("set HOME or XDG_CACHE_HOME"));
             }
             None => KnownHosts::default(),
@@ -71,10 +72,16 @@ impl Acquaintance {
     }
 
     /// Keeps the keys of `hosts` whose names are new; what is to be told of that.
-    pub(super) fn end<'a>(&self, known: &KnownHosts, hosts: impl Iterator<Item = &'a Host>) -> Vec<String> {
+    pub(super) fn end<'a>(
+        &self,
+        known: &KnownHosts,
+        hosts: impl Iterator<Item = &'a Host>,
+    ) -> Vec<String> {
         let mut told = Vec::new();
         if let Some(more) = self.others.checked_sub(MAX_TOLD).filter(|more| *more > 0) {
-            told.push(format!("{more} more hosts show other host keys than before"));
+            told.push(format!(
+                "{more} more hosts show other host keys than before"
+            ));
         }
         told.extend(self.keep(known, &seen(hosts)));
         told
@@ -83,13 +90,17 @@ impl Acquaintance {
     /// Keeps the keys of `seen` whose names are new; why some are not kept.
     fn keep(&self, known: &KnownHosts, seen: &KnownHosts) -> Vec<String> {
         let mut told = Vec::new();
-        let Some(memory) = &self.memory else { return told };
+        let Some(memory) = &self.memory else {
+            return told;
+        };
         let is_new = memory.groups.len() > 1 || !known.has_names_of(seen);
         let (file, learned) = (shown(&memory.path()), is_new.then(|| memory.learn(seen)));
         match learned.unwrap_or_else(|| Ok(Learned::default())) {
             Ok(Learned { full, late, .. }) => {
                 if full > 0 {
-                    told.push(format!("the keys of {full} hosts are not kept: {file} is full"));
+                    told.push(format!(
+                        "the keys of {full} hosts are not kept: {file} is full"
+                    ));
                 }
                 if late > 0 {
                     told.push(format!(
@@ -118,7 +129,10 @@ impl Memory {
         if groups.is_empty() {
             groups.push(PLAIN.to_string());
         }
-        Self { dir: cache.join(KNOWN_HOSTS), groups }
+        Self {
+            dir: cache.join(KNOWN_HOSTS),
+            groups,
+        }
     }
 
     /// The keys that are kept.
@@ -138,7 +152,11 @@ impl Memory {
     /// Keeps the keys of hosts whose names are new.
     fn learn(&self, seen: &KnownHosts) -> io::Result<Learned> {
         std::fs::create_dir_all(&self.dir)?;
-        let lock = File::options().create(true).truncate(false).write(true).open(self.dir.join(".lock"))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.dir.join(".lock"))?;
         flock(&lock, FlockOperation::LockExclusive)?;
         let (mut known, mut full) = (KnownHosts::default(), 0);
         let (mut text, is_there) = match read(&self.path())? {
@@ -171,13 +189,20 @@ impl Memory {
 
     /// The file that a person may change.
     fn path(&self) -> PathBuf {
-        self.dir.join(self.groups.first().map_or(PLAIN, String::as_str))
+        self.dir
+            .join(self.groups.first().map_or(PLAIN, String::as_str))
     }
 }
 
 /// A line about a host that shows another key than its name had before.
 fn words(other: &OtherKey, memory: Option<&Memory>) -> String {
-    let OtherKey { name, address, shows, had, both } = other;
+    let OtherKey {
+        name,
+        address,
+        shows,
+        had,
+        both,
+    } = other;
     let (shows, had, address) = (shows.fingerprint(), had.fingerprint(), address.ip());
     if *both {
         return format!(
@@ -186,7 +211,10 @@ fn words(other: &OtherKey, memory: Option<&Memory>) -> String {
         );
     }
     let place = memory.map_or_else(String::new, |memory| {
-        format!("; if it is the right one, delete the line of {name} in {}", shown(&memory.path()))
+        format!(
+            "; if it is the right one, delete the line of {name} in {}",
+            shown(&memory.path())
+        )
     });
     format!(
         "{name} ({address}) shows the host key {shows}, not {had} as before: it was installed again, or another machine \
@@ -203,7 +231,9 @@ fn seen<'a>(hosts: impl Iterator<Item = &'a Host>) -> KnownHosts {
     let mut places: BTreeMap<(&HostName, IpAddr), Option<PublicKey>> = BTreeMap::new();
     for host in hosts {
         let Some(key) = host.key() else { continue };
-        let place = places.entry((&host.name, host.address.ip())).or_insert(Some(key));
+        let place = places
+            .entry((&host.name, host.address.ip()))
+            .or_insert(Some(key));
         *place = place.filter(|known| *known == key);
     }
     let mut seen = KnownHosts::default();
@@ -223,7 +253,11 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    if text.len() as u64 > MAX_KNOWN_HOSTS { Err(too_long()) } else { Ok(Some(text)) }
+    if text.len() as u64 > MAX_KNOWN_HOSTS {
+        Err(too_long())
+    } else {
+        Ok(Some(text))
+    }
 }
 
 fn parse(text: &[u8]) -> KnownHosts {
@@ -260,7 +294,8 @@ mod tests {
 
     fn hosts(all: &[(&str, u8)]) -> KnownHosts {
         let mut known = KnownHosts::default();
-        all.iter().for_each(|(host, n)| assert!(known.insert(name(host), key(*n))));
+        all.iter()
+            .for_each(|(host, n)| assert!(known.insert(name(host), key(*n))));
         known
     }
 
@@ -268,46 +303,86 @@ mod tests {
     fn the_first_key_of_a_name_stays_until_its_line_goes() {
         let dir = tempfile::tempdir().expect("a directory");
         let memory = Memory::new(dir.path(), &[]);
-        assert_eq!(memory.load().expect("nothing is there"), KnownHosts::default());
-        memory.learn(&hosts(&[("web1", 1), ("web2", 2)])).expect("writable");
-        memory.learn(&hosts(&[("web2", 9), ("web3", 3)])).expect("writable");
-        assert_eq!(memory.load().expect("readable"), hosts(&[("web1", 1), ("web2", 2), ("web3", 3)]));
+        assert_eq!(
+            memory.load().expect("nothing is there"),
+            KnownHosts::default()
+        );
+        memory
+            .learn(&hosts(&[("web1", 1), ("web2", 2)]))
+            .expect("writable");
+        memory
+            .learn(&hosts(&[("web2", 9), ("web3", 3)]))
+            .expect("writable");
+        assert_eq!(
+            memory.load().expect("readable"),
+            hosts(&[("web1", 1), ("web2", 2), ("web3", 3)])
+        );
         let text = std::fs::read_to_string(memory.path()).expect("readable");
-        let others: Vec<&str> = text.lines().filter(|line| !line.starts_with("web2 ")).collect();
+        let others: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with("web2 "))
+            .collect();
         std::fs::write(memory.path(), others.join("\n")).expect("writable");
         memory.learn(&hosts(&[("web2", 9)])).expect("writable");
-        assert_eq!(memory.load().expect("readable"), hosts(&[("web1", 1), ("web2", 9), ("web3", 3)]));
+        assert_eq!(
+            memory.load().expect("readable"),
+            hosts(&[("web1", 1), ("web2", 9), ("web3", 3)])
+        );
     }
 
     #[test]
     fn groups_do_not_share_hosts_and_a_group_that_changes_its_key_keeps_them() {
         let dir = tempfile::tempdir().expect("a directory");
-        let keys: Vec<GroupKey> = (0..3).map(|_| GroupKey::random().expect("random")).collect();
+        let keys: Vec<GroupKey> = (0..3)
+            .map(|_| GroupKey::random().expect("random"))
+            .collect();
         let of = |keys: &[GroupKey]| Memory::new(dir.path(), keys);
-        of(&keys[..1]).learn(&hosts(&[("web1", 1)])).expect("writable");
-        assert_eq!(of(&keys[1..2]).load().expect("readable"), KnownHosts::default());
+        of(&keys[..1])
+            .learn(&hosts(&[("web1", 1)]))
+            .expect("writable");
+        assert_eq!(
+            of(&keys[1..2]).load().expect("readable"),
+            KnownHosts::default()
+        );
         let both = [keys[1].clone(), keys[0].clone()];
         assert_eq!(of(&both).load().expect("readable"), hosts(&[("web1", 1)]));
         of(&both).learn(&hosts(&[("web2", 2)])).expect("writable");
-        assert_eq!(of(&keys[1..2]).load().expect("readable"), hosts(&[("web1", 1), ("web2", 2)]));
+        assert_eq!(
+            of(&keys[1..2]).load().expect("readable"),
+            hosts(&[("web1", 1), ("web2", 2)])
+        );
     }
 
     #[test]
     fn a_line_that_is_deleted_while_a_group_changes_its_key_stays_away() {
         let dir = tempfile::tempdir().expect("a directory");
-        let keys: Vec<GroupKey> = (0..2).map(|_| GroupKey::random().expect("random")).collect();
-        Memory::new(dir.path(), &keys[1..]).learn(&hosts(&[("web1", 1), ("web2", 2)])).expect("writable");
+        let keys: Vec<GroupKey> = (0..2)
+            .map(|_| GroupKey::random().expect("random"))
+            .collect();
+        Memory::new(dir.path(), &keys[1..])
+            .learn(&hosts(&[("web1", 1), ("web2", 2)]))
+            .expect("writable");
         let both = Memory::new(dir.path(), &keys);
         both.learn(&KnownHosts::default()).expect("writable");
         let text = std::fs::read_to_string(both.path()).expect("copied");
-        let others: Vec<&str> = text.lines().filter(|line| !line.starts_with("web2 ")).collect();
+        let others: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with("web2 "))
+            .collect();
         for left in [others.join("\n"), String::new()] {
             std::fs::write(both.path(), &left).expect("writable");
             both.learn(&hosts(&[("web1", 1)])).expect("writable");
-            assert_eq!(both.load().expect("readable"), hosts(&[("web1", 1)]), "{left:?}");
+            assert_eq!(
+                both.load().expect("readable"),
+                hosts(&[("web1", 1)]),
+                "{left:?}"
+            );
         }
         both.learn(&hosts(&[("web2", 9)])).expect("writable");
-        assert_eq!(both.load().expect("readable"), hosts(&[("web1", 1), ("web2", 9)]));
+        assert_eq!(
+            both.load().expect("readable"),
+            hosts(&[("web1", 1), ("web2", 9)])
+        );
     }
 
     #[test]
@@ -315,12 +390,17 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let memory = Memory::new(dir.path(), &[]);
         std::fs::create_dir_all(&memory.dir).expect("writable");
-        let text = format!("# web1 is in the cellar\nweb1 {} m\u{fc}ller\n\nweb7 ssh-rsa AAAA\n#web2", key(1));
+        let text = format!(
+            "# web1 is in the cellar\nweb1 {} m\u{fc}ller\n\nweb7 ssh-rsa AAAA\n#web2",
+            key(1)
+        );
         let text: Vec<u8> = text.chars().map(|c| c as u8).collect();
         std::fs::write(memory.path(), &text).expect("writable");
         memory.learn(&hosts(&[("web1", 9)])).expect("readable");
         assert_eq!(std::fs::read(memory.path()).expect("readable"), text);
-        memory.learn(&hosts(&[("web1", 9), ("web2", 2)])).expect("writable");
+        memory
+            .learn(&hosts(&[("web1", 9), ("web2", 2)]))
+            .expect("writable");
         let more = [&text[..], format!("\nweb2 {}\n", key(2)).as_bytes()].concat();
         assert_eq!(std::fs::read(memory.path()).expect("readable"), more);
     }
@@ -337,11 +417,20 @@ mod tests {
         let long = "#".repeat(usize::try_from(MAX_KNOWN_HOSTS).expect("small") + 1);
         let file = path.display();
         for (text, told) in [
-            (full, format!("the keys of 2 hosts are not kept: {file} is full")),
-            (long, format!("the keys of hosts are not kept in {file}: it is longer than 16 MiB")),
+            (
+                full,
+                format!("the keys of 2 hosts are not kept: {file} is full"),
+            ),
+            (
+                long,
+                format!("the keys of hosts are not kept in {file}: it is longer than 16 MiB"),
+            ),
         ] {
             std::fs::write(&path, &text).expect("writable");
-            assert_eq!(acquaintance.keep(&KnownHosts::default(), &hosts(&[("web1", 1), ("web2", 2)])), [told]);
+            assert_eq!(
+                acquaintance.keep(&KnownHosts::default(), &hosts(&[("web1", 1), ("web2", 2)])),
+                [told]
+            );
             assert!(std::fs::read_to_string(&path).expect("readable") == text);
         }
     }
@@ -353,11 +442,23 @@ mod tests {
         std::thread::scope(|scope| {
             for n in 0..8 {
                 let memory = &memory;
-                scope.spawn(move || drop(memory.learn(&hosts(&[(&format!("web{n}"), n)])).expect("writable")));
+                scope.spawn(move || {
+                    drop(
+                        memory
+                            .learn(&hosts(&[(&format!("web{n}"), n)]))
+                            .expect("writable"),
+                    )
+                });
             }
         });
         assert_eq!(
-            (0..8).filter(|n| !memory.load().expect("reads").of(&name(&format!("web{n}"))).is_empty()).count(),
+            (0..8)
+                .filter(|n| !memory
+                    .load()
+                    .expect("reads")
+                    .of(&name(&format!("web{n}")))
+                    .is_empty())
+                .count(),
             8
         );
     }

@@ -32,13 +32,18 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(now: Moment) -> Self {
-        Self { began: now, kinds: BTreeMap::new() }
+        Self {
+            began: now,
+            kinds: BTreeMap::new(),
+        }
     }
 
     /// Somebody was heard for the first time whom this host does not listen to.
     pub(super) fn stranger(&mut self, now: Moment, Stranger { address, kind }: Stranger) {
         let words = Stranger::words(kind);
-        self.say(now, Kind::Stranger(kind), |more| tracing::warn!("{address} {words}: it is not heard{more}"));
+        self.say(now, Kind::Stranger(kind), |more| {
+            tracing::warn!("{address} {words}: it is not heard{more}")
+        });
     }
 
     /// A session moved on, or something else is to be told.
@@ -78,7 +83,12 @@ impl Lines {
 
     fn say(&mut self, now: Moment, kind: Kind, line: impl FnOnce(String)) {
         let began = self.began;
-        if let Some(unsaid) = self.kinds.entry(kind).or_insert_with(|| Quiet::new(began)).may_say(now) {
+        if let Some(unsaid) = self
+            .kinds
+            .entry(kind)
+            .or_insert_with(|| Quiet::new(began))
+            .may_say(now)
+        {
             line(left_out(unsaid));
         }
     }

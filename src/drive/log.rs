@@ -65,30 +65,50 @@ pub struct LogRelease {
 impl Log {
     /// The newest release that a host runs, but for those that were taken back.
     pub fn newest(&self) -> Option<Serial> {
-        self.releases.iter().filter(|r| !r.running.is_empty() && r.tombstone.is_none()).map(|r| r.serial).max()
+        self.releases
+            .iter()
+            .filter(|r| !r.running.is_empty() && r.tombstone.is_none())
+            .map(|r| r.serial)
+            .max()
     }
 
     /// Whether hosts run another release of the same serial.
     pub fn is_split(&self, release: &LogRelease) -> bool {
-        let runs = |r: &LogRelease| !r.running.is_empty() && r.serial == release.serial && r.tombstone.is_none();
+        let runs = |r: &LogRelease| {
+            !r.running.is_empty() && r.serial == release.serial && r.tombstone.is_none()
+        };
         runs(release) && self.releases.iter().any(|r| runs(r) && r.id != release.id)
     }
 
     /// Whether the content of a release is that of the newest one that runs.
     pub fn is_newest(&self, release: &LogRelease) -> bool {
         let newest = self.newest();
-        let content = |r: &&LogRelease| Some(r.serial) == newest && r.tombstone.is_none() && !r.running.is_empty();
-        self.releases.iter().find(content).is_some_and(|newest| newest.content == release.content)
+        let content = |r: &&LogRelease| {
+            Some(r.serial) == newest && r.tombstone.is_none() && !r.running.is_empty()
+        };
+        self.releases
+            .iter()
+            .find(content)
+            .is_some_and(|newest| newest.content == release.content)
     }
 
     /// The hosts that run no release.
     pub fn without(&self) -> Vec<&NamedHost> {
-        self.hosts.iter().filter(|host| !self.releases.iter().any(|r| r.running.contains(host))).collect()
+        self.hosts
+            .iter()
+            .filter(|host| !self.releases.iter().any(|r| r.running.contains(host)))
+            .collect()
     }
 
     fn of(tree: &TreeName, heard: &[Heard]) -> Self {
         let (hosts, silent, unshown, found) = Default::default();
-        let mut log = Self { tree: tree.clone(), hosts, silent, unshown, releases: found };
+        let mut log = Self {
+            tree: tree.clone(),
+            hosts,
+            silent,
+            unshown,
+            releases: found,
+        };
         let mut releases = BTreeMap::new();
         for host in heard.iter().filter(|h| h.trees.contains(tree)) {
             match told(host, tree) {
@@ -98,7 +118,9 @@ impl Log {
                     if told.running.is_some() && shown.is_none() {
                         log.unshown.push(host.named.clone());
                     }
-                    told.releases.iter().for_each(|release| add(&mut releases, &host.named, release, shown));
+                    told.releases
+                        .iter()
+                        .for_each(|release| add(&mut releases, &host.named, release, shown));
                 }
                 None => log.silent.push(host.named.clone()),
             }
@@ -111,7 +133,11 @@ impl Log {
                 let stones = told(host, tree).and_then(|told| told.tombstones.as_ref());
                 stones.is_some_and(|stones| stones.iter().any(|stone| stone.release == release.id))
             };
-            release.buried = heard.iter().filter(buries).map(|host| host.named.clone()).collect();
+            release.buried = heard
+                .iter()
+                .filter(buries)
+                .map(|host| host.named.clone())
+                .collect();
         }
         log
     }
@@ -130,7 +156,12 @@ fn shown(tree: &TreeName, told: &TreeTold) -> Option<ReleaseId> {
     (is_it && told.release == Some(release.id())).then(|| release.id())
 }
 
-fn add(releases: &mut Releases, host: &NamedHost, told: &crate::wire::query::ReleaseTold, shown: Option<ReleaseId>) {
+fn add(
+    releases: &mut Releases,
+    host: &NamedHost,
+    told: &crate::wire::query::ReleaseTold,
+    shown: Option<ReleaseId>,
+) {
     let key = (told.serial, told.created, told.id.to_string());
     let release = releases.entry(key).or_insert_with(|| LogRelease {
         serial: told.serial,
@@ -153,7 +184,9 @@ fn add(releases: &mut Releases, host: &NamedHost, told: &crate::wire::query::Rel
     release.kept.push(host.clone());
     if told.running {
         release.running.push(host.clone());
-        release.shown.extend((shown == Some(told.id)).then(|| host.clone()));
+        release
+            .shown
+            .extend((shown == Some(told.id)).then(|| host.clone()));
     }
 }
 
@@ -215,7 +248,11 @@ pub struct Told {
 /// The tombstones that any host tells of; that a release was taken back counts more than that it was aborted.
 fn stones(heard: &[Heard]) -> BTreeMap<(&TreeName, ReleaseId), Tombstone> {
     let mut stones = BTreeMap::new();
-    for told in heard.iter().filter_map(|h| h.tell.as_ref()).flat_map(|tell| &tell.trees) {
+    for told in heard
+        .iter()
+        .filter_map(|h| h.tell.as_ref())
+        .flat_map(|tell| &tell.trees)
+    {
         for stone in told.tombstones.iter().flatten() {
             let known: &mut Tombstone = stones.entry((&told.tree, stone.release)).or_insert(*stone);
             known.revert |= stone.revert;
@@ -233,19 +270,34 @@ struct Run<'a> {
 }
 
 /// What the hosts run of each tree, without what was taken back or stopped.
-fn runs<'a>(heard: &'a [Heard], stones: &BTreeMap<(&TreeName, ReleaseId), Tombstone>) -> Vec<Run<'a>> {
-    let all = heard.iter().flat_map(|h| h.tell.iter().flat_map(move |tell| tell.trees.iter().map(move |t| (h, t))));
+fn runs<'a>(
+    heard: &'a [Heard],
+    stones: &BTreeMap<(&TreeName, ReleaseId), Tombstone>,
+) -> Vec<Run<'a>> {
+    let all = heard.iter().flat_map(|h| {
+        h.tell
+            .iter()
+            .flat_map(move |tell| tell.trees.iter().map(move |t| (h, t)))
+    });
     let run = |(host, told): (&'a Heard, &'a TreeTold)| {
         let (serial, release) = told.running.zip(told.release)?;
         let is_buried = stones.contains_key(&(&told.tree, release));
-        (!is_buried).then_some(Run { host, told, serial, release })
+        (!is_buried).then_some(Run {
+            host,
+            told,
+            serial,
+            release,
+        })
     };
     all.filter_map(run).collect()
 }
 
 /// Whether what a host runs is for the host `name`.
 fn is_for(told: &TreeTold, name: &HostName) -> bool {
-    told.targets.as_ref().is_none_or(|list| list.iter().any(|pattern| matches_name(pattern, name.as_str())))
+    told.targets.as_ref().is_none_or(|list| {
+        list.iter()
+            .any(|pattern| matches_name(pattern, name.as_str()))
+    })
 }
 
 fn standings(tree: Option<&TreeName>, heard: &[Heard]) -> Vec<Standing> {
@@ -253,7 +305,11 @@ fn standings(tree: Option<&TreeName>, heard: &[Heard]) -> Vec<Standing> {
     let runs = runs(heard, &stones);
     let mut all = Vec::new();
     for host in heard {
-        for name in host.trees.iter().filter(|name| tree.is_none_or(|tree| tree == *name)) {
+        for name in host
+            .trees
+            .iter()
+            .filter(|name| tree.is_none_or(|tree| tree == *name))
+        {
             let runs: Vec<&Run<'_>> = runs.iter().filter(|run| run.told.tree == *name).collect();
             all.push(standing(host, name, &runs, &stones));
         }
@@ -269,50 +325,106 @@ fn standing(
 ) -> Standing {
     let answer = told(host, name);
     let tombstone = answer.and_then(|told| stones.get(&(name, told.release?)).copied());
-    let own = answer.and_then(|told| told.running.zip(told.release)).filter(|_| tombstone.is_none());
-    let others = runs.iter().filter(|run| own.is_some_and(|(serial, id)| run.serial == serial && run.release != id));
+    let own = answer
+        .and_then(|told| told.running.zip(told.release))
+        .filter(|_| tombstone.is_none());
+    let others = runs
+        .iter()
+        .filter(|run| own.is_some_and(|(serial, id)| run.serial == serial && run.release != id));
     let split = others.map(|run| run.host.named.clone()).collect();
 
-    let newest = runs.iter().filter(|run| is_for(run.told, &host.host)).map(|run| run.serial).max();
+    let newest = runs
+        .iter()
+        .filter(|run| is_for(run.told, &host.host))
+        .map(|run| run.serial)
+        .max();
     let has = |told: &TreeTold| told.running.max(told.sent);
     let behind = newest.filter(|&newest| answer.is_some_and(|told| has(told) < Some(newest)));
     // The same content under a newer number is nothing that a host lacks.
-    let content = |told: &TreeTold| told.base.filter(|base| Some(base.serial) == told.running).map(|base| base.content);
-    let given = runs.iter().find(|run| Some(run.serial) == newest).and_then(|run| content(run.told));
+    let content = |told: &TreeTold| {
+        told.base
+            .filter(|base| Some(base.serial) == told.running)
+            .map(|base| base.content)
+    };
+    let given = runs
+        .iter()
+        .find(|run| Some(run.serial) == newest)
+        .and_then(|run| content(run.told));
     let behind = behind.filter(|_| given.is_none() || answer.and_then(content) != given);
-    let at_newest = || runs.iter().filter(|run| Some(run.serial) == newest).map(|run| run.told);
-    let lacks = answer.filter(|told| told.running == newest).and_then(|told| lacking(told, at_newest()));
+    let at_newest = || {
+        runs.iter()
+            .filter(|run| Some(run.serial) == newest)
+            .map(|run| run.told)
+    };
+    let lacks = answer
+        .filter(|told| told.running == newest)
+        .and_then(|told| lacking(told, at_newest()));
     let lacks_parts = answer.filter(|told| told.running == newest && lacks.is_none());
-    let lacks_parts = lacks_parts.map(|told| lacking_parts(told, at_newest())).unwrap_or_default();
+    let lacks_parts = lacks_parts
+        .map(|told| lacking_parts(told, at_newest()))
+        .unwrap_or_default();
     let stranded = behind.is_some() && at_newest().all(|told| told.parts_only);
 
-    let told = answer.map(|TreeTold { running, work, trouble, stale, drifted, sent, .. }| Told {
-        running: *running,
-        work: work.clone(),
-        trouble: trouble.clone(),
-        stale: *stale,
-        drifted: *drifted,
-        sent: *sent,
-    });
+    let told = answer.map(
+        |TreeTold {
+             running,
+             work,
+             trouble,
+             stale,
+             drifted,
+             sent,
+             ..
+         }| Told {
+            running: *running,
+            work: work.clone(),
+            trouble: trouble.clone(),
+            stale: *stale,
+            drifted: *drifted,
+            sent: *sent,
+        },
+    );
     let (named, address) = (host.named.clone(), host.address);
     let host = host.host.clone();
-    Standing { host, named, address, tree: name.clone(), told, behind, tombstone, split, stranded, lacks, lacks_parts }
+    Standing {
+        host,
+        named,
+        address,
+        tree: name.clone(),
+        told,
+        behind,
+        tombstone,
+        split,
+        stranded,
+        lacks,
+        lacks_parts,
+    }
 }
 
 /// The whole that others have under the release that `own` is, too, when it has another one or none.
 fn lacking<'a>(own: &TreeTold, others: impl Iterator<Item = &'a TreeTold>) -> Option<Serial> {
-    let base = others.filter_map(|told| told.base).max_by_key(|base| base.serial)?;
+    let base = others
+        .filter_map(|told| told.base)
+        .max_by_key(|base| base.serial)?;
     let other = own.parts_only || own.base.is_some_and(|own| own.content != base.content);
     other.then_some(base.serial)
 }
 
 /// The parts that others have after the whole that `own` has, too, and that it lacks.
 fn lacking_parts<'a>(own: &TreeTold, others: impl Iterator<Item = &'a TreeTold>) -> Vec<Serial> {
-    let Some(known) = &own.parts else { return Vec::new() };
+    let Some(known) = &own.parts else {
+        return Vec::new();
+    };
     let content = |told: &TreeTold| told.base.map(|base| base.content);
-    let needed = others.filter(|told| content(told) == content(own)).flat_map(|told| told.parts.iter().flatten());
-    let lacks = needed.filter(|part| !part.replaced && !known.iter().any(|own| own.serial == part.serial));
-    lacks.map(|part| part.serial).collect::<BTreeSet<_>>().into_iter().collect()
+    let needed = others
+        .filter(|told| content(told) == content(own))
+        .flat_map(|told| told.parts.iter().flatten());
+    let lacks =
+        needed.filter(|part| !part.replaced && !known.iter().any(|own| own.serial == part.serial));
+    lacks
+        .map(|part| part.serial)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
 }
 
 /// The releases of `tree`; who does not answer within `longest` is named as silent.
@@ -321,7 +433,11 @@ pub fn log(door: impl Into<Door>, tree: &TreeName, longest: Duration) -> Result<
 }
 
 /// Where every host stands with `tree`, or with all of its trees; by host, then tree.
-pub fn status(door: impl Into<Door>, tree: Option<&TreeName>, longest: Duration) -> Result<Vec<Standing>> {
+pub fn status(
+    door: impl Into<Door>,
+    tree: Option<&TreeName>,
+    longest: Duration,
+) -> Result<Vec<Standing>> {
     // The list of releases is not needed: all trees are asked for, and the one is picked.
     Ok(standings(tree, &ask(door, None, None, longest)?))
 }
@@ -330,10 +446,19 @@ pub fn status(door: impl Into<Door>, tree: Option<&TreeName>, longest: Duration)
 pub type Given = (HostName, Vec<u8>, Vec<u8>);
 
 /// The header's bytes and the signature of a release, from every host that keeps it. Nothing of it was verified.
-pub fn release(door: impl Into<Door>, tree: &TreeName, serial: Serial, longest: Duration) -> Result<Vec<Given>> {
+pub fn release(
+    door: impl Into<Door>,
+    tree: &TreeName,
+    serial: Serial,
+    longest: Duration,
+) -> Result<Vec<Given>> {
     let heard = ask(door, Some(tree), Some(serial), longest)?;
-    let bytes = heard.into_iter().filter_map(|h| Some((h.host, h.tell?.release?)));
-    Ok(bytes.map(|(host, release)| (host, release.header, release.signature)).collect())
+    let bytes = heard
+        .into_iter()
+        .filter_map(|h| Some((h.host, h.tell?.release?)));
+    Ok(bytes
+        .map(|(host, release)| (host, release.header, release.signature))
+        .collect())
 }
 
 #[cfg(test)]
@@ -381,7 +506,12 @@ mod tests {
             shown: None,
         };
         let host = HostName::new(name).expect("legal");
-        let tell = Tell { number: 1, host: host.clone(), trees: vec![told], release: None };
+        let tell = Tell {
+            number: 1,
+            host: host.clone(),
+            trees: vec![told],
+            release: None,
+        };
         let address = SocketAddr::from(([10, 0, 0, 1], 5000));
         Heard::new(host, address, vec![tree()], answers.then_some(tell))
     }
@@ -411,17 +541,35 @@ mod tests {
         assert_eq!(names(&log.releases[2].kept), ["web2", "web3"]);
         assert_eq!(log.releases[0].key.as_deref(), Some("SHA256:x"));
         assert_eq!(log.newest(), Some(Serial(13)));
-        assert_eq!(log.without().iter().map(|h| h.name.as_str()).collect::<Vec<_>>(), ["web4"]);
-        assert_eq!((names(&log.hosts).len(), names(&log.silent)), (4, vec!["web5"]));
+        assert_eq!(
+            log.without()
+                .iter()
+                .map(|h| h.name.as_str())
+                .collect::<Vec<_>>(),
+            ["web4"]
+        );
+        assert_eq!(
+            (names(&log.hosts).len(), names(&log.silent)),
+            (4, vec!["web5"])
+        );
     }
 
     #[test]
     fn who_does_not_run_the_newest_is_behind() {
         let all = standings(None, &fleet());
-        let behind: Vec<(&str, Option<u64>)> = all.iter().map(|s| (s.host.as_str(), s.behind.map(|n| n.0))).collect();
+        let behind: Vec<(&str, Option<u64>)> = all
+            .iter()
+            .map(|s| (s.host.as_str(), s.behind.map(|n| n.0)))
+            .collect();
         assert_eq!(
             behind,
-            [("web1", None), ("web2", None), ("web3", Some(13)), ("web4", Some(13)), ("web5", None)],
+            [
+                ("web1", None),
+                ("web2", None),
+                ("web3", Some(13)),
+                ("web4", Some(13)),
+                ("web5", None)
+            ],
             "of a host that says nothing nothing is known"
         );
         assert_eq!(all[4].told, None);
@@ -437,28 +585,59 @@ mod tests {
         for revert in [true, false] {
             let mut fleet = fleet();
             // Who went back knows, and one that was away does not.
-            let stone = Tombstone { serial: Serial(13), release: id(13), revert };
+            let stone = Tombstone {
+                serial: Serial(13),
+                release: id(13),
+                revert,
+            };
             told_of(&mut fleet[2]).tombstones = Some(vec![stone]);
             let all = standings(None, &fleet);
-            let found: Vec<_> = all.iter().map(|s| (s.behind.map(|n| n.0), s.tombstone.is_some())).collect();
-            assert_eq!(found, [(None, true), (None, true), (None, false), (Some(12), false), (None, false)]);
+            let found: Vec<_> = all
+                .iter()
+                .map(|s| (s.behind.map(|n| n.0), s.tombstone.is_some()))
+                .collect();
+            assert_eq!(
+                found,
+                [
+                    (None, true),
+                    (None, true),
+                    (None, false),
+                    (Some(12), false),
+                    (None, false)
+                ]
+            );
             let log = Log::of(&tree(), &fleet);
-            assert_eq!((log.newest(), log.releases[0].tombstone), (Some(Serial(12)), Some(stone)));
+            assert_eq!(
+                (log.newest(), log.releases[0].tombstone),
+                (Some(Serial(12)), Some(stone))
+            );
         }
     }
 
     #[test]
     fn two_releases_of_one_serial_are_a_split() {
-        let mut fleet = vec![heard("web1", 13, &[13], true), heard("web2", 13, &[13], true)];
+        let mut fleet = vec![
+            heard("web1", 13, &[13], true),
+            heard("web2", 13, &[13], true),
+        ];
         assert!(standings(None, &fleet).iter().all(|s| s.split.is_empty()));
         let told = told_of(&mut fleet[1]);
         (told.release, told.releases[0].id) = (Some(id(99)), id(99));
         let all = standings(None, &fleet);
-        assert_eq!((names(&all[0].split), names(&all[1].split)), (vec!["web2"], vec!["web1"]));
+        assert_eq!(
+            (names(&all[0].split), names(&all[1].split)),
+            (vec!["web2"], vec!["web1"])
+        );
         let log = Log::of(&tree(), &fleet);
-        assert!(log.releases.len() == 2 && log.releases.iter().all(|release| log.is_split(release)));
+        assert!(
+            log.releases.len() == 2 && log.releases.iter().all(|release| log.is_split(release))
+        );
         // One of the two was taken back: that is told, and the other is the fleet's.
-        let stone = Tombstone { serial: Serial(13), release: id(99), revert: true };
+        let stone = Tombstone {
+            serial: Serial(13),
+            release: id(99),
+            revert: true,
+        };
         told_of(&mut fleet[0]).tombstones = Some(vec![stone]);
         assert!(standings(None, &fleet).iter().all(|s| s.split.is_empty()));
     }
@@ -469,19 +648,28 @@ mod tests {
         for host in &mut fleet[..2] {
             told_of(host).targets = Some(vec!["web[1-2]".to_string(), "db*".to_string()]);
         }
-        let behind: Vec<Option<u64>> = standings(None, &fleet).iter().map(|s| s.behind.map(|n| n.0)).collect();
+        let behind: Vec<Option<u64>> = standings(None, &fleet)
+            .iter()
+            .map(|s| s.behind.map(|n| n.0))
+            .collect();
         assert_eq!(behind, [None, None, None, Some(12), None]);
     }
 
     #[test]
     fn hosts_of_one_name_are_told_by_their_addresses() {
-        let mut fleet = vec![heard("web", 13, &[13], true), heard("web", 12, &[13, 12], true)];
+        let mut fleet = vec![
+            heard("web", 13, &[13], true),
+            heard("web", 12, &[13, 12], true),
+        ];
         fleet[1].address = ([10, 0, 0, 2], 5000).into();
         tell_apart(&mut fleet);
         let log = Log::of(&tree(), &fleet);
         let shown = |hosts: &[NamedHost]| hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(shown(&log.releases[0].running), ["web (10.0.0.1)"]);
-        assert_eq!(shown(&log.releases[0].kept), ["web (10.0.0.1)", "web (10.0.0.2)"]);
+        assert_eq!(
+            shown(&log.releases[0].kept),
+            ["web (10.0.0.1)", "web (10.0.0.2)"]
+        );
         told_of(&mut fleet[1]).running = Some(Serial(13));
         let all = standings(None, &fleet);
         assert_eq!(shown(&all[0].split), ["web (10.0.0.2)"]);
@@ -489,9 +677,15 @@ mod tests {
 
     #[test]
     fn what_a_host_lacks_under_a_part_is_told() {
-        let base = |serial: u64| Base { serial: Serial(serial), content: BlockHash::of(&serial.to_be_bytes()) };
+        let base = |serial: u64| Base {
+            serial: Serial(serial),
+            content: BlockHash::of(&serial.to_be_bytes()),
+        };
         let change = |host: &mut Heard, change: &dyn Fn(&mut TreeTold)| {
-            host.tell.iter_mut().flat_map(|tell| &mut tell.trees).for_each(change);
+            host.tell
+                .iter_mut()
+                .flat_map(|tell| &mut tell.trees)
+                .for_each(change);
         };
         let mut fleet = fleet();
         change(&mut fleet[0], &|told| told.base = Some(base(9)));
@@ -501,24 +695,42 @@ mod tests {
         let lacks: Vec<Option<u64>> = all.iter().map(|s| s.lacks.map(|s| s.0)).collect();
         assert_eq!(lacks, [None, Some(9), None, None, None]);
         let behind: Vec<bool> = all.iter().map(|s| s.behind.is_some()).collect();
-        assert_eq!(behind, [false, false, false, true, false], "what a host sent it has");
+        assert_eq!(
+            behind,
+            [false, false, false, true, false],
+            "what a host sent it has"
+        );
         assert!(!all[3].stranded, "web1 has the whole");
         // The same content under another number.
         for host in &mut fleet[..3] {
-            change(host, &|told| told.base = told.running.map(|serial| Base { serial, ..base(9) }));
+            change(host, &|told| {
+                told.base = told.running.map(|serial| Base { serial, ..base(9) })
+            });
         }
         change(&mut fleet[2], &|told| told.sent = None);
-        let behind: Vec<bool> = standings(None, &fleet).iter().map(|s| s.behind.is_some()).collect();
+        let behind: Vec<bool> = standings(None, &fleet)
+            .iter()
+            .map(|s| s.behind.is_some())
+            .collect();
         assert_eq!(behind, [false, false, false, true, false]);
         // A part that others have after the same whole, and that no later one replaces.
-        let part = |serial: u64, replaced: bool| Part { serial: Serial(serial), replaced };
+        let part = |serial: u64, replaced: bool| Part {
+            serial: Serial(serial),
+            replaced,
+        };
         for host in &mut fleet[..2] {
             change(host, &|told| told.base = Some(base(9)));
         }
-        change(&mut fleet[0], &|told| told.parts = Some(vec![part(10, true), part(11, false), part(13, false)]));
-        change(&mut fleet[1], &|told| told.parts = Some(vec![part(10, false), part(13, false)]));
-        let lacks: Vec<Vec<u64>> =
-            standings(None, &fleet).iter().map(|s| s.lacks_parts.iter().map(|s| s.0).collect()).collect();
+        change(&mut fleet[0], &|told| {
+            told.parts = Some(vec![part(10, true), part(11, false), part(13, false)])
+        });
+        change(&mut fleet[1], &|told| {
+            told.parts = Some(vec![part(10, false), part(13, false)])
+        });
+        let lacks: Vec<Vec<u64>> = standings(None, &fleet)
+            .iter()
+            .map(|s| s.lacks_parts.iter().map(|s| s.0).collect())
+            .collect();
         assert_eq!(lacks, [vec![], vec![11], vec![], vec![], vec![]]);
         // Nobody has the whole: there is nothing to compare with, and an empty host cannot be served.
         for host in &mut fleet[..2] {

@@ -30,22 +30,35 @@ pub struct Look {
 
 impl Look {
     /// Begins to look at what `release` governs; as closely as `how` says, and until `stop` is set.
-    pub fn begin(managed: &ManagedTree, release: &Release, how: How, stop: Option<&Arc<AtomicBool>>) -> Result<Self> {
-        let options = ScanOptions { stop: stop.cloned(), ..options(managed, release, how.checksum)? };
+    pub fn begin(
+        managed: &ManagedTree,
+        release: &Release,
+        how: How,
+        stop: Option<&Arc<AtomicBool>>,
+    ) -> Result<Self> {
+        let options = ScanOptions {
+            stop: stop.cloned(),
+            ..options(managed, release, how.checksum)?
+        };
         let release = how.quick.then(|| release.clone());
         let tree = Arc::clone(&managed.tree);
         let thread = std::thread::Builder::new()
             .name("look".into())
             .spawn(move || take(&tree, options, release.as_ref()))
             .map_err(|e| Error::new(Kind::Io, "this host cannot start a thread").because(e))?;
-        Ok(Self { thread: Some(thread) })
+        Ok(Self {
+            thread: Some(thread),
+        })
     }
 
     /// What is there, when the look is over.
     pub fn end(mut self) -> Result<Scanned> {
         let thread = self.thread.take().map(JoinHandle::join);
         thread.and_then(std::result::Result::ok).unwrap_or_else(|| {
-            Err(Error::new(Kind::Io, "a defect in makuo on this host: the thread that looks at the tree failed"))
+            Err(Error::new(
+                Kind::Io,
+                "a defect in makuo on this host: the thread that looks at the tree failed",
+            ))
         })
     }
 }
@@ -70,10 +83,17 @@ fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<S
     // No part of the tree, even if someone put the tree's root above it.
     options.apart = managed.tree.state().apart();
     options.closed.push(managed.protect.clone());
-    options.closed.extend(spared(&managed.tree, release.header())?);
+    options
+        .closed
+        .extend(spared(&managed.tree, release.header())?);
     let excluded = rules.excluded().map_err(Error::refused)?;
     // What is to be deleted has to be known to the last path, but by its name only.
-    if rules.delete_excluded { &mut options.unhashed } else { &mut options.closed }.push(excluded);
+    if rules.delete_excluded {
+        &mut options.unhashed
+    } else {
+        &mut options.closed
+    }
+    .push(excluded);
     Ok(options)
 }
 
@@ -82,13 +102,21 @@ fn take(tree: &Tree, mut options: ScanOptions, quick: Option<&Release>) -> Resul
     let (path, id) = (tree.index_path(), tree.root().id());
     let old = Index::open(&path, id).map(Arc::new);
     options.whole = tree.is_doubted();
-    options.hints =
-        quick.filter(|_| !options.whole).zip(old.as_ref()).and_then(|(new, old)| hints(tree, old, new.header()));
+    options.hints = quick
+        .filter(|_| !options.whole)
+        .zip(old.as_ref())
+        .and_then(|(new, old)| hints(tree, old, new.header()));
     let options = &options;
     let written = Index::open(&tree.written_path(), id);
     if !options.scope.is_empty() {
         // A look at a part of the tree does not take the place of what is known of all of it.
-        return scan_knowing(&tree.root(), options, old.as_ref(), written.as_ref(), &path.with_extension("scope"));
+        return scan_knowing(
+            &tree.root(),
+            options,
+            old.as_ref(),
+            written.as_ref(),
+            &path.with_extension("scope"),
+        );
     }
     let scanned = scan_knowing(&tree.root(), options, old.as_ref(), written.as_ref(), &path)?;
     tree.trust_index();
@@ -104,12 +132,22 @@ fn take(tree: &Tree, mut options: ScanOptions, quick: Option<&Release>) -> Resul
 fn hints(tree: &Tree, index: &Index, new: &Header) -> Option<Hints> {
     let current = tree.current().ok()??.release;
     let found = differences(index, current.header(), new, tree.nodes());
-    let paths = found.inspect_err(|e| tracing::debug!("tree {}: all of it is looked at: {e}", tree.name())).ok()?;
-    Some(Hints { paths, ..Hints::default() })
+    let paths = found
+        .inspect_err(|e| tracing::debug!("tree {}: all of it is looked at: {e}", tree.name()))
+        .ok()?;
+    Some(Hints {
+        paths,
+        ..Hints::default()
+    })
 }
 
 /// The paths that are not the same in the index, in the present release and in the new one.
-fn differences(index: &Index, present: &Header, new: &Header, nodes: &Nodes) -> Result<BTreeSet<TreePath>> {
+fn differences(
+    index: &Index,
+    present: &Header,
+    new: &Header,
+    nodes: &Nodes,
+) -> Result<BTreeSet<TreePath>> {
     let unreadable = |e| Error::new(Kind::Io, "a manifest cannot be read").because(e);
     let table = |manifest: &Manifest<&Nodes>, known: &[PageKey]| -> Result<(Pages, Vec<PageKey>)> {
         let pages = Pages::of(manifest).map_err(unreadable)?;
@@ -124,11 +162,19 @@ fn differences(index: &Index, present: &Header, new: &Header, nodes: &Nodes) -> 
     let (wanted_pages, wanted_keys) = table(&wanted, &was_keys)?;
     let mut paths = BTreeSet::new();
     let mut unlike = |one: Vec<Entry>, other: Vec<Entry>| {
-        let mut other: HashMap<TreePath, Entry> = other.into_iter().map(|e| (e.path.clone(), e)).collect();
-        paths.extend(one.into_iter().filter(|e| other.remove(&e.path).as_ref() != Some(e)).map(|e| e.path));
+        let mut other: HashMap<TreePath, Entry> =
+            other.into_iter().map(|e| (e.path.clone(), e)).collect();
+        paths.extend(
+            one.into_iter()
+                .filter(|e| other.remove(&e.path).as_ref() != Some(e))
+                .map(|e| e.path),
+        );
         paths.extend(other.into_keys());
     };
-    let some = |manifest: &Manifest<&Nodes>, pages: &Pages, range: &RangeInclusive<TreePath>| -> Result<Vec<Entry>> {
+    let some = |manifest: &Manifest<&Nodes>,
+                pages: &Pages,
+                range: &RangeInclusive<TreePath>|
+     -> Result<Vec<Entry>> {
         let found = pages.some(manifest, range).map_err(unreadable)?;
         Ok(found.into_iter().map(|located| located.entry).collect())
     };
@@ -136,7 +182,10 @@ fn differences(index: &Index, present: &Header, new: &Header, nodes: &Nodes) -> 
         unlike(index.within(&range)?, some(&was, &was_pages, &range)?);
     }
     for range in differing(&was_keys, &wanted_keys) {
-        unlike(some(&was, &was_pages, &range)?, some(&wanted, &wanted_pages, &range)?);
+        unlike(
+            some(&was, &was_pages, &range)?,
+            some(&wanted, &wanted_pages, &range)?,
+        );
     }
     Ok(paths)
 }

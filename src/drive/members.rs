@@ -50,7 +50,9 @@ pub fn look(door: impl Into<Door>, longest: Duration) -> Result<Around> {
         endpoint.flush(|out| control.poll(out));
         endpoint.wait(Some((began + longest).min(next).since(now).min(QUIET)))?;
         endpoint.receive(|datagram| {
-            let Some((source, hello)) = hello(&mut reassembly, clock.now(), &datagram) else { return };
+            let Some((source, hello)) = hello(&mut reassembly, clock.now(), &datagram) else {
+                return;
+            };
             // What does not repeat the nonce may be recorded.
             match hello.repeats(nonce) {
                 true => drop(table.heard(clock.now(), datagram.from, source, hello, true)),
@@ -61,15 +63,30 @@ pub fn look(door: impl Into<Door>, longest: Duration) -> Result<Around> {
     let mut members: Vec<Member> = table.iter().map(|(_, m)| member(m)).collect();
     members.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
     unproven.warn(|name| members.iter().any(|member| member.host == *name));
-    let mut strangers: BTreeSet<Stranger> = endpoint.strangers().lately(clock::since_epoch()).collect();
-    let plain = table.iter().flat_map(|(_, m)| m.hello.strangers.iter().flatten());
-    strangers.extend(plain.map(|&address| Stranger { address, kind: Refusal::Plain }));
-    Ok(Around { members, strangers: strangers.into_iter().collect() })
+    let mut strangers: BTreeSet<Stranger> =
+        endpoint.strangers().lately(clock::since_epoch()).collect();
+    let plain = table
+        .iter()
+        .flat_map(|(_, m)| m.hello.strangers.iter().flatten());
+    strangers.extend(plain.map(|&address| Stranger {
+        address,
+        kind: Refusal::Plain,
+    }));
+    Ok(Around {
+        members,
+        strangers: strangers.into_iter().collect(),
+    })
 }
 
 /// The beacon or answer that a datagram completes.
-fn hello(reassembly: &mut Reassembly, now: Moment, datagram: &Arrived<'_>) -> Option<(InstanceId, Hello)> {
-    let Ok(Datagram::Control(front, piece)) = Datagram::parse(datagram.bytes) else { return None };
+fn hello(
+    reassembly: &mut Reassembly,
+    now: Moment,
+    datagram: &Arrived<'_>,
+) -> Option<(InstanceId, Hello)> {
+    let Ok(Datagram::Control(front, piece)) = Datagram::parse(datagram.bytes) else {
+        return None;
+    };
     match Message::decode(&reassembly.add(now, front.source, piece)?) {
         Ok(Message::Hello(hello)) => Some((front.source, hello)),
         _ => None,

@@ -221,7 +221,11 @@ impl HostState {
 
     /// Whether a host in this state has the release, well or not.
     pub fn has_release(self) -> bool {
-        self.is_well() || matches!(self, HostState::Checking | HostState::Unhealthy | HostState::Stuck)
+        self.is_well()
+            || matches!(
+                self,
+                HostState::Checking | HostState::Unhealthy | HostState::Stuck
+            )
     }
 
     /// Whether a host in this state is known to be as it was before.
@@ -236,8 +240,13 @@ impl HostState {
 
     /// Whether a host in this state went wrong, so that a person should see it as it happens.
     pub fn is_trouble(self) -> bool {
-        use HostState::{Aborted, Absent, Failed, Refused, Reverted, Stuck, Torn, Unhealthy, Unknown};
-        matches!(self, Absent | Refused | Aborted | Failed | Unhealthy | Reverted | Stuck | Torn | Unknown)
+        use HostState::{
+            Aborted, Absent, Failed, Refused, Reverted, Stuck, Torn, Unhealthy, Unknown,
+        };
+        matches!(
+            self,
+            Absent | Refused | Aborted | Failed | Unhealthy | Reverted | Stuck | Torn | Unknown
+        )
     }
 }
 
@@ -314,12 +323,20 @@ impl DriftGroup {
         let count = |of: fn(What) -> bool| lines.iter().filter(|l| of(l.what)).count() as u64;
         let (extra, missing) = (count(|w| w == What::Extra), count(|w| w == What::Missing));
         let changed = lines.len() as u64 - extra - missing;
-        Self { hosts, lines, changed, extra, missing }
+        Self {
+            hosts,
+            lines,
+            changed,
+            extra,
+            missing,
+        }
     }
 
     /// The number of paths that differ.
     pub fn total(&self) -> u64 {
-        self.changed.saturating_add(self.extra).saturating_add(self.missing)
+        self.changed
+            .saturating_add(self.extra)
+            .saturating_add(self.missing)
     }
 
     /// Whether nothing differs.
@@ -345,11 +362,18 @@ pub fn shared_names<'a>(hosts: impl IntoIterator<Item = (&'a HostName, IpAddr)>)
     for (name, address) in hosts {
         named.entry(name).or_default().insert(address);
     }
-    let shared = named.into_iter().filter(|(_, addresses)| addresses.len() > 1);
+    let shared = named
+        .into_iter()
+        .filter(|(_, addresses)| addresses.len() > 1);
     let warning = |(name, addresses): (&HostName, BTreeSet<IpAddr>)| {
         let at: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        let advice = "targets and expected hosts go by name, so give each its own with `name` in makuo.toml";
-        format!("{} hosts are named {name}, at {}: {advice}", at.len(), at.join(" and "))
+        let advice =
+            "targets and expected hosts go by name, so give each its own with `name` in makuo.toml";
+        format!(
+            "{} hosts are named {name}, at {}: {advice}",
+            at.len(),
+            at.join(" and ")
+        )
     };
     shared.map(warning).collect()
 }
@@ -420,7 +444,10 @@ impl HostResult {
 
     /// The host as it is shown.
     pub fn named(&self) -> NamedHost {
-        NamedHost { name: self.host.clone(), address: self.address }
+        NamedHost {
+            name: self.host.clone(),
+            address: self.address,
+        }
     }
 }
 
@@ -494,12 +521,25 @@ impl Outcome {
     /// Sorts the hosts, adds up what they did and derives the exit code. Called once all hosts are known.
     #[must_use]
     pub fn settle(mut self) -> Self {
-        self.hosts.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
+        self.hosts
+            .sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
         self.drift.retain(|g| !g.is_empty());
         self.drift.sort_by(|a, b| a.hosts.cmp(&b.hosts));
-        self.files_written = self.hosts.iter().map(|h| h.files_written).fold(0, u64::saturating_add);
-        self.files_deleted = self.hosts.iter().map(|h| h.files_deleted).fold(0, u64::saturating_add);
-        self.exit = exit_status(self.purpose, self.hosts.iter().map(|h| h.state), !self.drift.is_empty());
+        self.files_written = self
+            .hosts
+            .iter()
+            .map(|h| h.files_written)
+            .fold(0, u64::saturating_add);
+        self.files_deleted = self
+            .hosts
+            .iter()
+            .map(|h| h.files_deleted)
+            .fold(0, u64::saturating_add);
+        self.exit = exit_status(
+            self.purpose,
+            self.hosts.iter().map(|h| h.state),
+            !self.drift.is_empty(),
+        );
         self
     }
 }
@@ -508,7 +548,11 @@ impl Outcome {
 ///
 /// An audit that could not ask a target never says "no drift": it is refused when nobody answered and mixed when some
 /// did. A deploy without targets is refused: it did nothing.
-pub fn exit_status(purpose: Purpose, hosts: impl IntoIterator<Item = HostState>, drift: bool) -> ExitStatus {
+pub fn exit_status(
+    purpose: Purpose,
+    hosts: impl IntoIterator<Item = HostState>,
+    drift: bool,
+) -> ExitStatus {
     let audit = purpose != Purpose::Deploy;
     let good = |state: HostState| state.is_well() || (audit && state == HostState::Diffed);
     let (mut some, mut all) = (false, true);
@@ -557,7 +601,12 @@ mod tests {
                 Checking | Unhealthy | Stuck | Torn | Unknown => 4,
                 _ => 3,
             };
-            assert_eq!(code(Purpose::Deploy, &[state], false), expected, "{}", state.word());
+            assert_eq!(
+                code(Purpose::Deploy, &[state], false),
+                expected,
+                "{}",
+                state.word()
+            );
         }
     }
 
@@ -582,9 +631,15 @@ mod tests {
         let name = |n: &str| HostName::new(n).expect("legal");
         let mut outcome = Outcome::new(Purpose::Deploy, TreeName::new("www").expect("legal"));
         for (host, state) in [("web2", Committed), ("web1", Unchanged)] {
-            outcome.hosts.push(HostResult { files_written: 2, files_deleted: 1, ..HostResult::new(name(host), state) });
+            outcome.hosts.push(HostResult {
+                files_written: 2,
+                files_deleted: 1,
+                ..HostResult::new(name(host), state)
+            });
         }
-        outcome.drift.push(DriftGroup::new(vec![name("web1")], Vec::new()));
+        outcome
+            .drift
+            .push(DriftGroup::new(vec![name("web1")], Vec::new()));
         let outcome = outcome.settle();
         assert_eq!((outcome.files_written, outcome.files_deleted), (4, 2));
         assert_eq!(outcome.hosts[0].host, name("web1"));

@@ -45,7 +45,10 @@ struct Kept<'a> {
 
 impl<'a> Kept<'a> {
     fn read(trees: &'a Trees) -> Self {
-        let mut kept = Self { unknown: trees.all_broken().next().map(|(name, _)| name), ..Self::default() };
+        let mut kept = Self {
+            unknown: trees.all_broken().next().map(|(name, _)| name),
+            ..Self::default()
+        };
         for (name, tree) in trees.iter().map(|(name, managed)| (name, &*managed.tree)) {
             match tree.state().kept_host_key() {
                 Ok(Some(seed)) => kept.seeds.push((tree, seed)),
@@ -68,7 +71,10 @@ impl<'a> Kept<'a> {
         let is_kept = self.seeds.iter().any(|(_, seed)| *seed == used);
         let seed = match (self.first().filter(|_| !is_kept), self.unknown) {
             (Some(other), _) => {
-                tracing::warn!("the host key from the next start on is {}", fingerprint(other));
+                tracing::warn!(
+                    "the host key from the next start on is {}",
+                    fingerprint(other)
+                );
                 other
             }
             (None, Some(name)) if !is_kept => {
@@ -79,11 +85,17 @@ impl<'a> Kept<'a> {
         };
         for (tree, other) in self.seeds.iter().filter(|(_, other)| *other != seed) {
             let (file, other) = (file(tree).display().to_string(), fingerprint(*other));
-            tracing::warn!("{file} is another host key, {other}, than {}: delete the wrong one", fingerprint(seed));
+            tracing::warn!(
+                "{file} is another host key, {other}, than {}: delete the wrong one",
+                fingerprint(seed)
+            );
         }
         for tree in &self.lacking {
             if let Err(e) = tree.state().keep_host_key(&seed) {
-                tracing::warn!("tree {}: the key of this host is not kept: {e}", tree.name());
+                tracing::warn!(
+                    "tree {}: the key of this host is not kept: {e}",
+                    tree.name()
+                );
             }
         }
     }
@@ -94,7 +106,10 @@ fn file(tree: &Tree) -> PathBuf {
 }
 
 fn fingerprint(seed: [u8; 32]) -> String {
-    HostKey::new(seed, 0).identity().public().map_or_else(String::new, |key| key.fingerprint().to_string())
+    HostKey::new(seed, 0)
+        .identity()
+        .public()
+        .map_or_else(String::new, |key| key.fingerprint().to_string())
 }
 
 #[cfg(test)]
@@ -111,8 +126,13 @@ mod tests {
 
     /// Trees in `dir`; those in `broken` cannot be opened.
     fn trees(dir: &Path, open: &[&str], broken: &[&str]) -> Trees {
-        let mut trees: Trees = open.iter().map(|tree| (name(tree), managed(dir, tree))).collect();
-        broken.iter().for_each(|tree| trees.add_broken(name(tree), "not mounted".into()));
+        let mut trees: Trees = open
+            .iter()
+            .map(|tree| (name(tree), managed(dir, tree)))
+            .collect();
+        broken
+            .iter()
+            .for_each(|tree| trees.add_broken(name(tree), "not mounted".into()));
         trees
     }
 
@@ -123,7 +143,9 @@ mod tests {
 
     /// The key at a start with these trees.
     fn start(dir: &Path, open: &[&str], broken: &[&str]) -> [u8; 32] {
-        OwnKey::default().of(&trees(dir, open, broken)).expect("random")
+        OwnKey::default()
+            .of(&trees(dir, open, broken))
+            .expect("random")
     }
 
     fn kept(dir: &Path, tree: &str) -> Option<Vec<u8>> {
@@ -149,7 +171,10 @@ mod tests {
         assert!(used != key && kept(dir.path(), "b").is_none());
         trees.serve(&name("a"), managed(dir.path(), "a"));
         own.opened(&trees);
-        assert_eq!((own.of(&trees).expect("the same"), kept(dir.path(), "b")), (used, Some(key.to_vec())));
+        assert_eq!(
+            (own.of(&trees).expect("the same"), kept(dir.path(), "b")),
+            (used, Some(key.to_vec()))
+        );
         drop(trees);
         assert_eq!(start(dir.path(), &["b"], &["a"]), key);
     }
@@ -187,8 +212,14 @@ mod tests {
     #[test]
     fn trees_with_other_keys_keep_them() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (a, b) = (start(dir.path(), &["a"], &[]), start(dir.path(), &["b"], &[]));
+        let (a, b) = (
+            start(dir.path(), &["a"], &[]),
+            start(dir.path(), &["b"], &[]),
+        );
         assert_eq!(start(dir.path(), &["a", "b", "c"], &[]), a);
-        assert_eq!((kept(dir.path(), "b"), kept(dir.path(), "c")), (Some(b.to_vec()), Some(a.to_vec())));
+        assert_eq!(
+            (kept(dir.path(), "b"), kept(dir.path(), "c")),
+            (Some(b.to_vec()), Some(a.to_vec()))
+        );
     }
 }

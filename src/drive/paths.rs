@@ -32,7 +32,9 @@ pub(super) struct Named {
 pub(super) fn named(root: &Root, words: &[Vec<u8>], may_be_missing: bool) -> Result<Named> {
     let mut paths = Vec::new();
     for word in words {
-        let Some(path) = within(root.path(), word)? else { return Ok(Named::default()) };
+        let Some(path) = within(root.path(), word)? else {
+            return Ok(Named::default());
+        };
         match is_there(root, &path)? {
             Some(_) => paths.push(path),
             None if is_pattern(path.as_bytes()) => paths.extend(expand(root, &path)?),
@@ -45,10 +47,14 @@ pub(super) fn named(root: &Root, words: &[Vec<u8>], may_be_missing: bool) -> Res
     paths.dedup_by(|later, earlier| later.is_within(earlier));
     if paths.len() > MAX_PATTERNS {
         return Err(
-            Error::usage(format!("more than {MAX_PATTERNS} paths at once")).hint("name the directory above them")
+            Error::usage(format!("more than {MAX_PATTERNS} paths at once"))
+                .hint("name the directory above them"),
         );
     }
-    let mut named = Named { paths, ..Named::default() };
+    let mut named = Named {
+        paths,
+        ..Named::default()
+    };
     for path in &named.paths {
         match is_there(root, path)? {
             Some(FileType::Directory) => named.dirs.push(path.clone()),
@@ -61,7 +67,10 @@ pub(super) fn named(root: &Root, words: &[Vec<u8>], may_be_missing: bool) -> Res
 
 /// The error of a path that is not there, in the words that the C library has for it.
 pub(super) fn no_such(path: &TreePath) -> Error {
-    Error::usage(format!("No such file or directory {}", printable(path.as_bytes())))
+    Error::usage(format!(
+        "No such file or directory {}",
+        printable(path.as_bytes())
+    ))
 }
 
 /// The path within the tree at `base` that `word` is; `None` when it is the tree itself.
@@ -75,18 +84,28 @@ fn within(base: &Path, word: &[u8]) -> Result<Option<TreePath>> {
         false => word_path.to_path_buf(),
         true => {
             let real = std::fs::canonicalize(base).unwrap_or_else(|_| base.to_path_buf());
-            let below = word_path.strip_prefix(base).or_else(|_| word_path.strip_prefix(&real));
+            let below = word_path
+                .strip_prefix(base)
+                .or_else(|_| word_path.strip_prefix(&real));
             below.map_err(|_| outside())?.to_path_buf()
         }
     };
     // Puts `./a//b/` right and keeps `..`, which no path of a tree has.
-    let clean: std::path::PathBuf = relative.components().filter(|c| *c != std::path::Component::CurDir).collect();
-    if clean.components().any(|c| c == std::path::Component::ParentDir) {
+    let clean: std::path::PathBuf = relative
+        .components()
+        .filter(|c| *c != std::path::Component::CurDir)
+        .collect();
+    if clean
+        .components()
+        .any(|c| c == std::path::Component::ParentDir)
+    {
         return Err(outside());
     }
     match clean.as_os_str().is_empty() {
         true => Ok(None),
-        false => TreePath::new(clean.as_os_str().as_bytes()).map(Some).map_err(|e| Error::usage(e.to_string())),
+        false => TreePath::new(clean.as_os_str().as_bytes())
+            .map(Some)
+            .map_err(|e| Error::usage(e.to_string())),
     }
 }
 
@@ -95,8 +114,11 @@ fn is_there(root: &Root, path: &TreePath) -> Result<Option<FileType>> {
         Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(e) if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-            Err(Error::usage(format!("{} is behind a symbolic link", printable(path.as_bytes())))
-                .hint("name the path that the link leads to, when that is in the tree"))
+            Err(Error::usage(format!(
+                "{} is behind a symbolic link",
+                printable(path.as_bytes())
+            ))
+            .hint("name the path that the link leads to, when that is in the tree"))
         }
         Err(e) => Err(Error::io("cannot look at", root.shown(path), e)),
     }
@@ -111,7 +133,11 @@ fn expand(root: &Root, pattern: &TreePath) -> Result<Vec<TreePath>> {
     let parts: Vec<Part> = pattern.components().map(Part::of).collect::<Result<_>>()?;
     let mut found = Vec::new();
     step(root, None, &parts, &mut found)?;
-    if found.is_empty() { Err(no_such(pattern)) } else { Ok(found) }
+    if found.is_empty() {
+        Err(no_such(pattern))
+    } else {
+        Ok(found)
+    }
 }
 
 enum Part {
@@ -129,8 +155,12 @@ impl Part {
             return Ok(Self::Exact(component.to_vec()));
         }
         let wrong = |why: String| Error::usage(format!("{}: {why}", printable(component)));
-        let text = std::str::from_utf8(component).map_err(|_| wrong("a pattern has to be UTF-8".into()))?;
-        let glob = GlobBuilder::new(text).literal_separator(true).build().map_err(|e| wrong(e.kind().to_string()))?;
+        let text = std::str::from_utf8(component)
+            .map_err(|_| wrong("a pattern has to be UTF-8".into()))?;
+        let glob = GlobBuilder::new(text)
+            .literal_separator(true)
+            .build()
+            .map_err(|e| wrong(e.kind().to_string()))?;
         // As in a shell: what is hidden has to be named as such.
         Ok(Self::Glob(glob.compile_matcher(), text.starts_with('.')))
     }
@@ -140,14 +170,22 @@ impl Part {
             Self::Any => !name.starts_with(b"."),
             Self::Exact(exact) => exact == name,
             Self::Glob(glob, hidden) => {
-                (*hidden || !name.starts_with(b".")) && glob.is_match(Path::new(std::ffi::OsStr::from_bytes(name)))
+                (*hidden || !name.starts_with(b"."))
+                    && glob.is_match(Path::new(std::ffi::OsStr::from_bytes(name)))
             }
         }
     }
 }
 
-fn step(root: &Root, at: Option<&TreePath>, parts: &[Part], found: &mut Vec<TreePath>) -> Result<()> {
-    let Some((part, rest)) = parts.split_first() else { return Ok(()) };
+fn step(
+    root: &Root,
+    at: Option<&TreePath>,
+    parts: &[Part],
+    found: &mut Vec<TreePath>,
+) -> Result<()> {
+    let Some((part, rest)) = parts.split_first() else {
+        return Ok(());
+    };
     if matches!(part, Part::Any) {
         step(root, at, rest, found)?;
     }
@@ -155,7 +193,13 @@ fn step(root: &Root, at: Option<&TreePath>, parts: &[Part], found: &mut Vec<Tree
         Ok(dir) => dir,
         // Gone since it was listed.
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Error::io("cannot read", at.map_or(root.path().to_path_buf(), |at| root.shown(at)), e)),
+        Err(e) => {
+            return Err(Error::io(
+                "cannot read",
+                at.map_or(root.path().to_path_buf(), |at| root.shown(at)),
+                e,
+            ));
+        }
     };
     let mut names = names(&dir).map_err(|e| Error::io("cannot read", root.path(), e))?;
     names.retain(|name| part.matches(name));
@@ -201,9 +245,16 @@ mod tests {
     impl Tree {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            for file in
-                ["a.html", "b.html", "c.txt", ".hidden.html", "sub/x", "sub/y.html", "sub/deep/z.html", "we[ird"]
-            {
+            for file in [
+                "a.html",
+                "b.html",
+                "c.txt",
+                ".hidden.html",
+                "sub/x",
+                "sub/y.html",
+                "sub/deep/z.html",
+                "we[ird",
+            ] {
                 let path = dir.path().join(file);
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
                 std::fs::write(path, "").unwrap();
@@ -216,7 +267,11 @@ mod tests {
             let root = Root::open(self.0.path()).unwrap();
             let words: Vec<Vec<u8>> = words.iter().map(|w| w.as_bytes().to_vec()).collect();
             let named = named(&root, &words, false)?;
-            Ok(named.paths.iter().map(|p| String::from_utf8_lossy(p.as_bytes()).into_owned()).collect())
+            Ok(named
+                .paths
+                .iter()
+                .map(|p| String::from_utf8_lossy(p.as_bytes()).into_owned())
+                .collect())
         }
     }
 
@@ -227,7 +282,10 @@ mod tests {
         assert_eq!(named("*.html"), ["a.html", "b.html"]);
         assert_eq!(named(".*.html"), [".hidden.html"]);
         assert_eq!(named("s*/?"), ["sub/x"]);
-        assert_eq!(named("**/*.html"), ["a.html", "b.html", "sub/deep/z.html", "sub/y.html"]);
+        assert_eq!(
+            named("**/*.html"),
+            ["a.html", "b.html", "sub/deep/z.html", "sub/y.html"]
+        );
         assert_eq!(named("{a,b}.html"), ["a.html", "b.html"]);
         assert_eq!(named("we[ird"), ["we[ird"], "a file of that very name");
         assert!(named("link*").contains(&"link".to_string()));
@@ -238,8 +296,15 @@ mod tests {
         let tree = Tree::new();
         let inside = tree.0.path().join("sub/x");
         assert_eq!(tree.named(&[inside.to_str().unwrap()]).unwrap(), ["sub/x"]);
-        assert_eq!(tree.named(&["./sub//", "sub/x", "a.html"]).unwrap(), ["a.html", "sub"]);
-        assert_eq!(tree.named(&["a.html", "."]).unwrap(), Vec::<String>::new(), "all of it");
+        assert_eq!(
+            tree.named(&["./sub//", "sub/x", "a.html"]).unwrap(),
+            ["a.html", "sub"]
+        );
+        assert_eq!(
+            tree.named(&["a.html", "."]).unwrap(),
+            Vec::<String>::new(),
+            "all of it"
+        );
         for outside in ["../x", "sub/../../x", "/etc/passwd"] {
             let error = tree.named(&[outside]).unwrap_err().to_string();
             assert!(error.contains("outside the base directory"), "{error}");
@@ -253,7 +318,12 @@ mod tests {
             let error = tree.named(&[missing]).unwrap_err().to_string();
             assert_eq!(error, format!("No such file or directory {missing}"));
         }
-        assert!(tree.named(&["link/x"]).unwrap_err().to_string().contains("behind a symbolic link"));
+        assert!(
+            tree.named(&["link/x"])
+                .unwrap_err()
+                .to_string()
+                .contains("behind a symbolic link")
+        );
         let root = Root::open(tree.0.path()).unwrap();
         let gone = named(&root, &[b"gone".to_vec()], true).unwrap();
         assert_eq!((gone.paths.len(), gone.missing.len()), (1, 1));

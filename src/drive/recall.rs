@@ -9,7 +9,9 @@ use crate::tree::stage::{Recall, Stage};
 impl Session<'_> {
     /// These parts of blocks, as far as they can be read; those of one block follow each other.
     pub(super) fn recall(&mut self, parts: Vec<Part>) -> Vec<(Part, Vec<u8>)> {
-        let Some(stage) = &self.stage else { return Vec::new() };
+        let Some(stage) = &self.stage else {
+            return Vec::new();
+        };
         let recall = match self.recall.take() {
             Some(recall) => recall,
             None => match Recall::open(&self.managed.tree, self.release.header().root) {
@@ -22,7 +24,11 @@ impl Session<'_> {
         };
         let asked = parts.len();
         let found = read_parts(self.recall.insert(recall), stage, parts);
-        tracing::debug!("{}: {} of {asked} parts of blocks read back", self.release, found.len());
+        tracing::debug!(
+            "{}: {} of {asked} parts of blocks read back",
+            self.release,
+            found.len()
+        );
         found
     }
 }
@@ -31,9 +37,13 @@ impl Session<'_> {
 fn read_parts(recall: &mut Recall, stage: &Stage, parts: Vec<Part>) -> Vec<(Part, Vec<u8>)> {
     let (mut block, mut found) = (Vec::new(), Vec::with_capacity(parts.len()));
     for parts in parts.chunk_by(|a, b| a.ordinal == b.ordinal) {
-        let here = parts.first().is_some_and(|first| recall.read(stage, first.ordinal, &mut block));
-        let read =
-            parts.iter().filter(|_| here).filter_map(|p| Some((p.clone(), block.get(p.bytes.clone())?.to_vec())));
+        let here = parts
+            .first()
+            .is_some_and(|first| recall.read(stage, first.ordinal, &mut block));
+        let read = parts
+            .iter()
+            .filter(|_| here)
+            .filter_map(|p| Some((p.clone(), block.get(p.bytes.clone())?.to_vec())));
         found.extend(read);
     }
     found

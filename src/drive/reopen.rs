@@ -26,7 +26,10 @@ impl Reopen {
     /// `open` opens the link at the place that it is given. The links were opened after `changes` were first followed, so
     /// that no change is missed.
     pub fn new(changes: Changes, open: impl FnMut(usize) -> Result<Link> + Send + 'static) -> Self {
-        Self { changes, open: Box::new(open) }
+        Self {
+            changes,
+            open: Box::new(open),
+        }
     }
 }
 
@@ -49,7 +52,12 @@ pub(super) struct Follow {
 
 impl Follow {
     pub(super) fn begin(reopen: Reopen, links: &Links) -> Self {
-        Self { reopen, clock: Clock::start(), due: None, lost: vec![None; links.len()] }
+        Self {
+            reopen,
+            clock: Clock::start(),
+            due: None,
+            lost: vec![None; links.len()],
+        }
     }
 
     pub(super) fn changes(&self) -> &Changes {
@@ -91,7 +99,9 @@ impl Follow {
     }
 
     fn look_at(&mut self, place: usize, links: &mut Links, all: &[Interface]) -> bool {
-        let (Some(link), Some(lost)) = (links.get(place), self.lost.get_mut(place)) else { return false };
+        let (Some(link), Some(lost)) = (links.get(place), self.lost.get_mut(place)) else {
+            return false;
+        };
         let shown = printable(link.interface().name.as_bytes());
         if is_current(link, all) {
             if lost.take().is_some() {
@@ -123,7 +133,9 @@ impl Follow {
 /// Whether a link can be used as it was opened.
 fn is_current(link: &Link, all: &[Interface]) -> bool {
     let known = link.interface();
-    let now = all.iter().find(|i| i.index == known.index && i.name == known.name);
+    let now = all
+        .iter()
+        .find(|i| i.index == known.index && i.name == known.name);
     // Loopback is what is left when there is nothing better, unless somebody named it.
     let family = Family::of(link.group().ip());
     let better = known.loopback && all.iter().any(|i| !i.loopback && i.can_multicast(family));
@@ -139,7 +151,10 @@ fn difference(old: &Link, new: &Link) -> String {
     let (was, is, address) = (old.interface(), new.interface(), new.local().ip());
     let name = printable(is.name.as_bytes());
     if was.name != is.name {
-        return format!("{name} takes the place of {}, with the address {address}", printable(was.name.as_bytes()));
+        return format!(
+            "{name} takes the place of {}, with the address {address}",
+            printable(was.name.as_bytes())
+        );
     }
     if was.index != is.index {
         return format!("{name} is another interface now, with the address {address}");

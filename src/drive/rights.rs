@@ -24,10 +24,16 @@ const STRANGE_STEP: u64 = 1 << 32;
 const MAX_SERIAL: u64 = 1 << 63;
 
 /// Whether `key` may put `release` here at `now`.
-pub(super) fn check_allowed(host: &Host, key: &PublicKey, release: &Release, now: WallTime) -> Result<(), Reason> {
+pub(super) fn check_allowed(
+    host: &Host,
+    key: &PublicKey,
+    release: &Release,
+    now: WallTime,
+) -> Result<(), Reason> {
     let header = release.header();
     let keys = host.keys();
-    keys.allows(key, &header.tree, Role::from(header.intent), now).map_err(|denied| denied.to_string())?;
+    keys.allows(key, &header.tree, Role::from(header.intent), now)
+        .map_err(|denied| denied.to_string())?;
     if header.intent == Intent::Rollback
         && let Err(denied) = keys.allows(key, &header.tree, Role::Deploy, now)
         && !had_before(host, header)
@@ -41,9 +47,15 @@ pub(super) fn check_allowed(host: &Host, key: &PublicKey, release: &Release, now
 
 /// Whether the release was signed for this session: what was recorded is not offered in another one. A release that was
 /// committed elsewhere comes in any.
-pub(super) fn check_session(header: &Header, session: SessionId, granted: bool) -> Result<(), Reason> {
+pub(super) fn check_session(
+    header: &Header,
+    session: SessionId,
+    granted: bool,
+) -> Result<(), Reason> {
     match header.session {
-        Some(signed) if signed != session && !granted => Err("it was signed for another session: release again".into()),
+        Some(signed) if signed != session && !granted => {
+            Err("it was signed for another session: release again".into())
+        }
         None if header.intent == Intent::Audit => {
             Err("this comparison is signed for no session: the sender needs a newer makuo".into())
         }
@@ -53,22 +65,41 @@ pub(super) fn check_session(header: &Header, session: SessionId, granted: bool) 
 
 /// Whether the tree had, or has, just this: a key that may only go back chooses among what others put here.
 fn had_before(host: &Host, new: &Header) -> bool {
-    let Some(managed) = host.trees.get(&new.tree) else { return false };
-    let same =
-        |old: &Header| (old.root, &old.rules, &old.scope, &old.top) == (new.root, &new.rules, &new.scope, &new.top);
+    let Some(managed) = host.trees.get(&new.tree) else {
+        return false;
+    };
+    let same = |old: &Header| {
+        (old.root, &old.rules, &old.scope, &old.top) == (new.root, &new.rules, &new.scope, &new.top)
+    };
     let serials = managed.tree.releases().unwrap_or_default();
-    serials.into_iter().any(|s| managed.tree.release(s).ok().flatten().is_some_and(|kept| same(kept.release.header())))
+    serials.into_iter().any(|s| {
+        managed
+            .tree
+            .release(s)
+            .ok()
+            .flatten()
+            .is_some_and(|kept| same(kept.release.header()))
+    })
 }
 
 /// Whether its time is now.
 fn is_current(header: &Header, now: WallTime) -> Result<(), Reason> {
     if let Some(expired) = header.expires.filter(|at| *at <= now) {
         let ago = shown_age(now.0.abs_diff(expired.0));
-        return Err(format!("the release has expired {ago} ago: release again, and see whether the clocks agree"));
+        return Err(format!(
+            "the release has expired {ago} ago: release again, and see whether the clocks agree"
+        ));
     }
     let apart = now.0.abs_diff(header.created.0);
     if header.intent == Intent::Audit && apart > AUDIT_SECONDS {
-        let (apart, when) = (shown_age(apart), if header.created < now { "ago" } else { "in the future" });
+        let (apart, when) = (
+            shown_age(apart),
+            if header.created < now {
+                "ago"
+            } else {
+                "in the future"
+            },
+        );
         return Err(format!(
             "this comparison was signed {apart} {when} by this host's clock, and is answered for an hour only: ask \
              again, and see whether the clocks agree"
@@ -79,16 +110,28 @@ fn is_current(header: &Header, now: WallTime) -> Result<(), Reason> {
 
 /// Whether the release may follow what the host has accepted.
 pub(super) fn is_newer(tree: &Tree, header: &Header) -> Result<(), Reason> {
-    let highest = tree.highest_serial().map_err(|e| reason(&e))?.unwrap_or_default();
+    let highest = tree
+        .highest_serial()
+        .map_err(|e| reason(&e))?
+        .unwrap_or_default();
     if header.serial.0.saturating_sub(highest.0) > STRANGE_STEP && highest > Serial(0) {
-        tracing::warn!("tree {}: serial {} is far above {highest}, the last one here", header.tree, header.serial);
+        tracing::warn!(
+            "tree {}: serial {} is far above {highest}, the last one here",
+            header.tree,
+            header.serial
+        );
     }
     follows(header, highest)
 }
 
 /// Whether the order that came with a release lets it be committed here: it is one to commit it, by the same key, and
 /// for this host.
-pub(super) fn check_grant(host: &Host, key: &PublicKey, release: &Release, grant: &SignedOrder) -> Result<(), Reason> {
+pub(super) fn check_grant(
+    host: &Host,
+    key: &PublicKey,
+    release: &Release,
+    grant: &SignedOrder,
+) -> Result<(), Reason> {
     let by = verify(Namespace::ORDER, &grant.order, &grant.signature)
         .map_err(|e| format!("the order that came with the release is not signed: {e}"))?;
     let order = Order::decode(&grant.order).ok_or("what came with the release is no order")?;
@@ -96,7 +139,9 @@ pub(super) fn check_grant(host: &Host, key: &PublicKey, release: &Release, grant
     let fits = order.kind == OrderKind::Commit && order.release == release.id() && is_for_us;
     match fits && by == *key {
         true => Ok(()),
-        false => Err("the order that came with the release is not one to commit it on this host".into()),
+        false => {
+            Err("the order that came with the release is not one to commit it on this host".into())
+        }
     }
 }
 
@@ -113,10 +158,12 @@ fn follows(header: &Header, highest: Serial) -> Result<(), Reason> {
     let serial = header.serial;
     match serial.0.checked_sub(highest.0) {
         _ if header.intent == Intent::Audit => Ok(()),
-        None | Some(0) => Err(format!("serial {serial} is not newer than {highest}, which this host has accepted")),
-        Some(_) if serial.0 > MAX_SERIAL => {
-            Err(format!("serial {serial} is more than {MAX_SERIAL}: it would use up the numbers of later releases"))
-        }
+        None | Some(0) => Err(format!(
+            "serial {serial} is not newer than {highest}, which this host has accepted"
+        )),
+        Some(_) if serial.0 > MAX_SERIAL => Err(format!(
+            "serial {serial} is more than {MAX_SERIAL}: it would use up the numbers of later releases"
+        )),
         Some(_) => Ok(()),
     }
 }
@@ -136,16 +183,31 @@ mod tests {
     /// A host that lists key 1 with `options`.
     fn host(options: &str) -> Host {
         let text = format!("{options} {}\n", FileSigner::from_seed([1; 32]).public());
-        let keys = AuthorizedKeys::parse(text.as_bytes(), Path::new("authorized_keys")).expect("legal");
+        let keys =
+            AuthorizedKeys::parse(text.as_bytes(), Path::new("authorized_keys")).expect("legal");
         let name = HostName::new("web1").expect("legal");
-        Host { name, trees: Default::default(), keys: Mutex::new(Arc::new(keys)), own_key: Default::default() }
+        Host {
+            name,
+            trees: Default::default(),
+            keys: Mutex::new(Arc::new(keys)),
+            own_key: Default::default(),
+        }
     }
 
     fn said(host: &Host, key: u8, change: impl FnOnce(&mut Header)) -> Option<String> {
-        let mut header = Header { created: NOW, ..a_header() };
+        let mut header = Header {
+            created: NOW,
+            ..a_header()
+        };
         change(&mut header);
         let release = Release::new(header).expect("legal");
-        check_allowed(host, FileSigner::from_seed([key; 32]).public(), &release, NOW).err()
+        check_allowed(
+            host,
+            FileSigner::from_seed([key; 32]).public(),
+            &release,
+            NOW,
+        )
+        .err()
     }
 
     #[test]
@@ -153,7 +215,10 @@ mod tests {
         let audit = |h: &mut Header| h.intent = Intent::Audit;
         let auditor = host("tree=\"w*\",audit");
         assert_eq!(said(&auditor, 1, audit), None);
-        assert!(said(&auditor, 1, |_| {}).is_some_and(|why| why.contains("does not have the role deploy")));
+        assert!(
+            said(&auditor, 1, |_| {})
+                .is_some_and(|why| why.contains("does not have the role deploy"))
+        );
         assert!(said(&auditor, 2, audit).is_some_and(|why| why.contains("not listed")));
         let elsewhere = host("tree=\"docs\"");
         assert!(said(&elsewhere, 1, |_| {}).is_some_and(|why| why.contains("other trees")));
@@ -164,7 +229,10 @@ mod tests {
     #[test]
     fn a_key_whose_line_has_expired_does_nothing_any_more() {
         // The moment itself is too late.
-        assert_eq!(said(&host("expires=\"2025-11-21T04:40:01Z\""), 1, |_| {}), None);
+        assert_eq!(
+            said(&host("expires=\"2025-11-21T04:40:01Z\""), 1, |_| {}),
+            None
+        );
         let expired = said(&host("expires=\"2025-11-21T04:40:00Z\""), 1, |_| {});
         assert!(expired.is_some_and(|why| why.contains("expired at 2025-11-21")));
     }
@@ -181,7 +249,11 @@ mod tests {
     #[test]
     fn serials_rise_and_are_never_used_up() {
         let said = |intent, serial: u64, highest: u64| {
-            let header = Header { intent, serial: Serial(serial), ..a_header() };
+            let header = Header {
+                intent,
+                serial: Serial(serial),
+                ..a_header()
+            };
             follows(&header, Serial(highest)).err().unwrap_or_default()
         };
         for (serial, highest, word) in [
@@ -196,37 +268,96 @@ mod tests {
             (u64::MAX, u64::MAX - 1, "use up"),
         ] {
             let why = said(Intent::Deploy, serial, highest);
-            assert!(why.contains(word) && why.is_empty() == word.is_empty(), "{serial} after {highest}: {why}");
-            assert_eq!(said(Intent::Audit, serial, highest), "", "it changes nothing");
+            assert!(
+                why.contains(word) && why.is_empty() == word.is_empty(),
+                "{serial} after {highest}: {why}"
+            );
+            assert_eq!(
+                said(Intent::Audit, serial, highest),
+                "",
+                "it changes nothing"
+            );
         }
     }
 
     #[test]
     fn only_the_order_that_committed_a_release_lets_it_be_made_up() {
         let (host, signer) = (host("deploy"), |n: u8| FileSigner::from_seed([n; 32]));
-        let release = Release::new(Header { created: NOW, ..a_header() }).expect("legal");
-        let other = Release::new(Header { serial: Serial(99), ..release.header().clone() }).expect("legal");
+        let release = Release::new(Header {
+            created: NOW,
+            ..a_header()
+        })
+        .expect("legal");
+        let other = Release::new(Header {
+            serial: Serial(99),
+            ..release.header().clone()
+        })
+        .expect("legal");
         let order = |release: &Release, kind, up_to: Option<&str>| {
             let up_to = up_to.map(|name| HostName::new(name).expect("legal"));
-            Order { up_to, ..Order::new(SessionId(1), release, kind) }.encode()
+            Order {
+                up_to,
+                ..Order::new(SessionId(1), release, kind)
+            }
+            .encode()
         };
         let said = |by: u8, namespace, order: Vec<u8>| {
-            let signature = signer(by).sign(namespace, &order).expect("signs").as_bytes().to_vec();
-            check_grant(&host, signer(1).public(), &release, &SignedOrder { order, signature, hosts: None })
-                .err()
-                .unwrap_or_default()
+            let signature = signer(by)
+                .sign(namespace, &order)
+                .expect("signs")
+                .as_bytes()
+                .to_vec();
+            check_grant(
+                &host,
+                signer(1).public(),
+                &release,
+                &SignedOrder {
+                    order,
+                    signature,
+                    hosts: None,
+                },
+            )
+            .err()
+            .unwrap_or_default()
         };
         let commit = || order(&release, OrderKind::Commit, None);
         assert_eq!(said(1, Namespace::ORDER, commit()), "");
-        assert_eq!(said(1, Namespace::ORDER, order(&release, OrderKind::Commit, Some("web1"))), "");
+        assert_eq!(
+            said(
+                1,
+                Namespace::ORDER,
+                order(&release, OrderKind::Commit, Some("web1"))
+            ),
+            ""
+        );
         for (by, namespace, order, word) in [
             (2, Namespace::ORDER, commit(), "not one to commit"),
             (1, Namespace::RELEASE, commit(), "not signed"),
-            (1, Namespace::ORDER, order(&other, OrderKind::Commit, None), "not one to commit"),
-            (1, Namespace::ORDER, order(&release, OrderKind::Prepare, None), "not one to commit"),
-            (1, Namespace::ORDER, order(&release, OrderKind::Abort, None), "not one to commit"),
+            (
+                1,
+                Namespace::ORDER,
+                order(&other, OrderKind::Commit, None),
+                "not one to commit",
+            ),
+            (
+                1,
+                Namespace::ORDER,
+                order(&release, OrderKind::Prepare, None),
+                "not one to commit",
+            ),
+            (
+                1,
+                Namespace::ORDER,
+                order(&release, OrderKind::Abort, None),
+                "not one to commit",
+            ),
             // It was ordered for the hosts before this one only.
-            (1, Namespace::ORDER, order(&release, OrderKind::Commit, Some("web0")), "not one to commit"),
+            (
+                1,
+                Namespace::ORDER,
+                order(&release, OrderKind::Commit, Some("web0")),
+                "not one to commit",
+            ),
             (1, Namespace::ORDER, vec![0xff; 9], "no order"),
         ] {
             let why = said(by, namespace, order);
@@ -238,7 +369,9 @@ mod tests {
     fn an_audit_is_answered_for_an_hour_and_a_release_at_any_time() {
         let host = host("deploy");
         let made = |intent, seconds: i64| {
-            said(&host, 1, |h| (h.intent, h.created) = (intent, WallTime(NOW.0.saturating_add(seconds))))
+            said(&host, 1, |h| {
+                (h.intent, h.created) = (intent, WallTime(NOW.0.saturating_add(seconds)))
+            })
         };
         for near in [-3600, 0, 3600] {
             assert_eq!(made(Intent::Audit, near), None, "{near}");

@@ -39,7 +39,8 @@ impl Earlier {
         let header = self.release.header();
         let mut notes = Vec::new();
         let source: Box<dyn Blocks> = match self.from {
-            Some((tree, records)) => match StoredSource::open(Live::At(tree), records, header.root) {
+            Some((tree, records)) => match StoredSource::open(Live::At(tree), records, header.root)
+            {
                 Ok(source) => Box::new(source),
                 Err(e) => {
                     notes.push(format!("no data from here: {e}"));
@@ -77,9 +78,16 @@ pub fn choose(
     let from = history.running();
 
     if let Some(to) = to {
-        return match history.releases.iter().any(|release| release.serials.contains(&to)) {
+        return match history
+            .releases
+            .iter()
+            .any(|release| release.serials.contains(&to))
+        {
             true => Ok(Way { to, from }),
-            false => Err(Error::refused(format!("no host that answers keeps {}@{to}", log.tree)).hint(history.kept())),
+            false => Err(
+                Error::refused(format!("no host that answers keeps {}@{to}", log.tree))
+                    .hint(history.kept()),
+            ),
         };
     }
     let to = history.previous(signed)?;
@@ -111,15 +119,23 @@ const HERE: &str = "this machine";
 
 impl<'a> History<'a> {
     fn of(log: &'a Log, local: &[KeptRelease]) -> Self {
-        let mut history = Self { tree: &log.tree, releases: Vec::new(), unshown: &log.unshown };
+        let mut history = Self {
+            tree: &log.tree,
+            releases: Vec::new(),
+            unshown: &log.unshown,
+        };
         for release in &log.releases {
             let distinct = history.add(release.content, release.serial, release.part);
             let buried: BTreeSet<String> = release.buried.iter().map(ToString::to_string).collect();
             let all = distinct.buried.get_or_insert_with(|| buried.clone());
             all.retain(|host| buried.contains(host));
-            distinct.kept.extend(release.kept.iter().map(ToString::to_string));
+            distinct
+                .kept
+                .extend(release.kept.iter().map(ToString::to_string));
             if !release.shown.is_empty() {
-                distinct.running.extend(release.shown.iter().map(ToString::to_string));
+                distinct
+                    .running
+                    .extend(release.shown.iter().map(ToString::to_string));
                 distinct.running_as.insert(release.serial);
             }
         }
@@ -127,83 +143,141 @@ impl<'a> History<'a> {
             let distinct = history.add(release.content, release.serial, release.part);
             if log.releases.is_empty() {
                 distinct.kept.insert(HERE.to_string());
-                distinct.running.extend(release.running.then(|| HERE.to_string()));
-                distinct.running_as.extend(release.running.then_some(release.serial));
+                distinct
+                    .running
+                    .extend(release.running.then(|| HERE.to_string()));
+                distinct
+                    .running_as
+                    .extend(release.running.then_some(release.serial));
             }
         }
         for release in &mut history.releases {
-            release.serials.sort_unstable_by_key(|&serial| Reverse(serial));
+            release
+                .serials
+                .sort_unstable_by_key(|&serial| Reverse(serial));
             release.serials.dedup();
         }
-        history.releases.sort_by_key(|release| Reverse(release.serials.first().copied()));
+        history
+            .releases
+            .sort_by_key(|release| Reverse(release.serials.first().copied()));
         history
     }
 
     fn add(&mut self, content: BlockHash, serial: Serial, part: bool) -> &mut Distinct {
-        let at = self.releases.iter().position(|r| r.content == content).unwrap_or_else(|| {
-            let (running, running_as, kept, buried) = Default::default();
-            self.releases.push(Distinct { content, part, serials: Vec::new(), running, running_as, kept, buried });
-            self.releases.len() - 1
-        });
+        let at = self
+            .releases
+            .iter()
+            .position(|r| r.content == content)
+            .unwrap_or_else(|| {
+                let (running, running_as, kept, buried) = Default::default();
+                self.releases.push(Distinct {
+                    content,
+                    part,
+                    serials: Vec::new(),
+                    running,
+                    running_as,
+                    kept,
+                    buried,
+                });
+                self.releases.len() - 1
+            });
         self.releases[at].serials.push(serial);
         &mut self.releases[at]
     }
 
     /// The numbers of what runs, the newest first.
     fn running(&self) -> Vec<Serial> {
-        let all: BTreeSet<Serial> = self.releases.iter().flat_map(|r| r.running_as.iter().copied()).collect();
+        let all: BTreeSet<Serial> = self
+            .releases
+            .iter()
+            .flat_map(|r| r.running_as.iter().copied())
+            .collect();
         all.into_iter().rev().collect()
     }
 
     /// The newest earlier release that all hosts that run the present one had.
     fn previous(&self, signed: impl Fn(Serial) -> Result<Vec<Release>>) -> Result<Serial> {
         let tree = self.tree;
-        let running: Vec<&Distinct> = self.releases.iter().filter(|r| !r.running.is_empty()).collect();
+        let running: Vec<&Distinct> = self
+            .releases
+            .iter()
+            .filter(|r| !r.running.is_empty())
+            .collect();
         let present = match running.as_slice() {
             [] => {
                 let why = match self.unshown.is_empty() {
                     true => format!("no host runs a release of {tree}"),
-                    false => format!("no host shows the release of {tree} that it runs, with a signature that holds"),
+                    false => format!(
+                        "no host shows the release of {tree} that it runs, with a signature that holds"
+                    ),
                 };
                 return Err(Error::refused(why).hint(self.kept()));
             }
             [present] => *present,
             several => {
-                let shown = several.iter().map(|r| format!("{tree}@{} on {}", r.newest_running(), words(&r.running)));
+                let shown = several
+                    .iter()
+                    .map(|r| format!("{tree}@{} on {}", r.newest_running(), words(&r.running)));
                 let shown: Vec<String> = shown.collect();
-                return Err(Error::refused(format!("hosts run different releases: {}", shown.join("; ")))
-                    .hint(format!("say with --to which one all of them are to have; {}", self.kept())));
+                return Err(Error::refused(format!(
+                    "hosts run different releases: {}",
+                    shown.join("; ")
+                ))
+                .hint(format!(
+                    "say with --to which one all of them are to have; {}",
+                    self.kept()
+                )));
             }
         };
 
         let now = present.newest_running();
-        let earlier = |release: &Distinct| release.serials.iter().copied().find(|&serial| serial < now);
+        let earlier =
+            |release: &Distinct| release.serials.iter().copied().find(|&serial| serial < now);
         let taken_back = |r: &&Distinct| {
             let buried = r.buried.as_ref().filter(|buried| !buried.is_empty());
             buried.is_some_and(|buried| present.running.is_subset(buried))
         };
-        let others = self.releases.iter().filter(|r| r.content != present.content && !taken_back(r));
-        let mut before: Vec<(Serial, &Distinct)> = others.filter_map(|r| Some((earlier(r)?, r))).collect();
+        let others = self
+            .releases
+            .iter()
+            .filter(|r| r.content != present.content && !taken_back(r));
+        let mut before: Vec<(Serial, &Distinct)> =
+            others.filter_map(|r| Some((earlier(r)?, r))).collect();
         before.sort_by_key(|(serial, _)| Reverse(*serial));
 
         let mut agreed = None;
         for candidate in &before {
             let (serial, release) = candidate;
-            let doubted = release.buried.iter().flatten().any(|host| present.running.contains(host));
+            let doubted = release
+                .buried
+                .iter()
+                .flatten()
+                .any(|host| present.running.contains(host));
             if present.running.is_subset(&release.kept) && !doubted {
                 agreed = Some(candidate);
                 break;
             }
-            let lacking: BTreeSet<String> = present.running.difference(&release.kept).cloned().collect();
+            let lacking: BTreeSet<String> =
+                present.running.difference(&release.kept).cloned().collect();
             let for_them = |release: &Release| {
                 // A host that shares its name is shown with its address.
-                let names = lacking.iter().filter_map(|shown| shown.split(' ').next()?.parse().ok());
+                let names = lacking
+                    .iter()
+                    .filter_map(|shown| shown.split(' ').next()?.parse().ok());
                 names.into_iter().any(|name| is_target(release, &name))
             };
             let signed = signed(*serial)?;
             if !signed.is_empty() && (doubted || signed.iter().any(for_them)) {
-                let why = if doubted { "was taken back, by the word of some hosts only" } else { "is not kept by" };
-                let lacking = if doubted { String::new() } else { format!(" {}", words(&lacking)) };
+                let why = if doubted {
+                    "was taken back, by the word of some hosts only"
+                } else {
+                    "is not kept by"
+                };
+                let lacking = if doubted {
+                    String::new()
+                } else {
+                    format!(" {}", words(&lacking))
+                };
                 return Err(Error::refused(format!(
                     "hosts disagree about the release before {tree}@{now}: {tree}@{serial} {why}{lacking}"
                 ))
@@ -232,10 +306,20 @@ impl<'a> History<'a> {
 
     /// Which releases there are, as a hint.
     fn kept(&self) -> String {
-        let all: BTreeSet<Serial> = self.releases.iter().flat_map(|r| r.serials.iter().copied()).collect();
+        let all: BTreeSet<Serial> = self
+            .releases
+            .iter()
+            .flat_map(|r| r.serials.iter().copied())
+            .collect();
         let kept = match all.is_empty() {
             true => format!("no host keeps any release of {}", self.tree),
-            false => format!("kept are {}", all.iter().map(Serial::to_string).collect::<Vec<_>>().join(", ")),
+            false => format!(
+                "kept are {}",
+                all.iter()
+                    .map(Serial::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
         };
         format!("{kept}; `keep` in a host's configuration says how many it keeps")
     }
@@ -271,16 +355,23 @@ pub fn targets(replaced: &[Release]) -> Vec<String> {
 }
 
 /// The earlier release `serial` as the fleet has it: from hosts that keep it. What does not verify is left out.
-pub fn fetch(door: impl Into<Door>, tree: &TreeName, serial: Serial, longest: Duration) -> Result<StoredRelease> {
+pub fn fetch(
+    door: impl Into<Door>,
+    tree: &TreeName,
+    serial: Serial,
+    longest: Duration,
+) -> Result<StoredRelease> {
     let mut found = fetch_all(door, tree, serial, longest)?;
     match (found.pop(), found.is_empty()) {
         (Some(one), true) => Ok(one),
-        (Some(_), false) => {
-            Err(Error::refused(format!("hosts keep different releases under the number {tree}@{serial}"))
-                .hint("run the rollback on a host that keeps the right one, or deploy it"))
-        }
-        (None, _) => Err(Error::refused(format!("no host sent {tree}@{serial} with a signature that holds"))
-            .hint("see `makuo log`; deploy the release from its source")),
+        (Some(_), false) => Err(Error::refused(format!(
+            "hosts keep different releases under the number {tree}@{serial}"
+        ))
+        .hint("run the rollback on a host that keeps the right one, or deploy it")),
+        (None, _) => Err(Error::refused(format!(
+            "no host sent {tree}@{serial} with a signature that holds"
+        ))
+        .hint("see `makuo log`; deploy the release from its source")),
     }
 }
 
@@ -293,7 +384,9 @@ pub fn fetch_all(
 ) -> Result<Vec<StoredRelease>> {
     let mut found: Vec<StoredRelease> = Vec::new();
     for (_, header, signature) in log::release(door, tree, serial, longest)? {
-        let Ok(release) = Release::from_bytes(&header) else { continue };
+        let Ok(release) = Release::from_bytes(&header) else {
+            continue;
+        };
         let whole = release.header().tree == *tree && release.header().serial == serial;
         let signed = verify(Namespace::RELEASE, release.bytes(), &signature).is_ok();
         if whole && signed && !found.iter().any(|f| f.release.id() == release.id()) {
@@ -312,8 +405,12 @@ pub fn check_key(
 ) -> Result<()> {
     let header = earlier.release.header();
     let shown = format!("{}@{}", header.tree, header.serial);
-    let key = verify(Namespace::RELEASE, earlier.release.bytes(), &earlier.signature)
-        .map_err(|e| Error::refused(format!("the signature of {shown} does not hold: {e}")))?;
+    let key = verify(
+        Namespace::RELEASE,
+        earlier.release.bytes(),
+        &earlier.signature,
+    )
+    .map_err(|e| Error::refused(format!("the signature of {shown} does not hold: {e}")))?;
     if key == *signer {
         return Ok(());
     }
@@ -347,7 +444,11 @@ mod tests {
 
     /// A fleet's log: number, content, hosts that run it, hosts that keep it.
     fn log(releases: &[(u64, &str, &str, &str)]) -> Log {
-        let hosts = |text: &str| text.split_whitespace().map(|n| HostName::new(n).unwrap().into()).collect();
+        let hosts = |text: &str| {
+            text.split_whitespace()
+                .map(|n| HostName::new(n).unwrap().into())
+                .collect()
+        };
         let one = |&(serial, content, running, kept): &(u64, &str, &str, &str)| LogRelease {
             serial: Serial(serial),
             id: ReleaseId(BlockHash::of(&serial.to_be_bytes())),
@@ -376,8 +477,19 @@ mod tests {
     /// The releases with the given numbers are signed for the host `a` only, all others for all hosts.
     fn signed(narrow: &'static [u64]) -> impl Fn(Serial) -> Result<Vec<Release>> {
         |serial| {
-            let targets = if narrow.contains(&serial.0) { vec!["a".to_string()] } else { Vec::new() };
-            Ok(vec![Release::new(Header { targets, serial, ..a_header() }).unwrap()])
+            let targets = if narrow.contains(&serial.0) {
+                vec!["a".to_string()]
+            } else {
+                Vec::new()
+            };
+            Ok(vec![
+                Release::new(Header {
+                    targets,
+                    serial,
+                    ..a_header()
+                })
+                .unwrap(),
+            ])
         }
     }
 
@@ -394,44 +506,98 @@ mod tests {
     #[test]
     fn the_previous_release_is_the_newest_that_all_who_run_the_present_one_had() {
         let good = (1, "good", "", "a b c");
-        assert_eq!(previous(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "a b c"), good]), Ok(2));
+        assert_eq!(
+            previous(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "a b c"), good]),
+            Ok(2)
+        );
         // A canary was for one host only.
         let canary = log(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "a"), good]);
         assert_eq!(previous_of(&canary, &[2]), Ok(1));
         // The same content under other numbers is no step back.
-        assert_eq!(previous(&[(4, "new", "a b c", "a b c"), (3, "new", "", "a b"), (2, "new", "", "c"), good]), Ok(1));
+        assert_eq!(
+            previous(&[
+                (4, "new", "a b c", "a b c"),
+                (3, "new", "", "a b"),
+                (2, "new", "", "c"),
+                good
+            ]),
+            Ok(1)
+        );
         // Nobody has a number of which nothing is signed.
         let claimed = log(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "b"), good]);
-        assert_eq!(choose(&claimed, &[], None, |_| Ok(Vec::new())).unwrap().to, Serial(1));
-        assert_eq!(previous(&[(4, "new", "a", "a"), (3, "new", "b c", "b c"), good]), Ok(1));
+        assert_eq!(
+            choose(&claimed, &[], None, |_| Ok(Vec::new())).unwrap().to,
+            Serial(1)
+        );
+        assert_eq!(
+            previous(&[(4, "new", "a", "a"), (3, "new", "b c", "b c"), good]),
+            Ok(1)
+        );
         // An empty host is given what the others go back to.
-        assert_eq!(previous(&[(3, "new", "b c", "b c"), (2, "mid", "", "b c")]), Ok(2));
-        let to =
-            |to: u64| choose(&log(&[(9, "new", "a", "a"), (7, "old", "", "a")]), &[], Some(Serial(to)), signed(&[]));
-        assert_eq!(to(9).unwrap(), Way { to: Serial(9), from: vec![Serial(9)] });
+        assert_eq!(
+            previous(&[(3, "new", "b c", "b c"), (2, "mid", "", "b c")]),
+            Ok(2)
+        );
+        let to = |to: u64| {
+            choose(
+                &log(&[(9, "new", "a", "a"), (7, "old", "", "a")]),
+                &[],
+                Some(Serial(to)),
+                signed(&[]),
+            )
+        };
+        assert_eq!(
+            to(9).unwrap(),
+            Way {
+                to: Serial(9),
+                from: vec![Serial(9)]
+            }
+        );
         let refused = to(8).unwrap_err();
-        assert!(refused.hint_text().is_some_and(|hint| hint.contains("7, 9")), "{refused}");
+        assert!(
+            refused
+                .hint_text()
+                .is_some_and(|hint| hint.contains("7, 9")),
+            "{refused}"
+        );
     }
 
     #[test]
     fn a_rollback_without_a_clear_goal_is_refused_by_name() {
         let says = |releases: &[(u64, &str, &str, &str)], words: &[&str]| {
             let why = previous(releases).expect_err("refused");
-            words.iter().for_each(|word| assert!(why.contains(word), "{word:?} is missing in {why:?}"));
+            words
+                .iter()
+                .for_each(|word| assert!(why.contains(word), "{word:?} is missing in {why:?}"));
         };
-        says(&[(3, "new", "a", "a"), (2, "mid", "b c", "a b c")], &["www@3 on a; www@2 on b, c", "--to"]);
         says(
-            &[(3, "new", "a b", "a b"), (2, "mid", "", "a"), (1, "old", "", "b")],
+            &[(3, "new", "a", "a"), (2, "mid", "b c", "a b c")],
+            &["www@3 on a; www@2 on b, c", "--to"],
+        );
+        says(
+            &[
+                (3, "new", "a b", "a b"),
+                (2, "mid", "", "a"),
+                (1, "old", "", "b"),
+            ],
             &["disagree", "www@2 is not kept by b", "--to"],
         );
         // One host alone steers nobody further back: not by what it says to keep, nor by what it says was taken back.
         let good = (1, "good", "", "a b c");
-        says(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "a b"), good], &["www@2 is not kept by c", "--to"]);
+        says(
+            &[(3, "new", "a b c", "a b c"), (2, "mid", "", "a b"), good],
+            &["www@2 is not kept by c", "--to"],
+        );
         let mut lie = log(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "a b c"), good]);
         lie.releases[1].buried = vec![HostName::new("c").unwrap().into()];
         let why = previous_of(&lie, &[]).expect_err("refused");
-        assert!(why.contains("www@2 was taken back, by the word of some hosts only"), "{why}");
-        lie.releases[1].buried = ["a", "b", "c"].map(|name| HostName::new(name).unwrap().into()).to_vec();
+        assert!(
+            why.contains("www@2 was taken back, by the word of some hosts only"),
+            "{why}"
+        );
+        lie.releases[1].buried = ["a", "b", "c"]
+            .map(|name| HostName::new(name).unwrap().into())
+            .to_vec();
         assert_eq!(previous_of(&lie, &[]), Ok(1), "all of them know it");
         // What a host says to run without showing it is no word.
         lie.releases[0].shown.clear();
@@ -439,49 +605,88 @@ mod tests {
         let why = previous_of(&lie, &[]).expect_err("refused");
         assert!(why.contains("no host shows the release"), "{why}");
         says(
-            &[(3, "new", "a b", "a b"), (2, "part", "", "a b"), (1, "old", "", "a b")],
+            &[
+                (3, "new", "a b", "a b"),
+                (2, "part", "", "a b"),
+                (1, "old", "", "a b"),
+            ],
             &["www@2", "of a part", "--to"],
         );
-        says(&[(3, "new", "a b", "a b")], &["no release of www to go back to", "www@3"]);
+        says(
+            &[(3, "new", "a b", "a b")],
+            &["no release of www to go back to", "www@3"],
+        );
         says(&[], &["no host runs"]);
         // What came later is no step back.
-        says(&[(5, "later", "", "a b"), (3, "new", "a b", "a b")], &["no release of www to go back to"]);
+        says(
+            &[(5, "later", "", "a b"), (3, "new", "a b", "a b")],
+            &["no release of www to go back to"],
+        );
     }
 
     #[test]
     fn a_rollback_is_for_all_that_the_present_releases_are_for() {
         let release = |targets: &[&str]| {
             let targets = targets.iter().map(ToString::to_string).collect();
-            Release::new(Header { targets, ..a_header() }).unwrap()
+            Release::new(Header {
+                targets,
+                ..a_header()
+            })
+            .unwrap()
         };
         assert_eq!(targets(&[release(&["web*"])]), ["web*"]);
-        assert_eq!(targets(&[release(&["web1"]), release(&["db*", "web1"])]), ["db*", "web1"]);
-        assert_eq!(targets(&[release(&["web1"]), release(&[])]), Vec::<String>::new());
+        assert_eq!(
+            targets(&[release(&["web1"]), release(&["db*", "web1"])]),
+            ["db*", "web1"]
+        );
+        assert_eq!(
+            targets(&[release(&["web1"]), release(&[])]),
+            Vec::<String>::new()
+        );
         assert_eq!(targets(&[]), Vec::<String>::new());
     }
 
     #[test]
     fn what_an_unknown_key_made_is_not_signed_again() {
         let signer = |n: u8| FileSigner::from_seed([n; 32]);
-        let release = Release::new(Header { intent: Intent::Deploy, ..a_header() }).unwrap();
-        let signature = signer(1).sign(Namespace::RELEASE, release.bytes()).unwrap().as_bytes().to_vec();
+        let release = Release::new(Header {
+            intent: Intent::Deploy,
+            ..a_header()
+        })
+        .unwrap();
+        let signature = signer(1)
+            .sign(Namespace::RELEASE, release.bytes())
+            .unwrap()
+            .as_bytes()
+            .to_vec();
         let tree = &release.header().tree;
         let line = |role: &str, key: &FileSigner| {
             let text = format!("tree=\"{tree}\",{role} {}\n", key.public());
             AuthorizedKeys::parse(text.as_bytes(), Path::new("keys")).unwrap()
         };
         let none = || AuthorizedKeys::none(Path::new("keys"));
-        let mut earlier = StoredRelease { release: release.clone(), signature };
+        let mut earlier = StoredRelease {
+            release: release.clone(),
+            signature,
+        };
         let check = |earlier: &StoredRelease, by: u8, keys: AuthorizedKeys| {
             check_key(earlier, signer(by).public(), &keys, WallTime(5))
         };
         assert!(check(&earlier, 1, none()).is_ok());
         assert!(check(&earlier, 2, line("deploy", &signer(1))).is_ok());
         let refused = check(&earlier, 2, none()).unwrap_err();
-        assert!(refused.to_string().contains(&signer(1).public().fingerprint().to_string()), "{refused}");
+        assert!(
+            refused
+                .to_string()
+                .contains(&signer(1).public().fingerprint().to_string()),
+            "{refused}"
+        );
         // Who may only compare, or only go back, could not have put it.
         for role in ["audit", "rollback"] {
-            assert!(check(&earlier, 2, line(role, &signer(1))).is_err(), "{role}");
+            assert!(
+                check(&earlier, 2, line(role, &signer(1))).is_err(),
+                "{role}"
+            );
         }
         earlier.signature[60] ^= 1;
         assert!(check(&earlier, 1, none()).is_err());

@@ -40,18 +40,33 @@ pub(super) fn believed(
     shown: &[Shown],
     counts: impl Fn(&PublicKey) -> bool,
 ) -> Serial {
-    let proven = shown.iter().filter_map(|shown| proven(tree, shown, &counts)).filter(|serial| serial.0 <= MAX_SERIAL);
+    let proven = shown
+        .iter()
+        .filter_map(|shown| proven(tree, shown, &counts))
+        .filter(|serial| serial.0 <= MAX_SERIAL);
     let proven = proven.max().unwrap_or_default();
 
     let mut voices: BTreeMap<IpAddr, Serial> = BTreeMap::new();
     for (address, claim) in claims {
-        voices.entry(*address).and_modify(|least| *least = (*least).min(*claim)).or_insert(*claim);
+        voices
+            .entry(*address)
+            .and_modify(|least| *least = (*least).min(*claim))
+            .or_insert(*claim);
     }
     let mut voices: Vec<Serial> = voices.into_values().collect();
     voices.sort_unstable();
     // More than half of them claim this or more.
-    let most = voices.len().checked_sub(1).and_then(|last| voices.get(last / 2)).copied().unwrap_or_default();
-    if most.0.saturating_sub(proven.0) <= MAX_STEP { most.max(proven) } else { proven }
+    let most = voices
+        .len()
+        .checked_sub(1)
+        .and_then(|last| voices.get(last / 2))
+        .copied()
+        .unwrap_or_default();
+    if most.0.saturating_sub(proven.0) <= MAX_STEP {
+        most.max(proven)
+    } else {
+        proven
+    }
 }
 
 /// The serial that a host has shown to be one of a release of `tree`.
@@ -60,7 +75,8 @@ fn proven(tree: &TreeName, shown: &Shown, counts: &impl Fn(&PublicKey) -> bool) 
         let key = verify(Namespace::RELEASE, &told.header, &told.signature).ok()?;
         let release = Release::from_bytes(&told.header).ok()?;
         let header = release.header();
-        return (counts(&key) && header.tree == *tree && header.intent != Intent::Audit).then_some(header.serial);
+        return (counts(&key) && header.tree == *tree && header.intent != Intent::Audit)
+            .then_some(header.serial);
     }
     let signed = shown.order.as_ref()?;
     let key = verify(Namespace::ORDER, &signed.order, &signed.signature).ok()?;
@@ -74,7 +90,11 @@ fn proven(tree: &TreeName, shown: &Shown, counts: &impl Fn(&PublicKey) -> bool) 
 pub(super) fn take(cache: &Path, tree: &TreeName, highest: Serial) -> io::Result<Serial> {
     let dir = cache.join("serials");
     std::fs::create_dir_all(&dir)?;
-    let lock = File::options().create(true).truncate(false).write(true).open(dir.join(".lock"))?;
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dir.join(".lock"))?;
     flock(&lock, FlockOperation::LockExclusive)?;
     let path = dir.join(tree.as_str());
     let used = read(&path)?.filter(|used| used.0.saturating_sub(highest.0) <= MAX_GAP);
@@ -117,27 +137,55 @@ mod tests {
     }
 
     fn release(serial: u64, intent: Intent) -> Release {
-        Release::new(Header { tree: www(), serial: Serial(serial), intent, ..a_header() }).expect("legal")
+        Release::new(Header {
+            tree: www(),
+            serial: Serial(serial),
+            intent,
+            ..a_header()
+        })
+        .expect("legal")
     }
 
     /// What a host shows whose release of this serial is signed by the key `key`.
     fn showing(key: u8, serial: u64) -> Shown {
         let release = release(serial, Intent::Deploy);
-        let signature = FileSigner::from_seed([key; 32]).sign(Namespace::RELEASE, release.bytes()).expect("signs");
+        let signature = FileSigner::from_seed([key; 32])
+            .sign(Namespace::RELEASE, release.bytes())
+            .expect("signs");
         let (header, signature) = (release.bytes().to_vec(), signature.as_bytes().to_vec());
-        Shown { release: Some(ReleaseBytes { header, signature }), order: None }
+        Shown {
+            release: Some(ReleaseBytes { header, signature }),
+            order: None,
+        }
     }
 
     fn taken_back(key: u8, serial: u64) -> Shown {
-        let order = Order::new(SessionId(1), &release(serial, Intent::Deploy), OrderKind::Revert).encode();
-        let signature = FileSigner::from_seed([key; 32]).sign(Namespace::ORDER, &order).expect("signs");
-        let order = SignedOrder { order, signature: signature.as_bytes().to_vec(), hosts: None };
-        Shown { release: None, order: Some(order) }
+        let order = Order::new(
+            SessionId(1),
+            &release(serial, Intent::Deploy),
+            OrderKind::Revert,
+        )
+        .encode();
+        let signature = FileSigner::from_seed([key; 32])
+            .sign(Namespace::ORDER, &order)
+            .expect("signs");
+        let order = SignedOrder {
+            order,
+            signature: signature.as_bytes().to_vec(),
+            hosts: None,
+        };
+        Shown {
+            release: None,
+            order: Some(order),
+        }
     }
 
     /// What is believed where key 1 counts, of claims with the host of each.
     fn highest(claims: &[(u8, u64)], shown: &[Shown]) -> u64 {
-        let claims: Vec<_> = claims.iter().map(|&(host, n)| (IpAddr::from([10, 0, 0, host]), Serial(n))).collect();
+        let claims: Vec<_> = claims
+            .iter()
+            .map(|&(host, n)| (IpAddr::from([10, 0, 0, host]), Serial(n)))
+            .collect();
         let key = *FileSigner::from_seed([1; 32]).public();
         believed(&www(), &claims, shown, |other| *other == key).0
     }
@@ -146,18 +194,40 @@ mod tests {
     fn a_claim_is_worth_what_is_signed_or_what_most_hosts_say() {
         assert_eq!(highest(&[], &[]), 0);
         assert_eq!(highest(&[(1, 7), (2, 3), (3, 0)], &[showing(1, 7)]), 7);
-        assert_eq!(highest(&[(1, 9)], &[showing(1, 7), taken_back(1, 9)]), 9, "an order that took it back shows it");
+        assert_eq!(
+            highest(&[(1, 9)], &[showing(1, 7), taken_back(1, 9)]),
+            9,
+            "an order that took it back shows it"
+        );
         // One liar, two, and one with many names at one address, with nothing to show or with a key of his own.
         for lie in [8, (1 << 32) - 1, u64::MAX] {
             let honest = [(1, 7), (2, 7), (3, 7)];
             let with = |liars: &[(u8, u64)]| [&honest[..], liars].concat();
             assert_eq!(highest(&with(&[(9, lie)]), &[showing(1, 7)]), 7);
-            assert_eq!(highest(&with(&[(9, lie), (8, lie)]), &[showing(1, 7), showing(2, lie), taken_back(2, lie)]), 7);
+            assert_eq!(
+                highest(
+                    &with(&[(9, lie), (8, lie)]),
+                    &[showing(1, 7), showing(2, lie), taken_back(2, lie)]
+                ),
+                7
+            );
             assert_eq!(highest(&with(&[(9, lie); 20]), &[showing(1, 7)]), 7);
-            assert_eq!(highest(&[(1, 7), (9, lie)], &[showing(1, 7)]), 7, "half is not enough");
+            assert_eq!(
+                highest(&[(1, 7), (9, lie)], &[showing(1, 7)]),
+                7,
+                "half is not enough"
+            );
         }
-        assert_eq!(highest(&[(1, u64::MAX), (2, u64::MAX)], &[]), 0, "nobody makes so many releases");
-        assert_eq!(highest(&[(1, 7), (2, 7), (3, 5)], &[showing(2, 7)]), 7, "most hosts, by a key that is not known");
+        assert_eq!(
+            highest(&[(1, u64::MAX), (2, u64::MAX)], &[]),
+            0,
+            "nobody makes so many releases"
+        );
+        assert_eq!(
+            highest(&[(1, 7), (2, 7), (3, 5)], &[showing(2, 7)]),
+            7,
+            "most hosts, by a key that is not known"
+        );
     }
 
     #[test]
@@ -171,29 +241,63 @@ mod tests {
         assert_eq!(forged(|told| told.signature[90] ^= 1), 7);
         assert_eq!(forged(|told| told.header[20] ^= 1), 7);
         let audit = release(9, Intent::Audit);
-        let signature = FileSigner::from_seed([1; 32]).sign(Namespace::RELEASE, audit.bytes()).expect("signs");
-        let told = ReleaseBytes { header: audit.bytes().to_vec(), signature: signature.as_bytes().to_vec() };
+        let signature = FileSigner::from_seed([1; 32])
+            .sign(Namespace::RELEASE, audit.bytes())
+            .expect("signs");
+        let told = ReleaseBytes {
+            header: audit.bytes().to_vec(),
+            signature: signature.as_bytes().to_vec(),
+        };
         assert_eq!(
-            highest(&[(1, 0)], &[Shown { release: Some(told), order: None }]),
+            highest(
+                &[(1, 0)],
+                &[Shown {
+                    release: Some(told),
+                    order: None
+                }]
+            ),
             0,
             "a question uses no number up"
         );
         let docs = TreeName::new("docs").expect("legal");
-        assert_eq!(believed(&docs, &[], &[showing(1, 9), taken_back(1, 9)], |_| true), Serial(0));
-        assert_eq!(believed(&www(), &[], &[showing(1, u64::MAX)], |_| true), Serial(0));
+        assert_eq!(
+            believed(&docs, &[], &[showing(1, 9), taken_back(1, 9)], |_| true),
+            Serial(0)
+        );
+        assert_eq!(
+            believed(&www(), &[], &[showing(1, u64::MAX)], |_| true),
+            Serial(0)
+        );
     }
 
     #[test]
     fn no_serial_is_used_twice_whoever_is_absent() {
         let dir = tempfile::tempdir().expect("a directory");
         let tree = |name: &str| TreeName::new(name).expect("legal");
-        let next = |name: &str, highest| take(dir.path(), &tree(name), Serial(highest)).expect("writable").0;
-        assert_eq!([next("www", 0), next("www", 0), next("www", 5), next("www", 1)], [1, 2, 6, 7]);
+        let next = |name: &str, highest| {
+            take(dir.path(), &tree(name), Serial(highest))
+                .expect("writable")
+                .0
+        };
+        assert_eq!(
+            [
+                next("www", 0),
+                next("www", 0),
+                next("www", 5),
+                next("www", 1)
+            ],
+            [1, 2, 6, 7]
+        );
         assert_eq!(next("docs", 0), 1);
         // Two at once.
         let mut taken: Vec<u64> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| [next("www", 1), next("www", 1)])).collect();
-            threads.into_iter().flat_map(|t| t.join().expect("no panic")).collect()
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| [next("www", 1), next("www", 1)]))
+                .collect();
+            threads
+                .into_iter()
+                .flat_map(|t| t.join().expect("no panic"))
+                .collect()
         });
         taken.sort_unstable();
         assert_eq!(taken, (8..16).collect::<Vec<_>>());

@@ -40,7 +40,10 @@ pub fn run(host: &Arc<Host>, desk: &Desk, rate: Rate, pulls: &Inbox<Pull>) {
         let mut open: VecDeque<Pull> = std::iter::once(pull).chain(pulls.try_iter()).collect();
         while let Some(pull) = open.pop_front() {
             if let Err(e) = serve(host, desk, rate, &pull, &mut log) {
-                log.warn(&format!("tree {}: a release that others lack is not offered: {e}", pull.tree));
+                log.warn(&format!(
+                    "tree {}: a release that others lack is not offered: {e}",
+                    pull.tree
+                ));
             }
             // Who asked for the same meanwhile has heard the offer, or asks again.
             open.extend(pulls.try_iter());
@@ -50,24 +53,49 @@ pub fn run(host: &Arc<Host>, desk: &Desk, rate: Rate, pulls: &Inbox<Pull>) {
 }
 
 fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) -> Result<()> {
-    let Some(managed) = host.trees.get(&pull.tree) else { return Ok(()) };
+    let Some(managed) = host.trees.get(&pull.tree) else {
+        return Ok(());
+    };
     let tree = &managed.tree;
-    let Some(current) = tree.current()?.filter(|current| current.release.id() == pull.release) else { return Ok(()) };
-    if tree.state().tombstone(pull.release)?.is_some() || tree.state().unhealthy(pull.release).is_some() {
+    let Some(current) = tree
+        .current()?
+        .filter(|current| current.release.id() == pull.release)
+    else {
+        return Ok(());
+    };
+    if tree.state().tombstone(pull.release)?.is_some()
+        || tree.state().unhealthy(pull.release).is_some()
+    {
         return Ok(());
     }
-    let Some(Offer { release: current, follows, alone }) = next_for(tree, current, pull)? else { return Ok(()) };
+    let Some(Offer {
+        release: current,
+        follows,
+        alone,
+    }) = next_for(tree, current, pull)?
+    else {
+        return Ok(());
+    };
     let header = current.release.header().clone();
     // Not yet, or never: it was committed before a crash.
-    let Some(grant) = tree.state().grant(header.serial)? else { return Ok(()) };
-    let grant: SignedOrder = minicbor::decode(&grant)
-        .map_err(|e| Error::refused("the order that is kept with the release is damaged").because(e))?;
+    let Some(grant) = tree.state().grant(header.serial)? else {
+        return Ok(());
+    };
+    let grant: SignedOrder = minicbor::decode(&grant).map_err(|e| {
+        Error::refused("the order that is kept with the release is damaged").because(e)
+    })?;
     if Order::decode(&grant.order).is_none_or(|order| order.release != current.release.id()) {
         // Of another release of the same serial.
         return Ok(());
     }
-    let by = verify(Namespace::RELEASE, current.release.bytes(), &current.signature)
-        .map_err(|e| Error::refused("the signature that is kept with the release does not hold").because(e))?;
+    let by = verify(
+        Namespace::RELEASE,
+        current.release.bytes(),
+        &current.signature,
+    )
+    .map_err(|e| {
+        Error::refused("the signature that is kept with the release does not hold").because(e)
+    })?;
     let mut spec = spec(&current.release, &current.release.header().targets)?;
     spec.transfer.rate = Some(rate);
     let records = (*tree.state()).clone();
@@ -79,21 +107,59 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
     };
     let options = Options {
         beside: Some(desk.handle()),
-        ..Options::new(spec, Purpose::Deploy, Arc::new(Nobody(by)), host.name.clone(), PATIENCE)
+        ..Options::new(
+            spec,
+            Purpose::Deploy,
+            Arc::new(Nobody(by)),
+            host.name.clone(),
+            PATIENCE,
+        )
     };
     let fleet = u32::try_from(desk.members().len()).unwrap_or(u32::MAX);
     let release = current.release.clone();
     let only = pull.host.clone().filter(|_| alone);
-    let granted = Granted { release: current.release, signature: current.signature, grant, fleet, follows, only };
-    let outcome = deploy::grant(desk.door()?, options, granted, Box::new(prepare), &Interrupt::default(), log)?;
+    let granted = Granted {
+        release: current.release,
+        signature: current.signature,
+        grant,
+        fleet,
+        follows,
+        only,
+    };
+    let outcome = deploy::grant(
+        desk.door()?,
+        options,
+        granted,
+        Box::new(prepare),
+        &Interrupt::default(),
+        log,
+    )?;
     let made = |h: &&super::outcome::HostResult| h.state.has_release();
-    let names: Vec<&str> = outcome.hosts.iter().filter(made).map(|h| h.host.as_str()).collect();
+    let names: Vec<&str> = outcome
+        .hosts
+        .iter()
+        .filter(made)
+        .map(|h| h.host.as_str())
+        .collect();
     if let Some(why) = &outcome.error {
-        log.warn(&format!("{release}: not all of it could be given to those that lack it: {why}"));
+        log.warn(&format!(
+            "{release}: not all of it could be given to those that lack it: {why}"
+        ));
     }
-    if let Some((named, more)) = names.split_at_checked(NAMED.min(names.len())).filter(|(named, _)| !named.is_empty()) {
-        let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-        log.info(&format!("{release}: passed on to {}{more}; {} sent", named.join(", "), outcome.bytes_sent));
+    if let Some((named, more)) = names
+        .split_at_checked(NAMED.min(names.len()))
+        .filter(|(named, _)| !named.is_empty())
+    {
+        let more = if more.is_empty() {
+            String::new()
+        } else {
+            format!(" and {} more", more.len())
+        };
+        log.info(&format!(
+            "{release}: passed on to {}{more}; {} sent",
+            named.join(", "),
+            outcome.bytes_sent
+        ));
     }
     Ok(())
 }
@@ -111,18 +177,34 @@ fn next_for(tree: &Tree, current: StoredRelease, pull: &Pull) -> Result<Option<O
     let newest = current.release.header().serial;
     let have = pull.have;
     if have == newest {
-        return Ok(Some(Offer { release: current, follows: None, alone: false }));
+        return Ok(Some(Offer {
+            release: current,
+            follows: None,
+            alone: false,
+        }));
     }
     let name = tree.name();
     let lacks = |why: String| Err(Error::refused(why).hint("deploy the whole tree"));
-    match tree.next_for(Lacking { have, base: pull.base, host: pull.host.as_ref() })? {
-        Next::Release { serial, follows, alone } => {
-            Ok(tree.release(serial)?.map(|release| Offer { release, follows, alone }))
-        }
-        Next::NoWhole => {
-            lacks(format!("{name}@{newest} is of a part of the tree, and no release of the whole is kept"))
-        }
-        Next::Unknown => lacks(format!("{name}@{have} is not known here, and what is kept are parts of the tree")),
+    match tree.next_for(Lacking {
+        have,
+        base: pull.base,
+        host: pull.host.as_ref(),
+    })? {
+        Next::Release {
+            serial,
+            follows,
+            alone,
+        } => Ok(tree.release(serial)?.map(|release| Offer {
+            release,
+            follows,
+            alone,
+        })),
+        Next::NoWhole => lacks(format!(
+            "{name}@{newest} is of a part of the tree, and no release of the whole is kept"
+        )),
+        Next::Unknown => lacks(format!(
+            "{name}@{have} is not known here, and what is kept are parts of the tree"
+        )),
         Next::Nothing => Ok(None),
     }
 }
@@ -138,7 +220,11 @@ impl Log {
     fn new() -> Self {
         let clock = Clock::start();
         let (warnings, infos) = (Quiet::new(clock.now()), Quiet::new(clock.now()));
-        Self { clock, warnings, infos }
+        Self {
+            clock,
+            warnings,
+            infos,
+        }
     }
 
     fn warn(&mut self, text: &str) {
@@ -158,9 +244,15 @@ impl Observer for Log {
     fn event(&mut self, event: &Event) {
         match event {
             Event::Note(note) => self.info(note),
-            Event::Host(change) if change.state.is_trouble() && change.state != HostState::Aborted => {
+            Event::Host(change)
+                if change.state.is_trouble() && change.state != HostState::Aborted =>
+            {
                 let why = change.error.as_deref().unwrap_or_default();
-                self.warn(&format!("{} could not be given what it lacks: {}: {why}", change.host, change.state.word()));
+                self.warn(&format!(
+                    "{} could not be given what it lacks: {}: {why}",
+                    change.host,
+                    change.state.word()
+                ));
             }
             _ => {}
         }
@@ -173,7 +265,9 @@ struct Nobody(PublicKey);
 
 impl Signer for Nobody {
     fn sign(&self, _: Namespace, _: &[u8]) -> Result<Signature> {
-        Err(Error::refused("a release that is passed on is not signed again"))
+        Err(Error::refused(
+            "a release that is passed on is not signed again",
+        ))
     }
 
     fn public(&self) -> &PublicKey {

@@ -79,8 +79,21 @@ pub(super) struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Begins with what [`check`] found rightful.
-    pub(super) fn begin(host: &'a Host, managed: &'a ManagedTree, opening: Opening, key: PublicKey) -> Self {
-        let Opening { release, signature, look: how, sender, grant, ending, closed } = opening;
+    pub(super) fn begin(
+        host: &'a Host,
+        managed: &'a ManagedTree,
+        opening: Opening,
+        key: PublicKey,
+    ) -> Self {
+        let Opening {
+            release,
+            signature,
+            look: how,
+            sender,
+            grant,
+            ending,
+            closed,
+        } = opening;
         Self {
             host,
             managed,
@@ -117,11 +130,18 @@ impl<'a> Session<'a> {
                 Reply::Explored(id, newer.and_then(|()| self.explore()))
             }
             Request::Diff(_) => Reply::Diffed(id, self.diff()),
-            Request::Deliver { payload, body, blocks, .. } => {
+            Request::Deliver {
+                payload,
+                body,
+                blocks,
+                ..
+            } => {
                 let outcome = self.deliver(&payload, body, &blocks);
                 Reply::Delivered(id, payload, outcome)
             }
-            Request::Recall { generation, parts, .. } => Reply::Recalled(id, generation, self.recall(parts)),
+            Request::Recall {
+                generation, parts, ..
+            } => Reply::Recalled(id, generation, self.recall(parts)),
             Request::Finish(_) => Reply::Finished(id, self.finish()),
             Request::Order { order, .. } => Reply::Ordered(id, self.order(id, &order)),
             Request::Check(_) => Reply::Checked(id, self.check()),
@@ -138,14 +158,28 @@ impl<'a> Session<'a> {
         // Nothing is taken to be here without its being read, not even of the present release: the store may be damaged.
         // Who looks quickly does so at nodes, too, and is told when one of them turns out not to be whole.
         let quick = self.how.quick;
-        let is_here = |node: &BlockRef| if quick { nodes.has(&node.hash) } else { nodes.node(&node.hash).is_ok() };
-        let missing = self.explorer.advance(nodes, is_here).map_err(|e| e.to_string())?;
+        let is_here = |node: &BlockRef| {
+            if quick {
+                nodes.has(&node.hash)
+            } else {
+                nodes.node(&node.hash).is_ok()
+            }
+        };
+        let missing = self
+            .explorer
+            .advance(nodes, is_here)
+            .map_err(|e| e.to_string())?;
         // Where to look quickly is known when the manifest is.
         if !missing.is_empty() && self.look.is_none() && !self.how.quick {
-            self.look =
-                Some(Look::begin(self.managed, &self.release, self.how, Some(&self.closed)).map_err(|e| reason(&e))?);
+            self.look = Some(
+                Look::begin(self.managed, &self.release, self.how, Some(&self.closed))
+                    .map_err(|e| reason(&e))?,
+            );
         }
-        Ok(missing.iter().map(|(ordinal, _)| ordinal.0..ordinal.0 + 1).collect())
+        Ok(missing
+            .iter()
+            .map(|(ordinal, _)| ordinal.0..ordinal.0 + 1)
+            .collect())
     }
 
     /// A refusal may come from what is remembered of the tree: then the next look is at all of it. One that follows such a
@@ -157,7 +191,10 @@ impl<'a> Session<'a> {
                 tree.doubt_names();
             }
         };
-        let scanned = self.scan().inspect_err(|e| doubt(e.kind() == Kind::Io)).map_err(|e| reason(&e))?;
+        let scanned = self
+            .scan()
+            .inspect_err(|e| doubt(e.kind() == Kind::Io))
+            .map_err(|e| reason(&e))?;
         let walked = scanned.walked;
         self.compare(&scanned).inspect_err(|_| doubt(!walked))
     }
@@ -167,8 +204,15 @@ impl<'a> Session<'a> {
         self.expander = Expander::default();
         let tree = &self.managed.tree;
         let header = self.release.header();
-        let plan = self.managed.compare(scanned, header).map_err(|e| reason(&e))?;
-        let lines = if header.intent == Intent::Audit { drift::MAX_LINES } else { drift::FEW_LINES };
+        let plan = self
+            .managed
+            .compare(scanned, header)
+            .map_err(|e| reason(&e))?;
+        let lines = if header.intent == Intent::Audit {
+            drift::MAX_LINES
+        } else {
+            drift::FEW_LINES
+        };
         let (list, identity) = drift::encode(&plan, lines);
         let mut summary = Summary {
             written: plan.summary.created + plan.summary.updated,
@@ -206,15 +250,28 @@ impl<'a> Session<'a> {
     }
 
     /// Makes the content plain, and keeps the blocks. Of a frame that is not what its map says every block is wrong.
-    fn deliver(&mut self, payload: &[u8], at: Body, blocks: &[Placed]) -> Result<(RangeSet, u64), Reason> {
+    fn deliver(
+        &mut self,
+        payload: &[u8],
+        at: Body,
+        blocks: &[Placed],
+    ) -> Result<(RangeSet, u64), Reason> {
         let encoded = payload.get(at.start..).unwrap_or_default();
         let content = match at.encoding {
             Encoding::Plain => Some(encoded),
             Encoding::Zstd => self.expander.expand(encoded, at.plain),
         };
         match (content, &self.stage) {
-            (None, _) => Ok((blocks.iter().map(|b| b.ordinal.0..b.ordinal.0 + 1).collect(), 0)),
-            (Some(content), None) => keep_nodes(&self.explorer, self.managed.tree.nodes(), content, blocks),
+            (None, _) => Ok((
+                blocks
+                    .iter()
+                    .map(|b| b.ordinal.0..b.ordinal.0 + 1)
+                    .collect(),
+                0,
+            )),
+            (Some(content), None) => {
+                keep_nodes(&self.explorer, self.managed.tree.nodes(), content, blocks)
+            }
             (Some(content), Some(stage)) => stage_blocks(stage, content, blocks),
         }
     }
@@ -222,13 +279,25 @@ impl<'a> Session<'a> {
     fn finish(&mut self) -> Result<(), Reason> {
         self.recall = None;
         let stage = self.stage.as_mut().ok_or("nothing is staged")?;
-        stage.finish().inspect_err(|e| self.managed.tree.drop_index(e)).map_err(|e| reason(&e))
+        stage
+            .finish()
+            .inspect_err(|e| self.managed.tree.drop_index(e))
+            .map_err(|e| reason(&e))
     }
 }
 
 /// Refuses what may not be put here; whose release it is else.
-pub(super) fn check(host: &Host, session: SessionId, opening: &Opening) -> Result<PublicKey, Denied> {
-    let Opening { release, signature, grant, .. } = opening;
+pub(super) fn check(
+    host: &Host,
+    session: SessionId,
+    opening: &Opening,
+) -> Result<PublicKey, Denied> {
+    let Opening {
+        release,
+        signature,
+        grant,
+        ..
+    } = opening;
     let header = release.header();
     let key = verify(Namespace::RELEASE, release.bytes(), signature)
         .map_err(|e| format!("the release is not signed: {e}"))?;
@@ -236,10 +305,13 @@ pub(super) fn check(host: &Host, session: SessionId, opening: &Opening) -> Resul
     check_session(header, session, grant.is_some())?;
     // Only now: it is work that nobody may cause who may not put anything here.
     header.rules.excluded()?;
-    let managed = host.trees.get(&header.tree).ok_or_else(|| match host.trees.broken(&header.tree) {
-        Some(why) => Denied { why, proven: true },
-        None => format!("there is no tree {} here", header.tree).into(),
-    })?;
+    let managed =
+        host.trees
+            .get(&header.tree)
+            .ok_or_else(|| match host.trees.broken(&header.tree) {
+                Some(why) => Denied { why, proven: true },
+                None => format!("there is no tree {} here", header.tree).into(),
+            })?;
     match grant {
         Some(grant) => {
             check_grant(host, &key, release, grant)?;
@@ -258,7 +330,10 @@ pub(super) fn may_be_taken(host: &Host, release: &Release, signature: &[u8]) -> 
         .map_err(|e| format!("the release is not signed: {e}"))?;
     check_allowed(host, &key, release, clock::wall_seconds())?;
     let tree = &release.header().tree;
-    let managed = host.trees.get(tree).ok_or_else(|| format!("there is no tree {tree} here"))?;
+    let managed = host
+        .trees
+        .get(tree)
+        .ok_or_else(|| format!("there is no tree {tree} here"))?;
     may_be_made_up(&managed.tree, release)?;
     Ok(tombstones::check(managed, release)?)
 }
@@ -295,7 +370,9 @@ fn keep_nodes(
     let (mut wrong, mut bytes) = (RangeSet::default(), 0);
     for placed in blocks {
         let node = content.get(placed.bytes.clone()).unwrap_or_default();
-        let Some(block) = explorer.missing(placed.ordinal) else { continue };
+        let Some(block) = explorer.missing(placed.ordinal) else {
+            continue;
+        };
         match nodes.put_node(block, node).map_err(|e| reason(&e))? {
             true => bytes += node.len() as u64,
             false => wrong.insert(placed.ordinal.0..placed.ordinal.0 + 1),
@@ -305,7 +382,11 @@ fn keep_nodes(
 }
 
 /// Verifies and writes on as many threads as there are cores; the content is shared out by bytes.
-fn stage_blocks(stage: &Stage, content: &[u8], blocks: &[Placed]) -> Result<(RangeSet, u64), Reason> {
+fn stage_blocks(
+    stage: &Stage,
+    content: &[u8],
+    blocks: &[Placed],
+) -> Result<(RangeSet, u64), Reason> {
     let put = |blocks: &[Placed]| -> Result<(RangeSet, u64), Reason> {
         let (mut wrong, mut bytes) = (RangeSet::default(), 0);
         for placed in blocks {
@@ -318,14 +399,22 @@ fn stage_blocks(stage: &Stage, content: &[u8], blocks: &[Placed]) -> Result<(Ran
         }
         Ok((wrong, bytes))
     };
-    let middle = blocks.iter().position(|b| b.bytes.start >= content.len() / 2).unwrap_or(0);
+    let middle = blocks
+        .iter()
+        .position(|b| b.bytes.start >= content.len() / 2)
+        .unwrap_or(0);
     if content.len() < PARALLEL_BYTES || middle == 0 {
         return put(blocks);
     }
     let (first, second) = blocks.split_at(middle);
     let (a, b) = std::thread::scope(|scope| {
         match std::thread::Builder::new().spawn_scoped(scope, || put(second)) {
-            Ok(other) => (put(first), other.join().unwrap_or_else(|_| Err("a staging thread failed".into()))),
+            Ok(other) => (
+                put(first),
+                other
+                    .join()
+                    .unwrap_or_else(|_| Err("a staging thread failed".into())),
+            ),
             // Slower, and as right.
             Err(_) => (put(first), put(second)),
         }

@@ -20,7 +20,9 @@ use crate::tree::Root;
 use crate::tree::index::Index;
 use crate::tree::mounts;
 use crate::tree::root::FileId;
-use crate::tree::scan::{self, Exposures, FOREIGN, Hints, IgnoreFiles, Policy, ScanOptions, Scanned as Scan, scan};
+use crate::tree::scan::{
+    self, Exposures, FOREIGN, Hints, IgnoreFiles, Policy, ScanOptions, Scanned as Scan, scan,
+};
 use crate::tree::source::{self, Blocks, SourceError};
 use crate::units::{ByteSize, printable};
 use crate::{Error, Kind, Result};
@@ -112,26 +114,49 @@ impl Facts {
 }
 
 /// Notes for the index what is mounted in the source, and finds what is not mounted any more; what to tell of it.
-fn unmounted(options: &mut ScanOptions, root: &Root, old: Option<&Index>, what: Unmounted) -> Result<Vec<String>> {
+fn unmounted(
+    options: &mut ScanOptions,
+    root: &Root,
+    old: Option<&Index>,
+    what: Unmounted,
+) -> Result<Vec<String>> {
     match mounts::below(root.path()) {
         Ok(mounts) => options.mounts = mounts,
         Err(e) => {
-            tracing::debug!("it is not known what is mounted in {}: {e}", root.path().display());
-            options.mounts = old.map(|old| old.origin().mounts.clone()).unwrap_or_default();
+            tracing::debug!(
+                "it is not known what is mounted in {}: {e}",
+                root.path().display()
+            );
+            options.mounts = old
+                .map(|old| old.origin().mounts.clone())
+                .unwrap_or_default();
             return Ok(Vec::new());
         }
     }
-    let Some(old) = old.filter(|_| what != Unmounted::Accept) else { return Ok(Vec::new()) };
+    let Some(old) = old.filter(|_| what != Unmounted::Accept) else {
+        return Ok(Vec::new());
+    };
     // What was left out then, or is now, is no part of the release.
     let patterns = [&options.excludes[..], &old.origin().patterns[..]].concat();
     let left_out = PathFilter::new(&patterns);
-    let is_missing =
-        |path: &&TreePath| !options.mounts.contains(path) && !left_out.matches(path, true) && in_scope(options, path);
-    let missing: Vec<TreePath> = old.origin().mounts.iter().filter(is_missing).cloned().collect();
-    let told: Vec<String> = missing.iter().map(|path| unmounted_text(root, path)).collect();
+    let is_missing = |path: &&TreePath| {
+        !options.mounts.contains(path) && !left_out.matches(path, true) && in_scope(options, path)
+    };
+    let missing: Vec<TreePath> = old
+        .origin()
+        .mounts
+        .iter()
+        .filter(is_missing)
+        .cloned()
+        .collect();
+    let told: Vec<String> = missing
+        .iter()
+        .map(|path| unmounted_text(root, path))
+        .collect();
     if let Some(first) = told.first().filter(|_| what == Unmounted::Refuse) {
-        return Err(Error::usage(first.clone())
-            .hint("mount it again; if the release is to be without it, deploy once with --yes-unmounted"));
+        return Err(Error::usage(first.clone()).hint(
+            "mount it again; if the release is to be without it, deploy once with --yes-unmounted",
+        ));
     }
     options.mounts.extend(missing);
     Ok(told)
@@ -144,7 +169,9 @@ fn in_scope(options: &ScanOptions, path: &TreePath) -> bool {
 
 fn unmounted_text(root: &Root, path: &TreePath) -> String {
     let shown = printable(root.shown(path).as_os_str().as_encoded_bytes());
-    format!("{shown} was a mount point when the source was read last, and nothing is mounted there now")
+    format!(
+        "{shown} was a mount point when the source was read last, and nothing is mounted there now"
+    )
 }
 
 /// A source that is ready to be read.
@@ -161,19 +188,43 @@ pub struct Source {
 
 impl Source {
     /// Scans what the spec names and builds its manifest. What was read is remembered in the directory `cache`.
-    pub fn prepare(spec: &Spec, part: &Part, how: How, cache: Option<&Path>) -> Result<(Self, Facts)> {
+    pub fn prepare(
+        spec: &Spec,
+        part: &Part,
+        how: How,
+        cache: Option<&Path>,
+    ) -> Result<(Self, Facts)> {
         let began = clock::since_epoch();
-        let unreadable = |e| Error::usage(format!("the source {} cannot be read", spec.source.display())).because(e);
-        let root = how.root.map_or_else(|| Root::open(&spec.source).map(Arc::new), Ok).map_err(unreadable)?;
-        if how.directory.is_some_and(|directory| directory != root.id()) {
-            return Err(Error::refused(format!("the source {} is another directory now", spec.source.display())));
+        let unreadable = |e| {
+            Error::usage(format!(
+                "the source {} cannot be read",
+                spec.source.display()
+            ))
+            .because(e)
+        };
+        let root = how
+            .root
+            .map_or_else(|| Root::open(&spec.source).map(Arc::new), Ok)
+            .map_err(unreadable)?;
+        if how
+            .directory
+            .is_some_and(|directory| directory != root.id())
+        {
+            return Err(Error::refused(format!(
+                "the source {} is another directory now",
+                spec.source.display()
+            )));
         }
         let mut rules = spec.rules();
         rules.excludes.extend(part.excludes.iter().cloned());
         let started = clock::wall();
         let mut options = ScanOptions::new(started);
         options.excludes.clone_from(&rules.excludes);
-        options.ignore_files = if spec.gitignore { IgnoreFiles::MakuoAndGit } else { IgnoreFiles::Makuo };
+        options.ignore_files = if spec.gitignore {
+            IgnoreFiles::MakuoAndGit
+        } else {
+            IgnoreFiles::Makuo
+        };
         options.without_state = true;
         options.xattrs = spec.meta.xattrs;
         options.hardlinks = spec.meta.hardlinks;
@@ -186,7 +237,11 @@ impl Source {
         let place = IndexPlace::of(&root, cache);
         let old = Index::open(&place.path, root.id()).map(Arc::new);
         // What is known of the whole source stays known when a part of it is looked at.
-        let new = if part.scope.is_empty() { place.path.clone() } else { place.path.with_extension("part") };
+        let new = if part.scope.is_empty() {
+            place.path.clone()
+        } else {
+            place.path.with_extension("part")
+        };
         let missing = unmounted(&mut options, &root, old.as_deref(), how.unmounted)?;
         let scanned = scan(&root, &options, old.as_ref(), &new)?;
         rules.excludes.extend(scanned.ignore_rules.iter().cloned());
@@ -194,19 +249,28 @@ impl Source {
             rules.excludes.extend(foreign(&scanned));
         }
         rules.pack().map_err(|why| {
-            Error::usage(why).hint("a release carries its patterns to every host: use fewer, broader ones")
+            Error::usage(why)
+                .hint("a release carries its patterns to every host: use fewer, broader ones")
         })?;
-        let files = if part.listed { files(&scanned)? } else { Vec::new() };
+        let files = if part.listed {
+            files(&scanned)?
+        } else {
+            Vec::new()
+        };
         let mut source = source::Source::new(root, &scanned)?;
         // What nobody named may have changed long ago all the same.
         if !quick {
             source.trust_unchanged(started);
         }
         let totals = scanned.index.totals();
-        let left_out = scanned.skipped.iter().map(|s| format!("left out {}: {}", s.path, s.why));
+        let left_out = scanned
+            .skipped
+            .iter()
+            .map(|s| format!("left out {}: {}", s.path, s.why));
         let facts = Facts {
             root: source.top(),
-            top: Some(source.directory().clone()).filter(|_| !part.without_top && part.scope.is_empty()),
+            top: Some(source.directory().clone())
+                .filter(|_| !part.without_top && part.scope.is_empty()),
             scope: part.scope.clone(),
             rules,
             scanned: Some(Scanned {
@@ -234,21 +298,44 @@ impl Source {
     }
 
     /// Packs the first of `ordinals` into a generation's payload, compressed where that does not keep the link waiting.
-    pub fn pack(&mut self, ordinals: &RangeSet, demand: Demand) -> Result<(RangeSet, Arc<Vec<u8>>), SourceError> {
+    pub fn pack(
+        &mut self,
+        ordinals: &RangeSet,
+        demand: Demand,
+    ) -> Result<(RangeSet, Arc<Vec<u8>>), SourceError> {
         let place = self.free_payload();
-        let Self { source, effort, compressor, buffers, failed, .. } = self;
+        let Self {
+            source,
+            effort,
+            compressor,
+            buffers,
+            failed,
+            ..
+        } = self;
         *failed = None;
         let level = effort.level(demand);
         let clock = Clock::start();
         let (began, mut reading) = (clock.now(), Duration::ZERO);
-        let packed = pack(ordinals, level.map(|level| (&mut *compressor, level)), buffers, |ordinal, out| {
-            let before = level.map(|_| clock.now());
-            source.read(ordinal, out).inspect_err(|_| *failed = Some(ordinal))?;
-            reading += before.map_or(Duration::ZERO, |before| clock.now().since(before));
-            Ok::<(), SourceError>(())
-        })?;
+        let packed = pack(
+            ordinals,
+            level.map(|level| (&mut *compressor, level)),
+            buffers,
+            |ordinal, out| {
+                let before = level.map(|_| clock.now());
+                source
+                    .read(ordinal, out)
+                    .inspect_err(|_| *failed = Some(ordinal))?;
+                reading += before.map_or(Duration::ZERO, |before| clock.now().since(before));
+                Ok::<(), SourceError>(())
+            },
+        )?;
         if let (Some(level), Some((plain, frame))) = (level, packed.frame) {
-            effort.measured(level, plain, frame, clock.now().since(began).saturating_sub(reading));
+            effort.measured(
+                level,
+                plain,
+                frame,
+                clock.now().since(began).saturating_sub(reading),
+            );
         }
         if packed.frame.is_none() {
             compressor.rest();
@@ -274,21 +361,32 @@ impl Source {
 
     /// Takes the memory of a payload that is no longer kept for repair, if there is one; says whose.
     fn free_payload(&mut self) -> Option<usize> {
-        let place = self.payloads.iter().position(|p| Arc::strong_count(p) == 1)?;
-        self.buffers.payload = Arc::get_mut(&mut self.payloads[place]).map(std::mem::take).unwrap_or_default();
+        let place = self
+            .payloads
+            .iter()
+            .position(|p| Arc::strong_count(p) == 1)?;
+        self.buffers.payload = Arc::get_mut(&mut self.payloads[place])
+            .map(std::mem::take)
+            .unwrap_or_default();
         Some(place)
     }
 }
 
 /// What belongs to others is not sent, so it is not deleted either: patterns that leave it alone.
 fn foreign(scanned: &Scan) -> impl Iterator<Item = Exclude> {
-    scanned.skipped.iter().filter(|s| s.why == FOREIGN).map(|skipped| Exclude::literal(&skipped.path))
+    scanned
+        .skipped
+        .iter()
+        .filter(|s| s.why == FOREIGN)
+        .map(|skipped| Exclude::literal(&skipped.path))
 }
 
 fn files(scanned: &Scan) -> Result<Vec<Vec<u8>>> {
     let mut files = Vec::new();
     for indexed in scanned.index.entries() {
-        let entry = indexed.map_err(|e| Error::new(Kind::Io, "cannot read the index of the source").because(e))?.entry;
+        let entry = indexed
+            .map_err(|e| Error::new(Kind::Io, "cannot read the index of the source").because(e))?
+            .entry;
         if !matches!(entry.kind, EntryKind::Directory) {
             files.push(entry.path.as_bytes().to_vec());
         }
@@ -324,15 +422,25 @@ struct IndexPlace {
 impl IndexPlace {
     fn of(root: &Root, cache: Option<&Path>) -> Self {
         let path = std::fs::canonicalize(root.path()).unwrap_or_else(|_| root.path().to_path_buf());
-        let name = BlockHash::of(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).to_string();
+        let name =
+            BlockHash::of(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).to_string();
         let kept = cache.filter(|dir| std::fs::create_dir_all(dir).is_ok());
         if let Some(dir) = kept.filter(|dir| is_writable(dir)) {
-            return Self { path: dir.join(&name[..32]), _temporary: None };
+            return Self {
+                path: dir.join(&name[..32]),
+                _temporary: None,
+            };
         }
         match tempfile::tempdir() {
-            Ok(dir) => Self { path: dir.path().join("index"), _temporary: Some(dir) },
+            Ok(dir) => Self {
+                path: dir.path().join("index"),
+                _temporary: Some(dir),
+            },
             // The scan will say what is wrong with it.
-            Err(_) => Self { path: std::env::temp_dir().join("makuo-index"), _temporary: None },
+            Err(_) => Self {
+                path: std::env::temp_dir().join("makuo-index"),
+                _temporary: None,
+            },
         }
     }
 }

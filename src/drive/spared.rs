@@ -12,11 +12,18 @@ use crate::tree::Tree;
 
 /// Filters of what `header` leaves alone in `tree`, besides what it excludes itself.
 pub(super) fn spared(tree: &Tree, header: &Header) -> Result<Vec<PathFilter>> {
-    let Some(mut since) = put_again(header) else { return Ok(Vec::new()) };
+    let Some(mut since) = put_again(header) else {
+        return Ok(Vec::new());
+    };
     let mut kept = Vec::new();
     for serial in tree.releases()? {
         // A damaged file keeps nobody from going back.
-        kept.extend(tree.release(serial).ok().flatten().map(|stored| stored.release));
+        kept.extend(
+            tree.release(serial)
+                .ok()
+                .flatten()
+                .map(|stored| stored.release),
+        );
     }
 
     // A rollback since then left alone what the releases before it excluded.
@@ -32,11 +39,16 @@ pub(super) fn spared(tree: &Tree, header: &Header) -> Result<Vec<PathFilter>> {
     kept.retain(|release| release.header().serial > since);
 
     let own = &header.rules;
-    let mut seen = if own.delete_excluded { Vec::new() } else { vec![(&own.excludes, &own.packed)] };
+    let mut seen = if own.delete_excluded {
+        Vec::new()
+    } else {
+        vec![(&own.excludes, &own.packed)]
+    };
     let mut filters = Vec::new();
     for header in kept.iter().map(|release| release.header()) {
         // The excludes of files that were sent by hand narrow that one sending.
-        let governs = header.scope.is_empty() && header.top.is_some() && !header.rules.delete_excluded;
+        let governs =
+            header.scope.is_empty() && header.top.is_some() && !header.rules.delete_excluded;
         let excludes = (&header.rules.excludes, &header.rules.packed);
         if governs && !seen.contains(&excludes) {
             filters.push(header.rules.excluded().map_err(Error::refused)?);
@@ -48,5 +60,7 @@ pub(super) fn spared(tree: &Tree, header: &Header) -> Result<Vec<PathFilter>> {
 
 /// The release that `header` puts again. All kept ones may be newer than one that does not say.
 fn put_again(header: &Header) -> Option<Serial> {
-    header.again.or((header.intent == Intent::Rollback).then_some(Serial(0)))
+    header
+        .again
+        .or((header.intent == Intent::Rollback).then_some(Serial(0)))
 }

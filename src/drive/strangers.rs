@@ -55,7 +55,10 @@ impl Strangers {
         if matches!(kind, Refusal::Foreign | Refusal::Replayed) {
             return;
         }
-        let stranger = Stranger { address: from.ip(), kind };
+        let stranger = Stranger {
+            address: from.ip(),
+            kind,
+        };
         if let Some(heard) = self.known.get_mut(&stranger) {
             *heard = at;
             return;
@@ -75,7 +78,8 @@ impl Strangers {
         if now.saturating_sub(oldest) < FRESH {
             return false;
         }
-        self.known.retain(|_, heard| now.saturating_sub(*heard) < FRESH);
+        self.known
+            .retain(|_, heard| now.saturating_sub(*heard) < FRESH);
         true
     }
 
@@ -86,7 +90,10 @@ impl Strangers {
 
     /// Those who were heard lately, by address.
     pub fn lately(&self, now: Duration) -> impl Iterator<Item = Stranger> + '_ {
-        self.known.iter().filter(move |(_, heard)| now.saturating_sub(**heard) < FRESH).map(|(stranger, _)| *stranger)
+        self.known
+            .iter()
+            .filter(move |(_, heard)| now.saturating_sub(**heard) < FRESH)
+            .map(|(stranger, _)| *stranger)
     }
 
     /// Datagrams of one kind that were not opened.
@@ -111,9 +118,18 @@ mod tests {
         strangers.refused(Refusal::Foreign, from(2), at(5));
         strangers.refused(Refusal::Replayed, from(3), at(5));
         let kinds = |fresh: Vec<Stranger>| fresh.iter().map(|s| s.kind).collect::<Vec<_>>();
-        assert_eq!(kinds(strangers.take_fresh()), [Refusal::Plain, Refusal::Wrong]);
+        assert_eq!(
+            kinds(strangers.take_fresh()),
+            [Refusal::Plain, Refusal::Wrong]
+        );
         assert_eq!(strangers.take_fresh(), []);
-        assert_eq!((strangers.count(Refusal::Plain), strangers.count(Refusal::Replayed)), (5, 1));
+        assert_eq!(
+            (
+                strangers.count(Refusal::Plain),
+                strangers.count(Refusal::Replayed)
+            ),
+            (5, 1)
+        );
         assert_eq!(strangers.lately(at(6)).count(), 2);
         assert_eq!(strangers.lately(at(5) + FRESH).count(), 0);
     }
@@ -122,8 +138,17 @@ mod tests {
     fn a_flood_of_addresses_stays_bounded_and_makes_room_again() {
         let (mut strangers, at) = (Strangers::default(), Duration::from_secs);
         (0..10_000).for_each(|n| strangers.refused(Refusal::Plain, from(n), at(1)));
-        assert_eq!((strangers.known.len(), strangers.take_fresh().len()), (MAX_STRANGERS, MAX_STRANGERS));
+        assert_eq!(
+            (strangers.known.len(), strangers.take_fresh().len()),
+            (MAX_STRANGERS, MAX_STRANGERS)
+        );
         strangers.refused(Refusal::Plain, from(77_777), at(1) + FRESH);
-        assert_eq!(strangers.take_fresh(), [Stranger { address: from(77_777).ip(), kind: Refusal::Plain }]);
+        assert_eq!(
+            strangers.take_fresh(),
+            [Stranger {
+                address: from(77_777).ip(),
+                kind: Refusal::Plain
+            }]
+        );
     }
 }

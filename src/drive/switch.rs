@@ -48,7 +48,10 @@ impl Session<'_> {
     /// `None`: not an order by the key of the release for this session, or not one that we can follow now.
     pub(super) fn order(&mut self, id: SessionId, signed: &SignedOrder) -> Option<Ordered> {
         let order_key = verify(Namespace::ORDER, &signed.order, &signed.signature).ok()?;
-        let granted = self.grant.as_ref().is_some_and(|grant| grant.order == signed.order);
+        let granted = self
+            .grant
+            .as_ref()
+            .is_some_and(|grant| grant.order == signed.order);
         let order = match granted {
             // Whether it lets this host commit was seen when it came.
             true => Order::decode(&signed.order)?,
@@ -81,7 +84,10 @@ impl Session<'_> {
     fn prepare(&mut self) -> Result<(), Reason> {
         let occasion = self.occasion(Cause::Commit);
         if self.changes
-            && let Some(Err(failure)) = self.managed.hooks.run(Phase::Before, &occasion, &self.ending)
+            && let Some(Err(failure)) =
+                self.managed
+                    .hooks
+                    .run(Phase::Before, &occasion, &self.ending)
         {
             self.switch = Switch::Over;
             self.stage = None;
@@ -95,7 +101,8 @@ impl Session<'_> {
         // Before it is complete there is nothing to commit.
         self.stage.as_ref().filter(|stage| stage.is_finished())?;
         // Both may have changed while the release was on its way.
-        if let Err(why) = check_allowed(self.host, &self.key, &self.release, clock::wall_seconds()) {
+        if let Err(why) = check_allowed(self.host, &self.key, &self.release, clock::wall_seconds())
+        {
             self.give_up();
             return Some(Ordered::Failed(why));
         }
@@ -124,7 +131,10 @@ impl Session<'_> {
                 } else if self.unhealthy.is_some() {
                     self.note_health(None);
                 }
-                Ordered::Committed { serial: self.release.header().serial, checks }
+                Ordered::Committed {
+                    serial: self.release.header().serial,
+                    checks,
+                }
             }
             Err(e) => {
                 self.managed.tree.drop_index(&e);
@@ -136,8 +146,13 @@ impl Session<'_> {
 
     /// Runs what is to run after the commit, and sees whether all is well.
     pub(super) fn check(&self) -> Result<(), Reason> {
-        let Switch::Done(previous) = self.switch else { return Ok(()) };
-        let occasion = Occasion { previous, ..self.occasion(Cause::Commit) };
+        let Switch::Done(previous) = self.switch else {
+            return Ok(());
+        };
+        let occasion = Occasion {
+            previous,
+            ..self.occasion(Cause::Commit)
+        };
         if self.runs_after()
             && let Err(why) = self.after(&occasion)
         {
@@ -145,7 +160,10 @@ impl Session<'_> {
             return Err(why);
         }
         if self.runs_health()
-            && let Some(Err(failure)) = self.managed.hooks.run(Phase::Health, &occasion, &self.ending)
+            && let Some(Err(failure)) =
+                self.managed
+                    .hooks
+                    .run(Phase::Health, &occasion, &self.ending)
         {
             let why = failure.to_string();
             self.note_failure(false, &why);
@@ -182,14 +200,20 @@ impl Session<'_> {
         if self.current() != Some(serial)
             && let Err(e) = tree.keep_grant(serial, None)
         {
-            tracing::warn!("tree {}: the order of a release that was taken back is still kept: {e}", tree.name());
+            tracing::warn!(
+                "tree {}: the order of a release that was taken back is still kept: {e}",
+                tree.name()
+            );
         }
         let mut text = match self.current() {
             Some(serial) => format!("went back to {}@{serial}", tree.name()),
             None => "went back to what was there before".into(),
         };
         if self.changes
-            && let Err(why) = self.after(&Occasion { previous, ..self.occasion(Cause::Revert) })
+            && let Err(why) = self.after(&Occasion {
+                previous,
+                ..self.occasion(Cause::Revert)
+            })
         {
             text = format!("{text}; then the {why}");
         }
@@ -204,13 +228,20 @@ impl Session<'_> {
 
     fn note_failure(&self, after: bool, text: &str) {
         let mark = Mark::of(&self.release);
-        self.note_health(Some(&Unhealthy { mark, after, text: text.to_string() }));
+        self.note_health(Some(&Unhealthy {
+            mark,
+            after,
+            text: text.to_string(),
+        }));
     }
 
     fn note_health(&self, failed: Option<&Unhealthy>) {
         let tree = &self.managed.tree;
         if let Err(e) = tree.state().note_health(failed) {
-            tracing::warn!("tree {}: whether it is healthy is not kept: {e}", tree.name());
+            tracing::warn!(
+                "tree {}: whether it is healthy is not kept: {e}",
+                tree.name()
+            );
         }
     }
 
@@ -241,7 +272,10 @@ impl Session<'_> {
                 let plan = self.done.take();
                 plan.iter().for_each(|plan| tree.note_written(plan));
                 if let Err(e) = tree.forget_undo() {
-                    tracing::warn!("tree {}: what the commit replaced cannot be removed: {e}", tree.name());
+                    tracing::warn!(
+                        "tree {}: what the commit replaced cannot be removed: {e}",
+                        tree.name()
+                    );
                 }
                 let many = plan.is_some_and(|plan| plan.changes.len() > MANY);
                 if many && !self.ending.load(Ordering::Acquire) {
@@ -256,10 +290,18 @@ impl Session<'_> {
 
     /// Keeps the order by which the release was committed, for those that miss it. Nobody waits for that.
     pub(super) fn keep_order(&mut self) {
-        let Some(order) = self.order.take_if(|_| matches!(self.switch, Switch::Done(_))) else { return };
+        let Some(order) = self
+            .order
+            .take_if(|_| matches!(self.switch, Switch::Done(_)))
+        else {
+            return;
+        };
         let tree = &self.managed.tree;
         if let Err(e) = tree.keep_grant(self.release.header().serial, Some(&to_vec(&order))) {
-            tracing::warn!("tree {}: hosts that missed the release cannot get it here: {e}", tree.name());
+            tracing::warn!(
+                "tree {}: hosts that missed the release cannot get it here: {e}",
+                tree.name()
+            );
         }
     }
 
@@ -273,7 +315,12 @@ impl Session<'_> {
     }
 
     fn current(&self) -> Option<Serial> {
-        self.managed.tree.current().ok().flatten().map(|stored| stored.release.header().serial)
+        self.managed
+            .tree
+            .current()
+            .ok()
+            .flatten()
+            .map(|stored| stored.release.header().serial)
     }
 
     fn occasion(&self, cause: Cause) -> Occasion {

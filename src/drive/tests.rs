@@ -44,7 +44,11 @@ impl Fleet {
     fn new(count: usize) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let port = fastrand::u16(20_000..60_000);
-        let mut fleet = Self { dir, port, hosts: Vec::new() };
+        let mut fleet = Self {
+            dir,
+            port,
+            hosts: Vec::new(),
+        };
         (1..=count).for_each(|i| fleet.start(i));
         std::fs::create_dir(fleet.path("site")).expect("new");
         fleet
@@ -59,38 +63,78 @@ impl Fleet {
         let path = self.path(&format!("host{number}/www"));
         std::fs::create_dir_all(&path).expect("new");
         let managed = open_tree(&TreeConfig::new(tree.clone(), path), None).expect("opens");
-        let line = |roles: &str, n| format!("tree=\"www\",{roles} ssh-ed25519 {}\n", base64(&key(n).public().blob()));
+        let line = |roles: &str, n| {
+            format!(
+                "tree=\"www\",{roles} ssh-ed25519 {}\n",
+                base64(&key(n).public().blob())
+            )
+        };
         let lines = line("deploy,audit", 1) + &line("rollback", 3);
-        let keys = AuthorizedKeys::parse(lines.as_bytes(), Path::new("authorized_keys")).expect("legal");
+        let keys =
+            AuthorizedKeys::parse(lines.as_bytes(), Path::new("authorized_keys")).expect("legal");
         let name = HostName::new(&format!("web{number}")).expect("legal");
         let trees = [(tree, managed)].into_iter().collect();
-        let host = Host { name, trees, keys: Mutex::new(Arc::new(keys)), own_key: Default::default() };
+        let host = Host {
+            name,
+            trees,
+            keys: Mutex::new(Arc::new(keys)),
+            own_key: Default::default(),
+        };
         let (running, handle) = Running::start(link(self.port), Arc::new(host)).expect("starts");
         let thread = std::thread::spawn(move || running.run().expect("runs"));
         self.hosts.push((handle, thread));
     }
 
     fn deploy(&self, purpose: Purpose, signer: FileSigner, more: &str) -> Outcome {
-        deploy::run(link(self.port), self.options(purpose, signer, more), &Interrupt::default(), &mut Silent)
-            .expect("runs")
+        deploy::run(
+            link(self.port),
+            self.options(purpose, signer, more),
+            &Interrupt::default(),
+            &mut Silent,
+        )
+        .expect("runs")
     }
 
     fn options(&self, purpose: Purpose, signer: FileSigner, more: &str) -> Options {
         let text = format!("tree = \"www\"\nsource = \"site\"\n{more}");
         let spec = Spec::parse(&text, &self.path("www.toml")).expect("legal");
         let name = HostName::new("admin").expect("legal");
-        Options::new(spec, purpose, Arc::new(signer), name, Duration::from_secs(10))
+        Options::new(
+            spec,
+            purpose,
+            Arc::new(signer),
+            name,
+            Duration::from_secs(10),
+        )
     }
 
     /// Rolls back to the first release of the first host, with what `change` makes of its header.
     fn rollback(&self, signer: FileSigner, change: impl FnOnce(&mut Header)) -> Outcome {
         let (tree, path) = (TreeName::new("www").expect("legal"), self.path("host1/www"));
-        let records = Records::find(&tree, &path, None).expect("readable").expect("a state");
-        let mut header = records.stored(Serial(1)).expect("readable").expect("kept").release.header().clone();
+        let records = Records::find(&tree, &path, None)
+            .expect("readable")
+            .expect("a state");
+        let mut header = records
+            .stored(Serial(1))
+            .expect("readable")
+            .expect("kept")
+            .release
+            .header()
+            .clone();
         change(&mut header);
-        let earlier = Earlier { release: Release::new(header).expect("legal"), from: Some((path, records)) };
+        let earlier = Earlier {
+            release: Release::new(header).expect("legal"),
+            from: Some((path, records)),
+        };
         let options = self.options(Purpose::Deploy, signer, "");
-        deploy::rollback(link(self.port), options, earlier, &Interrupt::default(), &mut Silent).expect("runs")
+        deploy::rollback(
+            link(self.port),
+            options,
+            earlier,
+            &Interrupt::default(),
+            &mut Silent,
+        )
+        .expect("runs")
     }
 
     fn same(&self, number: usize) -> bool {
@@ -142,9 +186,15 @@ fn three_hosts_get_a_release_then_a_change_then_nothing() {
     let site = fleet.path("site");
     std::fs::create_dir(site.join("sub")).expect("new");
     for i in 0..50 {
-        std::fs::write(site.join(format!("sub/{i}")), format!("file {i}\n").repeat(i * 50)).expect("new");
+        std::fs::write(
+            site.join(format!("sub/{i}")),
+            format!("file {i}\n").repeat(i * 50),
+        )
+        .expect("new");
     }
-    let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(3_000_000).collect();
+    let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..))
+        .take(3_000_000)
+        .collect();
     std::fs::write(site.join("big"), &noise).expect("new");
     let first = fleet.deploy(Purpose::Deploy, key(1), "");
     assert_eq!(first.exit, ExitStatus::Success, "{first:#?}");
@@ -164,24 +214,48 @@ fn three_hosts_get_a_release_then_a_change_then_nothing() {
     assert!(second.bytes_sent.0 < 60_000, "{}", second.bytes_sent);
 
     let third = fleet.deploy(Purpose::Deploy, key(1), "[delete]\nextras = true\n");
-    assert!(third.hosts.iter().all(|h| h.state == HostState::Unchanged), "{third:#?}");
-    assert_eq!(fleet.deploy(Purpose::Diff, key(1), "").exit, ExitStatus::Success);
+    assert!(
+        third.hosts.iter().all(|h| h.state == HostState::Unchanged),
+        "{third:#?}"
+    );
+    assert_eq!(
+        fleet.deploy(Purpose::Diff, key(1), "").exit,
+        ExitStatus::Success
+    );
 }
 
 #[test]
 fn nothing_is_released_after_a_release_that_it_was_made_without() {
     let fleet = Fleet::new(2);
     std::fs::write(fleet.path("site/x"), "x").expect("new");
-    assert_eq!(fleet.deploy(Purpose::Deploy, key(1), "").serial, Some(Serial(1)));
+    assert_eq!(
+        fleet.deploy(Purpose::Deploy, key(1), "").serial,
+        Some(Serial(1))
+    );
     let after_first = || {
-        let options = Options { only_after: Some(Serial(1)), ..fleet.options(Purpose::Deploy, key(1), "") };
-        deploy::run(link(fleet.port), options, &Interrupt::default(), &mut Silent)
+        let options = Options {
+            only_after: Some(Serial(1)),
+            ..fleet.options(Purpose::Deploy, key(1), "")
+        };
+        deploy::run(
+            link(fleet.port),
+            options,
+            &Interrupt::default(),
+            &mut Silent,
+        )
     };
     std::fs::write(fleet.path("site/x"), "xx").expect("there");
     let second = after_first().expect("runs");
-    assert_eq!((second.exit, second.serial), (ExitStatus::Success, Some(Serial(2))), "{second:#?}");
+    assert_eq!(
+        (second.exit, second.serial),
+        (ExitStatus::Success, Some(Serial(2))),
+        "{second:#?}"
+    );
     std::fs::write(fleet.path("site/x"), "xxx").expect("there");
-    assert_eq!(after_first().expect_err("another one came").to_string(), "www@2 came after www@1");
+    assert_eq!(
+        after_first().expect_err("another one came").to_string(),
+        "www@2 came after www@1"
+    );
     assert!(!fleet.same(1));
 }
 
@@ -196,20 +270,37 @@ fn the_tops_own_metadata_is_drift_and_is_put_right() {
         let meta = std::fs::metadata(fleet.path(path)).expect("there");
         (meta.mode(), meta.mtime(), meta.mtime_nsec())
     };
-    assert_eq!(fleet.deploy(Purpose::Deploy, key(1), "").exit, ExitStatus::Success);
+    assert_eq!(
+        fleet.deploy(Purpose::Deploy, key(1), "").exit,
+        ExitStatus::Success
+    );
     assert!((1..=2).all(|i| top(&format!("host{i}/www")) == top("site")));
 
     let file = std::fs::File::open(fleet.path("host2/www")).expect("there");
     file.set_modified(std::time::UNIX_EPOCH).expect("ours");
     let drift = fleet.deploy(Purpose::Diff, key(1), "");
-    assert_eq!((drift.exit, drift.drift.len()), (ExitStatus::Drift, 1), "{drift:#?}");
+    assert_eq!(
+        (drift.exit, drift.drift.len()),
+        (ExitStatus::Drift, 1),
+        "{drift:#?}"
+    );
     assert_eq!(drift.drift[0].hosts.len(), 1);
     let line = &drift.drift[0].lines[0];
-    assert_eq!((line.path.as_slice(), line.itemized.as_str()), (&b"."[..], ".d..t......"));
-    assert_eq!(fleet.deploy(Purpose::Deploy, key(1), "").exit, ExitStatus::Success);
+    assert_eq!(
+        (line.path.as_slice(), line.itemized.as_str()),
+        (&b"."[..], ".d..t......")
+    );
+    assert_eq!(
+        fleet.deploy(Purpose::Deploy, key(1), "").exit,
+        ExitStatus::Success
+    );
     assert!((1..=2).all(|i| top(&format!("host{i}/www")) == top("site")));
     let (from, to) = (fleet.path("site/"), fleet.path("host2/www/"));
-    match std::process::Command::new("rsync").args(["-nirlptgoDHc", "--delete"]).args([from, to]).output() {
+    match std::process::Command::new("rsync")
+        .args(["-nirlptgoDHc", "--delete"])
+        .args([from, to])
+        .output()
+    {
         Ok(judged) => assert_eq!((judged.status.success(), judged.stdout), (true, Vec::new())),
         Err(e) => println!("without the word of rsync: {e}"),
     }
@@ -233,23 +324,43 @@ fn what_is_excluded_stays_until_it_is_to_be_deleted() {
 /// Deploys `files` to two hosts under `transfer`; what was sent as a share of what they contain.
 fn sent_share(files: &[Vec<u8>], transfer: &str) -> f64 {
     let fleet = Fleet::new(2);
-    files
-        .iter()
-        .enumerate()
-        .for_each(|(i, bytes)| std::fs::write(fleet.path(&format!("site/{i}")), bytes).expect("new"));
-    let outcome = fleet.deploy(Purpose::Deploy, key(1), &format!("[transfer]\n{transfer}\n"));
+    files.iter().enumerate().for_each(|(i, bytes)| {
+        std::fs::write(fleet.path(&format!("site/{i}")), bytes).expect("new")
+    });
+    let outcome = fleet.deploy(
+        Purpose::Deploy,
+        key(1),
+        &format!("[transfer]\n{transfer}\n"),
+    );
     assert_eq!(outcome.exit, ExitStatus::Success, "{outcome:#?}");
     assert!((1..=2).all(|i| fleet.same(i)));
-    assert!(outcome.hosts.iter().all(|h| h.bytes_received.0 as usize >= files.iter().map(Vec::len).sum()));
+    assert!(
+        outcome
+            .hosts
+            .iter()
+            .all(|h| h.bytes_received.0 as usize >= files.iter().map(Vec::len).sum())
+    );
     outcome.bytes_sent.0 as f64 / files.iter().map(Vec::len).sum::<usize>() as f64
 }
 
 #[test]
 fn text_travels_compressed_unless_that_is_switched_off() {
     let mut rng = fastrand::Rng::with_seed(7);
-    let mut line = |i: u32| format!("{i} GET /page/{}.html 200 {}\n", rng.u32(..500), rng.u32(..));
-    let files: Vec<Vec<u8>> = (0..300).map(|n| (0..n * 3).flat_map(|i| line(i).into_bytes()).collect()).collect();
-    for how in ["compress = 9", "rate = \"50Mbit\"", "rate = \"50Mbit\"\ncompress = \"auto\""] {
+    let mut line = |i: u32| {
+        format!(
+            "{i} GET /page/{}.html 200 {}\n",
+            rng.u32(..500),
+            rng.u32(..)
+        )
+    };
+    let files: Vec<Vec<u8>> = (0..300)
+        .map(|n| (0..n * 3).flat_map(|i| line(i).into_bytes()).collect())
+        .collect();
+    for how in [
+        "compress = 9",
+        "rate = \"50Mbit\"",
+        "rate = \"50Mbit\"\ncompress = \"auto\"",
+    ] {
         let share = sent_share(&files, how);
         assert!(share < 0.5, "{how}: {share}");
     }
@@ -260,7 +371,11 @@ fn text_travels_compressed_unless_that_is_switched_off() {
 #[test]
 fn noise_travels_as_it_is() {
     let mut rng = fastrand::Rng::with_seed(8);
-    let mut noise = |len| std::iter::repeat_with(|| rng.u8(..)).take(len).collect::<Vec<u8>>();
+    let mut noise = |len| {
+        std::iter::repeat_with(|| rng.u8(..))
+            .take(len)
+            .collect::<Vec<u8>>()
+    };
     let files: Vec<Vec<u8>> = [1_500_000, 20_000, 700_000].map(&mut noise).into();
     let plain = sent_share(&files, "compress = \"off\"");
     for how in ["compress = 9", "rate = \"50Mbit\""] {
@@ -277,10 +392,8 @@ fn a_key_that_is_not_listed_changes_nothing() {
     assert_eq!(outcome.exit, ExitStatus::Refused);
     let fingerprint = key(2).public().fingerprint().to_string();
     assert!(
-        outcome
-            .hosts
-            .iter()
-            .all(|h| h.state == HostState::Refused && h.error.as_ref().is_some_and(|e| e.contains(&fingerprint))),
+        outcome.hosts.iter().all(|h| h.state == HostState::Refused
+            && h.error.as_ref().is_some_and(|e| e.contains(&fingerprint))),
         "{outcome:#?}"
     );
     assert!(!fleet.path("host1/www/x").exists());
@@ -290,13 +403,27 @@ fn a_key_that_is_not_listed_changes_nothing() {
 fn a_key_that_may_only_go_back_cannot_change_what_it_goes_back_to() {
     let fleet = Fleet::new(2);
     let page = fleet.path("site/page");
-    let read = |host: usize| std::fs::read_to_string(fleet.path(&format!("host{host}/www/page"))).expect("there");
+    let read = |host: usize| {
+        std::fs::read_to_string(fleet.path(&format!("host{host}/www/page"))).expect("there")
+    };
     for text in ["first", "second"] {
         std::fs::write(&page, text).expect("new");
-        assert_eq!(fleet.deploy(Purpose::Deploy, key(1), "").exit, ExitStatus::Success);
+        assert_eq!(
+            fleet.deploy(Purpose::Deploy, key(1), "").exit,
+            ExitStatus::Success
+        );
     }
-    let second = Records::find(&TreeName::new("www").expect("legal"), &fleet.path("host1/www"), None);
-    let second = second.expect("readable").expect("a state").stored(Serial(2)).expect("readable").expect("kept");
+    let second = Records::find(
+        &TreeName::new("www").expect("legal"),
+        &fleet.path("host1/www"),
+        None,
+    );
+    let second = second
+        .expect("readable")
+        .expect("a state")
+        .stored(Serial(2))
+        .expect("readable")
+        .expect("kept");
     let forged: [&dyn Fn(&mut Header); 3] = [
         &|header| header.root.block.hash = crate::block::BlockHash::of(b"another tree"),
         &|header| header.rules.delete_extras = true,
@@ -307,19 +434,29 @@ fn a_key_that_may_only_go_back_cannot_change_what_it_goes_back_to() {
                 .header()
                 .top
                 .clone()
-                .map(|top| crate::manifest::Top { mode: crate::manifest::Mode::from_bits(0o777), ..top })
+                .map(|top| crate::manifest::Top {
+                    mode: crate::manifest::Mode::from_bits(0o777),
+                    ..top
+                })
         },
     ];
     for change in forged {
         let outcome = fleet.rollback(key(3), change);
         assert_eq!(outcome.exit, ExitStatus::Refused, "{outcome:#?}");
-        let told =
-            |h: &super::outcome::HostResult| h.error.as_ref().is_some_and(|e| e.contains("more than a rollback"));
+        let told = |h: &super::outcome::HostResult| {
+            h.error
+                .as_ref()
+                .is_some_and(|e| e.contains("more than a rollback"))
+        };
         assert!(outcome.hosts.iter().all(told), "{outcome:#?}");
         assert_eq!((read(1), read(2)), ("second".into(), "second".into()));
     }
     let outcome = fleet.rollback(key(3), |_| {});
-    assert_eq!((outcome.exit, outcome.rollback_to), (ExitStatus::Success, Some(Serial(1))), "{outcome:#?}");
+    assert_eq!(
+        (outcome.exit, outcome.rollback_to),
+        (ExitStatus::Success, Some(Serial(1))),
+        "{outcome:#?}"
+    );
     assert_eq!((read(1), read(2)), ("first".into(), "first".into()));
     // Who may deploy may also put again what is kept nowhere, under other rules.
     let outcome = fleet.rollback(key(1), |header| header.rules.delete_extras = true);
@@ -330,8 +467,14 @@ fn a_key_that_may_only_go_back_cannot_change_what_it_goes_back_to() {
 fn a_release_is_given_with_a_signature_that_holds_by_all_that_keep_it() {
     let mut fleet = Fleet::new(2);
     std::fs::write(fleet.path("site/page"), "one").expect("written");
-    assert_eq!(fleet.deploy(Purpose::Deploy, key(1), "").exit, ExitStatus::Success);
-    let (tree, wait) = (TreeName::new("www").expect("legal"), Duration::from_secs(20));
+    assert_eq!(
+        fleet.deploy(Purpose::Deploy, key(1), "").exit,
+        ExitStatus::Success
+    );
+    let (tree, wait) = (
+        TreeName::new("www").expect("legal"),
+        Duration::from_secs(20),
+    );
     fleet.start(3);
     let log = super::log::log(link(fleet.port), &tree, wait).expect("asks");
     let serial = log.newest().expect("a release");
@@ -340,12 +483,20 @@ fn a_release_is_given_with_a_signature_that_holds_by_all_that_keep_it() {
     let names: Vec<&str> = given.iter().map(|(host, ..)| host.as_str()).collect();
     assert_eq!(names, ["web1", "web2"]);
     for (_, header, signature) in given {
-        let signer = crate::keys::verify(crate::keys::Namespace::RELEASE, &header, &signature).expect("holds");
+        let signer = crate::keys::verify(crate::keys::Namespace::RELEASE, &header, &signature)
+            .expect("holds");
         assert_eq!(&signer, key(1).public());
         let release = crate::manifest::Release::from_bytes(&header).expect("a release");
-        assert_eq!((release.header().serial, release.id()), (serial, log.releases[0].id));
+        assert_eq!(
+            (release.header().serial, release.id()),
+            (serial, log.releases[0].id)
+        );
     }
-    assert!(super::log::release(link(fleet.port), &tree, serial.next(), wait).expect("asks").is_empty());
+    assert!(
+        super::log::release(link(fleet.port), &tree, serial.next(), wait)
+            .expect("asks")
+            .is_empty()
+    );
     let standings = super::log::status(link(fleet.port), None, wait).expect("asks");
     let behind: Vec<bool> = standings.iter().map(|s| s.behind.is_some()).collect();
     assert_eq!(behind, [false, false, true]);

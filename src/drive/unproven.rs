@@ -27,15 +27,24 @@ impl Unproven {
 
     /// Says who they are, but for those of them that were `found`.
     pub(super) fn warn(self, found: impl Fn(&HostName) -> bool) {
-        let rest: Vec<_> = self.0.into_iter().filter(|(name, _)| !found(name)).collect();
-        words(&rest).into_iter().for_each(|text| tracing::warn!("{text}"));
+        let rest: Vec<_> = self
+            .0
+            .into_iter()
+            .filter(|(name, _)| !found(name))
+            .collect();
+        words(&rest)
+            .into_iter()
+            .for_each(|text| tracing::warn!("{text}"));
     }
 }
 
 /// A line about hosts that prove nothing; none without any.
 pub(super) fn words(hosts: &[(HostName, IpAddr)]) -> Option<String> {
-    let mut shown: Vec<String> =
-        hosts.iter().take(NAMED).map(|(name, address)| format!("{name} ({address})")).collect();
+    let mut shown: Vec<String> = hosts
+        .iter()
+        .take(NAMED)
+        .map(|(name, address)| format!("{name} ({address})"))
+        .collect();
     if hosts.len() > NAMED {
         shown.push(format!("{} more", hosts.len() - NAMED));
     }

@@ -41,9 +41,20 @@ pub fn line(text: &str) -> Vec<u8> {
 /// The other hosts.
 pub fn members(members: &[Member]) -> Vec<String> {
     let address = |m: &Member| m.address.ip().to_string();
-    let name_width = members.iter().map(|m| m.host.as_str().len()).max().unwrap_or(0);
+    let name_width = members
+        .iter()
+        .map(|m| m.host.as_str().len())
+        .max()
+        .unwrap_or(0);
     let address_width = members.iter().map(|m| address(m).len()).max().unwrap_or(0);
-    let one = |m: &Member| format!("{:<name_width$} {:<address_width$} (Ver{})", m.host, address(m), m.version);
+    let one = |m: &Member| {
+        format!(
+            "{:<name_width$} {:<address_width$} (Ver{})",
+            m.host,
+            address(m),
+            m.version
+        )
+    };
     let total = format!("Total: {} members", members.len());
     members.iter().map(one).chain([total]).collect()
 }
@@ -68,10 +79,18 @@ pub fn status(status: &Status<'_>) -> Vec<String> {
     let mut lines = vec![
         format!("process: {}", status.process),
         format!("version: {}", env!("CARGO_PKG_VERSION")),
-        format!("basedir: {}/", printable(status.base.as_os_str().as_encoded_bytes()).trim_end_matches('/')),
+        format!(
+            "basedir: {}/",
+            printable(status.base.as_os_str().as_encoded_bytes()).trim_end_matches('/')
+        ),
         format!("command: {}", status.commands.len()),
     ];
-    lines.extend(status.commands.iter().map(|(number, command)| format!("  {number}> {command}")));
+    lines.extend(
+        status
+            .commands
+            .iter()
+            .map(|(number, command)| format!("  {number}> {command}")),
+    );
     lines.push(format!("send op: {}", status.sending));
     lines.push(format!("recv op: {}", status.receiving));
     lines
@@ -88,7 +107,11 @@ pub fn failure(error: &Error) -> String {
 /// What a command with files came to, told as much as `level` wants. `all` is what the release has in files, for who
 /// wants to know what was left as it is.
 pub fn outcome(files: &Files, outcome: &Outcome, all: &[Vec<u8>], level: u8) -> Vec<String> {
-    let well = outcome.hosts.iter().filter(|h| !is_bad(h.state)).map(|h| h.named());
+    let well = outcome
+        .hosts
+        .iter()
+        .filter(|h| !is_bad(h.state))
+        .map(|h| h.named());
     let well: Vec<NamedHost> = well.collect();
     let differences = Differences::of(&outcome.drift, &well);
     let mut lines = match files.deed {
@@ -109,12 +132,33 @@ fn is_bad(state: HostState) -> bool {
 fn troubles(outcome: &Outcome) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for host in outcome.hosts.iter().filter(|h| is_bad(h.state)) {
-        let why = host.error.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-        lines.push(format!("error: {} {}{why}", host.named(), host.state.word()));
+        let why = host
+            .error
+            .as_deref()
+            .map(|why| format!(": {why}"))
+            .unwrap_or_default();
+        lines.push(format!(
+            "error: {} {}{why}",
+            host.named(),
+            host.state.word()
+        ));
     }
-    let told = |error: &str| outcome.hosts.iter().any(|h| h.error.as_deref().is_some_and(|e| error.contains(e)));
-    if let Some(error) = outcome.error.as_deref().filter(|e| lines.is_empty() || !told(e)) {
-        let hint = outcome.hint.as_deref().map(|h| format!(" ({h})")).unwrap_or_default();
+    let told = |error: &str| {
+        outcome
+            .hosts
+            .iter()
+            .any(|h| h.error.as_deref().is_some_and(|e| error.contains(e)))
+    };
+    if let Some(error) = outcome
+        .error
+        .as_deref()
+        .filter(|e| lines.is_empty() || !told(e))
+    {
+        let hint = outcome
+            .hint
+            .as_deref()
+            .map(|h| format!(" ({h})"))
+            .unwrap_or_default();
         lines.push(format!("error: {error}{hint}"));
     }
     if lines.is_empty() && outcome.exit.code() > 1 {
@@ -127,7 +171,12 @@ fn troubles(outcome: &Outcome) -> Vec<String> {
 fn cut(groups: &[DriftGroup]) -> Vec<String> {
     let missing = |g: &DriftGroup| g.total().saturating_sub(g.lines.len() as u64);
     // Without any line nobody asked for them.
-    match groups.iter().filter(|g| !g.lines.is_empty()).map(missing).max() {
+    match groups
+        .iter()
+        .filter(|g| !g.lines.is_empty())
+        .map(missing)
+        .max()
+    {
         Some(more) if more > 0 => vec![format!("... and {more} more")],
         _ => Vec::new(),
     }
@@ -159,7 +208,11 @@ struct Differences<'a> {
 impl<'a> Differences<'a> {
     fn of(groups: &'a [DriftGroup], well: &[NamedHost]) -> Self {
         let (changed, content, extra) = Default::default();
-        let mut all = Self { changed, content, extra };
+        let mut all = Self {
+            changed,
+            content,
+            extra,
+        };
         for group in groups {
             let mut before: Option<&[u8]> = None;
             let hosts = || group.hosts.iter().filter(|h| well.contains(h));
@@ -168,13 +221,27 @@ impl<'a> Differences<'a> {
                 let holds = before.is_some_and(|b| crate::manifest::path::is_within(b, &line.path));
                 before = Some(&line.path);
                 match line.what {
-                    What::Extra => all.extra.entry(Sorted(&line.path)).or_default().extend(hosts()),
+                    What::Extra => all
+                        .extra
+                        .entry(Sorted(&line.path))
+                        .or_default()
+                        .extend(hosts()),
                     _ if is_silent(line, holds) => continue,
                     What::Missing | What::Kind | What::Content | What::Link if !is_dir(line) => {
-                        all.content.entry(Sorted(&line.path)).or_default().extend(hosts());
-                        all.changed.entry(Sorted(&line.path)).or_default().extend(hosts());
+                        all.content
+                            .entry(Sorted(&line.path))
+                            .or_default()
+                            .extend(hosts());
+                        all.changed
+                            .entry(Sorted(&line.path))
+                            .or_default()
+                            .extend(hosts());
                     }
-                    _ => all.changed.entry(Sorted(&line.path)).or_default().extend(hosts()),
+                    _ => all
+                        .changed
+                        .entry(Sorted(&line.path))
+                        .or_default()
+                        .extend(hosts()),
                 }
             }
         }
@@ -184,21 +251,41 @@ impl<'a> Differences<'a> {
         all
     }
 
-    fn updated(&self, files: &Files, well: &[NamedHost], all: &[Vec<u8>], level: u8) -> Vec<String> {
+    fn updated(
+        &self,
+        files: &Files,
+        well: &[NamedHost],
+        all: &[Vec<u8>],
+        level: u8,
+    ) -> Vec<String> {
         let dry = if files.dry_run { "(dryrun) " } else { "" };
         let mut lines = Vec::new();
         if level < UPDATES {
             if files.dry_run {
-                lines.extend(self.changed.keys().map(|p| format!("{dry}[update:{}]", printable(p.0))));
+                lines.extend(
+                    self.changed
+                        .keys()
+                        .map(|p| format!("{dry}[update:{}]", printable(p.0))),
+                );
                 if files.deed == Deed::Sync {
-                    lines.extend(self.extra.keys().rev().map(|p| format!("{dry}[delete:{}]", printable(p.0))));
+                    lines.extend(
+                        self.extra
+                            .keys()
+                            .rev()
+                            .map(|p| format!("{dry}[delete:{}]", printable(p.0))),
+                    );
                 }
             }
             return lines;
         }
         let none = BTreeSet::new();
         let skips = all.iter().filter(|_| level >= SKIPS).map(|p| Sorted(p));
-        let paths: BTreeSet<Sorted<'_>> = self.changed.keys().map(|p| Sorted(p.0)).chain(skips).collect();
+        let paths: BTreeSet<Sorted<'_>> = self
+            .changed
+            .keys()
+            .map(|p| Sorted(p.0))
+            .chain(skips)
+            .collect();
         let mut hosts: Vec<&NamedHost> = well.iter().collect();
         hosts.sort_unstable();
         for path in &paths {
@@ -206,7 +293,9 @@ impl<'a> Differences<'a> {
             for host in &hosts {
                 match updated.contains(host) {
                     true => lines.push(format!("{dry}update {host}:{}", printable(path.0))),
-                    false if level >= SKIPS => lines.push(format!("{dry}skip   {host}:{}", printable(path.0))),
+                    false if level >= SKIPS => {
+                        lines.push(format!("{dry}skip   {host}:{}", printable(path.0)))
+                    }
                     false => {}
                 }
             }
@@ -219,10 +308,15 @@ impl<'a> Differences<'a> {
 
     fn pruned(&self, dry_run: bool) -> Vec<String> {
         let dry = if dry_run { "(dryrun) " } else { "" };
-        let line = |path: &Sorted<'_>, host: &NamedHost| format!("{dry}delete {host}:{}", printable(path.0));
+        let line = |path: &Sorted<'_>, host: &NamedHost| {
+            format!("{dry}delete {host}:{}", printable(path.0))
+        };
         // What is in a directory goes before it.
         let one = |(path, hosts): (&Sorted<'a>, &BTreeSet<&'a NamedHost>)| {
-            hosts.iter().map(|host| line(path, host)).collect::<Vec<_>>()
+            hosts
+                .iter()
+                .map(|host| line(path, host))
+                .collect::<Vec<_>>()
         };
         self.extra.iter().rev().flat_map(one).collect()
     }
@@ -230,14 +324,21 @@ impl<'a> Differences<'a> {
     fn compared(&self, well: &[NamedHost], all: &[Vec<u8>], level: u8) -> Vec<String> {
         let none = BTreeSet::new();
         let fine = all.iter().filter(|_| level >= UPDATES).map(|p| Sorted(p));
-        let paths: BTreeSet<Sorted<'_>> = self.content.keys().map(|p| Sorted(p.0)).chain(fine).collect();
+        let paths: BTreeSet<Sorted<'_>> = self
+            .content
+            .keys()
+            .map(|p| Sorted(p.0))
+            .chain(fine)
+            .collect();
         let mut lines = Vec::new();
         for path in &paths {
             let differs = self.content.get(&Sorted(path.0)).unwrap_or(&none);
             for host in well {
                 match differs.contains(host) {
                     true => lines.push(format!("{host}: NG {}", printable(path.0))),
-                    false if level >= UPDATES => lines.push(format!("{host}: OK {}", printable(path.0))),
+                    false if level >= UPDATES => {
+                        lines.push(format!("{host}: OK {}", printable(path.0)))
+                    }
                     false => {}
                 }
             }
@@ -266,7 +367,14 @@ mod tests {
     }
 
     fn files(deed: Deed, dry_run: bool) -> Files {
-        Files { deed, dry_run, recurse: true, target: None, group: None, paths: Vec::new() }
+        Files {
+            deed,
+            dry_run,
+            recurse: true,
+            target: None,
+            group: None,
+            paths: Vec::new(),
+        }
     }
 
     fn group(hosts: &[&str], lines: &[(&str, &str, What)]) -> DriftGroup {
@@ -275,12 +383,17 @@ mod tests {
             itemized: itemized.to_string(),
             what: *what,
         };
-        DriftGroup::new(hosts.iter().map(|h| name(h)).collect(), lines.iter().map(line).collect())
+        DriftGroup::new(
+            hosts.iter().map(|h| name(h)).collect(),
+            lines.iter().map(line).collect(),
+        )
     }
 
     fn an_outcome(drift: Vec<DriftGroup>) -> Outcome {
         let mut outcome = Outcome::new(Purpose::Deploy, TreeName::new("default").unwrap());
-        outcome.hosts = ["mk2", "mk3"].map(|h| HostResult::new(name(h), HostState::Committed)).into();
+        outcome.hosts = ["mk2", "mk3"]
+            .map(|h| HostResult::new(name(h), HostState::Committed))
+            .into();
         outcome.drift = drift;
         outcome.exit = ExitStatus::Success;
         outcome
@@ -294,8 +407,18 @@ mod tests {
             version: "1.3.6".into(),
             trees: Vec::<MemberTree>::new(),
         };
-        let all = [member("mk2", "10.0.0.2:5000"), member("web10", "10.0.0.13:5000")];
-        assert_eq!(members(&all), ["mk2   10.0.0.2  (Ver1.3.6)", "web10 10.0.0.13 (Ver1.3.6)", "Total: 2 members"]);
+        let all = [
+            member("mk2", "10.0.0.2:5000"),
+            member("web10", "10.0.0.13:5000"),
+        ];
+        assert_eq!(
+            members(&all),
+            [
+                "mk2   10.0.0.2  (Ver1.3.6)",
+                "web10 10.0.0.13 (Ver1.3.6)",
+                "Total: 2 members"
+            ]
+        );
     }
 
     #[test]
@@ -310,34 +433,69 @@ mod tests {
         ];
         let outcome = an_outcome(vec![group(&["mk2"], &lines)]);
         let told = super::outcome(&files(Deed::Send, true), &outcome, &[], 0);
-        assert_eq!(told, ["(dryrun) [update:a/b/file]", "(dryrun) [update:empty]", "(dryrun) [update:shut]"]);
-        assert_eq!(super::outcome(&files(Deed::Check, false), &outcome, &[], 0), ["mk2: NG a/b/file"]);
+        assert_eq!(
+            told,
+            [
+                "(dryrun) [update:a/b/file]",
+                "(dryrun) [update:empty]",
+                "(dryrun) [update:shut]"
+            ]
+        );
+        assert_eq!(
+            super::outcome(&files(Deed::Check, false), &outcome, &[], 0),
+            ["mk2: NG a/b/file"]
+        );
     }
 
     #[test]
     fn the_level_says_how_much_is_told() {
-        let extra = [("d", "*deleting", What::Extra), ("d/x", "*deleting", What::Extra)];
+        let extra = [
+            ("d", "*deleting", What::Extra),
+            ("d/x", "*deleting", What::Extra),
+        ];
         let changed = [("f", ">fcst......", What::Content)];
         let outcome = an_outcome(vec![group(&["mk2"], &changed), group(&["mk3"], &extra)]);
         let all = [b"f".to_vec()];
         let told = |deed, dry, level| super::outcome(&files(deed, dry), &outcome, &all, level);
         assert_eq!(told(Deed::Sync, false, 0), Vec::<String>::new());
-        assert_eq!(told(Deed::Sync, true, 0), ["(dryrun) [update:f]", "(dryrun) [delete:d/x]", "(dryrun) [delete:d]"]);
-        assert_eq!(told(Deed::Sync, false, 1), ["update mk2:f", "delete mk3:d/x", "delete mk3:d"]);
+        assert_eq!(
+            told(Deed::Sync, true, 0),
+            [
+                "(dryrun) [update:f]",
+                "(dryrun) [delete:d/x]",
+                "(dryrun) [delete:d]"
+            ]
+        );
+        assert_eq!(
+            told(Deed::Sync, false, 1),
+            ["update mk2:f", "delete mk3:d/x", "delete mk3:d"]
+        );
         assert_eq!(told(Deed::Send, false, 2), ["update mk2:f", "skip   mk3:f"]);
-        assert_eq!(told(Deed::Prune, false, 0), ["delete mk3:d/x", "delete mk3:d"]);
+        assert_eq!(
+            told(Deed::Prune, false, 0),
+            ["delete mk3:d/x", "delete mk3:d"]
+        );
     }
 
     #[test]
     fn what_went_wrong_is_named() {
-        let mut outcome = an_outcome(vec![group(&["mk3"], &[("f", ">f+++++++++", What::Missing)])]);
+        let mut outcome = an_outcome(vec![group(
+            &["mk3"],
+            &[("f", ">f+++++++++", What::Missing)],
+        )]);
         outcome.hosts[1].state = HostState::Refused;
         outcome.hosts[1].error = Some("no space left".into());
         outcome.exit = ExitStatus::Mixed;
-        assert_eq!(super::outcome(&files(Deed::Send, false), &outcome, &[], 1), ["error: mk3 refused: no space left"]);
+        assert_eq!(
+            super::outcome(&files(Deed::Send, false), &outcome, &[], 1),
+            ["error: mk3 refused: no space left"]
+        );
         outcome.hosts.clear();
         (outcome.error, outcome.hint) = (Some("no hosts answered".into()), Some("look".into()));
-        assert_eq!(super::outcome(&files(Deed::Send, false), &outcome, &[], 1), ["error: no hosts answered (look)"]);
+        assert_eq!(
+            super::outcome(&files(Deed::Send, false), &outcome, &[], 1),
+            ["error: no hosts answered (look)"]
+        );
     }
 
     #[test]

@@ -32,7 +32,9 @@ impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp(host, port) => write!(f, "tcp:{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", printable(path.as_os_str().as_encoded_bytes())),
+            Self::Unix(path) => {
+                write!(f, "unix:{}", printable(path.as_os_str().as_encoded_bytes()))
+            }
         }
     }
 }
@@ -46,7 +48,9 @@ impl std::str::FromStr for Target {
             Some(("tcp", rest)) => {
                 let (host, port) = rest.rsplit_once(':').ok_or("write tcp:HOST:PORT")?;
                 let host = host.trim_start_matches('[').trim_end_matches(']');
-                let port = port.parse().map_err(|_| format!("{port:?} is no port: write tcp:HOST:PORT"))?;
+                let port = port
+                    .parse()
+                    .map_err(|_| format!("{port:?} is no port: write tcp:HOST:PORT"))?;
                 Ok(Self::Tcp(host.to_string(), port))
             }
             Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(path.into())),
@@ -104,7 +108,9 @@ impl Client {
     pub fn connect(target: &Target, password: Option<&Password>) -> Result<Self> {
         let failed = |e: io::Error| {
             let hint = "is the daemon running on this host, with a console? -c or $MSYNC_TARGET says where it listens";
-            Error::new(Kind::Io, format!("can't connect {target}")).because(e).hint(hint)
+            Error::new(Kind::Io, format!("can't connect {target}"))
+                .because(e)
+                .hint(hint)
         };
         let stream = match target {
             Target::Tcp(host, port) => {
@@ -114,7 +120,11 @@ impl Client {
             }
             Target::Unix(path) => Stream::Unix(UnixStream::connect(path).map_err(failed)?),
         };
-        let mut client = Self { stream, target: target.clone(), bytes: Vec::new() };
+        let mut client = Self {
+            stream,
+            target: target.clone(),
+            bytes: Vec::new(),
+        };
         client.stream.set_timeout(Some(FIRST)).map_err(failed)?;
         let mut given = false;
         loop {
@@ -122,8 +132,10 @@ impl Client {
                 Piece::Prompt => break,
                 Piece::Password if given => return Err(Error::refused("wrong password")),
                 Piece::Password => {
-                    let password = password
-                        .ok_or_else(|| Error::usage("the console asks for a password").hint("name its file with -K"))?;
+                    let password = password.ok_or_else(|| {
+                        Error::usage("the console asks for a password")
+                            .hint("name its file with -K")
+                    })?;
                     client.say(password.bytes())?;
                     given = true;
                 }
@@ -147,7 +159,9 @@ impl Client {
                 Piece::Prompt => return Ok(()),
                 Piece::Line(line) if line == ALIVE => {}
                 Piece::Line(line) => each(&line),
-                Piece::Password => return Err(Error::refused("the console asks for its password again")),
+                Piece::Password => {
+                    return Err(Error::refused("the console asks for its password again"));
+                }
             }
         }
     }
@@ -165,9 +179,17 @@ impl Client {
 
     fn lost(&self, e: io::Error) -> Error {
         let what = match e.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!("{} is silent", self.target),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!("{} is silent", self.target)
+            }
             io::ErrorKind::UnexpectedEof => format!("{} closed the connection", self.target),
-            _ => return Error::new(Kind::Io, format!("the connection to {} failed", self.target)).because(e),
+            _ => {
+                return Error::new(
+                    Kind::Io,
+                    format!("the connection to {} failed", self.target),
+                )
+                .because(e);
+            }
         };
         Error::new(Kind::Io, what)
     }
@@ -189,17 +211,25 @@ impl Client {
     /// Takes what is whole: a line, or a prompt, which has no end.
     fn front(&mut self) -> Option<Piece> {
         loop {
-            for (start, piece) in
-                [(PROMPT, Piece::Prompt), (PASSWORD, Piece::Password), (OLD_PASSWORD, Piece::Password)]
-            {
+            for (start, piece) in [
+                (PROMPT, Piece::Prompt),
+                (PASSWORD, Piece::Password),
+                (OLD_PASSWORD, Piece::Password),
+            ] {
                 if self.bytes.starts_with(start) {
                     self.bytes.drain(..start.len());
                     return Some(piece);
                 }
             }
-            let end = self.bytes.iter().position(|&b| b == b'\n').or((self.bytes.len() > MAX_LINE).then_some(MAX_LINE));
+            let end = self
+                .bytes
+                .iter()
+                .position(|&b| b == b'\n')
+                .or((self.bytes.len() > MAX_LINE).then_some(MAX_LINE));
             let line: Vec<u8> = self.bytes.drain(..=end?).collect();
-            let line = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_string();
+            let line = String::from_utf8_lossy(&line)
+                .trim_end_matches(['\r', '\n'])
+                .to_string();
             if !line.is_empty() {
                 return Some(Piece::Line(line));
             }
@@ -215,7 +245,9 @@ fn check_listener(target: &Target, address: SocketAddr) -> Result<()> {
     }
     let me = rustix::process::geteuid().as_raw();
     let users = Sockets::open().users_of_listeners(address);
-    let Some(stranger) = users.into_iter().find(|uid| *uid != 0 && *uid != me) else { return Ok(()) };
+    let Some(stranger) = users.into_iter().find(|uid| *uid != 0 && *uid != me) else {
+        return Ok(());
+    };
     Err(Error::refused(format!("user {stranger} listens at {target}, who is neither root nor you: nothing was said"))
         .hint("use the daemon's unix socket: -c unix:PATH, which the daemon has with -U PATH or console.socket"))
 }
@@ -227,10 +259,19 @@ mod tests {
     #[test]
     fn targets_are_read_as_the_old_tool_did() {
         let target = |text: &str| text.parse::<Target>();
-        assert_eq!(target("tcp:127.0.0.1:5000"), Ok(Target::Tcp("127.0.0.1".into(), 5000)));
-        assert_eq!(target("tcp:[::1]:5000"), Ok(Target::Tcp("::1".into(), 5000)));
+        assert_eq!(
+            target("tcp:127.0.0.1:5000"),
+            Ok(Target::Tcp("127.0.0.1".into(), 5000))
+        );
+        assert_eq!(
+            target("tcp:[::1]:5000"),
+            Ok(Target::Tcp("::1".into(), 5000))
+        );
         assert_eq!(target("unix:/run/x"), Ok(Target::Unix("/run/x".into())));
-        assert_eq!(target("makuosan.sock"), Ok(Target::Unix("makuosan.sock".into())));
+        assert_eq!(
+            target("makuosan.sock"),
+            Ok(Target::Unix("makuosan.sock".into()))
+        );
         assert!(target("tcp:host").is_err() && target("").is_err() && target("tcp:h:x").is_err());
     }
 }

@@ -59,8 +59,8 @@ pub struct Files {
 
 /// The first words of all commands, old ones and other spellings included.
 const NAMES: &[&str] = &[
-    "send", "sync", "dsync", "check", "md5", "exclude", "members", "status", "loglevel", "alive", "echo", "help",
-    "quit", "exit", "bye",
+    "send", "sync", "dsync", "check", "md5", "exclude", "members", "status", "loglevel", "alive",
+    "echo", "help", "quit", "exit", "bye",
 ];
 /// The most of a line that is no command that an answer repeats.
 const MAX_SHOWN: usize = 80;
@@ -84,8 +84,12 @@ pub const HELP: &[&str] = &[
     "  help",
 ];
 
-const EXCLUDE_USAGE: &[&str] =
-    &["usage: exclude add PATTERN", "       exclude del PATTERN", "       exclude list", "       exclude clear"];
+const EXCLUDE_USAGE: &[&str] = &[
+    "usage: exclude add PATTERN",
+    "       exclude del PATTERN",
+    "       exclude list",
+    "       exclude clear",
+];
 
 /// The command in `line`, which has no line end.
 pub fn parse(line: &[u8]) -> Command {
@@ -93,16 +97,26 @@ pub fn parse(line: &[u8]) -> Command {
     let words = match split(line) {
         Ok(words) => words,
         // A line that begins as a command does is a mistake of a client.
-        Err(why) if line.split(|b| b" \t\"'\\".contains(b)).find(|w| !w.is_empty()).is_some_and(is_name) => {
+        Err(why)
+            if line
+                .split(|b| b" \t\"'\\".contains(b))
+                .find(|w| !w.is_empty())
+                .is_some_and(is_name) =>
+        {
             return wrong(&[why]);
         }
         Err(_) => return foreign(line),
     };
-    let Some((name, rest)) = words.split_first() else { return Command::Nothing };
+    let Some((name, rest)) = words.split_first() else {
+        return Command::Nothing;
+    };
     if !is_name(name) || is_http(rest) {
         return foreign(name);
     }
-    let text: Vec<String> = rest.iter().map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+    let text: Vec<String> = rest
+        .iter()
+        .map(|w| String::from_utf8_lossy(w).into_owned())
+        .collect();
     let texts: Vec<&str> = text.iter().map(String::as_str).collect();
     match name.as_slice() {
         b"send" => files(Deed::Send, "nrDt:g:", rest),
@@ -176,14 +190,25 @@ fn usage(deed: Deed) -> Command {
             "  -r  # recursive",
             "  -t  # target host",
         ]),
-        Deed::Check => wrong(&["usage: check [-r] [-t host] [path]", "  -r  # dir recursive", "  -t  # target host"]),
+        Deed::Check => wrong(&[
+            "usage: check [-r] [-t host] [path]",
+            "  -r  # dir recursive",
+            "  -t  # target host",
+        ]),
     }
 }
 
 /// Flags as getopt takes them: together, with their value behind them or as the next word, between the paths.
 fn files(deed: Deed, flags: &str, words: &[Vec<u8>]) -> Command {
     let (dry_run, recurse, target, group, paths) = Default::default();
-    let mut files = Files { deed, dry_run, recurse, target, group, paths };
+    let mut files = Files {
+        deed,
+        dry_run,
+        recurse,
+        target,
+        group,
+        paths,
+    };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match word.as_slice() {
@@ -194,17 +219,30 @@ fn files(deed: Deed, flags: &str, words: &[Vec<u8>]) -> Command {
                 let mut rest = rest;
                 while let Some((&flag, more)) = rest.split_first() {
                     let Some(at) = flags.bytes().position(|f| f == flag && f != b':') else {
-                        return wrong(&[&format!("error: invalid option -- {}", crate::units::printable(&[flag]))]);
+                        return wrong(&[&format!(
+                            "error: invalid option -- {}",
+                            crate::units::printable(&[flag])
+                        )]);
                     };
                     rest = more;
                     if flags.as_bytes().get(at + 1) != Some(&b':') {
                         files.set(flag);
                         continue;
                     }
-                    let value = if rest.is_empty() { words.next().map(Vec::as_slice) } else { Some(rest) };
-                    let Some(value) = value else { return usage(deed) };
+                    let value = if rest.is_empty() {
+                        words.next().map(Vec::as_slice)
+                    } else {
+                        Some(rest)
+                    };
+                    let Some(value) = value else {
+                        return usage(deed);
+                    };
                     let value = String::from_utf8_lossy(value).into_owned();
-                    *(if flag == b't' { &mut files.target } else { &mut files.group }) = Some(value);
+                    *(if flag == b't' {
+                        &mut files.target
+                    } else {
+                        &mut files.group
+                    }) = Some(value);
                     rest = &[];
                 }
             }
@@ -299,7 +337,10 @@ mod tests {
         let all = files("send -n -r -t mk2 -g web sub/x");
         assert_eq!(all, files("send -nrtmk2 sub/x -gweb"));
         assert!(all.dry_run && all.recurse && all.deed == Deed::Send);
-        assert_eq!((all.target.as_deref(), all.group.as_deref()), (Some("mk2"), Some("web")));
+        assert_eq!(
+            (all.target.as_deref(), all.group.as_deref()),
+            (Some("mk2"), Some("web"))
+        );
         assert_eq!(files("send -r -D x").deed, Deed::Sync);
         assert_eq!(files("dsync -r").deed, Deed::Prune);
         assert_eq!(files("md5 -r").deed, Deed::Check);
@@ -317,7 +358,15 @@ mod tests {
 
     #[test]
     fn without_a_path_everything_has_to_be_said() {
-        for line in ["send", "send -n", "sync", "dsync", "check", "send -t", "send -r -t"] {
+        for line in [
+            "send",
+            "send -n",
+            "sync",
+            "dsync",
+            "check",
+            "send -t",
+            "send -r -t",
+        ] {
             assert!(said(line).starts_with("usage: "), "{line}");
         }
         assert_eq!(said("send -x y"), "error: invalid option -- x");
@@ -338,7 +387,12 @@ mod tests {
             "{\"send\": 1}",
         ];
         // A page may choose the method of its request.
-        let chosen = ["send /page HTTP/1.1", "sync -r /page HTTP/1.0", "status HTTP/2", "quit / HTTP/1.1"];
+        let chosen = [
+            "send /page HTTP/1.1",
+            "sync -r /page HTTP/1.0",
+            "status HTTP/2",
+            "quit / HTTP/1.1",
+        ];
         for line in lines.iter().chain(&chosen) {
             let told = parse(line.as_bytes());
             assert!(
@@ -354,8 +408,15 @@ mod tests {
     #[test]
     fn every_name_is_a_command() {
         for name in NAMES {
-            assert!(!matches!(parse(name.as_bytes()), Command::Foreign(_)), "{name}");
-            assert_eq!(parse(name.as_bytes()) == Command::Quit, ["quit", "exit", "bye"].contains(name), "{name}");
+            assert!(
+                !matches!(parse(name.as_bytes()), Command::Foreign(_)),
+                "{name}"
+            );
+            assert_eq!(
+                parse(name.as_bytes()) == Command::Quit,
+                ["quit", "exit", "bye"].contains(name),
+                "{name}"
+            );
         }
     }
 
@@ -365,7 +426,10 @@ mod tests {
         assert_eq!(parse(b" members "), Command::Members);
         assert_eq!(parse(b"loglevel 2"), Command::LogLevel(2));
         assert_eq!(parse(b"alive on"), Command::Alive(true));
-        assert_eq!(parse(b"exclude add *.tmp"), Command::ExcludeAdd("*.tmp".into()));
+        assert_eq!(
+            parse(b"exclude add *.tmp"),
+            Command::ExcludeAdd("*.tmp".into())
+        );
         assert_eq!(parse(b"bye"), Command::Quit);
         assert_eq!(said("loglevel 10"), "usage: loglevel num (0-9)");
         assert_eq!(said("exclude"), "usage: exclude add PATTERN");

@@ -69,7 +69,9 @@ impl Origin {
         match self {
             Self::Unix => true,
             Self::Tcp(local, remote, owners) => {
-                let user = owners.as_ref().and_then(|sockets| sockets.user_of_client(*local, *remote));
+                let user = owners
+                    .as_ref()
+                    .and_then(|sockets| sockets.user_of_client(*local, *remote));
                 user.is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw())
             }
         }
@@ -83,12 +85,20 @@ impl Listeners {
         let tcp = match config.listen {
             ConsoleListen::Off => None,
             ConsoleListen::At(at) => {
-                let failed = |e| Error::new(crate::Kind::Io, format!("the console cannot listen on {at}")).because(e);
+                let failed = |e| {
+                    Error::new(
+                        crate::Kind::Io,
+                        format!("the console cannot listen on {at}"),
+                    )
+                    .because(e)
+                };
                 Some(TcpListener::bind(at).map_err(failed)?)
             }
             ConsoleListen::Default => {
                 let bound = TcpListener::bind(DEFAULT_CONSOLE);
-                bound.inspect_err(|e| tracing::warn!("no console on {DEFAULT_CONSOLE}: {e}")).ok()
+                bound
+                    .inspect_err(|e| tracing::warn!("no console on {DEFAULT_CONSOLE}: {e}"))
+                    .ok()
             }
         };
         if let Some(tcp) = &tcp {
@@ -96,12 +106,20 @@ impl Listeners {
             tcp.set_nonblocking(true).map_err(failed)?;
         }
         let owners = config.trusts_owner.then(|| Arc::new(Sockets::open()));
-        Ok(Self { tcp, unix: None, owners })
+        Ok(Self {
+            tcp,
+            unix: None,
+            owners,
+        })
     }
 
     /// Binds the socket that `config` says, which is for the user and the group that the process has now.
     pub fn bind_socket(&mut self, config: &ConsoleConfig) -> Result<()> {
-        self.unix = config.socket.as_deref().map(|path| socket::bind(path, 0o660)).transpose()?;
+        self.unix = config
+            .socket
+            .as_deref()
+            .map(|path| socket::bind(path, 0o660))
+            .transpose()?;
         Ok(())
     }
 
@@ -126,7 +144,13 @@ impl Console {
     /// The console of `desk`, about `tree`.
     pub fn new(desk: Arc<Desk>, tree: Option<TreeName>, password: Option<Password>) -> Arc<Self> {
         let (password, tries) = (Mutex::new(password), tokio::sync::Semaphore::new(TRIES));
-        Arc::new(Self { desk, tree, password, tries, commands: Mutex::default() })
+        Arc::new(Self {
+            desk,
+            tree,
+            password,
+            tries,
+            commands: Mutex::default(),
+        })
     }
 
     /// Asks for another password from now on.
@@ -137,9 +161,16 @@ impl Console {
     /// Serves until it is dropped.
     pub async fn serve(self: Arc<Self>, listeners: Listeners) -> Result<()> {
         let failed = |e| Error::new(crate::Kind::Io, "the console cannot listen").because(e);
-        let tcp = listeners.tcp.map(tokio::net::TcpListener::from_std).transpose().map_err(failed)?;
+        let tcp = listeners
+            .tcp
+            .map(tokio::net::TcpListener::from_std)
+            .transpose()
+            .map_err(failed)?;
         let (unix, _file) = match listeners.unix {
-            Some((unix, file)) => (Some(tokio::net::UnixListener::from_std(unix).map_err(failed)?), Some(file)),
+            Some((unix, file)) => (
+                Some(tokio::net::UnixListener::from_std(unix).map_err(failed)?),
+                Some(file),
+            ),
             None => (None, None),
         };
         loop {
@@ -158,7 +189,11 @@ impl Console {
         }
     }
 
-    fn begin<S: AsyncRead + AsyncWrite + Send + Sync + 'static>(self: &Arc<Self>, stream: S, origin: Origin) {
+    fn begin<S: AsyncRead + AsyncWrite + Send + Sync + 'static>(
+        self: &Arc<Self>,
+        stream: S,
+        origin: Origin,
+    ) {
         let Some(number) = self.number() else {
             tracing::warn!("console: more than {MAX_CONNECTIONS} connections");
             return;
@@ -185,18 +220,25 @@ impl Console {
     }
 
     fn password(&self) -> Option<Password> {
-        self.password.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.password
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
-async fn accept_tcp(listener: Option<&tokio::net::TcpListener>) -> io::Result<(tokio::net::TcpStream, SocketAddr)> {
+async fn accept_tcp(
+    listener: Option<&tokio::net::TcpListener>,
+) -> io::Result<(tokio::net::TcpStream, SocketAddr)> {
     match listener {
         Some(listener) => listener.accept().await,
         None => std::future::pending().await,
     }
 }
 
-async fn accept_unix(listener: Option<&tokio::net::UnixListener>) -> io::Result<tokio::net::UnixStream> {
+async fn accept_unix(
+    listener: Option<&tokio::net::UnixListener>,
+) -> io::Result<tokio::net::UnixStream> {
     match listener {
         Some(listener) => listener.accept().await.map(|(stream, _)| stream),
         None => std::future::pending().await,
@@ -220,9 +262,23 @@ struct Connection<'a, S> {
 impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
     fn new(console: &'a Arc<Console>, number: usize, stream: S, origin: Origin) -> Self {
         let (read, output) = tokio::io::split(stream);
-        let input = Input { read, bytes: Vec::new(), over: false };
+        let input = Input {
+            read,
+            bytes: Vec::new(),
+            over: false,
+        };
         let (is_known, excludes, level, alive) = (false, Vec::new(), 0, false);
-        Self { console, number, origin, is_known, input, output, excludes, level, alive }
+        Self {
+            console,
+            number,
+            origin,
+            is_known,
+            input,
+            output,
+            excludes,
+            level,
+            alive,
+        }
     }
 
     async fn run(&mut self) -> io::Result<()> {
@@ -232,13 +288,18 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         loop {
             self.output.write_all(answer::PROMPT).await?;
             self.output.flush().await?;
-            let Some(line) = self.input.line(MAX_LINE).await? else { return Ok(()) };
+            let Some(line) = self.input.line(MAX_LINE).await? else {
+                return Ok(());
+            };
             let command = command::parse(&line);
             if command == Command::Quit {
                 return Ok(());
             }
             if let Command::Foreign(why) = command {
-                tracing::debug!("console {}: a client that speaks something else was cut off", self.number);
+                tracing::debug!(
+                    "console {}: a client that speaks something else was cut off",
+                    self.number
+                );
                 return self.say(&[why]).await;
             }
             let shown = String::from_utf8_lossy(&line).trim().to_string();
@@ -259,20 +320,23 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
 
     /// Asks for the password, when there is one. After a wrong one it is over.
     async fn login(&mut self) -> io::Result<bool> {
-        let Some(password) = self.console.password() else { return Ok(true) };
+        let Some(password) = self.console.password() else {
+            return Ok(true);
+        };
         self.output.write_all(answer::PASSWORD).await?;
         self.output.flush().await?;
-        let given = match tokio::time::timeout(OTHER_PROMPT, self.input.line(MAX_PASSWORD + 2)).await {
-            Ok(given) => given?,
-            Err(_) => {
-                self.output.write_all(b"\r\n").await?;
-                self.output.write_all(answer::OLD_PASSWORD).await?;
-                match tokio::time::timeout(LOGIN, self.input.line(MAX_PASSWORD + 2)).await {
-                    Ok(given) => given?,
-                    Err(_) => None,
+        let given =
+            match tokio::time::timeout(OTHER_PROMPT, self.input.line(MAX_PASSWORD + 2)).await {
+                Ok(given) => given?,
+                Err(_) => {
+                    self.output.write_all(b"\r\n").await?;
+                    self.output.write_all(answer::OLD_PASSWORD).await?;
+                    match tokio::time::timeout(LOGIN, self.input.line(MAX_PASSWORD + 2)).await {
+                        Ok(given) => given?,
+                        Err(_) => None,
+                    }
                 }
-            }
-        };
+            };
         let Some(given) = given else { return Ok(false) };
         let turn = self.console.tries.acquire().await;
         if password.is(&given) {
@@ -291,19 +355,23 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
     async fn answer(&mut self, command: Command) -> io::Result<bool> {
         let lines = match command {
             Command::Nothing | Command::Quit | Command::Foreign(_) => Vec::new(),
-            Command::Files(files) if files.changes() && !self.may_change().await => vec![NO_PASSWORD.to_string()],
+            Command::Files(files) if files.changes() && !self.may_change().await => {
+                vec![NO_PASSWORD.to_string()]
+            }
             Command::Files(files) => match self.wish(&files).await {
                 Ok(wish) => return self.fulfil(files, wish).await,
                 Err(lines) => lines,
             },
             Command::ExcludeAdd(pattern) => self.exclude(pattern),
-            Command::ExcludeDel(pattern) => match self.excludes.iter().position(|e| *e == pattern) {
-                Some(at) => {
-                    self.excludes.remove(at);
-                    Vec::new()
+            Command::ExcludeDel(pattern) => {
+                match self.excludes.iter().position(|e| *e == pattern) {
+                    Some(at) => {
+                        self.excludes.remove(at);
+                        Vec::new()
+                    }
+                    None => vec![format!("error: pattern not found {pattern}")],
                 }
-                None => vec![format!("error: pattern not found {pattern}")],
-            },
+            }
             Command::ExcludeList => self.excludes.clone(),
             Command::ExcludeClear => {
                 self.excludes.clear();
@@ -329,7 +397,10 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
     /// Whether the client may change other hosts.
     async fn may_change(&self) -> bool {
         let origin = self.origin.clone();
-        self.is_known || tokio::task::spawn_blocking(move || origin.is_owner()).await.unwrap_or(false)
+        self.is_known
+            || tokio::task::spawn_blocking(move || origin.is_owner())
+                .await
+                .unwrap_or(false)
     }
 
     fn exclude(&mut self, pattern: String) -> Vec<String> {
@@ -344,18 +415,28 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
 
     async fn members(&self) -> Vec<crate::drive::outcome::Member> {
         let desk = Arc::clone(&self.console.desk);
-        tokio::task::spawn_blocking(move || desk.members()).await.unwrap_or_default()
+        tokio::task::spawn_blocking(move || desk.members())
+            .await
+            .unwrap_or_default()
     }
 
     async fn status(&self) -> Vec<String> {
         let desk = Arc::clone(&self.console.desk);
-        let (sending, receiving) = tokio::task::spawn_blocking(move || desk.sessions()).await.unwrap_or_default();
-        let others = |(n, c): (&usize, &Option<String>)| c.clone().filter(|_| *n != self.number).map(|c| (*n, c));
+        let (sending, receiving) = tokio::task::spawn_blocking(move || desk.sessions())
+            .await
+            .unwrap_or_default();
+        let others = |(n, c): (&usize, &Option<String>)| {
+            c.clone().filter(|_| *n != self.number).map(|c| (*n, c))
+        };
         let commands = self.console.commands().iter().filter_map(others).collect();
         match self.console.desk.base(self.console.tree.as_ref(), &[]) {
-            Ok(base) => {
-                answer::status(&Status { process: std::process::id(), base: &base.path, commands, sending, receiving })
-            }
+            Ok(base) => answer::status(&Status {
+                process: std::process::id(),
+                base: &base.path,
+                commands,
+                sending,
+                receiving,
+            }),
             Err(e) => vec![answer::failure(&e)],
         }
     }
@@ -363,7 +444,11 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
     /// What the desk is to do, or what to answer at once.
     async fn wish(&self, files: &Files) -> std::result::Result<Wish, Vec<String>> {
         if let Some(target) = &files.target
-            && !self.members().await.iter().any(|m| m.host.as_str() == target)
+            && !self
+                .members()
+                .await
+                .iter()
+                .any(|m| m.host.as_str() == target)
         {
             return Err(vec![format!("{target} is not contained in members")]);
         }
@@ -454,7 +539,10 @@ impl<R: AsyncRead + Unpin> Input<R> {
                 return Ok(Some(line));
             }
             if self.bytes.len() > most {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line that is too long"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a line that is too long",
+                ));
             }
             if self.over {
                 let last = std::mem::take(&mut self.bytes);

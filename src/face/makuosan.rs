@@ -33,7 +33,13 @@ pub struct Flags {
     #[arg(short, value_name = "GROUP", env = "MAKUOSAN_GROUP", hide_env = true)]
     group: Option<String>,
     /// Further groups
-    #[arg(short = 'G', value_name = "A,B", env = "MAKUOSAN_GROUPS", hide_env = true, value_delimiter = ',')]
+    #[arg(
+        short = 'G',
+        value_name = "A,B",
+        env = "MAKUOSAN_GROUPS",
+        hide_env = true,
+        value_delimiter = ','
+    )]
     groups: Vec<String>,
     /// The port of the network and of the console [default: 5000]
     #[arg(short, value_name = "PORT", env = "MAKUOSAN_PORT", hide_env = true, value_parser = clap::value_parser!(u16).range(1..))]
@@ -48,7 +54,12 @@ pub struct Flags {
     #[arg(short, value_name = "ADDR")]
     listen: Option<IpAddr>,
     /// The console listens at a unix socket instead
-    #[arg(short = 'U', value_name = "PATH", env = "MAKUOSAN_SOCK", hide_env = true)]
+    #[arg(
+        short = 'U',
+        value_name = "PATH",
+        env = "MAKUOSAN_SOCK",
+        hide_env = true
+    )]
     unix: Option<PathBuf>,
     /// The group key: what the hosts say to each other is sealed with it. With two of them the first seals and both open.
     /// Without one, here or in the configuration, it is plain
@@ -154,7 +165,9 @@ impl Flags {
         config.network.port = self.port.unwrap_or(config.network.port);
         if let Some(group) = self.multicast {
             if !group.is_multicast() {
-                return Err(Error::usage(format!("-m {group} is no multicast address, such as 224.0.0.108")));
+                return Err(Error::usage(format!(
+                    "-m {group} is no multicast address, such as 224.0.0.108"
+                )));
             }
             config.network.group = group;
         }
@@ -166,7 +179,11 @@ impl Flags {
         }
         let group_keys_fixed = !self.key.is_empty();
         if group_keys_fixed {
-            config.network.group_keys = self.key.iter().map(|path| absolute(path)).collect::<Result<_>>()?;
+            config.network.group_keys = self
+                .key
+                .iter()
+                .map(|path| absolute(path))
+                .collect::<Result<_>>()?;
             config.network.plain = false;
         } else if config.network.group_keys.is_empty() {
             // As it was without -k.
@@ -187,7 +204,10 @@ impl Flags {
             owned: self.owned,
             rate: self.rate.map(|mbps| Rate(u64::from(mbps) * 1_000_000)),
             level: self.debug.unwrap_or(0),
-            unused: unused.into_iter().filter_map(|(flag, given)| given.then_some(flag)).collect(),
+            unused: unused
+                .into_iter()
+                .filter_map(|(flag, given)| given.then_some(flag))
+                .collect(),
         })
     }
 
@@ -206,30 +226,49 @@ impl Flags {
                 ConsoleListen::At(at) => Some(at),
                 _ => None,
             };
-            let ip = self.listen.or(before.map(|at| at.ip())).unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
-            let port = self.port.or(before.map(|at| at.port())).unwrap_or(DEFAULT_PORT);
+            let ip = self
+                .listen
+                .or(before.map(|at| at.ip()))
+                .unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
+            let port = self
+                .port
+                .or(before.map(|at| at.port()))
+                .unwrap_or(DEFAULT_PORT);
             console.listen = ConsoleListen::At(SocketAddr::new(ip, port));
             // Whoever names an address and a password means it.
             console.remote |= self.listen.is_some();
         }
-        console.check().map_err(|why| Error::usage(format!("-l: {why}")).hint("-K FILE sets a password"))
+        console
+            .check()
+            .map_err(|why| Error::usage(format!("-l: {why}")).hint("-K FILE sets a password"))
     }
 }
 
 /// Makes the directory the tree that the console is about: the configuration's tree there, else the tree `default`.
 fn base(config: &mut HostConfig, base: Option<PathBuf>) -> Result<()> {
     let path = absolute(&base.unwrap_or_else(|| PathBuf::from(".")))?;
-    let path: PathBuf = path.components().filter(|c| *c != std::path::Component::CurDir).collect();
+    let path: PathBuf = path
+        .components()
+        .filter(|c| *c != std::path::Component::CurDir)
+        .collect();
     if path.parent().is_none() {
-        return Err(Error::usage("the whole filesystem cannot be the base").hint("say -b with a directory below /"));
+        return Err(Error::usage("the whole filesystem cannot be the base")
+            .hint("say -b with a directory below /"));
     }
     let default = TreeName::new(DEFAULT_TREE).expect("the default tree has a legal name");
-    let known = config.trees.iter().find(|t| t.path == path).map(|t| t.name.clone());
+    let known = config
+        .trees
+        .iter()
+        .find(|t| t.path == path)
+        .map(|t| t.name.clone());
     let tree = known.unwrap_or_else(|| default.clone());
     match config.trees.iter_mut().find(|t| t.name == tree) {
         Some(known) => known.path = path,
         // As it was: what a host misses it misses, unless its configuration says otherwise.
-        None => config.trees.push(TreeConfig { catch_up: CatchUp::Off, ..TreeConfig::new(default, path) }),
+        None => config.trees.push(TreeConfig {
+            catch_up: CatchUp::Off,
+            ..TreeConfig::new(default, path)
+        }),
     }
     config.console.tree = Some(tree);
     Ok(())
@@ -239,12 +278,16 @@ fn base(config: &mut HostConfig, base: Option<PathBuf>) -> Result<()> {
 /// reach in it. The kernel keeps the daemon to both; an exchange of the whole base would need the directory above.
 fn confine(config: &mut HostConfig) {
     config.sandbox = Sandbox::Require;
-    config.trees.iter_mut().for_each(|tree| tree.swap = Some(false));
+    config
+        .trees
+        .iter_mut()
+        .for_each(|tree| tree.swap = Some(false));
 }
 
 fn absolute(path: &std::path::Path) -> Result<PathBuf> {
     let shown = || crate::units::printable(path.as_os_str().as_encoded_bytes());
-    std::path::absolute(path).map_err(|e| Error::usage(format!("{} is no path", shown())).because(e))
+    std::path::absolute(path)
+        .map_err(|e| Error::usage(format!("{} is no path", shown())).because(e))
 }
 
 #[cfg(test)]
@@ -252,7 +295,9 @@ mod tests {
     use super::*;
 
     fn meant(line: &str) -> Result<Meant> {
-        Flags::try_parse_from(line.split(' ')).expect(line).over(HostConfig::default())
+        Flags::try_parse_from(line.split(' '))
+            .expect(line)
+            .over(HostConfig::default())
     }
 
     #[test]
@@ -260,13 +305,28 @@ mod tests {
         let meant =
             meant("makuosan -b /var/www -u www-data -g www-data -G adm,web -p 5001 -i 10.0.0.1 -T 80 -n -O").unwrap();
         let tree = &meant.config.trees[0];
-        assert_eq!((tree.name.as_str(), tree.path.to_str()), ("default", Some("/var/www")));
+        assert_eq!(
+            (tree.name.as_str(), tree.path.to_str()),
+            ("default", Some("/var/www"))
+        );
         assert!(tree.catch_up == CatchUp::Off && meant.config.network.plain);
         assert_eq!(meant.config.network.port, 5001);
-        assert_eq!(meant.config.console.listen, ConsoleListen::At("127.0.0.1:5001".parse().unwrap()));
+        assert_eq!(
+            meant.config.console.listen,
+            ConsoleListen::At("127.0.0.1:5001".parse().unwrap())
+        );
         assert_eq!(meant.rate, Some(Rate(80_000_000)));
-        assert_eq!((meant.user.as_deref(), meant.groups.len()), (Some("www-data"), 2));
-        assert!(meant.foreground && meant.owned && meant.sends && meant.receives && meant.unused.is_empty());
+        assert_eq!(
+            (meant.user.as_deref(), meant.groups.len()),
+            (Some("www-data"), 2)
+        );
+        assert!(
+            meant.foreground
+                && meant.owned
+                && meant.sends
+                && meant.receives
+                && meant.unused.is_empty()
+        );
     }
 
     #[test]
@@ -279,10 +339,21 @@ mod tests {
 
     #[test]
     fn the_console_stays_on_this_machine_without_a_password() {
-        assert!(meant("makuosan -b /x -l 0.0.0.0").unwrap_err().to_string().contains("other machines reach"));
+        assert!(
+            meant("makuosan -b /x -l 0.0.0.0")
+                .unwrap_err()
+                .to_string()
+                .contains("other machines reach")
+        );
         assert!(meant("makuosan -b /x -l 0.0.0.0 -K /etc/pw").is_ok());
-        let unix = meant("makuosan -b /x -U /run/m.sock").unwrap().config.console;
-        assert_eq!((unix.listen, unix.socket), (ConsoleListen::Off, Some("/run/m.sock".into())));
+        let unix = meant("makuosan -b /x -U /run/m.sock")
+            .unwrap()
+            .config
+            .console;
+        assert_eq!(
+            (unix.listen, unix.socket),
+            (ConsoleListen::Off, Some("/run/m.sock".into()))
+        );
         assert!(meant("makuosan -b /").is_err() && meant("makuosan -b /x -m 10.0.0.1").is_err());
     }
 
@@ -290,16 +361,30 @@ mod tests {
     fn the_group_key_of_the_flags_stands_for_that_of_the_configuration() {
         let config = || {
             let mut config = HostConfig::default();
-            config.network.group_keys.push("/etc/makuo/group.key".into());
+            config
+                .network
+                .group_keys
+                .push("/etc/makuo/group.key".into());
             config
         };
-        let over = |line: &str| Flags::try_parse_from(line.split(' ')).expect(line).over(config()).expect(line);
+        let over = |line: &str| {
+            Flags::try_parse_from(line.split(' '))
+                .expect(line)
+                .over(config())
+                .expect(line)
+        };
         let meant = over("makuosan -b /x -k /a -k /b");
         assert!(meant.group_keys_fixed);
-        assert_eq!(meant.config.network.group_keys, [PathBuf::from("/a"), "/b".into()]);
+        assert_eq!(
+            meant.config.network.group_keys,
+            [PathBuf::from("/a"), "/b".into()]
+        );
         let meant = over("makuosan -b /x");
         assert!(!meant.group_keys_fixed);
-        assert_eq!(meant.config.network.group_keys, [PathBuf::from("/etc/makuo/group.key")]);
+        assert_eq!(
+            meant.config.network.group_keys,
+            [PathBuf::from("/etc/makuo/group.key")]
+        );
         assert!(!meant.config.network.plain);
         assert!(over("makuosan -b /x -k key").config.network.group_keys[0].is_absolute());
     }
@@ -308,7 +393,13 @@ mod tests {
     fn confined_is_to_base_and_state_or_not_at_all() {
         let meant = meant("makuosan -b /x -c").unwrap();
         assert_eq!(meant.config.sandbox, Sandbox::Require);
-        assert!(meant.config.trees.iter().all(|tree| tree.swap == Some(false)));
+        assert!(
+            meant
+                .config
+                .trees
+                .iter()
+                .all(|tree| tree.swap == Some(false))
+        );
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub const USAGE: u8 = 2;
 pub fn not_parsed(error: &clap::Error) -> u8 {
     // Output that nobody reads any more is no failure.
     let _ = error.print();
-    let asked = matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion);
+    let asked = matches!(
+        error.kind(),
+        clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion
+    );
     if asked { 0 } else { USAGE }
 }

@@ -93,13 +93,25 @@ pub struct Flags {
 impl Flags {
     /// The lines to say before what is asked for: their answers are shown only when they say that something is wrong.
     fn settings(&self) -> Result<Vec<Vec<u8>>> {
-        let level = self.loglevel.unwrap_or(0).saturating_add(self.verbose).min(9);
+        let level = self
+            .loglevel
+            .unwrap_or(0)
+            .saturating_add(self.verbose)
+            .min(9);
         let mut lines = vec![format!("loglevel {level}").into_bytes()];
-        let mut excludes: Vec<Vec<u8>> = self.exclude.iter().map(|e| e.clone().into_bytes()).collect();
+        let mut excludes: Vec<Vec<u8>> = self
+            .exclude
+            .iter()
+            .map(|e| e.clone().into_bytes())
+            .collect();
         for file in &self.exclude_from {
             excludes.extend(lines_of(file)?);
         }
-        lines.extend(excludes.iter().map(|pattern| [b"exclude add ".as_slice(), &quoted(pattern)].concat()));
+        lines.extend(
+            excludes
+                .iter()
+                .map(|pattern| [b"exclude add ".as_slice(), &quoted(pattern)].concat()),
+        );
         Ok(lines)
     }
 
@@ -109,14 +121,21 @@ impl Flags {
             return lines_of(script);
         }
         if self.status || self.members {
-            return Ok(vec![if self.status { b"status".to_vec() } else { b"members".to_vec() }]);
+            return Ok(vec![if self.status {
+                b"status".to_vec()
+            } else {
+                b"members".to_vec()
+            }]);
         }
         let mut flags = String::new();
         for (flag, set) in [(" -n", self.dry_run && !self.check), (" -r", self.recurse)] {
             flags.push_str(if set { flag } else { "" });
         }
         if let Some(target) = &self.target {
-            flags = format!("{flags} -t {}", String::from_utf8_lossy(&quoted(target.as_bytes())));
+            flags = format!(
+                "{flags} -t {}",
+                String::from_utf8_lossy(&quoted(target.as_bytes()))
+            );
         }
         let group = match &self.group {
             Some(group) => format!(" -g {}", String::from_utf8_lossy(&quoted(group.as_bytes()))),
@@ -130,10 +149,16 @@ impl Flags {
         let mut lines = Vec::new();
         let paths: Vec<Option<Vec<u8>>> = match self.paths.is_empty() {
             true => vec![None],
-            false => self.paths.iter().map(|p| Some(quoted(p.as_bytes()))).collect(),
+            false => self
+                .paths
+                .iter()
+                .map(|p| Some(quoted(p.as_bytes())))
+                .collect(),
         };
         for path in paths {
-            let path = path.map(|p| [b" -- ".as_slice(), &p].concat()).unwrap_or_default();
+            let path = path
+                .map(|p| [b" -- ".as_slice(), &p].concat())
+                .unwrap_or_default();
             if self.delete {
                 lines.push([format!("dsync{flags}").as_bytes(), path.as_slice()].concat());
             }
@@ -155,7 +180,11 @@ pub fn run(argv: &[std::ffi::OsString]) -> u8 {
         Err(error) => {
             let line = super::answer::failure(&error);
             let _ = writeln!(std::io::stderr(), "{}", crate::report::words::safe(&line));
-            if error.kind() == crate::Kind::Usage { USAGE } else { FAILED }
+            if error.kind() == crate::Kind::Usage {
+                USAGE
+            } else {
+                FAILED
+            }
         }
     }
 }
@@ -187,7 +216,11 @@ fn talk(flags: &Flags) -> Result<bool> {
 fn show(line: &str) -> bool {
     let safe = crate::report::words::safe(line);
     let error = line.starts_with("error:");
-    let shown = if error { writeln!(std::io::stderr(), "{safe}") } else { writeln!(std::io::stdout(), "{safe}") };
+    let shown = if error {
+        writeln!(std::io::stderr(), "{safe}")
+    } else {
+        writeln!(std::io::stdout(), "{safe}")
+    };
     // Output that nobody reads any more is no failure.
     drop(shown);
     !(error || says_no(line))
@@ -195,18 +228,29 @@ fn show(line: &str) -> bool {
 
 fn says_no(line: &str) -> bool {
     // Of hosts of one name the address is told, too.
-    let name = |host: &str| host.split_once(" (").map_or(host, |(name, _)| name).to_string();
-    let differs = line.split_once(": NG ").is_some_and(|(host, _)| crate::id::HostName::new(&name(host)).is_ok());
-    let unknown = line.strip_suffix(" is not contained in members").is_some_and(|host| !host.contains(':'));
+    let name = |host: &str| {
+        host.split_once(" (")
+            .map_or(host, |(name, _)| name)
+            .to_string()
+    };
+    let differs = line
+        .split_once(": NG ")
+        .is_some_and(|(host, _)| crate::id::HostName::new(&name(host)).is_ok());
+    let unknown = line
+        .strip_suffix(" is not contained in members")
+        .is_some_and(|host| !host.contains(':'));
     line.starts_with("usage:") || unknown || differs
 }
 
 fn default_target() -> Result<Target> {
     match std::env::var(TARGET_VARIABLE) {
-        Ok(text) if !text.is_empty() => {
-            text.parse().map_err(|e: String| Error::usage(format!("${TARGET_VARIABLE}: {e}")))
-        }
-        _ => Ok(Target::Tcp(DEFAULT_CONSOLE.ip().to_string(), DEFAULT_CONSOLE.port())),
+        Ok(text) if !text.is_empty() => text
+            .parse()
+            .map_err(|e: String| Error::usage(format!("${TARGET_VARIABLE}: {e}"))),
+        _ => Ok(Target::Tcp(
+            DEFAULT_CONSOLE.ip().to_string(),
+            DEFAULT_CONSOLE.port(),
+        )),
     }
 }
 
@@ -215,7 +259,9 @@ fn lines_of(path: &std::path::Path) -> Result<Vec<Vec<u8>>> {
     let failed = |e| Error::io("cannot read", path, e).with_kind(crate::Kind::Usage);
     let reader: Box<dyn BufRead> = match path.as_os_str().as_bytes() {
         b"-" => Box::new(std::io::stdin().lock()),
-        _ => Box::new(std::io::BufReader::new(std::fs::File::open(path).map_err(failed)?)),
+        _ => Box::new(std::io::BufReader::new(
+            std::fs::File::open(path).map_err(failed)?,
+        )),
     };
     let mut lines = Vec::new();
     for line in reader.split(b'\n') {
@@ -234,28 +280,53 @@ mod tests {
 
     fn said(line: &str) -> Vec<String> {
         let flags = Flags::try_parse_from(line.split(' ')).expect("legal");
-        let all = flags.settings().expect("readable").into_iter().chain(flags.commands().expect("readable"));
-        all.map(|l| String::from_utf8_lossy(&l).into_owned()).collect()
+        let all = flags
+            .settings()
+            .expect("readable")
+            .into_iter()
+            .chain(flags.commands().expect("readable"));
+        all.map(|l| String::from_utf8_lossy(&l).into_owned())
+            .collect()
     }
 
     #[test]
     fn flags_become_what_the_console_understands() {
         assert_eq!(said("msync -r"), ["loglevel 0", "send -r"]);
         assert_eq!(said("msync -rn -vv"), ["loglevel 2", "send -n -r"]);
-        assert_eq!(said("msync -t mk2 a b"), ["loglevel 0", "send -t mk2 -- a", "send -t mk2 -- b"]);
-        assert_eq!(said("msync --delete -r sub"), ["loglevel 0", "dsync -r -- sub", "send -r -- sub"]);
-        assert_eq!(said("msync --sync -r -g web"), ["loglevel 0", "sync -r -g web"]);
+        assert_eq!(
+            said("msync -t mk2 a b"),
+            ["loglevel 0", "send -t mk2 -- a", "send -t mk2 -- b"]
+        );
+        assert_eq!(
+            said("msync --delete -r sub"),
+            ["loglevel 0", "dsync -r -- sub", "send -r -- sub"]
+        );
+        assert_eq!(
+            said("msync --sync -r -g web"),
+            ["loglevel 0", "sync -r -g web"]
+        );
         assert_eq!(said("msync --check -r -l5"), ["loglevel 5", "check -r"]);
         assert_eq!(said("msync --members"), ["loglevel 0", "members"]);
-        assert_eq!(said("msync --exclude=*.o -r"), ["loglevel 0", "exclude add *.o", "send -r"]);
+        assert_eq!(
+            said("msync --exclude=*.o -r"),
+            ["loglevel 0", "exclude add *.o", "send -r"]
+        );
     }
 
     #[test]
     fn what_is_not_well_is_known_by_its_line() {
-        for line in ["mk3: NG sub/x", "nohost is not contained in members", "usage: send"] {
+        for line in [
+            "mk3: NG sub/x",
+            "nohost is not contained in members",
+            "usage: send",
+        ] {
             assert!(says_no(line), "{line}");
         }
-        for line in ["update mk3:x: NG y", "mk3: OK x", "(dryrun) [update:x is not contained in members]"] {
+        for line in [
+            "update mk3:x: NG y",
+            "mk3: OK x",
+            "(dryrun) [update:x is not contained in members]",
+        ] {
             assert!(!says_no(line), "{line}");
         }
     }

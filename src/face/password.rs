@@ -26,13 +26,22 @@ impl Password {
     /// The first line of the file `path`, which nobody but its owner may read.
     pub fn load(path: &Path) -> Result<Self> {
         let name = crate::units::printable(path.as_os_str().as_encoded_bytes());
-        let failed = |e| Error::io("cannot read the password in", path, e).with_kind(crate::Kind::Usage);
-        let file = strict::open(path, Readers::Owner).map_err(|e| e.with_kind(crate::Kind::Usage))?;
+        let failed =
+            |e| Error::io("cannot read the password in", path, e).with_kind(crate::Kind::Usage);
+        let file =
+            strict::open(path, Readers::Owner).map_err(|e| e.with_kind(crate::Kind::Usage))?;
         let mut bytes = Vec::new();
-        file.take(MAX_PASSWORD as u64 + 3).read_to_end(&mut bytes).map_err(failed)?;
-        let line = bytes.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
+        file.take(MAX_PASSWORD as u64 + 3)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
+        let line = bytes
+            .split(|b| matches!(b, b'\r' | b'\n'))
+            .next()
+            .unwrap_or_default();
         if !(MIN_PASSWORD..=MAX_PASSWORD).contains(&line.len()) {
-            let what = format!("{name}: a password has {MIN_PASSWORD} to {MAX_PASSWORD} bytes, on the first line");
+            let what = format!(
+                "{name}: a password has {MIN_PASSWORD} to {MAX_PASSWORD} bytes, on the first line"
+            );
             return Err(Error::usage(what));
         }
         Ok(Self(BlockHash::of(line), line.to_vec()))
@@ -41,7 +50,12 @@ impl Password {
     /// Whether `given` is it. Takes as long whatever is wrong about it: hashes are compared, all of them.
     pub fn is(&self, given: &[u8]) -> bool {
         let given = BlockHash::of(given);
-        self.0.0.iter().zip(given.0).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+        self.0
+            .0
+            .iter()
+            .zip(given.0)
+            .fold(0, |differ, (a, b)| differ | (a ^ b))
+            == 0
     }
 
     /// Its bytes, for who has to say it.
@@ -76,7 +90,12 @@ mod tests {
 
     #[test]
     fn a_password_that_others_read_is_refused() {
-        assert!(load("sesame", 0o640).unwrap_err().to_string().contains("others can read"));
+        assert!(
+            load("sesame", 0o640)
+                .unwrap_err()
+                .to_string()
+                .contains("others can read")
+        );
         assert!(load("abc", 0o600).is_err());
         assert!(load(&"x".repeat(300), 0o600).is_err());
         assert!(Password::load(Path::new("/nonexistent/x")).is_err());

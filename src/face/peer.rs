@@ -36,13 +36,21 @@ impl Sockets {
     /// Opens the tables, which stay readable when the process cannot open files any more.
     pub fn open() -> Self {
         let paths = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
-        Self { tables: Mutex::new(paths.iter().filter_map(|path| File::open(path).ok()).collect()) }
+        Self {
+            tables: Mutex::new(
+                paths
+                    .iter()
+                    .filter_map(|path| File::open(path).ok())
+                    .collect(),
+            ),
+        }
     }
 
     /// The user of the socket at `remote` that is connected to `local`, both on this machine. None when that cannot be
     /// seen: a socket that its process has closed belongs to nobody, and is shown as root's.
     pub fn user_of_client(&self, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
-        let is_it = |s: &Socket| s.local == plain(remote) && s.remote == plain(local) && s.inode != 0;
+        let is_it =
+            |s: &Socket| s.local == plain(remote) && s.remote == plain(local) && s.inode != 0;
         // A table is read in pieces, and a line can be missed when others come and go in between.
         (0..MAX_TRIES).find_map(|_| self.all().ok()?.into_iter().find(is_it).map(|s| s.uid))
     }
@@ -54,7 +62,12 @@ impl Sockets {
             let here = s.local.ip() == address.ip() || s.local.ip().is_unspecified();
             s.state == LISTENS && s.local.port() == address.port() && here
         };
-        self.all().unwrap_or_default().into_iter().filter(is_it).map(|s| s.uid).collect()
+        self.all()
+            .unwrap_or_default()
+            .into_iter()
+            .filter(is_it)
+            .map(|s| s.uid)
+            .collect()
     }
 
     fn all(&self) -> io::Result<Vec<Socket>> {
@@ -86,7 +99,13 @@ fn parse(line: &str) -> Option<Socket> {
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    let word = |at: usize| Some(u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    let word = |at: usize| {
+        Some(
+            u32::from_str_radix(ip.get(at..at + 8)?, 16)
+                .ok()?
+                .to_ne_bytes(),
+        )
+    };
     let ip: IpAddr = match ip.len() {
         8 => Ipv4Addr::from(word(0)?).into(),
         32 => {
@@ -127,22 +146,36 @@ mod tests {
             let client = TcpStream::connect(at).unwrap();
             let (server, remote) = listener.accept().unwrap();
             let sockets = Sockets::open();
-            assert_eq!(sockets.users_of_listeners(client.peer_addr().unwrap()), [me], "{bound}");
-            assert_eq!(sockets.user_of_client(server.local_addr().unwrap(), remote), Some(me), "{bound}");
+            assert_eq!(
+                sockets.users_of_listeners(client.peer_addr().unwrap()),
+                [me],
+                "{bound}"
+            );
+            assert_eq!(
+                sockets.user_of_client(server.local_addr().unwrap(), remote),
+                Some(me),
+                "{bound}"
+            );
 
             // However many ask at once.
             std::thread::scope(|scope| {
                 for _ in 0..4 {
                     let (sockets, local) = (&sockets, server.local_addr().unwrap());
                     scope.spawn(move || {
-                        (0..5).for_each(|_| assert_eq!(sockets.user_of_client(local, remote), Some(me), "{bound}"));
+                        (0..5).for_each(|_| {
+                            assert_eq!(sockets.user_of_client(local, remote), Some(me), "{bound}")
+                        });
                     });
                 }
             });
 
             // Closed, it is shown as root's and says nothing.
             drop(client);
-            assert_eq!(sockets.user_of_client(server.local_addr().unwrap(), remote), None, "{bound}");
+            assert_eq!(
+                sockets.user_of_client(server.local_addr().unwrap(), remote),
+                None,
+                "{bound}"
+            );
             drop(listener);
             assert!(sockets.users_of_listeners(at).is_empty(), "{bound}");
         }
@@ -151,12 +184,23 @@ mod tests {
     #[test]
     fn lines_are_read_and_others_passed_over() {
         let zeros = "00000000:00000000 00:00000000 00000000";
-        let socket = parse(&format!("  0: 0100007F:1388 00000000:0000 0A {zeros}  1000        0 4711 1 0")).unwrap();
+        let socket = parse(&format!(
+            "  0: 0100007F:1388 00000000:0000 0A {zeros}  1000        0 4711 1 0"
+        ))
+        .unwrap();
         if cfg!(target_endian = "little") {
             assert_eq!(socket.local, "127.0.0.1:5000".parse().unwrap());
         }
-        assert_eq!((socket.state, socket.uid, socket.inode), (LISTENS, 1000, 4711));
-        for line in ["", "sl local_address", "0: x:y z 0A", "0: 0100007F:1388 00000000:0000"] {
+        assert_eq!(
+            (socket.state, socket.uid, socket.inode),
+            (LISTENS, 1000, 4711)
+        );
+        for line in [
+            "",
+            "sl local_address",
+            "0: x:y z 0A",
+            "0: 0100007F:1388 00000000:0000",
+        ] {
             assert_eq!(parse(line), None, "{line}");
         }
     }

@@ -25,8 +25,11 @@ pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
     if UnixStream::connect(path).is_ok() {
-        return Err(Error::usage(format!("a daemon is running already: it listens on {}", path.display()))
-            .hint("give another --socket to run a second one"));
+        return Err(Error::usage(format!(
+            "a daemon is running already: it listens on {}",
+            path.display()
+        ))
+        .hint("give another --socket to run a second one"));
     }
     remove_old(path)?;
     // Made with its mode, not given it afterwards.
@@ -43,8 +46,11 @@ fn remove_old(path: &Path) -> Result<()> {
     let failed = |e| Error::io("cannot replace the old socket", path, e);
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path).map_err(failed),
-        Ok(_) => Err(Error::usage(format!("{} is there and is no socket: it stays", path.display()))
-            .hint("give a path that is free")),
+        Ok(_) => Err(Error::usage(format!(
+            "{} is there and is no socket: it stays",
+            path.display()
+        ))
+        .hint("give a path that is free")),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(failed(e)),
     }
@@ -61,13 +67,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sock");
         std::fs::write(&path, "precious").unwrap();
-        assert!(bind(&path, 0o600).unwrap_err().to_string().contains("no socket"));
+        assert!(
+            bind(&path, 0o600)
+                .unwrap_err()
+                .to_string()
+                .contains("no socket")
+        );
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
         std::fs::remove_file(&path).unwrap();
         drop(UnixListener::bind(&path).unwrap());
         let bound = bind(&path, 0o660).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-        assert!(bind(&path, 0o600).unwrap_err().to_string().contains("running already"));
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o660
+        );
+        assert!(
+            bind(&path, 0o600)
+                .unwrap_err()
+                .to_string()
+                .contains("running already")
+        );
         drop(bound);
         assert!(!path.exists());
     }

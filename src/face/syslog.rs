@@ -27,7 +27,10 @@ impl Log {
             Some(Arc::new(socket))
         };
         let socket = if detached { open() } else { None };
-        Self { socket, prefix: format!("{name}[{}]: ", std::process::id()) }
+        Self {
+            socket,
+            prefix: format!("{name}[{}]: ", std::process::id()),
+        }
     }
 
     /// Whether lines go to the system's log.
@@ -41,7 +44,11 @@ impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match &self.socket {
             Some(socket) => {
-                let text = [format!("<{PRIORITY}>{}", self.prefix).as_bytes(), line.trim_ascii_end()].concat();
+                let text = [
+                    format!("<{PRIORITY}>{}", self.prefix).as_bytes(),
+                    line.trim_ascii_end(),
+                ]
+                .concat();
                 // A log that is full or gone must not stop the daemon.
                 let _ = socket.send(&text);
             }

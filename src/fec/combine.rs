@@ -15,7 +15,13 @@ const AT_ONCE: usize = 4;
 /// Adds to row `i` of `out` the sum over all sources `j` of `matrix[i * sources + j]` times source `j`.
 ///
 /// Rows of `out` have `width` bytes. A source that is shorter counts as filled up with zeros.
-pub(super) fn combine(kernel: Kernel, matrix: &[u8], sources: &[&[u8]], out: &mut [u8], width: usize) {
+pub(super) fn combine(
+    kernel: Kernel,
+    matrix: &[u8],
+    sources: &[&[u8]],
+    out: &mut [u8],
+    width: usize,
+) {
     if sources.is_empty() || width == 0 {
         return;
     }
@@ -27,7 +33,9 @@ pub(super) fn combine(kernel: Kernel, matrix: &[u8], sources: &[&[u8]], out: &mu
             let range = group * rows / groups..(group + 1) * rows / groups;
             let matrix = &matrix[range.start * sources.len()..range.end * sources.len()];
             let out = &mut out[range.start * width..range.end * width];
-            let destinations = out.chunks_exact_mut(width).map(|row| &mut row[strip.clone()]);
+            let destinations = out
+                .chunks_exact_mut(width)
+                .map(|row| &mut row[strip.clone()]);
             match range.len() {
                 1 => add_all::<1>(kernel, matrix, sources, destinations, &strip),
                 2 => add_all::<2>(kernel, matrix, sources, destinations, &strip),
@@ -40,8 +48,14 @@ pub(super) fn combine(kernel: Kernel, matrix: &[u8], sources: &[&[u8]], out: &mu
 
 fn strips(width: usize, sources: usize, groups: usize) -> impl Iterator<Item = Range<usize>> {
     // With one group of destinations nothing is read twice.
-    let strip = if groups < 2 { STRIP.1 } else { (PANEL_BYTES / sources / 64 * 64).clamp(STRIP.0, STRIP.1) };
-    (0..width).step_by(strip).map(move |at| at..(at + strip).min(width))
+    let strip = if groups < 2 {
+        STRIP.1
+    } else {
+        (PANEL_BYTES / sources / 64 * 64).clamp(STRIP.0, STRIP.1)
+    };
+    (0..width)
+        .step_by(strip)
+        .map(move |at| at..(at + strip).min(width))
 }
 
 /// Adds multiples of the `strip` of all sources to `D` destinations.
@@ -59,12 +73,20 @@ fn add_all<'a, const D: usize>(
         let whole = some.iter().all(|source| cut(source).len() == strip.len());
         if let (Ok(four), true) = (<&[&[u8]; AT_ONCE]>::try_from(some), whole) {
             let factors = std::array::from_fn(|d| std::array::from_fn(|s| factor(d, s)));
-            kernel.add(to.each_mut().map(|d| &mut **d), four.map(|source| &source[strip.clone()]), &factors);
+            kernel.add(
+                to.each_mut().map(|d| &mut **d),
+                four.map(|source| &source[strip.clone()]),
+                &factors,
+            );
             continue;
         }
         for (s, source) in some.iter().enumerate() {
             let factors = std::array::from_fn(|d| [factor(d, s)]);
-            kernel.add(to.each_mut().map(|d| &mut **d), [&source[cut(source)]], &factors);
+            kernel.add(
+                to.each_mut().map(|d| &mut **d),
+                [&source[cut(source)]],
+                &factors,
+            );
         }
     }
 }

@@ -62,11 +62,23 @@ pub fn decode(
         let first = usize::from(run.start);
         let rows: Vec<u16> = arrived[first].iter().map(|(row, _)| *row).collect();
         match solve(kernel, &lost[first], &rows) {
-            Ok(solution) => fill(kernel, grid, payload, &run, &lost[first], &arrived, &solution),
+            Ok(solution) => fill(
+                kernel,
+                grid,
+                payload,
+                &run,
+                &lost[first],
+                &arrived,
+                &solution,
+            ),
             Err(missing) => short.extend(run.map(|column| Shortage { column, missing })),
         }
     }
-    if short.is_empty() { Ok(()) } else { Err(Unsolved::Short(short)) }
+    if short.is_empty() {
+        Ok(())
+    } else {
+        Err(Unsolved::Short(short))
+    }
 }
 
 fn check(grid: &Grid, payload: &[u8], lost: &[Vec<u16>]) -> Result<(), &'static str> {
@@ -80,7 +92,10 @@ fn check(grid: &Grid, payload: &[u8], lost: &[Vec<u16>]) -> Result<(), &'static 
         if !rows.is_sorted_by(|a, b| a < b) {
             return Err("lost rows that are not in order");
         }
-        if rows.last().is_some_and(|&row| grid.index(row, column).is_none()) {
+        if rows
+            .last()
+            .is_some_and(|&row| grid.index(row, column).is_none())
+        {
             return Err("a lost symbol past the end of the payload");
         }
     }
@@ -90,7 +105,10 @@ fn check(grid: &Grid, payload: &[u8], lost: &[Vec<u16>]) -> Result<(), &'static 
 /// For every column the coded symbols that arrived of it, by their rows.
 fn by_column<'a>(grid: &Grid, coded: &[Coded<'a>]) -> Vec<Vec<(u16, &'a [u8])>> {
     let mut columns = vec![Vec::new(); usize::from(grid.columns())];
-    for symbol in coded.iter().filter(|symbol| symbol.bytes.len() == usize::from(grid.symbol())) {
+    for symbol in coded
+        .iter()
+        .filter(|symbol| symbol.bytes.len() == usize::from(grid.symbol()))
+    {
         if let Some(column) = columns.get_mut(usize::from(symbol.column)) {
             column.push((symbol.row, symbol.bytes));
         }
@@ -111,7 +129,9 @@ fn runs(lost: &[Vec<u16>], arrived: &[Vec<(u16, &[u8])>]) -> Vec<Range<u8>> {
     let mut runs: Vec<Range<u8>> = Vec::new();
     for (column, rows) in lost.iter().enumerate() {
         match runs.last_mut() {
-            Some(run) if usize::from(run.end) == column && same(usize::from(run.start), column) => run.end += 1,
+            Some(run) if usize::from(run.end) == column && same(usize::from(run.start), column) => {
+                run.end += 1
+            }
             _ if rows.is_empty() => {}
             _ => runs.push(column as u8..column as u8 + 1),
         }
@@ -154,12 +174,27 @@ fn sums_of_lost(
     let columns = &arrived[usize::from(run.start)..usize::from(run.end)];
     let mut sums = Vec::with_capacity(used.len() * columns.len() * usize::from(grid.symbol()));
     for &at in used {
-        columns.iter().for_each(|column| sums.extend_from_slice(column[at].1));
+        columns
+            .iter()
+            .for_each(|column| sums.extend_from_slice(column[at].1));
     }
-    let known: Vec<u16> = (0..grid.rows()).filter(|row| lost.binary_search(row).is_err()).collect();
-    let sources: Vec<&[u8]> = known.iter().map(|&row| &payload[grid.bytes_of_columns(row, run)]).collect();
+    let known: Vec<u16> = (0..grid.rows())
+        .filter(|row| lost.binary_search(row).is_err())
+        .collect();
+    let sources: Vec<&[u8]> = known
+        .iter()
+        .map(|&row| &payload[grid.bytes_of_columns(row, run)])
+        .collect();
     let coded = used.iter().map(|&at| columns[0][at].0);
-    let matrix: Vec<u8> = coded.flat_map(|row| known.iter().map(move |&j| coefficient(row, j))).collect();
-    combine(kernel, &matrix, &sources, &mut sums, columns.len() * usize::from(grid.symbol()));
+    let matrix: Vec<u8> = coded
+        .flat_map(|row| known.iter().map(move |&j| coefficient(row, j)))
+        .collect();
+    combine(
+        kernel,
+        &matrix,
+        &sources,
+        &mut sums,
+        columns.len() * usize::from(grid.symbol()),
+    );
     sums
 }

@@ -40,7 +40,10 @@ pub(super) const fn double_each(bytes: u64) -> u64 {
 
 /// For every factor its products with the low nibbles 0 to 15, then with the high nibbles 0x00 to 0xF0: what a byte
 /// shuffle looks products up in.
-#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code))]
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    allow(dead_code)
+)]
 pub(super) static NIBBLES: [[u8; 32]; 256] = nibbles();
 
 const fn nibbles() -> [[u8; 32]; 256] {
@@ -73,10 +76,16 @@ mod tests {
         for a in 0..=255u8 {
             assert_eq!(multiply(a, 1), a);
             assert_eq!(multiply(a, 0), 0);
-            assert!(a == 0 || multiply(a, inverse(a)) == 1, "{a} times its inverse");
+            assert!(
+                a == 0 || multiply(a, inverse(a)) == 1,
+                "{a} times its inverse"
+            );
             for b in 0..=255u8 {
                 assert_eq!(multiply(a, b), multiply(b, a));
-                assert!(a == 0 || b == 0 || multiply(a, b) != 0, "{a} and {b} divide zero");
+                assert!(
+                    a == 0 || b == 0 || multiply(a, b) != 0,
+                    "{a} and {b} divide zero"
+                );
                 for c in [0, 1, 2, 3, 0x1B, 0x53, 0x80, 0x8D, 0xFF] {
                     assert_eq!(multiply(a, multiply(b, c)), multiply(multiply(a, b), c));
                     assert_eq!(multiply(a, b ^ c), multiply(a, b) ^ multiply(a, c));
@@ -89,7 +98,10 @@ mod tests {
     fn eight_are_doubled_as_one_is() {
         for a in 0..=255u8 {
             let eight = [a, 0, 0xFF, a ^ 0x55, 0x80, 1, a, !a];
-            assert_eq!(double_each(u64::from_ne_bytes(eight)).to_ne_bytes(), eight.map(|b| multiply(b, 2)));
+            assert_eq!(
+                double_each(u64::from_ne_bytes(eight)).to_ne_bytes(),
+                eight.map(|b| multiply(b, 2))
+            );
         }
     }
 

@@ -28,7 +28,11 @@ impl Grid {
     /// A payload of `payload` bytes in symbols of `symbol` bytes and rows of `columns` symbols; `None` when empty or
     /// beyond the caps of this module.
     pub fn new(payload: u32, symbol: u16, columns: u8) -> Option<Self> {
-        let grid = Self { payload, symbol, columns };
+        let grid = Self {
+            payload,
+            symbol,
+            columns,
+        };
         let legal = (1..=MAX_PAYLOAD).contains(&payload)
             && (MIN_SYMBOL..=MAX_SYMBOL).contains(&symbol)
             && (1..=MAX_COLUMNS).contains(&columns)
@@ -86,7 +90,10 @@ impl Grid {
 
     /// The bytes of the payload that are symbol `index`: short at the end, empty past it.
     pub fn bytes_of(&self, index: u32) -> Range<usize> {
-        self.clip(index as usize * usize::from(self.symbol), usize::from(self.symbol))
+        self.clip(
+            index as usize * usize::from(self.symbol),
+            usize::from(self.symbol),
+        )
     }
 
     /// The symbols that bytes of the payload lie in.
@@ -115,14 +122,29 @@ mod tests {
 
     #[test]
     fn only_what_the_caps_allow_is_a_grid() {
-        for (payload, symbol, columns) in
-            [(0, 1428, 8), (MAX_PAYLOAD + 1, 1428, 8), (9, 63, 8), (9, 65_001, 8), (9, 64, 0), (9, 64, 33)]
-        {
-            assert_eq!(Grid::new(payload, symbol, columns), None, "{payload} {symbol} {columns}");
+        for (payload, symbol, columns) in [
+            (0, 1428, 8),
+            (MAX_PAYLOAD + 1, 1428, 8),
+            (9, 63, 8),
+            (9, 65_001, 8),
+            (9, 64, 0),
+            (9, 64, 33),
+        ] {
+            assert_eq!(
+                Grid::new(payload, symbol, columns),
+                None,
+                "{payload} {symbol} {columns}"
+            );
         }
         assert_eq!(Grid::new(MAX_PAYLOAD, 64, 1), None, "too many rows");
-        assert_eq!(Grid::new(MAX_ROWS * 64, 64, 1).map(|g| g.rows()), Some(32_767));
-        assert_eq!(Grid::new(1, 65_000, 32).map(|g| (g.rows(), g.used_columns())), Some((1, 1)));
+        assert_eq!(
+            Grid::new(MAX_ROWS * 64, 64, 1).map(|g| g.rows()),
+            Some(32_767)
+        );
+        assert_eq!(
+            Grid::new(1, 65_000, 32).map(|g| (g.rows(), g.used_columns())),
+            Some((1, 1))
+        );
     }
 
     proptest! {

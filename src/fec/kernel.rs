@@ -67,7 +67,11 @@ impl Kernel {
         sources: [&[u8]; S],
         factors: &[[u8; S]; D],
     ) {
-        let shortest = destinations.iter().map(|d| d.len()).chain(sources.iter().map(|s| s.len())).min();
+        let shortest = destinations
+            .iter()
+            .map(|d| d.len())
+            .chain(sources.iter().map(|s| s.len()))
+            .min();
         let (chunks, rest) = shortest.map_or((0, 0), |len| (len / CHUNK, len % CHUNK));
         let (mut tails, mut source_tails) = ([[0; CHUNK]; D], [[0; CHUNK]; S]);
         let mut ends: [&mut [u8]; D] = [(); D].map(|()| Default::default());
@@ -86,7 +90,11 @@ impl Kernel {
             tail[..rest].copy_from_slice(&source[chunks * CHUNK..][..rest]);
         }
         let tail = tails.each_mut().map(std::slice::from_mut);
-        self.add_chunks(tail, source_tails.each_ref().map(std::slice::from_ref), factors);
+        self.add_chunks(
+            tail,
+            source_tails.each_ref().map(std::slice::from_ref),
+            factors,
+        );
         for (end, tail) in ends.into_iter().zip(tails) {
             end.copy_from_slice(&tail[..rest]);
         }
@@ -121,12 +129,16 @@ fn portable<const D: usize, const S: usize>(
             for bit in 0..8 {
                 for (sum, factors) in sums.iter_mut().zip(factors) {
                     let mask = u64::from(factors[s] >> bit & 1).wrapping_neg();
-                    sum.iter_mut().zip(&doubled).for_each(|(sum, word)| *sum ^= word & mask);
+                    sum.iter_mut()
+                        .zip(&doubled)
+                        .for_each(|(sum, word)| *sum ^= word & mask);
                 }
                 doubled = doubled.map(field::double_each);
             }
             for (destination, sum) in destinations.iter_mut().zip(&sums) {
-                let Some(destination) = destination.get_mut(at) else { return };
+                let Some(destination) = destination.get_mut(at) else {
+                    return;
+                };
                 for (bytes, sum) in destination.as_chunks_mut::<8>().0.iter_mut().zip(sum) {
                     *bytes = (u64::from_ne_bytes(*bytes) ^ sum).to_ne_bytes();
                 }
@@ -137,7 +149,10 @@ fn portable<const D: usize, const S: usize>(
 
 fn words(chunk: &Chunk) -> [u64; CHUNK / 8] {
     let mut words = [0; CHUNK / 8];
-    words.iter_mut().zip(chunk.as_chunks().0).for_each(|(word, bytes)| *word = u64::from_ne_bytes(*bytes));
+    words
+        .iter_mut()
+        .zip(chunk.as_chunks().0)
+        .for_each(|(word, bytes)| *word = u64::from_ne_bytes(*bytes));
     words
 }
 
@@ -152,11 +167,18 @@ mod tests {
         source: &[&[u8]; S],
         factors: &[[u8; S]; D],
     ) -> [Vec<u8>; D] {
-        let reach = source.iter().map(|s| s.len()).chain(destination.iter().map(Vec::len)).min().unwrap_or(0);
+        let reach = source
+            .iter()
+            .map(|s| s.len())
+            .chain(destination.iter().map(Vec::len))
+            .min()
+            .unwrap_or(0);
         std::array::from_fn(|d| {
             let mut sum = destination[d].clone();
             for (source, &factor) in source.iter().zip(&factors[d]) {
-                sum.iter_mut().zip(&source[..reach]).for_each(|(to, &b)| *to ^= field::multiply(factor, b));
+                sum.iter_mut()
+                    .zip(&source[..reach])
+                    .for_each(|(to, &b)| *to ^= field::multiply(factor, b));
             }
             sum
         })
@@ -178,7 +200,12 @@ mod tests {
         for kernel in Kernel::all() {
             let mut after = before.clone();
             kernel.add(after.each_mut().map(|d| &mut d[..]), source, &factors);
-            assert_eq!(after, expected, "{} with {D} destinations, {S} sources", kernel.name());
+            assert_eq!(
+                after,
+                expected,
+                "{} with {D} destinations, {S} sources",
+                kernel.name()
+            );
         }
     }
 
@@ -205,7 +232,8 @@ mod tests {
             for factor in 0..=255u8 {
                 let mut product = vec![0; 256];
                 kernel.multiply_add(&mut product, factor, &source);
-                let expected: Vec<u8> = source.iter().map(|&b| field::multiply(factor, b)).collect();
+                let expected: Vec<u8> =
+                    source.iter().map(|&b| field::multiply(factor, b)).collect();
                 assert_eq!(product, expected, "{} times {factor}", kernel.name());
             }
         }
@@ -216,6 +244,9 @@ mod tests {
         let all = Kernel::all();
         assert_eq!(all.first(), Some(&Kernel::best()));
         assert_eq!(all.last(), Some(&Kernel::portable()));
-        println!("kernels tested on this processor: {:?}", all.iter().map(|k| k.name()).collect::<Vec<_>>());
+        println!(
+            "kernels tested on this processor: {:?}",
+            all.iter().map(|k| k.name()).collect::<Vec<_>>()
+        );
     }
 }

@@ -29,8 +29,14 @@ impl Simd {
         let avx2 = is_x86_feature_detected!("avx2");
         let gfni = avx2 && is_x86_feature_detected!("gfni");
         let avx512 = gfni && is_x86_feature_detected!("avx512f");
-        let all = [(avx512, Kind::GfniAvx512), (gfni, Kind::GfniAvx2), (avx2, Kind::Avx2)];
-        all.into_iter().filter(|(has, _)| *has).map(|(_, kind)| Self(kind))
+        let all = [
+            (avx512, Kind::GfniAvx512),
+            (gfni, Kind::GfniAvx2),
+            (avx2, Kind::Avx2),
+        ];
+        all.into_iter()
+            .filter(|(has, _)| *has)
+            .map(|(_, kind)| Self(kind))
     }
 
     /// The name, for people.
@@ -43,7 +49,12 @@ impl Simd {
     }
 
     /// Adds to each destination `factors[destination][source]` times each source; all have equally many chunks.
-    pub fn add<const D: usize, const S: usize>(self, to: [&mut [Chunk]; D], from: [&[Chunk]; S], by: &[[u8; S]; D]) {
+    pub fn add<const D: usize, const S: usize>(
+        self,
+        to: [&mut [Chunk]; D],
+        from: [&[Chunk]; S],
+        by: &[[u8; S]; D],
+    ) {
         match self.0 {
             // SAFETY: `available` makes this kind only where GFNI and AVX-512F are.
             Kind::GfniAvx512 => unsafe { x86::gfni_avx512(to, from, by) },
@@ -70,7 +81,12 @@ impl Simd {
     }
 
     /// Adds to each destination `factors[destination][source]` times each source; all have equally many chunks.
-    pub fn add<const D: usize, const S: usize>(self, to: [&mut [Chunk]; D], from: [&[Chunk]; S], by: &[[u8; S]; D]) {
+    pub fn add<const D: usize, const S: usize>(
+        self,
+        to: [&mut [Chunk]; D],
+        from: [&[Chunk]; S],
+        by: &[[u8; S]; D],
+    ) {
         match self.0 {
             // SAFETY: NEON is part of every aarch64 target that has a standard library.
             Kind::Neon => unsafe { arm::neon(to, from, by) },
@@ -80,7 +96,11 @@ impl Simd {
 
 /// How many chunks all have.
 fn chunks<const D: usize, const S: usize>(to: &[&mut [Chunk]; D], from: &[&[Chunk]; S]) -> usize {
-    to.iter().map(|t| t.len()).chain(from.iter().map(|f| f.len())).min().unwrap_or(0)
+    to.iter()
+        .map(|t| t.len())
+        .chain(from.iter().map(|f| f.len()))
+        .min()
+        .unwrap_or(0)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -91,7 +111,11 @@ mod x86 {
     use crate::fec::field::NIBBLES;
 
     #[target_feature(enable = "gfni,avx512f")]
-    pub fn gfni_avx512<const D: usize, const S: usize>(to: [&mut [Chunk]; D], from: [&[Chunk]; S], by: &[[u8; S]; D]) {
+    pub fn gfni_avx512<const D: usize, const S: usize>(
+        to: [&mut [Chunk]; D],
+        from: [&[Chunk]; S],
+        by: &[[u8; S]; D],
+    ) {
         let count = chunks(&to, &from);
         let (to, from) = (to.map(|t| &mut t[..count]), from.map(|f| &f[..count]));
         let by = by.map(|row| row.map(|factor| _mm512_set1_epi8(factor as i8)));
@@ -112,7 +136,11 @@ mod x86 {
     }
 
     #[target_feature(enable = "gfni,avx2")]
-    pub fn gfni_avx2<const D: usize, const S: usize>(to: [&mut [Chunk]; D], from: [&[Chunk]; S], by: &[[u8; S]; D]) {
+    pub fn gfni_avx2<const D: usize, const S: usize>(
+        to: [&mut [Chunk]; D],
+        from: [&[Chunk]; S],
+        by: &[[u8; S]; D],
+    ) {
         let count = chunks(&to, &from);
         let (to, from) = (to.map(|t| &mut t[..count]), from.map(|f| &f[..count]));
         let by = by.map(|row| row.map(|factor| _mm256_set1_epi8(factor as i8)));
@@ -132,7 +160,11 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn avx2<const D: usize, const S: usize>(to: [&mut [Chunk]; D], from: [&[Chunk]; S], by: &[[u8; S]; D]) {
+    pub fn avx2<const D: usize, const S: usize>(
+        to: [&mut [Chunk]; D],
+        from: [&[Chunk]; S],
+        by: &[[u8; S]; D],
+    ) {
         let count = chunks(&to, &from);
         let (to, from) = (to.map(|t| &mut t[..count]), from.map(|f| &f[..count]));
         let by = by.map(|row| row.map(|factor| tables(factor)));
@@ -162,7 +194,10 @@ mod x86 {
     #[target_feature(enable = "avx2")]
     fn tables(factor: u8) -> (__m256i, __m256i) {
         let both = load(&NIBBLES[usize::from(factor)]);
-        (_mm256_permute4x64_epi64::<0b01_00_01_00>(both), _mm256_permute4x64_epi64::<0b11_10_11_10>(both))
+        (
+            _mm256_permute4x64_epi64::<0b01_00_01_00>(both),
+            _mm256_permute4x64_epi64::<0b11_10_11_10>(both),
+        )
     }
 
     #[target_feature(enable = "avx2")]
@@ -186,7 +221,11 @@ mod arm {
     use crate::fec::field::NIBBLES;
 
     #[target_feature(enable = "neon")]
-    pub fn neon<const D: usize, const S: usize>(to: [&mut [Chunk]; D], from: [&[Chunk]; S], by: &[[u8; S]; D]) {
+    pub fn neon<const D: usize, const S: usize>(
+        to: [&mut [Chunk]; D],
+        from: [&[Chunk]; S],
+        by: &[[u8; S]; D],
+    ) {
         let count = chunks(&to, &from);
         let (to, from) = (to.map(|t| &mut t[..count]), from.map(|f| &f[..count]));
         let by = by.map(|row| {

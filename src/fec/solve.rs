@@ -50,7 +50,10 @@ pub(super) fn solve(kernel: Kernel, lost: &[u16], coded: &[u16]) -> Result<Solut
         }
     }
     match elimination.deficit() {
-        0 => Ok(Solution { used, inverse: elimination.inverse() }),
+        0 => Ok(Solution {
+            used,
+            inverse: elimination.inverse(),
+        }),
         more => Err(more),
     }
 }
@@ -71,7 +74,14 @@ struct Elimination {
 impl Elimination {
     fn new(kernel: Kernel, size: usize, inverse: bool) -> Self {
         let stride = if inverse { 2 * size } else { size };
-        Self { kernel, size, stride, rows: Vec::new(), pivots: vec![None; size], rank: 0 }
+        Self {
+            kernel,
+            size,
+            stride,
+            rows: Vec::new(),
+            pivots: vec![None; size],
+            rank: 0,
+        }
     }
 
     fn is_complete(&self) -> bool {
@@ -97,13 +107,16 @@ impl Elimination {
             }
             let Some(pivot) = self.pivots[column] else {
                 let factor = field::inverse(fresh[column]);
-                fresh.iter_mut().for_each(|byte| *byte = field::multiply(factor, *byte));
+                fresh
+                    .iter_mut()
+                    .for_each(|byte| *byte = field::multiply(factor, *byte));
                 self.pivots[column] = Some(self.rank);
                 self.rank += 1;
                 return true;
             };
             let factor = fresh[column];
-            self.kernel.multiply_add(fresh, factor, &stored[pivot * self.stride..][..self.stride]);
+            self.kernel
+                .multiply_add(fresh, factor, &stored[pivot * self.stride..][..self.stride]);
         }
         self.rows.truncate(start);
         false
@@ -116,14 +129,21 @@ impl Elimination {
         for (column, &pivot) in order.iter().enumerate().rev() {
             for &earlier in &order[..column] {
                 let (a, b) = (pivot * self.stride, earlier * self.stride);
-                let Ok([pivot, earlier]) = self.rows.get_disjoint_mut([a..a + self.stride, b..b + self.stride]) else {
+                let Ok([pivot, earlier]) = self
+                    .rows
+                    .get_disjoint_mut([a..a + self.stride, b..b + self.stride])
+                else {
                     continue;
                 };
                 let factor = earlier[column];
                 self.kernel.multiply_add(earlier, factor, pivot);
             }
         }
-        order.iter().flat_map(|row| &self.rows[row * self.stride + self.size..][..self.size]).copied().collect()
+        order
+            .iter()
+            .flat_map(|row| &self.rows[row * self.stride + self.size..][..self.size])
+            .copied()
+            .collect()
     }
 }
 
@@ -176,11 +196,16 @@ mod tests {
 
     #[test]
     fn the_same_row_twice_tells_nothing_new() {
-        let deficit = |lost: &[u16], coded: &[u16]| deficit(Kernel::best(), lost, coded.iter().copied());
+        let deficit =
+            |lost: &[u16], coded: &[u16]| deficit(Kernel::best(), lost, coded.iter().copied());
         assert_eq!(deficit(&[3, 5, 9], &[1, 1, 1]), 2);
         assert_eq!(deficit(&[3, 5, 9], &[]), 3);
         assert_eq!(deficit(&[], &[]), 0);
-        assert_eq!(deficit(&[3, 3], &[1, 2, 3, 4, 5]), 1, "the same row cannot be lost twice");
+        assert_eq!(
+            deficit(&[3, 3], &[1, 2, 3, 4, 5]),
+            1,
+            "the same row cannot be lost twice"
+        );
     }
 
     #[test]
@@ -188,7 +213,13 @@ mod tests {
         let lost: Vec<u16> = (0..=MAX_LOST as u16).collect();
         assert_eq!(deficit(Kernel::best(), &lost, 0..u16::MAX), 1);
         assert_eq!(deficit(Kernel::best(), &lost, 0..3), MAX_LOST - 2);
-        assert_eq!(solve(Kernel::best(), &lost, &(0..2000).collect::<Vec<_>>()), Err(1));
-        assert!(solve(Kernel::best(), &lost[1..], &(0..1030).collect::<Vec<_>>()).is_ok(), "as many as allowed");
+        assert_eq!(
+            solve(Kernel::best(), &lost, &(0..2000).collect::<Vec<_>>()),
+            Err(1)
+        );
+        assert!(
+            solve(Kernel::best(), &lost[1..], &(0..1030).collect::<Vec<_>>()).is_ok(),
+            "as many as allowed"
+        );
     }
 }

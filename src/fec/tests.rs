@@ -8,7 +8,9 @@ use super::*;
 
 /// Some payload that looks random.
 fn payload(grid: &Grid) -> Vec<u8> {
-    (0..grid.payload()).map(|n| (n.wrapping_mul(0x9E37_79B1) >> 11) as u8).collect()
+    (0..grid.payload())
+        .map(|n| (n.wrapping_mul(0x9E37_79B1) >> 11) as u8)
+        .collect()
 }
 
 fn grid(payload: u32, symbol: u16, columns: u8) -> Grid {
@@ -16,7 +18,11 @@ fn grid(payload: u32, symbol: u16, columns: u8) -> Grid {
 }
 
 /// A payload in which the symbols of `lost` are overwritten, and those symbols by columns.
-fn lose(grid: &Grid, payload: &[u8], lost: impl IntoIterator<Item = u32>) -> (Vec<u8>, Vec<Vec<u16>>) {
+fn lose(
+    grid: &Grid,
+    payload: &[u8],
+    lost: impl IntoIterator<Item = u32>,
+) -> (Vec<u8>, Vec<Vec<u16>>) {
     let mut damaged = payload.to_vec();
     let mut columns = vec![Vec::new(); usize::from(grid.columns())];
     for index in lost.into_iter().collect::<BTreeSet<_>>() {
@@ -32,10 +38,17 @@ fn symbols<'a>(grid: &Grid, first: u16, rows: &'a [u8]) -> Vec<Coded<'a>> {
     let size = usize::from(grid.symbol());
     let symbol = |(row, column): (u16, usize)| {
         let start = usize::from(row - first) * grid.row_bytes() + column * size;
-        Coded { row, column: column as u8, bytes: &rows[start..start + size] }
+        Coded {
+            row,
+            column: column as u8,
+            bytes: &rows[start..start + size],
+        }
     };
     let count = (rows.len() / grid.row_bytes()) as u16;
-    (first..first + count).flat_map(|row| (0..usize::from(grid.columns())).map(move |c| (row, c))).map(symbol).collect()
+    (first..first + count)
+        .flat_map(|row| (0..usize::from(grid.columns())).map(move |c| (row, c)))
+        .map(symbol)
+        .collect()
 }
 
 fn coded_rows(grid: &Grid, payload: &[u8], rows: std::ops::Range<u16>) -> Vec<u8> {
@@ -46,21 +59,41 @@ fn coded_rows(grid: &Grid, payload: &[u8], rows: std::ops::Range<u16>) -> Vec<u8
 
 #[test]
 fn coefficients_never_change() {
-    let row = |coded: u16| (0..12).map(|row| coefficient(coded, row)).collect::<Vec<_>>();
+    let row = |coded: u16| {
+        (0..12)
+            .map(|row| coefficient(coded, row))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(row(0), [1, 81, 49, 134, 37, 204, 93, 25, 73, 194, 233, 148]);
-    assert_eq!(row(1), [15, 218, 100, 165, 214, 96, 254, 192, 221, 2, 25, 153]);
-    assert_eq!(row(65_535), [75, 89, 248, 64, 60, 240, 124, 207, 158, 120, 109, 111]);
+    assert_eq!(
+        row(1),
+        [15, 218, 100, 165, 214, 96, 254, 192, 221, 2, 25, 153]
+    );
+    assert_eq!(
+        row(65_535),
+        [75, 89, 248, 64, 60, 240, 124, 207, 158, 120, 109, 111]
+    );
     let sum = |n: u32| (n + 1).wrapping_mul(u32::from(coefficient((n >> 16) as u16, n as u16)));
-    let all = (0..u32::MAX).step_by(99_991).fold(0u32, |hash, n| hash.rotate_left(5) ^ sum(n));
-    assert_eq!(all, 2_694_068_879, "hosts of another version could not repair what this one sends");
+    let all = (0..u32::MAX)
+        .step_by(99_991)
+        .fold(0u32, |hash, n| hash.rotate_left(5) ^ sum(n));
+    assert_eq!(
+        all, 2_694_068_879,
+        "hosts of another version could not repair what this one sends"
+    );
 }
 
 #[test]
 fn coefficients_are_spread_over_all_but_zero() {
     let mut counts = [0u32; 256];
-    (0..255u16).for_each(|coded| (0..1000).for_each(|row| counts[usize::from(coefficient(coded, row))] += 1));
+    (0..255u16).for_each(|coded| {
+        (0..1000).for_each(|row| counts[usize::from(coefficient(coded, row))] += 1)
+    });
     assert_eq!(counts[0], 0);
-    assert!(counts[1..].iter().all(|n| (850..=1150).contains(n)), "{counts:?}");
+    assert!(
+        counts[1..].iter().all(|n| (850..=1150).contains(n)),
+        "{counts:?}"
+    );
 }
 
 #[test]
@@ -75,11 +108,15 @@ fn a_coded_row_is_the_sum_that_it_says() {
         for (row, coded) in out[2..].chunks(400).enumerate() {
             for (at, &byte) in coded.iter().enumerate() {
                 let term = |j: usize| {
-                    payload
-                        .get(j * 400 + at)
-                        .map_or(0, |&b| field::multiply(coefficient(500 + row as u16, j as u16), b))
+                    payload.get(j * 400 + at).map_or(0, |&b| {
+                        field::multiply(coefficient(500 + row as u16, j as u16), b)
+                    })
                 };
-                assert_eq!(byte, (0..8).map(term).fold(0, |a, b| a ^ b), "row {row}, byte {at}");
+                assert_eq!(
+                    byte,
+                    (0..8).map(term).fold(0, |a, b| a ^ b),
+                    "row {row}, byte {at}"
+                );
             }
         }
     }
@@ -92,22 +129,47 @@ fn one_lost_symbol_comes_back_wherever_it_was() {
     let coded = coded_rows(&grid, &payload, 9..10);
     for index in 0..grid.symbols() {
         let (mut damaged, lost) = lose(&grid, &payload, [index]);
-        assert_eq!(decode(Kernel::best(), &grid, &mut damaged, &lost, &symbols(&grid, 9, &coded)), Ok(()));
+        assert_eq!(
+            decode(
+                Kernel::best(),
+                &grid,
+                &mut damaged,
+                &lost,
+                &symbols(&grid, 9, &coded)
+            ),
+            Ok(())
+        );
         assert!(damaged == payload, "symbol {index}");
     }
 }
 
 #[test]
 fn everything_may_be_lost() {
-    for (size, symbol, columns) in
-        [(5000, 64, 3), (1, 64, 1), (64 * 5 + 1, 64, 32), (20_000, 1428, 8), (65_001, 65_000, 2)]
-    {
+    for (size, symbol, columns) in [
+        (5000, 64, 3),
+        (1, 64, 1),
+        (64 * 5 + 1, 64, 32),
+        (20_000, 1428, 8),
+        (65_001, 65_000, 2),
+    ] {
         let grid = grid(size, symbol, columns);
         let payload = payload(&grid);
         let (mut damaged, lost) = lose(&grid, &payload, 0..grid.symbols());
         let coded = coded_rows(&grid, &payload, 0..grid.rows() + 2);
-        assert_eq!(decode(Kernel::best(), &grid, &mut damaged, &lost, &symbols(&grid, 0, &coded)), Ok(()));
-        assert!(damaged == payload, "{size} bytes in symbols of {symbol}, {columns} columns");
+        assert_eq!(
+            decode(
+                Kernel::best(),
+                &grid,
+                &mut damaged,
+                &lost,
+                &symbols(&grid, 0, &coded)
+            ),
+            Ok(())
+        );
+        assert!(
+            damaged == payload,
+            "{size} bytes in symbols of {symbol}, {columns} columns"
+        );
     }
 }
 
@@ -115,7 +177,16 @@ fn everything_may_be_lost() {
 fn nothing_lost_is_nothing_to_do() {
     let grid = grid(5000, 64, 3);
     let mut payload = payload(&grid);
-    assert_eq!(decode(Kernel::best(), &grid, &mut payload, &[vec![], vec![], vec![]], &[]), Ok(()));
+    assert_eq!(
+        decode(
+            Kernel::best(),
+            &grid,
+            &mut payload,
+            &[vec![], vec![], vec![]],
+            &[]
+        ),
+        Ok(())
+    );
 }
 
 /// A square of coded and lost rows that is singular: a random one is in 0.4 %.
@@ -131,17 +202,44 @@ fn a_singular_square_asks_for_one_more_and_is_solved_with_it() {
         let (rows, first) = singular(size);
         let grid = grid(100 * 3 * 70 - 30, 100, 3);
         let payload = payload(&grid);
-        let (mut damaged, lost) = lose(&grid, &payload, rows.iter().map(|row| u32::from(*row) * 3 + 1));
+        let (mut damaged, lost) = lose(
+            &grid,
+            &payload,
+            rows.iter().map(|row| u32::from(*row) * 3 + 1),
+        );
         let before = damaged.clone();
         let coded = coded_rows(&grid, &payload, first..first + size + 8);
         let offered = symbols(&grid, first, &coded);
         let enough = usize::from(size) * 3;
-        let result = decode(Kernel::best(), &grid, &mut damaged, &lost, &offered[..enough]);
-        assert_eq!(result, Err(Unsolved::Short(vec![Shortage { column: 1, missing: 1 }])));
+        let result = decode(
+            Kernel::best(),
+            &grid,
+            &mut damaged,
+            &lost,
+            &offered[..enough],
+        );
+        assert_eq!(
+            result,
+            Err(Unsolved::Short(vec![Shortage {
+                column: 1,
+                missing: 1
+            }]))
+        );
         assert!(damaged == before, "nothing is written that is not known");
-        let more = (1..=8).find(|n| deficit(Kernel::best(), &rows, first..first + size + n) == 0).expect("soon");
+        let more = (1..=8)
+            .find(|n| deficit(Kernel::best(), &rows, first..first + size + n) == 0)
+            .expect("soon");
         let enough = usize::from(size + more) * 3;
-        assert_eq!(decode(Kernel::best(), &grid, &mut damaged, &lost, &offered[..enough]), Ok(()));
+        assert_eq!(
+            decode(
+                Kernel::best(),
+                &grid,
+                &mut damaged,
+                &lost,
+                &offered[..enough]
+            ),
+            Ok(())
+        );
         assert!(damaged == payload, "{size} lost");
     }
 }
@@ -152,11 +250,27 @@ fn a_column_that_is_short_does_not_keep_others_from_being_solved() {
     let payload = payload(&grid);
     let (mut damaged, lost) = lose(&grid, &payload, [0, 4, 8, 1, 5, 6, 10]);
     let coded = coded_rows(&grid, &payload, 0..2);
-    let result = decode(Kernel::best(), &grid, &mut damaged, &lost, &symbols(&grid, 0, &coded));
-    assert_eq!(result, Err(Unsolved::Short(vec![Shortage { column: 0, missing: 1 }])));
+    let result = decode(
+        Kernel::best(),
+        &grid,
+        &mut damaged,
+        &lost,
+        &symbols(&grid, 0, &coded),
+    );
+    assert_eq!(
+        result,
+        Err(Unsolved::Short(vec![Shortage {
+            column: 0,
+            missing: 1
+        }]))
+    );
     for index in 0..grid.symbols() {
         let bytes = grid.bytes_of(index);
-        assert_eq!(damaged[bytes.clone()] == payload[bytes], ![0, 4, 8].contains(&index), "symbol {index}");
+        assert_eq!(
+            damaged[bytes.clone()] == payload[bytes],
+            ![0, 4, 8].contains(&index),
+            "symbol {index}"
+        );
     }
 }
 
@@ -190,21 +304,46 @@ fn symbols_that_do_not_fit_are_not_looked_at() {
     let good = symbols(&grid, 0, &coded);
     let (damaged, lost) = lose(&grid, &payload, [5, 9]);
     let tampered = [
-        Coded { bytes: &good[1].bytes[1..], ..good[1] },
-        Coded { bytes: &[], ..good[1] },
-        Coded { bytes: &coded[..65], ..good[1] },
-        Coded { column: 4, ..good[1] },
-        Coded { column: 255, row: 65_535, ..good[1] },
+        Coded {
+            bytes: &good[1].bytes[1..],
+            ..good[1]
+        },
+        Coded {
+            bytes: &[],
+            ..good[1]
+        },
+        Coded {
+            bytes: &coded[..65],
+            ..good[1]
+        },
+        Coded {
+            column: 4,
+            ..good[1]
+        },
+        Coded {
+            column: 255,
+            row: 65_535,
+            ..good[1]
+        },
         good[5],
         good[5],
     ];
     let mut copy = damaged.clone();
     let result = decode(Kernel::best(), &grid, &mut copy, &lost, &tampered);
-    assert_eq!(result, Err(Unsolved::Short(vec![Shortage { column: 1, missing: 1 }])));
+    assert_eq!(
+        result,
+        Err(Unsolved::Short(vec![Shortage {
+            column: 1,
+            missing: 1
+        }]))
+    );
     assert!(copy == damaged);
     let mut all = tampered.to_vec();
     all.push(good[1]);
-    assert_eq!(decode(Kernel::best(), &grid, &mut copy, &lost, &all), Ok(()));
+    assert_eq!(
+        decode(Kernel::best(), &grid, &mut copy, &lost, &all),
+        Ok(())
+    );
     assert!(copy == payload);
 }
 

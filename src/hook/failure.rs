@@ -75,7 +75,14 @@ impl What {
 impl Failure {
     pub(super) fn new(phase: Phase, command: &Command, what: What, ran: &Ran) -> Self {
         let output = last_lines(&ran.output);
-        Self { phase, command: command.to_string(), what, output, tries: ran.tries, took: ran.took }
+        Self {
+            phase,
+            command: command.to_string(),
+            what,
+            output,
+            tries: ran.tries,
+            took: ran.took,
+        }
     }
 
     /// The line that says what happened.
@@ -84,14 +91,19 @@ impl Failure {
             0 | 1 => String::new(),
             n => format!(" ({n} tries in {})", seconds(self.took)),
         };
-        format!("{} {} failed: {}{tries}", self.phase, self.command, self.what)
+        format!(
+            "{} {} failed: {}{tries}",
+            self.phase, self.command, self.what
+        )
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.headline())?;
-        self.output.lines().try_for_each(|line| write!(f, "\n  {line}"))
+        self.output
+            .lines()
+            .try_for_each(|line| write!(f, "\n  {line}"))
     }
 }
 
@@ -113,5 +125,7 @@ impl fmt::Display for What {
 }
 
 fn signal_name(number: i32) -> Option<&'static str> {
-    nix::sys::signal::Signal::try_from(number).ok().map(nix::sys::signal::Signal::as_str)
+    nix::sys::signal::Signal::try_from(number)
+        .ok()
+        .map(nix::sys::signal::Signal::as_str)
 }

@@ -63,14 +63,19 @@ pub enum CommandError {
     #[error("{0} is neither an absolute path nor the bare name of a program in the PATH")]
     Relative(String),
     /// A NUL, or beyond a cap.
-    #[error("an argument with a NUL byte, one beyond {MAX_WORD} bytes, or more than {MAX_WORDS} of them")]
+    #[error(
+        "an argument with a NUL byte, one beyond {MAX_WORD} bytes, or more than {MAX_WORDS} of them"
+    )]
     Illegal,
 }
 
 impl Command {
     /// The command that `argv` is, the program first. It has `timeout` to end.
     pub fn new(argv: Vec<OsString>, timeout: Duration) -> Result<Self, CommandError> {
-        let program = argv.first().filter(|p| !p.is_empty()).ok_or(CommandError::Empty)?;
+        let program = argv
+            .first()
+            .filter(|p| !p.is_empty())
+            .ok_or(CommandError::Empty)?;
         // It runs in /, so another path would not mean what it seems to.
         if program.as_bytes().contains(&b'/') && !Path::new(program).is_absolute() {
             return Err(CommandError::Relative(printable(program.as_bytes())));
@@ -84,7 +89,9 @@ impl Command {
 
     /// The program: an absolute path, or a name that is looked up in the PATH.
     pub fn program(&self) -> &OsStr {
-        self.argv.first().map_or(OsStr::new(""), OsString::as_os_str)
+        self.argv
+            .first()
+            .map_or(OsStr::new(""), OsString::as_os_str)
     }
 
     /// The program and its arguments.
@@ -98,7 +105,12 @@ impl Command {
     }
 
     /// Runs it once. What it did is in the log as well.
-    pub fn run(&self, phase: Phase, occasion: &Occasion, stop: &AtomicBool) -> Result<Ran, Failure> {
+    pub fn run(
+        &self,
+        phase: Phase,
+        occasion: &Occasion,
+        stop: &AtomicBool,
+    ) -> Result<Ran, Failure> {
         let (what, ran) = run::once(self, phase, occasion, stop);
         run::ended(self, phase, occasion, what, ran)
     }
@@ -112,7 +124,11 @@ impl fmt::Display for Command {
         for word in &self.argv {
             let word = printable(word.as_bytes());
             let space = if line.is_empty() { "" } else { " " };
-            let quote = if !word.is_empty() && word.chars().all(plain) { "" } else { "'" };
+            let quote = if !word.is_empty() && word.chars().all(plain) {
+                ""
+            } else {
+                "'"
+            };
             line.push_str(&format!("{space}{quote}{word}{quote}"));
         }
         match line.char_indices().nth(MAX_SHOWN) {
@@ -156,7 +172,12 @@ pub struct Hooks {
 
 impl Hooks {
     /// Runs what there is for `phase`; `None` when that is nothing. What it did is in the log as well.
-    pub fn run(&self, phase: Phase, occasion: &Occasion, stop: &AtomicBool) -> Option<Result<Ran, Failure>> {
+    pub fn run(
+        &self,
+        phase: Phase,
+        occasion: &Occasion,
+        stop: &AtomicBool,
+    ) -> Option<Result<Ran, Failure>> {
         let command = self.command(phase)?;
         Some(match &self.outside {
             Some(outside) => outside.run(command, phase, occasion, stop),
@@ -179,9 +200,18 @@ impl Hooks {
     /// What becomes of the command for `phase`; the first is `None` when it passed.
     fn attempt(&self, phase: Phase, occasion: &Occasion, stop: &AtomicBool) -> (Option<What>, Ran) {
         match (&self.health, self.command(phase)) {
-            (Some(health), _) if phase == Phase::Health => run::until_healthy(health, occasion, stop),
+            (Some(health), _) if phase == Phase::Health => {
+                run::until_healthy(health, occasion, stop)
+            }
             (_, Some(command)) => run::once(command, phase, occasion, stop),
-            (_, None) => (None, Ran { output: String::new(), took: Duration::ZERO, tries: 0 }),
+            (_, None) => (
+                None,
+                Ran {
+                    output: String::new(),
+                    took: Duration::ZERO,
+                    tries: 0,
+                },
+            ),
         }
     }
 
@@ -193,8 +223,13 @@ impl Hooks {
     /// The commands with their phases.
     pub fn commands(&self) -> impl Iterator<Item = (Phase, &Command)> {
         let health = self.health.as_ref().map(|h| &h.command);
-        let all = [(Phase::Before, self.before.as_ref()), (Phase::After, self.after.as_ref()), (Phase::Health, health)];
-        all.into_iter().filter_map(|(phase, command)| Some((phase, command?)))
+        let all = [
+            (Phase::Before, self.before.as_ref()),
+            (Phase::After, self.after.as_ref()),
+            (Phase::Health, health),
+        ];
+        all.into_iter()
+            .filter_map(|(phase, command)| Some((phase, command?)))
     }
 }
 
@@ -286,11 +321,22 @@ impl Occasion {
         [
             ("MAKUO_TREE", text(self.tree.to_string())),
             ("MAKUO_SERIAL", text(self.serial.to_string())),
-            ("MAKUO_PREVIOUS", text(self.previous.map(|s| s.to_string()).unwrap_or_default())),
+            (
+                "MAKUO_PREVIOUS",
+                text(self.previous.map(|s| s.to_string()).unwrap_or_default()),
+            ),
             ("MAKUO_RELEASE", text(self.release.to_string())),
             ("MAKUO_PATH", self.path.clone().into_os_string()),
             ("MAKUO_HOST", text(self.host.to_string())),
-            ("MAKUO_SENDER", text(self.sender.as_ref().map(|s| s.to_string()).unwrap_or_default())),
+            (
+                "MAKUO_SENDER",
+                text(
+                    self.sender
+                        .as_ref()
+                        .map(|s| s.to_string())
+                        .unwrap_or_default(),
+                ),
+            ),
             ("MAKUO_PHASE", text(phase.key().to_string())),
             ("MAKUO_CAUSE", text(self.cause.word().to_string())),
         ]

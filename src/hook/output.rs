@@ -38,7 +38,9 @@ impl Tail {
         let skip = usize::from(self.cut && self.bytes.contains(&b'\n'));
         let lines = self.bytes.split(|&b| b == b'\n').skip(skip);
         // A bar of progress is many lines on one.
-        let lines = lines.flat_map(|line| line.split(|&b| b == b'\r')).filter(|line| !line.is_empty());
+        let lines = lines
+            .flat_map(|line| line.split(|&b| b == b'\r'))
+            .filter(|line| !line.is_empty());
         lines.map(printable).collect::<Vec<_>>().join("\n")
     }
 }
@@ -52,7 +54,10 @@ pub(super) fn last_lines(text: &str) -> String {
         if !fits && !kept.is_empty() {
             break;
         }
-        let end = (0..=line.len().min(room)).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);
+        let end = (0..=line.len().min(room))
+            .rev()
+            .find(|&at| line.is_char_boundary(at))
+            .unwrap_or(0);
         kept.push(&line[..end]);
         room = room.saturating_sub(line.len() + 1);
     }
@@ -72,7 +77,11 @@ mod tests {
             assert!(tail.bytes.len() <= 2 * MAX_OUTPUT + 16);
         }
         let text = tail.text();
-        assert!(text.len() <= MAX_OUTPUT && text.ends_with("line 19999"), "{}", text.len());
+        assert!(
+            text.len() <= MAX_OUTPUT && text.ends_with("line 19999"),
+            "{}",
+            text.len()
+        );
         assert!(text.lines().all(|l| l.starts_with("line ")));
         let told = last_lines(&text);
         assert_eq!(told.lines().count(), TOLD_LINES);

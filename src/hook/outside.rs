@@ -19,7 +19,9 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Cause, Command, Failure, Health, Hooks, MAX_WORD, MAX_WORDS, Occasion, Phase, Ran, What, run};
+use super::{
+    Cause, Command, Failure, Health, Hooks, MAX_WORD, MAX_WORDS, Occasion, Phase, Ran, What, run,
+};
 use crate::helper::{self, Frames};
 use crate::id::{HostName, Serial, TreeName};
 use crate::manifest::ReleaseId;
@@ -28,7 +30,10 @@ use crate::{Error, Kind};
 /// The name under which the process runs, and by which it knows itself.
 const NAME: &str = "makuo-hooks";
 /// Three commands at most, or what a command printed last. A word to stop that came too late is passed over.
-const FRAMES: Frames = Frames { max: 3 * MAX_WORDS * (MAX_WORD + 8) + (64 << 10), word: Some(STOP) };
+const FRAMES: Frames = Frames {
+    max: 3 * MAX_WORDS * (MAX_WORD + 8) + (64 << 10),
+    word: Some(STOP),
+};
 /// How often the daemon looks whether it is ending.
 const LOOK: Duration = Duration::from_millis(20);
 /// What tells the process to end the command that runs.
@@ -89,9 +94,13 @@ struct Reply {
 impl Outside {
     /// Starts the process for `hooks`. This program has to call [`served`] first of all.
     pub fn start(hooks: &Hooks) -> crate::Result<Self> {
-        let failed = |e: io::Error| Error::new(Kind::Io, "cannot start the process that runs hooks").because(e);
+        let failed = |e: io::Error| {
+            Error::new(Kind::Io, "cannot start the process that runs hooks").because(e)
+        };
         let stream = helper::start(NAME).map_err(failed)?;
-        FRAMES.write(&stream, &WireHooks::from(hooks)).map_err(failed)?;
+        FRAMES
+            .write(&stream, &WireHooks::from(hooks))
+            .map_err(failed)?;
         Ok(Self(Arc::new(Mutex::new(stream))))
     }
 
@@ -105,8 +114,14 @@ impl Outside {
     ) -> Result<Ran, Failure> {
         let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let reply = ask(&stream, &Request::new(phase, occasion), stop).unwrap_or_else(|e| Reply {
-            what: Some(What::NotStarted(format!("the process that runs hooks does not answer: {e}"))),
-            ran: Ran { output: String::new(), took: Duration::ZERO, tries: 1 },
+            what: Some(What::NotStarted(format!(
+                "the process that runs hooks does not answer: {e}"
+            ))),
+            ran: Ran {
+                output: String::new(),
+                took: Duration::ZERO,
+                tries: 1,
+            },
         });
         run::ended(command, phase, occasion, reply.what, reply.ran)
     }
@@ -134,10 +149,17 @@ fn ask(stream: &UnixStream, request: &Request, stop: &AtomicBool) -> io::Result<
             (&mut &*stream).write_all(&STOP)?;
             told = true;
         }
-        let wait = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
+        let wait = Timespec {
+            tv_sec: 0,
+            tv_nsec: LOOK.subsec_nanos().into(),
+        };
         match poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&wait)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => return FRAMES.read(stream)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {
+                return FRAMES
+                    .read(stream)?
+                    .ok_or_else(|| io::ErrorKind::UnexpectedEof.into());
+            }
             Err(e) => return Err(e.into()),
         }
     }
@@ -149,7 +171,9 @@ pub fn served() -> bool {
 }
 
 fn serve(stream: &UnixStream) -> io::Result<()> {
-    let Some(hooks) = FRAMES.read::<WireHooks>(stream)? else { return Ok(()) };
+    let Some(hooks) = FRAMES.read::<WireHooks>(stream)? else {
+        return Ok(());
+    };
     let hooks = hooks.parsed()?;
     while let Some(request) = FRAMES.read::<Request>(stream)? {
         let (phase, occasion) = request.parsed();
@@ -161,7 +185,12 @@ fn serve(stream: &UnixStream) -> io::Result<()> {
                 answer
             });
             // As the daemon has it: what it restarts after a commit is to run again.
-            let until = listen(stream, &done, || stop.store(true, Ordering::Release), phase != Phase::After);
+            let until = listen(
+                stream,
+                &done,
+                || stop.store(true, Ordering::Release),
+                phase != Phase::After,
+            );
             let (what, ran) = run.join().map_err(|_| io::Error::other("a defect"))?;
             until.and_then(|()| FRAMES.write(stream, &Reply { what, ran }))
         })?;
@@ -172,7 +201,10 @@ fn serve(stream: &UnixStream) -> io::Result<()> {
 /// Listens for the word to stop, until `done`. An end of the daemon is such a word, where that ends the command.
 fn listen(stream: &UnixStream, done: &AtomicBool, stop: impl Fn(), ends: bool) -> io::Result<()> {
     while !done.load(Ordering::Acquire) {
-        let wait = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
+        let wait = Timespec {
+            tv_sec: 0,
+            tv_nsec: LOOK.subsec_nanos().into(),
+        };
         match poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&wait)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,
             Ok(_) => {}
@@ -195,14 +227,25 @@ fn listen(stream: &UnixStream, done: &AtomicBool, stop: impl Fn(), ends: bool) -
 
 impl From<&Command> for WireCommand {
     fn from(command: &Command) -> Self {
-        let argv = command.argv().iter().map(|word| ByteVec::from(word.as_bytes().to_vec())).collect();
-        Self { argv, timeout: command.timeout() }
+        let argv = command
+            .argv()
+            .iter()
+            .map(|word| ByteVec::from(word.as_bytes().to_vec()))
+            .collect();
+        Self {
+            argv,
+            timeout: command.timeout(),
+        }
     }
 }
 
 impl WireCommand {
     fn parsed(self) -> io::Result<Command> {
-        let argv = self.argv.into_iter().map(|word| OsString::from_vec(word.into())).collect();
+        let argv = self
+            .argv
+            .into_iter()
+            .map(|word| OsString::from_vec(word.into()))
+            .collect();
         Command::new(argv, self.timeout).map_err(io::Error::other)
     }
 }
@@ -212,7 +255,10 @@ impl From<&Hooks> for WireHooks {
         Self {
             before: hooks.before.as_ref().map(WireCommand::from),
             after: hooks.after.as_ref().map(WireCommand::from),
-            health: hooks.health.as_ref().map(|h| (WireCommand::from(&h.command), h.interval, h.deadline)),
+            health: hooks
+                .health
+                .as_ref()
+                .map(|h| (WireCommand::from(&h.command), h.interval, h.deadline)),
         }
     }
 }
@@ -220,24 +266,77 @@ impl From<&Hooks> for WireHooks {
 impl WireHooks {
     fn parsed(self) -> io::Result<Hooks> {
         let health = self.health.map(|(command, interval, deadline)| {
-            command.parsed().map(|command| Health { command, interval, deadline })
+            command.parsed().map(|command| Health {
+                command,
+                interval,
+                deadline,
+            })
         });
-        let (before, after) = (self.before.map(WireCommand::parsed), self.after.map(WireCommand::parsed));
-        Ok(Hooks { before: before.transpose()?, after: after.transpose()?, health: health.transpose()?, outside: None })
+        let (before, after) = (
+            self.before.map(WireCommand::parsed),
+            self.after.map(WireCommand::parsed),
+        );
+        Ok(Hooks {
+            before: before.transpose()?,
+            after: after.transpose()?,
+            health: health.transpose()?,
+            outside: None,
+        })
     }
 }
 
 impl Request {
     fn new(phase: Phase, occasion: &Occasion) -> Self {
-        let Occasion { tree, serial, previous, release, path, host, sender, cause } = occasion.clone();
+        let Occasion {
+            tree,
+            serial,
+            previous,
+            release,
+            path,
+            host,
+            sender,
+            cause,
+        } = occasion.clone();
         let path = path.into_os_string().into_vec().into();
-        Self { phase, tree, serial, previous, release, path, host, sender, cause }
+        Self {
+            phase,
+            tree,
+            serial,
+            previous,
+            release,
+            path,
+            host,
+            sender,
+            cause,
+        }
     }
 
     fn parsed(self) -> (Phase, Occasion) {
-        let Request { phase, tree, serial, previous, release, path, host, sender, cause } = self;
+        let Request {
+            phase,
+            tree,
+            serial,
+            previous,
+            release,
+            path,
+            host,
+            sender,
+            cause,
+        } = self;
         let path = PathBuf::from(OsString::from_vec(path.into()));
-        (phase, Occasion { tree, serial, previous, release, path, host, sender, cause })
+        (
+            phase,
+            Occasion {
+                tree,
+                serial,
+                previous,
+                release,
+                path,
+                host,
+                sender,
+                cause,
+            },
+        )
     }
 }
 
@@ -250,7 +349,9 @@ mod tests {
     fn beside(hooks: &Hooks) -> (Outside, std::thread::JoinHandle<io::Result<()>>) {
         let (mine, its) = UnixStream::pair().expect("a pair");
         let thread = std::thread::spawn(move || serve(&its));
-        FRAMES.write(&mine, &WireHooks::from(hooks)).expect("it listens");
+        FRAMES
+            .write(&mine, &WireHooks::from(hooks))
+            .expect("it listens");
         (Outside(Arc::new(Mutex::new(mine))), thread)
     }
 
@@ -261,15 +362,29 @@ mod tests {
 
     #[test]
     fn what_runs_there_ends_as_here() {
-        let mut hooks =
-            Hooks { before: Some(sh("echo $MAKUO_TREE; exit 3")), after: Some(sh("true")), ..Hooks::default() };
+        let mut hooks = Hooks {
+            before: Some(sh("echo $MAKUO_TREE; exit 3")),
+            after: Some(sh("true")),
+            ..Hooks::default()
+        };
         let (outside, thread) = beside(&hooks);
         hooks.outside = Some(outside);
         let (occasion, never) = (an_occasion(), AtomicBool::new(false));
         for _ in 0..2 {
-            let failure = hooks.run(Phase::Before, &occasion, &never).expect("there is one").expect_err("exits with 3");
-            assert_eq!((failure.what, failure.output.trim()), (What::Exited(3), occasion.tree.as_str()));
-            assert!(hooks.run(Phase::After, &occasion, &never).expect("there is one").is_ok());
+            let failure = hooks
+                .run(Phase::Before, &occasion, &never)
+                .expect("there is one")
+                .expect_err("exits with 3");
+            assert_eq!(
+                (failure.what, failure.output.trim()),
+                (What::Exited(3), occasion.tree.as_str())
+            );
+            assert!(
+                hooks
+                    .run(Phase::After, &occasion, &never)
+                    .expect("there is one")
+                    .is_ok()
+            );
         }
         assert!(hooks.run(Phase::Health, &occasion, &never).is_none());
         drop(hooks);
@@ -278,14 +393,23 @@ mod tests {
 
     #[test]
     fn the_end_of_the_daemon_ends_what_runs() {
-        let mut hooks = Hooks { before: Some(sh("sleep 60")), ..Hooks::default() };
+        let mut hooks = Hooks {
+            before: Some(sh("sleep 60")),
+            ..Hooks::default()
+        };
         let (outside, thread) = beside(&hooks);
         hooks.outside = Some(outside);
         let ending = AtomicBool::new(true);
-        let failure = hooks.run(Phase::Before, &an_occasion(), &ending).expect("there is one").expect_err("stopped");
+        let failure = hooks
+            .run(Phase::Before, &an_occasion(), &ending)
+            .expect("there is one")
+            .expect_err("stopped");
         assert_eq!(failure.what, What::Stopped);
         // It runs on, for the next.
-        let failure = hooks.run(Phase::Before, &an_occasion(), &ending).expect("there is one").expect_err("stopped");
+        let failure = hooks
+            .run(Phase::Before, &an_occasion(), &ending)
+            .expect("there is one")
+            .expect_err("stopped");
         assert_eq!(failure.what, What::Stopped);
         drop(hooks);
         thread.join().expect("no defect").expect("a good end");
@@ -293,12 +417,18 @@ mod tests {
 
     #[test]
     fn a_process_that_is_gone_is_a_failure() {
-        let mut hooks = Hooks { before: Some(sh("true")), ..Hooks::default() };
+        let mut hooks = Hooks {
+            before: Some(sh("true")),
+            ..Hooks::default()
+        };
         let (mine, its) = UnixStream::pair().expect("a pair");
         drop(its);
         hooks.outside = Some(Outside(Arc::new(Mutex::new(mine))));
         let never = AtomicBool::new(false);
-        let failure = hooks.run(Phase::Before, &an_occasion(), &never).expect("there is one").expect_err("gone");
+        let failure = hooks
+            .run(Phase::Before, &an_occasion(), &never)
+            .expect("there is one")
+            .expect_err("gone");
         assert!(matches!(failure.what, What::NotStarted(_)), "{failure}");
     }
 }

@@ -39,23 +39,38 @@ const CHUNK: usize = 16 << 10;
 const CHUNKS: usize = 16;
 
 /// What becomes of a command that runs once; the first is `None` when it passed.
-pub(super) fn once(command: &Command, phase: Phase, occasion: &Occasion, stop: &AtomicBool) -> (Option<What>, Ran) {
+pub(super) fn once(
+    command: &Command,
+    phase: Phase,
+    occasion: &Occasion,
+    stop: &AtomicBool,
+) -> (Option<What>, Ran) {
     attempt(command, command.timeout, phase, occasion, stop)
 }
 
 /// What becomes of a command that is tried until it passes. When the deadline cuts a try short, the one before it says
 /// more about what is wrong.
-pub(super) fn until_healthy(health: &Health, occasion: &Occasion, stop: &AtomicBool) -> (Option<What>, Ran) {
+pub(super) fn until_healthy(
+    health: &Health,
+    occasion: &Occasion,
+    stop: &AtomicBool,
+) -> (Option<What>, Ran) {
     let (command, began) = (&health.command, Instant::now());
     let end = began + health.deadline;
     let (mut tries, mut before) = (0, None);
     loop {
-        let limit = command.timeout.min(end.saturating_duration_since(Instant::now()));
+        let limit = command
+            .timeout
+            .min(end.saturating_duration_since(Instant::now()));
         let found = attempt(command, limit, Phase::Health, occasion, stop);
         tries += 1;
         let is_cut = limit < command.timeout && matches!(found.0, Some(What::TimedOut(_)));
         let (what, one) = before.take_if(|_| is_cut).unwrap_or(found);
-        let ran = Ran { took: began.elapsed(), tries, ..one };
+        let ran = Ran {
+            took: began.elapsed(),
+            tries,
+            ..one
+        };
         let last = match &what {
             None | Some(What::NotStarted(_) | What::Stopped) => true,
             Some(_) => Instant::now() + health.interval >= end,
@@ -63,7 +78,11 @@ pub(super) fn until_healthy(health: &Health, occasion: &Occasion, stop: &AtomicB
         if last {
             return (what, ran);
         }
-        tracing::debug!("{}@{}: try {tries} of {command}: not healthy yet", occasion.tree, occasion.serial);
+        tracing::debug!(
+            "{}@{}: try {tries} of {command}: not healthy yet",
+            occasion.tree,
+            occasion.serial
+        );
         if !rest(health.interval, stop) {
             return (Some(What::Stopped), ran);
         }
@@ -81,12 +100,18 @@ pub(super) fn ended(
 ) -> Result<Ran, Failure> {
     let (tree, serial) = (&occasion.tree, occasion.serial);
     let Some(what) = what else {
-        tracing::info!("{tree}@{serial}: {phase} {command}: ok after {}", seconds(ran.took));
+        tracing::info!(
+            "{tree}@{serial}: {phase} {command}: ok after {}",
+            seconds(ran.took)
+        );
         return Ok(ran);
     };
     let failure = Failure::new(phase, command, what, &ran);
     tracing::warn!("{tree}@{serial}: {}", failure.headline());
-    failure.output.lines().for_each(|line| tracing::warn!("{tree}@{serial}: {phase}: {line}"));
+    failure
+        .output
+        .lines()
+        .for_each(|line| tracing::warn!("{tree}@{serial}: {phase}: {line}"));
     Err(failure)
 }
 
@@ -118,13 +143,21 @@ fn attempt(
         Ok(mut running) => (running.finish(began, limit, stop), running.tail.text()),
         Err(e) => (Some(What::NotStarted(why_not_started(&e))), String::new()),
     };
-    (what, Ran { output, took: began.elapsed(), tries: 1 })
+    (
+        what,
+        Ran {
+            output,
+            took: began.elapsed(),
+            tries: 1,
+        },
+    )
 }
 
 fn why_not_started(error: &std::io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => {
-            "there is no such program, or the interpreter that its first line names is missing".into()
+            "there is no such program, or the interpreter that its first line names is missing"
+                .into()
         }
         ErrorKind::PermissionDenied => "it is not executable for this daemon".into(),
         _ => error.to_string(),
@@ -144,9 +177,16 @@ impl Running {
         let (pipe, printed) = std::io::pipe()?;
         rustix::io::ioctl_fionbio(&pipe, true)?;
         let mut process = std::process::Command::new(command.program());
-        process.args(&command.argv()[1..]).env_clear().envs(basics()).envs(occasion.variables(phase));
+        process
+            .args(&command.argv()[1..])
+            .env_clear()
+            .envs(basics())
+            .envs(occasion.variables(phase));
         process.current_dir("/").process_group(0);
-        process.stdin(Stdio::null()).stdout(printed.try_clone()?).stderr(printed);
+        process
+            .stdin(Stdio::null())
+            .stdout(printed.try_clone()?)
+            .stderr(printed);
         let mut tries = 1;
         let child = loop {
             match process.spawn() {
@@ -157,7 +197,11 @@ impl Running {
                 child => break child?,
             }
         };
-        let running = Self { child, pipe: Some(pipe), tail: Tail::default() };
+        let running = Self {
+            child,
+            pipe: Some(pipe),
+            tail: Tail::default(),
+        };
         running.step_forward();
         Ok(running)
     }
@@ -179,11 +223,17 @@ impl Running {
         let over = |running: &mut Self| running.has_exited() || stop.load(Ordering::Acquire);
         self.listen(began + limit, over);
         if !self.has_exited() {
-            let what = if stop.load(Ordering::Acquire) { What::Stopped } else { What::TimedOut(limit) };
+            let what = if stop.load(Ordering::Acquire) {
+                What::Stopped
+            } else {
+                What::TimedOut(limit)
+            };
             self.end();
             return Some(what);
         }
-        self.listen(Instant::now() + OUTPUT_GRACE, |running| running.pipe.is_none());
+        self.listen(Instant::now() + OUTPUT_GRACE, |running| {
+            running.pipe.is_none()
+        });
         match self.child.wait() {
             Ok(status) => What::of(status),
             Err(e) => Some(What::NotStarted(format!("its end cannot be known: {e}"))),
@@ -194,12 +244,17 @@ impl Running {
     /// number belongs to nobody else.
     fn end(&mut self) {
         self.signal(Signal::TERM);
-        self.listen(Instant::now() + TERM_GRACE, |running| running.has_exited() && running.pipe.is_none());
+        self.listen(Instant::now() + TERM_GRACE, |running| {
+            running.has_exited() && running.pipe.is_none()
+        });
         self.signal(Signal::KILL);
         if self.listen(Instant::now() + KILL_GRACE, Self::has_exited) {
             let _ = self.child.wait();
         } else {
-            tracing::warn!("process {} does not end though it was killed; it waits in the kernel", self.child.id());
+            tracing::warn!(
+                "process {} does not end though it was killed; it waits in the kernel",
+                self.child.id()
+            );
             reap_later(self.pid());
         }
     }
@@ -240,8 +295,13 @@ impl Running {
 
     /// Sleeps, but not when there is something to read.
     fn pause(&self, time: Duration) {
-        let Some(pipe) = &self.pipe else { return std::thread::sleep(time) };
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(time.min(PAUSES[1]).subsec_nanos()) };
+        let Some(pipe) = &self.pipe else {
+            return std::thread::sleep(time);
+        };
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(time.min(PAUSES[1]).subsec_nanos()),
+        };
         // A failed wait is a short one.
         let _ = poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&timeout));
     }
@@ -262,8 +322,16 @@ impl Running {
 }
 
 fn basics() -> [(&'static str, OsString); 3] {
-    let own = |name: &str, usual: &str| std::env::var_os(name).filter(|v| !v.is_empty()).unwrap_or(usual.into());
-    [("PATH", own("PATH", USUAL_PATH)), ("HOME", own("HOME", "/")), ("LANG", "C.UTF-8".into())]
+    let own = |name: &str, usual: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .unwrap_or(usual.into())
+    };
+    [
+        ("PATH", own("PATH", USUAL_PATH)),
+        ("HOME", own("HOME", "/")),
+        ("LANG", "C.UTF-8".into()),
+    ]
 }
 
 /// A thread waits for what cannot be waited for here.
@@ -271,7 +339,13 @@ fn reap_later(pid: Pid) {
     let wait = move || {
         let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
     };
-    if let Err(e) = std::thread::Builder::new().name("reaper".into()).spawn(wait) {
-        tracing::warn!("no thread to wait for process {}: {e}", pid.as_raw_nonzero());
+    if let Err(e) = std::thread::Builder::new()
+        .name("reaper".into())
+        .spawn(wait)
+    {
+        tracing::warn!(
+            "no thread to wait for process {}: {e}",
+            pid.as_raw_nonzero()
+        );
     }
 }

@@ -39,9 +39,15 @@ fn fails(command: &Command) -> Failure {
 
 /// Whether the process that wrote its number into `file` is gone, or a zombie that its new parent has to reap.
 fn is_gone(file: &Path) -> bool {
-    let pid = std::fs::read_to_string(file).expect("it has started").trim().to_string();
+    let pid = std::fs::read_to_string(file)
+        .expect("it has started")
+        .trim()
+        .to_string();
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X'])),
+        Ok(stat) => stat
+            .rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X'])),
         Err(_) => true,
     }
 }
@@ -74,7 +80,10 @@ fn a_failure_names_the_command_the_status_and_what_it_said() {
     );
     let failure = fails(&shell("kill -9 $$"));
     assert_eq!(failure.what, What::Killed(9));
-    assert!(failure.to_string().ends_with("failed: killed by SIGKILL"), "{failure}");
+    assert!(
+        failure.to_string().ends_with("failed: killed by SIGKILL"),
+        "{failure}"
+    );
 }
 
 #[test]
@@ -89,7 +98,8 @@ fn words_are_arguments_and_no_shell_reads_them() {
 
 #[test]
 fn words_that_are_no_command_are_refused() {
-    let new = |argv: &[&str]| Command::new(argv.iter().map(OsString::from).collect(), LONG).map(drop);
+    let new =
+        |argv: &[&str]| Command::new(argv.iter().map(OsString::from).collect(), LONG).map(drop);
     assert_eq!(new(&[]), Err(CommandError::Empty));
     assert_eq!(new(&["", "x"]), Err(CommandError::Empty));
     assert_eq!(new(&["bin/x"]), Err(CommandError::Relative("bin/x".into())));
@@ -103,21 +113,50 @@ fn the_environment_is_clean_and_says_what_happens() {
     let ran = run(&command(&["env"], LONG)).expect("passes");
     let mut lines: Vec<&str> = ran.output.lines().collect();
     lines.sort_unstable();
-    let names: Vec<&str> = lines.iter().filter_map(|l| l.split_once('=')).map(|(name, _)| name).collect();
-    let own = ["CAUSE", "HOST", "PATH", "PHASE", "PREVIOUS", "RELEASE", "SENDER", "SERIAL", "TREE"];
-    let expected: Vec<String> =
-        ["HOME", "LANG"].map(String::from).into_iter().chain(own.map(|n| format!("MAKUO_{n}"))).collect();
+    let names: Vec<&str> = lines
+        .iter()
+        .filter_map(|l| l.split_once('='))
+        .map(|(name, _)| name)
+        .collect();
+    let own = [
+        "CAUSE", "HOST", "PATH", "PHASE", "PREVIOUS", "RELEASE", "SENDER", "SERIAL", "TREE",
+    ];
+    let expected: Vec<String> = ["HOME", "LANG"]
+        .map(String::from)
+        .into_iter()
+        .chain(own.map(|n| format!("MAKUO_{n}")))
+        .collect();
     assert_eq!(names, [expected, vec!["PATH".to_string()]].concat());
     let release = format!("MAKUO_RELEASE={}", occasion().release);
-    for line in ["MAKUO_TREE=www", "MAKUO_SERIAL=7", "MAKUO_PREVIOUS=6", "MAKUO_PATH=/var/www", "MAKUO_HOST=web1"] {
+    for line in [
+        "MAKUO_TREE=www",
+        "MAKUO_SERIAL=7",
+        "MAKUO_PREVIOUS=6",
+        "MAKUO_PATH=/var/www",
+        "MAKUO_HOST=web1",
+    ] {
         assert!(lines.contains(&line), "{line}: {lines:?}");
     }
-    for line in ["MAKUO_SENDER=ci", "MAKUO_PHASE=after", "MAKUO_CAUSE=commit", "LANG=C.UTF-8", &release] {
+    for line in [
+        "MAKUO_SENDER=ci",
+        "MAKUO_PHASE=after",
+        "MAKUO_CAUSE=commit",
+        "LANG=C.UTF-8",
+        &release,
+    ] {
         assert!(lines.contains(&line), "{line}: {lines:?}");
     }
-    let first = Occasion { previous: None, sender: None, cause: Cause::Revert, ..occasion() };
-    let script = shell("set -u; echo \"<$MAKUO_PREVIOUS> <$MAKUO_SENDER> $MAKUO_PHASE $MAKUO_CAUSE\"");
-    let ran = script.run(Phase::Before, &first, &AtomicBool::new(false)).expect("passes");
+    let first = Occasion {
+        previous: None,
+        sender: None,
+        cause: Cause::Revert,
+        ..occasion()
+    };
+    let script =
+        shell("set -u; echo \"<$MAKUO_PREVIOUS> <$MAKUO_SENDER> $MAKUO_PHASE $MAKUO_CAUSE\"");
+    let ran = script
+        .run(Phase::Before, &first, &AtomicBool::new(false))
+        .expect("passes");
     assert_eq!(ran.output, "<> <> before revert");
 }
 
@@ -133,7 +172,9 @@ fn it_runs_in_the_root_without_input_as_a_group_of_its_own() {
 fn what_is_not_there_is_told() {
     let failure = fails(&command(&["/nowhere/at all"], LONG));
     assert!(
-        failure.to_string().starts_with("after hook '/nowhere/at all' failed: cannot be started: there is no such")
+        failure.to_string().starts_with(
+            "after hook '/nowhere/at all' failed: cannot be started: there is no such"
+        )
     );
     let dir = tempfile::tempdir().expect("temp");
     let file = dir.path().join("x");
@@ -148,11 +189,19 @@ fn what_is_not_there_is_told() {
 fn a_time_limit_ends_the_whole_group() {
     let dir = tempfile::tempdir().expect("temp");
     let file = dir.path().join("pid");
-    let script = format!("sleep 1000 & echo $! > {}; echo begun; wait", file.display());
+    let script = format!(
+        "sleep 1000 & echo $! > {}; echo begun; wait",
+        file.display()
+    );
     let slow = command(&["/bin/sh", "-c", &script], Duration::from_millis(500));
     let failure = fails(&slow);
     assert_eq!(failure.what, What::TimedOut(Duration::from_millis(500)));
-    assert!(failure.to_string().ends_with("timed out after 0.5 s\n  begun"), "{failure}");
+    assert!(
+        failure
+            .to_string()
+            .ends_with("timed out after 0.5 s\n  begun"),
+        "{failure}"
+    );
     until("the grandchild is gone", || is_gone(&file));
 }
 
@@ -160,9 +209,14 @@ fn a_time_limit_ends_the_whole_group() {
 fn who_does_not_listen_is_killed() {
     let dir = tempfile::tempdir().expect("temp");
     let file = dir.path().join("pid");
-    let script =
-        format!("trap '' TERM; (sleep 1000; sleep 1000) & echo $! > {}; sleep 1000; sleep 1000", file.display());
-    let failure = fails(&command(&["/bin/sh", "-c", &script], Duration::from_millis(300)));
+    let script = format!(
+        "trap '' TERM; (sleep 1000; sleep 1000) & echo $! > {}; sleep 1000; sleep 1000",
+        file.display()
+    );
+    let failure = fails(&command(
+        &["/bin/sh", "-c", &script],
+        Duration::from_millis(300),
+    ));
     assert_eq!(failure.what, What::TimedOut(Duration::from_millis(300)));
     until("the grandchild is gone", || is_gone(&file));
 }
@@ -175,7 +229,9 @@ fn the_end_of_the_daemon_ends_it() {
     let script = shell(&format!("echo $$ > {}; exec sleep 1000", file.display()));
     let failure = std::thread::scope(|scope| {
         let running = scope.spawn(|| script.run(Phase::Before, &occasion(), &stop));
-        until("it runs", || std::fs::read(&file).is_ok_and(|b| b.ends_with(b"\n")));
+        until("it runs", || {
+            std::fs::read(&file).is_ok_and(|b| b.ends_with(b"\n"))
+        });
         stop.store(true, Ordering::Release);
         running.join().expect("no panic").expect_err("it was ended")
     });
@@ -187,12 +243,21 @@ fn the_end_of_the_daemon_ends_it() {
 fn what_a_command_leaves_behind_does_not_hold_us() {
     let dir = tempfile::tempdir().expect("temp");
     let file = dir.path().join("pid");
-    let ran = run(&shell(&format!("sleep 1000 & echo $! > {}; echo left", file.display()))).expect("passes");
+    let ran = run(&shell(&format!(
+        "sleep 1000 & echo $! > {}; echo left",
+        file.display()
+    )))
+    .expect("passes");
     assert_eq!(ran.output, "left");
     assert!(!is_gone(&file), "what a hook starts on purpose goes on");
-    let pid =
-        std::fs::read_to_string(&file).expect("there").trim().parse().ok().and_then(rustix::process::Pid::from_raw);
-    rustix::process::kill_process(pid.expect("a number"), rustix::process::Signal::KILL).expect("mine");
+    let pid = std::fs::read_to_string(&file)
+        .expect("there")
+        .trim()
+        .parse()
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    rustix::process::kill_process(pid.expect("a number"), rustix::process::Signal::KILL)
+        .expect("mine");
 }
 
 #[test]
@@ -201,14 +266,20 @@ fn much_output_neither_blocks_it_nor_fills_memory() {
     assert!(ran.output.len() <= output::MAX_OUTPUT);
     assert!(
         ran.output.starts_with("line ")
-            && ran.output.ends_with("line 2999 of a long story that nobody reads to its end")
+            && ran
+                .output
+                .ends_with("line 2999 of a long story that nobody reads to its end")
     );
     let endless = fails(&command(&["yes"], Duration::from_millis(300)));
     assert!(matches!(endless.what, What::TimedOut(_)) && endless.output.len() <= 2048);
 }
 
 fn health(script: &str, deadline: Duration) -> Health {
-    Health { command: shell(script), interval: Duration::from_millis(20), deadline }
+    Health {
+        command: shell(script),
+        interval: Duration::from_millis(20),
+        deadline,
+    }
 }
 
 #[test]
@@ -216,18 +287,28 @@ fn health_is_tried_until_it_is_there() {
     let dir = tempfile::tempdir().expect("temp");
     let count = dir.path().join("count").display().to_string();
     let script = format!("echo x >> {count}; [ $(wc -l < {count}) -ge 3 ]");
-    let ran = health(&script, LONG).check(&occasion(), &AtomicBool::new(false)).expect("becomes healthy");
+    let ran = health(&script, LONG)
+        .check(&occasion(), &AtomicBool::new(false))
+        .expect("becomes healthy");
     assert_eq!(ran.tries, 3);
 }
 
 #[test]
 fn health_that_does_not_come_fails_with_the_last_try() {
     let deadline = Duration::from_millis(300);
-    let failure = health("echo sick; exit 22", deadline).check(&occasion(), &AtomicBool::new(false));
+    let failure =
+        health("echo sick; exit 22", deadline).check(&occasion(), &AtomicBool::new(false));
     let failure = failure.expect_err("never healthy");
-    assert_eq!((failure.phase, &failure.what), (Phase::Health, &What::Exited(22)));
+    assert_eq!(
+        (failure.phase, &failure.what),
+        (Phase::Health, &What::Exited(22))
+    );
     assert!(failure.tries >= 1);
-    assert!(failure.to_string().starts_with("health check /bin/sh -c 'echo sick; exit 22' failed: exit status 22"));
+    assert!(
+        failure
+            .to_string()
+            .starts_with("health check /bin/sh -c 'echo sick; exit 22' failed: exit status 22")
+    );
     assert!(failure.to_string().ends_with("\n  sick"));
     let hangs = health("sleep 1000", deadline).check(&occasion(), &AtomicBool::new(false));
     assert!(matches!(hangs.expect_err("hangs").what, What::TimedOut(limit) if limit <= deadline));
@@ -237,7 +318,9 @@ fn health_that_does_not_come_fails_with_the_last_try() {
     let script = format!("[ -e {tried} ] && sleep 1000; touch {tried}; echo sick; exit 22");
     // Long enough for the first one on a busy machine.
     let deadline = Duration::from_secs(2);
-    let failure = health(&script, deadline).check(&occasion(), &AtomicBool::new(false)).expect_err("never healthy");
+    let failure = health(&script, deadline)
+        .check(&occasion(), &AtomicBool::new(false))
+        .expect_err("never healthy");
     assert_eq!((&failure.what, failure.tries), (&What::Exited(22), 2));
 }
 
@@ -245,14 +328,26 @@ fn health_that_does_not_come_fails_with_the_last_try() {
 fn health_is_not_tried_again_when_there_is_no_program_or_the_daemon_ends() {
     let mut missing = health("", LONG);
     missing.command = command(&["/nowhere/x"], LONG);
-    assert_eq!(missing.check(&occasion(), &AtomicBool::new(false)).expect_err("missing").tries, 1);
-    let stopped = health("exit 1", LONG).check(&occasion(), &AtomicBool::new(true)).expect_err("ends");
+    assert_eq!(
+        missing
+            .check(&occasion(), &AtomicBool::new(false))
+            .expect_err("missing")
+            .tries,
+        1
+    );
+    let stopped = health("exit 1", LONG)
+        .check(&occasion(), &AtomicBool::new(true))
+        .expect_err("ends");
     assert_eq!((stopped.what, stopped.tries), (What::Stopped, 1));
 }
 
 #[test]
 fn tries_are_told_when_there_were_several() {
-    let ran = Ran { output: String::new(), took: Duration::from_millis(30_040), tries: 4 };
+    let ran = Ran {
+        output: String::new(),
+        took: Duration::from_millis(30_040),
+        tries: 4,
+    };
     let curl = command(&["/usr/bin/curl", "-fsS", "http://127.0.0.1/health"], LONG);
     assert_eq!(
         Failure::new(Phase::Health, &curl, What::Exited(22), &ran).to_string(),

@@ -28,7 +28,9 @@ pub(super) struct Agent {
 impl Agent {
     /// The agent of the environment, when there is one.
     pub(super) fn from_env() -> Option<Self> {
-        std::env::var_os("SSH_AUTH_SOCK").filter(|s| !s.is_empty()).map(|s| Self::at(s.into()))
+        std::env::var_os("SSH_AUTH_SOCK")
+            .filter(|s| !s.is_empty())
+            .map(|s| Self::at(s.into()))
     }
 
     /// The agent that listens at `socket`.
@@ -70,7 +72,10 @@ impl Agent {
                 "is the key still in it (ssh-add -l), the agent not locked, and was the question for consent answered?",
             ));
         }
-        let raw = reader.string().ok().and_then(|blob| raw_signature(blob).ok().copied());
+        let raw = reader
+            .string()
+            .ok()
+            .and_then(|blob| raw_signature(blob).ok().copied());
         raw.ok_or_else(|| self.failed("sent a signature that is not of Ed25519"))
     }
 
@@ -80,9 +85,8 @@ impl Agent {
                 self.failed(&format!("did not answer within {} s", PATIENCE.as_secs()))
             }
             std::io::ErrorKind::InvalidData => self.failed("sent an answer that cannot be read"),
-            _ => {
-                Error::io("cannot talk to ssh-agent at", &self.socket, e).hint("is SSH_AUTH_SOCK right? see ssh-add -l")
-            }
+            _ => Error::io("cannot talk to ssh-agent at", &self.socket, e)
+                .hint("is SSH_AUTH_SOCK right? see ssh-add -l"),
         })
     }
 
@@ -105,6 +109,9 @@ impl Agent {
     }
 
     fn failed(&self, what: &str) -> Error {
-        Error::new(Kind::Refused, format!("ssh-agent at {} {what}", shown(&self.socket)))
+        Error::new(
+            Kind::Refused,
+            format!("ssh-agent at {} {what}", shown(&self.socket)),
+        )
     }
 }

@@ -107,16 +107,22 @@ impl AuthorizedKeys {
 
     /// No key at all: everything is refused. `file` is where keys should be listed.
     pub fn none(file: &Path) -> Self {
-        Self { file: file.to_path_buf(), entries: Vec::new() }
+        Self {
+            file: file.to_path_buf(),
+            entries: Vec::new(),
+        }
     }
 
     /// The keys that the text of the file `path` lists.
     pub fn parse(text: &[u8], path: &Path) -> Result<Self> {
         let mut entries = Vec::new();
         for (index, line) in text.split(|&b| b == b'\n').enumerate() {
-            let wrong = |what: String| Error::usage(format!("{}:{}: {what}", shown(path), index + 1));
+            let wrong =
+                |what: String| Error::usage(format!("{}:{}: {what}", shown(path), index + 1));
             if line.len() > MAX_LINE || entries.len() > MAX_KEYS {
-                return Err(wrong(format!("more than {MAX_KEYS} keys, or a line of more than {MAX_LINE} bytes")));
+                return Err(wrong(format!(
+                    "more than {MAX_KEYS} keys, or a line of more than {MAX_LINE} bytes"
+                )));
             }
             let line = String::from_utf8_lossy(line);
             let line = line.trim();
@@ -124,7 +130,10 @@ impl AuthorizedKeys {
                 entries.push(Entry::parse(line).map_err(wrong)?);
             }
         }
-        Ok(Self { file: path.to_path_buf(), entries })
+        Ok(Self {
+            file: path.to_path_buf(),
+            entries,
+        })
     }
 
     /// How many lines have a key.
@@ -143,7 +152,13 @@ impl AuthorizedKeys {
     }
 
     /// Whether `key` may do `role` to `tree` at `now`.
-    pub fn allows(&self, key: &PublicKey, tree: &TreeName, role: Role, now: WallTime) -> Result<(), Denied> {
+    pub fn allows(
+        &self,
+        key: &PublicKey,
+        tree: &TreeName,
+        role: Role,
+        now: WallTime,
+    ) -> Result<(), Denied> {
         let mut reason = Reason::NotListed;
         for entry in self.entries.iter().filter(|e| e.key == *key) {
             match entry.objection(tree, role, now) {
@@ -153,7 +168,13 @@ impl AuthorizedKeys {
                 Some(_) => {}
             }
         }
-        Err(Denied { key: *key, tree: tree.clone(), role, reason, file: self.file.clone() })
+        Err(Denied {
+            key: *key,
+            tree: tree.clone(),
+            role,
+            reason,
+            file: self.file.clone(),
+        })
     }
 }
 
@@ -168,7 +189,9 @@ impl Role {
     }
 
     fn from_word(word: &str) -> Option<Self> {
-        [Role::Deploy, Role::Audit, Role::Rollback].into_iter().find(|r| r.as_str() == word)
+        [Role::Deploy, Role::Audit, Role::Rollback]
+            .into_iter()
+            .find(|r| r.as_str() == word)
     }
 }
 
@@ -208,16 +231,27 @@ impl Denied {
 
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, tree, role, reason, file } = self;
+        let Self {
+            key,
+            tree,
+            role,
+            reason,
+            file,
+        } = self;
         let file = shown(file);
         write!(f, "key {} may not {role} {tree}: ", key.fingerprint())?;
         match reason {
             Reason::NotListed => write!(f, "it is not listed in {file}")?,
             Reason::OtherTree => write!(f, "its line in {file} is for other trees")?,
             Reason::LacksRole => write!(f, "its line in {file} does not have the role {role}")?,
-            Reason::Expired(at) => write!(f, "its line in {file} expired at {}", expiry::show(*at))?,
+            Reason::Expired(at) => {
+                write!(f, "its line in {file} expired at {}", expiry::show(*at))?
+            }
         }
-        write!(f, "; to allow it, have this line there: tree=\"{tree}\",{role} {key}")
+        write!(
+            f,
+            "; to allow it, have this line there: tree=\"{tree}\",{role} {key}"
+        )
     }
 }
 
@@ -225,17 +259,26 @@ impl std::error::Error for Denied {}
 
 impl Entry {
     fn parse(line: &str) -> Result<Self, String> {
-        let (options, key) =
-            if starts_with_algorithm(line) { (Options::default(), line) } else { Options::parse(line)? };
+        let (options, key) = if starts_with_algorithm(line) {
+            (Options::default(), line)
+        } else {
+            Options::parse(line)?
+        };
         if key.is_empty() {
-            return Err(format!("no key on this line; it should be like: tree=\"www\",deploy {EXAMPLE}"));
+            return Err(format!(
+                "no key on this line; it should be like: tree=\"www\",deploy {EXAMPLE}"
+            ));
         }
         let (key, _comment) = PublicKey::from_openssh(key).map_err(|e| e.to_string())?;
         Ok(Entry { key, options })
     }
 
     fn objection(&self, tree: &TreeName, role: Role, now: WallTime) -> Option<Reason> {
-        let Options { trees, roles, expires } = &self.options;
+        let Options {
+            trees,
+            roles,
+            expires,
+        } = &self.options;
         if !trees.is_empty() && !trees.iter().any(|t| t.is_match(tree.as_str())) {
             return Some(Reason::OtherTree);
         }
@@ -252,7 +295,8 @@ impl Options {
         let mut options = Self::default();
         let mut rest = line;
         loop {
-            let (name, after) = rest.split_at(rest.find([',', '=', ' ', '\t']).unwrap_or(rest.len()));
+            let (name, after) =
+                rest.split_at(rest.find([',', '=', ' ', '\t']).unwrap_or(rest.len()));
             let (value, after) = match after.strip_prefix('=') {
                 Some(quoted) => quoted_value(quoted).map(|(v, after)| (Some(v), after))?,
                 None => (None, after),
@@ -260,7 +304,9 @@ impl Options {
             options.apply(name, value)?;
             match after.strip_prefix(',') {
                 Some(next) => rest = next,
-                None if after.is_empty() || after.starts_with([' ', '\t']) => return Ok((options, after.trim_start())),
+                None if after.is_empty() || after.starts_with([' ', '\t']) => {
+                    return Ok((options, after.trim_start()));
+                }
                 None => {
                     return Err(format!(
                         "a comma or blank is missing after the option {:?}",
@@ -274,14 +320,22 @@ impl Options {
     fn apply(&mut self, name: &str, value: Option<&str>) -> Result<(), String> {
         if let Some(role) = Role::from_word(name) {
             self.roles.push(role);
-            return if value.is_none() { Ok(()) } else { Err(format!("the option {name} takes no value")) };
+            return if value.is_none() {
+                Ok(())
+            } else {
+                Err(format!("the option {name} takes no value"))
+            };
         }
         match (name, value) {
-            ("tree", Some(value)) => value.split(',').try_for_each(|p| tree_glob(p).map(|g| self.trees.push(g))),
+            ("tree", Some(value)) => value
+                .split(',')
+                .try_for_each(|p| tree_glob(p).map(|g| self.trees.push(g))),
             ("expires" | "expiry-time", Some(value)) => {
                 let shown = printable(value.as_bytes());
                 let at = expiry::parse(value).ok_or_else(|| {
-                    format!("{shown:?} is not a date: write it as 2027-01-31 or 2027-01-31T18:00Z (UTC)")
+                    format!(
+                        "{shown:?} is not a date: write it as 2027-01-31 or 2027-01-31T18:00Z (UTC)"
+                    )
                 })?;
                 // Of two the earlier one: options restrict.
                 self.expires = Some(self.expires.map_or(at, |old| old.min(at)));
@@ -304,25 +358,36 @@ impl Options {
 const EXAMPLE: &str = "ssh-ed25519 AAAA... ci@example";
 
 fn starts_with_algorithm(line: &str) -> bool {
-    ["ssh-", "ecdsa-", "sk-"].iter().any(|p| line.starts_with(p))
+    ["ssh-", "ecdsa-", "sk-"]
+        .iter()
+        .any(|p| line.starts_with(p))
 }
 
 /// A value in quotes and what follows it. No value of ours has a quote in it, so there is no escape.
 fn quoted_value(text: &str) -> Result<(&str, &str), String> {
-    let body = text.strip_prefix('"').ok_or("a value has to stand in quotes, as in tree=\"www\"")?;
-    body.split_once('"').ok_or_else(|| "a quote is not closed".to_string())
+    let body = text
+        .strip_prefix('"')
+        .ok_or("a value has to stand in quotes, as in tree=\"www\"")?;
+    body.split_once('"')
+        .ok_or_else(|| "a quote is not closed".to_string())
 }
 
 fn tree_glob(pattern: &str) -> Result<GlobMatcher, String> {
     let pattern = pattern.trim();
     let legal = !pattern.is_empty()
         && !pattern.starts_with('!')
-        && pattern.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-*?[]!^".contains(&b));
+        && pattern
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-*?[]!^".contains(&b));
     let shown = printable(pattern.as_bytes());
     if !legal {
-        return Err(format!("{shown:?} is not a tree's name or glob such as www or static*"));
+        return Err(format!(
+            "{shown:?} is not a tree's name or glob such as www or static*"
+        ));
     }
-    Glob::new(pattern).map(|g| g.compile_matcher()).map_err(|e| format!("{shown:?} is not a glob: {}", e.kind()))
+    Glob::new(pattern)
+        .map(|g| g.compile_matcher())
+        .map_err(|e| format!("{shown:?} is not a glob: {}", e.kind()))
 }
 
 #[cfg(test)]
@@ -347,7 +412,9 @@ mod tests {
     }
 
     fn reason(keys: &AuthorizedKeys, n: u8, name: &str, role: Role) -> Option<Reason> {
-        keys.allows(&key(n), &tree(name), role, NOW).err().map(|d| d.reason)
+        keys.allows(&key(n), &tree(name), role, NOW)
+            .err()
+            .map(|d| d.reason)
     }
 
     #[test]
@@ -373,33 +440,58 @@ mod tests {
         assert_eq!(keys.len(), 4);
         assert_eq!(reason(&keys, 1, "static-eu", Role::Rollback), None);
         assert_eq!(reason(&keys, 1, "www", Role::Audit), None);
-        assert_eq!(reason(&keys, 1, "www2", Role::Deploy), Some(Reason::OtherTree));
+        assert_eq!(
+            reason(&keys, 1, "www2", Role::Deploy),
+            Some(Reason::OtherTree)
+        );
         assert_eq!(reason(&keys, 2, "b", Role::Audit), None);
         assert_eq!(reason(&keys, 2, "b", Role::Deploy), Some(Reason::LacksRole));
-        assert_eq!(reason(&keys, 2, "b", Role::Rollback), Some(Reason::LacksRole));
+        assert_eq!(
+            reason(&keys, 2, "b", Role::Rollback),
+            Some(Reason::LacksRole)
+        );
         assert_eq!(reason(&keys, 3, "any", Role::Deploy), None);
-        assert_eq!(reason(&keys, 4, "any", Role::Rollback), Some(Reason::Expired(WallTime(1_577_836_800))));
-        assert_eq!(reason(&keys, 5, "www", Role::Deploy), Some(Reason::NotListed));
+        assert_eq!(
+            reason(&keys, 4, "any", Role::Rollback),
+            Some(Reason::Expired(WallTime(1_577_836_800)))
+        );
+        assert_eq!(
+            reason(&keys, 5, "www", Role::Deploy),
+            Some(Reason::NotListed)
+        );
     }
 
     #[test]
     fn a_key_on_two_lines_may_what_one_of_them_allows() {
-        let text = format!("tree=\"a\",audit {0}\ntree=\"b\" {0}\ntree=\"c\",expires=\"20200101\" {0}", key(1));
+        let text = format!(
+            "tree=\"a\",audit {0}\ntree=\"b\" {0}\ntree=\"c\",expires=\"20200101\" {0}",
+            key(1)
+        );
         let keys = parse(&text).expect("legal");
         assert_eq!(reason(&keys, 1, "b", Role::Deploy), None);
         assert_eq!(reason(&keys, 1, "a", Role::Deploy), Some(Reason::LacksRole));
-        assert!(matches!(reason(&keys, 1, "c", Role::Deploy), Some(Reason::Expired(_))));
+        assert!(matches!(
+            reason(&keys, 1, "c", Role::Deploy),
+            Some(Reason::Expired(_))
+        ));
     }
 
     #[test]
     fn a_refusal_says_how_to_allow() {
-        let denied = parse("").expect("legal").allows(&key(1), &tree("www"), Role::Deploy, NOW).expect_err("refused");
+        let denied = parse("")
+            .expect("legal")
+            .allows(&key(1), &tree("www"), Role::Deploy, NOW)
+            .expect_err("refused");
         insta::assert_snapshot!(denied, @r#"key SHA256:fe85JkIjo8VPe+XqXJGH5Mau1EMFdK1OdKvJUFicyA8 may not deploy www: it is not listed in /etc/makuo/authorized_keys; to allow it, have this line there: tree="www",deploy ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c"#);
     }
 
     #[test]
     fn what_is_not_understood_is_an_error_with_its_line() {
-        let said = |line: &str| parse(&format!("# keys\n{line}\n")).expect_err("refused").to_string();
+        let said = |line: &str| {
+            parse(&format!("# keys\n{line}\n"))
+                .expect_err("refused")
+                .to_string()
+        };
         let k = key(1);
         let all = [
             said(&format!("no-pty {k}")),
@@ -438,9 +530,15 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("temp");
         std::fs::write(file.path(), format!("{}\n", key(1))).expect("writes");
         assert_eq!(AuthorizedKeys::load(file.path()).expect("legal").len(), 1);
-        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o664)).expect("chmod");
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o664))
+            .expect("chmod");
         let refused = AuthorizedKeys::load(file.path()).expect_err("refused");
-        assert!(refused.hint_text().is_some_and(|h| h.starts_with("chmod go-w")), "{refused}");
+        assert!(
+            refused
+                .hint_text()
+                .is_some_and(|h| h.starts_with("chmod go-w")),
+            "{refused}"
+        );
         let missing = AuthorizedKeys::load(Path::new("/nonexistent/keys")).expect_err("refused");
         assert!(missing.is_os(std::io::ErrorKind::NotFound));
     }

@@ -14,11 +14,16 @@ pub(super) fn parse(text: &str) -> Option<WallTime> {
         return None;
     }
     let (text, offset) = split_zone(text)?;
-    let digits: String =
-        if text.len() > 4 && text.as_bytes()[4] == b'-' { iso_digits(text)? } else { text.to_string() };
+    let digits: String = if text.len() > 4 && text.as_bytes()[4] == b'-' {
+        iso_digits(text)?
+    } else {
+        text.to_string()
+    };
     let field = |from: usize, to: usize| -> Option<i64> {
         let part = digits.get(from..to)?;
-        part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok())?
+        part.bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| part.parse().ok())?
     };
     let (year, month, day) = (field(0, 4)?, field(4, 6)?, field(6, 8)?);
     let (hour, minute, second) = match digits.len() {
@@ -33,14 +38,22 @@ pub(super) fn parse(text: &str) -> Option<WallTime> {
         && hour < 24
         && minute < 60
         && second < 60;
-    legal.then(|| WallTime(days_since_epoch(year, month, day) * DAY + hour * 3600 + minute * 60 + second - offset))
+    legal.then(|| {
+        WallTime(
+            days_since_epoch(year, month, day) * DAY + hour * 3600 + minute * 60 + second - offset,
+        )
+    })
 }
 
 /// The moment as people read it: `2027-01-31 18:00 UTC`.
 pub fn show(time: WallTime) -> String {
     let (days, seconds) = (time.0.div_euclid(DAY), time.0.rem_euclid(DAY));
     let (year, month, day) = civil(days);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", seconds / 3600, seconds / 60 % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02} UTC",
+        seconds / 3600,
+        seconds / 60 % 60
+    )
 }
 
 /// Cuts `Z` or `+02:00` off the end of a time; the second value is the offset in seconds.
@@ -48,11 +61,24 @@ fn split_zone(text: &str) -> Option<(&str, i64)> {
     if let Some(rest) = text.strip_suffix(['Z', 'z']) {
         return Some((rest, 0));
     }
-    let Some(at) = text.rfind(['+', '-']).filter(|&at| at > 10) else { return Some((text, 0)) };
+    let Some(at) = text.rfind(['+', '-']).filter(|&at| at > 10) else {
+        return Some((text, 0));
+    };
     let (hours, minutes) = text[at + 1..].split_once(':')?;
-    let number = |s: &str, below: i64| s.parse().ok().filter(|&n: &i64| s.len() == 2 && (0..below).contains(&n));
+    let number = |s: &str, below: i64| {
+        s.parse()
+            .ok()
+            .filter(|&n: &i64| s.len() == 2 && (0..below).contains(&n))
+    };
     let offset = number(hours, 15)? * 3600 + number(minutes, 60)? * 60;
-    Some((&text[..at], if text[at..].starts_with('-') { -offset } else { offset }))
+    Some((
+        &text[..at],
+        if text[at..].starts_with('-') {
+            -offset
+        } else {
+            offset
+        },
+    ))
 }
 
 /// The digits of `2027-01-31[T ]18:00[:00]`, separators checked.
@@ -93,8 +119,16 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
     let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day_of_year - (153 * shifted + 2) / 5 + 1)
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    (
+        year_of_era + era * 400 + i64::from(month <= 2),
+        month,
+        day_of_year - (153 * shifted + 2) / 5 + 1,
+    )
 }
 
 #[cfg(test)]
@@ -103,9 +137,13 @@ mod tests {
 
     #[test]
     fn both_ways_of_writing_mean_the_same() {
-        for text in
-            ["2027-01-31T18:00:00Z", "202701311800", "20270131180000Z", "2027-01-31 18:00", "2027-01-31T20:00+02:00"]
-        {
+        for text in [
+            "2027-01-31T18:00:00Z",
+            "202701311800",
+            "20270131180000Z",
+            "2027-01-31 18:00",
+            "2027-01-31T20:00+02:00",
+        ] {
             assert_eq!(parse(text), Some(WallTime(1_801_418_400)), "{text}");
         }
         assert_eq!(parse("2027-01-31"), Some(WallTime(1_801_353_600)));
@@ -115,9 +153,18 @@ mod tests {
 
     #[test]
     fn what_is_no_date_is_refused() {
-        for text in
-            ["", "soon", "2027", "2027-02-29", "2027-13-01", "2027-1-31", "20270131T18", "2027-01-31T25:00", "ä", "+"]
-        {
+        for text in [
+            "",
+            "soon",
+            "2027",
+            "2027-02-29",
+            "2027-13-01",
+            "2027-1-31",
+            "20270131T18",
+            "2027-01-31T25:00",
+            "ä",
+            "+",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -26,9 +26,11 @@ pub struct NewKey {
 /// Existing files are kept unless `force`. `comment` is `user@host` by custom.
 pub fn generate(path: &Path, comment: &str, force: bool) -> Result<NewKey> {
     let comment: String = comment.chars().filter(|c| !c.is_control()).collect();
-    let broken = |e: ssh_key::Error| Error::new(crate::Kind::Io, "cannot encode the new key").because(e);
+    let broken =
+        |e: ssh_key::Error| Error::new(crate::Kind::Io, "cannot encode the new key").because(e);
     let pair = Ed25519Keypair::from_seed(&random_bytes()?);
-    let public = PublicKey::from_bytes(pair.public.0).map_err(|e| Error::refused(format!("the new key: {e}")))?;
+    let public = PublicKey::from_bytes(pair.public.0)
+        .map_err(|e| Error::refused(format!("the new key: {e}")))?;
     let private = PrivateKey::new(KeypairData::Ed25519(pair), comment.as_str()).map_err(broken)?;
     let text = private.to_openssh(LineEnding::LF).map_err(broken)?;
 
@@ -39,7 +41,12 @@ pub fn generate(path: &Path, comment: &str, force: bool) -> Result<NewKey> {
     write_file(path, text.as_bytes(), 0o600, force)?;
     let public_line = format!("{public} {comment}");
     let public_line = public_line.trim_end();
-    write_file(&public_file, format!("{public_line}\n").as_bytes(), 0o644, force)?;
+    write_file(
+        &public_file,
+        format!("{public_line}\n").as_bytes(),
+        0o644,
+        force,
+    )?;
     Ok(NewKey {
         private_file: path.to_path_buf(),
         public_file,
@@ -50,14 +57,22 @@ pub fn generate(path: &Path, comment: &str, force: bool) -> Result<NewKey> {
 
 /// The line that lets the public key `public_line` do everything to `trees`: names or globs, separated by commas.
 pub fn authorized_line(trees: &str, public_line: &str) -> String {
-    format!("tree=\"{trees}\",deploy,audit,rollback {}", public_line.trim_end())
+    format!(
+        "tree=\"{trees}\",deploy,audit,rollback {}",
+        public_line.trim_end()
+    )
 }
 
 /// Makes the directory of `path` when it is missing.
 fn make_parent(path: &Path) -> Result<()> {
-    let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
+    let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else {
+        return Ok(());
+    };
     use std::os::unix::fs::DirBuilderExt;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(parent);
     made.map_err(|e| Error::io("cannot make the directory", parent, e))
 }
 
@@ -73,26 +88,38 @@ pub(super) fn with_pub(path: &Path) -> PathBuf {
 pub fn write_file(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     make_parent(path)?;
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let failed = |e: std::io::Error| Error::io("cannot write", path, e);
     let mut file = tempfile::Builder::new()
         .permissions(std::fs::Permissions::from_mode(0o600))
         .tempfile_in(parent)
         .map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
-    file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    file.as_file()
+        .set_permissions(std::fs::Permissions::from_mode(mode))
+        .map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
-    let placed = if force { file.persist(path) } else { file.persist_noclobber(path) };
+    let placed = if force {
+        file.persist(path)
+    } else {
+        file.persist_noclobber(path)
+    };
     match placed {
         Ok(_) => Ok(()),
-        Err(e) if !force && e.error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists(path)),
+        Err(e) if !force && e.error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(exists(path))
+        }
         Err(e) => Err(failed(e.error)),
     }
 }
 
 fn exists(path: &Path) -> Error {
-    Error::usage(format!("{} exists already", shown(path)))
-        .hint("what hosts trust is lost when it is overwritten: choose another name, or say --force")
+    Error::usage(format!("{} exists already", shown(path))).hint(
+        "what hosts trust is lost when it is overwritten: choose another name, or say --force",
+    )
 }
 
 #[cfg(test)]
@@ -107,15 +134,33 @@ mod tests {
         let path = dir.path().join("config/deploy.key");
         let new = generate(&path, "ci@example\n", false).expect("made");
         let mode = |p: &Path| std::fs::metadata(p).expect("there").mode() & 0o777;
-        assert_eq!((mode(&new.private_file), mode(&new.public_file)), (0o600, 0o644));
-        assert_eq!(std::fs::read_to_string(&new.public_file).expect("reads"), format!("{} ci@example\n", new.public));
-        assert_eq!(new.authorized_line, format!("tree=\"*\",deploy,audit,rollback {} ci@example", new.public));
+        assert_eq!(
+            (mode(&new.private_file), mode(&new.public_file)),
+            (0o600, 0o644)
+        );
+        assert_eq!(
+            std::fs::read_to_string(&new.public_file).expect("reads"),
+            format!("{} ci@example\n", new.public)
+        );
+        assert_eq!(
+            new.authorized_line,
+            format!("tree=\"*\",deploy,audit,rollback {} ci@example", new.public)
+        );
 
         let signer = open_signer(&path).expect("opens");
         let signature = signer.sign(Namespace::RELEASE, b"x").expect("signs");
-        assert_eq!(verify(Namespace::RELEASE, b"x", signature.as_bytes()), Ok(new.public));
+        assert_eq!(
+            verify(Namespace::RELEASE, b"x", signature.as_bytes()),
+            Ok(new.public)
+        );
 
-        assert_eq!(generate(&path, "", false).expect_err("kept").kind(), crate::Kind::Usage);
-        assert_ne!(generate(&path, "", true).expect("forced").public, new.public);
+        assert_eq!(
+            generate(&path, "", false).expect_err("kept").kind(),
+            crate::Kind::Usage
+        );
+        assert_ne!(
+            generate(&path, "", true).expect("forced").public,
+            new.public
+        );
     }
 }

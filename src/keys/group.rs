@@ -27,16 +27,27 @@ impl GroupKey {
     /// Reads a key file; one that others than its owner can read is refused.
     pub fn load(path: &Path) -> Result<Self> {
         let (bytes, _) = read_key_file(path, Readers::Group).map_err(unread)?;
-        std::str::from_utf8(&bytes).ok().and_then(Self::parse).ok_or_else(|| {
-            Error::usage(format!("{} is not a group key: one line `{PREFIX} BASE64` of 32 bytes", shown(path)))
+        std::str::from_utf8(&bytes)
+            .ok()
+            .and_then(Self::parse)
+            .ok_or_else(|| {
+                Error::usage(format!(
+                    "{} is not a group key: one line `{PREFIX} BASE64` of 32 bytes",
+                    shown(path)
+                ))
                 .hint("`makuo keygen --group` makes a group key")
-        })
+            })
     }
 
     /// The key of the text of a key file: one line with a key, besides empty ones and comments.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-        let (line, None) = (lines.next()?, lines.next()) else { return None };
+        let mut lines = text
+            .lines()
+            .map(str::trim)
+            .filter(|l| !l.is_empty() && !l.starts_with('#'));
+        let (line, None) = (lines.next()?, lines.next()) else {
+            return None;
+        };
         let (prefix, base64) = line.split_once(' ')?;
         let mut bytes = [0u8; 32];
         let decoded = Base64::decode(base64.trim(), &mut bytes).ok()?.len();
@@ -57,7 +68,10 @@ impl GroupKey {
     /// A name for the group that says nothing of the secret, fit for a file.
     pub fn id(&self) -> String {
         let hash = BlockHash::of(&[GROUP_ID, &self.0].concat());
-        hash.0[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        hash.0[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     /// The secret itself, for a cipher.
@@ -68,7 +82,9 @@ impl GroupKey {
 
 fn unread(error: Error) -> Error {
     let hint = match error.is_os(std::io::ErrorKind::PermissionDenied) {
-        true => "who runs commands needs a copy of it, as ~/.config/makuo/group.key; or run this as root",
+        true => {
+            "who runs commands needs a copy of it, as ~/.config/makuo/group.key; or run this as root"
+        }
         false => "`makuo keygen --group` makes a group key",
     };
     error.hint_else(hint)
@@ -95,7 +111,10 @@ mod tests {
         assert!(key.save(&path, false).is_err(), "never overwritten");
         key.save(&path, true).expect("forced");
         assert_eq!(format!("{key:?}"), "GroupKey(secret)");
-        assert_eq!((key.id().len(), key.id() == GroupKey([7; 32]).id()), (16, false));
+        assert_eq!(
+            (key.id().len(), key.id() == GroupKey([7; 32]).id()),
+            (16, false)
+        );
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("chmod");
         assert!(GroupKey::load(&path).is_err());
     }
@@ -103,8 +122,17 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         let good = GroupKey([7; 32]).to_text();
-        assert_eq!(GroupKey::parse(&format!("# ours\r\n{good}\n")), Some(GroupKey([7; 32])));
-        for bad in ["", "makuo-group-key-v1", "makuo-group-key-v1 AAAA", "makuo-group-key-v2 AAAA", &good.repeat(2)] {
+        assert_eq!(
+            GroupKey::parse(&format!("# ours\r\n{good}\n")),
+            Some(GroupKey([7; 32]))
+        );
+        for bad in [
+            "",
+            "makuo-group-key-v1",
+            "makuo-group-key-v1 AAAA",
+            "makuo-group-key-v2 AAAA",
+            &good.repeat(2),
+        ] {
             assert_eq!(GroupKey::parse(bad), None, "{bad}");
         }
     }

@@ -32,8 +32,15 @@ impl HostKey {
     /// The key that `seed` is, in a process that drew `start`.
     pub fn new(seed: [u8; 32], start: u64) -> Self {
         let key = SigningKey::from_bytes(&seed);
-        let identity = Identity { key: key.verifying_key().to_bytes(), start };
-        Self { key, identity, instance: identity.instance() }
+        let identity = Identity {
+            key: key.verifying_key().to_bytes(),
+            start,
+        };
+        Self {
+            key,
+            identity,
+            instance: identity.instance(),
+        }
     }
 
     /// Whose key it is.
@@ -54,7 +61,9 @@ impl HostKey {
 
 impl fmt::Debug for HostKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HostKey").field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("HostKey")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
     }
 }
 
@@ -86,8 +95,10 @@ impl Identity {
     /// Whether the host signed `word`.
     pub fn signed(&self, word: &[u8], signature: &[u8; WORD_SIGNATURE]) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(signature);
-        VerifyingKey::from_bytes(&self.key)
-            .is_ok_and(|key| key.verify_strict(&[WORD, word].concat(), &signature).is_ok())
+        VerifyingKey::from_bytes(&self.key).is_ok_and(|key| {
+            key.verify_strict(&[WORD, word].concat(), &signature)
+                .is_ok()
+        })
     }
 }
 
@@ -100,10 +111,19 @@ mod tests {
         let (one, other) = (HostKey::new([1; 32], 7), HostKey::new([2; 32], 7));
         let signature = one.sign(b"committed");
         assert!(one.identity().signed(b"committed", &signature));
-        assert!(!one.identity().signed(b"ready", &signature) && !other.identity().signed(b"committed", &signature));
+        assert!(
+            !one.identity().signed(b"ready", &signature)
+                && !other.identity().signed(b"committed", &signature)
+        );
         assert!(!one.identity().signed(b"committed", &[0; WORD_SIGNATURE]));
-        let small = Identity { key: [0; 32], start: 7 };
-        assert!(!small.signed(b"committed", &[0; WORD_SIGNATURE]), "a key of small order");
+        let small = Identity {
+            key: [0; 32],
+            start: 7,
+        };
+        assert!(
+            !small.signed(b"committed", &[0; WORD_SIGNATURE]),
+            "a key of small order"
+        );
     }
 
     #[test]

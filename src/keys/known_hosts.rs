@@ -40,8 +40,14 @@ impl KnownHosts {
     /// The keys in a text.
     pub fn parse(text: &str) -> Self {
         let mut known = Self::default();
-        for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
-            let Some((name, key)) = line.split_once([' ', '\t']) else { continue };
+        for line in text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.starts_with('#'))
+        {
+            let Some((name, key)) = line.split_once([' ', '\t']) else {
+                continue;
+            };
             if let (Ok(name), Ok((key, _))) = (HostName::new(name), PublicKey::from_openssh(key)) {
                 known.insert(name, key);
             }
@@ -52,7 +58,11 @@ impl KnownHosts {
     /// The text of the keys.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
-        for (name, key) in self.keys.iter().flat_map(|(name, keys)| keys.iter().map(move |key| (name, key))) {
+        for (name, key) in self
+            .keys
+            .iter()
+            .flat_map(|(name, keys)| keys.iter().map(move |key| (name, key)))
+        {
             let _ = writeln!(text, "{name} {key}");
         }
         text
@@ -79,8 +89,12 @@ impl KnownHosts {
 
     /// Adds all keys of `others`; how many had no room.
     pub fn extend(&mut self, others: &Self) -> usize {
-        let all = others.keys.iter().flat_map(|(name, keys)| keys.iter().map(move |key| (name, key)));
-        all.filter(|(name, key)| !self.insert((*name).clone(), **key)).count()
+        let all = others
+            .keys
+            .iter()
+            .flat_map(|(name, keys)| keys.iter().map(move |key| (name, key)));
+        all.filter(|(name, key)| !self.insert((*name).clone(), **key))
+            .count()
     }
 
     /// Adds the keys of `others` whose names are not here: a name that is known keeps its keys. A name gets all its keys or
@@ -134,7 +148,11 @@ mod tests {
         for (host, n) in [("web1", 1), ("web2", 2), ("web2", 3), ("web2", 3)] {
             known.insert(name(host), key(n));
         }
-        let text = format!("# ours\n\nweb9\nweb/8 {}\nweb7 ssh-rsa AAAA\n{}", key(7), known.to_text());
+        let text = format!(
+            "# ours\n\nweb9\nweb/8 {}\nweb7 ssh-rsa AAAA\n{}",
+            key(7),
+            known.to_text()
+        );
         assert_eq!(KnownHosts::parse(&text), known);
         assert_eq!(known.of(&name("web2")), [key(2), key(3)]);
         assert!(known.of(&name("web9")).is_empty());
@@ -149,9 +167,15 @@ mod tests {
         seen.insert(name("web2"), key(2));
         assert!(!known.has_names_of(&seen));
         let learned = known.learn(&seen);
-        assert_eq!((learned.new.to_text(), learned.full, learned.late), (format!("web2 {}\n", key(2)), 0, 0));
+        assert_eq!(
+            (learned.new.to_text(), learned.full, learned.late),
+            (format!("web2 {}\n", key(2)), 0, 0)
+        );
         assert!(known.has_names_of(&seen));
-        assert_eq!((known.of(&name("web1")), known.of(&name("web2"))), (&[key(1)][..], &[key(2)][..]));
+        assert_eq!(
+            (known.of(&name("web1")), known.of(&name("web2"))),
+            (&[key(1)][..], &[key(2)][..])
+        );
     }
 
     #[test]
@@ -159,14 +183,27 @@ mod tests {
         let mut known = KnownHosts::default();
         known.insert(name("web1"), key(1));
         let one = key(2);
-        let full = (0..MAX_KEYS + 10).filter(|n| !known.insert(name(&format!("x{n}")), one)).count();
+        let full = (0..MAX_KEYS + 10)
+            .filter(|n| !known.insert(name(&format!("x{n}")), one))
+            .count();
         assert_eq!(full, 11);
         assert!(known.insert(name("web1"), key(1)), "it is there");
         assert!(!(2..20).any(|n| known.insert(name("web1"), key(n))));
-        assert_eq!((known.count, known.of(&name("web1"))), (MAX_KEYS, &[key(1)][..]));
+        assert_eq!(
+            (known.count, known.of(&name("web1"))),
+            (MAX_KEYS, &[key(1)][..])
+        );
         let mut seen = KnownHosts::default();
-        ["web1", "web2", "web3"].iter().for_each(|host| assert!(seen.insert(name(host), one)));
-        assert_eq!(known.learn(&seen), Learned { full: 2, ..Learned::default() });
+        ["web1", "web2", "web3"]
+            .iter()
+            .for_each(|host| assert!(seen.insert(name(host), one)));
+        assert_eq!(
+            known.learn(&seen),
+            Learned {
+                full: 2,
+                ..Learned::default()
+            }
+        );
     }
 
     #[test]
@@ -177,7 +214,10 @@ mod tests {
             assert!(seen.insert(name(host), key(n)));
         }
         let learned = known.learn(&seen);
-        assert_eq!((learned.new.count, known.count, learned.full, learned.late), (MAX_NEW, MAX_NEW, 0, 3));
+        assert_eq!(
+            (learned.new.count, known.count, learned.full, learned.late),
+            (MAX_NEW, MAX_NEW, 0, 3)
+        );
         assert!(known.of(&name("b1")).is_empty() && !known.of(&name("b2")).is_empty());
         assert_eq!(known.learn(&seen).late, 0);
         assert!(known.has_names_of(&seen));

@@ -45,9 +45,15 @@ const MAX_KEY_FILE: u64 = 1 << 20;
 fn read_key_file(path: &Path, readers: Readers) -> Result<(Vec<u8>, std::fs::File)> {
     let file = strict::open(path, readers)?;
     let mut bytes = Vec::new();
-    (&file).take(MAX_KEY_FILE + 1).read_to_end(&mut bytes).map_err(|e| Error::io("cannot read", path, e))?;
+    (&file)
+        .take(MAX_KEY_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::io("cannot read", path, e))?;
     if bytes.len() as u64 > MAX_KEY_FILE {
-        return Err(Error::usage(format!("{} is larger than any file of keys", shown(path))));
+        return Err(Error::usage(format!(
+            "{} is larger than any file of keys",
+            shown(path)
+        )));
     }
     Ok((bytes, file))
 }
@@ -67,7 +73,9 @@ pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
             Err(rustix::io::Errno::INTR) => {}
             Err(e) => {
                 let cause = std::io::Error::from(e);
-                return Err(Error::new(crate::Kind::Io, "the system gives no randomness").because(cause));
+                return Err(
+                    Error::new(crate::Kind::Io, "the system gives no randomness").because(cause),
+                );
             }
         }
     }

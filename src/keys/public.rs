@@ -47,7 +47,11 @@ impl PublicKey {
     /// The key with these 32 bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, KeyError> {
         let key = VerifyingKey::from_bytes(&bytes).map_err(|_| KeyError::Unsound)?;
-        if key.is_weak() { Err(KeyError::Unsound) } else { Ok(Self(bytes)) }
+        if key.is_weak() {
+            Err(KeyError::Unsound)
+        } else {
+            Ok(Self(bytes))
+        }
     }
 
     /// The key of SSH's binary form.
@@ -55,9 +59,14 @@ impl PublicKey {
         let mut reader = Reader::new(blob);
         let algorithm = reader.string()?;
         if algorithm != ED25519.as_bytes() {
-            return Err(KeyError::Algorithm(printable(&algorithm[..algorithm.len().min(64)])));
+            return Err(KeyError::Algorithm(printable(
+                &algorithm[..algorithm.len().min(64)],
+            )));
         }
-        let key = reader.string()?.try_into().map_err(|_| KeyError::Malformed)?;
+        let key = reader
+            .string()?
+            .try_into()
+            .map_err(|_| KeyError::Malformed)?;
         reader.end()?;
         Self::from_bytes(key)
     }
@@ -65,12 +74,21 @@ impl PublicKey {
     /// The key and comment of a line `ssh-ed25519 AAAA... comment`, as a `.pub` file has it.
     pub fn from_openssh(line: &str) -> Result<(Self, String), KeyError> {
         let mut fields = line.trim().splitn(2, [' ', '\t']);
-        let algorithm = fields.next().filter(|a| !a.is_empty()).ok_or(KeyError::Malformed)?;
+        let algorithm = fields
+            .next()
+            .filter(|a| !a.is_empty())
+            .ok_or(KeyError::Malformed)?;
         let rest = fields.next().unwrap_or("").trim_start();
         if algorithm != ED25519 {
-            let known = ["ssh-", "ecdsa-", "sk-"].iter().any(|p| algorithm.starts_with(p));
+            let known = ["ssh-", "ecdsa-", "sk-"]
+                .iter()
+                .any(|p| algorithm.starts_with(p));
             let named = known && algorithm.len() < 64;
-            return Err(if named { KeyError::Algorithm(printable(algorithm.as_bytes())) } else { KeyError::Malformed });
+            return Err(if named {
+                KeyError::Algorithm(printable(algorithm.as_bytes()))
+            } else {
+                KeyError::Malformed
+            });
         }
         let (base64, comment) = rest.split_once([' ', '\t']).unwrap_or((rest, ""));
         if base64.len() > MAX_BASE64 {
@@ -128,21 +146,32 @@ impl fmt::Debug for Fingerprint {
 mod tests {
     use super::*;
 
-    const LINE: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl github";
+    const LINE: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl github";
 
     #[test]
     fn a_public_key_comes_back_and_has_the_known_fingerprint() {
         let (key, comment) = PublicKey::from_openssh(LINE).expect("legal");
         assert_eq!(comment, "github");
         assert_eq!(format!("{key} github"), LINE);
-        assert_eq!(key.fingerprint().to_string(), "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU");
+        assert_eq!(
+            key.fingerprint().to_string(),
+            "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
+        );
         assert_eq!(PublicKey::from_blob(&key.blob()), Ok(key));
     }
 
     #[test]
     fn other_algorithms_are_named_and_small_orders_refused() {
-        let said = |line: &str| PublicKey::from_openssh(line).map(|_| ()).map_err(|e| e.to_string());
-        assert_eq!(said("ssh-rsa AAAA x"), Err("it is a ssh-rsa key, and makuo takes only ssh-ed25519 keys".into()));
+        let said = |line: &str| {
+            PublicKey::from_openssh(line)
+                .map(|_| ())
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(
+            said("ssh-rsa AAAA x"),
+            Err("it is a ssh-rsa key, and makuo takes only ssh-ed25519 keys".into())
+        );
         assert!(PublicKey::from_openssh("ssh-ed25519 AAAA!").is_err());
         assert!(PublicKey::from_openssh("").is_err());
         let mut identity = [0; 32];

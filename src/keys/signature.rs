@@ -86,17 +86,25 @@ impl From<Malformed> for SignatureError {
 
 /// The key that signed `message` for `namespace` in `blob`. Whether that key may is another question:
 /// [`super::AuthorizedKeys::allows`].
-pub fn verify(namespace: Namespace, message: &[u8], blob: &[u8]) -> Result<PublicKey, SignatureError> {
+pub fn verify(
+    namespace: Namespace,
+    message: &[u8],
+    blob: &[u8],
+) -> Result<PublicKey, SignatureError> {
     let parts = Parts::parse(blob)?;
     if parts.namespace != namespace.0.as_bytes() {
         let found = printable(&parts.namespace[..parts.namespace.len().min(64)]);
-        return Err(SignatureError::Namespace { found, wanted: namespace });
+        return Err(SignatureError::Namespace {
+            found,
+            wanted: namespace,
+        });
     }
     let signed = signed_data(parts.namespace, parts.reserved, parts.hash, message);
     let mismatch = || SignatureError::Mismatch(parts.key.fingerprint());
     let key = VerifyingKey::from_bytes(parts.key.as_bytes()).map_err(|_| mismatch())?;
     let signature = ed25519_dalek::Signature::from_bytes(parts.raw);
-    key.verify_strict(&signed, &signature).map_err(|_| mismatch())?;
+    key.verify_strict(&signed, &signature)
+        .map_err(|_| mismatch())?;
     Ok(parts.key)
 }
 
@@ -115,7 +123,13 @@ pub(super) fn sign_with(
     let mut out = Vec::with_capacity(192);
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_be_bytes());
-    for part in [&key.blob()[..], namespace.0.as_bytes(), b"", hash.name().as_bytes(), &inner] {
+    for part in [
+        &key.blob()[..],
+        namespace.0.as_bytes(),
+        b"",
+        hash.name().as_bytes(),
+        &inner,
+    ] {
         put_string(&mut out, part);
     }
     Ok(Signature(out.into()))
@@ -145,8 +159,11 @@ impl Signature {
 
     /// The signature of the text form.
     pub fn from_armor(text: &str) -> Result<Self, SignatureError> {
-        let body =
-            text.trim().strip_prefix(BEGIN).and_then(|t| t.strip_suffix(END)).ok_or(SignatureError::Malformed)?;
+        let body = text
+            .trim()
+            .strip_prefix(BEGIN)
+            .and_then(|t| t.strip_suffix(END))
+            .ok_or(SignatureError::Malformed)?;
         if body.len() > 2 * MAX_SIGNATURE_BYTES {
             return Err(SignatureError::Malformed);
         }
@@ -205,11 +222,21 @@ impl<'a> Parts<'a> {
         let hash = match reader.string()? {
             b"sha256" => Hash::Sha256,
             b"sha512" => Hash::Sha512,
-            other => return Err(SignatureError::Hash(printable(&other[..other.len().min(64)]))),
+            other => {
+                return Err(SignatureError::Hash(printable(
+                    &other[..other.len().min(64)],
+                )));
+            }
         };
         let raw = raw_signature(reader.string()?)?;
         reader.end()?;
-        Ok(Self { key, namespace, reserved, hash, raw })
+        Ok(Self {
+            key,
+            namespace,
+            reserved,
+            hash,
+            raw,
+        })
     }
 }
 
@@ -219,7 +246,10 @@ pub(super) fn raw_signature(blob: &[u8]) -> Result<&[u8; 64], SignatureError> {
     if reader.string()? != ED25519.as_bytes() {
         return Err(SignatureError::Malformed);
     }
-    let raw = reader.string()?.try_into().map_err(|_| SignatureError::Malformed)?;
+    let raw = reader
+        .string()?
+        .try_into()
+        .map_err(|_| SignatureError::Malformed)?;
     reader.end()?;
     Ok(raw)
 }
@@ -252,16 +282,25 @@ mod tests {
     fn what_is_signed_verifies_and_nothing_else_does() {
         let (signer, signature) = signed();
         let blob = signature.as_bytes();
-        assert_eq!(verify(Namespace::RELEASE, b"header", blob), Ok(*signer.public()));
+        assert_eq!(
+            verify(Namespace::RELEASE, b"header", blob),
+            Ok(*signer.public())
+        );
         assert_eq!(
             verify(Namespace::RELEASE, b"headeR", blob),
             Err(SignatureError::Mismatch(signer.public().fingerprint()))
         );
         assert_eq!(
             verify(Namespace::ORDER, b"header", blob).map_err(|e| e.to_string()),
-            Err("the signature was made for \"makuo-release@v1\", not for \"makuo-order@v1\"".into())
+            Err(
+                "the signature was made for \"makuo-release@v1\", not for \"makuo-order@v1\""
+                    .into()
+            )
         );
-        assert_eq!(verify(Namespace::RELEASE, b"header", &[blob, b"x"].concat()), Err(SignatureError::Malformed));
+        assert_eq!(
+            verify(Namespace::RELEASE, b"header", &[blob, b"x"].concat()),
+            Err(SignatureError::Malformed)
+        );
     }
 
     #[test]
@@ -270,14 +309,17 @@ mod tests {
         for bit in 0..signature.as_bytes().len() * 8 {
             let mut blob = signature.as_bytes().to_vec();
             blob[bit / 8] ^= 1 << (bit % 8);
-            assert!(verify(Namespace::RELEASE, b"header", &blob).is_err(), "bit {bit}");
+            assert!(
+                verify(Namespace::RELEASE, b"header", &blob).is_err(),
+                "bit {bit}"
+            );
         }
     }
 
     /// The group's order L, little-endian: S and S + L are the same scalar, and only S is canonical.
     const ORDER_L: [u8; 32] = [
-        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0,
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
+        0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
     ];
 
     #[test]
@@ -306,7 +348,10 @@ mod tests {
         weak[key] = 1;
         weak[r..].fill(0);
         weak[r] = 1;
-        assert_eq!(verify(Namespace::RELEASE, b"header", &weak), Err(SignatureError::Key(KeyError::Unsound)));
+        assert_eq!(
+            verify(Namespace::RELEASE, b"header", &weak),
+            Err(SignatureError::Key(KeyError::Unsound))
+        );
     }
 
     #[test]
@@ -315,8 +360,14 @@ mod tests {
         let armor = signature.to_armor();
         assert!(armor.lines().all(|l| l.len() <= ARMOR_WIDTH));
         assert_eq!(Signature::from_armor(&armor), Ok(signature.clone()));
-        assert_eq!(Signature::from_armor(&armor.replace('\n', "\r\n")), Ok(signature));
-        assert_eq!(Signature::from_armor("nonsense"), Err(SignatureError::Malformed));
+        assert_eq!(
+            Signature::from_armor(&armor.replace('\n', "\r\n")),
+            Ok(signature)
+        );
+        assert_eq!(
+            Signature::from_armor("nonsense"),
+            Err(SignatureError::Malformed)
+        );
     }
 
     proptest! {

@@ -31,25 +31,34 @@ pub trait Signer: Send + Sync + fmt::Debug {
 /// holds (or lies beside it). A key with a passphrase is opened once, by MAKUO_PASSPHRASE, by ssh-agent when it
 /// has the key, or by asking at the terminal.
 pub fn open_signer(path: &Path) -> Result<Box<dyn Signer>> {
-    open_with(path, Agent::from_env(), std::env::var_os(PASSPHRASE_VARIABLE).map(|p| p.into_encoded_bytes()))
+    open_with(
+        path,
+        Agent::from_env(),
+        std::env::var_os(PASSPHRASE_VARIABLE).map(|p| p.into_encoded_bytes()),
+    )
 }
 
-pub(super) fn open_with(path: &Path, agent: Option<Agent>, passphrase: Option<Vec<u8>>) -> Result<Box<dyn Signer>> {
+pub(super) fn open_with(
+    path: &Path,
+    agent: Option<Agent>,
+    passphrase: Option<Vec<u8>>,
+) -> Result<Box<dyn Signer>> {
     let (bytes, file) = read_key_file(path, Readers::All).map_err(no_key)?;
     let text = String::from_utf8_lossy(&bytes);
     if text.trim_start().starts_with("-----BEGIN") {
         strict::check_readers(&file, path, Readers::Owner)?;
         return open_private(path, &text, agent, passphrase);
     }
-    let (public, _comment) =
-        PublicKey::from_openssh(&text).map_err(|e| Error::usage(format!("{} cannot sign: {e}", shown(path))))?;
+    let (public, _comment) = PublicKey::from_openssh(&text)
+        .map_err(|e| Error::usage(format!("{} cannot sign: {e}", shown(path))))?;
     let Some(agent) = agent else {
         return match private_beside(path) {
             Some(private) => open_with(&private, None, passphrase),
-            None => {
-                Err(Error::usage(format!("{} is a public key, and no ssh-agent runs that could sign", shown(path)))
-                    .hint("start one (eval $(ssh-agent); ssh-add KEY), or name the private key's file"))
-            }
+            None => Err(Error::usage(format!(
+                "{} is a public key, and no ssh-agent runs that could sign",
+                shown(path)
+            ))
+            .hint("start one (eval $(ssh-agent); ssh-add KEY), or name the private key's file")),
         };
     };
     if agent.holds(&public)? {
@@ -57,13 +66,19 @@ pub(super) fn open_with(path: &Path, agent: Option<Agent>, passphrase: Option<Ve
     }
     match private_beside(path) {
         Some(private) => open_with(&private, Some(agent), passphrase),
-        None => Err(Error::usage(format!("ssh-agent does not hold {} ({})", public.fingerprint(), shown(path)))
-            .hint("add it with ssh-add; ssh-add -l lists what the agent holds")),
+        None => Err(Error::usage(format!(
+            "ssh-agent does not hold {} ({})",
+            public.fingerprint(),
+            shown(path)
+        ))
+        .hint("add it with ssh-add; ssh-add -l lists what the agent holds")),
     }
 }
 
 fn no_key(error: Error) -> Error {
-    error.with_kind(crate::Kind::Usage).hint_else("`makuo keygen` makes a deploy key; --key FILE names another one")
+    error
+        .with_kind(crate::Kind::Usage)
+        .hint_else("`makuo keygen` makes a deploy key; --key FILE names another one")
 }
 
 /// `deploy.key` for `deploy.key.pub`, when it is there.
@@ -72,24 +87,37 @@ fn private_beside(path: &Path) -> Option<PathBuf> {
     (with_pub(&private) == path && private.is_file()).then_some(private)
 }
 
-fn open_private(path: &Path, text: &str, agent: Option<Agent>, passphrase: Option<Vec<u8>>) -> Result<Box<dyn Signer>> {
+fn open_private(
+    path: &Path,
+    text: &str,
+    agent: Option<Agent>,
+    passphrase: Option<Vec<u8>>,
+) -> Result<Box<dyn Signer>> {
     let name = shown(path);
     let key = ssh_key::PrivateKey::from_openssh(text.trim_start()).map_err(|e| {
         Error::usage(format!("{name} is not a private key in OpenSSH's format"))
             .because(e)
-            .hint("`makuo keygen` makes a deploy key; ssh-keygen -p -f FILE rewrites an older format")
+            .hint(
+                "`makuo keygen` makes a deploy key; ssh-keygen -p -f FILE rewrites an older format",
+            )
     })?;
-    let blob = key.public_key().to_bytes().map_err(|e| Error::usage(format!("{name} cannot be read")).because(e))?;
+    let blob = key
+        .public_key()
+        .to_bytes()
+        .map_err(|e| Error::usage(format!("{name} cannot be read")).because(e))?;
     let public = PublicKey::from_blob(&blob).map_err(|e| {
-        Error::usage(format!("{name} cannot sign: {e}")).hint("make one with `makuo keygen` or ssh-keygen -t ed25519")
+        Error::usage(format!("{name} cannot sign: {e}"))
+            .hint("make one with `makuo keygen` or ssh-keygen -t ed25519")
     })?;
     if !key.is_encrypted() {
         return FileSigner::from_ssh(&key, public, &name);
     }
     if let Some(passphrase) = passphrase {
-        let key = key
-            .decrypt(passphrase)
-            .map_err(|_| Error::usage(format!("the passphrase in {PASSPHRASE_VARIABLE} does not open {name}")))?;
+        let key = key.decrypt(passphrase).map_err(|_| {
+            Error::usage(format!(
+                "the passphrase in {PASSPHRASE_VARIABLE} does not open {name}"
+            ))
+        })?;
         return FileSigner::from_ssh(&key, public, &name);
     }
     // An agent that cannot be reached is no reason not to ask.
@@ -103,9 +131,11 @@ fn ask(key: &ssh_key::PrivateKey, name: &str) -> Result<ssh_key::PrivateKey> {
     let hint = format!("add it to ssh-agent (ssh-add {name}), or set {PASSPHRASE_VARIABLE}");
     for _ in 0..ATTEMPTS {
         let typed = prompt::passphrase(&format!("Passphrase of {name}: ")).map_err(|e| {
-            Error::usage(format!("{name} has a passphrase, and there is no terminal to ask for it"))
-                .because(e)
-                .hint(&hint)
+            Error::usage(format!(
+                "{name} has a passphrase, and there is no terminal to ask for it"
+            ))
+            .because(e)
+            .hint(&hint)
         })?;
         let Some(typed) = typed else { break };
         if let Ok(open) = key.decrypt(typed) {
@@ -128,17 +158,24 @@ impl FileSigner {
     /// Never: a key derived from a seed is a multiple of the base point, which is not of small order.
     pub fn from_seed(seed: [u8; 32]) -> Self {
         let secret = SigningKey::from_bytes(&seed);
-        let public = PublicKey::from_bytes(secret.verifying_key().to_bytes()).expect("derived keys are sound");
+        let public = PublicKey::from_bytes(secret.verifying_key().to_bytes())
+            .expect("derived keys are sound");
         Self { secret, public }
     }
 
-    fn from_ssh(key: &ssh_key::PrivateKey, public: PublicKey, name: &str) -> Result<Box<dyn Signer>> {
+    fn from_ssh(
+        key: &ssh_key::PrivateKey,
+        public: PublicKey,
+        name: &str,
+    ) -> Result<Box<dyn Signer>> {
         let KeypairData::Ed25519(pair) = key.key_data() else {
             return Err(Error::usage(format!("{name} is not an Ed25519 key")));
         };
         let signer = Self::from_seed(pair.private.to_bytes());
         if signer.public != public {
-            return Err(Error::usage(format!("{name} is damaged: its two halves do not belong together")));
+            return Err(Error::usage(format!(
+                "{name} is damaged: its two halves do not belong together"
+            )));
         }
         Ok(Box::new(signer))
     }
@@ -152,7 +189,9 @@ impl fmt::Debug for FileSigner {
 
 impl Signer for FileSigner {
     fn sign(&self, namespace: Namespace, message: &[u8]) -> Result<Signature> {
-        sign_with(&self.public, namespace, message, |data| Ok(self.secret.sign(data).to_bytes()))
+        sign_with(&self.public, namespace, message, |data| {
+            Ok(self.secret.sign(data).to_bytes())
+        })
     }
 
     fn public(&self) -> &PublicKey {
@@ -169,10 +208,13 @@ struct AgentSigner {
 
 impl Signer for AgentSigner {
     fn sign(&self, namespace: Namespace, message: &[u8]) -> Result<Signature> {
-        let signature = sign_with(&self.public, namespace, message, |data| self.agent.sign(&self.public, data))?;
+        let signature = sign_with(&self.public, namespace, message, |data| {
+            self.agent.sign(&self.public, data)
+        })?;
         // Better refused here than by every host.
-        verify(namespace, message, signature.as_bytes())
-            .map_err(|e| Error::refused("ssh-agent made a signature that does not verify").because(e))?;
+        verify(namespace, message, signature.as_bytes()).map_err(|e| {
+            Error::refused("ssh-agent made a signature that does not verify").because(e)
+        })?;
         Ok(signature)
     }
 

@@ -70,7 +70,11 @@ impl Builder {
     /// # Panics
     /// When the order is broken: that is a defect of the caller.
     pub fn push<S: NodeSink>(&mut self, entry: Entry, sink: &mut S) -> Result<(), S::Error> {
-        assert!(self.may_follow(&entry.path), "entries out of order at {}", entry.path);
+        assert!(
+            self.may_follow(&entry.path),
+            "entries out of order at {}",
+            entry.path
+        );
         self.last = Some(entry.path.clone());
         let cut = path_hash(entry.path.as_bytes()).is_multiple_of(PAGE_ENTRIES);
         let bytes = rough_size(&entry);
@@ -90,7 +94,12 @@ impl Builder {
     ///
     /// # Panics
     /// When a page is open: see [`Builder::is_between_pages`].
-    pub fn push_page<S: NodeSink>(&mut self, page: NodeRef, last: TreePath, sink: &mut S) -> Result<(), S::Error> {
+    pub fn push_page<S: NodeSink>(
+        &mut self,
+        page: NodeRef,
+        last: TreePath,
+        sink: &mut S,
+    ) -> Result<(), S::Error> {
         assert!(self.page.is_empty(), "a page is open");
         self.last = Some(last);
         self.add_ref(0, page, sink)
@@ -127,18 +136,32 @@ impl Builder {
         let page = Node::Page(std::mem::take(&mut self.page));
         let (node, bytes) = finished(&page);
         if let Node::Page(entries) = &page {
-            sink.page(PageEnd { node, entries, settled }, bytes)?;
+            sink.page(
+                PageEnd {
+                    node,
+                    entries,
+                    settled,
+                },
+                bytes,
+            )?;
         }
         self.add_ref(0, node, sink)
     }
 
-    fn add_ref<S: NodeSink>(&mut self, level: usize, node: NodeRef, sink: &mut S) -> Result<(), S::Error> {
+    fn add_ref<S: NodeSink>(
+        &mut self,
+        level: usize,
+        node: NodeRef,
+        sink: &mut S,
+    ) -> Result<(), S::Error> {
         if self.levels.len() == level {
             self.levels.push(Vec::new());
         }
         self.levels[level].push(node);
         let full = self.levels[level].len();
-        if full == MAX_INDEX_REFS || (full > 1 && hash_number(&node.block).is_multiple_of(INDEX_REFS)) {
+        if full == MAX_INDEX_REFS
+            || (full > 1 && hash_number(&node.block).is_multiple_of(INDEX_REFS))
+        {
             let index = store(&Node::Index(std::mem::take(&mut self.levels[level])), sink)?;
             self.add_ref(level + 1, index, sink)?;
         }
@@ -157,7 +180,8 @@ impl ContentBuilder {
     /// Adds the next block.
     pub fn push<S: NodeSink>(&mut self, block: BlockRef, sink: &mut S) -> Result<(), S::Error> {
         self.open.push(block);
-        let cut = hash_number(&block).is_multiple_of(LIST_BLOCKS) && self.open.len() > MAX_DIRECT_BLOCKS;
+        let cut =
+            hash_number(&block).is_multiple_of(LIST_BLOCKS) && self.open.len() > MAX_DIRECT_BLOCKS;
         if cut || self.open.len() == MAX_LIST_BLOCKS {
             self.end_list(sink)?;
         }
@@ -165,7 +189,12 @@ impl ContentBuilder {
     }
 
     /// Adds the same block `count` times. What follows from it alone is made once.
-    pub fn push_many<S: NodeSink>(&mut self, block: BlockRef, mut count: u64, sink: &mut S) -> Result<(), S::Error> {
+    pub fn push_many<S: NodeSink>(
+        &mut self,
+        block: BlockRef,
+        mut count: u64,
+        sink: &mut S,
+    ) -> Result<(), S::Error> {
         let cuts = hash_number(&block).is_multiple_of(LIST_BLOCKS);
         let full = MAX_LIST_BLOCKS as u64;
         while count > 0 {
@@ -178,7 +207,8 @@ impl ContentBuilder {
             (0..full).try_for_each(|_| self.push(block, sink))?;
             count -= full;
             if let Some(list) = self.lists.last().copied() {
-                self.lists.extend(std::iter::repeat_n(list, (count / full) as usize));
+                self.lists
+                    .extend(std::iter::repeat_n(list, (count / full) as usize));
                 count %= full;
             }
         }
@@ -198,7 +228,11 @@ impl ContentBuilder {
 
     fn end_list<S: NodeSink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
         let list = store(&Node::List(std::mem::take(&mut self.open)), sink)?;
-        self.lists.push(ListRef { block: list.block, blocks: list.blocks, bytes: list.bytes });
+        self.lists.push(ListRef {
+            block: list.block,
+            blocks: list.blocks,
+            bytes: list.bytes,
+        });
         Ok(())
     }
 }
@@ -212,8 +246,19 @@ fn store<S: NodeSink>(node: &Node, sink: &mut S) -> Result<NodeRef, S::Error> {
 fn finished(node: &Node) -> (NodeRef, Vec<u8>) {
     let bytes = node.encode();
     let block = BlockRef::of(&bytes);
-    let (nodes, blocks, entries, size) = node.sums().expect("a tree on a disk has fewer than 2^64 bytes and blocks");
-    (NodeRef { block, nodes, blocks, entries, bytes: size }, bytes)
+    let (nodes, blocks, entries, size) = node
+        .sums()
+        .expect("a tree on a disk has fewer than 2^64 bytes and blocks");
+    (
+        NodeRef {
+            block,
+            nodes,
+            blocks,
+            entries,
+            bytes: size,
+        },
+        bytes,
+    )
 }
 
 /// About the bytes of an entry in its page, from above.
@@ -225,13 +270,19 @@ fn rough_size(entry: &Entry) -> usize {
         EntryKind::Hardlink(first) => first.as_bytes().len(),
         _ => 0,
     };
-    let xattrs: usize = entry.xattrs.iter().map(|x| x.name.len() + x.value.len() + 8).sum();
+    let xattrs: usize = entry
+        .xattrs
+        .iter()
+        .map(|x| x.name.len() + x.value.len() + 8)
+        .sum();
     entry.path.name().len() + kind + xattrs + 40
 }
 
 /// FNV-1a (64 bit) with a final mix: even, quick, and part of the format only in so far as equal trees share pages.
 fn path_hash(path: &[u8]) -> u64 {
-    let fnv = path.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let fnv = path.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    });
     let mixed = (fnv ^ (fnv >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ (mixed >> 29)
 }

@@ -33,7 +33,9 @@ impl<'b, C> Decode<'b, C> for Mode {
     fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
         match d.u16()? {
             bits if bits & !0o7777 == 0 => Ok(Self(bits)),
-            _ => Err(minicbor::decode::Error::message("a mode with more than permission bits")),
+            _ => Err(minicbor::decode::Error::message(
+                "a mode with more than permission bits",
+            )),
         }
     }
 }
@@ -107,7 +109,9 @@ impl Content {
     pub fn block_count(&self) -> u64 {
         match self {
             Content::Blocks(blocks) => blocks.len() as u64,
-            Content::Lists(lists) => lists.iter().fold(0, |sum: u64, l| sum.saturating_add(l.blocks)),
+            Content::Lists(lists) => lists
+                .iter()
+                .fold(0, |sum: u64, l| sum.saturating_add(l.blocks)),
         }
     }
 
@@ -117,7 +121,9 @@ impl Content {
             Content::Blocks(_) => (Some(self), &[][..]),
             Content::Lists(lists) => (None, &lists[..]),
         };
-        let lists = lists.iter().map(|list| Cow::Owned(Content::Lists(vec![*list])));
+        let lists = lists
+            .iter()
+            .map(|list| Cow::Owned(Content::Lists(vec![*list])));
         blocks.into_iter().map(Cow::Borrowed).chain(lists)
     }
 
@@ -133,7 +139,9 @@ impl Content {
     pub fn size(&self) -> u64 {
         match self {
             Content::Blocks(blocks) => blocks.iter().map(|b| u64::from(b.size)).sum(),
-            Content::Lists(lists) => lists.iter().fold(0, |sum: u64, l| sum.saturating_add(l.bytes)),
+            Content::Lists(lists) => lists
+                .iter()
+                .fold(0, |sum: u64, l| sum.saturating_add(l.bytes)),
         }
     }
 }
@@ -223,12 +231,15 @@ pub struct Top {
 impl Top {
     /// Checks what types cannot; the attributes have to leave room for the rest of a header.
     pub(super) fn check(&self) -> Result<(), String> {
-        let too_long = |name: &Option<Box<str>>| name.as_ref().is_some_and(|n| n.len() > MAX_OWNER_NAME);
+        let too_long =
+            |name: &Option<Box<str>>| name.as_ref().is_some_and(|n| n.len() > MAX_OWNER_NAME);
         if self.mtime.nanos >= 1_000_000_000 {
             return Err("the tree's directory has an mtime with more than 10^9 nanoseconds".into());
         }
         if too_long(&self.owner.user) || too_long(&self.owner.group) {
-            return Err(format!("the tree's directory has an owner of more than {MAX_OWNER_NAME} bytes"));
+            return Err(format!(
+                "the tree's directory has an owner of more than {MAX_OWNER_NAME} bytes"
+            ));
         }
         if xattr_bytes(&self.xattrs) > MAX_TOP_XATTR_BYTES {
             return Err(format!(
@@ -248,24 +259,38 @@ impl Entry {
     pub(super) fn check(&self) -> Result<(), String> {
         let refuse = |why: &str| Err(format!("{}: {why}", self.path));
         match &self.kind {
-            EntryKind::File(Content::Blocks(blocks)) if blocks.len() > MAX_DIRECT_BLOCKS => refuse("too many blocks"),
-            EntryKind::File(Content::Lists(lists)) if lists.is_empty() || lists.len() > MAX_LISTS => {
+            EntryKind::File(Content::Blocks(blocks)) if blocks.len() > MAX_DIRECT_BLOCKS => {
+                refuse("too many blocks")
+            }
+            EntryKind::File(Content::Lists(lists))
+                if lists.is_empty() || lists.len() > MAX_LISTS =>
+            {
                 refuse("too many or no block lists")
             }
             EntryKind::File(Content::Lists(lists)) if lists.iter().any(|list| !list.is_legal()) => {
                 refuse("a block list with a size that no list has")
             }
             EntryKind::File(Content::Blocks(blocks))
-                if blocks.iter().any(|b| b.size == 0 || b.size as usize > crate::block::chunk::MAX) =>
+                if blocks
+                    .iter()
+                    .any(|b| b.size == 0 || b.size as usize > crate::block::chunk::MAX) =>
             {
                 refuse("a block of an illegal size")
             }
-            EntryKind::Symlink(target) if target.is_empty() || target.len() > MAX_TARGET || target.contains(&0) => {
+            EntryKind::Symlink(target)
+                if target.is_empty() || target.len() > MAX_TARGET || target.contains(&0) =>
+            {
                 refuse("an illegal link target")
             }
-            EntryKind::Hardlink(first) if *first >= self.path => refuse("a hard link to a later path"),
-            _ if self.mtime.nanos >= 1_000_000_000 => refuse("an mtime with more than 10^9 nanoseconds"),
-            _ if xattr_bytes(&self.xattrs) > MAX_XATTR_BYTES => refuse("too many extended attributes"),
+            EntryKind::Hardlink(first) if *first >= self.path => {
+                refuse("a hard link to a later path")
+            }
+            _ if self.mtime.nanos >= 1_000_000_000 => {
+                refuse("an mtime with more than 10^9 nanoseconds")
+            }
+            _ if xattr_bytes(&self.xattrs) > MAX_XATTR_BYTES => {
+                refuse("too many extended attributes")
+            }
             _ => Ok(()),
         }
     }

@@ -21,7 +21,10 @@ pub struct Explorer {
 impl Explorer {
     /// A walk that begins at `root`.
     pub fn new(root: NodeRef) -> Self {
-        Self { frontier: vec![(Ordinal(0), Child::Node(root))], later: Vec::new() }
+        Self {
+            frontier: vec![(Ordinal(0), Child::Node(root))],
+            later: Vec::new(),
+        }
     }
 
     /// Walks on through the nodes that `source` has. A node without others beneath it need not be read when `is_here`
@@ -34,7 +37,9 @@ impl Explorer {
         let mut open = std::mem::take(&mut self.later);
         open.append(&mut self.frontier);
         while self.frontier.len() < MAX_MISSING {
-            let Some((ordinal, child)) = open.pop() else { break };
+            let Some((ordinal, child)) = open.pop() else {
+                break;
+            };
             let block = child.block();
             if child.is_leaf() && is_here(&block) {
                 continue;
@@ -56,7 +61,10 @@ impl Explorer {
 
     /// The missing node with this ordinal, as of the last step.
     pub fn missing(&self, ordinal: Ordinal) -> Option<BlockRef> {
-        let at = self.frontier.binary_search_by_key(&ordinal, |(o, _)| *o).ok()?;
+        let at = self
+            .frontier
+            .binary_search_by_key(&ordinal, |(o, _)| *o)
+            .ok()?;
         Some(self.frontier[at].1.block())
     }
 }
@@ -76,9 +84,16 @@ mod tests {
     impl Memory {
         fn put(&mut self, node: &Node) -> NodeRef {
             let bytes = node.encode();
-            let (block, (nodes, blocks, entries, size)) = (BlockRef::of(&bytes), node.sums().expect("small"));
+            let (block, (nodes, blocks, entries, size)) =
+                (BlockRef::of(&bytes), node.sums().expect("small"));
             self.0.insert(block.hash, bytes.into());
-            NodeRef { block, nodes, blocks, entries, bytes: size }
+            NodeRef {
+                block,
+                nodes,
+                blocks,
+                entries,
+                bytes: size,
+            }
         }
     }
 
@@ -92,13 +107,23 @@ mod tests {
     fn a_few_nodes_that_name_each_other_many_times_do_not_fill_memory() {
         let mut memory = Memory::default();
         let page = Node::Page(Vec::new()).encode();
-        let leaf = NodeRef { block: BlockRef::of(&page), nodes: 1, blocks: 0, entries: 0, bytes: 0 };
-        let root = [256, 256, 200].into_iter().fold(leaf, |below, times| memory.put(&Node::Index(vec![below; times])));
+        let leaf = NodeRef {
+            block: BlockRef::of(&page),
+            nodes: 1,
+            blocks: 0,
+            entries: 0,
+            bytes: 0,
+        };
+        let root = [256, 256, 200].into_iter().fold(leaf, |below, times| {
+            memory.put(&Node::Index(vec![below; times]))
+        });
         assert!(root.nodes > 13_000_000);
         let mut explorer = Explorer::new(root);
         for _ in 0..3 {
             let missing = explorer.advance(&memory, |_| false).expect("legal so far");
-            assert!(missing.len() == MAX_MISSING && missing.is_sorted_by_key(|(ordinal, _)| *ordinal));
+            assert!(
+                missing.len() == MAX_MISSING && missing.is_sorted_by_key(|(ordinal, _)| *ordinal)
+            );
             assert!(explorer.later.len() < 3 * 256, "{}", explorer.later.len());
         }
     }
@@ -107,19 +132,34 @@ mod tests {
     fn a_walk_that_was_cut_short_goes_on_where_it_was() {
         const LEAVES: u64 = 5 * 256 * 256;
         let mut memory = Memory::default();
-        let leaf =
-            |n: u64| NodeRef { block: BlockRef::of(&n.to_be_bytes()), nodes: 1, blocks: 0, entries: 1, bytes: 0 };
+        let leaf = |n: u64| NodeRef {
+            block: BlockRef::of(&n.to_be_bytes()),
+            nodes: 1,
+            blocks: 0,
+            entries: 1,
+            bytes: 0,
+        };
         let mut level: Vec<NodeRef> = (0..LEAVES).map(leaf).collect();
         while level.len() > 1 {
-            level = level.chunks(256).map(|refs| memory.put(&Node::Index(refs.to_vec()))).collect();
+            level = level
+                .chunks(256)
+                .map(|refs| memory.put(&Node::Index(refs.to_vec())))
+                .collect();
         }
-        let (mut explorer, mut here, mut asked) = (Explorer::new(level[0]), HashSet::new(), BTreeSet::new());
+        let (mut explorer, mut here, mut asked) =
+            (Explorer::new(level[0]), HashSet::new(), BTreeSet::new());
         for wanted in [MAX_MISSING, LEAVES as usize - MAX_MISSING, 0] {
-            let missing = explorer.advance(&memory, |block| here.contains(&block.hash)).expect("legal");
+            let missing = explorer
+                .advance(&memory, |block| here.contains(&block.hash))
+                .expect("legal");
             assert_eq!(missing.len(), wanted);
             here.extend(missing.iter().map(|(_, child)| child.block().hash));
             asked.extend(missing.iter().map(|(ordinal, _)| ordinal.0));
         }
-        assert_eq!((here.len(), asked.len()), (LEAVES as usize, LEAVES as usize), "each was asked for once");
+        assert_eq!(
+            (here.len(), asked.len()),
+            (LEAVES as usize, LEAVES as usize),
+            "each was asked for once"
+        );
     }
 }

@@ -160,32 +160,51 @@ impl Header {
     /// The name of what the release makes of a tree, whatever its number, time and targets: two releases with the same
     /// name are one in a host's history. The time of the tree's own directory does not count.
     pub fn content(&self) -> BlockHash {
-        let top = self.top.clone().map(|top| Top { mtime: Mtime { secs: 0, nanos: 0 }, ..top });
+        let top = self.top.clone().map(|top| Top {
+            mtime: Mtime { secs: 0, nanos: 0 },
+            ..top
+        });
         BlockHash::of(&to_vec(&(&self.root, &top, &self.scope, &self.rules)))
     }
 
     /// Whether the release governs the whole tree: no scope, and not only what is directly in the tree's directory, as
     /// files that are sent by hand without their subdirectories.
     pub fn is_whole(&self) -> bool {
-        let is_shallow = |e: &Exclude| e.base.is_none() && matches!(e.pattern.as_bytes(), b"/*" | b"/*/");
-        let is_shallow = || self.rules.patterns().is_ok_and(|patterns| patterns.iter().any(is_shallow));
+        let is_shallow =
+            |e: &Exclude| e.base.is_none() && matches!(e.pattern.as_bytes(), b"/*" | b"/*/");
+        let is_shallow = || {
+            self.rules
+                .patterns()
+                .is_ok_and(|patterns| patterns.iter().any(is_shallow))
+        };
         self.scope.is_empty() && (self.top.is_some() || !is_shallow())
     }
 
     fn check(&self) -> Result<(), HeaderError> {
         let illegal = |why: &str| Err(HeaderError::Illegal(why.to_string()));
         let root = &self.root;
-        if self.scope.len() > MAX_PATTERNS || self.scope.iter().any(|p| p.as_bytes().len() > MAX_PATH) {
+        if self.scope.len() > MAX_PATTERNS
+            || self.scope.iter().any(|p| p.as_bytes().len() > MAX_PATH)
+        {
             return illegal("too many scope prefixes");
         }
-        if self.targets.len() > MAX_PATTERNS || self.targets.iter().any(|t| t.is_empty() || t.len() > MAX_PATTERN_BYTES)
+        if self.targets.len() > MAX_PATTERNS
+            || self
+                .targets
+                .iter()
+                .any(|t| t.is_empty() || t.len() > MAX_PATTERN_BYTES)
         {
             return illegal("too many or too long target patterns");
         }
         if root.block.size as usize > super::node::MAX_NODE_BYTES || root.nodes == 0 {
             return illegal("a root of an illegal size");
         }
-        if root.nodes > MAX_NODES || root.nodes.checked_add(root.blocks).is_none_or(|sum| sum > MAX_ORDINALS) {
+        if root.nodes > MAX_NODES
+            || root
+                .nodes
+                .checked_add(root.blocks)
+                .is_none_or(|sum| sum > MAX_ORDINALS)
+        {
             return illegal("more blocks than any tree has");
         }
         if root.entries > MAX_ENTRIES {
@@ -197,7 +216,10 @@ impl Header {
         if self.format < self.rules.format() {
             return illegal("packed excludes in a format without them");
         }
-        self.top.as_ref().map_or(Ok(()), Top::check).map_err(HeaderError::Illegal)?;
+        self.top
+            .as_ref()
+            .map_or(Ok(()), Top::check)
+            .map_err(HeaderError::Illegal)?;
         self.rules.check().map_err(HeaderError::Illegal)
     }
 }
@@ -228,13 +250,21 @@ impl Release {
         if bytes.len() > MAX_HEADER_BYTES {
             return Err(HeaderError::Illegal(format!("{} bytes", bytes.len())));
         }
-        Ok(Self { id: ReleaseId(BlockHash::of(&bytes)), header: Arc::new(header), bytes: bytes.into() })
+        Ok(Self {
+            id: ReleaseId(BlockHash::of(&bytes)),
+            header: Arc::new(header),
+            bytes: bytes.into(),
+        })
     }
 
     /// The release whose header `bytes` are.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, HeaderError> {
         let header = Header::decode(bytes)?;
-        Ok(Self { id: ReleaseId(BlockHash::of(bytes)), header: Arc::new(header), bytes: bytes.into() })
+        Ok(Self {
+            id: ReleaseId(BlockHash::of(bytes)),
+            header: Arc::new(header),
+            bytes: bytes.into(),
+        })
     }
 
     /// What the bytes say.
@@ -275,7 +305,13 @@ pub(crate) mod tests {
             intent: Intent::Deploy,
             scope: Vec::new(),
             targets: vec!["web*".into()],
-            root: NodeRef { block: BlockRef::of(b"page"), nodes: 1, blocks: 3, entries: 4, bytes: 5 },
+            root: NodeRef {
+                block: BlockRef::of(b"page"),
+                nodes: 1,
+                blocks: 3,
+                entries: 4,
+                bytes: 5,
+            },
             rules: Rules::default(),
             top: None,
             again: None,
@@ -297,31 +333,88 @@ pub(crate) mod tests {
 
     #[test]
     fn the_top_is_signed_and_headers_without_it_are_read() {
-        let xattrs = vec![Xattr { name: b"user.x".to_vec(), value: vec![0; 100] }];
-        let owner = Owner { uid: 33, gid: 33, user: Some("www-data".into()), group: Some("www-data".into()) };
-        let mtime = Mtime { secs: 1_763_697_540, nanos: 1 };
-        let top = Top { mode: Mode::from_bits(0o2755), owner, mtime, xattrs };
-        let with = Release::new(Header { top: Some(top.clone()), ..a_header() }).expect("legal");
-        assert_eq!(Release::from_bytes(with.bytes()).expect("legal").header().top, Some(top.clone()));
+        let xattrs = vec![Xattr {
+            name: b"user.x".to_vec(),
+            value: vec![0; 100],
+        }];
+        let owner = Owner {
+            uid: 33,
+            gid: 33,
+            user: Some("www-data".into()),
+            group: Some("www-data".into()),
+        };
+        let mtime = Mtime {
+            secs: 1_763_697_540,
+            nanos: 1,
+        };
+        let top = Top {
+            mode: Mode::from_bits(0o2755),
+            owner,
+            mtime,
+            xattrs,
+        };
+        let with = Release::new(Header {
+            top: Some(top.clone()),
+            ..a_header()
+        })
+        .expect("legal");
+        assert_eq!(
+            Release::from_bytes(with.bytes())
+                .expect("legal")
+                .header()
+                .top,
+            Some(top.clone())
+        );
         let without = Release::new(a_header()).expect("legal");
         assert_ne!(with.id(), without.id());
-        assert_eq!(without.bytes()[0], 0x8a, "ten fields, as before there was an eleventh");
+        assert_eq!(
+            without.bytes()[0],
+            0x8a,
+            "ten fields, as before there was an eleventh"
+        );
         assert_eq!(Header::decode(without.bytes()).expect("legal").top, None);
 
-        let late = Mtime { secs: 0, nanos: 1_000_000_000 };
-        let big = vec![Xattr { name: b"user.x".to_vec(), value: vec![0; 17 << 10] }];
-        let long = Owner { user: Some("x".repeat(256).into()), ..top.owner.clone() };
-        for illegal in
-            [Top { mtime: late, ..top.clone() }, Top { xattrs: big, ..top.clone() }, Top { owner: long, ..top }]
-        {
-            let header = Header { top: Some(illegal), ..a_header() };
-            assert!(matches!(Header::decode(&header.encode()), Err(HeaderError::Illegal(_))));
+        let late = Mtime {
+            secs: 0,
+            nanos: 1_000_000_000,
+        };
+        let big = vec![Xattr {
+            name: b"user.x".to_vec(),
+            value: vec![0; 17 << 10],
+        }];
+        let long = Owner {
+            user: Some("x".repeat(256).into()),
+            ..top.owner.clone()
+        };
+        for illegal in [
+            Top {
+                mtime: late,
+                ..top.clone()
+            },
+            Top {
+                xattrs: big,
+                ..top.clone()
+            },
+            Top { owner: long, ..top },
+        ] {
+            let header = Header {
+                top: Some(illegal),
+                ..a_header()
+            };
+            assert!(matches!(
+                Header::decode(&header.encode()),
+                Err(HeaderError::Illegal(_))
+            ));
         }
     }
 
     #[test]
     fn a_newer_format_is_refused_as_such() {
-        let bytes = Header { format: 7, ..a_header() }.encode();
+        let bytes = Header {
+            format: 7,
+            ..a_header()
+        }
+        .encode();
         assert_eq!(Header::decode(&bytes), Err(HeaderError::Format(7)));
     }
 
@@ -329,9 +422,15 @@ pub(crate) mod tests {
     fn absurd_totals_are_refused() {
         let mut header = a_header();
         header.root.entries = 1 << 60;
-        assert!(matches!(Header::decode(&header.encode()), Err(HeaderError::Illegal(_))));
+        assert!(matches!(
+            Header::decode(&header.encode()),
+            Err(HeaderError::Illegal(_))
+        ));
         header = a_header();
         header.root.blocks = u64::MAX;
-        assert!(matches!(Header::decode(&header.encode()), Err(HeaderError::Illegal(_))));
+        assert!(matches!(
+            Header::decode(&header.encode()),
+            Err(HeaderError::Illegal(_))
+        ));
     }
 }

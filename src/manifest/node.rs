@@ -164,8 +164,14 @@ impl Node {
         }
         let node = match minicbor::decode(bytes)? {
             // Before paths are made of them, which are longer than what they share.
-            WireNode::Page(owners, entries) if owners.len().max(entries.len()) > MAX_PAGE_ENTRIES => {
-                return Err(NodeError::Limit(format!("{} entries of {} owners", entries.len(), owners.len())));
+            WireNode::Page(owners, entries)
+                if owners.len().max(entries.len()) > MAX_PAGE_ENTRIES =>
+            {
+                return Err(NodeError::Limit(format!(
+                    "{} entries of {} owners",
+                    entries.len(),
+                    owners.len()
+                )));
             }
             WireNode::Page(owners, entries) => Node::Page(decode_page(owners, entries)?),
             WireNode::Index(refs) => Node::Index(refs),
@@ -186,32 +192,59 @@ impl Node {
         }
         let sizes_ok = match self {
             Node::Page(_) => true,
-            Node::Index(refs) => refs.iter().all(|r| r.block.size as usize <= MAX_NODE_BYTES && r.nodes >= 1),
-            Node::List(blocks) => blocks.iter().all(|b| (1..=crate::block::chunk::MAX as u32).contains(&b.size)),
+            Node::Index(refs) => refs
+                .iter()
+                .all(|r| r.block.size as usize <= MAX_NODE_BYTES && r.nodes >= 1),
+            Node::List(blocks) => blocks
+                .iter()
+                .all(|b| (1..=crate::block::chunk::MAX as u32).contains(&b.size)),
         };
-        if sizes_ok { Ok(()) } else { Err(NodeError::Limit("a size beneath it".into())) }
+        if sizes_ok {
+            Ok(())
+        } else {
+            Err(NodeError::Limit("a size beneath it".into()))
+        }
     }
 
     /// The sums that a [`NodeRef`] to this node has to carry: nodes (with this one), blocks, entries, bytes.
     /// `None` when they overflow, which no honest node does.
     pub fn sums(&self) -> Option<(u64, u64, u64, u64)> {
         match self {
-            Node::Page(entries) => entries.iter().try_fold((1u64, 0u64, 0u64, 0u64), |(n, b, e, s), entry| {
-                let (lists, blocks) = match &entry.kind {
-                    EntryKind::File(content) => (content.list_count(), content.block_count()),
-                    _ => (0, 0),
-                };
-                Some((n.checked_add(lists)?, b.checked_add(blocks)?, e + 1, s.checked_add(entry.kind.size())?))
-            }),
-            Node::Index(refs) => refs.iter().try_fold((1u64, 0u64, 0u64, 0u64), |(n, b, e, s), r| {
-                Some((
-                    n.checked_add(r.nodes)?,
-                    b.checked_add(r.blocks)?,
-                    e.checked_add(r.entries)?,
-                    s.checked_add(r.bytes)?,
-                ))
-            }),
-            Node::List(blocks) => Some((1, blocks.len() as u64, 0, blocks.iter().map(|b| u64::from(b.size)).sum())),
+            Node::Page(entries) => {
+                entries
+                    .iter()
+                    .try_fold((1u64, 0u64, 0u64, 0u64), |(n, b, e, s), entry| {
+                        let (lists, blocks) = match &entry.kind {
+                            EntryKind::File(content) => {
+                                (content.list_count(), content.block_count())
+                            }
+                            _ => (0, 0),
+                        };
+                        Some((
+                            n.checked_add(lists)?,
+                            b.checked_add(blocks)?,
+                            e + 1,
+                            s.checked_add(entry.kind.size())?,
+                        ))
+                    })
+            }
+            Node::Index(refs) => {
+                refs.iter()
+                    .try_fold((1u64, 0u64, 0u64, 0u64), |(n, b, e, s), r| {
+                        Some((
+                            n.checked_add(r.nodes)?,
+                            b.checked_add(r.blocks)?,
+                            e.checked_add(r.entries)?,
+                            s.checked_add(r.bytes)?,
+                        ))
+                    })
+            }
+            Node::List(blocks) => Some((
+                1,
+                blocks.len() as u64,
+                0,
+                blocks.iter().map(|b| u64::from(b.size)).sum(),
+            )),
         }
     }
 }
@@ -232,7 +265,11 @@ fn encode_page(entries: &[Entry]) -> WireNode {
             (owners.len() - 1) as u16
         });
         let path = entry.path.as_bytes();
-        let shared = previous.iter().zip(path).take_while(|(a, b)| a == b).count();
+        let shared = previous
+            .iter()
+            .zip(path)
+            .take_while(|(a, b)| a == b)
+            .count();
         previous = path;
         wire.push(WireEntry {
             shared: shared as u16,
@@ -249,27 +286,41 @@ fn encode_page(entries: &[Entry]) -> WireNode {
 }
 
 fn decode_page(owners: Vec<Arc0<Owner>>, wire: Vec<WireEntry>) -> Result<Vec<Entry>, NodeError> {
-    let too_long = |name: &Option<Box<str>>| name.as_ref().is_some_and(|n| n.is_empty() || n.len() > MAX_OWNER_NAME);
-    if owners.iter().any(|o| too_long(&o.0.user) || too_long(&o.0.group)) {
-        return Err(NodeError::Entry("an owner's name is empty or too long".into()));
+    let too_long = |name: &Option<Box<str>>| {
+        name.as_ref()
+            .is_some_and(|n| n.is_empty() || n.len() > MAX_OWNER_NAME)
+    };
+    if owners
+        .iter()
+        .any(|o| too_long(&o.0.user) || too_long(&o.0.group))
+    {
+        return Err(NodeError::Entry(
+            "an owner's name is empty or too long".into(),
+        ));
     }
     let mut entries: Vec<Entry> = Vec::with_capacity(wire.len().min(MAX_PAGE_ENTRIES));
     for w in wire {
         let previous = entries.last().map_or(&[][..], |e| e.path.as_bytes());
-        let shared =
-            previous.get(..usize::from(w.shared)).ok_or_else(|| NodeError::Entry("a path shares too much".into()))?;
-        let path = TreePath::new([shared, &w.rest].concat()).map_err(|e| NodeError::Entry(e.to_string()))?;
+        let shared = previous
+            .get(..usize::from(w.shared))
+            .ok_or_else(|| NodeError::Entry("a path shares too much".into()))?;
+        let path = TreePath::new([shared, &w.rest].concat())
+            .map_err(|e| NodeError::Entry(e.to_string()))?;
         if entries.last().is_some_and(|e| e.path >= path) {
             return Err(NodeError::Entry(format!("{path}: out of order or twice")));
         }
-        let owner =
-            owners.get(usize::from(w.owner)).ok_or_else(|| NodeError::Entry(format!("{path}: no such owner")))?;
+        let owner = owners
+            .get(usize::from(w.owner))
+            .ok_or_else(|| NodeError::Entry(format!("{path}: no such owner")))?;
         let entry = Entry {
             path,
             kind: w.kind,
             mode: w.mode,
             owner: Arc::clone(&owner.0),
-            mtime: Mtime { secs: w.secs, nanos: w.nanos },
+            mtime: Mtime {
+                secs: w.secs,
+                nanos: w.nanos,
+            },
             xattrs: w.xattrs.unwrap_or_default(),
         };
         entry.check().map_err(NodeError::Entry)?;
@@ -287,8 +338,9 @@ pub(crate) mod tests {
     pub(crate) fn an_entry() -> impl Strategy<Value = Entry> {
         let kind = prop_oneof![
             Just(EntryKind::Directory),
-            prop::collection::vec(any::<[u8; 4]>(), 0..4)
-                .prop_map(|seeds| EntryKind::File(Content::Blocks(seeds.iter().map(|s| BlockRef::of(s)).collect()))),
+            prop::collection::vec(any::<[u8; 4]>(), 0..4).prop_map(|seeds| EntryKind::File(
+                Content::Blocks(seeds.iter().map(|s| BlockRef::of(s)).collect())
+            )),
             "[a-z/.]{1,20}".prop_map(|t| EntryKind::Symlink(t.into_bytes())),
             Just(EntryKind::Fifo),
             (0..512u32, 0..512u32).prop_map(|(a, b)| EntryKind::CharDevice(a, b)),
@@ -299,10 +351,24 @@ pub(crate) mod tests {
             user: name.map(Into::into),
             group: None,
         });
-        let xattrs = prop::collection::vec(("user\\.[a-z]{1,4}", any::<[u8; 3]>()), 0..2).prop_map(|list| {
-            list.into_iter().map(|(n, v)| Xattr { name: n.into_bytes(), value: v.to_vec() }).collect::<Vec<_>>()
-        });
-        ("[a-c]{1,3}(/[a-d]{1,3}){0,3}", kind, 0..0o10000u32, owner, any::<i64>(), 0..1_000_000_000u32, xattrs)
+        let xattrs =
+            prop::collection::vec(("user\\.[a-z]{1,4}", any::<[u8; 3]>()), 0..2).prop_map(|list| {
+                list.into_iter()
+                    .map(|(n, v)| Xattr {
+                        name: n.into_bytes(),
+                        value: v.to_vec(),
+                    })
+                    .collect::<Vec<_>>()
+            });
+        (
+            "[a-c]{1,3}(/[a-d]{1,3}){0,3}",
+            kind,
+            0..0o10000u32,
+            owner,
+            any::<i64>(),
+            0..1_000_000_000u32,
+            xattrs,
+        )
             .prop_map(|(path, kind, mode, owner, secs, nanos, xattrs)| Entry {
                 path: TreePath::new(path.as_bytes()).expect("the pattern is legal"),
                 kind,
@@ -356,12 +422,25 @@ pub(crate) mod tests {
             nanos: 0,
             xattrs: None,
         };
-        let owner = || Arc0(Arc::new(Owner { uid: 0, gid: 0, user: None, group: None }));
+        let owner = || {
+            Arc0(Arc::new(Owner {
+                uid: 0,
+                gid: 0,
+                user: None,
+                group: None,
+            }))
+        };
         let mode = Mode::from_bits(0o755);
         let many = (0..=MAX_PAGE_ENTRIES).map(|_| entry(mode)).collect();
         let owners = (0..=MAX_PAGE_ENTRIES).map(|_| owner()).collect();
-        for page in [WireNode::Page(vec![owner()], many), WireNode::Page(owners, vec![entry(mode)])] {
-            assert!(matches!(Node::decode(&to_vec(&page)), Err(NodeError::Limit(_))));
+        for page in [
+            WireNode::Page(vec![owner()], many),
+            WireNode::Page(owners, vec![entry(mode)]),
+        ] {
+            assert!(matches!(
+                Node::decode(&to_vec(&page)),
+                Err(NodeError::Limit(_))
+            ));
         }
         assert!(minicbor::decode::<Mode>(&to_vec(&0o7777u16)).is_ok());
         assert!(minicbor::decode::<Mode>(&to_vec(&0o10755u16)).is_err());
@@ -373,13 +452,21 @@ pub(crate) mod tests {
             path: TreePath::new(path.as_bytes()).expect("legal"),
             kind: EntryKind::Directory,
             mode: Mode::from_bits(0o755),
-            owner: Arc::new(Owner { uid: 0, gid: 0, user: None, group: None }),
+            owner: Arc::new(Owner {
+                uid: 0,
+                gid: 0,
+                user: None,
+                group: None,
+            }),
             mtime: Mtime::default(),
             xattrs: Vec::new(),
         };
         for paths in [["a", "a"], ["b", "a"]] {
             let bytes = Node::Page(paths.iter().map(|p| make(p)).collect()).encode();
-            assert!(matches!(Node::decode(&bytes), Err(NodeError::Entry(_))), "{paths:?}");
+            assert!(
+                matches!(Node::decode(&bytes), Err(NodeError::Entry(_))),
+                "{paths:?}"
+            );
         }
     }
 }

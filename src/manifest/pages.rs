@@ -49,20 +49,33 @@ impl Pages {
         let mut block = manifest.root().nodes;
         while let Some((node, depth)) = open.pop() {
             // A page without lists is a leaf, and need not be read to know it; one with lists has to be.
-            match if node.nodes > 1 { Some(manifest.decode(&node)?) } else { None } {
+            match if node.nodes > 1 {
+                Some(manifest.decode(&node)?)
+            } else {
+                None
+            } {
                 Some(Node::Index(refs)) if depth < MAX_DEPTH => {
                     open.extend(refs.into_iter().rev().map(|node| (node, depth + 1)));
                 }
                 Some(Node::Page(_)) | None => {
                     if node.entries > 0 {
-                        rows.push(Row { node, block, bounds: OnceCell::new() });
+                        rows.push(Row {
+                            node,
+                            block,
+                            bounds: OnceCell::new(),
+                        });
                     }
                     block = block.saturating_add(node.blocks);
                 }
-                Some(_) => return Err(ReadError::Illegal("a list among pages, or too deep".into())),
+                Some(_) => {
+                    return Err(ReadError::Illegal("a list among pages, or too deep".into()));
+                }
             }
         }
-        Ok(Self { rows, open: RefCell::default() })
+        Ok(Self {
+            rows,
+            open: RefCell::default(),
+        })
     }
 
     /// Takes over what is known of pages that an earlier manifest has, too.
@@ -81,19 +94,37 @@ impl Pages {
         let mut keys: Vec<PageKey> = Vec::with_capacity(self.rows.len());
         for at in 0..self.rows.len() {
             let bounds = self.bounds(manifest, at)?.clone();
-            if keys.last().is_some_and(|before| before.bounds.end() >= bounds.start()) {
-                return Err(ReadError::Illegal(format!("{}: out of order or twice", bounds.start())));
+            if keys
+                .last()
+                .is_some_and(|before| before.bounds.end() >= bounds.start())
+            {
+                return Err(ReadError::Illegal(format!(
+                    "{}: out of order or twice",
+                    bounds.start()
+                )));
             }
-            keys.push(PageKey { hash: self.rows[at].node.block.hash, bounds });
+            keys.push(PageKey {
+                hash: self.rows[at].node.block.hash,
+                bounds,
+            });
         }
         Ok(keys)
     }
 
     /// The entry at `path`.
-    pub fn find<S: NodeSource>(&self, manifest: &Manifest<S>, path: &TreePath) -> Result<Option<Located>, ReadError> {
-        let Some(row) = self.row_of(manifest, path)? else { return Ok(None) };
+    pub fn find<S: NodeSource>(
+        &self,
+        manifest: &Manifest<S>,
+        path: &TreePath,
+    ) -> Result<Option<Located>, ReadError> {
+        let Some(row) = self.row_of(manifest, path)? else {
+            return Ok(None);
+        };
         let page = self.page(manifest, row)?;
-        Ok(page.binary_search_by(|located| located.entry.path.cmp(path)).ok().map(|at| page[at].clone()))
+        Ok(page
+            .binary_search_by(|located| located.entry.path.cmp(path))
+            .ok()
+            .map(|at| page[at].clone()))
     }
 
     /// The entries from path to path, checked as those of a whole manifest are: every path rises, and every parent is a
@@ -104,7 +135,9 @@ impl Pages {
         bounds: &RangeInclusive<TreePath>,
     ) -> Result<Vec<Located>, ReadError> {
         let all = self.some(manifest, bounds)?;
-        let Some(start) = all.first() else { return Ok(all) };
+        let Some(start) = all.first() else {
+            return Ok(all);
+        };
         let mut above = Vec::new();
         let mut parent = start.entry.path.parent();
         while let Some(dir) = parent {
@@ -120,7 +153,8 @@ impl Pages {
         }
         above.reverse();
         let mut order = Order::below(above);
-        all.iter().try_for_each(|located| order.check(&located.entry))?;
+        all.iter()
+            .try_for_each(|located| order.check(&located.entry))?;
         Ok(all)
     }
 
@@ -130,19 +164,30 @@ impl Pages {
         manifest: &Manifest<S>,
         bounds: &RangeInclusive<TreePath>,
     ) -> Result<Vec<Located>, ReadError> {
-        let Some(first) = self.row_from(manifest, bounds.start())? else { return Ok(Vec::new()) };
+        let Some(first) = self.row_from(manifest, bounds.start())? else {
+            return Ok(Vec::new());
+        };
         let mut all = Vec::new();
         for row in first..self.rows.len() {
             if self.bounds(manifest, row)?.start() > bounds.end() {
                 break;
             }
-            all.extend(self.page(manifest, row)?.iter().filter(|l| bounds.contains(&l.entry.path)).cloned());
+            all.extend(
+                self.page(manifest, row)?
+                    .iter()
+                    .filter(|l| bounds.contains(&l.entry.path))
+                    .cloned(),
+            );
         }
         Ok(all)
     }
 
     /// The entries of one page; those that were asked for last are at hand.
-    fn page<S: NodeSource>(&self, manifest: &Manifest<S>, row: usize) -> Result<Rc<[Located]>, ReadError> {
+    fn page<S: NodeSource>(
+        &self,
+        manifest: &Manifest<S>,
+        row: usize,
+    ) -> Result<Rc<[Located]>, ReadError> {
         if let Some((_, page)) = self.open.borrow().iter().find(|(open, _)| *open == row) {
             return Ok(Rc::clone(page));
         }
@@ -153,7 +198,11 @@ impl Pages {
         Ok(page)
     }
 
-    fn read<S: NodeSource>(&self, manifest: &Manifest<S>, row: usize) -> Result<Vec<Located>, ReadError> {
+    fn read<S: NodeSource>(
+        &self,
+        manifest: &Manifest<S>,
+        row: usize,
+    ) -> Result<Vec<Located>, ReadError> {
         let row = &self.rows[row];
         let Node::Page(entries) = manifest.decode(&row.node)? else {
             return Err(ReadError::Illegal("an index among pages".into()));
@@ -182,17 +231,29 @@ impl Pages {
         let (Some(first), Some(last)) = (page.first(), page.last()) else {
             return Err(ReadError::Illegal("an empty page".into()));
         };
-        Ok(found.bounds.get_or_init(|| first.entry.path.clone()..=last.entry.path.clone()))
+        Ok(found
+            .bounds
+            .get_or_init(|| first.entry.path.clone()..=last.entry.path.clone()))
     }
 
     /// The page that has `path`, if any has.
-    fn row_of<S: NodeSource>(&self, manifest: &Manifest<S>, path: &TreePath) -> Result<Option<usize>, ReadError> {
-        let Some(row) = self.row_from(manifest, path)? else { return Ok(None) };
+    fn row_of<S: NodeSource>(
+        &self,
+        manifest: &Manifest<S>,
+        path: &TreePath,
+    ) -> Result<Option<usize>, ReadError> {
+        let Some(row) = self.row_from(manifest, path)? else {
+            return Ok(None);
+        };
         Ok(self.bounds(manifest, row)?.contains(path).then_some(row))
     }
 
     /// The first page that does not end before `path`.
-    fn row_from<S: NodeSource>(&self, manifest: &Manifest<S>, path: &TreePath) -> Result<Option<usize>, ReadError> {
+    fn row_from<S: NodeSource>(
+        &self,
+        manifest: &Manifest<S>,
+        path: &TreePath,
+    ) -> Result<Option<usize>, ReadError> {
         let (mut low, mut high) = (0, self.rows.len());
         while low < high {
             let middle = low + (high - low) / 2;
@@ -250,12 +311,18 @@ mod tests {
     }
 
     fn entry(path: &str, text: Option<&str>) -> Entry {
-        let file = |text: &str| EntryKind::File(Content::Blocks(vec![BlockRef::of(text.as_bytes())]));
+        let file =
+            |text: &str| EntryKind::File(Content::Blocks(vec![BlockRef::of(text.as_bytes())]));
         Entry {
             path: TreePath::new(path.as_bytes()).unwrap(),
             kind: text.map_or(EntryKind::Directory, file),
             mode: Mode::from_bits(0o755),
-            owner: Arc::new(Owner { uid: 0, gid: 0, user: None, group: None }),
+            owner: Arc::new(Owner {
+                uid: 0,
+                gid: 0,
+                user: None,
+                group: None,
+            }),
             mtime: Mtime::default(),
             xattrs: Vec::new(),
         }
@@ -279,7 +346,11 @@ mod tests {
         for dir in 0..20 {
             all.push(entry(&format!("{dir:02}"), None));
             for file in 0..1000 {
-                let text = if changed == Some(dir * 1000 + file) { "new" } else { "old" };
+                let text = if changed == Some(dir * 1000 + file) {
+                    "new"
+                } else {
+                    "old"
+                };
                 all.push(entry(&format!("{dir:02}/{file:04}"), Some(text)));
             }
         }
@@ -293,15 +364,26 @@ mod tests {
         let pages = Pages::of(&manifest).unwrap();
         let all: Vec<Located> = manifest.entries().map(Result::unwrap).collect();
         for located in all.iter().step_by(333) {
-            assert_eq!(pages.find(&manifest, &located.entry.path).unwrap().as_ref(), Some(located));
+            assert_eq!(
+                pages.find(&manifest, &located.entry.path).unwrap().as_ref(),
+                Some(located)
+            );
         }
         for path in ["00/0000x", "zz", "!", "05/"] {
-            let Ok(path) = TreePath::new(path.as_bytes()) else { continue };
+            let Ok(path) = TreePath::new(path.as_bytes()) else {
+                continue;
+            };
             assert_eq!(pages.find(&manifest, &path).unwrap(), None);
         }
         let bounds = all[3333].entry.path.clone()..=all[9999].entry.path.clone();
         assert_eq!(pages.within(&manifest, &bounds).unwrap(), all[3333..=9999]);
-        assert!(Pages::of(&build(Vec::new())).unwrap().keys(&manifest).unwrap().is_empty());
+        assert!(
+            Pages::of(&build(Vec::new()))
+                .unwrap()
+                .keys(&manifest)
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]
@@ -311,7 +393,10 @@ mod tests {
         let ranges = differing(&keys(&old), &keys(&new));
         assert_eq!(ranges.len(), 1);
         let within = Pages::of(&new).unwrap().within(&new, &ranges[0]).unwrap();
-        assert!(within.len() < 6000 && within.iter().any(|l| l.entry.path.as_bytes() == b"07/0777"), "{ranges:?}");
+        assert!(
+            within.len() < 6000 && within.iter().any(|l| l.entry.path.as_bytes() == b"07/0777"),
+            "{ranges:?}"
+        );
         assert!(differing(&keys(&old), &keys(&old)).is_empty());
         let known = Pages::of(&new).unwrap();
         known.learn(&keys(&old));
@@ -325,7 +410,15 @@ mod tests {
         let manifest = build(entries);
         let pages = Pages::of(&manifest).unwrap();
         let path = |p: &str| TreePath::new(p.as_bytes()).unwrap();
-        assert!(pages.within(&manifest, &(path("07/0500")..=path("07/0600"))).is_err());
-        assert!(pages.within(&manifest, &(path("08/0500")..=path("08/0600"))).is_ok());
+        assert!(
+            pages
+                .within(&manifest, &(path("07/0500")..=path("07/0600")))
+                .is_err()
+        );
+        assert!(
+            pages
+                .within(&manifest, &(path("08/0500")..=path("08/0600")))
+                .is_ok()
+        );
     }
 }

@@ -70,7 +70,11 @@ impl TreePath {
 
     /// The last component.
     pub fn name(&self) -> &[u8] {
-        let start = self.0.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
+        let start = self
+            .0
+            .iter()
+            .rposition(|&b| b == b'/')
+            .map_or(0, |slash| slash + 1);
         &self.0[start..]
     }
 
@@ -97,13 +101,19 @@ impl TreePath {
 
 /// Whether `path` is `prefix` or lies below it; the empty prefix is the whole tree.
 pub fn is_within(path: &[u8], prefix: &[u8]) -> bool {
-    prefix.is_empty() || (path.starts_with(prefix) && matches!(path.get(prefix.len()), None | Some(b'/')))
+    prefix.is_empty()
+        || (path.starts_with(prefix) && matches!(path.get(prefix.len()), None | Some(b'/')))
 }
 
 /// Compares path bytes in the order of a depth-first walk.
 pub fn compare(a: &[u8], b: &[u8]) -> Ordering {
     let common = a.iter().zip(b).take_while(|(x, y)| x == y).count();
-    let rank = |path: &[u8]| path.get(common).map_or(0, |&byte| if byte == b'/' { 1 } else { u16::from(byte) + 1 });
+    let rank = |path: &[u8]| {
+        path.get(common).map_or(
+            0,
+            |&byte| if byte == b'/' { 1 } else { u16::from(byte) + 1 },
+        )
+    };
     rank(a).cmp(&rank(b))
 }
 
@@ -194,7 +204,10 @@ mod tests {
         ];
         for (bytes, word) in cases {
             let refused = TreePath::new(bytes).map_err(|e| e.to_string());
-            assert!(refused.as_ref().is_err_and(|e| e.contains(word)), "{bytes:?}: {refused:?}");
+            assert!(
+                refused.as_ref().is_err_and(|e| e.contains(word)),
+                "{bytes:?}: {refused:?}"
+            );
         }
         assert!(TreePath::new(vec![b'x'; 256]).is_err());
         assert!(TreePath::new(vec![b'x'; 255]).is_ok());

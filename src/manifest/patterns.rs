@@ -91,10 +91,22 @@ impl<C> Encode<C> for Exclude {
         let line = self.pattern.as_bytes();
         let base = self.base.clone();
         let encoded = match std::str::from_utf8(line) {
-            Ok(text) => Encoded { base, text: text.into(), bytes: None },
+            Ok(text) => Encoded {
+                base,
+                text: text.into(),
+                bytes: None,
+            },
             // A broader negation would have more deleted, so there is none.
-            Err(_) if line.first() == Some(&b'!') => Encoded { base, text: "#".into(), bytes: Some(line) },
-            Err(_) => Encoded { base, text: self.pattern.text().into(), bytes: Some(line) },
+            Err(_) if line.first() == Some(&b'!') => Encoded {
+                base,
+                text: "#".into(),
+                bytes: Some(line),
+            },
+            Err(_) => Encoded {
+                base,
+                text: self.pattern.text().into(),
+                bytes: Some(line),
+            },
         };
         encoded.encode(e, ctx)
     }
@@ -111,7 +123,10 @@ impl<'b, C> Decode<'b, C> for Exclude {
 impl Exclude {
     /// A pattern at the top of the tree.
     pub fn at_top(pattern: impl Into<Pattern>) -> Self {
-        Self { base: None, pattern: pattern.into() }
+        Self {
+            base: None,
+            pattern: pattern.into(),
+        }
     }
 
     /// The pattern of exactly `path`.
@@ -192,7 +207,12 @@ impl Compiled {
         if line.is_empty() {
             return None;
         }
-        Some(Self { wildcard: Wildcard::compile(line)?, negative, directory, name })
+        Some(Self {
+            wildcard: Wildcard::compile(line)?,
+            negative,
+            directory,
+            name,
+        })
     }
 }
 
@@ -241,7 +261,9 @@ impl Group {
         let mut group = Self::default();
         for (place, exclude) in patterns.iter().enumerate() {
             let compiled = Compiled::new(exclude.pattern.as_bytes());
-            group.negative.push(compiled.as_ref().is_some_and(|compiled| compiled.negative));
+            group
+                .negative
+                .push(compiled.as_ref().is_some_and(|compiled| compiled.negative));
             let Some(compiled) = compiled else { continue };
             if !compiled.negative {
                 group.note_parent(&compiled);
@@ -255,7 +277,9 @@ impl Group {
                     continue;
                 }
             };
-            map.entry(key.into()).or_default().add(place, compiled.directory);
+            map.entry(key.into())
+                .or_default()
+                .add(place, compiled.directory);
         }
         group.others.reverse();
         group.patterns = patterns;
@@ -263,7 +287,11 @@ impl Group {
     }
 
     fn note_parent(&mut self, compiled: &Compiled) {
-        let parent = if compiled.name { None } else { compiled.wildcard.directory() };
+        let parent = if compiled.name {
+            None
+        } else {
+            compiled.wildcard.directory()
+        };
         match parent {
             None => self.anywhere = true,
             Some(parent) => match parent.shape() {
@@ -275,7 +303,12 @@ impl Group {
 
     /// Whether a pattern can match something directly in `dir`, which is relative to the directory.
     fn may_match_in(&self, dir: &[u8]) -> bool {
-        self.anywhere || self.parents.contains(dir) || self.parent_patterns.iter().any(|parent| parent.matches(dir))
+        self.anywhere
+            || self.parents.contains(dir)
+            || self
+                .parent_patterns
+                .iter()
+                .any(|parent| parent.matches(dir))
     }
 
     /// Whether the last pattern that matches `path`, which is relative to the directory, leaves it out.
@@ -283,17 +316,28 @@ impl Group {
         let slash = path.iter().rposition(|byte| *byte == b'/');
         let name = slash.map_or(path, |slash| &path[slash + 1..]);
         let find = |map: &HashMap<Box<[u8]>, Last>, key: &[u8]| {
-            if map.is_empty() { None } else { map.get(key).and_then(|last| last.of(is_dir)) }
+            if map.is_empty() {
+                None
+            } else {
+                map.get(key).and_then(|last| last.of(is_dir))
+            }
         };
 
         let mut last = find(&self.names, name).max(find(&self.paths, path));
         if let Some(dot) = name.iter().rposition(|byte| *byte == b'.') {
             last = last.max(find(&self.extensions, &name[dot + 1..]));
         }
-        let later = self.others.iter().take_while(|(place, _)| Some(*place) > last);
+        let later = self
+            .others
+            .iter()
+            .take_while(|(place, _)| Some(*place) > last);
         let other = later
             .filter(|(_, compiled)| is_dir || !compiled.directory)
-            .find(|(_, compiled)| compiled.wildcard.matches(if compiled.name { name } else { path }));
+            .find(|(_, compiled)| {
+                compiled
+                    .wildcard
+                    .matches(if compiled.name { name } else { path })
+            });
         if let Some((place, _)) = other {
             last = Some(*place);
         }
@@ -317,7 +361,10 @@ impl PathFilter {
 
     /// The filter of patterns at the top of the tree.
     pub fn at_top<S: AsRef<str>>(patterns: &[S]) -> Self {
-        let excludes: Vec<Exclude> = patterns.iter().map(|p| Exclude::at_top(p.as_ref())).collect();
+        let excludes: Vec<Exclude> = patterns
+            .iter()
+            .map(|p| Exclude::at_top(p.as_ref()))
+            .collect();
         Self::new(&excludes)
     }
 
@@ -326,8 +373,14 @@ impl PathFilter {
         let mut found: HashMap<Option<&TreePath>, Vec<Exclude>> = HashMap::new();
         for exclude in more {
             let base = exclude.base.as_ref();
-            let known = || self.group(base).map_or_else(Vec::new, |group| group.patterns.clone());
-            found.entry(base).or_insert_with(known).push(exclude.clone());
+            let known = || {
+                self.group(base)
+                    .map_or_else(Vec::new, |group| group.patterns.clone())
+            };
+            found
+                .entry(base)
+                .or_insert_with(known)
+                .push(exclude.clone());
         }
 
         let mut filter = self.clone();
@@ -350,7 +403,11 @@ impl PathFilter {
         let mut bases: Vec<&TreePath> = self.below.keys().collect();
         bases.sort();
         let below = bases.into_iter().filter_map(|base| self.below.get(base));
-        self.top.iter().chain(below).flat_map(|group| group.patterns.iter().cloned()).collect()
+        self.top
+            .iter()
+            .chain(below)
+            .flat_map(|group| group.patterns.iter().cloned())
+            .collect()
     }
 
     /// Whether there is no pattern at all.
@@ -380,8 +437,14 @@ impl PathFilter {
             Some([]) => Some(&[][..]),
             _ => None,
         };
-        let below = || self.below.iter().filter_map(|(base, group)| within(base).map(|dir| (group, dir)));
-        self.top.as_ref().is_some_and(|group| group.may_match_in(dir))
+        let below = || {
+            self.below
+                .iter()
+                .filter_map(|(base, group)| within(base).map(|dir| (group, dir)))
+        };
+        self.top
+            .as_ref()
+            .is_some_and(|group| group.may_match_in(dir))
             || below().any(|(group, dir)| group.may_match_in(dir))
     }
 
@@ -389,18 +452,26 @@ impl PathFilter {
         if !self.below.is_empty() {
             for slash in slashes(path).rev() {
                 let group = self.below.get(&path[..slash]);
-                if let Some(decided) = group.and_then(|group| group.decide(&path[slash + 1..], is_dir)) {
+                if let Some(decided) =
+                    group.and_then(|group| group.decide(&path[slash + 1..], is_dir))
+                {
                     return decided;
                 }
             }
         }
-        self.top.as_ref().and_then(|group| group.decide(path, is_dir)).unwrap_or(false)
+        self.top
+            .as_ref()
+            .and_then(|group| group.decide(path, is_dir))
+            .unwrap_or(false)
     }
 }
 
 /// Where the slashes are in `path`.
 fn slashes(path: &[u8]) -> impl DoubleEndedIterator<Item = usize> {
-    path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at)
+    path.iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'/')
+        .map(|(at, _)| at)
 }
 
 #[cfg(test)]
@@ -413,7 +484,10 @@ mod tests {
     }
 
     fn below(base: &str, pattern: &str) -> Exclude {
-        Exclude { base: Some(path(base)), pattern: pattern.into() }
+        Exclude {
+            base: Some(path(base)),
+            pattern: pattern.into(),
+        }
     }
 
     #[test]
@@ -429,7 +503,11 @@ mod tests {
 
     #[test]
     fn a_deeper_file_decides_over_one_above() {
-        let excludes = [Exclude::at_top("*.log"), below("keep", "!*.log"), below("keep", "/x")];
+        let excludes = [
+            Exclude::at_top("*.log"),
+            below("keep", "!*.log"),
+            below("keep", "/x"),
+        ];
         let filter = PathFilter::new(&excludes);
         assert!(filter.matches(&path("a.log"), false));
         assert!(!filter.matches(&path("keep/a.log"), false));
@@ -444,7 +522,9 @@ mod tests {
 
     #[test]
     fn the_last_of_many_patterns_decides_whatever_their_kind() {
-        let lines = ["a.o", "!*.o", "*.o/", "/d/a.o", "!d/?.o", "x*", "!x1/", "x1"];
+        let lines = [
+            "a.o", "!*.o", "*.o/", "/d/a.o", "!d/?.o", "x*", "!x1/", "x1",
+        ];
         let filter = PathFilter::at_top(&lines);
         for (text, is_dir, left_out) in [
             ("a.o", false, false),
@@ -456,7 +536,11 @@ mod tests {
             ("x2", true, true),
             ("x1", true, true),
         ] {
-            assert_eq!(filter.matches(&path(text), is_dir), left_out, "{text} {is_dir}");
+            assert_eq!(
+                filter.matches(&path(text), is_dir),
+                left_out,
+                "{text} {is_dir}"
+            );
         }
     }
 
@@ -483,19 +567,35 @@ mod tests {
 
     #[test]
     fn lines_are_cut_as_git_cuts_them() {
-        let text = b"\xef\xbb\xbf*.key\r\nIcon\r\r\n#c\n!\n\n \n\r\na \\ \t \nb\\ \x20\nc\0d\ne \\\n\xe4";
+        let text =
+            b"\xef\xbb\xbf*.key\r\nIcon\r\r\n#c\n!\n\n \n\r\na \\ \t \nb\\ \x20\nc\0d\ne \\\n\xe4";
         let found: Vec<&[u8]> = lines(text).collect();
-        let wanted: [&[u8]; 8] = [b"*.key", b"Icon\r", b"!", b"a \\ \t", b"b\\ ", b"c", b"e \\", b"\xe4"];
+        let wanted: [&[u8]; 8] = [
+            b"*.key", b"Icon\r", b"!", b"a \\ \t", b"b\\ ", b"c", b"e \\", b"\xe4",
+        ];
         assert_eq!(found, wanted);
     }
 
     #[test]
     fn a_literal_pattern_names_its_path_only() {
-        for name in [&b"a b "[..], b"x\ny", b"[!a]*", b"\\", b"{a,b}", b"!x", b"\xe4\xff", b"#", b"t\t"] {
+        for name in [
+            &b"a b "[..],
+            b"x\ny",
+            b"[!a]*",
+            b"\\",
+            b"{a,b}",
+            b"!x",
+            b"\xe4\xff",
+            b"#",
+            b"t\t",
+        ] {
             let exact = TreePath::new(name).expect("legal");
             let filter = PathFilter::new(&[Exclude::literal(&exact)]);
             assert!(filter.matches(&exact, false), "{exact}");
-            assert!(!filter.matches(&TreePath::new([b"d/", name].concat()).expect("legal"), false));
+            assert!(!filter.matches(
+                &TreePath::new([b"d/", name].concat()).expect("legal"),
+                false
+            ));
             assert!(!filter.matches(&TreePath::new([name, b"a"].concat()).expect("legal"), false));
         }
     }
@@ -503,12 +603,18 @@ mod tests {
     #[test]
     fn a_line_of_text_is_encoded_as_before_and_others_beside_a_text() {
         // Two fields, as when a pattern was a text.
-        assert_eq!(to_vec(&below("d", "ä")), [0x82, 0x41, b'd', 0x62, 0xc3, 0xa4]);
+        assert_eq!(
+            to_vec(&below("d", "ä")),
+            [0x82, 0x41, b'd', 0x62, 0xc3, 0xa4]
+        );
         assert_eq!(to_vec(&Exclude::at_top("a")), [0x82, 0xf6, 0x61, b'a']);
         let latin: &[u8] = b"\xe4*";
         let encoded = to_vec(&Exclude::at_top(latin));
         assert_eq!(encoded, [0x83, 0xf6, 0x62, b'?', b'*', 0x42, 0xe4, b'*']);
-        assert_eq!(minicbor::decode::<Exclude>(&encoded).expect("legal"), Exclude::at_top(latin));
+        assert_eq!(
+            minicbor::decode::<Exclude>(&encoded).expect("legal"),
+            Exclude::at_top(latin)
+        );
         let negation = to_vec(&Exclude::at_top(&b"!\xe4"[..]));
         assert_eq!(negation, [0x83, 0xf6, 0x61, b'#', 0x42, b'!', 0xe4]);
     }

@@ -67,12 +67,20 @@ pub struct Manifest<S> {
 impl<S: NodeSource> Manifest<S> {
     /// The manifest under `root`, which says nothing of the tree's own directory.
     pub fn new(root: NodeRef, source: S) -> Self {
-        Self { root, top: None, source }
+        Self {
+            root,
+            top: None,
+            source,
+        }
     }
 
     /// The manifest of a release.
     pub fn of(header: &Header, source: S) -> Self {
-        Self { root: header.root, top: header.top.clone(), source }
+        Self {
+            root: header.root,
+            top: header.top.clone(),
+            source,
+        }
     }
 
     /// The tree's own directory, when the release governs it.
@@ -89,7 +97,11 @@ impl<S: NodeSource> Manifest<S> {
     pub fn entries(&self) -> Entries<'_, S> {
         Entries {
             manifest: self,
-            stack: vec![Pending { node: self.root, ordinal: 0, block: self.root.nodes }],
+            stack: vec![Pending {
+                node: self.root,
+                ordinal: 0,
+                block: self.root.nodes,
+            }],
             page: Vec::new().into_iter(),
             next_block: self.root.nodes,
             order: Order::default(),
@@ -187,7 +199,9 @@ impl<S: NodeSource> Manifest<S> {
 fn load(source: &impl NodeSource, block: &BlockRef) -> Result<Node, ReadError> {
     let bytes = source.node(&block.hash)?;
     if bytes.len() != block.size as usize {
-        return Err(ReadError::Illegal("a node differs from its reference in size".into()));
+        return Err(ReadError::Illegal(
+            "a node differs from its reference in size".into(),
+        ));
     }
     Ok(Node::decode(&bytes)?)
 }
@@ -198,26 +212,35 @@ pub fn read_list(source: &impl NodeSource, list: &ListRef) -> Result<Vec<BlockRe
         Node::List(blocks) => {
             let bytes: u64 = blocks.iter().map(|b| u64::from(b.size)).sum();
             if (blocks.len() as u64, bytes) != (list.blocks, list.bytes) {
-                return Err(ReadError::Illegal("a block list differs from its reference".into()));
+                return Err(ReadError::Illegal(
+                    "a block list differs from its reference".into(),
+                ));
             }
             Ok(blocks)
         }
-        _ => Err(ReadError::Illegal("a block list is another kind of node".into())),
+        _ => Err(ReadError::Illegal(
+            "a block list is another kind of node".into(),
+        )),
     }
 }
 
 /// Whether a file has no more blocks than one may have: one small list may be named again and again.
 pub fn check_count(content: &Content) -> Result<(), ReadError> {
     match content.block_count() {
-        count if count > MAX_FILE_BLOCKS => Err(ReadError::Illegal(format!("a file of {count} blocks"))),
+        count if count > MAX_FILE_BLOCKS => {
+            Err(ReadError::Illegal(format!("a file of {count} blocks")))
+        }
         _ => Ok(()),
     }
 }
 
 /// Whether `node` is what the reference `r` says.
 pub fn check_sums(r: &NodeRef, node: &Node) -> Result<(), ReadError> {
-    if matches!(node, Node::List(_)) || node.sums() != Some((r.nodes, r.blocks, r.entries, r.bytes)) {
-        return Err(ReadError::Illegal("a node differs from its reference".into()));
+    if matches!(node, Node::List(_)) || node.sums() != Some((r.nodes, r.blocks, r.entries, r.bytes))
+    {
+        return Err(ReadError::Illegal(
+            "a node differs from its reference".into(),
+        ));
     }
     Ok(())
 }
@@ -280,7 +303,9 @@ impl Child {
             Child::Node(r) => check_sums(r, node),
             Child::List(l) => match node {
                 Node::List(_) if node.sums() == Some((1, l.blocks, 0, l.bytes)) => Ok(()),
-                _ => Err(ReadError::Illegal("a block list differs from its reference".into())),
+                _ => Err(ReadError::Illegal(
+                    "a block list differs from its reference".into(),
+                )),
             },
         }
     }
@@ -309,14 +334,20 @@ impl PageView {
         let entries = entries
             .into_iter()
             .map(|entry| {
-                let located = Located { first: Ordinal(next), entry };
+                let located = Located {
+                    first: Ordinal(next),
+                    entry,
+                };
                 if let EntryKind::File(content) = &located.entry.kind {
                     next += content.block_count();
                 }
                 located
             })
             .collect();
-        Self { entries, range: first..next }
+        Self {
+            entries,
+            range: first..next,
+        }
     }
 
     /// Whether the block is in this page.
@@ -366,7 +397,14 @@ impl<S: NodeSource> Entries<'_, S> {
                 }
                 return Ok(Some(Located { entry, first }));
             }
-            let Some(Pending { node, ordinal, block }) = self.stack.pop() else { return Ok(None) };
+            let Some(Pending {
+                node,
+                ordinal,
+                block,
+            }) = self.stack.pop()
+            else {
+                return Ok(None);
+            };
             match self.manifest.decode(&node)? {
                 Node::Page(entries) => {
                     self.next_block = block;
@@ -379,7 +417,11 @@ impl<S: NodeSource> Entries<'_, S> {
                     let (mut ordinal, mut block) = (ordinal + 1, block);
                     let mut children = Vec::with_capacity(refs.len());
                     for node in refs {
-                        children.push(Pending { node, ordinal, block });
+                        children.push(Pending {
+                            node,
+                            ordinal,
+                            block,
+                        });
                         ordinal += node.nodes;
                         block += node.blocks;
                     }
@@ -415,7 +457,10 @@ pub(super) struct Order {
 impl Order {
     /// As if the directories `above`, outermost first, had come just before.
     pub(super) fn below(above: Vec<TreePath>) -> Self {
-        Self { last: above.last().cloned(), open: above }
+        Self {
+            last: above.last().cloned(),
+            open: above,
+        }
     }
 
     pub(super) fn check(&mut self, entry: &Entry) -> Result<(), ReadError> {
@@ -424,13 +469,17 @@ impl Order {
             return Err(ReadError::Illegal(format!("{path}: out of order or twice")));
         }
         if path.is_reserved() {
-            return Err(ReadError::Illegal(format!("{path}: hosts keep the state of trees under this name")));
+            return Err(ReadError::Illegal(format!(
+                "{path}: hosts keep the state of trees under this name"
+            )));
         }
         while self.open.last().is_some_and(|dir| !path.is_within(dir)) {
             self.open.pop();
         }
         if path.parent().as_ref() != self.open.last() {
-            return Err(ReadError::Illegal(format!("{path}: the directory that it is in is not part of the release")));
+            return Err(ReadError::Illegal(format!(
+                "{path}: the directory that it is in is not part of the release"
+            )));
         }
         if matches!(entry.kind, EntryKind::Directory) {
             self.open.push(path.clone());
@@ -462,7 +511,12 @@ pub(crate) mod tests {
             path: TreePath::new(path.as_bytes()).expect("legal"),
             kind,
             mode: Mode::from_bits(0o644),
-            owner: Arc::new(Owner { uid: 0, gid: 0, user: None, group: None }),
+            owner: Arc::new(Owner {
+                uid: 0,
+                gid: 0,
+                user: None,
+                group: None,
+            }),
             mtime: Mtime::default(),
             xattrs: Vec::new(),
         }
@@ -486,7 +540,10 @@ pub(crate) mod tests {
         all.extend((0..count).map(|i| {
             let seed = if Some(i) == changed { u32::MAX } else { i };
             let block = BlockRef::of(&seed.to_be_bytes());
-            entry(&format!("d/{i:07}"), EntryKind::File(Content::Blocks(vec![block])))
+            entry(
+                &format!("d/{i:07}"),
+                EntryKind::File(Content::Blocks(vec![block])),
+            )
         }));
         all
     }
@@ -497,9 +554,19 @@ pub(crate) mod tests {
         let manifest = build(entries.clone());
         assert!(manifest.root().nodes > 10);
         let read: Vec<Located> = manifest.entries().collect::<Result<_, _>>().expect("legal");
-        assert_eq!(read.iter().map(|l| l.entry.clone()).collect::<Vec<_>>(), entries);
+        assert_eq!(
+            read.iter().map(|l| l.entry.clone()).collect::<Vec<_>>(),
+            entries
+        );
         for located in read.iter().step_by(777).skip(1) {
-            assert_eq!(manifest.entry_of_block(located.first).expect("there").entry.path, located.entry.path);
+            assert_eq!(
+                manifest
+                    .entry_of_block(located.first)
+                    .expect("there")
+                    .entry
+                    .path,
+                located.entry.path
+            );
         }
         for ordinal in 0..manifest.root().nodes {
             let block = manifest.node_at(Ordinal(ordinal)).expect("there");
@@ -510,8 +577,16 @@ pub(crate) mod tests {
 
     #[test]
     fn one_changed_file_changes_one_page_and_its_indexes() {
-        let (old, new) = (build(files(50_000, None)), build(files(50_000, Some(31_415))));
-        let fresh = new.source.0.keys().filter(|h| !old.source.0.contains_key(h)).count();
+        let (old, new) = (
+            build(files(50_000, None)),
+            build(files(50_000, Some(31_415))),
+        );
+        let fresh = new
+            .source
+            .0
+            .keys()
+            .filter(|h| !old.source.0.contains_key(h))
+            .count();
         assert!(fresh <= 4, "{fresh} nodes changed");
     }
 
@@ -521,7 +596,9 @@ pub(crate) mod tests {
         let mut sink = |block: BlockRef, bytes: Vec<u8>| {
             memory.0.insert(block.hash, bytes.into());
         };
-        let blocks: Vec<BlockRef> = (0..30_000u32).map(|i| BlockRef::of(&i.to_be_bytes())).collect();
+        let blocks: Vec<BlockRef> = (0..30_000u32)
+            .map(|i| BlockRef::of(&i.to_be_bytes()))
+            .collect();
         let mut content = ContentBuilder::default();
         for &b in &blocks {
             let Ok(()) = content.push(b, &mut sink);
@@ -535,7 +612,10 @@ pub(crate) mod tests {
         assert_eq!(manifest.blocks(&content).expect("there"), blocks);
         assert_eq!(root.nodes, 1 + content.list_count());
         let last = Ordinal(root.nodes + 29_999);
-        assert_eq!(manifest.entry_of_block(last).expect("there").first, Ordinal(root.nodes));
+        assert_eq!(
+            manifest.entry_of_block(last).expect("there").first,
+            Ordinal(root.nodes)
+        );
         assert!(manifest.node_at(Ordinal(root.nodes - 1)).is_ok());
     }
 
@@ -551,7 +631,16 @@ pub(crate) mod tests {
         for paths in [vec![("a", false), ("a/b", false)], vec![("x/y", false)]] {
             let entries = paths
                 .iter()
-                .map(|&(p, dir)| entry(p, if dir { EntryKind::Directory } else { EntryKind::Fifo }))
+                .map(|&(p, dir)| {
+                    entry(
+                        p,
+                        if dir {
+                            EntryKind::Directory
+                        } else {
+                            EntryKind::Fifo
+                        },
+                    )
+                })
                 .collect();
             let manifest = build(entries);
             let read: Result<Vec<_>, _> = manifest.entries().collect();

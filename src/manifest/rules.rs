@@ -141,7 +141,11 @@ impl Rules {
     /// # Errors
     /// They are more than a header holds.
     pub fn pack(&mut self) -> Result<(), String> {
-        let bytes = self.excludes.iter().map(Exclude::plain_bytes).sum::<usize>();
+        let bytes = self
+            .excludes
+            .iter()
+            .map(Exclude::plain_bytes)
+            .sum::<usize>();
         if self.excludes.len() <= MAX_PLAIN_EXCLUDES && bytes <= MAX_PLAIN_BYTES {
             return Ok(());
         }
@@ -161,21 +165,30 @@ impl Rules {
                 packed.len()
             ));
         }
-        self.packed = Some(Packed { size: plain.len() as u32, frame: packed });
+        self.packed = Some(Packed {
+            size: plain.len() as u32,
+            frame: packed,
+        });
         self.excludes = Vec::new();
         Ok(())
     }
 
     /// The format of a header with these rules: the first one that can say all of them.
     pub fn format(&self) -> u16 {
-        if self.packed.is_some() { FORMAT_PACKED } else { FORMAT }
+        if self.packed.is_some() {
+            FORMAT_PACKED
+        } else {
+            FORMAT
+        }
     }
 
     /// The caps. The patterns are compiled later ([`Rules::excluded`]): that costs, and is not done for
     /// a stranger.
     pub(super) fn check(&self) -> Result<(), String> {
         check_excludes(&self.excludes)?;
-        let Some(packed) = &self.packed else { return Ok(()) };
+        let Some(packed) = &self.packed else {
+            return Ok(());
+        };
         if packed.frame.len() > MAX_PACKED_BYTES || packed.size as usize > MAX_UNPACKED_BYTES {
             return Err("the packed excludes are too large".into());
         }
@@ -191,7 +204,9 @@ pub fn check_excludes(excludes: &[Exclude]) -> Result<(), String> {
     let bytes = excludes.iter().map(Exclude::weight).sum::<usize>();
     if bytes > MAX_EXCLUDE_BYTES {
         let count = excludes.len();
-        return Err(format!("{count} patterns take {bytes} bytes, at most {MAX_EXCLUDE_BYTES} are possible"));
+        return Err(format!(
+            "{count} patterns take {bytes} bytes, at most {MAX_EXCLUDE_BYTES} are possible"
+        ));
     }
     Ok(())
 }
@@ -199,7 +214,9 @@ pub fn check_excludes(excludes: &[Exclude]) -> Result<(), String> {
 fn unpack(packed: &Packed) -> Result<Vec<Exclude>, String> {
     let broken = || "the packed excludes cannot be read".to_string();
     let mut expander = Expander::default();
-    let plain = expander.expand(&packed.frame, packed.size as usize).ok_or_else(broken)?;
+    let plain = expander
+        .expand(&packed.frame, packed.size as usize)
+        .ok_or_else(broken)?;
     let excludes: Vec<Exclude> = minicbor::decode(plain).map_err(|_| broken())?;
     check_excludes(&excludes)?;
     Ok(excludes)
@@ -212,32 +229,54 @@ mod tests {
     use crate::manifest::{Header, Release, TreePath};
 
     fn with(excludes: Vec<Exclude>) -> Result<Release, String> {
-        let mut rules = Rules { excludes, ..Rules::default() };
+        let mut rules = Rules {
+            excludes,
+            ..Rules::default()
+        };
         rules.pack()?;
-        let header = Header { format: rules.format(), rules, ..a_header() };
+        let header = Header {
+            format: rules.format(),
+            rules,
+            ..a_header()
+        };
         Release::new(header).map_err(|e| e.to_string())
     }
 
     fn vendored() -> Vec<Exclude> {
         let line = |package: usize, pattern: &str| {
             let base = format!("vendor/organisation-{package}/package-{}", package * 7919);
-            Exclude { base: TreePath::new(base.as_bytes()).ok(), pattern: pattern.into() }
+            Exclude {
+                base: TreePath::new(base.as_bytes()).ok(),
+                pattern: pattern.into(),
+            }
         };
         let patterns = ["/build/", "*.log", "node_modules", "!keep.log"];
-        (0..260).flat_map(|package| patterns.map(|pattern| line(package, pattern))).collect()
+        (0..260)
+            .flat_map(|package| patterns.map(|pattern| line(package, pattern)))
+            .collect()
     }
 
     #[test]
     fn few_excludes_are_said_in_the_first_format() {
-        let release = with(vec![Exclude::at_top("*.tmp"), Exclude::at_top(&b"\xe4"[..])]).expect("legal");
+        let release = with(vec![
+            Exclude::at_top("*.tmp"),
+            Exclude::at_top(&b"\xe4"[..]),
+        ])
+        .expect("legal");
         assert_eq!(release.header().format, FORMAT);
         assert_eq!(release.header().rules.excludes.len(), 2);
-        assert_eq!(Release::from_bytes(release.bytes()).expect("legal").header(), release.header());
+        assert_eq!(
+            Release::from_bytes(release.bytes())
+                .expect("legal")
+                .header(),
+            release.header()
+        );
     }
 
     #[test]
     fn many_excludes_fit_a_header_that_older_hosts_refuse() {
-        let numbered = (0..5000).map(|n| Exclude::at_top(format!("/data/set-{n}/result-{}.bin", n * 7919)));
+        let numbered =
+            (0..5000).map(|n| Exclude::at_top(format!("/data/set-{n}/result-{}.bin", n * 7919)));
         for excludes in [vendored(), numbered.collect()] {
             let release = with(excludes.clone()).expect("legal");
             let back = Release::from_bytes(release.bytes()).expect("legal");
@@ -250,24 +289,56 @@ mod tests {
 
     #[test]
     fn packed_excludes_are_refused_when_they_are_not_what_they_say() {
-        let mut rules = Rules { excludes: vendored(), ..Rules::default() };
+        let mut rules = Rules {
+            excludes: vendored(),
+            ..Rules::default()
+        };
         rules.pack().expect("they fit");
         let packed = rules.packed.clone().expect("they are many");
-        let header = |rules: Rules, format| Header { format, rules, ..a_header() };
-        let refused = |header: Header| Header::decode(&header.encode()).expect_err("not legal").to_string();
+        let header = |rules: Rules, format| Header {
+            format,
+            rules,
+            ..a_header()
+        };
+        let refused = |header: Header| {
+            Header::decode(&header.encode())
+                .expect_err("not legal")
+                .to_string()
+        };
 
         // A host of the first format would take it for a release without excludes.
         assert!(refused(header(rules.clone(), FORMAT)).contains("format"));
-        let both = Rules { excludes: vec![Exclude::at_top("a")], ..rules.clone() };
+        let both = Rules {
+            excludes: vec![Exclude::at_top("a")],
+            ..rules.clone()
+        };
         assert!(refused(header(both, FORMAT_PACKED)).contains("two kinds"));
-        let huge = Packed { size: u32::MAX, ..packed.clone() };
-        assert!(refused(header(Rules { packed: Some(huge), ..rules.clone() }, FORMAT_PACKED)).contains("too large"));
+        let huge = Packed {
+            size: u32::MAX,
+            ..packed.clone()
+        };
+        assert!(
+            refused(header(
+                Rules {
+                    packed: Some(huge),
+                    ..rules.clone()
+                },
+                FORMAT_PACKED
+            ))
+            .contains("too large")
+        );
 
         let mut broken = packed.clone();
         broken.frame.truncate(100);
-        let other = Packed { size: packed.size + 1, ..packed };
+        let other = Packed {
+            size: packed.size + 1,
+            ..packed
+        };
         for packed in [broken, other] {
-            let rules = Rules { packed: Some(packed), ..rules.clone() };
+            let rules = Rules {
+                packed: Some(packed),
+                ..rules.clone()
+            };
             assert!(rules.excluded().is_err());
         }
     }
@@ -275,7 +346,8 @@ mod tests {
     #[test]
     fn more_than_a_header_holds_is_said() {
         let noise = |n: u32| crate::block::BlockHash::of(&n.to_be_bytes()).to_string();
-        let why = with((0..4000).map(|n| Exclude::at_top(noise(n))).collect()).expect_err("too many");
+        let why =
+            with((0..4000).map(|n| Exclude::at_top(noise(n))).collect()).expect_err("too many");
         assert!(why.contains("4000 patterns"), "{why}");
         let why = with((0..200_000).map(|_| Exclude::at_top("x")).collect()).expect_err("too many");
         assert!(why.contains("200000 patterns"), "{why}");

@@ -83,7 +83,11 @@ impl Wildcard {
         let prefix: Box<[u8]> = tokens.iter().map_while(literal).collect();
         let mut suffix: Vec<u8> = tokens.iter().rev().map_while(literal).collect();
         suffix.reverse();
-        Self { tokens: tokens.into(), prefix, suffix: suffix.into() }
+        Self {
+            tokens: tokens.into(),
+            prefix,
+            suffix: suffix.into(),
+        }
     }
 
     /// What the pattern is.
@@ -93,7 +97,9 @@ impl Wildcard {
         }
         match (&self.tokens[..], &self.suffix[..]) {
             ([Token::Star, rest @ ..], [b'.', extension @ ..])
-                if rest.len() == self.suffix.len() && !extension.contains(&b'.') && !extension.contains(&b'/') =>
+                if rest.len() == self.suffix.len()
+                    && !extension.contains(&b'.')
+                    && !extension.contains(&b'/') =>
             {
                 Shape::Extension(extension)
             }
@@ -107,7 +113,10 @@ impl Wildcard {
         if self.tokens.iter().any(is_deep) {
             return None;
         }
-        let slash = self.tokens.iter().rposition(|token| *token == Token::Byte(b'/'));
+        let slash = self
+            .tokens
+            .iter()
+            .rposition(|token| *token == Token::Byte(b'/'));
         Some(Self::of(self.tokens[..slash.unwrap_or(0)].to_vec()))
     }
 
@@ -139,9 +148,13 @@ impl Wildcard {
                     directories = Some((token, at));
                     *none
                 }
-                (Some(Token::Byte(byte)), Some(found)) => byte == found && step(&mut token, &mut at),
+                (Some(Token::Byte(byte)), Some(found)) => {
+                    byte == found && step(&mut token, &mut at)
+                }
                 (Some(Token::Any), Some(found)) => *found != b'/' && step(&mut token, &mut at),
-                (Some(Token::Class(set)), Some(found)) => set.has(*found) && step(&mut token, &mut at),
+                (Some(Token::Class(set)), Some(found)) => {
+                    set.has(*found) && step(&mut token, &mut at)
+                }
                 (None, Some(_)) | (Some(_), None) => false,
             };
             if matched {
@@ -278,7 +291,9 @@ impl ByteSet {
             b"xdigit" => |byte| byte.is_ascii_hexdigit(),
             _ => return None,
         };
-        (0..=u8::MAX).filter(|byte| is_member(*byte)).for_each(|byte| self.add(byte));
+        (0..=u8::MAX)
+            .filter(|byte| is_member(*byte))
+            .for_each(|byte| self.add(byte));
         Some(())
     }
 }

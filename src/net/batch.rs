@@ -51,7 +51,11 @@ pub enum Offload {
 impl Offload {
     /// The best that a kernel does which takes `segments` in a train.
     pub(super) fn limited_to(self, segments: usize) -> Self {
-        if segments < MAX_SEGMENTS { self.max(Offload::Batched) } else { self }
+        if segments < MAX_SEGMENTS {
+            self.max(Offload::Batched)
+        } else {
+            self
+        }
     }
 
     fn from_byte(byte: u8) -> Self {
@@ -117,7 +121,9 @@ impl Default for RecvBatch {
 impl RecvBatch {
     /// Memory for one read of the largest size.
     pub fn new() -> Self {
-        Self { memory: vec![0; RECV_TRAINS * TRAIN_BYTES].into_boxed_slice() }
+        Self {
+            memory: vec![0; RECV_TRAINS * TRAIN_BYTES].into_boxed_slice(),
+        }
     }
 }
 
@@ -156,7 +162,9 @@ impl Link {
             let mut trains = batch.memory.chunks_exact_mut(TRAIN_BYTES);
             let mut slices: [IoSliceMut<'_>; RECV_TRAINS] =
                 std::array::from_fn(|_| IoSliceMut::new(trains.next().unwrap_or_default()));
-            endpoint.state.recv(UdpSockRef::from(&endpoint.socket), &mut slices, &mut metas)
+            endpoint
+                .state
+                .recv(UdpSockRef::from(&endpoint.socket), &mut slices, &mut metas)
         };
         let read = match read {
             Ok(read) => read,
@@ -164,36 +172,72 @@ impl Link {
             Err(e) => return Err(e),
         };
         let mut count = 0;
-        for (memory, meta) in batch.memory.chunks_exact_mut(TRAIN_BYTES).zip(&metas[..read]) {
-            let Some(train) = memory.get_mut(..meta.len) else { continue };
-            count += cut(train, meta.stride, |bytes| each(Datagram { from: meta.addr, bytes, stamp: meta.timestamp }));
+        for (memory, meta) in batch
+            .memory
+            .chunks_exact_mut(TRAIN_BYTES)
+            .zip(&metas[..read])
+        {
+            let Some(train) = memory.get_mut(..meta.len) else {
+                continue;
+            };
+            count += cut(train, meta.stride, |bytes| {
+                each(Datagram {
+                    from: meta.addr,
+                    bytes,
+                    stamp: meta.timestamp,
+                })
+            });
         }
         Ok(count)
     }
 
-    fn send_train(&self, to: SocketAddr, contents: &[u8], segment: usize) -> io::Result<SendOutcome> {
+    fn send_train(
+        &self,
+        to: SocketAddr,
+        contents: &[u8],
+        segment: usize,
+    ) -> io::Result<SendOutcome> {
         match self.transmit(to, contents, Some(segment)) {
-            Err(e) if is_refusal(&e) => self.fall_back(Offload::Batched, &e, self.send_batch(to, contents, segment)),
+            Err(e) if is_refusal(&e) => {
+                self.fall_back(Offload::Batched, &e, self.send_batch(to, contents, segment))
+            }
             result => settle(result, 0),
         }
     }
 
-    fn send_batch(&self, to: SocketAddr, contents: &[u8], segment: usize) -> io::Result<SendOutcome> {
+    fn send_batch(
+        &self,
+        to: SocketAddr,
+        contents: &[u8],
+        segment: usize,
+    ) -> io::Result<SendOutcome> {
         let address = to.as_any();
-        let slices: Vec<[IoSlice<'_>; 1]> = contents.chunks(segment).map(|s| [IoSlice::new(s)]).collect();
+        let slices: Vec<[IoSlice<'_>; 1]> = contents
+            .chunks(segment)
+            .map(|s| [IoSlice::new(s)])
+            .collect();
         let mut controls: [SendAncillaryBuffer<'_, '_, '_>; MAX_SEGMENTS] = Default::default();
-        let headers = slices.iter().zip(&mut controls).map(|(s, c)| MMsgHdr::new_with_addr(&address, s, c));
+        let headers = slices
+            .iter()
+            .zip(&mut controls)
+            .map(|(s, c)| MMsgHdr::new_with_addr(&address, s, c));
         let mut headers: Vec<MMsgHdr<'_>> = headers.collect();
         let mut taken = 0;
         while taken < headers.len() {
-            match sendmmsg(&self.own.socket, &mut headers[taken..], SendFlags::empty()).map_err(io::Error::from) {
+            match sendmmsg(&self.own.socket, &mut headers[taken..], SendFlags::empty())
+                .map_err(io::Error::from)
+            {
                 Ok(more) => {
                     self.expect_echoes(to, more);
                     taken += more;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if taken == 0 && is_refusal(&e) => {
-                    return self.fall_back(Offload::Single, &e, self.send_singly(to, contents, segment));
+                    return self.fall_back(
+                        Offload::Single,
+                        &e,
+                        self.send_singly(to, contents, segment),
+                    );
                 }
                 Err(e) => return settle(Err(e), taken * segment),
             }
@@ -201,7 +245,12 @@ impl Link {
         Ok(SendOutcome::Sent)
     }
 
-    fn send_singly(&self, to: SocketAddr, contents: &[u8], segment: usize) -> io::Result<SendOutcome> {
+    fn send_singly(
+        &self,
+        to: SocketAddr,
+        contents: &[u8],
+        segment: usize,
+    ) -> io::Result<SendOutcome> {
         for (taken, datagram) in contents.chunks(segment).enumerate() {
             let outcome = settle(self.transmit(to, datagram, None), taken * segment)?;
             if outcome != SendOutcome::Sent {
@@ -212,9 +261,22 @@ impl Link {
     }
 
     /// One packet: a datagram, or a train of datagrams of `segment` bytes.
-    fn transmit(&self, destination: SocketAddr, contents: &[u8], segment: Option<usize>) -> io::Result<()> {
-        let transmit = Transmit { destination, ecn: None, contents, segment_size: segment, src_ip: None };
-        self.own.state.try_send(UdpSockRef::from(&self.own.socket), &transmit)?;
+    fn transmit(
+        &self,
+        destination: SocketAddr,
+        contents: &[u8],
+        segment: Option<usize>,
+    ) -> io::Result<()> {
+        let transmit = Transmit {
+            destination,
+            ecn: None,
+            contents,
+            segment_size: segment,
+            src_ip: None,
+        };
+        self.own
+            .state
+            .try_send(UdpSockRef::from(&self.own.socket), &transmit)?;
         self.expect_echoes(destination, 1);
         Ok(())
     }
@@ -251,29 +313,47 @@ impl Link {
 
 fn check(contents: &[u8], segment: usize) -> io::Result<()> {
     let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-    let (bytes, most) = (contents.len(), if contents.len() <= segment { MAX_DATAGRAM } else { MAX_SEND_BYTES });
+    let (bytes, most) = (
+        contents.len(),
+        if contents.len() <= segment {
+            MAX_DATAGRAM
+        } else {
+            MAX_SEND_BYTES
+        },
+    );
     if bytes == 0 || segment == 0 {
         return refuse("nothing to send".to_owned());
     }
     if bytes > most || bytes.div_ceil(segment) > MAX_SEGMENTS {
-        return refuse(format!("{bytes} bytes in segments of {segment} are too many for one send"));
+        return refuse(format!(
+            "{bytes} bytes in segments of {segment} are too many for one send"
+        ));
     }
     Ok(())
 }
 
 /// Errors that say "not this way": from a driver without checksum offload, a kernel without the call, and the like.
 fn is_refusal(error: &io::Error) -> bool {
-    matches!(errno(error), Some(Errno::EIO | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP))
+    matches!(
+        errno(error),
+        Some(Errno::EIO | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP)
+    )
 }
 
 /// What the result of the last call means when `sent` bytes had gone before it.
 fn settle(result: io::Result<()>, sent: usize) -> io::Result<SendOutcome> {
-    let Err(error) = result else { return Ok(SendOutcome::Sent) };
+    let Err(error) = result else {
+        return Ok(SendOutcome::Sent);
+    };
     match errno(&error) {
-        Some(Errno::EAGAIN) => Ok(SendOutcome::Blocked { sent, retry_after: None }),
-        Some(Errno::ENOBUFS | Errno::ENOMEM) => {
-            Ok(SendOutcome::Blocked { sent, retry_after: Some(RETRY_AFTER_ENOBUFS) })
-        }
+        Some(Errno::EAGAIN) => Ok(SendOutcome::Blocked {
+            sent,
+            retry_after: None,
+        }),
+        Some(Errno::ENOBUFS | Errno::ENOMEM) => Ok(SendOutcome::Blocked {
+            sent,
+            retry_after: Some(RETRY_AFTER_ENOBUFS),
+        }),
         Some(Errno::EMSGSIZE) => Ok(SendOutcome::TooLarge),
         _ => Err(error),
     }
@@ -301,12 +381,17 @@ mod tests {
     /// 32 datagrams that differ, the last one short.
     fn train(segment: usize) -> Vec<u8> {
         let bytes = (MAX_SEGMENTS - 1) * segment + segment / 2;
-        (0..bytes).map(|i| (i / segment * 7 + i % 251) as u8).collect()
+        (0..bytes)
+            .map(|i| (i / segment * 7 + i % 251) as u8)
+            .collect()
     }
 
     fn pair(offload: Offload) -> Option<(Link, Link)> {
         let port = free_port();
-        Some((loopback("224.0.0.108", port, offload)?, loopback("224.0.0.108", port, offload)?))
+        Some((
+            loopback("224.0.0.108", port, offload)?,
+            loopback("224.0.0.108", port, offload)?,
+        ))
     }
 
     #[test]
@@ -316,25 +401,48 @@ mod tests {
             for segment in [2, 1472, 2000] {
                 let sent = train(segment);
                 for (to, channel) in [(a.group(), Channel::Group), (b.local(), Channel::Own)] {
-                    assert_eq!(a.send(to, &sent, segment).unwrap(), SendOutcome::Sent, "{offload:?} {segment}");
+                    assert_eq!(
+                        a.send(to, &sent, segment).unwrap(),
+                        SendOutcome::Sent,
+                        "{offload:?} {segment}"
+                    );
                     let got = collect(&b, channel, MAX_SEGMENTS);
-                    assert!(sent.chunks(segment).eq(got.iter().map(Vec::as_slice)), "{offload:?} {segment}");
+                    assert!(
+                        sent.chunks(segment).eq(got.iter().map(Vec::as_slice)),
+                        "{offload:?} {segment}"
+                    );
                 }
             }
-            assert_eq!((a.drops().unwrap(), b.drops().unwrap()), (0, 0), "{offload:?}");
+            assert_eq!(
+                (a.drops().unwrap(), b.drops().unwrap()),
+                (0, 0),
+                "{offload:?}"
+            );
         }
     }
 
     #[test]
     fn a_train_is_read_in_one_call() {
-        let Some((a, b)) = pair(Offload::Full) else { return };
+        let Some((a, b)) = pair(Offload::Full) else {
+            return;
+        };
         if a.offload() != Offload::Full || b.group.state.gro_segments() == 1 {
             return eprintln!("skipped: this kernel has no UDP GSO or GRO");
         }
-        assert_eq!(a.send(a.group(), &train(1472), 1472).unwrap(), SendOutcome::Sent);
-        Poller::new().unwrap().wait(&b, Interest::READ, None).unwrap();
+        assert_eq!(
+            a.send(a.group(), &train(1472), 1472).unwrap(),
+            SendOutcome::Sent
+        );
+        Poller::new()
+            .unwrap()
+            .wait(&b, Interest::READ, None)
+            .unwrap();
         let (mut batch, mut stamps) = (RecvBatch::new(), Vec::new());
-        assert_eq!(b.recv(Channel::Group, &mut batch, |d| stamps.push(d.stamp)).unwrap(), MAX_SEGMENTS);
+        assert_eq!(
+            b.recv(Channel::Group, &mut batch, |d| stamps.push(d.stamp))
+                .unwrap(),
+            MAX_SEGMENTS
+        );
         assert!(stamps[0].is_some() && stamps.iter().all(|s| *s == stamps[0]));
     }
 
@@ -342,15 +450,24 @@ mod tests {
     fn a_link_that_falls_back_still_understands_trains_of_others() {
         let port = free_port();
         let open = |offload| loopback("224.0.0.108", port, offload);
-        let (Some(a), Some(b)) = (open(Offload::Full), open(Offload::Single)) else { return };
+        let (Some(a), Some(b)) = (open(Offload::Full), open(Offload::Single)) else {
+            return;
+        };
         let sent = train(1472);
         assert_eq!(a.send(a.group(), &sent, 1472).unwrap(), SendOutcome::Sent);
-        assert!(sent.chunks(1472).eq(collect(&b, Channel::Group, MAX_SEGMENTS).iter().map(Vec::as_slice)));
+        assert!(
+            sent.chunks(1472)
+                .eq(collect(&b, Channel::Group, MAX_SEGMENTS)
+                    .iter()
+                    .map(Vec::as_slice))
+        );
     }
 
     #[test]
     fn a_refused_train_goes_out_as_datagrams_and_the_link_remembers() {
-        let Some((a, b)) = pair(Offload::Full) else { return };
+        let Some((a, b)) = pair(Offload::Full) else {
+            return;
+        };
         if a.offload() != Offload::Full {
             return eprintln!("skipped: this kernel has no UDP GSO");
         }
@@ -359,7 +476,12 @@ mod tests {
         let sent = train(1000);
         for _ in 0..2 {
             assert_eq!(a.send(a.group(), &sent, 1000).unwrap(), SendOutcome::Sent);
-            assert!(sent.chunks(1000).eq(collect(&b, Channel::Group, MAX_SEGMENTS).iter().map(Vec::as_slice)));
+            assert!(
+                sent.chunks(1000)
+                    .eq(collect(&b, Channel::Group, MAX_SEGMENTS)
+                        .iter()
+                        .map(Vec::as_slice))
+            );
             assert_eq!(a.offload(), Offload::Batched);
         }
         assert_eq!(a.drops().unwrap(), 0);
@@ -373,44 +495,85 @@ mod tests {
             let (poller, sent) = (Poller::new().unwrap(), train(1472));
             for _ in 0..TRAINS {
                 let mut rest = sent.as_slice();
-                while let SendOutcome::Blocked { sent, retry_after } = a.send(b.local(), rest, 1472).unwrap() {
+                while let SendOutcome::Blocked { sent, retry_after } =
+                    a.send(b.local(), rest, 1472).unwrap()
+                {
                     rest = &rest[sent..];
-                    poller.wait(&a, Interest { write: true, ..Interest::default() }, retry_after).unwrap();
+                    poller
+                        .wait(
+                            &a,
+                            Interest {
+                                write: true,
+                                ..Interest::default()
+                            },
+                            retry_after,
+                        )
+                        .unwrap();
                 }
                 let got = collect(&b, Channel::Own, MAX_SEGMENTS);
-                assert!(sent.chunks(1472).eq(got.iter().map(Vec::as_slice)), "{offload:?}");
+                assert!(
+                    sent.chunks(1472).eq(got.iter().map(Vec::as_slice)),
+                    "{offload:?}"
+                );
             }
         }
     }
 
     #[test]
     fn what_is_too_much_is_refused_before_the_kernel_sees_it() {
-        let Some((a, _)) = pair(Offload::Full) else { return };
+        let Some((a, _)) = pair(Offload::Full) else {
+            return;
+        };
         let bytes = vec![0; 70_000];
         for (length, segment) in [(0, 10), (10, 0), (33, 1), (65_001, 3_000), (65_508, 65_508)] {
             let error = a.send(a.group(), &bytes[..length], segment).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{length} by {segment}");
+            assert_eq!(
+                error.kind(),
+                io::ErrorKind::InvalidInput,
+                "{length} by {segment}"
+            );
         }
-        assert_eq!(a.send(a.group(), &bytes[..MAX_DATAGRAM], MAX_DATAGRAM).unwrap(), SendOutcome::Sent);
+        assert_eq!(
+            a.send(a.group(), &bytes[..MAX_DATAGRAM], MAX_DATAGRAM)
+                .unwrap(),
+            SendOutcome::Sent
+        );
     }
 
     #[test]
     fn a_datagram_over_the_mtu_is_told_apart() {
-        let Some(link) = loopback("ff15::108", free_port(), Offload::Full) else { return };
+        let Some(link) = loopback("ff15::108", free_port(), Offload::Full) else {
+            return;
+        };
         if link.max_segment() >= MAX_DATAGRAM {
             return eprintln!("skipped: loopback's MTU is larger than any datagram");
         }
         let bytes = vec![0; link.max_segment() + 1];
-        assert_eq!(link.send(link.local(), &bytes, bytes.len()).unwrap(), SendOutcome::TooLarge);
-        assert_eq!(link.send(link.local(), &bytes[1..], bytes.len()).unwrap(), SendOutcome::Sent);
+        assert_eq!(
+            link.send(link.local(), &bytes, bytes.len()).unwrap(),
+            SendOutcome::TooLarge
+        );
+        assert_eq!(
+            link.send(link.local(), &bytes[1..], bytes.len()).unwrap(),
+            SendOutcome::Sent
+        );
         assert_eq!(link.offload(), Offload::Full, "the fault was the segment's");
     }
 
     #[test]
     fn results_of_the_kernel_have_their_meaning() {
         let meaning = |e: Errno| settle(Err(io::Error::from_raw_os_error(e as i32)), 5).ok();
-        assert_eq!(meaning(Errno::EAGAIN), Some(SendOutcome::Blocked { sent: 5, retry_after: None }));
-        let hinted = SendOutcome::Blocked { sent: 5, retry_after: Some(RETRY_AFTER_ENOBUFS) };
+        assert_eq!(
+            meaning(Errno::EAGAIN),
+            Some(SendOutcome::Blocked {
+                sent: 5,
+                retry_after: None
+            })
+        );
+        let hinted = SendOutcome::Blocked {
+            sent: 5,
+            retry_after: Some(RETRY_AFTER_ENOBUFS),
+        };
         assert_eq!(meaning(Errno::ENOBUFS), Some(hinted));
         assert_eq!(meaning(Errno::EMSGSIZE), Some(SendOutcome::TooLarge));
         assert_eq!(meaning(Errno::EPERM), None);
@@ -422,7 +585,10 @@ mod tests {
     fn a_train_is_cut_where_its_datagrams_end() {
         let cuts = |bytes: &[u8], segment| {
             let mut got = Vec::new();
-            assert_eq!(cut(&mut bytes.to_vec(), segment, |d| got.push(d.to_vec())), got.len());
+            assert_eq!(
+                cut(&mut bytes.to_vec(), segment, |d| got.push(d.to_vec())),
+                got.len()
+            );
             got
         };
         assert_eq!(cuts(b"abcdefg", 3), [&b"abc"[..], b"def", b"g"]);

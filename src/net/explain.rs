@@ -12,17 +12,28 @@ use crate::units::printable;
 use crate::{Error, Kind};
 
 /// Why `action` (a verb phrase, "join the group") failed on `interface` for `address`.
-pub(super) fn opening(action: &str, interface: &Interface, address: SocketAddr, source: io::Error) -> Error {
+pub(super) fn opening(
+    action: &str,
+    interface: &Interface,
+    address: SocketAddr,
+    source: io::Error,
+) -> Error {
     let name = printable(interface.name.as_bytes());
     let hint = errno(&source).and_then(|e| opening_hint(e, &name, address));
-    with_hint(Error::new(Kind::Io, format!("cannot {action} {address} on {name}")).because(source), hint)
+    with_hint(
+        Error::new(Kind::Io, format!("cannot {action} {address} on {name}")).because(source),
+        hint,
+    )
 }
 
 /// Why a datagram to `to` could not leave by `interface`.
 pub(super) fn sending(interface: &Interface, to: SocketAddr, source: io::Error) -> Error {
     let name = printable(interface.name.as_bytes());
     let hint = errno(&source).and_then(|e| sending_hint(e, &name, to));
-    with_hint(Error::new(Kind::Io, format!("cannot send to {to} on {name}")).because(source), hint)
+    with_hint(
+        Error::new(Kind::Io, format!("cannot send to {to} on {name}")).because(source),
+        hint,
+    )
 }
 
 fn opening_hint(errno: Errno, name: &str, address: SocketAddr) -> Option<String> {
@@ -57,21 +68,33 @@ fn opening_hint(errno: Errno, name: &str, address: SocketAddr) -> Option<String>
 fn sending_hint(errno: Errno, name: &str, to: SocketAddr) -> Option<String> {
     Some(match errno {
         Errno::ENETUNREACH | Errno::EHOSTUNREACH if to.ip().is_multicast() => {
-            let route = if to.is_ipv4() { "224.0.0.0/4" } else { "multicast ff00::/8 table local" };
+            let route = if to.is_ipv4() {
+                "224.0.0.0/4"
+            } else {
+                "multicast ff00::/8 table local"
+            };
             format!("there is no route for multicast; add one: ip route add {route} dev {name}")
         }
         Errno::ENETUNREACH | Errno::EHOSTUNREACH => {
-            format!("there is no route to this host; see: ip route get {}", to.ip())
+            format!(
+                "there is no route to this host; see: ip route get {}",
+                to.ip()
+            )
         }
         Errno::EPERM | Errno::EACCES => {
-            "a firewall on this machine forbids it; see its output rules: nft list ruleset".to_owned()
+            "a firewall on this machine forbids it; see its output rules: nft list ruleset"
+                .to_owned()
         }
         Errno::ENETDOWN | Errno::ENODEV | Errno::ENXIO => {
             format!("{name} is down or gone; see: ip link show dev {name}")
         }
-        Errno::EMSGSIZE => format!("the datagram is larger than the MTU of {name}; see: ip link show dev {name}"),
+        Errno::EMSGSIZE => {
+            format!("the datagram is larger than the MTU of {name}; see: ip link show dev {name}")
+        }
         Errno::EINVAL => {
-            format!("{name} no longer has the address that makuo speaks from; see: ip address show dev {name}")
+            format!(
+                "{name} no longer has the address that makuo speaks from; see: ip address show dev {name}"
+            )
         }
         _ => return None,
     })
@@ -95,11 +118,31 @@ mod tests {
     #[test]
     fn the_usual_refusals_have_advice() {
         let group: SocketAddr = "224.0.0.108:80".parse().unwrap();
-        assert!(opening_hint(Errno::EACCES, "eth0", group).unwrap().contains("CAP_NET_BIND_SERVICE"));
-        assert!(opening_hint(Errno::EADDRINUSE, "eth0", group).unwrap().contains("ss -ulpn 'sport = :80'"));
-        assert!(opening_hint(Errno::ENODEV, "eth0", group).unwrap().contains("eth0 is gone"));
+        assert!(
+            opening_hint(Errno::EACCES, "eth0", group)
+                .unwrap()
+                .contains("CAP_NET_BIND_SERVICE")
+        );
+        assert!(
+            opening_hint(Errno::EADDRINUSE, "eth0", group)
+                .unwrap()
+                .contains("ss -ulpn 'sport = :80'")
+        );
+        assert!(
+            opening_hint(Errno::ENODEV, "eth0", group)
+                .unwrap()
+                .contains("eth0 is gone")
+        );
         assert!(opening_hint(Errno::EIO, "eth0", group).is_none());
-        assert!(sending_hint(Errno::ENETUNREACH, "eth0", group).unwrap().contains("224.0.0.0/4 dev eth0"));
-        assert!(sending_hint(Errno::EPERM, "eth0", group).unwrap().contains("firewall"));
+        assert!(
+            sending_hint(Errno::ENETUNREACH, "eth0", group)
+                .unwrap()
+                .contains("224.0.0.0/4 dev eth0")
+        );
+        assert!(
+            sending_hint(Errno::EPERM, "eth0", group)
+                .unwrap()
+                .contains("firewall")
+        );
     }
 }

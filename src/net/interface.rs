@@ -51,16 +51,32 @@ impl Interface {
     /// Whether multicast of `family` can go out here. Linux delivers no IPv6 multicast over loopback, whatever routes
     /// are added.
     pub fn can_multicast(&self, family: Family) -> bool {
-        let driver = if self.loopback { family == Family::V4 } else { self.multicast };
+        let driver = if self.loopback {
+            family == Family::V4
+        } else {
+            self.multicast
+        };
         self.up && driver && self.address(family).is_some()
     }
 
     /// One line for a person: `eth0 (192.0.2.2, fd00::2; MTU 1500)`.
     pub fn describe(&self) -> String {
-        let addresses = self.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>();
-        let addresses = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(", ") };
+        let addresses = self
+            .addresses
+            .iter()
+            .map(IpAddr::to_string)
+            .collect::<Vec<_>>();
+        let addresses = if addresses.is_empty() {
+            "no address".to_owned()
+        } else {
+            addresses.join(", ")
+        };
         let down = if self.up { "" } else { "; down" };
-        format!("{} ({addresses}; MTU {}{down})", printable(self.name.as_bytes()), self.mtu)
+        format!(
+            "{} ({addresses}; MTU {}{down})",
+            printable(self.name.as_bytes()),
+            self.mtu
+        )
     }
 
     fn speaking_from(mut self, address: IpAddr) -> Self {
@@ -74,7 +90,8 @@ impl Interface {
 
 /// Every interface of this machine (of this network namespace), in the kernel's order.
 pub fn list() -> Result<Vec<Interface>> {
-    let cannot = |e: io::Error| Error::new(Kind::Io, "cannot list the network interfaces").because(e);
+    let cannot =
+        |e: io::Error| Error::new(Kind::Io, "cannot list the network interfaces").because(e);
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)
         .or_else(|_| Socket::new(Domain::IPV6, Type::DGRAM, None))
         .map_err(cannot)?;
@@ -82,12 +99,15 @@ pub fn list() -> Result<Vec<Interface>> {
     for entry in getifaddrs().map_err(|e| cannot(e.into()))? {
         if !found.contains_key(&entry.interface_name) {
             // An interface may vanish between the two questions; then it is not there.
-            let Ok(new) = inspect(&socket, &entry.interface_name, entry.flags) else { continue };
+            let Ok(new) = inspect(&socket, &entry.interface_name, entry.flags) else {
+                continue;
+            };
             found.insert(new.name.clone(), new);
         }
-        if let (Some(interface), Some(address)) =
-            (found.get_mut(&entry.interface_name), entry.address.as_ref().and_then(ip_of))
-        {
+        if let (Some(interface), Some(address)) = (
+            found.get_mut(&entry.interface_name),
+            entry.address.as_ref().and_then(ip_of),
+        ) {
             interface.addresses.push(address);
         }
     }
@@ -99,7 +119,11 @@ pub fn list() -> Result<Vec<Interface>> {
 /// The interface that a person named (`eth0` or one of its addresses); without a name the one that the default route
 /// of `family` leaves by, else the first that can multicast, else loopback.
 pub fn choose(want: Option<&str>, family: Family) -> Result<Interface> {
-    let default = if want.is_none() { default_route(family) } else { None };
+    let default = if want.is_none() {
+        default_route(family)
+    } else {
+        None
+    };
     pick(list()?, want, default.as_deref(), family)
 }
 
@@ -136,7 +160,12 @@ fn with_preferred_addresses(mut interface: Interface) -> Interface {
     interface
 }
 
-fn pick(all: Vec<Interface>, want: Option<&str>, default: Option<&str>, family: Family) -> Result<Interface> {
+fn pick(
+    all: Vec<Interface>,
+    want: Option<&str>,
+    default: Option<&str>,
+    family: Family,
+) -> Result<Interface> {
     match want {
         Some(want) => named(all, want, family),
         None => unnamed(all, default, family),
@@ -153,41 +182,70 @@ fn named(all: Vec<Interface>, want: &str, family: Family) -> Result<Interface> {
         Some(interface.clone().speaking_from(address))
     };
     let Some(interface) = by_name.or_else(by_address) else {
-        let what = if want.parse::<IpAddr>().is_ok() { "has the address" } else { "is named" };
+        let what = if want.parse::<IpAddr>().is_ok() {
+            "has the address"
+        } else {
+            "is named"
+        };
         return Err(Error::usage(format!("no network interface {what} {shown}")).hint(there));
     };
-    let refuse = |why: String, hint: String| Err(Error::usage(format!("network interface {shown} {why}")).hint(hint));
+    let refuse = |why: String, hint: String| {
+        Err(Error::usage(format!("network interface {shown} {why}")).hint(hint))
+    };
     let name = printable(interface.name.as_bytes());
     if !interface.up {
-        return refuse("is down".into(), format!("switch it on: ip link set dev {name} up"));
+        return refuse(
+            "is down".into(),
+            format!("switch it on: ip link set dev {name} up"),
+        );
     }
     if interface.address(family).is_none() {
-        return refuse(format!("has no {family} address, and the group is an {family} one"), there);
+        return refuse(
+            format!("has no {family} address, and the group is an {family} one"),
+            there,
+        );
     }
     if interface.loopback && family == Family::V6 {
-        return refuse("carries no IPv6 multicast".into(), "use an IPv4 group here, such as 224.0.0.108".into());
+        return refuse(
+            "carries no IPv6 multicast".into(),
+            "use an IPv4 group here, such as 224.0.0.108".into(),
+        );
     }
     if !interface.can_multicast(family) {
-        return refuse("cannot multicast".into(), format!("try: ip link set dev {name} multicast on; {there}"));
+        return refuse(
+            "cannot multicast".into(),
+            format!("try: ip link set dev {name} multicast on; {there}"),
+        );
     }
     Ok(interface)
 }
 
 fn unnamed(all: Vec<Interface>, default: Option<&str>, family: Family) -> Result<Interface> {
-    let routed = all.iter().find(|i| Some(i.name.as_str()) == default && i.can_multicast(family));
+    let routed = all
+        .iter()
+        .find(|i| Some(i.name.as_str()) == default && i.can_multicast(family));
     let any = || all.iter().find(|i| !i.loopback && i.can_multicast(family));
     let loopback = || all.iter().find(|i| i.loopback && i.can_multicast(family));
     let chosen = routed.or_else(any).or_else(loopback).cloned();
     chosen.ok_or_else(|| {
-        Error::new(Kind::Io, format!("no network interface is up, has an {family} address and can multicast"))
-            .hint(what_there_is(&all))
+        Error::new(
+            Kind::Io,
+            format!("no network interface is up, has an {family} address and can multicast"),
+        )
+        .hint(what_there_is(&all))
     })
 }
 
 fn what_there_is(all: &[Interface]) -> String {
     match all {
         [] => "there are no network interfaces at all".to_owned(),
-        all => format!("there are: {}", all.iter().map(Interface::describe).collect::<Vec<_>>().join("; ")),
+        all => format!(
+            "there are: {}",
+            all.iter()
+                .map(Interface::describe)
+                .collect::<Vec<_>>()
+                .join("; ")
+        ),
     }
 }
 
@@ -207,11 +265,15 @@ const ROUTE_REJECT: u32 = 0x200;
 fn parse_route_v4(table: &str) -> Option<String> {
     let routes = table.lines().skip(1).filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let &[name, destination, _, flags, _, _, metric, mask, ..] = fields.as_slice() else { return None };
+        let &[name, destination, _, flags, _, _, metric, mask, ..] = fields.as_slice() else {
+            return None;
+        };
         let usable = is_usable(flags)? && destination == "00000000" && mask == "00000000";
         usable.then_some((metric.parse::<u32>().ok()?, name))
     });
-    routes.min_by_key(|(metric, _)| *metric).map(|(_, name)| name.to_owned())
+    routes
+        .min_by_key(|(metric, _)| *metric)
+        .map(|(_, name)| name.to_owned())
 }
 
 /// /proc/net/ipv6_route: destination, its prefix length, source, its prefix length, gateway, metric, references, uses,
@@ -219,11 +281,15 @@ fn parse_route_v4(table: &str) -> Option<String> {
 fn parse_route_v6(table: &str) -> Option<String> {
     let routes = table.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let &[destination, prefix, _, _, _, metric, _, _, flags, name] = fields.as_slice() else { return None };
+        let &[destination, prefix, _, _, _, metric, _, _, flags, name] = fields.as_slice() else {
+            return None;
+        };
         let usable = is_usable(flags)? && prefix == "00" && destination.bytes().all(|b| b == b'0');
         usable.then_some((u32::from_str_radix(metric, 16).ok()?, name))
     });
-    routes.min_by_key(|(metric, _)| *metric).map(|(_, name)| name.to_owned())
+    routes
+        .min_by_key(|(metric, _)| *metric)
+        .map(|(_, name)| name.to_owned())
 }
 
 fn is_usable(flags: &str) -> Option<bool> {
@@ -254,8 +320,14 @@ mod tests {
             interface("lo", 1, &["127.0.0.1", "::1"]),
             interface("eth0", 2, &["10.0.0.1", "10.0.0.2", "fe80::1", "fd00::1"]),
             interface("eth1", 3, &["10.1.0.1"]),
-            Interface { up: false, ..interface("eth2", 4, &[]) },
-            Interface { multicast: false, ..interface("wg0", 5, &["10.2.0.1"]) },
+            Interface {
+                up: false,
+                ..interface("eth2", 4, &[])
+            },
+            Interface {
+                multicast: false,
+                ..interface("wg0", 5, &["10.2.0.1"])
+            },
         ]
     }
 
@@ -265,11 +337,23 @@ mod tests {
 
     #[test]
     fn an_interface_is_chosen_by_name_or_by_any_of_its_addresses() {
-        assert_eq!(picked(Some("eth1"), Some("eth0"), Family::V4).unwrap().index, 3);
+        assert_eq!(
+            picked(Some("eth1"), Some("eth0"), Family::V4)
+                .unwrap()
+                .index,
+            3
+        );
         let second = picked(Some("10.0.0.2"), None, Family::V4).unwrap();
-        assert_eq!((second.index, second.v4), (2, Some("10.0.0.2".parse().unwrap())));
+        assert_eq!(
+            (second.index, second.v4),
+            (2, Some("10.0.0.2".parse().unwrap()))
+        );
         let eth0 = picked(Some("eth0"), None, Family::V6).unwrap();
-        assert_eq!(eth0.v6, Some("fd00::1".parse().unwrap()), "an address that reaches further comes first");
+        assert_eq!(
+            eth0.v6,
+            Some("fd00::1".parse().unwrap()),
+            "an address that reaches further comes first"
+        );
     }
 
     #[test]
@@ -279,17 +363,33 @@ mod tests {
         assert_eq!(picked(None, Some("wg0"), Family::V4).unwrap().name, "eth0");
         assert_eq!(picked(None, Some("eth1"), Family::V6).unwrap().name, "eth0");
         let lonely = vec![interface("lo", 1, &["127.0.0.1"])];
-        assert_eq!(pick(lonely.clone(), None, None, Family::V4).unwrap().name, "lo");
+        assert_eq!(
+            pick(lonely.clone(), None, None, Family::V4).unwrap().name,
+            "lo"
+        );
         assert!(pick(lonely, None, None, Family::V6).is_err());
         let lonely = vec![interface("lo", 1, &["127.0.0.1", "::1"])];
-        assert!(pick(lonely, None, None, Family::V6).is_err(), "loopback carries no IPv6 multicast");
+        assert!(
+            pick(lonely, None, None, Family::V6).is_err(),
+            "loopback carries no IPv6 multicast"
+        );
     }
 
     #[test]
     fn a_refused_choice_says_why_and_what_there_is() {
         let cases = [
-            ("nope", Family::V4, "no network interface is named nope", "eth0 (10.0.0.1, "),
-            ("192.0.2.77", Family::V4, "has the address 192.0.2.77", "eth1 (10.1.0.1; MTU 1500)"),
+            (
+                "nope",
+                Family::V4,
+                "no network interface is named nope",
+                "eth0 (10.0.0.1, ",
+            ),
+            (
+                "192.0.2.77",
+                Family::V4,
+                "has the address 192.0.2.77",
+                "eth1 (10.1.0.1; MTU 1500)",
+            ),
             ("eth2", Family::V4, "is down", "ip link set dev eth2 up"),
             ("eth1", Family::V6, "has no IPv6 address", "there are: "),
             ("lo", Family::V6, "carries no IPv6 multicast", "224.0.0.108"),
@@ -299,7 +399,11 @@ mod tests {
         for (want, family, message, hint) in cases {
             let error = picked(Some(want), None, family).unwrap_err();
             assert!(error.to_string().contains(message), "{error}");
-            assert!(error.hint_text().unwrap().contains(hint), "{:?}", error.hint_text());
+            assert!(
+                error.hint_text().unwrap().contains(hint),
+                "{:?}",
+                error.hint_text()
+            );
             assert_eq!(error.kind(), Kind::Usage);
         }
     }

@@ -19,16 +19,27 @@ pub struct Links {
 
 impl From<Link> for Links {
     fn from(first: Link) -> Self {
-        Self { first, more: Vec::new(), lost: 0 }
+        Self {
+            first,
+            more: Vec::new(),
+            lost: 0,
+        }
     }
 }
 
 impl Links {
     /// Opens `first`, and then `more`; two of the same interface are one.
-    pub fn open(first: &LinkConfig, more: &[LinkConfig], open: impl Fn(&LinkConfig) -> Result<Link>) -> Result<Self> {
+    pub fn open(
+        first: &LinkConfig,
+        more: &[LinkConfig],
+        open: impl Fn(&LinkConfig) -> Result<Link>,
+    ) -> Result<Self> {
         let mut links = Self::from(open(first)?);
         for config in more {
-            if links.iter().all(|link| link.interface().index != config.interface.index) {
+            if links
+                .iter()
+                .all(|link| link.interface().index != config.interface.index)
+            {
                 links.more.push(open(config)?);
             }
         }
@@ -78,12 +89,17 @@ impl Links {
 
     /// The names of the interfaces, for people.
     pub fn names(&self) -> String {
-        self.iter().map(|link| link.interface().name.as_str()).collect::<Vec<_>>().join(", ")
+        self.iter()
+            .map(|link| link.interface().name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// The link whose interface takes the smallest datagrams.
     pub fn narrowest(&self) -> &Link {
-        self.iter().min_by_key(|link| link.max_segment()).unwrap_or(&self.first)
+        self.iter()
+            .min_by_key(|link| link.max_segment())
+            .unwrap_or(&self.first)
     }
 
     /// The bytes that the kernel granted for what nobody has read yet, at the link where it granted least.

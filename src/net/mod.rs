@@ -18,7 +18,8 @@ mod socket;
 mod sys;
 
 pub use batch::{
-    Channel, Datagram, MAX_DATAGRAM, MAX_SEGMENTS, MAX_SEND_BYTES, Offload, RETRY_AFTER_ENOBUFS, RecvBatch, SendOutcome,
+    Channel, Datagram, MAX_DATAGRAM, MAX_SEGMENTS, MAX_SEND_BYTES, Offload, RETRY_AFTER_ENOBUFS,
+    RecvBatch, SendOutcome,
 };
 pub use changes::Changes;
 pub use interface::{Interface, choose, list};
@@ -68,7 +69,10 @@ impl fmt::Display for Family {
 /// The largest UDP payload, in bytes, that fits one packet on an interface with this MTU; never more than
 /// [`MAX_DATAGRAM`]. Whatever seals a datagram has to fit in as well.
 pub fn max_segment(mtu: u32, family: Family) -> usize {
-    usize::try_from(mtu).unwrap_or(usize::MAX).saturating_sub(family.header_bytes()).min(MAX_DATAGRAM)
+    usize::try_from(mtu)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(family.header_bytes())
+        .min(MAX_DATAGRAM)
 }
 
 #[cfg(test)]
@@ -97,17 +101,31 @@ pub(crate) mod testing {
             return None;
         };
         let group: IpAddr = group.parse().unwrap();
-        let opened = Link::open(&LinkConfig { port, offload, ..LinkConfig::new(interface, group) });
-        opened.inspect_err(|e| eprintln!("skipped: no multicast on loopback here: {e}")).ok()
+        let opened = Link::open(&LinkConfig {
+            port,
+            offload,
+            ..LinkConfig::new(interface, group)
+        });
+        opened
+            .inspect_err(|e| eprintln!("skipped: no multicast on loopback here: {e}"))
+            .ok()
     }
 
     /// Reads from `channel` until `count` datagrams came; panics when they do not come.
     pub(crate) fn collect(link: &Link, channel: Channel, count: usize) -> Vec<Vec<u8>> {
         let (poller, mut batch, mut got) = (Poller::new().unwrap(), RecvBatch::new(), Vec::new());
         while got.len() < count {
-            if link.recv(channel, &mut batch, |d| got.push(d.bytes.to_vec())).unwrap() == 0 {
+            if link
+                .recv(channel, &mut batch, |d| got.push(d.bytes.to_vec()))
+                .unwrap()
+                == 0
+            {
                 let ready = poller.wait(link, Interest::READ, Some(PATIENCE)).unwrap();
-                assert!(ready.group || ready.own, "{} of {count} datagrams came", got.len());
+                assert!(
+                    ready.group || ready.own,
+                    "{} of {count} datagrams came",
+                    got.len()
+                );
             }
         }
         got

@@ -27,9 +27,17 @@ pub struct Interest {
 
 impl Interest {
     /// Whatever comes in.
-    pub const READ: Interest = Interest { group: true, own: true, write: false };
+    pub const READ: Interest = Interest {
+        group: true,
+        own: true,
+        write: false,
+    };
     /// Whatever comes in, and room to send.
-    pub const READ_WRITE: Interest = Interest { group: true, own: true, write: true };
+    pub const READ_WRITE: Interest = Interest {
+        group: true,
+        own: true,
+        write: true,
+    };
 }
 
 /// What a wait ended with; nothing set means that the time ran out or a signal came.
@@ -69,19 +77,32 @@ struct Bell {
 impl Poller {
     /// A new place to wait.
     pub fn new() -> Result<Self> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|e| Error::new(Kind::Io, "cannot make an eventfd").because(io::Error::from(e)))?;
-        Ok(Self { bell: Arc::new(Bell { event, rung: AtomicBool::new(false) }) })
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| {
+            Error::new(Kind::Io, "cannot make an eventfd").because(io::Error::from(e))
+        })?;
+        Ok(Self {
+            bell: Arc::new(Bell {
+                event,
+                rung: AtomicBool::new(false),
+            }),
+        })
     }
 
     /// A handle that ends this poller's waits.
     pub fn waker(&self) -> Waker {
-        Waker { bell: Arc::clone(&self.bell) }
+        Waker {
+            bell: Arc::clone(&self.bell),
+        }
     }
 
     /// Waits until something of `interest` is ready on `link`, a waker calls, or `timeout` passed (none: for ever).
     /// Callers look at their clock afterwards: a signal ends a wait early.
-    pub fn wait(&self, link: &Link, interest: Interest, timeout: Option<Duration>) -> io::Result<Ready> {
+    pub fn wait(
+        &self,
+        link: &Link,
+        interest: Interest,
+        timeout: Option<Duration>,
+    ) -> io::Result<Ready> {
         self.wait_any([(link, interest)], None, timeout)
     }
 
@@ -97,7 +118,10 @@ impl Poller {
         let mut waiting = Vec::new();
         for (link, interest) in links {
             let own = flag(interest.own, PollFlags::IN) | flag(interest.write, PollFlags::OUT);
-            fds.push(PollFd::from_borrowed_fd(link.group_fd(), flag(interest.group, PollFlags::IN)));
+            fds.push(PollFd::from_borrowed_fd(
+                link.group_fd(),
+                flag(interest.group, PollFlags::IN),
+            ));
             fds.push(PollFd::from_borrowed_fd(link.own_fd(), own));
             waiting.push(link);
         }
@@ -106,8 +130,11 @@ impl Poller {
         wait_for(&mut fds, timeout)?;
         let bell = fds[0].revents();
         let changed = changes.is_some() && fds.last().is_some_and(|fd| !fd.revents().is_empty());
-        let mut ready =
-            Ready { changed, woken: bell.contains(PollFlags::IN) && self.bell.answer(), ..Ready::default() };
+        let mut ready = Ready {
+            changed,
+            woken: bell.contains(PollFlags::IN) && self.bell.answer(),
+            ..Ready::default()
+        };
         for (link, fds) in waiting.into_iter().zip(fds[1..].chunks_exact(2)) {
             let (group, own) = (fds[0].revents(), fds[1].revents());
             if (group | own).contains(PollFlags::ERR) {
@@ -188,7 +215,10 @@ mod tests {
         waker.wake();
         waker.clone().wake();
         assert!(poller.rest(None).unwrap());
-        assert!(!poller.rest(Some(Duration::ZERO)).unwrap(), "the second call was the same bell");
+        assert!(
+            !poller.rest(Some(Duration::ZERO)).unwrap(),
+            "the second call was the same bell"
+        );
         let thread = std::thread::spawn(move || waker.wake());
         assert!(poller.rest(None).unwrap());
         thread.join().unwrap();
@@ -196,7 +226,10 @@ mod tests {
 
     #[test]
     fn calls_are_never_lost_between_threads() {
-        let (poller, sent) = (Poller::new().unwrap(), Arc::new(std::sync::atomic::AtomicU32::new(0)));
+        let (poller, sent) = (
+            Poller::new().unwrap(),
+            Arc::new(std::sync::atomic::AtomicU32::new(0)),
+        );
         let (waker, counter) = (poller.waker(), Arc::clone(&sent));
         let thread = std::thread::spawn(move || {
             for _ in 0..10_000 {
@@ -205,23 +238,44 @@ mod tests {
             }
         });
         while sent.load(Ordering::Acquire) < 10_000 {
-            assert!(poller.rest(Some(Duration::from_secs(30))).unwrap(), "a call was lost");
+            assert!(
+                poller.rest(Some(Duration::from_secs(30))).unwrap(),
+                "a call was lost"
+            );
         }
         thread.join().unwrap();
     }
 
     #[test]
     fn a_wait_tells_room_from_datagrams_from_wakers() {
-        let Some(link) = loopback("224.0.0.108", free_port(), Offload::Full) else { return };
+        let Some(link) = loopback("224.0.0.108", free_port(), Offload::Full) else {
+            return;
+        };
         let poller = Poller::new().unwrap();
         let zero = Some(Duration::ZERO);
-        assert_eq!(poller.wait(&link, Interest::READ, zero).unwrap(), Ready::default());
-        assert!(poller.wait(&link, Interest::READ_WRITE, zero).unwrap().write);
+        assert_eq!(
+            poller.wait(&link, Interest::READ, zero).unwrap(),
+            Ready::default()
+        );
+        assert!(
+            poller
+                .wait(&link, Interest::READ_WRITE, zero)
+                .unwrap()
+                .write
+        );
         poller.waker().wake();
         assert!(poller.wait(&link, Interest::default(), None).unwrap().woken);
         let _ = link.send(link.local(), b"x", 1).unwrap();
-        let ready = poller.wait(&link, Interest::READ, Some(Duration::from_secs(10))).unwrap();
-        assert_eq!(ready, Ready { own: true, ..Ready::default() });
+        let ready = poller
+            .wait(&link, Interest::READ, Some(Duration::from_secs(10)))
+            .unwrap();
+        assert_eq!(
+            ready,
+            Ready {
+                own: true,
+                ..Ready::default()
+            }
+        );
         assert_eq!(collect(&link, Channel::Own, 1), [b"x"]);
     }
 }

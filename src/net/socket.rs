@@ -107,13 +107,22 @@ impl Link {
         let from = scoped(address, 0, interface);
         let group = open_group(config, destination)
             .map_err(|(action, e)| explain::opening(action, interface, destination, e))?;
-        let own = open_own(config, from).map_err(|(action, e)| explain::opening(action, interface, from, e))?;
-        let local = own.socket.local_addr().ok().and_then(|a| a.as_socket()).unwrap_or(from);
+        let own = open_own(config, from)
+            .map_err(|(action, e)| explain::opening(action, interface, from, e))?;
+        let local = own
+            .socket
+            .local_addr()
+            .ok()
+            .and_then(|a| a.as_socket())
+            .unwrap_or(from);
         let filtered = !config.hear_self && refuse_echoes(&group.socket, local);
         let got = |e: &Endpoint| e.socket.recv_buffer_size().unwrap_or(0) / 2;
         let recv_buffer = got(&group).min(got(&own));
         if recv_buffer < config.recv_buffer {
-            tracing::debug!("receive buffer: {recv_buffer} bytes of {} wished", config.recv_buffer);
+            tracing::debug!(
+                "receive buffer: {recv_buffer} bytes of {} wished",
+                config.recv_buffer
+            );
         }
         let offload = config.offload.limited_to(own.state.max_gso_segments());
         Ok(Link {
@@ -159,7 +168,10 @@ impl Link {
     pub fn drops(&self) -> io::Result<u64> {
         let group = u64::from(sys::socket_drops(&self.group.socket)?);
         let own = u64::from(sys::socket_drops(&self.own.socket)?);
-        let echoes = self.echoes.as_ref().map_or(0, |e| e.load(Ordering::Relaxed));
+        let echoes = self
+            .echoes
+            .as_ref()
+            .map_or(0, |e| e.load(Ordering::Relaxed));
         Ok(group.saturating_sub(echoes) + own)
     }
 
@@ -215,7 +227,11 @@ fn scoped(ip: IpAddr, port: u16, interface: &Interface) -> SocketAddr {
     match ip {
         IpAddr::V6(v6) => {
             let near = v6.is_multicast() && v6.segments()[0] & 0xf <= LINK_SCOPE;
-            let scope = if near || v6.is_unicast_link_local() { interface.index } else { 0 };
+            let scope = if near || v6.is_unicast_link_local() {
+                interface.index
+            } else {
+                0
+            };
             SocketAddrV6::new(v6, port, 0, scope).into()
         }
         IpAddr::V4(_) => SocketAddr::new(ip, port),
@@ -224,12 +240,18 @@ fn scoped(ip: IpAddr, port: u16, interface: &Interface) -> SocketAddr {
 
 fn open_group(config: &LinkConfig, destination: SocketAddr) -> Result<Endpoint, Refusal> {
     let socket = new_socket(destination)?;
-    socket.set_reuse_address(true).map_err(|e| ("share the address", e))?;
-    socket.bind(&SockAddr::from(destination)).map_err(|e| ("listen to", e))?;
+    socket
+        .set_reuse_address(true)
+        .map_err(|e| ("share the address", e))?;
+    socket
+        .bind(&SockAddr::from(destination))
+        .map_err(|e| ("listen to", e))?;
     let index = config.interface.index;
     match destination.ip() {
         IpAddr::V4(group) => {
-            socket.set_multicast_all_v4(false).map_err(|e| ("hear only", e))?;
+            socket
+                .set_multicast_all_v4(false)
+                .map_err(|e| ("hear only", e))?;
             socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(index))
         }
         IpAddr::V6(group) => {
@@ -244,7 +266,9 @@ fn open_group(config: &LinkConfig, destination: SocketAddr) -> Result<Endpoint, 
 
 fn open_own(config: &LinkConfig, from: SocketAddr) -> Result<Endpoint, Refusal> {
     let socket = new_socket(from)?;
-    socket.bind(&SockAddr::from(from)).map_err(|e| ("speak from", e))?;
+    socket
+        .bind(&SockAddr::from(from))
+        .map_err(|e| ("speak from", e))?;
     let (ttl, index) = (u32::from(config.ttl), config.interface.index);
     if from.is_ipv4() {
         rustix::net::sockopt::set_ip_multicast_if_with_ifindex(
@@ -264,14 +288,20 @@ fn open_own(config: &LinkConfig, from: SocketAddr) -> Result<Endpoint, Refusal> 
     }
     .map_err(|e| ("send multicasts from", e))?;
     if let Some(bytes) = config.send_buffer {
-        socket.set_send_buffer_size(bytes).map_err(|e| ("size the send buffer of", e))?;
+        socket
+            .set_send_buffer_size(bytes)
+            .map_err(|e| ("size the send buffer of", e))?;
     }
     endpoint(config, socket)
 }
 
 fn new_socket(address: SocketAddr) -> Result<Socket, Refusal> {
     let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::DGRAM.cloexec(),
+            Some(Protocol::UDP),
+        )?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
@@ -333,7 +363,9 @@ mod tests {
 
     #[test]
     fn processes_on_one_machine_hear_the_group_and_answer_one() {
-        let Some([a, b, c]) = three("224.0.0.108") else { return };
+        let Some([a, b, c]) = three("224.0.0.108") else {
+            return;
+        };
         say(&a, a.group(), b"to all");
         for link in [&b, &c] {
             assert_eq!(collect(link, Channel::Group, 1), [b"to all"]);
@@ -350,7 +382,9 @@ mod tests {
     #[test]
     fn over_ipv6_links_open_and_answer_one() {
         for group in ["ff02::108", "ff15::108"] {
-            let Some([a, b, c]) = three(group) else { return };
+            let Some([a, b, c]) = three(group) else {
+                return;
+            };
             assert_eq!(a.group().ip().to_string(), group);
             say(&b, a.local(), b"to one");
             assert_eq!(collect(&a, Channel::Own, 1), [b"to one"]);
@@ -360,24 +394,37 @@ mod tests {
 
     #[test]
     fn answers_come_from_where_the_sender_says_it_is() {
-        let Some([a, b, _]) = three("224.0.0.108") else { return };
+        let Some([a, b, _]) = three("224.0.0.108") else {
+            return;
+        };
         say(&a, a.group(), b"?");
         let mut from = None;
         let poller = crate::net::Poller::new().unwrap();
         let mut batch = crate::net::RecvBatch::new();
-        while b.recv(Channel::Group, &mut batch, |d| from = Some((d.from, d.stamp))).unwrap() == 0 {
+        while b
+            .recv(Channel::Group, &mut batch, |d| {
+                from = Some((d.from, d.stamp))
+            })
+            .unwrap()
+            == 0
+        {
             poller.wait(&b, crate::net::Interest::READ, None).unwrap();
         }
         let (from, stamp) = from.unwrap();
         assert_eq!(from, a.local());
-        assert!(stamp.is_some_and(|s| s.as_secs() > 1_600_000_000), "the kernel stamps what comes: {stamp:?}");
+        assert!(
+            stamp.is_some_and(|s| s.as_secs() > 1_600_000_000),
+            "the kernel stamps what comes: {stamp:?}"
+        );
     }
 
     #[test]
     fn another_group_on_the_same_port_is_not_heard() {
         let port = free_port();
         let open = |group| loopback(group, port, Offload::Full);
-        let (Some(a), Some(b)) = (open("224.0.0.108"), open("224.0.0.109")) else { return };
+        let (Some(a), Some(b)) = (open("224.0.0.108"), open("224.0.0.109")) else {
+            return;
+        };
         say(&a, b.group(), b"over there");
         assert_eq!(collect(&b, Channel::Group, 1), [b"over there"]);
         assert!(silent(&a, Channel::Group));
@@ -385,19 +432,32 @@ mod tests {
 
     #[test]
     fn a_link_that_wants_to_hears_itself() {
-        let Ok(lo) = choose(Some("lo"), Family::V4) else { return eprintln!("skipped: no loopback interface") };
-        let config =
-            LinkConfig { port: free_port(), hear_self: true, ..LinkConfig::new(lo, "224.0.0.108".parse().unwrap()) };
-        let Ok(link) = Link::open(&config) else { return eprintln!("skipped: no multicast on loopback here") };
+        let Ok(lo) = choose(Some("lo"), Family::V4) else {
+            return eprintln!("skipped: no loopback interface");
+        };
+        let config = LinkConfig {
+            port: free_port(),
+            hear_self: true,
+            ..LinkConfig::new(lo, "224.0.0.108".parse().unwrap())
+        };
+        let Ok(link) = Link::open(&config) else {
+            return eprintln!("skipped: no multicast on loopback here");
+        };
         say(&link, link.group(), b"echo");
         assert_eq!(collect(&link, Channel::Group, 1), [b"echo"]);
     }
 
     #[test]
     fn what_nobody_reads_in_time_is_counted() {
-        let Ok(lo) = choose(Some("lo"), Family::V4) else { return eprintln!("skipped: no loopback interface") };
+        let Ok(lo) = choose(Some("lo"), Family::V4) else {
+            return eprintln!("skipped: no loopback interface");
+        };
         let (port, group) = (free_port(), "224.0.0.108".parse().unwrap());
-        let config = LinkConfig { port, recv_buffer: 1, ..LinkConfig::new(lo, group) };
+        let config = LinkConfig {
+            port,
+            recv_buffer: 1,
+            ..LinkConfig::new(lo, group)
+        };
         let (Ok(a), Ok(b)) = (Link::open(&config), Link::open(&config)) else {
             return eprintln!("skipped: no multicast on loopback here");
         };
@@ -411,40 +471,81 @@ mod tests {
 
     #[test]
     fn the_buffer_granted_is_the_buffer_reported() {
-        let Some(link) = loopback("224.0.0.108", free_port(), Offload::Full) else { return };
-        assert!(link.recv_buffer() > 0 && link.recv_buffer() <= DEFAULT_RECV_BUFFER, "{}", link.recv_buffer());
-        assert_eq!(link.max_segment(), max_segment(link.interface().mtu, Family::V4));
+        let Some(link) = loopback("224.0.0.108", free_port(), Offload::Full) else {
+            return;
+        };
+        assert!(
+            link.recv_buffer() > 0 && link.recv_buffer() <= DEFAULT_RECV_BUFFER,
+            "{}",
+            link.recv_buffer()
+        );
+        assert_eq!(
+            link.max_segment(),
+            max_segment(link.interface().mtu, Family::V4)
+        );
     }
 
     #[test]
     fn a_multicast_crosses_as_many_routers_as_was_asked_for() {
         for group in ["224.0.0.108", "ff15::108"] {
-            let Ok(lo) = choose(Some("lo"), Family::V4) else { return eprintln!("skipped: no loopback interface") };
+            let Ok(lo) = choose(Some("lo"), Family::V4) else {
+                return eprintln!("skipped: no loopback interface");
+            };
             let group: IpAddr = group.parse().unwrap();
-            let config = LinkConfig { port: free_port(), ttl: 7, ..LinkConfig::new(lo, group) };
-            let Ok(link) = Link::open(&config) else { return eprintln!("skipped: no multicast on loopback here") };
+            let config = LinkConfig {
+                port: free_port(),
+                ttl: 7,
+                ..LinkConfig::new(lo, group)
+            };
+            let Ok(link) = Link::open(&config) else {
+                return eprintln!("skipped: no multicast on loopback here");
+            };
             let socket = &link.own.socket;
-            let hops = if group.is_ipv4() { socket.multicast_ttl_v4() } else { socket.multicast_hops_v6() };
+            let hops = if group.is_ipv4() {
+                socket.multicast_ttl_v4()
+            } else {
+                socket.multicast_hops_v6()
+            };
             assert_eq!(hops.unwrap(), 7, "{group}");
         }
     }
 
     #[test]
     fn a_port_held_by_another_program_and_a_group_that_is_none_are_explained() {
-        let Ok(lo) = choose(Some("lo"), Family::V4) else { return eprintln!("skipped: no loopback interface") };
+        let Ok(lo) = choose(Some("lo"), Family::V4) else {
+            return eprintln!("skipped: no loopback interface");
+        };
         let holder = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
         let port = holder.local_addr().unwrap().port();
-        let config = LinkConfig { port, ..LinkConfig::new(lo.clone(), "224.0.0.108".parse().unwrap()) };
+        let config = LinkConfig {
+            port,
+            ..LinkConfig::new(lo.clone(), "224.0.0.108".parse().unwrap())
+        };
         let error = Link::open(&config).unwrap_err();
         assert!(error.is_os(io::ErrorKind::AddrInUse), "{error}");
-        assert!(error.hint_text().unwrap().contains(&format!("sport = :{port}")));
-        let error = Link::open(&LinkConfig::new(lo.clone(), "10.0.0.1".parse().unwrap())).unwrap_err();
-        assert_eq!(error.kind(), Kind::Usage);
-        let gone = Interface { index: 0x7fff_fff0, v4: Some("192.0.2.99".parse().unwrap()), ..lo };
+        assert!(
+            error
+                .hint_text()
+                .unwrap()
+                .contains(&format!("sport = :{port}"))
+        );
         let error =
-            Link::open(&LinkConfig { port: free_port(), ..LinkConfig::new(gone, "224.0.0.108".parse().unwrap()) })
-                .unwrap_err();
-        assert!(error.to_string().contains("cannot join 224.0.0.108"), "{error}");
+            Link::open(&LinkConfig::new(lo.clone(), "10.0.0.1".parse().unwrap())).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage);
+        let gone = Interface {
+            index: 0x7fff_fff0,
+            v4: Some("192.0.2.99".parse().unwrap()),
+            ..lo
+        };
+        let error = Link::open(&LinkConfig {
+            port: free_port(),
+            ..LinkConfig::new(gone, "224.0.0.108".parse().unwrap())
+        })
+        .unwrap_err();
+        assert!(
+            error.to_string().contains("cannot join 224.0.0.108"),
+            "{error}"
+        );
         assert!(error.hint_text().is_some(), "{error}");
     }
 }

@@ -53,7 +53,11 @@ pub(super) fn socket_drops(socket: impl AsFd) -> io::Result<u32> {
             &mut length,
         )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(fields[MEMINFO_DROPS]) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(fields[MEMINFO_DROPS])
+    }
 }
 
 /// Makes the kernel refuse what comes from `source` before it takes room in the socket's buffer.
@@ -106,7 +110,11 @@ pub(super) fn send_no_checksums(socket: &Socket) -> io::Result<()> {
             mem::size_of_val(&on) as libc::socklen_t,
         )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -116,7 +124,10 @@ mod tests {
     #[test]
     fn the_filter_has_one_test_for_each_word_and_the_port() {
         assert_eq!(source_filter("10.0.0.1:5000".parse().unwrap()).len(), 2 + 4);
-        assert_eq!(source_filter("[fd00::1]:5000".parse().unwrap()).len(), 8 + 4);
+        assert_eq!(
+            source_filter("[fd00::1]:5000".parse().unwrap()).len(),
+            8 + 4
+        );
     }
 
     #[test]

@@ -11,7 +11,11 @@ pub struct Bits {
 impl Bits {
     /// `len` flags, none set.
     pub fn new(len: u32) -> Self {
-        Self { words: vec![0; (len as usize).div_ceil(64)], len, set: 0 }
+        Self {
+            words: vec![0; (len as usize).div_ceil(64)],
+            len,
+            set: 0,
+        }
     }
 
     /// How many flags there are.
@@ -31,7 +35,9 @@ impl Bits {
 
     /// Whether flag `at` is set; false past the end.
     pub fn get(&self, at: u32) -> bool {
-        self.words.get(at as usize / 64).is_some_and(|w| w >> (at % 64) & 1 == 1)
+        self.words
+            .get(at as usize / 64)
+            .is_some_and(|w| w >> (at % 64) & 1 == 1)
     }
 
     /// Sets flag `at`; says whether it was not set before. Past the end nothing happens.
@@ -49,7 +55,11 @@ impl Bits {
         let mut at = 0;
         std::iter::from_fn(move || {
             while at < self.len && self.get(at) {
-                at += if at.is_multiple_of(64) && self.words[at as usize / 64] == u64::MAX { 64 } else { 1 };
+                at += if at.is_multiple_of(64) && self.words[at as usize / 64] == u64::MAX {
+                    64
+                } else {
+                    1
+                };
             }
             let start = at.min(self.len);
             while at < self.len && !self.get(at) {

@@ -36,7 +36,17 @@ impl Control {
     /// For a process `instance` whose datagrams have at most `datagram` bytes and `room` free ones behind them.
     pub fn new(instance: InstanceId, datagram: usize, room: usize) -> Self {
         let (most, queue) = (datagram, VecDeque::new());
-        let mut control = Self { instance, counter: 0, message: 0, most, datagram, room, queue, queued: 0, taken: 0 };
+        let mut control = Self {
+            instance,
+            counter: 0,
+            message: 0,
+            most,
+            datagram,
+            room,
+            queue,
+            queued: 0,
+            taken: 0,
+        };
         control.fit(CONTROL_DATAGRAM);
         control
     }
@@ -59,14 +69,23 @@ impl Control {
 
     /// Queues a probe: one datagram of `size` bytes, at least the [`least`].
     pub fn probe(&mut self, dest: Dest, size: usize) {
-        let Ok(told) = u16::try_from(size.max(least(self.room))) else { return };
-        let message = |padding: usize| Message::Probe(Probe { size: told, padding: vec![0; padding] });
+        let Ok(told) = u16::try_from(size.max(least(self.room))) else {
+            return;
+        };
+        let message = |padding: usize| {
+            Message::Probe(Probe {
+                size: told,
+                padding: vec![0; padding],
+            })
+        };
         // The length of the padding is itself told in as many bytes at every size from here on.
         let least = MIN_DATAGRAM / 2;
         let bare = message(least).encode().len() - least + CONTROL_OVERHEAD;
         let bytes = message(usize::from(told) - bare).encode();
         self.message = self.message.wrapping_add(1);
-        let Some(pieces) = fragment::cut(&bytes, self.message, usize::from(told)) else { return };
+        let Some(pieces) = fragment::cut(&bytes, self.message, usize::from(told)) else {
+            return;
+        };
         pieces.for_each(|piece| self.queue(dest, piece));
     }
 
@@ -81,7 +100,10 @@ impl Control {
     /// The front of the next datagram.
     pub fn front(&mut self) -> Front {
         self.counter += 1;
-        Front { source: self.instance, counter: self.counter }
+        Front {
+            source: self.instance,
+            counter: self.counter,
+        }
     }
 
     /// Datagrams numbered so far.
@@ -97,7 +119,9 @@ impl Control {
         }
         let bytes = message.encode();
         self.message = self.message.wrapping_add(1);
-        let Some(pieces) = fragment::cut(&bytes, self.message, self.datagram) else { return };
+        let Some(pieces) = fragment::cut(&bytes, self.message, self.datagram) else {
+            return;
+        };
         pieces.for_each(|piece| self.queue(dest, piece));
     }
 
@@ -129,7 +153,10 @@ impl Control {
         out.clear();
         out.extend_from_slice(&bytes);
         out.resize(bytes.len() + self.room, 0);
-        Some(Transmit { dest, segment: out.len() })
+        Some(Transmit {
+            dest,
+            segment: out.len(),
+        })
     }
 }
 
@@ -149,10 +176,19 @@ mod tests {
         let (mut control, mut out) = (Control::new(InstanceId(1), 8972, 0), Vec::new());
         for size in [548, 549, 600, 1232, 1472, 8972] {
             control.probe(Dest::Group, size);
-            assert_eq!(control.poll(&mut out).map(|t| (t.segment, out.len())), Some((size, size)));
-            let Ok(Datagram::Control(front, piece)) = Datagram::parse(&out) else { panic!("a piece") };
-            let whole = Reassembly::default().add(crate::units::Moment(1), front.source, piece).expect("one piece");
-            let Ok(Message::Probe(probe)) = Message::decode(&whole) else { panic!("a probe") };
+            assert_eq!(
+                control.poll(&mut out).map(|t| (t.segment, out.len())),
+                Some((size, size))
+            );
+            let Ok(Datagram::Control(front, piece)) = Datagram::parse(&out) else {
+                panic!("a piece")
+            };
+            let whole = Reassembly::default()
+                .add(crate::units::Moment(1), front.source, piece)
+                .expect("one piece");
+            let Ok(Message::Probe(probe)) = Message::decode(&whole) else {
+                panic!("a probe")
+            };
             assert_eq!(usize::from(probe.size), size);
             assert!(control.poll(&mut out).is_none());
         }
@@ -171,7 +207,10 @@ mod tests {
         let sent = sizes(&mut control).len();
         assert_eq!(control.held(), 0);
         control.send(Dest::Group, &long);
-        assert!(sent > 1000 && control.held() > 2000, "what comes later is queued");
+        assert!(
+            sent > 1000 && control.held() > 2000,
+            "what comes later is queued"
+        );
     }
 
     #[test]
@@ -193,8 +232,16 @@ mod tests {
         assert_eq!(largest(&mut control), Some(MIN_DATAGRAM));
         control.fit(8972);
         assert_eq!(largest(&mut control), Some(CONTROL_DATAGRAM));
-        assert_eq!(largest(&mut Control::new(InstanceId(1), 500, 0)), Some(500), "one's own interface takes no more");
+        assert_eq!(
+            largest(&mut Control::new(InstanceId(1), 500, 0)),
+            Some(500),
+            "one's own interface takes no more"
+        );
         let mut sealed = Control::new(InstanceId(1), 8952, 20);
-        assert_eq!(largest(&mut sealed), Some(CONTROL_DATAGRAM), "with the room to seal it");
+        assert_eq!(
+            largest(&mut sealed),
+            Some(CONTROL_DATAGRAM),
+            "with the room to seal it"
+        );
     }
 }

@@ -34,8 +34,13 @@ const fn rung(level: u8, speed: f64, left: f64) -> Rung {
 }
 
 /// What there is to choose from, on a machine of no great age, with content that is mostly text.
-const LADDER: [Rung; 5] =
-    [rung(1, 400e6, 0.42), rung(3, 220e6, 0.38), rung(6, 80e6, 0.345), rung(9, 50e6, 0.335), rung(12, 20e6, 0.33)];
+const LADDER: [Rung; 5] = [
+    rung(1, 400e6, 0.42),
+    rung(3, 220e6, 0.38),
+    rung(6, 80e6, 0.345),
+    rung(9, 50e6, 0.335),
+    rung(12, 20e6, 0.33),
+];
 /// The share of its speed that compressing is trusted with: the same thread reads and hashes.
 const TRUST: f64 = 0.8;
 /// A higher level has to be so much sooner than a lower one.
@@ -74,7 +79,14 @@ pub struct Effort {
 impl Effort {
     /// As a spec says.
     pub fn new(policy: Compress) -> Self {
-        Self { policy, generation: 0, measured: [None; LADDER.len()], reach: 1, dry: 0, thirst: 1.0 }
+        Self {
+            policy,
+            generation: 0,
+            measured: [None; LADDER.len()],
+            reach: 1,
+            dry: 0,
+            thirst: 1.0,
+        }
     }
 
     /// The level of the next generation; `None` is to leave it as it is.
@@ -124,27 +136,40 @@ impl Effort {
     /// Speed and share of a rung: as measured; else as measured of the nearest one and scaled; else as on the ladder.
     fn expected(&self, at: usize) -> (f64, f64) {
         let ladder = &LADDER[at];
-        let nearest = (0..LADDER.len()).filter(|&i| self.measured[i].is_some()).min_by_key(|i| i.abs_diff(at));
+        let nearest = (0..LADDER.len())
+            .filter(|&i| self.measured[i].is_some())
+            .min_by_key(|i| i.abs_diff(at));
         match nearest.and_then(|i| Some((self.measured[i]?, &LADDER[i]))) {
             None => (ladder.speed, ladder.left),
             Some((measured, near)) => {
                 let saved = (1.0 - measured.left) * (1.0 - ladder.left) / (1.0 - near.left);
-                (measured.speed * ladder.speed / near.speed, 1.0 - saved.min(0.999))
+                (
+                    measured.speed * ladder.speed / near.speed,
+                    1.0 - saved.min(0.999),
+                )
             }
         }
     }
 
     /// `content` bytes became `left` bytes at `level`, in `took`.
     pub fn measured(&mut self, level: Level, content: usize, left: usize, took: Duration) {
-        let Some(at) = LADDER.iter().position(|r| r.level == level) else { return };
+        let Some(at) = LADDER.iter().position(|r| r.level == level) else {
+            return;
+        };
         if content < MIN_BYTES {
             return;
         }
-        let (speed, left) = (content as f64 / took.as_secs_f64().max(1e-6), left as f64 / content as f64);
+        let (speed, left) = (
+            content as f64 / took.as_secs_f64().max(1e-6),
+            left as f64 / content as f64,
+        );
         let mean = |old: f64, new: f64| old + (new - old) * WEIGHT;
         let old = self.measured[at].unwrap_or(Measured { speed, left, at: 0 });
-        self.measured[at] =
-            Some(Measured { speed: mean(old.speed, speed), left: mean(old.left, left), at: self.generation });
+        self.measured[at] = Some(Measured {
+            speed: mean(old.speed, speed),
+            left: mean(old.left, left),
+            at: self.generation,
+        });
     }
 }
 
@@ -161,79 +186,158 @@ mod tests {
     }
 
     fn say(rate: u64) -> Demand {
-        Demand { rate: Rate(rate), waited: false }
+        Demand {
+            rate: Rate(rate),
+            waited: false,
+        }
     }
 
     impl World {
         fn step(&self, effort: &mut Effort, demand: Demand) -> Option<u8> {
             let level = effort.level(demand)?;
-            let rung = LADDER.iter().find(|r| r.level == level).expect("on the ladder");
+            let rung = LADDER
+                .iter()
+                .find(|r| r.level == level)
+                .expect("on the ladder");
             let content = 4_000_000;
             let took = Duration::from_secs_f64(content as f64 / (rung.speed * self.pace));
-            effort.measured(level, content, (content as f64 * (rung.left * self.left).min(1.0)) as usize, took);
+            effort.measured(
+                level,
+                content,
+                (content as f64 * (rung.left * self.left).min(1.0)) as usize,
+                took,
+            );
             level.to_string().parse().ok()
         }
 
         /// What is chosen in the end.
         fn settled(&self, rate: u64) -> Option<u8> {
             let mut effort = Effort::new(Compress::Auto);
-            (0..20).map(|_| self.step(&mut effort, say(rate))).last().flatten()
+            (0..20)
+                .map(|_| self.step(&mut effort, say(rate)))
+                .last()
+                .flatten()
         }
     }
 
     #[test]
     fn what_a_person_says_holds() {
-        let slow = World { pace: 0.001, left: 3.0 };
+        let slow = World {
+            pace: 0.001,
+            left: 3.0,
+        };
         let level = Level::new(9).expect("legal");
-        let (mut off, mut fixed) = (Effort::new(Compress::Off), Effort::new(Compress::Level(level)));
+        let (mut off, mut fixed) = (
+            Effort::new(Compress::Off),
+            Effort::new(Compress::Level(level)),
+        );
         for _ in 0..5 {
             assert_eq!(off.level(say(1000)), None);
-            assert_eq!(slow.step(&mut fixed, Demand { rate: Rate(u64::MAX), waited: true }), Some(9));
+            assert_eq!(
+                slow.step(
+                    &mut fixed,
+                    Demand {
+                        rate: Rate(u64::MAX),
+                        waited: true
+                    }
+                ),
+                Some(9)
+            );
         }
     }
 
     #[test]
     fn slow_links_are_worth_more_effort_than_fast_ones() {
-        let world = World { pace: 1.0, left: 1.0 };
-        let chosen = [1_000_000, 20_000_000, 100_000_000, 500_000_000, 10_000_000_000].map(|r| world.settled(r));
+        let world = World {
+            pace: 1.0,
+            left: 1.0,
+        };
+        let chosen = [
+            1_000_000,
+            20_000_000,
+            100_000_000,
+            500_000_000,
+            10_000_000_000,
+        ]
+        .map(|r| world.settled(r));
         assert_eq!(chosen, [Some(9), Some(9), Some(9), Some(3), None]);
-        let fast = World { pace: 8.0, left: 1.0 };
+        let fast = World {
+            pace: 8.0,
+            left: 1.0,
+        };
         assert!(fast.settled(500_000_000) > world.settled(500_000_000));
-        let slow = World { pace: 0.1, left: 1.0 };
+        let slow = World {
+            pace: 0.1,
+            left: 1.0,
+        };
         assert!(slow.settled(100_000_000) < world.settled(100_000_000));
         assert_eq!(slow.settled(500_000_000), None);
     }
 
     #[test]
     fn one_step_up_at_a_time() {
-        let fast = World { pace: 50.0, left: 0.1 };
+        let fast = World {
+            pace: 50.0,
+            left: 0.1,
+        };
         let mut effort = Effort::new(Compress::Auto);
-        let chosen: Vec<_> = (0..5).map(|_| fast.step(&mut effort, say(100_000_000)).expect("a level")).collect();
-        assert!(chosen[0] <= 3 && chosen[1] <= 6 && chosen[2] <= 9, "{chosen:?}");
+        let chosen: Vec<_> = (0..5)
+            .map(|_| fast.step(&mut effort, say(100_000_000)).expect("a level"))
+            .collect();
+        assert!(
+            chosen[0] <= 3 && chosen[1] <= 6 && chosen[2] <= 9,
+            "{chosen:?}"
+        );
     }
 
     #[test]
     fn what_does_not_shrink_is_tried_seldom() {
-        let noise = World { pace: 1.0, left: 4.0 };
+        let noise = World {
+            pace: 1.0,
+            left: 4.0,
+        };
         let mut effort = Effort::new(Compress::Auto);
-        let tries = (0..320).filter(|_| noise.step(&mut effort, say(100_000_000)).is_some()).count();
+        let tries = (0..320)
+            .filter(|_| noise.step(&mut effort, say(100_000_000)).is_some())
+            .count();
         assert!((5..=20).contains(&tries), "{tries}");
     }
 
     #[test]
     fn a_link_that_waits_gets_less_effort_and_later_more_again() {
-        let world = World { pace: 1.0, left: 1.0 };
+        let world = World {
+            pace: 1.0,
+            left: 1.0,
+        };
         let mut effort = Effort::new(Compress::Auto);
         (0..20).for_each(|_| _ = world.step(&mut effort, say(200_000_000)));
         let before = world.step(&mut effort, say(200_000_000));
-        let dry = Demand { rate: Rate(200_000_000), waited: true };
-        let thirsty = (0..8).map(|_| world.step(&mut effort, dry)).last().flatten();
+        let dry = Demand {
+            rate: Rate(200_000_000),
+            waited: true,
+        };
+        let thirsty = (0..8)
+            .map(|_| world.step(&mut effort, dry))
+            .last()
+            .flatten();
         assert!(thirsty < before, "{before:?} {thirsty:?}");
-        let after = (0..20).map(|_| world.step(&mut effort, say(200_000_000))).last().flatten();
+        let after = (0..20)
+            .map(|_| world.step(&mut effort, say(200_000_000)))
+            .last()
+            .flatten();
         assert_eq!(after, before);
         // A single wait is the beginning of something, and no sign.
-        let single: Vec<_> =
-            (0..20).map(|i| world.step(&mut effort, Demand { rate: Rate(200_000_000), waited: i % 4 == 0 })).collect();
+        let single: Vec<_> = (0..20)
+            .map(|i| {
+                world.step(
+                    &mut effort,
+                    Demand {
+                        rate: Rate(200_000_000),
+                        waited: i % 4 == 0,
+                    },
+                )
+            })
+            .collect();
         assert!(single.iter().all(|&level| level == before), "{single:?}");
     }
 

@@ -69,8 +69,13 @@ impl Freshness {
     pub fn new(now: Moment, seed: u64) -> Self {
         let mut nonces = Nonces::new(seed);
         let current = nonces.draw();
-        let mut all =
-            Self { nonces, current, known: BTreeMap::new(), order: VecDeque::new(), heard: Default::default() };
+        let mut all = Self {
+            nonces,
+            current,
+            known: BTreeMap::new(),
+            order: VecDeque::new(),
+            heard: Default::default(),
+        };
         all.know(now, current);
         all
     }
@@ -108,14 +113,24 @@ impl Freshness {
 
     /// Takes a beacon or an answer; says whether it was made lately.
     pub fn judge(&mut self, now: Moment, hello: &Hello) -> bool {
-        let fresh = |echo: &Nonce| self.known.get(echo).is_some_and(|at| now.since(*at) < FRESH);
+        let fresh = |echo: &Nonce| {
+            self.known
+                .get(echo)
+                .is_some_and(|at| now.since(*at) < FRESH)
+        };
         let proven = hello.echoes.iter().flatten().any(fresh);
-        let Some(nonce) = hello.nonce.filter(|nonce| *nonce != self.current) else { return proven };
+        let Some(nonce) = hello.nonce.filter(|nonce| *nonce != self.current) else {
+            return proven;
+        };
 
         if proven {
             self.know(now, nonce);
         }
-        let (list, most) = if proven { (0, MAX_ECHOES - OTHERS) } else { (1, OTHERS) };
+        let (list, most) = if proven {
+            (0, MAX_ECHOES - OTHERS)
+        } else {
+            (1, OTHERS)
+        };
         let heard = &mut self.heard[list];
         if !heard.contains(&nonce) {
             heard.push_front(nonce);
@@ -131,7 +146,11 @@ impl Freshness {
         self.known.insert(nonce, now);
         self.order.push_back(nonce);
         while let Some(oldest) = self.order.front()
-            && (self.order.len() > MAX_KNOWN || self.known.get(oldest).is_none_or(|at| now.since(*at) >= FRESH))
+            && (self.order.len() > MAX_KNOWN
+                || self
+                    .known
+                    .get(oldest)
+                    .is_none_or(|at| now.since(*at) >= FRESH))
         {
             self.known.remove(oldest);
             self.order.pop_front();
@@ -150,7 +169,11 @@ mod tests {
 
     fn beacon(of: &mut Freshness, now: Moment) -> Hello {
         let echoes = of.echoes();
-        Hello { nonce: Some(of.renew(now)), echoes: Some(echoes), ..hello() }
+        Hello {
+            nonce: Some(of.renew(now)),
+            echoes: Some(echoes),
+            ..hello()
+        }
     }
 
     fn hello() -> Hello {
@@ -178,16 +201,25 @@ mod tests {
                 let now = at(round * 3000 + speaker as u64 * 50);
                 let said = beacon(&mut hosts[speaker], now);
                 recorded.push(said.clone());
-                for (nth, host) in hosts.iter_mut().enumerate().filter(|(nth, _)| *nth != speaker) {
+                for (nth, host) in hosts
+                    .iter_mut()
+                    .enumerate()
+                    .filter(|(nth, _)| *nth != speaker)
+                {
                     let proven = host.judge(now, &said);
-                    assert!(proven || round == 0, "round {round}: {nth} does not believe {speaker}");
+                    assert!(
+                        proven || round == 0,
+                        "round {round}: {nth} does not believe {speaker}"
+                    );
                     unproven += usize::from(!proven);
                 }
             }
         }
         assert!(unproven > 0, "nobody believes the first beacon of all");
         // All hosts start again: whatever was said before says nothing to them.
-        let mut hosts: Vec<Freshness> = (100..110).map(|seed| Freshness::new(at(60_000), seed)).collect();
+        let mut hosts: Vec<Freshness> = (100..110)
+            .map(|seed| Freshness::new(at(60_000), seed))
+            .collect();
         for (nth, said) in recorded.iter().enumerate() {
             let now = at(60_000 + nth as u64);
             assert!(hosts.iter_mut().all(|host| !host.judge(now, said)));
@@ -202,7 +234,11 @@ mod tests {
         // Nor long after to one that was there.
         let mut witness = Freshness::new(at(0), 7);
         let own = beacon(&mut witness, at(0));
-        let answer = Hello { nonce: Some(Nonce(9)), echoes: own.nonce.map(|nonce| vec![nonce]), ..hello() };
+        let answer = Hello {
+            nonce: Some(Nonce(9)),
+            echoes: own.nonce.map(|nonce| vec![nonce]),
+            ..hello()
+        };
         assert!(witness.judge(at(10), &answer) && !witness.judge(at(31_000), &answer));
     }
 
@@ -211,7 +247,11 @@ mod tests {
         let (mut a, mut b) = (Freshness::new(at(0), 1), Freshness::new(at(0), 2));
         for round in 0..20u64 {
             for n in 0..1000 {
-                let forged = Hello { nonce: Some(Nonce(round * 1000 + n + 1)), echoes: Some(Vec::new()), ..hello() };
+                let forged = Hello {
+                    nonce: Some(Nonce(round * 1000 + n + 1)),
+                    echoes: Some(Vec::new()),
+                    ..hello()
+                };
                 assert!(!a.judge(at(round * 2000), &forged) && !b.judge(at(round * 2000), &forged));
             }
             let said = beacon(&mut a, at(round * 2000));
@@ -226,7 +266,8 @@ mod tests {
     #[test]
     fn nonces_of_other_seeds_are_others() {
         let (mut one, mut two) = (Nonces::new(1), Nonces::new(2));
-        let drawn: std::collections::BTreeSet<Nonce> = (0..100).flat_map(|_| [one.draw(), two.draw()]).collect();
+        let drawn: std::collections::BTreeSet<Nonce> =
+            (0..100).flat_map(|_| [one.draw(), two.draw()]).collect();
         assert_eq!(drawn.len(), 200);
     }
 }

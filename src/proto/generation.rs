@@ -81,7 +81,10 @@ pub struct Map {
 
 impl Default for Map {
     fn default() -> Self {
-        Self { encoding: Encoding::Plain, runs: Vec::new() }
+        Self {
+            encoding: Encoding::Plain,
+            runs: Vec::new(),
+        }
     }
 }
 
@@ -110,13 +113,18 @@ impl Map {
     pub fn push(&mut self, ordinal: Ordinal, size: u32) {
         match self.runs.last_mut() {
             Some(run) if run.first.0 + run.sizes.len() as u64 == ordinal.0 => run.sizes.push(size),
-            _ => self.runs.push(Run { first: ordinal, sizes: vec![size] }),
+            _ => self.runs.push(Run {
+                first: ordinal,
+                sizes: vec![size],
+            }),
         }
     }
 
     /// The ordinals as ranges.
     pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.runs.iter().map(|r| r.first.0..r.first.0.saturating_add(r.sizes.len() as u64))
+        self.runs
+            .iter()
+            .map(|r| r.first.0..r.first.0.saturating_add(r.sizes.len() as u64))
     }
 
     /// The payload: the map, then `content`, which is the map's blocks one after the other, encoded as it says.
@@ -139,15 +147,23 @@ impl Map {
     /// The map at the front of a payload of `total` bytes of which `front` is the beginning. `Ok(None)` when more of
     /// the beginning is needed; an error when it is not legal.
     pub fn parse(front: &[u8], total: usize) -> Result<Option<(Map, Body)>, &'static str> {
-        let Some(size) = front.first_chunk::<4>() else { return Ok(None) };
+        let Some(size) = front.first_chunk::<4>() else {
+            return Ok(None);
+        };
         let start = 4 + u32::from_be_bytes(*size) as usize;
         if start > total || start > MAX_MAP {
             return Err("a map longer than its payload, or than any");
         }
-        let Some(bytes) = front.get(4..start) else { return Ok(None) };
+        let Some(bytes) = front.get(4..start) else {
+            return Ok(None);
+        };
         let map: Map = minicbor::decode(bytes).map_err(|_| "a map that cannot be decoded")?;
         let plain = map.check(total - start)?;
-        let body = Body { encoding: map.encoding, start, plain };
+        let body = Body {
+            encoding: map.encoding,
+            start,
+            plain,
+        };
         Ok(Some((map, body)))
     }
 
@@ -157,13 +173,24 @@ impl Map {
         if blocks > MAX_BLOCKS {
             return Err("a map of too many blocks");
         }
-        if self.runs.iter().any(|r| r.first.0.checked_add(r.sizes.len() as u64).is_none()) {
+        if self
+            .runs
+            .iter()
+            .any(|r| r.first.0.checked_add(r.sizes.len() as u64).is_none())
+        {
             return Err("a map beyond the last ordinal");
         }
         // At most MAX_BLOCKS numbers of 32 bits.
-        let plain: u64 = self.runs.iter().flat_map(|r| &r.sizes).map(|&s| u64::from(s)).sum();
+        let plain: u64 = self
+            .runs
+            .iter()
+            .flat_map(|r| &r.sizes)
+            .map(|&s| u64::from(s))
+            .sum();
         match self.encoding {
-            Encoding::Plain if plain != content as u64 => Err("a map that differs from its payload"),
+            Encoding::Plain if plain != content as u64 => {
+                Err("a map that differs from its payload")
+            }
             Encoding::Zstd if plain > MAX_PLAIN as u64 => Err("a map of more than a host takes"),
             _ => Ok(plain as usize),
         }
@@ -172,11 +199,17 @@ impl Map {
     /// The blocks with their places in the plain content.
     pub fn placed(&self) -> impl Iterator<Item = Placed> + '_ {
         let mut at = 0;
-        self.runs.iter().flat_map(|r| r.sizes.iter().zip(r.first.0..)).map(move |(&size, ordinal)| {
-            let bytes = at..at + size as usize;
-            at = bytes.end;
-            Placed { ordinal: Ordinal(ordinal), bytes }
-        })
+        self.runs
+            .iter()
+            .flat_map(|r| r.sizes.iter().zip(r.first.0..))
+            .map(move |(&size, ordinal)| {
+                let bytes = at..at + size as usize;
+                at = bytes.end;
+                Placed {
+                    ordinal: Ordinal(ordinal),
+                    bytes,
+                }
+            })
     }
 }
 
@@ -249,7 +282,14 @@ where
         let left = Box::new(ordinals.iter().flatten().take(MAX_BLOCKS));
         let Buffers { content, payload } = buffers;
         content.clear();
-        Self { target, left, read, map: Map::default(), content, payload }
+        Self {
+            target,
+            left,
+            read,
+            map: Map::default(),
+            content,
+            payload,
+        }
     }
 
     /// Adds blocks until there are `until` bytes; false when there is none to be added.
@@ -260,7 +300,8 @@ where
         {
             let at = self.content.len();
             (self.read)(Ordinal(ordinal), self.content)?;
-            self.map.push(Ordinal(ordinal), (self.content.len() - at) as u32);
+            self.map
+                .push(Ordinal(ordinal), (self.content.len() - at) as u32);
         }
         Ok(self.content.len() > before)
     }
@@ -270,14 +311,23 @@ where
     }
 
     /// Compresses, and adds blocks, until the frame is large enough; `None` when the compressor failed.
-    fn squeeze<'c>(&mut self, compressor: &'c mut Compressor, level: Level) -> Result<Option<&'c [u8]>, E> {
+    fn squeeze<'c>(
+        &mut self,
+        compressor: &'c mut Compressor,
+        level: Level,
+    ) -> Result<Option<&'c [u8]>, E> {
         let is_all = self.content.len() < self.target;
-        if compressor.begin(level, is_all.then_some(self.content.len())).is_none() {
+        if compressor
+            .begin(level, is_all.then_some(self.content.len()))
+            .is_none()
+        {
             return Ok(None);
         }
         let mut done = 0;
         loop {
-            let Some(size) = compressor.add(&self.content[done..]) else { return Ok(None) };
+            let Some(size) = compressor.add(&self.content[done..]) else {
+                return Ok(None);
+            };
             done = self.content.len();
             if is_all || size >= self.target || done >= FULL_PLAIN || !self.fill(done + PIECE)? {
                 return Ok(compressor.end());
@@ -294,8 +344,12 @@ where
         }
         let mut kept = Map::default();
         let fits = |p: &Placed| p.bytes.end <= most || p.bytes.start == 0;
-        self.map.placed().take_while(fits).for_each(|p| kept.push(p.ordinal, p.bytes.len() as u32));
-        self.content.truncate(kept.placed().last().map_or(0, |p| p.bytes.end));
+        self.map
+            .placed()
+            .take_while(fits)
+            .for_each(|p| kept.push(p.ordinal, p.bytes.len() as u32));
+        self.content
+            .truncate(kept.placed().last().map_or(0, |p| p.bytes.end));
         self.map = kept;
     }
 
@@ -303,14 +357,20 @@ where
         let frame = frame.map(|size| (self.content.len(), size));
         self.keep_the_aim();
         self.map.write(self.content, self.payload);
-        Packed { taken: self.map.ranges().collect(), frame }
+        Packed {
+            taken: self.map.ranges().collect(),
+            frame,
+        }
     }
 
     fn compressed(mut self, frame: &[u8]) -> Packed {
         self.map.encoding = Encoding::Zstd;
         let sizes = Some((self.content.len(), frame.len()));
         self.map.write(frame, self.payload);
-        Packed { taken: self.map.ranges().collect(), frame: sizes }
+        Packed {
+            taken: self.map.ranges().collect(),
+            frame: sizes,
+        }
     }
 }
 
@@ -342,11 +402,18 @@ mod tests {
             Encoding::Plain => &payload[at.start..],
             Encoding::Zstd => expander.expand(&payload[at.start..], at.plain)?,
         };
-        Some(map.placed().map(|p| (p.ordinal.0, content[p.bytes].to_vec())).collect())
+        Some(
+            map.placed()
+                .map(|p| (p.ordinal.0, content[p.bytes].to_vec()))
+                .collect(),
+        )
     }
 
     fn text(len: usize) -> Vec<u8> {
-        (0..).flat_map(|i: u32| format!("line {i} of {len}\n").into_bytes()).take(len).collect()
+        (0..)
+            .flat_map(|i: u32| format!("line {i} of {len}\n").into_bytes())
+            .take(len)
+            .collect()
     }
 
     fn noise(len: usize) -> Vec<u8> {
@@ -364,7 +431,8 @@ mod tests {
 
     /// Packs `blocks` at a level until all are packed.
     fn pack_all(blocks: &[Vec<u8>], level: u8) -> Vec<Whole> {
-        let (mut left, mut packed): (RangeSet, Vec<Whole>) = ([0..blocks.len() as u64].into_iter().collect(), vec![]);
+        let (mut left, mut packed): (RangeSet, Vec<Whole>) =
+            ([0..blocks.len() as u64].into_iter().collect(), vec![]);
         let mut buffers = Buffers::default();
         let mut compressor = Compressor::new();
         while !left.is_empty() {
@@ -374,8 +442,16 @@ mod tests {
                 Ok(())
             })
             .expect("no error");
-            let one = Whole { taken, payload: buffers.payload.clone(), frame };
-            assert!(!one.taken.is_empty() && one.payload.len() <= MAX_PAYLOAD as usize, "{}", one.payload.len());
+            let one = Whole {
+                taken,
+                payload: buffers.payload.clone(),
+                frame,
+            };
+            assert!(
+                !one.taken.is_empty() && one.payload.len() <= MAX_PAYLOAD as usize,
+                "{}",
+                one.payload.len()
+            );
             left.subtract(&one.taken);
             packed.push(one);
         }
@@ -383,21 +459,36 @@ mod tests {
     }
 
     fn comes_back(blocks: &[Vec<u8>], packed: &[Whole]) -> bool {
-        let back = packed.iter().flat_map(|one| unpacked(&one.payload).expect("legal"));
-        back.eq(blocks.iter().cloned().enumerate().map(|(i, bytes)| (i as u64, bytes)))
+        let back = packed
+            .iter()
+            .flat_map(|one| unpacked(&one.payload).expect("legal"));
+        back.eq(blocks
+            .iter()
+            .cloned()
+            .enumerate()
+            .map(|(i, bytes)| (i as u64, bytes)))
     }
 
     #[test]
     fn a_compressed_generation_is_as_large_as_a_plain_one_and_within_the_cap() {
         let hex: Vec<Vec<u8>> = (0..800)
-            .map(|i| noise(16_000 + i).iter().flat_map(|b| format!("{b:02x}").into_bytes()).collect())
+            .map(|i| {
+                noise(16_000 + i)
+                    .iter()
+                    .flat_map(|b| format!("{b:02x}").into_bytes())
+                    .collect()
+            })
             .collect();
         let packed = pack_all(&hex, 3);
         assert!(comes_back(&hex, &packed));
         let (last, whole) = packed.split_last().expect("some");
         assert!(whole.len() > 1 && last.payload.len() < MAX_PAYLOAD as usize);
         for one in whole {
-            assert!((TARGET_BYTES..TARGET_BYTES * 5 / 4).contains(&one.payload.len()), "{}", one.payload.len());
+            assert!(
+                (TARGET_BYTES..TARGET_BYTES * 5 / 4).contains(&one.payload.len()),
+                "{}",
+                one.payload.len()
+            );
         }
         // What shrinks to nearly nothing is bounded by what a host takes, even with the largest blocks.
         let large = vec![vec![b'x'; 1 << 20]; 20];
@@ -420,20 +511,30 @@ mod tests {
     fn a_frame_that_gains_little_is_not_used() {
         // Bytes that are not equally frequent and hardly shrink all the same.
         let mut rng = fastrand::Rng::with_seed(1);
-        let uneven: Vec<u8> = (0..500_000).map(|_| if rng.u8(..) < 14 { 0 } else { rng.u8(..) }).collect();
+        let uneven: Vec<u8> = (0..500_000)
+            .map(|_| if rng.u8(..) < 14 { 0 } else { rng.u8(..) })
+            .collect();
         let packed = pack_all(&[uneven], 3);
         let (plain, frame) = packed[0].frame.expect("tried");
-        assert!(frame > plain / 20 * 19 && packed[0].payload.len() >= plain, "{plain} {frame}");
+        assert!(
+            frame > plain / 20 * 19 && packed[0].payload.len() >= plain,
+            "{plain} {frame}"
+        );
     }
 
     #[test]
     fn what_is_taken_away_again_is_neither_in_the_map_nor_in_the_content() {
         let ordinals: RangeSet = [3..8, 10..14].into_iter().collect();
         let mut buffers = Buffers::default();
-        let mut pile = Pile::new(650_000, &ordinals, &mut buffers, |ordinal: Ordinal, out: &mut Vec<u8>| {
-            out.extend(std::iter::repeat_n(ordinal.0 as u8, 100_000));
-            Ok::<(), ()>(())
-        });
+        let mut pile = Pile::new(
+            650_000,
+            &ordinals,
+            &mut buffers,
+            |ordinal: Ordinal, out: &mut Vec<u8>| {
+                out.extend(std::iter::repeat_n(ordinal.0 as u8, 100_000));
+                Ok::<(), ()>(())
+            },
+        );
         assert_eq!(pile.fill(1_000_000), Ok(true));
         let packed = pile.plain(None);
         assert_eq!(packed.taken, [3..8, 10..12].into_iter().collect());
@@ -442,10 +543,20 @@ mod tests {
 
     #[test]
     fn a_map_that_says_more_than_the_cap_is_refused() {
-        let mut map = Map { encoding: Encoding::Zstd, runs: Vec::new() };
+        let mut map = Map {
+            encoding: Encoding::Zstd,
+            runs: Vec::new(),
+        };
         (0..16).for_each(|i| map.push(Ordinal(i), 1 << 20));
         let payload = map.payload(b"anything");
-        assert_eq!(Map::parse(&payload, payload.len()).expect("legal").expect("whole").1.plain, MAX_PLAIN);
+        assert_eq!(
+            Map::parse(&payload, payload.len())
+                .expect("legal")
+                .expect("whole")
+                .1
+                .plain,
+            MAX_PLAIN
+        );
         map.push(Ordinal(16), 1);
         let payload = map.payload(b"anything");
         assert!(Map::parse(&payload, payload.len()).is_err());
@@ -457,14 +568,20 @@ mod tests {
     fn a_frame_that_is_not_what_its_map_says_is_no_content() {
         let whole = &pack_all(&[text(5000)], 3)[0].payload;
         assert!(unpacked(whole).is_some());
-        let (_, at) = Map::parse(whole, whole.len()).expect("legal").expect("whole");
+        let (_, at) = Map::parse(whole, whole.len())
+            .expect("legal")
+            .expect("whole");
         for cut in at.start..whole.len() {
             assert_eq!(unpacked(&whole[..cut]), None);
         }
         let mut bomb = Compressor::new();
-        bomb.begin(Level::new(1).expect("legal"), None).expect("begins");
+        bomb.begin(Level::new(1).expect("legal"), None)
+            .expect("begins");
         (0..1024).for_each(|_| assert!(bomb.add(&[0; 1 << 20]).is_some()));
-        let mut map = Map { encoding: Encoding::Zstd, runs: Vec::new() };
+        let mut map = Map {
+            encoding: Encoding::Zstd,
+            runs: Vec::new(),
+        };
         map.push(Ordinal(0), 1024);
         assert_eq!(unpacked(&map.payload(bomb.end().expect("ends"))), None);
     }

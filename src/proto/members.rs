@@ -87,7 +87,10 @@ impl Presence {
     ) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
         let freshness = Freshness::new(now, seed ^ 1);
-        control.send(Dest::Group, &Message::Solicit(Some(freshness.current()), None));
+        control.send(
+            Dest::Group,
+            &Message::Solicit(Some(freshness.current()), None),
+        );
         Self {
             own: control.instance(),
             name,
@@ -126,7 +129,9 @@ impl Presence {
     pub fn set_trees(&mut self, now: Moment, trees: Vec<TreeState>) {
         if self.trees != trees {
             self.trees = trees;
-            self.beacon = self.beacon.min(now + (turn(self.fleet()) * CHANGE_TURNS).mul_f64(self.rng.f64()));
+            self.beacon = self
+                .beacon
+                .min(now + (turn(self.fleet()) * CHANGE_TURNS).mul_f64(self.rng.f64()));
         }
     }
 
@@ -146,17 +151,33 @@ impl Presence {
     }
 
     /// Takes a message that is about presence.
-    pub fn handle(&mut self, now: Moment, from: SocketAddr, instance: InstanceId, message: &Message) {
+    pub fn handle(
+        &mut self,
+        now: Moment,
+        from: SocketAddr,
+        instance: InstanceId,
+        message: &Message,
+    ) {
         match message {
             Message::Solicit(nonce, tree) => {
                 let (nonce, tree) = (*nonce, tree.clone());
                 // The newest question of a process is the one whose answer counts; a recorded one is of another process.
-                if let Some(answer) = self.answers.iter_mut().find(|answer| answer.asker == instance) {
+                if let Some(answer) = self
+                    .answers
+                    .iter_mut()
+                    .find(|answer| answer.asker == instance)
+                {
                     (answer.to, answer.nonce, answer.tree) = (from, nonce, tree);
                     return;
                 }
                 let due = now + turn(self.fleet()).mul_f64(self.rng.f64());
-                self.wait(Answer { due: due.max(self.free), to: from, asker: instance, nonce, tree });
+                self.wait(Answer {
+                    due: due.max(self.free),
+                    to: from,
+                    asker: instance,
+                    nonce,
+                    tree,
+                });
             }
             Message::Hello(hello) => {
                 let proven = self.freshness.judge(now, hello) || instance == self.own;
@@ -181,7 +202,12 @@ impl Presence {
         let same = self.answers.iter().filter(|other| here(other)).count();
         let place = if same >= MAX_ANSWERS_EACH {
             let nth = self.rng.usize(..same);
-            self.answers.iter().enumerate().filter(|(_, other)| here(other)).nth(nth).map(|(place, _)| place)
+            self.answers
+                .iter()
+                .enumerate()
+                .filter(|(_, other)| here(other))
+                .nth(nth)
+                .map(|(place, _)| place)
         } else {
             (self.answers.len() >= MAX_ANSWERS).then(|| self.rng.usize(..MAX_ANSWERS))
         };
@@ -199,7 +225,9 @@ impl Presence {
     /// Sends what is due.
     pub fn handle_timeout(&mut self, now: Moment, control: &mut Control) {
         self.table.expire(now);
-        let (due, later) = std::mem::take(&mut self.answers).into_iter().partition(|answer| answer.due <= now);
+        let (due, later) = std::mem::take(&mut self.answers)
+            .into_iter()
+            .partition(|answer| answer.due <= now);
         self.answers = later;
         if !due.is_empty() {
             // Else a recorded beacon that repeats it could be from before the question.
@@ -220,10 +248,20 @@ impl Presence {
             self.alone = self.fleet == 0 && !self.freshness.knows_others();
             let echoes = Some(self.freshness.echoes());
             self.freshness.renew(now);
-            control.send(Dest::Group, &Message::Hello(Hello { echoes, ..self.hello() }));
+            control.send(
+                Dest::Group,
+                &Message::Hello(Hello {
+                    echoes,
+                    ..self.hello()
+                }),
+            );
             // A beacon that repeats nothing proves nothing to others: another one follows soon.
             let fleet = if self.alone { 0 } else { self.fleet() };
-            self.beacon = now + self.table.interval(fleet).mul_f64(0.75 + self.rng.f64() / 2.0);
+            self.beacon = now
+                + self
+                    .table
+                    .interval(fleet)
+                    .mul_f64(0.75 + self.rng.f64() / 2.0);
         }
     }
 
@@ -243,7 +281,12 @@ impl Presence {
 
     /// When something is due.
     pub fn timeout(&self) -> Moment {
-        self.answers.iter().map(|answer| answer.due).chain([self.beacon]).min().unwrap_or(self.beacon)
+        self.answers
+            .iter()
+            .map(|answer| answer.due)
+            .chain([self.beacon])
+            .min()
+            .unwrap_or(self.beacon)
     }
 
     fn hello(&self) -> Hello {
@@ -285,13 +328,26 @@ mod tests {
         fn new(now: Moment, number: u8) -> Self {
             let mut control = Control::new(InstanceId(number.into()), 1472, 0);
             let name = HostName::new(&format!("web{number}")).expect("legal");
-            let presence = Presence::new(now, name, Vec::new(), Trust::Proven, number.into(), &mut control);
-            Self { presence, control, address: ([10, 0, 0, number], 5000).into() }
+            let presence = Presence::new(
+                now,
+                name,
+                Vec::new(),
+                Trust::Proven,
+                number.into(),
+                &mut control,
+            );
+            Self {
+                presence,
+                control,
+                address: ([10, 0, 0, number], 5000).into(),
+            }
         }
 
         fn hears(&mut self, now: Moment, other: &Lone, messages: &[Message]) {
             let from = (other.address, other.presence.own);
-            messages.iter().for_each(|message| self.presence.handle(now, from.0, from.1, message));
+            messages
+                .iter()
+                .for_each(|message| self.presence.handle(now, from.0, from.1, message));
         }
 
         fn says(&mut self, now: Moment) -> Vec<Message> {
@@ -320,7 +376,10 @@ mod tests {
                 recorded = dead.says(at(round * 3000 + 2));
                 old.hears(at(round * 3000 + 3), &dead, &recorded);
             }
-            assert!(old.presence.table().iter().count() > 0, "they know each other");
+            assert!(
+                old.presence.table().iter().count() > 0,
+                "they know each other"
+            );
 
             let now = at(9003 + gap);
             let mut new = Lone::new(now, 1);
@@ -329,7 +388,12 @@ mod tests {
             let answer = old.says(now);
             new.hears(now, &old, &answer);
             new.hears(now, &dead, &recorded);
-            let known: Vec<_> = new.presence.table().iter().map(|(_, member)| member.address).collect();
+            let known: Vec<_> = new
+                .presence
+                .table()
+                .iter()
+                .map(|(_, member)| member.address)
+                .collect();
             assert_eq!(known, [old.address], "{gap} ms later");
         }
     }
@@ -348,7 +412,13 @@ mod tests {
         asks(&mut host, [10, 0, 0, 1], 7);
         (0..10_000).for_each(|n| asks(&mut host, [10, 0, 0, 9], 100 + n));
         assert_eq!(host.answers.len(), 1 + MAX_ANSWERS_EACH);
-        assert_eq!(host.answers.iter().filter(|answer| answer.asker == InstanceId(7)).count(), 1);
+        assert_eq!(
+            host.answers
+                .iter()
+                .filter(|answer| answer.asker == InstanceId(7))
+                .count(),
+            1
+        );
         // Every address is one that lies: the list stays as long as it may be.
         (0..200).for_each(|n| asks(&mut host, [10, 0, 1, n as u8], 20_000 + n));
         assert_eq!(host.answers.len(), MAX_ANSWERS);

@@ -122,5 +122,6 @@ pub fn report_interval(hosts: u32) -> Duration {
 
 /// The longest wait before a host of `hosts` repeats a complaint after which nothing came.
 pub fn complaint_interval(hosts: u32) -> Duration {
-    Duration::from_millis(800).max(Duration::from_secs(1) * hosts.min(MAX_FLEET) / COMPLAINTS_A_SECOND)
+    Duration::from_millis(800)
+        .max(Duration::from_secs(1) * hosts.min(MAX_FLEET) / COMPLAINTS_A_SECOND)
 }

@@ -41,7 +41,11 @@ pub struct Outbox {
 impl Outbox {
     /// For a host whose turn is at `place` (0 to 1) of every `turn`.
     pub fn new(place: f64, turn: Duration) -> Self {
-        Self { place, turn, ..Self::default() }
+        Self {
+            place,
+            turn,
+            ..Self::default()
+        }
     }
 
     /// There are more hosts to take turns, or fewer.
@@ -56,7 +60,12 @@ impl Outbox {
             return at;
         }
         let place = (turn as f64 * self.place) as u64;
-        Moment(at.0.saturating_sub(place).div_ceil(turn).saturating_mul(turn).saturating_add(place))
+        Moment(
+            at.0.saturating_sub(place)
+                .div_ceil(turn)
+                .saturating_mul(turn)
+                .saturating_add(place),
+        )
     }
 
     /// The number for the next message.
@@ -67,18 +76,47 @@ impl Outbox {
 
     /// Sends `message` from `due` on, until `number` is acknowledged.
     pub fn push(&mut self, number: u32, message: Message, due: Moment) {
-        self.pending.push_back(Pending { number, message, due, wait: FIRST_WAIT, said: false });
+        self.pending.push_back(Pending {
+            number,
+            message,
+            due,
+            wait: FIRST_WAIT,
+            said: false,
+        });
     }
 
     /// The same, before the messages that are `later`.
-    pub fn push_before(&mut self, later: impl Fn(&Message) -> bool, number: u32, message: Message, due: Moment) {
-        let at = self.pending.iter().position(|p| later(&p.message)).unwrap_or(self.pending.len());
-        self.pending.insert(at, Pending { number, message, due, wait: FIRST_WAIT, said: false });
+    pub fn push_before(
+        &mut self,
+        later: impl Fn(&Message) -> bool,
+        number: u32,
+        message: Message,
+        due: Moment,
+    ) {
+        let at = self
+            .pending
+            .iter()
+            .position(|p| later(&p.message))
+            .unwrap_or(self.pending.len());
+        self.pending.insert(
+            at,
+            Pending {
+                number,
+                message,
+                due,
+                wait: FIRST_WAIT,
+                said: false,
+            },
+        );
     }
 
     /// When the first of such messages was to be said that has not been said yet.
     pub fn unsaid(&self, such: impl Fn(&Message) -> bool) -> Option<Moment> {
-        self.pending.iter().filter(|p| !p.said && such(&p.message)).map(|p| p.due).min()
+        self.pending
+            .iter()
+            .filter(|p| !p.said && such(&p.message))
+            .map(|p| p.due)
+            .min()
     }
 
     /// Whether anything was said yet.
@@ -109,7 +147,11 @@ impl Outbox {
     /// The next message that is due, if any, when it is our turn; it comes again after its wait, which `jitter` (0 to 1)
     /// stretches.
     pub fn poll(&mut self, now: Moment, jitter: f64) -> Option<&Message> {
-        let at = self.pending.iter().take(WINDOW).position(|p| self.turn_after(p.due) <= now)?;
+        let at = self
+            .pending
+            .iter()
+            .take(WINDOW)
+            .position(|p| self.turn_after(p.due) <= now)?;
         let pending = &mut self.pending[at];
         if !self.turn.is_zero() {
             self.free = now + self.turn / 2;
@@ -123,7 +165,11 @@ impl Outbox {
 
     /// When the next message is due.
     pub fn timeout(&self) -> Option<Moment> {
-        self.pending.iter().take(WINDOW).map(|p| self.turn_after(p.due)).min()
+        self.pending
+            .iter()
+            .take(WINDOW)
+            .map(|p| self.turn_after(p.due))
+            .min()
     }
 }
 
@@ -144,7 +190,10 @@ mod tests {
             }
             now = outbox.timeout().expect("not acknowledged");
         }
-        let gaps: Vec<u128> = sent.windows(2).map(|w| w[1].since(w[0]).as_millis()).collect();
+        let gaps: Vec<u128> = sent
+            .windows(2)
+            .map(|w| w[1].since(w[0]).as_millis())
+            .collect();
         assert_eq!(gaps, [40, 80, 160, 320, 640, 1280, 2000]);
         outbox.acknowledged(number);
         assert!(outbox.is_empty() && outbox.timeout().is_none());
@@ -157,15 +206,25 @@ mod tests {
         let is_solicit = |m: &Message| matches!(m, Message::Solicit(..));
         outbox.push(1, Message::Solicit(None, None), at(0));
         outbox.push_before(is_solicit, 2, Message::Ack(SessionId(1), 2, None), at(0));
-        assert_eq!((outbox.timeout(), outbox.unsaid(is_solicit)), (Some(at(50)), Some(at(0))));
+        assert_eq!(
+            (outbox.timeout(), outbox.unsaid(is_solicit)),
+            (Some(at(50)), Some(at(0)))
+        );
         assert_eq!(outbox.poll(at(49), 0.5), None);
         assert!(matches!(outbox.poll(at(51), 0.5), Some(Message::Ack(..))));
         assert_eq!(outbox.poll(at(51), 0.5), None);
         assert_eq!(outbox.timeout(), Some(at(250)));
         outbox.acknowledged(2);
         assert!(outbox.poll(at(250), 0.5).is_some_and(is_solicit));
-        assert_eq!((outbox.timeout(), outbox.unsaid(is_solicit)), (Some(at(450)), None));
+        assert_eq!(
+            (outbox.timeout(), outbox.unsaid(is_solicit)),
+            (Some(at(450)), None)
+        );
         outbox.set_turn(Duration::ZERO);
-        assert_eq!(outbox.timeout(), Some(at(350)), "no more before half of the turn");
+        assert_eq!(
+            outbox.timeout(),
+            Some(at(350)),
+            "no more before half of the turn"
+        );
     }
 }

@@ -25,8 +25,13 @@ const MAX_SENDERS: usize = 64;
 /// The sizes to probe when a datagram may have `most` bytes with `room` bytes more to seal it, in the order in which they
 /// are sent. What they are on the network is a path's size, sealed or not.
 pub fn ladder(most: usize, room: usize) -> impl Iterator<Item = usize> {
-    let below = LADDER.into_iter().map(move |size| size.saturating_sub(room)).filter(move |&size| size < most);
-    std::iter::once(most).chain(below).filter(move |&size| size >= least(room))
+    let below = LADDER
+        .into_iter()
+        .map(move |size| size.saturating_sub(room))
+        .filter(move |&size| size < most);
+    std::iter::once(most)
+        .chain(below)
+        .filter(move |&size| size >= least(room))
 }
 
 /// [`MIN_DATAGRAM`] less the `room` to seal it.
@@ -56,7 +61,10 @@ impl Heard {
 
     /// The largest from `sender`; none when none was heard.
     pub fn largest(&self, sender: InstanceId) -> Option<u16> {
-        self.senders.iter().find(|(id, _)| *id == sender).map(|(_, size)| *size)
+        self.senders
+            .iter()
+            .find(|(id, _)| *id == sender)
+            .map(|(_, size)| *size)
     }
 }
 
@@ -71,7 +79,11 @@ mod tests {
         assert_eq!(sizes(1472), [1472, 1452, 1392, 1232, 548]);
         assert_eq!(sizes(1372), [1372, 1232, 548]);
         assert_eq!(sizes(500), [] as [usize; 0]);
-        assert_eq!(ladder(1452, 20).collect::<Vec<_>>(), [1452, 1432, 1372, 1212, 528], "sealed they are as large");
+        assert_eq!(
+            ladder(1452, 20).collect::<Vec<_>>(),
+            [1452, 1432, 1372, 1212, 528],
+            "sealed they are as large"
+        );
     }
 
     #[test]
@@ -81,9 +93,15 @@ mod tests {
             heard.probe(InstanceId(1), size);
         }
         heard.probe(InstanceId(2), 1232);
-        assert_eq!((heard.largest(InstanceId(1)), heard.largest(InstanceId(2))), (Some(1472), Some(1232)));
+        assert_eq!(
+            (heard.largest(InstanceId(1)), heard.largest(InstanceId(2))),
+            (Some(1472), Some(1232))
+        );
         assert_eq!(heard.largest(InstanceId(3)), None);
         (10..1000).for_each(|id| heard.probe(InstanceId(id), 548));
-        assert_eq!((heard.senders.len(), heard.largest(InstanceId(1))), (MAX_SENDERS, None));
+        assert_eq!(
+            (heard.senders.len(), heard.largest(InstanceId(1))),
+            (MAX_SENDERS, None)
+        );
     }
 }

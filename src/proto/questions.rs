@@ -35,13 +35,21 @@ impl Questions {
     /// Without any.
     pub fn new(now: Moment, seed: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
-        Self { waiting: VecDeque::new(), answered: Vec::new(), since: now, rng }
+        Self {
+            waiting: VecDeque::new(),
+            answered: Vec::new(),
+            since: now,
+            rng,
+        }
     }
 
     /// Takes a question, in a fleet of `hosts`. One that waits already is not answered twice, and beyond the limits
     /// questions are dropped: who asks asks again.
     pub fn handle(&mut self, now: Moment, from: SocketAddr, ask: Ask, hosts: u32) {
-        let known = self.waiting.iter().any(|(_, who, other)| *who == from && other.number == ask.number);
+        let known = self
+            .waiting
+            .iter()
+            .any(|(_, who, other)| *who == from && other.number == ask.number);
         if known || self.waiting.len() >= MAX_WAITING || !self.may_answer(now, from.ip()) {
             return;
         }
@@ -83,7 +91,11 @@ mod tests {
     const START: Moment = Moment(1_000_000_000);
 
     fn ask(number: u64) -> Ask {
-        Ask { number, tree: None, serial: None }
+        Ask {
+            number,
+            tree: None,
+            serial: None,
+        }
     }
 
     fn from(host: u8) -> SocketAddr {
@@ -137,7 +149,10 @@ mod tests {
             questions.handle(second, from((number % 200) as u8), ask(number), 1);
             all += answers(&mut questions, second);
         }
-        assert!(all <= ALL_A_SECOND as usize && all > EACH_A_SECOND as usize, "{all}");
+        assert!(
+            all <= ALL_A_SECOND as usize && all > EACH_A_SECOND as usize,
+            "{all}"
+        );
         questions.handle(second + WINDOW, from(1), ask(1), 1);
         assert_eq!(answers(&mut questions, second + WINDOW), 1);
     }

@@ -39,7 +39,10 @@ impl RangeSet {
 
     /// Whether `number` is in the set.
     pub fn contains(&self, number: u64) -> bool {
-        self.ranges.range(..=number).next_back().is_some_and(|(_, &end)| number < end)
+        self.ranges
+            .range(..=number)
+            .next_back()
+            .is_some_and(|(_, &end)| number < end)
     }
 
     /// Adds a range.
@@ -100,7 +103,9 @@ impl RangeSet {
 
     /// Whether any number of `range` is in the set.
     pub fn intersects(&self, range: &Range<u64>) -> bool {
-        !range.is_empty() && (self.contains(range.start) || self.ranges.range(range.start..range.end).next().is_some())
+        !range.is_empty()
+            && (self.contains(range.start)
+                || self.ranges.range(range.start..range.end).next().is_some())
     }
 
     /// At most `most` ranges that cover the set: where there are more, ranges with small gaps are joined, so that the

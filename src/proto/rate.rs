@@ -103,13 +103,26 @@ impl Controller {
     pub fn new(now: Moment, ceiling: Option<Rate>) -> Self {
         let rate = ceiling.map_or(START, |c| c.min(START)).0 as f64;
         let (received, round) = (VecDeque::new(), Round::default());
-        Self { rate, ceiling, starting: true, received, mean_loss: 0.0, round, since: now, hold: now, best: 0.0 }
+        Self {
+            rate,
+            ceiling,
+            starting: true,
+            received,
+            mean_loss: 0.0,
+            round,
+            since: now,
+            hold: now,
+            best: 0.0,
+        }
     }
 
     /// Begins anew: the hosts that counted were others.
     pub fn restart(&mut self, now: Moment) {
         let rate = self.rate.max(START.0 as f64);
-        *self = Self { rate, ..Self::new(now, self.ceiling) };
+        *self = Self {
+            rate,
+            ..Self::new(now, self.ceiling)
+        };
         self.rate = self.rate.min(self.top());
     }
 
@@ -156,7 +169,10 @@ impl Controller {
         }
         self.mean_loss = self.mean_loss * 0.99 + round.loss * 0.01;
         self.best = (self.best * FORGET).max(capacity);
-        self.rate = self.rate.min(self.top()).max((FLOOR.0 as f64).min(self.top()));
+        self.rate = self
+            .rate
+            .min(self.top())
+            .max((FLOOR.0 as f64).min(self.top()));
     }
 
     fn top(&self) -> f64 {
@@ -173,8 +189,13 @@ impl Controller {
         }
         // A queue that others fill (TCP does until it overflows) would drive us out: we keep a share of what the link
         // gave us before. Loss far above the mean says that even that is too much.
-        let least = if overflow { 0.0 } else { self.rate.min(self.best * SHARE) };
-        self.rate = (self.rate.min(capacity * 1.05) * if overflow { 0.85 } else { 0.95 }).max(least);
+        let least = if overflow {
+            0.0
+        } else {
+            self.rate.min(self.best * SHARE)
+        };
+        self.rate =
+            (self.rate.min(capacity * 1.05) * if overflow { 0.85 } else { 0.95 }).max(least);
         self.hold = now + delay.min(MAX_HOLD) + ROUND;
         if delay > QUEUE_LIMIT * 8 {
             // So long a queue means that the link has become slower: what it could do before counts no more.
@@ -200,14 +221,27 @@ mod tests {
             let delay = link.time_for(queue as u64);
             let bytes = (passed * (1.0 - loss)) as u64;
             let loss = loss + (1.0 - loss) * dropped / sent;
-            controller.sample(now, Sample { bytes, over: ROUND, loss, delay });
+            controller.sample(
+                now,
+                Sample {
+                    bytes,
+                    over: ROUND,
+                    loss,
+                    delay,
+                },
+            );
         }
         controller.rate()
     }
 
     #[test]
     fn finds_the_rate_of_a_link_within_a_fifth() {
-        for link in [Rate(20_000_000), Rate(100_000_000), Rate(1_000_000_000), Rate(10_000_000_000)] {
+        for link in [
+            Rate(20_000_000),
+            Rate(100_000_000),
+            Rate(1_000_000_000),
+            Rate(10_000_000_000),
+        ] {
             let found = converge(link, 0.0, 100).0 as f64 / link.0 as f64;
             assert!((0.8..1.25).contains(&found), "{link}: {found}");
         }
@@ -223,14 +257,20 @@ mod tests {
     fn a_ceiling_holds() {
         let mut controller = Controller::new(Moment(0), Some(Rate(30_000_000)));
         for i in 1..50u64 {
-            let sample = Sample { bytes: 1 << 20, over: ROUND, loss: 0.0, delay: Duration::ZERO };
+            let sample = Sample {
+                bytes: 1 << 20,
+                over: ROUND,
+                loss: 0.0,
+                delay: Duration::ZERO,
+            };
             controller.sample(Moment(i * 10_000_000), sample);
             assert!(controller.rate() <= Rate(30_000_000));
         }
         let mut pacer = Pacer::new(Moment(0));
         let (mut now, mut bytes) = (Moment(0), 0u64);
         while now < Moment(1_000_000_000) {
-            now = now.max(pacer.due()) + Duration::from_micros(if bytes.is_multiple_of(7) { 900 } else { 1 });
+            now = now.max(pacer.due())
+                + Duration::from_micros(if bytes.is_multiple_of(7) { 900 } else { 1 });
             pacer.sent(now, 45_000, Rate(30_000_000), Duration::ZERO);
             bytes += 45_000;
         }

@@ -22,9 +22,18 @@ const SHORT_KEY: usize = "SHA256:".len() + 10;
 
 /// A row a release, the newest first; what runs has a mark.
 pub(super) fn releases(log: &Log) -> Table {
-    let mut table =
-        Table::new(&[Align::Left, Align::Left, Align::Left, Align::Left, Align::Right, Align::Right, Align::Left]);
-    log.releases.iter().for_each(|release| table.row(release_row(log, release)));
+    let mut table = Table::new(&[
+        Align::Left,
+        Align::Left,
+        Align::Left,
+        Align::Left,
+        Align::Right,
+        Align::Right,
+        Align::Left,
+    ]);
+    log.releases
+        .iter()
+        .for_each(|release| table.row(release_row(log, release)));
     table
 }
 
@@ -42,21 +51,42 @@ fn release_row(log: &Log, release: &LogRelease) -> Vec<Cell> {
         None if newest => String::new(),
         None => " (behind)".to_string(),
     };
-    let running = some(log, &release.running).map(|hosts| format!("runs on {hosts}{behind}")).unwrap_or_default();
+    let running = some(log, &release.running)
+        .map(|hosts| format!("runs on {hosts}{behind}"))
+        .unwrap_or_default();
     let part = if release.part { " of a part" } else { "" };
     let key = release
         .key
         .as_deref()
-        .map_or("signature broken".to_string(), |key| words::safe(&key.chars().take(SHORT_KEY).collect::<String>()));
+        .map_or("signature broken".to_string(), |key| {
+            words::safe(&key.chars().take(SHORT_KEY).collect::<String>())
+        });
     vec![
         Cell::new(mark, tint),
-        Cell::new(words::release(&log.tree, Some(release.serial)), Tint::Strong),
+        Cell::new(
+            words::release(&log.tree, Some(release.serial)),
+            Tint::Strong,
+        ),
         shown_time(release.created).into(),
-        Cell::new(key, if release.key.is_some() { Tint::Plain } else { Tint::Bad }),
-        format!("{}{part}", words::plural_count(release.entries, "entry", "entries")).into(),
+        Cell::new(
+            key,
+            if release.key.is_some() {
+                Tint::Plain
+            } else {
+                Tint::Bad
+            },
+        ),
+        format!(
+            "{}{part}",
+            words::plural_count(release.entries, "entry", "entries")
+        )
+        .into(),
         release.bytes.to_string().into(),
         Cell::new(running, tint),
-        some(log, &release.kept).map(|hosts| format!("kept by {hosts}")).unwrap_or_default().into(),
+        some(log, &release.kept)
+            .map(|hosts| format!("kept by {hosts}"))
+            .unwrap_or_default()
+            .into(),
     ]
 }
 
@@ -81,7 +111,11 @@ pub(super) fn log_notes(log: &Log) -> Vec<String> {
         notes.push(format!("did not answer: {}", words::list(&log.silent)));
     }
     let releases = words::count(log.releases.len() as u64, "release");
-    notes.push(format!("{}: {releases} on {}", log.tree, words::count(log.hosts.len() as u64, "host")));
+    notes.push(format!(
+        "{}: {releases} on {}",
+        log.tree,
+        words::count(log.hosts.len() as u64, "host")
+    ));
     notes
 }
 
@@ -100,10 +134,16 @@ pub(super) fn standings(standings: &[Standing]) -> Table {
             words::release(&standing.tree, running).into(),
             Cell::new(doing(standing), tint),
             Cell::new(missed(standing).unwrap_or_default(), Tint::Warn),
-            Cell::new(standing.tombstone.as_ref().map(buried).unwrap_or_default(), Tint::Bad),
+            Cell::new(
+                standing.tombstone.as_ref().map(buried).unwrap_or_default(),
+                Tint::Bad,
+            ),
             Cell::new(split(standing), Tint::Bad),
             Cell::new(stale(standing).map(old).unwrap_or_default(), Tint::Warn),
-            Cell::new(drifted(standing).map(mended).unwrap_or_default(), Tint::Warn),
+            Cell::new(
+                drifted(standing).map(mended).unwrap_or_default(),
+                Tint::Warn,
+            ),
             Cell::new(trouble(standing).unwrap_or_default(), Tint::Bad),
         ]);
     }
@@ -112,7 +152,11 @@ pub(super) fn standings(standings: &[Standing]) -> Table {
 
 /// What a tombstone says of a release that hosts run.
 fn buried(stone: &Tombstone) -> &'static str {
-    if stone.revert { "was taken back" } else { "was stopped" }
+    if stone.revert {
+        "was taken back"
+    } else {
+        "was stopped"
+    }
 }
 
 /// "split: another www@2 on web3".
@@ -122,7 +166,10 @@ fn split(standing: &Standing) -> String {
         true => String::new(),
         false => {
             let release = words::release(&standing.tree, running);
-            format!("split: another {release} on {}", words::list(&standing.split))
+            format!(
+                "split: another {release} on {}",
+                words::list(&standing.split)
+            )
         }
     }
 }
@@ -131,10 +178,17 @@ fn split(standing: &Standing) -> String {
 fn missed(standing: &Standing) -> Option<String> {
     let release = |serial| words::release(&standing.tree, Some(serial));
     if let Some(whole) = standing.lacks {
-        return Some(format!("lacks {}, which its release is a part of: deploy the whole tree", release(whole)));
+        return Some(format!(
+            "lacks {}, which its release is a part of: deploy the whole tree",
+            release(whole)
+        ));
     }
     if !standing.lacks_parts.is_empty() {
-        let parts: Vec<String> = standing.lacks_parts.iter().map(|&serial| release(serial)).collect();
+        let parts: Vec<String> = standing
+            .lacks_parts
+            .iter()
+            .map(|&serial| release(serial))
+            .collect();
         return Some(format!(
             "lacks {}, sent to others before: send it again, or deploy the whole tree",
             parts.join(", ")
@@ -142,7 +196,9 @@ fn missed(standing: &Standing) -> Option<String> {
     }
     let newest = release(standing.behind?);
     Some(match standing.stranded {
-        true => format!("behind: newest is {newest}, a part, and no host keeps the whole tree: deploy it"),
+        true => format!(
+            "behind: newest is {newest}, a part, and no host keeps the whole tree: deploy it"
+        ),
         false => format!("behind: newest is {newest}"),
     })
 }
@@ -165,7 +221,11 @@ fn stale(standing: &Standing) -> Option<Stale> {
 
 /// "old: made 40 d ago, max_age is 30 d".
 fn old(Stale { age, max_age }: Stale) -> String {
-    format!("old: made {} ago, max_age is {}", words::age(age), shown_duration(Duration::from_secs(max_age)))
+    format!(
+        "old: made {} ago, max_age is {}",
+        words::age(age),
+        shown_duration(Duration::from_secs(max_age))
+    )
 }
 
 fn drifted(standing: &Standing) -> Option<Drifted> {
@@ -173,15 +233,28 @@ fn drifted(standing: &Standing) -> Option<Drifted> {
 }
 
 /// "drifted 3 times, repaired 2: 4 paths are not as its release says".
-fn mended(Drifted { drifted, repaired, paths, .. }: Drifted) -> String {
+fn mended(
+    Drifted {
+        drifted,
+        repaired,
+        paths,
+        ..
+    }: Drifted,
+) -> String {
     let now = match paths.unwrap_or_default() {
         0 => String::new(),
         1 => ": 1 path is not as its release says".to_string(),
-        paths => format!(": {} are not as its release says", words::plural_count(paths, "path", "paths")),
+        paths => format!(
+            ": {} are not as its release says",
+            words::plural_count(paths, "path", "paths")
+        ),
     };
     match drifted.max(repaired) {
         0 => String::new(),
-        times => format!("drifted {}, repaired {repaired}{now}", words::plural_count(times, "time", "times")),
+        times => format!(
+            "drifted {}, repaired {repaired}{now}",
+            words::plural_count(times, "time", "times")
+        ),
     }
 }
 
@@ -192,7 +265,10 @@ fn trouble(standing: &Standing) -> Option<String> {
     let mut lines = trouble.text.lines();
     let first = words::safe(lines.next().unwrap_or_default());
     let more = if lines.next().is_some() { " ..." } else { "" };
-    Some(format!("{release} {} ago: {first}{more}", words::age(trouble.age)))
+    Some(format!(
+        "{release} {} ago: {first}{more}",
+        words::age(trouble.age)
+    ))
 }
 
 /// How many there are, and how many of them a person has to look at.
@@ -224,11 +300,17 @@ pub(super) fn summary(standings: &[Standing]) -> String {
 /// How many hosts there are; two of one name are two.
 fn count(standings: &[Standing], of: impl Fn(&Standing) -> bool) -> usize {
     let of = standings.iter().filter(|s| of(s));
-    of.map(|s| (s.host.as_str(), s.address)).collect::<BTreeSet<_>>().len()
+    of.map(|s| (s.host.as_str(), s.address))
+        .collect::<BTreeSet<_>>()
+        .len()
 }
 
 fn hosts(standings: &[Standing], of: impl Fn(&Standing) -> bool) -> BTreeSet<String> {
-    standings.iter().filter(|s| of(s)).map(|s| s.named.to_string()).collect()
+    standings
+        .iter()
+        .filter(|s| of(s))
+        .map(|s| s.named.to_string())
+        .collect()
 }
 
 fn hosts_behind(standings: &[Standing]) -> BTreeSet<String> {
@@ -371,7 +453,10 @@ impl<'a> StandingLine<'a> {
             tree: standing.tree.as_str(),
             serial: told.and_then(|t| t.running).map(|s| s.0),
             state: work.map_or(if told.is_some() { "idle" } else { "silent" }, |w| &w.word),
-            at_work: work.map(|w| AtWork { serial: w.serial.0, sender: w.sender.as_str() }),
+            at_work: work.map(|w| AtWork {
+                serial: w.serial.0,
+                sender: w.sender.as_str(),
+            }),
             behind: standing.behind.is_some(),
             newest: standing.behind.map(|s| s.0),
             taken_back: standing.tombstone.is_some_and(|stone| stone.revert),
@@ -432,13 +517,19 @@ mod tests {
     }
 
     fn log() -> Log {
-        let some = |names: &[&str]| names.iter().map(|n| host(n).into()).collect::<Vec<NamedHost>>();
+        let some = |names: &[&str]| {
+            names
+                .iter()
+                .map(|n| host(n).into())
+                .collect::<Vec<NamedHost>>()
+        };
         let release = |serial: u64, running: &[&str], kept: &[&str]| LogRelease {
             serial: Serial(serial),
             id: ReleaseId(BlockHash::of(&serial.to_be_bytes())),
             tombstone: None,
             created: WallTime(1_801_418_400 + serial as i64 * 60),
-            key: (serial != 15).then(|| "SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8".to_string()),
+            key: (serial != 15)
+                .then(|| "SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8".to_string()),
             entries: serial * 100,
             bytes: ByteSize(serial * 2_000_000),
             content: BlockHash::of(&serial.to_be_bytes()),
@@ -449,9 +540,18 @@ mod tests {
             kept: some(kept),
         };
         let all = ["web1", "web2", "web3"];
-        let releases =
-            vec![release(17, &["web1", "web2"], &all[..2]), release(16, &["web3"], &all), release(15, &[], &["web2"])];
-        Log { tree: tree(), hosts: some(&all), silent: some(&["web9"]), unshown: Vec::new(), releases }
+        let releases = vec![
+            release(17, &["web1", "web2"], &all[..2]),
+            release(16, &["web3"], &all),
+            release(15, &[], &["web2"]),
+        ];
+        Log {
+            tree: tree(),
+            hosts: some(&all),
+            silent: some(&["web9"]),
+            unshown: Vec::new(),
+            releases,
+        }
     }
 
     fn fleet() -> Vec<Standing> {
@@ -476,22 +576,60 @@ mod tests {
             drifted: None,
             sent: None,
         };
-        let work = Work { word: "staging".into(), serial: Serial(18), sender: host("ci") };
+        let work = Work {
+            word: "staging".into(),
+            serial: Serial(18),
+            sender: host("ci"),
+        };
         let text = "health check curl failed: exit status 22\n  refused".to_string();
-        let stale = Stale { age: 40 * 86_400 + 7, max_age: 30 * 86_400 };
-        let trouble = Trouble { serial: Serial(17), age: 310, text };
+        let stale = Stale {
+            age: 40 * 86_400 + 7,
+            max_age: 30 * 86_400,
+        };
+        let trouble = Trouble {
+            serial: Serial(17),
+            age: 310,
+            text,
+        };
         vec![
             standing("web1", Some(told(17)), None),
-            standing("web2", Some(Told { work: Some(work), stale: Some(stale), ..told(17) }), None),
-            standing("web3", Some(Told { trouble: Some(trouble), ..told(16) }), Some(17)),
-            standing("web4", Some(Told { running: None, ..told(0) }), Some(17)),
+            standing(
+                "web2",
+                Some(Told {
+                    work: Some(work),
+                    stale: Some(stale),
+                    ..told(17)
+                }),
+                None,
+            ),
+            standing(
+                "web3",
+                Some(Told {
+                    trouble: Some(trouble),
+                    ..told(16)
+                }),
+                Some(17),
+            ),
+            standing(
+                "web4",
+                Some(Told {
+                    running: None,
+                    ..told(0)
+                }),
+                Some(17),
+            ),
             standing("web5", None, None),
         ]
     }
 
     fn human(tell: impl FnOnce(&mut Human)) -> String {
         let (out, talk) = (Buffer::default(), Buffer::default());
-        tell(&mut Human::to(Box::new(out.clone()), Box::new(talk.clone()), Painter::PLAIN, Verbosity::Normal));
+        tell(&mut Human::to(
+            Box::new(out.clone()),
+            Box::new(talk.clone()),
+            Painter::PLAIN,
+            Verbosity::Normal,
+        ));
         format!("{}--- stderr\n{}", out.text(), talk.text())
     }
 
@@ -532,13 +670,17 @@ mod tests {
 
     #[test]
     fn hosts_of_one_name_have_their_addresses_everywhere() {
-        let one = NamedHost { name: host("web3"), address: Some([10, 0, 0, 4].into()) };
+        let one = NamedHost {
+            name: host("web3"),
+            address: Some([10, 0, 0, 4].into()),
+        };
         let mut log = log();
         log.releases[1].running = vec![one.clone()];
         log.silent = vec![one.clone()];
         let shown = human(|h| h.log(&log));
         assert!(
-            shown.contains("runs on web3 (10.0.0.4)") && shown.contains("did not answer: web3 (10.0.0.4)"),
+            shown.contains("runs on web3 (10.0.0.4)")
+                && shown.contains("did not answer: web3 (10.0.0.4)"),
             "{shown}"
         );
         assert!(json(|j| j.log(&log)).contains(r#""running":["web3 (10.0.0.4)"]"#));
@@ -546,7 +688,10 @@ mod tests {
         fleet[2].named = one.clone();
         fleet[0].split = vec![one];
         let shown = human(|h| h.status(&fleet));
-        assert!(shown.contains("split: another www@17 on web3 (10.0.0.4)"), "{shown}");
+        assert!(
+            shown.contains("split: another www@17 on web3 (10.0.0.4)"),
+            "{shown}"
+        );
         assert!(json(|j| j.status(&fleet)).contains(r#""behind":["web3 (10.0.0.4)","web4"]"#));
     }
 
@@ -555,7 +700,11 @@ mod tests {
         let mut fleet = fleet();
         fleet[0].lacks_parts = vec![Serial(14), Serial(16)];
         let shown = human(|h| h.status(&fleet[..1]));
-        assert!(shown.contains("lacks www@14, www@16, sent to others before") && shown.contains("1 behind"), "{shown}");
+        assert!(
+            shown.contains("lacks www@14, www@16, sent to others before")
+                && shown.contains("1 behind"),
+            "{shown}"
+        );
         assert!(json(|j| j.status(&fleet[..1])).contains(r#""lacks_parts":[14,16]"#));
     }
 }

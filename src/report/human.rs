@@ -15,7 +15,8 @@ use crate::Error;
 use crate::drive::log::{Log, Standing};
 use crate::drive::outcome::shared_names;
 use crate::drive::outcome::{
-    Around, DriftLine, Event, ExitStatus, HostChange, HostResult, HostState, Observer, Outcome, Progress, Purpose, What,
+    Around, DriftLine, Event, ExitStatus, HostChange, HostResult, HostState, Observer, Outcome,
+    Progress, Purpose, What,
 };
 use crate::drive::strangers::Stranger;
 use crate::id::NamedHost;
@@ -54,8 +55,22 @@ impl Human {
     }
 
     /// Text to `out` and `talk`, without bars.
-    pub fn to(out: Box<dyn Write + Send>, talk: Box<dyn Write + Send>, painter: Painter, verbosity: Verbosity) -> Self {
-        Self { out, talk, out_paint: painter, talk_paint: painter, verbosity, bars: false, bar: None, step: 0 }
+    pub fn to(
+        out: Box<dyn Write + Send>,
+        talk: Box<dyn Write + Send>,
+        painter: Painter,
+        verbosity: Verbosity,
+    ) -> Self {
+        Self {
+            out,
+            talk,
+            out_paint: painter,
+            talk_paint: painter,
+            verbosity,
+            bars: false,
+            bar: None,
+            step: 0,
+        }
     }
 
     /// Says what is being done now.
@@ -105,7 +120,11 @@ impl Human {
         self.replace_bar(None);
         let mut table = Table::new(&[]);
         for member in &around.members {
-            let trees: Vec<String> = member.trees.iter().map(|t| words::release(&t.tree, t.serial)).collect();
+            let trees: Vec<String> = member
+                .trees
+                .iter()
+                .map(|t| words::release(&t.tree, t.serial))
+                .collect();
             table.row(vec![
                 Cell::new(member.host.as_str(), Tint::Strong),
                 member.address.to_string().into(),
@@ -113,13 +132,19 @@ impl Human {
                 trees.join(" ").into(),
             ]);
         }
-        table.lines(self.out_paint).iter().for_each(|line| self.data(line));
+        table
+            .lines(self.out_paint)
+            .iter()
+            .for_each(|line| self.data(line));
         if self.verbosity > Verbosity::Quiet {
             self.say(&words::count(around.members.len() as u64, "host"));
             let hosts = around.members.iter().map(|m| (&m.host, m.address.ip()));
             shared_names(hosts).iter().for_each(|text| self.say(text));
             for Stranger { address, kind } in &around.strangers {
-                self.say(&format!("{address} {}: it is not heard", Stranger::words(*kind)));
+                self.say(&format!(
+                    "{address} {}: it is not heard",
+                    Stranger::words(*kind)
+                ));
             }
         }
     }
@@ -127,14 +152,22 @@ impl Human {
     /// The releases that the fleet knows.
     pub fn log(&mut self, log: &Log) {
         self.replace_bar(None);
-        fleet::releases(log).lines(self.out_paint).iter().for_each(|line| self.data(line));
-        fleet::log_notes(log).iter().for_each(|line| self.note(line));
+        fleet::releases(log)
+            .lines(self.out_paint)
+            .iter()
+            .for_each(|line| self.data(line));
+        fleet::log_notes(log)
+            .iter()
+            .for_each(|line| self.note(line));
     }
 
     /// Where hosts stand.
     pub fn status(&mut self, standings: &[Standing]) {
         self.replace_bar(None);
-        fleet::standings(standings).lines(self.out_paint).iter().for_each(|line| self.data(line));
+        fleet::standings(standings)
+            .lines(self.out_paint)
+            .iter()
+            .for_each(|line| self.data(line));
         self.note(&fleet::summary(standings));
         let hosts = standings.iter().map(|s| (&s.host, s.address.ip()));
         shared_names(hosts).iter().for_each(|text| self.note(text));
@@ -177,9 +210,13 @@ impl Human {
     fn progress(&mut self, progress: &Progress) {
         let &Progress { sent, total, .. } = progress;
         if self.bars {
-            let known = self.bar.as_ref().is_some_and(|bar| bar.length() == Some(total.0));
+            let known = self
+                .bar
+                .as_ref()
+                .is_some_and(|bar| bar.length() == Some(total.0));
             if !known {
-                let bar = ProgressBar::with_draw_target(Some(total.0), ProgressDrawTarget::stderr());
+                let bar =
+                    ProgressBar::with_draw_target(Some(total.0), ProgressDrawTarget::stderr());
                 bar.set_style(style("{spinner} {wide_bar} {msg}"));
                 bar.enable_steady_tick(TICK);
                 self.replace_bar(Some(bar));
@@ -190,7 +227,11 @@ impl Human {
             }
             return;
         }
-        let step = sent.0.saturating_mul(STEPS).checked_div(total.0).unwrap_or(STEPS);
+        let step = sent
+            .0
+            .saturating_mul(STEPS)
+            .checked_div(total.0)
+            .unwrap_or(STEPS);
         if step > self.step {
             self.step = step;
             self.say(&progress_words(progress));
@@ -198,25 +239,51 @@ impl Human {
     }
 
     fn host(&mut self, change: &HostChange) {
-        let HostChange { host, address, state, error } = change;
+        let HostChange {
+            host,
+            address,
+            state,
+            error,
+        } = change;
         if !state.is_trouble() && self.verbosity < Verbosity::Verbose {
             return;
         }
         let state = self.talk_paint.paint(tint_of(*state), state.word());
-        let why = error.as_deref().map(|e| format!(": {}", words::quoted(e))).unwrap_or_default();
-        let host = NamedHost { name: host.clone(), address: *address };
+        let why = error
+            .as_deref()
+            .map(|e| format!(": {}", words::quoted(e)))
+            .unwrap_or_default();
+        let host = NamedHost {
+            name: host.clone(),
+            address: *address,
+        };
         self.say(&format!("{host} {state}{why}"));
     }
 
     fn hosts(&mut self, outcome: &Outcome) {
-        let mut table = Table::new(&[Align::Left, Align::Left, Align::Left, Align::Right, Align::Right, Align::Right]);
-        outcome.hosts.iter().for_each(|host| table.row(host_row(outcome, host)));
-        table.lines(self.out_paint).iter().for_each(|line| self.data(line));
+        let mut table = Table::new(&[
+            Align::Left,
+            Align::Left,
+            Align::Left,
+            Align::Right,
+            Align::Right,
+            Align::Right,
+        ]);
+        outcome
+            .hosts
+            .iter()
+            .for_each(|host| table.row(host_row(outcome, host)));
+        table
+            .lines(self.out_paint)
+            .iter()
+            .for_each(|line| self.data(line));
     }
 
     fn drift(&mut self, outcome: &Outcome) {
         for group in &outcome.drift {
-            let hosts = self.out_paint.paint(Tint::Strong, &words::list(&group.hosts));
+            let hosts = self
+                .out_paint
+                .paint(Tint::Strong, &words::list(&group.hosts));
             self.data(&format!("{hosts}: {}", words::drift(group)));
             for line in &group.lines {
                 let text = drift_line(line, self.out_paint);
@@ -239,9 +306,17 @@ impl Human {
             return;
         }
         let hint = outcome.hint.as_deref().or_else(|| {
-            outcome.hosts.is_empty().then_some("`makuo members` shows the hosts that are alive and their trees")
+            outcome
+                .hosts
+                .is_empty()
+                .then_some("`makuo members` shows the hosts that are alive and their trees")
         });
-        tell_trouble(&mut *self.talk, self.talk_paint, &trouble_text(outcome), hint);
+        tell_trouble(
+            &mut *self.talk,
+            self.talk_paint,
+            &trouble_text(outcome),
+            hint,
+        );
     }
 }
 
@@ -253,16 +328,27 @@ impl Observer for Human {
         let verbose = self.verbosity >= Verbosity::Verbose;
         match event {
             Event::Member(m) if verbose => {
-                self.say(&format!("member {} at {} ({})", m.host, m.address, words::safe(&m.version)));
+                self.say(&format!(
+                    "member {} at {} ({})",
+                    m.host,
+                    m.address,
+                    words::safe(&m.version)
+                ));
             }
             Event::Scanned(s) => {
                 let entries = words::plural_count(s.entries, "entry", "entries");
                 let (took, hashed) = (words::seconds(s.took), s.hashed);
-                self.say(&format!("source: {entries}, {} ({hashed} hashed) in {took}", s.bytes));
+                self.say(&format!(
+                    "source: {entries}, {} ({hashed} hashed) in {took}",
+                    s.bytes
+                ));
             }
             Event::Released(r) => {
                 let release = words::rollback(&r.tree, Some(r.serial), r.rollback_to);
-                self.say(&format!("release {release}, signed by {}", words::safe(&r.fingerprint)));
+                self.say(&format!(
+                    "release {release}, signed by {}",
+                    words::safe(&r.fingerprint)
+                ));
             }
             Event::Host(change) => self.host(change),
             Event::Change(change) if verbose => {
@@ -278,18 +364,29 @@ impl Observer for Human {
 
 fn style(template: &str) -> ProgressStyle {
     // A template that cannot be read is a mistake in this file; the default bar is no reason to stop a deploy.
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
 }
 
 fn progress_words(p: &Progress) -> String {
-    format!("{} of {} at {}, {} of {} ready", p.sent, p.total, p.rate, p.ready, words::count(p.targets as u64, "host"))
+    format!(
+        "{} of {} at {}, {} of {} ready",
+        p.sent,
+        p.total,
+        p.rate,
+        p.ready,
+        words::count(p.targets as u64, "host")
+    )
 }
 
 fn tint_of(state: HostState) -> Tint {
     match state {
         HostState::Committed | HostState::Unchanged => Tint::Good,
         HostState::Absent | HostState::Aborted | HostState::Reverted => Tint::Warn,
-        HostState::Refused | HostState::Failed | HostState::Unhealthy | HostState::Stuck => Tint::Bad,
+        HostState::Refused | HostState::Failed | HostState::Unhealthy | HostState::Stuck => {
+            Tint::Bad
+        }
         HostState::Torn | HostState::Unknown => Tint::Bad,
         HostState::Joined | HostState::Diffed | HostState::Staging => Tint::Plain,
         HostState::Ready | HostState::Prepared | HostState::Checking => Tint::Plain,
@@ -303,14 +400,22 @@ fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
     vec![
         host.named().to_string().into(),
         Cell::new(host.state.word(), tint_of(host.state)),
-        host.serial.map(|serial| words::release(&outcome.tree, Some(serial))).unwrap_or_default().into(),
+        host.serial
+            .map(|serial| words::release(&outcome.tree, Some(serial)))
+            .unwrap_or_default()
+            .into(),
         when_worked(format!("{} written", host.files_written)),
         when_worked(format!("{} deleted", host.files_deleted)),
         when_worked(host.bytes_received.to_string()),
         when_worked(words::seconds(host.took)),
         // What a command printed follows below.
         Cell::new(
-            words::safe(host.error.as_deref().and_then(|e| e.lines().next()).unwrap_or_default()),
+            words::safe(
+                host.error
+                    .as_deref()
+                    .and_then(|e| e.lines().next())
+                    .unwrap_or_default(),
+            ),
             tint_of(host.state),
         ),
     ]
@@ -324,13 +429,22 @@ fn drift_line(line: &DriftLine, painter: Painter) -> String {
         _ => Tint::Warn,
     };
     let word = painter.paint(tint, &format!("{:<7}", line.what.word()));
-    format!("  {:<11}  {word}  {}", words::safe(&line.itemized), printable(&line.path))
+    format!(
+        "  {:<11}  {word}  {}",
+        words::safe(&line.itemized),
+        printable(&line.path)
+    )
 }
 
 fn deploy_summary(o: &Outcome) -> String {
     let have = o.hosts.iter().filter(|h| h.state.has_release()).count();
     let rate = o.rate.map(|r| format!(" at {r}")).unwrap_or_default();
-    let unknown = match o.hosts.iter().filter(|h| h.state == HostState::Unknown).count() {
+    let unknown = match o
+        .hosts
+        .iter()
+        .filter(|h| h.state == HostState::Unknown)
+        .count()
+    {
         0 => String::new(),
         n => format!(", {n} unknown"),
     };
@@ -353,7 +467,10 @@ fn audit_summary(o: &Outcome) -> String {
     let size = ByteSize(o.bytes_release.0);
     match o.purpose {
         Purpose::DryRun => {
-            format!("{}: {differ} of {hosts} would change; release of {size}; nothing was changed", o.tree)
+            format!(
+                "{}: {differ} of {hosts} would change; release of {size}; nothing was changed",
+                o.tree
+            )
         }
         _ => format!("{}: {differ} of {hosts} differ; source of {size}", o.tree),
     }
@@ -362,12 +479,19 @@ fn audit_summary(o: &Outcome) -> String {
 /// Hosts that answered an audit and are in no group.
 fn without_drift(o: &Outcome) -> Vec<NamedHost> {
     let drifts = |host: &NamedHost| o.drift.iter().any(|g| g.hosts.contains(host));
-    o.hosts.iter().filter(|h| !h.state.is_trouble()).map(HostResult::named).filter(|h| !drifts(h)).collect()
+    o.hosts
+        .iter()
+        .filter(|h| !h.state.is_trouble())
+        .map(HostResult::named)
+        .filter(|h| !drifts(h))
+        .collect()
 }
 
 fn trouble_text(o: &Outcome) -> String {
     let release = words::release(&o.tree, o.serial);
-    let good = |h: &&HostResult| h.state.is_well() || (o.purpose != Purpose::Deploy && h.state == HostState::Diffed);
+    let good = |h: &&HostResult| {
+        h.state.is_well() || (o.purpose != Purpose::Deploy && h.state == HostState::Diffed)
+    };
     let done: Vec<NamedHost> = o.hosts.iter().filter(good).map(HostResult::named).collect();
     let mut lines = vec![match (o.exit, o.purpose) {
         (ExitStatus::Mixed, Purpose::Deploy) => mixed_text(o, &release),
@@ -383,18 +507,29 @@ fn trouble_text(o: &Outcome) -> String {
     if let Some(error) = o.error.as_deref().and_then(|e| e.lines().next()) {
         lines[0] = format!("{} ({error})", lines[0]);
     }
-    if let (Some(key), true) = (&o.fingerprint, o.hosts.iter().any(|h| h.state == HostState::Refused)) {
+    if let (Some(key), true) = (
+        &o.fingerprint,
+        o.hosts.iter().any(|h| h.state == HostState::Refused),
+    ) {
         lines.push(format!("  signed by {key}"));
     }
     if !done.is_empty() {
         lines.push(format!(
             "  {}: {}",
-            if o.purpose == Purpose::Deploy { "have it" } else { "answered" },
+            if o.purpose == Purpose::Deploy {
+                "have it"
+            } else {
+                "answered"
+            },
             words::list(&done)
         ));
     }
     for host in o.hosts.iter().filter(|h| !good(h)) {
-        let why = host.error.as_deref().map(|e| format!(": {}", words::quoted(e))).unwrap_or_default();
+        let why = host
+            .error
+            .as_deref()
+            .map(|e| format!(": {}", words::quoted(e)))
+            .unwrap_or_default();
         lines.push(format!("  {} {}{why}", host.named(), host.state.word()));
     }
     lines.join("\n")
@@ -411,7 +546,10 @@ fn mixed_text(o: &Outcome, release: &str) -> String {
     match (has, before, torn, unknown) {
         (_, 0, 0, 0) => format!("every host has {release}, and not every host is well"),
         (_, _, 0, 0) => format!("mixed: some hosts have {release}, others do not"),
-        (0, _, 0, _) => format!("it is not known whether {} changed: none is known to have {release}", hosts(unknown)),
+        (0, _, 0, _) => format!(
+            "it is not known whether {} changed: none is known to have {release}",
+            hosts(unknown)
+        ),
         _ => {
             let parts = [
                 (has, format!("{} with {release}", hosts(has))),
@@ -419,7 +557,11 @@ fn mixed_text(o: &Outcome, release: &str) -> String {
                 (torn, format!("{} part new, part old", hosts(torn))),
                 (unknown, format!("{} unknown", hosts(unknown))),
             ];
-            let said: Vec<String> = parts.into_iter().filter(|(n, _)| *n > 0).map(|(_, text)| text).collect();
+            let said: Vec<String> = parts
+                .into_iter()
+                .filter(|(n, _)| *n > 0)
+                .map(|(_, text)| text)
+                .collect();
             format!("mixed: {}", said.join(", "))
         }
     }
@@ -433,7 +575,12 @@ mod tests {
 
     fn told(verbosity: Verbosity, painter: Painter, tell: impl FnOnce(&mut Human)) -> String {
         let (out, talk) = (Buffer::default(), Buffer::default());
-        tell(&mut Human::to(Box::new(out.clone()), Box::new(talk.clone()), painter, verbosity));
+        tell(&mut Human::to(
+            Box::new(out.clone()),
+            Box::new(talk.clone()),
+            painter,
+            verbosity,
+        ));
         format!("--- stdout\n{}--- stderr\n{}", out.text(), talk.text())
     }
 
@@ -468,9 +615,13 @@ mod tests {
 
     #[test]
     fn a_dry_run() {
-        insta::assert_snapshot!(plain(
-            |h| h.outcome(&Outcome { purpose: Purpose::DryRun, ..sample::drifted() }.settle())
-        ));
+        insta::assert_snapshot!(plain(|h| h.outcome(
+            &Outcome {
+                purpose: Purpose::DryRun,
+                ..sample::drifted()
+            }
+            .settle()
+        )));
     }
 
     #[test]
@@ -495,11 +646,17 @@ mod tests {
 
     #[test]
     fn colour_adds_nothing_that_plain_text_does_not_say() {
-        let colored = told(Verbosity::Normal, Painter::COLOR, |h| h.outcome(&sample::mixed()));
+        let colored = told(Verbosity::Normal, Painter::COLOR, |h| {
+            h.outcome(&sample::mixed())
+        });
         assert!(colored.contains("\x1b["));
         let mut bare = String::new();
         for (n, part) in colored.split('\x1b').enumerate() {
-            bare.push_str(if n == 0 { part } else { part.split_once('m').map_or("", |(_, rest)| rest) });
+            bare.push_str(if n == 0 {
+                part
+            } else {
+                part.split_once('m').map_or("", |(_, rest)| rest)
+            });
         }
         assert_eq!(bare, plain(|h| h.outcome(&sample::mixed())));
     }
@@ -509,7 +666,12 @@ mod tests {
         let text = plain(|h| {
             let error = Some("no\x1b[2J space".to_string());
             let host = HostName::new("web1").expect("legal");
-            h.event(&Event::Host(HostChange { host, address: None, state: HostState::Failed, error }));
+            h.event(&Event::Host(HostChange {
+                host,
+                address: None,
+                state: HostState::Failed,
+                error,
+            }));
         });
         assert!(!text.contains('\x1b'), "{text}");
     }

@@ -33,8 +33,8 @@ use super::{fleet, put_line};
 use crate::Error;
 use crate::drive::log::{Log, Standing};
 use crate::drive::outcome::{
-    Around, Change, DriftLine, Event, HostChange, HostResult, HostState, Member, Observer, Outcome, Progress, Purpose,
-    Released, Scanned,
+    Around, Change, DriftLine, Event, HostChange, HostResult, HostState, Member, Observer, Outcome,
+    Progress, Purpose, Released, Scanned,
 };
 use crate::drive::strangers::Stranger;
 use crate::id::NamedHost;
@@ -54,45 +54,68 @@ impl Json {
 
     /// JSON lines to `out`.
     pub fn to(out: Box<dyn Write + Send>) -> Self {
-        Self { out, changes_told: false }
+        Self {
+            out,
+            changes_told: false,
+        }
     }
 
     /// The changes that were not told one by one, every host's last word, and the result.
     pub fn outcome(&mut self, outcome: &Outcome) {
         if !self.changes_told {
             for group in &outcome.drift {
-                group.lines.iter().for_each(|line| self.put(&Line::change(&group.hosts, line)));
+                group
+                    .lines
+                    .iter()
+                    .for_each(|line| self.put(&Line::change(&group.hosts, line)));
             }
         }
-        outcome.hosts.iter().for_each(|host| self.put(&Line::last_of(host)));
+        outcome
+            .hosts
+            .iter()
+            .for_each(|host| self.put(&Line::last_of(host)));
         self.put(&Line::Result(ResultLine::of(outcome)));
     }
 
     /// The members, those who are not heard, and the result.
     pub fn members(&mut self, around: &Around) {
-        around.members.iter().for_each(|member| self.put(&Line::member(member)));
+        around
+            .members
+            .iter()
+            .for_each(|member| self.put(&Line::member(member)));
         for Stranger { address, kind } in &around.strangers {
             let (address, why) = (address.to_string(), Stranger::words(*kind));
             self.put(&Line::Stranger { address, why });
         }
-        self.plain(&Count { members: around.members.len(), strangers: around.strangers.len() });
+        self.plain(&Count {
+            members: around.members.len(),
+            strangers: around.strangers.len(),
+        });
     }
 
     /// The releases that the fleet knows, and the result.
     pub fn log(&mut self, log: &Log) {
-        log.releases.iter().for_each(|release| self.put(&fleet::ReleaseLine::new(log, release)));
+        log.releases
+            .iter()
+            .for_each(|release| self.put(&fleet::ReleaseLine::new(log, release)));
         self.plain(&fleet::LogResult::new(log));
     }
 
     /// Where hosts stand, and the result.
     pub fn status(&mut self, standings: &[Standing]) {
-        standings.iter().for_each(|standing| self.put(&fleet::StandingLine::new(standing)));
+        standings
+            .iter()
+            .for_each(|standing| self.put(&fleet::StandingLine::new(standing)));
         self.plain(&fleet::StatusResult::new(standings));
     }
 
     /// A result with fields of its own.
     pub fn plain(&mut self, fields: &impl Serialize) {
-        self.put(&Plain { event: "result", exit: 0, fields });
+        self.put(&Plain {
+            event: "result",
+            exit: 0,
+            fields,
+        });
     }
 
     /// The result of a command that failed early.
@@ -246,8 +269,14 @@ struct ResultLine<'a> {
 
 impl<'a> Line<'a> {
     fn member(member: &'a Member) -> Self {
-        let trees =
-            member.trees.iter().map(|t| TreeField { tree: t.tree.as_str(), serial: t.serial.map(|s| s.0) }).collect();
+        let trees = member
+            .trees
+            .iter()
+            .map(|t| TreeField {
+                tree: t.tree.as_str(),
+                serial: t.serial.map(|s| s.0),
+            })
+            .collect();
         Line::Member {
             host: member.host.as_str(),
             address: member.address.to_string(),
@@ -257,19 +286,50 @@ impl<'a> Line<'a> {
     }
 
     fn scanned(scanned: &Scanned) -> Self {
-        let &Scanned { entries, bytes, hashed, took } = scanned;
-        Line::Scanned { entries, bytes: bytes.0, hashed: hashed.0, seconds: seconds(took) }
+        let &Scanned {
+            entries,
+            bytes,
+            hashed,
+            took,
+        } = scanned;
+        Line::Scanned {
+            entries,
+            bytes: bytes.0,
+            hashed: hashed.0,
+            seconds: seconds(took),
+        }
     }
 
     fn released(released: &'a Released) -> Self {
-        let Released { tree, serial, fingerprint, rollback_to } = released;
+        let Released {
+            tree,
+            serial,
+            fingerprint,
+            rollback_to,
+        } = released;
         let rollback_to = rollback_to.map(|s| s.0);
-        Line::Released { tree: tree.as_str(), serial: serial.0, key: fingerprint, rollback_to }
+        Line::Released {
+            tree: tree.as_str(),
+            serial: serial.0,
+            key: fingerprint,
+            rollback_to,
+        }
     }
 
     fn host(change: &'a HostChange) -> Self {
-        let HostChange { host, address, state, error } = change;
-        Line::Host { host: host.as_str(), address: *address, state: state.word(), error: error.as_deref(), last: None }
+        let HostChange {
+            host,
+            address,
+            state,
+            error,
+        } = change;
+        Line::Host {
+            host: host.as_str(),
+            address: *address,
+            state: state.word(),
+            error: error.as_deref(),
+            last: None,
+        }
     }
 
     fn last_of(host: &'a HostResult) -> Self {
@@ -292,27 +352,54 @@ impl<'a> Line<'a> {
     fn change(hosts: &'a [NamedHost], line: &'a DriftLine) -> Self {
         let (path, path_base64) = match std::str::from_utf8(&line.path) {
             Ok(path) => (path.to_string(), None),
-            Err(_) => (printable(&line.path), Some(Base64::encode_string(&line.path))),
+            Err(_) => (
+                printable(&line.path),
+                Some(Base64::encode_string(&line.path)),
+            ),
         };
         let shared = hosts.iter().any(|host| host.address.is_some());
         let addresses = shared.then(|| hosts.iter().map(|host| host.address).collect());
         let hosts = hosts.iter().map(|host| host.name.as_str()).collect();
-        Line::Change { hosts, addresses, path, path_base64, kind: &line.itemized, what: line.what.word() }
+        Line::Change {
+            hosts,
+            addresses,
+            path,
+            path_base64,
+            kind: &line.itemized,
+            what: line.what.word(),
+        }
     }
 
     fn progress(progress: &Progress) -> Self {
-        let &Progress { sent, total, rate, ready, targets } = progress;
-        Line::Progress { sent: sent.0, total: total.0, rate: rate.0, ready, targets }
+        let &Progress {
+            sent,
+            total,
+            rate,
+            ready,
+            targets,
+        } = progress;
+        Line::Progress {
+            sent: sent.0,
+            total: total.0,
+            rate: rate.0,
+            ready,
+            targets,
+        }
     }
 }
 
 impl<'a> ResultLine<'a> {
     fn of(outcome: &'a Outcome) -> Self {
-        let states = |of: fn(HostState) -> bool| outcome.hosts.iter().filter(|h| of(h.state)).count();
+        let states =
+            |of: fn(HostState) -> bool| outcome.hosts.iter().filter(|h| of(h.state)).count();
         let audit = outcome.purpose != Purpose::Deploy;
         let absent = states(|s| s == HostState::Absent);
         let done = states(HostState::is_well);
-        let good = if audit { done + states(|s| s == HostState::Diffed) } else { done };
+        let good = if audit {
+            done + states(|s| s == HostState::Diffed)
+        } else {
+            done
+        };
         Self {
             tree: Some(outcome.tree.as_str()),
             serial: outcome.serial.map(|s| s.0),
@@ -320,7 +407,11 @@ impl<'a> ResultLine<'a> {
             exit: outcome.exit.code(),
             targets: outcome.hosts.len(),
             committed: if audit { 0 } else { done },
-            unchanged: if audit { 0 } else { states(|s| s == HostState::Unchanged) },
+            unchanged: if audit {
+                0
+            } else {
+                states(|s| s == HostState::Unchanged)
+            },
             failed: outcome.hosts.len() - good - absent,
             unknown: Some(states(|s| s == HostState::Unknown)).filter(|n| *n > 0),
             absent,
@@ -363,10 +454,16 @@ mod tests {
         tell(&mut Json::to(Box::new(buffer.clone())));
         let text = buffer.text();
         for line in text.lines() {
-            assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+            assert!(
+                serde_json::from_str::<serde_json::Value>(line).is_ok(),
+                "{line}"
+            );
         }
-        let last: serde_json::Value =
-            text.lines().last().and_then(|l| serde_json::from_str(l).ok()).expect("a last line");
+        let last: serde_json::Value = text
+            .lines()
+            .last()
+            .and_then(|l| serde_json::from_str(l).ok())
+            .expect("a last line");
         assert_eq!(last["event"], "result");
         text
     }
@@ -388,7 +485,10 @@ mod tests {
     fn changes_are_told_once() {
         let text = told(|json| {
             let group = &sample::drifted().drift[0];
-            let change = Change { hosts: group.hosts.clone(), line: group.lines[0].clone() };
+            let change = Change {
+                hosts: group.hosts.clone(),
+                line: group.lines[0].clone(),
+            };
             json.event(&Event::Change(change));
             json.outcome(&sample::drifted());
         });

@@ -59,7 +59,11 @@ pub enum Report {
 impl Report {
     /// A report to this process's standard output and standard error.
     pub fn new(settings: Settings) -> Self {
-        if settings.json { Report::Json(Json::stdout()) } else { Report::Human(Human::terminal(settings)) }
+        if settings.json {
+            Report::Json(Json::stdout())
+        } else {
+            Report::Human(Human::terminal(settings))
+        }
     }
 
     /// Says what is being done now; a spinner on a terminal.
@@ -130,7 +134,11 @@ impl Report {
             Report::Human(human) => human.failure(error),
             Report::Json(json) => {
                 json.failure(error);
-                tell_failure(&mut std::io::stderr(), Painter::stderr(ColorChoice::Auto), error);
+                tell_failure(
+                    &mut std::io::stderr(),
+                    Painter::stderr(ColorChoice::Auto),
+                    error,
+                );
             }
         }
     }
@@ -151,15 +159,32 @@ pub fn tell_failure(out: &mut dyn Write, painter: Painter, error: &Error) {
 }
 
 fn tell_trouble(out: &mut dyn Write, painter: Painter, error: &str, hint: Option<&str>) {
-    put_line(out, &format!("{} {}", painter.paint(paint::Tint::Bad, "error:"), words::safe(error)));
+    put_line(
+        out,
+        &format!(
+            "{} {}",
+            painter.paint(paint::Tint::Bad, "error:"),
+            words::safe(error)
+        ),
+    );
     if let Some(hint) = hint {
-        put_line(out, &format!("{}  {}", painter.paint(paint::Tint::Note, "hint:"), words::safe(hint)));
+        put_line(
+            out,
+            &format!(
+                "{}  {}",
+                painter.paint(paint::Tint::Note, "hint:"),
+                words::safe(hint)
+            ),
+        );
     }
 }
 
 /// Writes a line; a reader that is gone is no reason to stop what is being done, so the error ends here.
 fn put_line(out: &mut dyn Write, line: &str) {
-    let _ = out.write_all(line.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+    let _ = out
+        .write_all(line.as_bytes())
+        .and_then(|()| out.write_all(b"\n"))
+        .and_then(|()| out.flush());
 }
 
 #[cfg(test)]

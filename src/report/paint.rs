@@ -63,12 +63,26 @@ impl Painter {
 
     /// The painter for standard output.
     pub fn stdout(choice: ColorChoice) -> Self {
-        Self { on: wanted(choice, std::io::stdout().is_terminal(), env("NO_COLOR").as_deref(), env("TERM").as_deref()) }
+        Self {
+            on: wanted(
+                choice,
+                std::io::stdout().is_terminal(),
+                env("NO_COLOR").as_deref(),
+                env("TERM").as_deref(),
+            ),
+        }
     }
 
     /// The painter for standard error.
     pub fn stderr(choice: ColorChoice) -> Self {
-        Self { on: wanted(choice, std::io::stderr().is_terminal(), env("NO_COLOR").as_deref(), env("TERM").as_deref()) }
+        Self {
+            on: wanted(
+                choice,
+                std::io::stderr().is_terminal(),
+                env("NO_COLOR").as_deref(),
+                env("TERM").as_deref(),
+            ),
+        }
     }
 
     /// Whether this one paints.

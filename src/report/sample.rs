@@ -24,7 +24,10 @@ impl Buffer {
 
 impl Write for Buffer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        self.0
+            .lock()
+            .expect("not poisoned")
+            .extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -74,17 +77,30 @@ pub fn deployed() -> Outcome {
         result("web2", HostState::Unchanged, 17, None),
         result("web10", HostState::Committed, 17, None),
     ];
-    Outcome { repaired: 12, rate: Some(Rate(487_000_000)), ..outcome(Purpose::Deploy, hosts) }.settle()
+    Outcome {
+        repaired: 12,
+        rate: Some(Rate(487_000_000)),
+        ..outcome(Purpose::Deploy, hosts)
+    }
+    .settle()
 }
 
 pub fn refused() -> Outcome {
     let hosts = vec![
-        result("web1", HostState::Refused, 16, Some("the key is not authorized for tree www")),
+        result(
+            "web1",
+            HostState::Refused,
+            16,
+            Some("the key is not authorized for tree www"),
+        ),
         result("web2", HostState::Aborted, 16, None),
     ];
     Outcome {
         error: Some("1 of 2 hosts refused, all are required".to_string()),
-        hint: Some("add the key to the authorized_keys of web1: tree=\"www\",deploy ssh-ed25519 ...".to_string()),
+        hint: Some(
+            "add the key to the authorized_keys of web1: tree=\"www\",deploy ssh-ed25519 ..."
+                .to_string(),
+        ),
         ..outcome(Purpose::Deploy, hosts)
     }
     .settle()
@@ -93,18 +109,31 @@ pub fn refused() -> Outcome {
 pub fn mixed() -> Outcome {
     let hosts = vec![
         result("web1", HostState::Committed, 17, None),
-        result("web2", HostState::Failed, 16, Some("no space left on /var/www")),
+        result(
+            "web2",
+            HostState::Failed,
+            16,
+            Some("no space left on /var/www"),
+        ),
         result("web3", HostState::Absent, 0, None),
     ];
     outcome(Purpose::Deploy, hosts).settle()
 }
 
 pub fn nobody() -> Outcome {
-    Outcome { bytes_sent: ByteSize(900), ..outcome(Purpose::Deploy, Vec::new()) }.settle()
+    Outcome {
+        bytes_sent: ByteSize(900),
+        ..outcome(Purpose::Deploy, Vec::new())
+    }
+    .settle()
 }
 
 pub fn drifted() -> Outcome {
-    let line = |itemized: &str, what, path: &[u8]| DriftLine { path: path.to_vec(), itemized: itemized.into(), what };
+    let line = |itemized: &str, what, path: &[u8]| DriftLine {
+        path: path.to_vec(),
+        itemized: itemized.into(),
+        what,
+    };
     let many = vec![
         line(">f.st......", What::Content, b"css/site.css"),
         line("cL+++++++++", What::Missing, b"current"),
@@ -112,12 +141,21 @@ pub fn drifted() -> Outcome {
         line(".f...p.....", What::Mode, b"run.sh"),
     ];
     let few = vec![line(">f.st......", What::Content, b"caf\xe9.txt")];
-    let hosts = ["web1", "web2", "web3", "web4"].map(|h| result(h, HostState::Diffed, 16, None)).to_vec();
+    let hosts = ["web1", "web2", "web3", "web4"]
+        .map(|h| result(h, HostState::Diffed, 16, None))
+        .to_vec();
     let drift = vec![
         DriftGroup::new(vec![host("web3")], few),
-        DriftGroup { changed: 122, ..DriftGroup::new(vec![host("web1"), host("web2")], many) },
+        DriftGroup {
+            changed: 122,
+            ..DriftGroup::new(vec![host("web1"), host("web2")], many)
+        },
     ];
-    Outcome { drift, ..outcome(Purpose::Diff, hosts) }.settle()
+    Outcome {
+        drift,
+        ..outcome(Purpose::Diff, hosts)
+    }
+    .settle()
 }
 
 pub fn members() -> Vec<Member> {
@@ -127,32 +165,80 @@ pub fn members() -> Vec<Member> {
         version: "0.1.0".to_string(),
         trees,
     };
-    let www = MemberTree { tree: tree(), serial: Some(Serial(17)) };
-    let docs = MemberTree { tree: TreeName::new("docs").expect("legal"), serial: None };
-    vec![member("web1", "10.0.0.2:5000", vec![www.clone(), docs]), member("database1", "[fd00::7]:5000", vec![www])]
+    let www = MemberTree {
+        tree: tree(),
+        serial: Some(Serial(17)),
+    };
+    let docs = MemberTree {
+        tree: TreeName::new("docs").expect("legal"),
+        serial: None,
+    };
+    vec![
+        member("web1", "10.0.0.2:5000", vec![www.clone(), docs]),
+        member("database1", "[fd00::7]:5000", vec![www]),
+    ]
 }
 
 pub fn around() -> Around {
-    let stranger = |address: &str, kind| Stranger { address: address.parse().expect("legal"), kind };
-    let strangers = vec![stranger("10.0.0.9", Refusal::Plain), stranger("fd00::9", Refusal::Wrong)];
-    Around { members: members(), strangers }
+    let stranger = |address: &str, kind| Stranger {
+        address: address.parse().expect("legal"),
+        kind,
+    };
+    let strangers = vec![
+        stranger("10.0.0.9", Refusal::Plain),
+        stranger("fd00::9", Refusal::Wrong),
+    ];
+    Around {
+        members: members(),
+        strangers,
+    }
 }
 
 pub fn events() -> Vec<Event> {
-    let change = |name: &str, state| Event::Host(HostChange { host: host(name), address: None, state, error: None });
+    let change = |name: &str, state| {
+        Event::Host(HostChange {
+            host: host(name),
+            address: None,
+            state,
+            error: None,
+        })
+    };
     let progress = |sent, ready| {
         let (total, rate) = (ByteSize(1_204_000), Rate(487_000_000));
-        Event::Progress(Progress { sent: ByteSize(sent), total, rate, ready, targets: 3 })
+        Event::Progress(Progress {
+            sent: ByteSize(sent),
+            total,
+            rate,
+            ready,
+            targets: 3,
+        })
     };
-    let line = DriftLine { path: b"css/site.css".to_vec(), itemized: ">f.st......".to_string(), what: What::Content };
+    let line = DriftLine {
+        path: b"css/site.css".to_vec(),
+        itemized: ">f.st......".to_string(),
+        what: What::Content,
+    };
     let (bytes, hashed) = (ByteSize(34_100_000), ByteSize(2_000_000));
     vec![
-        Event::Scanned(Scanned { entries: 1204, bytes, hashed, took: Duration::from_millis(310) }),
-        Event::Released(Released { tree: tree(), serial: Serial(17), fingerprint: KEY.to_string(), rollback_to: None }),
+        Event::Scanned(Scanned {
+            entries: 1204,
+            bytes,
+            hashed,
+            took: Duration::from_millis(310),
+        }),
+        Event::Released(Released {
+            tree: tree(),
+            serial: Serial(17),
+            fingerprint: KEY.to_string(),
+            rollback_to: None,
+        }),
         Event::Member(members().remove(0)),
         change("web1", HostState::Joined),
         change("web2", HostState::Unchanged),
-        Event::Change(Change { hosts: vec![host("web1").into(), host("web10").into()], line }),
+        Event::Change(Change {
+            hosts: vec![host("web1").into(), host("web10").into()],
+            line,
+        }),
         progress(130_000, 1),
         progress(131_000, 1),
         Event::Note("web10 is slow and will be served after the others".to_string()),

@@ -26,7 +26,10 @@ pub struct Cell {
 impl Cell {
     /// A cell in a tint.
     pub fn new(text: impl Into<String>, tint: Tint) -> Self {
-        Self { text: text.into(), tint }
+        Self {
+            text: text.into(),
+            tint,
+        }
     }
 }
 
@@ -46,7 +49,10 @@ pub struct Table {
 impl Table {
     /// A table without rows; columns beyond `aligns` stand left.
     pub fn new(aligns: &[Align]) -> Self {
-        Self { aligns: aligns.to_vec(), rows: Vec::new() }
+        Self {
+            aligns: aligns.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row. A row may be shorter than others.
@@ -58,17 +64,32 @@ impl Table {
     pub fn lines(&self, painter: Painter) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns).map(|c| self.width_of(c)).collect();
-        self.rows.iter().map(|row| self.line(row, &widths, painter)).collect()
+        self.rows
+            .iter()
+            .map(|row| self.line(row, &widths, painter))
+            .collect()
     }
 
     fn width_of(&self, column: usize) -> usize {
-        self.rows.iter().filter_map(|r| r.get(column)).map(|c| c.text.chars().count()).max().unwrap_or(0)
+        self.rows
+            .iter()
+            .filter_map(|r| r.get(column))
+            .map(|c| c.text.chars().count())
+            .max()
+            .unwrap_or(0)
     }
 
     fn line(&self, row: &[Cell], widths: &[usize], painter: Painter) -> String {
-        let shown = row.iter().rposition(|c| !c.text.is_empty()).map_or(0, |last| last + 1);
+        let shown = row
+            .iter()
+            .rposition(|c| !c.text.is_empty())
+            .map_or(0, |last| last + 1);
         let mut line = String::new();
-        for (column, cell) in row[..shown].iter().enumerate().filter(|&(c, _)| widths[c] > 0) {
+        for (column, cell) in row[..shown]
+            .iter()
+            .enumerate()
+            .filter(|&(c, _)| widths[c] > 0)
+        {
             if !line.is_empty() {
                 line.push_str(GAP);
             }
@@ -92,18 +113,29 @@ mod tests {
 
     fn table() -> Table {
         let mut table = Table::new(&[Align::Left, Align::Right, Align::Left]);
-        table.row(vec!["web1".into(), "7".into(), "".into(), Cell::new("ok", Tint::Good)]);
+        table.row(vec![
+            "web1".into(),
+            "7".into(),
+            "".into(),
+            Cell::new("ok", Tint::Good),
+        ]);
         table.row(vec!["database1".into(), "1024".into()]);
         table
     }
 
     #[test]
     fn columns_line_up_and_empty_ones_vanish() {
-        assert_eq!(table().lines(Painter::PLAIN), ["web1          7  ok", "database1  1024"]);
+        assert_eq!(
+            table().lines(Painter::PLAIN),
+            ["web1          7  ok", "database1  1024"]
+        );
     }
 
     #[test]
     fn colour_does_not_shift_columns() {
-        assert_eq!(table().lines(Painter::COLOR)[0], "web1          7  \x1b[32mok\x1b[0m");
+        assert_eq!(
+            table().lines(Painter::COLOR)[0],
+            "web1          7  \x1b[32mok\x1b[0m"
+        );
     }
 }

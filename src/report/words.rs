@@ -17,7 +17,11 @@ pub fn count(n: u64, what: &str) -> String {
 
 /// "file" or "files".
 pub fn plural(n: u64, what: &str) -> String {
-    if n == 1 { what.to_string() } else { format!("{what}s") }
+    if n == 1 {
+        what.to_string()
+    } else {
+        format!("{what}s")
+    }
 }
 
 /// "1 loss", "3 losses": for words whose plural is no mere s.
@@ -40,7 +44,11 @@ pub fn seconds(took: Duration) -> String {
 
 /// "web1, web2, web5".
 pub fn list<T: Display>(names: &[T]) -> String {
-    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    names
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// "www@17", or "www" while there is no release.
@@ -51,14 +59,29 @@ pub fn release(tree: &TreeName, serial: Option<Serial>) -> String {
 /// "www@17 (rollback to www@12)", or as [`release`] when it is none.
 pub fn rollback(tree: &TreeName, serial: Option<Serial>, to: Option<Serial>) -> String {
     let release = release(tree, serial);
-    to.map_or_else(|| release.clone(), |to| format!("{release} (rollback to {tree}@{to})"))
+    to.map_or_else(
+        || release.clone(),
+        |to| format!("{release} (rollback to {tree}@{to})"),
+    )
 }
 
 /// "3 changed, 1 extra".
 pub fn drift(group: &DriftGroup) -> String {
-    let parts = [(group.changed, "changed"), (group.missing, "missing"), (group.extra, "extra")];
-    let said: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
-    if said.is_empty() { "no drift".to_string() } else { said.join(", ") }
+    let parts = [
+        (group.changed, "changed"),
+        (group.missing, "missing"),
+        (group.extra, "extra"),
+    ];
+    let said: Vec<String> = parts
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, word)| format!("{n} {word}"))
+        .collect();
+    if said.is_empty() {
+        "no drift".to_string()
+    } else {
+        said.join(", ")
+    }
 }
 
 /// Text that somebody else wrote, without what a terminal takes as a command. Unlike [`printable`] it keeps line breaks
@@ -92,12 +115,18 @@ mod tests {
         assert_eq!(seconds(Duration::from_millis(12_340)), "12.3 s");
         assert_eq!(seconds(Duration::from_millis(59_960)), "1 min 0 s");
         assert_eq!(seconds(Duration::from_secs(125)), "2 min 5 s");
-        assert_eq!([0, 59, 60, 7199, 7200, 200_000].map(age), ["0 s", "59 s", "1 min", "1 h", "2 h", "2 d"]);
+        assert_eq!(
+            [0, 59, 60, 7199, 7200, 200_000].map(age),
+            ["0 s", "59 s", "1 min", "1 h", "2 h", "2 d"]
+        );
     }
 
     #[test]
     fn safe_text_keeps_lines_and_stops_commands() {
         assert_eq!(safe("a\n\\x\x1b[2J"), "a\n\\x\\u{1b}[2J");
-        assert_eq!(quoted("no\nweb1 committed\n"), "no\n  | web1 committed\n  | ");
+        assert_eq!(
+            quoted("no\nweb1 committed\n"),
+            "no\n  | web1 committed\n  | "
+        );
     }
 }

@@ -61,11 +61,13 @@ impl Liar {
         };
         let source = InstanceId(1000 + nth);
         let message = match lie {
-            Lie::Signature => {
-                Message::Header(ReleaseBytes { header: self.release.bytes().to_vec(), signature: b"signed".to_vec() })
-            }
+            Lie::Signature => Message::Header(ReleaseBytes {
+                header: self.release.bytes().to_vec(),
+                signature: b"signed".to_vec(),
+            }),
             _ => {
-                let created = Some(self.release.header().created).filter(|_| matches!(lie, Lie::True));
+                let created =
+                    Some(self.release.header().created).filter(|_| matches!(lie, Lie::True));
                 Message::Hello(hello(nth, serial, (release, created), nonce(network)))
             }
         };
@@ -77,7 +79,12 @@ impl Liar {
     }
 }
 
-fn hello(nth: u64, serial: u64, (release, created): (ReleaseId, Option<WallTime>), echo: Option<Nonce>) -> Hello {
+fn hello(
+    nth: u64,
+    serial: u64,
+    (release, created): (ReleaseId, Option<WallTime>),
+    echo: Option<Nonce>,
+) -> Hello {
     let tree = TreeState {
         serial: Serial(serial),
         release: Some(release),
@@ -101,22 +108,33 @@ fn hello(nth: u64, serial: u64, (release, created): (ReleaseId, Option<WallTime>
 
 /// The nonce of the last beacon: who has the group key repeats it.
 fn nonce(network: &Network) -> Option<Nonce> {
-    (1..=HOSTS).flat_map(|host| network.recording.of(host).rev().take(20)).find_map(|bytes| {
-        match Datagram::parse(bytes) {
+    (1..=HOSTS)
+        .flat_map(|host| network.recording.of(host).rev().take(20))
+        .find_map(|bytes| match Datagram::parse(bytes) {
             Ok(Datagram::Control(_, piece)) => match Message::decode(piece.bytes) {
                 Ok(Message::Hello(hello)) => hello.nonce,
                 _ => None,
             },
             _ => None,
-        }
-    })
+        })
 }
 
 /// How long a host takes that missed a release.
 fn catch_up(seed: u64, lies: &[Lie]) -> Duration {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let link = Link { loss: f64::from(rng.u8(..4)) * 0.02, ..Link::default() };
-    let setup = Setup { seed, hosts: HOSTS, link, granted: true, pulled: true, record: true, ..Setup::default() };
+    let link = Link {
+        loss: f64::from(rng.u8(..4)) * 0.02,
+        ..Link::default()
+    };
+    let setup = Setup {
+        seed,
+        hosts: HOSTS,
+        link,
+        granted: true,
+        pulled: true,
+        record: true,
+        ..Setup::default()
+    };
     let offer = Offer::random(seed, 7, Intent::Deploy, 10, 10_000);
     let mut network = Network::new(setup, offer.clone());
     let away = rng.usize(1..=HOSTS);
@@ -127,10 +145,18 @@ fn catch_up(seed: u64, lies: &[Lie]) -> Duration {
             network.power(host, true, Duration::from_millis(rng.u64(1..500)));
         }
     }
-    let mut liar = Liar { place: HOSTS + 1, said: 0, release: offer.release.clone() };
+    let mut liar = Liar {
+        place: HOSTS + 1,
+        said: 0,
+        release: offer.release.clone(),
+    };
     let (mut since, mut lied) = (Duration::ZERO, Moment(0));
     let mut began = None;
-    let longest = if lies.iter().any(|lie| matches!(lie, Lie::True)) { LATER } else { SOON };
+    let longest = if lies.iter().any(|lie| matches!(lie, Lie::True)) {
+        LATER
+    } else {
+        SOON
+    };
     loop {
         network.run(STEP, SOON);
         since += STEP;
@@ -148,7 +174,10 @@ fn catch_up(seed: u64, lies: &[Lie]) -> Duration {
                 assert!(network.disk(away).is_whole(), "seed {seed}");
                 return network.now().since(at);
             }
-            Some(at) => assert!(network.now().since(at) < longest, "seed {seed}, {lies:?}: it does not catch up"),
+            Some(at) => assert!(
+                network.now().since(at) < longest,
+                "seed {seed}, {lies:?}: it does not catch up"
+            ),
             None => {}
         }
     }

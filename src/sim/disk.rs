@@ -16,7 +16,9 @@ use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Buffers, Encoding, Placed, pack_to};
 use crate::proto::receiver::{Ordered, Part, Reply, Request};
 use crate::units::WallTime;
-use crate::wire::message::{MAX_TOMBSTONES_TOLD, Order, OrderKind, SignedOrder, Summary, Tombstone, TreeState};
+use crate::wire::message::{
+    MAX_TOMBSTONES_TOLD, Order, OrderKind, SignedOrder, Summary, Tombstone, TreeState,
+};
 use crate::wire::query::ReleaseBytes;
 
 /// What stands for a signature here: nobody changes a byte without being found out.
@@ -49,7 +51,11 @@ impl Offer {
     pub fn grant(&self) -> SignedOrder {
         let (kind, session) = (OrderKind::Commit, SessionId(77));
         let order = Order::new(session, &self.release, kind).encode();
-        SignedOrder { signature: signature(&order), order, hosts: None }
+        SignedOrder {
+            signature: signature(&order),
+            order,
+            hosts: None,
+        }
     }
 
     /// A release of `files` files with one to four blocks of up to `size` bytes each, all drawn from `seed`.
@@ -59,7 +65,9 @@ impl Offer {
 
     /// As [`Offer::random`], of bytes that compress to about half.
     pub fn letters(seed: u64, serial: u64, files: u32, size: usize) -> Self {
-        Self::drawn(seed, serial, Intent::Deploy, files, size, |rng| rng.u8(b'a'..=b'p'))
+        Self::drawn(seed, serial, Intent::Deploy, files, size, |rng| {
+            rng.u8(b'a'..=b'p')
+        })
     }
 
     fn drawn(
@@ -76,12 +84,19 @@ impl Offer {
         let mut builder = Builder::default();
         let mut nodes = Vec::new();
         let mut sink = |block: BlockRef, bytes: Vec<u8>| nodes.push((block, bytes));
-        let owner = Arc::new(Owner { uid: 0, gid: 0, user: None, group: None });
+        let owner = Arc::new(Owner {
+            uid: 0,
+            gid: 0,
+            user: None,
+            group: None,
+        });
         for file in 0..files {
             let refs: Vec<BlockRef> = (0..rng.u32(1..=4))
                 .map(|_| {
                     let len = rng.usize(1..=size);
-                    let bytes: Vec<u8> = std::iter::repeat_with(|| byte(&mut rng)).take(len).collect();
+                    let bytes: Vec<u8> = std::iter::repeat_with(|| byte(&mut rng))
+                        .take(len)
+                        .collect();
                     let block = BlockRef::of(&bytes);
                     blocks.0.insert(block.hash, bytes.into());
                     data.push(block.hash);
@@ -99,7 +114,11 @@ impl Offer {
             let Ok(()) = builder.push(entry, &mut sink);
         }
         let Ok(root) = builder.finish(&mut sink);
-        blocks.0.extend(nodes.into_iter().map(|(block, bytes)| (block.hash, bytes.into())));
+        blocks.0.extend(
+            nodes
+                .into_iter()
+                .map(|(block, bytes)| (block.hash, bytes.into())),
+        );
         let header = Header {
             format: FORMAT,
             tree: tree(),
@@ -118,24 +137,39 @@ impl Offer {
             checksum: None,
             quick: None,
         };
-        Self { release: Release::new(header).expect("legal"), blocks: Arc::new(blocks), data }
+        Self {
+            release: Release::new(header).expect("legal"),
+            blocks: Arc::new(blocks),
+            data,
+        }
     }
 
     /// Answers [`crate::proto::sender::Request::Pack`] with about `target` bytes; compressed at `level`.
-    pub fn pack(&self, ordinals: &RangeSet, target: usize, level: Option<Level>) -> (RangeSet, Arc<Vec<u8>>) {
+    pub fn pack(
+        &self,
+        ordinals: &RangeSet,
+        target: usize,
+        level: Option<Level>,
+    ) -> (RangeSet, Arc<Vec<u8>>) {
         let nodes = self.release.header().root.nodes;
         let manifest = Manifest::of(self.release.header(), &*self.blocks);
         let mut compressor = Compressor::new();
         let level = level.map(|level| (&mut compressor, level));
         let mut buffers = Buffers::default();
-        let Ok(packed) = pack_to::<std::convert::Infallible>(target, ordinals, level, &mut buffers, |ordinal, out| {
-            let hash = match ordinal.0.checked_sub(nodes) {
-                None => manifest.node_at(ordinal).expect("a node of ours").hash,
-                Some(at) => self.data[at as usize],
-            };
-            out.extend_from_slice(&self.blocks.0[&hash]);
-            Ok(())
-        });
+        let Ok(packed) = pack_to::<std::convert::Infallible>(
+            target,
+            ordinals,
+            level,
+            &mut buffers,
+            |ordinal, out| {
+                let hash = match ordinal.0.checked_sub(nodes) {
+                    None => manifest.node_at(ordinal).expect("a node of ours").hash,
+                    Some(at) => self.data[at as usize],
+                };
+                out.extend_from_slice(&self.blocks.0[&hash]);
+                Ok(())
+            },
+        );
         (packed.taken, Arc::new(buffers.payload))
     }
 
@@ -193,13 +227,19 @@ struct Open {
 impl Disk {
     /// An empty disk that keeps what is in `offer` together with all others, and reads back what it has or not.
     pub fn sharing(offer: &Offer, recall: bool) -> Self {
-        Self { shared: Arc::clone(&offer.blocks), forgetful: !recall, ..Self::default() }
+        Self {
+            shared: Arc::clone(&offer.blocks),
+            forgetful: !recall,
+            ..Self::default()
+        }
     }
 
     /// Puts blocks of the files of `offer` here before anything is sent: those that `has` says, by their place in it.
     pub fn preload(&mut self, offer: &Offer, mut has: impl FnMut(usize) -> bool) {
         let here = offer.data.iter().enumerate().filter(|(nth, _)| has(*nth));
-        self.blocks.0.extend(here.map(|(_, hash)| (*hash, Arc::clone(&offer.blocks.0[hash]))));
+        self.blocks
+            .0
+            .extend(here.map(|(_, hash)| (*hash, Arc::clone(&offer.blocks.0[hash]))));
     }
 
     /// What the host says of its tree.
@@ -221,14 +261,25 @@ impl Disk {
     pub fn headers(&self) -> BTreeMap<TreeName, ReleaseBytes> {
         let told = |release: &Release| {
             let header = release.bytes().to_vec();
-            ReleaseBytes { signature: signature(&header), header }
+            ReleaseBytes {
+                signature: signature(&header),
+                header,
+            }
         };
-        self.committed.iter().map(|release| (tree(), told(release))).collect()
+        self.committed
+            .iter()
+            .map(|release| (tree(), told(release)))
+            .collect()
     }
 
     fn stones(&self) -> Vec<Tombstone> {
         let stone = |signed: &SignedOrder| Some(Order::decode(&signed.order)?.tombstone()?.1);
-        self.tombstones.iter().rev().filter_map(stone).take(MAX_TOMBSTONES_TOLD).collect()
+        self.tombstones
+            .iter()
+            .rev()
+            .filter_map(stone)
+            .take(MAX_TOMBSTONES_TOLD)
+            .collect()
     }
 
     /// A crash: what was in memory is gone.
@@ -238,13 +289,22 @@ impl Disk {
 
     /// Whether every block of the release in place is here.
     pub fn is_whole(&self) -> bool {
-        let Some(release) = &self.committed else { return true };
+        let Some(release) = &self.committed else {
+            return true;
+        };
         let manifest = Manifest::of(release.header(), &self.blocks);
         manifest.entries().all(|located| {
             let Ok(located) = located else { return false };
-            let EntryKind::File(content) = &located.entry.kind else { return true };
+            let EntryKind::File(content) = &located.entry.kind else {
+                return true;
+            };
             manifest.blocks(content).is_ok_and(|blocks| {
-                blocks.iter().all(|b| self.blocks.0.get(&b.hash).is_some_and(|bytes| b.matches(bytes)))
+                blocks.iter().all(|b| {
+                    self.blocks
+                        .0
+                        .get(&b.hash)
+                        .is_some_and(|bytes| b.matches(bytes))
+                })
             })
         })
     }
@@ -252,24 +312,49 @@ impl Disk {
     /// Answers a request; `Close` has no answer.
     pub fn answer(&mut self, request: Request) -> Option<Reply> {
         Some(match request {
-            Request::Open { session, release, signature: signed, grant, .. } => {
+            Request::Open {
+                session,
+                release,
+                signature: signed,
+                grant,
+                ..
+            } => {
                 if *signed != signature(release.bytes()) {
                     return Some(Reply::Opened(session, Err("not signed".to_string().into())));
                 }
-                let buried = self.stones().iter().any(|stone| stone.release == release.id());
+                let buried = self
+                    .stones()
+                    .iter()
+                    .any(|stone| stone.release == release.id());
                 let refused = self.refuse.clone().or_else(|| {
                     if buried {
                         return Some("it was taken back".to_string());
                     }
-                    let newer = self.committed.as_ref().is_none_or(|c| c.header().serial < release.header().serial);
-                    (!newer && release.header().intent == Intent::Deploy).then(|| "an old serial".to_string())
+                    let newer = self
+                        .committed
+                        .as_ref()
+                        .is_none_or(|c| c.header().serial < release.header().serial);
+                    (!newer && release.header().intent == Intent::Deploy)
+                        .then(|| "an old serial".to_string())
                 });
-                self.open.insert(session, Open { release, granted: grant.is_some(), wants: BTreeMap::new() });
+                self.open.insert(
+                    session,
+                    Open {
+                        release,
+                        granted: grant.is_some(),
+                        wants: BTreeMap::new(),
+                    },
+                );
                 Reply::Opened(session, refused.map_or(Ok(()), |why| Err(why.into())))
             }
             Request::Explore(session) => Reply::Explored(session, self.explore(session)),
             Request::Diff(session) => Reply::Diffed(session, self.diff(session)),
-            Request::Deliver { session, mut payload, body, blocks } => {
+            Request::Deliver {
+                session,
+                mut payload,
+                body,
+                blocks,
+            } => {
                 if self.corrupt > 0 {
                     self.corrupt -= 1;
                     let at = match body.encoding {
@@ -281,14 +366,23 @@ impl Disk {
                 let outcome = self.deliver(session, &payload, body, &blocks);
                 Reply::Delivered(session, payload, outcome)
             }
-            Request::Recall { session, generation, parts } => {
-                Reply::Recalled(session, generation, self.recall(session, parts))
-            }
+            Request::Recall {
+                session,
+                generation,
+                parts,
+            } => Reply::Recalled(session, generation, self.recall(session, parts)),
             Request::Finish(session) => Reply::Finished(session, self.finish(session)),
-            Request::Order { session, order } => Reply::Ordered(session, self.order(session, &order)),
-            Request::Check(session) => Reply::Checked(session, self.health.clone().unwrap_or(Ok(()))),
+            Request::Order { session, order } => {
+                Reply::Ordered(session, self.order(session, &order))
+            }
+            Request::Check(session) => {
+                Reply::Checked(session, self.health.clone().unwrap_or(Ok(())))
+            }
             Request::Verify(release, signed) => {
-                let newer = self.committed.as_ref().is_none_or(|c| c.header().serial < release.header().serial);
+                let newer = self
+                    .committed
+                    .as_ref()
+                    .is_none_or(|c| c.header().serial < release.header().serial);
                 Reply::Verified(release.id(), newer && *signed == signature(release.bytes()))
             }
             Request::Bury(order) => {
@@ -317,8 +411,13 @@ impl Disk {
     fn explore(&mut self, session: SessionId) -> Result<RangeSet, String> {
         let open = self.open.get_mut(&session).ok_or("not open")?;
         let mut explorer = Explorer::new(open.release.header().root);
-        let missing = explorer.advance(&&self.blocks, |_| false).map_err(|e| e.to_string())?;
-        open.wants = missing.iter().map(|(ordinal, child)| (ordinal.0, child.block())).collect();
+        let missing = explorer
+            .advance(&&self.blocks, |_| false)
+            .map_err(|e| e.to_string())?;
+        open.wants = missing
+            .iter()
+            .map(|(ordinal, child)| (ordinal.0, child.block()))
+            .collect();
         Ok(open.wants.keys().map(|&o| o..o + 1).collect())
     }
 
@@ -328,7 +427,9 @@ impl Disk {
         let mut summary = Summary::default();
         for located in manifest.entries() {
             let located = located.map_err(|e| e.to_string())?;
-            let EntryKind::File(content) = &located.entry.kind else { continue };
+            let EntryKind::File(content) = &located.entry.kind else {
+                continue;
+            };
             let blocks = manifest.blocks(content).map_err(|e| e.to_string())?;
             for (block, ordinal) in blocks.into_iter().zip(located.first.0..) {
                 if !self.blocks.0.contains_key(&block.hash) {
@@ -346,7 +447,11 @@ impl Disk {
             summary.drift = u64::from_be_bytes(hash.0[..8].try_into().expect("eight bytes")) | 1;
             summary.drift_bytes = list.len() as u64;
         }
-        Ok((summary, open.wants.keys().map(|&o| o..o + 1).collect(), Arc::from(list.as_bytes())))
+        Ok((
+            summary,
+            open.wants.keys().map(|&o| o..o + 1).collect(),
+            Arc::from(list.as_bytes()),
+        ))
     }
 
     fn deliver(
@@ -366,7 +471,13 @@ impl Disk {
             }
         };
         let Some(whole) = content else {
-            return Ok((blocks.iter().map(|b| b.ordinal.0..b.ordinal.0 + 1).collect(), 0));
+            return Ok((
+                blocks
+                    .iter()
+                    .map(|b| b.ordinal.0..b.ordinal.0 + 1)
+                    .collect(),
+                0,
+            ));
         };
         let (mut wrong, mut bytes) = (RangeSet::default(), 0);
         for placed in blocks {
@@ -374,7 +485,12 @@ impl Disk {
             let content = whole.get(placed.bytes.clone()).unwrap_or_default();
             match open.wants.get(&ordinal) {
                 Some(block) if block.matches(content) => {
-                    let kept = self.shared.0.get(&block.hash).cloned().unwrap_or_else(|| content.into());
+                    let kept = self
+                        .shared
+                        .0
+                        .get(&block.hash)
+                        .cloned()
+                        .unwrap_or_else(|| content.into());
                     self.blocks.0.insert(block.hash, kept);
                     open.wants.remove(&ordinal);
                     bytes += content.len() as u64;
@@ -387,29 +503,44 @@ impl Disk {
     }
 
     fn recall(&self, session: SessionId, parts: Vec<Part>) -> Vec<(Part, Vec<u8>)> {
-        let Some(open) = self.open.get(&session).filter(|_| !self.forgetful) else { return Vec::new() };
+        let Some(open) = self.open.get(&session).filter(|_| !self.forgetful) else {
+            return Vec::new();
+        };
         let manifest = Manifest::of(open.release.header(), &self.blocks);
         let read = |part: &Part| {
             let located = manifest.entry_of_block(part.ordinal).ok()?;
-            let EntryKind::File(content) = &located.entry.kind else { return None };
+            let EntryKind::File(content) = &located.entry.kind else {
+                return None;
+            };
             let nth = usize::try_from(part.ordinal.0 - located.first.0).ok()?;
             let block = *manifest.blocks(content).ok()?.get(nth)?;
-            self.blocks.0.get(&block.hash)?.get(part.bytes.clone()).map(<[u8]>::to_vec)
+            self.blocks
+                .0
+                .get(&block.hash)?
+                .get(part.bytes.clone())
+                .map(<[u8]>::to_vec)
         };
-        parts.into_iter().filter_map(|part| read(&part).map(|bytes| (part, bytes))).collect()
+        parts
+            .into_iter()
+            .filter_map(|part| read(&part).map(|bytes| (part, bytes)))
+            .collect()
     }
 
     fn finish(&self, session: SessionId) -> Result<(), String> {
         let open = self.open.get(&session).ok_or("not open")?;
-        if open.wants.is_empty() { Ok(()) } else { Err("blocks are missing".into()) }
+        if open.wants.is_empty() {
+            Ok(())
+        } else {
+            Err("blocks are missing".into())
+        }
     }
 
     fn order(&mut self, session: SessionId, signed: &SignedOrder) -> Option<Ordered> {
-        let order = Order::decode(&signed.order).filter(|_| signed.signature == signature(&signed.order))?;
-        let open = self
-            .open
-            .get(&session)
-            .filter(|o| o.release.id() == order.release && (order.session == session || o.granted))?;
+        let order = Order::decode(&signed.order)
+            .filter(|_| signed.signature == signature(&signed.order))?;
+        let open = self.open.get(&session).filter(|o| {
+            o.release.id() == order.release && (order.session == session || o.granted)
+        })?;
         Some(match order.kind {
             OrderKind::Revert if self.before.is_some() => {
                 self.reverts += 1;
@@ -427,7 +558,10 @@ impl Disk {
             OrderKind::Commit => {
                 self.commits += 1;
                 self.before = Some(self.committed.replace(open.release.clone()));
-                Ordered::Committed { serial: open.release.header().serial, checks: self.health.is_some() }
+                Ordered::Committed {
+                    serial: open.release.header().serial,
+                    checks: self.health.is_some(),
+                }
             }
         })
     }

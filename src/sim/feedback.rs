@@ -48,7 +48,9 @@ impl Kind {
     /// The kind of a datagram in a session whose first `nodes` ordinals are nodes of the manifest. The later pieces of
     /// a message count as wants: no other message is long.
     pub fn of(datagram: &[u8], nodes: u64) -> Self {
-        let Ok(Datagram::Control(_, piece)) = Datagram::parse(datagram) else { return Kind::Other };
+        let Ok(Datagram::Control(_, piece)) = Datagram::parse(datagram) else {
+            return Kind::Other;
+        };
         if piece.count > 1 {
             return Kind::WantBlocks;
         }
@@ -56,7 +58,9 @@ impl Kind {
             Ok(Message::Hello(_) | Message::Solicit(..) | Message::Bye(_)) => Kind::Presence,
             Ok(Message::State(state)) if state.number == 0 => Kind::Alive,
             Ok(Message::State(_)) => Kind::Stage,
-            Ok(Message::Want(want)) if want.ranges.0.first().is_none_or(|r| r.start < nodes) => Kind::WantNodes,
+            Ok(Message::Want(want)) if want.ranges.0.first().is_none_or(|r| r.start < nodes) => {
+                Kind::WantNodes
+            }
             Ok(Message::Want(_)) => Kind::WantBlocks,
             Ok(Message::Nack(_)) => Kind::Nack,
             Ok(Message::Report(_)) => Kind::Report,
@@ -68,7 +72,9 @@ impl Kind {
 /// Whether a datagram of at most `size` bytes begins one of a real network. Simulated datagrams may be much smaller, but
 /// messages are of their real size: there many pieces are one datagram.
 pub fn is_counted(datagram: &[u8], size: usize) -> bool {
-    let Ok(Datagram::Control(_, piece)) = Datagram::parse(datagram) else { return true };
+    let Ok(Datagram::Control(_, piece)) = Datagram::parse(datagram) else {
+        return true;
+    };
     let payload = size.min(CONTROL_DATAGRAM) - CONTROL_OVERHEAD;
     let from = usize::from(piece.index) * payload;
 
@@ -107,7 +113,8 @@ impl Feedback {
 
     /// The most within `window`, from `from` on; of one kind, or of all.
     pub fn peak(&self, from: Moment, window: Duration, kind: Option<Kind>) -> usize {
-        let counted = |(at, of): &&(Moment, Kind)| *at >= from && kind.is_none_or(|kind| kind == *of);
+        let counted =
+            |(at, of): &&(Moment, Kind)| *at >= from && kind.is_none_or(|kind| kind == *of);
         let times: Vec<Moment> = self.0.iter().filter(counted).map(|(at, _)| *at).collect();
         let mut first = 0;
         let within = |(last, &at): (usize, &Moment)| {
@@ -132,7 +139,17 @@ mod tests {
             feedback.said(at(ms), if ms < 100 { Kind::Nack } else { Kind::Stage });
         }
         let peak = |from, kind| feedback.peak(at(from), Duration::from_millis(100), kind);
-        assert_eq!((peak(0, None), peak(95, None), peak(0, Some(Kind::Nack))), (3, 3, 3));
-        assert_eq!((peak(190, None), peak(0, Some(Kind::Stage)), feedback.count(at(95))), (1, 2, 4));
+        assert_eq!(
+            (peak(0, None), peak(95, None), peak(0, Some(Kind::Nack))),
+            (3, 3, 3)
+        );
+        assert_eq!(
+            (
+                peak(190, None),
+                peak(0, Some(Kind::Stage)),
+                feedback.count(at(95))
+            ),
+            (1, 2, 4)
+        );
     }
 }

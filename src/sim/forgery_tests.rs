@@ -18,17 +18,42 @@ const MOST_HELD: usize = (2 * 64 + 64) << 20;
 /// A deploy on a network where a share of `forged` datagrams comes changed before it comes as it is; whether it ended.
 fn deploy(seed: u64, forged: f64) -> (Network, bool) {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let link = Link { loss: rng.f64() * 0.05, duplicate: rng.f64() * 0.05, forged, ..Link::default() };
+    let link = Link {
+        loss: rng.f64() * 0.05,
+        duplicate: rng.f64() * 0.05,
+        forged,
+        ..Link::default()
+    };
     let hosts = rng.usize(1..4);
-    let setup = Setup { seed, hosts, link, watch_memory: true, generation: 60_000, ..Setup::default() };
-    let offer = Offer::random(seed, 1, Intent::Deploy, rng.u32(1..40), rng.usize(1..10_000));
+    let setup = Setup {
+        seed,
+        hosts,
+        link,
+        watch_memory: true,
+        generation: 60_000,
+        ..Setup::default()
+    };
+    let offer = Offer::random(
+        seed,
+        1,
+        Intent::Deploy,
+        rng.u32(1..40),
+        rng.usize(1..10_000),
+    );
     let mut network = Network::new(setup, offer);
     let ended = network.run(LONG, SOON);
     for host in 1..=hosts {
         let disk = network.disk(host);
-        assert!(disk.is_whole() && disk.commits <= 1, "host {host}, seed {seed}");
+        assert!(
+            disk.is_whole() && disk.commits <= 1,
+            "host {host}, seed {seed}"
+        );
     }
-    assert!(network.most_held < MOST_HELD, "{} bytes, seed {seed}", network.most_held);
+    assert!(
+        network.most_held < MOST_HELD,
+        "{} bytes, seed {seed}",
+        network.most_held
+    );
     (network, ended)
 }
 
@@ -37,7 +62,8 @@ fn a_deploy_survives_the_odd_forged_datagram() {
     for seed in 0..12 {
         let (mut network, ended) = deploy(seed, 0.002);
         assert!(ended, "seed {seed}");
-        let hosts = (1..4).filter_map(|host| network.host(host).map(|disk| disk.committed.is_some()));
+        let hosts =
+            (1..4).filter_map(|host| network.host(host).map(|disk| disk.committed.is_some()));
         let complete = hosts.collect::<Vec<_>>().into_iter().all(|has| has);
         assert!(complete, "seed {seed}");
     }

@@ -48,9 +48,21 @@ pub struct Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { hosts, loss, cost, feedback, second, peak, took, .. } = self;
+        let Self {
+            hosts,
+            loss,
+            cost,
+            feedback,
+            second,
+            peak,
+            took,
+            ..
+        } = self;
         let (loss, took) = (loss * 100.0, took.as_secs_f64());
-        write!(f, "{hosts:>6} hosts {loss:>4.1} % lost {cost:>7.3} sent {feedback:>7} said ")?;
+        write!(
+            f,
+            "{hosts:>6} hosts {loss:>4.1} % lost {cost:>7.3} sent {feedback:>7} said "
+        )?;
         write!(f, "{second:>5} in 1 s {peak:>5} in 0.1 s {took:>6.1} s")
     }
 }
@@ -58,19 +70,32 @@ impl fmt::Display for Row {
 impl Row {
     /// The most of each kind that was said in any tenth of a second, in words.
     pub fn peaks(&self) -> String {
-        let said = Kind::ALL.iter().zip(self.kinds).filter(|(_, count)| *count > 0);
-        said.map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", ")
+        let said = Kind::ALL
+            .iter()
+            .zip(self.kinds)
+            .filter(|(_, count)| *count > 0);
+        said.map(|(kind, count)| format!("{kind} {count}"))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// Which bound the transfer breaks.
     pub fn broken(&self) -> Option<String> {
-        let (second, tenth) = (FEEDBACK_A_SECOND as usize, (FEEDBACK_A_SECOND * PEAK / 10) as usize);
+        let (second, tenth) = (
+            FEEDBACK_A_SECOND as usize,
+            (FEEDBACK_A_SECOND * PEAK / 10) as usize,
+        );
         if self.second > second || self.peak > tenth {
-            let Self { second: said, peak, .. } = self;
-            return Some(format!("{said} said in 1 s and {peak} in 0.1 s, at most {second} and {tenth} may be"));
+            let Self {
+                second: said, peak, ..
+            } = self;
+            return Some(format!(
+                "{said} said in 1 s and {peak} in 0.1 s, at most {second} and {tenth} may be"
+            ));
         }
         let bounded = self.hosts >= BOUNDED_COST.0 && self.loss <= BOUNDED_COST.1;
-        (bounded && self.cost >= BOUNDED_COST.2).then(|| format!("{:.3} sent, less than {}", self.cost, BOUNDED_COST.2))
+        (bounded && self.cost >= BOUNDED_COST.2)
+            .then(|| format!("{:.3} sent, less than {}", self.cost, BOUNDED_COST.2))
     }
 }
 
@@ -85,7 +110,10 @@ fn measure_of(hosts: usize, loss: f64, generations: usize) -> Option<Row> {
     let setup = Setup {
         seed: 7,
         hosts,
-        link: Link { loss, ..Link::default() },
+        link: Link {
+            loss,
+            ..Link::default()
+        },
         // A symbol stands for 1428 bytes.
         ceiling: Some(Rate(100_000_000 / 13)),
         datagram: SYMBOL + DATA_OVERHEAD,
@@ -99,7 +127,8 @@ fn measure_of(hosts: usize, loss: f64, generations: usize) -> Option<Row> {
     let bytes = offer.bytes();
     let mut network = Network::new(setup, offer);
     let finished = network.run(Duration::from_secs(3600), Duration::ZERO);
-    let complete = (1..=hosts).all(|host| network.disk(host).commits == 1 && network.disk(host).is_whole());
+    let complete =
+        (1..=hosts).all(|host| network.disk(host).commits == 1 && network.disk(host).is_whole());
     let sent = network.sender().stats().datagrams * SYMBOL as u64;
     (finished && complete).then(|| Row {
         hosts,
@@ -119,8 +148,19 @@ mod tests {
 
     #[test]
     fn the_cost_of_a_transfer_is_as_it_was() {
-        let grid = [(3, 0.0), (3, 0.01), (3, 0.05), (10, 0.01), (10, 0.05), (100, 0.01)];
-        let rows = grid.map(|(hosts, loss)| measure(hosts, loss).expect("every host is complete").to_string());
+        let grid = [
+            (3, 0.0),
+            (3, 0.01),
+            (3, 0.05),
+            (10, 0.01),
+            (10, 0.05),
+            (100, 0.01),
+        ];
+        let rows = grid.map(|(hosts, loss)| {
+            measure(hosts, loss)
+                .expect("every host is complete")
+                .to_string()
+        });
         insta::assert_snapshot!(rows.join("\n"));
     }
 

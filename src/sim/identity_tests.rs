@@ -31,7 +31,13 @@ impl Forger {
     fn of(host: usize, seed: u64) -> Self {
         let key = HostKey::new([0xee; 32], seed);
         let name = HostName::new(&format!("mk{host}")).expect("legal");
-        Self { control: Control::new(key.instance(), 1472, 0), key, host, name, number: 0 }
+        Self {
+            control: Control::new(key.instance(), 1472, 0),
+            key,
+            host,
+            name,
+            number: 0,
+        }
     }
 
     fn say(&mut self, network: &mut Network, message: &Message) {
@@ -63,7 +69,12 @@ impl Forger {
     /// Says all that a host says that commits.
     fn commit(&mut self, network: &mut Network) {
         let session = network.sender().session();
-        for stage in [HostStage::Joined, HostStage::Staging, HostStage::Ready, HostStage::Committed] {
+        for stage in [
+            HostStage::Joined,
+            HostStage::Staging,
+            HostStage::Ready,
+            HostStage::Committed,
+        ] {
             self.number += 1;
             let state = State {
                 session,
@@ -88,13 +99,17 @@ impl Forger {
 
 /// The nonce that the sender asked with last.
 fn asked(network: &Network) -> Option<Nonce> {
-    network.recording.of(0).rev().find_map(|bytes| match Datagram::parse(bytes) {
-        Ok(Datagram::Control(_, piece)) => match Message::decode(piece.bytes) {
-            Ok(Message::Solicit(nonce, _)) => nonce,
+    network
+        .recording
+        .of(0)
+        .rev()
+        .find_map(|bytes| match Datagram::parse(bytes) {
+            Ok(Datagram::Control(_, piece)) => match Message::decode(piece.bytes) {
+                Ok(Message::Solicit(nonce, _)) => nonce,
+                _ => None,
+            },
             _ => None,
-        },
-        _ => None,
-    })
+        })
 }
 
 /// A deploy in which a host is silent, after its answer or from the beginning, and somebody speaks for it.
@@ -104,7 +119,10 @@ fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usi
     let silent = rng.usize(1..=hosts);
     let mut known_hosts = KnownHosts::default();
     for host in (1..=hosts).filter(|_| known) {
-        known_hosts.insert(HostName::new(&format!("mk{host}")).expect("legal"), key_of(host));
+        known_hosts.insert(
+            HostName::new(&format!("mk{host}")).expect("legal"),
+            key_of(host),
+        );
     }
     let setup = Setup {
         seed,
@@ -128,7 +146,10 @@ fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usi
     while !network.run(STEP, Duration::ZERO) {
         waited += STEP;
         assert!(waited < LIMIT, "seed {seed}: it does not end");
-        let discovered = network.notices.iter().any(|notice| matches!(notice, Notice::Discovered { .. }));
+        let discovered = network
+            .notices
+            .iter()
+            .any(|notice| matches!(notice, Notice::Discovered { .. }));
         match (discovered, asked(&network)) {
             (true, _) => {
                 cut(&mut network);
@@ -142,7 +163,10 @@ fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usi
 }
 
 fn key_of(host: usize) -> PublicKey {
-    HostKey::new(own_seed(host), 1).identity().public().expect("a sound key")
+    HostKey::new(own_seed(host), 1)
+        .identity()
+        .public()
+        .expect("a sound key")
 }
 
 /// Whom the sender warned of: the name, and the key that it had.
@@ -155,7 +179,11 @@ fn warned(network: &Network) -> Vec<(String, PublicKey)> {
 }
 
 fn has_changed(network: &mut Network) -> bool {
-    (1..5).any(|host| network.host(host).is_some_and(|disk| disk.committed.is_some()))
+    (1..5).any(|host| {
+        network
+            .host(host)
+            .is_some_and(|disk| disk.committed.is_some())
+    })
 }
 
 #[test]
@@ -163,9 +191,17 @@ fn who_speaks_for_a_host_that_answered_and_fell_silent_does_not_take_its_place()
     for seed in 0..30 {
         let (known, strict) = (seed % 2 == 0, seed % 3 == 0);
         let (mut network, silent) = deploy(seed, true, known, strict);
-        assert_eq!(network.sender().decision(), Some(OrderKind::Abort), "seed {seed}");
+        assert_eq!(
+            network.sender().decision(),
+            Some(OrderKind::Abort),
+            "seed {seed}"
+        );
         assert!(!has_changed(&mut network), "seed {seed}");
-        assert_eq!(warned(&network), [(format!("mk{silent}"), key_of(silent))], "seed {seed}");
+        assert_eq!(
+            warned(&network),
+            [(format!("mk{silent}"), key_of(silent))],
+            "seed {seed}"
+        );
     }
 }
 
@@ -174,10 +210,18 @@ fn who_speaks_for_a_host_that_is_known_is_told_of_and_kept_out_where_that_is_ask
     for seed in 0..30 {
         let strict = seed % 2 == 0;
         let (mut network, silent) = deploy(seed, false, true, strict);
-        let decision = if strict { OrderKind::Abort } else { OrderKind::Commit };
+        let decision = if strict {
+            OrderKind::Abort
+        } else {
+            OrderKind::Commit
+        };
         assert_eq!(network.sender().decision(), Some(decision), "seed {seed}");
         assert_eq!(has_changed(&mut network), !strict, "seed {seed}");
-        assert_eq!(warned(&network), [(format!("mk{silent}"), key_of(silent))], "seed {seed}");
+        assert_eq!(
+            warned(&network),
+            [(format!("mk{silent}"), key_of(silent))],
+            "seed {seed}"
+        );
     }
 }
 
@@ -187,13 +231,29 @@ fn hosts_that_are_known_are_taken_without_a_word() {
         let hosts = 3;
         let mut known_hosts = KnownHosts::default();
         for host in 1..=hosts {
-            known_hosts.insert(HostName::new(&format!("mk{host}")).expect("legal"), key_of(host));
+            known_hosts.insert(
+                HostName::new(&format!("mk{host}")).expect("legal"),
+                key_of(host),
+            );
         }
-        let setup = Setup { seed, hosts, known_hosts, strict: true, ..Setup::default() };
+        let setup = Setup {
+            seed,
+            hosts,
+            known_hosts,
+            strict: true,
+            ..Setup::default()
+        };
         let mut network = Network::new(setup, Offer::random(seed, 1, Intent::Deploy, 12, 20_000));
         assert!(network.run(LIMIT, STEP), "seed {seed}");
-        assert_eq!(network.sender().decision(), Some(OrderKind::Commit), "seed {seed}");
+        assert_eq!(
+            network.sender().decision(),
+            Some(OrderKind::Commit),
+            "seed {seed}"
+        );
         assert_eq!(warned(&network), [], "seed {seed}");
-        assert!(network.sender().hosts().all(|host| host.key().is_some()), "seed {seed}");
+        assert!(
+            network.sender().hosts().all(|host| host.key().is_some()),
+            "seed {seed}"
+        );
     }
 }

@@ -56,7 +56,9 @@ pub(super) fn forge(bytes: &[u8], rng: &mut fastrand::Rng) -> Vec<u8> {
                 let at = rng.usize(12..44);
                 forged[at] = rng.u8(..);
             }
-            _ => forged[at.min(len)..end].iter_mut().for_each(|byte| *byte ^= 1 << rng.u8(..8)),
+            _ => forged[at.min(len)..end]
+                .iter_mut()
+                .for_each(|byte| *byte ^= 1 << rng.u8(..8)),
         }
     }
     forged
@@ -73,11 +75,20 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(link: Link) -> Self {
-        Self { link, in_burst: false, busy: Moment(0) }
+        Self {
+            link,
+            in_burst: false,
+            busy: Moment(0),
+        }
     }
 
     /// When a datagram of `bytes` that is sent `now` arrives: never, once or twice.
-    pub(super) fn pass(&mut self, now: Moment, bytes: usize, rng: &mut fastrand::Rng) -> [Option<Moment>; 2] {
+    pub(super) fn pass(
+        &mut self,
+        now: Moment,
+        bytes: usize,
+        rng: &mut fastrand::Rng,
+    ) -> [Option<Moment>; 2] {
         if self.link.mtu.is_some_and(|mtu| bytes > mtu) {
             return [None; 2];
         }

@@ -102,9 +102,17 @@ impl Default for Setup {
 #[derive(Debug)]
 enum Event {
     /// A datagram arrives at places (0 is the sender).
-    Datagram { to: Vec<u32>, from: usize, bytes: Arc<[u8]> },
+    Datagram {
+        to: Vec<u32>,
+        from: usize,
+        bytes: Arc<[u8]>,
+    },
     /// A disk answers.
-    HostReply { host: usize, life: u32, reply: receiver::Reply },
+    HostReply {
+        host: usize,
+        life: u32,
+        reply: receiver::Reply,
+    },
     /// The sender's disk answers.
     SenderReply(sender::Reply),
     /// The release is signed.
@@ -139,9 +147,15 @@ enum Then {
 
 impl Host {
     fn take(&mut self, now: Moment, from: SocketAddr, bytes: &[u8]) -> Then {
-        let Some(machine) = &mut self.machine else { return Then::Nothing };
+        let Some(machine) = &mut self.machine else {
+            return Then::Nothing;
+        };
         machine.handle_datagram(now, from, bytes, now.0 / 1000);
-        if machine.is_calm() { Then::Due(machine.poll_timeout(now)) } else { Then::Says }
+        if machine.is_calm() {
+            Then::Due(machine.poll_timeout(now))
+        } else {
+            Then::Says
+        }
     }
 }
 
@@ -279,7 +293,8 @@ impl Network {
     fn announce(&mut self) {
         self.announced = self.now;
         let signature = super::disk::signature(self.offer.release.bytes());
-        self.sender.announce(self.now, self.offer.release.clone(), signature);
+        self.sender
+            .announce(self.now, self.offer.release.clone(), signature);
     }
 
     /// The disk of host `host` (from 1), for looking at and tampering with.
@@ -289,7 +304,9 @@ impl Network {
 
     /// The same when there is such a host.
     pub fn host(&mut self, host: usize) -> Option<&mut Disk> {
-        self.hosts.get_mut(host.checked_sub(1)?).map(|host| &mut host.disk)
+        self.hosts
+            .get_mut(host.checked_sub(1)?)
+            .map(|host| &mut host.disk)
     }
 
     /// The sender.
@@ -352,7 +369,11 @@ impl Network {
         let count = recording.0.len().max(1) as f64;
         for (nth, (from, bytes)) in recording.0.iter().enumerate() {
             for part in [nth as f64 / count, self.rng.f64()] {
-                let event = Event::Datagram { to: to.clone(), from: *from, bytes: Arc::clone(bytes) };
+                let event = Event::Datagram {
+                    to: to.clone(),
+                    from: *from,
+                    bytes: Arc::clone(bytes),
+                };
                 self.at(self.now + within.mul_f64(part), event);
             }
         }
@@ -360,8 +381,17 @@ impl Network {
 
     /// Somebody sends a datagram to all under the address of host `from`.
     pub fn forge(&mut self, from: usize, bytes: &[u8]) {
-        let to = (0..=self.hosts.len() as u32).filter(|to| *to as usize != from).collect();
-        self.at(self.now, Event::Datagram { to, from, bytes: bytes.into() });
+        let to = (0..=self.hosts.len() as u32)
+            .filter(|to| *to as usize != from)
+            .collect();
+        self.at(
+            self.now,
+            Event::Datagram {
+                to,
+                from,
+                bytes: bytes.into(),
+            },
+        );
     }
 
     /// A person ends the session early.
@@ -386,7 +416,9 @@ impl Network {
                 self.now = end;
                 break;
             }
-            let Some(event) = self.queue.pop() else { continue };
+            let Some(event) = self.queue.pop() else {
+                continue;
+            };
             self.now = self.now.max(at);
             self.happen(event);
         }
@@ -408,8 +440,12 @@ impl Network {
                     let committed = matches!(reply, receiver::Reply::Ordered(..));
                     machine.handle_reply(self.now, reply);
                     if committed {
-                        machine.handle_reply(self.now, receiver::Reply::Headers(slot.disk.headers()));
-                        machine.handle_reply(self.now, receiver::Reply::Trees(vec![slot.disk.state()]));
+                        machine
+                            .handle_reply(self.now, receiver::Reply::Headers(slot.disk.headers()));
+                        machine.handle_reply(
+                            self.now,
+                            receiver::Reply::Trees(vec![slot.disk.state()]),
+                        );
                     }
                     self.drain(host);
                 }
@@ -495,8 +531,15 @@ impl Network {
     }
 
     fn start(&mut self, host: usize) {
-        let (key, seed) = (HostKey::new(own_seed(host), self.rng.u64(1..)), self.rng.u64(..));
-        let fleet = if self.setup.strangers { self.hosts.len() as u32 } else { 0 };
+        let (key, seed) = (
+            HostKey::new(own_seed(host), self.rng.u64(1..)),
+            self.rng.u64(..),
+        );
+        let fleet = if self.setup.strangers {
+            self.hosts.len() as u32
+        } else {
+            0
+        };
         let slot = &mut self.hosts[host - 1];
         slot.life += 1;
         let machine = slot.machine.insert(Receiver::new(
@@ -504,8 +547,16 @@ impl Network {
             HostSetup {
                 name: name(host),
                 trees: vec![slot.disk.state()],
-                takes: if self.setup.granted { [super::disk::tree()].into() } else { Default::default() },
-                gives: if self.setup.pulled { [super::disk::tree()].into() } else { Default::default() },
+                takes: if self.setup.granted {
+                    [super::disk::tree()].into()
+                } else {
+                    Default::default()
+                },
+                gives: if self.setup.pulled {
+                    [super::disk::tree()].into()
+                } else {
+                    Default::default()
+                },
                 tombstones: slot.disk.tombstones.clone(),
                 key,
                 shown: BTreeMap::new(),
@@ -528,7 +579,10 @@ impl Network {
         loop {
             let transmit = match place {
                 0 => self.sender.poll_transmit(self.now, &mut out),
-                host => self.hosts[host - 1].machine.as_mut().and_then(|m| m.poll_transmit(&mut out)),
+                host => self.hosts[host - 1]
+                    .machine
+                    .as_mut()
+                    .and_then(|m| m.poll_transmit(&mut out)),
             };
             let Some(transmit) = transmit else { break };
             self.send(place, transmit, &out);
@@ -540,7 +594,10 @@ impl Network {
         }
         let due = match place {
             0 => self.sender.poll_timeout(self.now),
-            host => self.hosts[host - 1].machine.as_ref().map(|m| m.poll_timeout(self.now)),
+            host => self.hosts[host - 1]
+                .machine
+                .as_ref()
+                .map(|m| m.poll_timeout(self.now)),
         };
         if let Some(due) = due {
             self.schedule(place, due);
@@ -572,7 +629,10 @@ impl Network {
             self.at(when, Event::SenderReply(reply));
         }
         while let Some(notice) = self.sender.poll_notice() {
-            let (discovered, over) = (matches!(notice, Notice::Discovered { .. }), matches!(notice, Notice::Finished));
+            let (discovered, over) = (
+                matches!(notice, Notice::Discovered { .. }),
+                matches!(notice, Notice::Finished),
+            );
             if let Notice::Host(host) = &notice
                 && host.stage == Some(HostStage::Ready)
             {
@@ -590,7 +650,9 @@ impl Network {
 
     fn drain_host(&mut self, host: usize) {
         let slot = &mut self.hosts[host - 1];
-        let Some(machine) = &mut slot.machine else { return };
+        let Some(machine) = &mut slot.machine else {
+            return;
+        };
         if self.setup.watch_memory {
             self.most_held = self.most_held.max(machine.held());
         }
@@ -599,7 +661,14 @@ impl Network {
         while let Some(request) = machine.poll_request() {
             slot.disk_free = slot.disk_free.max(self.now) + self.setup.disk.mul_f64(self.rng.f64());
             if let Some(reply) = slot.disk.answer(request) {
-                self.queue.push(slot.disk_free, Event::HostReply { host, life: slot.life, reply });
+                self.queue.push(
+                    slot.disk_free,
+                    Event::HostReply {
+                        host,
+                        life: slot.life,
+                        reply,
+                    },
+                );
             }
         }
         if is_pulled && std::mem::take(&mut self.dormant) {
@@ -608,7 +677,11 @@ impl Network {
     }
 
     fn send(&mut self, from: usize, transmit: Transmit, out: &[u8]) {
-        let all = if from > 0 && self.setup.strangers { 0 } else { self.hosts.len() };
+        let all = if from > 0 && self.setup.strangers {
+            0
+        } else {
+            self.hosts.len()
+        };
         for bytes in out.chunks(transmit.segment) {
             let bytes: Arc<[u8]> = bytes.into();
             if self.setup.record {
@@ -650,18 +723,39 @@ impl Network {
             let [when, again] = link.pass(self.now, bytes.len(), &mut self.rng);
             if forged > 0.0 && self.rng.f64() < forged {
                 let bytes: Arc<[u8]> = forge(bytes, &mut self.rng).into();
-                self.queue.push(self.now, Event::Datagram { to: vec![to as u32], from, bytes });
+                self.queue.push(
+                    self.now,
+                    Event::Datagram {
+                        to: vec![to as u32],
+                        from,
+                        bytes,
+                    },
+                );
             }
             arrivals.extend(when.map(|when| (when, to as u32)));
             if let Some(again) = again {
-                self.queue.push(again, Event::Datagram { to: vec![to as u32], from, bytes: Arc::clone(bytes) });
+                self.queue.push(
+                    again,
+                    Event::Datagram {
+                        to: vec![to as u32],
+                        from,
+                        bytes: Arc::clone(bytes),
+                    },
+                );
             }
         }
         // Mostly they are in order already: the sort is a look then.
         arrivals.sort_by_key(|(when, _)| *when);
         for same in arrivals.chunk_by(|a, b| a.0 == b.0) {
             let to = same.iter().map(|(_, to)| *to).collect();
-            self.at(same[0].0, Event::Datagram { to, from, bytes: Arc::clone(bytes) });
+            self.at(
+                same[0].0,
+                Event::Datagram {
+                    to,
+                    from,
+                    bytes: Arc::clone(bytes),
+                },
+            );
         }
     }
 }
@@ -673,7 +767,10 @@ pub struct Recording(Vec<(usize, Arc<[u8]>)>);
 impl Recording {
     /// What was sent from a place (0 is the sender), in order.
     pub fn of(&self, from: usize) -> impl DoubleEndedIterator<Item = &[u8]> {
-        self.0.iter().filter(move |(place, _)| *place == from).map(|(_, bytes)| &bytes[..])
+        self.0
+            .iter()
+            .filter(move |(place, _)| *place == from)
+            .map(|(_, bytes)| &bytes[..])
     }
 
     /// Both, one after the other.

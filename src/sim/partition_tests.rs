@@ -29,20 +29,38 @@ fn network(seed: u64, rng: &mut fastrand::Rng) -> Network {
     let setup = Setup {
         seed,
         hosts: HOSTS,
-        link: Link { loss: f64::from(rng.u8(..6)) * 0.02, ..Link::default() },
-        quorum: if rng.bool() { Quorum::All } else { Quorum::Count(1) },
+        link: Link {
+            loss: f64::from(rng.u8(..6)) * 0.02,
+            ..Link::default()
+        },
+        quorum: if rng.bool() {
+            Quorum::All
+        } else {
+            Quorum::Count(1)
+        },
         batches,
         revert: rng.bool(),
         patience: Duration::from_secs(3),
         // A slow one lets beacons come between an order and what follows from it.
-        disk: Duration::from_millis(if rng.bool() { rng.u64(1..150) } else { rng.u64(500..4_000) }),
+        disk: Duration::from_millis(if rng.bool() {
+            rng.u64(1..150)
+        } else {
+            rng.u64(500..4_000)
+        }),
         ..Setup::default()
     };
     let mut network = Network::new(setup, Offer::random(seed, 1, Intent::Deploy, 12, 20_000));
     for host in 1..=HOSTS {
         let disk = network.disk(host);
-        disk.vote = [None, Some(Ok(())), Some(Ok(())), Some(Err("not now".into()))][rng.usize(..4)].clone();
-        disk.health = [None, Some(Ok(())), Some(Ok(())), Some(Err("sick".into()))][rng.usize(..4)].clone();
+        disk.vote = [
+            None,
+            Some(Ok(())),
+            Some(Ok(())),
+            Some(Err("not now".into())),
+        ][rng.usize(..4)]
+        .clone();
+        disk.health =
+            [None, Some(Ok(())), Some(Ok(())), Some(Err("sick".into()))][rng.usize(..4)].clone();
         if rng.u8(..20) == 0 {
             disk.refuse = Some("no".into());
         }
@@ -138,13 +156,21 @@ fn round(seed: u64) -> Vec<Option<bool>> {
     network.run(Duration::from_secs(1), Duration::from_millis(500));
 
     let sender = network.sender();
-    let known: BTreeMap<String, Option<bool>> =
-        sender.hosts().map(|h| (h.name.to_string(), sender.fate(h).has_release(h))).collect();
+    let known: BTreeMap<String, Option<bool>> = sender
+        .hosts()
+        .map(|h| (h.name.to_string(), sender.fate(h).has_release(h)))
+        .collect();
     for host in 1..=HOSTS {
         let has = network.disk(host).committed.is_some();
         // One that is not among them was not heard before the deploy began.
-        let said = known.get(&format!("mk{host}")).copied().unwrap_or(Some(false));
-        assert!(said.is_none_or(|said| said == has), "{told}: mk{host}: {has}, and the sender says {known:?}");
+        let said = known
+            .get(&format!("mk{host}"))
+            .copied()
+            .unwrap_or(Some(false));
+        assert!(
+            said.is_none_or(|said| said == has),
+            "{told}: mk{host}: {has}, and the sender says {known:?}"
+        );
     }
     known.into_values().collect()
 }
@@ -154,7 +180,9 @@ fn what_is_said_of_each_host_is_what_it_has() {
     let first = number("MAKUO_PARTITION_SEED", 0);
     let mut counts: BTreeMap<Option<bool>, usize> = BTreeMap::new();
     for seed in first..first + number("MAKUO_PARTITIONS", 60) {
-        round(seed).into_iter().for_each(|said| *counts.entry(said).or_default() += 1);
+        round(seed)
+            .into_iter()
+            .for_each(|said| *counts.entry(said).or_default() += 1);
     }
     println!("seeds from {first}: with the release, without it, unknown: {counts:?}");
     assert_eq!(counts.len(), 3, "too few of one kind: {counts:?}");

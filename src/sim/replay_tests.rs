@@ -24,8 +24,20 @@ enum End {
 }
 
 /// Records a session with one host more than will be there later; the disks of the others, and what was recorded.
-fn record(seed: u64, hosts: usize, serial: u64, intent: Intent, end: End, disks: Vec<Disk>) -> (Vec<Disk>, Recording) {
-    let setup = Setup { seed, hosts: hosts + 1, record: true, ..Setup::default() };
+fn record(
+    seed: u64,
+    hosts: usize,
+    serial: u64,
+    intent: Intent,
+    end: End,
+    disks: Vec<Disk>,
+) -> (Vec<Disk>, Recording) {
+    let setup = Setup {
+        seed,
+        hosts: hosts + 1,
+        record: true,
+        ..Setup::default()
+    };
     let offer = Offer::random(seed, serial, intent, 60, 30_000);
     let mut network = Network::new(setup, offer);
     for (nth, disk) in disks.into_iter().enumerate() {
@@ -40,14 +52,20 @@ fn record(seed: u64, hosts: usize, serial: u64, intent: Intent, end: End, disks:
         }
         End::Killed(after) => drop(network.run(after, SOON)),
     }
-    let mut disks: Vec<Disk> = (1..=hosts).map(|host| std::mem::take(network.disk(host))).collect();
+    let mut disks: Vec<Disk> = (1..=hosts)
+        .map(|host| std::mem::take(network.disk(host)))
+        .collect();
     disks.iter_mut().for_each(Disk::crash);
     (disks, network.recording)
 }
 
 /// A deploy by a new process to hosts that were restarted, while `recording` is sent again; what it took.
 fn deploy(seed: u64, disks: &[Disk], recording: &Recording) -> Duration {
-    let setup = Setup { seed: seed ^ 77, hosts: disks.len(), ..Setup::default() };
+    let setup = Setup {
+        seed: seed ^ 77,
+        hosts: disks.len(),
+        ..Setup::default()
+    };
     let offer = Offer::random(seed ^ 99, 9, Intent::Deploy, 60, 30_000);
     let mut network = Network::new(setup, offer);
     for (nth, disk) in disks.iter().enumerate() {
@@ -55,20 +73,39 @@ fn deploy(seed: u64, disks: &[Disk], recording: &Recording) -> Duration {
     }
     let began = network.now();
     network.replay(recording, Duration::from_secs(2));
-    assert!(network.run(LONG, Duration::ZERO), "seed {seed}: it does not end");
+    assert!(
+        network.run(LONG, Duration::ZERO),
+        "seed {seed}: it does not end"
+    );
     let took = network.now().since(began);
 
     let targets = network.notices.iter().find_map(|notice| match notice {
         Notice::Discovered { targets, .. } => Some(targets.len()),
         _ => None,
     });
-    assert_eq!(targets, Some(disks.len()), "seed {seed}: a host that is not there is a target");
+    assert_eq!(
+        targets,
+        Some(disks.len()),
+        "seed {seed}: a host that is not there is a target"
+    );
     assert_eq!(network.sender().hosts().count(), disks.len(), "seed {seed}");
-    assert_eq!(network.sender().decision(), Some(OrderKind::Commit), "seed {seed}");
+    assert_eq!(
+        network.sender().decision(),
+        Some(OrderKind::Commit),
+        "seed {seed}"
+    );
     for (nth, before) in disks.iter().enumerate() {
         let disk = network.disk(nth + 1);
-        let serial = disk.committed.as_ref().map(|release| release.header().serial.0);
-        assert_eq!((serial, disk.commits), (Some(9), before.commits + 1), "seed {seed}: host {}", nth + 1);
+        let serial = disk
+            .committed
+            .as_ref()
+            .map(|release| release.header().serial.0);
+        assert_eq!(
+            (serial, disk.commits),
+            (Some(9), before.commits + 1),
+            "seed {seed}: host {}",
+            nth + 1
+        );
         assert!(disk.is_whole(), "seed {seed}");
     }
     took
@@ -84,7 +121,11 @@ fn nothing_that_was_recorded_lives_again() {
         for serial in 1..=3 {
             let after = Duration::from_millis(rng.u64(40..400));
             let end = [End::Commits, End::Aborted(after), End::Killed(after)][rng.usize(..3)];
-            let intent = if rng.u8(..4) == 0 { Intent::Audit } else { Intent::Deploy };
+            let intent = if rng.u8(..4) == 0 {
+                Intent::Audit
+            } else {
+                Intent::Deploy
+            };
             let recording;
             (disks, recording) = record(seed * 10 + serial, hosts, serial, intent, end, disks);
             all = all.and(&recording);
@@ -92,7 +133,10 @@ fn nothing_that_was_recorded_lives_again() {
         let alone = deploy(seed, &disks, &Recording::default());
         let disturbed = deploy(seed, &disks, &all);
         // A session whose sender was killed looks alive for a moment.
-        assert!(disturbed < alone * 2 + Duration::from_millis(450), "seed {seed}: {alone:?}, then {disturbed:?}");
+        assert!(
+            disturbed < alone * 2 + Duration::from_millis(450),
+            "seed {seed}: {alone:?}, then {disturbed:?}"
+        );
     }
 }
 
@@ -101,9 +145,22 @@ fn a_session_that_was_aborted_holds_up_nothing() {
     for seed in 0..20 {
         let hosts = 2 + seed as usize % 3;
         let after = Duration::from_millis(60 + seed * 10);
-        let (disks, recording) = record(seed, hosts, 3, Intent::Deploy, End::Aborted(after), Vec::new());
-        let (alone, disturbed) = (deploy(seed, &disks, &Recording::default()), deploy(seed, &disks, &recording));
-        assert!(disturbed < alone * 2, "seed {seed}: {alone:?}, then {disturbed:?}");
+        let (disks, recording) = record(
+            seed,
+            hosts,
+            3,
+            Intent::Deploy,
+            End::Aborted(after),
+            Vec::new(),
+        );
+        let (alone, disturbed) = (
+            deploy(seed, &disks, &Recording::default()),
+            deploy(seed, &disks, &recording),
+        );
+        assert!(
+            disturbed < alone * 2,
+            "seed {seed}: {alone:?}, then {disturbed:?}"
+        );
     }
 }
 
@@ -111,10 +168,15 @@ fn a_session_that_was_aborted_holds_up_nothing() {
 fn the_recorded_commit_of_a_release_that_a_host_missed_is_not_followed() {
     for seed in 0..20 {
         let hosts = 3;
-        let (mut disks, recording) = record(seed, hosts, 3, Intent::Deploy, End::Commits, Vec::new());
+        let (mut disks, recording) =
+            record(seed, hosts, 3, Intent::Deploy, End::Commits, Vec::new());
         // It was away, has nothing, and hears nothing but the recording.
         disks[0] = Disk::default();
-        let setup = Setup { seed, hosts, ..Setup::default() };
+        let setup = Setup {
+            seed,
+            hosts,
+            ..Setup::default()
+        };
         let offer = Offer::random(seed ^ 99, 9, Intent::Deploy, 5, 3000);
         let mut network = Network::new(setup, offer);
         (1..=hosts).for_each(|host| network.cut(0, host, true));

@@ -18,31 +18,59 @@ fn network(setup: Setup) -> Network {
 }
 
 fn setup(seed: u64, batches: &[Quorum], revert: bool) -> Setup {
-    let link = Link { loss: 0.02 * (seed % 6) as f64, ..Link::default() };
-    Setup { seed, hosts: 5, link, batches: batches.to_vec(), revert, ..Setup::default() }
+    let link = Link {
+        loss: 0.02 * (seed % 6) as f64,
+        ..Link::default()
+    };
+    Setup {
+        seed,
+        hosts: 5,
+        link,
+        batches: batches.to_vec(),
+        revert,
+        ..Setup::default()
+    }
 }
 
 /// The stages at the end as the sender knows them, by name, and which hosts have the release.
 fn end(network: &mut Network, seed: u64) -> (Vec<Option<HostStage>>, Vec<bool>) {
     assert!(network.run(LONG, SOON), "seed {seed}: not finished");
-    let mut stages: Vec<_> = network.sender().hosts().map(|h| (h.name.clone(), h.stage)).collect();
+    let mut stages: Vec<_> = network
+        .sender()
+        .hosts()
+        .map(|h| (h.name.clone(), h.stage))
+        .collect();
     stages.sort_by(|a, b| a.0.cmp(&b.0));
-    let have = (1..=5).map(|host| network.disk(host).committed.is_some()).collect();
+    let have = (1..=5)
+        .map(|host| network.disk(host).committed.is_some())
+        .collect();
     (stages.into_iter().map(|s| s.1).collect(), have)
 }
 
 #[test]
 fn a_commit_in_batches_reaches_everybody() {
     for seed in 0..12 {
-        let mut network = network(setup(seed, &[Quorum::Count(1), Quorum::Share(5_000)], seed % 2 == 0));
+        let mut network = network(setup(
+            seed,
+            &[Quorum::Count(1), Quorum::Share(5_000)],
+            seed % 2 == 0,
+        ));
         for host in 1..=5 {
             network.disk(host).vote = (host != 2).then_some(Ok(()));
             network.disk(host).health = (host != 3).then_some(Ok(()));
         }
-        assert_eq!(end(&mut network, seed), (vec![Some(Committed); 5], vec![true; 5]), "seed {seed}");
+        assert_eq!(
+            end(&mut network, seed),
+            (vec![Some(Committed); 5], vec![true; 5]),
+            "seed {seed}"
+        );
         for host in 1..=5 {
             let disk = network.disk(host);
-            assert_eq!((disk.commits, disk.votes), (1, u32::from(host != 2)), "host {host}, seed {seed}");
+            assert_eq!(
+                (disk.commits, disk.votes),
+                (1, u32::from(host != 2)),
+                "host {host}, seed {seed}"
+            );
         }
         assert_eq!(network.sender().failure(), None);
     }
@@ -57,7 +85,11 @@ fn a_veto_keeps_everybody_as_they_were() {
         let (stages, have) = end(&mut network, seed);
         assert_eq!(have, [false; 5], "seed {seed}");
         assert_eq!(stages[3], Some(Refused), "seed {seed}");
-        assert_eq!(stages.iter().filter(|s| **s == Some(Aborted)).count(), 4, "seed {seed}: {stages:?}");
+        assert_eq!(
+            stages.iter().filter(|s| **s == Some(Aborted)).count(),
+            4,
+            "seed {seed}: {stages:?}"
+        );
         assert_eq!(network.sender().decision(), Some(OrderKind::Abort));
     }
 }
@@ -74,7 +106,11 @@ fn one_unhealthy_host_takes_every_host_back() {
             // Who had not heard the order yet has nothing to take back.
             let disk = network.disk(host);
             let expected = if disk.commits == 0 { Aborted } else { Reverted };
-            assert_eq!((stage, disk.reverts), (Some(expected), disk.commits), "host {host}, seed {seed}");
+            assert_eq!(
+                (stage, disk.reverts),
+                (Some(expected), disk.commits),
+                "host {host}, seed {seed}"
+            );
         }
         let failure = network.sender().failure().expect("it failed");
         assert_eq!(failure, "mk4: health check curl failed: exit status 22");
@@ -100,9 +136,16 @@ fn a_sick_canary_is_the_only_one() {
         network.disk(1).health = Some(Err("sick".into()));
         let (stages, have) = end(&mut network, seed);
         assert_eq!(have, [!revert, false, false, false, false], "seed {seed}");
-        assert_eq!(stages[0], Some(if revert { Reverted } else { Unhealthy }), "seed {seed}");
+        assert_eq!(
+            stages[0],
+            Some(if revert { Reverted } else { Unhealthy }),
+            "seed {seed}"
+        );
         assert_eq!(stages[1..], [Some(Aborted); 4], "seed {seed}");
-        assert!((2..=5).all(|host| network.disk(host).commits == 0), "seed {seed}");
+        assert!(
+            (2..=5).all(|host| network.disk(host).commits == 0),
+            "seed {seed}"
+        );
     }
 }
 
@@ -113,7 +156,10 @@ fn a_canary_that_falls_silent_stops_the_rest() {
         network.disk(1).vote = Some(Ok(()));
         // It dies in the middle of the order, whichever.
         while network.disk(1).votes == 0 {
-            assert!(!network.run(Duration::from_millis(1), Duration::ZERO), "seed {seed}");
+            assert!(
+                !network.run(Duration::from_millis(1), Duration::ZERO),
+                "seed {seed}"
+            );
         }
         network.power(1, false, Duration::ZERO);
         let (_, have) = end(&mut network, seed);
@@ -128,7 +174,10 @@ fn a_person_who_interrupts_a_commit_in_batches_ends_it_cleanly() {
         let mut network = network(setup(seed, &[Quorum::Count(1)], revert));
         (1..=5).for_each(|host| network.disk(host).health = Some(Ok(())));
         while network.disk(1).commits == 0 {
-            assert!(!network.run(Duration::from_millis(1), Duration::ZERO), "seed {seed}");
+            assert!(
+                !network.run(Duration::from_millis(1), Duration::ZERO),
+                "seed {seed}"
+            );
         }
         network.interrupt();
         let (_, have) = end(&mut network, seed);

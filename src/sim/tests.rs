@@ -24,7 +24,11 @@ fn assert_complete(network: &mut Network, hosts: impl Iterator<Item = usize>, se
     for host in hosts {
         let disk = network.disk(host);
         let serial = disk.committed.as_ref().map(|r| r.header().serial.0);
-        assert_eq!((serial, disk.commits, disk.is_whole()), (Some(1), 1, true), "host {host}, seed {seed}");
+        assert_eq!(
+            (serial, disk.commits, disk.is_whole()),
+            (Some(1), 1, true),
+            "host {host}, seed {seed}"
+        );
     }
 }
 
@@ -50,10 +54,18 @@ fn whatever_the_network_does_every_host_ends_complete() {
             ..Link::default()
         };
         let hosts = rng.usize(1..8);
-        let setup = Setup { seed, hosts, link: link.clone(), ..Setup::default() };
+        let setup = Setup {
+            seed,
+            hosts,
+            link: link.clone(),
+            ..Setup::default()
+        };
         let (files, size) = (rng.u32(1..120), rng.usize(1..60_000));
         let mut network = deploy(setup, files, size);
-        assert!(network.run(LONG, SOON), "seed {seed}: not finished, {link:?}");
+        assert!(
+            network.run(LONG, SOON),
+            "seed {seed}: not finished, {link:?}"
+        );
         assert_complete(&mut network, 1..=hosts, seed);
     }
 }
@@ -65,19 +77,47 @@ fn a_sender_is_never_silent_while_it_has_data() {
         let mut rng = fastrand::Rng::with_seed(seed);
         let hosts = rng.usize(1..6);
         let ceiling = Some(Rate(rng.u64(1_000_000..4_000_000)));
-        let link = Link { loss: rng.f64() * 0.05, ..Link::default() };
-        let mut network = deploy(Setup { seed, hosts, link, ceiling, ..Setup::default() }, 50, 40_000);
+        let link = Link {
+            loss: rng.f64() * 0.05,
+            ..Link::default()
+        };
+        let mut network = deploy(
+            Setup {
+                seed,
+                hosts,
+                link,
+                ceiling,
+                ..Setup::default()
+            },
+            50,
+            40_000,
+        );
         assert!(network.run(LONG, SOON), "seed {seed}");
         let (took, pause) = (network.took(), network.longest_pause);
-        assert!(took > Duration::from_secs(2), "seed {seed}: too short to show anything, {took:?}");
-        assert!(pause < Duration::from_millis(600), "seed {seed}: silent for {pause:?}");
+        assert!(
+            took > Duration::from_secs(2),
+            "seed {seed}: too short to show anything, {took:?}"
+        );
+        assert!(
+            pause < Duration::from_millis(600),
+            "seed {seed}: silent for {pause:?}"
+        );
     }
 }
 
 #[test]
 fn hundreds_of_hosts_with_loss() {
-    let link = Link { loss: 0.01, jitter: Duration::from_micros(100), ..Link::default() };
-    let setup = Setup { seed: 5, hosts: 300, link, ..Setup::default() };
+    let link = Link {
+        loss: 0.01,
+        jitter: Duration::from_micros(100),
+        ..Link::default()
+    };
+    let setup = Setup {
+        seed: 5,
+        hosts: 300,
+        link,
+        ..Setup::default()
+    };
     let mut network = deploy(setup, 40, 30_000);
     assert!(network.run(LONG, SOON));
     assert_complete(&mut network, 1..=300, 5);
@@ -88,9 +128,22 @@ fn hundreds_of_hosts_with_loss() {
 #[test]
 fn a_host_that_dies_does_not_stop_the_others() {
     for seed in 0..10 {
-        let link = Link { loss: 0.02, ..Link::default() };
+        let link = Link {
+            loss: 0.02,
+            ..Link::default()
+        };
         let quorum = Quorum::Count(3);
-        let mut network = deploy(Setup { seed, hosts: 4, link, quorum, ..Setup::default() }, 200, 60_000);
+        let mut network = deploy(
+            Setup {
+                seed,
+                hosts: 4,
+                link,
+                quorum,
+                ..Setup::default()
+            },
+            200,
+            60_000,
+        );
         network.power(2, false, Duration::from_millis(100 + seed * 15));
         assert!(network.run(LONG, SOON), "seed {seed}");
         assert_complete(&mut network, [1, 3, 4].into_iter(), seed);
@@ -101,7 +154,15 @@ fn a_host_that_dies_does_not_stop_the_others() {
 
 #[test]
 fn when_all_are_required_a_dead_host_means_that_nobody_commits() {
-    let mut network = deploy(Setup { seed: 3, hosts: 4, ..Setup::default() }, 300, 60_000);
+    let mut network = deploy(
+        Setup {
+            seed: 3,
+            hosts: 4,
+            ..Setup::default()
+        },
+        300,
+        60_000,
+    );
     network.power(2, false, Duration::from_millis(20));
     // The host answered the solicit, and is gone before the rest.
     assert!(network.run(LONG, SOON));
@@ -114,8 +175,20 @@ fn when_all_are_required_a_dead_host_means_that_nobody_commits() {
 #[test]
 fn a_host_that_restarts_in_the_middle_is_served_again() {
     for seed in 0..10 {
-        let link = Link { loss: 0.01, ..Link::default() };
-        let mut network = deploy(Setup { seed, hosts: 3, link, ..Setup::default() }, 300, 60_000);
+        let link = Link {
+            loss: 0.01,
+            ..Link::default()
+        };
+        let mut network = deploy(
+            Setup {
+                seed,
+                hosts: 3,
+                link,
+                ..Setup::default()
+            },
+            300,
+            60_000,
+        );
         network.power(1, false, Duration::from_millis(80 + seed * 10));
         network.power(1, true, Duration::from_millis(200 + seed * 10));
         assert!(network.run(LONG, SOON), "seed {seed}");
@@ -126,7 +199,15 @@ fn a_host_that_restarts_in_the_middle_is_served_again() {
 #[test]
 fn a_host_that_appears_in_the_middle_is_served_or_left_cleanly() {
     for seed in 0..10 {
-        let mut network = deploy(Setup { seed, hosts: 3, ..Setup::default() }, 300, 60_000);
+        let mut network = deploy(
+            Setup {
+                seed,
+                hosts: 3,
+                ..Setup::default()
+            },
+            300,
+            60_000,
+        );
         network.power(3, false, Duration::ZERO);
         network.power(3, true, Duration::from_millis(30 + seed * 20));
         assert!(network.run(LONG, Duration::from_secs(15)), "seed {seed}");
@@ -138,20 +219,40 @@ fn a_host_that_appears_in_the_middle_is_served_or_left_cleanly() {
 
 #[test]
 fn a_host_that_refuses_is_named_and_nothing_changes() {
-    let mut network = deploy(Setup { seed: 9, hosts: 3, ..Setup::default() }, 20, 10_000);
+    let mut network = deploy(
+        Setup {
+            seed: 9,
+            hosts: 3,
+            ..Setup::default()
+        },
+        20,
+        10_000,
+    );
     network.disk(2).refuse = Some("no space".into());
     assert!(network.run(LONG, SOON));
     for host in 1..=3 {
         assert!(network.disk(host).committed.is_none());
     }
-    let refused: Vec<_> = network.sender().hosts().filter(|h| h.stage == Some(HostStage::Refused)).collect();
+    let refused: Vec<_> = network
+        .sender()
+        .hosts()
+        .filter(|h| h.stage == Some(HostStage::Refused))
+        .collect();
     assert_eq!(refused.len(), 1);
     assert_eq!(refused[0].text.as_deref(), Some("no space"));
 }
 
 #[test]
 fn a_payload_that_arrives_wrong_is_asked_for_again() {
-    let mut network = deploy(Setup { seed: 11, hosts: 2, ..Setup::default() }, 60, 30_000);
+    let mut network = deploy(
+        Setup {
+            seed: 11,
+            hosts: 2,
+            ..Setup::default()
+        },
+        60,
+        30_000,
+    );
     network.disk(1).corrupt = 2;
     assert!(network.run(LONG, SOON));
     assert_complete(&mut network, 1..=2, 11);
@@ -161,11 +262,18 @@ fn a_payload_that_arrives_wrong_is_asked_for_again() {
 fn letters(setup: Setup, level: u8) -> u64 {
     let compress = Level::new(level);
     let (seed, hosts) = (setup.seed, setup.hosts);
-    let mut network = Network::new(Setup { compress, ..setup }, Offer::letters(seed, 1, 200, 40_000));
+    let mut network = Network::new(
+        Setup { compress, ..setup },
+        Offer::letters(seed, 1, 200, 40_000),
+    );
     assert!(network.run(LONG, SOON), "seed {seed}");
     assert_complete(&mut network, 1..=hosts, seed);
     for host in 1..=hosts {
-        assert_eq!(network.disk(host).frames > 0, compress.is_some(), "host {host}, seed {seed}");
+        assert_eq!(
+            network.disk(host).frames > 0,
+            compress.is_some(),
+            "host {host}, seed {seed}"
+        );
     }
     network.sender().stats().bytes
 }
@@ -173,7 +281,11 @@ fn letters(setup: Setup, level: u8) -> u64 {
 #[test]
 fn a_compressed_release_is_smaller_and_as_whole() {
     for seed in 0..6 {
-        let setup = Setup { seed, hosts: 3, ..Setup::default() };
+        let setup = Setup {
+            seed,
+            hosts: 3,
+            ..Setup::default()
+        };
         let (plain, small) = (letters(setup.clone(), 0), letters(setup, 3));
         assert!(small < plain * 6 / 10, "seed {seed}: {small} of {plain}");
     }
@@ -182,14 +294,31 @@ fn a_compressed_release_is_smaller_and_as_whole() {
 #[test]
 fn a_compressed_release_comes_through_loss() {
     for seed in 0..12 {
-        let link = Link { loss: 0.02 * (seed % 8) as f64, duplicate: 0.02, ..Link::default() };
-        letters(Setup { seed, hosts: 4, link, ..Setup::default() }, 1);
+        let link = Link {
+            loss: 0.02 * (seed % 8) as f64,
+            duplicate: 0.02,
+            ..Link::default()
+        };
+        letters(
+            Setup {
+                seed,
+                hosts: 4,
+                link,
+                ..Setup::default()
+            },
+            1,
+        );
     }
 }
 
 #[test]
 fn a_compressed_payload_that_arrives_wrong_is_asked_for_again() {
-    let setup = Setup { seed: 12, hosts: 2, compress: Level::new(3), ..Setup::default() };
+    let setup = Setup {
+        seed: 12,
+        hosts: 2,
+        compress: Level::new(3),
+        ..Setup::default()
+    };
     let mut network = Network::new(setup, Offer::letters(12, 1, 60, 30_000));
     network.disk(1).corrupt = 3;
     assert!(network.run(LONG, SOON));
@@ -199,21 +328,47 @@ fn a_compressed_payload_that_arrives_wrong_is_asked_for_again() {
 #[test]
 fn a_host_to_which_all_arrives_wrong_gives_up_and_says_why() {
     for compress in [None, Level::new(3)] {
-        let setup = Setup { seed: 13, hosts: 2, compress, ..Setup::default() };
+        let setup = Setup {
+            seed: 13,
+            hosts: 2,
+            compress,
+            ..Setup::default()
+        };
         let mut network = Network::new(setup, Offer::letters(13, 1, 20, 10_000));
         network.disk(1).corrupt = u32::MAX;
         assert!(network.run(LONG, SOON));
         assert!((1..=2).all(|host| network.disk(host).committed.is_none()));
-        let refused = network.sender().hosts().find(|h| h.stage == Some(HostStage::Refused)).expect("one");
-        assert!(refused.text.as_deref().is_some_and(|t| t.contains("not what its release says")), "{refused:?}");
+        let refused = network
+            .sender()
+            .hosts()
+            .find(|h| h.stage == Some(HostStage::Refused))
+            .expect("one");
+        assert!(
+            refused
+                .text
+                .as_deref()
+                .is_some_and(|t| t.contains("not what its release says")),
+            "{refused:?}"
+        );
     }
 }
 
 #[test]
 fn an_audit_changes_nothing_and_collects_each_drift_once() {
     let offer = Offer::random(4, 1, Intent::Audit, 30, 20_000);
-    let link = Link { loss: 0.1, ..Link::default() };
-    let mut network = Network::new(Setup { seed: 4, hosts: 5, link, ..Setup::default() }, offer);
+    let link = Link {
+        loss: 0.1,
+        ..Link::default()
+    };
+    let mut network = Network::new(
+        Setup {
+            seed: 4,
+            hosts: 5,
+            link,
+            ..Setup::default()
+        },
+        offer,
+    );
     assert!(network.run(LONG, SOON));
     for host in 1..=5 {
         assert!(network.disk(host).committed.is_none());
@@ -224,10 +379,20 @@ fn an_audit_changes_nothing_and_collects_each_drift_once() {
 #[test]
 fn a_host_that_was_deaf_for_many_generations_catches_up() {
     for deaf_at in [100, 350] {
-        let setup = Setup { seed: deaf_at, hosts: 2, ..Setup::default() };
+        let setup = Setup {
+            seed: deaf_at,
+            hosts: 2,
+            ..Setup::default()
+        };
         let mut network = deploy(setup, 400, 120_000);
         network.run(Duration::from_millis(deaf_at), Duration::ZERO);
-        network.set_link(2, Link { loss: 1.0, ..Link::default() });
+        network.set_link(
+            2,
+            Link {
+                loss: 1.0,
+                ..Link::default()
+            },
+        );
         network.run(Duration::from_millis(1500), Duration::ZERO);
         network.set_link(2, Link::default());
         assert!(network.run(LONG, SOON), "deaf at {deaf_at} ms");
@@ -238,8 +403,17 @@ fn a_host_that_was_deaf_for_many_generations_catches_up() {
 #[test]
 fn small_deploys_stay_quick_under_loss() {
     for seed in 0..60 {
-        let link = Link { loss: 0.05, ..Link::default() };
-        let setup = Setup { seed, hosts: 4, link, ceiling: None, ..Setup::default() };
+        let link = Link {
+            loss: 0.05,
+            ..Link::default()
+        };
+        let setup = Setup {
+            seed,
+            hosts: 4,
+            link,
+            ceiling: None,
+            ..Setup::default()
+        };
         let mut network = deploy(setup, 40, 40_000);
         let began = network.now();
         assert!(network.run(LONG, Duration::ZERO), "seed {seed}");
@@ -252,7 +426,12 @@ fn small_deploys_stay_quick_under_loss() {
 #[test]
 fn a_small_fleet_takes_no_turns() {
     for hosts in [1, 5, 16] {
-        let setup = Setup { seed: 21, hosts, disk: Duration::from_millis(1), ..Setup::default() };
+        let setup = Setup {
+            seed: 21,
+            hosts,
+            disk: Duration::from_millis(1),
+            ..Setup::default()
+        };
         let mut network = deploy(setup, 1, 10_000);
         assert!(network.run(LONG, Duration::ZERO));
         assert_complete(&mut network, 1..=hosts, 21);
@@ -263,7 +442,11 @@ fn a_small_fleet_takes_no_turns() {
 
 #[test]
 fn a_release_that_takes_long_to_make_finds_its_hosts_all_the_same() {
-    let setup = Setup { seed: 6, prepare: Duration::from_secs(300), ..Setup::default() };
+    let setup = Setup {
+        seed: 6,
+        prepare: Duration::from_secs(300),
+        ..Setup::default()
+    };
     let mut network = deploy(setup, 10, 10_000);
     assert!(network.run(LONG, SOON));
     assert_complete(&mut network, 1..=3, 6);
@@ -271,19 +454,40 @@ fn a_release_that_takes_long_to_make_finds_its_hosts_all_the_same() {
 
 #[test]
 fn an_interrupted_session_ends_at_once_and_changes_nothing() {
-    for (intent, at) in [(Intent::Audit, 35), (Intent::Deploy, 35), (Intent::Deploy, 100)] {
+    for (intent, at) in [
+        (Intent::Audit, 35),
+        (Intent::Deploy, 35),
+        (Intent::Deploy, 100),
+    ] {
         let offer = Offer::random(8, 1, intent, 300, 60_000);
-        let mut network = Network::new(Setup { seed: 8, ..Setup::default() }, offer);
+        let mut network = Network::new(
+            Setup {
+                seed: 8,
+                ..Setup::default()
+            },
+            offer,
+        );
         network.run(Duration::from_millis(at), Duration::ZERO);
         network.interrupt();
-        assert!(network.run(Duration::from_secs(5), SOON), "{intent:?} at {at} ms");
+        assert!(
+            network.run(Duration::from_secs(5), SOON),
+            "{intent:?} at {at} ms"
+        );
         assert!((1..=3).all(|host| network.disk(host).committed.is_none()));
     }
 }
 
 #[test]
 fn nobody_there_is_said_within_a_few_seconds() {
-    let mut network = deploy(Setup { seed: 2, hosts: 0, ..Setup::default() }, 1, 10);
+    let mut network = deploy(
+        Setup {
+            seed: 2,
+            hosts: 0,
+            ..Setup::default()
+        },
+        1,
+        10,
+    );
     let began = network.now();
     assert!(network.run(LONG, Duration::ZERO));
     assert!(network.now().since(began) < Duration::from_secs(5));
@@ -291,11 +495,36 @@ fn nobody_there_is_said_within_a_few_seconds() {
 
 #[test]
 fn a_host_behind_a_narrow_path_gets_the_release_in_smaller_datagrams() {
-    for (mtu, loss, fits) in [(1400, 0.0, 1392), (1300, 0.0, 1232), (600, 0.0, 548), (1300, 0.1, 1232)] {
+    for (mtu, loss, fits) in [
+        (1400, 0.0, 1392),
+        (1300, 0.0, 1232),
+        (600, 0.0, 548),
+        (1300, 0.1, 1232),
+    ] {
         for seed in 0..5 {
-            let link = Link { loss, ..Link::default() };
-            let links = [(2, Link { mtu: Some(mtu), ..link.clone() })].into();
-            let mut network = deploy(Setup { seed, hosts: 3, link, links, ..Setup::default() }, 60, 30_000);
+            let link = Link {
+                loss,
+                ..Link::default()
+            };
+            let links = [(
+                2,
+                Link {
+                    mtu: Some(mtu),
+                    ..link.clone()
+                },
+            )]
+            .into();
+            let mut network = deploy(
+                Setup {
+                    seed,
+                    hosts: 3,
+                    link,
+                    links,
+                    ..Setup::default()
+                },
+                60,
+                30_000,
+            );
             assert!(network.run(LONG, SOON), "seed {seed}, MTU {mtu}");
             assert_complete(&mut network, 1..=3, seed);
             let narrow = network.notices.iter().find_map(|n| match n {
@@ -303,7 +532,10 @@ fn a_host_behind_a_narrow_path_gets_the_release_in_smaller_datagrams() {
                 _ => None,
             });
             let (datagram, host) = narrow.expect("it is told");
-            assert!(datagram == fits && host == "mk2" || loss > 0.0 && datagram <= fits, "{datagram} for {host}");
+            assert!(
+                datagram == fits && host == "mk2" || loss > 0.0 && datagram <= fits,
+                "{datagram} for {host}"
+            );
         }
     }
 }
@@ -312,16 +544,38 @@ fn a_host_behind_a_narrow_path_gets_the_release_in_smaller_datagrams() {
 fn a_wide_path_is_used_as_wide_as_it_is() {
     let mut network = deploy(Setup::default(), 10, 10_000);
     assert!(network.run(LONG, SOON));
-    assert!(!network.notices.iter().any(|n| matches!(n, Notice::Narrow { .. })));
+    assert!(
+        !network
+            .notices
+            .iter()
+            .any(|n| matches!(n, Notice::Narrow { .. }))
+    );
 }
 
 #[test]
 fn one_seed_is_one_story() {
     let story = |seed| {
-        let link = Link { loss: 0.05, jitter: Duration::from_millis(1), ..Link::default() };
-        let mut network = deploy(Setup { seed, hosts: 4, link, ..Setup::default() }, 60, 30_000);
+        let link = Link {
+            loss: 0.05,
+            jitter: Duration::from_millis(1),
+            ..Link::default()
+        };
+        let mut network = deploy(
+            Setup {
+                seed,
+                hosts: 4,
+                link,
+                ..Setup::default()
+            },
+            60,
+            30_000,
+        );
         network.run(LONG, SOON);
-        (network.now(), network.sender().stats(), network.feedback().collect::<Vec<_>>())
+        (
+            network.now(),
+            network.sender().stats(),
+            network.feedback().collect::<Vec<_>>(),
+        )
     };
     assert_eq!(story(77), story(77));
     assert_ne!(story(77), story(78));
@@ -330,22 +584,44 @@ fn one_seed_is_one_story() {
 #[test]
 fn a_host_far_slower_than_the_others_is_served_after_them() {
     for seed in 0..5 {
-        let fast = Link { rate: Some((Rate(500_000_000), 1 << 20)), ..Link::default() };
-        let slow = Link { rate: Some((Rate(20_000_000), 200 << 10)), ..Link::default() };
+        let fast = Link {
+            rate: Some((Rate(500_000_000), 1 << 20)),
+            ..Link::default()
+        };
+        let slow = Link {
+            rate: Some((Rate(20_000_000), 200 << 10)),
+            ..Link::default()
+        };
         let links = [(2, slow)].into();
-        let setup = Setup { seed, hosts: 4, link: fast, links, ceiling: None, ..Setup::default() };
+        let setup = Setup {
+            seed,
+            hosts: 4,
+            link: fast,
+            links,
+            ceiling: None,
+            ..Setup::default()
+        };
         let mut network = deploy(setup, 400, 60_000);
         let began = network.now();
         assert!(network.run(LONG, SOON), "seed {seed}");
         assert_complete(&mut network, 1..=4, seed);
-        let dropped = network.notices.iter().any(|n| matches!(n, Notice::Slow(..)));
-        assert!(dropped, "seed {seed}: nobody was dropped from the fast pass");
+        let dropped = network
+            .notices
+            .iter()
+            .any(|n| matches!(n, Notice::Slow(..)));
+        assert!(
+            dropped,
+            "seed {seed}: nobody was dropped from the fast pass"
+        );
         // Some 28 MB: half a second for the fast ones, eleven seconds for the slow one.
         let took = network.now().since(began);
         assert!(took < Duration::from_secs(30), "seed {seed}: {took:?}");
         let ready = network.ready_at();
         let others = [1, 3, 4].map(|host| ready[&host].since(began));
-        assert!(others.iter().all(|t| *t < Duration::from_secs(3)), "seed {seed}: {others:?}, the slow one {took:?}");
+        assert!(
+            others.iter().all(|t| *t < Duration::from_secs(3)),
+            "seed {seed}: {others:?}, the slow one {took:?}"
+        );
     }
 }
 
@@ -353,23 +629,54 @@ fn a_host_far_slower_than_the_others_is_served_after_them() {
 /// from the fast pass. Its line takes `mbit`, the others' 500 Mbit/s.
 fn beside(mbit: u64, seed: u64) -> (Duration, bool) {
     let jitter = Duration::from_micros(seed * 37 % 400);
-    let line = |mbit| Link { rate: Some((Rate(mbit * 1_000_000), 1 << 20)), jitter, ..Link::default() };
-    let setup =
-        Setup { seed, hosts: 5, link: line(500), links: [(2, line(mbit))].into(), ceiling: None, ..Setup::default() };
+    let line = |mbit| Link {
+        rate: Some((Rate(mbit * 1_000_000), 1 << 20)),
+        jitter,
+        ..Link::default()
+    };
+    let setup = Setup {
+        seed,
+        hosts: 5,
+        link: line(500),
+        links: [(2, line(mbit))].into(),
+        ceiling: None,
+        ..Setup::default()
+    };
     let mut network = deploy(setup, 400, 60_000);
     let began = network.now();
     assert!(network.run(LONG, SOON), "seed {seed}");
     assert_complete(&mut network, 1..=5, seed);
     let ready = network.ready_at();
-    let others = [1, 3, 4, 5].map(|host| ready[&host].since(began)).into_iter().max().expect("four");
-    (others, network.notices.iter().any(|n| matches!(n, Notice::Slow(..))))
+    let others = [1, 3, 4, 5]
+        .map(|host| ready[&host].since(began))
+        .into_iter()
+        .max()
+        .expect("four");
+    (
+        others,
+        network
+            .notices
+            .iter()
+            .any(|n| matches!(n, Notice::Slow(..))),
+    )
 }
 
 #[test]
 fn a_host_below_the_floor_does_not_take_the_rate_down_to_its_own() {
-    for (mbit, seed) in [(40, 0), (60, 5), (60, 13), (60, 33), (100, 0), (100, 18), (100, 39)] {
+    for (mbit, seed) in [
+        (40, 0),
+        (60, 5),
+        (60, 13),
+        (60, 33),
+        (100, 0),
+        (100, 18),
+        (100, 39),
+    ] {
         let (others, dropped) = beside(mbit, seed);
-        assert!(dropped && others < Duration::from_secs(2), "{mbit} Mbit, seed {seed}: {others:?}");
+        assert!(
+            dropped && others < Duration::from_secs(2),
+            "{mbit} Mbit, seed {seed}: {others:?}"
+        );
     }
 }
 
@@ -379,16 +686,29 @@ fn a_host_above_the_floor_is_served_with_the_others() {
         let (others, dropped) = beside(mbit, seed);
         // At its rate, and a quarter more.
         let most = Duration::from_secs_f64(28e6 * 8.0 / (mbit as f64 * 1e6) * 1.25 + 0.5);
-        assert!(!dropped && others < most, "{mbit} Mbit, seed {seed}: {others:?} of {most:?}");
+        assert!(
+            !dropped && others < most,
+            "{mbit} Mbit, seed {seed}: {others:?} of {most:?}"
+        );
     }
 }
 
 /// The most bytes that a host held of a release of `files` files of some 75 kB each, which came faster than its disk
 /// wrote.
 fn held(files: u32) -> usize {
-    let link = Link { rate: Some((Rate(2_000_000_000), 1 << 20)), ..Link::default() };
+    let link = Link {
+        rate: Some((Rate(2_000_000_000), 1 << 20)),
+        ..Link::default()
+    };
     let disk = Duration::from_millis(400);
-    let setup = Setup { hosts: 1, link, disk, ceiling: None, watch_memory: true, ..Setup::default() };
+    let setup = Setup {
+        hosts: 1,
+        link,
+        disk,
+        ceiling: None,
+        watch_memory: true,
+        ..Setup::default()
+    };
     let mut network = deploy(setup, files, 60_000);
     assert!(network.run(LONG, SOON));
     assert_complete(&mut network, 1..=1, files.into());
@@ -400,13 +720,25 @@ fn what_waits_for_a_slow_disk_is_bounded_and_does_not_follow_the_size_of_a_relea
     // 12 MB under way or waiting, what came in part, and memory that is used again.
     const MOST: usize = 24 << 20;
     let (small, large) = (held(600), held(1500));
-    assert!((8 << 20..MOST).contains(&small) && large < MOST, "{small} {large}");
+    assert!(
+        (8 << 20..MOST).contains(&small) && large < MOST,
+        "{small} {large}"
+    );
 }
 
 /// Symbols sent, and of them repairs, until every host, each of which had another half of the tree, has all of it.
 fn halves(seed: u64, recall: bool) -> (u64, u64) {
-    let link = Link { loss: 0.05, ..Link::default() };
-    let setup = Setup { seed, hosts: 6, link, recall, ..Setup::default() };
+    let link = Link {
+        loss: 0.05,
+        ..Link::default()
+    };
+    let setup = Setup {
+        seed,
+        hosts: 6,
+        link,
+        recall,
+        ..Setup::default()
+    };
     let offer = Offer::random(seed, 1, Intent::Deploy, 300, 60_000);
     let mut network = Network::new(setup, offer.clone());
     for host in 1..=6 {
@@ -421,15 +753,33 @@ fn halves(seed: u64, recall: bool) -> (u64, u64) {
 
 #[test]
 fn what_hosts_have_already_is_not_repaired() {
-    let sum = |recall| (0..6).map(|seed| halves(seed, recall)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+    let sum = |recall| {
+        (0..6)
+            .map(|seed| halves(seed, recall))
+            .fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+    };
     let (with, without) = (sum(true), sum(false));
-    println!("symbols sent, and repairs among them: {with:?} with what hosts read back, {without:?} without");
-    assert!(with.0 < without.0 && with.1 < without.1, "{with:?} with what hosts read back, {without:?} without");
+    println!(
+        "symbols sent, and repairs among them: {with:?} with what hosts read back, {without:?} without"
+    );
+    assert!(
+        with.0 < without.0 && with.1 < without.1,
+        "{with:?} with what hosts read back, {without:?} without"
+    );
 }
 
 /// What is sent to `hosts` hosts that missed a release, in bytes.
 fn made_up(seed: u64, hosts: usize, loss: f64) -> u64 {
-    let setup = Setup { seed, hosts, link: Link { loss, ..Link::default() }, granted: true, ..Setup::default() };
+    let setup = Setup {
+        seed,
+        hosts,
+        link: Link {
+            loss,
+            ..Link::default()
+        },
+        granted: true,
+        ..Setup::default()
+    };
     let offer = Offer::random(seed, 1, Intent::Deploy, 200, 60_000);
     let mut network = Network::new(setup, offer);
     assert!(network.run(LONG, SOON), "seed {seed}");
@@ -446,7 +796,10 @@ fn hosts_that_missed_a_release_commit_by_its_order_and_are_served_together() {
     for seed in 0..6 {
         for loss in [0.0, 0.03] {
             let (one, ten) = (made_up(seed, 1, loss), made_up(seed, 10, loss));
-            assert!(ten * 2 < one * 3, "seed {seed}, loss {loss}: {one} bytes for one host, {ten} for ten");
+            assert!(
+                ten * 2 < one * 3,
+                "seed {seed}, loss {loss}: {one} bytes for one host, {ten} for ten"
+            );
         }
     }
 }

@@ -18,7 +18,9 @@ use crate::proto::sender::{Expect, Notice, Reply, Request, Sender, SenderSetup};
 use crate::proto::{Dest, RangeSet};
 use crate::units::{Floor, Moment, Quorum};
 use crate::wire::fragment::Reassembly;
-use crate::wire::message::{Announce, DriftPart, Hello, Phase, Ranges, State, Status, Summary, TreeState, Want};
+use crate::wire::message::{
+    Announce, DriftPart, Hello, Phase, Ranges, State, Status, Summary, TreeState, Want,
+};
 use crate::wire::{Datagram, HostStage, Message};
 
 fn at(host: u8) -> SocketAddr {
@@ -81,7 +83,12 @@ impl Sending {
         };
         let now = Moment(1_000_000_000);
         let (sender, host) = (Sender::new(now, setup), HostKey::new([1; 32], 1));
-        let mut sending = Self { sender, now, offer, host };
+        let mut sending = Self {
+            sender,
+            now,
+            offer,
+            host,
+        };
         let tree = TreeState::nothing(sending.offer.release.header().tree.clone());
         let hello = Hello {
             name: name("web1"),
@@ -97,11 +104,18 @@ impl Sending {
         };
         let source = sending.host.instance();
         sending.say(WEB1, source, &Message::Hello(hello));
-        while !matches!(sending.sender.poll_notice(), Some(Notice::Discovered { .. })) {
+        while !matches!(
+            sending.sender.poll_notice(),
+            Some(Notice::Discovered { .. })
+        ) {
             sending.pass();
         }
         let release = sending.offer.release.clone();
-        sending.sender.announce(sending.now, release.clone(), super::disk::signature(release.bytes()));
+        sending.sender.announce(
+            sending.now,
+            release.clone(),
+            super::disk::signature(release.bytes()),
+        );
         sending
     }
 
@@ -141,7 +155,14 @@ impl Sending {
     /// A want of everything from `first` on.
     fn want(&self, number: u32, first: u64, fetch: Option<u64>) -> Message {
         let (session, ranges) = (self.sender.session(), Ranges(vec![first..1 << 30]));
-        Message::Want(Want { session, number, ranges, more: false, seen: 0, fetch })
+        Message::Want(Want {
+            session,
+            number,
+            ranges,
+            more: false,
+            seen: 0,
+            fetch,
+        })
     }
 
     fn state(&self, number: u32, stage: HostStage, host: &str) -> State {
@@ -151,7 +172,10 @@ impl Sending {
             name: name(host),
             stage,
             text: None,
-            summary: Some(Summary { fetch: 5000, ..Summary::default() }),
+            summary: Some(Summary {
+                fetch: 5000,
+                ..Summary::default()
+            }),
             received: 0,
             serial: Serial(0),
             dropped: None,
@@ -179,7 +203,11 @@ fn a_sender_gives_content_to_its_targets_and_as_far_as_they_said_that_they_lack_
     assert!(sending.packed().is_empty());
 
     // The host itself: nodes at once, blocks when it has compared.
-    let joined = State { summary: None, signature: None, ..sending.state(1, HostStage::Joined, "web1") };
+    let joined = State {
+        summary: None,
+        signature: None,
+        ..sending.state(1, HostStage::Joined, "web1")
+    };
     sending.say(WEB1, web1, &Message::State(joined));
     let before = sending.want(2, nodes, None);
     sending.say(WEB1, web1, &before);
@@ -214,12 +242,32 @@ fn an_audit_gives_away_no_content() {
 fn a_list_of_differences_is_the_hosts_own() {
     let mut sending = Sending::of(Intent::Audit);
     let web1 = sending.host.instance();
-    let found = Summary { drift: 7, drift_bytes: 5, ..Summary::default() };
-    let staging = State { summary: Some(found), ..sending.state(1, HostStage::Staging, "web1") };
+    let found = Summary {
+        drift: 7,
+        drift_bytes: 5,
+        ..Summary::default()
+    };
+    let staging = State {
+        summary: Some(found),
+        ..sending.state(1, HostStage::Staging, "web1")
+    };
     let signature = Some(sending.host.sign(&staging.word(web1)).into());
-    sending.say(WEB1, web1, &Message::State(State { signature, ..staging }));
+    sending.say(
+        WEB1,
+        web1,
+        &Message::State(State {
+            signature,
+            ..staging
+        }),
+    );
     sending.pass();
-    let part = |bytes: &[u8]| Message::DriftPart(DriftPart { session: SessionId(0), offset: 0, bytes: bytes.to_vec() });
+    let part = |bytes: &[u8]| {
+        Message::DriftPart(DriftPart {
+            session: SessionId(0),
+            offset: 0,
+            bytes: bytes.to_vec(),
+        })
+    };
     let of = |session, message: Message| match message {
         Message::DriftPart(part) => Message::DriftPart(DriftPart { session, ..part }),
         other => other,
@@ -228,13 +276,20 @@ fn a_list_of_differences_is_the_hosts_own() {
     sending.say(ELSEWHERE, web1, &of(session, part(b"lies!")));
     assert_eq!(sending.sender.drift_reports().count(), 0);
     sending.say(WEB1, web1, &of(session, part(b"truth")));
-    let reports: Vec<_> = sending.sender.drift_reports().map(|(_, bytes)| bytes.to_vec()).collect();
+    let reports: Vec<_> = sending
+        .sender
+        .drift_reports()
+        .map(|(_, bytes)| bytes.to_vec())
+        .collect();
     assert_eq!(reports, [b"truth".to_vec()]);
 }
 
 /// A host that runs the release `running` of the tree.
 fn receiver(now: Moment, offer: &Offer, running: Option<Serial>) -> Receiver {
-    let tree = TreeState { running, ..TreeState::nothing(offer.release.header().tree.clone()) };
+    let tree = TreeState {
+        running,
+        ..TreeState::nothing(offer.release.header().tree.clone())
+    };
     let setup = HostSetup {
         name: name("web1"),
         trees: vec![tree],
@@ -305,7 +360,12 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
     say(&mut host, now, WEB1, &Message::Announce(announce));
     let first = states(&mut host, &mut now);
     let number = *first.first().expect("it joins");
-    say(&mut host, now, ELSEWHERE, &Message::Ack(session, number, None));
+    say(
+        &mut host,
+        now,
+        ELSEWHERE,
+        &Message::Ack(session, number, None),
+    );
     let closed = Status {
         session,
         phase: Phase::Closed,
@@ -316,7 +376,10 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
         reporters: Vec::new(),
     };
     say(&mut host, now, ELSEWHERE, &Message::Status(closed));
-    assert!(states(&mut host, &mut now).contains(&number), "somebody else acknowledged it");
+    assert!(
+        states(&mut host, &mut now).contains(&number),
+        "somebody else acknowledged it"
+    );
     say(&mut host, now, WEB1, &Message::Ack(session, number, None));
     assert!(!states(&mut host, &mut now).contains(&number));
     now = now + Duration::from_millis(1500);
@@ -328,12 +391,25 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
 fn a_part_is_not_for_a_host_that_lacks_an_older_one() {
     let offer = Offer::random(3, 5, Intent::Deploy, 3, 5_000);
     let now = Moment(1_000_000_000);
-    for (running, after, joins) in [(3, 4, false), (4, 4, true), (5, 4, true), (0, 4, false), (0, 0, true)] {
+    for (running, after, joins) in [
+        (3, 4, false),
+        (4, 4, true),
+        (5, 4, true),
+        (0, 4, false),
+        (0, 0, true),
+    ] {
         let mut host = receiver(now, &offer, Some(Serial(running)));
-        let announce = Announce { after: Some(Serial(after)), ..announcement(SessionId(7), &offer) };
+        let announce = Announce {
+            after: Some(Serial(after)),
+            ..announcement(SessionId(7), &offer)
+        };
         for bytes in datagrams(InstanceId(1), &Message::Announce(announce)) {
             host.handle_datagram(now, at(WEB1), &bytes, 0);
         }
-        assert_eq!(host.sessions(), usize::from(joins), "{running} after {after}");
+        assert_eq!(
+            host.sessions(),
+            usize::from(joins),
+            "{running} after {after}"
+        );
     }
 }

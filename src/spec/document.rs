@@ -40,17 +40,29 @@ impl Document {
     fn read(file: std::fs::File, path: &Path, what: &str) -> Result<Self> {
         let failed = |e| unread(path, what, e);
         let mut bytes = Vec::new();
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
+        file.take(MAX_FILE + 1)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
         if bytes.len() as u64 > MAX_FILE {
-            return Err(Error::usage(format!("{} is too large for a {what}", shown(path))));
+            return Err(Error::usage(format!(
+                "{} is too large for a {what}",
+                shown(path)
+            )));
         }
-        let text = String::from_utf8(bytes)
-            .map_err(|_| Error::usage(format!("{} is not a text file in UTF-8, so it is no {what}", shown(path))))?;
+        let text = String::from_utf8(bytes).map_err(|_| {
+            Error::usage(format!(
+                "{} is not a text file in UTF-8, so it is no {what}",
+                shown(path)
+            ))
+        })?;
         Ok(Self::new(path, text))
     }
 
     pub(crate) fn new(path: &Path, text: String) -> Self {
-        Self { path: path.to_path_buf(), text }
+        Self {
+            path: path.to_path_buf(),
+            text,
+        }
     }
 
     /// The keys at the top. `keys` is every key that the file may have, dotted.
@@ -59,20 +71,43 @@ impl Document {
             let span = e.span().unwrap_or(0..0);
             let first = e.message().lines().next().unwrap_or("not legal TOML");
             // The parser does not say which key is there twice.
-            let which = self.text.get(span.clone()).filter(|_| first == "duplicate key").unwrap_or_default();
-            self.wrong(span, printable(format!("{first} {which}").as_bytes()).trim_end())
+            let which = self
+                .text
+                .get(span.clone())
+                .filter(|_| first == "duplicate key")
+                .unwrap_or_default();
+            self.wrong(
+                span,
+                printable(format!("{first} {which}").as_bytes()).trim_end(),
+            )
         })?;
         let span = table.span();
-        Ok(Section { document: self, keys, name: String::new(), span, entries: entries(table.into_inner()) })
+        Ok(Section {
+            document: self,
+            keys,
+            name: String::new(),
+            span,
+            entries: entries(table.into_inner()),
+        })
     }
 
     /// An error at this place of the file.
     pub(crate) fn wrong(&self, at: Range<usize>, what: &str) -> Error {
-        Error::usage(format!("{}:{}: {what}", shown(&self.path), self.line(at.start)))
+        Error::usage(format!(
+            "{}:{}: {what}",
+            shown(&self.path),
+            self.line(at.start)
+        ))
     }
 
     fn line(&self, offset: usize) -> usize {
-        1 + self.text.as_bytes().iter().take(offset).filter(|&&b| b == b'\n').count()
+        1 + self
+            .text
+            .as_bytes()
+            .iter()
+            .take(offset)
+            .filter(|&&b| b == b'\n')
+            .count()
     }
 }
 
@@ -88,7 +123,10 @@ pub(crate) fn shown(path: &Path) -> String {
 type Entries<'d> = Vec<(String, Range<usize>, Spanned<DeValue<'d>>)>;
 
 fn entries<'d>(table: DeTable<'d>) -> Entries<'d> {
-    let mut entries: Entries<'d> = table.into_iter().map(|(k, v)| (k.get_ref().to_string(), k.span(), v)).collect();
+    let mut entries: Entries<'d> = table
+        .into_iter()
+        .map(|(k, v)| (k.get_ref().to_string(), k.span(), v))
+        .collect();
     // In the order of the file, so that the first mistake is told first.
     entries.sort_by_key(|(_, span, _)| span.start);
     entries
@@ -109,7 +147,13 @@ impl<'d> Section<'d> {
     pub(crate) fn take(&mut self, key: &str) -> Option<Field<'d>> {
         let at = self.entries.iter().position(|(k, _, _)| k == key)?;
         let (_, key_span, value) = self.entries.remove(at);
-        Some(Field { document: self.document, keys: self.keys, name: self.dotted(key), key_span, value })
+        Some(Field {
+            document: self.document,
+            keys: self.keys,
+            name: self.dotted(key),
+            key_span,
+            value,
+        })
     }
 
     /// The table `[key]`, empty when the file does not have it.
@@ -133,7 +177,9 @@ impl<'d> Section<'d> {
 
     /// The first key whose work comes later, as an error.
     pub(crate) fn not_yet(&mut self, keys: &[&str]) -> Result<()> {
-        keys.iter().find_map(|key| self.take(key)).map_or(Ok(()), |field| Err(field.not_yet("")))
+        keys.iter()
+            .find_map(|key| self.take(key))
+            .map_or(Ok(()), |field| Err(field.not_yet("")))
     }
 
     /// An error about the table itself.
@@ -143,9 +189,14 @@ impl<'d> Section<'d> {
 
     /// Refuses what nobody took.
     pub(crate) fn finish(self) -> Result<()> {
-        let Some((key, span, _)) = self.entries.first() else { return Ok(()) };
+        let Some((key, span, _)) = self.entries.first() else {
+            return Ok(());
+        };
         let name = self.dotted(key);
-        let error = self.document.wrong(span.clone(), &format!("unknown key \"{}\"", printable(name.as_bytes())));
+        let error = self.document.wrong(
+            span.clone(),
+            &format!("unknown key \"{}\"", printable(name.as_bytes())),
+        );
         Err(match nearest(&name, self.keys) {
             Some(known) => error.hint(advice(&name, known)),
             None => error,
@@ -153,7 +204,11 @@ impl<'d> Section<'d> {
     }
 
     fn dotted(&self, key: &str) -> String {
-        if self.name.is_empty() { key.to_string() } else { format!("{}.{key}", self.name) }
+        if self.name.is_empty() {
+            key.to_string()
+        } else {
+            format!("{}.{key}", self.name)
+        }
     }
 }
 
@@ -169,7 +224,8 @@ pub(crate) struct Field<'d> {
 impl<'d> Field<'d> {
     /// An error about the value; `what` says what to write.
     pub(crate) fn wrong(&self, what: impl Display) -> Error {
-        self.document.wrong(self.value.span(), &format!("{}: {what}", self.name))
+        self.document
+            .wrong(self.value.span(), &format!("{}: {what}", self.name))
     }
 
     /// The same for when the field is used up.
@@ -180,8 +236,15 @@ impl<'d> Field<'d> {
 
     /// The refusal of what a later version does. `instead` is what works today.
     pub(crate) fn not_yet(&self, instead: &str) -> Error {
-        let error = self.document.wrong(self.key_span.clone(), &format!("{} is not supported yet", self.name));
-        let hint = if instead.is_empty() { "remove it: it is refused rather than ignored" } else { instead };
+        let error = self.document.wrong(
+            self.key_span.clone(),
+            &format!("{} is not supported yet", self.name),
+        );
+        let hint = if instead.is_empty() {
+            "remove it: it is refused rather than ignored"
+        } else {
+            instead
+        };
         error.hint(hint)
     }
 
@@ -191,11 +254,17 @@ impl<'d> Field<'d> {
     }
 
     pub(crate) fn bool(&self) -> Result<bool> {
-        self.value.get_ref().as_bool().ok_or_else(|| self.expected("true or false"))
+        self.value
+            .get_ref()
+            .as_bool()
+            .ok_or_else(|| self.expected("true or false"))
     }
 
     pub(crate) fn text(&self) -> Result<&str> {
-        self.value.get_ref().as_str().ok_or_else(|| self.expected("a text in quotes"))
+        self.value
+            .get_ref()
+            .as_str()
+            .ok_or_else(|| self.expected("a text in quotes"))
     }
 
     /// A text that is a `T`; the error of `T` says what to write.
@@ -224,8 +293,14 @@ impl<'d> Field<'d> {
 
     /// A whole number within `range`; `what` describes it.
     pub(crate) fn number(&self, range: std::ops::RangeInclusive<i64>, what: &str) -> Result<i64> {
-        let number = self.value.get_ref().as_integer().and_then(|n| i64::from_str_radix(n.as_str(), n.radix()).ok());
-        number.filter(|n| range.contains(n)).ok_or_else(|| self.expected(what))
+        let number = self
+            .value
+            .get_ref()
+            .as_integer()
+            .and_then(|n| i64::from_str_radix(n.as_str(), n.radix()).ok());
+        number
+            .filter(|n| range.contains(n))
+            .ok_or_else(|| self.expected(what))
     }
 
     /// Texts, each as a field of its own. `what` describes the list.
@@ -233,10 +308,23 @@ impl<'d> Field<'d> {
         if !self.value.get_ref().is_array() {
             return Err(self.expected(what));
         }
-        let Field { document, keys, name, value, .. } = self;
-        let DeValue::Array(items) = value.into_inner() else { return Ok(Vec::new()) };
-        let field =
-            |value: Spanned<DeValue<'d>>| Field { document, keys, name: name.clone(), key_span: value.span(), value };
+        let Field {
+            document,
+            keys,
+            name,
+            value,
+            ..
+        } = self;
+        let DeValue::Array(items) = value.into_inner() else {
+            return Ok(Vec::new());
+        };
+        let field = |value: Spanned<DeValue<'d>>| Field {
+            document,
+            keys,
+            name: name.clone(),
+            key_span: value.span(),
+            value,
+        };
         Ok(items.into_iter().map(field).collect())
     }
 
@@ -245,17 +333,32 @@ impl<'d> Field<'d> {
         if !self.value.get_ref().is_table() {
             return Err(self.expected(&format!("a table: write its keys below [{}]", self.name)));
         }
-        let Field { document, keys, name, key_span, value } = self;
+        let Field {
+            document,
+            keys,
+            name,
+            key_span,
+            value,
+        } = self;
         let entries = match value.into_inner() {
             DeValue::Table(table) => entries(table),
             // Checked above.
             _ => Vec::new(),
         };
-        Ok(Section { document, keys, name, span: key_span, entries })
+        Ok(Section {
+            document,
+            keys,
+            name,
+            span: key_span,
+            entries,
+        })
     }
 
     pub(crate) fn is_tables(&self) -> bool {
-        self.value.get_ref().as_array().is_some_and(|items| items.iter().all(|i| i.get_ref().is_table()))
+        self.value
+            .get_ref()
+            .as_array()
+            .is_some_and(|items| items.iter().all(|i| i.get_ref().is_table()))
     }
 
     fn expected(&self, what: &str) -> Error {
@@ -274,12 +377,17 @@ impl<'d> Field<'d> {
 
 /// What to say about an unknown key that is nearly `known`.
 fn advice(name: &str, known: &str) -> String {
-    let parent = |key: &str| key.rsplit_once('.').map_or(String::new(), |(p, _)| p.to_string());
+    let parent = |key: &str| {
+        key.rsplit_once('.')
+            .map_or(String::new(), |(p, _)| p.to_string())
+    };
     let (here, there) = (parent(name), parent(known));
     if here == there {
         format!("did you mean \"{known}\"?")
     } else if there.is_empty() {
-        format!("did you mean \"{known}\"? It stands at the top of the file, above the first [section]")
+        format!(
+            "did you mean \"{known}\"? It stands at the top of the file, above the first [section]"
+        )
     } else {
         format!("did you mean \"{known}\"? It stands below [{there}]")
     }
@@ -289,9 +397,16 @@ fn advice(name: &str, known: &str) -> String {
 fn nearest<'k>(name: &str, keys: &[&'k str]) -> Option<&'k str> {
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_string();
     let word = last(name);
-    let distance_of =
-        |key: &&&str| if last(key) == word { 0 } else { distance(name, key).min(1 + distance(&word, &last(key))) };
-    let best = keys.iter().min_by_key(|key| (distance_of(key), distance(name, key)))?;
+    let distance_of = |key: &&&str| {
+        if last(key) == word {
+            0
+        } else {
+            distance(name, key).min(1 + distance(&word, &last(key)))
+        }
+    };
+    let best = keys
+        .iter()
+        .min_by_key(|key| (distance_of(key), distance(name, key)))?;
     (distance_of(&best) <= 1 + word.chars().count() / 3).then_some(best)
 }
 
@@ -299,7 +414,10 @@ fn nearest<'k>(name: &str, keys: &[&'k str]) -> Option<&'k str> {
 fn distance(a: &str, b: &str) -> usize {
     // Nobody means a known key by a word that is so long; and the table stays small.
     const LONGEST: usize = 64;
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(LONGEST).collect(), b.chars().take(LONGEST).collect());
+    let (a, b): (Vec<char>, Vec<char>) = (
+        a.chars().take(LONGEST).collect(),
+        b.chars().take(LONGEST).collect(),
+    );
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
     for i in 0..=a.len() {
         for j in 0..=b.len() {
@@ -309,7 +427,11 @@ fn distance(a: &str, b: &str) -> usize {
                 let changed = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
                 let best = changed.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
                 let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-                if swapped { best.min(rows[i - 2][j - 2] + 1) } else { best }
+                if swapped {
+                    best.min(rows[i - 2][j - 2] + 1)
+                } else {
+                    best
+                }
             };
         }
     }

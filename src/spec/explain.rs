@@ -29,32 +29,56 @@ impl Spec {
             line("key", shown(key));
         }
         if let Some(after) = self.expires {
-            line("expires", format!("hosts refuse the release {} after it was made", shown_duration(after)));
+            line(
+                "expires",
+                format!(
+                    "hosts refuse the release {} after it was made",
+                    shown_duration(after)
+                ),
+            );
         }
         out
     }
 
     fn excludes(&self) -> String {
-        let mut parts: Vec<String> = self.exclude.iter().map(|p| printable(p.as_bytes())).collect();
+        let mut parts: Vec<String> = self
+            .exclude
+            .iter()
+            .map(|p| printable(p.as_bytes()))
+            .collect();
         parts.push(".makuoignore files".to_string());
         if self.gitignore {
             parts.push(".gitignore files".to_string());
         }
-        let fate = if self.delete.excluded { "removed on the hosts" } else { "left alone on the hosts" };
-        format!("{}; what they match is not sent, and {fate}", parts.join(", "))
+        let fate = if self.delete.excluded {
+            "removed on the hosts"
+        } else {
+            "left alone on the hosts"
+        };
+        format!(
+            "{}; what they match is not sent, and {fate}",
+            parts.join(", ")
+        )
     }
 
     fn deletes(&self) -> String {
         if !self.delete.extras {
-            return "nothing: what a host has beside the release stays, and `makuo diff` shows it".to_string();
+            return "nothing: what a host has beside the release stays, and `makuo diff` shows it"
+                .to_string();
         }
         let most = match self.delete.max {
             Limit::Count(n) => format!("at most {n} paths"),
             share if share == Limit::NONE => "without a limit".to_string(),
             share => format!("at most {share} of its paths"),
         };
-        let empty = if self.delete.allow_empty { "; an empty source empties the tree" } else { "" };
-        format!("what the release does not have, {most} on a host, checked before the first change{empty}")
+        let empty = if self.delete.allow_empty {
+            "; an empty source empties the tree"
+        } else {
+            ""
+        };
+        format!(
+            "what the release does not have, {most} on a host, checked before the first change{empty}"
+        )
     }
 
     fn owners(&self) -> String {
@@ -65,9 +89,15 @@ impl Spec {
         };
         let unknown = match self.owner.unknown {
             UnknownOwner::Fail => "a host that does not know a name refuses the release",
-            UnknownOwner::Numeric => "a host that does not know a name takes the number of this one",
+            UnknownOwner::Numeric => {
+                "a host that does not know a name takes the number of this one"
+            }
         };
-        format!("{}, {}; {unknown}", policy("user", &self.owner.user), policy("group", &self.owner.group))
+        format!(
+            "{}, {}; {unknown}",
+            policy("user", &self.owner.user),
+            policy("group", &self.owner.group)
+        )
     }
 
     fn modes(&self) -> String {
@@ -75,7 +105,11 @@ impl Spec {
             ModePolicy::Preserve => format!("{what} as in the source"),
             ModePolicy::Fixed(mode) => format!("{what} {:04o}", mode.bits()),
         };
-        format!("{}, {}", policy("files", self.mode.files), policy("directories", self.mode.dirs))
+        format!(
+            "{}, {}",
+            policy("files", self.mode.files),
+            policy("directories", self.mode.dirs)
+        )
     }
 
     fn metadata(&self) -> String {
@@ -86,7 +120,12 @@ impl Spec {
         ]
         .into_iter()
         .partition(|(_, kept)| *kept);
-        let names = |list: Vec<(&str, bool)>| list.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+        let names = |list: Vec<(&str, bool)>| {
+            list.into_iter()
+                .map(|(name, _)| name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         match (kept.is_empty(), not.is_empty()) {
             (false, false) => format!("{} kept; {} not", names(kept), names(not)),
             (false, true) => format!("{} kept", names(kept)),
@@ -97,7 +136,11 @@ impl Spec {
     fn who(&self) -> String {
         let hosts = match &self.targets.hosts[..] {
             [] => format!("every member that has the tree {}", self.tree),
-            globs => globs.iter().map(|g| printable(g.as_bytes())).collect::<Vec<_>>().join(", "),
+            globs => globs
+                .iter()
+                .map(|g| printable(g.as_bytes()))
+                .collect::<Vec<_>>()
+                .join(", "),
         };
         match &self.targets.expect {
             None => format!("{hosts}; whoever answers"),
@@ -112,7 +155,10 @@ impl Spec {
     fn when(&self) -> String {
         let staged = match self.commit.require {
             Quorum::All => "once every target has the whole release staged".to_string(),
-            Quorum::Share(_) => format!("once {} of the targets have the whole release staged", self.commit.require),
+            Quorum::Share(_) => format!(
+                "once {} of the targets have the whole release staged",
+                self.commit.require
+            ),
             Quorum::Count(n) => format!("once {n} targets have the whole release staged"),
         };
         let layout = match self.commit.layout {
@@ -121,7 +167,12 @@ impl Spec {
         };
         let mut parts = vec![staged, layout.to_string()];
         if !self.commit.batches.is_empty() {
-            let sizes: Vec<String> = self.commit.batches.iter().map(ToString::to_string).collect();
+            let sizes: Vec<String> = self
+                .commit
+                .batches
+                .iter()
+                .map(ToString::to_string)
+                .collect();
             parts.push(format!("in batches of {}, then the rest", sizes.join(", ")));
         }
         parts.push(match (self.commit.on_failure, self.commit.batches.len()) {
@@ -133,7 +184,12 @@ impl Spec {
     }
 
     fn how(&self) -> String {
-        let rate = self.transfer.rate.map_or("as fast as the network takes it".to_string(), |r| format!("at most {r}"));
+        let rate = self
+            .transfer
+            .rate
+            .map_or("as fast as the network takes it".to_string(), |r| {
+                format!("at most {r}")
+            });
         let compress = match self.transfer.compress {
             Compress::Auto => "compressed where it gains".to_string(),
             Compress::Off => "not compressed".to_string(),
@@ -141,7 +197,9 @@ impl Spec {
         };
         let slow = match self.transfer.floor {
             Floor::Share(0) => "no host is too slow".to_string(),
-            floor @ Floor::Share(_) => format!("a host below {floor} of the others is served after them"),
+            floor @ Floor::Share(_) => {
+                format!("a host below {floor} of the others is served after them")
+            }
             floor @ Floor::Rate(_) => format!("a host below {floor} is served after the others"),
         };
         format!("{rate}; {compress}; {slow}")

@@ -203,15 +203,22 @@ impl Spec {
     pub fn check_source(&self) -> Result<()> {
         let name = document::shown(&self.source);
         let from = document::shown(&self.path);
-        let hint = format!("{from} names it as `source`; a relative path is taken from the spec's own directory");
-        let meta = std::fs::metadata(&self.source)
-            .map_err(|e| Error::usage(format!("the source {name} cannot be released")).because(e).hint(&hint))?;
+        let hint = format!(
+            "{from} names it as `source`; a relative path is taken from the spec's own directory"
+        );
+        let meta = std::fs::metadata(&self.source).map_err(|e| {
+            Error::usage(format!("the source {name} cannot be released"))
+                .because(e)
+                .hint(&hint)
+        })?;
         if !meta.is_dir() {
             return Err(Error::usage(format!("the source {name} is not a directory")).hint(hint));
         }
-        std::fs::read_dir(&self.source)
-            .map(drop)
-            .map_err(|e| Error::usage(format!("the source {name} cannot be read")).because(e).hint(hint))
+        std::fs::read_dir(&self.source).map(drop).map_err(|e| {
+            Error::usage(format!("the source {name} cannot be read"))
+                .because(e)
+                .hint(hint)
+        })
     }
 
     /// The rules of a release of this spec. The scan adds what ignore files in the source exclude.
@@ -220,7 +227,11 @@ impl Spec {
             delete_extras: self.delete.extras,
             delete_max: self.delete.max,
             allow_empty: self.delete.allow_empty,
-            excludes: self.exclude.iter().map(|p| Exclude::at_top(p.as_str())).collect(),
+            excludes: self
+                .exclude
+                .iter()
+                .map(|p| Exclude::at_top(p.as_str()))
+                .collect(),
             delete_excluded: self.delete.excluded,
             set_user: self.owner.user != OwnerPolicy::Ignore,
             set_group: self.owner.group != OwnerPolicy::Ignore,

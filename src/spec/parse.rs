@@ -58,7 +58,10 @@ impl Spec {
     pub(crate) fn from_document(document: &Document) -> Result<Self> {
         let mut top = document.top(KEYS)?;
         let tree = top.take("tree").map(|f| f.parse()).transpose()?;
-        let source = top.take("source").map(|f| a_path(&f, &document.path)).transpose()?;
+        let source = top
+            .take("source")
+            .map(|f| a_path(&f, &document.path))
+            .transpose()?;
         let spec = Spec {
             path: document.path.clone(),
             tree: match tree {
@@ -66,8 +69,15 @@ impl Spec {
                 None => TreeName::new(DEFAULT_TREE).map_err(|e| top.wrong(&e.to_string()))?,
             },
             source: source.clone().unwrap_or_default(),
-            key: top.take("key").map(|f| a_path(&f, &document.path)).transpose()?,
-            exclude: top.take("exclude").map(patterns).transpose()?.unwrap_or_default(),
+            key: top
+                .take("key")
+                .map(|f| a_path(&f, &document.path))
+                .transpose()?,
+            exclude: top
+                .take("exclude")
+                .map(patterns)
+                .transpose()?
+                .unwrap_or_default(),
             gitignore: flag(&mut top, "gitignore", false)?,
             expires: top.take("expires").map(|f| a_duration(&f)).transpose()?,
             delete: delete(top.section("delete")?)?,
@@ -81,8 +91,11 @@ impl Spec {
         // A misspelt `source` is told as such, before the missing one.
         top.finish()?;
         if source.is_none() {
-            return Err(Error::usage(format!("{}: the key `source` is missing", document::shown(&document.path)))
-                .hint("name the directory to release: source = \"site\""));
+            return Err(Error::usage(format!(
+                "{}: the key `source` is missing",
+                document::shown(&document.path)
+            ))
+            .hint("name the directory to release: source = \"site\""));
         }
         Ok(spec)
     }
@@ -92,7 +105,9 @@ fn delete(mut section: Section) -> Result<Delete> {
     let default = Rules::default();
     let delete = Delete {
         extras: flag(&mut section, "extras", default.delete_extras)?,
-        max: section.take("max").map_or(Ok(default.delete_max), |f| f.parse_number_or_text())?,
+        max: section
+            .take("max")
+            .map_or(Ok(default.delete_max), |f| f.parse_number_or_text())?,
         allow_empty: flag(&mut section, "allow_empty", default.allow_empty)?,
         excluded: flag(&mut section, "excluded", default.delete_excluded)?,
     };
@@ -101,11 +116,21 @@ fn delete(mut section: Section) -> Result<Delete> {
 
 fn owner(mut section: Section) -> Result<Ownership> {
     let owner = Ownership {
-        user: section.take("user").map_or(Ok(OwnerPolicy::Preserve), |f| an_owner(&f))?,
-        group: section.take("group").map_or(Ok(OwnerPolicy::Preserve), |f| an_owner(&f))?,
+        user: section
+            .take("user")
+            .map_or(Ok(OwnerPolicy::Preserve), |f| an_owner(&f))?,
+        group: section
+            .take("group")
+            .map_or(Ok(OwnerPolicy::Preserve), |f| an_owner(&f))?,
         unknown: match section.take("unknown") {
             None => UnknownOwner::Fail,
-            Some(f) => one_of(&f, &[("fail", UnknownOwner::Fail), ("numeric", UnknownOwner::Numeric)])?,
+            Some(f) => one_of(
+                &f,
+                &[
+                    ("fail", UnknownOwner::Fail),
+                    ("numeric", UnknownOwner::Numeric),
+                ],
+            )?,
         },
     };
     section.finish().map(|()| owner)
@@ -113,15 +138,23 @@ fn owner(mut section: Section) -> Result<Ownership> {
 
 fn an_owner(field: &Field) -> Result<OwnerPolicy> {
     if field.is_number() {
-        return field.number(0..=i64::from(u32::MAX - 1), "an id").map(|n| OwnerPolicy::Fixed(n.to_string()));
+        return field
+            .number(0..=i64::from(u32::MAX - 1), "an id")
+            .map(|n| OwnerPolicy::Fixed(n.to_string()));
     }
     match field.text()? {
         "preserve" => Ok(OwnerPolicy::Preserve),
         "ignore" => Ok(OwnerPolicy::Ignore),
         name => {
             let odd = |c: char| c.is_control() || c.is_whitespace() || matches!(c, ':' | '/' | ',');
-            if name.is_empty() || name.len() > MAX_OWNER || name.starts_with('-') || name.contains(odd) {
-                return Err(field.wrong("write \"preserve\", \"ignore\", or the name of a user or group"));
+            if name.is_empty()
+                || name.len() > MAX_OWNER
+                || name.starts_with('-')
+                || name.contains(odd)
+            {
+                return Err(
+                    field.wrong("write \"preserve\", \"ignore\", or the name of a user or group")
+                );
             }
             Ok(OwnerPolicy::Fixed(name.to_string()))
         }
@@ -130,21 +163,36 @@ fn an_owner(field: &Field) -> Result<OwnerPolicy> {
 
 fn modes(mut section: Section) -> Result<Modes> {
     let modes = Modes {
-        files: section.take("files").map_or(Ok(ModePolicy::Preserve), |f| a_mode(&f, "0644"))?,
-        dirs: section.take("dirs").map_or(Ok(ModePolicy::Preserve), |f| a_mode(&f, "0755"))?,
+        files: section
+            .take("files")
+            .map_or(Ok(ModePolicy::Preserve), |f| a_mode(&f, "0644"))?,
+        dirs: section
+            .take("dirs")
+            .map_or(Ok(ModePolicy::Preserve), |f| a_mode(&f, "0755"))?,
     };
     section.finish().map(|()| modes)
 }
 
 fn a_mode(field: &Field, example: &str) -> Result<ModePolicy> {
-    let wrong = || field.wrong(format!("write \"preserve\", or the bits in octal and in quotes: \"{example}\""));
+    let wrong = || {
+        field.wrong(format!(
+            "write \"preserve\", or the bits in octal and in quotes: \"{example}\""
+        ))
+    };
     // A bare 0644 is no TOML and a bare 644 would be decimal: only text is clear.
-    let text = if field.is_text() { field.text()? } else { return Err(wrong()) };
+    let text = if field.is_text() {
+        field.text()?
+    } else {
+        return Err(wrong());
+    };
     if text == "preserve" {
         return Ok(ModePolicy::Preserve);
     }
     let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
-    let bits = octal.then(|| u32::from_str_radix(text, 8).ok()).flatten().ok_or_else(wrong)?;
+    let bits = octal
+        .then(|| u32::from_str_radix(text, 8).ok())
+        .flatten()
+        .ok_or_else(wrong)?;
     Ok(ModePolicy::Fixed(Mode::from_bits(bits)))
 }
 
@@ -162,7 +210,10 @@ fn targets(mut section: Section) -> Result<Targets> {
         None => Vec::new(),
         Some(f) => globs(f)?,
     };
-    let targets = Targets { hosts, expect: section.take("expect").map(expect).transpose()? };
+    let targets = Targets {
+        hosts,
+        expect: section.take("expect").map(expect).transpose()?,
+    };
     section.finish().map(|()| targets)
 }
 
@@ -170,7 +221,8 @@ fn globs(field: Field) -> Result<Vec<String>> {
     if field.is_text() {
         return a_glob(&field).map(|g| vec![g]);
     }
-    let nobody = field.wrong("an empty list names no host; leave the key out for every host that has the tree");
+    let nobody = field
+        .wrong("an empty list names no host; leave the key out for every host that has the tree");
     let too_many = field.wrong(format!("more than {MAX_PATTERNS} patterns"));
     let items = field.list("a list of host names or globs such as [\"web*\"]")?;
     match items.len() {
@@ -183,9 +235,12 @@ fn globs(field: Field) -> Result<Vec<String>> {
 fn a_glob(field: &Field) -> Result<String> {
     let glob = field.text()?;
     if glob.is_empty() || glob.len() > MAX_PATTERN_BYTES {
-        return Err(field.wrong(format!("a host pattern has 1 to {MAX_PATTERN_BYTES} bytes, as in \"web*\"")));
+        return Err(field.wrong(format!(
+            "a host pattern has 1 to {MAX_PATTERN_BYTES} bytes, as in \"web*\""
+        )));
     }
-    globset::Glob::new(glob).map_err(|e| field.wrong(format!("{glob:?} is not a glob: {}", e.kind())))?;
+    globset::Glob::new(glob)
+        .map_err(|e| field.wrong(format!("{glob:?} is not a glob: {}", e.kind())))?;
     Ok(glob.to_string())
 }
 
@@ -204,7 +259,11 @@ fn expect(field: Field) -> Result<Expect> {
         }
         names.push(name);
     }
-    if names.is_empty() { Err(nobody) } else { Ok(Expect::Names(names)) }
+    if names.is_empty() {
+        Err(nobody)
+    } else {
+        Ok(Expect::Names(names))
+    }
 }
 
 fn commit(mut section: Section) -> Result<Commit> {
@@ -222,7 +281,10 @@ fn commit(mut section: Section) -> Result<Commit> {
         },
         on_failure: match section.take("on_failure") {
             None => OnFailure::Stop,
-            Some(f) => one_of(&f, &[("stop", OnFailure::Stop), ("revert", OnFailure::Revert)])?,
+            Some(f) => one_of(
+                &f,
+                &[("stop", OnFailure::Stop), ("revert", OnFailure::Revert)],
+            )?,
         },
     };
     section.finish().map(|()| commit)
@@ -239,8 +301,15 @@ fn batches(field: Field) -> Result<Vec<Quorum>> {
 
 fn transfer(mut section: Section) -> Result<Transfer> {
     let transfer = Transfer {
-        rate: section.take("rate").map(|f| f.parse_number_or_text()).transpose()?,
-        floor: section.take("floor").map(|f| f.parse_number_or_text()).transpose()?.unwrap_or_default(),
+        rate: section
+            .take("rate")
+            .map(|f| f.parse_number_or_text())
+            .transpose()?,
+        floor: section
+            .take("floor")
+            .map(|f| f.parse_number_or_text())
+            .transpose()?
+            .unwrap_or_default(),
         compress: match section.take("compress") {
             None => Compress::Auto,
             Some(f) => compress(&f)?,
@@ -251,14 +320,23 @@ fn transfer(mut section: Section) -> Result<Transfer> {
 
 fn compress(field: &Field) -> Result<Compress> {
     const WHAT: &str = "\"auto\", \"off\", or a level from 1 to 19";
-    let level = |number: i64| u8::try_from(number).ok().and_then(Level::new).map(Compress::Level);
+    let level = |number: i64| {
+        u8::try_from(number)
+            .ok()
+            .and_then(Level::new)
+            .map(Compress::Level)
+    };
     if field.is_number() {
-        return level(field.number(1..=19, WHAT)?).ok_or_else(|| field.wrong(format!("write {WHAT}")));
+        return level(field.number(1..=19, WHAT)?)
+            .ok_or_else(|| field.wrong(format!("write {WHAT}")));
     }
     match field.text()? {
         "auto" => Ok(Compress::Auto),
         "off" => Ok(Compress::Off),
-        other => Err(field.wrong(format!("{:?} is not {WHAT}", crate::units::printable(other.as_bytes())))),
+        other => Err(field.wrong(format!(
+            "{:?} is not {WHAT}",
+            crate::units::printable(other.as_bytes())
+        ))),
     }
 }
 
@@ -269,16 +347,26 @@ fn flag(section: &mut Section, key: &str, default: bool) -> Result<bool> {
 /// The value of the word that the field is.
 fn one_of<T: Copy>(field: &Field, words: &[(&str, T)]) -> Result<T> {
     let text = field.text()?;
-    words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
-        let choice: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
-        field.wrong(format!("{:?} is not {}", crate::units::printable(text.as_bytes()), choice.join(" or ")))
-    })
+    words
+        .iter()
+        .find(|(word, _)| *word == text)
+        .map(|(_, value)| *value)
+        .ok_or_else(|| {
+            let choice: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+            field.wrong(format!(
+                "{:?} is not {}",
+                crate::units::printable(text.as_bytes()),
+                choice.join(" or ")
+            ))
+        })
 }
 
 fn a_duration(field: &Field) -> Result<Duration> {
     let duration = parse_duration(field.text()?).map_err(|e| field.wrong(e))?;
     if duration < Duration::from_secs(1) {
-        return Err(field.wrong("a release that expires at once reaches nobody; write a duration such as \"30d\""));
+        return Err(field.wrong(
+            "a release that expires at once reaches nobody; write a duration such as \"30d\"",
+        ));
     }
     Ok(duration)
 }
@@ -307,6 +395,13 @@ pub(crate) fn patterns(field: Field) -> Result<Vec<String>> {
         }
         patterns.push(pattern.to_string());
     }
-    let excludes: Vec<Exclude> = patterns.iter().map(|p: &String| Exclude::at_top(p.as_str())).collect();
-    if check_excludes(&excludes).is_err() { Err(too_many) } else { Ok(patterns) }
+    let excludes: Vec<Exclude> = patterns
+        .iter()
+        .map(|p: &String| Exclude::at_top(p.as_str()))
+        .collect();
+    if check_excludes(&excludes).is_err() {
+        Err(too_many)
+    } else {
+        Ok(patterns)
+    }
 }

@@ -58,11 +58,37 @@ fn one_line_is_a_spec_and_has_the_documented_defaults() {
     assert_eq!(spec.tree.as_str(), "default");
     assert_eq!(spec.source, Path::new("manifests/site"));
     assert_eq!(spec.rules(), Rules::default());
-    assert_eq!(spec.targets, Targets { hosts: vec![], expect: None });
+    assert_eq!(
+        spec.targets,
+        Targets {
+            hosts: vec![],
+            expect: None
+        }
+    );
     assert_eq!(spec.commit.require, Quorum::All);
-    assert_eq!(spec.mode, Modes { files: ModePolicy::Preserve, dirs: ModePolicy::Preserve });
-    assert_eq!(spec.meta, Meta { mtime: true, xattrs: false, hardlinks: true });
-    assert_eq!(spec.transfer, Transfer { rate: None, floor: Floor::default(), compress: Compress::Auto });
+    assert_eq!(
+        spec.mode,
+        Modes {
+            files: ModePolicy::Preserve,
+            dirs: ModePolicy::Preserve
+        }
+    );
+    assert_eq!(
+        spec.meta,
+        Meta {
+            mtime: true,
+            xattrs: false,
+            hardlinks: true
+        }
+    );
+    assert_eq!(
+        spec.transfer,
+        Transfer {
+            rate: None,
+            floor: Floor::default(),
+            compress: Compress::Auto
+        }
+    );
     insta::assert_snapshot!(spec.explain(), @r#"
         spec       manifests/www.toml
         tree       default
@@ -81,10 +107,16 @@ fn one_line_is_a_spec_and_has_the_documented_defaults() {
 #[test]
 fn every_key_is_read() {
     let spec = parse(FULL).expect("legal");
-    assert_eq!(spec.key.as_deref(), Some(Path::new("manifests/keys/deploy.key")));
+    assert_eq!(
+        spec.key.as_deref(),
+        Some(Path::new("manifests/keys/deploy.key"))
+    );
     assert_eq!(spec.mode.files, ModePolicy::Fixed(Mode::from_bits(0o644)));
     let rules = spec.rules();
-    assert_eq!((rules.set_user, rules.set_group, rules.delete_excluded), (true, false, true));
+    assert_eq!(
+        (rules.set_user, rules.set_group, rules.delete_excluded),
+        (true, false, true)
+    );
     assert_eq!(rules.excludes.len(), 2);
     insta::assert_snapshot!(spec.explain(), @r#"
         spec       manifests/www.toml
@@ -105,11 +137,19 @@ fn every_key_is_read() {
 
 #[test]
 fn a_level_of_compression_is_told() {
-    let how = |value: &str| parse(&format!("source = \"s\"\n[transfer]\ncompress = {value}")).expect("legal");
-    assert_eq!(how("1").transfer.compress, Compress::Level(Level::new(1).expect("legal")));
+    let how = |value: &str| {
+        parse(&format!("source = \"s\"\n[transfer]\ncompress = {value}")).expect("legal")
+    };
+    assert_eq!(
+        how("1").transfer.compress,
+        Compress::Level(Level::new(1).expect("legal"))
+    );
     assert_eq!(how("\"auto\"").transfer.compress, Compress::Auto);
     let told = how("19").explain();
-    assert!(told.contains("as fast as the network takes it; what shrinks is compressed at level 19"), "{told}");
+    assert!(
+        told.contains("as fast as the network takes it; what shrinks is compressed at level 19"),
+        "{told}"
+    );
 }
 
 /// A key in [`KEYS`] that no code takes, or the other way round, would be told wrongly.
@@ -227,7 +267,11 @@ fn wrong_values_say_what_to_write() {
 
 #[test]
 fn batches_and_what_follows_a_failure() {
-    let read = |text: &str| Spec::parse(text, Path::new("manifests/www.toml")).expect("legal").commit;
+    let read = |text: &str| {
+        Spec::parse(text, Path::new("manifests/www.toml"))
+            .expect("legal")
+            .commit
+    };
     let commit = read("source = \"s\"\n[commit]\nbatches = [1, \"50%\"]\non_failure = \"revert\"");
     assert_eq!(commit.batches, [Quorum::Count(1), Quorum::Share(5_000)]);
     assert_eq!(commit.on_failure, OnFailure::Revert);

@@ -8,7 +8,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use minicbor::{Decode, Encode};
-use rustix::fs::{AtFlags, CWD, FileType, Gid, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use super::grants::{is_foreign, is_grant};
@@ -45,7 +47,9 @@ pub struct Metadata {
 impl Metadata {
     /// What `change` says of its path.
     pub fn wanted(change: &Change, plan: &Plan) -> Self {
-        let Some(entry) = change.want.as_ref().map(|w| &w.entry) else { return Self::default() };
+        let Some(entry) = change.want.as_ref().map(|w| &w.entry) else {
+            return Self::default();
+        };
         let is_link = matches!(entry.kind, EntryKind::Symlink(_));
         Self {
             mode: (!is_link).then_some(entry.mode),
@@ -80,8 +84,14 @@ impl Metadata {
         let stat = FileStat::of(handle)?;
         let is_link = stat.file_type == FileType::Symlink;
         let mut reader = with_xattrs.then(XattrReader::default);
-        let xattrs = reader.as_mut().map(|reader| reader.through(handle)).transpose()?;
-        let label = reader.map(|mut reader| reader.label(handle, false)).transpose()?.flatten();
+        let xattrs = reader
+            .as_mut()
+            .map(|reader| reader.through(handle))
+            .transpose()?;
+        let label = reader
+            .map(|mut reader| reader.label(handle, false))
+            .transpose()?
+            .flatten();
         Ok(Self {
             mode: (!is_link).then_some(stat.mode),
             uid: Some(stat.uid),
@@ -101,7 +111,9 @@ impl Metadata {
     pub(super) fn handed_to(mut self, uid: Option<u32>) -> Self {
         if self.is_foreign_to(uid) {
             self.label = None;
-            self.xattrs.iter_mut().for_each(|all| all.retain(|xattr| !is_grant(&xattr.name)));
+            self.xattrs
+                .iter_mut()
+                .for_each(|all| all.retain(|xattr| !is_grant(&xattr.name)));
         }
         self
     }
@@ -120,11 +132,19 @@ impl Metadata {
         if uid.is_some() || gid.is_some() {
             // This clears set-user-id and set-group-id.
             mode_now = None;
-            rustix::fs::chownat(handle, c"", uid.map(Uid::from_raw), gid.map(Gid::from_raw), AtFlags::EMPTY_PATH)?;
+            rustix::fs::chownat(
+                handle,
+                c"",
+                uid.map(Uid::from_raw),
+                gid.map(Gid::from_raw),
+                AtFlags::EMPTY_PATH,
+            )?;
         }
         if self.xattrs.is_none() && is_foreign(now.uid, uid) && now.file_type != FileType::Symlink {
             // Another user made them.
-            [ACL, DEFAULT_ACL].iter().try_for_each(|acl| remove_acl(handle, acl))?;
+            [ACL, DEFAULT_ACL]
+                .iter()
+                .try_for_each(|acl| remove_acl(handle, acl))?;
         }
         if let Some(xattrs) = &self.xattrs {
             // An ACL changes the mode, and so may this.
@@ -132,7 +152,10 @@ impl Metadata {
             set_xattrs(handle, now.mode, xattrs)?;
         }
         if let Some(label) = &self.label {
-            let label = Xattr { name: LABEL.to_vec(), value: label.clone() };
+            let label = Xattr {
+                name: LABEL.to_vec(),
+                value: label.clone(),
+            };
             add_attribute(&in_proc(handle), &label)?;
         }
         if let Some(mode) = self.mode.filter(|_| now.file_type != FileType::Symlink)
@@ -151,7 +174,12 @@ impl Metadata {
 /// A handle of `name` in `dir`, whatever it is, for metadata only; a symbolic link itself.
 pub fn handle_of(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(dir, name, flags, rustix::fs::Mode::empty())?)
+    Ok(rustix::fs::openat(
+        dir,
+        name,
+        flags,
+        rustix::fs::Mode::empty(),
+    )?)
 }
 
 /// Sets permission bits through any handle.
@@ -159,17 +187,33 @@ pub fn chmod(handle: BorrowedFd<'_>, mode: Mode) -> io::Result<()> {
     let mode = rustix::fs::Mode::from_raw_mode(mode.bits());
     match rustix::fs::fchmod(handle, mode) {
         // An O_PATH handle is no good for fchmod, but its name in /proc is.
-        Err(Errno::BADF) => Ok(rustix::fs::chmodat(CWD, in_proc(handle), mode, AtFlags::empty())?),
+        Err(Errno::BADF) => Ok(rustix::fs::chmodat(
+            CWD,
+            in_proc(handle),
+            mode,
+            AtFlags::empty(),
+        )?),
         done => Ok(done?),
     }
 }
 
 fn set_mtime(handle: BorrowedFd<'_>, mtime: Mtime) -> io::Result<()> {
     let times = Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime.secs, tv_nsec: i64::from(mtime.nanos) },
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: mtime.secs,
+            tv_nsec: i64::from(mtime.nanos),
+        },
     };
-    Ok(rustix::fs::utimensat(handle, c"", &times, AtFlags::EMPTY_PATH)?)
+    Ok(rustix::fs::utimensat(
+        handle,
+        c"",
+        &times,
+        AtFlags::EMPTY_PATH,
+    )?)
 }
 
 /// Makes the attributes exactly `wanted`.
@@ -199,8 +243,12 @@ fn set_xattrs(handle: BorrowedFd<'_>, mode: Mode, wanted: &[Xattr]) -> io::Resul
     }
 
     let path = in_proc(handle);
-    for extra in present.iter().filter(|x| !wanted.iter().any(|w| w.name == x.name)) {
-        rustix::fs::removexattr(&path, extra.name.as_slice()).map_err(|e| of_attribute(extra, e))?;
+    for extra in present
+        .iter()
+        .filter(|x| !wanted.iter().any(|w| w.name == x.name))
+    {
+        rustix::fs::removexattr(&path, extra.name.as_slice())
+            .map_err(|e| of_attribute(extra, e))?;
     }
     for x in wanted.iter().filter(|w| !present.contains(w)) {
         rustix::fs::setxattr(&path, x.name.as_slice(), &x.value, XattrFlags::empty())
@@ -235,7 +283,12 @@ pub(super) fn add_xattrs(handle: BorrowedFd<'_>, mode: Mode, xattrs: &[Xattr]) -
 /// without which others could read what they must not.
 fn add_attribute(path: &str, xattr: &Xattr) -> io::Result<()> {
     let is_acl = xattr.name.starts_with(b"system.posix_acl_");
-    match rustix::fs::setxattr(path, xattr.name.as_slice(), &xattr.value, XattrFlags::empty()) {
+    match rustix::fs::setxattr(
+        path,
+        xattr.name.as_slice(),
+        &xattr.value,
+        XattrFlags::empty(),
+    ) {
         Err(e @ (Errno::PERM | Errno::ACCESS | Errno::NOTSUP)) if !is_acl => {
             // A label that must not be set is that of every file of a host.
             match xattr.name == LABEL {
@@ -251,7 +304,10 @@ fn add_attribute(path: &str, xattr: &Xattr) -> io::Result<()> {
 /// The error of an attribute that cannot be set or removed, with its name.
 fn of_attribute(xattr: &Xattr, e: Errno) -> io::Error {
     let e = io::Error::from(e);
-    io::Error::new(e.kind(), format!("attribute {}: {e}", printable(&xattr.name)))
+    io::Error::new(
+        e.kind(),
+        format!("attribute {}: {e}", printable(&xattr.name)),
+    )
 }
 
 fn in_proc(handle: BorrowedFd<'_>) -> String {
@@ -269,14 +325,23 @@ mod tests {
     fn everything_is_set_through_a_handle_and_read_back() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), "x").unwrap();
-        std::fs::set_permissions(dir.path().join("file"), std::fs::Permissions::from_mode(0o000)).unwrap();
+        std::fs::set_permissions(
+            dir.path().join("file"),
+            std::fs::Permissions::from_mode(0o000),
+        )
+        .unwrap();
         let top = File::open(dir.path()).unwrap();
         let wanted = Metadata {
             mode: Some(Mode::from_bits(0o4750)),
-            mtime: Some(Mtime { secs: -5, nanos: 123_456_789 }),
+            mtime: Some(Mtime {
+                secs: -5,
+                nanos: 123_456_789,
+            }),
             ..Metadata::default()
         };
-        wanted.set(handle_of(top.as_fd(), c"file").unwrap()).unwrap();
+        wanted
+            .set(handle_of(top.as_fd(), c"file").unwrap())
+            .unwrap();
         let now = Metadata::present(top.as_fd(), c"file", false).unwrap();
         assert_eq!((now.mode, now.mtime), (wanted.mode, wanted.mtime));
     }
@@ -286,8 +351,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         symlink("nowhere", dir.path().join("link")).unwrap();
         let top = File::open(dir.path()).unwrap();
-        let wanted = Metadata { mtime: Some(Mtime { secs: 99, nanos: 1 }), ..Metadata::default() };
-        wanted.set(handle_of(top.as_fd(), c"link").unwrap()).unwrap();
+        let wanted = Metadata {
+            mtime: Some(Mtime { secs: 99, nanos: 1 }),
+            ..Metadata::default()
+        };
+        wanted
+            .set(handle_of(top.as_fd(), c"link").unwrap())
+            .unwrap();
         let meta = std::fs::symlink_metadata(dir.path().join("link")).unwrap();
         assert_eq!((meta.mtime(), meta.mtime_nsec()), (99, 1));
     }
@@ -300,10 +370,19 @@ mod tests {
             println!("skipped: no user xattrs here");
             return;
         }
-        let xattrs = vec![Xattr { name: b"user.new".to_vec(), value: b"2".to_vec() }];
-        let wanted = Metadata { xattrs: Some(xattrs), mode: Some(Mode::from_bits(0o444)), ..Metadata::default() };
+        let xattrs = vec![Xattr {
+            name: b"user.new".to_vec(),
+            value: b"2".to_vec(),
+        }];
+        let wanted = Metadata {
+            xattrs: Some(xattrs),
+            mode: Some(Mode::from_bits(0o444)),
+            ..Metadata::default()
+        };
         let top = File::open(dir.path()).unwrap();
-        wanted.set(handle_of(top.as_fd(), c"file").unwrap()).unwrap();
+        wanted
+            .set(handle_of(top.as_fd(), c"file").unwrap())
+            .unwrap();
         let now = Metadata::present(top.as_fd(), c"file", true).unwrap();
         assert_eq!((now.xattrs, now.mode), (wanted.xattrs, wanted.mode));
     }

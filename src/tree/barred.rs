@@ -23,7 +23,8 @@ use crate::manifest::{Mode, TreePath};
 const LISTED: u32 = 0o500;
 
 /// What to do where an ordinary user cannot look into all of a tree.
-pub(super) const IN_PLACE: &str = "run the daemon as root, or set commit.layout = \"in-place\" in the spec";
+pub(super) const IN_PLACE: &str =
+    "run the daemon as root, or set commit.layout = \"in-place\" in the spec";
 
 /// The directories that are open for now, with the modes that they get back.
 #[derive(Debug)]
@@ -42,7 +43,10 @@ struct Opened {
 impl Barred {
     /// None yet; none at all unless `opens`.
     pub(super) fn new(opens: bool) -> Self {
-        Self { opens, opened: Mutex::default() }
+        Self {
+            opens,
+            opened: Mutex::default(),
+        }
     }
 
     /// Opens the directories that lead to what `plan` changes, removes or copies from.
@@ -63,14 +67,24 @@ impl Barred {
     }
 
     /// Opens the directory and those above it, the outermost first.
-    fn open_down_to(&self, root: &Root, dir: Option<TreePath>, seen: &mut HashSet<TreePath>) -> Result<()> {
-        let above = std::iter::successors(dir, TreePath::parent).take_while(|dir| !seen.contains(dir));
+    fn open_down_to(
+        &self,
+        root: &Root,
+        dir: Option<TreePath>,
+        seen: &mut HashSet<TreePath>,
+    ) -> Result<()> {
+        let above =
+            std::iter::successors(dir, TreePath::parent).take_while(|dir| !seen.contains(dir));
         let mut above: Vec<TreePath> = above.collect();
         while let Some(dir) = above.pop() {
             match self.open(root, &dir) {
                 Ok(_) => {}
                 // The plan makes it, or puts it in the place of a link.
-                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) => {}
                 Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => {}
                 Err(e) => return Err(Error::io("cannot look at", root.shown(&dir), e)),
             }
@@ -93,18 +107,27 @@ impl Barred {
 
     /// The directories that were opened, with the modes that they get back.
     pub(super) fn modes(&self) -> BTreeMap<TreePath, Mode> {
-        locked(&self.opened).iter().map(|opened| (opened.path.clone(), opened.mode)).collect()
+        locked(&self.opened)
+            .iter()
+            .map(|opened| (opened.path.clone(), opened.mode))
+            .collect()
     }
 
     /// As [`Root::dir`]; a directory of this user that bars it is opened first.
     pub(super) fn dir(&self, root: &Root, path: Option<&TreePath>) -> io::Result<OwnedFd> {
         let opened = root.dir(path);
-        let Some(path) = path.filter(|_| self.opens) else { return opened };
+        let Some(path) = path.filter(|_| self.opens) else {
+            return opened;
+        };
         let is_barred = match &opened {
             Ok(dir) => FileStat::of(dir)?.mode.bits() & LISTED != LISTED,
             Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
         };
-        if is_barred && self.open(root, path)? { root.dir(Some(path)) } else { opened }
+        if is_barred && self.open(root, path)? {
+            root.dir(Some(path))
+        } else {
+            opened
+        }
     }
 
     /// Opens the directory; false when that is not this user's to do, or not needed.
@@ -121,7 +144,11 @@ impl Barred {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(false),
             done => {
                 done?;
-                opened.push(Opened { path: path.clone(), handle, mode: now.mode });
+                opened.push(Opened {
+                    path: path.clone(),
+                    handle,
+                    mode: now.mode,
+                });
                 Ok(true)
             }
         }
@@ -132,7 +159,10 @@ impl Drop for Barred {
     fn drop(&mut self) {
         for Opened { handle, mode, .. } in locked(&self.opened).drain(..).rev() {
             if let Err(e) = chmod(handle.as_fd(), mode) {
-                tracing::warn!("a directory of mode {:o} stays open to its owner: {e}", mode.bits());
+                tracing::warn!(
+                    "a directory of mode {:o} stays open to its owner: {e}",
+                    mode.bits()
+                );
             }
         }
     }

@@ -71,12 +71,23 @@ impl<'a> Carry<'a> {
 
     /// Carries what is in the directory `path`.
     pub(super) fn run(&mut self, path: Option<&TreePath>) -> Result<()> {
-        let from = self.from.dir(path).map_err(|e| self.failed("cannot open", path, e))?;
-        let to = self.to.dir(path).map_err(|e| self.failed("cannot open the copy of", path, e))?;
+        let from = self
+            .from
+            .dir(path)
+            .map_err(|e| self.failed("cannot open", path, e))?;
+        let to = self
+            .to
+            .dir(path)
+            .map_err(|e| self.failed("cannot open the copy of", path, e))?;
         self.dir(path, from.as_fd(), to.as_fd())
     }
 
-    fn dir(&mut self, path: Option<&TreePath>, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    fn dir(
+        &mut self,
+        path: Option<&TreePath>,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+    ) -> Result<()> {
         let look = |e| self.failed("cannot look at", path, e);
         let before = FileStat::of(from).map_err(look)?;
         if let Some(flag) = before.fixed() {
@@ -90,17 +101,26 @@ impl<'a> Carry<'a> {
         for name in &names {
             let child = join(path, name)?;
             if self.changed.binary_search(&child).is_err()
-                && let Some((was, new)) = self.child(Pair { path: &child, name, from, to })?
+                && let Some((was, new)) = self.child(Pair {
+                    path: &child,
+                    name,
+                    from,
+                    to,
+                })?
             {
                 touched |= new;
                 all.extend(was.map(|was| (name, was)));
             }
         }
-        let steady = FileStat::of(from).map_err(|e| self.failed("cannot look at", path, e))?.ctime == before.ctime;
+        let steady = FileStat::of(from)
+            .map_err(|e| self.failed("cannot look at", path, e))?
+            .ctime
+            == before.ctime;
         for (name, mut was) in all {
             // A name that was replaced between two calls is known by what was linked.
             if !steady && let Was::Other(..) = was {
-                let now = stat(to, name).map_err(|e| self.failed("cannot look at the copy of", path, e))?;
+                let now = stat(to, name)
+                    .map_err(|e| self.failed("cannot look at the copy of", path, e))?;
                 was = now.map_or(was, |now| Was::Other(now.id.ino, now.id.ino));
             }
             known.add(name, was);
@@ -116,7 +136,12 @@ impl<'a> Carry<'a> {
     /// Says what the name stands for, unless it moves, and whether the copy of its directory changed; `None` when
     /// there is nothing of that name any more.
     fn child(&mut self, pair: Pair<'_>) -> Result<Option<(Option<Was>, bool)>> {
-        let Pair { path, name, from, to } = pair;
+        let Pair {
+            path,
+            name,
+            from,
+            to,
+        } = pair;
         let failed = |e| self.failed("cannot look at", Some(path), e);
         let Some(now) = pair.here().map_err(failed)? else {
             // It went away since it was listed, and so does its copy.
@@ -150,9 +175,12 @@ impl<'a> Carry<'a> {
                 if self.layered && now.nlink > 1 {
                     self.check_same(path, &now, to, name)?;
                 }
-                if let Some(chains) = self.chains.filter(|_| now.file_type == FileType::RegularFile) {
-                    let after =
-                        FileStat::at(to, name).map_err(|e| self.failed("cannot look at the copy of", Some(path), e))?;
+                if let Some(chains) = self
+                    .chains
+                    .filter(|_| now.file_type == FileType::RegularFile)
+                {
+                    let after = FileStat::at(to, name)
+                        .map_err(|e| self.failed("cannot look at the copy of", Some(path), e))?;
                     operation.done(&after, &mut locked(chains));
                 }
             }
@@ -164,8 +192,15 @@ impl<'a> Carry<'a> {
     }
 
     /// Refuses when the name that was made is one of another file: a lower layer's comes without its other names.
-    fn check_same(&self, path: &TreePath, now: &FileStat, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-        let made = FileStat::at(to, name).map_err(|e| self.failed("cannot look at the copy of", Some(path), e))?;
+    fn check_same(
+        &self,
+        path: &TreePath,
+        now: &FileStat,
+        to: BorrowedFd<'_>,
+        name: &CStr,
+    ) -> Result<()> {
+        let made = FileStat::at(to, name)
+            .map_err(|e| self.failed("cannot look at the copy of", Some(path), e))?;
         if made.id == now.id {
             return Ok(());
         }
@@ -178,7 +213,12 @@ impl<'a> Carry<'a> {
 
     fn directory(
         &mut self,
-        Pair { path, name, from, to }: Pair<'_>,
+        Pair {
+            path,
+            name,
+            from,
+            to,
+        }: Pair<'_>,
         now: &FileStat,
         there: Option<FileStat>,
     ) -> Result<(Option<Was>, bool)> {
@@ -190,18 +230,28 @@ impl<'a> Carry<'a> {
         }
         // What came since the tree was compared is nothing that the release knows.
         if self.again || (self.alone)(path) {
-            self.moves.push(Move { path: path.clone(), ino: now.id.ino });
+            self.moves.push(Move {
+                path: path.clone(),
+                ino: now.id.ino,
+            });
             return Ok((None, there.is_some()));
         }
         rustix::fs::mkdirat(to, name, Mode::RWXU)
             .map_err(|e| self.failed("cannot make the copy of", Some(path), e.into()))?;
-        let ours = open_dir_at(from, name).map_err(|e| self.failed("cannot open", Some(path), e).hint(IN_PLACE))?;
-        let theirs = open_dir_at(to, name).map_err(|e| self.failed("cannot open the copy of", Some(path), e))?;
+        let ours = open_dir_at(from, name)
+            .map_err(|e| self.failed("cannot open", Some(path), e).hint(IN_PLACE))?;
+        let theirs = open_dir_at(to, name)
+            .map_err(|e| self.failed("cannot open the copy of", Some(path), e))?;
         self.dir(Some(path), ours.as_fd(), theirs.as_fd())?;
         Ok((Some(Was::Directory), true))
     }
 
-    fn remove_others(&mut self, path: Option<&TreePath>, names: &[CString], to: BorrowedFd<'_>) -> Result<bool> {
+    fn remove_others(
+        &mut self,
+        path: Option<&TreePath>,
+        names: &[CString],
+        to: BorrowedFd<'_>,
+    ) -> Result<bool> {
         let known: HashSet<&CStr> = names.iter().map(|n| n.as_c_str()).collect();
         let mut touched = false;
         for name in names_in(to).map_err(|e| self.failed("cannot remove the copy of", path, e))? {
@@ -223,9 +273,14 @@ impl<'a> Carry<'a> {
     }
 
     fn fixed(&self, path: Option<&TreePath>, flag: &str) -> Error {
-        let shown = path.map_or_else(|| self.from.path().display().to_string(), |p| self.from.printed(p));
-        Error::refused(format!("{shown} is {flag} and cannot be exchanged with the whole tree"))
-            .hint("clear its flag (chattr -i -a), or set commit.layout = \"in-place\" in the spec")
+        let shown = path.map_or_else(
+            || self.from.path().display().to_string(),
+            |p| self.from.printed(p),
+        );
+        Error::refused(format!(
+            "{shown} is {flag} and cannot be exchanged with the whole tree"
+        ))
+        .hint("clear its flag (chattr -i -a), or set commit.layout = \"in-place\" in the spec")
     }
 
     fn failed(&self, action: &str, path: Option<&TreePath>, e: io::Error) -> Error {
@@ -263,7 +318,10 @@ pub(super) fn set_dirs(
             }
             None => wanted.set(to),
         };
-        let shown = || path.as_ref().map_or_else(|| to.path().to_path_buf(), |p| to.shown(p));
+        let shown = || {
+            path.as_ref()
+                .map_or_else(|| to.path().to_path_buf(), |p| to.shown(p))
+        };
         match set() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             done => done.map_err(|e| {
@@ -346,12 +404,20 @@ pub(super) fn remove(dir: BorrowedFd<'_>, name: &CStr, kind: FileType) -> io::Re
 }
 
 fn loosen(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
-    super::apply::chmod(handle_of(dir, name)?.as_fd(), crate::manifest::Mode::from_bits(0o700))
+    super::apply::chmod(
+        handle_of(dir, name)?.as_fd(),
+        crate::manifest::Mode::from_bits(0o700),
+    )
 }
 
 /// Removes `name` with all that is in it, except for what the release puts there (`changed`) and the directories that
 /// lead to it.
-fn remove_carried(dir: BorrowedFd<'_>, path: &TreePath, name: &CStr, changed: &[TreePath]) -> io::Result<()> {
+fn remove_carried(
+    dir: BorrowedFd<'_>,
+    path: &TreePath,
+    name: &CStr,
+    changed: &[TreePath],
+) -> io::Result<()> {
     let kind = FileStat::at(dir, name)?.file_type;
     if kind != FileType::Directory || !has_within(changed, path) {
         return remove(dir, name, kind);

@@ -11,7 +11,11 @@ use crate::manifest::Mtime;
 
 /// An operation that took longer may hide a change by somebody else. Nobody meddles within one in a unit test, which may
 /// have to wait for the processor.
-const QUICK: Duration = if cfg!(test) { Duration::from_secs(60) } else { Duration::from_micros(200) };
+const QUICK: Duration = if cfg!(test) {
+    Duration::from_secs(60)
+} else {
+    Duration::from_micros(200)
+};
 
 /// What our operations did to inodes of one filesystem since a commit began.
 #[derive(Debug, Default)]
@@ -37,9 +41,15 @@ pub(super) struct Operation {
 
 impl Operation {
     /// Begins an operation on the inode of which `before` was just found.
-    #[expect(clippy::disallowed_methods, reason = "measures one system call, decides nothing in a protocol")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "measures one system call, decides nothing in a protocol"
+    )]
     pub(super) fn on(before: FileStat) -> Self {
-        Self { before, began: Instant::now() }
+        Self {
+            before,
+            began: Instant::now(),
+        }
     }
 
     /// Records the operation, after which the inode is as in `after`.
@@ -65,15 +75,26 @@ pub(super) struct Placement {
 
 impl Placement {
     /// Begins the rename.
-    #[expect(clippy::disallowed_methods, reason = "measures one system call, decides nothing in a protocol")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "measures one system call, decides nothing in a protocol"
+    )]
     pub(super) fn begin() -> Self {
-        Self { began: Instant::now() }
+        Self {
+            began: Instant::now(),
+        }
     }
 
     /// Records the rename, after which the inode is as in `after`.
     pub(super) fn done(self, after: &FileStat, chains: &mut Chains) {
         if self.began.elapsed() < QUICK {
-            chains.inodes.insert(after.id.ino, Chain { first: after.ctime, last: after.ctime });
+            chains.inodes.insert(
+                after.id.ino,
+                Chain {
+                    first: after.ctime,
+                    last: after.ctime,
+                },
+            );
         } else {
             chains.inodes.remove(&after.id.ino);
         }
@@ -82,18 +103,27 @@ impl Placement {
 
 impl Chains {
     fn add(&mut self, ino: u64, before: Mtime, after: Mtime) {
-        let chain = self.inodes.entry(ino).or_insert(Chain { first: before, last: before });
+        let chain = self.inodes.entry(ino).or_insert(Chain {
+            first: before,
+            last: before,
+        });
         if chain.last == before {
             chain.last = after;
         } else {
             // Somebody else changed it meanwhile. What is known of it from now on is nothing.
-            *chain = Chain { first: after, last: after };
+            *chain = Chain {
+                first: after,
+                last: after,
+            };
         }
     }
 
     /// The present time of change of a file that was `known`, as far as our own operations lead.
     pub(super) fn since(&self, known: &Version) -> Option<Mtime> {
-        self.inodes.get(&known.ino).filter(|chain| chain.first == known.ctime).map(|chain| chain.last)
+        self.inodes
+            .get(&known.ino)
+            .filter(|chain| chain.first == known.ctime)
+            .map(|chain| chain.last)
     }
 
     /// The time of change that the last operation left to the inode.
@@ -103,7 +133,10 @@ impl Chains {
 
     /// Forgets everything. What comes is recorded when it is `wanted`.
     pub(super) fn begin(&mut self, wanted: bool) {
-        *self = Self { wanted, ..Self::default() };
+        *self = Self {
+            wanted,
+            ..Self::default()
+        };
     }
 
     /// Whether operations are recorded.

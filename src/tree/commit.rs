@@ -59,7 +59,10 @@ pub(super) fn run(
 ) -> Result<CommitReport> {
     let mark = Mark::of(release);
     if signature.len() > MAX_SIGNATURE {
-        return Err(Error::refused(format!("a signature of {} bytes", signature.len())));
+        return Err(Error::refused(format!(
+            "a signature of {} bytes",
+            signature.len()
+        )));
     }
     let (steps, dirs, exchange) = match &mut next {
         None => {
@@ -69,15 +72,31 @@ pub(super) fn run(
         }
         Some(next) => {
             if next.refresh(tree, plan)? {
-                rustix::fs::syncfs(tree.state.handle()).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
+                rustix::fs::syncfs(tree.state.handle())
+                    .map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
             }
-            (Packed::default(), next.dirs.clone(), Some(next.journaled(tree)?))
+            (
+                Packed::default(),
+                next.dirs.clone(),
+                Some(next.journaled(tree)?),
+            )
         }
     };
     let previous = tree.state.last_commit()?;
-    let commit = CommitMark { release: mark, number: previous.map_or(0, |p| p.number) + 1 };
+    let commit = CommitMark {
+        release: mark,
+        number: previous.map_or(0, |p| p.number) + 1,
+    };
     let (header, signature) = (release.bytes().to_vec(), signature.to_vec());
-    let journal = Journal { commit, previous, steps, dirs, header, signature, swap: exchange };
+    let journal = Journal {
+        commit,
+        previous,
+        steps,
+        dirs,
+        header,
+        signature,
+        swap: exchange,
+    };
     tree.crash.point()?;
     tree.state.accept(release)?;
     tree.crash.point()?;
@@ -86,7 +105,9 @@ pub(super) fn run(
     let undo = tree.state.fresh_undo(mark.serial)?;
     if let Some(next) = &next {
         tree.crash.point()?;
-        next.names.append(undo.as_fd()).map_err(|e| Error::io("cannot note names in", tree.state.path(), e))?;
+        next.names
+            .append(undo.as_fd())
+            .map_err(|e| Error::io("cannot note names in", tree.state.path(), e))?;
         tree.crash.point()?;
         let moved = renameat(tree.state.handle(), c"next", &undo, swap::ASIDE)
             .and_then(|()| rustix::fs::fsync(&undo))
@@ -104,17 +125,27 @@ pub(super) fn run(
         Err(e) if tree.crash.happened() => return Err(e),
         Err(e) => {
             if let Err(why) = undo::begin(tree).and_then(|()| undo::run(tree, &journal)) {
-                tracing::error!("tree {}: release {} could not be undone: {why}", tree.name(), mark.serial);
+                tracing::error!(
+                    "tree {}: release {} could not be undone: {why}",
+                    tree.name(),
+                    mark.serial
+                );
                 return match tree.crash.happened() {
                     true => Err(why),
-                    false => Err(Error::refused(format!("{e}; the tree is {}", tree.tear(&why)))),
+                    false => Err(Error::refused(format!(
+                        "{e}; the tree is {}",
+                        tree.tear(&why)
+                    ))),
                 };
             }
             return Err(e);
         }
     }
-    let made =
-        |dirs: bool| plan.changes.iter().filter(move |c| c.makes_anew() && (c.shape() == Shape::Directory) == dirs);
+    let made = |dirs: bool| {
+        plan.changes
+            .iter()
+            .filter(move |c| c.makes_anew() && (c.shape() == Shape::Directory) == dirs)
+    };
     Ok(CommitReport {
         files_written: made(false).count() as u64,
         directories_made: made(true).count() as u64,
@@ -136,7 +167,8 @@ pub(super) fn complete(tree: &Tree, journal: &Journal, attempt: Try) -> Result<(
             tree.state.set_aside(twin)?;
         }
         tree.crash.point()?;
-        tree.state.store(journal.serial(), &journal.header, &journal.signature)?;
+        tree.state
+            .store(journal.serial(), &journal.header, &journal.signature)?;
         tree.crash.point()?;
         tree.state.set_last_commit(Some(journal.commit))?;
     }
@@ -182,17 +214,41 @@ pub(super) struct Runner<'a> {
 impl<'a> Runner<'a> {
     pub(super) fn new(tree: &'a Tree, journal: &Journal) -> Result<Self> {
         let undo = Rc::new(tree.state.undo_dir(journal.serial())?);
-        Ok(Self { tree, undo, rights: Rights::of_process(), last: None, attempt: Try::Again })
+        Ok(Self {
+            tree,
+            undo,
+            rights: Rights::of_process(),
+            last: None,
+            attempt: Try::Again,
+        })
     }
 
     fn forward(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Mkdir(path) => self.mkdir(path),
-            Step::Place { path, slot, ino, replaces, born, .. } => {
-                self.place(path, *slot, Inode { ino: *ino, born: *born }, *replaces)
-            }
+            Step::Place {
+                path,
+                slot,
+                ino,
+                replaces,
+                born,
+                ..
+            } => self.place(
+                path,
+                *slot,
+                Inode {
+                    ino: *ino,
+                    born: *born,
+                },
+                *replaces,
+            ),
             Step::Remove { path, slot, is_dir } => self.remove(path, *slot, *is_dir),
-            Step::Set { path, old, new, ino } => self.set(path, *ino, new, [old, new]),
+            Step::Set {
+                path,
+                old,
+                new,
+                ino,
+            } => self.set(path, *ino, new, [old, new]),
         }
         .map_err(|e| self.named(e, "cannot change", step_path(step)))?
         .into_result()
@@ -208,7 +264,13 @@ impl<'a> Runner<'a> {
         Ok(Outcome::Done)
     }
 
-    fn place(&mut self, path: &TreePath, slot: u64, inode: Inode, replaces: bool) -> io::Result<Outcome> {
+    fn place(
+        &mut self,
+        path: &TreePath,
+        slot: u64,
+        inode: Inode,
+        replaces: bool,
+    ) -> io::Result<Outcome> {
         let (name, tree) = (slot_name(slot), self.tree);
         let stage = tree.state.stage();
         let is_staged = match self.attempt {
@@ -236,7 +298,9 @@ impl<'a> Runner<'a> {
         // The slot now holds what was replaced.
         stop!(self);
         if stat(stage, &name)?.is_some_and(|s| s.file_type == FileType::Directory) {
-            return Err(io::Error::other("a directory appeared here since the tree was compared"));
+            return Err(io::Error::other(
+                "a directory appeared here since the tree was compared",
+            ));
         }
         renameat(stage, &name, &*self.undo, &name)?;
         Ok(Outcome::Done)
@@ -287,11 +351,18 @@ impl<'a> Runner<'a> {
         }
         stop!(self);
         let (parent, last) = self.parent(path)?;
-        let Some(now) = stat(parent, &last)? else { return self.finish_stand_in(slot) };
+        let Some(now) = stat(parent, &last)? else {
+            return self.finish_stand_in(slot);
+        };
         if (now.file_type == FileType::Directory) != is_dir {
-            return Err(io::Error::other("another kind of file appeared here since the tree was compared"));
+            return Err(io::Error::other(
+                "another kind of file appeared here since the tree was compared",
+            ));
         }
-        match tree.crash.rename(is_dir, parent, &last, undo.as_fd(), &name) {
+        match tree
+            .crash
+            .rename(is_dir, parent, &last, undo.as_fd(), &name)
+        {
             Err(Errno::XDEV) if is_dir => return self.leave_stand_in(path, slot),
             done => done?,
         }
@@ -315,7 +386,9 @@ impl<'a> Runner<'a> {
         let (parent, name) = self.parent(path)?;
         let handle = handle_of(parent, &name)?;
         if !is_known(&FileStat::of(&handle)?, ino, sides) {
-            return Err(io::Error::other("another file appeared here since the tree was compared"));
+            return Err(io::Error::other(
+                "another file appeared here since the tree was compared",
+            ));
         }
         metadata.set(&handle)?;
         Ok(Outcome::Done)
@@ -327,7 +400,8 @@ impl<'a> Runner<'a> {
             return Ok(());
         }
         for dir in &journal.dirs {
-            self.loosen_one(dir.path.as_ref()).map_err(|e| self.named(e, "cannot write to", dir.path.as_ref()))?;
+            self.loosen_one(dir.path.as_ref())
+                .map_err(|e| self.named(e, "cannot write to", dir.path.as_ref()))?;
         }
         Ok(())
     }
@@ -335,7 +409,14 @@ impl<'a> Runner<'a> {
     fn loosen_one(&mut self, path: Option<&TreePath>) -> io::Result<()> {
         let handle = match self.dir_handle(path) {
             // A directory that this commit makes, perhaps where a file or a symlink stands now.
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(());
+            }
             Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => return Ok(()),
             handle => handle?,
         };
@@ -353,12 +434,16 @@ impl<'a> Runner<'a> {
     /// Takes the access list that another user's directory gives away before anything is made in it.
     fn disinherit(&mut self, journal: &Journal) -> Result<()> {
         for dir in &journal.dirs {
-            let (Some(old), Some(new)) = (&dir.old, &dir.new) else { continue };
+            let (Some(old), Some(new)) = (&dir.old, &dir.new) else {
+                continue;
+            };
             if new.xattrs.is_some() || !old.is_foreign_to(new.uid) {
                 continue;
             }
             self.tree.crash.point()?;
-            let done = self.dir_handle(dir.path.as_ref()).and_then(|handle| remove_acl(handle.as_fd(), DEFAULT_ACL));
+            let done = self
+                .dir_handle(dir.path.as_ref())
+                .and_then(|handle| remove_acl(handle.as_fd(), DEFAULT_ACL));
             done.map_err(|e| self.named(e, "cannot remove the ACL of", dir.path.as_ref()))?;
         }
         Ok(())
@@ -389,7 +474,8 @@ impl<'a> Runner<'a> {
     /// The handle of the directory that holds `path`, and the component that is left.
     pub(super) fn parent(&mut self, path: &TreePath) -> io::Result<(BorrowedFd<'_>, CString)> {
         let above = path.parent();
-        let name = CString::new(path.name()).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+        let name = CString::new(path.name())
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
         if self.last.as_ref().is_none_or(|(dir, _)| *dir != above) {
             let (handle, _) = self.tree.root().parent(path)?;
             self.last = Some((above, handle));
@@ -406,13 +492,21 @@ impl<'a> Runner<'a> {
         tree.crash.point()?;
         let sets = journal.steps.iter().any(|s| matches!(s, Step::Set { .. }));
         if sets || journal.dirs.len() > MAX_SINGLE_SYNCS {
-            rustix::fs::syncfs(tree.root()).map_err(|e| Error::io("cannot sync", tree.root().path(), e))?;
+            rustix::fs::syncfs(tree.root())
+                .map_err(|e| Error::io("cannot sync", tree.root().path(), e))?;
             return Ok(());
         }
         for dir in journal.dirs.iter() {
             match tree.root().dir(dir.path.as_ref()) {
                 Ok(handle) => rustix::fs::fsync(&handle).map_err(io::Error::from),
-                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+                {
+                    Ok(())
+                }
                 // Not readable by us, so that there is no handle to sync.
                 Err(_) => rustix::fs::syncfs(tree.root()).map_err(io::Error::from),
             }
@@ -424,7 +518,12 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    pub(super) fn named<'p>(&self, e: io::Error, action: &str, path: impl Into<Option<&'p TreePath>>) -> Error {
+    pub(super) fn named<'p>(
+        &self,
+        e: io::Error,
+        action: &str,
+        path: impl Into<Option<&'p TreePath>>,
+    ) -> Error {
         let error = Error::io(action, shown(self.tree, path.into()), e);
         if error.is_os(io::ErrorKind::DirectoryNotEmpty) {
             return error.hint("something was put there since the tree was compared: deploy again");
@@ -435,7 +534,9 @@ impl<'a> Runner<'a> {
 
 /// Whether it is the inode `ino` with owners that one of `sides` says.
 pub(super) fn is_known(now: &FileStat, ino: u64, sides: [&Metadata; 2]) -> bool {
-    let owned = |uid, gid| sides.iter().any(|s| s.uid == Some(uid)) && sides.iter().any(|s| s.gid == Some(gid));
+    let owned = |uid, gid| {
+        sides.iter().any(|s| s.uid == Some(uid)) && sides.iter().any(|s| s.gid == Some(gid))
+    };
     now.id.ino == ino && owned(now.uid, now.gid)
 }
 
@@ -485,9 +586,16 @@ pub(super) fn stat(dir: BorrowedFd<'_>, name: &CString) -> io::Result<Option<Fil
 }
 
 /// A rename that never replaces.
-pub(super) fn rename_new(from: BorrowedFd<'_>, old: &CString, to: BorrowedFd<'_>, new: &CString) -> io::Result<()> {
+pub(super) fn rename_new(
+    from: BorrowedFd<'_>,
+    old: &CString,
+    to: BorrowedFd<'_>,
+    new: &CString,
+) -> io::Result<()> {
     match renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
-        Err(Errno::INVAL | Errno::NOSYS) if stat(to, new)?.is_none() => Ok(renameat(from, old, to, new)?),
+        Err(Errno::INVAL | Errno::NOSYS) if stat(to, new)?.is_none() => {
+            Ok(renameat(from, old, to, new)?)
+        }
         Err(Errno::INVAL | Errno::NOSYS) => Err(Errno::EXIST.into()),
         done => Ok(done?),
     }
@@ -505,10 +613,16 @@ fn is_empty(dir: BorrowedFd<'_>, name: &CString) -> io::Result<bool> {
 
 fn step_path(step: &Step) -> &TreePath {
     match step {
-        Step::Mkdir(path) | Step::Place { path, .. } | Step::Remove { path, .. } | Step::Set { path, .. } => path,
+        Step::Mkdir(path)
+        | Step::Place { path, .. }
+        | Step::Remove { path, .. }
+        | Step::Set { path, .. } => path,
     }
 }
 
 pub(super) fn shown(tree: &Tree, path: Option<&TreePath>) -> std::path::PathBuf {
-    path.map_or_else(|| tree.root().path().to_path_buf(), |p| tree.root().shown(p))
+    path.map_or_else(
+        || tree.root().path().to_path_buf(),
+        |p| tree.root().shown(p),
+    )
 }

@@ -29,7 +29,12 @@ pub(super) fn chosen(root: &Root, plan: &Plan) -> Result<HashSet<usize>> {
     }
     let mut chosen = HashSet::new();
     let mut last: Option<(Option<TreePath>, OwnedFd)> = None;
-    for (at, change) in plan.changes.iter().enumerate().filter(|(_, c)| is_copied(c)) {
+    for (at, change) in plan
+        .changes
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| is_copied(c))
+    {
         // The next tree is another one: nothing of the live tree's is changed for it.
         if plan.layout == Layout::Swap {
             chosen.insert(at);
@@ -40,7 +45,9 @@ pub(super) fn chosen(root: &Root, plan: &Plan) -> Result<HashSet<usize>> {
             if last.as_ref().is_none_or(|(dir, _)| *dir != above) {
                 last = Some((above, root.parent(&change.path)?.0));
             }
-            let Some((_, parent)) = &last else { return Ok(None) };
+            let Some((_, parent)) = &last else {
+                return Ok(None);
+            };
             super::commit::stat(parent.as_fd(), &CString::new(change.path.name())?)
         };
         let now = look().map_err(|e| Error::io("cannot look at", root.shown(&change.path), e))?;
@@ -55,7 +62,9 @@ pub(super) fn chosen(root: &Root, plan: &Plan) -> Result<HashSet<usize>> {
 /// Whether somebody who may have made the inode, or have it open, could write to what it becomes: it gets another owner
 /// or more rights, or fewer users may write to it.
 pub(super) fn is_taken_from_others(now: &FileStat, change: &Change) -> bool {
-    let Some(want) = change.want.as_ref().map(|want| &want.entry) else { return false };
+    let Some(want) = change.want.as_ref().map(|want| &want.entry) else {
+        return false;
+    };
     // Nobody but root makes a device, and the daemon may lack the right to.
     if change.shape() == Shape::Device {
         return false;

@@ -23,7 +23,9 @@ impl Doubt {
     /// As the state says.
     pub(super) fn read(records: &Records) -> Self {
         // A mark that cannot be read is one.
-        Self(AtomicBool::new(records.read(MARK).map_or(true, |mark| mark.is_some())))
+        Self(AtomicBool::new(
+            records.read(MARK).map_or(true, |mark| mark.is_some()),
+        ))
     }
 }
 
@@ -33,13 +35,20 @@ impl Tree {
         if !self.doubt.0.swap(true, Ordering::AcqRel)
             && let Err(e) = self.state.write(MARK, b"")
         {
-            tracing::warn!("tree {}: {e}: after a restart its index is believed again", self.name());
+            tracing::warn!(
+                "tree {}: {e}: after a restart its index is believed again",
+                self.name()
+            );
         }
     }
 
     /// A commit failed with `e`, perhaps on what the index said wrongly: the next look reads everything.
     pub fn drop_index(&self, e: &Error) {
-        let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::ReadOnlyFilesystem];
+        let full = [
+            ErrorKind::StorageFull,
+            ErrorKind::QuotaExceeded,
+            ErrorKind::ReadOnlyFilesystem,
+        ];
         if full.into_iter().any(|kind| e.is_os(kind)) {
             return;
         }
@@ -47,7 +56,11 @@ impl Tree {
         for path in [self.index_path(), self.written_path()] {
             match std::fs::remove_file(&path) {
                 Err(e) if e.kind() != ErrorKind::NotFound => {
-                    tracing::warn!("tree {}: its index {} cannot be removed: {e}", self.name(), path.display());
+                    tracing::warn!(
+                        "tree {}: its index {} cannot be removed: {e}",
+                        self.name(),
+                        path.display()
+                    );
                 }
                 _ => {}
             }
@@ -72,13 +85,19 @@ impl Tree {
     /// Whether the tree cannot be what its present release says, as far as is known without a look: its directory is
     /// another one than was looked at last, or is empty.
     pub fn is_strange(&self) -> bool {
-        let Ok(Some(current)) = self.current() else { return false };
+        let Ok(Some(current)) = self.current() else {
+            return false;
+        };
         let root = self.root();
         let is_empty = || {
-            let names = root.dir(None).and_then(|dir| Ok(rustix::fs::Dir::read_from(dir)?));
+            let names = root
+                .dir(None)
+                .and_then(|dir| Ok(rustix::fs::Dir::read_from(dir)?));
             let is_own = |name: &[u8]| self.state().is_inside() && name == RESERVED.as_bytes();
             let is_none = |name: &[u8]| matches!(name, b"." | b"..") || is_own(name);
-            names.is_ok_and(|mut names| names.all(|name| name.is_ok_and(|n| is_none(n.file_name().to_bytes()))))
+            names.is_ok_and(|mut names| {
+                names.all(|name| name.is_ok_and(|n| is_none(n.file_name().to_bytes())))
+            })
         };
         let has_entries = current.release.header().root.entries > 0;
         Index::is_of_another(&self.index_path(), root.id()) || has_entries && is_empty()

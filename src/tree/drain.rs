@@ -39,12 +39,24 @@ impl Follow<'_> {
     }
 
     fn drain_dir(&mut self, path: Option<&TreePath>, closed: bool) -> Result<()> {
-        let from = self.from.dir(path).map_err(|e| self.failed("cannot open", path, e))?;
+        let from = self
+            .from
+            .dir(path)
+            .map_err(|e| self.failed("cannot open", path, e))?;
         let closed = closed || self.is_closed(path, from.as_fd())?;
         let is_own = path.is_some_and(|path| self.changed.binary_search(path).is_ok());
         let record = self.record(path);
-        let (common, known) = (record.is_some() && !is_own, record.map(Known::names).unwrap_or_default());
-        let mut dir = Draining { path, handle: from.as_fd(), common, closed, known };
+        let (common, known) = (
+            record.is_some() && !is_own,
+            record.map(Known::names).unwrap_or_default(),
+        );
+        let mut dir = Draining {
+            path,
+            handle: from.as_fd(),
+            common,
+            closed,
+            known,
+        };
         for _ in 0..MAX_TRIES {
             let names = names_in(dir.handle).map_err(|e| self.failed("cannot list", path, e))?;
             if names.is_empty() {
@@ -57,7 +69,9 @@ impl Follow<'_> {
         if common {
             // What comes into it after this is told from what came before.
             let mut record = Known::new(None);
-            dir.known.iter().for_each(|(name, was)| record.add(name, *was));
+            dir.known
+                .iter()
+                .for_each(|(name, was)| record.add(name, *was));
             self.names.0.insert(path.cloned(), record);
         }
         Ok(())
@@ -66,13 +80,22 @@ impl Follow<'_> {
     fn drain_name(&mut self, dir: &mut Draining<'_>, name: &CString) -> Result<()> {
         let path = join(dir.path, name)?;
         let failed = |e: io::Error| Error::io("cannot remove", self.from.shown(&path), e);
-        let Some(now) = stat(dir.handle, name).map_err(failed)? else { return Ok(()) };
+        let Some(now) = stat(dir.handle, name).map_err(failed)? else {
+            return Ok(());
+        };
         let is_dir = now.file_type == FileType::Directory;
-        let same = dir.known.get(name).is_some_and(|was| is_dir || self.sides(*was).from == now.id.ino);
+        let same = dir
+            .known
+            .get(name)
+            .is_some_and(|was| is_dir || self.sides(*was).from == now.id.ino);
         if !same && !dir.closed && self.changed.binary_search(&path).is_err() {
             let followed = self.rescue(dir, (&path, name), &now)?;
             if !is_dir {
-                let taken = if followed { Passing(self.aside).take_out(dir.handle, name, now.id.ino) } else { Ok(()) };
+                let taken = if followed {
+                    Passing(self.aside).take_out(dir.handle, name, now.id.ino)
+                } else {
+                    Ok(())
+                };
                 return taken.map_err(|e| self.failed("cannot remove", Some(&path), e));
             }
         }
@@ -80,7 +103,11 @@ impl Follow<'_> {
         if is_dir && stat(dir.handle, name).map_err(failed)?.is_some() {
             self.drain_dir(Some(&path), dir.closed)?;
         }
-        let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        let flags = if is_dir {
+            AtFlags::REMOVEDIR
+        } else {
+            AtFlags::empty()
+        };
         match unlinkat(dir.handle, name, flags) {
             // Gone, moved, or once more.
             Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
@@ -89,20 +116,37 @@ impl Follow<'_> {
     }
 
     /// Follows one name out of a directory that is being removed; false when it changed meanwhile.
-    fn rescue(&mut self, dir: &mut Draining<'_>, (path, name): (&TreePath, &CString), now: &FileStat) -> Result<bool> {
+    fn rescue(
+        &mut self,
+        dir: &mut Draining<'_>,
+        (path, name): (&TreePath, &CString),
+        now: &FileStat,
+    ) -> Result<bool> {
         let to = match self.to.dir(dir.path) {
             Ok(to) => to,
             // Whoever removed the directory from the live tree did not mean to keep what is in it.
             Err(e) if is_gone(&e) && dir.common => return Ok(true),
             Err(e) if is_gone(&e) => {
                 if let Some(path) = dir.path {
-                    self.make_way(path).map_err(|e| self.failed("cannot make", Some(path), e))?;
+                    self.make_way(path)
+                        .map_err(|e| self.failed("cannot make", Some(path), e))?;
                 }
-                self.to.dir(dir.path).map_err(|e| self.failed("cannot open the other", dir.path, e))?
+                self.to
+                    .dir(dir.path)
+                    .map_err(|e| self.failed("cannot open the other", dir.path, e))?
             }
             Err(e) => return Err(self.failed("cannot open the other", dir.path, e)),
         };
-        let held = self.one(Pair { path, name, from: dir.handle, to: to.as_fd() }, &dir.known, now)?;
+        let held = self.one(
+            Pair {
+                path,
+                name,
+                from: dir.handle,
+                to: to.as_fd(),
+            },
+            &dir.known,
+            now,
+        )?;
         if let Some(Some(held)) = held {
             dir.known.insert(name.clone(), held);
         }

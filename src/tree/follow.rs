@@ -107,11 +107,16 @@ impl<'a> Follow<'a> {
         let known = self.known;
         for (path, was) in &known.0 {
             let now = match path {
-                Some(path) => self.from.parent(path).and_then(|(parent, name)| stat(parent.as_fd(), &name)),
+                Some(path) => self
+                    .from
+                    .parent(path)
+                    .and_then(|(parent, name)| stat(parent.as_fd(), &name)),
                 None => FileStat::of(self.from).map(Some),
             };
             match now {
-                Ok(Some(now)) if now.file_type == FileType::Directory && Some(now.ctime) != was.ctime => {
+                Ok(Some(now))
+                    if now.file_type == FileType::Directory && Some(now.ctime) != was.ctime =>
+                {
                     self.dir(path.as_ref(), false)?;
                 }
                 Ok(_) => {}
@@ -128,26 +133,40 @@ impl<'a> Follow<'a> {
     }
 
     /// Looks for what others put into directories that are the release's own.
-    pub(super) fn owned_dirs<'p>(&mut self, dirs: impl Iterator<Item = &'p TreePath>) -> Result<()> {
+    pub(super) fn owned_dirs<'p>(
+        &mut self,
+        dirs: impl Iterator<Item = &'p TreePath>,
+    ) -> Result<()> {
         for path in dirs {
-            let Ok(from) = self.from.dir(Some(path)) else { continue };
+            let Ok(from) = self.from.dir(Some(path)) else {
+                continue;
+            };
             if self.is_closed(Some(path), from.as_fd())? {
                 continue;
             }
-            let known = self.record(Some(path)).map(Known::names).unwrap_or_default();
+            let known = self
+                .record(Some(path))
+                .map(Known::names)
+                .unwrap_or_default();
             let is_new = |name: &CString| -> Result<bool> {
                 let child = join(Some(path), name)?;
                 if self.changed.binary_search(&child).is_ok() {
                     return Ok(false);
                 }
-                let now = stat(from.as_fd(), name).map_err(|e| self.failed("cannot look at", Some(&child), e))?;
+                let now = stat(from.as_fd(), name)
+                    .map_err(|e| self.failed("cannot look at", Some(&child), e))?;
                 let was = known.get(name).map_or(0, |was| self.sides(*was).from);
                 Ok(now.is_some_and(|now| now.id.ino != was))
             };
-            for name in names_in(from.as_fd()).map_err(|e| self.failed("cannot list", Some(path), e))? {
+            for name in
+                names_in(from.as_fd()).map_err(|e| self.failed("cannot list", Some(path), e))?
+            {
                 if is_new(&name)? {
-                    self.make_way(path).map_err(|e| self.failed("cannot make", Some(path), e))?;
-                    self.to.dir(Some(path)).map_err(|e| self.failed("cannot open the other", Some(path), e))?;
+                    self.make_way(path)
+                        .map_err(|e| self.failed("cannot make", Some(path), e))?;
+                    self.to
+                        .dir(Some(path))
+                        .map_err(|e| self.failed("cannot open the other", Some(path), e))?;
                     self.dir(Some(path), false)?;
                     break;
                 }
@@ -186,7 +205,9 @@ impl<'a> Follow<'a> {
         let mut was = self.record(path).cloned();
         // What changes while it is followed is followed again.
         for _ in 0..MAX_TRIES {
-            let Some((now, settled)) = self.dir_once(path, was.take(), deep)? else { break };
+            let Some((now, settled)) = self.dir_once(path, was.take(), deep)? else {
+                break;
+            };
             self.names.0.insert(path.cloned(), now.clone());
             if settled {
                 break;
@@ -197,7 +218,12 @@ impl<'a> Follow<'a> {
     }
 
     /// Says what the directory holds and whether all of it was followed; `None` when it is gone from one of the trees.
-    fn dir_once(&mut self, path: Option<&TreePath>, was: Option<Known>, deep: bool) -> Result<Option<(Known, bool)>> {
+    fn dir_once(
+        &mut self,
+        path: Option<&TreePath>,
+        was: Option<Known>,
+        deep: bool,
+    ) -> Result<Option<(Known, bool)>> {
         let (from, to) = match (self.from.dir(path), self.to.dir(path)) {
             (Ok(from), Ok(to)) => (from, to),
             // Gone from one of them meanwhile: there is nothing to follow, or nobody to follow it.
@@ -215,7 +241,8 @@ impl<'a> Follow<'a> {
         let mut present = Vec::new();
         for name in names_in(from).map_err(|e| self.failed("cannot list", path, e))? {
             let child = join(path, &name)?;
-            let now = stat(from, &name).map_err(|e| self.failed("cannot look at", Some(&child), e))?;
+            let now =
+                stat(from, &name).map_err(|e| self.failed("cannot look at", Some(&child), e))?;
             if self.changed.binary_search(&child).is_ok() {
                 before.remove(&name);
             } else if let Some(now) = now {
@@ -232,11 +259,23 @@ impl<'a> Follow<'a> {
 
         let (mut known, mut steps) = (Known::new(ctime), Vec::new());
         for (name, path, was, now) in present {
-            let pair = Pair { path: &path, name: &name, from, to };
+            let pair = Pair {
+                path: &path,
+                name: &name,
+                from,
+                to,
+            };
             match self.judge(pair, was, now.as_ref(), deep)? {
                 Verdict::Done(held) => held.iter().for_each(|held| known.add(&name, *held)),
                 Verdict::Follow(nodes) => {
-                    steps.push(Step { path, name, now, was, known: nodes, ready: Ready::Changed });
+                    steps.push(Step {
+                        path,
+                        name,
+                        now,
+                        was,
+                        known: nodes,
+                        ready: Ready::Changed,
+                    });
                 }
             }
         }
@@ -264,7 +303,9 @@ impl<'a> Follow<'a> {
         }
         let mut above = path.cloned();
         loop {
-            let there = self.to.handle_of(above.as_ref().map_or(b"", |path| path.as_bytes()));
+            let there = self
+                .to
+                .handle_of(above.as_ref().map_or(b"", |path| path.as_bytes()));
             let stats = |there| Ok((FileStat::of(from)?, FileStat::of(there)?));
             match (there.and_then(stats), &above) {
                 (Ok((from, to)), _) => return Ok(grants::is_closed(&from, &to)),
@@ -288,24 +329,42 @@ impl<'a> Follow<'a> {
             Verdict::Follow(nodes) => nodes,
         };
         let (path, name) = (pair.path.clone(), pair.name.clone());
-        let mut steps = [Step { path, name, now: Some(*now), was, known: nodes, ready: Ready::Changed }];
+        let mut steps = [Step {
+            path,
+            name,
+            now: Some(*now),
+            was,
+            known: nodes,
+            ready: Ready::Changed,
+        }];
         self.link(&mut steps, pair.from, pair.to)?;
         let dir = pair.path.parent();
         let mut record = Known::new(None);
-        known.iter().filter(|(name, _)| *name != pair.name).for_each(|(name, was)| record.add(name, *was));
+        known
+            .iter()
+            .filter(|(name, _)| *name != pair.name)
+            .for_each(|(name, was)| record.add(name, *was));
         self.announce(dir.as_ref(), &record, &steps)?;
         let [step] = steps;
-        Ok(self.take(dir.as_ref(), &step, pair.from, pair.to)?.map(Some))
+        Ok(self
+            .take(dir.as_ref(), &step, pair.from, pair.to)?
+            .map(Some))
     }
 
     /// What a name that is no directory of both trees stood for.
     pub(super) fn sides(&self, was: Was) -> Nodes {
         match was {
-            Was::Directory => Nodes { from: Nodes::UNKNOWN, to: Nodes::UNKNOWN },
+            Was::Directory => Nodes {
+                from: Nodes::UNKNOWN,
+                to: Nodes::UNKNOWN,
+            },
             Was::Other(from, to) if !self.back => Nodes { from, to },
             Was::Other(to, from) => Nodes { from, to },
             // Only `resolve` knows.
-            Was::ComingNew(..) | Was::ComingOld(..) => Nodes { from: Nodes::UNKNOWN, to: Nodes::UNKNOWN },
+            Was::ComingNew(..) | Was::ComingOld(..) => Nodes {
+                from: Nodes::UNKNOWN,
+                to: Nodes::UNKNOWN,
+            },
         }
     }
 
@@ -318,28 +377,50 @@ impl<'a> Follow<'a> {
         };
         let to = if forward { pair.to } else { pair.from };
         let Nodes { from, to } = Passing(self.aside).resolve(to, pair.name, now, before)?;
-        Ok(if forward { Nodes { from, to } } else { Nodes { from: to, to: from } })
+        Ok(if forward {
+            Nodes { from, to }
+        } else {
+            Nodes { from: to, to: from }
+        })
     }
 
     fn other(&self, Nodes { from, to }: Nodes) -> Was {
-        if self.back { Was::Other(to, from) } else { Was::Other(from, to) }
+        if self.back {
+            Was::Other(to, from)
+        } else {
+            Was::Other(from, to)
+        }
     }
 
     fn was_touched(&mut self, pair: Pair<'_>) -> bool {
-        self.heard.as_mut().is_some_and(|heard| heard.touched(pair.path.parent().as_ref(), pair.name))
+        self.heard
+            .as_mut()
+            .is_some_and(|heard| heard.touched(pair.path.parent().as_ref(), pair.name))
     }
 
     /// When the directory that others reach by path changed last.
     fn live(&self, pair: Pair<'_>) -> io::Result<Mtime> {
-        let dir = if self.rival == Rival::Handles { pair.from } else { pair.to };
+        let dir = if self.rival == Rival::Handles {
+            pair.from
+        } else {
+            pair.to
+        };
         FileStat::of(dir).map(|dir| dir.ctime)
     }
 
     /// Says what becomes of a name that is `now` in `from`. Directories are followed at once.
-    fn judge(&mut self, pair: Pair<'_>, was: Option<Was>, now: Option<&FileStat>, deep: bool) -> Result<Verdict> {
+    fn judge(
+        &mut self,
+        pair: Pair<'_>,
+        was: Option<Was>,
+        now: Option<&FileStat>,
+        deep: bool,
+    ) -> Result<Verdict> {
         let look = |e| Error::io("cannot look at", self.from.shown(pair.path), e);
         let mut known = self.resolve(pair, was).map_err(look)?;
-        let is_dir = |found: Option<&FileStat>| found.is_some_and(|found| found.file_type == FileType::Directory);
+        let is_dir = |found: Option<&FileStat>| {
+            found.is_some_and(|found| found.file_type == FileType::Directory)
+        };
         let mut there = pair.there().map_err(look)?;
         match (is_dir(now), is_dir(there.as_ref())) {
             (true, true) => {
@@ -353,58 +434,89 @@ impl<'a> Follow<'a> {
             (false, true) => {
                 if was == Some(Was::Directory) {
                     self.vanish(pair)?;
-                    there = pair.there().map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
+                    there = pair
+                        .there()
+                        .map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
                     known.to = 0;
                 }
                 if is_dir(there.as_ref()) {
                     if now.is_some() && known.from != Nodes::of(now, None).from {
                         self.stays(pair.path);
                     }
-                    return Ok(Verdict::Done(
-                        now.map(|_| self.other(Nodes::of(now, there.as_ref()).unfollowed(known))),
-                    ));
+                    return Ok(Verdict::Done(now.map(|_| {
+                        self.other(Nodes::of(now, there.as_ref()).unfollowed(known))
+                    })));
                 }
             }
             _ => {}
         }
         let touched = self.was_touched(pair);
-        let live = self.live(pair).map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
+        let live = self
+            .live(pair)
+            .map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
         if !follows(known, now, there.as_ref(), touched, self.rival, live) {
             let nodes = Nodes::of(now, there.as_ref());
             return Ok(Verdict::Done(Some(self.other(nodes.unfollowed(known)))));
         }
         match now.filter(|now| now.file_type == FileType::Directory) {
-            Some(now) => self.directory(pair, now, there.as_ref()).map(|()| Verdict::Done(None)),
+            Some(now) => self
+                .directory(pair, now, there.as_ref())
+                .map(|()| Verdict::Done(None)),
             None => Ok(Verdict::Follow(known)),
         }
     }
 
     /// Moves a directory that came into `from`, in the place of what is `there`.
-    fn directory(&mut self, pair: Pair<'_>, now: &FileStat, there: Option<&FileStat>) -> Result<()> {
+    fn directory(
+        &mut self,
+        pair: Pair<'_>,
+        now: &FileStat,
+        there: Option<&FileStat>,
+    ) -> Result<()> {
         let failed = |e| Error::io("cannot move", self.from.shown(pair.path), e);
         if there.is_some() || self.moving {
             self.tree.crash.point()?;
         }
         if let Some(there) = there {
-            Passing(self.aside).take_out(pair.to, pair.name, there.id.ino).map_err(failed)?;
+            Passing(self.aside)
+                .take_out(pair.to, pair.name, there.id.ino)
+                .map_err(failed)?;
         }
         if !self.moving {
-            self.moves.push(Move { path: pair.path.clone(), ino: now.id.ino });
+            self.moves.push(Move {
+                path: pair.path.clone(),
+                ino: now.id.ino,
+            });
             return Ok(());
         }
         if pair.there().map_err(failed)?.is_some() {
             self.stays(pair.path);
             return Ok(());
         }
-        self.touch(pair.path.parent(), pair.to).map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
-        moves::take(pair.from, pair.name, pair.to).map_err(|e| self.failed("cannot move", Some(pair.path), e))
+        self.touch(pair.path.parent(), pair.to)
+            .map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
+        moves::take(pair.from, pair.name, pair.to)
+            .map_err(|e| self.failed("cannot move", Some(pair.path), e))
     }
 
     /// Makes what is to come ready, as it is by now. A further name changes its time, by which it is compared.
     fn link(&self, steps: &mut [Step], from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
         let mut busy = HashSet::new();
-        for Step { path, name, now, known, ready, .. } in steps {
-            let pair = Pair { path, name, from, to };
+        for Step {
+            path,
+            name,
+            now,
+            known,
+            ready,
+            ..
+        } in steps
+        {
+            let pair = Pair {
+                path,
+                name,
+                from,
+                to,
+            };
             let failed = |e| self.failed("cannot follow", Some(pair.path), e);
             *now = pair.here().map_err(failed)?;
             let Some(now) = now else { continue };
@@ -414,7 +526,9 @@ impl<'a> Follow<'a> {
             if is_dir || !follows(*known, Some(now), there.as_ref(), false, self.rival, live) {
                 continue;
             }
-            *ready = Passing(self.aside).link(pair, now, busy.contains(&now.id.ino)).map_err(failed)?;
+            *ready = Passing(self.aside)
+                .link(pair, now, busy.contains(&now.id.ino))
+                .map_err(failed)?;
             if *ready == Ready::Linked {
                 busy.insert(now.id.ino);
             }
@@ -427,7 +541,11 @@ impl<'a> Follow<'a> {
         let mut all = known.clone();
         all.ctime = None;
         for step in steps {
-            let way = if self.back { Was::ComingOld } else { Was::ComingNew };
+            let way = if self.back {
+                Was::ComingOld
+            } else {
+                Was::ComingNew
+            };
             match (&step.now, step.ready) {
                 (Some(now), Ready::Linked) => all.add(&step.name, way(now.id.ino, step.known.to)),
                 (None, _) => all.add(&step.name, way(0, step.known.to)),
@@ -435,8 +553,14 @@ impl<'a> Follow<'a> {
                 _ => step.was.iter().for_each(|was| all.add(&step.name, *was)),
             }
         }
-        let any = steps.iter().any(|step| step.now.is_none() || step.ready == Ready::Linked);
-        if any { super::swap::note(self.tree, self.aside, &Names([(path.cloned(), all)].into())) } else { Ok(()) }
+        let any = steps
+            .iter()
+            .any(|step| step.now.is_none() || step.ready == Ready::Linked);
+        if any {
+            super::swap::note(self.tree, self.aside, &Names([(path.cloned(), all)].into()))
+        } else {
+            Ok(())
+        }
     }
 
     /// Takes one step; says what the name stands for then, `None` when it changed meanwhile.
@@ -447,7 +571,12 @@ impl<'a> Follow<'a> {
         from: BorrowedFd<'_>,
         to: BorrowedFd<'_>,
     ) -> Result<Option<Was>> {
-        let pair = Pair { path: &step.path, name: &step.name, from, to };
+        let pair = Pair {
+            path: &step.path,
+            name: &step.name,
+            from,
+            to,
+        };
         let now = step.now.as_ref();
         if now.is_some() && matches!(step.ready, Ready::Busy | Ready::Changed) {
             return Ok(None);
@@ -455,7 +584,9 @@ impl<'a> Follow<'a> {
         self.tree.crash.point()?;
         let look = |e| Error::io("cannot look at", self.from.shown(&step.path), e);
         let there = pair.there().map_err(look)?;
-        let is_dir = there.as_ref().is_some_and(|there| there.file_type == FileType::Directory);
+        let is_dir = there
+            .as_ref()
+            .is_some_and(|there| there.file_type == FileType::Directory);
         let touched = self.was_touched(pair);
         let passing = Passing(self.aside);
         let nodes = Nodes::of(now, there.as_ref());
@@ -467,7 +598,8 @@ impl<'a> Follow<'a> {
             }
             return Ok(Some(self.other(nodes.unfollowed(step.known))));
         }
-        self.touch(dir.cloned(), to).map_err(|e| self.failed("cannot look at the other", dir, e))?;
+        self.touch(dir.cloned(), to)
+            .map_err(|e| self.failed("cannot look at the other", dir, e))?;
         match now {
             Some(now) if step.ready == Ready::Linked => passing.bring(pair, now.id.ino, nodes.to),
             Some(_) => passing.shift(pair, nodes.to),
@@ -477,7 +609,10 @@ impl<'a> Follow<'a> {
         if let Some(heard) = &mut self.heard {
             heard.forget(dir, pair.name);
         }
-        Ok(Some(self.other(Nodes { from: nodes.from, to: nodes.from })))
+        Ok(Some(self.other(Nodes {
+            from: nodes.from,
+            to: nodes.from,
+        })))
     }
 
     /// Removes a directory of `to` that left `from`, except for what is the release's own or came since.
@@ -488,8 +623,13 @@ impl<'a> Follow<'a> {
             Err(e) if is_gone(&e) => return Ok(()),
             dir => dir.map_err(failed)?,
         };
-        self.touch(pair.path.parent(), pair.to).map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
-        for (name, was) in self.record(Some(pair.path)).map(Known::names).unwrap_or_default() {
+        self.touch(pair.path.parent(), pair.to)
+            .map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
+        for (name, was) in self
+            .record(Some(pair.path))
+            .map(Known::names)
+            .unwrap_or_default()
+        {
             let child = join(Some(pair.path), &name)?;
             if self.changed.binary_search(&child).is_err() {
                 self.vanish_name(&child, &name, was, dir.as_fd())?;
@@ -501,13 +641,29 @@ impl<'a> Follow<'a> {
         }
     }
 
-    fn vanish_name(&mut self, path: &TreePath, name: &CString, was: Was, to: BorrowedFd<'_>) -> Result<()> {
-        let there = stat(to, name).map_err(|e| self.failed("cannot look at the other", Some(path), e))?;
+    fn vanish_name(
+        &mut self,
+        path: &TreePath,
+        name: &CString,
+        was: Was,
+        to: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let there =
+            stat(to, name).map_err(|e| self.failed("cannot look at the other", Some(path), e))?;
         let Some(there) = there else { return Ok(()) };
         // Nothing is left in `from`, whatever directory it is looked for in.
-        let pair = Pair { path, name, from: to, to };
+        let pair = Pair {
+            path,
+            name,
+            from: to,
+            to,
+        };
         if was == Was::Directory {
-            return if there.file_type == FileType::Directory { self.vanish(pair) } else { Ok(()) };
+            return if there.file_type == FileType::Directory {
+                self.vanish(pair)
+            } else {
+                Ok(())
+            };
         }
         if self.sides(was).to != there.id.ino || self.was_touched(pair) {
             return Ok(());
@@ -533,11 +689,17 @@ impl<'a> Follow<'a> {
     }
 
     pub(super) fn failed(&self, action: &str, path: Option<&TreePath>, e: io::Error) -> Error {
-        Error::io(action, path.map_or_else(|| self.from.path().to_path_buf(), |p| self.from.shown(p)), e)
+        Error::io(
+            action,
+            path.map_or_else(|| self.from.path().to_path_buf(), |p| self.from.shown(p)),
+            e,
+        )
     }
 }
 
 pub(super) fn is_gone(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-        || e.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+    matches!(
+        e.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    ) || e.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }

@@ -44,7 +44,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let handle = std::fs::File::open(dir.path()).unwrap();
         let any = FileStat::of(handle.as_fd()).unwrap();
-        let of = |uid, gid, mode| FileStat { uid, gid, mode: Mode::from_bits(mode), ..any };
+        let of = |uid, gid, mode| FileStat {
+            uid,
+            gid,
+            mode: Mode::from_bits(mode),
+            ..any
+        };
         for (from, to, closed) in [
             (of(7, 7, 0o755), of(7, 7, 0o755), false),
             (of(7, 7, 0o755), of(0, 7, 0o755), true),

@@ -30,7 +30,13 @@ pub struct Unhealthy {
 
 impl Unhealthy {
     fn encode(&self) -> String {
-        format!("{} {} {}\n{}", self.mark.serial, self.mark.id, u8::from(self.after), self.text)
+        format!(
+            "{} {} {}\n{}",
+            self.mark.serial,
+            self.mark.id,
+            u8::from(self.after),
+            self.text
+        )
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
@@ -39,7 +45,11 @@ impl Unhealthy {
         let serial = Serial(words.next()?.parse().ok()?);
         let id = ReleaseId(BlockHash::from_hex(words.next()?)?);
         let after = words.next()? != "0";
-        Some(Self { mark: Mark { serial, id }, after, text: text.to_string() })
+        Some(Self {
+            mark: Mark { serial, id },
+            after,
+            text: text.to_string(),
+        })
     }
 }
 
@@ -55,7 +65,10 @@ impl Records {
     /// How long before `now` the last failure was noted.
     pub fn unhealthy_for(&self, now: SystemTime) -> Duration {
         let noted = std::fs::metadata(self.path().join(UNHEALTHY)).and_then(|meta| meta.modified());
-        noted.ok().and_then(|at| now.duration_since(at).ok()).unwrap_or_default()
+        noted
+            .ok()
+            .and_then(|at| now.duration_since(at).ok())
+            .unwrap_or_default()
     }
 }
 
@@ -76,10 +89,17 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_read_again_and_anything_else_is_none() {
-        let mark = Mark { serial: Serial(7), id: ReleaseId(BlockHash([3; 32])) };
+        let mark = Mark {
+            serial: Serial(7),
+            id: ReleaseId(BlockHash([3; 32])),
+        };
         for text in ["", "after hook x failed: exit status 1\n  no reload"] {
             for after in [false, true] {
-                let failed = Unhealthy { mark, after, text: text.into() };
+                let failed = Unhealthy {
+                    mark,
+                    after,
+                    text: text.into(),
+                };
                 assert_eq!(Unhealthy::decode(failed.encode().as_bytes()), Some(failed));
             }
         }

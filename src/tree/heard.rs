@@ -35,12 +35,21 @@ pub(super) struct Heard {
 
 impl Heard {
     /// Watches the directories `dirs` of `root`, as far as they are there and the kernel lets it.
-    pub(super) fn watch<'d>(root: &Root, dirs: impl Iterator<Item = &'d Option<TreePath>>) -> Option<Self> {
+    pub(super) fn watch<'d>(
+        root: &Root,
+        dirs: impl Iterator<Item = &'d Option<TreePath>>,
+    ) -> Option<Self> {
         let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
         let mut watched = HashMap::new();
         for path in dirs.take(MAX_DIRS) {
-            let Ok(dir) = root.dir(path.as_ref()) else { continue };
-            match add_watch(&inotify, format!("/proc/self/fd/{}", dir.as_raw_fd()), NAMES) {
+            let Ok(dir) = root.dir(path.as_ref()) else {
+                continue;
+            };
+            match add_watch(
+                &inotify,
+                format!("/proc/self/fd/{}", dir.as_raw_fd()),
+                NAMES,
+            ) {
                 Ok(watch) => drop(watched.insert(watch, path.clone())),
                 Err(e) => {
                     tracing::debug!("{} directories are watched, no more: {e}", watched.len());
@@ -48,7 +57,11 @@ impl Heard {
                 }
             }
         }
-        Some(Self { inotify, dirs: watched, names: HashMap::new() })
+        Some(Self {
+            inotify,
+            dirs: watched,
+            names: HashMap::new(),
+        })
     }
 
     /// Forgets what was heard so far: it was this process's own doing.
@@ -69,7 +82,11 @@ impl Heard {
     pub(super) fn touched(&mut self, dir: Option<&TreePath>, name: &CStr) -> bool {
         self.read();
         // Only this makes a path of its own.
-        !self.names.is_empty() && self.names.get(&dir.cloned()).is_some_and(|names| names.contains(name))
+        !self.names.is_empty()
+            && self
+                .names
+                .get(&dir.cloned())
+                .is_some_and(|names| names.contains(name))
     }
 
     fn read(&mut self) {
@@ -79,10 +96,14 @@ impl Heard {
             match reader.next() {
                 Ok(event) => {
                     let dir = self.dirs.get(&event.wd());
-                    if let Some((dir, name)) =
-                        dir.zip(event.file_name()).filter(|_| !event.events().contains(ReadFlags::IGNORED))
+                    if let Some((dir, name)) = dir
+                        .zip(event.file_name())
+                        .filter(|_| !event.events().contains(ReadFlags::IGNORED))
                     {
-                        self.names.entry(dir.clone()).or_default().insert(name.to_owned());
+                        self.names
+                            .entry(dir.clone())
+                            .or_default()
+                            .insert(name.to_owned());
                     }
                 }
                 Err(rustix::io::Errno::INTR) => {}
@@ -113,7 +134,12 @@ mod tests {
             std::fs::remove_file(dir.path().join(name)).unwrap();
         }
         assert!(heard.touched(path.as_ref(), c"a") && heard.touched(None, c"b"));
-        for (dir, name) in [(&path, c"own"), (&path, c"before"), (&path, c"b"), (&None, c"a")] {
+        for (dir, name) in [
+            (&path, c"own"),
+            (&path, c"before"),
+            (&path, c"b"),
+            (&None, c"a"),
+        ] {
             assert!(!heard.touched(dir.as_ref(), name), "{name:?}");
         }
     }

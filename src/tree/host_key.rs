@@ -14,7 +14,9 @@ const HOST_KEY: &str = "host_key";
 impl State {
     /// The secret that is kept here; none where there is no whole one.
     pub fn kept_host_key(&self) -> Result<Option<[u8; 32]>> {
-        Ok(self.read(HOST_KEY)?.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()))
+        Ok(self
+            .read(HOST_KEY)?
+            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()))
     }
 
     /// Keeps the secret `seed` here.
@@ -46,7 +48,14 @@ mod tests {
         state.keep_host_key(&[7; 32]).expect("writable");
         assert_eq!(state.kept_host_key().expect("readable"), Some([7; 32]));
         let file = state.host_key_file();
-        assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&file)
+                .expect("there")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
         std::fs::write(&file, "cut").expect("writable");
         assert_eq!(state.kept_host_key().expect("readable"), None);
     }

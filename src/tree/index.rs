@@ -66,7 +66,10 @@ pub fn unread() -> Content {
     Content::Blocks(vec![UNREAD])
 }
 
-const UNREAD: BlockRef = BlockRef { hash: BlockHash([0; 32]), size: 1 };
+const UNREAD: BlockRef = BlockRef {
+    hash: BlockHash([0; 32]),
+    size: 1,
+};
 
 /// Whether it is a file that was listed and not read.
 pub(super) fn is_unread(kind: &EntryKind) -> bool {
@@ -222,7 +225,11 @@ impl Index {
         match read_tail(&file) {
             Ok(tail) if tail.root_ino == root.ino => {
                 let index = Self::new(file, path.to_path_buf(), root.dev, tail);
-                let checked = if index.tail.checked == Some(true) { Ok(()) } else { links::check(&index) };
+                let checked = if index.tail.checked == Some(true) {
+                    Ok(())
+                } else {
+                    links::check(&index)
+                };
                 checked.inspect_err(|e| refused(e)).is_ok().then_some(index)
             }
             Ok(_) => {
@@ -238,7 +245,9 @@ impl Index {
 
     /// Whether there is an index at `path`, and it belongs to another directory than `root`.
     pub fn is_of_another(path: &Path, root: FileId) -> bool {
-        File::open(path).and_then(|file| read_tail(&file)).is_ok_and(|tail| tail.root_ino != root.ino)
+        File::open(path)
+            .and_then(|file| read_tail(&file))
+            .is_ok_and(|tail| tail.root_ino != root.ino)
     }
 
     fn new(file: File, path: PathBuf, root_dev: u64, mut tail: Tail) -> Self {
@@ -248,20 +257,41 @@ impl Index {
             }
         };
         local(&mut tail.origin.top);
-        tail.origin.ignore_files.iter_mut().for_each(|(_, version)| local(version));
+        tail.origin
+            .ignore_files
+            .iter_mut()
+            .for_each(|(_, version)| local(version));
         let mut totals = Totals::default();
         let mut nodes: HashMap<BlockHash, Place> = tail.nodes.iter().copied().collect();
         for row in &tail.rows {
             totals.add(&row.totals);
             let offset = row.at + u64::from(row.stats) + u64::from(row.filter);
-            nodes.insert(row.node.block.hash, Place { offset, size: row.node.block.size });
+            nodes.insert(
+                row.node.block.hash,
+                Place {
+                    offset,
+                    size: row.node.block.size,
+                },
+            );
         }
-        Self { file, path, root_dev, tail, totals, nodes, recent: Mutex::default() }
+        Self {
+            file,
+            path,
+            root_dev,
+            tail,
+            totals,
+            nodes,
+            recent: Mutex::default(),
+        }
     }
 
     /// All entries in order; may be called again. A damaged page is an error in the place of its entries.
     pub fn entries(&self) -> Entries<'_> {
-        Entries { index: self, row: 0, page: Vec::new().into_iter() }
+        Entries {
+            index: self,
+            row: 0,
+            page: Vec::new().into_iter(),
+        }
     }
 
     /// The blocks of a file of this index, in order.
@@ -273,7 +303,11 @@ impl Index {
                 for list in lists {
                     match Node::decode(&self.node(&list.block.hash)?)? {
                         Node::List(blocks) => all.extend(blocks),
-                        _ => return Err(ReadError::Illegal("a block list is another kind of node".into())),
+                        _ => {
+                            return Err(ReadError::Illegal(
+                                "a block list is another kind of node".into(),
+                            ));
+                        }
                     }
                 }
                 Ok(all)
@@ -309,17 +343,25 @@ impl Index {
     /// The entries of one page.
     pub fn page(&self, row: usize) -> io::Result<Vec<IndexEntry>> {
         let found = self.row(row)?;
-        let bytes = self.node(&found.node.block.hash).map_err(io::Error::other)?;
+        let bytes = self
+            .node(&found.node.block.hash)
+            .map_err(io::Error::other)?;
         let Node::Page(entries) = Node::decode(&bytes).map_err(damaged)? else {
             return Err(damaged("a page is another kind of node"));
         };
         let mut buffer = Vec::new();
-        let stats: Vec<Version> =
-            self.stats(row, &mut buffer)?.map(|stat| stat.map(|s| s.version)).collect::<io::Result<_>>()?;
+        let stats: Vec<Version> = self
+            .stats(row, &mut buffer)?
+            .map(|stat| stat.map(|s| s.version))
+            .collect::<io::Result<_>>()?;
         if entries.len() != stats.len() {
             return Err(damaged("a page has more or fewer versions than entries"));
         }
-        Ok(entries.into_iter().zip(stats).map(|(entry, version)| IndexEntry { entry, version }).collect())
+        Ok(entries
+            .into_iter()
+            .zip(stats)
+            .map(|(entry, version)| IndexEntry { entry, version })
+            .collect())
     }
 
     /// The entries of one page, for one who looks at few pages and at the same ones again.
@@ -360,24 +402,40 @@ impl Index {
 
     /// The page that holds `path`, or would: the last one that does not begin after it.
     pub(super) fn row_of(&self, path: &TreePath) -> Option<usize> {
-        self.tail.rows.partition_point(|row| row.first <= *path).checked_sub(1)
+        self.tail
+            .rows
+            .partition_point(|row| row.first <= *path)
+            .checked_sub(1)
     }
 
     /// The filter of the blocks that entries of the page list themselves; `buffer` holds it.
     pub(super) fn filter<'b>(&self, row: usize, buffer: &'b mut Vec<u8>) -> io::Result<Filter<'b>> {
         let row = self.row(row)?;
-        self.read_part(row.at + u64::from(row.stats), row.filter as usize, MAX_STATS, buffer)?;
+        self.read_part(
+            row.at + u64::from(row.stats),
+            row.filter as usize,
+            MAX_STATS,
+            buffer,
+        )?;
         Ok(Filter(buffer))
     }
 
     /// The entry at `path`.
     pub fn find(&self, path: &TreePath) -> io::Result<Option<IndexEntry>> {
-        let Some(row) = self.row_of(path).filter(|&row| self.tail.rows[row].last >= *path) else { return Ok(None) };
+        let Some(row) = self
+            .row_of(path)
+            .filter(|&row| self.tail.rows[row].last >= *path)
+        else {
+            return Ok(None);
+        };
         Ok(self.page(row)?.into_iter().find(|e| e.entry.path == *path))
     }
 
     fn row(&self, row: usize) -> io::Result<&PageRow> {
-        self.tail.rows.get(row).ok_or_else(|| damaged("no such page"))
+        self.tail
+            .rows
+            .get(row)
+            .ok_or_else(|| damaged("no such page"))
     }
 
     fn read_part(&self, at: u64, size: usize, cap: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
@@ -418,9 +476,22 @@ impl NodeSource for Index {
             return Err(ReadError::Io(*hash, damaged("a node beyond its limit")));
         }
         let mut bytes = vec![0; place.size as usize];
-        self.file.read_exact_at(&mut bytes, place.offset).map_err(|e| ReadError::Io(*hash, e))?;
-        let whole = BlockRef { hash: *hash, size: place.size }.matches(&bytes);
-        if whole { Ok(bytes.into()) } else { Err(ReadError::Io(*hash, damaged("a node differs from its name"))) }
+        self.file
+            .read_exact_at(&mut bytes, place.offset)
+            .map_err(|e| ReadError::Io(*hash, e))?;
+        let whole = BlockRef {
+            hash: *hash,
+            size: place.size,
+        }
+        .matches(&bytes);
+        if whole {
+            Ok(bytes.into())
+        } else {
+            Err(ReadError::Io(
+                *hash,
+                damaged("a node differs from its name"),
+            ))
+        }
     }
 }
 
@@ -451,9 +522,14 @@ impl Iterator for Entries<'_> {
     type Item = io::Result<IndexEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.advance()
-            .transpose()
-            .map(|i| i.map_err(|e| io::Error::new(e.kind(), format!("index {}: {e}", self.index.path.display()))))
+        self.advance().transpose().map(|i| {
+            i.map_err(|e| {
+                io::Error::new(
+                    e.kind(),
+                    format!("index {}: {e}", self.index.path.display()),
+                )
+            })
+        })
     }
 }
 

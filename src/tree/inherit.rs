@@ -57,13 +57,24 @@ impl Inherited {
     pub(super) fn xattrs(&self, change: &Change) -> Vec<Xattr> {
         let shape = change.shape();
         let named = |name: &[u8], value: &Option<Vec<u8>>| {
-            value.as_ref().map(|value| Xattr { name: name.to_vec(), value: value.clone() })
+            value.as_ref().map(|value| Xattr {
+                name: name.to_vec(),
+                value: value.clone(),
+            })
         };
-        let runs_as_another = shape == Shape::File && wanted_mode(change).is_some_and(|m| m.bits() & SET_ID != 0);
+        let runs_as_another =
+            shape == Shape::File && wanted_mode(change).is_some_and(|m| m.bits() & SET_ID != 0);
         let gives = !runs_as_another || !is_foreign(self.giver, Some(owner_of(change)));
-        let acl = (gives && shape != Shape::Symlink).then(|| named(ACL, &self.acl)).flatten();
-        let default = (gives && shape == Shape::Directory).then(|| named(DEFAULT_ACL, &self.acl)).flatten();
-        acl.into_iter().chain(default).chain(named(LABEL, &self.label)).collect()
+        let acl = (gives && shape != Shape::Symlink)
+            .then(|| named(ACL, &self.acl))
+            .flatten();
+        let default = (gives && shape == Shape::Directory)
+            .then(|| named(DEFAULT_ACL, &self.acl))
+            .flatten();
+        acl.into_iter()
+            .chain(default)
+            .chain(named(LABEL, &self.label))
+            .collect()
     }
 }
 
@@ -79,7 +90,13 @@ pub(super) struct Inheritance<'a> {
 
 impl<'a> Inheritance<'a> {
     pub(super) fn new(root: &'a Root, plan: &'a Plan) -> Self {
-        Self { root, plan, known: HashMap::new(), reader: XattrReader::default(), parent: None }
+        Self {
+            root,
+            plan,
+            known: HashMap::new(),
+            reader: XattrReader::default(),
+            parent: None,
+        }
     }
 
     /// Whether the tree's filesystem has attributes at all.
@@ -123,7 +140,9 @@ impl<'a> Inheritance<'a> {
         let own = || nix::unistd::getegid().as_raw();
         // The kernel passes set-group-id on through directories whose final mode has none.
         let is_dir = change.shape() == Shape::Directory;
-        Ok(parent.gid.or_else(|| (is_dir && parent.is_passing).then(own)))
+        Ok(parent
+            .gid
+            .or_else(|| (is_dir && parent.is_passing).then(own)))
     }
 
     /// Whether what is replaced at `path` is of this shape.
@@ -148,7 +167,9 @@ impl<'a> Inheritance<'a> {
         if self.parent.as_ref().is_none_or(|(dir, _)| *dir != above) {
             self.parent = Some((above, self.root.parent(path)?.0));
         }
-        let Some((_, parent)) = &self.parent else { return Ok(Vec::new()) };
+        let Some((_, parent)) = &self.parent else {
+            return Ok(Vec::new());
+        };
         let name = std::ffi::CString::new(path.name())?;
         let handle = handle_of(parent.as_fd(), &name)?;
         let mut kept = kept_of(&mut self.reader, handle.as_fd(), self.plan.sets_xattrs)?;
@@ -161,26 +182,46 @@ impl<'a> Inheritance<'a> {
 
     /// The project and the flags of the file at `path`; `None` when there is none, or it has none.
     pub(super) fn marks_of(&self, path: &TreePath) -> Option<Marks> {
-        self.root.open_file(path).ok().and_then(|file| Marks::of(file.as_fd()))
+        self.root
+            .open_file(path)
+            .ok()
+            .and_then(|file| Marks::of(file.as_fd()))
     }
 
     /// The directory that the plan has at `path`, as far as it changes it.
     fn change(&self, path: &TreePath) -> Option<Change> {
         let change = Change::clone(&self.plan.changes.get(self.plan.changes.find(path)?));
         let is_dir = change.want.is_some() && change.shape() == Shape::Directory;
-        (is_dir && matches!(change.action, Action::Create | Action::Replace | Action::Meta)).then_some(change)
+        (is_dir
+            && matches!(
+                change.action,
+                Action::Create | Action::Replace | Action::Meta
+            ))
+        .then_some(change)
     }
 
-    fn existing(&mut self, dir: Option<&TreePath>, change: Option<&Change>) -> io::Result<Inherited> {
+    fn existing(
+        &mut self,
+        dir: Option<&TreePath>,
+        change: Option<&Change>,
+    ) -> io::Result<Inherited> {
         let handle = match self.root.handle_of(dir.map_or(b"", |d| d.as_bytes())) {
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
                 return Ok(Inherited::default());
             }
             handle => handle?,
         };
         let now = FileStat::of(&handle)?;
         let top = self.plan.top.as_ref().filter(|_| dir.is_none());
-        let mode = change.and_then(wanted_mode).or(top.map(|t| t.want.mode)).unwrap_or(now.mode);
+        let mode = change
+            .and_then(wanted_mode)
+            .or(top.map(|t| t.want.mode))
+            .unwrap_or(now.mode);
         let owner = change.map(|c| c.owner).or(top.map(|t| t.owner));
         let gid = owner.and_then(|o| o.gid).unwrap_or(now.gid);
 
@@ -190,9 +231,17 @@ impl<'a> Inheritance<'a> {
         let is_passing = set_group(now.mode, gid).is_some();
         // A directory that this user cannot open is one in which only its owner makes anything.
         let opened = self.root.dir(dir).ok();
-        let marks = opened.and_then(|opened| Marks::of(opened.as_fd())).map(Marks::given);
+        let marks = opened
+            .and_then(|opened| Marks::of(opened.as_fd()))
+            .map(Marks::given);
         let gid = set_group(mode, gid);
-        let mut given = Inherited { gid, giver: uid, marks, is_passing, ..Inherited::default() };
+        let mut given = Inherited {
+            gid,
+            giver: uid,
+            marks,
+            is_passing,
+            ..Inherited::default()
+        };
         for xattr in self.reader.given(handle.as_fd())? {
             match xattr.name.as_slice() {
                 LABEL => given.label = Some(xattr.value),
@@ -203,9 +252,17 @@ impl<'a> Inheritance<'a> {
     }
 
     fn made(&self, change: &Change, parent: &Inherited) -> Inherited {
-        let gid = change.owner.gid.or(parent.gid).unwrap_or_else(|| nix::unistd::getegid().as_raw());
+        let gid = change
+            .owner
+            .gid
+            .or(parent.gid)
+            .unwrap_or_else(|| nix::unistd::getegid().as_raw());
         let mode = wanted_mode(change).unwrap_or(Mode::from_bits(0));
-        Inherited { gid: set_group(mode, gid), is_passing: true, ..parent.clone() }
+        Inherited {
+            gid: set_group(mode, gid),
+            is_passing: true,
+            ..parent.clone()
+        }
     }
 }
 
@@ -226,7 +283,11 @@ pub(super) fn strangers(root: &Root, plan: &Plan) -> io::Result<HashSet<usize>> 
 }
 
 /// Gives what the plan makes the groups that the tree's directories give, where the release governs none.
-pub(super) fn give_groups(root: &Root, plan: &mut Plan, strangers: &HashSet<usize>) -> io::Result<()> {
+pub(super) fn give_groups(
+    root: &Root,
+    plan: &mut Plan,
+    strangers: &HashSet<usize>,
+) -> io::Result<()> {
     let rights = Rights::of_process();
     let wanting = |at: usize, change: &Change| {
         (matches!(change.action, Action::Create | Action::Replace) || strangers.contains(&at))
@@ -236,7 +297,12 @@ pub(super) fn give_groups(root: &Root, plan: &mut Plan, strangers: &HashSet<usiz
     let mut groups = HashMap::new();
     {
         let mut inheritance = Inheritance::new(root, plan);
-        for (at, change) in plan.changes.iter().enumerate().filter(|(at, c)| wanting(*at, c)) {
+        for (at, change) in plan
+            .changes
+            .iter()
+            .enumerate()
+            .filter(|(at, c)| wanting(*at, c))
+        {
             if let Some(gid) = inheritance.group(&change)? {
                 groups.insert(at, gid);
             }
@@ -260,7 +326,11 @@ pub(super) fn give_groups(root: &Root, plan: &mut Plan, strangers: &HashSet<usiz
 
 /// The attributes of an inode that its successor with other content keeps: all that the release does not govern, but
 /// for those that speak of the content.
-fn kept_of(reader: &mut XattrReader, handle: BorrowedFd<'_>, governed: bool) -> io::Result<Vec<Xattr>> {
+fn kept_of(
+    reader: &mut XattrReader,
+    handle: BorrowedFd<'_>,
+    governed: bool,
+) -> io::Result<Vec<Xattr>> {
     let mut all = match governed {
         true => Vec::new(),
         false => reader.through(handle)?,
@@ -271,7 +341,10 @@ fn kept_of(reader: &mut XattrReader, handle: BorrowedFd<'_>, governed: bool) -> 
 }
 
 fn owner_of(change: &Change) -> u32 {
-    change.owner.uid.unwrap_or_else(|| nix::unistd::geteuid().as_raw())
+    change
+        .owner
+        .uid
+        .unwrap_or_else(|| nix::unistd::geteuid().as_raw())
 }
 
 fn wanted_mode(change: &Change) -> Option<Mode> {

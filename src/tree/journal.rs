@@ -260,10 +260,19 @@ impl Journal {
         state.write_with(FORWARD, |file| {
             // The sum comes when it is known: a million steps are many bytes, which are never all in memory.
             file.write_all(&[MAGIC.as_slice(), &[0; 32]].concat())?;
-            let out = BufWriter::with_capacity(BUFFER, Summed { file, sum: Sha256::new() });
+            let out = BufWriter::with_capacity(
+                BUFFER,
+                Summed {
+                    file,
+                    sum: Sha256::new(),
+                },
+            );
             let mut out = minicbor::encode::write::Writer::new(out);
             minicbor::encode(self, &mut out).map_err(io::Error::other)?;
-            let Summed { file, sum } = out.into_inner().into_inner().map_err(io::IntoInnerError::into_error)?;
+            let Summed { file, sum } = out
+                .into_inner()
+                .into_inner()
+                .map_err(io::IntoInnerError::into_error)?;
             file.write_all_at(&sum.finalize(), MAGIC.len() as u64)
         })
     }
@@ -306,15 +315,32 @@ mod tests {
     fn a_journal_is_whole_or_refused() {
         let path = TreePath::new(b"a".as_slice()).unwrap();
         let journal = Journal {
-            commit: CommitMark { release: Mark { serial: Serial(3), id: ReleaseId(BlockHash::of(b"x")) }, number: 1 },
+            commit: CommitMark {
+                release: Mark {
+                    serial: Serial(3),
+                    id: ReleaseId(BlockHash::of(b"x")),
+                },
+                number: 1,
+            },
             previous: None,
             steps: [
                 Step::Mkdir(path.clone()),
-                Step::Place { path, slot: 1, ino: 2, replaces: true, copy: None, born: None },
+                Step::Place {
+                    path,
+                    slot: 1,
+                    ino: 2,
+                    replaces: true,
+                    copy: None,
+                    born: None,
+                },
             ]
             .into_iter()
             .collect(),
-            dirs: vec![DirStep { path: None, old: Some(Metadata::default()), new: None }],
+            dirs: vec![DirStep {
+                path: None,
+                old: Some(Metadata::default()),
+                new: None,
+            }],
             header: vec![1, 2],
             signature: vec![3],
             swap: None,

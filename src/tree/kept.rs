@@ -53,7 +53,12 @@ impl Records {
                 }
             };
             let (header, id) = (stored.release.header(), stored.release.id());
-            let key = verify(Namespace::RELEASE, stored.release.bytes(), &stored.signature).ok();
+            let key = verify(
+                Namespace::RELEASE,
+                stored.release.bytes(),
+                &stored.signature,
+            )
+            .ok();
             kept.push(KeptRelease {
                 serial,
                 id,
@@ -67,9 +72,18 @@ impl Records {
             });
         }
 
-        let running = kept.iter().find(|release| release.running).map(|release| release.content);
+        let running = kept
+            .iter()
+            .find(|release| release.running)
+            .map(|release| release.content);
         let mut seen = HashSet::new();
-        kept.retain(|r| if running == Some(r.content) { r.running } else { seen.insert(r.content) });
+        kept.retain(|r| {
+            if running == Some(r.content) {
+                r.running
+            } else {
+                seen.insert(r.content)
+            }
+        });
         Ok(kept)
     }
 }
@@ -82,7 +96,9 @@ impl Tree {
 
     /// Makes ready to keep what the commit of `journal` replaced, when the release before stays one that is kept.
     pub(super) fn keep(&self, journal: &Journal) -> Result<()> {
-        let Some(previous) = journal.previous.map(|p| p.release) else { return Ok(()) };
+        let Some(previous) = journal.previous.map(|p| p.release) else {
+            return Ok(());
+        };
         // Put again over what others changed: what it replaced is nothing that any release had.
         if previous == journal.commit.release {
             return Ok(());
@@ -91,15 +107,25 @@ impl Tree {
         let history = History::of(self)?;
         let stay = history.staying(self.options.keep).content;
         let before = history.before(previous.serial);
-        let is_known = before.first().is_some_and(|release| release.id() == previous.id);
-        let is_needed = before.iter().any(|release| stay.contains(&release.header().serial));
+        let is_known = before
+            .first()
+            .is_some_and(|release| release.id() == previous.id);
+        let is_needed = before
+            .iter()
+            .any(|release| stay.contains(&release.header().serial));
 
-        if is_known && is_needed { shelf::gather(self, journal, &before, &stay) } else { Ok(()) }
+        if is_known && is_needed {
+            shelf::gather(self, journal, &before, &stay)
+        } else {
+            Ok(())
+        }
     }
 
     /// The whole that the present release is, or is a part of; its number, and the name of what it does to a tree.
     pub fn base(&self) -> Result<Option<(Serial, BlockHash)>> {
-        Ok(History::of(self)?.base().map(|header| (header.serial, header.content())))
+        Ok(History::of(self)?
+            .base()
+            .map(|header| (header.serial, header.content())))
     }
 
     /// The parts for all hosts that followed the whole, at most the newest `most` of them, rising; with each whether a later
@@ -135,7 +161,11 @@ impl Tree {
         }
         // After the releases: content without a release is found and removed the next time.
         shelf::prune(self, &stay.content)?;
-        if serials.is_empty() { Ok(()) } else { self.prune_nodes() }
+        if serials.is_empty() {
+            Ok(())
+        } else {
+            self.prune_nodes()
+        }
     }
 
     /// Drops the nodes that no kept release needs.

@@ -40,20 +40,35 @@ impl Log {
         let path = state.stage_path().join(format!("{LOG_PREFIX}{first}"));
         let mut options = File::options();
         options.create(true).truncate(true).write(true).mode(0o600);
-        let file = options.open(&path).map_err(|e| Error::io("cannot write", &path, e))?;
-        Ok(Self { first, out: Mutex::new((file, Vec::with_capacity(BUFFER))) })
+        let file = options
+            .open(&path)
+            .map_err(|e| Error::io("cannot write", &path, e))?;
+        Ok(Self {
+            first,
+            out: Mutex::new((file, Vec::with_capacity(BUFFER))),
+        })
     }
 
     /// Notes that the files are about to be put into the tree: no later session writes to them.
     pub(super) fn retire(&self, state: &State) -> Result<()> {
         let path = state.stage_path();
-        let (from, to) = (path.join(format!("{LOG_PREFIX}{}", self.first)), format!("{USED_PREFIX}{}", self.first));
+        let (from, to) = (
+            path.join(format!("{LOG_PREFIX}{}", self.first)),
+            format!("{USED_PREFIX}{}", self.first),
+        );
         std::fs::rename(&from, path.join(to)).map_err(|e| Error::io("cannot rename", &from, e))
     }
 
     pub(super) fn add(&self, hash: &BlockHash, size: usize, slot: u64, offset: u64) {
         let mut log = locked(&self.out);
-        log.1.extend_from_slice(&places::record(hash, &Place { slot, offset, size: size as u32 }));
+        log.1.extend_from_slice(&places::record(
+            hash,
+            &Place {
+                slot,
+                offset,
+                size: size as u32,
+            },
+        ));
         if log.1.len() >= BUFFER {
             flush(&mut log);
         }
@@ -87,13 +102,20 @@ pub(super) struct Leftovers {
 
 impl Leftovers {
     /// Looks for the blocks `wanted` in what is left, if anything is; files that hold none of them are removed at once.
-    pub(super) fn load(state: &State, wanted: impl FnOnce() -> Result<HashSet<BlockHash>>) -> Result<Self> {
+    pub(super) fn load(
+        state: &State,
+        wanted: impl FnOnce() -> Result<HashSet<BlockHash>>,
+    ) -> Result<Self> {
         let path = state.stage_path();
         let mut old = names(&path)?;
         let mut blocks = HashMap::new();
         let logs: Vec<&OsString> = old.iter().filter(|n| is_log(n)).collect();
         let mut open = HashMap::new();
-        let wanted = if logs.is_empty() { HashSet::new() } else { wanted()? };
+        let wanted = if logs.is_empty() {
+            HashSet::new()
+        } else {
+            wanted()?
+        };
         for log in logs {
             let is_open = log.to_string_lossy().starts_with(LOG_PREFIX);
             each_record(&path.join(log), 0, |hash, place| {
@@ -106,20 +128,39 @@ impl Leftovers {
             })?;
         }
         let mut counts = HashMap::new();
-        open.values().for_each(|slot| *counts.entry(*slot).or_insert(0) += 1);
+        open.values()
+            .for_each(|slot| *counts.entry(*slot).or_insert(0) += 1);
         let needed: HashSet<u64> = blocks.values().map(|p: &Place| p.slot).collect();
         let number = |name: &OsString| {
             let name = name.to_string_lossy().into_owned();
-            let number = [LOG_PREFIX, USED_PREFIX].iter().find_map(|prefix| name.strip_prefix(prefix));
+            let number = [LOG_PREFIX, USED_PREFIX]
+                .iter()
+                .find_map(|prefix| name.strip_prefix(prefix));
             number.unwrap_or(&name).parse::<u64>().ok()
         };
-        let next_slot = old.iter().filter_map(number).max().map_or(1, |n| n.saturating_add(1));
-        let useless = |name: &OsString| !is_log(name) && number(name).is_none_or(|n| !needed.contains(&n));
+        let next_slot = old
+            .iter()
+            .filter_map(number)
+            .max()
+            .map_or(1, |n| n.saturating_add(1));
+        let useless =
+            |name: &OsString| !is_log(name) && number(name).is_none_or(|n| !needed.contains(&n));
         for name in old.extract_if(.., |n| useless(n)) {
             remove(&path.join(name))?;
         }
-        let stage = state.stage().try_clone_to_owned().map_err(|e| Error::io("cannot open", &path, e))?;
-        Ok(Self { stage, old, next_slot, blocks, open, counts, taken: HashSet::new() })
+        let stage = state
+            .stage()
+            .try_clone_to_owned()
+            .map_err(|e| Error::io("cannot open", &path, e))?;
+        Ok(Self {
+            stage,
+            old,
+            next_slot,
+            blocks,
+            open,
+            counts,
+            taken: HashSet::new(),
+        })
     }
 
     /// Whether there is a slot that could be gone on with.
@@ -131,14 +172,20 @@ impl Leftovers {
     pub(super) fn take_slot(&mut self, blocks: &[(BlockHash, u64)]) -> Option<u64> {
         let mut votes: HashMap<u64, u64> = HashMap::new();
         let slots = blocks.iter().filter_map(|block| self.open.get(block));
-        slots.filter(|slot| !self.taken.contains(slot)).for_each(|slot| *votes.entry(*slot).or_default() += 1);
-        let (slot, count) = votes.into_iter().max_by_key(|(slot, count)| (*count, *slot))?;
+        slots
+            .filter(|slot| !self.taken.contains(slot))
+            .for_each(|slot| *votes.entry(*slot).or_default() += 1);
+        let (slot, count) = votes
+            .into_iter()
+            .max_by_key(|(slot, count)| (*count, *slot))?;
 
         // What is wanted elsewhere in it would be lost.
         let all = self.counts.get(&slot).copied().unwrap_or(0);
         let stat = FileStat::at(self.stage.as_fd(), &slot_name(slot)).ok()?;
         let is_own = stat.file_type == FileType::RegularFile && stat.nlink == 1;
-        (is_own && count * 2 > all).then(|| self.taken.insert(slot)).map(|_| slot)
+        (is_own && count * 2 > all)
+            .then(|| self.taken.insert(slot))
+            .map(|_| slot)
     }
 
     /// Whether a log says that the block lies there.
@@ -149,7 +196,10 @@ impl Leftovers {
     /// How many bytes each slot holds that is gone on with.
     pub(super) fn held(&self) -> HashMap<u64, u64> {
         let bytes = |slot: u64| rustix::fs::statat(&self.stage, slot_name(slot), NOFOLLOW).ok();
-        let held = self.taken.iter().filter_map(|slot| Some((*slot, bytes(*slot)?.st_blocks as u64 * 512)));
+        let held = self
+            .taken
+            .iter()
+            .filter_map(|slot| Some((*slot, bytes(*slot)?.st_blocks as u64 * 512)));
         held.collect()
     }
 
@@ -187,9 +237,14 @@ impl Leftovers {
     /// Removes what the sessions before left.
     pub(super) fn remove(&self, state: &State) -> Result<()> {
         let is_taken = |name: &&OsString| {
-            name.to_str().and_then(|name| name.parse().ok()).is_some_and(|slot| self.taken.contains(&slot))
+            name.to_str()
+                .and_then(|name| name.parse().ok())
+                .is_some_and(|slot| self.taken.contains(&slot))
         };
-        self.old.iter().filter(|name| !is_taken(name)).try_for_each(|name| remove(&state.stage_path().join(name)))
+        self.old
+            .iter()
+            .filter(|name| !is_taken(name))
+            .try_for_each(|name| remove(&state.stage_path().join(name)))
     }
 
     /// Removes what no later session can use: items that no log tells of, and logs without items.
@@ -218,13 +273,17 @@ impl Leftovers {
     /// Removes everything in the stage.
     pub(super) fn clear(state: &State) -> Result<()> {
         let path = state.stage_path();
-        names(&path)?.iter().try_for_each(|name| remove(&path.join(name)))
+        names(&path)?
+            .iter()
+            .try_for_each(|name| remove(&path.join(name)))
     }
 }
 
 fn is_log(name: &OsString) -> bool {
     let name = name.to_string_lossy();
-    [LOG_PREFIX, USED_PREFIX].iter().any(|prefix| name.starts_with(prefix))
+    [LOG_PREFIX, USED_PREFIX]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
 }
 
 fn remove(path: &Path) -> Result<()> {

@@ -11,7 +11,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat,
+};
 use rustix::io::Errno;
 
 use crate::error::Error;
@@ -56,7 +58,12 @@ impl std::error::Error for Foreign {}
 
 impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "goes through the link {} of user {}", shown(&self.link), self.uid)
+        write!(
+            f,
+            "goes through the link {} of user {}",
+            shown(&self.link),
+            self.uid
+        )
     }
 }
 
@@ -67,16 +74,26 @@ pub(super) fn is_foreign(e: &io::Error) -> bool {
 
 /// The error for the directory `path` that could not be opened: refused when it is because of a link.
 pub(super) fn failed(action: &str, path: &Path, e: io::Error) -> Error {
-    match e.get_ref().and_then(|inner| inner.downcast_ref::<Foreign>()) {
+    match e
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Foreign>())
+    {
         Some(foreign) => Error::refused(format!("{} {foreign}", shown(path))),
         None => Error::io(action, path, e),
     }
 }
 
 /// Opens the directory at `path`, relative to `start` when that is given, as an `O_PATH` handle.
-pub(super) fn open(start: Option<BorrowedFd<'_>>, path: &Path, links: Links) -> io::Result<OwnedFd> {
+pub(super) fn open(
+    start: Option<BorrowedFd<'_>>,
+    path: &Path,
+    links: Links,
+) -> io::Result<OwnedFd> {
     // Most paths lead through no link at all, as the kernel finds in one look.
-    let (flags, resolve) = (OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, ResolveFlags::NO_SYMLINKS);
+    let (flags, resolve) = (
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        ResolveFlags::NO_SYMLINKS,
+    );
     match openat2(start.unwrap_or(CWD), path, flags, Mode::empty(), resolve) {
         Ok(handle) => Ok(handle),
         Err(_) => walk(start, path, links, false),
@@ -84,25 +101,45 @@ pub(super) fn open(start: Option<BorrowedFd<'_>>, path: &Path, links: Links) -> 
 }
 
 /// As [`open`], making the directories that are missing, for this user only.
-pub(super) fn make(start: Option<BorrowedFd<'_>>, path: &Path, links: Links) -> io::Result<OwnedFd> {
+pub(super) fn make(
+    start: Option<BorrowedFd<'_>>,
+    path: &Path,
+    links: Links,
+) -> io::Result<OwnedFd> {
     walk(start, path, links, true)
 }
 
-fn walk(start: Option<BorrowedFd<'_>>, path: &Path, links: Links, make: bool) -> io::Result<OwnedFd> {
+fn walk(
+    start: Option<BorrowedFd<'_>>,
+    path: &Path,
+    links: Links,
+    make: bool,
+) -> io::Result<OwnedFd> {
     let start = start.unwrap_or(CWD);
-    let mut here = Here { handle: openat(start, c".", HANDLE, Mode::empty())?, path: PathBuf::new() };
+    let mut here = Here {
+        handle: openat(start, c".", HANDLE, Mode::empty())?,
+        path: PathBuf::new(),
+    };
     let mut left = parts(path);
     let mut followed = 0;
     while let Some(name) = left.pop_front() {
         if name == "/" {
-            here = Here { handle: openat(CWD, c"/", HANDLE, Mode::empty())?, path: "/".into() };
+            here = Here {
+                handle: openat(CWD, c"/", HANDLE, Mode::empty())?,
+                path: "/".into(),
+            };
             continue;
         }
-        let Some(link) = here.enter(&name, make)? else { continue };
+        let Some(link) = here.enter(&name, make)? else {
+            continue;
+        };
 
         let uid = fstat(&link)?.st_uid;
         if !links.allow(uid) {
-            return Err(io::Error::other(Foreign { link: here.path.join(&name), uid }));
+            return Err(io::Error::other(Foreign {
+                link: here.path.join(&name),
+                uid,
+            }));
         }
         followed += 1;
         if followed > MAX_LINKS {
@@ -127,13 +164,23 @@ impl Here {
     /// Goes into the directory `name`; stays and gives the handle of a symbolic link.
     fn enter(&mut self, name: &OsStr, make: bool) -> io::Result<Option<OwnedFd>> {
         // Only a directory that is asked for as one is mounted by an automounter.
-        let mut opened = openat(&self.handle, name, HANDLE | OFlags::DIRECTORY, Mode::empty());
+        let mut opened = openat(
+            &self.handle,
+            name,
+            HANDLE | OFlags::DIRECTORY,
+            Mode::empty(),
+        );
         if make && opened.as_ref().is_err_and(|e| *e == Errno::NOENT) {
             match mkdirat(&self.handle, name, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(e) => return Err(e.into()),
             }
-            opened = openat(&self.handle, name, HANDLE | OFlags::DIRECTORY, Mode::empty());
+            opened = openat(
+                &self.handle,
+                name,
+                HANDLE | OFlags::DIRECTORY,
+                Mode::empty(),
+            );
         }
         match opened {
             Ok(handle) => {
@@ -158,7 +205,10 @@ impl Here {
 
 /// The components of `path`; one that is `/` begins at the top again.
 fn parts(path: &Path) -> VecDeque<OsString> {
-    path.components().filter(|c| *c != Component::CurDir).map(|c| c.as_os_str().to_os_string()).collect()
+    path.components()
+        .filter(|c| *c != Component::CurDir)
+        .map(|c| c.as_os_str().to_os_string())
+        .collect()
 }
 
 fn shown(path: &Path) -> String {
@@ -180,7 +230,11 @@ mod tests {
 
     fn same(dir: &Path, path: &str, wanted: &str) {
         let found = open(None, &dir.join(path), Links::own()).unwrap();
-        assert_eq!(id(&found), id(&open(None, &dir.join(wanted), Links::Any).unwrap()), "{path}");
+        assert_eq!(
+            id(&found),
+            id(&open(None, &dir.join(wanted), Links::Any).unwrap()),
+            "{path}"
+        );
     }
 
     #[test]
@@ -193,10 +247,22 @@ mod tests {
         symlink(at("relative"), at("absolute")).unwrap();
         symlink("absolute/sub/..", at("dots")).unwrap();
         symlink("round", at("round")).unwrap();
-        for path in ["real/www", "relative", "absolute", "dots", "relative/sub/../../www", "real/./www/"] {
+        for path in [
+            "real/www",
+            "relative",
+            "absolute",
+            "dots",
+            "relative/sub/../../www",
+            "real/./www/",
+        ] {
             same(dir.path(), path, "real/www");
         }
-        let fails = |path: &str| open(None, &at(path), Links::own()).map(drop).unwrap_err().raw_os_error();
+        let fails = |path: &str| {
+            open(None, &at(path), Links::own())
+                .map(drop)
+                .unwrap_err()
+                .raw_os_error()
+        };
         assert_eq!(fails("round"), Some(Errno::LOOP.raw_os_error()));
         assert_eq!(fails("file"), Some(Errno::NOTDIR.raw_os_error()));
         assert_eq!(fails("real/none"), Some(Errno::NOENT.raw_os_error()));
@@ -219,10 +285,16 @@ mod tests {
         for path in ["theirs", "theirs/www", "ours"] {
             let e = open(None, &at(path), Links::own()).map(drop).unwrap_err();
             let said = failed("cannot open", &at(path), e).to_string();
-            let wanted =
-                format!("{} goes through the link {} of user {NOBODY}", at(path).display(), at("theirs").display());
+            let wanted = format!(
+                "{} goes through the link {} of user {NOBODY}",
+                at(path).display(),
+                at("theirs").display()
+            );
             assert!(said.contains(&wanted), "{said}");
-            assert!(open(None, &at(path), Links::Of(NOBODY)).is_ok() && open(None, &at(path), Links::Any).is_ok());
+            assert!(
+                open(None, &at(path), Links::Of(NOBODY)).is_ok()
+                    && open(None, &at(path), Links::Any).is_ok()
+            );
         }
         assert!(make(None, &at("real/dangling/state"), Links::own()).is_err());
         assert!(!at("none").exists());
@@ -235,7 +307,10 @@ mod tests {
         let start = open(None, dir.path(), Links::own()).unwrap();
         make(Some(start.as_fd()), Path::new("a/b"), Links::own()).unwrap();
         make(Some(start.as_fd()), Path::new("a/b"), Links::own()).unwrap();
-        let mode = std::fs::metadata(dir.path().join("a/b")).unwrap().permissions().mode();
+        let mode = std::fs::metadata(dir.path().join("a/b"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o7777, 0o700);
     }
 }

@@ -20,7 +20,10 @@ use crate::{Error, Kind};
 /// The name under which the process runs, and by which it knows itself.
 const NAME: &str = "makuo-names";
 /// A question or an answer: a name, or the groups of a user.
-const FRAMES: Frames = Frames { max: 1 << 20, word: None };
+const FRAMES: Frames = Frames {
+    max: 1 << 20,
+    word: None,
+};
 
 /// The way to the process, when there is one.
 static BESIDE: OnceLock<Mutex<UnixStream>> = OnceLock::new();
@@ -76,7 +79,8 @@ pub fn groups_of(id: u32) -> Result<Vec<u32>> {
 
 /// Starts the process; from now on this one asks it. This program has to call [`served`] first of all.
 pub fn start() -> crate::Result<()> {
-    let failed = |e| Error::new(Kind::Io, "cannot start the process that looks up users").because(e);
+    let failed =
+        |e| Error::new(Kind::Io, "cannot start the process that looks up users").because(e);
     let stream = helper::start(NAME).map_err(failed)?;
     // One that is there already goes on.
     let _ = BESIDE.set(Mutex::new(stream));
@@ -100,7 +104,9 @@ fn ask(question: &Question) -> Result<Answer> {
         None => look_up(question),
         Some(stream) => {
             let stream = locked(stream);
-            let answer = FRAMES.write(&stream, question).and_then(|()| FRAMES.read(&stream));
+            let answer = FRAMES
+                .write(&stream, question)
+                .and_then(|()| FRAMES.read(&stream));
             answer.ok().flatten().ok_or(Errno::EIO)?
         }
     };
@@ -111,22 +117,47 @@ fn ask(question: &Question) -> Result<Answer> {
 }
 
 fn look_up(question: &Question) -> Answer {
-    let id = |id: Option<u32>| Answer { ids: id.into_iter().collect(), ..Answer::default() };
-    let name = |name| Answer { name, ..Answer::default() };
-    let found = match question {
-        Question::UserId(name) => User::from_name(name).map(|user| id(user.map(|user| user.uid.as_raw()))),
-        Question::GroupId(name) => Group::from_name(name).map(|group| id(group.map(|group| group.gid.as_raw()))),
-        Question::UserName(id) => User::from_uid(Uid::from_raw(*id)).map(|user| name(user.map(|user| user.name))),
-        Question::GroupName(id) => Group::from_gid(Gid::from_raw(*id)).map(|group| name(group.map(|group| group.name))),
-        Question::GroupsOf(id) => groups(*id).map(|ids| Answer { ids, ..Answer::default() }),
+    let id = |id: Option<u32>| Answer {
+        ids: id.into_iter().collect(),
+        ..Answer::default()
     };
-    found.unwrap_or_else(|errno| Answer { errno: Some(errno as i32), ..Answer::default() })
+    let name = |name| Answer {
+        name,
+        ..Answer::default()
+    };
+    let found = match question {
+        Question::UserId(name) => {
+            User::from_name(name).map(|user| id(user.map(|user| user.uid.as_raw())))
+        }
+        Question::GroupId(name) => {
+            Group::from_name(name).map(|group| id(group.map(|group| group.gid.as_raw())))
+        }
+        Question::UserName(id) => {
+            User::from_uid(Uid::from_raw(*id)).map(|user| name(user.map(|user| user.name)))
+        }
+        Question::GroupName(id) => {
+            Group::from_gid(Gid::from_raw(*id)).map(|group| name(group.map(|group| group.name)))
+        }
+        Question::GroupsOf(id) => groups(*id).map(|ids| Answer {
+            ids,
+            ..Answer::default()
+        }),
+    };
+    found.unwrap_or_else(|errno| Answer {
+        errno: Some(errno as i32),
+        ..Answer::default()
+    })
 }
 
 fn groups(id: u32) -> Result<Vec<u32>> {
-    let Some(user) = User::from_uid(Uid::from_raw(id))? else { return Ok(Vec::new()) };
+    let Some(user) = User::from_uid(Uid::from_raw(id))? else {
+        return Ok(Vec::new());
+    };
     let name = CString::new(user.name).map_err(|_| Errno::EINVAL)?;
-    Ok(getgrouplist(&name, user.gid)?.into_iter().map(Gid::as_raw).collect())
+    Ok(getgrouplist(&name, user.gid)?
+        .into_iter()
+        .map(Gid::as_raw)
+        .collect())
 }
 
 #[cfg(test)]

@@ -21,7 +21,9 @@ const OF_FILES: IFlags = IFlags::NODUMP
     .union(NOT_COMPRESSED)
     .union(IFlags::JOURNALING);
 /// The same of directories.
-const OF_DIRS: IFlags = OF_FILES.union(IFlags::DIRSYNC).union(IFlags::PROJECT_INHERIT);
+const OF_DIRS: IFlags = OF_FILES
+    .union(IFlags::DIRSYNC)
+    .union(IFlags::PROJECT_INHERIT);
 
 /// A project and flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,18 +36,35 @@ impl Marks {
     /// Those of an open file or directory; `None` where its filesystem has none.
     pub(super) fn of(handle: BorrowedFd<'_>) -> Option<Self> {
         let project = sys::project(handle).ok()?;
-        Some(Self { project, flags: ioctl_getflags(handle).ok()?.intersection(OF_DIRS) })
+        Some(Self {
+            project,
+            flags: ioctl_getflags(handle).ok()?.intersection(OF_DIRS),
+        })
     }
 
     /// What a directory that has these gives to a directory that is made in it.
     pub(super) fn given(self) -> Self {
-        Self { project: if self.gives_project() { self.project } else { 0 }, flags: self.flags }
+        Self {
+            project: if self.gives_project() {
+                self.project
+            } else {
+                0
+            },
+            flags: self.flags,
+        }
     }
 
     /// What a file has of these, in a directory that gives `given`.
     pub(super) fn of_file(self, given: Self) -> Self {
-        let project = if given.gives_project() { given.project } else { self.project };
-        Self { project, flags: self.flags.intersection(OF_FILES) }
+        let project = if given.gives_project() {
+            given.project
+        } else {
+            self.project
+        };
+        Self {
+            project,
+            flags: self.flags.intersection(OF_FILES),
+        }
     }
 
     /// The project that everything in the directory has to have; `None`: any.
@@ -81,9 +100,10 @@ impl Marks {
     /// Keeps a directory from giving its project: names of other projects come into it.
     pub(super) fn unbind(handle: BorrowedFd<'_>) -> io::Result<()> {
         match ioctl_getflags(handle) {
-            Ok(now) if now.contains(IFlags::PROJECT_INHERIT) => {
-                Ok(ioctl_setflags(handle, now.difference(IFlags::PROJECT_INHERIT))?)
-            }
+            Ok(now) if now.contains(IFlags::PROJECT_INHERIT) => Ok(ioctl_setflags(
+                handle,
+                now.difference(IFlags::PROJECT_INHERIT),
+            )?),
             _ => Ok(()),
         }
     }

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use minicbor::{Decode, Encode};
 use nix::errno::Errno as NixErrno;
 use rustix::fs::{
-    AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp, getxattr, lgetxattr, listxattr, llistxattr,
-    makedev, statx,
+    AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp, getxattr, lgetxattr,
+    listxattr, llistxattr, makedev, statx,
 };
 use rustix::io::Errno;
 
@@ -83,12 +83,20 @@ pub struct Version {
 
 impl Version {
     /// The version of no file: a path that has it is looked at by every scan.
-    pub const NONE: Self =
-        Self { dev: 0, ino: 0, size: 0, mtime: Mtime { secs: 0, nanos: 0 }, ctime: Mtime { secs: 0, nanos: 0 } };
+    pub const NONE: Self = Self {
+        dev: 0,
+        ino: 0,
+        size: 0,
+        mtime: Mtime { secs: 0, nanos: 0 },
+        ctime: Mtime { secs: 0, nanos: 0 },
+    };
 
     /// The inode.
     pub fn id(&self) -> FileId {
-        FileId { dev: self.dev, ino: self.ino }
+        FileId {
+            dev: self.dev,
+            ino: self.ino,
+        }
     }
 }
 
@@ -100,13 +108,21 @@ impl FileStat {
 
     /// What the handle is.
     pub fn of(handle: impl AsFd) -> io::Result<Self> {
-        Ok(Self::from_statx(&statx(handle, c"", AtFlags::EMPTY_PATH, WANTED)?))
+        Ok(Self::from_statx(&statx(
+            handle,
+            c"",
+            AtFlags::EMPTY_PATH,
+            WANTED,
+        )?))
     }
 
     /// Keeps the version that is recorded of a directory from ever being the present one, so that every later scan lists
     /// it again. Device and inode stay: it is the same directory.
     pub(in crate::tree) fn forget_change(&mut self) {
-        self.ctime = Mtime { secs: i64::MIN, nanos: 0 };
+        self.ctime = Mtime {
+            secs: i64::MIN,
+            nanos: 0,
+        };
     }
 
     /// Whether a file may have holes: it takes less space than it has bytes.
@@ -116,12 +132,21 @@ impl FileStat {
 
     /// What must not change while a file is read, and what tells an index that it has not changed since.
     pub fn version(&self) -> Version {
-        Version { dev: self.id.dev, ino: self.id.ino, size: self.size, mtime: self.mtime, ctime: self.ctime }
+        Version {
+            dev: self.id.dev,
+            ino: self.id.ino,
+            size: self.size,
+            mtime: self.mtime,
+            ctime: self.ctime,
+        }
     }
 
     fn from_statx(s: &Statx) -> Self {
         Self {
-            id: FileId { dev: makedev(s.stx_dev_major, s.stx_dev_minor), ino: s.stx_ino },
+            id: FileId {
+                dev: makedev(s.stx_dev_major, s.stx_dev_minor),
+                ino: s.stx_ino,
+            },
             nlink: s.stx_nlink,
             file_type: FileType::from_raw_mode(u32::from(s.stx_mode)),
             mode: Mode::from_bits(u32::from(s.stx_mode)),
@@ -142,7 +167,9 @@ impl FileStat {
         if self.attributes.contains(StatxAttributes::IMMUTABLE) {
             return Some("immutable");
         }
-        self.attributes.contains(StatxAttributes::APPEND).then_some("append-only")
+        self.attributes
+            .contains(StatxAttributes::APPEND)
+            .then_some("append-only")
     }
 
     /// Whether something is mounted here; false where the kernel cannot say (before Linux 5.8).
@@ -162,14 +189,25 @@ pub(super) fn is_mount_root(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<bool
 
 /// The device and the mount that a handle is on; the mount is `None` before Linux 5.8.
 pub(super) fn mount_of(handle: BorrowedFd<'_>) -> io::Result<(u64, Option<u64>)> {
-    let found = statx(handle, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
+    let found = statx(
+        handle,
+        c"",
+        AtFlags::EMPTY_PATH,
+        StatxFlags::BASIC_STATS | StatxFlags::MNT_ID,
+    )?;
     let known = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
-    Ok((makedev(found.stx_dev_major, found.stx_dev_minor), known.then_some(found.stx_mnt_id)))
+    Ok((
+        makedev(found.stx_dev_major, found.stx_dev_minor),
+        known.then_some(found.stx_mnt_id),
+    ))
 }
 
 fn time(t: StatxTimestamp) -> Mtime {
     // A broken file system could say more; a manifest with it would be refused by every host.
-    Mtime { secs: t.tv_sec, nanos: t.tv_nsec.min(999_999_999) }
+    Mtime {
+        secs: t.tv_sec,
+        nanos: t.tv_nsec.min(999_999_999),
+    }
 }
 
 /// Names of users and groups, each looked up once; shared by the threads of a scan.
@@ -188,8 +226,15 @@ impl Owners {
         }
         let user = cached(&self.users, uid, |id| named(lookup::user_name(id)))?;
         let group = cached(&self.groups, gid, |id| named(lookup::group_name(id)))?;
-        let owner = Arc::new(Owner { uid, gid, user, group });
-        Ok(Arc::clone(locked(&self.pairs).entry((uid, gid)).or_insert(owner)))
+        let owner = Arc::new(Owner {
+            uid,
+            gid,
+            user,
+            group,
+        });
+        Ok(Arc::clone(
+            locked(&self.pairs).entry((uid, gid)).or_insert(owner),
+        ))
     }
 }
 
@@ -210,10 +255,12 @@ fn cached(
 fn named(found: nix::Result<Option<String>>) -> io::Result<Option<Box<str>>> {
     match found {
         // getpwuid(3) lists these for "no such user".
-        Ok(None) | Err(NixErrno::ENOENT | NixErrno::ESRCH | NixErrno::EBADF | NixErrno::EPERM) => Ok(None),
-        Ok(Some(name)) => {
-            Ok(Some(name).filter(|n| !n.is_empty() && n.len() <= MAX_OWNER_NAME).map(String::into_boxed_str))
+        Ok(None) | Err(NixErrno::ENOENT | NixErrno::ESRCH | NixErrno::EBADF | NixErrno::EPERM) => {
+            Ok(None)
         }
+        Ok(Some(name)) => Ok(Some(name)
+            .filter(|n| !n.is_empty() && n.len() <= MAX_OWNER_NAME)
+            .map(String::into_boxed_str)),
         Err(e) => Err(e.into()),
     }
 }
@@ -238,7 +285,10 @@ pub struct XattrReader {
 
 impl Default for XattrReader {
     fn default() -> Self {
-        Self { buffer: vec![0; XATTR_MAX], labelled: false }
+        Self {
+            buffer: vec![0; XATTR_MAX],
+            labelled: false,
+        }
     }
 }
 
@@ -250,7 +300,10 @@ impl XattrReader {
         path.push(std::ffi::OsStr::from_bytes(name.to_bytes()));
         self.names(|buffer| llistxattr(&path, buffer))?
             .into_iter()
-            .filter_map(|name| self.value(name, |name, buffer| lgetxattr(&path, name, buffer)).transpose())
+            .filter_map(|name| {
+                self.value(name, |name, buffer| lgetxattr(&path, name, buffer))
+                    .transpose()
+            })
             .collect::<io::Result<Vec<_>>>()
             .and_then(capped)
     }
@@ -261,7 +314,10 @@ impl XattrReader {
         let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
         self.names(|buffer| listxattr(&path, buffer))?
             .into_iter()
-            .filter_map(|name| self.value(name, |name, buffer| getxattr(&path, name, buffer)).transpose())
+            .filter_map(|name| {
+                self.value(name, |name, buffer| getxattr(&path, name, buffer))
+                    .transpose()
+            })
             .collect::<io::Result<Vec<_>>>()
             .and_then(capped)
     }
@@ -271,16 +327,25 @@ impl XattrReader {
         let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
         let names = self.names(|buffer| listxattr(&path, buffer))?;
         let label = self.labelled.then(|| LABEL.to_vec());
-        let default = names.into_iter().find(|name| name == super::inherit::DEFAULT_ACL);
+        let default = names
+            .into_iter()
+            .find(|name| name == super::inherit::DEFAULT_ACL);
         label
             .into_iter()
             .chain(default)
-            .filter_map(|name| self.value(name, |name, buffer| getxattr(&path, name, buffer)).transpose())
+            .filter_map(|name| {
+                self.value(name, |name, buffer| getxattr(&path, name, buffer))
+                    .transpose()
+            })
             .collect()
     }
 
     /// The label of what a handle is, which is looked for only where the last list had one, or where `asked`.
-    pub(super) fn label(&mut self, handle: BorrowedFd<'_>, asked: bool) -> io::Result<Option<Xattr>> {
+    pub(super) fn label(
+        &mut self,
+        handle: BorrowedFd<'_>,
+        asked: bool,
+    ) -> io::Result<Option<Xattr>> {
         if !self.labelled && !asked {
             return Ok(None);
         }
@@ -304,12 +369,20 @@ impl XattrReader {
     pub fn of(&mut self, file: impl AsFd) -> io::Result<Vec<Xattr>> {
         self.names(|buffer| rustix::fs::flistxattr(&file, buffer))?
             .into_iter()
-            .filter_map(|name| self.value(name, |name, buffer| rustix::fs::fgetxattr(&file, name, buffer)).transpose())
+            .filter_map(|name| {
+                self.value(name, |name, buffer| {
+                    rustix::fs::fgetxattr(&file, name, buffer)
+                })
+                .transpose()
+            })
             .collect::<io::Result<Vec<_>>>()
             .and_then(capped)
     }
 
-    fn names(&mut self, list: impl FnOnce(&mut [u8]) -> Result<usize, Errno>) -> io::Result<Vec<Vec<u8>>> {
+    fn names(
+        &mut self,
+        list: impl FnOnce(&mut [u8]) -> Result<usize, Errno>,
+    ) -> io::Result<Vec<Vec<u8>>> {
         let length = match list(&mut self.buffer) {
             Ok(length) => length,
             Err(Errno::NOTSUP) => 0,
@@ -317,7 +390,10 @@ impl XattrReader {
         };
         let names = self.buffer[..length].split(|&b| b == 0);
         self.labelled = names.clone().any(|name| name == LABEL);
-        let mut names: Vec<Vec<u8>> = names.filter(|n| is_carried(n)).map(<[u8]>::to_vec).collect();
+        let mut names: Vec<Vec<u8>> = names
+            .filter(|n| is_carried(n))
+            .map(<[u8]>::to_vec)
+            .collect();
         names.sort();
         Ok(names)
     }
@@ -329,7 +405,10 @@ impl XattrReader {
         get: impl FnOnce(&[u8], &mut [u8]) -> Result<usize, Errno>,
     ) -> io::Result<Option<Xattr>> {
         match get(&name, &mut self.buffer) {
-            Ok(length) => Ok(Some(Xattr { name, value: self.buffer[..length].to_vec() })),
+            Ok(length) => Ok(Some(Xattr {
+                name,
+                value: self.buffer[..length].to_vec(),
+            })),
             Err(Errno::NODATA) => Ok(None),
             Err(e) => Err(e.into()),
         }
@@ -344,7 +423,9 @@ fn is_carried(name: &[u8]) -> bool {
 fn capped(xattrs: Vec<Xattr>) -> io::Result<Vec<Xattr>> {
     let bytes: usize = xattrs.iter().map(|x| x.name.len() + x.value.len()).sum();
     if bytes > MAX_XATTR_BYTES {
-        let why = format!("{bytes} bytes of extended attributes, a release carries at most {MAX_XATTR_BYTES} a file");
+        let why = format!(
+            "{bytes} bytes of extended attributes, a release carries at most {MAX_XATTR_BYTES} a file"
+        );
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
     Ok(xattrs)
@@ -365,9 +446,18 @@ mod tests {
         std::os::unix::fs::symlink("no/where", dir.path().join("link")).unwrap();
         let handle = File::open(dir.path()).unwrap();
         let file = FileStat::at(handle.as_fd(), c"file").unwrap();
-        assert_eq!((file.size, file.nlink, file.file_type), (5, 1, FileType::RegularFile));
-        assert_eq!(file, FileStat::of(File::open(dir.path().join("file")).unwrap()).unwrap());
-        assert_eq!(FileStat::at(handle.as_fd(), c"link").unwrap().file_type, FileType::Symlink);
+        assert_eq!(
+            (file.size, file.nlink, file.file_type),
+            (5, 1, FileType::RegularFile)
+        );
+        assert_eq!(
+            file,
+            FileStat::of(File::open(dir.path().join("file")).unwrap()).unwrap()
+        );
+        assert_eq!(
+            FileStat::at(handle.as_fd(), c"link").unwrap().file_type,
+            FileType::Symlink
+        );
         assert_eq!(link_target(handle.as_fd(), c"link").unwrap(), b"no/where");
         let plain = rustix::fs::fstat(&handle).unwrap();
         assert_eq!(FileStat::of(&handle).unwrap().id, FileId::of(&plain));
@@ -380,7 +470,10 @@ mod tests {
         assert_eq!(root.user.as_deref(), Some("root"));
         assert!(Arc::ptr_eq(&root, &owners.of(0, 0).unwrap()));
         let nobody = owners.of(3_999_999_999, 3_999_999_999).unwrap();
-        assert_eq!((nobody.user.as_deref(), nobody.group.as_deref()), (None, None));
+        assert_eq!(
+            (nobody.user.as_deref(), nobody.group.as_deref()),
+            (None, None)
+        );
     }
 
     #[test]
@@ -395,8 +488,10 @@ mod tests {
         let handle = File::open(dir.path()).unwrap();
         let mut reader = XattrReader::default();
         let read = reader.at(handle.as_fd(), c"file").unwrap();
-        let expected = [(&b"user.a"[..], &b"\0\xff"[..]), (b"user.b", b"2")]
-            .map(|(n, v)| Xattr { name: n.into(), value: v.into() });
+        let expected = [(&b"user.a"[..], &b"\0\xff"[..]), (b"user.b", b"2")].map(|(n, v)| Xattr {
+            name: n.into(),
+            value: v.into(),
+        });
         assert_eq!(read, expected);
         assert_eq!(reader.of(&file).unwrap(), expected);
     }
@@ -412,7 +507,10 @@ mod tests {
         ] {
             assert_eq!(is_carried(name), carried);
         }
-        let big = vec![Xattr { name: b"user.x".to_vec(), value: vec![0; MAX_XATTR_BYTES] }];
+        let big = vec![Xattr {
+            name: b"user.x".to_vec(),
+            value: vec![0; MAX_XATTR_BYTES],
+        }];
         assert!(capped(big).is_err_and(|e| e.to_string().contains("extended attributes")));
     }
 }

@@ -19,8 +19,10 @@ pub fn list(dir: &Path) -> io::Result<BTreeSet<(u64, PathBuf)>> {
 /// The paths below `dir` at which something is mounted, sorted.
 pub fn below(dir: &Path) -> io::Result<Vec<TreePath>> {
     let dir = std::fs::canonicalize(dir)?;
-    let places: BTreeSet<TreePath> =
-        list(&dir)?.iter().filter_map(|(_, place)| TreePath::new(relative(place, &dir)?).ok()).collect();
+    let places: BTreeSet<TreePath> = list(&dir)?
+        .iter()
+        .filter_map(|(_, place)| TreePath::new(relative(place, &dir)?).ok())
+        .collect();
     Ok(places.into_iter().collect())
 }
 
@@ -40,10 +42,11 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let (mut out, mut rest) = (Vec::with_capacity(field.len()), field);
     while let Some((&first, more)) = rest.split_first() {
         let octal = |b: &u8| (b'0'..=b'7').contains(b).then(|| u16::from(b - b'0'));
-        let code = more
-            .get(..3)
-            .filter(|_| first == b'\\')
-            .and_then(|digits| digits.iter().try_fold(0, |sum: u16, digit| octal(digit).map(|value| sum * 8 + value)));
+        let code = more.get(..3).filter(|_| first == b'\\').and_then(|digits| {
+            digits.iter().try_fold(0, |sum: u16, digit| {
+                octal(digit).map(|value| sum * 8 + value)
+            })
+        });
         match code.and_then(|code| u8::try_from(code).ok()) {
             Some(byte) => {
                 out.push(byte);
@@ -60,7 +63,9 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 
 /// Whether `path` is `dir` or below it, as a path of bytes relative to it.
 pub fn relative<'a>(path: &'a Path, dir: &Path) -> Option<&'a [u8]> {
-    path.strip_prefix(dir).ok().map(|rest| rest.as_os_str().as_bytes())
+    path.strip_prefix(dir)
+        .ok()
+        .map(|rest| rest.as_os_str().as_bytes())
 }
 
 #[cfg(test)]
@@ -75,7 +80,8 @@ mod tests {
     #[test]
     fn mounts_in_a_directory_are_found() {
         let found = parse(TEXT, Path::new("/srv/my site"));
-        let expected = [(36, "/srv/my site"), (37, "/srv/my site/data")].map(|(n, p)| (n, PathBuf::from(p)));
+        let expected =
+            [(36, "/srv/my site"), (37, "/srv/my site/data")].map(|(n, p)| (n, PathBuf::from(p)));
         assert_eq!(found, BTreeSet::from(expected));
         assert!(parse(TEXT, Path::new("/home")).is_empty());
     }

@@ -27,7 +27,9 @@ pub(super) fn check<'a>(root: &Root, moves: impl Iterator<Item = &'a Move>) -> R
     for Move { path, .. } in moves {
         let failed = |e: io::Error| Error::io("cannot look at", root.shown(path), e);
         let (parent, name) = root.parent(path).map_err(failed)?;
-        let Some(now) = stat(parent.as_fd(), &name).map_err(failed)? else { continue };
+        let Some(now) = stat(parent.as_fd(), &name).map_err(failed)? else {
+            continue;
+        };
         let above = FileStat::of(&parent).map_err(failed)?;
         if let Some(why) = refused(&rights, parent.as_fd(), &name, &now, &above) {
             return Err(Error::refused(format!(
@@ -40,7 +42,13 @@ pub(super) fn check<'a>(root: &Root, moves: impl Iterator<Item = &'a Move>) -> R
     Ok(())
 }
 
-fn refused(rights: &Rights, parent: BorrowedFd<'_>, name: &CStr, now: &FileStat, above: &FileStat) -> Option<String> {
+fn refused(
+    rights: &Rights,
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    now: &FileStat,
+    above: &FileStat,
+) -> Option<String> {
     if let Some(flag) = now.fixed() {
         return Some(format!("it is {flag}"));
     }
@@ -49,17 +57,29 @@ fn refused(rights: &Rights, parent: BorrowedFd<'_>, name: &CStr, now: &FileStat,
     }
     let sticky = above.mode.bits() & 0o1000 != 0;
     if sticky && !rights.changes_modes_of(now.uid) && !rights.changes_modes_of(above.uid) {
-        return Some(format!("it belongs to user {}, and the directory it is in is sticky", now.uid));
+        return Some(format!(
+            "it belongs to user {}, and the directory it is in is sticky",
+            now.uid
+        ));
     }
     // Moving a directory changes what its `..` is.
     let writable = |dir: BorrowedFd<'_>, name: &CStr, uid: u32| {
-        rights.changes_modes_of(uid) || rustix::fs::accessat(dir, name, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+        rights.changes_modes_of(uid)
+            || rustix::fs::accessat(dir, name, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
     };
     if !writable(parent, name, now.uid) {
-        return Some(format!("this daemon cannot write to it (it belongs to user {})", now.uid));
+        return Some(format!(
+            "this daemon cannot write to it (it belongs to user {})",
+            now.uid
+        ));
     }
     let there = writable(parent, c".", above.uid);
-    (!there).then(|| format!("this daemon cannot write to the directory it is in (of user {})", above.uid))
+    (!there).then(|| {
+        format!(
+            "this daemon cannot write to the directory it is in (of user {})",
+            above.uid
+        )
+    })
 }
 
 /// What moving into or out of the directories that `moves` are in changes in both trees.
@@ -69,7 +89,10 @@ pub(super) fn above(old: &Root, new: &Root, moves: &[Move]) -> Result<Vec<Above>
     paths.dedup();
     let times = |root: &Root, path: &TreePath| {
         let (parent, name) = root.parent(path)?;
-        FileStat::at(parent.as_fd(), &name).map(|now| Times { mode: now.mode, mtime: now.mtime })
+        FileStat::at(parent.as_fd(), &name).map(|now| Times {
+            mode: now.mode,
+            mtime: now.mtime,
+        })
     };
     let both = |path: TreePath| match (times(old, &path), times(new, &path)) {
         (Ok(old), Ok(new)) => Some(Ok(Above { path, old, new })),
@@ -84,15 +107,21 @@ pub(super) fn run(tree: &Tree, from: &Root, to: &Root, moves: &[Move]) -> Result
     for Move { path, ino } in moves {
         let there = || -> io::Result<_> {
             let (parent, name) = from.parent(path)?;
-            Ok(stat(parent.as_fd(), &name)?.filter(|now| now.id.ino == *ino).map(|_| (parent, name)))
+            Ok(stat(parent.as_fd(), &name)?
+                .filter(|now| now.id.ino == *ino)
+                .map(|_| (parent, name)))
         };
         let found = match there() {
             Err(e) if is_gone(&e) => None,
             found => found.map_err(|e| Error::io("cannot look at", from.shown(path), e))?,
         };
-        let Some((parent, name)) = found else { continue };
+        let Some((parent, name)) = found else {
+            continue;
+        };
         tree.crash.point()?;
-        let taken = to.parent(path).and_then(|(other, _)| take(parent.as_fd(), &name, other.as_fd()));
+        let taken = to
+            .parent(path)
+            .and_then(|(other, _)| take(parent.as_fd(), &name, other.as_fd()));
         taken.map_err(|e| Error::io("cannot move along with the exchange", to.shown(path), e))?;
     }
     Ok(())
@@ -102,7 +131,10 @@ pub(super) fn run(tree: &Tree, from: &Root, to: &Root, moves: &[Move]) -> Result
 /// `from`, unless it is empty.
 pub(super) fn take(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>) -> io::Result<()> {
     match rename(from, name, to) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied && !Rights::of_process().overrides_modes() => {
+        Err(e)
+            if e.kind() == io::ErrorKind::PermissionDenied
+                && !Rights::of_process().overrides_modes() =>
+        {
             let opened = [open(from, c".")?, open(to, c".")?, open(from, name)?];
             let renamed = rename(from, name, to);
             for (handle, mode) in opened.into_iter().flatten().rev() {
@@ -116,12 +148,14 @@ pub(super) fn take(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>) -> io:
 
 fn rename(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>) -> io::Result<()> {
     match rustix::fs::renameat_with(from, name, to, name, RenameFlags::NOREPLACE) {
-        Err(Errno::EXIST) => match rustix::fs::renameat(from, name, to, name) {
-            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {
-                Ok(rustix::fs::renameat_with(from, name, to, name, RenameFlags::EXCHANGE)?)
+        Err(Errno::EXIST) => {
+            match rustix::fs::renameat(from, name, to, name) {
+                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(
+                    rustix::fs::renameat_with(from, name, to, name, RenameFlags::EXCHANGE)?,
+                ),
+                done => Ok(done?),
             }
-            done => Ok(done?),
-        },
+        }
         done => Ok(done?),
     }
 }
@@ -153,7 +187,8 @@ pub(super) fn restore<'a>(
         };
         match set() {
             Err(e) if is_gone(&e) => {}
-            done => done.map_err(|e| Error::io("cannot set mode and time of", root.shown(&dir.path), e))?,
+            done => done
+                .map_err(|e| Error::io("cannot set mode and time of", root.shown(&dir.path), e))?,
         }
     }
     Ok(())
@@ -161,5 +196,10 @@ pub(super) fn restore<'a>(
 
 fn set_times(handle: impl AsFd, times: Times) -> io::Result<()> {
     let Times { mode, mtime } = times;
-    Metadata { mode: Some(mode), mtime: Some(mtime), ..Metadata::default() }.set(handle)
+    Metadata {
+        mode: Some(mode),
+        mtime: Some(mtime),
+        ..Metadata::default()
+    }
+    .set(handle)
 }

@@ -54,7 +54,10 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) fn new(ctime: Option<Mtime>) -> Self {
-        Self { ctime, packed: Vec::new() }
+        Self {
+            ctime,
+            packed: Vec::new(),
+        }
     }
 
     pub(super) fn add(&mut self, name: &CStr, was: Was) {
@@ -70,10 +73,12 @@ impl Known {
         let name = name.to_bytes();
         // No filesystem of Linux has a name that is longer.
         let length = (name.len() as u16) & LENGTH;
-        self.packed.extend_from_slice(&(length | flag).to_be_bytes());
+        self.packed
+            .extend_from_slice(&(length | flag).to_be_bytes());
         self.packed.extend_from_slice(&name[..usize::from(length)]);
         self.packed.extend_from_slice(&first.to_be_bytes());
-        self.packed.extend(second.into_iter().flat_map(u64::to_be_bytes));
+        self.packed
+            .extend(second.into_iter().flat_map(u64::to_be_bytes));
     }
 
     /// All names and what they stood for; as much of it as is legal.
@@ -82,12 +87,18 @@ impl Known {
         let mut rest = self.packed.as_slice();
         while let Some((length, after)) = rest.split_first_chunk() {
             let length = u16::from_be_bytes(*length);
-            let Some((name, after)) = after.split_at_checked(usize::from(length & LENGTH)) else { break };
-            let Some((first, mut after)) = after.split_first_chunk() else { break };
+            let Some((name, after)) = after.split_at_checked(usize::from(length & LENGTH)) else {
+                break;
+            };
+            let Some((first, mut after)) = after.split_first_chunk() else {
+                break;
+            };
             let first = u64::from_be_bytes(*first);
             let mut second = first;
             if length & !LENGTH != 0 {
-                let Some((found, rest)) = after.split_first_chunk() else { break };
+                let Some((found, rest)) = after.split_first_chunk() else {
+                    break;
+                };
                 (second, after) = (u64::from_be_bytes(*found), rest);
             }
             let was = match first {
@@ -112,12 +123,20 @@ pub(super) struct Names(pub(super) BTreeMap<Option<TreePath>, Known>);
 impl Names {
     /// Adds the record to the end of the file of records in `dir`.
     pub(super) fn append(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(dir, NAMES, flags, Mode::RUSR | Mode::WUSR)?);
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(
+            dir,
+            NAMES,
+            flags,
+            Mode::RUSR | Mode::WUSR,
+        )?);
         let mut out = BufWriter::with_capacity(64 << 10, file);
         for (path, known) in &self.0 {
             let path = path.as_ref().map_or(&[][..], TreePath::as_bytes);
-            let ctime = known.ctime.map_or((i64::MIN, 0), |time| (time.secs, time.nanos));
+            let ctime = known
+                .ctime
+                .map_or((i64::MIN, 0), |time| (time.secs, time.nanos));
             out.write_all(&(path.len() as u32).to_be_bytes())?;
             out.write_all(&(known.packed.len() as u32).to_be_bytes())?;
             out.write_all(&ctime.0.to_be_bytes())?;
@@ -152,19 +171,30 @@ impl Names {
 fn record(input: &mut impl Read) -> io::Result<(Option<TreePath>, Known)> {
     let mut head = [0; 20];
     input.read_exact(&mut head)?;
-    let number = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let secs = head[8..16].iter().fold(0u64, |all, &byte| all << 8 | u64::from(byte)) as i64;
+    let number =
+        |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let secs = head[8..16]
+        .iter()
+        .fold(0u64, |all, &byte| all << 8 | u64::from(byte)) as i64;
     if number(0) > MAX_RECORD || number(4) > MAX_RECORD {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a record of names is damaged"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a record of names is damaged",
+        ));
     }
     let (mut path, mut packed) = (vec![0; number(0) as usize], vec![0; number(4) as usize]);
     input.read_exact(&mut path)?;
     input.read_exact(&mut packed)?;
     let path = match path.is_empty() {
         true => None,
-        false => Some(TreePath::new(path).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?),
+        false => {
+            Some(TreePath::new(path).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?)
+        }
     };
-    let ctime = (secs != i64::MIN).then_some(Mtime { secs, nanos: number(16) });
+    let ctime = (secs != i64::MIN).then_some(Mtime {
+        secs,
+        nanos: number(16),
+    });
     Ok((path, Known { ctime, packed }))
 }
 
@@ -193,17 +223,30 @@ mod tests {
         let read = Names::read(handle.as_fd()).unwrap();
         assert_eq!(read.0.len(), 2);
         let names = read.0[&path].names();
-        assert_eq!((names[c"f"], names[c"sub"], names.len()), (Was::Other(7, 7), Was::Directory, 5));
+        assert_eq!(
+            (names[c"f"], names[c"sub"], names.len()),
+            (Was::Other(7, 7), Was::Directory, 5)
+        );
         assert_eq!(names[c"way"], Was::ComingOld(8, 9));
-        assert_eq!((names[c"apart"], names[c"leaves"]), (Was::Other(0, 7), Was::ComingNew(0, 7)));
+        assert_eq!(
+            (names[c"apart"], names[c"leaves"]),
+            (Was::Other(0, 7), Was::ComingNew(0, 7))
+        );
         assert_eq!(read.0[&path].ctime, Some(Mtime { secs: -3, nanos: 5 }));
 
         let later = Names([(path.clone(), Known::default())].into());
         later.append(handle.as_fd()).unwrap();
-        assert!(Names::read(handle.as_fd()).unwrap().0[&path].names().is_empty());
+        assert!(
+            Names::read(handle.as_fd()).unwrap().0[&path]
+                .names()
+                .is_empty()
+        );
         let file = dir.path().join("names");
         let whole = std::fs::read(&file).unwrap();
         std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
-        assert_eq!(Names::read(handle.as_fd()).unwrap().0[&path].names().len(), 5);
+        assert_eq!(
+            Names::read(handle.as_fd()).unwrap().0[&path].names().len(),
+            5
+        );
     }
 }

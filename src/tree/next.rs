@@ -55,7 +55,12 @@ impl Next {
         let from = tree.root();
         let to = open(tree)?;
         let copied = copied(&from, plan, items)?;
-        let mut changed: Vec<TreePath> = plan.changes.iter().filter(is_own).map(|c| c.path.clone()).collect();
+        let mut changed: Vec<TreePath> = plan
+            .changes
+            .iter()
+            .filter(is_own)
+            .map(|c| c.path.clone())
+            .collect();
         changed.extend(items.iter().filter_map(|item| item.further().cloned()));
         changed.sort();
         let alone = |path: &TreePath| is_alone(plan, path) && !has_within(&changed, path);
@@ -67,11 +72,24 @@ impl Next {
         let moves = moves.into_iter().map(|m| (m.path, m.ino)).collect();
         let copied = linked(&from, copied)?;
         let made = overlay(tree, plan, items, &to)?;
-        let renames = plan.changes.iter().filter(|c| c.is_applied() && c.action != Action::Meta);
+        let renames = plan
+            .changes
+            .iter()
+            .filter(|c| c.is_applied() && c.action != Action::Meta);
         let renamed = renames.map(|c| c.path.parent()).collect();
         let dirs = steps::dirs(tree, plan)?;
-        let next = Self { changed, dirs, names, moves, copied, renamed };
-        let all = seen.into_iter().map(|(path, _)| path).chain(made.into_iter().map(Some));
+        let next = Self {
+            changed,
+            dirs,
+            names,
+            moves,
+            copied,
+            renamed,
+        };
+        let all = seen
+            .into_iter()
+            .map(|(path, _)| path)
+            .chain(made.into_iter().map(Some));
         next.set(&from, &to, all, true)?;
         Ok(next)
     }
@@ -81,7 +99,8 @@ impl Next {
         way::check(tree, plan)?;
         let (from, to) = (tree.root(), open(tree)?);
         for (path, version) in &self.copied {
-            let now = stat(&from, path).map_err(|e| Error::io("cannot look at", from.shown(path), e))?;
+            let now =
+                stat(&from, path).map_err(|e| Error::io("cannot look at", from.shown(path), e))?;
             if now.version() != *version {
                 return Err(changed_since(&from, path));
             }
@@ -97,7 +116,8 @@ impl Next {
         moves::check(&from, carry.moves.iter())?;
         let (seen, names, moves) = (carry.seen, carry.names, carry.moves);
         self.names.0.extend(names.0);
-        self.moves.extend(moves.into_iter().map(|m| (m.path, m.ino)));
+        self.moves
+            .extend(moves.into_iter().map(|m| (m.path, m.ino)));
         let any = !changed.is_empty() || seen.iter().any(|(_, touched)| *touched);
         self.set(&from, &to, seen.into_iter().map(|(path, _)| path), true)?;
         Ok(any)
@@ -106,14 +126,31 @@ impl Next {
     /// What the journal has to know of the exchange.
     pub(super) fn journaled(&self, tree: &Tree) -> Result<Swap> {
         let (from, to) = (tree.root(), open(tree)?);
-        let side = |root: &Root| FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e));
+        let side = |root: &Root| {
+            FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e))
+        };
         let (old, new) = (side(&from)?, side(&to)?);
         let mode = self.metadata(&from, None)?.mode.unwrap_or(new.mode);
-        let moves: Vec<_> = self.moves.iter().map(|(path, &ino)| Move { path: path.clone(), ino }).collect();
+        let moves: Vec<_> = self
+            .moves
+            .iter()
+            .map(|(path, &ino)| Move {
+                path: path.clone(),
+                ino,
+            })
+            .collect();
         let above = moves::above(&from, &to, &moves)?;
         Ok(Swap {
-            old: Side { ino: old.id.ino, mode: old.mode, mtime: Some(old.mtime) },
-            new: Side { ino: new.id.ino, mode, mtime: Some(new.mtime) },
+            old: Side {
+                ino: old.id.ino,
+                mode: old.mode,
+                mtime: Some(old.mtime),
+            },
+            new: Side {
+                ino: new.id.ino,
+                mode,
+                mtime: Some(new.mtime),
+            },
             changed: self.changed.clone(),
             moves: Some(moves),
             above: Some(above),
@@ -130,9 +167,15 @@ impl Next {
             };
             match now {
                 Ok(now) if Some(now.ctime) == known.ctime => {}
-                Ok(now) if now.file_type == rustix::fs::FileType::Directory => changed.push(path.clone()),
+                Ok(now) if now.file_type == rustix::fs::FileType::Directory => {
+                    changed.push(path.clone())
+                }
                 Ok(_) => {}
-                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) => {}
                 Err(e) => return Err(Error::io("cannot look at", from.path(), e)),
             }
         }
@@ -153,7 +196,9 @@ impl Next {
             let mut metadata = self.metadata(from, path)?;
             // To move a directory an ordinary user needs the right to write to it; it goes with the exchange.
             if path.is_none() && loosened {
-                metadata.mode = metadata.mode.map(|m| crate::manifest::Mode::from_bits(m.bits() | 0o700));
+                metadata.mode = metadata
+                    .mode
+                    .map(|m| crate::manifest::Mode::from_bits(m.bits() | 0o700));
             }
             Ok(metadata)
         })
@@ -161,10 +206,27 @@ impl Next {
 
     /// What the directory `path` gets: what the release says, and else what the live tree's has.
     fn metadata(&self, from: &Root, path: Option<&TreePath>) -> Result<Metadata> {
-        let step = self.dirs.binary_search_by(|d| d.path.as_ref().cmp(&path)).ok().map(|at| &self.dirs[at]);
-        let Some(DirStep { old, new: Some(new), .. }) = step else { return present(from, path) };
-        let base = if old.is_some() { present(from, path)?.handed_to(new.uid) } else { Metadata::default() };
-        let kept = base.mtime.filter(|_| !self.renamed.contains(&path.cloned()));
+        let step = self
+            .dirs
+            .binary_search_by(|d| d.path.as_ref().cmp(&path))
+            .ok()
+            .map(|at| &self.dirs[at]);
+        let Some(DirStep {
+            old,
+            new: Some(new),
+            ..
+        }) = step
+        else {
+            return present(from, path);
+        };
+        let base = if old.is_some() {
+            present(from, path)?.handed_to(new.uid)
+        } else {
+            Metadata::default()
+        };
+        let kept = base
+            .mtime
+            .filter(|_| !self.renamed.contains(&path.cloned()));
         Ok(Metadata {
             mode: new.mode.or(base.mode),
             uid: new.uid.or(base.uid),
@@ -182,21 +244,33 @@ fn mark(from: &Root, to: &Root, dirs: &[Option<TreePath>]) -> Result<()> {
     let mut dirs: Vec<_> = dirs.iter().collect();
     dirs.sort();
     for path in dirs {
-        let Ok(made) = to.dir(path.as_ref()) else { continue };
+        let Ok(made) = to.dir(path.as_ref()) else {
+            continue;
+        };
         let marks = match from.dir(path.as_ref()) {
             Ok(live) => Marks::of(live.as_fd()),
             Err(e) if is_gone(&e) => {
                 let above = path.as_ref().and_then(TreePath::parent);
-                to.dir(above.as_ref()).ok().and_then(|above| Marks::of(above.as_fd())).map(Marks::given)
+                to.dir(above.as_ref())
+                    .ok()
+                    .and_then(|above| Marks::of(above.as_fd()))
+                    .map(Marks::given)
             }
             // Only its owner can open it.
             Err(_) => None,
         };
-        let Some(marks) = marks.filter(|marks| Marks::of(made.as_fd()).is_some_and(|now| now != *marks)) else {
+        let Some(marks) =
+            marks.filter(|marks| Marks::of(made.as_fd()).is_some_and(|now| now != *marks))
+        else {
             continue;
         };
-        let shown = || path.as_ref().map_or_else(|| to.path().to_path_buf(), |path| to.shown(path));
-        marks.set(made.as_fd()).map_err(|e| Error::io("cannot set the project of", shown(), e))?;
+        let shown = || {
+            path.as_ref()
+                .map_or_else(|| to.path().to_path_buf(), |path| to.shown(path))
+        };
+        marks
+            .set(made.as_fd())
+            .map_err(|e| Error::io("cannot set the project of", shown(), e))?;
     }
     Ok(())
 }
@@ -208,9 +282,16 @@ fn is_own(change: &Change) -> bool {
 
 /// Whether the directory is none that the release governs: protected, excluded, or unknown to it.
 fn is_alone(plan: &Plan, path: &TreePath) -> bool {
-    let is_extra = |change: &Change| change.action == Action::Extra && change.was == Some(Shape::Directory);
-    plan.alone.iter().any(|filter| !filter.is_empty() && filter.matches_here(path, true))
-        || plan.summary.extra > 0 && plan.changes.find(path).is_some_and(|at| is_extra(&plan.changes.get(at)))
+    let is_extra =
+        |change: &Change| change.action == Action::Extra && change.was == Some(Shape::Directory);
+    plan.alone
+        .iter()
+        .any(|filter| !filter.is_empty() && filter.matches_here(path, true))
+        || plan.summary.extra > 0
+            && plan
+                .changes
+                .find(path)
+                .is_some_and(|at| is_extra(&plan.changes.get(at)))
 }
 
 /// Whether the change is staged as a copy with other metadata.
@@ -220,7 +301,8 @@ pub(super) fn is_copied(change: &Change) -> bool {
 
 fn open(tree: &Tree) -> Result<Root> {
     let path = tree.state.path().join("next");
-    Root::below(tree.state.handle(), c"next", path).map_err(|e| Error::io("cannot open", tree.state.next_path(), e))
+    Root::below(tree.state.handle(), c"next", path)
+        .map_err(|e| Error::io("cannot open", tree.state.next_path(), e))
 }
 
 fn stat(root: &Root, path: &TreePath) -> io::Result<FileStat> {
@@ -236,7 +318,8 @@ fn copied(from: &Root, plan: &Plan, items: &[Item]) -> Result<Vec<(TreePath, Ver
         if !is_copied(&change) || item.further().is_some() {
             continue;
         }
-        let now = stat(from, &change.path).map_err(|e| Error::io("cannot look at", from.shown(&change.path), e))?;
+        let now = stat(from, &change.path)
+            .map_err(|e| Error::io("cannot look at", from.shown(&change.path), e))?;
         // It is the file that was copied, whatever happened since.
         if item.copied().is_some_and(|copied| *copied != now.version()) {
             return Err(changed_since(from, &change.path));
@@ -250,7 +333,10 @@ fn copied(from: &Root, plan: &Plan, items: &[Item]) -> Result<Vec<(TreePath, Ver
 fn linked(from: &Root, mut copied: Vec<(TreePath, Version)>) -> Result<Vec<(TreePath, Version)>> {
     for (path, version) in &mut copied {
         let now = stat(from, path).map_err(|e| Error::io("cannot look at", from.shown(path), e))?;
-        let linked = Version { ctime: now.ctime, ..*version };
+        let linked = Version {
+            ctime: now.ctime,
+            ..*version
+        };
         if now.version() != linked {
             return Err(changed_since(from, path));
         }
@@ -260,11 +346,20 @@ fn linked(from: &Root, mut copied: Vec<(TreePath, Version)>) -> Result<Vec<(Tree
 }
 
 fn changed_since(from: &Root, path: &TreePath) -> Error {
-    Error::refused(format!("{} changed since the tree was compared", from.printed(path))).hint("deploy again")
+    Error::refused(format!(
+        "{} changed since the tree was compared",
+        from.printed(path)
+    ))
+    .hint("deploy again")
 }
 
 /// Gives a staged item its name in the next tree.
-fn link_staged(tree: &Tree, item: &Item, parent: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<()> {
+fn link_staged(
+    tree: &Tree,
+    item: &Item,
+    parent: BorrowedFd<'_>,
+    name: &std::ffi::CStr,
+) -> io::Result<()> {
     let (stage, slot) = (tree.state.stage(), slot_name(item.slot));
     let operation = Operation::on(FileStat::at(stage, &slot)?);
     rustix::fs::linkat(stage, slot, parent, name, AtFlags::empty())?;
@@ -277,14 +372,21 @@ fn overlay(tree: &Tree, plan: &Plan, items: &[Item], to: &Root) -> Result<Vec<Tr
     let mut made = Vec::new();
     let mut last = None;
     let mut items = items.iter().peekable();
-    for (at, change) in plan.changes.iter().enumerate().filter(|(_, c)| c.makes_anew() || is_copied(c)) {
+    for (at, change) in plan
+        .changes
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| c.makes_anew() || is_copied(c))
+    {
         let mut put = || -> io::Result<()> {
             let above = change.path.parent();
             let name = std::ffi::CString::new(change.path.name())?;
             if last.as_ref().is_none_or(|(dir, _)| *dir != above) {
                 last = Some((above, to.parent(&change.path)?.0));
             }
-            let Some((_, parent)) = &last else { return Ok(()) };
+            let Some((_, parent)) = &last else {
+                return Ok(());
+            };
             match items.next_if(|i| i.change() == at) {
                 Some(item) => {
                     link_staged(tree, item, parent.as_fd(), &name)?;
@@ -302,7 +404,11 @@ fn overlay(tree: &Tree, plan: &Plan, items: &[Item], to: &Root) -> Result<Vec<Tr
             }
         };
         put().map_err(|e| {
-            super::stage::with_space_hint(Error::io("cannot put into the next tree", to.shown(&change.path), e))
+            super::stage::with_space_hint(Error::io(
+                "cannot put into the next tree",
+                to.shown(&change.path),
+                e,
+            ))
         })?;
     }
     Ok(made)

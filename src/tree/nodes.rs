@@ -48,7 +48,10 @@ impl Nodes {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let inner = Inner::open(&path).map_err(|e| Error::io("cannot open", &path, e))?;
-        Ok(Self { path, inner: Mutex::new(inner) })
+        Ok(Self {
+            path,
+            inner: Mutex::new(inner),
+        })
     }
 
     /// Looks into the store at `path`, which another process may be writing to: nothing can be put, and what comes
@@ -60,10 +63,18 @@ impl Nodes {
         let mut magic = [0; MAGIC.len()];
         match file.read_exact_at(&mut magic, 0) {
             Ok(()) if magic == *MAGIC => {}
-            _ => return Err(failed(io::Error::new(io::ErrorKind::InvalidData, "not a store of manifests"))),
+            _ => {
+                return Err(failed(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "not a store of manifests",
+                )));
+            }
         }
         let inner = Inner::index(file).map_err(failed)?;
-        Ok(Self { path, inner: Mutex::new(inner) })
+        Ok(Self {
+            path,
+            inner: Mutex::new(inner),
+        })
     }
 
     /// Whether the node is here.
@@ -76,13 +87,18 @@ impl Nodes {
         if bytes.len() > MAX_NODE_BYTES || !block.matches(bytes) {
             return Ok(false);
         }
-        locked(&self.inner).append(block.hash, bytes).map_err(|e| Error::io("cannot write", &self.path, e))?;
+        locked(&self.inner)
+            .append(block.hash, bytes)
+            .map_err(|e| Error::io("cannot write", &self.path, e))?;
         Ok(true)
     }
 
     /// Makes everything that was put durable.
     pub fn sync(&self) -> Result<()> {
-        locked(&self.inner).file.sync_data().map_err(|e| Error::io("cannot sync", &self.path, e))
+        locked(&self.inner)
+            .file
+            .sync_data()
+            .map_err(|e| Error::io("cannot sync", &self.path, e))
     }
 
     /// Whether every node of the manifest under `root` is here; reads all of them.
@@ -99,15 +115,23 @@ impl Nodes {
         }
         let mut live = HashSet::new();
         for root in roots {
-            self.reachable(root, &mut live).map_err(|e| Error::refused("cannot read a kept manifest").because(e))?;
+            self.reachable(root, &mut live)
+                .map_err(|e| Error::refused("cannot read a kept manifest").because(e))?;
         }
         let mut inner = locked(&self.inner);
         let size = |(_, p): (&BlockHash, &Place)| RECORD_HEAD as u64 + u64::from(p.size);
-        let live_bytes: u64 = inner.places.iter().filter(|(h, _)| live.contains(*h)).map(size).sum();
+        let live_bytes: u64 = inner
+            .places
+            .iter()
+            .filter(|(h, _)| live.contains(*h))
+            .map(size)
+            .sum();
         if inner.end < 2 * live_bytes + (64 << 10) {
             return Ok(());
         }
-        *inner = inner.rewrite(&self.path, &live).map_err(|e| Error::io("cannot rewrite", &self.path, e))?;
+        *inner = inner
+            .rewrite(&self.path, &live)
+            .map_err(|e| Error::io("cannot rewrite", &self.path, e))?;
         Ok(())
     }
 
@@ -127,7 +151,11 @@ impl Nodes {
                 }
                 node => Node::decode(&node?)?,
             };
-            open.extend(children(&node, Ordinal(0)).into_iter().map(|(_, child)| child.block()));
+            open.extend(
+                children(&node, Ordinal(0))
+                    .into_iter()
+                    .map(|(_, child)| child.block()),
+            );
         }
         Ok(whole)
     }
@@ -138,10 +166,17 @@ impl NodeSource for Nodes {
         let (file, place) = {
             let inner = locked(&self.inner);
             let place = *inner.places.get(hash).ok_or(ReadError::Missing(*hash))?;
-            (inner.file.try_clone().map_err(|e| ReadError::Io(*hash, e))?, place)
+            (
+                inner
+                    .file
+                    .try_clone()
+                    .map_err(|e| ReadError::Io(*hash, e))?,
+                place,
+            )
         };
         let mut bytes = vec![0; place.size as usize];
-        file.read_exact_at(&mut bytes, place.at).map_err(|e| ReadError::Io(*hash, e))?;
+        file.read_exact_at(&mut bytes, place.at)
+            .map_err(|e| ReadError::Io(*hash, e))?;
         if BlockHash::of(&bytes) != *hash {
             // So that it is fetched again.
             let mut inner = locked(&self.inner);
@@ -163,18 +198,28 @@ impl NodeSource for &Nodes {
 impl NodeSink for &Nodes {
     type Error = Error;
     fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> Result<()> {
-        locked(&self.inner).append(block.hash, &bytes).map_err(|e| Error::io("cannot write", &self.path, e))
+        locked(&self.inner)
+            .append(block.hash, &bytes)
+            .map_err(|e| Error::io("cannot write", &self.path, e))
     }
 }
 
 impl Inner {
     fn open(path: &Path) -> io::Result<Self> {
         let mut options = File::options();
-        options.create(true).truncate(false).read(true).write(true).mode(0o600);
+        options
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600);
         let file = options.open(path)?;
         let length = file.metadata()?.len();
         let mut magic = [0; MAGIC.len()];
-        if length < MAGIC.len() as u64 || file.read_exact_at(&mut magic, 0).is_err() || magic != *MAGIC {
+        if length < MAGIC.len() as u64
+            || file.read_exact_at(&mut magic, 0).is_err()
+            || magic != *MAGIC
+        {
             // Nothing here can be used, and everything in it can be fetched again.
             file.set_len(0)?;
             file.write_all_at(MAGIC, 0)?;
@@ -186,7 +231,11 @@ impl Inner {
 
     /// The store in `file`, up to the last record that is whole.
     fn index(file: File) -> io::Result<Self> {
-        let mut inner = Self { file, places: HashMap::new(), end: MAGIC.len() as u64 };
+        let mut inner = Self {
+            file,
+            places: HashMap::new(),
+            end: MAGIC.len() as u64,
+        };
         let length = inner.file.metadata()?.len();
         let mut head = [0; RECORD_HEAD];
         while inner.end + RECORD_HEAD as u64 <= length {
@@ -196,14 +245,24 @@ impl Inner {
             if size as usize > MAX_NODE_BYTES || after > length {
                 break;
             }
-            inner.places.insert(hash, Place { at: inner.end + RECORD_HEAD as u64, size });
+            inner.places.insert(
+                hash,
+                Place {
+                    at: inner.end + RECORD_HEAD as u64,
+                    size,
+                },
+            );
             inner.end = after;
         }
         Ok(inner)
     }
 
     fn append(&mut self, hash: BlockHash, bytes: &[u8]) -> io::Result<()> {
-        if self.places.get(&hash).is_some_and(|&p| self.is_whole(hash, p)) {
+        if self
+            .places
+            .get(&hash)
+            .is_some_and(|&p| self.is_whole(hash, p))
+        {
             return Ok(());
         }
         let mut record = Vec::with_capacity(RECORD_HEAD + bytes.len());
@@ -211,7 +270,13 @@ impl Inner {
         record.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
         record.extend_from_slice(bytes);
         self.file.write_all_at(&record, self.end)?;
-        self.places.insert(hash, Place { at: self.end + RECORD_HEAD as u64, size: bytes.len() as u32 });
+        self.places.insert(
+            hash,
+            Place {
+                at: self.end + RECORD_HEAD as u64,
+                size: bytes.len() as u32,
+            },
+        );
         self.end += record.len() as u64;
         Ok(())
     }
@@ -228,14 +293,21 @@ impl Inner {
         options.create(true).truncate(true).write(true).mode(0o600);
         let mut out = BufWriter::new(options.open(&temporary)?);
         out.write_all(MAGIC)?;
-        let mut kept: Vec<(&BlockHash, &Place)> = self.places.iter().filter(|(h, _)| live.contains(*h)).collect();
+        let mut kept: Vec<(&BlockHash, &Place)> = self
+            .places
+            .iter()
+            .filter(|(h, _)| live.contains(*h))
+            .collect();
         kept.sort_by_key(|(_, place)| place.at);
         for (_, place) in kept {
             let mut record = vec![0; RECORD_HEAD + place.size as usize];
-            self.file.read_exact_at(&mut record, place.at - RECORD_HEAD as u64)?;
+            self.file
+                .read_exact_at(&mut record, place.at - RECORD_HEAD as u64)?;
             out.write_all(&record)?;
         }
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        out.into_inner()
+            .map_err(io::IntoInnerError::into_error)?
+            .sync_all()?;
         std::fs::rename(&temporary, path)?;
         Self::open(path)
     }
@@ -268,7 +340,12 @@ mod tests {
         assert!(!nodes.put_node(a, b"other").unwrap());
         let length = std::fs::metadata(&path).unwrap().len();
         drop(nodes);
-        File::options().write(true).open(&path).unwrap().set_len(length - 1).unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(length - 1)
+            .unwrap();
         let nodes = Nodes::open(&path).unwrap();
         assert_eq!(&*nodes.node(&a.hash).unwrap(), b"first");
         assert!(matches!(nodes.node(&b.hash), Err(ReadError::Missing(_))));
@@ -298,7 +375,9 @@ mod tests {
     fn what_no_release_needs_goes() {
         let dir = tempfile::tempdir().unwrap();
         let nodes = Nodes::open(dir.path().join("nodes")).unwrap();
-        let root = crate::manifest::build::Builder::default().finish(&mut &nodes).unwrap();
+        let root = crate::manifest::build::Builder::default()
+            .finish(&mut &nodes)
+            .unwrap();
         let waste = put(&nodes, &vec![7; 200_000]);
         assert!(nodes.has_all(&root).unwrap());
         nodes.prune(&[root]).unwrap();

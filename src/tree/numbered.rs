@@ -37,16 +37,28 @@ impl<S: NodeSource> Numbered<S> {
     /// The manifest under `top`, all of whose nodes are in `source`.
     pub(super) fn new(top: NodeRef, source: S) -> Result<Self, ReadError> {
         let nodes = number_nodes(&top, &source)?;
-        Ok(Self { manifest: Manifest::new(top, source), nodes, pages: Vec::new(), runs: Vec::new() })
+        Ok(Self {
+            manifest: Manifest::new(top, source),
+            nodes,
+            pages: Vec::new(),
+            runs: Vec::new(),
+        })
     }
 
     pub(super) fn node_ref(&self, ordinal: Ordinal) -> Option<BlockRef> {
-        usize::try_from(ordinal.0).ok().and_then(|n| self.nodes.get(n)).copied()
+        usize::try_from(ordinal.0)
+            .ok()
+            .and_then(|n| self.nodes.get(n))
+            .copied()
     }
 
     /// The place in `runs` of the run that holds `ordinal`; the last one used stands last.
     pub(super) fn run(&mut self, ordinal: Ordinal) -> Result<usize, ReadError> {
-        if let Some(at) = self.runs.iter().rposition(|r| r.ordinals.contains(&ordinal.0)) {
+        if let Some(at) = self
+            .runs
+            .iter()
+            .rposition(|r| r.ordinals.contains(&ordinal.0))
+        {
             self.runs[at..].rotate_left(1);
         } else {
             let run = self.find_run(ordinal)?;
@@ -77,8 +89,18 @@ impl<S: NodeSource> Numbered<S> {
             _ => return Err(ReadError::Illegal("a block of what is no file".into())),
         };
         let offsets = starts(offset, &blocks);
-        let file = self.runs.iter().find(|r| r.path == entry.path).and_then(|r| r.file.clone());
-        Ok(Run { ordinals: at..at + blocks.len() as u64, path: entry.path.clone(), blocks, offsets, file })
+        let file = self
+            .runs
+            .iter()
+            .find(|r| r.path == entry.path)
+            .and_then(|r| r.file.clone());
+        Ok(Run {
+            ordinals: at..at + blocks.len() as u64,
+            path: entry.path.clone(),
+            blocks,
+            offsets,
+            file,
+        })
     }
 
     fn page(&mut self, ordinal: Ordinal) -> Result<Arc<PageView>, ReadError> {
@@ -127,7 +149,12 @@ fn number_nodes(top: &NodeRef, source: &impl NodeSource) -> Result<Vec<BlockRef>
             && node.nodes > 1
         {
             let decoded = Node::decode(&source.node(&node.block.hash)?)?;
-            stack.extend(children(&decoded, ordinal).into_iter().rev().map(|(_, child)| child));
+            stack.extend(
+                children(&decoded, ordinal)
+                    .into_iter()
+                    .rev()
+                    .map(|(_, child)| child),
+            );
         }
     }
     Ok(all)

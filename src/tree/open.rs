@@ -47,7 +47,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { keep: 3, follow_links: false, exchanges: true }
+        Self {
+            keep: 3,
+            follow_links: false,
+            exchanges: true,
+        }
     }
 }
 
@@ -85,7 +89,12 @@ pub struct Tree {
 impl Tree {
     /// Opens the tree `name` at `path` and ends what an earlier process left unfinished. The directory itself is made
     /// when only it is missing; a missing parent is an error, since that is more likely a typo or a missing mount.
-    pub fn open(name: TreeName, path: &Path, state_dir: Option<&Path>, options: Options) -> Result<Arc<Self>> {
+    pub fn open(
+        name: TreeName,
+        path: &Path,
+        state_dir: Option<&Path>,
+        options: Options,
+    ) -> Result<Arc<Self>> {
         Self::open_with(name, path, state_dir, options, Crash::default()).map(Arc::new)
     }
 
@@ -126,21 +135,30 @@ impl Tree {
         }
         match tree.recovery {
             Recovery::Nothing => {}
-            Recovery::Completed(serial) => tracing::info!("tree {}: completed the commit of {serial}", tree.name),
-            Recovery::Undone(serial) => tracing::warn!("tree {}: undid the commit of {serial}", tree.name),
+            Recovery::Completed(serial) => {
+                tracing::info!("tree {}: completed the commit of {serial}", tree.name)
+            }
+            Recovery::Undone(serial) => {
+                tracing::warn!("tree {}: undid the commit of {serial}", tree.name)
+            }
         }
         tree.state.sweep(TEMPORARY);
         tree.state.forget_next()?;
         let tidied = Leftovers::tidy(&tree.state).and_then(|()| match tree.revertible()? {
             // What it may go back to is kept.
             Some(_) => Ok(()),
-            None => shelf::put_away(&tree).and_then(|()| tree.prune()).and_then(|()| tree.prune_nodes()),
+            None => shelf::put_away(&tree)
+                .and_then(|()| tree.prune())
+                .and_then(|()| tree.prune_nodes()),
         });
         if let Err(e) = tidied {
             if tree.crash.happened() {
                 return Err(e);
             }
-            tracing::warn!("tree {}: what is not needed any more cannot be removed: {e}", tree.name);
+            tracing::warn!(
+                "tree {}: what is not needed any more cannot be removed: {e}",
+                tree.name
+            );
         }
         Ok(tree)
     }
@@ -254,13 +272,21 @@ impl Tree {
         if let Some(serial) = self.settle()? {
             return Ok(serial);
         }
-        let none = || Error::refused(format!("tree {}: the last commit can no longer be undone", self.name));
+        let none = || {
+            Error::refused(format!(
+                "tree {}: the last commit can no longer be undone",
+                self.name
+            ))
+        };
         let journal = self.unconfirmed()?.ok_or_else(none)?;
         shelf::keep_nothing(self, journal.serial())?;
         self.crash.point()?;
-        self.state.rename(&kept_journal(journal.serial()), BACKWARD)?;
+        self.state
+            .rename(&kept_journal(journal.serial()), BACKWARD)?;
         match undo::run(self, &journal) {
-            Err(e) if !self.crash.happened() => Err(Error::refused(format!("the tree is {}", self.tear(&e)))),
+            Err(e) if !self.crash.happened() => {
+                Err(Error::refused(format!("the tree is {}", self.tear(&e))))
+            }
             done => done.map(|()| journal.serial()),
         }
     }
@@ -286,7 +312,11 @@ impl Tree {
             match self.keep(journal) {
                 Err(e) if self.crash.happened() => return Err(e),
                 Err(e) => {
-                    tracing::warn!("tree {}: what release {} replaced is not kept: {e}", self.name, journal.serial())
+                    tracing::warn!(
+                        "tree {}: what release {} replaced is not kept: {e}",
+                        self.name,
+                        journal.serial()
+                    )
                 }
                 Ok(()) => {}
             }
@@ -294,9 +324,15 @@ impl Tree {
         if let Some((journal, swap)) = journal.as_ref().and_then(|j| Some((j, j.swap.as_ref()?))) {
             // There is no way back from here on: the old tree is taken apart.
             self.crash.point()?;
-            self.state.rename(&kept_journal(journal.serial()), &done_journal(journal.serial()))?;
+            self.state.rename(
+                &kept_journal(journal.serial()),
+                &done_journal(journal.serial()),
+            )?;
             if let Err(e) = relink::relink(self, journal, swap.old.ino, &swap.changed) {
-                tracing::warn!("tree {}: its files are read anew by the next comparison: {e}", self.name);
+                tracing::warn!(
+                    "tree {}: its files are read anew by the next comparison: {e}",
+                    self.name
+                );
             }
         }
         locked(&self.chains).begin(false);
@@ -306,11 +342,16 @@ impl Tree {
 
     /// Follows what others wrote into the old tree by handles that they opened before the exchange.
     fn follow_last(&self, journal: &Journal) -> Result<()> {
-        let Some(exchange) = &journal.swap else { return Ok(()) };
+        let Some(exchange) = &journal.swap else {
+            return Ok(());
+        };
         match swap::follow_handles(self, journal, exchange) {
             Err(e) if self.crash.happened() => Err(e),
             Err(e) => {
-                tracing::warn!("tree {}: what was written into the old tree may be missing: {e}", self.name);
+                tracing::warn!(
+                    "tree {}: what was written into the old tree may be missing: {e}",
+                    self.name
+                );
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -319,8 +360,13 @@ impl Tree {
 
     /// The journal of the last commit, when it can be taken back.
     fn unconfirmed(&self) -> Result<Option<Journal>> {
-        let Some(last) = self.state.last_commit()? else { return Ok(None) };
-        Ok(Journal::read(&self.state, &kept_journal(last.release.serial))?.filter(|j| j.commit == last))
+        let Some(last) = self.state.last_commit()? else {
+            return Ok(None);
+        };
+        Ok(
+            Journal::read(&self.state, &kept_journal(last.release.serial))?
+                .filter(|j| j.commit == last),
+        )
     }
 
     /// Refuses when the directory was moved, removed or replaced since it was opened.
@@ -382,7 +428,9 @@ impl Tree {
     /// as that cannot be done nothing else may be: its journal and what is beside the tree are all that is left of it.
     pub(super) fn settle(&self) -> Result<Option<Serial>> {
         match self.undo_failed() {
-            Err(e) if !self.crash.happened() => Err(Error::refused(format!("the tree is {}", self.tear(&e)))),
+            Err(e) if !self.crash.happened() => {
+                Err(Error::refused(format!("the tree is {}", self.tear(&e))))
+            }
             Ok(settled) => {
                 *locked(&self.torn) = None;
                 Ok(settled)
@@ -399,9 +447,15 @@ impl Tree {
                 undo::begin(self)?;
             }
         }
-        let Some(journal) = journal else { return Ok(None) };
+        let Some(journal) = journal else {
+            return Ok(None);
+        };
         undo::run(self, &journal)?;
-        tracing::warn!("tree {}: undid the commit of {}, which had failed", self.name, journal.serial());
+        tracing::warn!(
+            "tree {}: undid the commit of {}, which had failed",
+            self.name,
+            journal.serial()
+        );
         Ok(Some(journal.serial()))
     }
 
@@ -410,13 +464,18 @@ impl Tree {
             undo::run(self, &journal)?;
             return Ok(Recovery::Undone(journal.serial()));
         }
-        let Some(journal) = Journal::read(&self.state, FORWARD)? else { return Ok(Recovery::Nothing) };
+        let Some(journal) = Journal::read(&self.state, FORWARD)? else {
+            return Ok(Recovery::Nothing);
+        };
         let serial = journal.serial();
         match commit::complete(self, &journal, commit::Try::Again) {
             Ok(_) => Ok(Recovery::Completed(serial)),
             Err(e) if self.crash.happened() => Err(e),
             Err(e) => {
-                tracing::warn!("tree {}: release {serial} cannot be completed, undoing it: {e}", self.name);
+                tracing::warn!(
+                    "tree {}: release {serial} cannot be completed, undoing it: {e}",
+                    self.name
+                );
                 undo::begin(self)?;
                 undo::run(self, &journal)?;
                 Ok(Recovery::Undone(serial))
@@ -445,8 +504,11 @@ impl<'a> Claim<&'a Tree> {
 impl<T: Deref<Target = Tree>> Claim<T> {
     pub(super) fn new(tree: T) -> Result<Self> {
         if tree.busy.swap(true, Ordering::AcqRel) {
-            return Err(Error::refused(format!("tree {} is in the middle of another release", tree.name))
-                .hint("wait for it to end, then try again"));
+            return Err(Error::refused(format!(
+                "tree {} is in the middle of another release",
+                tree.name
+            ))
+            .hint("wait for it to end, then try again"));
         }
         Ok(Self(tree))
     }
@@ -480,8 +542,12 @@ fn open_root(name: &TreeName, path: &Path, follow_links: bool) -> Result<Root> {
         Err(e) => return Err(unopened(path, e)),
     }
     make_root(path, follow_links).map_err(|e| {
-        Error::io(&format!("cannot make the directory of tree {name},"), path, e)
-            .hint("make the directory that it is in, or correct the tree's path")
+        Error::io(
+            &format!("cannot make the directory of tree {name},"),
+            path,
+            e,
+        )
+        .hint("make the directory that it is in, or correct the tree's path")
     })?;
     open_dir(path, follow_links)
 }
@@ -491,7 +557,11 @@ fn make_root(path: &Path, follow_links: bool) -> io::Result<()> {
         return Err(io::ErrorKind::NotFound.into());
     };
     let parent = links::open(None, parent, links_of(follow_links))?;
-    Ok(rustix::fs::mkdirat(parent, name, rustix::fs::Mode::from_bits_truncate(0o777))?)
+    Ok(rustix::fs::mkdirat(
+        parent,
+        name,
+        rustix::fs::Mode::from_bits_truncate(0o777),
+    )?)
 }
 
 fn through(path: &Path, follow_links: bool) -> io::Result<Root> {
@@ -499,14 +569,20 @@ fn through(path: &Path, follow_links: bool) -> io::Result<Root> {
 }
 
 fn links_of(follow_links: bool) -> Links {
-    if follow_links { Links::Any } else { Links::own() }
+    if follow_links {
+        Links::Any
+    } else {
+        Links::own()
+    }
 }
 
 fn unopened(path: &Path, e: io::Error) -> Error {
     let foreign = links::is_foreign(&e);
     let error = links::failed("cannot open the tree", path, e);
     match foreign {
-        true => error.hint("write the path that the link leads to, or set follow_links = true in its [[tree]]"),
+        true => error.hint(
+            "write the path that the link leads to, or set follow_links = true in its [[tree]]",
+        ),
         false => error,
     }
 }
@@ -601,13 +677,17 @@ impl Crash {
     pub(super) fn point(&self) -> Result<()> {
         self.others.act();
         match &self.after {
-            Some(left) if left.fetch_sub(1, Ordering::SeqCst) <= 0 => Err(Error::refused("crashed here")),
+            Some(left) if left.fetch_sub(1, Ordering::SeqCst) <= 0 => {
+                Err(Error::refused("crashed here"))
+            }
             _ => Ok(()),
         }
     }
 
     #[cfg(test)]
     pub(super) fn happened(&self) -> bool {
-        self.after.as_ref().is_some_and(|left| left.load(Ordering::SeqCst) < 0)
+        self.after
+            .as_ref()
+            .is_some_and(|left| left.load(Ordering::SeqCst) < 0)
     }
 }

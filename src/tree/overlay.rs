@@ -31,7 +31,11 @@ pub(super) fn is_overlay(handle: BorrowedFd<'_>) -> bool {
 }
 
 /// Why the directory `name` in `parent` cannot be exchanged with another one; `None` when nothing is known against it.
-pub(super) fn check_exchange(tree: &Tree, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<&'static str>> {
+pub(super) fn check_exchange(
+    tree: &Tree,
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+) -> io::Result<Option<&'static str>> {
     let file = FileStat::of(tempfile::tempfile_in(tree.state().here())?)?;
     if file.id.dev != FileStat::of(tree.state.handle())?.id.dev {
         // The inode of a directory tells after a crash which of the two trees it is.
@@ -49,7 +53,9 @@ pub(super) fn check_exchange(tree: &Tree, parent: BorrowedFd<'_>, name: &CStr) -
     let tried = renameat(parent, name, state, PROBE);
     discard(state, PROBE)?;
     match tried {
-        Err(Errno::XDEV) => Ok(Some("it is in a lower layer of an overlay filesystem (mount it with redirect_dir=on)")),
+        Err(Errno::XDEV) => Ok(Some(
+            "it is in a lower layer of an overlay filesystem (mount it with redirect_dir=on)",
+        )),
         _ => Ok(None),
     }
 }

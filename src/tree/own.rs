@@ -15,7 +15,11 @@ const MAX_FILTERED: usize = 256;
 
 impl Have for Scanned {
     fn entries(&self) -> Box<dyn Iterator<Item = Result<Entry>> + '_> {
-        Box::new(self.index.entries().map(|found| found.map(|e| e.entry).map_err(unreadable)))
+        Box::new(
+            self.index
+                .entries()
+                .map(|found| found.map(|e| e.entry).map_err(unreadable)),
+        )
     }
 
     fn blocks(&self, content: &Content) -> Result<Vec<BlockRef>> {
@@ -35,7 +39,8 @@ impl Have for Scanned {
         }
         let blocks: Vec<BlockHash> = blocks.copied().collect();
         let mut buffer = Vec::new();
-        let rows = (0..self.index.rows().len()).filter(move |&row| may_hold(&self.index, row, &blocks, &mut buffer));
+        let rows = (0..self.index.rows().len())
+            .filter(move |&row| may_hold(&self.index, row, &blocks, &mut buffer));
         Box::new(rows.flat_map(|row| match self.index.page(row) {
             Ok(page) => page.into_iter().map(|e| Ok(e.entry)).collect(),
             Err(e) => vec![Err(unreadable(e))],
@@ -82,7 +87,12 @@ impl Paged for Index {
                 break;
             }
             let page = self.page_at_hand(row).map_err(unreadable)?;
-            all.extend(page.iter().map(|found| &found.entry).filter(|e| bounds.contains(&e.path)).cloned());
+            all.extend(
+                page.iter()
+                    .map(|found| &found.entry)
+                    .filter(|e| bounds.contains(&e.path))
+                    .cloned(),
+            );
         }
         Ok(all)
     }
@@ -91,7 +101,9 @@ impl Paged for Index {
 /// Whether the page may have one of the blocks. Of large files, whose blocks stand elsewhere, it cannot say.
 fn may_hold(index: &Index, row: usize, blocks: &[BlockHash], buffer: &mut Vec<u8>) -> bool {
     index.rows()[row].node.nodes > 1
-        || index.filter(row, buffer).map_or(true, |filter| blocks.iter().any(|hash| filter.may_have(hash)))
+        || index.filter(row, buffer).map_or(true, |filter| {
+            blocks.iter().any(|hash| filter.may_have(hash))
+        })
 }
 
 fn unreadable(e: impl std::error::Error + Send + Sync + 'static) -> Error {

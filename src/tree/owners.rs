@@ -24,7 +24,9 @@ impl OwnerResolver for HostNames {
     }
 
     fn gid(&self, name: &str) -> Result<Option<u32>> {
-        cached(&self.groups, name, |n| found("group", n, lookup::group_id(n)))
+        cached(&self.groups, name, |n| {
+            found("group", n, lookup::group_id(n))
+        })
     }
 }
 
@@ -48,7 +50,10 @@ fn found(what: &str, name: &str, answer: nix::Result<Option<u32>>) -> Result<Opt
         Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
         Ok(id) => Ok(id),
         Err(e) => {
-            let message = format!("this host's {what} {:?} cannot be looked up: {e}", printable(name.as_bytes()));
+            let message = format!(
+                "this host's {what} {:?} cannot be looked up: {e}",
+                printable(name.as_bytes())
+            );
             Err(Error::new(Kind::Io, message).hint("the name service does not answer: try again"))
         }
     }
@@ -71,13 +76,22 @@ impl Rights {
     /// The rights of this process as it runs now.
     pub fn of_process() -> Self {
         let uid = rustix::process::geteuid().as_raw();
-        let mut groups: Vec<u32> =
-            rustix::process::getgroups().unwrap_or_default().iter().map(|g| g.as_raw()).collect();
+        let mut groups: Vec<u32> = rustix::process::getgroups()
+            .unwrap_or_default()
+            .iter()
+            .map(|g| g.as_raw())
+            .collect();
         groups.push(rustix::process::getegid().as_raw());
         let sets = rustix::thread::capabilities(None);
         // Where the kernel does not tell, root is taken at its word.
-        let capabilities = sets.map_or(if uid == 0 { u64::MAX } else { 0 }, |sets| sets.effective.bits());
-        Self { uid, groups, capabilities }
+        let capabilities = sets.map_or(if uid == 0 { u64::MAX } else { 0 }, |sets| {
+            sets.effective.bits()
+        });
+        Self {
+            uid,
+            groups,
+            capabilities,
+        }
     }
 
     /// Why a new file cannot be given to `owner`; `None` when it can.
@@ -86,10 +100,15 @@ impl Rights {
             return None;
         }
         if let Some(uid) = owner.uid.filter(|&uid| uid != self.uid) {
-            return Some(format!("only root may give a file to user {uid}, this daemon runs as user {}", self.uid));
+            return Some(format!(
+                "only root may give a file to user {uid}, this daemon runs as user {}",
+                self.uid
+            ));
         }
         let foreign = owner.gid.filter(|gid| !self.groups.contains(gid))?;
-        Some(format!("only root may give a file to group {foreign}, of which this daemon is no member"))
+        Some(format!(
+            "only root may give a file to group {foreign}, of which this daemon is no member"
+        ))
     }
 
     /// Whether mode and time of what the user `uid` owns can be set.
@@ -137,13 +156,24 @@ mod tests {
 
     #[test]
     fn without_capabilities_only_the_own_owner_can_be_set() {
-        let rights = Rights { uid: 33, groups: vec![33, 100], capabilities: 0 };
+        let rights = Rights {
+            uid: 33,
+            groups: vec![33, 100],
+            capabilities: 0,
+        };
         let owner = |uid, gid| LocalOwner { uid, gid };
         assert_eq!(rights.refuses_owner(owner(Some(33), Some(100))), None);
         assert_eq!(rights.refuses_owner(owner(None, None)), None);
         assert!(rights.refuses_owner(owner(Some(0), None)).is_some());
         assert!(rights.refuses_owner(owner(None, Some(0))).is_some());
         assert!(rights.changes_modes_of(33) && !rights.changes_modes_of(0));
-        assert_eq!(Rights { capabilities: 1, ..rights }.refuses_owner(owner(Some(0), Some(0))), None);
+        assert_eq!(
+            Rights {
+                capabilities: 1,
+                ..rights
+            }
+            .refuses_owner(owner(Some(0), Some(0))),
+            None
+        );
     }
 }

@@ -60,7 +60,9 @@ impl Passing<'_> {
         }
         self.forget(now.id.ino)?;
         match linkat(pair.from, pair.name, self.0, &slot, AtFlags::empty()) {
-            Ok(()) if FileStat::at(self.0, &slot)?.id != now.id => self.forget(now.id.ino).map(|()| Ready::Changed),
+            Ok(()) if FileStat::at(self.0, &slot)?.id != now.id => {
+                self.forget(now.id.ino).map(|()| Ready::Changed)
+            }
             Ok(()) => Ok(Ready::Linked),
             Err(Errno::NOENT) => Ok(Ready::Changed),
             Err(Errno::PERM | Errno::ACCESS | Errno::MLINK) => Ok(Ready::Moves),
@@ -97,7 +99,11 @@ impl Passing<'_> {
 
     /// Moves what must not have a further name, in the place of the inode `out`; zero for none.
     pub(super) fn shift(self, pair: Pair<'_>, out: u64) -> io::Result<()> {
-        let flags = if out == 0 { RenameFlags::NOREPLACE } else { RenameFlags::EXCHANGE };
+        let flags = if out == 0 {
+            RenameFlags::NOREPLACE
+        } else {
+            RenameFlags::EXCHANGE
+        };
         let rename = || renameat_with(pair.from, pair.name, pair.to, pair.name, flags);
         match rename() {
             Err(Errno::EXIST | Errno::NOENT) => return Ok(()),
@@ -112,7 +118,12 @@ impl Passing<'_> {
     }
 
     /// Removes the name from a directory when it is still the inode `expected`.
-    pub(super) fn take_out(self, dir: BorrowedFd<'_>, name: &CStr, expected: u64) -> io::Result<()> {
+    pub(super) fn take_out(
+        self,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        expected: u64,
+    ) -> io::Result<()> {
         let slot = way_out(expected)?;
         super::swap::discard(self.0, &slot)?;
         match renameat(dir, name, self.0, &slot) {
@@ -138,18 +149,38 @@ impl Passing<'_> {
 
     /// What a name stands for that was on its way when a process ended: `now` (zero for nothing) came into the place of
     /// `before` in the directory `to`, or did not. Says the same as often as it is asked.
-    pub(super) fn resolve(self, to: BorrowedFd<'_>, name: &CString, now: u64, before: u64) -> io::Result<Nodes> {
+    pub(super) fn resolve(
+        self,
+        to: BorrowedFd<'_>,
+        name: &CString,
+        now: u64,
+        before: u64,
+    ) -> io::Result<Nodes> {
         let there = stat(to, name)?.map_or(0, |there| there.id.ino);
         // What stands there by now came later than what was on its way.
-        let not_yet = Nodes { from: if there == before { Nodes::UNKNOWN } else { now }, to: before };
-        let aside = stat(self.0, &if now == 0 { way_out(before)? } else { slot(now)? })?.map(|found| found.id.ino);
+        let not_yet = Nodes {
+            from: if there == before { Nodes::UNKNOWN } else { now },
+            to: before,
+        };
+        let aside = stat(
+            self.0,
+            &if now == 0 {
+                way_out(before)?
+            } else {
+                slot(now)?
+            },
+        )?
+        .map(|found| found.id.ino);
         match aside {
             // To remove a name once more does no harm.
             None if now == 0 => Ok(not_yet),
             None => Ok(Nodes { from: now, to: now }),
             Some(_) if now == 0 => {
                 let found = self.check_out(to, name, before)?;
-                Ok(Nodes { from: 0, to: if found == before { 0 } else { found } })
+                Ok(Nodes {
+                    from: 0,
+                    to: if found == before { 0 } else { found },
+                })
             }
             Some(found) if found == now => Ok(not_yet),
             Some(found) if found == before => Ok(Nodes { from: now, to: now }),
@@ -158,7 +189,10 @@ impl Passing<'_> {
                 if there == now {
                     renameat_with(self.0, slot(now)?, to, name, RenameFlags::EXCHANGE)?;
                 }
-                Ok(Nodes { from: now, to: before })
+                Ok(Nodes {
+                    from: now,
+                    to: before,
+                })
             }
         }
     }

@@ -41,7 +41,11 @@ pub(super) fn record(hash: &BlockHash, place: &Place) -> [u8; RECORD] {
 }
 
 /// Tells of every record in the file `path` from the byte `start` on; half a record at the end counts for nothing.
-pub(super) fn each_record(path: &Path, start: u64, mut found: impl FnMut(BlockHash, Place)) -> Result<()> {
+pub(super) fn each_record(
+    path: &Path,
+    start: u64,
+    mut found: impl FnMut(BlockHash, Place),
+) -> Result<()> {
     let failed = |e| Error::io("cannot read", path, e);
     let mut file = File::open(path).map_err(failed)?;
     file.seek(SeekFrom::Start(start)).map_err(failed)?;
@@ -53,7 +57,11 @@ pub(super) fn each_record(path: &Path, start: u64, mut found: impl FnMut(BlockHa
             Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(()),
             Err(e) => return Err(failed(e)),
         }
-        let number = |range: std::ops::Range<usize>| record[range].iter().fold(0u64, |n, &b| n << 8 | u64::from(b));
+        let number = |range: std::ops::Range<usize>| {
+            record[range]
+                .iter()
+                .fold(0u64, |n, &b| n << 8 | u64::from(b))
+        };
         let mut hash = [0; 32];
         hash.copy_from_slice(&record[..32]);
         let (size, slot, offset) = (number(32..36) as u32, number(36..44), number(44..52));
@@ -104,16 +112,49 @@ mod tests {
     fn records_come_back_and_only_what_is_really_there_is_found() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("7"), b"..first.second").unwrap();
-        let (first, second, gone) = (BlockHash::of(b"first"), BlockHash::of(b"second"), BlockHash::of(b"gone"));
+        let (first, second, gone) = (
+            BlockHash::of(b"first"),
+            BlockHash::of(b"second"),
+            BlockHash::of(b"gone"),
+        );
         let all = [
-            (first, Place { slot: 7, offset: 2, size: 5 }),
-            (second, Place { slot: 7, offset: 7, size: 6 }),
-            (gone, Place { slot: u64::MAX, offset: u64::MAX, size: 4 }),
+            (
+                first,
+                Place {
+                    slot: 7,
+                    offset: 2,
+                    size: 5,
+                },
+            ),
+            (
+                second,
+                Place {
+                    slot: 7,
+                    offset: 7,
+                    size: 6,
+                },
+            ),
+            (
+                gone,
+                Place {
+                    slot: u64::MAX,
+                    offset: u64::MAX,
+                    size: 4,
+                },
+            ),
         ];
         let mut bytes = b"head".to_vec();
-        all.iter().for_each(|(hash, place)| bytes.extend_from_slice(&record(hash, place)));
+        all.iter()
+            .for_each(|(hash, place)| bytes.extend_from_slice(&record(hash, place)));
         // A size that no block has, and half a record.
-        bytes.extend_from_slice(&record(&first, &Place { slot: 1, offset: 0, size: u32::MAX }));
+        bytes.extend_from_slice(&record(
+            &first,
+            &Place {
+                slot: 1,
+                offset: 0,
+                size: u32::MAX,
+            },
+        ));
         bytes.extend_from_slice(&[1; RECORD - 1]);
         let path = dir.path().join("records");
         std::fs::write(&path, bytes).unwrap();
@@ -122,7 +163,9 @@ mod tests {
         assert_eq!(seen, all);
         let handle = File::open(dir.path()).unwrap();
         let mut found = Vec::new();
-        let missing = read_each(handle.as_fd(), &all.into_iter().collect(), |_, bytes| found.push(bytes.to_vec()));
+        let missing = read_each(handle.as_fd(), &all.into_iter().collect(), |_, bytes| {
+            found.push(bytes.to_vec())
+        });
         // The second one is not where its record says.
         assert_eq!((found, missing), (vec![b"first".to_vec()], 2));
     }

@@ -35,13 +35,24 @@ pub(super) fn links(tree: &Tree, plan: &Plan) -> Result<()> {
     }
 
     let mut names = BTreeMap::new();
-    let top = root.dir(None).map_err(|e| Error::io("cannot open", root.path(), e))?;
-    find(&root, None, top.as_fd(), &touched, &tree.state().apart(), &mut names)?;
+    let top = root
+        .dir(None)
+        .map_err(|e| Error::io("cannot open", root.path(), e))?;
+    find(
+        &root,
+        None,
+        top.as_fd(),
+        &touched,
+        &tree.state().apart(),
+        &mut names,
+    )?;
     for (_, names) in names.iter().filter(|(_, names)| names.len() > 1) {
         clear(tree)?;
         let raised = raise(tree, &root, names);
         clear(tree)?;
-        raised.map_err(|e| super::stage::with_space_hint(Error::io("cannot copy up", root.shown(&names[0]), e)))?;
+        raised.map_err(|e| {
+            super::stage::with_space_hint(Error::io("cannot copy up", root.shown(&names[0]), e))
+        })?;
     }
     Ok(())
 }
@@ -51,7 +62,11 @@ pub(super) fn links(tree: &Tree, plan: &Plan) -> Result<()> {
 pub(super) fn files(tree: &Tree, plan: &Plan) -> Result<()> {
     let root = tree.root();
     let mut files = Vec::new();
-    for change in plan.changes.iter().filter(|c| c.is_applied() && c.was.is_some_and(|was| was != Shape::Directory)) {
+    for change in plan
+        .changes
+        .iter()
+        .filter(|c| c.is_applied() && c.was.is_some_and(|was| was != Shape::Directory))
+    {
         let look = || -> io::Result<Option<FileStat>> {
             let (parent, name) = root.parent(&change.path)?;
             stat(parent.as_fd(), &name)
@@ -67,11 +82,21 @@ pub(super) fn files(tree: &Tree, plan: &Plan) -> Result<()> {
         clear(tree)?;
         let raise = || -> io::Result<()> {
             let (parent, name) = root.parent(&path)?;
-            Ok(rustix::fs::linkat(&parent, &name, tree.state.stage(), RAISED, AtFlags::empty())?)
+            Ok(rustix::fs::linkat(
+                &parent,
+                &name,
+                tree.state.stage(),
+                RAISED,
+                AtFlags::empty(),
+            )?)
         };
         match raise() {
             Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOSPC | Errno::DQUOT)) => {
-                return Err(super::stage::with_space_hint(Error::io("cannot copy up", root.shown(&path), e)));
+                return Err(super::stage::with_space_hint(Error::io(
+                    "cannot copy up",
+                    root.shown(&path),
+                    e,
+                )));
             }
             // A name that this user may not link can be moved all the same.
             Ok(()) | Err(_) => {}
@@ -94,11 +119,17 @@ fn clear(tree: &Tree) -> Result<()> {
 fn touched(root: &Root, plan: &Plan) -> Result<HashSet<FileId>> {
     let mut touched = HashSet::new();
     for change in plan.changes.iter().filter(|c| c.is_applied()) {
-        let first = change.want.as_ref().and_then(|want| match &want.entry.kind {
-            EntryKind::Hardlink(first) => Some(first.clone()),
-            _ => None,
-        });
-        let here = change.was.is_some_and(|was| was != Shape::Directory).then(|| change.path.clone());
+        let first = change
+            .want
+            .as_ref()
+            .and_then(|want| match &want.entry.kind {
+                EntryKind::Hardlink(first) => Some(first.clone()),
+                _ => None,
+            });
+        let here = change
+            .was
+            .is_some_and(|was| was != Shape::Directory)
+            .then(|| change.path.clone());
         for path in here.into_iter().chain(first) {
             let look = || -> io::Result<Option<FileStat>> {
                 let (parent, name) = root.parent(&path)?;
@@ -107,7 +138,11 @@ fn touched(root: &Root, plan: &Plan) -> Result<HashSet<FileId>> {
             match look() {
                 Ok(now) => touched.extend(now.filter(has_several_names).map(|now| now.id)),
                 // What it is in is made by the plan.
-                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) => {}
                 Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => {}
                 Err(e) => return Err(Error::io("cannot look at", root.shown(&path), e)),
             }
@@ -134,7 +169,9 @@ fn find(
         None => Error::io("cannot look into", root.path(), e),
     };
     for name in names_in(dir).map_err(failed)? {
-        let Some(now) = stat(dir, &name).map_err(failed)? else { continue };
+        let Some(now) = stat(dir, &name).map_err(failed)? else {
+            continue;
+        };
         let child = join(path, &name)?;
         if now.file_type != FileType::Directory {
             if wanted.contains(&now.id) {
@@ -144,7 +181,11 @@ fn find(
             match open_dir_at(dir, &name) {
                 Ok(below) => find(root, Some(&child), below.as_fd(), wanted, apart, names)?,
                 // Names that this user cannot see it cannot change either.
-                Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => {}
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound
+                    ) => {}
                 Err(e) => return Err(failed(e)),
             }
         }
@@ -155,7 +196,9 @@ fn find(
 /// Makes `names`, which are those of one file, names of one upper file.
 fn raise(tree: &Tree, root: &Root, names: &[TreePath]) -> io::Result<()> {
     let stage = tree.state.stage();
-    let Some((first, others)) = names.split_first() else { return Ok(()) };
+    let Some((first, others)) = names.split_first() else {
+        return Ok(());
+    };
     let (parent, name) = root.parent(first)?;
     let before = FileStat::at(parent.as_fd(), &name)?;
     rustix::fs::linkat(&parent, &name, stage, RAISED, AtFlags::empty())?;
@@ -163,7 +206,9 @@ fn raise(tree: &Tree, root: &Root, names: &[TreePath]) -> io::Result<()> {
         // It is an upper file with upper names, or the mount keeps them together.
         return Ok(());
     }
-    others.iter().try_for_each(|other| put(tree, root, other, &before))
+    others
+        .iter()
+        .try_for_each(|other| put(tree, root, other, &before))
 }
 
 /// Puts a further name of the raised file into the place of `path`, which is a name of the lower one, `before`.
@@ -173,7 +218,10 @@ fn put(tree: &Tree, root: &Root, path: &TreePath, before: &FileStat) -> io::Resu
     if stat(parent.as_fd(), &name)?.is_none_or(|now| now.id != before.id) {
         return Ok(());
     }
-    let above = Metadata { mtime: Some(FileStat::of(&parent)?.mtime), ..Metadata::default() };
+    let above = Metadata {
+        mtime: Some(FileStat::of(&parent)?.mtime),
+        ..Metadata::default()
+    };
     rustix::fs::linkat(stage, RAISED, stage, FURTHER, AtFlags::empty())?;
     exchange(tree, &parent, &name)?;
     let alike = |s: &FileStat| (s.size, s.mtime, s.mode, s.uid, s.gid);
@@ -186,5 +234,7 @@ fn put(tree: &Tree, root: &Root, path: &TreePath, before: &FileStat) -> io::Resu
 }
 
 fn exchange(tree: &Tree, parent: &impl AsFd, name: &CString) -> io::Result<()> {
-    Ok(tree.crash.exchange(tree.state.stage(), FURTHER, parent.as_fd(), name)?)
+    Ok(tree
+        .crash
+        .exchange(tree.state.stage(), FURTHER, parent.as_fd(), name)?)
 }

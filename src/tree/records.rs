@@ -54,7 +54,10 @@ pub struct Mark {
 impl Mark {
     /// The mark of a release.
     pub fn of(release: &Release) -> Self {
-        Self { serial: release.header().serial, id: release.id() }
+        Self {
+            serial: release.header().serial,
+            id: release.id(),
+        }
     }
 }
 
@@ -72,7 +75,9 @@ pub struct CommitMark {
 impl Records {
     /// Those in the state directory `root`.
     pub(super) fn at(root: Root) -> Self {
-        Self { root: Arc::new(root) }
+        Self {
+            root: Arc::new(root),
+        }
     }
 
     /// The directory.
@@ -89,7 +94,11 @@ impl Records {
         };
         let device = std::fs::metadata(&real).map_err(failed)?.dev();
         let beside = real.parent().map(|parent| parent.join(BESIDE));
-        let places = state_dir.map(Path::to_path_buf).into_iter().chain(beside).chain([real.join(BESIDE)]);
+        let places = state_dir
+            .map(Path::to_path_buf)
+            .into_iter()
+            .chain(beside)
+            .chain([real.join(BESIDE)]);
         for path in places.map(|dir| dir.join(name.as_str())) {
             match std::fs::metadata(path.join("releases")) {
                 Ok(found) if found.dev() == device => {
@@ -136,11 +145,22 @@ impl Records {
     /// The release with this number, when it is kept.
     pub fn stored(&self, serial: Serial) -> Result<Option<StoredRelease>> {
         let name = format!("releases/{serial}");
-        let Some(bytes) = self.read(&name)? else { return Ok(None) };
-        let broken = |why: String| Error::new(crate::Kind::Io, format!("{}: {why}", self.path().join(&name).display()));
-        let (header, signature): (ByteVec, ByteVec) = minicbor::decode(&bytes).map_err(|e| broken(e.to_string()))?;
+        let Some(bytes) = self.read(&name)? else {
+            return Ok(None);
+        };
+        let broken = |why: String| {
+            Error::new(
+                crate::Kind::Io,
+                format!("{}: {why}", self.path().join(&name).display()),
+            )
+        };
+        let (header, signature): (ByteVec, ByteVec) =
+            minicbor::decode(&bytes).map_err(|e| broken(e.to_string()))?;
         let release = Release::from_bytes(&header).map_err(|e| broken(e.to_string()))?;
-        Ok(Some(StoredRelease { release, signature: signature.into() }))
+        Ok(Some(StoredRelease {
+            release,
+            signature: signature.into(),
+        }))
     }
 
     /// What was kept of the order to commit the release with this number: whoever shows it to others may put it there.
@@ -150,9 +170,15 @@ impl Records {
 
     /// The numbers of the releases that are kept, rising.
     pub fn serials(&self) -> Result<Vec<Serial>> {
-        let dir = self.root.dir(Some(&inside("releases"))).and_then(|dir| names_in(dir.as_fd()));
+        let dir = self
+            .root
+            .dir(Some(&inside("releases")))
+            .and_then(|dir| names_in(dir.as_fd()));
         let names = dir.map_err(|e| Error::io("cannot list", self.path().join("releases"), e))?;
-        let mut found: Vec<Serial> = names.iter().filter_map(|n| n.to_str().ok()?.parse().ok().map(Serial)).collect();
+        let mut found: Vec<Serial> = names
+            .iter()
+            .filter_map(|n| n.to_str().ok()?.parse().ok().map(Serial))
+            .collect();
         found.sort();
         Ok(found)
     }
@@ -166,12 +192,16 @@ impl Records {
             Err(e) => return Err(Error::io("cannot open", &path, e)),
         };
         let mut bytes = Vec::with_capacity(USUAL);
-        file.take(MAX_SMALL).read_to_end(&mut bytes).map_err(|e| Error::io("cannot read", &path, e))?;
+        file.take(MAX_SMALL)
+            .read_to_end(&mut bytes)
+            .map_err(|e| Error::io("cannot read", &path, e))?;
         Ok(Some(bytes))
     }
 
     pub(super) fn read_mark(&self, name: &str) -> Result<Option<(Mark, u64)>> {
-        let Some(bytes) = self.read(name)? else { return Ok(None) };
+        let Some(bytes) = self.read(name)? else {
+            return Ok(None);
+        };
         let parse = || {
             let text = std::str::from_utf8(&bytes).ok()?.strip_suffix('\n')?;
             let mut words = text.split(' ');
@@ -182,8 +212,9 @@ impl Records {
         };
         parse().map(Some).ok_or_else(|| {
             let path = self.path().join(name);
-            Error::new(crate::Kind::Io, format!("{} is damaged", path.display()))
-                .hint("restore it from a backup; removing it makes this host accept older releases again")
+            Error::new(crate::Kind::Io, format!("{} is damaged", path.display())).hint(
+                "restore it from a backup; removing it makes this host accept older releases again",
+            )
         })
     }
 }

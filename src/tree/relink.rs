@@ -23,19 +23,40 @@ use crate::manifest::{EntryKind, TreePath};
 
 /// Takes the names of files that are the same in both trees out of the one that stands aside, and makes of the index,
 /// which is that of the directory `before`, one of the live tree with what is known of them.
-pub(super) fn relink(tree: &Tree, journal: &Journal, before: u64, changed: &[TreePath]) -> io::Result<()> {
+pub(super) fn relink(
+    tree: &Tree,
+    journal: &Journal,
+    before: u64,
+    changed: &[TreePath],
+) -> io::Result<()> {
     let path = tree.index_path();
     let root = tree.root();
-    let before = FileId { ino: before, ..root.id() };
-    let Some(old) = Index::open(&path, before) else { return Ok(()) };
+    let before = FileId {
+        ino: before,
+        ..root.id()
+    };
+    let Some(old) = Index::open(&path, before) else {
+        return Ok(());
+    };
     // There is none where nothing was exchanged.
-    let Ok(aside) = open_aside(tree, journal) else { return Ok(()) };
+    let Ok(aside) = open_aside(tree, journal) else {
+        return Ok(());
+    };
 
     let is_both = |found: &IndexEntry| changed.binary_search(&found.entry.path).is_err();
-    let mut names = Names { tree, live: &root, aside: &aside, open: None };
+    let mut names = Names {
+        tree,
+        live: &root,
+        aside: &aside,
+        open: None,
+    };
     for found in old.entries() {
         let found = found?;
-        if matches!(found.entry.kind, EntryKind::File(_) | EntryKind::Hardlink(_)) && is_both(&found) {
+        if matches!(
+            found.entry.kind,
+            EntryKind::File(_) | EntryKind::Hardlink(_)
+        ) && is_both(&found)
+        {
             names.drop_other(&found)?;
         }
     }
@@ -49,8 +70,13 @@ pub(super) fn relink(tree: &Tree, journal: &Journal, before: u64, changed: &[Tre
         if !is_file || !is_both(&found) || is_racy(&found.version, old.started()) {
             continue;
         }
-        let Some(ctime) = chains.since(&found.version) else { continue };
-        let version = Version { ctime, ..found.version };
+        let Some(ctime) = chains.since(&found.version) else {
+            continue;
+        };
+        let version = Version {
+            ctime,
+            ..found.version
+        };
         new.keep_lists(&old, &found)?;
         new.push(IndexEntry { version, ..found })?;
     }
@@ -59,7 +85,11 @@ pub(super) fn relink(tree: &Tree, journal: &Journal, before: u64, changed: &[Tre
     std::thread::sleep(TICK * 2);
     let now = FileStat::of(tempfile::tempfile_in(tree.state.here())?)?.ctime;
     // Not all of the tree is in it: only the contents are of use to the next scan.
-    let origin = Origin { started: now, options: BlockHash([0; 32]), ..old.origin().clone() };
+    let origin = Origin {
+        started: now,
+        options: BlockHash([0; 32]),
+        ..old.origin().clone()
+    };
     new.finish(origin).map(drop)
 }
 
@@ -81,19 +111,32 @@ impl Names<'_> {
         let path = &known.entry.path;
         let dir = path.parent();
         if self.open.as_ref().is_none_or(|(open, _)| *open != dir) {
-            let both = self.live.dir(dir.as_ref()).ok().zip(self.aside.dir(dir.as_ref()).ok());
+            let both = self
+                .live
+                .dir(dir.as_ref())
+                .ok()
+                .zip(self.aside.dir(dir.as_ref()).ok());
             self.open = Some((dir, both));
         }
-        let Some((_, Some((live, aside)))) = &self.open else { return Ok(()) };
+        let Some((_, Some((live, aside)))) = &self.open else {
+            return Ok(());
+        };
         let name = std::ffi::CString::new(path.name())?;
 
         // Through a handle, which leads to the file whatever becomes of its names.
-        let Ok(handle) = handle_of(aside.as_fd(), &name) else { return Ok(()) };
+        let Ok(handle) = handle_of(aside.as_fd(), &name) else {
+            return Ok(());
+        };
         let now = FileStat::of(&handle)?;
         let since = locked(&self.tree.chains).since(&known.version);
         let was = known.version;
-        let is_known = since == Some(now.ctime) && (now.id, now.size, now.mtime) == (was.id(), was.size, was.mtime);
-        if !is_known || FileStat::at(live.as_fd(), &name).ok().is_none_or(|there| there.id != now.id) {
+        let is_known = since == Some(now.ctime)
+            && (now.id, now.size, now.mtime) == (was.id(), was.size, was.mtime);
+        if !is_known
+            || FileStat::at(live.as_fd(), &name)
+                .ok()
+                .is_none_or(|there| there.id != now.id)
+        {
             return Ok(());
         }
         let operation = Operation::on(now);

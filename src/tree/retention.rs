@@ -113,7 +113,12 @@ struct Paths {
 impl Known {
     fn new(release: Release) -> Self {
         let content = release.header().content();
-        Self { release, content, paths: OnceCell::new(), pages: OnceCell::new() }
+        Self {
+            release,
+            content,
+            paths: OnceCell::new(),
+            pages: OnceCell::new(),
+        }
     }
 
     fn header(&self) -> &Header {
@@ -138,21 +143,32 @@ impl<'a> History<'a> {
     fn read(records: &Records, nodes: &'a Nodes) -> Result<Self> {
         let current = records.current()?.map(|mark| mark.serial);
         // What was taken back is none to go back to, and goes when it is not the present one.
-        let stones: Vec<ReleaseId> =
-            records.tombstones()?.iter().filter(|b| b.stone.revert).map(|b| b.stone.release).collect();
+        let stones: Vec<ReleaseId> = records
+            .tombstones()?
+            .iter()
+            .filter(|b| b.stone.revert)
+            .map(|b| b.stone.release)
+            .collect();
         let mut known = Vec::new();
         let mut damaged = Vec::new();
 
         for serial in records.serials()? {
             match records.stored(serial) {
-                Ok(Some(stored)) if Some(serial) != current && stones.contains(&stored.release.id()) => {}
+                Ok(Some(stored))
+                    if Some(serial) != current && stones.contains(&stored.release.id()) => {}
                 Ok(Some(stored)) => known.push(Known::new(stored.release)),
                 Ok(None) => {}
                 Err(_) => damaged.push(serial),
             }
         }
 
-        Ok(Self { nodes, current, known, damaged, replaced: OnceCell::new() })
+        Ok(Self {
+            nodes,
+            current,
+            known,
+            damaged,
+            replaced: OnceCell::new(),
+        })
     }
 
     /// The releases that stay when `keep` distinct ones are kept.
@@ -163,7 +179,11 @@ impl<'a> History<'a> {
         content.extend(self.current);
 
         // Parts stay as long as the whole that they change, and as long as anything of them is in the tree.
-        let oldest = content.iter().filter(|&&s| self.at(s).is_none_or(Known::is_whole)).min().copied();
+        let oldest = content
+            .iter()
+            .filter(|&&s| self.at(s).is_none_or(Known::is_whole))
+            .min()
+            .copied();
         let mut replaced = Vec::new();
         for (at, part) in self.known.iter().enumerate().filter(|(_, k)| !k.is_whole()) {
             let has_base = oldest.is_some_and(|oldest| oldest < part.serial());
@@ -176,7 +196,10 @@ impl<'a> History<'a> {
 
         if oldest.is_none() {
             let loose: Vec<Serial> = content.iter().copied().collect();
-            content = loose[loose.len().saturating_sub(MAX_LOOSE)..].iter().copied().collect();
+            content = loose[loose.len().saturating_sub(MAX_LOOSE)..]
+                .iter()
+                .copied()
+                .collect();
         }
 
         // A host that was away since one of them is known to have what came before it.
@@ -184,26 +207,48 @@ impl<'a> History<'a> {
         records.extend(replaced.iter().rev().take(MAX_REPLACED));
         // Whatever a damaged file was: it goes with the releases of its age.
         let first = records.first().copied();
-        records.extend(self.damaged.iter().filter(|&&serial| first.is_none_or(|first| serial > first)));
+        records.extend(
+            self.damaged
+                .iter()
+                .filter(|&&serial| first.is_none_or(|first| serial > first)),
+        );
         Staying { records, content }
     }
 
     /// What a host is given next to become the present release. A part is skipped that is not for it.
     pub(super) fn next_for(&self, host: Lacking<'_>) -> Next {
-        let Some(present) = self.current else { return Next::Nothing };
+        let Some(present) = self.current else {
+            return Next::Nothing;
+        };
         let base = self.base_for(host);
         let Some((next, skips)) = self.next_needed(host) else {
-            return Next::Release { serial: present, follows: None, alone: false };
+            return Next::Release {
+                serial: present,
+                follows: None,
+                alone: false,
+            };
         };
         let serial = self.known[next].serial();
 
         // Parts follow only what they followed here.
         let of_this_base = base.is_some_and(|base| host.base == Some(self.known[base].serial()));
         match base {
-            Some(base) if next <= base => Next::Release { serial, follows: None, alone: false },
-            _ if self.at(host.have).is_some() => Next::Release { serial, follows: Some(host.have), alone: skips },
+            Some(base) if next <= base => Next::Release {
+                serial,
+                follows: None,
+                alone: false,
+            },
+            _ if self.at(host.have).is_some() => Next::Release {
+                serial,
+                follows: Some(host.have),
+                alone: skips,
+            },
             // What the host has beside the same whole was for others than this one.
-            Some(_) if of_this_base => Next::Release { serial, follows: Some(host.have), alone: true },
+            Some(_) if of_this_base => Next::Release {
+                serial,
+                follows: Some(host.have),
+                alone: true,
+            },
             Some(_) => Next::Unknown,
             None => Next::NoWhole,
         }
@@ -211,31 +256,47 @@ impl<'a> History<'a> {
 
     /// Which of `hosts` lack a release that is for them.
     pub(super) fn arriving<'h>(&self, hosts: impl IntoIterator<Item = Lacking<'h>>) -> Arriving {
-        let lacking = hosts.into_iter().filter(|host| self.next_needed(*host).is_some());
-        let for_all = self.known[..self.upto_present()].iter().rev().find(|known| known.header().targets.is_empty());
-        Arriving { oldest: lacking.map(|host| host.have).min(), needed: for_all.map(Known::serial).unwrap_or_default() }
+        let lacking = hosts
+            .into_iter()
+            .filter(|host| self.next_needed(*host).is_some());
+        let for_all = self.known[..self.upto_present()]
+            .iter()
+            .rev()
+            .find(|known| known.header().targets.is_empty());
+        Arriving {
+            oldest: lacking.map(|host| host.have).min(),
+            needed: for_all.map(Known::serial).unwrap_or_default(),
+        }
     }
 
     /// How many releases there are up to the present one.
     fn upto_present(&self) -> usize {
-        self.known.iter().take_while(|k| Some(k.serial()) <= self.current).count()
+        self.known
+            .iter()
+            .take_while(|k| Some(k.serial()) <= self.current)
+            .count()
     }
 
     /// The last release of the whole tree that is for `host`.
     fn base_for(&self, host: Lacking<'_>) -> Option<usize> {
-        self.known[..self.upto_present()].iter().rposition(|k| k.is_whole() && host.is_target(k))
+        self.known[..self.upto_present()]
+            .iter()
+            .rposition(|k| k.is_whole() && host.is_target(k))
     }
 
     /// The first release that `host` lacks and needs, and whether parts before it are left out as they are for others.
     fn next_needed(&self, host: Lacking<'_>) -> Option<(usize, bool)> {
         let (upto, base) = (self.upto_present(), self.base_for(host));
         let is_needed = |at: usize| match base {
-            Some(base) if at <= base => at == base || (!self.known[at].is_whole() && self.is_left(at)),
+            Some(base) if at <= base => {
+                at == base || (!self.known[at].is_whole() && self.is_left(at))
+            }
             _ => Some(at) == base || !self.known[at].is_whole(),
         };
 
         let after = (0..upto).filter(|&at| self.known[at].serial() > host.have);
-        let mut needed = after.filter(|&at| is_needed(at) && (Some(at) == base || !self.is_replaced(at)));
+        let mut needed =
+            after.filter(|&at| is_needed(at) && (Some(at) == base || !self.is_replaced(at)));
         let mut skips = false;
         let next = needed.find(|&at| {
             let is_for_it = host.is_target(&self.known[at]);
@@ -248,15 +309,24 @@ impl<'a> History<'a> {
     /// The parts for all hosts since the whole that the present release belongs to, see [`Tree::parts`].
     pub(super) fn parts(&self, most: usize) -> Vec<(Serial, bool)> {
         let upto = self.upto_present();
-        let first = self.known[..upto].iter().rposition(Known::is_whole).map_or(0, |base| base + 1);
+        let first = self.known[..upto]
+            .iter()
+            .rposition(Known::is_whole)
+            .map_or(0, |base| base + 1);
         let for_all = (first..upto).filter(|&at| self.known[at].header().targets.is_empty());
-        let parts: Vec<_> = for_all.map(|at| (self.known[at].serial(), self.is_replaced(at))).collect();
+        let parts: Vec<_> = for_all
+            .map(|at| (self.known[at].serial(), self.is_replaced(at)))
+            .collect();
         parts[parts.len().saturating_sub(most)..].to_vec()
     }
 
     /// The newest whole up to the present release.
     pub(super) fn base(&self) -> Option<&Header> {
-        let upto = self.known.iter().rev().skip_while(|k| Some(k.serial()) > self.current);
+        let upto = self
+            .known
+            .iter()
+            .rev()
+            .skip_while(|k| Some(k.serial()) > self.current);
         upto.filter(|k| k.is_whole()).map(Known::header).next()
     }
 
@@ -274,29 +344,43 @@ impl<'a> History<'a> {
 
     /// The newest of each content, the present one before a copy of it.
     fn newest(&self, keep: usize, counts: impl Fn(&Known) -> bool) -> BTreeSet<Serial> {
-        let present = self.known.iter().filter(|k| Some(k.serial()) == self.current);
+        let present = self
+            .known
+            .iter()
+            .filter(|k| Some(k.serial()) == self.current);
         let newest = present.chain(self.known.iter().rev()).filter(|k| counts(k));
         let mut seen = HashSet::new();
-        newest.filter(|k| seen.insert(k.content)).take(keep).map(Known::serial).collect()
+        newest
+            .filter(|k| seen.insert(k.content))
+            .take(keep)
+            .map(Known::serial)
+            .collect()
     }
 
     /// Whether something of the part `at` is in the tree still: nothing whole followed, or what excludes it.
     fn is_left(&self, at: usize) -> bool {
-        let mut wholes = self.known[at + 1..].iter().filter(|k| k.is_whole()).peekable();
+        let mut wholes = self.known[at + 1..]
+            .iter()
+            .filter(|k| k.is_whole())
+            .peekable();
         if wholes.peek().is_none() {
             return true;
         }
-        let Some(paths) = self.paths(&self.known[at]) else { return false };
+        let Some(paths) = self.paths(&self.known[at]) else {
+            return false;
+        };
         wholes.all(|whole| {
             let rules = &whole.header().rules;
             let excluded = rules.excluded().ok().filter(|_| !rules.delete_excluded);
-            excluded.is_some_and(|filter| paths.files.iter().any(|path| filter.matches(path, false)))
+            excluded
+                .is_some_and(|filter| paths.files.iter().any(|path| filter.matches(path, false)))
         })
     }
 
     /// Whether a later part does all that the part `at` did.
     fn is_replaced(&self, at: usize) -> bool {
-        self.replaced.get_or_init(|| self.replaced_of(&self.known.iter().collect::<Vec<_>>()))[at]
+        self.replaced
+            .get_or_init(|| self.replaced_of(&self.known.iter().collect::<Vec<_>>()))[at]
     }
 
     /// Which of these releases a later part replaces: parts between the two that stay are not to miss what it did.
@@ -319,8 +403,11 @@ impl<'a> History<'a> {
 
     fn replaces(&self, later: &Known, part: &Known) -> bool {
         let (new, old) = (later.header(), part.header());
-        let within = |path: &TreePath| new.scope.is_empty() || new.scope.iter().any(|scope| path.is_within(scope));
-        let covers = new.scope.is_empty() || (!old.scope.is_empty() && old.scope.iter().all(within));
+        let within = |path: &TreePath| {
+            new.scope.is_empty() || new.scope.iter().any(|scope| path.is_within(scope))
+        };
+        let covers =
+            new.scope.is_empty() || (!old.scope.is_empty() && old.scope.iter().all(within));
         let reaches = new.targets.is_empty() || new.targets == old.targets;
         if !covers || !reaches || !alike(&in_scope(new, &old.scope), &in_scope(old, &old.scope)) {
             return false;
@@ -330,10 +417,13 @@ impl<'a> History<'a> {
         }
         if new.rules.delete_extras {
             // All that is left of the part are directories that lead to its scope.
-            let above = old.scope.iter().flat_map(|path| std::iter::successors(path.parent(), TreePath::parent));
-            return above
-                .filter(|dir| !within(dir))
-                .all(|dir| self.has(part, &dir) == Some(false) || self.has(later, &dir) == Some(true));
+            let above = old
+                .scope
+                .iter()
+                .flat_map(|path| std::iter::successors(path.parent(), TreePath::parent));
+            return above.filter(|dir| !within(dir)).all(|dir| {
+                self.has(part, &dir) == Some(false) || self.has(later, &dir) == Some(true)
+            });
         }
         match (self.paths(later), self.paths(part)) {
             (Some(new), Some(old)) => old.all.is_subset(&new.all),
@@ -344,7 +434,10 @@ impl<'a> History<'a> {
     /// Whether a release has the path; `None` when its manifest cannot be read.
     fn has(&self, known: &Known, path: &TreePath) -> Option<bool> {
         let manifest = Manifest::of(known.header(), self.nodes);
-        let pages = known.pages.get_or_init(|| Pages::of(&manifest).ok()).as_ref()?;
+        let pages = known
+            .pages
+            .get_or_init(|| Pages::of(&manifest).ok())
+            .as_ref()?;
         Some(pages.find(&manifest, path).ok()?.is_some())
     }
 
@@ -352,7 +445,10 @@ impl<'a> History<'a> {
     fn paths<'k>(&self, known: &'k Known) -> Option<&'k Paths> {
         let read = || -> Result<Paths, ReadError> {
             let manifest = Manifest::of(known.header(), self.nodes);
-            let mut paths = Paths { all: HashSet::new(), files: Vec::new() };
+            let mut paths = Paths {
+                all: HashSet::new(),
+                files: Vec::new(),
+            };
             for located in manifest.entries() {
                 let entry = located?.entry;
                 if !matches!(entry.kind, EntryKind::Directory) {
@@ -366,7 +462,10 @@ impl<'a> History<'a> {
     }
 
     fn at(&self, serial: Serial) -> Option<&Known> {
-        self.known.binary_search_by_key(&serial, Known::serial).ok().map(|at| &self.known[at])
+        self.known
+            .binary_search_by_key(&serial, Known::serial)
+            .ok()
+            .map(|at| &self.known[at])
     }
 }
 
@@ -378,8 +477,12 @@ fn meet(one: &Header, other: &Header) -> bool {
 
 /// Whether two parts with these rules treat what both of them have in the same way.
 fn alike(one: &Rules, other: &Rules) -> bool {
-    let same =
-        |rules: &Rules| Rules { delete_extras: false, delete_max: Limit::NONE, allow_empty: true, ..rules.clone() };
+    let same = |rules: &Rules| Rules {
+        delete_extras: false,
+        delete_max: Limit::NONE,
+        allow_empty: true,
+        ..rules.clone()
+    };
     same(one) == same(other)
 }
 
@@ -395,5 +498,8 @@ fn in_scope(header: &Header, scope: &[TreePath]) -> Rules {
         };
         header.rules.excludes.iter().filter(speaks)
     };
-    Rules { excludes: of(false).chain(of(true)).cloned().collect(), ..header.rules.clone() }
+    Rules {
+        excludes: of(false).chain(of(true)).cloned().collect(),
+        ..header.rules.clone()
+    }
 }

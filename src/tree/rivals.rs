@@ -21,7 +21,10 @@ impl Nodes {
 
     pub(super) fn of(from: Option<&FileStat>, to: Option<&FileStat>) -> Self {
         let ino = |found: Option<&FileStat>| found.map_or(0, |found| found.id.ino);
-        Self { from: ino(from), to: ino(to) }
+        Self {
+            from: ino(from),
+            to: ino(to),
+        }
     }
 
     /// What is known from now on of a name that is not followed and was `known` before: what the other tree has of its
@@ -32,7 +35,10 @@ impl Nodes {
             to if to == known.to => Self::UNKNOWN,
             _ => known.to,
         };
-        Self { from: self.from, to }
+        Self {
+            from: self.from,
+            to,
+        }
     }
 }
 
@@ -67,9 +73,13 @@ pub(super) fn follows(
     }
     match (from, to, rival) {
         // What was put there before the exchange is older than anything that everybody did after it.
-        (Some(from), Some(to), Rival::Everybody(since)) => from.ctime > since && from.ctime > to.ctime,
+        (Some(from), Some(to), Rival::Everybody(since)) => {
+            from.ctime > since && from.ctime > to.ctime
+        }
         // When a name was removed is not known: not after the last change of its directory.
-        (Some(from), None, Rival::Everybody(since)) => from.ctime > since && from.ctime > live && !touched,
+        (Some(from), None, Rival::Everybody(since)) => {
+            from.ctime > since && from.ctime > live && !touched
+        }
         (Some(from), Some(to), _) => from.ctime >= to.ctime,
         (None, Some(to), Rival::Handles) => to.ctime <= live,
         (Some(_), None, _) => true,
@@ -96,32 +106,215 @@ mod tests {
         // directory that others reach by path changed last at 15.
         let cases = [
             ("unchanged", (1, 1), (1, 5), (1, 5), false, live, false),
-            ("replaced before the exchange", (1, 1), (2, 9), (1, 5), false, live, true),
-            ("made before the exchange", (0, 0), (2, 9), (0, 0), false, live, true),
-            ("removed before the exchange", (1, 1), (0, 0), (1, 5), false, live, true),
-            ("made, and after the exchange made and removed", (0, 0), (2, 9), (0, 0), true, live, false),
-            ("made, and after the exchange made again", (0, 0), (2, 9), (3, 12), false, live, false),
-            ("replaced, and after the exchange removed", (1, 1), (2, 9), (0, 0), false, live, false),
-            ("removed, and after the exchange made", (1, 1), (0, 0), (3, 12), false, live, false),
-            ("followed before, and removed since", (1, 1), (1, 9), (0, 0), false, live, false),
-            ("its other name was replaced, which changes its time", (2, 2), (2, 13), (3, 12), false, live, false),
-            ("replaced by a handle, and after that by path", (1, 1), (2, 11), (3, 12), false, live, false),
-            ("replaced by path, and after that by a handle", (1, 1), (2, 13), (3, 12), false, live, true),
-            ("removed by path, replaced by a handle later", (1, 1), (2, 16), (0, 0), false, live, true),
-            ("removed by path, replaced by a handle before", (1, 1), (2, 13), (0, 0), false, live, false),
-            ("made by a handle", (0, 0), (2, 13), (0, 0), false, live, true),
-            ("replaced at the very exchange, removed after it", (1, 1), (2, 16), (0, 0), true, live, false),
-            ("nobody else can have changed it", (1, 1), (2, 4), (3, 5), false, Rival::Nobody, true),
-            ("by path before, by a handle later", (1, 1), (2, 4), (3, 5), false, Rival::Handles, false),
-            ("by a handle before, by path later", (1, 1), (2, 6), (3, 5), false, Rival::Handles, true),
-            ("removed by path, replaced by a handle later", (1, 1), (0, 0), (3, 16), false, Rival::Handles, false),
-            ("removed by path, replaced by a handle before", (1, 1), (0, 0), (3, 5), false, Rival::Handles, true),
-            ("made by path, removed by a handle", (1, 1), (2, 6), (0, 0), false, Rival::Handles, true),
-            ("it is there by now", (1, 1), (2, 9), (2, 9), false, live, false),
+            (
+                "replaced before the exchange",
+                (1, 1),
+                (2, 9),
+                (1, 5),
+                false,
+                live,
+                true,
+            ),
+            (
+                "made before the exchange",
+                (0, 0),
+                (2, 9),
+                (0, 0),
+                false,
+                live,
+                true,
+            ),
+            (
+                "removed before the exchange",
+                (1, 1),
+                (0, 0),
+                (1, 5),
+                false,
+                live,
+                true,
+            ),
+            (
+                "made, and after the exchange made and removed",
+                (0, 0),
+                (2, 9),
+                (0, 0),
+                true,
+                live,
+                false,
+            ),
+            (
+                "made, and after the exchange made again",
+                (0, 0),
+                (2, 9),
+                (3, 12),
+                false,
+                live,
+                false,
+            ),
+            (
+                "replaced, and after the exchange removed",
+                (1, 1),
+                (2, 9),
+                (0, 0),
+                false,
+                live,
+                false,
+            ),
+            (
+                "removed, and after the exchange made",
+                (1, 1),
+                (0, 0),
+                (3, 12),
+                false,
+                live,
+                false,
+            ),
+            (
+                "followed before, and removed since",
+                (1, 1),
+                (1, 9),
+                (0, 0),
+                false,
+                live,
+                false,
+            ),
+            (
+                "its other name was replaced, which changes its time",
+                (2, 2),
+                (2, 13),
+                (3, 12),
+                false,
+                live,
+                false,
+            ),
+            (
+                "replaced by a handle, and after that by path",
+                (1, 1),
+                (2, 11),
+                (3, 12),
+                false,
+                live,
+                false,
+            ),
+            (
+                "replaced by path, and after that by a handle",
+                (1, 1),
+                (2, 13),
+                (3, 12),
+                false,
+                live,
+                true,
+            ),
+            (
+                "removed by path, replaced by a handle later",
+                (1, 1),
+                (2, 16),
+                (0, 0),
+                false,
+                live,
+                true,
+            ),
+            (
+                "removed by path, replaced by a handle before",
+                (1, 1),
+                (2, 13),
+                (0, 0),
+                false,
+                live,
+                false,
+            ),
+            (
+                "made by a handle",
+                (0, 0),
+                (2, 13),
+                (0, 0),
+                false,
+                live,
+                true,
+            ),
+            (
+                "replaced at the very exchange, removed after it",
+                (1, 1),
+                (2, 16),
+                (0, 0),
+                true,
+                live,
+                false,
+            ),
+            (
+                "nobody else can have changed it",
+                (1, 1),
+                (2, 4),
+                (3, 5),
+                false,
+                Rival::Nobody,
+                true,
+            ),
+            (
+                "by path before, by a handle later",
+                (1, 1),
+                (2, 4),
+                (3, 5),
+                false,
+                Rival::Handles,
+                false,
+            ),
+            (
+                "by a handle before, by path later",
+                (1, 1),
+                (2, 6),
+                (3, 5),
+                false,
+                Rival::Handles,
+                true,
+            ),
+            (
+                "removed by path, replaced by a handle later",
+                (1, 1),
+                (0, 0),
+                (3, 16),
+                false,
+                Rival::Handles,
+                false,
+            ),
+            (
+                "removed by path, replaced by a handle before",
+                (1, 1),
+                (0, 0),
+                (3, 5),
+                false,
+                Rival::Handles,
+                true,
+            ),
+            (
+                "made by path, removed by a handle",
+                (1, 1),
+                (2, 6),
+                (0, 0),
+                false,
+                Rival::Handles,
+                true,
+            ),
+            (
+                "it is there by now",
+                (1, 1),
+                (2, 9),
+                (2, 9),
+                false,
+                live,
+                false,
+            ),
         ];
         for (what, (from, to), a, b, touched, rival, wanted) in cases {
             let (a, b) = (node(a.0, a.1), node(b.0, b.1));
-            let found = follows(Nodes { from, to }, a.as_ref(), b.as_ref(), touched, rival, at(15));
+            let found = follows(
+                Nodes { from, to },
+                a.as_ref(),
+                b.as_ref(),
+                touched,
+                rival,
+                at(15),
+            );
             assert_eq!(found, wanted, "{what}");
         }
     }

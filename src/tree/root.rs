@@ -11,7 +11,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags, openat, openat2, statat, statx,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags, openat, openat2, statat,
+    statx,
 };
 use rustix::io::Errno;
 
@@ -42,7 +43,10 @@ pub struct FileId {
 impl FileId {
     /// The identity that a stat call returned.
     pub fn of(stat: &Stat) -> Self {
-        Self { dev: stat.st_dev, ino: stat.st_ino }
+        Self {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        }
     }
 }
 
@@ -60,7 +64,12 @@ impl Root {
         let handle = retry(|| openat(CWD, &path, DIRECTORY, Mode::empty()))?;
         let directory = FileId::of(&rustix::fs::fstat(&handle)?);
         let name = FileId::of(&statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW)?);
-        Ok(Self { handle, path, identity: Identity { directory, name }, links: Links::Any })
+        Ok(Self {
+            handle,
+            path,
+            identity: Identity { directory, name },
+            links: Links::Any,
+        })
     }
 
     /// As [`Root::open`], with a path that leads through `links` only, then and whenever it is looked up again.
@@ -78,21 +87,42 @@ impl Root {
         let handle = retry(|| openat(handle, c".", DIRECTORY, Mode::empty()))?;
         let directory = FileId::of(&rustix::fs::fstat(&handle)?);
         let name = FileId::of(&statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW)?);
-        Ok(Self { handle, path, identity: Identity { directory, name }, links })
+        Ok(Self {
+            handle,
+            path,
+            identity: Identity { directory, name },
+            links,
+        })
     }
 
     /// The subdirectory `name`, one component, of `dir`, which `path` leads to; never through a link.
     pub(super) fn below(dir: BorrowedFd<'_>, name: &CStr, path: PathBuf) -> io::Result<Self> {
         let handle = open_dir_at(dir, name)?;
         let id = FileId::of(&rustix::fs::fstat(&handle)?);
-        Ok(Self { handle, path, identity: Identity { directory: id, name: id }, links: Links::Any })
+        Ok(Self {
+            handle,
+            path,
+            identity: Identity {
+                directory: id,
+                name: id,
+            },
+            links: Links::Any,
+        })
     }
 
     /// The directory `other`, which took this one's place: under the same path, by the same links.
     pub(super) fn succeeded_by(&self, other: Self) -> Self {
         let Identity { directory, name } = self.identity;
-        let identity = Identity { name: if name == directory { other.id() } else { name }, ..other.identity };
-        Self { handle: other.handle, path: self.path.clone(), identity, links: self.links }
+        let identity = Identity {
+            name: if name == directory { other.id() } else { name },
+            ..other.identity
+        };
+        Self {
+            handle: other.handle,
+            path: self.path.clone(),
+            identity,
+            links: self.links,
+        }
     }
 
     /// The directory itself by a path of this process, as long as this lives.
@@ -109,14 +139,24 @@ impl Root {
 
     /// The directory that it is in, as an `O_PATH` handle for *at calls.
     pub(super) fn above(&self) -> io::Result<OwnedFd> {
-        Ok(retry(|| openat(&self.handle, c"..", DIRECTORY | OFlags::PATH, Mode::empty()))?)
+        Ok(retry(|| {
+            openat(&self.handle, c"..", DIRECTORY | OFlags::PATH, Mode::empty())
+        })?)
     }
 
     /// The directory at `path` inside this root as a root of its own.
     pub fn open_below(&self, path: &TreePath) -> io::Result<Self> {
         let handle = self.dir(Some(path))?;
         let id = FileId::of(&rustix::fs::fstat(&handle)?);
-        Ok(Self { handle, path: self.shown(path), identity: Identity { directory: id, name: id }, links: self.links })
+        Ok(Self {
+            handle,
+            path: self.shown(path),
+            identity: Identity {
+                directory: id,
+                name: id,
+            },
+            links: self.links,
+        })
     }
 
     /// The path that the root was opened by, for messages.
@@ -153,8 +193,20 @@ impl Root {
     /// The directory at these bytes of a path, which are empty for the root itself, as an `O_PATH` handle for *at
     /// calls.
     pub(super) fn handle_of(&self, path: &[u8]) -> io::Result<OwnedFd> {
-        let below = if path.is_empty() { c".".to_owned() } else { component(path)? };
-        Ok(retry(|| openat2(&self.handle, &below, DIRECTORY | OFlags::PATH, Mode::empty(), RESOLVE))?)
+        let below = if path.is_empty() {
+            c".".to_owned()
+        } else {
+            component(path)?
+        };
+        Ok(retry(|| {
+            openat2(
+                &self.handle,
+                &below,
+                DIRECTORY | OFlags::PATH,
+                Mode::empty(),
+                RESOLVE,
+            )
+        })?)
     }
 
     /// Opens the regular file at `path` for reading; anything else is refused with `InvalidInput`, a symbolic link
@@ -193,7 +245,8 @@ impl Root {
                 },
             },
         };
-        Ok(directory == Some(self.identity.directory) && now(AtFlags::SYMLINK_NOFOLLOW)? == Some(self.identity.name))
+        Ok(directory == Some(self.identity.directory)
+            && now(AtFlags::SYMLINK_NOFOLLOW)? == Some(self.identity.name))
     }
 
     /// The number of the mount; `None` before Linux 5.8.
@@ -207,7 +260,9 @@ impl Root {
             None => c".".to_owned(),
             Some(path) => component(path.as_bytes())?,
         };
-        Ok(retry(|| openat2(&self.handle, &below, flags, Mode::empty(), RESOLVE))?)
+        Ok(retry(|| {
+            openat2(&self.handle, &below, flags, Mode::empty(), RESOLVE)
+        })?)
     }
 }
 
@@ -219,14 +274,17 @@ impl AsFd for Root {
 
 /// Opens the subdirectory `name`, one component, of the directory `parent` for reading; never through a link.
 pub fn open_dir_at(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
-    Ok(retry(|| openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()))?)
+    Ok(retry(|| {
+        openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
+    })?)
 }
 
 /// Opens the regular file `name`, one component, of the directory `parent` for reading; never through a link.
 pub fn open_file_at(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<File> {
     // Looked at first, since opening a device or a pipe can have effects; again after, since it may have been replaced.
     regular(&statat(parent, name, NOFOLLOW)?)?;
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(retry(|| openat(parent, name, flags, Mode::empty()))?);
     regular(&rustix::fs::fstat(&file)?)?;
     Ok(file)
@@ -235,15 +293,22 @@ pub fn open_file_at(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<File> {
 /// Flags of a stat call that looks at the name itself.
 pub const NOFOLLOW: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
 
-const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS);
 
 fn regular(stat: &Stat) -> io::Result<()> {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Ok(()),
         FileType::Symlink => Err(Errno::LOOP.into()),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        )),
     }
 }
 
@@ -296,9 +361,18 @@ mod tests {
         assert_eq!(root.stat(&path("a/b/file")).unwrap().st_size, 6);
         let (parent, name) = root.parent(&path("a/b/file")).unwrap();
         assert_eq!(name.as_bytes(), b"file");
-        assert_eq!(FileId::of(&rustix::fs::fstat(parent).unwrap()), root.open_below(&path("a/b")).unwrap().id());
-        assert_eq!(FileId::of(&rustix::fs::fstat(root.dir(None).unwrap()).unwrap()), root.id());
-        assert_eq!(root.open_file(&path("a/x")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            FileId::of(&rustix::fs::fstat(parent).unwrap()),
+            root.open_below(&path("a/b")).unwrap().id()
+        );
+        assert_eq!(
+            FileId::of(&rustix::fs::fstat(root.dir(None).unwrap()).unwrap()),
+            root.id()
+        );
+        assert_eq!(
+            root.open_file(&path("a/x")).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 
     #[test]
@@ -310,16 +384,29 @@ mod tests {
         symlink(dir.path().join("secret"), top.join("a/absolute")).unwrap();
         symlink("/proc/self/fd/0", top.join("a/magic")).unwrap();
         symlink("/proc/self/root", top.join("slash")).unwrap();
-        let refused = ["up/secret", "a/here/file", "a/absolute", "a/magic", "slash/etc/passwd"];
+        let refused = [
+            "up/secret",
+            "a/here/file",
+            "a/absolute",
+            "a/magic",
+            "slash/etc/passwd",
+        ];
         for name in refused {
             let e = root.open_file(&path(name)).unwrap_err();
-            assert_eq!(e.raw_os_error(), Some(Errno::LOOP.raw_os_error()), "{name}: {e}");
+            assert_eq!(
+                e.raw_os_error(),
+                Some(Errno::LOOP.raw_os_error()),
+                "{name}: {e}"
+            );
         }
         assert!(root.dir(Some(&path("up"))).is_err());
         assert!(root.dir(Some(&path("a/here"))).is_err());
         assert!(root.parent(&path("a/here/file")).is_err());
         // The link itself may be looked at: its parent is resolved, it is not followed.
-        assert_eq!(FileType::from_raw_mode(root.stat(&path("a/magic")).unwrap().st_mode), FileType::Symlink);
+        assert_eq!(
+            FileType::from_raw_mode(root.stat(&path("a/magic")).unwrap().st_mode),
+            FileType::Symlink
+        );
     }
 
     #[test]
@@ -347,8 +434,14 @@ mod tests {
     fn only_regular_files_are_opened() {
         let (_dir, root) = a_tree();
         nix::unistd::mkfifo(&root.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert_eq!(root.open_file(&path("pipe")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        assert_eq!(root.open_file(&path("a")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(
+            root.open_file(&path("pipe")).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+        assert_eq!(
+            root.open_file(&path("a")).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
     }
 
     #[test]

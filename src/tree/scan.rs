@@ -162,11 +162,19 @@ impl ScanOptions {
     /// The name of everything that decides what an index holds.
     fn name(&self) -> BlockHash {
         let ids: Vec<(u64, u64)> = self.apart.iter().map(|id| (id.dev, id.ino)).collect();
-        let patterns = |filters: &[PathFilter]| filters.iter().map(PathFilter::patterns).collect::<Vec<_>>();
+        let patterns =
+            |filters: &[PathFilter]| filters.iter().map(PathFilter::patterns).collect::<Vec<_>>();
         BlockHash::of(&to_vec(&(
             (PATTERN_DIALECT, self.without_state),
             (&self.excludes, self.ignore_files as u8, &self.scope, ids),
-            (patterns(&self.closed), patterns(&self.unhashed), self.xattrs, self.hardlinks, &self.policy, self.owner),
+            (
+                patterns(&self.closed),
+                patterns(&self.unhashed),
+                self.xattrs,
+                self.hardlinks,
+                &self.policy,
+                self.owner,
+            ),
         )))
     }
 
@@ -177,12 +185,17 @@ impl ScanOptions {
     }
 
     fn is_stopped(&self) -> bool {
-        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Acquire))
+        self.stop
+            .as_ref()
+            .is_some_and(|stop| stop.load(Ordering::Acquire))
     }
 
     fn in_scope(&self, path: &TreePath, is_dir: bool) -> bool {
         self.scope.is_empty()
-            || self.scope.iter().any(|s| path.is_within(s) || (is_dir && is_within(s.as_bytes(), path.as_bytes())))
+            || self
+                .scope
+                .iter()
+                .any(|s| path.is_within(s) || (is_dir && is_within(s.as_bytes(), path.as_bytes())))
     }
 }
 
@@ -253,7 +266,12 @@ pub struct Scanned {
 /// # Errors
 /// What is wrong with the tree (a path that cannot be read or keeps changing) is of [`Kind::Usage`], as for a sender's
 /// source; what is wrong with the index is of [`Kind::Io`].
-pub fn scan(root: &Root, options: &ScanOptions, old: Option<&Arc<Index>>, new_path: &Path) -> Result<Scanned> {
+pub fn scan(
+    root: &Root,
+    options: &ScanOptions,
+    old: Option<&Arc<Index>>,
+    new_path: &Path,
+) -> Result<Scanned> {
     scan_knowing(root, options, old, None, new_path)
 }
 
@@ -269,11 +287,19 @@ pub fn scan_knowing(
     let top = top_of(root, options, &Released::new(&options.policy)?, &stat)?;
     let old = old.filter(|_| !options.checksum);
     let written = written.filter(|_| !options.checksum);
-    let new = New { root, top, stat, written, path: new_path };
+    let new = New {
+        root,
+        top,
+        stat,
+        written,
+        path: new_path,
+    };
 
     let mut linked = HashSet::new();
     for _ in 0..MAX_ROUNDS {
-        let Some(old) = old.filter(|_| !options.whole) else { break };
+        let Some(old) = old.filter(|_| !options.whole) else {
+            break;
+        };
         let changes = match differences(root, options, old, stat.version(), &linked)? {
             Found::Unknown => break,
             Found::Nothing => return Ok(Scanned::unchanged(Arc::clone(old), new.top)),
@@ -283,7 +309,10 @@ pub fn scan_knowing(
             Merged::Whole(scanned) => return Ok(scanned),
             Merged::Lacks(names) => linked.extend(names),
             Merged::Broken => {
-                tracing::warn!("the index of {} does not fit the tree: it is read anew", root.path().display());
+                tracing::warn!(
+                    "the index of {} does not fit the tree: it is read anew",
+                    root.path().display()
+                );
                 break;
             }
         }
@@ -331,25 +360,42 @@ impl New<'_> {
         };
 
         // What was not looked at is as old as it was.
-        let all = options.hints.as_ref().is_none_or(|hints| hints.everywhere.is_some() && hints.held.is_empty());
-        let started = if all { wall(options.started) } else { old.started() };
-        Ok(match self.write(options, started, Some(old), Some(changes), is_whole)? {
-            Written::Whole(scanned) => Merged::Whole(scanned),
-            Written::Lacking => Merged::Lacks(lacks),
-            Written::Broken => Merged::Broken,
-        })
+        let all = options
+            .hints
+            .as_ref()
+            .is_none_or(|hints| hints.everywhere.is_some() && hints.held.is_empty());
+        let started = if all {
+            wall(options.started)
+        } else {
+            old.started()
+        };
+        Ok(
+            match self.write(options, started, Some(old), Some(changes), is_whole)? {
+                Written::Whole(scanned) => Merged::Whole(scanned),
+                Written::Lacking => Merged::Lacks(lacks),
+                Written::Broken => Merged::Broken,
+            },
+        )
     }
 
     /// Walks the whole tree; only contents are taken from `old`, and nothing is held back.
     fn walked(&self, options: &ScanOptions, old: Option<&Arc<Index>>) -> Result<Scanned> {
-        let options = ScanOptions { hints: None, ..options.clone() };
+        let options = ScanOptions {
+            hints: None,
+            ..options.clone()
+        };
         match self.write(&options, wall(options.started), old, None, |_| Ok(true))? {
-            Written::Whole(scanned) => Ok(Scanned { walked: true, ..scanned }),
+            Written::Whole(scanned) => Ok(Scanned {
+                walked: true,
+                ..scanned
+            }),
             Written::Lacking => Err(Error::new(Kind::Io, "the scan was stopped")),
             Written::Broken => {
                 let tree = printable(self.root.path().as_os_str().as_encoded_bytes());
-                Err(Error::usage(format!("names of one file in {tree} change while they are read"))
-                    .hint("try again when it is at rest"))
+                Err(Error::usage(format!(
+                    "names of one file in {tree} change while they are read"
+                ))
+                .hint("try again when it is at rest"))
             }
         }
     }
@@ -367,15 +413,27 @@ impl New<'_> {
         let failed = |e| Error::io("cannot write the index", self.path, e);
         let writer = IndexWriter::create(self.path, self.root.id()).map_err(failed)?;
         let filter = Arc::new(Filter::new(&options.excludes));
-        let shared = Shared::new(self.root, options, Released::new(&options.policy)?, filter, Some(writer));
-        let Collected { stats, patterns, ignore_files, skipped, partial, top_passed_over } =
-            std::thread::scope(|scope| {
-                let _close = CloseAtEnd(&shared.jobs);
-                for _ in 0..options.threads.max(1) {
-                    scope.spawn(|| work(&shared));
-                }
-                Collector::begin(&shared, old.map(Arc::as_ref), self.written, changes)?.run()
-            })?;
+        let shared = Shared::new(
+            self.root,
+            options,
+            Released::new(&options.policy)?,
+            filter,
+            Some(writer),
+        );
+        let Collected {
+            stats,
+            patterns,
+            ignore_files,
+            skipped,
+            partial,
+            top_passed_over,
+        } = std::thread::scope(|scope| {
+            let _close = CloseAtEnd(&shared.jobs);
+            for _ in 0..options.threads.max(1) {
+                scope.spawn(|| work(&shared));
+            }
+            Collector::begin(&shared, old.map(Arc::as_ref), self.written, changes)?.run()
+        })?;
         options.pass_gap();
         if !is_whole(&partial)? {
             return Ok(Written::Lacking);
@@ -392,17 +450,30 @@ impl New<'_> {
             owners: shared.released.met(),
             patterns: patterns.clone(),
             ignore_files,
-            skipped: skipped.iter().map(|s| (s.path.clone(), s.why.to_string())).collect(),
+            skipped: skipped
+                .iter()
+                .map(|s| (s.path.clone(), s.why.to_string()))
+                .collect(),
             mounts: options.mounts.clone(),
         };
-        let writer = shared.writer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let writer = shared
+            .writer
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let writer = writer.ok_or_else(|| failed(io::Error::other("it was not begun")))?;
         let index = match writer.finish(origin) {
             Err(e) if is_linked_nowhere(&e) => return Ok(Written::Broken),
             index => Arc::new(index.map_err(failed)?),
         };
         let (top, stats) = (self.top.clone(), stats.of(&index));
-        Ok(Written::Whole(Scanned { index, top, stats, ignore_rules: patterns, skipped, walked: false }))
+        Ok(Written::Whole(Scanned {
+            index,
+            top,
+            stats,
+            ignore_rules: patterns,
+            skipped,
+            walked: false,
+        }))
     }
 }
 
@@ -410,7 +481,10 @@ impl ScanStats {
     /// Counts what was not read for this index.
     fn of(self, index: &Index) -> Self {
         let all = index.totals();
-        Self { reused_files: all.files.saturating_sub(all.unread + self.hashed_files), ..self }
+        Self {
+            reused_files: all.files.saturating_sub(all.unread + self.hashed_files),
+            ..self
+        }
     }
 }
 
@@ -418,9 +492,22 @@ impl Scanned {
     fn unchanged(index: Arc<Index>, top: Top) -> Self {
         let stats = ScanStats::default().of(&index);
         let origin = index.origin();
-        let skip = |(path, why): &(TreePath, String)| Skipped { path: path.clone(), why: why.clone().into() };
-        let (ignore_rules, skipped) = (origin.patterns.clone(), origin.skipped.iter().map(skip).collect());
-        Self { index, top, stats, ignore_rules, skipped, walked: false }
+        let skip = |(path, why): &(TreePath, String)| Skipped {
+            path: path.clone(),
+            why: why.clone().into(),
+        };
+        let (ignore_rules, skipped) = (
+            origin.patterns.clone(),
+            origin.skipped.iter().map(skip).collect(),
+        );
+        Self {
+            index,
+            top,
+            stats,
+            ignore_rules,
+            skipped,
+            walked: false,
+        }
     }
 }
 
@@ -442,7 +529,10 @@ fn differences(
     linked: &HashSet<FileId>,
 ) -> Result<Found> {
     let origin = old.origin();
-    let looks = options.hints.as_ref().and_then(|hints| hints.everywhere.as_ref());
+    let looks = options
+        .hints
+        .as_ref()
+        .and_then(|hints| hints.everywhere.as_ref());
     let unsettled = |version: &Version| match looks {
         Some(looks) => looks.is_racy(version),
         None => is_racy(version, origin.started),
@@ -460,11 +550,18 @@ fn differences(
         Some(hints) => {
             let filter = Arc::new(Filter::new(&options.excludes)).with(&origin.patterns);
             let found = hints::spots(root, old, hints, &filter, options.threads);
-            let add_top = |spots: Spots| Spots { top: spots.top || hints.everywhere.is_some() && top_differs, ..spots };
+            let add_top = |spots: Spots| Spots {
+                top: spots.top || hints.everywhere.is_some() && top_differs,
+                ..spots
+            };
             found.map(|found| found.map(add_top))
         }
-        None => compare::compare(root, old, options.threads, None)
-            .map(|found| found.map(|touched| Spots { touched, top: top_differs })),
+        None => compare::compare(root, old, options.threads, None).map(|found| {
+            found.map(|touched| Spots {
+                touched,
+                top: top_differs,
+            })
+        }),
     };
     let spots = match spots {
         Ok(Some(spots)) => spots,
@@ -489,9 +586,18 @@ fn stat_of(root: &Root, path: &TreePath) -> io::Result<FileStat> {
     FileStat::at(parent.as_fd(), &name)
 }
 
-fn top_of(root: &Root, options: &ScanOptions, released: &Released<'_>, stat: &FileStat) -> Result<Top> {
+fn top_of(
+    root: &Root,
+    options: &ScanOptions,
+    released: &Released<'_>,
+    stat: &FileStat,
+) -> Result<Top> {
     let failed = |e| unreadable(root.path(), e);
-    let xattrs = if options.xattrs { XattrReader::default().of(root).map_err(failed)? } else { Vec::new() };
+    let xattrs = if options.xattrs {
+        XattrReader::default().of(root).map_err(failed)?
+    } else {
+        Vec::new()
+    };
     let owner = read::owner_of(released, stat, &root.path().display())?;
     Ok(released.top(stat, &owner, xattrs))
 }
@@ -522,7 +628,16 @@ impl<'a> Shared<'a> {
     ) -> Self {
         let (jobs, held) = (Queue::new(), AtomicUsize::new(0));
         let barred = Barred::new(options.opens_barred);
-        Self { root, options, released, filter, writer: Mutex::new(writer), jobs, held, barred }
+        Self {
+            root,
+            options,
+            released,
+            filter,
+            writer: Mutex::new(writer),
+            jobs,
+            held,
+            barred,
+        }
     }
 
     /// Does something with the index that is being written.
@@ -571,14 +686,24 @@ fn check_patterns(excludes: &[Exclude], found: &[Exclude]) -> Result<()> {
 fn unreadable(path: &Path, e: io::Error) -> Error {
     let denied = e.kind() == io::ErrorKind::PermissionDenied;
     let error = Error::io("cannot read", path, e).with_kind(Kind::Usage);
-    if denied { error.hint("make it readable for this user, or exclude it") } else { error }
+    if denied {
+        error.hint("make it readable for this user, or exclude it")
+    } else {
+        error
+    }
 }
 
 /// The system's time as the manifest writes times.
 fn wall(time: SystemTime) -> Mtime {
     let (secs, nanos) = match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => (i64::try_from(after.as_secs()).unwrap_or(i64::MAX), after.subsec_nanos()),
-        Err(before) => (-i64::try_from(before.duration().as_secs()).unwrap_or(i64::MAX), 0),
+        Ok(after) => (
+            i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+            after.subsec_nanos(),
+        ),
+        Err(before) => (
+            -i64::try_from(before.duration().as_secs()).unwrap_or(i64::MAX),
+            0,
+        ),
     };
     Mtime { secs, nanos }
 }

@@ -15,7 +15,11 @@ impl Tree {
     /// Takes note that this tree is the source of a release that goes out now.
     pub fn sends(&self, release: &Release) -> Result<()> {
         let mark = Mark::of(release);
-        if self.state.highest()?.is_some_and(|highest| highest.serial >= mark.serial) {
+        if self
+            .state
+            .highest()?
+            .is_some_and(|highest| highest.serial >= mark.serial)
+        {
             return Ok(());
         }
         self.state.raise_highest(mark)?;
@@ -54,7 +58,10 @@ impl Tree {
         let last = self.state.last_commit()?;
         if last.is_none_or(|last| last.release.serial < mark.serial) {
             let number = last.map_or(0, |last| last.number) + 1;
-            self.state.set_last_commit(Some(CommitMark { release: mark, number }))?;
+            self.state.set_last_commit(Some(CommitMark {
+                release: mark,
+                number,
+            }))?;
         }
         self.prune()
     }

@@ -46,14 +46,26 @@ const MAGIC_OF_PART: &[u8; 16] = b"makuo kept v0002";
 
 /// Makes ready to keep what the commit of `journal` replaced or deleted of the releases `before` it, the newest first,
 /// as far as releases that `stay` had it: writes the index beside it. The commit can still be taken back.
-pub(super) fn gather(tree: &Tree, journal: &Journal, before: &[&Release], stay: &BTreeSet<Serial>) -> Result<()> {
-    let manifests: Vec<_> = before.iter().map(|release| Manifest::of(release.header(), tree.nodes())).collect();
+pub(super) fn gather(
+    tree: &Tree,
+    journal: &Journal,
+    before: &[&Release],
+    stay: &BTreeSet<Serial>,
+) -> Result<()> {
+    let manifests: Vec<_> = before
+        .iter()
+        .map(|release| Manifest::of(release.header(), tree.nodes()))
+        .collect();
     let owner = Owner::of(before);
     let after = match &journal.swap {
         None => None,
         Some(_) => {
-            let release = Release::from_bytes(&journal.header).map_err(|e| Error::refused(e.to_string()))?;
-            Some((open_aside(tree, journal)?, Manifest::of(release.header(), tree.nodes())))
+            let release =
+                Release::from_bytes(&journal.header).map_err(|e| Error::refused(e.to_string()))?;
+            Some((
+                open_aside(tree, journal)?,
+                Manifest::of(release.header(), tree.nodes()),
+            ))
         }
     };
     let swapped = match &after {
@@ -62,7 +74,10 @@ pub(super) fn gather(tree: &Tree, journal: &Journal, before: &[&Release], stay: 
     };
     let mut chain = Vec::new();
     for (release, manifest) in before.iter().zip(&manifests) {
-        chain.push((Contents::of(manifest)?, stay.contains(&release.header().serial)));
+        chain.push((
+            Contents::of(manifest)?,
+            stay.contains(&release.header().serial),
+        ));
     }
     let mut gathering = Gathering::begin(tree, journal, owner, chain, swapped)?;
     each_sought(journal, |path, slot| gathering.add(path, slot))?;
@@ -84,7 +99,10 @@ pub(super) fn put_away(tree: &Tree) -> Result<()> {
         // First what says that there is a way back: half of it would be none.
         tree.crash.point()?;
         if let Some(serial) = name.to_str().and_then(|n| n.parse().ok()).map(Serial) {
-            match tree.state.rename(&kept_journal(serial), &done_journal(serial)) {
+            match tree
+                .state
+                .rename(&kept_journal(serial), &done_journal(serial))
+            {
                 Err(e) if !e.is_os(io::ErrorKind::NotFound) => return Err(e),
                 _ => drain(tree, serial)?,
             }
@@ -93,7 +111,11 @@ pub(super) fn put_away(tree: &Tree) -> Result<()> {
             match shelve(tree, &dir, owner.serial) {
                 Err(e) if tree.crash.happened() => return Err(e),
                 Err(e) => {
-                    tracing::warn!("tree {}: what release {} had is not kept: {e}", tree.name(), owner.serial);
+                    tracing::warn!(
+                        "tree {}: what release {} had is not kept: {e}",
+                        tree.name(),
+                        owner.serial
+                    );
                 }
                 Ok(()) => {}
             }
@@ -109,7 +131,8 @@ pub(super) fn prune(tree: &Tree, stay: &BTreeSet<Serial>) -> Result<()> {
     let path = tree.state.here().join(KEPT);
     for name in names_if_any(&path)? {
         let serial = name.to_str().and_then(|n| n.parse().ok()).map(Serial);
-        let owner = Owner::read(&path.join(&name).join(INDEX)).filter(|owner| Some(owner.serial) == serial);
+        let owner =
+            Owner::read(&path.join(&name).join(INDEX)).filter(|owner| Some(owner.serial) == serial);
         if owner.is_none_or(|owner| !stay.contains(&owner.serial) && !stay.contains(&owner.base)) {
             tree.crash.point()?;
             remove(tree, &path, &name)?;
@@ -120,7 +143,11 @@ pub(super) fn prune(tree: &Tree, stay: &BTreeSet<Serial>) -> Result<()> {
 
 /// Finds blocks of `wanted` in the content that is kept below the state directory `state`, and hands on every one that
 /// is really there. Memory follows `wanted`, not what is kept. What cannot be read is as if it were not kept.
-pub(super) fn find(state: &Path, wanted: &HashSet<BlockHash>, mut found: impl FnMut(&BlockHash, &[u8])) {
+pub(super) fn find(
+    state: &Path,
+    wanted: &HashSet<BlockHash>,
+    mut found: impl FnMut(&BlockHash, &[u8]),
+) {
     let all = shelves(state).unwrap_or_else(|e| {
         tracing::warn!("no kept content can be used: {e}");
         Vec::new()
@@ -137,7 +164,10 @@ pub(super) fn find(state: &Path, wanted: &HashSet<BlockHash>, mut found: impl Fn
         });
         match read {
             Ok(0) => {}
-            Ok(missing) => tracing::warn!("{missing} blocks that release {serial} had are damaged: {}", dir.display()),
+            Ok(missing) => tracing::warn!(
+                "{missing} blocks that release {serial} had are damaged: {}",
+                dir.display()
+            ),
             Err(e) => tracing::warn!("what release {serial} had cannot be used: {e}"),
         }
         left.retain(|hash| !here.contains(hash));
@@ -145,7 +175,11 @@ pub(super) fn find(state: &Path, wanted: &HashSet<BlockHash>, mut found: impl Fn
 }
 
 /// Says how many blocks of `wanted` should be in `dir` and are not.
-fn find_in(dir: &Path, wanted: &HashSet<BlockHash>, found: impl FnMut(&BlockHash, &[u8])) -> Result<usize> {
+fn find_in(
+    dir: &Path,
+    wanted: &HashSet<BlockHash>,
+    found: impl FnMut(&BlockHash, &[u8]),
+) -> Result<usize> {
     let mut blocks = HashMap::new();
     each_block(dir, |hash, place| {
         if wanted.contains(&hash) {
@@ -165,7 +199,9 @@ pub(super) fn shelves(state: &Path) -> Result<Vec<(Serial, PathBuf)>> {
     let named = names_if_any(&path)?.into_iter().filter_map(|name| {
         let serial = Serial(name.to_str()?.parse().ok()?);
         let dir = path.join(name);
-        Owner::read(&dir.join(INDEX)).is_some_and(|owner| owner.serial == serial).then_some((serial, dir))
+        Owner::read(&dir.join(INDEX))
+            .is_some_and(|owner| owner.serial == serial)
+            .then_some((serial, dir))
     });
     let mut all: Vec<_> = named.collect();
     all.sort_by_key(|(serial, _)| std::cmp::Reverse(*serial));
@@ -180,31 +216,59 @@ pub(super) fn each_block(dir: &Path, found: impl FnMut(BlockHash, Place)) -> Res
 }
 
 /// Tells what a commit replaced and removed, in the order of paths; with the slot that holds it when it has one already.
-fn each_sought(journal: &Journal, mut found: impl FnMut(&TreePath, Option<u64>) -> Result<()>) -> Result<()> {
+fn each_sought(
+    journal: &Journal,
+    mut found: impl FnMut(&TreePath, Option<u64>) -> Result<()>,
+) -> Result<()> {
     if let Some(swap) = &journal.swap {
         return swap.changed.iter().try_for_each(|path| found(path, None));
     }
     let moved = |step| match step {
-        Step::Place { path, slot, replaces: true, copy: None | Some(false), .. }
-        | Step::Remove { path, slot, is_dir: false } => Some((path, slot)),
+        Step::Place {
+            path,
+            slot,
+            replaces: true,
+            copy: None | Some(false),
+            ..
+        }
+        | Step::Remove {
+            path,
+            slot,
+            is_dir: false,
+        } => Some((path, slot)),
         _ => None,
     };
     // In rising order as far as the first one that goes back; from there on what leaves, deepest first.
     let mut last = None;
     let rising = journal.steps.iter().position(|step| match moved(step) {
-        Some((path, _)) => last.replace(path).is_some_and(|before| last.as_ref() < Some(&before)),
+        Some((path, _)) => last
+            .replace(path)
+            .is_some_and(|before| last.as_ref() < Some(&before)),
         None => false,
     });
     let rising = rising.unwrap_or(journal.steps.len());
-    let mut front = journal.steps.iter().take(rising).filter_map(moved).peekable();
-    let mut back = journal.steps.iter().rev().take(journal.steps.len() - rising).filter_map(moved).peekable();
+    let mut front = journal
+        .steps
+        .iter()
+        .take(rising)
+        .filter_map(moved)
+        .peekable();
+    let mut back = journal
+        .steps
+        .iter()
+        .rev()
+        .take(journal.steps.len() - rising)
+        .filter_map(moved)
+        .peekable();
     loop {
         let next = match (front.peek(), back.peek()) {
             (Some(a), Some(b)) if b.0 < a.0 => back.next(),
             (None, _) => back.next(),
             _ => front.next(),
         };
-        let Some((path, slot)) = next else { return Ok(()) };
+        let Some((path, slot)) = next else {
+            return Ok(());
+        };
         found(&path, Some(slot))?;
     }
 }
@@ -236,18 +300,32 @@ impl<'a> Gathering<'a> {
         let path = dir.join(INDEX).with_extension("new");
         let mut options = File::options();
         options.create(true).truncate(true).write(true).mode(0o600);
-        let file = options.open(&path).map_err(|e| Error::io("cannot write", &path, e))?;
+        let file = options
+            .open(&path)
+            .map_err(|e| Error::io("cannot write", &path, e))?;
         let mut out = BufWriter::with_capacity(64 << 10, file);
-        out.write_all(&owner.head()).map_err(|e| Error::io("cannot write", &path, e))?;
+        out.write_all(&owner.head())
+            .map_err(|e| Error::io("cannot write", &path, e))?;
         let undo = open_dir(&dir)?;
-        Ok(Self { tree, dir, undo, before, swapped, out, last_slot: 0, files: 0 })
+        Ok(Self {
+            tree,
+            dir,
+            undo,
+            before,
+            swapped,
+            out,
+            last_slot: 0,
+            files: 0,
+        })
     }
 
     /// What was at `path` before, when a release that stays had it there.
     fn needed(&self, path: &TreePath) -> Result<Option<(Content, &'a Manifest<&'a Nodes>)>> {
         let mut was = None;
         for (contents, stays) in &self.before {
-            let Some(found) = contents.at(path)? else { continue };
+            let Some(found) = contents.at(path)? else {
+                continue;
+            };
             let was = was.get_or_insert_with(|| found.clone());
             if *stays && *was == found {
                 return Ok(Some((found, contents.manifest)));
@@ -258,7 +336,9 @@ impl<'a> Gathering<'a> {
 
     /// Keeps the file that was at `path`, when it is one of the old release and of no other.
     fn add(&mut self, path: &TreePath, slot: Option<u64>) -> Result<()> {
-        let Some((content, manifest)) = self.needed(path)? else { return Ok(()) };
+        let Some((content, manifest)) = self.needed(path)? else {
+            return Ok(());
+        };
         let after = match &self.swapped {
             Some((_, contents)) => contents.at(path)?,
             None => None,
@@ -278,16 +358,23 @@ impl<'a> Gathering<'a> {
                 }
             },
         };
-        let there = stat(self.undo.as_fd(), &slot_name(slot)).map_err(|e| Error::io("cannot look at", &self.dir, e))?;
+        let there = stat(self.undo.as_fd(), &slot_name(slot))
+            .map_err(|e| Error::io("cannot look at", &self.dir, e))?;
         // Of another size it is not what the release had.
-        if there.is_none_or(|now| now.file_type != FileType::RegularFile || now.size != content.size()) {
+        if there
+            .is_none_or(|now| now.file_type != FileType::RegularFile || now.size != content.size())
+        {
             return Ok(());
         }
         self.files += 1;
         let mut offset = 0;
         let blocks = manifest.blocks(&content);
         for block in blocks.map_err(unreadable)? {
-            let place = Place { slot, offset, size: block.size };
+            let place = Place {
+                slot,
+                offset,
+                size: block.size,
+            };
             let written = self.out.write_all(&places::record(&block.hash, &place));
             written.map_err(|e| Error::io("cannot write into", &self.dir, e))?;
             offset += u64::from(block.size);
@@ -297,7 +384,9 @@ impl<'a> Gathering<'a> {
 
     /// Gives the file at `path` of the old tree a second name beside it: that tree goes when the commit is confirmed.
     fn link(&mut self, path: &TreePath) -> Result<u64> {
-        let Some((old, _)) = &self.swapped else { return Err(Error::refused("no tree stands aside")) };
+        let Some((old, _)) = &self.swapped else {
+            return Err(Error::refused("no tree stands aside"));
+        };
         self.tree.crash.point()?;
         self.last_slot += 1;
         let name = slot_name(self.last_slot);
@@ -307,7 +396,13 @@ impl<'a> Gathering<'a> {
                 // Of a try before this one.
                 Err(Errno::EXIST) => {
                     rustix::fs::unlinkat(&self.undo, &name, AtFlags::empty())?;
-                    Ok(rustix::fs::linkat(&parent, &last, &self.undo, &name, AtFlags::empty())?)
+                    Ok(rustix::fs::linkat(
+                        &parent,
+                        &last,
+                        &self.undo,
+                        &name,
+                        AtFlags::empty(),
+                    )?)
                 }
                 done => Ok(done?),
             }
@@ -317,7 +412,10 @@ impl<'a> Gathering<'a> {
     }
 
     fn finish(mut self) -> Result<()> {
-        let (index, new) = (self.dir.join(INDEX), self.dir.join(INDEX).with_extension("new"));
+        let (index, new) = (
+            self.dir.join(INDEX),
+            self.dir.join(INDEX).with_extension("new"),
+        );
         if self.files == 0 {
             return Ok(());
         }
@@ -340,7 +438,10 @@ struct Contents<'a> {
 
 impl<'a> Contents<'a> {
     fn of(manifest: &'a Manifest<&'a Nodes>) -> Result<Self> {
-        Ok(Self { manifest, pages: Pages::of(manifest).map_err(unreadable)? })
+        Ok(Self {
+            manifest,
+            pages: Pages::of(manifest).map_err(unreadable)?,
+        })
     }
 
     /// The content of the file `path`.
@@ -373,7 +474,10 @@ impl Owner {
     /// The owner of what follows the releases `before`, the newest first.
     fn of(before: &[&Release]) -> Self {
         let serial = |release: Option<&&Release>| release.map_or(Serial(0), |r| r.header().serial);
-        Self { serial: serial(before.first()), base: serial(before.last()) }
+        Self {
+            serial: serial(before.first()),
+            base: serial(before.last()),
+        }
     }
 
     /// The beginning of an index.
@@ -394,11 +498,17 @@ impl Owner {
         let serial = Serial(u64::from_be_bytes(serial.try_into().ok()?));
 
         if magic == MAGIC {
-            return Some(Self { serial, base: serial });
+            return Some(Self {
+                serial,
+                base: serial,
+            });
         }
         let mut base = [0; 8];
         file.read_exact(&mut base).ok()?;
-        (magic == MAGIC_OF_PART).then_some(Self { serial, base: Serial(u64::from_be_bytes(base)) })
+        (magic == MAGIC_OF_PART).then_some(Self {
+            serial,
+            base: Serial(u64::from_be_bytes(base)),
+        })
     }
 }
 
@@ -426,7 +536,8 @@ fn shelve(tree: &Tree, dir: &Path, serial: Serial) -> Result<()> {
 
 /// Removes `name` in the directory `dir` of the state with all that is in it, now or later; what is not there is fine.
 fn remove(tree: &Tree, dir: &Path, name: &OsStr) -> Result<()> {
-    tree.state.discard(open_dir(dir)?.as_fd(), &c_name(name)?, &dir.join(name))
+    tree.state
+        .discard(open_dir(dir)?.as_fd(), &c_name(name)?, &dir.join(name))
 }
 
 fn names_if_any(path: &Path) -> Result<Vec<OsString>> {

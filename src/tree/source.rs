@@ -83,7 +83,13 @@ impl Source {
         let index = Arc::clone(&scanned.index);
         let numbered = Numbered::new(index.root(), Arc::clone(&index))
             .map_err(|e| Error::new(Kind::Io, "the manifest is broken").because(e))?;
-        Ok(Self { root, numbered, index, directory: scanned.top.clone(), settled: None })
+        Ok(Self {
+            root,
+            numbered,
+            index,
+            directory: scanned.top.clone(),
+            settled: None,
+        })
     }
 
     /// The root of the manifest: what is signed.
@@ -140,7 +146,9 @@ impl Source {
         let bytes = &mut out[before..];
         let failed = match file.read_exact_at(bytes, offset) {
             Ok(()) if is_settled(&file, self.settled) || block.matches(bytes) => return Ok(block),
-            Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => SourceError::Io(run.path.to_string(), e),
+            Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => {
+                SourceError::Io(run.path.to_string(), e)
+            }
             _ => SourceError::Changed(run.path.clone()),
         };
         out.truncate(before);
@@ -153,9 +161,15 @@ impl Source {
         if let Some(file) = &run.file {
             return Ok(Arc::clone(file));
         }
-        let changed = [rustix::io::Errno::NOENT, rustix::io::Errno::NOTDIR, rustix::io::Errno::LOOP];
+        let changed = [
+            rustix::io::Errno::NOENT,
+            rustix::io::Errno::NOTDIR,
+            rustix::io::Errno::LOOP,
+        ];
         let file = self.root.open_file(&run.path).map_err(|e| {
-            let gone = changed.iter().any(|c| e.raw_os_error() == Some(c.raw_os_error()));
+            let gone = changed
+                .iter()
+                .any(|c| e.raw_os_error() == Some(c.raw_os_error()));
             if gone || e.kind() == io::ErrorKind::InvalidInput {
                 SourceError::Changed(run.path.clone())
             } else {
@@ -170,7 +184,9 @@ impl Source {
 
 /// Whether the inode of `file` is as it was at `since`: every write, rename and link changes its time of change.
 fn is_settled(file: &File, since: Option<SystemTime>) -> bool {
-    let Some(since) = since.and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok()) else { return false };
+    let Some(since) = since.and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok()) else {
+        return false;
+    };
     let limit = (since.as_secs() as i64, i64::from(since.subsec_nanos()));
     rustix::fs::fstat(file).is_ok_and(|stat| (stat.st_ctime, stat.st_ctime_nsec as i64) < limit)
 }
@@ -208,7 +224,8 @@ mod tests {
         }
 
         fn source(&self, policy: &Policy) -> Source {
-            let mut options = ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
+            let mut options =
+                ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
             options.policy = policy.clone();
             let scanned = scan(&self.root, &options, None, &self.dir.path().join("index")).unwrap();
             Source::new(Arc::clone(&self.root), &scanned).unwrap()
@@ -217,21 +234,31 @@ mod tests {
 
     fn noise(words: usize, seed: u64) -> Vec<u8> {
         let mut rng = fastrand::Rng::with_seed(seed);
-        std::iter::repeat_with(|| rng.u64(..)).take(words).flat_map(u64::to_le_bytes).collect()
+        std::iter::repeat_with(|| rng.u64(..))
+            .take(words)
+            .flat_map(u64::to_le_bytes)
+            .collect()
     }
 
     /// Every ordinal of the release, in order or backwards: whole, verified, and of the size that was told.
     fn read_all(source: &mut Source, backwards: bool) -> HashMap<u64, Vec<u8>> {
         let top = source.top();
         let all = 0..top.nodes + top.blocks;
-        let order: Vec<u64> = if backwards { all.rev().collect() } else { all.collect() };
+        let order: Vec<u64> = if backwards {
+            all.rev().collect()
+        } else {
+            all.collect()
+        };
         let mut out = Vec::new();
         let mut found = HashMap::new();
         for n in order {
             let size = source.size_of(Ordinal(n)).unwrap();
             out.clear();
             let block = source.read(Ordinal(n), &mut out).unwrap();
-            assert!(block.matches(&out) && size as usize == out.len(), "ordinal {n}");
+            assert!(
+                block.matches(&out) && size as usize == out.len(),
+                "ordinal {n}"
+            );
             found.insert(n, out.clone());
         }
         found
@@ -240,7 +267,11 @@ mod tests {
     #[test]
     fn every_ordinal_is_read_as_it_is_in_the_tree() {
         let large = noise(3 << 20, 1);
-        let mut files = vec![("a/empty", Vec::new()), ("big", large.clone()), ("z", b"last".to_vec())];
+        let mut files = vec![
+            ("a/empty", Vec::new()),
+            ("big", large.clone()),
+            ("z", b"last".to_vec()),
+        ];
         let many: Vec<String> = (0..300).map(|i| format!("many/{i}")).collect();
         files.extend(many.iter().map(|p| (p.as_str(), p.as_bytes().to_vec())));
         let f = Fixture::new(&files);
@@ -250,19 +281,32 @@ mod tests {
         let top = source.top();
         assert!(top.nodes > 2, "the large file has lists");
         for n in 0..top.nodes {
-            assert_eq!(source.block(Ordinal(n)).unwrap(), source.manifest().node_at(Ordinal(n)).unwrap());
+            assert_eq!(
+                source.block(Ordinal(n)).unwrap(),
+                source.manifest().node_at(Ordinal(n)).unwrap()
+            );
         }
         let mut seen = 0;
         for located in source.manifest().entries() {
             let crate::manifest::read::Located { entry, first } = located.unwrap();
-            let EntryKind::File(content) = &entry.kind else { continue };
+            let EntryKind::File(content) = &entry.kind else {
+                continue;
+            };
             let blocks = (first.0..first.0 + content.block_count()).map(|n| found[&n].as_slice());
             let bytes = blocks.collect::<Vec<_>>().concat();
-            assert!(bytes == std::fs::read(f.root.shown(&entry.path)).unwrap(), "{}", entry.path);
+            assert!(
+                bytes == std::fs::read(f.root.shown(&entry.path)).unwrap(),
+                "{}",
+                entry.path
+            );
             seen += 1;
         }
         assert_eq!(seen, files.len());
-        assert!(source.read(Ordinal(top.nodes + top.blocks), &mut Vec::new()).is_err());
+        assert!(
+            source
+                .read(Ordinal(top.nodes + top.blocks), &mut Vec::new())
+                .is_err()
+        );
     }
 
     #[test]
@@ -283,8 +327,12 @@ mod tests {
             let mut out = b"what was sent before".to_vec();
             let first = Ordinal(source.top().nodes);
             let refused = source.read(first, &mut out);
-            let named = matches!(&refused, Err(SourceError::Changed(p)) if p.as_bytes() == b"d/file");
-            assert!(named && out == b"what was sent before", "{change}: {refused:?}");
+            let named =
+                matches!(&refused, Err(SourceError::Changed(p)) if p.as_bytes() == b"d/file");
+            assert!(
+                named && out == b"what was sent before",
+                "{change}: {refused:?}"
+            );
         }
     }
 
@@ -301,10 +349,21 @@ mod tests {
         let (one, two) = (make(), make());
         assert_eq!(one.top(), two.top());
         let entries: Vec<_> = one.manifest().entries().map(|l| l.unwrap().entry).collect();
-        assert_eq!(entries.iter().map(|e| e.mode.bits()).collect::<Vec<_>>(), [0o755, 0o644]);
+        assert_eq!(
+            entries.iter().map(|e| e.mode.bits()).collect::<Vec<_>>(),
+            [0o755, 0o644]
+        );
         assert_eq!(one.directory(), two.directory());
-        assert_eq!((one.directory().mode.bits(), one.directory().mtime), (0o755, Mtime::default()));
-        let expected = Owner { uid: NO_ID, gid: NO_ID, user: Some("no-such-user-here".into()), group: None };
+        assert_eq!(
+            (one.directory().mode.bits(), one.directory().mtime),
+            (0o755, Mtime::default())
+        );
+        let expected = Owner {
+            uid: NO_ID,
+            gid: NO_ID,
+            user: Some("no-such-user-here".into()),
+            group: None,
+        };
         assert!(entries.iter().all(|e| *e.owner == expected));
         assert_eq!(one.directory().owner, expected);
     }
@@ -314,7 +373,14 @@ mod tests {
         let f = Fixture::new(&[("x", Vec::new())]);
         std::fs::remove_file(f.root.path().join("x")).unwrap();
         let mut source = f.source(&Policy::default());
-        assert_eq!((source.top().nodes, source.top().blocks, source.top().entries), (1, 0, 0));
+        assert_eq!(
+            (
+                source.top().nodes,
+                source.top().blocks,
+                source.top().entries
+            ),
+            (1, 0, 0)
+        );
         assert_eq!(read_all(&mut source, false).len(), 1);
     }
 
@@ -329,7 +395,10 @@ mod tests {
         source.read(Ordinal(nodes), &mut out).unwrap();
         std::fs::write(fixture.root.path().join("other"), noise(100, 3)).unwrap();
         source.trust_unchanged(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
-        assert!(matches!(source.read(Ordinal(nodes + 1), &mut out), Err(SourceError::Changed(_))));
+        assert!(matches!(
+            source.read(Ordinal(nodes + 1), &mut out),
+            Err(SourceError::Changed(_))
+        ));
         assert_eq!(out, noise(100, 1));
     }
 }

@@ -17,37 +17,69 @@ const MARGIN: u64 = 64;
 /// Refuses what does not fit beside what is there now (content of older releases is copied, not moved), and a filesystem that cannot be written to.
 ///
 /// `held` says how much each slot has already that an aborted session left and that is gone on with.
-pub(super) fn check(tree: &Tree, plan: &Plan, items: &[Item], held: &HashMap<u64, u64>) -> Result<()> {
+pub(super) fn check(
+    tree: &Tree,
+    plan: &Plan,
+    items: &[Item],
+    held: &HashMap<u64, u64>,
+) -> Result<()> {
     let path = tree.state.path();
-    let fs = rustix::fs::fstatvfs(tree.state.stage()).map_err(|e| Error::io("cannot ask the space of", path, e))?;
+    let fs = rustix::fs::fstatvfs(tree.state.stage())
+        .map_err(|e| Error::io("cannot ask the space of", path, e))?;
     if fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
-        return Err(Error::refused(format!("the filesystem of {} is read-only", path.display()))
-            .hint("mount it writable: it may have failed, see the kernel's log"));
+        return Err(
+            Error::refused(format!("the filesystem of {} is read-only", path.display()))
+                .hint("mount it writable: it may have failed, see the kernel's log"),
+        );
     }
     let unit = fs.f_frsize.max(1);
     let bytes = |item: &Item| {
-        let taken = item.data().map(|d| (d.end - d.start).div_ceil(unit).saturating_mul(unit));
+        let taken = item
+            .data()
+            .map(|d| (d.end - d.start).div_ceil(unit).saturating_mul(unit));
         let all = taken.fold(0, u64::saturating_add);
         all.saturating_sub(held.get(&item.slot).copied().unwrap_or(0))
     };
-    let files = items.iter().fold(0u64, |sum, i| sum.saturating_add(bytes(i)));
+    let files = items
+        .iter()
+        .fold(0u64, |sum, i| sum.saturating_add(bytes(i)));
     let need = files.saturating_add(files / MARGIN);
     let have = fs.f_bavail.saturating_mul(unit);
     if need > have {
-        let message =
-            format!("not enough space for tree {}: {} needed, {} free", tree.name(), ByteSize(need), ByteSize(have));
-        let keeps = shelf::shelves(&tree.state.here()).is_ok_and(|kept| !kept.is_empty());
-        let fewer = if keeps { ", or keep fewer releases of the tree (`keep` on the host)" } else { "" };
-        return Err(
-            Error::refused(message).hint(format!("free some space on the filesystem of {}{fewer}", path.display()))
+        let message = format!(
+            "not enough space for tree {}: {} needed, {} free",
+            tree.name(),
+            ByteSize(need),
+            ByteSize(have)
         );
+        let keeps = shelf::shelves(&tree.state.here()).is_ok_and(|kept| !kept.is_empty());
+        let fewer = if keeps {
+            ", or keep fewer releases of the tree (`keep` on the host)"
+        } else {
+            ""
+        };
+        return Err(Error::refused(message).hint(format!(
+            "free some space on the filesystem of {}{fewer}",
+            path.display()
+        )));
     }
-    let made = plan.changes.iter().filter(|c| c.makes_anew()).count().max(items.len()) as u64;
+    let made = plan
+        .changes
+        .iter()
+        .filter(|c| c.makes_anew())
+        .count()
+        .max(items.len()) as u64;
     // Filesystems without a fixed number of inodes say 0.
     if made > 0 && fs.f_files > 0 && made + SPARE_INODES > fs.f_favail {
-        let message = format!("not enough inodes for tree {}: {made} needed, {} free", tree.name(), fs.f_favail);
-        return Err(Error::refused(message)
-            .hint(format!("remove files that are not needed from the filesystem of {}", path.display())));
+        let message = format!(
+            "not enough inodes for tree {}: {made} needed, {} free",
+            tree.name(),
+            fs.f_favail
+        );
+        return Err(Error::refused(message).hint(format!(
+            "remove files that are not needed from the filesystem of {}",
+            path.display()
+        )));
     }
     Ok(())
 }

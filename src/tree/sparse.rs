@@ -21,7 +21,10 @@ static ZEROS: LazyLock<BlockHash> = LazyLock::new(|| BlockHash::of(&[0; chunk::M
 
 /// The block that a long hole begins with, wherever that is.
 pub(super) fn hole() -> BlockRef {
-    BlockRef { hash: *ZEROS, size: chunk::MAX as u32 }
+    BlockRef {
+        hash: *ZEROS,
+        size: chunk::MAX as u32,
+    }
 }
 
 /// Whether the block is one of a long hole.
@@ -49,7 +52,9 @@ pub(super) fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         }
         at = end;
     }
-    data.into_iter().try_for_each(|d| file.write_all_at(&bytes[d.start as usize..d.end as usize], offset + d.start))
+    data.into_iter().try_for_each(|d| {
+        file.write_all_at(&bytes[d.start as usize..d.end as usize], offset + d.start)
+    })
 }
 
 /// Makes `to`, which is empty, what `from` is: sharing its blocks where the filesystem can, else copying all but holes.
@@ -103,7 +108,10 @@ mod tests {
         let mut now = vec![0; 6 * HOLE];
         file.read_exact_at(&mut now, 0).unwrap();
         assert!(now[100..3 * HOLE] == bytes[..3 * HOLE - 100]);
-        assert!(now[3 * HOLE..5 * HOLE].iter().all(|&b| b == 9), "two whole pieces are zeros");
+        assert!(
+            now[3 * HOLE..5 * HOLE].iter().all(|&b| b == 9),
+            "two whole pieces are zeros"
+        );
         assert!(now[5 * HOLE..5 * HOLE + 100].iter().all(|&b| b == 0));
     }
 
@@ -122,7 +130,13 @@ mod tests {
     fn a_copy_has_the_holes_of_its_original() {
         let dir = tempfile::tempdir().unwrap();
         let open = |name: &str| {
-            File::options().create(true).truncate(false).read(true).write(true).open(dir.path().join(name)).unwrap()
+            File::options()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(dir.path().join(name))
+                .unwrap()
         };
         let (from, to) = (open("from"), open("to"));
         from.write_all_at(b"middle", 5 << 20).unwrap();
@@ -136,6 +150,11 @@ mod tests {
         assert!(read(&from) == read(&to));
         use std::os::unix::fs::MetadataExt;
         let taken = |file: &File| file.metadata().unwrap().blocks();
-        assert!(taken(&to) <= taken(&from) + 16, "{} {}", taken(&to), taken(&from));
+        assert!(
+            taken(&to) <= taken(&from) + 16,
+            "{} {}",
+            taken(&to),
+            taken(&from)
+        );
     }
 }

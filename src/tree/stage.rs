@@ -55,7 +55,10 @@ pub(super) struct Item {
     pub(super) slot: u64,
     pub(super) size: u64,
     /// Where it is not one long hole: what takes space, in bytes, in order; `None` is all of it.
-    #[expect(clippy::box_collection, reason = "there are a million items, and hardly one of them has holes")]
+    #[expect(
+        clippy::box_collection,
+        reason = "there are a million items, and hardly one of them has holes"
+    )]
     holes: Option<Box<Vec<Range<u64>>>>,
     change: u32,
     /// The name, of a further name of a file that is copied.
@@ -108,7 +111,10 @@ impl Item {
     /// What takes space, in bytes, in order.
     pub(super) fn data(&self) -> impl Iterator<Item = Range<u64>> {
         let whole = self.holes.is_none().then_some(0..self.size);
-        self.holes.iter().flat_map(|parts| parts.iter().cloned()).chain(whole)
+        self.holes
+            .iter()
+            .flat_map(|parts| parts.iter().cloned())
+            .chain(whole)
     }
 }
 
@@ -163,7 +169,11 @@ impl Stage {
         let mut leftovers = Leftovers::load(&tree.state, || names(&plan, &spots))?;
         let copied = copies::chosen(&root, &plan)?;
         let (items, next_slot, resumed) = lay_out(&plan, &copied, &mut spots, &mut leftovers)?;
-        plan.summary.write_bytes += items.iter().filter(|i| copied.contains(&i.change())).map(|i| i.size).sum::<u64>();
+        plan.summary.write_bytes += items
+            .iter()
+            .filter(|i| copied.contains(&i.change()))
+            .map(|i| i.size)
+            .sum::<u64>();
         let held = leftovers.held();
         if let Err(e) = space::check(tree, &plan, &items, &held) {
             // What cannot be gone on with stands in the way of what is wanted.
@@ -208,14 +218,19 @@ impl Stage {
     /// All blocks that are to be fetched, in the order of their ordinals.
     pub fn fetched(&self) -> Result<Vec<(Ordinal, BlockRef)>> {
         let mut all = Vec::new();
-        self.plan.each_fetched(self.spots.lists(), |ordinal, block| all.push((ordinal, *block)))?;
+        self.plan
+            .each_fetched(self.spots.lists(), |ordinal, block| {
+                all.push((ordinal, *block))
+            })?;
         Ok(all)
     }
 
     /// Verifies `bytes` and writes them wherever the plan needs them. False when they are not the block that `ordinal`
     /// stands for, or when it was not asked for. Several threads may call this at once.
     pub fn put(&self, ordinal: Ordinal, bytes: &[u8]) -> Result<bool> {
-        let Some(block) = self.wanted(ordinal)? else { return Ok(false) };
+        let Some(block) = self.wanted(ordinal)? else {
+            return Ok(false);
+        };
         if !block.matches(bytes) {
             return Ok(false);
         }
@@ -230,19 +245,29 @@ impl Stage {
             return Err(Error::refused("this stage was committed"));
         }
         // In the layout `swap` there are none: the next tree would get the modes that they have for now.
-        let barred = (self.plan.layout == Layout::InPlace).then(|| Barred::of_plan(&self.tree.root(), &self.plan));
+        let barred = (self.plan.layout == Layout::InPlace)
+            .then(|| Barred::of_plan(&self.tree.root(), &self.plan));
         let _barred = barred.transpose()?;
         if self.tree.state.is_overlay() {
             raise::links(&self.tree, &self.plan)?;
         }
         let cloned = self.clone_files()?;
-        tracing::debug!("tree {}: {cloned} files share the space of others", self.tree.name());
+        tracing::debug!(
+            "tree {}: {cloned} files share the space of others",
+            self.tree.name()
+        );
         self.copy_local()?;
         self.make_others()?;
         self.settle_attributes()?;
-        let missing: u64 = self.items.iter().map(|i| u64::from(i.left.load(Ordering::Acquire))).sum();
+        let missing: u64 = self
+            .items
+            .iter()
+            .map(|i| u64::from(i.left.load(Ordering::Acquire)))
+            .sum();
         if missing > 0 {
-            return Err(Error::refused(format!("{missing} blocks of the release have not come")));
+            return Err(Error::refused(format!(
+                "{missing} blocks of the release have not come"
+            )));
         }
         if self.plan.layout == Layout::Swap {
             *locked(&self.next) = Some(Next::build(&self.tree, &self.plan, &self.items)?);
@@ -270,10 +295,24 @@ impl Stage {
         self.log.retire(&self.tree.state)?;
         self.tree.check_there()?;
         let next = locked(&self.next).take();
-        let report = commit::run(&self.tree, &self.plan, &self.items, self.next_slot, next, release, signature)?;
+        let report = commit::run(
+            &self.tree,
+            &self.plan,
+            &self.items,
+            self.next_slot,
+            next,
+            release,
+            signature,
+        )?;
         self.log.close();
-        if let Err(e) = self.drop_slots().and_then(|()| Leftovers::clear(&self.tree.state)) {
-            tracing::warn!("tree {}: the stage cannot be cleared: {e}", self.tree.name());
+        if let Err(e) = self
+            .drop_slots()
+            .and_then(|()| Leftovers::clear(&self.tree.state))
+        {
+            tracing::warn!(
+                "tree {}: the stage cannot be cleared: {e}",
+                self.tree.name()
+            );
         }
         Ok(report)
     }
@@ -281,7 +320,11 @@ impl Stage {
     /// After an exchange of whole trees: removes the second names of what is in the new one.
     fn drop_slots(&self) -> Result<()> {
         let stage = self.tree.state.stage();
-        for item in self.items.iter().filter(|_| self.plan.layout == Layout::Swap) {
+        for item in self
+            .items
+            .iter()
+            .filter(|_| self.plan.layout == Layout::Swap)
+        {
             let name = slot_name(item.slot);
             let drop_name = || -> io::Result<()> {
                 let handle = handle_of(stage, &name)?;
@@ -304,13 +347,20 @@ impl Stage {
     pub fn abort(self) {}
 
     fn place(&self, hash: &BlockHash, bytes: &[u8]) -> Result<()> {
-        let is_hole = sparse::is_hole(&BlockRef { hash: *hash, size: bytes.len() as u32 });
+        let is_hole = sparse::is_hole(&BlockRef {
+            hash: *hash,
+            size: bytes.len() as u32,
+        });
         for spot in self.spots.of(hash)? {
             if !spot.claim() {
                 continue;
             }
             let item = &self.items[spot.item];
-            let done = if is_hole { self.leave_out(item) } else { self.write(item, spot.offset, bytes) };
+            let done = if is_hole {
+                self.leave_out(item)
+            } else {
+                self.write(item, spot.offset, bytes)
+            };
             spot.settle(done.is_ok());
             done.map_err(|e| self.failed("cannot stage", item, e))?;
             if !is_hole {
@@ -354,7 +404,12 @@ impl Stage {
     fn open_slot(&self, slot: u64) -> io::Result<File> {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-        Ok(File::from(rustix::fs::openat(self.tree.state.stage(), slot_name(slot), flags, mode)?))
+        Ok(File::from(rustix::fs::openat(
+            self.tree.state.stage(),
+            slot_name(slot),
+            flags,
+            mode,
+        )?))
     }
 
     fn seal(&self, item: &Item, handle: impl AsFd) -> io::Result<()> {
@@ -364,7 +419,8 @@ impl Stage {
 
     /// Gives the item, which is as in `now`, the release's metadata.
     fn seal_over(&self, item: &Item, handle: impl AsFd, now: &FileStat) -> io::Result<()> {
-        Metadata::wanted(&self.plan.changes.get(item.change()), &self.plan).set_over(handle.as_fd(), now)?;
+        Metadata::wanted(&self.plan.changes.get(item.change()), &self.plan)
+            .set_over(handle.as_fd(), now)?;
         item.ino.store(now.id.ino, Ordering::Release);
         Ok(())
     }
@@ -390,7 +446,9 @@ impl Stage {
         if let Some(e) = trouble {
             return Err(e);
         }
-        let saved = self.plan.drop_wants(self.spots.lists(), |block| has(&self.spots, &block.hash))?;
+        let saved = self
+            .plan
+            .drop_wants(self.spots.lists(), |block| has(&self.spots, &block.hash))?;
         self.plan.summary.reuse_bytes += saved;
         Ok(())
     }
@@ -401,8 +459,14 @@ impl Stage {
         if space::is_memory(&self.tree) {
             return Ok(());
         }
-        for item in self.items.iter().filter(|i| i.size >= PREALLOCATE_FROM && i.left.load(Ordering::Acquire) > 0) {
-            let file = self.open_slot(item.slot).map_err(|e| self.failed("cannot stage", item, e))?;
+        for item in self
+            .items
+            .iter()
+            .filter(|i| i.size >= PREALLOCATE_FROM && i.left.load(Ordering::Acquire) > 0)
+        {
+            let file = self
+                .open_slot(item.slot)
+                .map_err(|e| self.failed("cannot stage", item, e))?;
             for data in item.data() {
                 let length = data.end - data.start;
                 match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, data.start, length) {
@@ -433,7 +497,8 @@ impl Stage {
                 None => self.tree.root().open_file(&place.path).map_err(failed)?,
             };
             bytes.resize(place.size as usize, 0);
-            file.read_exact_at(&mut bytes, place.offset).map_err(failed)?;
+            file.read_exact_at(&mut bytes, place.offset)
+                .map_err(failed)?;
             if BlockHash::of(&bytes) != *hash {
                 return Err(failed(io::Error::other("its content is not what it was")));
             }
@@ -462,14 +527,26 @@ impl Stage {
     fn make_other(&self, inheritance: &mut Inheritance<'_>, item: &Item) -> io::Result<()> {
         let (stage, name) = (self.tree.state.stage(), slot_name(item.slot));
         let change = &*self.plan.changes.get(item.change());
-        let Some(entry) = change.want.as_ref().map(|w| &w.entry) else { return Ok(()) };
+        let Some(entry) = change.want.as_ref().map(|w| &w.entry) else {
+            return Ok(());
+        };
         match rustix::fs::unlinkat(stage, &name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(e) => return Err(e.into()),
         }
         if item.further.is_some() {
-            let first = slot_name(self.first(item.change()).ok_or(io::ErrorKind::NotFound)?.slot);
-            return Ok(rustix::fs::linkat(stage, &first, stage, &name, AtFlags::empty())?);
+            let first = slot_name(
+                self.first(item.change())
+                    .ok_or(io::ErrorKind::NotFound)?
+                    .slot,
+            );
+            return Ok(rustix::fs::linkat(
+                stage,
+                &first,
+                stage,
+                &name,
+                AtFlags::empty(),
+            )?);
         }
         let private = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         let nursery = match entry.kind {
@@ -481,14 +558,19 @@ impl Stage {
         match &entry.kind {
             EntryKind::Directory => return Ok(()),
             EntryKind::Hardlink(first) => return self.link(first, &name),
-            EntryKind::File(content) if is_copied(change) => return self.copy(inheritance, item, change, content),
+            EntryKind::File(content) if is_copied(change) => {
+                return self.copy(inheritance, item, change, content);
+            }
             EntryKind::File(_) => return self.seal(item, self.open_slot(item.slot)?),
             EntryKind::Symlink(target) => rustix::fs::symlinkat(target.as_slice(), place, &name)?,
             EntryKind::Fifo => node(FileType::Fifo, 0)?,
-            EntryKind::CharDevice(major, minor) => {
-                node(FileType::CharacterDevice, rustix::fs::makedev(*major, *minor))?
+            EntryKind::CharDevice(major, minor) => node(
+                FileType::CharacterDevice,
+                rustix::fs::makedev(*major, *minor),
+            )?,
+            EntryKind::BlockDevice(major, minor) => {
+                node(FileType::BlockDevice, rustix::fs::makedev(*major, *minor))?
             }
-            EntryKind::BlockDevice(major, minor) => node(FileType::BlockDevice, rustix::fs::makedev(*major, *minor))?,
         }
         if let Some(nursery) = &nursery {
             rustix::fs::renameat(nursery, &name, stage, &name)?;
@@ -498,12 +580,19 @@ impl Stage {
             return self.seal(item, made);
         }
         let (parent, name) = self.tree.root().parent(&change.path)?;
-        self.seal_copy(inheritance, change, handle_of(parent.as_fd(), &name)?.as_fd(), made)
+        self.seal_copy(
+            inheritance,
+            change,
+            handle_of(parent.as_fd(), &name)?.as_fd(),
+            made,
+        )
     }
 
     /// The item of the change at `at` in the plan, which its further names follow.
     fn first(&self, at: usize) -> Option<&Item> {
-        self.items.get(self.items.partition_point(|item| item.change() < at)).filter(|item| item.change() == at)
+        self.items
+            .get(self.items.partition_point(|item| item.change() < at))
+            .filter(|item| item.change() == at)
     }
 
     /// A further name of a file that is staged, or else of the one in the tree.
@@ -514,10 +603,21 @@ impl Stage {
             Some(item) => (rustix::io::dup(stage)?, slot_name(item.slot)),
             None => self.tree.root().parent(first)?,
         };
-        if matches!(FileStat::at(dir.as_fd(), &old)?.file_type, FileType::Directory | FileType::Socket) {
-            return Err(io::Error::other(format!("{first}, which it is a hard link to, is not a file")));
+        if matches!(
+            FileStat::at(dir.as_fd(), &old)?.file_type,
+            FileType::Directory | FileType::Socket
+        ) {
+            return Err(io::Error::other(format!(
+                "{first}, which it is a hard link to, is not a file"
+            )));
         }
-        Ok(rustix::fs::linkat(&dir, &old, stage, name, AtFlags::empty())?)
+        Ok(rustix::fs::linkat(
+            &dir,
+            &old,
+            stage,
+            name,
+            AtFlags::empty(),
+        )?)
     }
 
     fn sync(&self) -> Result<()> {
@@ -526,12 +626,23 @@ impl Stage {
         if self.items.len() > MAX_SINGLE_SYNCS || self.plan.layout == Layout::Swap {
             return rustix::fs::syncfs(stage).map_err(|e| failed(e.into()));
         }
-        for item in self.items.iter().filter(|i| self.plan.changes.get(i.change()).shape() == Shape::File) {
+        for item in self
+            .items
+            .iter()
+            .filter(|i| self.plan.changes.get(i.change()).shape() == Shape::File)
+        {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            match rustix::fs::openat(stage, slot_name(item.slot), flags, rustix::fs::Mode::empty()) {
+            match rustix::fs::openat(
+                stage,
+                slot_name(item.slot),
+                flags,
+                rustix::fs::Mode::empty(),
+            ) {
                 Ok(file) => rustix::fs::fsync(file).map_err(|e| failed(e.into()))?,
                 // Its own mode keeps us from opening it again.
-                Err(Errno::ACCESS) => return rustix::fs::syncfs(stage).map_err(|e| failed(e.into())),
+                Err(Errno::ACCESS) => {
+                    return rustix::fs::syncfs(stage).map_err(|e| failed(e.into()));
+                }
                 Err(e) => return Err(failed(e.into())),
             }
         }
@@ -547,9 +658,15 @@ impl Stage {
 /// Says what to do about a filesystem that is full, or cannot be written to.
 pub(super) fn with_space_hint(error: Error) -> Error {
     match () {
-        () if error.is_os(io::ErrorKind::StorageFull) => error.hint("free some space on the tree's filesystem"),
-        () if error.is_os(io::ErrorKind::QuotaExceeded) => error.hint("raise the quota of the daemon's user there"),
-        () if error.is_os(io::ErrorKind::ReadOnlyFilesystem) => error.hint("mount the tree's filesystem writable"),
+        () if error.is_os(io::ErrorKind::StorageFull) => {
+            error.hint("free some space on the tree's filesystem")
+        }
+        () if error.is_os(io::ErrorKind::QuotaExceeded) => {
+            error.hint("raise the quota of the daemon's user there")
+        }
+        () if error.is_os(io::ErrorKind::ReadOnlyFilesystem) => {
+            error.hint("mount the tree's filesystem writable")
+        }
         () => error,
     }
 }
@@ -571,7 +688,9 @@ fn names(plan: &Plan, spots: &Spots) -> Result<HashSet<BlockHash>> {
 
 /// Whether the block is wherever it belongs.
 fn has(spots: &Spots, hash: &BlockHash) -> bool {
-    spots.of(hash).is_ok_and(|mut spots| spots.all(|spot| spot.is_written()))
+    spots
+        .of(hash)
+        .is_ok_and(|mut spots| spots.all(|spot| spot.is_written()))
 }
 
 /// Gives every change that makes something a slot, and every block its places.
@@ -581,7 +700,11 @@ fn lay_out(
     spots: &mut Spots,
     leftovers: &mut Leftovers,
 ) -> Result<(Vec<Item>, u64, Vec<usize>)> {
-    let mut further: Vec<_> = plan.further.iter().filter(|f| copied.contains(&(f.first as usize))).collect();
+    let mut further: Vec<_> = plan
+        .further
+        .iter()
+        .filter(|f| copied.contains(&(f.first as usize)))
+        .collect();
     further.sort_by_key(|f| f.first);
     let mut further = further.into_iter().peekable();
 
@@ -617,10 +740,19 @@ fn lay_out(
             resumed.push(items.len());
         }
         let own = taken.unwrap_or(slot);
-        items.push(Item { size, holes, blocks, left: AtomicU32::new(blocks), ..Item::new(own, at) });
+        items.push(Item {
+            size,
+            holes,
+            blocks,
+            left: AtomicU32::new(blocks),
+            ..Item::new(own, at)
+        });
         slot += u64::from(taken.is_none());
         while let Some(name) = further.next_if(|f| f.first as usize == at) {
-            items.push(Item { further: Some(Box::new(name.path.clone())), ..Item::new(slot, at) });
+            items.push(Item {
+                further: Some(Box::new(name.path.clone())),
+                ..Item::new(slot, at)
+            });
             slot += 1;
         }
     }
@@ -664,7 +796,8 @@ fn check_foreign(tree: &Tree, plan: &Plan) -> Result<()> {
     if rights.changes_modes_of_all() {
         return Ok(());
     }
-    let check = |path: &TreePath, what: &str| match tree.root().stat(path) {
+    let check = |path: &TreePath, what: &str| {
+        match tree.root().stat(path) {
         Ok(stat) if rights.changes_modes_of(stat.st_uid) => Ok(()),
         Ok(stat) => Err(Error::refused(format!(
             "{}: its {what} cannot be set: it belongs to user {}, and this daemon is neither that user nor root",
@@ -675,6 +808,7 @@ fn check_foreign(tree: &Tree, plan: &Plan) -> Result<()> {
         // Not there yet.
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
         Err(e) => Err(Error::io("cannot look at", tree.root().shown(path), e)),
+    }
     };
     let leaves = |dir: &TreePath| {
         let found = plan.changes.find(dir).map(|at| plan.changes.get(at).action);
@@ -690,7 +824,10 @@ fn check_foreign(tree: &Tree, plan: &Plan) -> Result<()> {
         if parent == last {
             continue;
         }
-        if let Some(dir) = parent.as_ref().filter(|dir| plan.sets_mtime && !leaves(dir)) {
+        if let Some(dir) = parent
+            .as_ref()
+            .filter(|dir| plan.sets_mtime && !leaves(dir))
+        {
             check(dir, "time")?;
         }
         last = parent;
@@ -709,12 +846,20 @@ fn check_top_rights(tree: &Tree, plan: &Plan) -> Result<()> {
         return Err(Error::refused(format!("{shown}: its owner cannot be set: {why}"))
             .hint("run the daemon as root, or set owner.user and owner.group to \"ignore\" in the spec"));
     }
-    let renames = plan.changes.iter().any(|c| c.is_applied() && c.action != Action::Meta && c.path.parent().is_none());
-    let only_owner = Delta { user: top.delta.user, group: top.delta.group, ..Delta::default() };
+    let renames = plan
+        .changes
+        .iter()
+        .any(|c| c.is_applied() && c.action != Action::Meta && c.path.parent().is_none());
+    let only_owner = Delta {
+        user: top.delta.user,
+        group: top.delta.group,
+        ..Delta::default()
+    };
     if top.delta == only_owner && !(renames && plan.sets_mtime) {
         return Ok(());
     }
-    let stat = FileStat::of(tree.root()).map_err(|e| Error::io("cannot look at", tree.root().path(), e))?;
+    let stat = FileStat::of(tree.root())
+        .map_err(|e| Error::io("cannot look at", tree.root().path(), e))?;
     match rights.changes_modes_of(stat.uid) {
         true => Ok(()),
         false => Err(Error::refused(format!(

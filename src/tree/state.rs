@@ -75,18 +75,28 @@ impl State {
         if let Some(given) = state_dir {
             let path = given.join(name.as_str());
             if is_inside(&path, tree)? {
-                return Err(Error::usage(format!("state directory {} is inside tree {name}", path.display()))
-                    .hint("a tree serves everything in it: put state_dir somewhere else"));
+                return Err(Error::usage(format!(
+                    "state directory {} is inside tree {name}",
+                    path.display()
+                ))
+                .hint("a tree serves everything in it: put state_dir somewhere else"));
             }
             let dir = make(None, given, name, path.clone())?;
             if on_same(tree, &dir)? {
                 return Self::hold(name, path, dir, None, None);
             }
             forsake(&dir, name);
-            warning = Some(format!("{} is not on the filesystem of {}", given.display(), tree.path().display()));
+            warning = Some(format!(
+                "{} is not on the filesystem of {}",
+                given.display(),
+                tree.path().display()
+            ));
         }
-        let real = std::fs::canonicalize(tree.path()).map_err(|e| Error::io("cannot resolve", tree.path(), e))?;
-        let above = tree.above().map_err(|e| Error::io("cannot open the directory of", tree.path(), e))?;
+        let real = std::fs::canonicalize(tree.path())
+            .map_err(|e| Error::io("cannot resolve", tree.path(), e))?;
+        let above = tree
+            .above()
+            .map_err(|e| Error::io("cannot open the directory of", tree.path(), e))?;
         let (path, dir, hidden) = match real.parent().filter(|_| is_on_mount_of(tree, &above)) {
             Some(parent) => {
                 let path = parent.join(BESIDE).join(name.as_str());
@@ -96,13 +106,20 @@ impl State {
             None => {
                 let (path, hidden) = (real.join(BESIDE).join(name.as_str()), real.join(BESIDE));
                 check_moved(name, &real, &path)?;
-                let before = FileStat::of(tree).map_err(|e| Error::io("cannot look at", &real, e))?;
+                let before =
+                    FileStat::of(tree).map_err(|e| Error::io("cannot look at", &real, e))?;
                 let handle = private_dir_at(tree.as_fd(), Path::new(BESIDE), &hidden)?;
                 // It is no part of the tree, nor is that it was made.
-                if let Err(e) = (Metadata { mtime: Some(before.mtime), ..Metadata::default() }).set(tree) {
+                if let Err(e) = (Metadata {
+                    mtime: Some(before.mtime),
+                    ..Metadata::default()
+                })
+                .set(tree)
+                {
                     tracing::debug!("the time of {} is not what it was: {e}", real.display());
                 }
-                let id = rustix::fs::fstat(&handle).map_err(|e| Error::io("cannot look at", &hidden, e))?;
+                let id = rustix::fs::fstat(&handle)
+                    .map_err(|e| Error::io("cannot look at", &hidden, e))?;
                 let dir = make(Some(handle.as_fd()), Path::new("."), name, path.clone())?;
                 (path, dir, Some(FileId::of(&id)))
             }
@@ -116,7 +133,12 @@ impl State {
             ))
             .hint("set state_dir to a directory on the filesystem of the tree"));
         }
-        let warning = warning.map(|w| format!("{w}: the state of tree {name} is in {} instead", path.display()));
+        let warning = warning.map(|w| {
+            format!(
+                "{w}: the state of tree {name} is in {} instead",
+                path.display()
+            )
+        });
         Self::hold(name, path, dir, warning, hidden)
     }
 
@@ -133,18 +155,33 @@ impl State {
         match try_lock(&lock) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
-                return Err(Error::refused(format!("another makuo daemon serves tree {name} ({})", path.display()))
-                    .hint("stop it first, or give this one another tree"));
+                return Err(Error::refused(format!(
+                    "another makuo daemon serves tree {name} ({})",
+                    path.display()
+                ))
+                .hint("stop it first, or give this one another tree"));
             }
             Err(e) => return Err(Error::io("cannot lock", &lock_path, e)),
         }
         for sub in ["stage", "undo", "releases", tombstones::DIR] {
             private_dir_at(dir.as_fd(), Path::new(sub), &path.join(sub))?;
         }
-        let handle = dir.dir(None).map_err(|e| Error::io("cannot open", &path, e))?;
-        let stage = dir.dir(Some(&inside("stage"))).map_err(|e| Error::io("cannot open", path.join("stage"), e))?;
+        let handle = dir
+            .dir(None)
+            .map_err(|e| Error::io("cannot open", &path, e))?;
+        let stage = dir
+            .dir(Some(&inside("stage")))
+            .map_err(|e| Error::io("cannot open", path.join("stage"), e))?;
         let is_overlay = overlay::is_overlay(handle.as_fd());
-        Ok(Self { records: Records::at(dir), handle, stage, warning, is_overlay, hidden, _lock: lock })
+        Ok(Self {
+            records: Records::at(dir),
+            handle,
+            stage,
+            warning,
+            is_overlay,
+            hidden,
+            _lock: lock,
+        })
     }
 
     /// Whether its path still leads to the directory that was opened.
@@ -176,13 +213,21 @@ impl State {
     /// Removes `name` in the directory `dir` of the state, which is at `path`, with all that is in it. What cannot be
     /// removed now (a file in it is immutable) is put aside and tried again later: new work does not wait for it.
     pub(super) fn discard(&self, dir: BorrowedFd<'_>, name: &CStr, path: &Path) -> Result<()> {
-        let Err(why) = discard(dir, name) else { return Ok(()) };
+        let Err(why) = discard(dir, name) else {
+            return Ok(());
+        };
         let trash = self.here().join(TRASH);
         let aside = || -> Result<()> {
             private_dir(&trash)?;
             let there = open_dir(&trash)?;
             for number in 1u64.. {
-                match rustix::fs::renameat_with(dir, name, &there, slot_name(number), RenameFlags::NOREPLACE) {
+                match rustix::fs::renameat_with(
+                    dir,
+                    name,
+                    &there,
+                    slot_name(number),
+                    RenameFlags::NOREPLACE,
+                ) {
                     Err(Errno::EXIST) => {}
                     done => return done.map_err(|e| Error::io("cannot put aside", path, e)),
                 }
@@ -219,7 +264,10 @@ impl State {
 
     /// The directories that belong to the state and not to the tree, wherever they are met.
     pub fn apart(&self) -> Vec<FileId> {
-        [Some(self.root().id()), self.hidden].into_iter().flatten().collect()
+        [Some(self.root().id()), self.hidden]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// Whether it is inside the tree, which is a mount point.
@@ -334,7 +382,10 @@ impl State {
 
     /// Keeps a release's header and signature.
     pub(super) fn store(&self, serial: Serial, header: &[u8], signature: &[u8]) -> Result<()> {
-        let pair = (ByteVec::from(header.to_vec()), ByteVec::from(signature.to_vec()));
+        let pair = (
+            ByteVec::from(header.to_vec()),
+            ByteVec::from(signature.to_vec()),
+        );
         let bytes = minicbor::to_vec(pair).expect("writing to a Vec cannot fail");
         self.write(&format!("releases/{serial}"), &bytes)
     }
@@ -348,8 +399,14 @@ impl State {
     /// a crash: what is not there has been moved.
     pub(super) fn set_aside(&self, mark: Mark) -> Result<()> {
         let serial = mark.serial;
-        if self.stored(serial)?.is_some_and(|stored| stored.release.id() == mark.id) {
-            for (name, aside) in [(grant_name(serial), ASIDE_ORDER), (format!("releases/{serial}"), ASIDE_RELEASE)] {
+        if self
+            .stored(serial)?
+            .is_some_and(|stored| stored.release.id() == mark.id)
+        {
+            for (name, aside) in [
+                (grant_name(serial), ASIDE_ORDER),
+                (format!("releases/{serial}"), ASIDE_RELEASE),
+            ] {
                 if self.read(&name)?.is_some() {
                     self.rename(&name, &format!("undo/{serial}/{aside}"))?;
                 }
@@ -361,7 +418,10 @@ impl State {
     /// Moves the record of the release `mark` back, over that of another one of its serial.
     pub(super) fn bring_back(&self, mark: Mark) -> Result<()> {
         let serial = mark.serial;
-        for (name, aside) in [(format!("releases/{serial}"), ASIDE_RELEASE), (grant_name(serial), ASIDE_ORDER)] {
+        for (name, aside) in [
+            (format!("releases/{serial}"), ASIDE_RELEASE),
+            (grant_name(serial), ASIDE_ORDER),
+        ] {
             let aside = format!("undo/{serial}/{aside}");
             // Without one the order that is there may be the other one's: it is compared with the release where it is used.
             if self.read(&aside)?.is_some() {
@@ -377,7 +437,11 @@ impl State {
     }
 
     /// As [`State::write`], with what `fill` writes.
-    pub(super) fn write_with(&self, name: &str, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
+    pub(super) fn write_with(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<()> {
         let write = || {
             let (dir, last) = self.place(name)?;
             let temporary = CString::new([last.as_bytes(), b".new"].concat())?;
@@ -419,7 +483,10 @@ impl State {
     /// The directory of the file `name`, and what the file is called in it.
     fn place(&self, name: &str) -> io::Result<(OwnedFd, CString)> {
         let path = inside(name);
-        Ok((self.root().dir(path.parent().as_ref())?, CString::new(path.name())?))
+        Ok((
+            self.root().dir(path.parent().as_ref())?,
+            CString::new(path.name())?,
+        ))
     }
 
     /// Makes the names in the directory durable.
@@ -428,7 +495,10 @@ impl State {
     }
 
     pub(super) fn write_mark(&self, name: &str, mark: Mark, number: u64) -> Result<()> {
-        self.write(name, format!("{} {} {number}\n", mark.serial, mark.id).as_bytes())
+        self.write(
+            name,
+            format!("{} {} {number}\n", mark.serial, mark.id).as_bytes(),
+        )
     }
 }
 
@@ -439,7 +509,11 @@ pub(super) fn c_name(name: &std::ffi::OsStr) -> Result<CString> {
 
 /// The names in a directory of the state.
 pub(super) fn names(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
-    let read = || std::fs::read_dir(dir)?.map(|e| e.map(|e| e.file_name())).collect::<io::Result<Vec<_>>>();
+    let read = || {
+        std::fs::read_dir(dir)?
+            .map(|e| e.map(|e| e.file_name()))
+            .collect::<io::Result<Vec<_>>>()
+    };
     read().map_err(|e| Error::io("cannot list", dir, e))
 }
 
@@ -449,7 +523,9 @@ pub(super) fn open_dir(path: &Path) -> Result<OwnedFd> {
 }
 
 pub(super) fn sync_dir(path: &Path) -> Result<()> {
-    File::open(path).and_then(|d| d.sync_all()).map_err(|e| Error::io("cannot sync", path, e))
+    File::open(path)
+        .and_then(|d| d.sync_all())
+        .map_err(|e| Error::io("cannot sync", path, e))
 }
 
 /// The name of a numbered item.
@@ -495,19 +571,27 @@ fn check_owner(dir: &OwnedFd, path: &Path) -> Result<()> {
     let now = FileStat::of(dir).map_err(failed)?;
     let above = path.parent().unwrap_or(path).display();
     if now.uid != 0 && now.uid != nix::unistd::geteuid().as_raw() {
-        return Err(Error::refused(format!("{above} belongs to user {}, who could replace the state in it", now.uid))
-            .hint("remove that directory, give it to root, or set state_dir to another one"));
+        return Err(Error::refused(format!(
+            "{above} belongs to user {}, who could replace the state in it",
+            now.uid
+        ))
+        .hint("remove that directory, give it to root, or set state_dir to another one"));
     }
     if now.mode.bits() & 0o1002 == 0o002 {
-        return Err(Error::refused(format!("everybody may replace the state in {above}"))
-            .hint(format!("take the right away (chmod o-w {above}), or set state_dir to another directory")));
+        return Err(
+            Error::refused(format!("everybody may replace the state in {above}")).hint(format!(
+                "take the right away (chmod o-w {above}), or set state_dir to another directory"
+            )),
+        );
     }
     Ok(())
 }
 
 /// Removes the directory of a tree of which nothing will be kept there.
 fn forsake(dir: &Root, name: &TreeName) {
-    let gone = dir.above().map(|above| rustix::fs::unlinkat(above, name.as_str(), AtFlags::REMOVEDIR));
+    let gone = dir
+        .above()
+        .map(|above| rustix::fs::unlinkat(above, name.as_str(), AtFlags::REMOVEDIR));
     if let Ok(Err(e)) = gone {
         tracing::debug!("{} stays: {e}", dir.path().display());
     }
@@ -525,15 +609,21 @@ fn private_dir_at(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<Owned
         Err(e) => return Err(Error::io("cannot make", path, e)),
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let handle = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(|e| Error::io("cannot open", path, e))?;
+    let handle = rustix::fs::openat(dir, name, flags, Mode::empty())
+        .map_err(|e| Error::io("cannot open", path, e))?;
     let io = |e: io::Error| Error::io("cannot look at", path, e);
-    let stat = File::from(handle.try_clone().map_err(io)?).metadata().map_err(io)?;
+    let stat = File::from(handle.try_clone().map_err(io)?)
+        .metadata()
+        .map_err(io)?;
     if stat.uid() != nix::unistd::geteuid().as_raw() {
-        return Err(Error::refused(format!("{} belongs to user {}", path.display(), stat.uid()))
-            .hint("run the daemon as that user, or remove the directory"));
+        return Err(
+            Error::refused(format!("{} belongs to user {}", path.display(), stat.uid()))
+                .hint("run the daemon as that user, or remove the directory"),
+        );
     }
     if stat.mode() & 0o7777 != 0o700 {
-        rustix::fs::fchmod(&handle, Mode::RWXU).map_err(|e| Error::io("cannot set the mode of", path, e))?;
+        rustix::fs::fchmod(&handle, Mode::RWXU)
+            .map_err(|e| Error::io("cannot set the mode of", path, e))?;
     }
     // Everything that is staged would have them, and go into the tree with them.
     for acl in [inherit::DEFAULT_ACL, inherit::ACL] {
@@ -551,7 +641,12 @@ fn private_dir_at(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<Owned
 /// Refuses to begin a new state at `inside` when there is one beside the tree, which was no mount point then: the new
 /// one would take old releases for new ones.
 fn check_moved(name: &TreeName, tree: &Path, inside: &Path) -> Result<()> {
-    let Some(beside) = tree.parent().map(|above| above.join(BESIDE).join(name.as_str())) else { return Ok(()) };
+    let Some(beside) = tree
+        .parent()
+        .map(|above| above.join(BESIDE).join(name.as_str()))
+    else {
+        return Ok(());
+    };
     if inside.join("lock").exists() || !beside.join("serial").exists() {
         return Ok(());
     }
@@ -566,21 +661,31 @@ fn check_moved(name: &TreeName, tree: &Path, inside: &Path) -> Result<()> {
 
 /// Whether the directory above the tree is on the same mount as the tree.
 fn is_on_mount_of(tree: &Root, above: &OwnedFd) -> bool {
-    mount_of(above.as_fd()).ok().is_some_and(|above| mount_of(tree.as_fd()).is_ok_and(|own| own == above))
+    mount_of(above.as_fd())
+        .ok()
+        .is_some_and(|above| mount_of(tree.as_fd()).is_ok_and(|own| own == above))
 }
 
 fn on_same(tree: &Root, dir: &Root) -> Result<bool> {
-    tree.same_filesystem(dir).map_err(|e| Error::io("cannot look at", dir.path(), e))
+    tree.same_filesystem(dir)
+        .map_err(|e| Error::io("cannot look at", dir.path(), e))
 }
 
 fn is_inside(path: &Path, tree: &Root) -> Result<bool> {
     // What does not exist yet will be made in the nearest directory that does.
-    let nearest = path.ancestors().find_map(|above| std::fs::canonicalize(above).ok());
-    let real =
-        nearest.map_or_else(|| std::fs::canonicalize("."), Ok).map_err(|e| Error::io("cannot resolve", path, e))?;
+    let nearest = path
+        .ancestors()
+        .find_map(|above| std::fs::canonicalize(above).ok());
+    let real = nearest
+        .map_or_else(|| std::fs::canonicalize("."), Ok)
+        .map_err(|e| Error::io("cannot resolve", path, e))?;
     for above in real.ancestors() {
         let stat = std::fs::metadata(above).map_err(|e| Error::io("cannot look at", above, e))?;
-        if (FileId { dev: stat.dev(), ino: stat.ino() }) == tree.id() {
+        if (FileId {
+            dev: stat.dev(),
+            ino: stat.ino(),
+        }) == tree.id()
+        {
             return Ok(true);
         }
     }

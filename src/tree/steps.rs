@@ -25,26 +25,44 @@ use crate::packed::Packed;
 pub(super) fn dirs(tree: &Tree, plan: &Plan) -> Result<Vec<DirStep>> {
     let root = tree.root();
     let mut dirs = Dirs::new(tree, &root, plan, BTreeMap::new());
-    plan.changes.iter().filter(|c| c.is_applied()).try_for_each(|c| dirs.add(&c))?;
+    plan.changes
+        .iter()
+        .filter(|c| c.is_applied())
+        .try_for_each(|c| dirs.add(&c))?;
     dirs.finish()
 }
 
 /// What a commit of `items` under `plan` will do, and what is there now.
-pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> Result<(Packed<Step>, Vec<DirStep>)> {
+pub(super) fn build(
+    tree: &Tree,
+    plan: &Plan,
+    items: &[Item],
+    mut slot: u64,
+) -> Result<(Packed<Step>, Vec<DirStep>)> {
     let mut steps = Packed::default();
-    let (mut removals, mut late, mut sets) = (Packed::default(), Packed::default(), Packed::default());
+    let (mut removals, mut late, mut sets) =
+        (Packed::default(), Packed::default(), Packed::default());
     let mut copies: Packed<Step> = Packed::default();
     let mut remove = |change: &Change| {
         slot += 1;
         let is_dir = change.was == Some(Shape::Directory);
-        Step::Remove { path: change.path.clone(), slot, is_dir }
+        Step::Remove {
+            path: change.path.clone(),
+            slot,
+            is_dir,
+        }
     };
     let mut items = items.iter().peekable();
     let root = tree.root();
     // Opened only until all is known: the steps open what they need.
     let barred = Barred::of_plan(&root, plan)?;
     let mut dirs = Dirs::new(tree, &root, plan, barred.modes());
-    for (at, change) in plan.changes.iter().enumerate().filter(|(_, c)| c.is_applied()) {
+    for (at, change) in plan
+        .changes
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| c.is_applied())
+    {
         let becomes_dir = change.want.is_some() && change.shape() == Shape::Directory;
         let was_dir = change.was == Some(Shape::Directory);
         match change.action {
@@ -71,11 +89,19 @@ pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> 
             }
             _ => {
                 let item = items.next_if(|i| i.change() == at);
-                let item = item.ok_or_else(|| Error::refused(format!("{} is not staged", change.path)))?;
+                let item =
+                    item.ok_or_else(|| Error::refused(format!("{} is not staged", change.path)))?;
                 let replaces = !was_dir && change.was.is_some();
                 let Inode { ino, born } = inode(tree, item)?;
                 let (path, slot) = (change.path.clone(), item.slot);
-                let place = Step::Place { path, slot, ino, replaces, copy: None, born };
+                let place = Step::Place {
+                    path,
+                    slot,
+                    ino,
+                    replaces,
+                    copy: None,
+                    born,
+                };
                 if was_dir {
                     removals.push(remove(&change));
                     late.push(place);
@@ -96,7 +122,14 @@ pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item], mut slot: u64) -> 
 /// The step that puts a copy in the place of its original.
 fn place(tree: &Tree, path: &TreePath, item: &Item) -> Result<Step> {
     let Inode { ino, born } = inode(tree, item)?;
-    Ok(Step::Place { path: path.clone(), slot: item.slot, ino, replaces: true, copy: Some(true), born })
+    Ok(Step::Place {
+        path: path.clone(),
+        slot: item.slot,
+        ino,
+        replaces: true,
+        copy: Some(true),
+        born,
+    })
 }
 
 /// What tells a staged item from what it replaces. The files of an overlay are of several filesystems, which may have
@@ -106,24 +139,37 @@ fn inode(tree: &Tree, item: &Item) -> Result<Inode> {
         Some(ino) => Ok(Inode { ino, born: None }),
         None => {
             let staged = stage_stat(tree, item.slot)?;
-            Ok(Inode { ino: staged.id.ino, born: staged.born.filter(|_| tree.state.is_overlay()) })
+            Ok(Inode {
+                ino: staged.id.ino,
+                born: staged.born.filter(|_| tree.state.is_overlay()),
+            })
         }
     }
 }
 
 /// Refuses when the original was changed since it was copied: the change would be lost.
 fn check_unchanged(tree: &Tree, change: &Change, item: &Item) -> Result<()> {
-    let Some(copied) = item.copied() else { return Ok(()) };
+    let Some(copied) = item.copied() else {
+        return Ok(());
+    };
     let failed = |e: io::Error| Error::io("cannot look at", tree.root().shown(&change.path), e);
     let (parent, name) = tree.root().parent(&change.path).map_err(failed)?;
-    if FileStat::at(parent.as_fd(), &name).map_err(failed)?.version() != *copied {
+    if FileStat::at(parent.as_fd(), &name)
+        .map_err(failed)?
+        .version()
+        != *copied
+    {
         return Err(changed_since(tree, &change.path));
     }
     Ok(())
 }
 
 fn changed_since(tree: &Tree, path: &TreePath) -> Error {
-    Error::refused(format!("{} changed since the tree was compared", tree.root().printed(path))).hint("deploy again")
+    Error::refused(format!(
+        "{} changed since the tree was compared",
+        tree.root().printed(path)
+    ))
+    .hint("deploy again")
 }
 
 fn set_step(tree: &Tree, plan: &Plan, change: &Change) -> Result<Step> {
@@ -136,13 +182,23 @@ fn set_step(tree: &Tree, plan: &Plan, change: &Change) -> Result<Step> {
     }
     let old = Metadata::of(&handle, plan.sets_xattrs).map_err(failed)?;
     let (old, new) = (Box::new(old), Box::new(Metadata::wanted(change, plan)));
-    Ok(Step::Set { path: change.path.clone(), old, new, ino: now.id.ino })
+    Ok(Step::Set {
+        path: change.path.clone(),
+        old,
+        new,
+        ino: now.id.ino,
+    })
 }
 
 fn stage_stat(tree: &Tree, slot: u64) -> Result<FileStat> {
     let name = slot_name(slot);
-    FileStat::at(tree.state.stage(), &name)
-        .map_err(|e| Error::io("cannot look at staged item", name.to_string_lossy().as_ref(), e))
+    FileStat::at(tree.state.stage(), &name).map_err(|e| {
+        Error::io(
+            "cannot look at staged item",
+            name.to_string_lossy().as_ref(),
+            e,
+        )
+    })
 }
 
 /// Collects the directories that a commit touches.
@@ -158,20 +214,38 @@ struct Dirs<'a> {
 }
 
 impl<'a> Dirs<'a> {
-    fn new(tree: &'a Tree, root: &'a Root, plan: &'a Plan, barred: BTreeMap<TreePath, Mode>) -> Self {
+    fn new(
+        tree: &'a Tree,
+        root: &'a Root,
+        plan: &'a Plan,
+        barred: BTreeMap<TreePath, Mode>,
+    ) -> Self {
         let inheritance = Inheritance::new(root, plan);
-        Self { tree, plan, own: Vec::new(), parents: BTreeSet::new(), inheritance, barred }
+        Self {
+            tree,
+            plan,
+            own: Vec::new(),
+            parents: BTreeSet::new(),
+            inheritance,
+            barred,
+        }
     }
 
     /// What a directory gets that the plan makes. In place the kernel gives it what the directory above gives.
     fn made(&mut self, change: &Change) -> Result<Metadata> {
         let mut new = Metadata::wanted(change, self.plan);
         if self.plan.layout == Layout::Swap && change.makes_anew() {
-            let failed = |e: io::Error| Error::io("cannot look at", self.tree.root().shown(&change.path), e);
-            let given = self.inheritance.of(change.path.parent().as_ref()).map_err(failed)?;
+            let failed =
+                |e: io::Error| Error::io("cannot look at", self.tree.root().shown(&change.path), e);
+            let given = self
+                .inheritance
+                .of(change.path.parent().as_ref())
+                .map_err(failed)?;
             let mut xattrs = given.xattrs(change);
             new.label = xattrs.pop_if(|x| x.name == LABEL).map(|x| x.value);
-            new.xattrs = new.xattrs.or_else(|| (!xattrs.is_empty()).then_some(xattrs));
+            new.xattrs = new
+                .xattrs
+                .or_else(|| (!xattrs.is_empty()).then_some(xattrs));
         }
         Ok(new)
     }
@@ -191,9 +265,17 @@ impl<'a> Dirs<'a> {
         let was_dir = change.was == Some(Shape::Directory);
         if is_dir || was_dir {
             let path = Some(change.path.clone());
-            let new = if is_dir { Some(self.made(change)?) } else { None };
+            let new = if is_dir {
+                Some(self.made(change)?)
+            } else {
+                None
+            };
             let to = new.as_ref().and_then(|new| new.uid);
-            let old = if was_dir { Some(self.present(path.as_ref(), to)?) } else { None };
+            let old = if was_dir {
+                Some(self.present(path.as_ref(), to)?)
+            } else {
+                None
+            };
             self.own.push(DirStep { path, old, new });
         }
         Ok(())
@@ -201,10 +283,19 @@ impl<'a> Dirs<'a> {
 
     fn finish(mut self) -> Result<Vec<DirStep>> {
         // Names that change in it change its time, so that all of it is set again.
-        if let Some(top) = self.plan.top.as_ref().filter(|t| t.differs() || self.parents.contains(&None)) {
+        if let Some(top) = self
+            .plan
+            .top
+            .as_ref()
+            .filter(|t| t.differs() || self.parents.contains(&None))
+        {
             let new = Metadata::of_top(top, self.plan);
             let old = self.present(None, new.uid)?;
-            self.own.push(DirStep { path: None, old: Some(old), new: Some(new) });
+            self.own.push(DirStep {
+                path: None,
+                old: Some(old),
+                new: Some(new),
+            });
         }
         // The way to what changes leads through them.
         self.parents.extend(self.barred.keys().cloned().map(Some));
@@ -215,9 +306,21 @@ impl<'a> Dirs<'a> {
             let old = self.present(path.as_ref(), None)?;
             // What the release does not change keeps its mode, and its time where the release governs times; a top that
             // it does not govern shows by its time that names in it changed.
-            let mtime = if path.is_some() && self.plan.sets_mtime { old.mtime } else { None };
-            let new = Metadata { mode: old.mode, mtime, ..Metadata::default() };
-            self.own.push(DirStep { path, old: Some(old), new: Some(new) });
+            let mtime = if path.is_some() && self.plan.sets_mtime {
+                old.mtime
+            } else {
+                None
+            };
+            let new = Metadata {
+                mode: old.mode,
+                mtime,
+                ..Metadata::default()
+            };
+            self.own.push(DirStep {
+                path,
+                old: Some(old),
+                new: Some(new),
+            });
         }
         self.own.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(self.own)
@@ -237,12 +340,19 @@ impl<'a> Dirs<'a> {
             let own = path.and_then(|path| self.barred.get(path));
             let of = |with_xattrs| {
                 let now = Metadata::of(&handle, with_xattrs)?;
-                Ok::<_, io::Error>(Metadata { mode: own.copied().or(now.mode), ..now })
+                Ok::<_, io::Error>(Metadata {
+                    mode: own.copied().or(now.mode),
+                    ..now
+                })
             };
             let now = of(governs)?;
             // Rights that its owner gave end with his ownership: what there is now comes back when the commit is taken back.
             let changes = to.is_some() && now.uid != to;
-            if governs || !changes { Ok(now) } else { of(true) }
+            if governs || !changes {
+                Ok(now)
+            } else {
+                of(true)
+            }
         };
         look().map_err(|e: io::Error| Error::io("cannot look at", shown(self.tree, path), e))
     }

@@ -76,9 +76,17 @@ impl StoredSource {
     /// The release with the manifest `root` of `tree`, whose state `records` are.
     pub fn open(tree: Live, records: Records, root: NodeRef) -> Result<Self> {
         let nodes = Arc::new(Nodes::look(records.path().join("nodes"))?);
-        let numbered = Numbered::new(root, Arc::clone(&nodes))
-            .map_err(|e| Error::refused("this host does not have the whole manifest of the release").because(e))?;
-        Ok(Self { tree, records, nodes, numbered, root: None, kept: None })
+        let numbered = Numbered::new(root, Arc::clone(&nodes)).map_err(|e| {
+            Error::refused("this host does not have the whole manifest of the release").because(e)
+        })?;
+        Ok(Self {
+            tree,
+            records,
+            nodes,
+            numbered,
+            root: None,
+            kept: None,
+        })
     }
 
     /// Appends the bytes of the block `ordinal` to `out`, verified; after an error it is as it was.
@@ -94,7 +102,10 @@ impl StoredSource {
                 self.numbered.runs[at].file = None;
                 (self.root, self.kept) = (None, None);
             }
-            if let Some(block) = self.live(at, ordinal, out).or_else(|| self.kept_block(at, ordinal, out)) {
+            if let Some(block) = self
+                .live(at, ordinal, out)
+                .or_else(|| self.kept_block(at, ordinal, out))
+            {
                 return Ok(block);
             }
         }
@@ -111,7 +122,10 @@ impl StoredSource {
         let (block, offset) = (run.blocks[index], run.offsets[index]);
         let file = match &run.file {
             Some(file) => Arc::clone(file),
-            None => Arc::clone(run.file.insert(Arc::new(self.root.as_ref()?.open_file(&run.path).ok()?))),
+            None => Arc::clone(
+                run.file
+                    .insert(Arc::new(self.root.as_ref()?.open_file(&run.path).ok()?)),
+            ),
         };
         let before = out.len();
         out.resize(before + block.size as usize, 0);
@@ -126,7 +140,9 @@ impl StoredSource {
     fn kept_block(&mut self, at: usize, ordinal: Ordinal, out: &mut Vec<u8>) -> Option<BlockRef> {
         let run = &self.numbered.runs[at];
         let block = run.blocks[run.index_of(ordinal)];
-        let kept = self.kept.get_or_insert_with(|| Kept::load(self.records.path()));
+        let kept = self
+            .kept
+            .get_or_insert_with(|| Kept::load(self.records.path()));
         out.extend_from_slice(&kept.read(&block)?);
         Some(block)
     }
@@ -159,7 +175,8 @@ impl Kept {
             }
         };
         let mut bytes = Vec::new();
-        let whole = places::read(&file, &block.hash, &place, &mut bytes) && bytes.len() == block.size as usize;
+        let whole = places::read(&file, &block.hash, &place, &mut bytes)
+            && bytes.len() == block.size as usize;
         self.open = Some(((nth, place.slot), file));
         whole.then_some(bytes)
     }

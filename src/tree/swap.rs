@@ -37,7 +37,9 @@ use crate::manifest::{Mtime, TreePath};
 /// The name of the tree that is not live, in the undo directory.
 pub(super) const ASIDE: &std::ffi::CStr = c"tree";
 /// A directory is made durable by a handle to read by.
-const READABLE: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const READABLE: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
 /// The name there of the file that tells when the trees changed places.
 const EXCHANGED: &std::ffi::CStr = c"exchanged";
 /// The name in the state directory of what a probe makes.
@@ -49,20 +51,33 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
     let shown = place.path.display();
     let in_place = "set commit.layout = \"in-place\" in the spec";
     if !tree.options.exchanges {
-        return Err(Error::refused(format!("this host does not let {shown} be exchanged as a whole"))
-            .hint(format!("write swap = true in its [[tree]], or {in_place}")));
+        return Err(Error::refused(format!(
+            "this host does not let {shown} be exchanged as a whole"
+        ))
+        .hint(format!("write swap = true in its [[tree]], or {in_place}")));
     }
     let failed = |e: io::Error| Error::io("cannot look at", &place.path, e);
     if is_mount_root(place.parent.as_fd(), &place.name).map_err(failed)? {
-        return Err(Error::refused(format!("{shown} is a mount point, which cannot be exchanged as a whole"))
-            .hint(format!("serve a directory below the mount point, or {in_place}")));
+        return Err(Error::refused(format!(
+            "{shown} is a mount point, which cannot be exchanged as a whole"
+        ))
+        .hint(format!(
+            "serve a directory below the mount point, or {in_place}"
+        )));
     }
     if tree.state.is_inside() {
-        return Err(Error::refused(format!("{shown} cannot be exchanged as a whole: its state is inside of it"))
-            .hint(format!("set state_dir to a directory on its filesystem, or {in_place}")));
+        return Err(Error::refused(format!(
+            "{shown} cannot be exchanged as a whole: its state is inside of it"
+        ))
+        .hint(format!(
+            "set state_dir to a directory on its filesystem, or {in_place}"
+        )));
     }
     let rights = Rights::of_process();
-    let (now, above) = (FileStat::of(root).map_err(failed)?, FileStat::of(&place.parent).map_err(failed)?);
+    let (now, above) = (
+        FileStat::of(root).map_err(failed)?,
+        FileStat::of(&place.parent).map_err(failed)?,
+    );
     let sticky = above.mode.bits() & 0o1000 != 0;
     if sticky && !rights.changes_modes_of(now.uid) && !rights.changes_modes_of(above.uid) {
         return Err(Error::refused(format!(
@@ -79,11 +94,21 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
         .hint(format!("run the daemon as root, or {in_place}")));
     }
     if tree.state.is_overlay() {
-        overlay::check_exchange(tree, place.parent.as_fd(), &place.name).map_err(failed)?.map_or(Ok(()), |why| {
-            Err(Error::refused(format!("{shown} cannot be exchanged as a whole: {why}")).hint(in_place))
-        })?;
+        overlay::check_exchange(tree, place.parent.as_fd(), &place.name)
+            .map_err(failed)?
+            .map_or(Ok(()), |why| {
+                Err(
+                    Error::refused(format!("{shown} cannot be exchanged as a whole: {why}"))
+                        .hint(in_place),
+                )
+            })?;
     }
-    let parent = place.path.parent().unwrap_or(Path::new("/")).display().to_string();
+    let parent = place
+        .path
+        .parent()
+        .unwrap_or(Path::new("/"))
+        .display()
+        .to_string();
     try_exchange(tree, root, &place).map_err(|e| match e {
         Errno::ACCESS | Errno::PERM | Errno::ROFS => {
             Error::refused(format!("{shown} cannot be exchanged as a whole: this daemon cannot write to {parent}: {e}"))
@@ -105,7 +130,11 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
 fn try_exchange(tree: &Tree, root: &Root, place: &Place) -> rustix::io::Result<()> {
     let (state, parent) = (tree.state.handle(), place.parent.as_fd());
     let other = CString::new(format!(".makuo-probe-{}", tree.name())).map_err(|_| Errno::INVAL)?;
-    let gone = |dir: BorrowedFd<'_>, name: &std::ffi::CStr| match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+    let gone = |dir: BorrowedFd<'_>, name: &std::ffi::CStr| match rustix::fs::unlinkat(
+        dir,
+        name,
+        AtFlags::REMOVEDIR,
+    ) {
         Err(Errno::NOENT) => Ok(()),
         done => done,
     };
@@ -136,7 +165,10 @@ pub(super) fn forward(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()>
     let now = standing_aside(tree, &aside)?;
     let mut heard = None;
     if now == Some(swap.new.ino) {
-        heard = Heard::watch(&open_aside(tree, journal)?, known_in(tree, &aside)?.0.keys());
+        heard = Heard::watch(
+            &open_aside(tree, journal)?,
+            known_in(tree, &aside)?.0.keys(),
+        );
         // Once more, so that as little as possible is left to follow afterwards.
         follow_old(tree, journal, swap, Rival::Nobody, None)?;
         tree.crash.point()?;
@@ -164,23 +196,52 @@ pub(super) fn follow_handles(tree: &Tree, journal: &Journal, swap: &Swap) -> Res
         return Ok(());
     }
     let since = exchanged_at(tree, &aside)?;
-    follow_old(tree, journal, swap, Rival::Everybody(since), locked(&tree.heard).as_mut())
+    follow_old(
+        tree,
+        journal,
+        swap,
+        Rival::Everybody(since),
+        locked(&tree.heard).as_mut(),
+    )
 }
 
 /// Follows what others changed in the old tree since it was looked at last into the new one, before the exchange or
 /// after it.
-fn follow_old(tree: &Tree, journal: &Journal, swap: &Swap, rival: Rival, heard: Option<&mut Heard>) -> Result<()> {
+fn follow_old(
+    tree: &Tree,
+    journal: &Journal,
+    swap: &Swap,
+    rival: Rival,
+    heard: Option<&mut Heard>,
+) -> Result<()> {
     let aside = tree.state.undo_dir(journal.serial())?;
     let (live, other) = (tree.root(), open_aside(tree, journal)?);
     let exchanged = rival != Rival::Nobody;
-    let (old, new) = if exchanged { (&other, &*live) } else { (&*live, &other) };
+    let (old, new) = if exchanged {
+        (&other, &*live)
+    } else {
+        (&*live, &other)
+    };
     let known = known_in(tree, &aside)?;
-    let mut follow = Follow::new(tree, [old, new], &swap.changed, &known, aside.as_fd(), rival);
+    let mut follow = Follow::new(
+        tree,
+        [old, new],
+        &swap.changed,
+        &known,
+        aside.as_fd(),
+        rival,
+    );
     follow.heard = heard;
     // Nobody but this process works in the next tree.
     follow.moving = exchanged;
     follow.changed_dirs()?;
-    follow.owned_dirs(journal.dirs.iter().filter(|dir| dir.new.is_none()).filter_map(|dir| dir.path.as_ref()))?;
+    follow.owned_dirs(
+        journal
+            .dirs
+            .iter()
+            .filter(|dir| dir.new.is_none())
+            .filter_map(|dir| dir.path.as_ref()),
+    )?;
     let (touched, names) = (follow.touched, follow.names);
     set_touched(journal, old, new, touched, std::iter::empty())?;
     note(tree, aside.as_fd(), &names)
@@ -205,18 +266,40 @@ pub(super) fn backward(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()
 }
 
 /// Exchanges the two trees again; says what the live one and the other one have to have.
-fn exchange_back(tree: &Tree, journal: &Journal, swap: &Swap, aside: &OwnedFd) -> Result<[Side; 2]> {
+fn exchange_back(
+    tree: &Tree,
+    journal: &Journal,
+    swap: &Swap,
+    aside: &OwnedFd,
+) -> Result<[Side; 2]> {
     let (live, old) = (tree.root(), open_aside(tree, journal)?);
     let mut moves = follow_new(tree, journal, swap, aside, false)?;
     tree.crash.point()?;
     rustix::fs::syncfs(aside).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
     let mut heard = Heard::watch(&old, known_in(tree, aside)?.0.keys());
     // Once more, so that as little as possible is left to follow afterwards.
-    moves.extend(follow_back(tree, journal, swap, aside, [&live, &old], Rival::Handles, None)?);
+    moves.extend(follow_back(
+        tree,
+        journal,
+        swap,
+        aside,
+        [&live, &old],
+        Rival::Handles,
+        None,
+    )?);
     let above = moves::above(&live, &old, &moves)?;
-    let time = |root: &Root| FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e));
-    let sides =
-        [Side { mtime: Some(time(&old)?.mtime), ..swap.old }, Side { mtime: Some(time(&live)?.mtime), ..swap.new }];
+    let time =
+        |root: &Root| FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e));
+    let sides = [
+        Side {
+            mtime: Some(time(&old)?.mtime),
+            ..swap.old
+        },
+        Side {
+            mtime: Some(time(&live)?.mtime),
+            ..swap.new
+        },
+    ];
     drop(live);
     tree.crash.point()?;
     exchange(tree, aside, swap.new.ino, heard.as_mut())?;
@@ -226,7 +309,15 @@ fn exchange_back(tree: &Tree, journal: &Journal, swap: &Swap, aside: &OwnedFd) -
     moves::restore(&live, &above, |dir| dir.new)?;
     moves::restore(&new, &above, |dir| dir.old)?;
     // What came at the very moment of the exchange.
-    follow_back(tree, journal, swap, aside, [&new, &live], Rival::Everybody(since), heard.as_mut())?;
+    follow_back(
+        tree,
+        journal,
+        swap,
+        aside,
+        [&new, &live],
+        Rival::Everybody(since),
+        heard.as_mut(),
+    )?;
     *locked(&tree.heard) = heard;
     Ok(sides)
 }
@@ -243,7 +334,14 @@ fn follow_back(
     heard: Option<&mut Heard>,
 ) -> Result<Vec<Move>> {
     let known = known_in(tree, aside)?;
-    let mut follow = Follow::new(tree, [new, old], &swap.changed, &known, aside.as_fd(), rival);
+    let mut follow = Follow::new(
+        tree,
+        [new, old],
+        &swap.changed,
+        &known,
+        aside.as_fd(),
+        rival,
+    );
     follow.back = true;
     follow.heard = heard;
     follow.moving = rival != Rival::Handles;
@@ -256,19 +354,50 @@ fn follow_back(
 
 /// Follows what others changed in all of the new tree into the old one, whichever of the two is live; says which
 /// directories have to move, unless they did.
-fn follow_new(tree: &Tree, journal: &Journal, swap: &Swap, aside: &OwnedFd, moving: bool) -> Result<Vec<Move>> {
+fn follow_new(
+    tree: &Tree,
+    journal: &Journal,
+    swap: &Swap,
+    aside: &OwnedFd,
+    moving: bool,
+) -> Result<Vec<Move>> {
     let (live, other) = (tree.root(), open_aside(tree, journal)?);
-    let (new, old) = if moving { (&other, &*live) } else { (&*live, &other) };
+    let (new, old) = if moving {
+        (&other, &*live)
+    } else {
+        (&*live, &other)
+    };
     let known = known_in(tree, aside)?;
     // As long as the old tree is not live what is in the new one is the later.
-    let rival = if moving { Rival::Everybody(exchanged_at(tree, aside)?) } else { Rival::Handles };
-    let mut follow = Follow::new(tree, [new, old], &swap.changed, &known, aside.as_fd(), rival);
+    let rival = if moving {
+        Rival::Everybody(exchanged_at(tree, aside)?)
+    } else {
+        Rival::Handles
+    };
+    let mut follow = Follow::new(
+        tree,
+        [new, old],
+        &swap.changed,
+        &known,
+        aside.as_fd(),
+        rival,
+    );
     follow.back = true;
     follow.moving = moving;
     follow.all_dirs()?;
-    follow.owned_dirs(journal.dirs.iter().filter(|dir| dir.old.is_none()).filter_map(|dir| dir.path.as_ref()))?;
+    follow.owned_dirs(
+        journal
+            .dirs
+            .iter()
+            .filter(|dir| dir.old.is_none())
+            .filter_map(|dir| dir.path.as_ref()),
+    )?;
     let (touched, names, moves) = (follow.touched, follow.names, follow.moves);
-    let moved: Vec<_> = swap.above().iter().filter(|dir| touched.contains_key(&Some(dir.path.clone()))).collect();
+    let moved: Vec<_> = swap
+        .above()
+        .iter()
+        .filter(|dir| touched.contains_key(&Some(dir.path.clone())))
+        .collect();
     // Modes, owners and times that others changed come along, as long as the new tree is the live one.
     let all = names.0.keys().filter(|_| !moving).cloned();
     set_touched(journal, new, old, touched, all)?;
@@ -287,29 +416,45 @@ fn set_touched(
     touched: BTreeMap<Option<TreePath>, Option<Mtime>>,
     others: impl Iterator<Item = Option<TreePath>>,
 ) -> Result<()> {
-    let governed = |path: Option<&TreePath>| journal.dirs.binary_search_by(|d| d.path.as_ref().cmp(&path)).is_ok();
-    let others: Vec<_> = others.filter(|path| path.is_some() && !governed(path.as_ref())).collect();
+    let governed = |path: Option<&TreePath>| {
+        journal
+            .dirs
+            .binary_search_by(|d| d.path.as_ref().cmp(&path))
+            .is_ok()
+    };
+    let others: Vec<_> = others
+        .filter(|path| path.is_some() && !governed(path.as_ref()))
+        .collect();
     set_dirs(to, touched.keys().cloned().chain(others), |path| {
         let before = touched.get(&path.cloned()).copied();
         match before {
             // As the release, or the tree before it, has it.
-            Some(Some(mtime)) if governed(path) || path.is_none() => {
-                Ok(Metadata { mtime: Some(mtime), ..Metadata::default() })
-            }
+            Some(Some(mtime)) if governed(path) || path.is_none() => Ok(Metadata {
+                mtime: Some(mtime),
+                ..Metadata::default()
+            }),
             // Nobody but others changed it: as they left it.
             _ => match present(from, path) {
-                Ok(now) => Ok(Metadata { mtime: now.mtime.max(before.flatten()), ..now }),
+                Ok(now) => Ok(Metadata {
+                    mtime: now.mtime.max(before.flatten()),
+                    ..now
+                }),
                 Err(e) if e.is_os(io::ErrorKind::NotFound) => Ok(Metadata::default()),
                 Err(e) => Err(e),
             },
         }
     })?;
     let sync = !touched.is_empty();
-    if sync { rustix::fs::syncfs(to).map_err(|e| Error::io("cannot sync", to.path(), e)) } else { Ok(()) }
+    if sync {
+        rustix::fs::syncfs(to).map_err(|e| Error::io("cannot sync", to.path(), e))
+    } else {
+        Ok(())
+    }
 }
 
 fn known_in(tree: &Tree, aside: &OwnedFd) -> Result<Names> {
-    Names::read(aside.as_fd()).map_err(|e| Error::io("cannot read the names in", tree.state.path(), e))
+    Names::read(aside.as_fd())
+        .map_err(|e| Error::io("cannot read the names in", tree.state.path(), e))
 }
 
 /// When the trees changed places, by the clock of the filesystem: noted right after it as the time of a file.
@@ -320,9 +465,14 @@ fn exchanged_at(tree: &Tree, aside: &OwnedFd) -> Result<Mtime> {
         }
         // Nothing else changed names aside since.
         let at = FileStat::of(aside)?.ctime;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(aside, EXCHANGED, flags, Mode::RUSR | Mode::WUSR)?;
-        Metadata { mtime: Some(at), ..Metadata::default() }.set(&file)?;
+        Metadata {
+            mtime: Some(at),
+            ..Metadata::default()
+        }
+        .set(&file)?;
         Ok(at)
     };
     noted().map_err(|e| Error::io("cannot note the exchange in", tree.state.path(), e))
@@ -334,7 +484,9 @@ pub(super) fn note(tree: &Tree, aside: BorrowedFd<'_>, names: &Names) -> Result<
         return Ok(());
     }
     tree.crash.point()?;
-    names.append(aside).map_err(|e| Error::io("cannot note names in", tree.state.path(), e))
+    names
+        .append(aside)
+        .map_err(|e| Error::io("cannot note names in", tree.state.path(), e))
 }
 
 /// Removes the tree that stands aside after the commit `serial` was confirmed or taken back, and follows into the live
@@ -345,12 +497,23 @@ pub(super) fn drain(tree: &Tree, serial: Serial) -> Result<()> {
         return Ok(());
     }
     let drained = || -> Result<()> {
-        let Some(journal) = Journal::read(&tree.state, &done_journal(serial))? else { return Ok(()) };
-        let Some(swap) = &journal.swap else { return Ok(()) };
+        let Some(journal) = Journal::read(&tree.state, &done_journal(serial))? else {
+            return Ok(());
+        };
+        let Some(swap) = &journal.swap else {
+            return Ok(());
+        };
         let (gone, live) = (open_aside(tree, &journal)?, tree.root());
         let (known, since) = (known_in(tree, &aside)?, exchanged_at(tree, &aside)?);
         let rival = Rival::Everybody(since);
-        let mut follow = Follow::new(tree, [&gone, &live], &swap.changed, &known, aside.as_fd(), rival);
+        let mut follow = Follow::new(
+            tree,
+            [&gone, &live],
+            &swap.changed,
+            &known,
+            aside.as_fd(),
+            rival,
+        );
         follow.back = gone.id().ino == swap.new.ino;
         let mut heard = locked(&tree.heard).take();
         follow.heard = heard.as_mut();
@@ -386,7 +549,11 @@ pub(super) fn open_aside(tree: &Tree, journal: &Journal) -> Result<Root> {
 }
 
 fn shown_aside(tree: &Tree, journal: &Journal) -> PathBuf {
-    tree.state.path().join("undo").join(journal.serial().to_string()).join("tree")
+    tree.state
+        .path()
+        .join("undo")
+        .join(journal.serial().to_string())
+        .join("tree")
 }
 
 /// Removes what stands aside.
@@ -399,9 +566,11 @@ pub(super) fn discard(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<
 }
 
 fn standing_aside(tree: &Tree, aside: &OwnedFd) -> Result<Option<u64>> {
-    let found =
-        stat(aside.as_fd(), &ASIDE.to_owned()).map_err(|e| Error::io("cannot look into", tree.state.path(), e))?;
-    Ok(found.filter(|f| f.file_type == FileType::Directory).map(|f| f.id.ino))
+    let found = stat(aside.as_fd(), &ASIDE.to_owned())
+        .map_err(|e| Error::io("cannot look into", tree.state.path(), e))?;
+    Ok(found
+        .filter(|f| f.file_type == FileType::Directory)
+        .map(|f| f.id.ino))
 }
 
 /// Lets the live tree, whose inode is `live`, and the one that stands aside change places. What others do in the one
@@ -418,8 +587,11 @@ fn exchange(tree: &Tree, aside: &OwnedFd, live: u64, heard: Option<&mut Heard>) 
         let place = Place::of(root)?;
         let failed = |e: io::Error| Error::io("cannot exchange", &place.path, e);
         let gone = || {
-            Error::refused(format!("{} is not the directory any more that was opened", place.path.display()))
-                .hint("it was moved or replaced: put it back, and restart the daemon")
+            Error::refused(format!(
+                "{} is not the directory any more that was opened",
+                place.path.display()
+            ))
+            .hint("it was moved or replaced: put it back, and restart the daemon")
         };
         let is_there = || Ok(root.still_there()? && place.is(root.id())?);
         if root.id().ino != live || !is_there().map_err(failed)? {
@@ -429,7 +601,10 @@ fn exchange(tree: &Tree, aside: &OwnedFd, live: u64, heard: Option<&mut Heard>) 
         loosen(root.as_fd()).map_err(failed)?;
         loosen(new.as_fd()).map_err(failed)?;
 
-        let change = || tree.crash.exchange(aside.as_fd(), ASIDE, place.parent.as_fd(), &place.name);
+        let change = || {
+            tree.crash
+                .exchange(aside.as_fd(), ASIDE, place.parent.as_fd(), &place.name)
+        };
         change().map_err(|e| failed(e.into()))?;
         // Somebody who may change names beside the tree may have put something else there right before.
         if FileStat::at(aside.as_fd(), ASIDE).map_err(failed)?.id != root.id() {
@@ -455,13 +630,25 @@ fn loosen(dir: BorrowedFd<'_>) -> io::Result<()> {
 fn settle(tree: &Tree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swap) -> Result<()> {
     let root = tree.root();
     let set = || -> io::Result<()> {
-        Metadata { mode: Some(here.mode), mtime: here.mtime, ..Metadata::default() }.set(&root)?;
+        Metadata {
+            mode: Some(here.mode),
+            mtime: here.mtime,
+            ..Metadata::default()
+        }
+        .set(&root)?;
         let other = handle_of(aside.as_fd(), ASIDE)?;
-        Metadata { mode: Some(there.mode), mtime: there.mtime, ..Metadata::default() }.set(other)
+        Metadata {
+            mode: Some(there.mode),
+            mtime: there.mtime,
+            ..Metadata::default()
+        }
+        .set(other)
     };
     set().map_err(|e| Error::io("cannot set mode and time of", root.path(), e))?;
     tree.crash.point()?;
-    let parent = root.above().and_then(|above| Ok(openat(&above, c".", READABLE, Mode::empty())?));
+    let parent = root
+        .above()
+        .and_then(|above| Ok(openat(&above, c".", READABLE, Mode::empty())?));
     let parent = parent.map_err(|e| Error::io("cannot open the directory of", root.path(), e))?;
     let many = swap.moves().len() > MAX_SINGLE_SYNCS;
     let syncs = || -> io::Result<()> {
@@ -485,8 +672,12 @@ fn settle(tree: &Tree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swap) -
 
 fn strange(tree: &Tree, journal: &Journal) -> Error {
     let path = shown_aside(tree, journal);
-    Error::refused(format!("{} is neither the old nor the new tree of release {}", path.display(), journal.serial()))
-        .hint("somebody moved it: put it back, and restart the daemon")
+    Error::refused(format!(
+        "{} is neither the old nor the new tree of release {}",
+        path.display(),
+        journal.serial()
+    ))
+    .hint("somebody moved it: put it back, and restart the daemon")
 }
 
 /// Where the tree's directory stands: its real place, whatever links led to it.
@@ -498,15 +689,27 @@ struct Place {
 
 impl Place {
     fn of(root: &Root) -> Result<Self> {
-        let path = root.real_path().map_err(|e| Error::io("cannot resolve", root.path(), e))?;
+        let path = root
+            .real_path()
+            .map_err(|e| Error::io("cannot resolve", root.path(), e))?;
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Error::refused(format!("{} cannot be exchanged as a whole", path.display()))
-                .hint("set commit.layout = \"in-place\" in the spec"));
+            return Err(Error::refused(format!(
+                "{} cannot be exchanged as a whole",
+                path.display()
+            ))
+            .hint("set commit.layout = \"in-place\" in the spec"));
         };
-        let name = CString::new(name.as_encoded_bytes()).map_err(|_| Error::refused("a path with NUL"))?;
-        let opened = root.above().and_then(|above| Ok(openat(&above, c".", READABLE, Mode::empty())?));
+        let name =
+            CString::new(name.as_encoded_bytes()).map_err(|_| Error::refused("a path with NUL"))?;
+        let opened = root
+            .above()
+            .and_then(|above| Ok(openat(&above, c".", READABLE, Mode::empty())?));
         let above = opened.map_err(|e| Error::io("cannot open", parent, e))?;
-        Ok(Self { parent: above, name, path })
+        Ok(Self {
+            parent: above,
+            name,
+            path,
+        })
     }
 
     /// Whether its name is that of this directory.

@@ -139,7 +139,10 @@ mod tests {
         assert_eq!(is_open_for_writing(&reader), Some(true));
         drop(writer);
         assert_eq!(is_open_for_writing(&reader), Some(false));
-        let again = File::options().append(true).open(&path).expect("nobody holds a lease");
+        let again = File::options()
+            .append(true)
+            .open(&path)
+            .expect("nobody holds a lease");
         assert_eq!(is_open_for_writing(&reader), Some(true));
         drop(again);
         assert_eq!(is_open_for_writing(&reader), Some(false));

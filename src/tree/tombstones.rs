@@ -59,7 +59,10 @@ pub enum Following {
 impl Records {
     /// The tombstones that are kept, the newest first. A file that is no order is left out, with a word in the log.
     pub fn tombstones(&self) -> Result<Vec<Buried>> {
-        let listed = self.root().dir(Some(&inside(DIR))).and_then(|dir| names_in(dir.as_fd()));
+        let listed = self
+            .root()
+            .dir(Some(&inside(DIR)))
+            .and_then(|dir| names_in(dir.as_fd()));
         let names = match listed {
             // The state of an older makuo.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -67,9 +70,13 @@ impl Records {
         };
         let mut found = Vec::new();
         for name in names {
-            let Some(name) = name.to_str().ok().filter(|name| !name.ends_with(".new")) else { continue };
+            let Some(name) = name.to_str().ok().filter(|name| !name.ends_with(".new")) else {
+                continue;
+            };
             let file = format!("{DIR}/{name}");
-            let Some(bytes) = self.read(&file)? else { continue };
+            let Some(bytes) = self.read(&file)? else {
+                continue;
+            };
             match minicbor::decode(&bytes).ok().and_then(Buried::of) {
                 Some(buried) => found.push(buried),
                 None => tracing::warn!("{} is no order", self.path().join(&file).display()),
@@ -81,21 +88,34 @@ impl Records {
 
     /// The tombstone of the release `id`, when there is one.
     pub fn tombstone(&self, id: ReleaseId) -> Result<Option<Tombstone>> {
-        Ok(self.tombstones()?.into_iter().map(|buried| buried.stone).find(|stone| stone.release == id))
+        Ok(self
+            .tombstones()?
+            .into_iter()
+            .map(|buried| buried.stone)
+            .find(|stone| stone.release == id))
     }
 
     /// How `release` may follow what is here; `None`: it may not.
     pub fn following(&self, release: &Release) -> Result<Option<Following>> {
         let mark = Mark::of(release);
         let current = self.current()?;
-        let stones: Vec<Tombstone> = self.tombstones()?.into_iter().map(|buried| buried.stone).collect();
+        let stones: Vec<Tombstone> = self
+            .tombstones()?
+            .into_iter()
+            .map(|buried| buried.stone)
+            .collect();
         let stone = |id: ReleaseId| stones.iter().find(|stone| stone.release == id);
         if stone(mark.id).is_some_and(|stone| stone.revert || current != Some(mark)) {
             return Ok(None);
         }
 
-        let highest = self.highest()?.map(|highest| highest.serial).unwrap_or_default();
-        let Some(current) = current else { return Ok((mark.serial > highest).then_some(Following::Newer)) };
+        let highest = self
+            .highest()?
+            .map(|highest| highest.serial)
+            .unwrap_or_default();
+        let Some(current) = current else {
+            return Ok((mark.serial > highest).then_some(Following::Newer));
+        };
         if current == mark {
             return Ok(Some(Following::Again));
         }
@@ -105,8 +125,15 @@ impl Records {
         if stone(current.id).is_some_and(|stone| stone.revert) {
             // Not behind what this host had before it: an old release that somebody recorded is none to go back to.
             let mut before = Serial::default();
-            for serial in self.serials()?.into_iter().filter(|&serial| serial < current.serial) {
-                if self.stored(serial)?.is_some_and(|kept| stone(kept.release.id()).is_none()) {
+            for serial in self
+                .serials()?
+                .into_iter()
+                .filter(|&serial| serial < current.serial)
+            {
+                if self
+                    .stored(serial)?
+                    .is_some_and(|kept| stone(kept.release.id()).is_none())
+                {
                     before = before.max(serial);
                 }
             }
@@ -128,13 +155,19 @@ impl State {
         let mark = Mark::of(release);
         match self.following(release)? {
             Some(Following::Newer) => self.raise_highest(mark),
-            Some(Following::Twin) if self.highest()?.is_none_or(|highest| highest.serial == mark.serial) => {
+            Some(Following::Twin)
+                if self
+                    .highest()?
+                    .is_none_or(|highest| highest.serial == mark.serial) =>
+            {
                 self.write_mark("serial", mark, 0)
             }
             Some(Following::Again | Following::Back | Following::Twin) => Ok(()),
-            None if self.tombstone(mark.id)?.is_some() => {
-                Err(Error::refused(format!("release {} was taken back", mark.serial)).hint("release again"))
-            }
+            None if self.tombstone(mark.id)?.is_some() => Err(Error::refused(format!(
+                "release {} was taken back",
+                mark.serial
+            ))
+            .hint("release again")),
             None => self.raise_highest(mark),
         }
     }
@@ -147,7 +180,11 @@ impl Tree {
         let Some(Buried { stone, .. }) = Buried::of(order.clone()) else {
             return Err(Error::refused("no order to abort or revert a release"));
         };
-        if self.state().tombstone(stone.release)?.is_some_and(|known| known.revert || !stone.revert) {
+        if self
+            .state()
+            .tombstone(stone.release)?
+            .is_some_and(|known| known.revert || !stone.revert)
+        {
             return Ok(false);
         }
         self.crash.point()?;
@@ -158,13 +195,22 @@ impl Tree {
 
     /// Drops the tombstones that nobody needs.
     fn prune_tombstones(&self, now: SystemTime) -> Result<()> {
-        let current = self.state().current()?.map(|mark| mark.serial).unwrap_or_default();
+        let current = self
+            .state()
+            .current()?
+            .map(|mark| mark.serial)
+            .unwrap_or_default();
         let (mut reverts, mut aborts) = (0, 0);
         for Buried { stone, .. } in self.state().tombstones()? {
-            let count = if stone.revert { &mut reverts } else { &mut aborts };
+            let count = if stone.revert {
+                &mut reverts
+            } else {
+                &mut aborts
+            };
             *count += 1;
             let name = file_of(&stone);
-            let kept = std::fs::metadata(self.state().here().join(&name)).and_then(|meta| meta.modified());
+            let kept =
+                std::fs::metadata(self.state().here().join(&name)).and_then(|meta| meta.modified());
             let old = kept.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > OLD));
             if *count > MAX_KEPT || (old && stone.serial < current) {
                 self.crash.point()?;

@@ -37,7 +37,10 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
     if let Some(twin) = journal.twin() {
         tree.crash.point()?;
         tree.state.bring_back(twin)?;
-    } else if journal.previous.is_none_or(|before| before.release.serial < journal.serial()) {
+    } else if journal
+        .previous
+        .is_none_or(|before| before.release.serial < journal.serial())
+    {
         // One below the release before it may have been kept when it was put.
         tree.crash.point()?;
         tree.state.forget(journal.serial())?;
@@ -45,16 +48,24 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
     tree.crash.point()?;
     match &journal.swap {
         // What is still written into the tree that was taken back is followed as it is removed.
-        Some(_) => tree.state.rename(BACKWARD, &done_journal(journal.serial()))?,
+        Some(_) => tree
+            .state
+            .rename(BACKWARD, &done_journal(journal.serial()))?,
         None => tree.state.remove(BACKWARD)?,
     }
     if let Some(exchange) = &journal.swap {
         // What is left to do is in nobody's way.
         if let Err(e) = relink::relink(tree, journal, exchange.old.ino, &[]) {
-            tracing::warn!("tree {}: its files are read anew by the next comparison: {e}", tree.name());
+            tracing::warn!(
+                "tree {}: its files are read anew by the next comparison: {e}",
+                tree.name()
+            );
         }
         if let Err(e) = shelf::put_away(tree) {
-            tracing::warn!("tree {}: the tree that was taken back cannot be removed: {e}", tree.name());
+            tracing::warn!(
+                "tree {}: the tree that was taken back cannot be removed: {e}",
+                tree.name()
+            );
         }
     }
     Ok(())
@@ -73,16 +84,37 @@ fn take_steps_back(tree: &Tree, journal: &Journal) -> Result<()> {
     for step in journal.steps.iter().rev() {
         let (done, path) = match &step {
             Step::Mkdir(path) => (runner.unmake(path), path),
-            Step::Place { path, slot, ino, born, .. } => {
-                (runner.unplace(path, *slot, Inode { ino: *ino, born: *born }), path)
-            }
+            Step::Place {
+                path,
+                slot,
+                ino,
+                born,
+                ..
+            } => (
+                runner.unplace(
+                    path,
+                    *slot,
+                    Inode {
+                        ino: *ino,
+                        born: *born,
+                    },
+                ),
+                path,
+            ),
             Step::Remove { path, slot, .. } => (runner.put_back(path, *slot), path),
-            Step::Set { path, old, new, ino } => (runner.set_back(path, *ino, [old, new]), path),
+            Step::Set {
+                path,
+                old,
+                new,
+                ino,
+            } => (runner.set_back(path, *ino, [old, new]), path),
         };
         match done {
             Ok(outcome) => outcome.into_result()?,
             Err(e) if is_gone(&e) => {}
-            Err(e) if matches!(step, Step::Set { .. }) => unset.add(runner.named(e, "cannot restore", path)),
+            Err(e) if matches!(step, Step::Set { .. }) => {
+                unset.add(runner.named(e, "cannot restore", path))
+            }
             Err(e) => {
                 let e = runner.named(e, "cannot restore", path);
                 tracing::error!("tree {}: {e}", tree.name());
@@ -93,7 +125,8 @@ fn take_steps_back(tree: &Tree, journal: &Journal) -> Result<()> {
     for dir in journal.dirs.iter().rev() {
         let Some(old) = &dir.old else { continue };
         match runner.set_dir(dir.path.as_ref(), old) {
-            Err(e) if e.is_os(io::ErrorKind::NotFound) || e.is_os(io::ErrorKind::NotADirectory) => {}
+            Err(e) if e.is_os(io::ErrorKind::NotFound) || e.is_os(io::ErrorKind::NotADirectory) => {
+            }
             Err(e) if tree.crash.happened() => return Err(e),
             Err(e) => unset.add(e),
             Ok(()) => {}
@@ -114,21 +147,33 @@ struct Unset {
 impl Unset {
     fn add(&mut self, e: Error) {
         // What this process must not set, it will not be able to set at the next try either.
-        let denied = e.is_os(io::ErrorKind::PermissionDenied) || e.is_os(io::ErrorKind::Unsupported);
-        if denied { &mut self.denied } else { &mut self.failed }.get_or_insert(e);
+        let denied =
+            e.is_os(io::ErrorKind::PermissionDenied) || e.is_os(io::ErrorKind::Unsupported);
+        if denied {
+            &mut self.denied
+        } else {
+            &mut self.failed
+        }
+        .get_or_insert(e);
     }
 
     /// An error when another try makes sense; what does not is only told.
     fn end(self, tree: &Tree) -> Result<()> {
         if let Some(e) = self.denied {
-            tracing::error!("tree {}: undone, but not in all modes, owners and times; the first: {e}", tree.name());
+            tracing::error!(
+                "tree {}: undone, but not in all modes, owners and times; the first: {e}",
+                tree.name()
+            );
         }
         self.failed.map_or(Ok(()), Err)
     }
 }
 
 fn is_gone(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    matches!(
+        e.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 impl Runner<'_> {
@@ -189,7 +234,12 @@ impl Runner<'_> {
         Ok(Outcome::Done)
     }
 
-    fn set_back(&mut self, path: &TreePath, ino: u64, sides: [&Metadata; 2]) -> io::Result<Outcome> {
+    fn set_back(
+        &mut self,
+        path: &TreePath,
+        ino: u64,
+        sides: [&Metadata; 2],
+    ) -> io::Result<Outcome> {
         let (parent, name) = self.parent(path)?;
         match stat(parent, &name)? {
             Some(now) if is_known(&now, ino, sides) => self.set(path, ino, sides[0], sides),

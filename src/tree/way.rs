@@ -23,12 +23,20 @@ use crate::manifest::TreePath;
 pub(super) fn check(tree: &Tree, plan: &Plan) -> Result<()> {
     let root = tree.root();
     let mount = mount_of(root.as_fd()).map_err(|e| Error::io("cannot look at", root.path(), e))?;
-    let mut way = Way { root: &root, plan, mount, last: None };
+    let mut way = Way {
+        root: &root,
+        plan,
+        mount,
+        last: None,
+    };
     for change in plan.changes.iter().filter(|c| c.is_applied()) {
         way.check(&change)?;
     }
     if plan.top.as_ref().is_some_and(TopChange::differs) {
-        way.fixed(None, &FileStat::of(&root).map_err(|e| Error::io("cannot look at", root.path(), e))?)?;
+        way.fixed(
+            None,
+            &FileStat::of(&root).map_err(|e| Error::io("cannot look at", root.path(), e))?,
+        )?;
     }
     Ok(())
 }
@@ -48,10 +56,14 @@ impl Way<'_> {
             let handle = self.parent(&change.path)?;
             self.last = Some((above, handle));
         }
-        let Some((_, Some(parent))) = &self.last else { return Ok(()) };
+        let Some((_, Some(parent))) = &self.last else {
+            return Ok(());
+        };
         let failed = |e: io::Error| Error::io("cannot look at", self.root.shown(&change.path), e);
         let name = CString::new(change.path.name()).map_err(|e| failed(e.into()))?;
-        let Some(found) = stat(parent.as_fd(), &name).map_err(failed)? else { return Ok(()) };
+        let Some(found) = stat(parent.as_fd(), &name).map_err(failed)? else {
+            return Ok(());
+        };
         self.fixed(Some(&change.path), &found)?;
         if change.action == Action::Meta {
             return Ok(());
@@ -73,39 +85,59 @@ impl Way<'_> {
     fn parent(&self, path: &TreePath) -> Result<Option<OwnedFd>> {
         let handle = match self.root.parent(path) {
             Ok((handle, _)) => handle,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             // A symbolic link that becomes a directory.
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => return Ok(None),
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                return Ok(None);
+            }
             Err(e) => return Err(Error::io("cannot look at", self.root.shown(path), e)),
         };
-        let mount = mount_of(handle.as_fd()).map_err(|e| Error::io("cannot look at", self.root.shown(path), e))?;
+        let mount = mount_of(handle.as_fd())
+            .map_err(|e| Error::io("cannot look at", self.root.shown(path), e))?;
         if mount != self.mount {
             return Err(self.mounted(path));
         }
-        let above = FileStat::of(&handle).map_err(|e| Error::io("cannot look at", self.root.shown(path), e))?;
+        let above = FileStat::of(&handle)
+            .map_err(|e| Error::io("cannot look at", self.root.shown(path), e))?;
         self.fixed(path.parent().as_ref(), &above)?;
         Ok(Some(handle))
     }
 
     /// Refuses what a flag of the filesystem keeps as it is, even for root.
     fn fixed(&self, path: Option<&TreePath>, found: &FileStat) -> Result<()> {
-        let Some(flag) = found.fixed() else { return Ok(()) };
-        let shown = path.map_or_else(|| self.root.path().display().to_string(), |path| self.root.printed(path));
-        Err(Error::refused(format!("{shown} is {flag}, and the release changes it"))
-            .hint("clear its flag (chattr -i -a), exclude it in the spec, or protect it on the host"))
+        let Some(flag) = found.fixed() else {
+            return Ok(());
+        };
+        let shown = path.map_or_else(
+            || self.root.path().display().to_string(),
+            |path| self.root.printed(path),
+        );
+        Err(
+            Error::refused(format!("{shown} is {flag}, and the release changes it")).hint(
+                "clear its flag (chattr -i -a), exclude it in the spec, or protect it on the host",
+            ),
+        )
     }
 
     /// Whether all that is in a directory that leaves is known to leave.
     fn leaves_empty(&self, path: &TreePath, dir: OwnedFd) -> Result<()> {
-        let mut names = names_in(dir.as_fd()).map_err(|e| Error::io("cannot list", self.root.shown(path), e))?;
+        let mut names = names_in(dir.as_fd())
+            .map_err(|e| Error::io("cannot list", self.root.shown(path), e))?;
         // A plan is searched in its own order at least cost.
         names.sort_unstable();
         for name in names {
             let child = join(Some(path), &name)?;
             let planned = self.plan.changes.find(&child);
             if planned.is_none_or(|at| !self.plan.changes.get(at).is_applied()) {
-                let found =
-                    stat(dir.as_fd(), &name).map_err(|e| Error::io("cannot look at", self.root.shown(&child), e))?;
+                let found = stat(dir.as_fd(), &name)
+                    .map_err(|e| Error::io("cannot look at", self.root.shown(&child), e))?;
                 if let Some(found) = found {
                     return Err(self.in_the_way(&child, found.file_type));
                 }
@@ -125,10 +157,13 @@ impl Way<'_> {
     fn in_the_way(&self, path: &TreePath, kind: FileType) -> Error {
         let shown = self.root.printed(path);
         match kind {
-            FileType::Socket => Error::refused(format!("{shown}: a socket is in the way"))
-                .hint("end the process that it belongs to and remove it, or exclude it in the spec"),
-            _ => Error::refused(format!("{shown}: something was put there since the tree was compared"))
-                .hint("deploy again"),
+            FileType::Socket => Error::refused(format!("{shown}: a socket is in the way")).hint(
+                "end the process that it belongs to and remove it, or exclude it in the spec",
+            ),
+            _ => Error::refused(format!(
+                "{shown}: something was put there since the tree was compared"
+            ))
+            .hint("deploy again"),
         }
     }
 }

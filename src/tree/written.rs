@@ -31,8 +31,15 @@ impl Tree {
 
     /// Notes what the commit of `plan`, which is over, wrote. What cannot be noted is read again.
     pub fn note_written(&self, plan: &Plan) {
-        if let Err(e) = if is_worth(plan) { write(self, plan) } else { Ok(()) } {
-            tracing::debug!("tree {}: what was written is read again by the next scan: {e}", self.name());
+        if let Err(e) = if is_worth(plan) {
+            write(self, plan)
+        } else {
+            Ok(())
+        } {
+            tracing::debug!(
+                "tree {}: what was written is read again by the next scan: {e}",
+                self.name()
+            );
         }
     }
 }
@@ -50,8 +57,12 @@ fn write(tree: &Tree, plan: &Plan) -> io::Result<()> {
     let mut writer = IndexWriter::create(&tree.written_path(), root.id())?;
     let mut open: Option<(Option<TreePath>, OwnedFd)> = None;
     for change in plan.changes.iter().filter(|c| c.makes_anew()) {
-        let Some(entry) = change.want.as_ref().map(|want| &want.entry) else { continue };
-        let EntryKind::File(content) = &entry.kind else { continue };
+        let Some(entry) = change.want.as_ref().map(|want| &want.entry) else {
+            continue;
+        };
+        let EntryKind::File(content) = &entry.kind else {
+            continue;
+        };
         let parent = entry.path.parent();
         if open.as_ref().is_none_or(|(dir, _)| *dir != parent) {
             let (handle, _) = root.parent(&entry.path)?;
@@ -59,7 +70,9 @@ fn write(tree: &Tree, plan: &Plan) -> io::Result<()> {
         }
         let Some((_, dir)) = &open else { continue };
         let name = std::ffi::CString::new(entry.path.name())?;
-        let Ok(stat) = FileStat::at(dir.as_fd(), &name) else { continue };
+        let Ok(stat) = FileStat::at(dir.as_fd(), &name) else {
+            continue;
+        };
         // One that is written to in the tick of the commit has the time of then.
         let settled = stat.mtime.secs < now.secs - 1;
         let is_ours = chains.last(stat.id.ino) == Some(stat.ctime);
@@ -68,14 +81,23 @@ fn write(tree: &Tree, plan: &Plan) -> io::Result<()> {
         }
         if let Content::Lists(lists) = content {
             for list in lists {
-                let bytes = tree.nodes().node(&list.block.hash).map_err(io::Error::other)?;
+                let bytes = tree
+                    .nodes()
+                    .node(&list.block.hash)
+                    .map_err(io::Error::other)?;
                 writer.put(list.block, bytes.to_vec())?;
             }
         }
-        writer.push(IndexEntry { entry: entry.clone(), version: stat.version() })?;
+        writer.push(IndexEntry {
+            entry: entry.clone(),
+            version: stat.version(),
+        })?;
     }
     // The time of modification was seen to be older: the time of change needs no second look.
-    let started = Mtime { secs: now.secs + AFTER, nanos: now.nanos };
+    let started = Mtime {
+        secs: now.secs + AFTER,
+        nanos: now.nanos,
+    };
     let origin = Origin {
         started,
         options: BlockHash([0; 32]),

@@ -16,7 +16,9 @@ pub struct Backoff {
 impl Backoff {
     /// One more failure; how long to wait now.
     pub fn failed(&mut self) -> Duration {
-        let wait = FIRST.saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(MOST);
+        let wait = FIRST
+            .saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX))
+            .min(MOST);
         self.failures = self.failures.saturating_add(1);
         wait
     }

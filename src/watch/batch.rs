@@ -153,7 +153,14 @@ impl Batcher {
         // A file that is written again and again is late all the same: the first change stays the first.
         self.first.get_or_insert(now);
         self.paths.remove(path);
-        self.writing.insert(path.clone(), Writing { since: now, last: now, ask: Some(now + ASK_AFTER) });
+        self.writing.insert(
+            path.clone(),
+            Writing {
+                since: now,
+                last: now,
+                ask: Some(now + ASK_AFTER),
+            },
+        );
         // What else is ready waits for it as for any change.
         if self.is_ready() {
             self.last = now;
@@ -162,9 +169,13 @@ impl Batcher {
 
     /// As [`Batcher::wrote`], when the file is known to be written; says whether it is.
     pub fn wrote_again(&mut self, now: Moment, path: &[u8]) -> bool {
-        let Some(writing) = self.writing.get_mut(path) else { return false };
+        let Some(writing) = self.writing.get_mut(path) else {
+            return false;
+        };
         writing.last = now;
-        writing.ask = writing.ask.map_or(Some(now + ASK_AGAIN), |ask| Some(ask.max(now + ASK_AFTER)));
+        writing.ask = writing
+            .ask
+            .map_or(Some(now + ASK_AGAIN), |ask| Some(ask.max(now + ASK_AFTER)));
         true
     }
 
@@ -175,13 +186,19 @@ impl Batcher {
 
     /// When [`Batcher::ask`] has to be called.
     pub fn ask_at(&self) -> Option<Moment> {
-        self.writing.values().filter_map(|writing| writing.ask).min()
+        self.writing
+            .values()
+            .filter_map(|writing| writing.ask)
+            .min()
     }
 
     /// Files that were written to and not closed, of which it is time to ask whether they are open at all. One that is
     /// not is to be [closed](Batcher::closed).
     pub fn ask(&mut self, now: Moment) -> Vec<TreePath> {
-        let due = self.writing.iter_mut().filter(|(_, writing)| writing.ask.is_some_and(|ask| ask <= now));
+        let due = self
+            .writing
+            .iter_mut()
+            .filter(|(_, writing)| writing.ask.is_some_and(|ask| ask <= now));
         let asked = due.take(ASK_AT_ONCE).map(|(path, writing)| {
             writing.ask = None;
             path.clone()
@@ -191,7 +208,10 @@ impl Batcher {
 
     /// Who wrote to the file has closed it.
     pub fn closed(&mut self, now: Moment, path: &TreePath) {
-        let long = self.writing.remove(path).is_some_and(|w| w.since + self.pace.max_delay <= now);
+        let long = self
+            .writing
+            .remove(path)
+            .is_some_and(|w| w.since + self.pace.max_delay <= now);
         if long && !self.is_ready() {
             self.first = None;
         }
@@ -211,7 +231,11 @@ impl Batcher {
         self.stamp(now);
         self.paths.clear();
         self.top = false;
-        self.everything = Some(if self.everything == Some(Why::Asked) { Why::Asked } else { why });
+        self.everything = Some(if self.everything == Some(Why::Asked) {
+            Why::Asked
+        } else {
+            why
+        });
     }
 
     /// When [`Batcher::take`] has to be asked; `None` while nothing has changed.
@@ -220,7 +244,11 @@ impl Batcher {
         if !self.is_ready() {
             return closing;
         }
-        let written = self.writing.values().map(|w| w.since + self.pace.max_delay).max();
+        let written = self
+            .writing
+            .values()
+            .map(|w| w.since + self.pace.max_delay)
+            .max();
         let quiet = (self.last + self.pace.settle).max(written.unwrap_or_default());
         let due = quiet.min(self.first.unwrap_or(self.last) + self.pace.max_delay);
         Some(closing.map_or(due, |closing| closing.min(due)))
@@ -235,10 +263,15 @@ impl Batcher {
         self.first = None;
         self.overdue.clear();
         let paths = std::mem::take(&mut self.paths);
-        let top = std::mem::take(&mut self.top) || paths.iter().any(|p| !p.as_bytes().contains(&b'/'));
+        let top =
+            std::mem::take(&mut self.top) || paths.iter().any(|p| !p.as_bytes().contains(&b'/'));
         match self.everything.take() {
             Some(why) => Some(Batch::Everything(why)),
-            None => Some(Batch::Paths(PathBatch { paths, top, held: self.writing.keys().cloned().collect() })),
+            None => Some(Batch::Paths(PathBatch {
+                paths,
+                top,
+                held: self.writing.keys().cloned().collect(),
+            })),
         }
     }
 
@@ -259,7 +292,11 @@ impl Batcher {
 
     fn stamp(&mut self, now: Moment) {
         // What only a long file was left of does not hurry what comes now.
-        if !self.is_ready() && self.first.is_none_or(|first| first + 2 * self.pace.max_delay < now) {
+        if !self.is_ready()
+            && self
+                .first
+                .is_none_or(|first| first + 2 * self.pace.max_delay < now)
+        {
             self.first = Some(now);
         }
         self.first.get_or_insert(now);
@@ -283,8 +320,12 @@ impl Batcher {
         if self.writing.values().all(|w| w.over() > now) {
             return;
         }
-        let over: Vec<TreePath> =
-            self.writing.iter().filter(|(_, w)| w.over() <= now).map(|(p, _)| p.clone()).collect();
+        let over: Vec<TreePath> = self
+            .writing
+            .iter()
+            .filter(|(_, w)| w.over() <= now)
+            .map(|(p, _)| p.clone())
+            .collect();
         for path in over {
             self.closed(now, &path);
             self.overdue.insert(path);
@@ -304,7 +345,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PACE: Pace = Pace { settle: Duration::from_millis(500), max_delay: Duration::from_secs(5) };
+    const PACE: Pace = Pace {
+        settle: Duration::from_millis(500),
+        max_delay: Duration::from_secs(5),
+    };
 
     fn at(ms: u64) -> Moment {
         Moment(ms * 1_000_000)
@@ -315,9 +359,14 @@ mod tests {
     }
 
     fn names(batch: Option<Batch>) -> (Vec<String>, Vec<String>) {
-        let Some(Batch::Paths(batch)) = batch else { panic!("{batch:?}") };
+        let Some(Batch::Paths(batch)) = batch else {
+            panic!("{batch:?}")
+        };
         let hints = batch.hints();
-        (hints.paths.iter().map(|p| p.to_string()).collect(), hints.held.iter().map(|p| p.to_string()).collect())
+        (
+            hints.paths.iter().map(|p| p.to_string()).collect(),
+            hints.held.iter().map(|p| p.to_string()).collect(),
+        )
     }
 
     #[test]
@@ -326,7 +375,10 @@ mod tests {
         assert_eq!((batcher.due(), batcher.take(at(1))), (None, None));
         batcher.touched(at(10), &path("a"));
         batcher.touched(at(400), &path("b/c"));
-        assert_eq!((batcher.due(), batcher.take(at(899))), (Some(at(900)), None));
+        assert_eq!(
+            (batcher.due(), batcher.take(at(899))),
+            (Some(at(900)), None)
+        );
         assert_eq!(names(batcher.take(at(900))).0, ["a", "b/c"]);
         assert!(batcher.is_empty() && batcher.due().is_none() && batcher.take(at(5000)).is_none());
     }
@@ -345,11 +397,19 @@ mod tests {
         let mut batcher = Batcher::new(PACE);
         for (name, is_top) in [("a/b", false), ("a", true)] {
             batcher.touched(at(0), &path(name));
-            let Some(Batch::Paths(batch)) = batcher.take(at(500)) else { panic!("a batch") };
+            let Some(Batch::Paths(batch)) = batcher.take(at(500)) else {
+                panic!("a batch")
+            };
             assert_eq!(batch.top, is_top);
         }
         batcher.top(at(600));
-        assert_eq!(batcher.take(at(1100)), Some(Batch::Paths(PathBatch { top: true, ..PathBatch::default() })));
+        assert_eq!(
+            batcher.take(at(1100)),
+            Some(Batch::Paths(PathBatch {
+                top: true,
+                ..PathBatch::default()
+            }))
+        );
     }
 
     #[test]
@@ -361,7 +421,10 @@ mod tests {
             batcher.wrote(at(ms), &path("big"));
             if ms == 5000 {
                 let (paths, held) = names(batcher.take(at(ms)));
-                assert_eq!((paths, held), (vec!["page".to_string()], vec!["big".to_string()]));
+                assert_eq!(
+                    (paths, held),
+                    (vec!["page".to_string()], vec!["big".to_string()])
+                );
             } else {
                 assert_eq!(batcher.take(at(ms)), None, "{ms}");
             }
@@ -370,7 +433,10 @@ mod tests {
         batcher.touched(at(20_000), &path("page"));
         assert_eq!(names(batcher.take(at(20_500))).1, ["big"]);
         batcher.closed(at(21_000), &path("big"));
-        assert_eq!(names(batcher.take(at(21_500))), (vec!["big".to_string()], vec![]));
+        assert_eq!(
+            names(batcher.take(at(21_500))),
+            (vec!["big".to_string()], vec![])
+        );
     }
 
     #[test]
@@ -392,7 +458,10 @@ mod tests {
     fn it_is_asked_whether_a_file_is_open_once_after_its_writes() {
         let mut batcher = Batcher::new(PACE);
         batcher.wrote(at(0), &path("a"));
-        assert_eq!((batcher.ask_at(), batcher.ask(at(199))), (Some(at(200)), vec![]));
+        assert_eq!(
+            (batcher.ask_at(), batcher.ask(at(199))),
+            (Some(at(200)), vec![])
+        );
         assert!(batcher.wrote_again(at(150), b"a"));
         assert_eq!(batcher.ask_at(), Some(at(350)));
         assert_eq!(batcher.ask(at(350)), [path("a")]);
@@ -426,7 +495,10 @@ mod tests {
         batcher.wrote(at(0), &path("dirt"));
         batcher.gone(at(1), &path("dir"));
         let (paths, held) = names(batcher.take(at(5000)));
-        assert_eq!((paths, held), (vec!["dir".to_string()], vec!["dirt".to_string()]));
+        assert_eq!(
+            (paths, held),
+            (vec!["dir".to_string()], vec!["dirt".to_string()])
+        );
     }
 
     #[test]

@@ -34,7 +34,12 @@ pub struct Checks {
 impl Checks {
     /// Everything is looked at now.
     pub fn new(now: Moment) -> Self {
-        Self { first: None, last: now, checked: now, took: Duration::ZERO }
+        Self {
+            first: None,
+            last: now,
+            checked: now,
+            took: Duration::ZERO,
+        }
     }
 
     /// Only what was named was looked at.
@@ -45,7 +50,12 @@ impl Checks {
 
     /// Everything was looked at; how long that took, when it is known.
     pub fn checked(&mut self, now: Moment, took: Option<Duration>) {
-        *self = Self { first: None, last: now, checked: now, took: took.unwrap_or(self.took) };
+        *self = Self {
+            first: None,
+            last: now,
+            checked: now,
+            took: took.unwrap_or(self.took),
+        };
     }
 
     /// A look at everything took so long.
@@ -68,7 +78,10 @@ impl Checks {
 
     /// When everything is to be looked at whatever happens.
     pub fn latest(&self) -> Moment {
-        self.first.map_or_else(|| self.due(), |first| (first + MOST).max(self.checked + self.took * SHARE))
+        self.first.map_or_else(
+            || self.due(),
+            |first| (first + MOST).max(self.checked + self.took * SHARE),
+        )
     }
 }
 

@@ -44,10 +44,14 @@ const DIRECTORY: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::ONLYDIR)
     .union(WatchFlags::EXCL_UNLINK);
 /// What is asked of the source itself, too.
-const SOURCE: WatchFlags = DIRECTORY.union(WatchFlags::DELETE_SELF).union(WatchFlags::MOVE_SELF);
+const SOURCE: WatchFlags = DIRECTORY
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::MOVE_SELF);
 /// What is asked of the directory that the source's name is in.
-const ABOVE: WatchFlags =
-    WatchFlags::CREATE.union(WatchFlags::DELETE).union(WatchFlags::MOVED_FROM).union(WatchFlags::MOVED_TO);
+const ABOVE: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO);
 /// Bytes of events that one system call returns.
 const EVENTS: usize = 64 << 10;
 /// Bytes of names that one system call returns.
@@ -115,17 +119,28 @@ impl Watcher {
         let root = open(&target.source)?;
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .map_err(|e| limits::no_instance(e.into(), limit(limits::MAX_INSTANCES)))?;
-        let mounts = Mounts::of(&target.source)
-            .inspect_err(|e| tracing::warn!("mounts in {} are not followed: {e}", shown(&target.source)));
+        let mounts = Mounts::of(&target.source).inspect_err(|e| {
+            tracing::warn!("mounts in {} are not followed: {e}", shown(&target.source))
+        });
         let above = watch_above(inotify.as_fd(), &target.source);
         let dir = root.dir(None).map_err(|e| unreadable(&target.source, e))?;
         let top = match add(inotify.as_fd(), dir.as_fd(), SOURCE) {
             Ok(watch) => watch,
-            Err(Errno::NOSPC) => return Err(limits::too_few_watches(&target.source, 1, limits::watches())),
+            Err(Errno::NOSPC) => {
+                return Err(limits::too_few_watches(
+                    &target.source,
+                    1,
+                    limits::watches(),
+                ));
+            }
             Err(e) => return Err(cannot_watch(&target.source, e)),
         };
         let full = |path: &Path| std::fs::canonicalize(path).ok();
-        let own = target.own.as_deref().and_then(full).zip(full(&target.source));
+        let own = target
+            .own
+            .as_deref()
+            .and_then(full)
+            .zip(full(&target.source));
         let own = own.and_then(|(own, source)| TreePath::new(relative(&own, &source)?).ok());
         let excluded = Some(target.excluded.clone()).filter(|filter| !filter.is_empty());
         let mut watcher = Self {
@@ -184,8 +199,17 @@ impl Watcher {
     pub fn look_at_links(&mut self, now: Moment, batcher: &mut Batcher) {
         // Without a source it is not the links that matter.
         let Ok(root) = self.root() else { return };
-        let changed = self.links.look(now, |path| stat_of(&root, path), |path| is_open_for_writing(&root, path));
-        for Changed { paths, is_open, is_other } in changed {
+        let changed = self.links.look(
+            now,
+            |path| stat_of(&root, path),
+            |path| is_open_for_writing(&root, path),
+        );
+        for Changed {
+            paths,
+            is_open,
+            is_other,
+        } in changed
+        {
             for path in paths {
                 match batcher.is_written(&path) {
                     // Who writes to it will close it.
@@ -201,7 +225,9 @@ impl Watcher {
 
     /// Files that a scan found exposed: they are looked at from time to time.
     pub fn expose(&mut self, now: Moment, exposed: &[Exposed]) {
-        exposed.iter().for_each(|exposed| self.links.expose(now, exposed));
+        exposed
+            .iter()
+            .for_each(|exposed| self.links.expose(now, exposed));
     }
 
     /// Goes on looking at the files that another watcher of the source knew to be open.
@@ -250,10 +276,18 @@ impl Watcher {
     /// The list of mounts has changed.
     pub fn mounted(&mut self) -> Result<Heard> {
         self.check()?;
-        let change = self.mounts.as_mut().map_or(Ok(Change::None), Mounts::change);
-        match change.map_err(|e| Error::new(Kind::Io, "cannot read the list of mounts").because(e))? {
+        let change = self
+            .mounts
+            .as_mut()
+            .map_or(Ok(Change::None), Mounts::change);
+        match change
+            .map_err(|e| Error::new(Kind::Io, "cannot read the list of mounts").because(e))?
+        {
             Change::None => Ok(Heard::All),
-            Change::Mounted(at) => Ok(Heard::Lost(format!("{} was mounted: the source is looked at", shown(&at)))),
+            Change::Mounted(at) => Ok(Heard::Lost(format!(
+                "{} was mounted: the source is looked at",
+                shown(&at)
+            ))),
             Change::Unmounted(at) => Err(unmounted(&at)),
         }
     }
@@ -267,9 +301,16 @@ impl Watcher {
         heard
     }
 
-    fn hear_into(&mut self, buffer: &mut [MaybeUninit<u8>], now: Moment, batcher: &mut Batcher) -> Result<Heard> {
-        let inotify =
-            self.inotify.try_clone().map_err(|e| Error::new(Kind::Io, "cannot hear of changes").because(e))?;
+    fn hear_into(
+        &mut self,
+        buffer: &mut [MaybeUninit<u8>],
+        now: Moment,
+        batcher: &mut Batcher,
+    ) -> Result<Heard> {
+        let inotify = self
+            .inotify
+            .try_clone()
+            .map_err(|e| Error::new(Kind::Io, "cannot hear of changes").because(e))?;
         let mut reader = Reader::new(inotify, buffer);
         let mut reads = 0;
         loop {
@@ -294,14 +335,21 @@ impl Watcher {
 
     /// Takes the watches off directories that left the source.
     pub fn forget(&mut self, now: Moment) {
-        let (old, young) = self.away.iter().partition(|(_, since)| now.since(*since) >= AWAY);
+        let (old, young) = self
+            .away
+            .iter()
+            .partition(|(_, since)| now.since(*since) >= AWAY);
         self.away = young;
         let old: Vec<(Watch, Moment)> = old;
         for (watch, _) in old {
             if !self.places.is_away(watch) {
                 continue;
             }
-            let below = self.places.of(watch).map(|place| self.places.below(place)).unwrap_or_default();
+            let below = self
+                .places
+                .of(watch)
+                .map(|place| self.places.below(place))
+                .unwrap_or_default();
             for watch in below {
                 // One that has ended by itself is as well.
                 let _ = inotify::remove_watch(&self.inotify, watch);
@@ -329,9 +377,17 @@ impl Watcher {
                 self.check()?;
             }
         }
-        let Some(place) = self.places.of(watch) else { return Ok(None) };
-        if place == TOP && what.intersects(ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::UNMOUNT) {
-            return Err(self.gone(if what.contains(ReadFlags::UNMOUNT) { "was unmounted" } else { "was removed" }));
+        let Some(place) = self.places.of(watch) else {
+            return Ok(None);
+        };
+        if place == TOP
+            && what.intersects(ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::UNMOUNT)
+        {
+            return Err(self.gone(if what.contains(ReadFlags::UNMOUNT) {
+                "was unmounted"
+            } else {
+                "was removed"
+            }));
         }
         if place == TOP && what.contains(ReadFlags::MOVE_SELF) {
             return self.check().map(|()| None);
@@ -339,7 +395,9 @@ impl Watcher {
         if what.contains(ReadFlags::UNMOUNT) {
             let mut path = Vec::new();
             self.places.path(place, &mut path);
-            return Err(unmounted(&self.target.source.join(OsStr::from_bytes(&path))));
+            return Err(unmounted(
+                &self.target.source.join(OsStr::from_bytes(&path)),
+            ));
         }
         let others = self.places.more(watch);
         if what.contains(ReadFlags::IGNORED) {
@@ -354,12 +412,24 @@ impl Watcher {
     }
 
     /// The watch has ended: the directory was removed, or the kernel took the watch for reasons of its own.
-    fn ended(&mut self, watch: Watch, place: Place, now: Moment, batcher: &mut Batcher) -> Result<Lost> {
+    fn ended(
+        &mut self,
+        watch: Watch,
+        place: Place,
+        now: Moment,
+        batcher: &mut Batcher,
+    ) -> Result<Lost> {
         let mut path = Vec::new();
-        let known = self.places.path(place, &mut path).then(|| TreePath::new(&*path).ok()).flatten();
+        let known = self
+            .places
+            .path(place, &mut path)
+            .then(|| TreePath::new(&*path).ok())
+            .flatten();
         let parent = self.places.parent(place);
         self.places.remove(watch);
-        let (Some(path), Some(parent)) = (known, parent) else { return Ok(None) };
+        let (Some(path), Some(parent)) = (known, parent) else {
+            return Ok(None);
+        };
         batcher.touched(now, &path);
         self.look(parent, &path, now, batcher)
     }
@@ -386,7 +456,8 @@ impl Watcher {
             path.extend_from_slice(name);
         }
         let is_dir = what.contains(ReadFlags::ISDIR);
-        let names = ReadFlags::CREATE | ReadFlags::DELETE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO;
+        let names =
+            ReadFlags::CREATE | ReadFlags::DELETE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO;
         let found = if path.is_empty() {
             batcher.top(now);
             Ok(None)
@@ -447,10 +518,13 @@ impl Watcher {
         self.note_links(path, what);
         let ignore = !is_dir && IGNORE_FILES.contains(&name) && self.excluded.is_some();
         if ignore && takes_back(&self.target.source.join(path.as_path())) {
-            return Ok(Some(format!("{path} may take back what the spec excludes: the source is looked at")));
+            return Ok(Some(format!(
+                "{path} may take back what the spec excludes: the source is looked at"
+            )));
         }
         let comes = ReadFlags::CREATE | ReadFlags::MOVED_TO | ReadFlags::MOVED_FROM;
-        let unwatched = || what.contains(ReadFlags::ATTRIB) && self.places.child(place, name).is_none();
+        let unwatched =
+            || what.contains(ReadFlags::ATTRIB) && self.places.child(place, name).is_none();
         if is_dir && (what.intersects(comes) || unwatched()) {
             return self.look(place, path, now, batcher);
         }
@@ -460,7 +534,8 @@ impl Watcher {
     /// Keeps in mind a file that comes and has several names, and that a change of one is known.
     fn note_links(&mut self, path: &TreePath, what: ReadFlags) {
         let comes = what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
-        let changes = what.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::ATTRIB) && self.links.has(path);
+        let changes =
+            what.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::ATTRIB) && self.links.has(path);
         if what.contains(ReadFlags::ISDIR) || !(comes || changes) {
             return;
         }
@@ -478,18 +553,28 @@ impl Watcher {
     }
 
     /// Looks which directory is at `path` now, in the directory `place`: an event may be older than another look.
-    fn look(&mut self, place: Place, path: &TreePath, now: Moment, batcher: &mut Batcher) -> Result<Lost> {
+    fn look(
+        &mut self,
+        place: Place,
+        path: &TreePath,
+        now: Moment,
+        batcher: &mut Batcher,
+    ) -> Result<Lost> {
         self.pass_gap();
         let root = self.root()?;
         if root.dir(Some(path)).is_err() {
             if let Some(child) = self.places.child(place, path.name()) {
                 self.places.detach(child);
-                self.away.extend(self.places.watch(child).map(|watch| (watch, now)));
+                self.away
+                    .extend(self.places.watch(child).map(|watch| (watch, now)));
             }
             return Ok(None);
         }
-        let took_back = self.walk(&root, Some(path), place, now, &mut |found| batcher.touched(now, found))?;
-        Ok(took_back.then(|| format!("an ignore file in {path} may take back what the spec excludes")))
+        let took_back = self.walk(&root, Some(path), place, now, &mut |found| {
+            batcher.touched(now, found)
+        })?;
+        Ok(took_back
+            .then(|| format!("an ignore file in {path} may take back what the spec excludes")))
     }
 
     /// Watches the directory at `from`, which is in `parent`, and all below it, and tells what is in them. Says whether
@@ -509,7 +594,9 @@ impl Watcher {
         let mut more = 0;
         while let Some((path, parent)) = open.pop() {
             // What cannot be opened is gone, or the scan says what is wrong with it.
-            let Ok(dir) = root.dir(path.as_ref()) else { continue };
+            let Ok(dir) = root.dir(path.as_ref()) else {
+                continue;
+            };
             self.pass_gap();
             let place = match &path {
                 None => TOP,
@@ -536,14 +623,28 @@ impl Watcher {
         }
         if full {
             let directories = self.places.len() as u64 + more;
-            return Err(limits::too_few_watches(&self.target.source, directories, limits::watches()));
+            return Err(limits::too_few_watches(
+                &self.target.source,
+                directories,
+                limits::watches(),
+            ));
         }
         Ok(took_back)
     }
 
     /// Puts a directory where it was found. `None` when that cannot be: an event that is on its way will say more.
-    fn put(&mut self, root: &Root, parent: Place, name: &[u8], watch: Watch, now: Moment) -> Option<Place> {
-        let known = self.places.of(watch).filter(|known| self.places.child(parent, name) != Some(*known));
+    fn put(
+        &mut self,
+        root: &Root,
+        parent: Place,
+        name: &[u8],
+        watch: Watch,
+        now: Moment,
+    ) -> Option<Place> {
+        let known = self
+            .places
+            .of(watch)
+            .filter(|known| self.places.child(parent, name) != Some(*known));
         if let Some(known) = known {
             let mut path = Vec::new();
             let there = self.places.path(known, &mut path);
@@ -551,16 +652,28 @@ impl Watcher {
             let old = TreePath::new(&*path).ok().filter(|_| there);
             let is_there = |dir: Option<&TreePath>| {
                 let dir = root.dir(dir).ok()?;
-                add(self.inotify.as_fd(), dir.as_fd(), if known == TOP { SOURCE } else { DIRECTORY }).ok()
+                add(
+                    self.inotify.as_fd(),
+                    dir.as_fd(),
+                    if known == TOP { SOURCE } else { DIRECTORY },
+                )
+                .ok()
             };
             if (known == TOP || old.is_some()) && is_there(old.as_ref()) == Some(watch) {
                 return Some(self.places.put_again(parent, name, watch));
             }
         }
         self.pass_gap();
-        let replaced = self.places.child(parent, name).and_then(|child| self.places.watch(child));
+        let replaced = self
+            .places
+            .child(parent, name)
+            .and_then(|child| self.places.watch(child));
         let put = self.places.put(parent, name, watch);
-        self.away.extend(replaced.filter(|watch| self.places.is_away(*watch)).map(|watch| (watch, now)));
+        self.away.extend(
+            replaced
+                .filter(|watch| self.places.is_away(*watch))
+                .map(|watch| (watch, now)),
+        );
         match put {
             Put::Known(place) | Put::New(place) | Put::Moved(place) => Some(place),
             Put::Impossible => None,
@@ -585,11 +698,15 @@ impl Watcher {
             }
             let file_type = match entry.file_type() {
                 FileType::Unknown => statat(dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)
-                    .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode)),
+                    .map_or(FileType::Unknown, |stat| {
+                        FileType::from_raw_mode(stat.st_mode)
+                    }),
                 known => known,
             };
             self.pass_gap();
-            let Ok(path) = at.map_or_else(|| TreePath::new(name), |at| at.join(name)) else { continue };
+            let Ok(path) = at.map_or_else(|| TreePath::new(name), |at| at.join(name)) else {
+                continue;
+            };
             let is_dir = file_type == FileType::Directory;
             if self.excluded.is_some() && !is_dir && IGNORE_FILES.contains(&name) {
                 took_back |= takes_back(&self.target.source.join(path.as_path()));
@@ -614,7 +731,10 @@ impl Watcher {
     fn leaves_out(&self, path: &TreePath, is_dir: bool) -> bool {
         self.own.as_ref() == Some(path)
             || is_dir && path.name() == RESERVED.as_bytes()
-            || self.excluded.as_ref().is_some_and(|filter| filter.matches_here(path, is_dir))
+            || self
+                .excluded
+                .as_ref()
+                .is_some_and(|filter| filter.matches_here(path, is_dir))
     }
 
     fn gone(&self, how: &str) -> Error {
@@ -630,8 +750,11 @@ impl AsFd for Watcher {
 
 /// The source is not there any more, or is another one: `how` says it.
 pub fn gone(source: &Path, how: &str) -> Error {
-    Error::refused(format!("the source {} {how}: nothing is deployed any more", shown(source)))
-        .hint("every host keeps what it has; start again when the source is back")
+    Error::refused(format!(
+        "the source {} {how}: nothing is deployed any more",
+        shown(source)
+    ))
+    .hint("every host keeps what it has; start again when the source is back")
 }
 
 fn open(source: &Path) -> Result<Root> {
@@ -654,8 +777,11 @@ fn is_open_for_writing(root: &Root, path: &TreePath) -> Option<bool> {
 }
 
 fn unmounted(at: &Path) -> Error {
-    Error::refused(format!("{} was unmounted: nothing is deployed any more", shown(at)))
-        .hint("every host keeps what it has; start again when it is back")
+    Error::refused(format!(
+        "{} was unmounted: nothing is deployed any more",
+        shown(at)
+    ))
+    .hint("every host keeps what it has; start again when it is back")
 }
 
 fn cannot_watch(path: &Path, e: Errno) -> Error {
@@ -663,7 +789,11 @@ fn cannot_watch(path: &Path, e: Errno) -> Error {
 }
 
 /// Watches an open directory: by its handle, so that no link in its path can lead elsewhere.
-fn add(inotify: BorrowedFd<'_>, dir: BorrowedFd<'_>, what: WatchFlags) -> rustix::io::Result<Watch> {
+fn add(
+    inotify: BorrowedFd<'_>,
+    dir: BorrowedFd<'_>,
+    what: WatchFlags,
+) -> rustix::io::Result<Watch> {
     inotify::add_watch(inotify, format!("/proc/self/fd/{}", dir.as_raw_fd()), what)
 }
 
@@ -671,17 +801,22 @@ fn add(inotify: BorrowedFd<'_>, dir: BorrowedFd<'_>, what: WatchFlags) -> rustix
 /// seen there only. Without it that is found when the next batch is due.
 fn watch_above(inotify: BorrowedFd<'_>, source: &Path) -> Option<Watch> {
     source.file_name()?;
-    let above = source.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let above = source
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     inotify::add_watch(inotify, above, ABOVE | WatchFlags::ONLYDIR).ok()
 }
 
 /// Whether an ignore file has a line that takes something back.
 fn takes_back(path: &Path) -> bool {
-    let small = std::fs::symlink_metadata(path).map(|meta| meta.is_file() && meta.len() <= MAX_IGNORE_FILE);
+    let small =
+        std::fs::symlink_metadata(path).map(|meta| meta.is_file() && meta.len() <= MAX_IGNORE_FILE);
     match small {
-        Ok(true) => {
-            std::fs::read(path).is_ok_and(|text| text.split(|&b| b == b'\n').any(|line| line.starts_with(b"!")))
-        }
+        Ok(true) => std::fs::read(path).is_ok_and(|text| {
+            text.split(|&b| b == b'\n')
+                .any(|line| line.starts_with(b"!"))
+        }),
         Ok(false) => true,
         Err(_) => false,
     }

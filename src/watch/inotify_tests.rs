@@ -14,16 +14,30 @@ struct Eye {
 impl Eye {
     fn on(dirs: &[&str], excludes: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        dirs.iter().for_each(|name| std::fs::create_dir_all(dir.path().join("top").join(name)).expect("new"));
+        dirs.iter().for_each(|name| {
+            std::fs::create_dir_all(dir.path().join("top").join(name)).expect("new")
+        });
         Self::of(dir, excludes)
     }
 
     fn of(dir: tempfile::TempDir, excludes: &[&str]) -> Self {
         let excluded = PathFilter::at_top(excludes);
-        let target = Target { source: dir.path().join("top"), excluded, own: None };
-        let pace = Pace { settle: Duration::ZERO, max_delay: Duration::ZERO };
+        let target = Target {
+            source: dir.path().join("top"),
+            excluded,
+            own: None,
+        };
+        let pace = Pace {
+            settle: Duration::ZERO,
+            max_delay: Duration::ZERO,
+        };
         let watcher = Watcher::establish(target).expect("watched");
-        Self { dir, watcher, batcher: Batcher::new(pace), now: Moment(1) }
+        Self {
+            dir,
+            watcher,
+            batcher: Batcher::new(pace),
+            now: Moment(1),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -47,7 +61,12 @@ impl Eye {
             None => Vec::new(),
             Some(Batch::Paths(batch)) => {
                 let top = batch.top.then(|| ".".to_string());
-                let mut all: Vec<String> = batch.paths.iter().map(|p| p.to_string()).chain(top).collect();
+                let mut all: Vec<String> = batch
+                    .paths
+                    .iter()
+                    .map(|p| p.to_string())
+                    .chain(top)
+                    .collect();
                 all.sort();
                 all
             }
@@ -76,9 +95,17 @@ fn a_path_is_told_where_it_is() {
     eye.write("top-file");
     assert_eq!(eye.told(), [".", "a/b/file", "top-file"]);
     std::fs::remove_file(eye.path("a/b/file")).expect("there");
-    std::fs::set_permissions(eye.path("c"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("mine");
+    std::fs::set_permissions(
+        eye.path("c"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o700),
+    )
+    .expect("mine");
     assert_eq!(eye.told(), [".", "a/b/file", "c"]);
-    std::fs::set_permissions(eye.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("mine");
+    std::fs::set_permissions(
+        eye.path(""),
+        std::os::unix::fs::PermissionsExt::from_mode(0o700),
+    )
+    .expect("mine");
     assert_eq!(eye.told(), ["."]);
 }
 
@@ -99,7 +126,10 @@ fn a_directory_that_is_renamed_is_heard_under_its_new_name() {
     eye.rename("a/sub", "b/moved");
     eye.write("b/moved/deep/file");
     let told = eye.told();
-    assert!(told.contains(&"a/sub".to_string()) && told.contains(&"b/moved/deep/file".to_string()), "{told:?}");
+    assert!(
+        told.contains(&"a/sub".to_string()) && told.contains(&"b/moved/deep/file".to_string()),
+        "{told:?}"
+    );
     assert_eq!(eye.watcher.directories(), 5);
     eye.write("b/moved/deep/file");
     assert_eq!(eye.told(), ["b/moved/deep/file"]);
@@ -124,7 +154,10 @@ fn a_directory_that_leaves_is_forgotten_and_one_that_takes_its_name_is_heard() {
     assert_eq!(eye.told(), ["a/sub/file"]);
     assert!(eye.watcher.is_waiting());
     eye.watcher.forget(eye.now + AWAY);
-    assert_eq!((eye.watcher.directories(), eye.watcher.is_waiting()), (3, false));
+    assert_eq!(
+        (eye.watcher.directories(), eye.watcher.is_waiting()),
+        (3, false)
+    );
     std::fs::rename(&out, eye.path("back")).expect("renamed");
     eye.told();
     eye.write("back/deep/file");
@@ -135,7 +168,15 @@ fn a_directory_that_leaves_is_forgotten_and_one_that_takes_its_name_is_heard() {
 fn directories_that_changed_places_are_both_heard() {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
     let mut eye = Eye::on(&["a/x", "b/y"], &[]);
-    if renameat2(AT_FDCWD, &eye.path("a"), AT_FDCWD, &eye.path("b"), RenameFlags::RENAME_EXCHANGE).is_err() {
+    if renameat2(
+        AT_FDCWD,
+        &eye.path("a"),
+        AT_FDCWD,
+        &eye.path("b"),
+        RenameFlags::RENAME_EXCHANGE,
+    )
+    .is_err()
+    {
         return println!("skipped: no exchange here");
     }
     eye.told();
@@ -185,7 +226,10 @@ fn makuos_own_directory_is_left_alone() {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::create_dir_all(dir.path().join("top/.cache/makuo")).expect("new");
     let mut eye = Eye::of(dir, &[]);
-    let target = Target { own: Some(eye.path(".cache/makuo")), ..eye.watcher.target().clone() };
+    let target = Target {
+        own: Some(eye.path(".cache/makuo")),
+        ..eye.watcher.target().clone()
+    };
     eye.watcher = Watcher::establish(target).expect("watched");
     assert_eq!(eye.watcher.directories(), 2);
     eye.write(".cache/makuo/index");
@@ -206,7 +250,10 @@ fn a_source_that_is_gone_or_another_is_an_error() {
             }
         }
         let error = eye.hear().expect_err(how);
-        assert!(error.to_string().contains("nothing is deployed any more"), "{error}");
+        assert!(
+            error.to_string().contains("nothing is deployed any more"),
+            "{error}"
+        );
         assert!(eye.watcher.check().is_err());
     }
 }
@@ -219,6 +266,8 @@ fn an_overflow_is_told() {
     };
     // Two events each, which are not alike.
     (0..=queued / 2).for_each(|i| eye.write(&format!("a/f{i}")));
-    let Ok(Heard::Lost(why)) = eye.hear() else { panic!("nothing was lost") };
+    let Ok(Heard::Lost(why)) = eye.hear() else {
+        panic!("nothing was lost")
+    };
     assert!(why.contains("overflowed"), "{why}");
 }

@@ -18,12 +18,18 @@ pub const MAX_QUEUED: &str = "max_queued_events";
 
 /// The limit of this name, when the kernel says it.
 pub fn limit(name: &str) -> Option<u64> {
-    std::fs::read_to_string(Path::new(LIMITS).join(name)).ok()?.trim().parse().ok()
+    std::fs::read_to_string(Path::new(LIMITS).join(name))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// The limit of watches that is reached first, and its name.
 pub fn watches() -> (&'static str, Option<u64>) {
-    let here = std::fs::read_to_string("/proc/sys/user/max_inotify_watches").ok().and_then(|n| n.trim().parse().ok());
+    let here = std::fs::read_to_string("/proc/sys/user/max_inotify_watches")
+        .ok()
+        .and_then(|n| n.trim().parse().ok());
     let all = limit("max_user_watches");
     match (here, all) {
         (Some(here), Some(all)) if here < all => (MAX_WATCHES_HERE, Some(here)),
@@ -32,15 +38,23 @@ pub fn watches() -> (&'static str, Option<u64>) {
 }
 
 /// `directories` want a watch each, and the kernel gives this user as many as the limit says, in all.
-pub fn too_few_watches(source: &Path, directories: u64, (name, limit): (&str, Option<u64>)) -> Error {
+pub fn too_few_watches(
+    source: &Path,
+    directories: u64,
+    (name, limit): (&str, Option<u64>),
+) -> Error {
     let is = limit.map_or_else(|| "unknown".to_string(), |n| n.to_string());
     // What others of this user watch counts as well.
-    let enough = directories.saturating_add(limit.unwrap_or(0)).next_power_of_two();
+    let enough = directories
+        .saturating_add(limit.unwrap_or(0))
+        .next_power_of_two();
     Error::usage(format!(
         "{} has {directories} directories and each of them needs a watch; {name} is {is}",
         shown(source)
     ))
-    .hint(format!("sysctl {name}={enough}, and in /etc/sysctl.d for good; or exclude directories"))
+    .hint(format!(
+        "sysctl {name}={enough}, and in /etc/sysctl.d for good; or exclude directories"
+    ))
 }
 
 /// inotify could not be begun at all.
@@ -59,7 +73,9 @@ pub fn no_instance(error: std::io::Error, limit: Option<u64>) -> Error {
 
 /// What is said when events were lost.
 pub fn overflowed(limit: Option<u64>) -> String {
-    let limit = limit.map_or_else(String::new, |n| format!(" (fs.inotify.{MAX_QUEUED} is {n})"));
+    let limit = limit.map_or_else(String::new, |n| {
+        format!(" (fs.inotify.{MAX_QUEUED} is {n})")
+    });
     format!("the queue of changes overflowed{limit}: the whole source is looked at")
 }
 
@@ -77,22 +93,42 @@ mod tests {
         let error = too_few_watches(Path::new("/srv/site"), 50_000, (MAX_WATCHES, Some(8192)));
         assert_eq!(error.kind().exit_code(), 2);
         let told = error.to_string();
-        for word in ["/srv/site", "50000 directories", "fs.inotify.max_user_watches is 8192"] {
+        for word in [
+            "/srv/site",
+            "50000 directories",
+            "fs.inotify.max_user_watches is 8192",
+        ] {
             assert!(told.contains(word), "{told}");
         }
-        assert!(error.hint_text().expect("a hint").contains("sysctl fs.inotify.max_user_watches=65536"));
+        assert!(
+            error
+                .hint_text()
+                .expect("a hint")
+                .contains("sysctl fs.inotify.max_user_watches=65536")
+        );
     }
 
     #[test]
     fn too_many_users_of_inotify_are_told_from_other_trouble() {
         let full = std::io::Error::from(rustix::io::Errno::MFILE);
         let error = no_instance(full, Some(128));
-        assert!(error.hint_text().is_some_and(|h| h.contains("max_user_instances=512")), "{error}");
-        assert!(no_instance(std::io::Error::from(rustix::io::Errno::NOMEM), Some(128)).hint_text().is_none());
+        assert!(
+            error
+                .hint_text()
+                .is_some_and(|h| h.contains("max_user_instances=512")),
+            "{error}"
+        );
+        assert!(
+            no_instance(std::io::Error::from(rustix::io::Errno::NOMEM), Some(128))
+                .hint_text()
+                .is_none()
+        );
     }
 
     #[test]
     fn an_overflow_says_so() {
-        assert!(overflowed(Some(16384)).contains("overflowed (fs.inotify.max_queued_events is 16384)"));
+        assert!(
+            overflowed(Some(16384)).contains("overflowed (fs.inotify.max_queued_events is 16384)")
+        );
     }
 }

@@ -103,9 +103,23 @@ impl Links {
             for path in &old.paths {
                 self.names.entry(path.clone()).or_insert(id);
             }
-            let paths = self.files.remove(&id).map_or_else(Vec::new, |known| known.paths);
-            let more = old.paths.iter().filter(|path| !paths.contains(path)).cloned().collect::<Vec<_>>();
-            self.files.insert(id, Linked { paths: [paths, more].concat(), ..old });
+            let paths = self
+                .files
+                .remove(&id)
+                .map_or_else(Vec::new, |known| known.paths);
+            let more = old
+                .paths
+                .iter()
+                .filter(|path| !paths.contains(path))
+                .cloned()
+                .collect::<Vec<_>>();
+            self.files.insert(
+                id,
+                Linked {
+                    paths: [paths, more].concat(),
+                    ..old
+                },
+            );
         }
     }
 
@@ -123,7 +137,10 @@ impl Links {
 
     /// How many files have names that are not watched, and a watched name of one of them.
     pub fn unwatched(&self) -> Option<(usize, &TreePath)> {
-        let mut found = self.files.values().filter(|linked| linked.has_other_names());
+        let mut found = self
+            .files
+            .values()
+            .filter(|linked| linked.has_other_names());
         let first = found.next()?.paths.first()?;
         Some((1 + found.count(), first))
     }
@@ -149,7 +166,9 @@ impl Links {
         self.last = next.last().copied();
         let mut changed = Vec::new();
         for id in next {
-            let Some(linked) = self.files.get_mut(&id) else { continue };
+            let Some(linked) = self.files.get_mut(&id) else {
+                continue;
+            };
             let mut now = None;
             linked.paths.retain(|path| {
                 let found = stat(path).filter(|found| found.id == id);
@@ -180,7 +199,11 @@ impl Links {
                 linked.since = at;
             }
             if is_other || was_open && !linked.is_open {
-                changed.push(Changed { paths: linked.paths.clone(), is_open: linked.is_open, is_other });
+                changed.push(Changed {
+                    paths: linked.paths.clone(),
+                    is_open: linked.is_open,
+                    is_other,
+                });
             }
             if now.nlink == 1 && !linked.is_open {
                 self.drop_file(id);
@@ -190,7 +213,10 @@ impl Links {
     }
 
     fn drop_file(&mut self, id: FileId) {
-        let paths = self.files.remove(&id).map_or_else(Vec::new, |linked| linked.paths);
+        let paths = self
+            .files
+            .remove(&id)
+            .map_or_else(Vec::new, |linked| linked.paths);
         for path in paths {
             if self.names.get(&path) == Some(&id) {
                 self.names.remove(&path);
@@ -202,7 +228,11 @@ impl Links {
     fn next(&self) -> Vec<FileId> {
         let last = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let rest = self.files.range((last, Bound::Unbounded));
-        let start = self.last.map(|last| self.files.range(..=last)).into_iter().flatten();
+        let start = self
+            .last
+            .map(|last| self.files.range(..=last))
+            .into_iter()
+            .flatten();
         rest.chain(start).map(|(id, _)| *id).take(AT_ONCE).collect()
     }
 }
@@ -232,7 +262,10 @@ mod tests {
         /// What changed, of files that nobody has open but as `open` says.
         fn look(&self, links: &mut Links, open: Option<bool>) -> Vec<(Vec<TreePath>, bool, bool)> {
             let changed = links.look(Moment::default(), |path| self.stat(path), |_| open);
-            changed.into_iter().map(|changed| (changed.paths, changed.is_open, changed.is_other)).collect()
+            changed
+                .into_iter()
+                .map(|changed| (changed.paths, changed.is_open, changed.is_other))
+                .collect()
         }
     }
 
@@ -251,14 +284,24 @@ mod tests {
         assert_eq!(links.unwatched(), Some((1, &path("both"))));
         assert_eq!(dir.look(&mut links, closed), []);
         std::fs::write(dir.at("out"), "22").expect("mine");
-        assert_eq!(dir.look(&mut links, closed), [(vec![path("both")], false, true)]);
+        assert_eq!(
+            dir.look(&mut links, closed),
+            [(vec![path("both")], false, true)]
+        );
         assert_eq!(dir.look(&mut links, closed), []);
         std::fs::write(dir.at("both"), "333").expect("mine");
         links.seen(&dir.stat(&path("both")).expect("there"));
         assert_eq!(dir.look(&mut links, closed), [], "it is known");
         std::fs::remove_file(dir.at("both")).expect("mine");
         dir.look(&mut links, closed);
-        assert_eq!((links.unwatched(), links.files.len(), links.has(&path("both"))), (None, 1, false));
+        assert_eq!(
+            (
+                links.unwatched(),
+                links.files.len(),
+                links.has(&path("both"))
+            ),
+            (None, 1, false)
+        );
     }
 
     #[test]
@@ -274,24 +317,47 @@ mod tests {
         assert_eq!(dir.look(&mut links, Some(true)), []);
         std::fs::write(dir.at("stays"), "22").expect("mine");
         assert_eq!(dir.look(&mut links, Some(true)), is(true, true));
-        assert_eq!(dir.look(&mut links, Some(false)), is(false, false), "it was closed");
+        assert_eq!(
+            dir.look(&mut links, Some(false)),
+            is(false, false),
+            "it was closed"
+        );
         assert!(links.is_empty() && !links.has(&path("stays")));
 
         // One that was written to and closed between two looks.
         std::fs::write(dir.at("stays"), "333").expect("mine");
         let stat = dir.stat(&path("stays")).expect("there");
-        links.expose(Moment::default(), &Exposed { path: path("stays"), stat, is_open: true });
+        links.expose(
+            Moment::default(),
+            &Exposed {
+                path: path("stays"),
+                stat,
+                is_open: true,
+            },
+        );
         std::fs::write(dir.at("stays"), "4444").expect("mine");
         assert_eq!(dir.look(&mut links, Some(false)), is(false, true));
         assert!(links.is_empty());
 
         // Where nobody knows, for a while; and as long as another listens.
-        links.expose(Moment::default(), &Exposed { path: path("stays"), stat, is_open: true });
+        links.expose(
+            Moment::default(),
+            &Exposed {
+                path: path("stays"),
+                stat,
+                is_open: true,
+            },
+        );
         let mut later = Links::default();
         later.keep_open_files(links);
         assert_eq!(dir.look(&mut later, None), is(true, true));
         let stat = |path: &TreePath| dir.stat(path);
-        assert_eq!(later.look(Moment::default() + MAY_BE_OPEN, stat, |_| None).len(), 1);
+        assert_eq!(
+            later
+                .look(Moment::default() + MAY_BE_OPEN, stat, |_| None)
+                .len(),
+            1
+        );
         assert!(later.is_empty());
     }
 
@@ -300,7 +366,11 @@ mod tests {
         let mut links = Links::default();
         let dir = tempfile::tempdir().expect("a directory");
         let one = FileStat::of(std::fs::File::open(dir.path()).expect("there")).expect("a stat");
-        let stat = |ino: u64| FileStat { id: FileId { dev: 1, ino }, nlink: 2, ..one };
+        let stat = |ino: u64| FileStat {
+            id: FileId { dev: 1, ino },
+            nlink: 2,
+            ..one
+        };
         let count = 2 * AT_ONCE as u64 + 10;
         (0..count).for_each(|ino| links.add(&path(&ino.to_string()), &stat(ino)));
         let mut seen = std::collections::BTreeSet::new();

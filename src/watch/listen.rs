@@ -32,16 +32,27 @@ impl Listener {
         tell(&watcher);
         shared.state().id = Some(watcher.id());
         let own = Arc::clone(shared);
-        let thread = std::thread::Builder::new().name("watch".into()).spawn(move || {
-            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| listen(&own, watcher)));
-            match ended {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => own.end(error),
-                Err(_) => own.end(Error::new(Kind::Io, "a defect in makuo: the thread that watches the source failed")),
-            }
-        });
-        let thread = thread.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
-        Ok(Self { shared: Arc::clone(shared), thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("watch".into())
+            .spawn(move || {
+                let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    listen(&own, watcher)
+                }));
+                match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => own.end(error),
+                    Err(_) => own.end(Error::new(
+                        Kind::Io,
+                        "a defect in makuo: the thread that watches the source failed",
+                    )),
+                }
+            });
+        let thread =
+            thread.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
+        Ok(Self {
+            shared: Arc::clone(shared),
+            thread: Some(thread),
+        })
     }
 }
 
@@ -88,7 +99,11 @@ fn listen(shared: &Shared, mut watcher: Watcher) -> Result<()> {
                 None => {}
             }
         }
-        let mut heard = if woken.mounted { watcher.mounted()? } else { Heard::All };
+        let mut heard = if woken.mounted {
+            watcher.mounted()?
+        } else {
+            Heard::All
+        };
         if woken.changed && heard == Heard::All {
             heard = hear(shared, &mut watcher)?;
         }
@@ -159,7 +174,10 @@ struct Woken {
 }
 
 fn wait(shared: &Shared, watcher: &Watcher, look: Moment) -> Result<Woken> {
-    let mut fds = vec![PollFd::new(watcher, PollFlags::IN), PollFd::new(&shared.wake, PollFlags::IN)];
+    let mut fds = vec![
+        PollFd::new(watcher, PollFlags::IN),
+        PollFd::new(&shared.wake, PollFlags::IN),
+    ];
     let mounts = watcher.mounts();
     fds.extend(mounts.iter().map(|list| PollFd::new(list, PollFlags::PRI)));
     let now = shared.now();
@@ -171,8 +189,16 @@ fn wait(shared: &Shared, watcher: &Watcher, look: Moment) -> Result<Woken> {
     let timeout = until.and_then(|until| Timespec::try_from(until.since(now)).ok());
     match poll(&mut fds, timeout.as_ref()) {
         Ok(_) | Err(Errno::INTR) => {}
-        Err(e) => return Err(Error::new(Kind::Io, "cannot wait for changes").because(std::io::Error::from(e))),
+        Err(e) => {
+            return Err(
+                Error::new(Kind::Io, "cannot wait for changes").because(std::io::Error::from(e))
+            );
+        }
     }
     let is = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
-    Ok(Woken { changed: is(0), ordered: is(1), mounted: is(2) })
+    Ok(Woken {
+        changed: is(0),
+        ordered: is(1),
+        mounted: is(2),
+    })
 }

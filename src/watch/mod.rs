@@ -106,7 +106,11 @@ pub fn run(mut setup: Setup<'_>, report: &mut Report) -> Result<u8> {
 
 fn target(options: &Options) -> Result<Target> {
     let excluded = options.spec.rules().excluded().map_err(Error::usage)?;
-    Ok(Target { source: options.spec.source.clone(), excluded, own: options.cache.clone() })
+    Ok(Target {
+        source: options.spec.source.clone(),
+        excluded,
+        own: options.cache.clone(),
+    })
 }
 
 /// What a deploy is made of.
@@ -166,7 +170,12 @@ impl Live<'_> {
         loop {
             let pause = self.setup.modes.pause.clone();
             let checks = !self.whole && self.released.is_some();
-            match self.shared.wait(&Until { attempt: self.attempt, checks, quiet: self.quiet, pause }) {
+            match self.shared.wait(&Until {
+                attempt: self.attempt,
+                checks,
+                quiet: self.quiet,
+                pause,
+            }) {
                 Turn::Batch(batch) => {
                     let task = self.task(batch);
                     self.deploy(task)?;
@@ -185,9 +194,17 @@ impl Live<'_> {
         match batch {
             Batch::Paths(paths) => {
                 tracing::info!("{} paths may have changed", paths.paths.len());
-                Task { hints: Some(paths.hints()).filter(|_| !self.whole), again: false, quiet: false }
+                Task {
+                    hints: Some(paths.hints()).filter(|_| !self.whole),
+                    again: false,
+                    quiet: false,
+                }
             }
-            Batch::Everything(why) => Task { hints: None, again: why == Why::Asked, quiet: false },
+            Batch::Everything(why) => Task {
+                hints: None,
+                again: why == Why::Asked,
+                quiet: false,
+            },
         }
     }
 
@@ -197,22 +214,40 @@ impl Live<'_> {
             self.attempt = Some(self.shared.now() + self.backoff.failed());
             return Ok(());
         }
-        self.deploy(Task { hints: None, again: true, quiet: false })
+        self.deploy(Task {
+            hints: None,
+            again: true,
+            quiet: false,
+        })
     }
 
     /// Looks at everything, for what changed unheard.
     fn check(&mut self, held: BTreeSet<TreePath>) -> Result<()> {
-        let everything = Hints { held, everywhere: Some(self.looks.clone()), ..Hints::default() };
+        let everything = Hints {
+            held,
+            everywhere: Some(self.looks.clone()),
+            ..Hints::default()
+        };
         let (began, before) = (self.shared.now(), self.deploys);
-        self.deploy(Task { hints: Some(everything), again: false, quiet: true })?;
+        self.deploy(Task {
+            hints: Some(everything),
+            again: false,
+            quiet: true,
+        })?;
         let took = self.shared.now().since(began);
-        self.shared.checked(Some(took).filter(|_| self.deploys == before));
+        self.shared
+            .checked(Some(took).filter(|_| self.deploys == before));
         Ok(())
     }
 
     fn is_somebody_back(&mut self) -> bool {
-        let Ok(around) = (self.setup.dial)().and_then(|door| members::look(door, LOOK)) else { return false };
-        around.members.iter().any(|member| self.missing.contains(&member.host))
+        let Ok(around) = (self.setup.dial)().and_then(|door| members::look(door, LOOK)) else {
+            return false;
+        };
+        around
+            .members
+            .iter()
+            .any(|member| self.missing.contains(&member.host))
     }
 
     fn deploy(&mut self, task: Task) -> Result<()> {
@@ -251,7 +286,8 @@ impl Live<'_> {
     fn session(&mut self, task: Task) -> Result<Outcome> {
         let spec = &self.setup.options.spec;
         if !task.quiet {
-            self.report.start(&format!("{}: {}", spec.tree, shown(&spec.source)));
+            self.report
+                .start(&format!("{}: {}", spec.tree, shown(&spec.source)));
         }
         let exposures = Exposures::default();
         let began = clock::wall();
@@ -259,9 +295,16 @@ impl Live<'_> {
         if !task.hints.as_ref().is_some_and(leaves_out) {
             self.looks = Looks::default();
         }
-        let everything = task.hints.as_ref().is_none_or(|hints| hints.everywhere.is_some());
+        let everything = task
+            .hints
+            .as_ref()
+            .is_none_or(|hints| hints.everywhere.is_some());
         let options = Options {
-            known: if task.hints.is_some() { self.hosts.len() } else { 0 },
+            known: if task.hints.is_some() {
+                self.hosts.len()
+            } else {
+                0
+            },
             hints: task.hints,
             exposures: Some(exposures.clone()),
             unless: self.released.filter(|_| !task.again),
@@ -272,7 +315,10 @@ impl Live<'_> {
         let door = (self.setup.dial)()?;
         let interrupt = Interrupt::default();
         self.shared.running(Some(interrupt.clone()));
-        let mut timed = Timed { report: self.report, scan: None };
+        let mut timed = Timed {
+            report: self.report,
+            scan: None,
+        };
         let outcome = deploy::run(door, options, &interrupt, &mut timed);
         if let Some(took) = timed.scan.filter(|_| everything) {
             self.shared.timed(took);
@@ -293,8 +339,14 @@ impl Live<'_> {
         let missing = self.missing(outcome);
         self.released = outcome.content.filter(|_| well);
         let bad = outcome.hosts.iter().filter(|host| !host.state.is_well());
-        let mut names: Vec<String> = bad.map(|host| format!("{} ({})", host.host, host.state.word())).collect();
-        names.extend(missing.iter().map(|host| format!("{host} (does not answer)")));
+        let mut names: Vec<String> = bad
+            .map(|host| format!("{} ({})", host.host, host.state.word()))
+            .collect();
+        names.extend(
+            missing
+                .iter()
+                .map(|host| format!("{host} (does not answer)")),
+        );
         self.missing = if well { missing } else { Vec::new() };
         match names.is_empty() {
             true if well => self.backoff.reset(),
@@ -329,7 +381,10 @@ impl Live<'_> {
         }
         let wait = self.backoff.failed();
         self.attempt = Some(self.shared.now() + wait);
-        let text = format!("{what}: tried again in {} s, or with the next change", wait.as_secs());
+        let text = format!(
+            "{what}: tried again in {} s, or with the next change",
+            wait.as_secs()
+        );
         self.report.event(&Event::Note(text));
     }
 
@@ -337,17 +392,22 @@ impl Live<'_> {
         let root = crate::tree::Root::open(&self.setup.options.spec.source);
         match (root, self.shared.id()) {
             (Ok(root), Some(id)) if root.id() == id => Ok(()),
-            _ => Err(inotify::gone(&self.setup.options.spec.source, "is gone, or another directory")),
+            _ => Err(inotify::gone(
+                &self.setup.options.spec.source,
+                "is gone, or another directory",
+            )),
         }
     }
 
     /// Reads the spec again; a broken one leaves the old one in force.
     fn reload(&mut self) -> Result<()> {
-        let read = (self.setup.reload)().and_then(|options| target(&options).map(|target| (options, target)));
+        let read = (self.setup.reload)()
+            .and_then(|options| target(&options).map(|target| (options, target)));
         let (options, target) = match read {
             Ok(read) => read,
             Err(error) => {
-                self.report.event(&Event::Note(format!("the spec stays as it was: {error}")));
+                self.report
+                    .event(&Event::Note(format!("the spec stays as it was: {error}")));
                 return Ok(());
             }
         };

@@ -35,7 +35,11 @@ impl Mounts {
     pub fn of(dir: &Path) -> io::Result<Self> {
         let (open, dir) = (File::open(LIST)?, std::fs::canonicalize(dir)?);
         let known = list(&dir)?;
-        Ok(Self { list: open, dir, known })
+        Ok(Self {
+            list: open,
+            dir,
+            known,
+        })
     }
 
     /// Looks again.
@@ -45,7 +49,11 @@ impl Mounts {
         if let Some((_, gone)) = known.difference(&self.known).next() {
             return Ok(Change::Unmounted(gone.clone()));
         }
-        Ok(self.known.difference(&known).next().map_or(Change::None, |(_, new)| Change::Mounted(new.clone())))
+        Ok(self
+            .known
+            .difference(&known)
+            .next()
+            .map_or(Change::None, |(_, new)| Change::Mounted(new.clone())))
     }
 }
 

@@ -56,8 +56,18 @@ pub struct Places {
 impl Places {
     /// A table with the top, that has this watch.
     pub fn new(top: Watch) -> Self {
-        let node = Node { watch: top, parent: NOWHERE, name: Box::default(), children: Vec::new() };
-        Self { nodes: vec![node], free: Vec::new(), of: HashMap::from([(top, 0)]), more: HashMap::new() }
+        let node = Node {
+            watch: top,
+            parent: NOWHERE,
+            name: Box::default(),
+            children: Vec::new(),
+        };
+        Self {
+            nodes: vec![node],
+            free: Vec::new(),
+            of: HashMap::from([(top, 0)]),
+            more: HashMap::new(),
+        }
     }
 
     /// How many directories are watched.
@@ -88,7 +98,12 @@ impl Places {
 
     /// Further places of the same directory.
     pub fn more(&self, watch: Watch) -> Vec<Place> {
-        self.more.get(&watch).into_iter().flatten().map(|&at| Place(at)).collect()
+        self.more
+            .get(&watch)
+            .into_iter()
+            .flatten()
+            .map(|&at| Place(at))
+            .collect()
     }
 
     /// Puts the path of a place, relative to the top, into `path`; false when it was moved away.
@@ -114,7 +129,9 @@ impl Places {
     /// The directory `name` in `place`, when it is watched.
     pub fn child(&self, place: Place, name: &[u8]) -> Option<Place> {
         let children = &self.nodes[place.0 as usize].children;
-        self.search(children, name).ok().map(|at| Place(children[at]))
+        self.search(children, name)
+            .ok()
+            .map(|at| Place(children[at]))
     }
 
     /// The directory `name` in `parent` has this watch. Another one of this name is away from now on: see
@@ -134,7 +151,11 @@ impl Places {
         self.of.insert(watch, place.0);
         self.detach(place);
         self.attach(parent, place, name);
-        if known.is_some() { Put::Moved(place) } else { Put::New(place) }
+        if known.is_some() {
+            Put::Moved(place)
+        } else {
+            Put::New(place)
+        }
     }
 
     /// The directory `name` in `parent` is one that is known elsewhere, and is there still.
@@ -167,12 +188,17 @@ impl Places {
 
     /// Whether the watch is on a directory that was moved away and has not come back.
     pub fn is_away(&self, watch: Watch) -> bool {
-        self.of(watch).is_some_and(|place| place != TOP && self.nodes[place.0 as usize].parent == NOWHERE)
+        self.of(watch)
+            .is_some_and(|place| place != TOP && self.nodes[place.0 as usize].parent == NOWHERE)
     }
 
     /// The watch has ended. What is below loses its place.
     pub fn remove(&mut self, watch: Watch) {
-        let places = self.of.remove(&watch).into_iter().chain(self.more.remove(&watch).into_iter().flatten());
+        let places = self
+            .of
+            .remove(&watch)
+            .into_iter()
+            .chain(self.more.remove(&watch).into_iter().flatten());
         for at in places.collect::<Vec<_>>() {
             self.detach(Place(at));
             for child in std::mem::take(&mut self.nodes[at as usize].children) {
@@ -195,7 +221,12 @@ impl Places {
     }
 
     fn add(&mut self, watch: Watch) -> Place {
-        let node = Node { watch, parent: NOWHERE, name: Box::default(), children: Vec::new() };
+        let node = Node {
+            watch,
+            parent: NOWHERE,
+            name: Box::default(),
+            children: Vec::new(),
+        };
         match self.free.pop() {
             Some(at) => {
                 self.nodes[at as usize] = node;
@@ -251,21 +282,33 @@ mod tests {
     #[test]
     fn a_rename_takes_along_what_is_below() {
         let mut places = Places::new(1);
-        let Put::New(a) = places.put(TOP, b"a", 2) else { panic!("new") };
-        let Put::New(b) = places.put(a, b"b", 3) else { panic!("new") };
+        let Put::New(a) = places.put(TOP, b"a", 2) else {
+            panic!("new")
+        };
+        let Put::New(b) = places.put(a, b"b", 3) else {
+            panic!("new")
+        };
         places.put(b, b"c", 4);
         assert_eq!(path(&places, 4).as_deref(), Some("a/b/c"));
         assert_eq!(places.put(TOP, b"z", 3), Put::Moved(b));
-        assert_eq!((path(&places, 4).as_deref(), path(&places, 2).as_deref()), (Some("z/c"), Some("a")));
+        assert_eq!(
+            (path(&places, 4).as_deref(), path(&places, 2).as_deref()),
+            (Some("z/c"), Some("a"))
+        );
         assert_eq!(places.put(TOP, b"z", 3), Put::Known(b));
         assert_eq!(places.put(b, b"a", 1), Put::Impossible);
-        assert_eq!(places.put(places.of(4).expect("there"), b"z", 3), Put::Impossible);
+        assert_eq!(
+            places.put(places.of(4).expect("there"), b"z", 3),
+            Put::Impossible
+        );
     }
 
     #[test]
     fn what_is_away_has_no_path_and_can_come_back() {
         let mut places = Places::new(1);
-        let Put::New(a) = places.put(TOP, b"a", 2) else { panic!("new") };
+        let Put::New(a) = places.put(TOP, b"a", 2) else {
+            panic!("new")
+        };
         places.put(a, b"b", 3);
         places.detach(a);
         assert!(places.is_away(2) && !places.is_away(3) && path(&places, 3).is_none());
@@ -288,7 +331,11 @@ mod tests {
         assert_eq!(places.put_again(TOP, b"b", 2), again);
         assert_eq!(places.more(2), [again]);
         places.remove(2);
-        assert!(places.more(2).is_empty() && places.child(TOP, b"b").is_none() && places.child(TOP, b"a").is_none());
+        assert!(
+            places.more(2).is_empty()
+                && places.child(TOP, b"b").is_none()
+                && places.child(TOP, b"a").is_none()
+        );
     }
 
     proptest! {

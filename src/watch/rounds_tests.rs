@@ -24,7 +24,10 @@ use crate::tree::scan::{Exposures, Gap, Hints, Looks, ScanOptions, scan};
 use crate::units::Moment;
 
 const EXCLUDED: [&str; 2] = ["*.x", "/hidden/"];
-const PACE: Pace = Pace { settle: Duration::from_millis(100), max_delay: Duration::from_secs(1) };
+const PACE: Pace = Pace {
+    settle: Duration::from_millis(100),
+    max_delay: Duration::from_secs(1),
+};
 
 /// Somebody who changes a source.
 struct Writer {
@@ -39,7 +42,9 @@ struct Writer {
 impl Writer {
     fn dir(&mut self) -> PathBuf {
         let depth = self.rng.usize(0..3);
-        (0..depth).fold(self.site.clone(), |path, _| path.join(format!("d{}", self.rng.u8(0..3))))
+        (0..depth).fold(self.site.clone(), |path, _| {
+            path.join(format!("d{}", self.rng.u8(0..3)))
+        })
     }
 
     fn file(&mut self) -> PathBuf {
@@ -62,7 +67,10 @@ impl Writer {
     }
 
     fn shown(&self, path: &Path) -> String {
-        path.strip_prefix(&self.site).unwrap_or(path).display().to_string()
+        path.strip_prefix(&self.site)
+            .unwrap_or(path)
+            .display()
+            .to_string()
     }
 
     /// The inode of a path.
@@ -76,45 +84,82 @@ impl Writer {
         let (dir, to) = (self.dir(), self.dir());
         let (bytes, other) = (self.bytes(), self.other(&one));
         let is_dir = |path: &Path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
-        let append = |path: &Path| File::options().append(true).open(path).and_then(|mut file| file.write_all(&bytes));
+        let append = |path: &Path| {
+            File::options()
+                .append(true)
+                .open(path)
+                .and_then(|mut file| file.write_all(&bytes))
+        };
         let (mut inode, before) = (Self::inode(&one), Self::inode(&two));
         let op = self.rng.u8(0..32);
         let (what, ended) = match op {
             0..=2 => {
-                let made = one.parent().is_some_and(|parent| std::fs::create_dir_all(parent).is_ok());
-                ("write", if made { std::fs::write(&one, &bytes) } else { Ok(()) })
+                let made = one
+                    .parent()
+                    .is_some_and(|parent| std::fs::create_dir_all(parent).is_ok());
+                (
+                    "write",
+                    if made {
+                        std::fs::write(&one, &bytes)
+                    } else {
+                        Ok(())
+                    },
+                )
             }
             3 => ("append", append(&one)),
-            4 => ("patch", File::options().write(true).open(&one).and_then(|file| file.write_all_at(&bytes, 0))),
-            5 => ("truncate", nix::unistd::truncate(&one, self.rng.i64(0..3)).map_err(Into::into)),
+            4 => (
+                "patch",
+                File::options()
+                    .write(true)
+                    .open(&one)
+                    .and_then(|file| file.write_all_at(&bytes, 0)),
+            ),
+            5 => (
+                "truncate",
+                nix::unistd::truncate(&one, self.rng.i64(0..3)).map_err(Into::into),
+            ),
             6 | 7 => ("rename", std::fs::rename(&one, &two)),
             8 | 9 => ("link", std::fs::hard_link(&one, &two)),
             10 | 11 => {
                 let linked = std::fs::hard_link(&one, &two).and_then(|()| append(&two));
-                ("link, append and unlink", linked.and_then(|()| std::fs::remove_file(&two)))
+                (
+                    "link, append and unlink",
+                    linked.and_then(|()| std::fs::remove_file(&two)),
+                )
             }
             12 if self.open.len() < 6 => {
                 let linked = std::fs::hard_link(&one, &two);
                 let open = linked.and_then(|()| File::options().append(true).open(&two));
                 (
                     "link, open and unlink",
-                    open.map(|open| self.open.push(open)).and_then(|()| std::fs::remove_file(&two)),
+                    open.map(|open| self.open.push(open))
+                        .and_then(|()| std::fs::remove_file(&two)),
                 )
             }
             13 => ("unlink", std::fs::remove_file(&one)),
-            14 | 15 if dir != self.site && to != self.site => ("rename dir", std::fs::rename(&dir, &to)),
-            16 if dir != self.site && to != self.site => {
-                ("exchange", renameat2(AT_FDCWD, &dir, AT_FDCWD, &to, RenameFlags::RENAME_EXCHANGE).map_err(Into::into))
+            14 | 15 if dir != self.site && to != self.site => {
+                ("rename dir", std::fs::rename(&dir, &to))
             }
+            16 if dir != self.site && to != self.site => (
+                "exchange",
+                renameat2(AT_FDCWD, &dir, AT_FDCWD, &to, RenameFlags::RENAME_EXCHANGE)
+                    .map_err(Into::into),
+            ),
             17 if dir != self.site && is_dir(&dir) => ("remove dir", std::fs::remove_dir_all(&dir)),
             18 if dir.is_symlink() => ("unlink dir", std::fs::remove_file(&dir)),
             18 if dir != self.site => ("symlink", symlink("keep", &dir)),
             19 if !one.is_symlink() => {
                 let mode = 0o600 + u32::from(self.rng.u8(0..64));
-                ("chmod", std::fs::set_permissions(&one, std::fs::Permissions::from_mode(mode)))
+                (
+                    "chmod",
+                    std::fs::set_permissions(&one, std::fs::Permissions::from_mode(mode)),
+                )
             }
             20..=22 if self.open.len() < 6 => {
-                let open = File::options().append(true).create(self.rng.bool()).open(&one);
+                let open = File::options()
+                    .append(true)
+                    .create(self.rng.bool())
+                    .open(&one);
                 ("open", open.map(|open| self.open.push(open)))
             }
             23..=25 if !self.open.is_empty() => {
@@ -130,9 +175,15 @@ impl Writer {
             27 | 28 => {
                 // Of a name outside that comes later nothing at all is heard.
                 let _ = std::fs::remove_file(&other);
-                ("link from other", std::fs::write(&other, &bytes).and_then(|()| std::fs::hard_link(&other, &one)))
+                (
+                    "link from other",
+                    std::fs::write(&other, &bytes).and_then(|()| std::fs::hard_link(&other, &one)),
+                )
             }
-            29 => ("link to .x", std::fs::hard_link(&one, two.with_extension("x"))),
+            29 => (
+                "link to .x",
+                std::fs::hard_link(&one, two.with_extension("x")),
+            ),
             _ => {
                 inode = Self::inode(&other);
                 ("append to other", append(&other))
@@ -140,7 +191,8 @@ impl Writer {
         };
         if ended.is_ok() {
             let named = [&one, &two, &other, &dir, &to].map(|path| self.shown(path));
-            self.done.push(format!("{what}: {named:?}, inode {inode}, was {before}"));
+            self.done
+                .push(format!("{what}: {named:?}, inode {inode}, was {before}"));
         }
     }
 }
@@ -166,7 +218,9 @@ struct Rig {
 
 impl Rig {
     fn new(seed: u64) -> Self {
-        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
+        let dir = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .expect("a directory");
         let (site, outside) = (dir.path().join("site"), dir.path().join("outside"));
         for made in [&site.join("hidden"), &outside, &dir.path().join("cache")] {
             std::fs::create_dir_all(made).expect("new");
@@ -174,9 +228,19 @@ impl Rig {
         std::fs::write(site.join("keep"), "always").expect("new");
         let root = Root::open(&site).expect("there");
         let rng = fastrand::Rng::with_seed(seed);
-        let mut writer = Writer { site: site.clone(), outside, rng, open: Vec::new(), done: Vec::new() };
+        let mut writer = Writer {
+            site: site.clone(),
+            outside,
+            rng,
+            open: Vec::new(),
+            done: Vec::new(),
+        };
         (0..20).for_each(|_| writer.happen());
-        let target = Target { source: site, excluded: PathFilter::at_top(&EXCLUDED), own: None };
+        let target = Target {
+            source: site,
+            excluded: PathFilter::at_top(&EXCLUDED),
+            own: None,
+        };
         let watcher = Watcher::establish(target).expect("watched");
         let now = Moment(1_000_000_000);
         let (batcher, writer) = (Batcher::new(PACE), Arc::new(Mutex::new(writer)));
@@ -204,20 +268,34 @@ impl Rig {
     }
 
     fn options(&self, hints: Option<Hints>) -> ScanOptions {
-        let exclude = |pattern: &&str| Exclude { base: None, pattern: (*pattern).into() };
+        let exclude = |pattern: &&str| Exclude {
+            base: None,
+            pattern: (*pattern).into(),
+        };
         let excludes = EXCLUDED.iter().map(exclude).collect();
-        ScanOptions { hints, excludes, threads: 2, without_state: true, ..ScanOptions::new(clock::wall()) }
+        ScanOptions {
+            hints,
+            excludes,
+            threads: 2,
+            without_state: true,
+            ..ScanOptions::new(clock::wall())
+        }
     }
 
     /// What happens in the gaps of a scan.
     fn gap(&self) -> Gap {
-        let (writer, rng) = (Arc::clone(&self.writer), Mutex::new(fastrand::Rng::with_seed(self.now.0)));
+        let (writer, rng) = (
+            Arc::clone(&self.writer),
+            Mutex::new(fastrand::Rng::with_seed(self.now.0)),
+        );
         let happen = move || {
             if rng.lock().is_ok_and(|mut rng| rng.u8(0..8) == 0) {
                 writer.lock().expect("whole").happen();
             }
         };
-        Gap(self.busy.then(|| Arc::new(happen) as Arc<dyn Fn() + Send + Sync>))
+        Gap(self
+            .busy
+            .then(|| Arc::new(happen) as Arc<dyn Fn() + Send + Sync>))
     }
 
     fn scan(&mut self, hints: Option<Hints>) {
@@ -229,7 +307,11 @@ impl Rig {
             self.looks = Looks::default();
         }
         let (exposures, began) = (Exposures::default(), clock::wall());
-        let options = ScanOptions { exposures: Some(exposures.clone()), gap: self.gap(), ..self.options(hints) };
+        let options = ScanOptions {
+            exposures: Some(exposures.clone()),
+            gap: self.gap(),
+            ..self.options(hints)
+        };
         let scanned = scan(&self.root, &options, self.index.as_ref(), &path);
         self.watcher.expose(self.now, &exposures.take());
         self.looks.add(began, clock::wall());
@@ -244,11 +326,16 @@ impl Rig {
     fn hear(&mut self) {
         self.watcher.gap = self.gap();
         loop {
-            match self.watcher.hear(self.now, &mut self.batcher).expect("there") {
+            match self
+                .watcher
+                .hear(self.now, &mut self.batcher)
+                .expect("there")
+            {
                 Heard::Some => {}
                 Heard::All => return,
                 Heard::Lost(_) => {
-                    self.watcher = Watcher::establish(self.watcher.target().clone()).expect("watched");
+                    self.watcher =
+                        Watcher::establish(self.watcher.target().clone()).expect("watched");
                     self.batcher.everything(self.now, Why::Missed);
                 }
             }
@@ -285,7 +372,11 @@ impl Rig {
     /// A look at everything that nothing was heard of.
     fn look(&mut self) {
         let held = self.batcher.held().cloned().collect();
-        self.scan(Some(Hints { held, everywhere: Some(self.looks.clone()), ..Hints::default() }));
+        self.scan(Some(Hints {
+            held,
+            everywhere: Some(self.looks.clone()),
+            ..Hints::default()
+        }));
     }
 
     /// What the index has otherwise than a scan without one, once nothing happens any more.
@@ -300,7 +391,9 @@ impl Rig {
     fn differs(&self) -> Option<String> {
         let list = |index: &Index| -> Vec<String> {
             let entries = index.entries().map(|found| found.expect("readable"));
-            entries.map(|found| format!("{:?}, inode {}", found.entry, found.version.ino)).collect()
+            entries
+                .map(|found| format!("{:?}, inode {}", found.entry, found.version.ino))
+                .collect()
         };
         let fresh = self.dir.path().join("cache/fresh");
         let fresh = scan(&self.root, &self.options(None), None, &fresh).expect("at rest");
@@ -309,15 +402,29 @@ impl Rig {
             return None;
         }
         let (is, known) = (list(&fresh.index), list(index));
-        let lacks = is.iter().filter(|entry| !known.contains(entry)).map(|entry| format!("+ {entry}\n"));
-        let has = known.iter().filter(|entry| !is.contains(entry)).map(|entry| format!("- {entry}\n"));
+        let lacks = is
+            .iter()
+            .filter(|entry| !known.contains(entry))
+            .map(|entry| format!("+ {entry}\n"));
+        let has = known
+            .iter()
+            .filter(|entry| !is.contains(entry))
+            .map(|entry| format!("- {entry}\n"));
         let done = &self.writer.lock().expect("whole").done;
-        Some(lacks.chain(has).chain(done.iter().map(|line| format!("{line}\n"))).collect())
+        Some(
+            lacks
+                .chain(has)
+                .chain(done.iter().map(|line| format!("{line}\n")))
+                .collect(),
+        )
     }
 }
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 #[test]

@@ -92,8 +92,9 @@ pub(super) struct State {
 impl Shared {
     /// Nothing has happened.
     pub fn new(pace: Pace) -> Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|e| Error::new(Kind::Io, "cannot make an event descriptor").because(std::io::Error::from(e)))?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| {
+            Error::new(Kind::Io, "cannot make an event descriptor").because(std::io::Error::from(e))
+        })?;
         let clock = Clock::start();
         let state = State {
             batcher: Batcher::new(pace),
@@ -107,7 +108,12 @@ impl Shared {
             stop: false,
             running: None,
         };
-        Ok(Self { state: Mutex::new(state), changed: Condvar::new(), clock, wake })
+        Ok(Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            clock,
+            wake,
+        })
     }
 
     /// The time.
@@ -215,7 +221,10 @@ impl Shared {
             }
             let now = self.clock.now();
             let attempt = until.attempt.filter(|_| !state.busy);
-            let due = attempt.into_iter().chain(state.batcher.due().filter(|_| !state.busy)).min();
+            let due = attempt
+                .into_iter()
+                .chain(state.batcher.due().filter(|_| !state.busy))
+                .min();
             let check = state.check_at().filter(|_| until.checks);
             let mut wake = due.into_iter().chain(check).min();
             if wake.is_some_and(|at| at <= now) {
@@ -238,12 +247,22 @@ impl Shared {
             if let Some(quiet) = until.quiet.filter(|_| !state.busy && due.is_none()) {
                 if quiet <= now && state.batcher.is_empty() {
                     let check = until.checks && state.checks.is_pending();
-                    return if check { Turn::Check(state.held()) } else { Turn::Quiet };
+                    return if check {
+                        Turn::Check(state.held())
+                    } else {
+                        Turn::Quiet
+                    };
                 }
-                wake = wake.into_iter().chain(Some(quiet).filter(|quiet| *quiet > now)).min();
+                wake = wake
+                    .into_iter()
+                    .chain(Some(quiet).filter(|quiet| *quiet > now))
+                    .min();
             }
             state = match wake {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
                 Some(at) => {
                     let waited = self.changed.wait_timeout(state, at.since(now));
                     waited.unwrap_or_else(PoisonError::into_inner).0
@@ -256,7 +275,11 @@ impl Shared {
 impl State {
     /// When it is time to look at everything: not while something waits to be looked at anyway, unless that goes on.
     fn check_at(&self) -> Option<Moment> {
-        let at = if self.batcher.is_ready() { self.checks.latest() } else { self.checks.due() };
+        let at = if self.batcher.is_ready() {
+            self.checks.latest()
+        } else {
+            self.checks.due()
+        };
         Some(at).filter(|_| !self.busy)
     }
 
@@ -279,7 +302,10 @@ impl State {
 mod tests {
     use super::*;
 
-    const PACE: Pace = Pace { settle: Duration::ZERO, max_delay: Duration::from_secs(5) };
+    const PACE: Pace = Pace {
+        settle: Duration::ZERO,
+        max_delay: Duration::from_secs(5),
+    };
 
     fn shared() -> Shared {
         Shared::new(PACE).expect("an event descriptor")
@@ -296,7 +322,10 @@ mod tests {
         dirty(&shared);
         shared.reload();
         assert!(matches!(shared.wait(&Until::default()), Turn::Reload));
-        assert!(matches!(shared.wait(&Until::default()), Turn::Batch(Batch::Paths(_))));
+        assert!(matches!(
+            shared.wait(&Until::default()),
+            Turn::Batch(Batch::Paths(_))
+        ));
         dirty(&shared);
         shared.stop();
         assert!(matches!(shared.wait(&Until::default()), Turn::Stop));
@@ -309,9 +338,16 @@ mod tests {
         let shared = shared();
         dirty(&shared);
         let now = Some(shared.now());
-        let until = Until { attempt: now, quiet: now, ..Until::default() };
+        let until = Until {
+            attempt: now,
+            quiet: now,
+            ..Until::default()
+        };
         assert!(matches!(shared.wait(&until), Turn::Attempt));
-        let until = Until { attempt: None, ..until };
+        let until = Until {
+            attempt: None,
+            ..until
+        };
         assert!(matches!(shared.wait(&until), Turn::Batch(_)));
         assert!(matches!(shared.wait(&until), Turn::Quiet));
     }
@@ -321,7 +357,10 @@ mod tests {
         let shared = shared();
         dirty(&shared);
         let file = tempfile::NamedTempFile::new().expect("a file");
-        let until = Until { pause: Some(file.path().into()), ..Until::default() };
+        let until = Until {
+            pause: Some(file.path().into()),
+            ..Until::default()
+        };
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| shared.wait(&until));
             shared.reload();

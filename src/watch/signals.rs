@@ -10,7 +10,10 @@ use crate::{Error, Kind, Result};
 /// Follows signals from now on: SIGTERM and SIGINT end, SIGHUP reads the spec again, SIGUSR1 looks at everything.
 pub fn follow(shared: &Arc<Shared>) -> Result<()> {
     let failed = |e| Error::new(Kind::Io, "cannot follow signals").because(e);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(failed)?;
     let entered = runtime.enter();
     let listen = |kind| signal(kind).map_err(failed);
     let signals = Signals {
@@ -22,7 +25,9 @@ pub fn follow(shared: &Arc<Shared>) -> Result<()> {
     drop(entered);
     let shared = Arc::clone(shared);
     let thread = std::thread::Builder::new().name("signals".into());
-    thread.spawn(move || runtime.block_on(signals.serve(&shared))).map_err(failed)?;
+    thread
+        .spawn(move || runtime.block_on(signals.serve(&shared)))
+        .map_err(failed)?;
     Ok(())
 }
 

@@ -113,7 +113,10 @@ impl<'a> Datagram<'a> {
         if bytes[2] != super::VERSION {
             return Err(DatagramError::Version(bytes[2]));
         }
-        let front = Front { source: InstanceId(u64_at(bytes, 4)), counter: u64_at(bytes, 12) };
+        let front = Front {
+            source: InstanceId(u64_at(bytes, 4)),
+            counter: u64_at(bytes, 12),
+        };
         match bytes[3] {
             CONTROL => parse_piece(bytes).map(|piece| Datagram::Control(front, piece)),
             DATA => parse_symbol(bytes).map(|symbol| Datagram::Data(front, symbol)),
@@ -126,9 +129,17 @@ fn parse_piece(bytes: &[u8]) -> Result<Piece<'_>, DatagramError> {
     if bytes.len() <= CONTROL_OVERHEAD {
         return Err(DatagramError::Malformed);
     }
-    let piece =
-        Piece { message: u32_at(bytes, 20), index: bytes[24], count: bytes[25], bytes: &bytes[CONTROL_OVERHEAD..] };
-    if piece.index < piece.count { Ok(piece) } else { Err(DatagramError::Malformed) }
+    let piece = Piece {
+        message: u32_at(bytes, 20),
+        index: bytes[24],
+        count: bytes[25],
+        bytes: &bytes[CONTROL_OVERHEAD..],
+    };
+    if piece.index < piece.count {
+        Ok(piece)
+    } else {
+        Err(DatagramError::Malformed)
+    }
 }
 
 fn parse_symbol(bytes: &[u8]) -> Result<Symbol<'_>, DatagramError> {
@@ -145,7 +156,10 @@ fn parse_symbol(bytes: &[u8]) -> Result<Symbol<'_>, DatagramError> {
         sent: u32_at(bytes, 40),
     };
     if header.column < header.columns {
-        Ok(Symbol { header, bytes: &bytes[DATA_OVERHEAD..] })
+        Ok(Symbol {
+            header,
+            bytes: &bytes[DATA_OVERHEAD..],
+        })
     } else {
         Err(DatagramError::Malformed)
     }
@@ -231,6 +245,9 @@ mod tests {
         let mut bytes = vec![b'm', b'k', 9, 1];
         bytes.resize(40, 0);
         assert_eq!(Datagram::parse(&bytes), Err(DatagramError::Version(9)));
-        assert_eq!(Datagram::parse(b"GET / HTTP/1.1\r\nHost: x"), Err(DatagramError::Foreign));
+        assert_eq!(
+            Datagram::parse(b"GET / HTTP/1.1\r\nHost: x"),
+            Err(DatagramError::Foreign)
+        );
     }
 }

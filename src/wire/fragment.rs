@@ -13,10 +13,24 @@ const MAX_OPEN: usize = 64;
 const MAX_OPEN_EACH: usize = 8;
 
 /// The pieces of `message`, each fitting a datagram of `datagram` bytes. `None` when it would take more than 255.
-pub fn cut(message: &[u8], number: u32, datagram: usize) -> Option<impl Iterator<Item = Piece<'_>>> {
+pub fn cut(
+    message: &[u8],
+    number: u32,
+    datagram: usize,
+) -> Option<impl Iterator<Item = Piece<'_>>> {
     let size = datagram.saturating_sub(CONTROL_OVERHEAD).max(1);
     let count = u8::try_from(message.len().div_ceil(size).max(1)).ok()?;
-    Some(message.chunks(size).zip(0..).map(move |(bytes, index)| Piece { message: number, index, count, bytes }))
+    Some(
+        message
+            .chunks(size)
+            .zip(0..)
+            .map(move |(bytes, index)| Piece {
+                message: number,
+                index,
+                count,
+                bytes,
+            }),
+    )
 }
 
 #[derive(Debug)]
@@ -44,7 +58,11 @@ impl Reassembly {
             self.make_room(source);
         }
         let count = usize::from(piece.count);
-        let open = self.open.entry(key).or_insert_with(|| Open { since: now, pieces: vec![None; count], bytes: 0 });
+        let open = self.open.entry(key).or_insert_with(|| Open {
+            since: now,
+            pieces: vec![None; count],
+            bytes: 0,
+        });
         if open.pieces.len() != count || open.bytes + piece.bytes.len() > MAX_MESSAGE_BYTES {
             self.open.remove(&key);
             return None;
@@ -58,7 +76,13 @@ impl Reassembly {
             return None;
         }
         let open = self.open.remove(&key)?;
-        Some(open.pieces.into_iter().flatten().flat_map(Vec::from).collect())
+        Some(
+            open.pieces
+                .into_iter()
+                .flatten()
+                .flat_map(Vec::from)
+                .collect(),
+        )
     }
 
     /// Bytes of messages that are not whole.
@@ -68,7 +92,8 @@ impl Reassembly {
 
     fn make_room(&mut self, source: InstanceId) {
         let oldest = |keys: &mut dyn Iterator<Item = (&(InstanceId, u32), &Open)>| {
-            keys.min_by_key(|(key, open)| (open.since, key.1)).map(|(key, _)| *key)
+            keys.min_by_key(|(key, open)| (open.since, key.1))
+                .map(|(key, _)| *key)
         };
         let own = self.open.keys().filter(|k| k.0 == source).count();
         let victim = if own >= MAX_OPEN_EACH {
@@ -106,7 +131,12 @@ mod tests {
     fn a_flood_of_first_pieces_stays_bounded() {
         let mut reassembly = Reassembly::default();
         for i in 0..10_000u32 {
-            let piece = Piece { message: i, index: 0, count: 200, bytes: &[0; 1000] };
+            let piece = Piece {
+                message: i,
+                index: 0,
+                count: 200,
+                bytes: &[0; 1000],
+            };
             reassembly.add(Moment(u64::from(i)), InstanceId(u64::from(i % 300)), piece);
         }
         assert!(reassembly.open.len() <= MAX_OPEN);
@@ -115,7 +145,12 @@ mod tests {
     #[test]
     fn contradicting_counts_drop_the_message() {
         let mut reassembly = Reassembly::default();
-        let piece = |index, count| Piece { message: 1, index, count, bytes: b"x" };
+        let piece = |index, count| Piece {
+            message: 1,
+            index,
+            count,
+            bytes: b"x",
+        };
         assert_eq!(reassembly.add(Moment(0), InstanceId(1), piece(0, 3)), None);
         assert_eq!(reassembly.add(Moment(0), InstanceId(1), piece(1, 2)), None);
         assert!(reassembly.open.is_empty());

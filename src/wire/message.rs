@@ -9,7 +9,9 @@ use std::ops::Range;
 use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 
-pub use super::order::{HostSet, MAX_NAMED, MAX_ORDER, MAX_SIGNATURE, Order, OrderKind, SignedOrder, Tombstone};
+pub use super::order::{
+    HostSet, MAX_NAMED, MAX_ORDER, MAX_SIGNATURE, Order, OrderKind, SignedOrder, Tombstone,
+};
 use super::query::{Ask, ReleaseBytes, Tell};
 use crate::id::{Generation, HostName, InstanceId, Nonce, Serial, SessionId, TreeName};
 use crate::keys::{Identity, WORD_SIGNATURE};
@@ -145,13 +147,15 @@ impl Hello {
 
     /// Whether the identity that it shows, if any, is that of the process `source`.
     pub fn is_of(&self, source: InstanceId) -> bool {
-        self.identity.is_none_or(|identity| identity.instance() == source)
+        self.identity
+            .is_none_or(|identity| identity.instance() == source)
     }
 }
 
 impl Shown {
     fn fits(&self) -> bool {
-        self.release.as_ref().is_none_or(ReleaseBytes::fits) && self.order.as_ref().is_none_or(SignedOrder::fits)
+        self.release.as_ref().is_none_or(ReleaseBytes::fits)
+            && self.order.as_ref().is_none_or(SignedOrder::fits)
     }
 }
 
@@ -234,7 +238,16 @@ impl TreeState {
     /// What a host says of a tree that took no release yet.
     pub fn nothing(tree: TreeName) -> Self {
         let (serial, release, running, created) = Default::default();
-        Self { tree, serial, release, running, created, tombstones: None, unhealthy: None, base: None }
+        Self {
+            tree,
+            serial,
+            release,
+            running,
+            created,
+            tombstones: None,
+            unhealthy: None,
+            base: None,
+        }
     }
 }
 
@@ -339,7 +352,10 @@ pub enum HostStage {
 impl HostStage {
     /// Whether a host in this stage has the release.
     pub fn has_release(self) -> bool {
-        matches!(self, HostStage::Checking | HostStage::Committed | HostStage::Unhealthy | HostStage::Stuck)
+        matches!(
+            self,
+            HostStage::Checking | HostStage::Committed | HostStage::Unhealthy | HostStage::Stuck
+        )
     }
 }
 
@@ -391,18 +407,31 @@ impl State {
     /// The bytes that the host signs: all that counts of what it says.
     pub fn word(&self, instance: InstanceId) -> Vec<u8> {
         let who = (instance, self.session, &self.name);
-        let what = (self.stage, &self.text, &self.summary, self.serial, self.torn);
+        let what = (
+            self.stage,
+            &self.text,
+            &self.summary,
+            self.serial,
+            self.torn,
+        );
         crate::manifest::node::to_vec(&(who, what))
     }
 
     /// Whether the stage decides something, in an audit or a deploy: nobody but the host may say so.
     pub fn is_decisive(&self, audit: bool) -> bool {
-        self.stage >= if audit { HostStage::Staging } else { HostStage::Ready }
+        self.stage
+            >= if audit {
+                HostStage::Staging
+            } else {
+                HostStage::Ready
+            }
     }
 
     /// Whether the host itself, whose process is `instance`, said so.
     pub fn is_signed(&self, instance: InstanceId) -> bool {
-        let (Some(identity), Some(signature)) = (self.identity, &self.signature) else { return false };
+        let (Some(identity), Some(signature)) = (self.identity, &self.signature) else {
+            return false;
+        };
         identity.instance() == instance && identity.signed(&self.word(instance), signature)
     }
 }
@@ -594,15 +623,21 @@ impl<C> Encode<C> for Ranges {
 impl<'b, C> Decode<'b, C> for Ranges {
     fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
         let refuse = |why| minicbor::decode::Error::message(why);
-        let numbers = d.array()?.ok_or_else(|| refuse("ranges of unknown length"))?;
+        let numbers = d
+            .array()?
+            .ok_or_else(|| refuse("ranges of unknown length"))?;
         if numbers % 2 != 0 || numbers > 2 * MAX_RANGES as u64 {
             return Err(refuse("too many ranges"));
         }
         let mut ranges = Vec::with_capacity((numbers / 2) as usize);
         let mut at = 0u64;
         for _ in 0..numbers / 2 {
-            let start = at.checked_add(d.u64()?).ok_or_else(|| refuse("a range overflows"))?;
-            let end = start.checked_add(d.u64()?).ok_or_else(|| refuse("a range overflows"))?;
+            let start = at
+                .checked_add(d.u64()?)
+                .ok_or_else(|| refuse("a range overflows"))?;
+            let end = start
+                .checked_add(d.u64()?)
+                .ok_or_else(|| refuse("a range overflows"))?;
             if start == end || (at == start && at != 0) {
                 return Err(refuse("ranges that are empty or touch"));
             }
@@ -635,16 +670,33 @@ impl Message {
             Message::Hello(hello) => {
                 hello.version = clean(&hello.version, 64);
                 let strangers = hello.strangers.as_ref().map_or(0, Vec::len);
-                let told = |t: &TreeState| t.tombstones.as_ref().map_or(0, Vec::len) <= MAX_TOMBSTONES_TOLD;
+                let told = |t: &TreeState| {
+                    t.tombstones.as_ref().map_or(0, Vec::len) <= MAX_TOMBSTONES_TOLD
+                };
                 within(hello.trees.iter().all(told), "too many tombstones")?;
-                within(hello.echoes.as_ref().map_or(0, Vec::len) <= MAX_ECHOES, "too many echoes")?;
-                within(hello.shown.as_ref().is_none_or(Shown::fits), "too long a header, order or signature")?;
-                within(hello.trees.len() <= MAX_TREES && strangers <= MAX_STRANGERS, "too many trees or strangers")
+                within(
+                    hello.echoes.as_ref().map_or(0, Vec::len) <= MAX_ECHOES,
+                    "too many echoes",
+                )?;
+                within(
+                    hello.shown.as_ref().is_none_or(Shown::fits),
+                    "too long a header, order or signature",
+                )?;
+                within(
+                    hello.trees.len() <= MAX_TREES && strangers <= MAX_STRANGERS,
+                    "too many trees or strangers",
+                )
             }
             Message::Announce(a) => {
                 within(a.signature.len() <= MAX_SIGNATURE, "too long a signature")?;
-                within(a.grant.as_ref().is_none_or(SignedOrder::fits), "too long an order or signature")?;
-                within((64..=65_000).contains(&a.symbol), "a symbol of an illegal size")
+                within(
+                    a.grant.as_ref().is_none_or(SignedOrder::fits),
+                    "too long an order or signature",
+                )?;
+                within(
+                    (64..=65_000).contains(&a.symbol),
+                    "a symbol of an illegal size",
+                )
             }
             Message::State(state) => {
                 state.text = state.text.as_deref().map(|t| clean(t, MAX_TEXT));
@@ -652,13 +704,21 @@ impl Message {
             }
             Message::Nack(nack) => {
                 within(nack.missing.len() <= MAX_NACKS, "too many generations")?;
-                within(nack.missing.iter().all(|m| m.need.len() <= MAX_NEEDS), "too many columns")
+                within(
+                    nack.missing.iter().all(|m| m.need.len() <= MAX_NEEDS),
+                    "too many columns",
+                )
             }
-            Message::Status(status) => within(status.reporters.len() <= MAX_REPORTERS, "too many reporters"),
+            Message::Status(status) => within(
+                status.reporters.len() <= MAX_REPORTERS,
+                "too many reporters",
+            ),
             Message::Order(order) => within(order.fits(), "too long an order or signature"),
             Message::Tell(tell) => tell.check(),
             Message::Header(told) => within(told.fits(), "too long a header or signature"),
-            Message::DriftPart(part) => within(part.bytes.len() <= MAX_DRIFT_PART, "too long a part"),
+            Message::DriftPart(part) => {
+                within(part.bytes.len() <= MAX_DRIFT_PART, "too long a part")
+            }
             _ => Ok(()),
         }
     }
@@ -667,7 +727,11 @@ impl Message {
 /// Text of a peer for a person: printable line by line, cut at `max` characters.
 pub(super) fn clean(text: &str, max: usize) -> String {
     let short: String = text.chars().take(max).collect();
-    short.lines().map(|l| crate::units::printable(l.as_bytes())).collect::<Vec<_>>().join("\n")
+    short
+        .lines()
+        .map(|l| crate::units::printable(l.as_bytes()))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[cfg(test)]
@@ -695,8 +759,14 @@ mod tests {
     #[test]
     fn words_of_before_are_understood_and_ours_are_by_them() {
         // `Solicit` without anything, `Ack` without a nonce.
-        assert_eq!(Message::decode(&[0x82, 0x00, 0x80]), Ok(Message::Solicit(None, None)));
-        assert_eq!(Message::decode(&[0x82, 0x06, 0x82, 0x01, 0x02]), Ok(Message::Ack(SessionId(1), 2, None)));
+        assert_eq!(
+            Message::decode(&[0x82, 0x00, 0x80]),
+            Ok(Message::Solicit(None, None))
+        );
+        assert_eq!(
+            Message::decode(&[0x82, 0x06, 0x82, 0x01, 0x02]),
+            Ok(Message::Ack(SessionId(1), 2, None))
+        );
         let asked = Message::Solicit(Some(Nonce(7)), Some(TreeName::new("www").expect("legal")));
         assert_eq!(Message::decode(&asked.encode()), Ok(asked.clone()));
 
@@ -707,9 +777,15 @@ mod tests {
             #[n(6)]
             Ack(#[n(0)] SessionId, #[n(1)] u32),
         }
-        assert_eq!(minicbor::decode::<Before>(&asked.encode()).ok(), Some(Before::Solicit));
+        assert_eq!(
+            minicbor::decode::<Before>(&asked.encode()).ok(),
+            Some(Before::Solicit)
+        );
         let heard = Message::Ack(SessionId(1), 2, Some(Nonce(9))).encode();
-        assert_eq!(minicbor::decode::<Before>(&heard).ok(), Some(Before::Ack(SessionId(1), 2)));
+        assert_eq!(
+            minicbor::decode::<Before>(&heard).ok(),
+            Some(Before::Ack(SessionId(1), 2))
+        );
     }
 
     #[test]
@@ -729,7 +805,9 @@ mod tests {
             signature: None,
             nonce: None,
         });
-        let Ok(Message::State(back)) = Message::decode(&state.encode()) else { panic!("decodes") };
+        let Ok(Message::State(back)) = Message::decode(&state.encode()) else {
+            panic!("decodes")
+        };
         assert_eq!(back.text.as_deref(), Some("no \\u{1b}[31mway\nsecond"));
     }
 }

@@ -67,13 +67,26 @@ pub struct Order {
 impl Order {
     /// An order about `release`, for all hosts.
     pub fn new(session: SessionId, release: &Release, kind: OrderKind) -> Self {
-        let (tree, serial) = (Some(release.header().tree.clone()), Some(release.header().serial));
-        Self { session, release: release.id(), kind, up_to: None, tree, serial, hosts: None, except: None }
+        let (tree, serial) = (
+            Some(release.header().tree.clone()),
+            Some(release.header().serial),
+        );
+        Self {
+            session,
+            release: release.id(),
+            kind,
+            up_to: None,
+            tree,
+            serial,
+            hosts: None,
+            except: None,
+        }
     }
 
     /// Whether the order is for the host `name` in its session; `named` is the set of hosts that came with it.
     pub fn is_for(&self, name: &HostName, named: Option<&HostSet>) -> bool {
-        let is_silent = |hash: &BlockHash| named.is_none_or(|set| set.hash() != *hash || set.has(name));
+        let is_silent =
+            |hash: &BlockHash| named.is_none_or(|set| set.hash() != *hash || set.has(name));
         self.lets(name, named) && !self.except.as_ref().is_some_and(is_silent)
     }
 
@@ -93,7 +106,14 @@ impl Order {
             OrderKind::Revert => true,
             OrderKind::Commit | OrderKind::Prepare => return None,
         };
-        Some((self.tree.as_ref()?, Tombstone { serial: self.serial?, release: self.release, revert }))
+        Some((
+            self.tree.as_ref()?,
+            Tombstone {
+                serial: self.serial?,
+                release: self.release,
+                revert,
+            },
+        ))
     }
 }
 
@@ -169,7 +189,9 @@ impl SignedOrder {
     /// Whether order, signature and names are within their caps.
     pub fn fits(&self) -> bool {
         let named = self.hosts.as_ref().map_or(0, |set| set.0.len());
-        self.order.len() <= MAX_ORDER && self.signature.len() <= MAX_SIGNATURE && named <= MAX_NAMED * HOST_HASH
+        self.order.len() <= MAX_ORDER
+            && self.signature.len() <= MAX_SIGNATURE
+            && named <= MAX_NAMED * HOST_HASH
     }
 
     /// The order that it is, when it is for the host `name`.
@@ -214,26 +236,64 @@ mod tests {
             except: None,
         };
         let is_for = |name: &HostName| order.is_for(name, Some(&named));
-        assert!(names.iter().step_by(2).all(is_for) && !names.iter().skip(1).step_by(2).any(is_for));
-        assert!(!order.is_for(&names[0], None), "the names did not come with it");
-        assert!(!order.is_for(&names[1], Some(&HostSet::of(names.iter()))), "other names than the signed ones");
-        let signed = SignedOrder { order: order.encode(), signature: vec![0; 100], hosts: Some(named) };
+        assert!(
+            names.iter().step_by(2).all(is_for) && !names.iter().skip(1).step_by(2).any(is_for)
+        );
+        assert!(
+            !order.is_for(&names[0], None),
+            "the names did not come with it"
+        );
+        assert!(
+            !order.is_for(&names[1], Some(&HostSet::of(names.iter()))),
+            "other names than the signed ones"
+        );
+        let signed = SignedOrder {
+            order: order.encode(),
+            signature: vec![0; 100],
+            hosts: Some(named),
+        };
         let said = Message::Order(signed);
-        assert_eq!(Message::decode(&said.encode()), Ok(said), "ten thousand hosts fit");
-        let rest = Order { up_to: None, hosts: None, except: order.hosts, ..order.clone() };
-        let in_session = |name: &HostName, set: Option<&HostSet>| (rest.is_for(name, set), rest.lets(name, set));
+        assert_eq!(
+            Message::decode(&said.encode()),
+            Ok(said),
+            "ten thousand hosts fit"
+        );
+        let rest = Order {
+            up_to: None,
+            hosts: None,
+            except: order.hosts,
+            ..order.clone()
+        };
+        let in_session =
+            |name: &HostName, set: Option<&HostSet>| (rest.is_for(name, set), rest.lets(name, set));
         let silent = HostSet::of(names.iter().step_by(2));
         assert_eq!(in_session(&names[1], Some(&silent)), (true, true));
-        assert_eq!(in_session(&names[0], Some(&silent)), (false, true), "it may follow when the release is passed on");
-        assert_eq!(in_session(&names[1], None), (false, true), "it is not known who was silent");
-        let ranged = Order { hosts: None, up_to: Some(host("web2")), ..order };
+        assert_eq!(
+            in_session(&names[0], Some(&silent)),
+            (false, true),
+            "it may follow when the release is passed on"
+        );
+        assert_eq!(
+            in_session(&names[1], None),
+            (false, true),
+            "it is not known who was silent"
+        );
+        let ranged = Order {
+            hosts: None,
+            up_to: Some(host("web2")),
+            ..order
+        };
         assert!(ranged.is_for(&host("web1"), None) && !ranged.is_for(&host("web3"), None));
     }
 
     #[test]
     fn an_order_of_a_sender_of_before_is_read() {
-        let old =
-            minicbor::to_vec((SessionId(1), ReleaseId(BlockHash::of(b"one")), OrderKind::Abort, None::<HostName>));
+        let old = minicbor::to_vec((
+            SessionId(1),
+            ReleaseId(BlockHash::of(b"one")),
+            OrderKind::Abort,
+            None::<HostName>,
+        ));
         let order = Order::decode(&old.expect("a Vec")).expect("an order");
         assert_eq!((order.kind, order.tombstone()), (OrderKind::Abort, None));
     }

@@ -254,11 +254,19 @@ impl Tell {
         if self.trees.iter().any(|tree| tree.releases.len() > MAX_LOG) {
             return Err("too many releases".to_string());
         }
-        let is_long = |tree: &TreeTold| tree.targets.as_ref().is_some_and(|t| t.len() > MAX_TARGETS_TOLD);
+        let is_long = |tree: &TreeTold| {
+            tree.targets
+                .as_ref()
+                .is_some_and(|t| t.len() > MAX_TARGETS_TOLD)
+        };
         if self.trees.iter().any(is_long) {
             return Err("too many targets".to_string());
         }
-        if self.trees.iter().any(|tree| tree.parts.as_ref().is_some_and(|parts| parts.len() > MAX_PARTS_TOLD)) {
+        if self.trees.iter().any(|tree| {
+            tree.parts
+                .as_ref()
+                .is_some_and(|parts| parts.len() > MAX_PARTS_TOLD)
+        }) {
             return Err("too many parts".to_string());
         }
         let shown = self.trees.iter().filter_map(|tree| tree.shown.as_ref());
@@ -266,9 +274,16 @@ impl Tell {
             return Err("too long a header or signature".to_string());
         }
         for tree in &mut self.trees {
-            tree.work.iter_mut().for_each(|work| work.word = clean(&work.word, MAX_WORD));
-            tree.trouble.iter_mut().for_each(|trouble| trouble.text = clean(&trouble.text, MAX_TEXT));
-            let keys = tree.releases.iter_mut().filter_map(|release| release.key.as_mut());
+            tree.work
+                .iter_mut()
+                .for_each(|work| work.word = clean(&work.word, MAX_WORD));
+            tree.trouble
+                .iter_mut()
+                .for_each(|trouble| trouble.text = clean(&trouble.text, MAX_TEXT));
+            let keys = tree
+                .releases
+                .iter_mut()
+                .filter_map(|release| release.key.as_mut());
             keys.for_each(|key| *key = clean(key, MAX_WORD));
         }
         Ok(())
@@ -297,27 +312,63 @@ mod tests {
     }
 
     fn tell(trees: Vec<TreeTold>, release: Option<ReleaseBytes>) -> Message {
-        Message::Tell(Tell { number: 9, host: HostName::new("web1").expect("legal"), trees, release })
+        Message::Tell(Tell {
+            number: 9,
+            host: HostName::new("web1").expect("legal"),
+            trees,
+            release,
+        })
     }
 
     fn tree(text: &str, releases: u64) -> TreeTold {
         TreeTold {
-            shown: (releases > 3).then(|| ReleaseBytes { header: vec![1; 300], signature: vec![2; 90] }),
+            shown: (releases > 3).then(|| ReleaseBytes {
+                header: vec![1; 300],
+                signature: vec![2; 90],
+            }),
             tree: TreeName::new("www").expect("legal"),
             running: Some(Serial(7)),
             highest: Serial(8),
-            work: Some(Work { word: "staging".into(), serial: Serial(9), sender: HostName::new("ci").expect("legal") }),
-            trouble: Some(Trouble { serial: Serial(8), age: 60, text: text.to_string() }),
+            work: Some(Work {
+                word: "staging".into(),
+                serial: Serial(9),
+                sender: HostName::new("ci").expect("legal"),
+            }),
+            trouble: Some(Trouble {
+                serial: Serial(8),
+                age: 60,
+                text: text.to_string(),
+            }),
             releases: (0..releases).map(release).collect(),
-            stale: (releases > 1).then_some(Stale { age: 90, max_age: 60 }),
-            drifted: (releases > 2).then_some(Drifted { looks: 9, drifted: 2, repaired: 1, paths: Some(3) }),
+            stale: (releases > 1).then_some(Stale {
+                age: 90,
+                max_age: 60,
+            }),
+            drifted: (releases > 2).then_some(Drifted {
+                looks: 9,
+                drifted: 2,
+                repaired: 1,
+                paths: Some(3),
+            }),
             release: (releases > 1).then(|| release(7).id),
-            tombstones: Some(vec![Tombstone { serial: Serial(8), release: release(8).id, revert: true }]),
+            tombstones: Some(vec![Tombstone {
+                serial: Serial(8),
+                release: release(8).id,
+                revert: true,
+            }]),
             sent: (releases > 3).then_some(Serial(9)),
             parts_only: releases == 4,
-            parts: (releases > 6).then(|| vec![Part { serial: Serial(4), replaced: true }]),
+            parts: (releases > 6).then(|| {
+                vec![Part {
+                    serial: Serial(4),
+                    replaced: true,
+                }]
+            }),
             targets: (releases > 5).then(|| vec!["web*".to_string()]),
-            base: (releases > 4).then(|| Base { serial: Serial(3), content: BlockHash::of(b"whole") }),
+            base: (releases > 4).then(|| Base {
+                serial: Serial(3),
+                content: BlockHash::of(b"whole"),
+            }),
         }
     }
 
@@ -356,21 +407,37 @@ mod tests {
         let many = vec![tree("", 0); MAX_TREES + 1];
         assert!(Message::decode(&tell(many, None).encode()).is_err());
         assert!(Message::decode(&tell(vec![tree("", MAX_LOG as u64 + 1)], None).encode()).is_err());
-        let long = ReleaseBytes { header: vec![0; MAX_HEADER_BYTES + 1], signature: Vec::new() };
+        let long = ReleaseBytes {
+            header: vec![0; MAX_HEADER_BYTES + 1],
+            signature: Vec::new(),
+        };
         assert!(Message::decode(&tell(Vec::new(), Some(long)).encode()).is_err());
-        let largest = ReleaseBytes { header: vec![0; MAX_HEADER_BYTES], signature: vec![0; MAX_SIGNATURE] };
+        let largest = ReleaseBytes {
+            header: vec![0; MAX_HEADER_BYTES],
+            signature: vec![0; MAX_SIGNATURE],
+        };
         assert!(Message::decode(&tell(Vec::new(), Some(largest)).encode()).is_ok());
     }
 
     #[test]
     fn what_a_host_says_cannot_drive_a_terminal() {
         let mut evil = tree("no\x1b[31m way", 1);
-        evil.work.iter_mut().for_each(|w| w.word = "\x1b[2J".to_string());
+        evil.work
+            .iter_mut()
+            .for_each(|w| w.word = "\x1b[2J".to_string());
         evil.releases[0].key = Some("\x07".to_string());
-        let Ok(Message::Tell(back)) = Message::decode(&tell(vec![evil], None).encode()) else { panic!("decodes") };
+        let Ok(Message::Tell(back)) = Message::decode(&tell(vec![evil], None).encode()) else {
+            panic!("decodes")
+        };
         let tree = &back.trees[0];
-        assert_eq!(tree.trouble.as_ref().map(|t| t.text.as_str()), Some("no\\u{1b}[31m way"));
-        assert_eq!(tree.work.as_ref().map(|w| w.word.as_str()), Some("\\u{1b}[2J"));
+        assert_eq!(
+            tree.trouble.as_ref().map(|t| t.text.as_str()),
+            Some("no\\u{1b}[31m way")
+        );
+        assert_eq!(
+            tree.work.as_ref().map(|w| w.word.as_str()),
+            Some("\\u{1b}[2J")
+        );
         assert_eq!(tree.releases[0].key.as_deref(), Some("\\u{7}"));
     }
 }

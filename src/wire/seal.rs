@@ -70,7 +70,11 @@ impl Seal for Plain {
     fn seal(&mut self, _: &mut [u8]) {}
 
     fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<&'a [u8], Refusal> {
-        if is_sealed(datagram) { Err(Refusal::Sealed) } else { Ok(datagram) }
+        if is_sealed(datagram) {
+            Err(Refusal::Sealed)
+        } else {
+            Ok(datagram)
+        }
     }
 }
 

@@ -32,7 +32,11 @@ enum Words {
 impl Window {
     /// An empty window of `words` words, each for 64 numbers.
     pub fn new(words: usize) -> Self {
-        Self { words: words.max(1), newest: 0, seen: Words::Newest(0) }
+        Self {
+            words: words.max(1),
+            newest: 0,
+            seen: Words::Newest(0),
+        }
     }
 
     /// What is known of `number`.
@@ -49,7 +53,11 @@ impl Window {
             Words::Newest(_) => 0,
             Words::Ring(seen) => seen[self.slot(word)],
         };
-        if seen & bit(number) == 0 { Seen::New } else { Seen::Again }
+        if seen & bit(number) == 0 {
+            Seen::New
+        } else {
+            Seen::Again
+        }
     }
 
     /// Takes `number`; what was known of it before. One that is too old is not taken.
@@ -128,7 +136,10 @@ mod tests {
         let mut window = Window::new(1024);
         (5000..5056).for_each(|number| assert_eq!(window.take(number), Seen::New));
         assert!(matches!(window.seen, Words::Newest(_)));
-        assert_eq!((window.take(5056), window.take(4999)), (Seen::New, Seen::New));
+        assert_eq!(
+            (window.take(5056), window.take(4999)),
+            (Seen::New, Seen::New)
+        );
         assert!((4999..5057).all(|number| window.take(number) == Seen::Again));
     }
 
@@ -137,10 +148,22 @@ mod tests {
         let mut window = Window::new(1024);
         assert_eq!((window.take(1), window.take(1)), (Seen::New, Seen::Again));
         let far = 1 + 1024 * 64 * 3;
-        assert_eq!((window.take(far), window.take(far)), (Seen::New, Seen::Again));
-        assert_eq!((window.take(far - 64), window.take(far - 64)), (Seen::New, Seen::Again));
-        assert_eq!((window.take(1), window.take(1)), (Seen::TooOld, Seen::TooOld));
-        assert_eq!((window.take(u64::MAX), window.take(u64::MAX)), (Seen::New, Seen::Again));
+        assert_eq!(
+            (window.take(far), window.take(far)),
+            (Seen::New, Seen::Again)
+        );
+        assert_eq!(
+            (window.take(far - 64), window.take(far - 64)),
+            (Seen::New, Seen::Again)
+        );
+        assert_eq!(
+            (window.take(1), window.take(1)),
+            (Seen::TooOld, Seen::TooOld)
+        );
+        assert_eq!(
+            (window.take(u64::MAX), window.take(u64::MAX)),
+            (Seen::New, Seen::Again)
+        );
         assert_eq!(window.take(far), Seen::TooOld);
     }
 }

@@ -15,7 +15,9 @@ use makuo::diff::{Have, HostRules, OwnerResolver, diff};
 use makuo::manifest::build::Builder;
 use makuo::manifest::read::{Manifest, NodeSource, ReadError};
 use makuo::manifest::rules::PathFilter;
-use makuo::manifest::{Content, Entry, EntryKind, Mode, Mtime, Node, NodeRef, Owner, Rules, TreePath};
+use makuo::manifest::{
+    Content, Entry, EntryKind, Mode, Mtime, Node, NodeRef, Owner, Rules, TreePath,
+};
 use makuo::tree::index::{IndexWriter, Origin};
 use makuo::tree::meta::Version;
 use makuo::tree::root::FileId;
@@ -49,10 +51,14 @@ fn content(criterion: &mut Criterion) {
     fastrand::Rng::with_seed(1).fill(&mut bytes);
     let mut group = criterion.benchmark_group("64 MB");
     group.throughput(Throughput::Bytes(CONTENT as u64));
-    group.bench_function("chunk", |b| b.iter(|| chunk::cuts(black_box(&bytes), true).count()));
+    group.bench_function("chunk", |b| {
+        b.iter(|| chunk::cuts(black_box(&bytes), true).count())
+    });
     group.bench_function("chunk and hash", |b| {
         b.iter(|| {
-            chunk::cuts(black_box(&bytes), true).map(|cut| black_box(BlockRef::of(&bytes[cut])).size).sum::<u32>()
+            chunk::cuts(black_box(&bytes), true)
+                .map(|cut| black_box(BlockRef::of(&bytes[cut])).size)
+                .sum::<u32>()
         })
     });
 }
@@ -64,7 +70,9 @@ fn pages(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("page of 1000 entries");
     group.throughput(Throughput::Elements(PAGE as u64));
     group.bench_function("encode", |b| b.iter(|| black_box(&node).encode()));
-    group.bench_function("decode", |b| b.iter(|| Node::decode(black_box(&bytes)).expect("legal")));
+    group.bench_function("decode", |b| {
+        b.iter(|| Node::decode(black_box(&bytes)).expect("legal"))
+    });
 }
 
 /// A million entries built into a manifest, and two of them compared: the same, and one file apart.
@@ -75,7 +83,9 @@ fn manifests(criterion: &mut Criterion) {
     let (_, old) = Memory::of(entries(MILLION, 0));
     for (name, changed) in [("diff, the same", 0), ("diff, one file changed", 1)] {
         let (_, new) = Memory::of(entries(MILLION, changed));
-        group.bench_function(name, |b| b.iter(|| compare(black_box(&old), black_box(&new))));
+        group.bench_function(name, |b| {
+            b.iter(|| compare(black_box(&old), black_box(&new)))
+        });
     }
 }
 
@@ -86,8 +96,16 @@ fn index(criterion: &mut Criterion) {
     let mut writer = IndexWriter::create(&path, ROOT).expect("writable");
     for (number, entry) in entries(MILLION, 0).enumerate() {
         let (mtime, size) = (entry.mtime, entry.kind.size());
-        let version = Version { dev: ROOT.dev, ino: number as u64 + 3, size, mtime, ctime: mtime };
-        writer.push(IndexEntry { entry, version }).expect("writable");
+        let version = Version {
+            dev: ROOT.dev,
+            ino: number as u64 + 3,
+            size,
+            mtime,
+            ctime: mtime,
+        };
+        writer
+            .push(IndexEntry { entry, version })
+            .expect("writable");
     }
     let origin = Origin {
         started: Mtime::default(),
@@ -105,20 +123,36 @@ fn index(criterion: &mut Criterion) {
     group.bench_function("load", |b| {
         b.iter(|| {
             let index = Index::open(&path, ROOT).expect("whole");
-            index.entries().map(|entry| entry.expect("whole")).filter(|e| e.version.size > 0).count()
+            index
+                .entries()
+                .map(|entry| entry.expect("whole"))
+                .filter(|e| e.version.size > 0)
+                .count()
         })
     });
 }
 
 fn compare(old: &Manifest<Memory>, new: &Manifest<Memory>) -> usize {
-    let host =
-        HostRules { protect: &PathFilter::at_top::<&str>(&[]), spared: &[], max_delete: Limit::NONE, owners: &Nobody };
-    diff(&Host(old), new, &Rules::default(), &[], &host).expect("comparable").changes.len()
+    let host = HostRules {
+        protect: &PathFilter::at_top::<&str>(&[]),
+        spared: &[],
+        max_delete: Limit::NONE,
+        owners: &Nobody,
+    };
+    diff(&Host(old), new, &Rules::default(), &[], &host)
+        .expect("comparable")
+        .changes
+        .len()
 }
 
 /// Entries in order; the first `changed` files have another content than usual.
 fn entries(count: usize, changed: usize) -> impl Iterator<Item = Entry> {
-    let owner = Arc::new(Owner { uid: 33, gid: 33, user: Some("www-data".into()), group: Some("www-data".into()) });
+    let owner = Arc::new(Owner {
+        uid: 33,
+        gid: 33,
+        user: Some("www-data".into()),
+        group: Some("www-data".into()),
+    });
     let each = count.div_ceil(DIRECTORIES);
     (0..count).map(move |number| {
         let (dir, place) = (number / each, number % each);
@@ -128,7 +162,11 @@ fn entries(count: usize, changed: usize) -> impl Iterator<Item = Entry> {
             _ => {
                 let version = u8::from(number <= changed);
                 let block = BlockRef::of(format!("{number} {version}").as_bytes());
-                (format!("d{dir:04}/file-{place:06}.html"), EntryKind::File(Content::Blocks(vec![block])), 0o644)
+                (
+                    format!("d{dir:04}/file-{place:06}.html"),
+                    EntryKind::File(Content::Blocks(vec![block])),
+                    0o644,
+                )
             }
         };
         Entry {
@@ -136,7 +174,10 @@ fn entries(count: usize, changed: usize) -> impl Iterator<Item = Entry> {
             kind,
             mode: Mode::from_bits(mode),
             owner: Arc::clone(&owner),
-            mtime: Mtime { secs: 1_700_000_000 + number as i64, nanos: 0 },
+            mtime: Mtime {
+                secs: 1_700_000_000 + number as i64,
+                nanos: 0,
+            },
             xattrs: Vec::new(),
         }
     })
@@ -149,8 +190,13 @@ struct Memory(HashMap<BlockHash, Arc<[u8]>>);
 impl Memory {
     fn of(entries: impl Iterator<Item = Entry>) -> (NodeRef, Manifest<Memory>) {
         let (mut nodes, mut builder) = (HashMap::new(), Builder::default());
-        let mut sink = |block: BlockRef, bytes: Vec<u8>| drop(nodes.insert(block.hash, bytes.into()));
-        entries.for_each(|entry| builder.push(entry, &mut sink).unwrap_or_else(|e| match e {}));
+        let mut sink =
+            |block: BlockRef, bytes: Vec<u8>| drop(nodes.insert(block.hash, bytes.into()));
+        entries.for_each(|entry| {
+            builder
+                .push(entry, &mut sink)
+                .unwrap_or_else(|e| match e {})
+        });
         let root = builder.finish(&mut sink).unwrap_or_else(|e| match e {});
         (root, Manifest::new(root, Memory(nodes)))
     }
@@ -167,7 +213,11 @@ struct Host<'a>(&'a Manifest<Memory>);
 
 impl Have for Host<'_> {
     fn entries(&self) -> Box<dyn Iterator<Item = Result<Entry>> + '_> {
-        Box::new(self.0.entries().map(|located| Ok(located.expect("legal").entry)))
+        Box::new(
+            self.0
+                .entries()
+                .map(|located| Ok(located.expect("legal").entry)),
+        )
     }
 
     fn blocks(&self, content: &Content) -> Result<Vec<BlockRef>> {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use makuo::fec::{Coded, Grid, Kernel, decode, deficit, encode};
-use raptorq::{EncodingPacket, ObjectTransmissionInformation, SourceBlockDecoder, SourceBlockEncoder};
+use raptorq::{
+    EncodingPacket, ObjectTransmissionInformation, SourceBlockDecoder, SourceBlockEncoder,
+};
 use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
 
 /// Per cent of the symbols that are lost.
@@ -63,7 +65,14 @@ fn codes(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("codes, {loss} % lost"));
         group.throughput(Throughput::Bytes(payload.len() as u64));
         let grid = Grid::new(payload.len() as u32, SYMBOL as u16, 1).expect("legal");
-        ours(&mut group, Kernel::best(), "linear", &grid, &payload, std::slice::from_ref(&lost));
+        ours(
+            &mut group,
+            Kernel::best(),
+            "linear",
+            &grid,
+            &payload,
+            std::slice::from_ref(&lost),
+        );
         reed_solomon(&mut group, &payload, &lost);
         raptor(&mut group, &payload, &lost);
     }
@@ -80,11 +89,27 @@ fn generations(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(payload.len() as u64));
         for kernel in Kernel::all() {
             if kernel == Kernel::best() || loss == 5 {
-                ours(&mut group, kernel, kernel.name(), &grid, &payload, &vec![spread(rows, loss, 0); 8]);
+                ours(
+                    &mut group,
+                    kernel,
+                    kernel.name(),
+                    &grid,
+                    &payload,
+                    &vec![spread(rows, loss, 0); 8],
+                );
             }
         }
-        let scattered: Vec<Vec<u16>> = (0..8).map(|column| spread(rows, loss, column * rows / 8)).collect();
-        ours(&mut group, Kernel::best(), "scattered", &grid, &payload, &scattered);
+        let scattered: Vec<Vec<u16>> = (0..8)
+            .map(|column| spread(rows, loss, column * rows / 8))
+            .collect();
+        ours(
+            &mut group,
+            Kernel::best(),
+            "scattered",
+            &grid,
+            &payload,
+            &scattered,
+        );
     }
 }
 
@@ -108,9 +133,16 @@ fn ours(
     });
     out.clear();
     encode(kernel, grid, payload, 0..count, &mut out);
-    let symbol = |n: usize, bytes| Coded { row: (n / lost.len()) as u16, column: (n % lost.len()) as u8, bytes };
-    let coded: Vec<Coded> =
-        out.chunks_exact(usize::from(grid.symbol())).enumerate().map(|(n, b)| symbol(n, b)).collect();
+    let symbol = |n: usize, bytes| Coded {
+        row: (n / lost.len()) as u16,
+        column: (n % lost.len()) as u8,
+        bytes,
+    };
+    let coded: Vec<Coded> = out
+        .chunks_exact(usize::from(grid.symbol()))
+        .enumerate()
+        .map(|(n, b)| symbol(n, b))
+        .collect();
     let mut damaged = payload.to_vec();
     group.bench_function(BenchmarkId::new("decode", name), |b| {
         b.iter(|| decode(kernel, grid, black_box(&mut damaged), lost, &coded).expect("enough"));
@@ -124,22 +156,46 @@ fn reed_solomon(group: &mut BenchmarkGroup<WallTime>, payload: &[u8], lost: &[u1
     let mut coded: Vec<Vec<u8>> = Vec::new();
     group.bench_function(BenchmarkId::new("encode", "reed-solomon-simd"), |b| {
         b.iter(|| {
-            payload.chunks(SYMBOL).for_each(|symbol| encoder.add_original_shard(symbol).expect("room"));
-            coded = encoder.encode().expect("complete").recovery_iter().map(<[u8]>::to_vec).collect();
+            payload
+                .chunks(SYMBOL)
+                .for_each(|symbol| encoder.add_original_shard(symbol).expect("room"));
+            coded = encoder
+                .encode()
+                .expect("complete")
+                .recovery_iter()
+                .map(<[u8]>::to_vec)
+                .collect();
         });
     });
-    payload.chunks(SYMBOL).for_each(|symbol| encoder.add_original_shard(symbol).expect("room"));
-    coded = encoder.encode().expect("complete").recovery_iter().map(<[u8]>::to_vec).collect();
+    payload
+        .chunks(SYMBOL)
+        .for_each(|symbol| encoder.add_original_shard(symbol).expect("room"));
+    coded = encoder
+        .encode()
+        .expect("complete")
+        .recovery_iter()
+        .map(<[u8]>::to_vec)
+        .collect();
     let mut decoder = ReedSolomonDecoder::new(SYMBOLS, recovery, SYMBOL).expect("supported");
     group.bench_function(BenchmarkId::new("decode", "reed-solomon-simd"), |b| {
         b.iter(|| {
-            for (index, symbol) in payload.chunks(SYMBOL).enumerate().filter(|(n, _)| !lost.contains(&(*n as u16))) {
+            for (index, symbol) in payload
+                .chunks(SYMBOL)
+                .enumerate()
+                .filter(|(n, _)| !lost.contains(&(*n as u16)))
+            {
                 decoder.add_original_shard(index, symbol).expect("room");
             }
             for (index, symbol) in coded.iter().enumerate() {
                 decoder.add_recovery_shard(index, symbol).expect("room");
             }
-            black_box(decoder.decode().expect("enough").restored_original_iter().count());
+            black_box(
+                decoder
+                    .decode()
+                    .expect("enough")
+                    .restored_original_iter()
+                    .count(),
+            );
         });
     });
 }
@@ -147,13 +203,19 @@ fn reed_solomon(group: &mut BenchmarkGroup<WallTime>, payload: &[u8], lost: &[u1
 fn raptor(group: &mut BenchmarkGroup<WallTime>, payload: &[u8], lost: &[u16]) {
     let config = ObjectTransmissionInformation::new(payload.len() as u64, SYMBOL as u16, 1, 1, 8);
     // A few more than are lost: this code may need them.
-    let repair = |payload| SourceBlockEncoder::new(0, &config, payload).repair_packets(0, lost.len() as u32 + 2);
-    group.bench_function(BenchmarkId::new("encode", "raptorq"), |b| b.iter(|| repair(black_box(payload))));
+    let repair = |payload| {
+        SourceBlockEncoder::new(0, &config, payload).repair_packets(0, lost.len() as u32 + 2)
+    };
+    group.bench_function(BenchmarkId::new("encode", "raptorq"), |b| {
+        b.iter(|| repair(black_box(payload)))
+    });
     let mut packets = SourceBlockEncoder::new(0, &config, payload).source_packets();
     packets.retain(|packet| !lost.contains(&(packet.payload_id().encoding_symbol_id() as u16)));
     packets.extend(repair(payload));
     let decode = |packets: Vec<EncodingPacket>| {
-        SourceBlockDecoder::new(0, &config, payload.len() as u64).decode(packets).expect("enough")
+        SourceBlockDecoder::new(0, &config, payload.len() as u64)
+            .decode(packets)
+            .expect("enough")
     };
     assert!(decode(packets.clone()) == payload);
     group.bench_function(BenchmarkId::new("decode", "raptorq"), |b| {

@@ -4,7 +4,10 @@
 //! required. Hosts are network namespaces, as in the benchmark of the network; nothing of a run stays unless asked for.
 
 #[path = "network/mod.rs"]
-#[allow(dead_code, reason = "the parts of the other benchmark: the lab and the table")]
+#[allow(
+    dead_code,
+    reason = "the parts of the other benchmark: the lab and the table"
+)]
 mod network;
 #[path = "scale/mod.rs"]
 mod scale;

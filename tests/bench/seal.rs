@@ -29,13 +29,17 @@ fn main() {
 fn ciphers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("cipher");
     group.throughput(Throughput::Bytes(SIZE as u64));
-    for (name, algorithm) in [("AES-256-GCM", &AES_256_GCM), ("ChaCha20-Poly1305", &CHACHA20_POLY1305)] {
+    for (name, algorithm) in [
+        ("AES-256-GCM", &AES_256_GCM),
+        ("ChaCha20-Poly1305", &CHACHA20_POLY1305),
+    ] {
         let key = cipher(algorithm);
         let mut text = vec![7; SIZE - 36];
         group.bench_function(name, |b| {
             b.iter(|| {
                 let nonce = Nonce::assume_unique_for_key([3; 12]);
-                key.seal_in_place_separate_tag(nonce, Aad::from([1; 20]), black_box(&mut text)).expect("seals")
+                key.seal_in_place_separate_tag(nonce, Aad::from([1; 20]), black_box(&mut text))
+                    .expect("seals")
             });
         });
     }
@@ -48,9 +52,25 @@ fn cipher(algorithm: &'static Algorithm) -> LessSafeKey {
 /// A symbol of `source`, with room behind it.
 fn datagram(source: u64, counter: u64) -> Vec<u8> {
     let (session, generation) = (SessionId(1), Generation(2));
-    let header = SymbolHeader { session, generation, row: 3, column: 0, columns: 1, payload: 1000, sent: 7 };
+    let header = SymbolHeader {
+        session,
+        generation,
+        row: 3,
+        column: 0,
+        columns: 1,
+        payload: 1000,
+        sent: 7,
+    };
     let mut out = Vec::new();
-    write_symbol(&mut out, Front { source: InstanceId(source), counter }, header, &vec![5; SIZE - 44 - ROOM]);
+    write_symbol(
+        &mut out,
+        Front {
+            source: InstanceId(source),
+            counter,
+        },
+        header,
+        &vec![5; SIZE - 44 - ROOM],
+    );
     out.resize(SIZE, 0);
     out
 }
@@ -66,7 +86,9 @@ fn datagrams(criterion: &mut Criterion) {
         counter += 1;
         datagram(1, counter)
     };
-    group.bench_function("seal", |b| b.iter_batched_ref(&mut next, |d| sender.seal(d), BatchSize::SmallInput));
+    group.bench_function("seal", |b| {
+        b.iter_batched_ref(&mut next, |d| sender.seal(d), BatchSize::SmallInput)
+    });
     let mut host = new(std::slice::from_ref(&key), [2; 4]);
     let mut sealed = || {
         let mut one = next();
@@ -74,7 +96,11 @@ fn datagrams(criterion: &mut Criterion) {
         one
     };
     group.bench_function("open", |b| {
-        b.iter_batched_ref(&mut sealed, |d| assert!(host.open(d).is_ok()), BatchSize::SmallInput);
+        b.iter_batched_ref(
+            &mut sealed,
+            |d| assert!(host.open(d).is_ok()),
+            BatchSize::SmallInput,
+        );
     });
     let mut forged = 0;
     let mut flood = || {
@@ -84,10 +110,18 @@ fn datagrams(criterion: &mut Criterion) {
         one
     };
     group.bench_function("refuse a stranger", |b| {
-        b.iter_batched_ref(&mut flood, |d| assert!(host.open(d).is_err()), BatchSize::SmallInput);
+        b.iter_batched_ref(
+            &mut flood,
+            |d| assert!(host.open(d).is_err()),
+            BatchSize::SmallInput,
+        );
     });
     let mut two = new(&[GroupKey::random().expect("random"), key], [2; 4]);
     group.bench_function("refuse a stranger, two keys", |b| {
-        b.iter_batched_ref(&mut flood, |d| assert!(two.open(d).is_err()), BatchSize::SmallInput);
+        b.iter_batched_ref(
+            &mut flood,
+            |d| assert!(two.open(d).is_err()),
+            BatchSize::SmallInput,
+        );
     });
 }

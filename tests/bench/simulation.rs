@@ -18,14 +18,28 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let is = |flag: &str| arguments.iter().any(|a| a == flag);
     let asked: Vec<usize> = arguments.iter().filter_map(|a| a.parse().ok()).collect();
-    let losses: Vec<f64> = arguments.iter().filter_map(|a| a.strip_suffix('%')?.parse().ok()).collect();
-    let is_asked = |loss: f64| losses.is_empty() || losses.iter().any(|asked| (asked / 100.0 - loss).abs() < 1e-9);
+    let losses: Vec<f64> = arguments
+        .iter()
+        .filter_map(|a| a.strip_suffix('%')?.parse().ok())
+        .collect();
+    let is_asked = |loss: f64| {
+        losses.is_empty()
+            || losses
+                .iter()
+                .any(|asked| (asked / 100.0 - loss).abs() < 1e-9)
+    };
     let expected = std::fs::read_to_string(TABLE).unwrap_or_default();
     let (mut table, mut wrong) = (String::new(), 0);
-    for hosts in HOSTS.into_iter().filter(|h| asked.is_empty() || asked.contains(h)) {
+    for hosts in HOSTS
+        .into_iter()
+        .filter(|h| asked.is_empty() || asked.contains(h))
+    {
         for loss in LOSSES.into_iter().filter(|loss| is_asked(*loss)) {
             let Some(row) = measure(hosts, loss) else {
-                println!("{hosts:>6} hosts {:>4.1} % lost: not every host is complete", loss * 100.0);
+                println!(
+                    "{hosts:>6} hosts {:>4.1} % lost: not every host is complete",
+                    loss * 100.0
+                );
                 wrong += 1;
                 continue;
             };
@@ -37,7 +51,11 @@ fn main() -> ExitCode {
             // The hosts and the loss are as far as the first figure.
             let figures = row.to_string();
             let case = figures.split_inclusive("lost").next().unwrap_or_default();
-            if is("--check") && expected.lines().any(|line| line.starts_with(case) && line != figures) {
+            if is("--check")
+                && expected
+                    .lines()
+                    .any(|line| line.starts_with(case) && line != figures)
+            {
                 println!("       DIFFERS from {TABLE}");
                 wrong += 1;
             }
@@ -52,5 +70,9 @@ fn main() -> ExitCode {
         println!("{TABLE}: {e}");
         wrong += 1;
     }
-    if is("--check") && wrong > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if is("--check") && wrong > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }

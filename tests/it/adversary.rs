@@ -12,12 +12,13 @@ use makuo::block::BlockRef;
 use makuo::id::{Generation, HostName, InstanceId, Nonce, Ordinal, Serial, SessionId, TreeName};
 use makuo::keys::{Namespace, open_signer};
 use makuo::manifest::{
-    Content, Entry, EntryKind, Header, Intent, ListRef, Mode, Mtime, Node, NodeRef, Owner, Release, TreePath,
+    Content, Entry, EntryKind, Header, Intent, ListRef, Mode, Mtime, Node, NodeRef, Owner, Release,
+    TreePath,
 };
 use makuo::proto::generation::{Map, grid_for};
 use makuo::wire::message::{
-    Announce, Hello, MAX_TREES, Missing, Nack, Order, OrderKind, Phase, Ranges, Report, SignedOrder, Status, TreeState,
-    Want,
+    Announce, Hello, MAX_TREES, Missing, Nack, Order, OrderKind, Phase, Ranges, Report,
+    SignedOrder, Status, TreeState, Want,
 };
 use makuo::wire::query::Ask;
 use makuo::wire::{Datagram, HostStage, Message, SymbolHeader};
@@ -42,9 +43,16 @@ fn lab(keyed: bool) -> Option<(Lab, Adversary)> {
 
 /// The most memory that a host has ever taken, in KiB.
 fn peak_memory(lab: &Lab, host: usize) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", lab.hosts[host].pid())).expect("runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", lab.hosts[host].pid())).expect("runs");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .expect("a line");
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number")
 }
 
 /// Logs and memory are what a person would call bounded, and nothing lies where nothing belongs.
@@ -53,11 +61,21 @@ fn bounded(lab: &Lab) {
     for (nth, host) in lab.hosts.iter().enumerate() {
         let (memory, log) = (peak_memory(lab, nth), host.log());
         assert!(memory < MOST_MEMORY, "{} took {memory} KiB", host.name);
-        let lines = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count();
+        let lines = log
+            .lines()
+            .filter(|line| line.contains("WARN") || line.contains("ERROR"))
+            .count();
         assert!(lines < MOST_LINES, "{lines} lines: {log}");
         assert!(!log.contains("defect"), "{log}");
-        let beside: Vec<_> = std::fs::read_dir(host.disk()).expect("a disk").flatten().map(|e| e.file_name()).collect();
-        assert!(beside.iter().all(|name| name == "www" || name == "state"), "{beside:?}");
+        let beside: Vec<_> = std::fs::read_dir(host.disk())
+            .expect("a disk")
+            .flatten()
+            .map(|e| e.file_name())
+            .collect();
+        assert!(
+            beside.iter().all(|name| name == "www" || name == "state"),
+            "{beside:?}"
+        );
     }
 }
 
@@ -87,13 +105,19 @@ fn offer(session: u64, header: Vec<u8>, signature: Vec<u8>) -> Message {
 
 /// The header of a release like `like`, with another serial.
 fn header_like(like: &Release, serial: u64, intent: Intent) -> Release {
-    let header = Header { serial: Serial(serial), intent, ..like.header().clone() };
+    let header = Header {
+        serial: Serial(serial),
+        intent,
+        ..like.header().clone()
+    };
     Release::new(header).expect("legal")
 }
 
 #[test]
 fn forged_and_replayed_offers_and_orders_change_nothing() {
-    let Some((lab, evil)) = lab(false) else { return };
+    let Some((lab, evil)) = lab(false) else {
+        return;
+    };
     write(&lab.site().join("page"), "old");
     let over = Arc::new(AtomicBool::new(false));
     let recorder = {
@@ -114,7 +138,9 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
     let (release, signature) = messages
         .iter()
         .find_map(|(_, message)| match message {
-            Message::Announce(a) => Some((Release::from_bytes(&a.header).ok()?, a.signature.clone())),
+            Message::Announce(a) => {
+                Some((Release::from_bytes(&a.header).ok()?, a.signature.clone()))
+            }
             _ => None,
         })
         .expect("an announcement was heard");
@@ -124,20 +150,46 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
     }
     // Its signature under another header; noise as signature; the right signature of a key that nobody lists.
     let next = header_like(&release, u64::MAX, Intent::Deploy);
-    evil.say(InstanceId(1), &offer(1, next.bytes().to_vec(), signature.clone()));
-    evil.say(InstanceId(2), &offer(2, next.bytes().to_vec(), vec![7; 300]));
+    evil.say(
+        InstanceId(1),
+        &offer(1, next.bytes().to_vec(), signature.clone()),
+    );
+    evil.say(
+        InstanceId(2),
+        &offer(2, next.bytes().to_vec(), vec![7; 300]),
+    );
     lab.keygen("stranger");
     let stranger = open_signer(&lab.path("stranger")).expect("a key");
-    let by_stranger = stranger.sign(Namespace::RELEASE, next.bytes()).expect("signs").as_bytes().to_vec();
+    let by_stranger = stranger
+        .sign(Namespace::RELEASE, next.bytes())
+        .expect("signs")
+        .as_bytes()
+        .to_vec();
     evil.say(InstanceId(3), &offer(3, next.bytes().to_vec(), by_stranger));
     // Orders: for a session that nobody announced, signed by a stranger, and those recorded with another session.
-    for kind in [OrderKind::Commit, OrderKind::Abort, OrderKind::Prepare, OrderKind::Revert] {
+    for kind in [
+        OrderKind::Commit,
+        OrderKind::Abort,
+        OrderKind::Prepare,
+        OrderKind::Revert,
+    ] {
         for session in [SessionId(3), SessionId(77)] {
             // Of a release that nobody has, and of one that the hosts know.
             for about in [&next, &release] {
                 let order = Order::new(session, about, kind).encode();
-                let signature = stranger.sign(Namespace::ORDER, &order).expect("signs").as_bytes().to_vec();
-                evil.say(InstanceId(3), &Message::Order(SignedOrder { order, signature, hosts: None }));
+                let signature = stranger
+                    .sign(Namespace::ORDER, &order)
+                    .expect("signs")
+                    .as_bytes()
+                    .to_vec();
+                evil.say(
+                    InstanceId(3),
+                    &Message::Order(SignedOrder {
+                        order,
+                        signature,
+                        hosts: None,
+                    }),
+                );
             }
         }
     }
@@ -154,7 +206,9 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
         }
     }
     // All of it was heard before this is answered.
-    lab.makuo(&["members", "--json"]).exits(0).says(&["web1", "web2"]);
+    lab.makuo(&["members", "--json"])
+        .exits(0)
+        .says(&["web1", "web2"]);
     lab.all_same(&lab.path("new"));
     bounded(&lab);
     write(&lab.site().join("page"), "newest");
@@ -165,7 +219,12 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
 /// What an outsider says in the names of those who take part in the session that he heard of last: that what hosts said
 /// was heard, and that hosts miss or measure what they do not.
 fn in_their_names(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], random: &mut fastrand::Rng) {
-    let parsed = || heard.iter().rev().filter_map(|bytes| Datagram::parse(bytes).ok());
+    let parsed = || {
+        heard
+            .iter()
+            .rev()
+            .filter_map(|bytes| Datagram::parse(bytes).ok())
+    };
     let Some((sender, session)) = parsed().find_map(|datagram| match datagram {
         Datagram::Data(front, symbol) => Some((front.source, symbol.header.session)),
         Datagram::Control(..) => None,
@@ -173,15 +232,31 @@ fn in_their_names(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], random: &mut 
         return;
     };
     let hosts = evil.hosts(heard);
-    let Some(host) = hosts.get(random.usize(..hosts.len().max(1))).copied() else { return };
+    let Some(host) = hosts.get(random.usize(..hosts.len().max(1))).copied() else {
+        return;
+    };
     let (generation, large) = (Generation(random.u32(..64)), u64::MAX >> random.u32(..64));
     match n / 9 % 4 {
-        0 => evil.say(sender, &Message::Ack(session, random.u32(..20), Some(Nonce(random.u64(..))))),
+        0 => evil.say(
+            sender,
+            &Message::Ack(session, random.u32(..20), Some(Nonce(random.u64(..)))),
+        ),
         1 => {
-            let (need, symbols) = (vec![random.u32(..); random.usize(..32)], Ranges(vec![0..large]));
+            let (need, symbols) = (
+                vec![random.u32(..); random.usize(..32)],
+                Ranges(vec![0..large]),
+            );
             evil.say(
                 host,
-                &Message::Nack(Nack { session, seen: large, missing: vec![Missing { generation, need, symbols }] }),
+                &Message::Nack(Nack {
+                    session,
+                    seen: large,
+                    missing: vec![Missing {
+                        generation,
+                        need,
+                        symbols,
+                    }],
+                }),
             );
         }
         2 => {
@@ -216,7 +291,13 @@ fn in_their_names(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], random: &mut 
 }
 
 /// What an outsider says when he has heard so much: kind `n` of a flood.
-fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, random: &mut fastrand::Rng) {
+fn one_of_a_flood(
+    evil: &mut Adversary,
+    n: u64,
+    heard: &[Vec<u8>],
+    keyed: bool,
+    random: &mut fastrand::Rng,
+) {
     let old = heard.get(random.usize(..heard.len().max(1)));
     let parsed = old.and_then(|bytes| Datagram::parse(bytes).ok());
     match (n % 9, parsed) {
@@ -227,27 +308,60 @@ fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, 
         }
         (1, _) => {
             let signature = std::iter::repeat_with(|| random.u8(..)).take(200).collect();
-            let header = heard.iter().find_map(|bytes| announced(bytes)).unwrap_or_else(|| vec![0x84; 400]);
-            evil.say(InstanceId(random.u64(..)), &offer(random.u64(..), header, signature));
+            let header = heard
+                .iter()
+                .find_map(|bytes| announced(bytes))
+                .unwrap_or_else(|| vec![0x84; 400]);
+            evil.say(
+                InstanceId(random.u64(..)),
+                &offer(random.u64(..), header, signature),
+            );
         }
         // A symbol of the session that runs, with other bytes or at another place.
         (2 | 3, Some(Datagram::Data(front, symbol))) => {
             let bytes = vec![0xee; symbol.bytes.len()];
-            let other = SymbolHeader { payload: 8 << 20, columns: 31, ..symbol.header };
-            let header = if n.is_multiple_of(5) { other } else { symbol.header };
+            let other = SymbolHeader {
+                payload: 8 << 20,
+                columns: 31,
+                ..symbol.header
+            };
+            let header = if n.is_multiple_of(5) {
+                other
+            } else {
+                symbol.header
+            };
             evil.symbol(front.source, header, &bytes);
         }
         (4, Some(Datagram::Data(front, symbol))) => {
-            let phase = if n.is_multiple_of(3) { Phase::Closed } else { Phase::Serving };
+            let phase = if n.is_multiple_of(3) {
+                Phase::Closed
+            } else {
+                Phase::Serving
+            };
             let (session, sent) = (symbol.header.session, Generation(u32::MAX - 1));
-            let status = Status { session, phase, sent, hosts: 9, counter: 1 << 50, pass: 0, reporters: Vec::new() };
+            let status = Status {
+                session,
+                phase,
+                sent,
+                hosts: 9,
+                counter: 1 << 50,
+                pass: 0,
+                reporters: Vec::new(),
+            };
             evil.say(front.source, &Message::Status(status));
         }
         (8, _) => in_their_names(evil, n, heard, random),
         (5, _) => {
             // Where anybody is believed to be a host, nobody can deploy to hosts that he invents.
-            let (tree, members) = if keyed { ("www", u32::MAX) } else { ("other", 2) };
-            let tree = TreeState { serial: Serial(1), ..TreeState::nothing(TreeName::new(tree).expect("legal")) };
+            let (tree, members) = if keyed {
+                ("www", u32::MAX)
+            } else {
+                ("other", 2)
+            };
+            let tree = TreeState {
+                serial: Serial(1),
+                ..TreeState::nothing(TreeName::new(tree).expect("legal"))
+            };
             let (name, version) = (host_name(&format!("ghost{n}")), "9".repeat(60));
             let trees = vec![tree; if n.is_multiple_of(64) { MAX_TREES } else { 2 }];
             let hello = Hello {
@@ -264,7 +378,14 @@ fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, 
             };
             evil.say(InstanceId(n), &Message::Hello(hello));
         }
-        (6, _) => evil.say(InstanceId(n), &Message::Ask(Ask { number: n, tree: None, serial: None })),
+        (6, _) => evil.say(
+            InstanceId(n),
+            &Message::Ask(Ask {
+                number: n,
+                tree: None,
+                serial: None,
+            }),
+        ),
         // Where anybody's beacon counts, a changed one would be a host that is not there.
         (7, Some(parsed)) if keyed || !is_about_presence(&parsed) => {
             let mut bytes = old.cloned().unwrap_or_default();
@@ -278,13 +399,20 @@ fn one_of_a_flood(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], keyed: bool, 
 
 /// Whether it is a beacon or a goodbye.
 fn is_about_presence(datagram: &Datagram<'_>) -> bool {
-    let Datagram::Control(_, piece) = datagram else { return false };
-    !matches!(Message::decode(piece.bytes), Ok(Message::Announce(_) | Message::Status(_) | Message::Order(_)))
+    let Datagram::Control(_, piece) = datagram else {
+        return false;
+    };
+    !matches!(
+        Message::decode(piece.bytes),
+        Ok(Message::Announce(_) | Message::Status(_) | Message::Order(_))
+    )
 }
 
 /// The header of an announcement in one datagram.
 fn announced(bytes: &[u8]) -> Option<Vec<u8>> {
-    let Ok(Datagram::Control(_, piece)) = Datagram::parse(bytes) else { return None };
+    let Ok(Datagram::Control(_, piece)) = Datagram::parse(bytes) else {
+        return None;
+    };
     match Message::decode(piece.bytes) {
         Ok(Message::Announce(announce)) => Some(announce.header),
         _ => None,
@@ -293,7 +421,9 @@ fn announced(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// Floods hosts while a deploy runs, and after it.
 fn flood(keyed: bool) {
-    let Some((lab, mut evil)) = lab(keyed) else { return };
+    let Some((lab, mut evil)) = lab(keyed) else {
+        return;
+    };
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
     write(&lab.site().join("page"), "new");
@@ -320,9 +450,15 @@ fn flood(keyed: bool) {
     flooding.join().expect("no panic");
     bounded(&lab);
     let ran = lab.makuo(&["members", "--json"]).exits(0);
-    assert!(ran.out.contains("web1") && ran.out.contains("web2"), "{ran}");
+    assert!(
+        ran.out.contains("web1") && ran.out.contains("web2"),
+        "{ran}"
+    );
     if keyed {
-        assert!(!ran.out.contains("ghost") && ran.out.contains("speaks without a group key"), "{ran}");
+        assert!(
+            !ran.out.contains("ghost") && ran.out.contains("speaks without a group key"),
+            "{ran}"
+        );
     }
 }
 
@@ -357,10 +493,16 @@ fn what_was_sealed_and_is_replayed_is_not_heard_again() {
     for _ in 0..5 {
         recorded.iter().for_each(|datagram| evil.send(datagram));
     }
-    lab.makuo(&["members", "--json"]).exits(0).says(&["\"members\":2"]);
+    lab.makuo(&["members", "--json"])
+        .exits(0)
+        .says(&["\"members\":2"]);
     lab.all_same(&lab.site());
     for (host, before) in lab.hosts.iter().zip(before) {
-        assert_eq!(host.log(), before, "nothing of it reached anything that would speak of it");
+        assert_eq!(
+            host.log(),
+            before,
+            "nothing of it reached anything that would speak of it"
+        );
     }
 }
 
@@ -390,7 +532,12 @@ fn entry(path: &str, kind: EntryKind) -> Entry {
         path: TreePath::new(path.as_bytes()).expect("legal"),
         kind,
         mode: Mode::from_bits(0o644),
-        owner: Arc::new(Owner { uid: 0, gid: 0, user: None, group: None }),
+        owner: Arc::new(Owner {
+            uid: 0,
+            gid: 0,
+            user: None,
+            group: None,
+        }),
         mtime: Mtime::default(),
         xattrs: Vec::new(),
     }
@@ -401,31 +548,68 @@ fn page(entries: Vec<Entry>, from: &str, to: &str) -> (Vec<u8>, u64) {
     let count = entries.len() as u64;
     let mut page = Node::Page(entries).encode();
     if !from.is_empty() {
-        let at = page.windows(from.len()).rposition(|w| w == from.as_bytes()).expect("it is in there");
+        let at = page
+            .windows(from.len())
+            .rposition(|w| w == from.as_bytes())
+            .expect("it is in there");
         page[at..at + to.len()].copy_from_slice(to.as_bytes());
     }
     (page, count)
 }
 
 /// Deploys a release whose manifest is one page, signed by `key`; what a host says of it in the end.
-fn push(evil: &mut Adversary, lab: &Lab, like: &Release, nth: u64, (page, entries): (Vec<u8>, u64)) -> String {
-    let root = NodeRef { block: BlockRef::of(&page), nodes: 1, blocks: 0, entries, bytes: 0 };
-    let header = Header { serial: Serial(1000 + nth), root, session: None, ..like.header().clone() };
+fn push(
+    evil: &mut Adversary,
+    lab: &Lab,
+    like: &Release,
+    nth: u64,
+    (page, entries): (Vec<u8>, u64),
+) -> String {
+    let root = NodeRef {
+        block: BlockRef::of(&page),
+        nodes: 1,
+        blocks: 0,
+        entries,
+        bytes: 0,
+    };
+    let header = Header {
+        serial: Serial(1000 + nth),
+        root,
+        session: None,
+        ..like.header().clone()
+    };
     let release = Release::new(header).expect("a legal header");
     let signer = open_signer(&lab.path("key")).expect("the lab's key");
-    let signature = signer.sign(Namespace::RELEASE, release.bytes()).expect("signs").as_bytes().to_vec();
+    let signature = signer
+        .sign(Namespace::RELEASE, release.bytes())
+        .expect("signs")
+        .as_bytes()
+        .to_vec();
     let (source, session) = (InstanceId(500 + nth), SessionId(500 + nth));
     let mut map = Map::default();
     map.push(Ordinal(0), page.len() as u32);
     let payload = map.payload(&page);
     let columns = grid_for(payload.len(), 1400).expect("small").columns();
     let generation = Generation(0);
-    let symbol =
-        SymbolHeader { session, generation, row: 0, column: 0, columns, payload: payload.len() as u32, sent: 0 };
+    let symbol = SymbolHeader {
+        session,
+        generation,
+        row: 0,
+        column: 0,
+        columns,
+        payload: payload.len() as u32,
+        sent: 0,
+    };
     let watch = support::Stopwatch::start();
     loop {
-        assert!(watch.read() < support::wait::LONG, "no host says what became of it");
-        evil.say(source, &offer(session.0, release.bytes().to_vec(), signature.clone()));
+        assert!(
+            watch.read() < support::wait::LONG,
+            "no host says what became of it"
+        );
+        evil.say(
+            source,
+            &offer(session.0, release.bytes().to_vec(), signature.clone()),
+        );
         evil.symbol(source, symbol, &payload);
         let heard = evil.hear(1000);
         for (_, message) in evil.messages(&heard) {
@@ -441,26 +625,56 @@ fn push(evil: &mut Adversary, lab: &Lab, like: &Release, nth: u64, (page, entrie
 
 #[test]
 fn a_manifest_that_is_signed_and_means_harm_is_refused_by_name_before_anything_is_written() {
-    let Some((lab, evil)) = lab(false) else { return };
+    let Some((lab, evil)) = lab(false) else {
+        return;
+    };
     write(&lab.site().join("page"), "right");
     let (mut evil, like) = deployed(&lab, evil);
     let fifo = |path: &str| entry(path, EntryKind::Fifo);
     let dir = |path: &str| entry(path, EntryKind::Directory);
-    let link = |path: &str, to: &str| entry(path, EntryKind::Hardlink(TreePath::new(to.as_bytes()).expect("legal")));
+    let link = |path: &str, to: &str| {
+        entry(
+            path,
+            EntryKind::Hardlink(TreePath::new(to.as_bytes()).expect("legal")),
+        )
+    };
     let large = |path: &str, bytes| {
-        let list = ListRef { block: BlockRef::of(b"list"), blocks: 1, bytes };
+        let list = ListRef {
+            block: BlockRef::of(b"list"),
+            blocks: 1,
+            bytes,
+        };
         entry(path, EntryKind::File(Content::Lists(vec![list])))
     };
     let cases = [
         (page(vec![dir("d"), fifo("d/AA")], "AA", ".."), ".."),
         (page(vec![fifo("Aetc")], "Aetc", "/etc"), "absolute"),
         (page(vec![fifo("aAb")], "aAb", "a\0b"), "NUL"),
-        (page(vec![fifo("same"), fifo("same")], "", ""), "same: out of order or twice"),
-        (page(vec![entry("d", EntryKind::Symlink(b"/etc".to_vec())), fifo("d/evil")], "", ""), "d/evil"),
+        (
+            page(vec![fifo("same"), fifo("same")], "", ""),
+            "same: out of order or twice",
+        ),
+        (
+            page(
+                vec![
+                    entry("d", EntryKind::Symlink(b"/etc".to_vec())),
+                    fifo("d/evil"),
+                ],
+                "",
+                "",
+            ),
+            "d/evil",
+        ),
         (page(vec![fifo("f"), fifo("f/evil")], "", ""), "f/evil"),
-        (page(vec![fifo("zz"), link("zzz", "BB/passwd")], "BB", ".."), ".."),
+        (
+            page(vec![fifo("zz"), link("zzz", "BB/passwd")], "BB", ".."),
+            "..",
+        ),
         (page(vec![link("zz", "not-there")], "", ""), "zz"),
-        (page(vec![large("zz", 1 << 60)], "", ""), "zz: a block list with a size that no list has"),
+        (
+            page(vec![large("zz", 1 << 60)], "", ""),
+            "zz: a block list with a size that no list has",
+        ),
     ];
     for (nth, (page, word)) in (0..).zip(cases) {
         let why = push(&mut evil, &lab, &like, nth, page);
@@ -471,15 +685,45 @@ fn a_manifest_that_is_signed_and_means_harm_is_refused_by_name_before_anything_i
     let signer = open_signer(&lab.path("key")).expect("the lab's key");
     let root = like.header().root;
     let sizes = [
-        (NodeRef { entries: 1_000_000_000, ..root }, "1000000000 entries, more than any tree has"),
-        (NodeRef { bytes: 1 << 60, ..root }, "1152921504606846976 bytes, more than any tree has"),
-        (NodeRef { blocks: u64::MAX, ..root }, "more blocks than any tree has"),
+        (
+            NodeRef {
+                entries: 1_000_000_000,
+                ..root
+            },
+            "1000000000 entries, more than any tree has",
+        ),
+        (
+            NodeRef {
+                bytes: 1 << 60,
+                ..root
+            },
+            "1152921504606846976 bytes, more than any tree has",
+        ),
+        (
+            NodeRef {
+                blocks: u64::MAX,
+                ..root
+            },
+            "more blocks than any tree has",
+        ),
     ];
     for (nth, (root, why)) in (900..).zip(sizes) {
-        let header = Header { serial: Serial(nth), root, ..like.header().clone() }.encode();
-        let signature = signer.sign(Namespace::RELEASE, &header).expect("signs").as_bytes().to_vec();
+        let header = Header {
+            serial: Serial(nth),
+            root,
+            ..like.header().clone()
+        }
+        .encode();
+        let signature = signer
+            .sign(Namespace::RELEASE, &header)
+            .expect("signs")
+            .as_bytes()
+            .to_vec();
         support::until("a line in the log", || {
-            evil.say(InstanceId(nth), &offer(nth, header.clone(), signature.clone()));
+            evil.say(
+                InstanceId(nth),
+                &offer(nth, header.clone(), signature.clone()),
+            );
             lab.hosts.iter().all(|host| host.log().contains(why))
         });
         lab.all_same(&lab.site());

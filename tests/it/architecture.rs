@@ -33,33 +33,48 @@ const SIM_UP_TO: &str = "tree";
 /// Where `unsafe` may stand: system calls, and vectors.
 const UNSAFE_IN: &[&str] = &["src/net/", "src/tree/", "src/fec/simd.rs"];
 /// The most lines of a file.
-const MAX_LINES: usize = 800;
+const MAX_LINES: usize = 1000;
 
 #[test]
 fn rooms_know_only_rooms_above_them() {
-    let found = every_source().iter().flat_map(|(path, text)| wrong_imports(path, text)).collect::<Vec<_>>();
+    let found = every_source()
+        .iter()
+        .flat_map(|(path, text)| wrong_imports(path, text))
+        .collect::<Vec<_>>();
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }
 
 #[test]
 fn every_file_says_what_it_owns_and_stays_readable() {
-    let found = every_source().iter().flat_map(|(path, text)| wrong_shape(path, text)).collect::<Vec<_>>();
+    let found = every_source()
+        .iter()
+        .flat_map(|(path, text)| wrong_shape(path, text))
+        .collect::<Vec<_>>();
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }
 
 #[test]
 fn unsafe_stands_where_it_may_and_with_its_reason() {
     let sources = every_source();
-    let found = sources.iter().flat_map(|(path, text)| wrong_unsafe(path, text)).collect::<Vec<_>>();
+    let found = sources
+        .iter()
+        .flat_map(|(path, text)| wrong_unsafe(path, text))
+        .collect::<Vec<_>>();
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
-    let with = sources.iter().filter(|(_, text)| !unsafe_lines(text).is_empty()).map(|(path, _)| path.as_str());
+    let with = sources
+        .iter()
+        .filter(|(_, text)| !unsafe_lines(text).is_empty())
+        .map(|(path, _)| path.as_str());
     assert_eq!(
         with.collect::<Vec<_>>(),
         ["src/fec/simd.rs", "src/net/sys.rs", "src/tree/sys.rs"],
         "one more is worth a second look"
     );
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
-    assert!(manifest.contains("\nunsafe_code = \"deny\"\n"), "the compiler holds the same");
+    assert!(
+        manifest.contains("\nunsafe_code = \"deny\"\n"),
+        "the compiler holds the same"
+    );
 }
 
 #[test]
@@ -69,22 +84,39 @@ fn the_tests_that_the_threat_model_names_exist() {
         return println!("skipped: {} is not part of a package", path.display());
     };
     let mut code: Vec<String> = every_source().into_iter().map(|(_, text)| text).collect();
-    for entry in std::fs::read_dir(root().join("tests/it")).expect("readable").flatten() {
+    for entry in std::fs::read_dir(root().join("tests/it"))
+        .expect("readable")
+        .flatten()
+    {
         code.extend(std::fs::read_to_string(entry.path()));
     }
-    let (heads, rows): (Vec<&str>, Vec<&str>) =
-        text.lines().filter(|line| line.starts_with("| ")).partition(|line| *line == "| cannot | shown by |");
+    let (heads, rows): (Vec<&str>, Vec<&str>) = text
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .partition(|line| *line == "| cannot | shown by |");
     assert_eq!(heads.len(), 7, "one table for each attacker");
-    let shown: Vec<&str> = rows.iter().filter_map(|row| row.rsplit('|').nth(1)).collect();
+    let shown: Vec<&str> = rows
+        .iter()
+        .filter_map(|row| row.rsplit('|').nth(1))
+        .collect();
     assert!(shown.len() > 40, "the rows were not found");
     for (cell, row) in shown.iter().zip(&rows) {
         assert!(!quoted(cell).is_empty(), "no test shows it: {row}");
     }
-    let sentences = text.lines().filter(|line| !line.starts_with('|')).flat_map(quoted);
-    let named: Vec<&str> = sentences.filter(|name| name.matches('_').count() > 3).collect();
+    let sentences = text
+        .lines()
+        .filter(|line| !line.starts_with('|'))
+        .flat_map(quoted);
+    let named: Vec<&str> = sentences
+        .filter(|name| name.matches('_').count() > 3)
+        .collect();
     for name in shown.iter().flat_map(|cell| quoted(cell)).chain(named) {
         let test = format!("\nfn {name}(");
-        assert!(code.iter().any(|text| text.replace("\n    fn ", "\nfn ").contains(&test)), "there is no test {name}");
+        assert!(
+            code.iter()
+                .any(|text| text.replace("\n    fn ", "\nfn ").contains(&test)),
+            "there is no test {name}"
+        );
     }
 }
 
@@ -96,8 +128,14 @@ fn quoted(text: &str) -> Vec<&str> {
 #[test]
 fn every_room_of_the_map_has_a_floor() {
     let map = std::fs::read_to_string(root().join("src/lib.rs")).expect("src/lib.rs");
-    for room in map.lines().filter_map(|l| l.strip_prefix("pub mod ")?.strip_suffix(';')) {
-        assert!(room == "sim" || floor(room).is_some(), "src/lib.rs declares {room}, which has no floor here");
+    for room in map
+        .lines()
+        .filter_map(|l| l.strip_prefix("pub mod ")?.strip_suffix(';'))
+    {
+        assert!(
+            room == "sim" || floor(room).is_some(),
+            "src/lib.rs declares {room}, which has no floor here"
+        );
     }
 }
 
@@ -105,17 +143,43 @@ fn every_room_of_the_map_has_a_floor() {
 fn the_checker_finds_what_it_is_for() {
     let wrong = |path: &str, text: &str| wrong_imports(path, text);
     assert_eq!(
-        wrong("src/block/hash.rs", "//! x\nuse crate::id::Serial;\nuse crate::manifest::Entry;\n"),
+        wrong(
+            "src/block/hash.rs",
+            "//! x\nuse crate::id::Serial;\nuse crate::manifest::Entry;\n"
+        ),
         ["src/block/hash.rs:3: block must not know manifest"]
     );
-    assert_eq!(wrong("src/proto/a.rs", "fn f() { crate::drive::run() }").len(), 1);
-    assert_eq!(wrong("src/units.rs", "use crate::{\n    Error,\n    report::{Json, Human},\n};").len(), 1);
-    assert_eq!(wrong("src/units.rs", "use crate::{id, cli::Cli};")[0], "src/units.rs:1: units must not know cli");
-    assert_eq!(wrong("src/main.rs", "fn main() { makuo::cli::run() }").len(), 0);
+    assert_eq!(
+        wrong("src/proto/a.rs", "fn f() { crate::drive::run() }").len(),
+        1
+    );
+    assert_eq!(
+        wrong(
+            "src/units.rs",
+            "use crate::{\n    Error,\n    report::{Json, Human},\n};"
+        )
+        .len(),
+        1
+    );
+    assert_eq!(
+        wrong("src/units.rs", "use crate::{id, cli::Cli};")[0],
+        "src/units.rs:1: units must not know cli"
+    );
+    assert_eq!(
+        wrong("src/main.rs", "fn main() { makuo::cli::run() }").len(),
+        0
+    );
     assert_eq!(wrong("src/tree/mod.rs", "use crate::sim::Disk;").len(), 1);
     assert_eq!(wrong("src/sim/disk.rs", "use crate::net::Socket;").len(), 1);
     assert_eq!(wrong("src/sim/disk.rs", "use crate::tree::Root;").len(), 0);
-    assert_eq!(wrong("src/tree/mod.rs", "#[cfg(test)] mod tests { use crate::net::X; }").len(), 1);
+    assert_eq!(
+        wrong(
+            "src/tree/mod.rs",
+            "#[cfg(test)] mod tests { use crate::net::X; }"
+        )
+        .len(),
+        1
+    );
     for fine in [
         "//! see [`crate::drive`]\n/// and crate::cli::run",
         "// crate::drive::x",
@@ -124,17 +188,32 @@ fn the_checker_finds_what_it_is_for() {
         "let text = \"crate::drive::x\";",
         "macro_rules! x { () => { $crate::id::Serial } }",
     ] {
-        assert_eq!(wrong("src/block/mod.rs", fine), Vec::<String>::new(), "{fine}");
+        assert_eq!(
+            wrong("src/block/mod.rs", fine),
+            Vec::<String>::new(),
+            "{fine}"
+        );
     }
-    let reason = "// SAFETY: one\n// and more.\nlet x = unsafe { f() };\nlet y = \"unsafe\"; // unsafe";
+    let reason =
+        "// SAFETY: one\n// and more.\nlet x = unsafe { f() };\nlet y = \"unsafe\"; // unsafe";
     assert_eq!(wrong_unsafe("src/net/sys.rs", reason), Vec::<String>::new());
-    assert_eq!(wrong_unsafe("src/cli/mod.rs", reason), ["src/cli/mod.rs:3: `unsafe` may not stand here"]);
-    for bare in ["unsafe { f() }", "// SAFETY: x\n\nunsafe fn f() {}", "// why not\nunsafe impl Send for X {}"] {
+    assert_eq!(
+        wrong_unsafe("src/cli/mod.rs", reason),
+        ["src/cli/mod.rs:3: `unsafe` may not stand here"]
+    );
+    for bare in [
+        "unsafe { f() }",
+        "// SAFETY: x\n\nunsafe fn f() {}",
+        "// why not\nunsafe impl Send for X {}",
+    ] {
         assert_eq!(wrong_unsafe("src/net/sys.rs", bare).len(), 1, "{bare}");
     }
     assert_eq!(unsafe_lines("#![allow(unsafe_code)]"), Vec::<usize>::new());
     assert_eq!(wrong_shape("src/x.rs", "use a;\n").len(), 1);
-    assert_eq!(wrong_shape("src/x.rs", &format!("//! x\n{}", "\n".repeat(800))).len(), 1);
+    assert_eq!(
+        wrong_shape("src/x.rs", &format!("//! x\n{}", "\n".repeat(800))).len(),
+        1
+    );
     assert_eq!(wrong_shape("src/x.rs", "//! x\n").len(), 0);
 }
 
@@ -152,7 +231,11 @@ fn every_source() -> Vec<(String, String)> {
             if path.is_dir() {
                 open.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                let name = path.strip_prefix(root()).expect("below").to_string_lossy().into_owned();
+                let name = path
+                    .strip_prefix(root())
+                    .expect("below")
+                    .to_string_lossy()
+                    .into_owned();
                 sources.push((name, std::fs::read_to_string(&path).expect("UTF-8")));
             }
         }
@@ -168,13 +251,19 @@ fn floor(room: &str) -> Option<usize> {
 
 fn room_of(path: &str) -> &str {
     let below = path.strip_prefix("src/").unwrap_or(path);
-    below.split('/').next().unwrap_or(below).trim_end_matches(".rs")
+    below
+        .split('/')
+        .next()
+        .unwrap_or(below)
+        .trim_end_matches(".rs")
 }
 
 fn wrong_shape(path: &str, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     if !text.starts_with("//!") {
-        found.push(format!("{path}:1: opens without `//!`: say what it owns and what it must not know"));
+        found.push(format!(
+            "{path}:1: opens without `//!`: say what it owns and what it must not know"
+        ));
     }
     let lines = text.lines().count();
     if lines > MAX_LINES {
@@ -187,13 +276,22 @@ fn wrong_unsafe(path: &str, text: &str) -> Vec<String> {
     let lines: Vec<&str> = text.lines().collect();
     let may = UNSAFE_IN.iter().any(|place| path.starts_with(place));
     let has_reason = |at: &usize| {
-        let above = lines[..*at].iter().rev().map(|line| line.trim_start()).take_while(|line| line.starts_with("//"));
-        above.into_iter().any(|line| line.starts_with("// SAFETY: "))
+        let above = lines[..*at]
+            .iter()
+            .rev()
+            .map(|line| line.trim_start())
+            .take_while(|line| line.starts_with("//"));
+        above
+            .into_iter()
+            .any(|line| line.starts_with("// SAFETY: "))
     };
     let what = |at: usize| match may {
         false => Some(format!("{path}:{}: `unsafe` may not stand here", at + 1)),
         true if has_reason(&at) => None,
-        true => Some(format!("{path}:{}: `unsafe` without `// SAFETY: ` directly above", at + 1)),
+        true => Some(format!(
+            "{path}:{}: `unsafe` without `// SAFETY: ` directly above",
+            at + 1
+        )),
     };
     unsafe_lines(text).into_iter().filter_map(what).collect()
 }
@@ -201,8 +299,15 @@ fn wrong_unsafe(path: &str, text: &str) -> Vec<String> {
 /// The lines, from 0, whose code has the word.
 fn unsafe_lines(text: &str) -> Vec<usize> {
     let code = without_comments(text);
-    let has = |line: &str| line.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == "unsafe");
-    code.lines().enumerate().filter(|(_, line)| has(line)).map(|(at, _)| at).collect()
+    let has = |line: &str| {
+        line.split(|c: char| !(c.is_alphanumeric() || c == '_'))
+            .any(|word| word == "unsafe")
+    };
+    code.lines()
+        .enumerate()
+        .filter(|(_, line)| has(line))
+        .map(|(at, _)| at)
+        .collect()
 }
 
 fn wrong_imports(path: &str, text: &str) -> Vec<String> {
@@ -221,7 +326,12 @@ fn wrong_imports(path: &str, text: &str) -> Vec<String> {
     rooms_named(&code)
         .into_iter()
         .filter(|(_, other)| !allowed(other))
-        .map(|(at, other)| format!("{path}:{}: {room} must not know {other}", line_of(&code, at)))
+        .map(|(at, other)| {
+            format!(
+                "{path}:{}: {room} must not know {other}",
+                line_of(&code, at)
+            )
+        })
         .collect()
 }
 
@@ -237,13 +347,19 @@ fn rooms_named(code: &str) -> Vec<(usize, String)> {
         let start = at + PREFIX.len();
         let rest = &code[start..];
         if rest.starts_with('{') {
-            found.extend(top_of_group(rest).into_iter().map(|(offset, name)| (start + offset, name)));
+            found.extend(
+                top_of_group(rest)
+                    .into_iter()
+                    .map(|(offset, name)| (start + offset, name)),
+            );
         } else {
             found.push((at, word(rest)));
         }
     }
     // Capital letters are what the root re-exports from the ground floor.
-    found.retain(|(_, name)| name.chars().next().is_some_and(|c| c.is_ascii_lowercase()) && name != "self");
+    found.retain(|(_, name)| {
+        name.chars().next().is_some_and(|c| c.is_ascii_lowercase()) && name != "self"
+    });
     found
 }
 
@@ -267,7 +383,9 @@ fn top_of_group(group: &str) -> Vec<(usize, String)> {
 }
 
 fn word(text: &str) -> String {
-    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    text.chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect()
 }
 
 /// The text with line comments and plain strings blanked, line breaks kept.

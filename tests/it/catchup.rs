@@ -31,7 +31,10 @@ fn has_release(lab: &Lab, host: usize) -> bool {
 
 /// How often one of the hosts says so in its log.
 fn said(lab: &Lab, what: &str) -> usize {
-    lab.hosts.iter().map(|host| host.log().matches(what).count()).sum()
+    lab.hosts
+        .iter()
+        .map(|host| host.log().matches(what).count())
+        .sum()
 }
 
 #[test]
@@ -47,7 +50,9 @@ fn a_host_that_was_away_has_the_newest_release_soon_after_its_start() {
     lab.hosts[2].start();
     until("the third host to catch up", || has_release(&lab, 2));
     lab.all_same(&lab.site());
-    until("the host to say so", || said(&lab, "passed on to web3") == 1);
+    until("the host to say so", || {
+        said(&lab, "passed on to web3") == 1
+    });
     // Its number is the fleet's: the next release follows for all.
     write(&lab.site().join("page"), "fourth");
     lab.deploy(&[]).exits(0);
@@ -62,15 +67,26 @@ fn new_servers_become_complete_together_and_who_does_not_want_to_does_not() {
         host.catch_up = catch_up;
         host.start();
     }
-    until("the new hosts to be complete", || has_release(&lab, 2) && has_release(&lab, 3));
-    until("one session for both", || said(&lab, "passed on to web3, web4") == 1);
-    assert_eq!(std::fs::read_dir(lab.hosts[4].tree()).expect("a tree").count(), 0);
+    until("the new hosts to be complete", || {
+        has_release(&lab, 2) && has_release(&lab, 3)
+    });
+    until("one session for both", || {
+        said(&lab, "passed on to web3, web4") == 1
+    });
+    assert_eq!(
+        std::fs::read_dir(lab.hosts[4].tree())
+            .expect("a tree")
+            .count(),
+        0
+    );
     // One of the new ones is as good as the old ones are.
     lab.hosts[0].kill();
     lab.hosts[1].kill();
     lab.host("web6").catch_up = true;
     lab.hosts[5].start();
-    until("a host to be complete by what others made up", || has_release(&lab, 5));
+    until("a host to be complete by what others made up", || {
+        has_release(&lab, 5)
+    });
 }
 
 /// Changes a file of the host's tree behind its back: the same size and the same time of modification.
@@ -81,8 +97,15 @@ fn tamper(lab: &Lab, host: usize, name: &str) {
     bytes[100] ^= 1;
     write(&path, &bytes);
     let then = before.modified().expect("known");
-    std::fs::File::options().write(true).open(&path).and_then(|f| f.set_modified(then)).expect("mine");
-    assert_eq!(std::fs::metadata(&path).expect("there").size(), before.size());
+    std::fs::File::options()
+        .write(true)
+        .open(&path)
+        .and_then(|f| f.set_modified(then))
+        .expect("mine");
+    assert_eq!(
+        std::fs::metadata(&path).expect("there").size(),
+        before.size()
+    );
 }
 
 #[test]
@@ -93,8 +116,16 @@ fn what_was_tampered_with_is_not_spread() {
     tamper(&lab, 1, name);
     lab.host("web3").catch_up = true;
     lab.hosts[2].start();
-    until("both to be asked in vain", || said(&lab, "not all of it could be given") >= 2);
-    assert_eq!(std::fs::read_dir(lab.hosts[2].tree()).expect("a tree").count(), 0, "all or nothing");
+    until("both to be asked in vain", || {
+        said(&lab, "not all of it could be given") >= 2
+    });
+    assert_eq!(
+        std::fs::read_dir(lab.hosts[2].tree())
+            .expect("a tree")
+            .count(),
+        0,
+        "all or nothing"
+    );
     // What one of them lacks the other has.
     std::fs::copy(lab.site().join(name), lab.hosts[1].tree().join(name)).expect("mended");
     until("the host to be complete", || has_release(&lab, 2));
@@ -102,17 +133,25 @@ fn what_was_tampered_with_is_not_spread() {
 
 #[test]
 fn a_tree_that_drifted_is_made_good_by_others() {
-    let Some(lab) = lab(2, "repair = \"1s\"\n") else { return };
+    let Some(lab) = lab(2, "repair = \"1s\"\n") else {
+        return;
+    };
     let name = ONE;
     write(&lab.hosts[0].tree().join(name), "somebody was here");
     write(&lab.hosts[0].tree().join("extra"), "and here");
     until("the tree to be repaired", || has_release(&lab, 0));
-    until("the host to say so", || said(&lab, "repaired: 1 paths made anew") == 1);
+    until("the host to say so", || {
+        said(&lab, "repaired: 1 paths made anew") == 1
+    });
     assert!(said(&lab, "drifted: 3 paths are not as its release says") >= 1);
     until("it to be counted", || {
         let ran = lab.makuo(&["status", "--json", "www"]).exits(0);
         let events = ran.events();
-        let told = events.iter().find(|e| e["host"] == "web1").expect("web1").clone();
+        let told = events
+            .iter()
+            .find(|e| e["host"] == "web1")
+            .expect("web1")
+            .clone();
         told["drift"]["repaired"] == 1 && told["drift"]["drifted"].as_u64() >= Some(1)
     });
     lab.makuo(&["status"]).exits(0).says(&["repaired 1"]);
@@ -135,9 +174,15 @@ fn parts_of_a_tree_follow_the_whole_that_they_belong_to() {
     until("a host that gets the whole", || has_release(&lab, 2));
     let line = lab.keygen("sender");
     let keys = std::fs::read_to_string(lab.path("authorized_keys")).expect("readable");
-    write(&lab.path("authorized_keys"), format!("{keys}tree=\"www\",deploy {line}"));
+    write(
+        &lab.path("authorized_keys"),
+        format!("{keys}tree=\"www\",deploy {line}"),
+    );
     lab.hosts[0].kill();
-    let sender = format!("[sender]\nkey = {:?}", lab.path("sender").to_str().expect("UTF-8"));
+    let sender = format!(
+        "[sender]\nkey = {:?}",
+        lab.path("sender").to_str().expect("UTF-8")
+    );
     lab.hosts[0].setting(&sender);
     lab.hosts[0].start();
     lab.hosts[2].restart();
@@ -146,15 +191,25 @@ fn parts_of_a_tree_follow_the_whole_that_they_belong_to() {
             write(&tree.join("part"), text);
         }
         let (part, socket) = (web1.join("part"), lab.hosts[0].socket());
-        let (part, socket) = (part.to_str().expect("UTF-8"), socket.to_str().expect("UTF-8"));
-        let sent = |lab: &Lab| std::fs::read_to_string(lab.hosts[2].tree().join("part")).unwrap_or_default();
+        let (part, socket) = (
+            part.to_str().expect("UTF-8"),
+            socket.to_str().expect("UTF-8"),
+        );
+        let sent = |lab: &Lab| {
+            std::fs::read_to_string(lab.hosts[2].tree().join("part")).unwrap_or_default()
+        };
         until("web3 to be heard", || {
             let mut send = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
-            send.args(["send", part, "--socket", socket]).status().expect("runs").success() && sent(&lab) == text
+            send.args(["send", part, "--socket", socket])
+                .status()
+                .expect("runs")
+                .success()
+                && sent(&lab) == text
         });
     }
     lab.hosts[1].start();
-    let text = |name: &str| std::fs::read_to_string(lab.hosts[1].tree().join(name)).unwrap_or_default();
+    let text =
+        |name: &str| std::fs::read_to_string(lab.hosts[1].tree().join(name)).unwrap_or_default();
     until("the host that missed the whole and both parts", || {
         text("page") == "of the whole" && text("part") == "second part"
     });
@@ -170,7 +225,10 @@ fn heal(place: &Place) {
 
 /// A hook that runs `script` when the page says `new`.
 fn when_new(key: &str, script: &str) -> String {
-    format!("{key} = [\"/bin/sh\", \"-c\", {:?}]\n", format!("grep -q new $MAKUO_PATH/page || exit 0; {script}"))
+    format!(
+        "{key} = [\"/bin/sh\", \"-c\", {:?}]\n",
+        format!("grep -q new $MAKUO_PATH/page || exit 0; {script}")
+    )
 }
 
 /// Hosts at a switch that catch up, `first` of them with a first release of which `old` is a copy.
@@ -184,7 +242,8 @@ fn fleet(hosts: usize, first: usize, rules: impl Fn(usize) -> String) -> Option<
     support::Noise::new(5).tree(&lab.site(), FILES, 3000);
     write(&lab.site().join("page"), "old");
     lab.hosts[..first].iter_mut().for_each(support::Host::start);
-    lab.makuo(&["deploy", "www.toml", "--expect", &first.to_string()]).exits(0);
+    lab.makuo(&["deploy", "www.toml", "--expect", &first.to_string()])
+        .exits(0);
     support::copy(&lab.site(), &lab.path("old"));
     write(&lab.site().join("page"), "new");
     Some(lab)
@@ -196,17 +255,26 @@ fn has_old(lab: &Lab, host: usize) -> bool {
 
 fn status(lab: &Lab) -> Vec<serde_json::Value> {
     let events = lab.makuo(&["status", "--json", "www"]).exits(0).events();
-    events.into_iter().filter(|e| e["event"] == "host").collect()
+    events
+        .into_iter()
+        .filter(|e| e["event"] == "host")
+        .collect()
 }
 
 /// Nobody lacks anything, runs what was taken back, or differs from the others by the fleet's own word.
 fn is_quiet(lab: &Lab, hosts: usize) -> bool {
     let all = status(lab);
     let well = |s: &serde_json::Value| {
-        s["state"] == "idle" && s["behind"] == false && s["taken_back"] == false && s["split"] == false
+        s["state"] == "idle"
+            && s["behind"] == false
+            && s["taken_back"] == false
+            && s["split"] == false
     };
     // A canary that failed keeps what it has, and says so.
-    let mut common = all.iter().filter(|s| s["stopped"] == false).map(|s| &s["serial"]);
+    let mut common = all
+        .iter()
+        .filter(|s| s["stopped"] == false)
+        .map(|s| &s["serial"]);
     let first = common.next();
     all.len() == hosts && all.iter().all(well) && common.all(|serial| Some(serial) == first)
 }
@@ -217,16 +285,34 @@ fn a_release_that_was_taken_back_does_not_come_back_with_a_host_that_was_cut_off
         let rules = |n| match n {
             // Right after its commit nothing gets in or out.
             2 => when_new("after", CUT),
-            4 => when_new("health", "exit 1") + "health_deadline = \"300ms\"\nhealth_interval = \"100ms\"\n",
+            4 => {
+                when_new("health", "exit 1")
+                    + "health_deadline = \"300ms\"\nhealth_interval = \"100ms\"\n"
+            }
             _ => String::new(),
         };
-        let Some(mut lab) = fleet(6, 5, rules) else { return };
+        let Some(mut lab) = fleet(6, 5, rules) else {
+            return;
+        };
         lab.hosts[4].kill();
-        lab.spec(&format!("{}[commit]\non_failure = \"revert\"\n", support::DELETE));
-        let ran = lab.makuo(&["deploy", "--json", "www.toml", "--expect", "4", "--timeout", "3s"]);
+        lab.spec(&format!(
+            "{}[commit]\non_failure = \"revert\"\n",
+            support::DELETE
+        ));
+        let ran = lab.makuo(&[
+            "deploy",
+            "--json",
+            "www.toml",
+            "--expect",
+            "4",
+            "--timeout",
+            "3s",
+        ]);
         assert_ne!(ran.code, 0, "{ran}");
         assert!(has_release(&lab, 1), "web2 was to have it: {ran}");
-        until("the others to go back", || [0, 2, 3].into_iter().all(|host| has_old(&lab, host)));
+        until("the others to go back", || {
+            [0, 2, 3].into_iter().all(|host| has_old(&lab, host))
+        });
         match how {
             "is killed" => lab.hosts[1].restart(),
             "ends" => {
@@ -239,14 +325,19 @@ fn a_release_that_was_taken_back_does_not_come_back_with_a_host_that_was_cut_off
         heal(&lab.hosts[1].place);
         lab.hosts[4].start();
         lab.hosts[5].start();
-        until(&format!("web2, which {how}, to go back and the new hosts to be complete"), || {
-            (0..6).all(|host| has_old(&lab, host))
-        });
+        until(
+            &format!("web2, which {how}, to go back and the new hosts to be complete"),
+            || (0..6).all(|host| has_old(&lab, host)),
+        );
         until("a quiet fleet", || is_quiet(&lab, 6));
         for host in [0, 2, 3, 4, 5] {
             let log = lab.hosts[host].log();
             let of_its_own = [0, 2, 3].contains(&host);
-            assert!(of_its_own || !log.contains("www@2: CommitReport"), "{how}: web{} had it: {log}", host + 1);
+            assert!(
+                of_its_own || !log.contains("www@2: CommitReport"),
+                "{how}: web{} had it: {log}",
+                host + 1
+            );
         }
         // A restart of everybody forgets nothing; and the next release goes to all.
         lab.hosts.iter_mut().for_each(support::Host::restart);
@@ -262,14 +353,20 @@ fn a_release_that_was_taken_back_does_not_come_back_with_a_host_that_was_cut_off
 
 #[test]
 fn a_canary_that_fails_keeps_its_release_to_itself() {
-    let sick = when_new("health", "exit 1") + "health_deadline = \"300ms\"\nhealth_interval = \"100ms\"\n";
+    let sick =
+        when_new("health", "exit 1") + "health_deadline = \"300ms\"\nhealth_interval = \"100ms\"\n";
     // The canary is web1: of the hosts that are there it is the first by name, but one that is away comes before it.
-    let Some(mut lab) = fleet(5, 4, |n| if n == 2 { sick.clone() } else { String::new() }) else { return };
+    let Some(mut lab) = fleet(5, 4, |n| if n == 2 { sick.clone() } else { String::new() }) else {
+        return;
+    };
     lab.hosts[0].kill();
     lab.spec(&format!("{}[commit]\nbatches = [1]\n", support::DELETE));
     let ran = lab.makuo(&["deploy", "--json", "www.toml", "--expect", "3"]);
     assert_ne!(ran.code, 0, "{ran}");
-    assert!(has_release(&lab, 1) && has_old(&lab, 2) && has_old(&lab, 3), "{ran}");
+    assert!(
+        has_release(&lab, 1) && has_old(&lab, 2) && has_old(&lab, 3),
+        "{ran}"
+    );
     lab.hosts[0].start();
     lab.hosts[4].start();
     until("a new host to be complete", || has_old(&lab, 4));
@@ -280,13 +377,30 @@ fn a_canary_that_fails_keeps_its_release_to_itself() {
     until("all to be heard", || status(&lab).len() == 5);
     support::pause(std::time::Duration::from_secs(4));
     for host in [0, 2, 3, 4] {
-        assert!(has_old(&lab, host), "web{}: {}", host + 1, lab.hosts[host].log());
-        let asks = lab.hosts[host].log().matches("others have a release").count();
+        assert!(
+            has_old(&lab, host),
+            "web{}: {}",
+            host + 1,
+            lab.hosts[host].log()
+        );
+        let asks = lab.hosts[host]
+            .log()
+            .matches("others have a release")
+            .count();
         assert!(asks <= usize::from(host == 4), "{}", lab.hosts[host].log());
     }
     let all = status(&lab);
-    let of = |name: &str| all.iter().find(|s| s["host"] == name).cloned().unwrap_or_default();
-    assert_eq!((&of("web2")["stopped"], &of("web2")["taken_back"]), (&true.into(), &false.into()), "{all:?}");
+    let of = |name: &str| {
+        all.iter()
+            .find(|s| s["host"] == name)
+            .cloned()
+            .unwrap_or_default()
+    };
+    assert_eq!(
+        (&of("web2")["stopped"], &of("web2")["taken_back"]),
+        (&true.into(), &false.into()),
+        "{all:?}"
+    );
     assert!(all.iter().all(|s| s["behind"] == false), "{all:?}");
 }
 
@@ -298,7 +412,11 @@ fn two_releases_of_one_serial_become_one() {
         write(&lab.site().join("page"), page);
         let mut command = lab.command(&["deploy", "--json", "www.toml", "--expect", "2"]);
         command.env("XDG_CACHE_HOME", lab.path(cache));
-        support::Running::start(&mut command).wait().exits(0).result()["serial"].as_u64()
+        support::Running::start(&mut command)
+            .wait()
+            .exits(0)
+            .result()["serial"]
+            .as_u64()
     };
     lab.hosts[2].kill();
     let first = deploy(&lab, "first", "one");
@@ -315,24 +433,34 @@ fn two_releases_of_one_serial_become_one() {
         lab.hosts[host].catch_up = false;
         lab.hosts[host].start();
     }
-    until("a split", || status(&lab).len() == 4 && status(&lab).iter().all(|s| s["split"] == true));
-    lab.makuo(&["status"]).exits(0).says(&["split: another www@2 on web3, web4", "4 split"]);
+    until("a split", || {
+        status(&lab).len() == 4 && status(&lab).iter().all(|s| s["split"] == true)
+    });
+    lab.makuo(&["status"])
+        .exits(0)
+        .says(&["split: another www@2 on web3, web4", "4 split"]);
     let rows = lab.makuo(&["log", "--json", "www"]).exits(0).events();
-    let split = rows.iter().filter(|e| e["event"] == "release" && e["split"] == true);
+    let split = rows
+        .iter()
+        .filter(|e| e["event"] == "release" && e["split"] == true);
     assert_eq!(split.count(), 2, "{rows:?}");
     // The one that was made later is everybody's.
     for host in 0..4 {
         lab.hosts[host].catch_up = true;
         lab.hosts[host].restart();
     }
-    until("the later one everywhere", || (0..4).all(|host| has_release(&lab, host)));
+    until("the later one everywhere", || {
+        (0..4).all(|host| has_release(&lab, host))
+    });
     until("a quiet fleet", || is_quiet(&lab, 4));
     // A sender does not use a serial twice, even if all who know it are away.
     let mut serials = Vec::new();
     for (away, here) in [(0, 1), (1, 0)] {
         lab.hosts[away].kill();
         write(&lab.site().join("page"), format!("by {here}"));
-        let ran = lab.makuo(&["deploy", "--json", "www.toml", "--expect", "3"]).exits(0);
+        let ran = lab
+            .makuo(&["deploy", "--json", "www.toml", "--expect", "3"])
+            .exits(0);
         serials.push(ran.result()["serial"].as_u64());
         lab.hosts[away].catch_up = false;
         lab.hosts[away].start();
@@ -341,8 +469,10 @@ fn two_releases_of_one_serial_become_one() {
 }
 
 /// Nothing comes in, nothing goes out, or neither, once a hook runs this.
-const DEAF: &str = "nft 'table inet cut { chain i { type filter hook input priority -300; policy drop; } ; }'";
-const MUTE: &str = "nft 'table inet cut { chain o { type filter hook output priority -300; policy drop; } ; }'";
+const DEAF: &str =
+    "nft 'table inet cut { chain i { type filter hook input priority -300; policy drop; } ; }'";
+const MUTE: &str =
+    "nft 'table inet cut { chain o { type filter hook output priority -300; policy drop; } ; }'";
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
@@ -355,7 +485,10 @@ fn drawn(rng: &mut fastrand::Rng, healed: &Path, told: &mut String) -> Option<La
             let (cut, word) = [(CUT, "cut"), (DEAF, "deaf"), (MUTE, "mute")][rng.usize(..3)];
             let script = |key: &str, script: &str| {
                 let ends = format!("test $MAKUO_SERIAL -lt 2 || test -e {}", healed.display());
-                format!("{key} = [\"/bin/sh\", \"-c\", {:?}]\n", format!("{ends} || {{ {script}; }}"))
+                format!(
+                    "{key} = [\"/bin/sh\", \"-c\", {:?}]\n",
+                    format!("{ends} || {{ {script}; }}")
+                )
             };
             let (rule, word) = match rng.u8(..8) {
                 0 => (script("before", cut), format!("{word} before")),
@@ -372,7 +505,10 @@ fn drawn(rng: &mut fastrand::Rng, healed: &Path, told: &mut String) -> Option<La
     let failure = if rng.bool() { "revert" } else { "stop" };
     let batches = ["[]", "[1]", "[1, 1]"][rng.usize(..3)];
     told.push_str(&format!("{failure}, batches {batches}; "));
-    lab.spec(&format!("{}[commit]\non_failure = {failure:?}\nbatches = {batches}\n", support::DELETE));
+    lab.spec(&format!(
+        "{}[commit]\non_failure = {failure:?}\nbatches = {batches}\n",
+        support::DELETE
+    ));
     Some(lab)
 }
 
@@ -406,7 +542,10 @@ fn partitioned(seed: u64) -> Option<()> {
         told.push_str(&format!("web{} starts again; ", host + 1));
     }
     write(&dir.path().join("healed"), "");
-    lab.hosts[..4].iter().for_each(|host| host.place.shell("nft delete table inet cut 2>/dev/null; true"));
+    lab.hosts[..4].iter().for_each(|host| {
+        host.place
+            .shell("nft delete table inet cut 2>/dev/null; true")
+    });
     lab.hosts[4].start();
 
     let watch = support::Stopwatch::start();
@@ -428,13 +567,23 @@ fn judge(lab: &Lab, releases: &[(u64, PathBuf)], told: &str) {
         let serial = standing["serial"].as_u64().unwrap_or_default();
         if let Some((_, tree)) = releases.iter().find(|(number, _)| *number == serial) {
             let differs = differences(tree, &host.tree());
-            assert!(differs.is_empty(), "{told}: {} says {serial}: {differs:?}", host.name);
+            assert!(
+                differs.is_empty(),
+                "{told}: {} says {serial}: {differs:?}",
+                host.name
+            );
         } else {
-            assert_eq!(std::fs::read_dir(host.tree()).expect("a tree").count(), 0, "{told}: {standing}");
+            assert_eq!(
+                std::fs::read_dir(host.tree()).expect("a tree").count(),
+                0,
+                "{told}: {standing}"
+            );
         }
         // Whoever knows that a release was taken back does not run it.
         assert_eq!(standing["taken_back"], false, "{told}: {all:?}");
-        let is_apart = ["behind", "stopped", "split"].iter().any(|word| standing[word] == true);
+        let is_apart = ["behind", "stopped", "split"]
+            .iter()
+            .any(|word| standing[word] == true);
         if !is_apart {
             assert_eq!(*common.get_or_insert(serial), serial, "{told}: {all:?}");
         }
@@ -456,8 +605,14 @@ fn whatever_is_cut_off_the_fleet_agrees_in_the_end_or_says_who_does_not() {
 fn sender(lab: &mut Lab) {
     let line = lab.keygen("sender");
     let keys = std::fs::read_to_string(lab.path("authorized_keys")).expect("readable");
-    write(&lab.path("authorized_keys"), format!("{keys}tree=\"www\",deploy {line}"));
-    let sender = format!("[sender]\nkey = {:?}", lab.path("sender").to_str().expect("UTF-8"));
+    write(
+        &lab.path("authorized_keys"),
+        format!("{keys}tree=\"www\",deploy {line}"),
+    );
+    let sender = format!(
+        "[sender]\nkey = {:?}",
+        lab.path("sender").to_str().expect("UTF-8")
+    );
     lab.hosts[0].setting(&sender);
     lab.hosts.iter_mut().for_each(support::Host::restart);
 }
@@ -466,7 +621,8 @@ fn sender(lab: &mut Lab) {
 fn send(lab: &Lab, name: &str, text: &str) {
     write(&lab.hosts[0].tree().join(name), text);
     let socket = lab.hosts[0].socket();
-    let has = || std::fs::read_to_string(lab.hosts[1].tree().join(name)).unwrap_or_default() == text;
+    let has =
+        || std::fs::read_to_string(lab.hosts[1].tree().join(name)).unwrap_or_default() == text;
     until("the second host to have what was sent", || {
         let mut send = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
         send.args(["send", name, "--socket", socket.to_str().expect("UTF-8")]);
@@ -483,12 +639,17 @@ fn join(lab: &mut Lab, name: &str) {
 
 /// What the status says of one host.
 fn status_of(lab: &Lab, host: &str) -> serde_json::Value {
-    status(lab).into_iter().find(|event| event["host"] == host).unwrap_or_default()
+    status(lab)
+        .into_iter()
+        .find(|event| event["host"] == host)
+        .unwrap_or_default()
 }
 
 #[test]
 fn a_new_host_gets_the_whole_and_all_that_was_sent_by_hand_since() {
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     lab.spec(&format!("exclude = [\"*.log\"]\n{}", support::DELETE));
     join(&mut lab, "web1");
     join(&mut lab, "web2");
@@ -497,7 +658,14 @@ fn a_new_host_gets_the_whole_and_all_that_was_sent_by_hand_since() {
     lab.deploy(&[]).exits(0);
     sender(&mut lab);
     // More parts than releases are kept; of one file several times, and one that the whole excludes.
-    for (name, text) in [("a", "1"), ("page", "2"), ("b", "3"), ("page", "4"), ("app.log", "5"), ("c", "6")] {
+    for (name, text) in [
+        ("a", "1"),
+        ("page", "2"),
+        ("b", "3"),
+        ("page", "4"),
+        ("app.log", "5"),
+        ("c", "6"),
+    ] {
         send(&lab, name, text);
     }
     join(&mut lab, "web3");
@@ -506,31 +674,49 @@ fn a_new_host_gets_the_whole_and_all_that_was_sent_by_hand_since() {
         let differences = differences(&lab.hosts[1].tree(), &lab.hosts[host].tree());
         differences.lines().all(|line| line.ends_with(" ./"))
     };
-    until("the new host to have the whole and its parts", || complete(&lab, 2));
-    assert_eq!(std::fs::read(lab.hosts[2].tree().join("app.log")).expect("there"), b"5");
+    until("the new host to have the whole and its parts", || {
+        complete(&lab, 2)
+    });
+    assert_eq!(
+        std::fs::read(lab.hosts[2].tree().join("app.log")).expect("there"),
+        b"5"
+    );
     until("nobody to be behind, the sender included", || {
-        lab.makuo(&["status", "www"]).exits(0).err.contains("none behind")
+        lab.makuo(&["status", "www"])
+            .exits(0)
+            .err
+            .contains("none behind")
     });
 
     // After the next whole, what it excludes belongs to the tree still: those that were sent it can give it.
     write(&lab.site().join("page"), "newer");
     lab.deploy(&[]).exits(0);
-    assert!(lab.hosts[1].tree().join("app.log").exists() && !lab.hosts[1].tree().join("a").exists());
+    assert!(
+        lab.hosts[1].tree().join("app.log").exists() && !lab.hosts[1].tree().join("a").exists()
+    );
     lab.hosts[0].kill();
     join(&mut lab, "web4");
-    until("the new host to have what is excluded, too", || complete(&lab, 3));
+    until("the new host to have what is excluded, too", || {
+        complete(&lab, 3)
+    });
 }
 
 #[test]
 fn a_host_that_parts_do_not_make_complete_is_named() {
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     join(&mut lab, "web1");
     join(&mut lab, "web2");
     sender(&mut lab);
     ["a", "b"].iter().for_each(|name| send(&lab, name, name));
     join(&mut lab, "web3");
-    until("the new host to be seen", || status_of(&lab, "web3")["stranded"] == true);
-    lab.makuo(&["status", "www"]).exits(0).says(&["web3", "no host keeps the whole tree: deploy it"]);
+    until("the new host to be seen", || {
+        status_of(&lab, "web3")["stranded"] == true
+    });
+    lab.makuo(&["status", "www"])
+        .exits(0)
+        .says(&["web3", "no host keeps the whole tree: deploy it"]);
     assert_eq!(status_of(&lab, "web1")["behind"], false, "it sent them");
 
     // One that missed the whole and has the part that followed.
@@ -549,24 +735,38 @@ fn a_host_that_parts_do_not_make_complete_is_named() {
     assert!(!lab.hosts[2].tree().join("page").exists());
     let lacks = status_of(&lab, "web3");
     assert!(lacks["lacks"].is_u64(), "{lacks}");
-    lab.makuo(&["status", "www"]).exits(0).says(&["deploy the whole tree", "1 behind"]);
+    lab.makuo(&["status", "www"])
+        .exits(0)
+        .says(&["deploy the whole tree", "1 behind"]);
     write(&lab.site().join("page"), "again");
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
-    lab.makuo(&["status", "www"]).exits(0).says(&["none behind"]);
+    lab.makuo(&["status", "www"])
+        .exits(0)
+        .says(&["none behind"]);
 }
 
 /// Sends a file of the first host's tree once, to hosts that match `target`.
 fn send_once(lab: &Lab, target: &str, name: &str, text: &str) -> i32 {
     write(&lab.hosts[0].tree().join(name), text);
-    by_hand(lab, if target == "*" { vec!["send", name] } else { vec!["send", name, "-t", target] }).code
+    by_hand(
+        lab,
+        if target == "*" {
+            vec!["send", name]
+        } else {
+            vec!["send", name, "-t", target]
+        },
+    )
+    .code
 }
 
 /// What a command that sends from the first host's tree came to.
 fn by_hand(lab: &Lab, args: Vec<&str>) -> support::Ran {
     let mut command = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
     let socket = lab.hosts[0].socket();
-    command.args(args).args(["--socket", socket.to_str().expect("UTF-8")]);
+    command
+        .args(args)
+        .args(["--socket", socket.to_str().expect("UTF-8")]);
     support::Running::start(&mut command).wait()
 }
 
@@ -589,17 +789,24 @@ fn senders(excludes: &str) -> Option<Lab> {
 
 #[test]
 fn the_host_that_sends_has_what_it_sent_and_gives_it_to_others() {
-    let Some(mut lab) = senders("exclude = [\"*.log\"]") else { return };
+    let Some(mut lab) = senders("exclude = [\"*.log\"]") else {
+        return;
+    };
     for (name, content) in [("a", "1"), ("b", "2"), ("b", "3"), ("app.log", "4")] {
         send(&lab, name, content);
     }
     let is_current = |lab: &Lab| {
         let all = status(lab);
-        all.len() == 2 && all.iter().all(|s| s["behind"] == false && s["serial"] == all[1]["serial"])
+        all.len() == 2
+            && all
+                .iter()
+                .all(|s| s["behind"] == false && s["serial"] == all[1]["serial"])
     };
     assert!(is_current(&lab), "{:?}", status(&lab));
     lab.hosts[0].restart();
-    until("the sender to know after a restart, too", || is_current(&lab));
+    until("the sender to know after a restart, too", || {
+        is_current(&lab)
+    });
     // Nobody else is left to give it.
     lab.hosts[1].kill();
     join(&mut lab, "web3");
@@ -607,44 +814,77 @@ fn the_host_that_sends_has_what_it_sent_and_gives_it_to_others() {
         let has = |name: &str, content: &str| text(&lab, 2, name).as_deref() == Some(content);
         has("page", "of the whole") && has("a", "1") && has("b", "3") && has("app.log", "4")
     });
-    until("nobody to be behind", || lab.makuo(&["status", "www"]).exits(0).err.contains("none behind"));
+    until("nobody to be behind", || {
+        lab.makuo(&["status", "www"])
+            .exits(0)
+            .err
+            .contains("none behind")
+    });
     // What it sends next follows.
     lab.hosts[1].start();
-    until("all to be there", || status(&lab).len() == 3 && is_quiet(&lab, 3));
+    until("all to be there", || {
+        status(&lab).len() == 3 && is_quiet(&lab, 3)
+    });
     assert_eq!(send_once(&lab, "*", "page", "5"), 0);
-    assert_eq!([1, 2].map(|host| text(&lab, host, "page")), [1, 2].map(|_| Some("5".to_string())));
+    assert_eq!(
+        [1, 2].map(|host| text(&lab, host, "page")),
+        [1, 2].map(|_| Some("5".to_string()))
+    );
 }
 
 #[test]
 fn parts_for_some_hosts_keep_no_other_host_from_the_rest() {
     let Some(mut lab) = senders("") else { return };
     join(&mut lab, "db1");
-    until("the third host to be complete", || text(&lab, 2, "page").is_some());
+    until("the third host to be complete", || {
+        text(&lab, 2, "page").is_some()
+    });
     assert_eq!(send_once(&lab, "web*", "for-web", "1"), 0);
     assert_eq!(send_once(&lab, "db*", "for-db", "2"), 0);
     assert_eq!(send_once(&lab, "*", "for-all", "3"), 0);
-    until("nobody to be behind", || lab.makuo(&["status", "www"]).exits(0).err.contains("none behind"));
+    until("nobody to be behind", || {
+        lab.makuo(&["status", "www"])
+            .exits(0)
+            .err
+            .contains("none behind")
+    });
     // Of those that hold parts that are not for the new hosts, one stays at a time.
     for (stays, name, has) in [(1, "db2", false), (2, "web3", true)] {
         for host in [0, 1, 2] {
-            if host == stays { lab.hosts[host].restart() } else { lab.hosts[host].kill() }
+            if host == stays {
+                lab.hosts[host].restart()
+            } else {
+                lab.hosts[host].kill()
+            }
         }
         join(&mut lab, name);
         let at = lab.hosts.len() - 1;
-        until("the new host to have all that it can get", || text(&lab, at, "for-all").is_some());
-        assert_eq!((text(&lab, at, "for-web").is_some(), text(&lab, at, "for-db").is_some()), (false, false));
+        until("the new host to have all that it can get", || {
+            text(&lab, at, "for-all").is_some()
+        });
+        assert_eq!(
+            (
+                text(&lab, at, "for-web").is_some(),
+                text(&lab, at, "for-db").is_some()
+            ),
+            (false, false)
+        );
         assert!(text(&lab, at, "page").is_some());
         if !has {
             until("the new host not to be behind", || {
                 let own = status_of(&lab, name);
-                own["behind"] == false && own["lacks"].is_null() && own["lacks_parts"] == serde_json::json!([])
+                own["behind"] == false
+                    && own["lacks"].is_null()
+                    && own["lacks_parts"] == serde_json::json!([])
             });
         }
         lab.hosts[at].kill();
         for host in [0, 1, 2].into_iter().filter(|host| *host != stays) {
             lab.hosts[host].start();
         }
-        until("the others to be there again", || (0..3).all(|n| !status_of(&lab, &lab.hosts[n].name).is_null()));
+        until("the others to be there again", || {
+            (0..3).all(|n| !status_of(&lab, &lab.hosts[n].name).is_null())
+        });
     }
 }
 
@@ -655,16 +895,26 @@ fn a_receiver_that_was_away_takes_no_part_before_those_that_it_missed() {
         lab.hosts[1].kill();
         join(&mut lab, &format!("new{round}"));
         let new = lab.hosts.len() - 1;
-        until("a new host to be complete", || text(&lab, new, "page").is_some());
+        until("a new host to be complete", || {
+            text(&lab, new, "page").is_some()
+        });
         assert_eq!(send_once(&lab, "*", &format!("a{round}"), "1"), 0);
         lab.hosts[1].start();
-        until("the receiver to be heard", || !status_of(&lab, "web2").is_null());
+        until("the receiver to be heard", || {
+            !status_of(&lab, "web2").is_null()
+        });
         assert_eq!(send_once(&lab, "*", &format!("b{round}"), "2"), 0);
         until("the receiver to have both", || {
-            text(&lab, 1, &format!("a{round}")).is_some() && text(&lab, 1, &format!("b{round}")).is_some()
+            text(&lab, 1, &format!("a{round}")).is_some()
+                && text(&lab, 1, &format!("b{round}")).is_some()
         });
     }
-    until("nobody to be behind", || lab.makuo(&["status", "www"]).exits(0).err.contains("none behind"));
+    until("nobody to be behind", || {
+        lab.makuo(&["status", "www"])
+            .exits(0)
+            .err
+            .contains("none behind")
+    });
 }
 
 #[test]
@@ -674,10 +924,13 @@ fn many_parts_that_were_sent_one_by_one_come_to_a_new_host_in_few() {
     assert_eq!(send_once(&lab, "*", "changed", "as sent"), 0);
     write(&lab.hosts[0].tree().join("changed"), "not sent yet");
     let has = |lab: &Lab, host: usize, n: usize| {
-        ["many/file", "dir/of", "dir/of/in"].iter().enumerate().all(|(at, name)| {
-            let name = format!("{name}{n}{}", ["", "/page", "/deep"][at]);
-            text(lab, host, &name).as_deref() == Some(n.to_string().as_str())
-        })
+        ["many/file", "dir/of", "dir/of/in"]
+            .iter()
+            .enumerate()
+            .all(|(at, name)| {
+                let name = format!("{name}{n}{}", ["", "/page", "/deep"][at]);
+                text(lab, host, &name).as_deref() == Some(n.to_string().as_str())
+            })
     };
     // Files and whole directories, of which something goes later; one has a file of the host's own.
     for n in 0..17 {
@@ -687,7 +940,10 @@ fn many_parts_that_were_sent_one_by_one_come_to_a_new_host_in_few() {
         for name in ["page", "goes"] {
             write(&lab.hosts[0].tree().join(&dir).join(name), &number);
         }
-        write(&lab.hosts[0].tree().join(format!("dir/of/in{n}/deep")), &number);
+        write(
+            &lab.hosts[0].tree().join(format!("dir/of/in{n}/deep")),
+            &number,
+        );
         by_hand(&lab, vec!["sync", "-r", &dir, &format!("dir/of/in{n}")]).exits(0);
         if n == 3 {
             write(&lab.hosts[1].tree().join("dir/of3/own"), "own");
@@ -708,11 +964,23 @@ fn many_parts_that_were_sent_one_by_one_come_to_a_new_host_in_few() {
 
     join(&mut lab, "web3");
     until("the new host to be complete", || {
-        (0..17).all(|n| has(&lab, 2, n)) && (0..16).all(|n| text(&lab, 2, &format!("more/file{n}")).is_some())
+        (0..17).all(|n| has(&lab, 2, n))
+            && (0..16).all(|n| text(&lab, 2, &format!("more/file{n}")).is_some())
     });
     assert_eq!(text(&lab, 2, "changed").as_deref(), Some("as sent"));
-    assert_eq!((text(&lab, 2, "dir/of2/goes"), text(&lab, 2, "dir/of4/goes").as_deref()), (None, Some("4")));
-    until("nobody to be behind", || lab.makuo(&["status", "www"]).exits(0).err.contains("none behind"));
+    assert_eq!(
+        (
+            text(&lab, 2, "dir/of2/goes"),
+            text(&lab, 2, "dir/of4/goes").as_deref()
+        ),
+        (None, Some("4"))
+    );
+    until("nobody to be behind", || {
+        lab.makuo(&["status", "www"])
+            .exits(0)
+            .err
+            .contains("none behind")
+    });
     // The whole, those in one of each kind, and what came after them.
     let taken = lab.hosts[2].log().matches("CommitReport").count();
     assert!(taken <= 24, "{taken}: {}", lab.hosts[2].log());
@@ -762,7 +1030,10 @@ fn sent(seed: u64) -> Option<()> {
             }
             3 => {
                 let target = ["web*", "db*"][rng.usize(..2)];
-                told.push(format!("to {target}: {}", send_once(&lab, target, "for-some", &count.to_string())));
+                told.push(format!(
+                    "to {target}: {}",
+                    send_once(&lab, target, "for-some", &count.to_string())
+                ));
             }
             _ => {
                 let words = part(&lab, &mut rng, count);
@@ -777,22 +1048,37 @@ fn sent(seed: u64) -> Option<()> {
     // Complete, or it says what it lacks; what was sent to some is theirs.
     let differs = |host: usize| {
         let all = differences(&lab.hosts[1].tree(), &lab.hosts[host].tree());
-        let lines = all.lines().filter(|line| !line.starts_with(".d..t") && !line.ends_with(" for-some"));
+        let lines = all
+            .lines()
+            .filter(|line| !line.starts_with(".d..t") && !line.ends_with(" for-some"));
         lines.map(str::to_string).collect::<Vec<_>>()
     };
     let says = |host: usize| {
         let own = status_of(&lab, &lab.hosts[host].name);
-        let lacks = own["lacks"].is_u64() || own["lacks_parts"].as_array().is_some_and(|parts| !parts.is_empty());
+        let lacks = own["lacks"].is_u64()
+            || own["lacks_parts"]
+                .as_array()
+                .is_some_and(|parts| !parts.is_empty());
         lacks || own["stranded"] == true
     };
     let watch = support::Stopwatch::start();
-    let wrong = || (2..lab.hosts.len()).map(|host| (host, differs(host))).filter(|(_, lines)| !lines.is_empty());
-    while (wrong().next().is_some() || !is_quiet(&lab, lab.hosts.len())) && watch.read().as_secs() < 40 {
+    let wrong = || {
+        (2..lab.hosts.len())
+            .map(|host| (host, differs(host)))
+            .filter(|(_, lines)| !lines.is_empty())
+    };
+    while (wrong().next().is_some() || !is_quiet(&lab, lab.hosts.len()))
+        && watch.read().as_secs() < 40
+    {
         support::pause(std::time::Duration::from_millis(300));
     }
     for (host, lines) in wrong() {
         let name = &lab.hosts[host].name;
-        assert!(says(host), "{told:#?}\n{name} says nothing: {lines:#?}\n{}", status_of(&lab, name));
+        assert!(
+            says(host),
+            "{told:#?}\n{name} says nothing: {lines:#?}\n{}",
+            status_of(&lab, name)
+        );
     }
     println!("{}", told.join("; "));
     Some(())

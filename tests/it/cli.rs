@@ -34,7 +34,10 @@ fn err(output: &Output) -> String {
 
 fn last_line(output: &Output) -> Value {
     let text = out(output);
-    let line = text.lines().last().unwrap_or_else(|| panic!("no output; stderr: {}", err(output)));
+    let line = text
+        .lines()
+        .last()
+        .unwrap_or_else(|| panic!("no output; stderr: {}", err(output)));
     serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
 }
 
@@ -64,10 +67,16 @@ fn help_names_every_command_that_exists_and_no_other() {
         "man",
     ];
     for command in commands {
-        assert!(help.contains(&format!("\n  {command} ")), "{command} in\n{help}");
+        assert!(
+            help.contains(&format!("\n  {command} ")),
+            "{command} in\n{help}"
+        );
     }
     for command in ["doctor", "complete"] {
-        assert!(!help.contains(&format!("\n  {command} ")), "{command} in\n{help}");
+        assert!(
+            !help.contains(&format!("\n  {command} ")),
+            "{command} in\n{help}"
+        );
     }
     assert!(!help.contains("group-key"));
 }
@@ -75,12 +84,23 @@ fn help_names_every_command_that_exists_and_no_other() {
 #[test]
 fn help_and_version_are_no_failure_and_no_command_is() {
     assert_eq!(code(&here(&["--help"])), 0);
-    assert_eq!(out(&here(&["--version"])), format!("makuo {}\n", env!("CARGO_PKG_VERSION")));
-    for wrong in [&[][..], &["deploy"], &["frobnicate"], &["members", "--port", "0"], &["diff", "x", "--rate", "fast"]]
-    {
+    assert_eq!(
+        out(&here(&["--version"])),
+        format!("makuo {}\n", env!("CARGO_PKG_VERSION"))
+    );
+    for wrong in [
+        &[][..],
+        &["deploy"],
+        &["frobnicate"],
+        &["members", "--port", "0"],
+        &["diff", "x", "--rate", "fast"],
+    ] {
         let output = here(wrong);
         assert_eq!(code(&output), 2, "{wrong:?}");
-        assert!(out(&output).is_empty() && !err(&output).is_empty(), "{wrong:?}");
+        assert!(
+            out(&output).is_empty() && !err(&output).is_empty(),
+            "{wrong:?}"
+        );
     }
 }
 
@@ -88,15 +108,28 @@ fn help_and_version_are_no_failure_and_no_command_is() {
 fn a_usage_error_is_a_result_line_for_a_script() {
     let output = here(&["--json", "deploy", "x", "--rate", "fast"]);
     let result = last_line(&output);
-    assert_eq!((code(&output), &result["event"], &result["exit"]), (2, &"result".into(), &2.into()));
-    assert!(result["error"].as_str().is_some_and(|e| e.contains("fast")), "{result}");
+    assert_eq!(
+        (code(&output), &result["event"], &result["exit"]),
+        (2, &"result".into(), &2.into())
+    );
+    assert!(
+        result["error"].as_str().is_some_and(|e| e.contains("fast")),
+        "{result}"
+    );
 }
 
 #[test]
 fn what_is_not_supported_is_refused() {
-    let output = makuo(temp().path(), &["daemon", "-b", ".", "--metrics", "127.0.0.1:1"]);
+    let output = makuo(
+        temp().path(),
+        &["daemon", "-b", ".", "--metrics", "127.0.0.1:1"],
+    );
     assert_eq!(code(&output), 2);
-    assert!(err(&output).contains("not supported yet"), "{}", err(&output));
+    assert!(
+        err(&output).contains("not supported yet"),
+        "{}",
+        err(&output)
+    );
 }
 
 #[test]
@@ -107,7 +140,10 @@ fn check_explains_the_example_specs() {
         assert!(out(&output).contains("source "), "{}", out(&output));
     }
     let found = out(&here(&["check", "manifests/www.toml"]));
-    assert!(found.contains("ignores    .makuoignore in the source"), "{found}");
+    assert!(
+        found.contains("ignores    .makuoignore in the source"),
+        "{found}"
+    );
     let result = last_line(&here(&["check", "--json", "manifests/www.toml"]));
     assert_eq!(
         (&result["event"], &result["kind"], &result["trees"][0]),
@@ -118,11 +154,18 @@ fn check_explains_the_example_specs() {
 #[test]
 fn check_names_the_key_and_the_line() {
     let dir = temp();
-    std::fs::write(dir.path().join("bad.toml"), "source = \".\"\n\n[delete]\nextrass = true\n").expect("written");
+    std::fs::write(
+        dir.path().join("bad.toml"),
+        "source = \".\"\n\n[delete]\nextrass = true\n",
+    )
+    .expect("written");
     let output = makuo(dir.path(), &["check", "bad.toml"]);
     assert_eq!(code(&output), 2);
     let said = err(&output);
-    assert!(said.starts_with("error: ") && said.contains("extrass") && said.contains('4'), "{said}");
+    assert!(
+        said.starts_with("error: ") && said.contains("extrass") && said.contains('4'),
+        "{said}"
+    );
 }
 
 #[test]
@@ -130,12 +173,23 @@ fn check_warns_of_a_hook_that_is_not_there() {
     let dir = temp();
     let tree = "[[tree]]\nname = \"www\"\npath = \"/var/www\"\n";
     let hooks = "before = [\"/nowhere/drain\"]\nafter = [\"/bin/sh\", \"-c\", \"true\"]\nhealth = [\"nothing\"]\n";
-    std::fs::write(dir.path().join("makuo.toml"), format!("{tree}{hooks}[network]\nplain = true\n")).expect("written");
+    std::fs::write(
+        dir.path().join("makuo.toml"),
+        format!("{tree}{hooks}[network]\nplain = true\n"),
+    )
+    .expect("written");
     let output = makuo(dir.path(), &["check", "makuo.toml"]);
     assert_eq!(code(&output), 0);
-    assert_eq!(err(&output), "warning: tree www: before: /nowhere/drain is no executable file on this machine\n");
+    assert_eq!(
+        err(&output),
+        "warning: tree www: before: /nowhere/drain is no executable file on this machine\n"
+    );
     let result = last_line(&makuo(dir.path(), &["check", "--json", "makuo.toml"]));
-    assert_eq!(result["warnings"].as_array().map(Vec::len), Some(1), "{result}");
+    assert_eq!(
+        result["warnings"].as_array().map(Vec::len),
+        Some(1),
+        "{result}"
+    );
 }
 
 #[test]
@@ -149,10 +203,15 @@ fn check_warns_of_what_keeps_a_daemon_from_starting() {
     let said = err(&output);
     assert_eq!(code(&output), 0);
     assert!(
-        said.contains("would refuse this file") && said.contains("mode 0666") && said.contains("chmod go-w"),
+        said.contains("would refuse this file")
+            && said.contains("mode 0666")
+            && said.contains("chmod go-w"),
         "{said}"
     );
-    assert!(said.contains("there is no group key group.key on this machine"), "{said}");
+    assert!(
+        said.contains("there is no group key group.key on this machine"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -161,23 +220,56 @@ fn a_command_without_a_group_key_says_how_to_make_one() {
     let output = makuo(dir.path(), &["members", "--json"]);
     let result = last_line(&output);
     assert_eq!((code(&output), &result["exit"]), (2, &2.into()), "{result}");
-    assert!(result["error"].as_str().is_some_and(|e| e.contains("there is no group key")), "{result}");
+    assert!(
+        result["error"]
+            .as_str()
+            .is_some_and(|e| e.contains("there is no group key")),
+        "{result}"
+    );
     let hint = result["hint"].as_str().unwrap_or_default();
-    assert!(["makuo keygen", "--group-key", "--plain"].iter().all(|word| hint.contains(word)), "{result}");
+    assert!(
+        ["makuo keygen", "--group-key", "--plain"]
+            .iter()
+            .all(|word| hint.contains(word)),
+        "{result}"
+    );
     // The way out is said, for people and for scripts.
-    let plain = ["members", "--plain", "--interface", "lo", "--port", "29999", "--wait", "10ms"];
+    let plain = [
+        "members",
+        "--plain",
+        "--interface",
+        "lo",
+        "--port",
+        "29999",
+        "--wait",
+        "10ms",
+    ];
     assert!(err(&makuo(dir.path(), &plain)).contains("traffic is plain"));
-    assert!(out(&makuo(dir.path(), &[&plain[..], &["--json"]].concat())).contains("traffic is plain"));
-    assert_eq!(code(&makuo(dir.path(), &["members", "--plain", "--group-key", "x"])), 2);
+    assert!(
+        out(&makuo(dir.path(), &[&plain[..], &["--json"]].concat())).contains("traffic is plain")
+    );
+    assert_eq!(
+        code(&makuo(
+            dir.path(),
+            &["members", "--plain", "--group-key", "x"]
+        )),
+        2
+    );
 
-    let output = makuo(dir.path(), &["daemon", "-b", "x", "--socket", "sock", "--interface", "lo"]);
+    let output = makuo(
+        dir.path(),
+        &["daemon", "-b", "x", "--socket", "sock", "--interface", "lo"],
+    );
     assert_eq!(code(&output), 2);
     assert!(
         err(&output).contains("there is no group key") && err(&output).contains("makuo keygen"),
         "{}",
         err(&output)
     );
-    assert!(!dir.path().join("x").exists() && !dir.path().join("sock").exists(), "it refuses before it begins");
+    assert!(
+        !dir.path().join("x").exists() && !dir.path().join("sock").exists(),
+        "it refuses before it begins"
+    );
 }
 
 #[test]
@@ -197,8 +289,17 @@ fn a_deploy_without_a_key_says_how_to_make_one() {
     let output = makuo(dir.path(), &["deploy", "s.toml", "--json"]);
     let result = last_line(&output);
     assert_eq!((code(&output), &result["exit"]), (2, &2.into()));
-    assert!(result["hint"].as_str().is_some_and(|h| h.contains("makuo keygen")), "{result}");
-    assert!(err(&output).contains("hint:  `makuo keygen`"), "{}", err(&output));
+    assert!(
+        result["hint"]
+            .as_str()
+            .is_some_and(|h| h.contains("makuo keygen")),
+        "{result}"
+    );
+    assert!(
+        err(&output).contains("hint:  `makuo keygen`"),
+        "{}",
+        err(&output)
+    );
 }
 
 #[test]
@@ -208,7 +309,11 @@ fn keygen_makes_a_key_once_and_prints_the_line_for_hosts() {
     let output = makuo(dir.path(), &["keygen"]);
     assert_eq!(code(&output), 0, "{}", err(&output));
     assert_eq!(out(&output).lines().count(), 1);
-    assert!(out(&output).contains(" ssh-ed25519 AAAA"), "{}", out(&output));
+    assert!(
+        out(&output).contains(" ssh-ed25519 AAAA"),
+        "{}",
+        out(&output)
+    );
     assert!(err(&output).contains("SHA256:"), "{}", err(&output));
     let key = dir.path().join(".config/makuo/deploy.key");
     assert_eq!(key.metadata().expect("there").mode() & 0o777, 0o600);
@@ -216,7 +321,11 @@ fn keygen_makes_a_key_once_and_prints_the_line_for_hosts() {
     let before = std::fs::read(&key).expect("readable");
     let group = dir.path().join(".config/makuo/group.key");
     assert_eq!(group.metadata().expect("there").mode() & 0o777, 0o600);
-    assert!(err(&output).contains("group.key (a secret"), "{}", err(&output));
+    assert!(
+        err(&output).contains("group.key (a secret"),
+        "{}",
+        err(&output)
+    );
 
     let again = makuo(dir.path(), &["keygen"]);
     assert_eq!(code(&again), 2);
@@ -226,15 +335,28 @@ fn keygen_makes_a_key_once_and_prints_the_line_for_hosts() {
     // One that is missing is made, and the other stays.
     let secret = std::fs::read(&group).expect("readable");
     std::fs::remove_file(&key).expect("mine");
-    assert_eq!(code(&makuo(dir.path(), &["keygen"])), 2, "a deploy key that only lost its private half");
+    assert_eq!(
+        code(&makuo(dir.path(), &["keygen"])),
+        2,
+        "a deploy key that only lost its private half"
+    );
     std::fs::remove_file(key.with_extension("key.pub")).expect("mine");
     assert_eq!(code(&makuo(dir.path(), &["keygen"])), 0);
     assert_eq!(std::fs::read(&group).expect("readable"), secret);
     let before = std::fs::read(&key).expect("readable");
     std::fs::remove_file(&group).expect("mine");
     let output = makuo(dir.path(), &["keygen"]);
-    assert_eq!((code(&output), out(&output).lines().count()), (0, 1), "{}", err(&output));
-    assert!(err(&output).contains("deploy.key is kept"), "{}", err(&output));
+    assert_eq!(
+        (code(&output), out(&output).lines().count()),
+        (0, 1),
+        "{}",
+        err(&output)
+    );
+    assert!(
+        err(&output).contains("deploy.key is kept"),
+        "{}",
+        err(&output)
+    );
     assert_eq!(std::fs::read(&key).expect("readable"), before);
     assert_ne!(std::fs::read(&group).expect("readable"), secret);
     // Only --group --force takes a group key away.
@@ -243,14 +365,25 @@ fn keygen_makes_a_key_once_and_prints_the_line_for_hosts() {
     assert_eq!(std::fs::read(&group).expect("readable"), secret);
     for one in ["--deploy", "--group"] {
         assert_eq!(code(&makuo(dir.path(), &["keygen", one])), 2, "{one}");
-        assert_eq!(code(&makuo(dir.path(), &["keygen", one, "--force"])), 0, "{one}");
+        assert_eq!(
+            code(&makuo(dir.path(), &["keygen", one, "--force"])),
+            0,
+            "{one}"
+        );
     }
     assert_ne!(std::fs::read(&group).expect("readable"), secret);
 
     let json = last_line(&makuo(dir.path(), &["keygen", "--json", "-o", "other.key"]));
-    assert!(!dir.path().join("group.key").exists() && json["group_key"].is_null(), "{json}");
+    assert!(
+        !dir.path().join("group.key").exists() && json["group_key"].is_null(),
+        "{json}"
+    );
     assert_eq!(json["private"], "other.key");
-    assert!(json["fingerprint"].as_str().is_some_and(|f| f.starts_with("SHA256:")));
+    assert!(
+        json["fingerprint"]
+            .as_str()
+            .is_some_and(|f| f.starts_with("SHA256:"))
+    );
 }
 
 #[test]
@@ -276,14 +409,24 @@ fn a_reader_that_left_is_no_panic() {
 /// Committed scripts are what users install; `MAKUO_BLESS=1 cargo test --test it cli::` writes them anew.
 #[test]
 fn committed_completions_are_what_the_binary_prints() {
-    for (shell, file) in [("bash", "makuo.bash"), ("zsh", "_makuo"), ("fish", "makuo.fish")] {
+    for (shell, file) in [
+        ("bash", "makuo.bash"),
+        ("zsh", "_makuo"),
+        ("fish", "makuo.fish"),
+    ] {
         let made = out(&here(&["completions", shell]));
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("completions").join(file);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("completions")
+            .join(file);
         if std::env::var_os("MAKUO_BLESS").is_some() {
             std::fs::write(&path, &made).expect("written");
         }
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(committed == made, "{} drifted: MAKUO_BLESS=1 cargo test --test it cli::", path.display());
+        assert!(
+            committed == made,
+            "{} drifted: MAKUO_BLESS=1 cargo test --test it cli::",
+            path.display()
+        );
     }
 }
 
@@ -294,7 +437,9 @@ fn committed_man_pages_are_what_the_binary_writes() {
     assert_eq!(code(&makuo(dir.path(), &["man", "man1"])), 0);
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/man");
     let pages = |dir: &Path| -> Vec<String> {
-        let names = std::fs::read_dir(dir).expect("readable").map(|e| e.expect("readable").file_name());
+        let names = std::fs::read_dir(dir)
+            .expect("readable")
+            .map(|e| e.expect("readable").file_name());
         let mut names: Vec<String> = names.map(|n| n.to_string_lossy().into_owned()).collect();
         names.retain(|n| n.ends_with(".1"));
         names.sort();
@@ -302,12 +447,19 @@ fn committed_man_pages_are_what_the_binary_writes() {
     };
     let made = pages(&dir.path().join("man1"));
     if std::env::var_os("MAKUO_BLESS").is_some() {
-        pages(&committed).iter().for_each(|page| std::fs::remove_file(committed.join(page)).expect("mine"));
+        pages(&committed)
+            .iter()
+            .for_each(|page| std::fs::remove_file(committed.join(page)).expect("mine"));
         for page in &made {
-            std::fs::copy(dir.path().join("man1").join(page), committed.join(page)).expect("written");
+            std::fs::copy(dir.path().join("man1").join(page), committed.join(page))
+                .expect("written");
         }
     }
-    assert_eq!(made, pages(&committed), "MAKUO_BLESS=1 cargo test --test it cli::");
+    assert_eq!(
+        made,
+        pages(&committed),
+        "MAKUO_BLESS=1 cargo test --test it cli::"
+    );
     for page in &made {
         let read = |dir: &Path| std::fs::read_to_string(dir.join(page)).expect("readable");
         assert!(

@@ -25,12 +25,16 @@ fn lab() -> Option<Lab> {
 
 fn status(pid: u32, key: &str) -> String {
     let all = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = all.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':')).expect("every kernel has it");
+    let line = all
+        .lines()
+        .find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))
+        .expect("every kernel has it");
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn owner(path: &Path) -> (u32, u32, u32) {
-    let meta = std::fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let meta =
+        std::fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     (meta.uid(), meta.gid(), meta.permissions().mode() & 0o7777)
 }
 
@@ -45,12 +49,28 @@ fn every_thread_has_the_user_and_the_rights_and_no_more() {
     lab.hosts[0].start();
     let pid = lab.hosts[0].pid();
     for thread in std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs") {
-        let id: u32 = thread.expect("readable").file_name().to_string_lossy().parse().expect("a number");
-        assert_eq!(status(id, "Uid"), [NOBODY; 4].map(|n| n.to_string()).join(" "));
+        let id: u32 = thread
+            .expect("readable")
+            .file_name()
+            .to_string_lossy()
+            .parse()
+            .expect("a number");
+        assert_eq!(
+            status(id, "Uid"),
+            [NOBODY; 4].map(|n| n.to_string()).join(" ")
+        );
         assert_eq!(status(id, "Gid"), status(pid, "Gid"));
-        assert!(!status(id, "Gid").starts_with("0 ") && !status(id, "Groups").split(' ').any(|g| g == "0"));
-        for (key, wanted) in [("CapEff", RIGHTS), ("CapPrm", RIGHTS), ("CapBnd", RIGHTS), ("CapInh", 0), ("CapAmb", 0)]
-        {
+        assert!(
+            !status(id, "Gid").starts_with("0 ")
+                && !status(id, "Groups").split(' ').any(|g| g == "0")
+        );
+        for (key, wanted) in [
+            ("CapEff", RIGHTS),
+            ("CapPrm", RIGHTS),
+            ("CapBnd", RIGHTS),
+            ("CapInh", 0),
+            ("CapAmb", 0),
+        ] {
             let rights = u64::from_str_radix(&status(id, key), 16).expect("a number");
             assert_eq!(rights & !wanted, 0, "{key} {rights:x}");
         }
@@ -82,7 +102,9 @@ fn it_still_puts_any_owner_and_mode_in_place() {
     std::fs::remove_file(site.join("dir/shared")).expect("there");
     lab.deploy(&[]).exits(0);
     lab.all_same(&site);
-    lab.spec(&format!("{DELETE}[owner]\nunknown = \"numeric\"\n[commit]\nlayout = \"swap\"\n"));
+    lab.spec(&format!(
+        "{DELETE}[owner]\nunknown = \"numeric\"\n[commit]\nlayout = \"swap\"\n"
+    ));
     for text in ["again", "and again"] {
         write(&site.join("theirs"), text);
         lab.deploy(&[]).exits(0);
@@ -94,7 +116,10 @@ fn it_still_puts_any_owner_and_mode_in_place() {
 fn hooks_run_beside_it_with_the_rights_that_it_had() {
     let Some(mut lab) = lab() else { return };
     let told = lab.path("told");
-    let script = format!("echo $MAKUO_PHASE $MAKUO_SERIAL $(id -u) >> {}", told.display());
+    let script = format!(
+        "echo $MAKUO_PHASE $MAKUO_SERIAL $(id -u) >> {}",
+        told.display()
+    );
     let command = |key: &str, script: &str| format!("{key} = [\"/bin/sh\", \"-c\", {script:?}]");
     for key in ["before", "after", "health"] {
         lab.hosts[0].rule(&command(key, &script));
@@ -102,7 +127,10 @@ fn hooks_run_beside_it_with_the_rights_that_it_had() {
     lab.hosts[0].start();
     write(&lab.site().join("a"), "a");
     lab.deploy(&[]).exits(0);
-    assert_eq!(String::from_utf8(read(&told)).expect("text"), "before 1 0\nafter 1 0\nhealth 1 0\n");
+    assert_eq!(
+        String::from_utf8(read(&told)).expect("text"),
+        "before 1 0\nafter 1 0\nhealth 1 0\n"
+    );
 }
 
 #[test]
@@ -111,19 +139,25 @@ fn a_hook_that_says_no_is_told_with_its_words() {
     lab.hosts[0].rule("before = [\"/bin/sh\", \"-c\", \"echo not today; exit 7\"]");
     lab.hosts[0].start();
     write(&lab.site().join("a"), "a");
-    lab.deploy(&[]).exits(3).says(&["exit status 7", "not today"]);
+    lab.deploy(&[])
+        .exits(3)
+        .says(&["exit status 7", "not today"]);
 }
 
 #[test]
 fn a_host_that_refuses_exchanges_refuses_them_unconfined_too() {
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     let host = lab.host("web1");
     host.setting("sandbox = \"off\"");
     host.rule("swap = false");
     host.start();
     write(&lab.site().join("a"), "a");
     lab.spec(&format!("{DELETE}[commit]\nlayout = \"swap\"\n"));
-    lab.deploy(&[]).exits(3).says(&["does not let", "write swap = true in its [[tree]]"]);
+    lab.deploy(&[])
+        .exits(3)
+        .says(&["does not let", "write swap = true in its [[tree]]"]);
     lab.spec(DELETE);
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
@@ -134,7 +168,9 @@ fn a_user_who_came_while_a_confined_daemon_runs_is_known_though_it_reads_nothing
     if !is_root() {
         return skipped("only root can give a file to somebody");
     }
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     let etc = lab.path("etc");
     let host = lab.host("web1");
     host.wrap(&format!(
@@ -151,7 +187,10 @@ fn a_user_who_came_while_a_confined_daemon_runs_is_known_though_it_reads_nothing
     lab.deploy(&[]).exits(3).says(&["daemon"]);
     // As useradd does it: another file under the same name.
     let all = String::from_utf8(read(&etc.join("passwd"))).expect("text");
-    write(&etc.join("passwd+"), format!("{all}daemon:x:4321:0::/:/bin/false\n"));
+    write(
+        &etc.join("passwd+"),
+        format!("{all}daemon:x:4321:0::/:/bin/false\n"),
+    );
     std::fs::rename(etc.join("passwd+"), etc.join("passwd")).expect("mine");
     lab.deploy(&[]).exits(0);
     assert_eq!(owner(&lab.hosts[0].tree().join("page")).0, 4321);
@@ -159,7 +198,9 @@ fn a_user_who_came_while_a_confined_daemon_runs_is_known_though_it_reads_nothing
 
 #[test]
 fn a_daemon_that_is_kept_to_its_tree_cannot_exchange_it() {
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     let host = lab.host("web1");
     host.rule("# Nothing about swap = ...");
     host.start();
@@ -171,7 +212,9 @@ fn a_daemon_that_is_kept_to_its_tree_cannot_exchange_it() {
     lab.deploy(&[]).exits(0);
     write(&lab.site().join("a"), "b");
     lab.spec(&format!("{DELETE}[commit]\nlayout = \"swap\"\n"));
-    lab.deploy(&[]).exits(3).says(&["write swap = true in its [[tree]]"]);
+    lab.deploy(&[])
+        .exits(3)
+        .says(&["write swap = true in its [[tree]]"]);
     assert_eq!(read(&lab.hosts[0].tree().join("a")), b"a");
     lab.spec(DELETE);
     lab.deploy(&[]).exits(0);
@@ -191,7 +234,10 @@ fn devices_are_made_where_the_host_says_so_and_nowhere_else() {
     write(&lab.site().join("page"), "old");
     lab.hosts[0].start();
     lab.deploy(&[]).exits(0);
-    let made = std::process::Command::new("mknod").arg(lab.site().join("null")).args(["c", "1", "3"]).status();
+    let made = std::process::Command::new("mknod")
+        .arg(lab.site().join("null"))
+        .args(["c", "1", "3"])
+        .status();
     if !made.is_ok_and(|status| status.success()) {
         skipped("no device can be made here");
         return;
@@ -210,7 +256,12 @@ fn devices_are_made_where_the_host_says_so_and_nowhere_else() {
 fn asked_by(lab: &Lab, socket: &Path, user: u32) -> Ran {
     use std::os::unix::process::CommandExt;
     let mut command = std::process::Command::new(lab.path("makuo"));
-    command.args(["send", "-n", "page", "--socket"]).arg(socket).env_clear().uid(user).gid(user);
+    command
+        .args(["send", "-n", "page", "--socket"])
+        .arg(socket)
+        .env_clear()
+        .uid(user)
+        .gid(user);
     Running::start(&mut command).wait()
 }
 
@@ -224,30 +275,53 @@ fn the_control_socket_is_for_root_the_daemons_user_and_its_group_whatever_its_mo
     let Ok(Some(group)) = nix::unistd::Group::from_gid(NOBODY.into()) else {
         return skipped("there is no group of nobody");
     };
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     let flags = lab.admin.flags();
     lab.host("root");
     lab.host("nobody").flags = Some([&flags[..], &["--user".into(), NOBODY.to_string()]].concat());
-    lab.host("group").setting(&format!("socket_group = {:?}", group.name));
+    lab.host("group")
+        .setting(&format!("socket_group = {:?}", group.name));
     std::fs::copy(env!("CARGO_BIN_EXE_makuo"), lab.path("makuo")).expect("room");
-    let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("mine");
+    let open = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("mine")
+    };
     open(&lab.path(""), 0o755);
-    for (nth, (name, mode, lets_in)) in
-        [("root", 0o600, [0].as_slice()), ("nobody", 0o600, &[0, NOBODY]), ("group", 0o660, &[0, NOBODY])]
-            .into_iter()
-            .enumerate()
+    for (nth, (name, mode, lets_in)) in [
+        ("root", 0o600, [0].as_slice()),
+        ("nobody", 0o600, &[0, NOBODY]),
+        ("group", 0o660, &[0, NOBODY]),
+    ]
+    .into_iter()
+    .enumerate()
     {
         lab.hosts[nth].start();
         let socket = lab.hosts[nth].socket();
-        assert_eq!(std::fs::metadata(&socket).expect("there").permissions().mode() & 0o777, mode, "{name}");
+        assert_eq!(
+            std::fs::metadata(&socket)
+                .expect("there")
+                .permissions()
+                .mode()
+                & 0o777,
+            mode,
+            "{name}"
+        );
         // Somebody made it open to all.
         open(&lab.path(name), 0o755);
         open(&socket, 0o666);
         for user in [0, NOBODY, OTHER] {
             let ran = asked_by(&lab, &socket, user);
-            assert_eq!(!ran.err.contains(REFUSED), lets_in.contains(&user), "{name} {user}: {ran}");
+            assert_eq!(
+                !ran.err.contains(REFUSED),
+                lets_in.contains(&user),
+                "{name} {user}: {ran}"
+            );
             // Who is let in is told what is missing: this host has no key.
-            assert!(ran.err.contains(REFUSED) || ran.err.contains("page") || ran.err.contains("key"), "{ran}");
+            assert!(
+                ran.err.contains(REFUSED) || ran.err.contains("page") || ran.err.contains("key"),
+                "{ran}"
+            );
         }
         lab.hosts[nth].kill();
     }
@@ -255,14 +329,25 @@ fn the_control_socket_is_for_root_the_daemons_user_and_its_group_whatever_its_mo
 
 #[test]
 fn nobody_is_refused_who_is_not_there() {
-    let Some(lab) = Lab::loopback_idle() else { return };
+    let Some(lab) = Lab::loopback_idle() else {
+        return;
+    };
     let dir = lab.path("tree");
     let base = dir.to_str().expect("UTF-8");
     let socket = lab.path("sock");
     let socket = socket.to_str().expect("UTF-8");
     for (flag, what) in [("--user", "no user"), ("--run-group", "no group")] {
-        lab.makuo(&["daemon", "--base", base, "--socket", socket, flag, "no-such-name-here", "--plain"])
-            .exits(2)
-            .says(&[what]);
+        lab.makuo(&[
+            "daemon",
+            "--base",
+            base,
+            "--socket",
+            socket,
+            flag,
+            "no-such-name-here",
+            "--plain",
+        ])
+        .exits(2)
+        .says(&[what]);
     }
 }

@@ -169,18 +169,27 @@ const DELETES: &str = "> loglevel 1
 
 #[test]
 fn the_console_says_what_the_old_one_said() {
-    let Some(mut old) = Old::loopback(3) else { return };
+    let Some(mut old) = Old::loopback(3) else {
+        return;
+    };
     let (port, socket) = (fastrand::u16(32_000..40_000), old.lab.path("console"));
     write(&old.base(0).join("hoge.html"), "hoge\n");
     write(&old.base(0).join("sub/x"), "x\n");
-    let copied = Command::new("cp").arg("-a").arg(old.base(0).join("hoge.html")).arg(old.base(2)).status();
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(old.base(0).join("hoge.html"))
+        .arg(old.base(2))
+        .status();
     assert!(copied.expect("cp").success());
     write(&old.base(2).join("extra"), "");
     write(&old.base(2).join("sub/y"), "");
     std::fs::remove_file(old.base(2).join("sub/y")).expect("there");
     std::os::unix::fs::symlink("/etc", old.base(0).join("way")).expect("new");
     // The network's port is in the configuration; -p would be both.
-    old.console(0, &format!("listen = \"127.0.0.1:{port}\"\nsocket = {socket:?}"));
+    old.console(
+        0,
+        &format!("listen = \"127.0.0.1:{port}\"\nsocket = {socket:?}"),
+    );
     (0..3).for_each(|host| old.start(host, &[]));
     old.know_each_other(Some(&socket));
 
@@ -191,7 +200,13 @@ fn the_console_says_what_the_old_one_said() {
     std::thread::scope(|scope| {
         for number in 0..6 {
             let (transcript, socket) = (&transcript, &socket);
-            let client = move || if number % 2 == 0 { Plain::tcp(port) } else { Plain::unix(socket) };
+            let client = move || {
+                if number % 2 == 0 {
+                    Plain::tcp(port)
+                } else {
+                    Plain::unix(socket)
+                }
+            };
             scope.spawn(move || client().play(transcript));
         }
     });
@@ -204,9 +219,18 @@ fn the_console_says_what_the_old_one_said() {
     let mut plain = Plain::tcp(port);
     plain.until(b"> ");
     let status = plain.ask("status");
-    assert!(status.contains(&format!("basedir: {}/\n", old.base(0).display())), "{status}");
+    assert!(
+        status.contains(&format!("basedir: {}/\n", old.base(0).display())),
+        "{status}"
+    );
     let process = format!("process: {}", old.pid(0));
-    for line in [process.as_str(), "version: ", "command: 0", "send op: 0", "recv op: 0"] {
+    for line in [
+        process.as_str(),
+        "version: ",
+        "command: 0",
+        "send op: 0",
+        "recv op: 0",
+    ] {
         assert!(status.lines().any(|l| l.starts_with(line)), "{status}");
     }
     for word in ["quit", "exit", "bye"] {
@@ -239,28 +263,40 @@ const REQUESTS: [&str; 4] = [
 
 #[test]
 fn a_request_of_http_never_runs_a_command() {
-    let Some(mut old) = Old::loopback(2) else { return };
+    let Some(mut old) = Old::loopback(2) else {
+        return;
+    };
     let port = fastrand::u16(32_000..40_000);
     write(&old.base(0).join("page"), "new");
     write(&old.base(1).join("gone"), "stays");
     old.console(0, &format!("listen = \"127.0.0.1:{port}\""));
     (0..2).for_each(|host| old.start(host, &[]));
-    let unharmed = |old: &Old| !old.base(1).join("page").exists() && old.base(1).join("gone").exists();
+    let unharmed =
+        |old: &Old| !old.base(1).join("page").exists() && old.base(1).join("gone").exists();
     for request in REQUESTS {
         let mut plain = Plain::tcp(port);
         plain.say(request.as_bytes());
         assert_eq!(plain.until(b"> "), "");
-        assert!(plain.until(b"\n").starts_with("error: unknown command '"), "{request}");
+        assert!(
+            plain.until(b"\n").starts_with("error: unknown command '"),
+            "{request}"
+        );
         assert!(plain.is_over(), "{request}");
         assert!(unharmed(&old), "{request}");
     }
     let curl = |args: &[&str]| {
         let mut command = Command::new("curl");
-        command.args(["-s", "-m", "20"]).args(args).arg(format!("http://127.0.0.1:{port}/"));
+        command
+            .args(["-s", "-m", "20"])
+            .args(args)
+            .arg(format!("http://127.0.0.1:{port}/"));
         command.output().is_ok()
     };
     let body = "send -r page\r\nsync gone\r\nquit\r\n";
-    let posts = [&["-H", "Content-Type: text/plain", "--data-binary", body][..], &["-X", "sync -r .", "-d", body]];
+    let posts = [
+        &["-H", "Content-Type: text/plain", "--data-binary", body][..],
+        &["-X", "sync -r .", "-d", body],
+    ];
     for post in posts {
         if !curl(post) {
             support::skipped("there is no curl to ask with");
@@ -277,9 +313,15 @@ fn a_request_of_http_never_runs_a_command() {
 /// Says `lines` to the console at `port` as user `uid`, from a process of its own; all of the answer.
 fn said_by(uid: u32, port: u16, lines: &str) -> String {
     let script = "exec 3<>/dev/tcp/127.0.0.1/$1; printf \"$2\" >&3; timeout 20 cat <&3";
-    let ids = [format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".into()];
+    let ids = [
+        format!("--reuid={uid}"),
+        format!("--regid={uid}"),
+        "--clear-groups".into(),
+    ];
     let mut command = Command::new("setpriv");
-    command.args(ids).args(["bash", "-c", script, "bash", &port.to_string(), lines]);
+    command
+        .args(ids)
+        .args(["bash", "-c", script, "bash", &port.to_string(), lines]);
     let output = command.output().expect("setpriv and bash");
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
@@ -288,10 +330,15 @@ const NEEDS_A_PASSWORD: &str = "error: over TCP this needs a password";
 
 #[test]
 fn over_tcp_only_root_and_the_daemons_user_change_others_without_a_password() {
-    let Some(mut old) = Old::loopback(2) else { return };
+    let Some(mut old) = Old::loopback(2) else {
+        return;
+    };
     let (port, socket) = (fastrand::u16(32_000..40_000), old.lab.path("console"));
     write(&old.base(0).join("page"), "new");
-    old.console(0, &format!("listen = \"127.0.0.1:{port}\"\nsocket = {socket:?}"));
+    old.console(
+        0,
+        &format!("listen = \"127.0.0.1:{port}\"\nsocket = {socket:?}"),
+    );
     (0..2).for_each(|host| old.start(host, &[]));
     old.know_each_other(Some(&socket));
     if support::is_root() {
@@ -300,13 +347,18 @@ fn over_tcp_only_root_and_the_daemons_user_change_others_without_a_password() {
             assert!(told.contains(NEEDS_A_PASSWORD), "{command}: {told}");
         }
         let told = said_by(65_534, port, "send -n -r\\ncheck -r\\nmembers\\nquit\\n");
-        assert!(told.contains("(dryrun) [update:page]") && told.contains("mk2: NG page"), "{told}");
+        assert!(
+            told.contains("(dryrun) [update:page]") && told.contains("mk2: NG page"),
+            "{told}"
+        );
         // A socket that is closed at once belongs to nobody, and is shown as root's.
         for _ in 0..20 {
             let script = "exec 3<>/dev/tcp/127.0.0.1/$1; printf 'send -r\\n' >&3; exec 3>&-";
             let ids = ["--reuid=65534", "--regid=65534", "--clear-groups"];
             let mut command = Command::new("setpriv");
-            command.args(ids).args(["bash", "-c", script, "bash", &port.to_string()]);
+            command
+                .args(ids)
+                .args(["bash", "-c", script, "bash", &port.to_string()]);
             assert!(command.status().expect("setpriv").success());
         }
         support::pause(Duration::from_millis(500));
@@ -322,23 +374,34 @@ fn over_tcp_only_root_and_the_daemons_user_change_others_without_a_password() {
 
 #[test]
 fn without_the_old_name_there_is_no_port_unless_told_and_it_needs_the_password() {
-    let Some(mut lab) = support::Lab::loopback_idle() else { return };
+    let Some(mut lab) = support::Lab::loopback_idle() else {
+        return;
+    };
     let (port, key) = (fastrand::u16(32_000..40_000), lab.path("key"));
     let password = lab.path("password");
     write(&password, "sesame\n");
     std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).expect("mine");
     let flags = lab.admin.flags();
     let host = lab.host("web1");
-    host.setting(&format!("[sender]\nkey = {key:?}\n[console]\npassword = {password:?}"));
+    host.setting(&format!(
+        "[sender]\nkey = {key:?}\n[console]\npassword = {password:?}"
+    ));
     host.start();
     // By the descriptors of the process and the kernel's table of sockets that listen.
     let listens = |pid: u32| {
         let table = String::from_utf8(read(std::path::Path::new("/proc/net/tcp"))).expect("text");
-        let inodes = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let inodes: Vec<String> =
-            inodes.filter(|w| w.get(3) == Some(&"0A")).map(|w| format!("socket:[{}]", w[9])).collect();
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten();
-        open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|to| inodes.iter().any(|i| to.as_os_str() == &**i))
+        let inodes = table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let inodes: Vec<String> = inodes
+            .filter(|w| w.get(3) == Some(&"0A"))
+            .map(|w| format!("socket:[{}]", w[9]))
+            .collect();
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .expect("it runs")
+            .flatten();
+        open.filter_map(|fd| std::fs::read_link(fd.path()).ok())
+            .any(|to| inodes.iter().any(|i| to.as_os_str() == &**i))
     };
     assert!(!listens(host.pid()), "it listens at a TCP port");
     host.kill();
@@ -355,7 +418,9 @@ fn without_the_old_name_there_is_no_port_unless_told_and_it_needs_the_password()
     host.kill();
 
     drop(lab);
-    let Some(mut lab) = support::Lab::loopback_idle() else { return };
+    let Some(mut lab) = support::Lab::loopback_idle() else {
+        return;
+    };
     let (flags, key) = (lab.admin.flags(), lab.path("key"));
     let host = lab.host("web1");
     host.setting(&format!("[sender]\nkey = {key:?}"));
@@ -365,7 +430,10 @@ fn without_the_old_name_there_is_no_port_unless_told_and_it_needs_the_password()
     let mut plain = Plain::tcp(port);
     plain.until(b"> ");
     for command in ["send -r", "sync -r", "dsync -r"] {
-        assert!(plain.ask(command).starts_with(NEEDS_A_PASSWORD), "{command}");
+        assert!(
+            plain.ask(command).starts_with(NEEDS_A_PASSWORD),
+            "{command}"
+        );
     }
     assert!(!plain.ask("send -n -r").contains(NEEDS_A_PASSWORD));
 }
@@ -387,18 +455,30 @@ fn msync_says_nothing_to_somebody_elses_listener() {
     write(&password, "sesame\n");
     std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).expect("mine");
     let password = password.to_str().expect("UTF-8");
-    let ran = old.msync_at(0, None, &["-c", &target, "-K", password, "--status"]).exits(1);
-    assert!(ran.err.contains("who is neither root nor you: nothing was said"), "{ran}");
+    let ran = old
+        .msync_at(0, None, &["-c", &target, "-K", password, "--status"])
+        .exits(1);
+    assert!(
+        ran.err
+            .contains("who is neither root nor you: nothing was said"),
+        "{ran}"
+    );
     let mut said = Vec::new();
-    std::io::Read::read_to_end(&mut listener.accept().expect("was there").0, &mut said).expect("ended");
+    std::io::Read::read_to_end(&mut listener.accept().expect("was there").0, &mut said)
+        .expect("ended");
     assert_eq!(said, b"");
 }
 
 #[test]
 fn who_hangs_up_takes_the_command_back() {
-    let Some(mut old) = Old::loopback(2) else { return };
+    let Some(mut old) = Old::loopback(2) else {
+        return;
+    };
     let socket = old.lab.path("console");
-    write(&old.base(0).join("big"), support::Noise::new(1).bytes(8 << 20));
+    write(
+        &old.base(0).join("big"),
+        support::Noise::new(1).bytes(8 << 20),
+    );
     old.start(1, &["-o"]);
     // 8 MiB at a megabit take a minute.
     let path = socket.to_str().expect("UTF-8").to_string();
@@ -410,7 +490,10 @@ fn who_hangs_up_takes_the_command_back() {
     plain.say(b"send big\n");
     let status = || old.msync_at(0, Some(&socket), &["--status"]).exits(0).out;
     until("a session", || status().contains("send op: 1"));
-    assert!(status().contains("> send big"), "the others' commands are told");
+    assert!(
+        status().contains("> send big"),
+        "the others' commands are told"
+    );
     // A second command about the same tree waits for the first, and goes when its client does.
     let mut waiting = Plain::unix(&socket);
     waiting.until(b"> ");
@@ -432,12 +515,17 @@ fn who_hangs_up_takes_the_command_back() {
     until("a session", || status().contains("send op: 1"));
     old.stop(0);
     assert!(!old.base(1).join("big").exists());
-    assert!(!socket.exists(), "a socket that nobody listens to is removed");
+    assert!(
+        !socket.exists(),
+        "a socket that nobody listens to is removed"
+    );
 }
 
 #[test]
 fn a_password_is_asked_for() {
-    let Some(mut old) = Old::loopback(1) else { return };
+    let Some(mut old) = Old::loopback(1) else {
+        return;
+    };
     let file = |name: &str, text: &str| -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let path = old.lab.path(name);
@@ -445,7 +533,11 @@ fn a_password_is_asked_for() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("mine");
         path
     };
-    let (password, wrong, socket) = (file("password", "sesame\n"), file("wrong", "barley\n"), old.lab.path("console"));
+    let (password, wrong, socket) = (
+        file("password", "sesame\n"),
+        file("wrong", "barley\n"),
+        old.lab.path("console"),
+    );
     let text = |path: &PathBuf| path.to_str().expect("UTF-8").to_string();
     let (password_text, wrong_text) = (text(&password), text(&wrong));
     old.start(0, &["-U", &text(&socket), "-K", &password_text, "-s"]);
@@ -464,7 +556,10 @@ fn a_password_is_asked_for() {
     let ran = msync(&["-K", &wrong_text, "--status"]).exits(1);
     assert_eq!(ran.err, "error: wrong password\n");
     let ran = msync(&["--status"]).exits(2);
-    assert!(ran.err.contains("asks for a password") && ran.err.lines().count() == 1, "{ran}");
+    assert!(
+        ran.err.contains("asks for a password") && ran.err.lines().count() == 1,
+        "{ran}"
+    );
     // SIGHUP takes the new one.
     write(&password, "barley\n");
     nix::sys::signal::kill(old.pid(0), nix::sys::signal::Signal::SIGHUP).expect("runs");
@@ -474,15 +569,29 @@ fn a_password_is_asked_for() {
 
 #[test]
 fn passwords_are_not_tried_faster_over_more_connections() {
-    let Some(mut old) = Old::loopback(1) else { return };
+    let Some(mut old) = Old::loopback(1) else {
+        return;
+    };
     let (socket, password) = (old.lab.path("console"), old.lab.path("password"));
     write(&password, "sesame\n");
     std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).expect("mine");
-    old.start(0, &["-U", socket.to_str().expect("UTF-8"), "-K", password.to_str().expect("UTF-8")]);
+    old.start(
+        0,
+        &[
+            "-U",
+            socket.to_str().expect("UTF-8"),
+            "-K",
+            password.to_str().expect("UTF-8"),
+        ],
+    );
     let watch = support::Stopwatch::start();
     let mut thieves: Vec<Plain> = (0..3).map(|_| Plain::unix(&socket)).collect();
-    thieves.iter_mut().for_each(|thief| thief.say(b"barley\r\n"));
-    thieves.iter_mut().for_each(|thief| drop(thief.until(b"error: wrong password")));
+    thieves
+        .iter_mut()
+        .for_each(|thief| thief.say(b"barley\r\n"));
+    thieves
+        .iter_mut()
+        .for_each(|thief| drop(thief.until(b"error: wrong password")));
     // Two at a time, and two seconds each: the third has waited for one of the others. A slow machine takes longer.
     assert!(watch.read() >= Duration::from_secs(4), "{:?}", watch.read());
     let mut owner = Plain::unix(&socket);
@@ -496,8 +605,16 @@ fn msync_says_in_one_line_why_it_cannot() {
     let Some(old) = Old::loopback(1) else { return };
     let socket = old.lab.path("nobody");
     let ran = old.msync_at(0, Some(&socket), &["-r"]).exits(1);
-    assert_eq!((ran.err.lines().count(), ran.out.as_str()), (1, ""), "{ran}");
-    assert!(ran.err.starts_with(&format!("error: can't connect unix:{}", socket.display())), "{ran}");
+    assert_eq!(
+        (ran.err.lines().count(), ran.out.as_str()),
+        (1, ""),
+        "{ran}"
+    );
+    assert!(
+        ran.err
+            .starts_with(&format!("error: can't connect unix:{}", socket.display())),
+        "{ran}"
+    );
     for (args, code) in [
         (&["-c", "tcp:nowhere", "-r"][..], 2),
         (&["-f", "/nowhere/script"], 2),

@@ -6,7 +6,10 @@ use std::process::{Command, Output};
 
 /// Runs the demo by way of `wrapper`, with everything that it may write to below `home`.
 fn demo(wrapper: &[&str], program: &Path, home: &Path) -> Output {
-    let mut words = wrapper.iter().map(std::ffi::OsStr::new).chain([program.as_os_str(), "demo".as_ref()]);
+    let mut words = wrapper
+        .iter()
+        .map(std::ffi::OsStr::new)
+        .chain([program.as_os_str(), "demo".as_ref()]);
     Command::new(words.next().expect("a program"))
         .args(words)
         .current_dir(home)
@@ -20,15 +23,27 @@ fn demo(wrapper: &[&str], program: &Path, home: &Path) -> Output {
 
 fn assert_clean(output: &Output, home: &Path) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{}\n{}", text(&output.stdout), text(&output.stderr));
-    let left: Vec<_> = std::fs::read_dir(home).expect("readable").map(|e| e.expect("readable").path()).collect();
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}\n{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    let left: Vec<_> = std::fs::read_dir(home)
+        .expect("readable")
+        .map(|e| e.expect("readable").path())
+        .collect();
     assert!(left.is_empty(), "left behind: {left:?}");
 }
 
 #[test]
 fn the_demo_works_and_leaves_nothing() {
     let home = tempfile::tempdir().expect("a directory");
-    assert_clean(&demo(&[], Path::new(env!("CARGO_BIN_EXE_makuo")), home.path()), home.path());
+    assert_clean(
+        &demo(&[], Path::new(env!("CARGO_BIN_EXE_makuo")), home.path()),
+        home.path(),
+    );
 }
 
 #[test]
@@ -36,8 +51,18 @@ fn the_demo_needs_no_root() {
     if !nix::unistd::geteuid().is_root() {
         return eprintln!("skipped: not root, the other test shows it");
     }
-    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-    if !Command::new(nobody[0]).args(&nobody[1..]).arg("true").output().is_ok_and(|o| o.status.success()) {
+    let nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
+    if !Command::new(nobody[0])
+        .args(&nobody[1..])
+        .arg("true")
+        .output()
+        .is_ok_and(|o| o.status.success())
+    {
         return eprintln!("skipped: setpriv is not here, or may not change the user");
     }
     let dir = tempfile::tempdir().expect("a directory");

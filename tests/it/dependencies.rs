@@ -21,8 +21,13 @@ fn toml(name: &str) -> toml::Table {
 
 /// The licences that .cargo/deny.toml allows.
 fn allowed() -> BTreeSet<String> {
-    let list = toml(".cargo/deny.toml")["licenses"]["allow"].as_array().expect("a list").clone();
-    list.iter().map(|one| one.as_str().expect("text").to_string()).collect()
+    let list = toml(".cargo/deny.toml")["licenses"]["allow"]
+        .as_array()
+        .expect("a list")
+        .clone();
+    list.iter()
+        .map(|one| one.as_str().expect("text").to_string())
+        .collect()
 }
 
 #[test]
@@ -34,7 +39,10 @@ fn everything_comes_from_the_registry_with_its_checksum() {
         for package in packages {
             let name = package["name"].as_str().expect("text");
             match package.get("source").and_then(|s| s.as_str()) {
-                None => assert!(["makuo", "makuo-fuzz"].contains(&name), "{name} comes from a directory"),
+                None => assert!(
+                    ["makuo", "makuo-fuzz"].contains(&name),
+                    "{name} comes from a directory"
+                ),
                 Some(source) => {
                     assert_eq!(source, REGISTRY, "{name}");
                     assert!(package.get("checksum").is_some(), "{name} has no checksum");
@@ -49,9 +57,15 @@ fn no_dependency_takes_any_version() {
     let manifest = toml("Cargo.toml");
     for kind in ["dependencies", "dev-dependencies"] {
         for (name, wish) in manifest[kind].as_table().expect("a table") {
-            let version = wish.as_str().or_else(|| wish.get("version").and_then(|v| v.as_str())).unwrap_or("*");
+            let version = wish
+                .as_str()
+                .or_else(|| wish.get("version").and_then(|v| v.as_str()))
+                .unwrap_or("*");
             assert!(!version.contains('*'), "{kind}: {name} = {version:?}");
-            assert!(wish.get("git").is_none() && wish.get("path").is_none(), "{kind}: {name} is not of the registry");
+            assert!(
+                wish.get("git").is_none() && wish.get("path").is_none(),
+                "{kind}: {name} is not of the registry"
+            );
         }
     }
 }
@@ -59,10 +73,27 @@ fn no_dependency_takes_any_version() {
 #[test]
 fn every_licence_is_allowed() {
     let host = env!("CARGO_MANIFEST_DIR");
-    let cargo = |args: &[&str]| Command::new(env!("CARGO")).args(args).current_dir(host).output().expect("cargo runs");
+    let cargo = |args: &[&str]| {
+        Command::new(env!("CARGO"))
+            .args(args)
+            .current_dir(host)
+            .output()
+            .expect("cargo runs")
+    };
     let version = String::from_utf8(cargo(&["-vV"]).stdout).expect("text");
-    let platform = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("a platform");
-    let args = ["metadata", "--offline", "--locked", "--format-version", "1", "--filter-platform", platform];
+    let platform = version
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .expect("a platform");
+    let args = [
+        "metadata",
+        "--offline",
+        "--locked",
+        "--format-version",
+        "1",
+        "--filter-platform",
+        platform,
+    ];
     let told = cargo(&args);
     if !told.status.success() {
         // What is not of this platform need not have been fetched; what is was built just now.
@@ -74,25 +105,52 @@ fn every_licence_is_allowed() {
     let told: Value = serde_json::from_slice(&told.stdout).expect("JSON");
     let (packages, allowed) = (told["packages"].as_array().expect("a list"), allowed());
     assert!(packages.len() > 50, "the packages were not found");
-    let wrong = packages.iter().filter(|p| !is_allowed(p["license"].as_str().unwrap_or_default(), &allowed));
-    let wrong: Vec<String> = wrong.map(|p| format!("{} {}: {}", p["name"], p["version"], p["license"])).collect();
-    assert!(wrong.is_empty(), "not allowed by .cargo/deny.toml:\n{}", wrong.join("\n"));
+    let wrong = packages
+        .iter()
+        .filter(|p| !is_allowed(p["license"].as_str().unwrap_or_default(), &allowed));
+    let wrong: Vec<String> = wrong
+        .map(|p| format!("{} {}: {}", p["name"], p["version"], p["license"]))
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "not allowed by .cargo/deny.toml:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
 fn expressions_of_licences_are_understood() {
     let allowed = BTreeSet::from(["MIT", "ISC"].map(String::from));
-    for fine in ["MIT", "MIT OR GPL-3.0", "GPL-3.0/MIT", "MIT AND ISC", "(GPL-3.0 OR MIT) AND ISC", "(MIT)"] {
+    for fine in [
+        "MIT",
+        "MIT OR GPL-3.0",
+        "GPL-3.0/MIT",
+        "MIT AND ISC",
+        "(GPL-3.0 OR MIT) AND ISC",
+        "(MIT)",
+    ] {
         assert!(is_allowed(fine, &allowed), "{fine}");
     }
-    for wrong in ["", "GPL-3.0", "MIT AND GPL-3.0", "GPL-3.0 OR (MIT AND X)", "MIT WITH Y", "MITX", "(MIT", "MIT ISC"] {
+    for wrong in [
+        "",
+        "GPL-3.0",
+        "MIT AND GPL-3.0",
+        "GPL-3.0 OR (MIT AND X)",
+        "MIT WITH Y",
+        "MITX",
+        "(MIT",
+        "MIT ISC",
+    ] {
         assert!(!is_allowed(wrong, &allowed), "{wrong}");
     }
 }
 
 /// Whether an SPDX expression (or the older `A/B`) leaves a choice among what is allowed.
 fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
-    let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
+    let spaced = expression
+        .replace('(', " ( ")
+        .replace(')', " ) ")
+        .replace('/', " OR ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let mut rest = words.as_slice();
     either(&mut rest, allowed) == Some(true) && rest.is_empty()

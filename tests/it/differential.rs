@@ -63,7 +63,13 @@ struct Able {
 
 fn acl() -> Vec<u8> {
     let mut bytes = 2u32.to_le_bytes().to_vec();
-    for (tag, rights, id) in [(1u16, 6u16, !0u32), (2, 4, 12), (4, 4, !0), (16, 6, !0), (32, 0, !0)] {
+    for (tag, rights, id) in [
+        (1u16, 6u16, !0u32),
+        (2, 4, 12),
+        (4, 4, !0),
+        (16, 6, !0),
+        (32, 0, !0),
+    ] {
         bytes.extend(tag.to_le_bytes());
         bytes.extend(rights.to_le_bytes());
         bytes.extend(id.to_le_bytes());
@@ -75,8 +81,14 @@ impl Able {
     fn here(dir: &Path) -> Self {
         let file = dir.join("able");
         std::fs::write(&file, "").unwrap();
-        let set = |name: &str, value: &[u8]| rustix::fs::setxattr(&file, name, value, XattrFlags::empty()).is_ok();
-        let said = Command::new("rsync").arg("--version").output().map(|o| o.stdout).unwrap_or_default();
+        let set = |name: &str, value: &[u8]| {
+            rustix::fs::setxattr(&file, name, value, XattrFlags::empty()).is_ok()
+        };
+        let said = Command::new("rsync")
+            .arg("--version")
+            .output()
+            .map(|o| o.stdout)
+            .unwrap_or_default();
         let judged = |what: &str| String::from_utf8_lossy(&said).contains(&format!(" {what}"));
         let able = Self {
             root: support::is_root(),
@@ -84,9 +96,12 @@ impl Able {
             notes: set("user.note", b"1") && judged("xattrs"),
             acls: set("system.posix_acl_access", &acl()) && judged("ACLs"),
         };
-        for (can, what) in
-            [(able.root, "owners"), (able.devices, "devices"), (able.notes, "xattrs"), (able.acls, "ACLs")]
-        {
+        for (can, what) in [
+            (able.root, "owners"),
+            (able.devices, "devices"),
+            (able.notes, "xattrs"),
+            (able.acls, "ACLs"),
+        ] {
             if !can {
                 support::skipped(&format!("{what} cannot be made or judged here"));
             }
@@ -97,8 +112,17 @@ impl Able {
 
 fn device(at: &Path, block: bool) -> nix::Result<()> {
     use nix::sys::stat::{Mode, SFlag, mknod};
-    let (kind, number) = if block { (SFlag::S_IFBLK, (7, 201)) } else { (SFlag::S_IFCHR, (1, 3)) };
-    mknod(at, kind, Mode::S_IRWXU, rustix::fs::makedev(number.0, number.1))
+    let (kind, number) = if block {
+        (SFlag::S_IFBLK, (7, 201))
+    } else {
+        (SFlag::S_IFCHR, (1, 3))
+    };
+    mknod(
+        at,
+        kind,
+        Mode::S_IRWXU,
+        rustix::fs::makedev(number.0, number.1),
+    )
 }
 
 fn name(rng: &mut Rng) -> Vec<u8> {
@@ -138,7 +162,9 @@ fn node(rng: &mut Rng, able: Able, files: &[PathBuf], path: &Path) -> Node {
             hole: if rng.u32(..8) == 0 { 1 << 20 } else { 0 },
         },
         70..80 => Kinds::Link([&b"a"[..], b"/no/where", b"../x"][rng.usize(..3)].to_vec()),
-        80..90 if !guarded && !files.is_empty() => Kinds::Hard(files[rng.usize(..files.len())].clone()),
+        80..90 if !guarded && !files.is_empty() => {
+            Kinds::Hard(files[rng.usize(..files.len())].clone())
+        }
         90..95 if able.devices => {
             if rng.bool() {
                 Kinds::Char
@@ -149,7 +175,11 @@ fn node(rng: &mut Rng, able: Able, files: &[PathBuf], path: &Path) -> Node {
         _ => Kinds::Fifo,
     };
     // Only what is looked into by name has to be a directory.
-    let kind = if guarded && matches!(path.to_str(), Some("cache" | "uploads")) { Kinds::Dir } else { kind };
+    let kind = if guarded && matches!(path.to_str(), Some("cache" | "uploads")) {
+        Kinds::Dir
+    } else {
+        kind
+    };
     Node {
         kind,
         mode: [0o644, 0o755, 0o600, 0o4755, 0o2755, 0o1777, 0o444, 0o700][rng.usize(..8)]
@@ -167,8 +197,9 @@ fn grow(rng: &mut Rng, able: Able, model: &mut Model, below: &Path, depth: u32) 
         if model.contains_key(&path) {
             continue;
         }
-        let is_file =
-            |(p, n): (&PathBuf, &Node)| (matches!(n.kind, Kinds::File { .. }) && !is_guarded(p)).then(|| p.clone());
+        let is_file = |(p, n): (&PathBuf, &Node)| {
+            (matches!(n.kind, Kinds::File { .. }) && !is_guarded(p)).then(|| p.clone())
+        };
         let files: Vec<PathBuf> = model.iter().filter_map(is_file).collect();
         let node = node(rng, able, &files, &path);
         let is_dir = matches!(node.kind, Kinds::Dir);
@@ -183,18 +214,30 @@ fn grow(rng: &mut Rng, able: Able, model: &mut Model, below: &Path, depth: u32) 
 fn mutated(rng: &mut Rng, able: Able, old: &Model) -> Model {
     let mut new = old.clone();
     for path in old.keys() {
-        let Some(here) = new.get(path).cloned() else { continue };
+        let Some(here) = new.get(path).cloned() else {
+            continue;
+        };
         match rng.u32(..100) {
             0..8 => new.retain(|p, _| !p.starts_with(path)),
             8..13 => {
                 let to = path.with_file_name(std::ffi::OsString::from_vec(name(rng)));
-                let moved: Vec<_> =
-                    new.iter().filter(|(p, _)| p.starts_with(path)).map(|(p, n)| (p.clone(), n.clone())).collect();
+                let moved: Vec<_> = new
+                    .iter()
+                    .filter(|(p, _)| p.starts_with(path))
+                    .map(|(p, n)| (p.clone(), n.clone()))
+                    .collect();
                 if !new.contains_key(&to) && !is_guarded(&to) {
                     new.retain(|p, _| !p.starts_with(path));
                     new.extend(moved.into_iter().map(|(p, n)| {
                         let rest = p.strip_prefix(path).expect("below");
-                        (if rest.as_os_str().is_empty() { to.clone() } else { to.join(rest) }, n)
+                        (
+                            if rest.as_os_str().is_empty() {
+                                to.clone()
+                            } else {
+                                to.join(rest)
+                            },
+                            n,
+                        )
                     }));
                 }
             }
@@ -209,11 +252,21 @@ fn mutated(rng: &mut Rng, able: Able, old: &Model) -> Model {
             }
             21..33 => {
                 let other = node(rng, able, &[], path);
-                new.insert(path.clone(), Node { kind: here.kind, ..other });
+                new.insert(
+                    path.clone(),
+                    Node {
+                        kind: here.kind,
+                        ..other
+                    },
+                );
             }
             33..45 => {
                 if let Kinds::File { seed, len, hole } = here.kind {
-                    let kind = Kinds::File { seed: seed + rng.u64(..2), len: len + rng.usize(..3), hole };
+                    let kind = Kinds::File {
+                        seed: seed + rng.u64(..2),
+                        len: len + rng.usize(..3),
+                        hole,
+                    };
                     new.insert(path.clone(), Node { kind, ..here });
                 }
             }
@@ -235,13 +288,21 @@ fn content(seed: u64, len: usize, hole: usize) -> Vec<u8> {
 
 fn make(top: &Path, model: &Model, able: Able, rng: &mut Rng) {
     std::fs::create_dir(top).unwrap();
-    let is_file = |path: &PathBuf| model.get(path).is_some_and(|n| matches!(n.kind, Kinds::File { .. }));
+    let is_file = |path: &PathBuf| {
+        model
+            .get(path)
+            .is_some_and(|n| matches!(n.kind, Kinds::File { .. }))
+    };
     for (path, node) in model {
         let at = top.join(path);
         match &node.kind {
             Kinds::Dir => std::fs::create_dir(&at).unwrap(),
-            Kinds::File { seed, len, hole } => std::fs::write(&at, content(*seed, *len, *hole)).unwrap(),
-            Kinds::Link(target) => std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), &at).unwrap(),
+            Kinds::File { seed, len, hole } => {
+                std::fs::write(&at, content(*seed, *len, *hole)).unwrap()
+            }
+            Kinds::Link(target) => {
+                std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), &at).unwrap()
+            }
             Kinds::Hard(first) if is_file(first) && !is_guarded(first) => {}
             Kinds::Hard(_) => std::fs::write(&at, "alone").unwrap(),
             Kinds::Fifo => nix::unistd::mkfifo(&at, nix::sys::stat::Mode::S_IRWXU).unwrap(),
@@ -262,7 +323,11 @@ fn make(top: &Path, model: &Model, able: Able, rng: &mut Rng) {
     for (path, node) in model.iter().rev() {
         stamp(&top.join(path), node.time);
     }
-    std::fs::set_permissions(top, PermissionsExt::from_mode([0o755, 0o2750, 0o711][rng.usize(..3)])).unwrap();
+    std::fs::set_permissions(
+        top,
+        PermissionsExt::from_mode([0o755, 0o2750, 0o711][rng.usize(..3)]),
+    )
+    .unwrap();
     stamp(top, (rng.i64(0..2_000_000_000), 5));
 }
 
@@ -280,14 +345,21 @@ fn dress(at: &Path, node: &Node, able: Able) {
     if node.acl && plain {
         rustix::fs::setxattr(at, "system.posix_acl_access", &acl(), XattrFlags::empty()).unwrap();
         if matches!(node.kind, Kinds::Dir) {
-            rustix::fs::setxattr(at, "system.posix_acl_default", &acl(), XattrFlags::empty()).unwrap();
+            rustix::fs::setxattr(at, "system.posix_acl_default", &acl(), XattrFlags::empty())
+                .unwrap();
         }
     }
 }
 
 fn stamp(at: &Path, (secs, nanos): (i64, i64)) {
-    let time = Timespec { tv_sec: secs, tv_nsec: nanos };
-    let times = Timestamps { last_access: time, last_modification: time };
+    let time = Timespec {
+        tv_sec: secs,
+        tv_nsec: nanos,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
     rustix::fs::utimensat(CWD, at, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
@@ -352,7 +424,12 @@ impl Pair {
         let have = scan_knowing(&top, &options, old.as_ref(), written.as_ref(), &path)?;
         let _ = std::fs::remove_file(self.tree.written_path());
         let names = HostNames::default();
-        let host = HostRules { protect: &self.protect, spared: &[], max_delete: Limit::NONE, owners: &names };
+        let host = HostRules {
+            protect: &self.protect,
+            spared: &[],
+            max_delete: Limit::NONE,
+            owners: &names,
+        };
         let mut bytes = Vec::new();
         for node in 0..source.top().nodes {
             bytes.clear();
@@ -376,8 +453,17 @@ impl Pair {
 
 fn judge(args: &[&str], here: &Path, there: &Path) -> String {
     let slash = |path: &Path| format!("{}/", path.display());
-    let out = Command::new("rsync").args(args).arg(slash(here)).arg(slash(there)).output().unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let out = Command::new("rsync")
+        .args(args)
+        .arg(slash(here))
+        .arg(slash(there))
+        .output()
+        .unwrap();
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
@@ -386,28 +472,41 @@ fn judge(args: &[&str], here: &Path, there: &Path) -> String {
 fn without_kept(said: &str, www: &Path) -> String {
     // With an exclude for names in any directory the time of a directory alone is not released.
     let is_time = |line: &str| line.starts_with(".d..t......");
-    let is_kept = |line: &str| match line.strip_prefix("*deleting   ").and_then(|p| p.strip_suffix('/')) {
+    let is_kept = |line: &str| match line
+        .strip_prefix("*deleting   ")
+        .and_then(|p| p.strip_suffix('/'))
+    {
         Some(shown) => {
             let dir = PathBuf::from(std::ffi::OsString::from_vec(unescaped(shown.as_bytes())));
             keeps(&www.join(&dir), &dir)
         }
         None => line.starts_with("cannot delete non-empty directory"),
     };
-    said.lines().filter(|line| !is_kept(line) && !is_time(line)).map(|line| format!("{line}\n")).collect()
+    said.lines()
+        .filter(|line| !is_kept(line) && !is_time(line))
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 fn keeps(dir: &Path, path: &Path) -> bool {
-    std::fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| {
-        let below = path.join(entry.file_name());
-        is_guarded(&below) || keeps(&entry.path(), &below)
-    })
+    std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| {
+            let below = path.join(entry.file_name());
+            is_guarded(&below) || keeps(&entry.path(), &below)
+        })
 }
 
 /// rsync shows bytes that are no text as `\#` and three octal digits.
 fn unescaped(mut shown: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     while let Some((&first, rest)) = shown.split_first() {
-        let octal = shown.strip_prefix(b"\\#").and_then(|s| s.get(..3)).and_then(|d| std::str::from_utf8(d).ok());
+        let octal = shown
+            .strip_prefix(b"\\#")
+            .and_then(|s| s.get(..3))
+            .and_then(|d| std::str::from_utf8(d).ok());
         match octal.and_then(|d| u8::from_str_radix(d, 8).ok()) {
             Some(byte) => {
                 plain.push(byte);
@@ -429,14 +528,22 @@ fn compare(able: Able, deletes: bool, guards: bool, here: &Path, there: &Path) -
     let extra = [(able.acls, "-A"), (able.notes, "-X"), (deletes, "--delete")];
     args.extend(extra.into_iter().filter_map(|(on, arg)| on.then_some(arg)));
     if guards {
-        args.extend(["--exclude=*.tmp", "--exclude=/cache/", "--exclude=/uploads/"]);
+        args.extend([
+            "--exclude=*.tmp",
+            "--exclude=/cache/",
+            "--exclude=/uploads/",
+        ]);
     }
     judge(&args, here, there)
 }
 
 fn copy(able: Able, from: &Path, to: &Path) {
     let mut args = vec!["-aH", "--numeric-ids"];
-    args.extend([(able.acls, "-A"), (able.notes, "-X")].into_iter().filter_map(|(on, arg)| on.then_some(arg)));
+    args.extend(
+        [(able.acls, "-A"), (able.notes, "-X")]
+            .into_iter()
+            .filter_map(|(on, arg)| on.then_some(arg)),
+    );
     judge(&args, from, to);
 }
 
@@ -451,7 +558,12 @@ fn guarded(top: &Path) -> Vec<String> {
             if is_guarded(path) {
                 let ino = if meta.is_dir() { 0 } else { meta.ino() };
                 let time = (meta.mtime(), meta.mtime_nsec());
-                all.push(format!("{path:?} {:o} {} {} {time:?} {ino}", meta.mode(), meta.uid(), meta.len()));
+                all.push(format!(
+                    "{path:?} {:o} {} {} {time:?} {ino}",
+                    meta.mode(),
+                    meta.uid(),
+                    meta.len()
+                ));
             }
             if meta.is_dir() {
                 open.push(at);
@@ -467,12 +579,21 @@ fn rules(rng: &mut Rng, able: Able) -> Rules {
         delete_extras: rng.u32(..4) > 0,
         delete_max: Limit::NONE,
         allow_empty: true,
-        excludes: EXCLUDES.map(|p| Exclude { base: None, pattern: p.into() }).to_vec(),
+        excludes: EXCLUDES
+            .map(|p| Exclude {
+                base: None,
+                pattern: p.into(),
+            })
+            .to_vec(),
         unknown_owner: UnknownOwner::Numeric,
         set_user: able.root,
         set_group: able.root,
         xattrs: able.notes || able.acls,
-        layout: if rng.bool() { Layout::Swap } else { Layout::InPlace },
+        layout: if rng.bool() {
+            Layout::Swap
+        } else {
+            Layout::InPlace
+        },
         ..Rules::default()
     }
 }
@@ -489,18 +610,33 @@ fn release(pair: &mut Pair, rng: &mut Rng, able: Able, source: &Path) -> bool {
     if let Err(refused) = deployed {
         assert_eq!(refused.kind(), Kind::Refused, "{refused}");
         let changed = compare(able, true, false, &before, &www);
-        assert!(changed.is_empty(), "refused ({refused}), and yet:\n{changed}");
+        assert!(
+            changed.is_empty(),
+            "refused ({refused}), and yet:\n{changed}"
+        );
         return false;
     }
     let differ = |what: &str| {
-        let found = without_kept(&compare(able, rules.delete_extras, true, source, &www), &www);
-        assert!(found.is_empty(), "{what}, {:?}, deletes {}:\n{found}", rules.layout, rules.delete_extras);
+        let found = without_kept(
+            &compare(able, rules.delete_extras, true, source, &www),
+            &www,
+        );
+        assert!(
+            found.is_empty(),
+            "{what}, {:?}, deletes {}:\n{found}",
+            rules.layout,
+            rules.delete_extras
+        );
     };
     differ("deployed");
     if rng.u32(..3) == 0 {
         pair.tree.revert().unwrap();
         let changed = compare(able, true, false, &before, &www);
-        assert!(changed.is_empty(), "taken back, {:?}, and yet:\n{changed}", rules.layout);
+        assert!(
+            changed.is_empty(),
+            "taken back, {:?}, and yet:\n{changed}",
+            rules.layout
+        );
         pair.deploy(source, &rules, false).unwrap();
         differ("deployed again");
     }
@@ -515,9 +651,21 @@ fn one(seed: u64, able: Able, dir: &Path) -> (u32, u32) {
     let mut model = Model::new();
     grow(&mut rng, able, &mut model, Path::new(""), 0);
     make(&dir.join("www"), &model, able, &mut rng);
-    let tree = Tree::open(TreeName::new("www").unwrap(), &dir.join("www"), None, Options::default()).unwrap();
+    let tree = Tree::open(
+        TreeName::new("www").unwrap(),
+        &dir.join("www"),
+        None,
+        Options::default(),
+    )
+    .unwrap();
     let protect = PathFilter::at_top(&[PROTECT]);
-    let mut pair = Pair { dir: dir.to_path_buf(), tree, protect, serial: 0, memory: Memory::default() };
+    let mut pair = Pair {
+        dir: dir.to_path_buf(),
+        tree,
+        protect,
+        serial: 0,
+        memory: Memory::default(),
+    };
     let (mut put, mut refused) = (0, 0);
     for round in 0..2 {
         model = mutated(&mut rng, able, &model);
@@ -564,5 +712,8 @@ fn random_trees_become_what_rsync_would_make_them() {
         std::fs::remove_dir_all(&at).unwrap();
     }
     println!("{put} releases put, {refused} refused, from MAKUO_SEED={first}");
-    assert!(put > refused, "{put} put, {refused} refused: the test tests refusals");
+    assert!(
+        put > refused,
+        "{put} put, {refused} refused: the test tests refusals"
+    );
 }

@@ -30,12 +30,17 @@ fn hook(key: &str, script: &str) -> String {
 
 /// Adds what a hook is told to the lab's file `log`.
 fn note(lab: &Lab) -> String {
-    let words = "$MAKUO_HOST $MAKUO_PHASE $MAKUO_CAUSE $MAKUO_TREE@$MAKUO_SERIAL $(cat $MAKUO_PATH/page)";
+    let words =
+        "$MAKUO_HOST $MAKUO_PHASE $MAKUO_CAUSE $MAKUO_TREE@$MAKUO_SERIAL $(cat $MAKUO_PATH/page)";
     format!("echo \"{words}\" >> {}", lab.path("log").display())
 }
 
 fn noted(lab: &Lab) -> Vec<String> {
-    std::fs::read_to_string(lab.path("log")).unwrap_or_default().lines().map(String::from).collect()
+    std::fs::read_to_string(lab.path("log"))
+        .unwrap_or_default()
+        .lines()
+        .map(String::from)
+        .collect()
 }
 
 fn forget(lab: &Lab) {
@@ -54,9 +59,17 @@ fn one_unhealthy_host_takes_all_of_them_back() {
     // Healthy as long as the page is the old one.
     let sick = "echo the page says $(cat $MAKUO_PATH/page); grep -q old $MAKUO_PATH/page";
     let Some(lab) = fleet(|lab, n| {
-        let health = if n == 4 { sick.to_string() } else { "true".into() };
+        let health = if n == 4 {
+            sick.to_string()
+        } else {
+            "true".into()
+        };
         let short = "health_deadline = \"500ms\"\nhealth_interval = \"100ms\"";
-        Some(format!("{}\n{}\n{short}", hook("after", &note(lab)), hook("health", &health)))
+        Some(format!(
+            "{}\n{}\n{short}",
+            hook("after", &note(lab)),
+            hook("health", &health)
+        ))
     }) else {
         return;
     };
@@ -68,18 +81,48 @@ fn one_unhealthy_host_takes_all_of_them_back() {
     }
     assert_eq!(ran.result()["committed"].as_u64(), Some(0), "{ran}");
     let error = ran.result()["error"].as_str().expect("why").to_string();
-    assert!(error.contains("web4: health check") && error.contains("exit status 1"), "{ran}");
-    assert!(error.contains("the page says new"), "the output of the check: {ran}");
-    assert!(ran.host("web4").1.contains("went back to www@1, for the health check"), "{ran}");
+    assert!(
+        error.contains("web4: health check") && error.contains("exit status 1"),
+        "{ran}"
+    );
+    assert!(
+        error.contains("the page says new"),
+        "the output of the check: {ran}"
+    );
+    assert!(
+        ran.host("web4")
+            .1
+            .contains("went back to www@1, for the health check"),
+        "{ran}"
+    );
     // What was restarted with the new release is restarted with the old one.
     let notes = noted(&lab);
-    assert_eq!(notes.iter().filter(|l| l.contains("after commit www@2 new")).count(), 5, "{notes:?}");
-    assert_eq!(notes.iter().filter(|l| l.contains("after revert www@2 old")).count(), 5, "{notes:?}");
+    assert_eq!(
+        notes
+            .iter()
+            .filter(|l| l.contains("after commit www@2 new"))
+            .count(),
+        5,
+        "{notes:?}"
+    );
+    assert_eq!(
+        notes
+            .iter()
+            .filter(|l| l.contains("after revert www@2 old"))
+            .count(),
+        5,
+        "{notes:?}"
+    );
 
     // The same where the whole tree is exchanged.
     lab.spec(&format!("{DELETE}{REVERT}layout = \"swap\"\n"));
     let human = lab.makuo(&["deploy", "www.toml"]).exits(3);
-    human.says(&["www@3 was taken back", "web4", "the page says new", "went back to www@1"]);
+    human.says(&[
+        "www@3 was taken back",
+        "web4",
+        "the page says new",
+        "went back to www@1",
+    ]);
     lab.all_same(&lab.path("old"));
 
     // It is the release that was at fault: a later one goes in.
@@ -90,8 +133,15 @@ fn one_unhealthy_host_takes_all_of_them_back() {
 
 #[test]
 fn a_sick_host_is_named_where_nobody_goes_back() {
-    let sick = |lab: &Lab| format!("test -e {} || {{ echo no reload; exit 7; }}", lab.path("well").display());
-    let Some(mut lab) = fleet(|lab, n| (n == 2).then(|| hook("after", &sick(lab)))) else { return };
+    let sick = |lab: &Lab| {
+        format!(
+            "test -e {} || {{ echo no reload; exit 7; }}",
+            lab.path("well").display()
+        )
+    };
+    let Some(mut lab) = fleet(|lab, n| (n == 2).then(|| hook("after", &sick(lab)))) else {
+        return;
+    };
     let ran = lab.deploy(&[]).exits(4);
     lab.all_same(&lab.site());
     assert_eq!(state(&ran, "web2"), "unhealthy", "{ran}");
@@ -99,8 +149,13 @@ fn a_sick_host_is_named_where_nobody_goes_back() {
     ran.says(&["exit status 7", "no reload"]);
     // Nothing changes, and what failed runs again.
     lab.hosts[1].restart();
-    lab.makuo(&["status", "www"]).exits(0).says(&["web2", "exit status 7", "no reload"]);
-    let ran = lab.deploy(&[]).exits(4).says(&["exit status 7", "no reload"]);
+    lab.makuo(&["status", "www"])
+        .exits(0)
+        .says(&["web2", "exit status 7", "no reload"]);
+    let ran = lab
+        .deploy(&[])
+        .exits(4)
+        .says(&["exit status 7", "no reload"]);
     assert_eq!(state(&ran, "web2"), "unhealthy", "{ran}");
     assert_eq!(state(&ran, "web1"), "unchanged", "{ran}");
     write(&lab.path("well"), "");
@@ -115,7 +170,13 @@ fn a_recheck_finds_the_host_that_became_unhealthy_and_no_deploy_passes_over_it()
     let Some(lab) = fleet(|lab, n| {
         let sick = format!("test ! -e {}", lab.path("sick").display());
         let short = "health_deadline = \"300ms\"\nhealth_interval = \"100ms\"";
-        (n == 4).then(|| format!("{}\n{}\n{short}", hook("after", &note(lab)), hook("health", &sick)))
+        (n == 4).then(|| {
+            format!(
+                "{}\n{}\n{short}",
+                hook("after", &note(lab)),
+                hook("health", &sick)
+            )
+        })
     }) else {
         return;
     };
@@ -123,7 +184,10 @@ fn a_recheck_finds_the_host_that_became_unhealthy_and_no_deploy_passes_over_it()
     lab.deploy(&[]).exits(0);
     write(&lab.path("sick"), "");
     lab.deploy(&[]).exits(0);
-    let ran = lab.deploy(&["--recheck"]).exits(4).says(&["web4", "exit status 1"]);
+    let ran = lab
+        .deploy(&["--recheck"])
+        .exits(4)
+        .says(&["web4", "exit status 1"]);
     assert_eq!(state(&ran, "web4"), "unhealthy", "{ran}");
     // It is known from now on, though hosts of earlier batches are well.
     let ran = lab.deploy(&[]).exits(4);
@@ -131,7 +195,12 @@ fn a_recheck_finds_the_host_that_became_unhealthy_and_no_deploy_passes_over_it()
     assert_eq!(state(&ran, "web1"), "unchanged", "{ran}");
     std::fs::remove_file(lab.path("sick")).expect("there");
     lab.deploy(&[]).exits(0);
-    assert_eq!(noted(&lab).len(), 1, "`after` passed the first time: {:?}", noted(&lab));
+    assert_eq!(
+        noted(&lab).len(),
+        1,
+        "`after` passed the first time: {:?}",
+        noted(&lab)
+    );
 }
 
 #[test]
@@ -159,11 +228,22 @@ fn a_host_that_says_no_keeps_all_of_them_as_they_are() {
     assert!(ran.result()["bytes_sent"].as_u64() < Some(200_000), "{ran}");
     let mut notes = noted(&lab);
     notes.sort();
-    let expected =
-        ["web4 after commit", "web4 before commit", "web5 after commit", "web5 before commit"].map(String::from);
-    let shown: Vec<String> = notes.iter().map(|l| l.split(' ').take(3).collect::<Vec<_>>().join(" ")).collect();
+    let expected = [
+        "web4 after commit",
+        "web4 before commit",
+        "web5 after commit",
+        "web5 before commit",
+    ]
+    .map(String::from);
+    let shown: Vec<String> = notes
+        .iter()
+        .map(|l| l.split(' ').take(3).collect::<Vec<_>>().join(" "))
+        .collect();
     assert_eq!(shown, expected);
-    assert!(notes[1].ends_with("www@3 old") && notes[0].ends_with("www@3 new"), "{notes:?}");
+    assert!(
+        notes[1].ends_with("www@3 old") && notes[0].ends_with("www@3 new"),
+        "{notes:?}"
+    );
 }
 
 #[test]
@@ -171,7 +251,11 @@ fn batches_go_one_after_the_other_and_a_sick_canary_is_the_last() {
     let Some(lab) = fleet(|lab, n| {
         let sick = format!("test ! -e {}", lab.path("sick").display());
         let short = "health_deadline = \"300ms\"\nhealth_interval = \"100ms\"";
-        let health = if n == 1 { format!("{}\n{short}", hook("health", &sick)) } else { String::new() };
+        let health = if n == 1 {
+            format!("{}\n{short}", hook("health", &sick))
+        } else {
+            String::new()
+        };
         Some(format!("{}\n{health}", hook("after", &note(lab))))
     }) else {
         return;
@@ -187,7 +271,11 @@ fn batches_go_one_after_the_other_and_a_sick_canary_is_the_last() {
     };
     assert_eq!(
         (batch(0..1), batch(1..3), batch(3..5)),
-        (vec!["web1".to_string()], vec!["web2".into(), "web3".into()], vec!["web4".into(), "web5".into()])
+        (
+            vec!["web1".to_string()],
+            vec!["web2".into(), "web3".into()],
+            vec!["web4".into(), "web5".into()]
+        )
     );
 
     copy(&lab.site(), &lab.path("second"));
@@ -195,13 +283,17 @@ fn batches_go_one_after_the_other_and_a_sick_canary_is_the_last() {
     write(&lab.path("sick"), "");
     let ran = lab.deploy(&[]).exits(4);
     same(&lab.site(), &lab.hosts[0].tree());
-    lab.hosts[1..].iter().for_each(|host| same(&lab.path("second"), &host.tree()));
+    lab.hosts[1..]
+        .iter()
+        .for_each(|host| same(&lab.path("second"), &host.tree()));
     assert_eq!(state(&ran, "web1"), "unhealthy", "{ran}");
     for host in ["web2", "web3", "web4", "web5"] {
         assert_eq!(state(&ran, host), "aborted", "{ran}");
     }
     // With the way back, the canary goes back, too.
-    lab.spec(&format!("{DELETE}[commit]\nbatches = [1]\non_failure = \"revert\"\n"));
+    lab.spec(&format!(
+        "{DELETE}[commit]\nbatches = [1]\non_failure = \"revert\"\n"
+    ));
     std::fs::remove_file(lab.path("sick")).expect("there");
     lab.deploy(&[]).exits(0);
     write(&lab.site().join("page"), "newest");
@@ -217,7 +309,13 @@ fn a_canary_that_failed_is_checked_again_by_every_deploy() {
     let Some(mut lab) = fleet(|lab, n| {
         let sick = format!("test ! -e {}", lab.path("sick").display());
         let short = "health_deadline = \"300ms\"\nhealth_interval = \"100ms\"";
-        (n == 1).then(|| format!("{}\n{}\n{short}", hook("after", &note(lab)), hook("health", &sick)))
+        (n == 1).then(|| {
+            format!(
+                "{}\n{}\n{short}",
+                hook("after", &note(lab)),
+                hook("health", &sick)
+            )
+        })
     }) else {
         return;
     };
@@ -226,13 +324,24 @@ fn a_canary_that_failed_is_checked_again_by_every_deploy() {
     for round in 0..3 {
         let ran = lab.deploy(&[]).exits(4);
         assert_eq!(state(&ran, "web1"), "unhealthy", "{ran}");
-        assert_eq!(lab.with_release(), ["web1"], "the others wait for the canary");
+        assert_eq!(
+            lab.with_release(),
+            ["web1"],
+            "the others wait for the canary"
+        );
         if round == 1 {
             lab.hosts[0].restart();
-            lab.makuo(&["status", "www"]).exits(0).says(&["health check", "exit status 1"]);
+            lab.makuo(&["status", "www"])
+                .exits(0)
+                .says(&["health check", "exit status 1"]);
         }
     }
-    assert_eq!(noted(&lab).len(), 1, "`after` runs where something changes: {:?}", noted(&lab));
+    assert_eq!(
+        noted(&lab).len(),
+        1,
+        "`after` runs where something changes: {:?}",
+        noted(&lab)
+    );
     std::fs::remove_file(lab.path("sick")).expect("there");
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
@@ -242,14 +351,27 @@ fn a_canary_that_failed_is_checked_again_by_every_deploy() {
 fn a_host_that_dies_between_ready_and_commit_is_told_apart() {
     // The first batch waits for a file, so that there is a time between.
     let Some(mut lab) = fleet(|lab, n| {
-        let wait = format!("while test ! -e {}; do sleep 0.05; done", lab.path("go").display());
+        let wait = format!(
+            "while test ! -e {}; do sleep 0.05; done",
+            lab.path("go").display()
+        );
         (n == 1).then(|| hook("after", &wait))
     }) else {
         return;
     };
     lab.spec(&format!("{DELETE}[commit]\nbatches = [1]\n"));
-    let mut deploy = lab.start(&["deploy", "--json", "www.toml", "--expect", "5", "--timeout", "2s"]);
-    deploy.until_event("the canary", |e| e["event"] == "host" && e["host"] == "web1" && e["state"] == "checking");
+    let mut deploy = lab.start(&[
+        "deploy",
+        "--json",
+        "www.toml",
+        "--expect",
+        "5",
+        "--timeout",
+        "2s",
+    ]);
+    deploy.until_event("the canary", |e| {
+        e["event"] == "host" && e["host"] == "web1" && e["state"] == "checking"
+    });
     lab.hosts[2].kill();
     write(&lab.path("go"), "");
     let ran = deploy.wait().exits(4).says(&["web3"]);
@@ -268,7 +390,9 @@ fn a_host_that_dies_between_ready_and_commit_is_told_apart() {
             "{ran}"
         );
     }
-    lab.makuo(&["status", "www"]).exits(0).says(&["behind", "web3  www@1", "web1  www@2"]);
+    lab.makuo(&["status", "www"])
+        .exits(0)
+        .says(&["behind", "web3  www@1", "web1  www@2"]);
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
 }
@@ -282,29 +406,56 @@ fn gate(lab: &Lab) -> (PathBuf, String) {
 
 /// A deploy whose answers are waited for no longer than two seconds.
 fn impatient(lab: &Lab) -> support::Running {
-    lab.start(&["deploy", "--json", "www.toml", "--expect", "5", "--timeout", "2s"])
+    lab.start(&[
+        "deploy",
+        "--json",
+        "www.toml",
+        "--expect",
+        "5",
+        "--timeout",
+        "2s",
+    ])
 }
 
 #[track_caller]
 fn until_state(deploy: &mut support::Running, host: &str, state: &str) {
-    deploy.until_event(state, |e| e["event"] == "host" && e["host"] == host && e["state"] == state);
+    deploy.until_event(state, |e| {
+        e["event"] == "host" && e["host"] == host && e["state"] == state
+    });
 }
 
 #[test]
 fn a_host_whose_daemon_dies_during_its_checks_has_the_release() {
-    let Some(mut lab) = fleet(|lab, n| (n == 2).then(|| hook("after", &gate(lab).1))) else { return };
-    let mut deploy = lab.start(&["deploy", "--json", "www.toml", "-t", "web2", "--timeout", "2s"]);
+    let Some(mut lab) = fleet(|lab, n| (n == 2).then(|| hook("after", &gate(lab).1))) else {
+        return;
+    };
+    let mut deploy = lab.start(&[
+        "deploy",
+        "--json",
+        "www.toml",
+        "-t",
+        "web2",
+        "--timeout",
+        "2s",
+    ]);
     until_state(&mut deploy, "web2", "checking");
     lab.hosts[1].kill();
     let ran = deploy.wait().exits(4);
     assert_eq!(state(&ran, "web2"), "checking", "{ran}");
-    assert!(ran.host("web2").1.contains("has the release, and has been silent"), "{ran}");
+    assert!(
+        ran.host("web2")
+            .1
+            .contains("has the release, and has been silent"),
+        "{ran}"
+    );
     assert_eq!(lab.with_release(), ["web2"]);
 }
 
 #[test]
 fn a_host_that_falls_silent_before_it_is_ordered_to_commit_is_as_before() {
-    let Some(lab) = fleet(|lab, n| (n == 2).then(|| hook("before", &gate(lab).1))) else { return };
+    let Some(lab) = fleet(|lab, n| (n == 2).then(|| hook("before", &gate(lab).1))) else {
+        return;
+    };
     let mut deploy = impatient(&lab);
     until_state(&mut deploy, "web2", "ready");
     lab.hosts[1].place.cut("output", "");
@@ -317,30 +468,52 @@ fn a_host_that_falls_silent_before_it_is_ordered_to_commit_is_as_before() {
 
 #[test]
 fn a_host_that_falls_silent_once_it_is_ordered_to_commit_is_unknown() {
-    let Some(lab) = fleet(|lab, n| (n == 1).then(|| hook("after", &gate(lab).1))) else { return };
+    let Some(lab) = fleet(|lab, n| (n == 1).then(|| hook("after", &gate(lab).1))) else {
+        return;
+    };
     lab.spec(&format!("{DELETE}[commit]\nbatches = [1]\n"));
-    let mut deploy = lab.start(&["deploy", "www.toml", "--expect", "5", "--timeout", "5s", "-v"]);
-    support::until("the canary", || deploy.talk().contains("web1 checking") || deploy.is_over());
+    let mut deploy = lab.start(&[
+        "deploy",
+        "www.toml",
+        "--expect",
+        "5",
+        "--timeout",
+        "5s",
+        "-v",
+    ]);
+    support::until("the canary", || {
+        deploy.talk().contains("web1 checking") || deploy.is_over()
+    });
     lab.hosts[1].place.cut("output", "");
     write(&gate(&lab).0, "");
     let ran = deploy.wait().exits(4);
-    let ran = ran.says(&["web2 unknown: ordered to commit, and has been silent", "4 hosts with www@2, 1 host unknown"]);
+    let ran = ran.says(&[
+        "web2 unknown: ordered to commit, and has been silent",
+        "4 hosts with www@2, 1 host unknown",
+    ]);
     assert!(!ran.err.contains("no host changed"), "{ran}");
     assert_eq!(lab.with_release(), ["web1", "web2", "web3", "web4", "web5"]);
 }
 
 #[test]
 fn a_sender_that_hears_nothing_of_the_commit_does_not_say_that_no_host_changed() {
-    let Some(lab) = fleet(|lab, _| Some(hook("after", &gate(lab).1))) else { return };
+    let Some(lab) = fleet(|lab, _| Some(hook("after", &gate(lab).1))) else {
+        return;
+    };
     let mut deploy = impatient(&lab);
     until_state(&mut deploy, "web1", "ready");
     lab.admin.cut("input", "");
     write(&gate(&lab).0, "");
     let ran = deploy.wait();
-    let unknown = (1..=5).filter(|n| state(&ran, &format!("web{n}")) == "unknown").count();
+    let unknown = (1..=5)
+        .filter(|n| state(&ran, &format!("web{n}")) == "unknown")
+        .count();
     match ran.code {
         // The order went out.
-        4 => assert!(unknown > 0 && ran.result()["unknown"].as_u64() == Some(unknown as u64), "{ran}"),
+        4 => assert!(
+            unknown > 0 && ran.result()["unknown"].as_u64() == Some(unknown as u64),
+            "{ran}"
+        ),
         // It did not, since not all were heard to be ready.
         code => {
             assert_eq!(code, 3, "{ran}");
@@ -353,7 +526,10 @@ fn a_sender_that_hears_nothing_of_the_commit_does_not_say_that_no_host_changed()
 fn a_host_that_is_killed_after_its_commit_and_does_not_hear_that_all_go_back_is_unknown() {
     let Some(mut lab) = fleet(|lab, n| match n {
         2 => Some(hook("after", &gate(lab).1)),
-        4 => Some(format!("{}\nhealth_deadline = \"3s\"", hook("health", "false"))),
+        4 => Some(format!(
+            "{}\nhealth_deadline = \"3s\"",
+            hook("health", "false")
+        )),
         _ => None,
     }) else {
         return;
@@ -370,7 +546,9 @@ fn a_host_that_is_killed_after_its_commit_and_does_not_hear_that_all_go_back_is_
 
 #[test]
 fn a_daemon_that_is_started_again_says_what_became_of_its_commit() {
-    let Some(mut lab) = fleet(|lab, n| (n == 2).then(|| hook("after", &gate(lab).1))) else { return };
+    let Some(mut lab) = fleet(|lab, n| (n == 2).then(|| hook("after", &gate(lab).1))) else {
+        return;
+    };
     let mut deploy = lab.start(&["deploy", "--json", "www.toml", "-t", "web[23]"]);
     until_state(&mut deploy, "web2", "checking");
     lab.hosts[1].restart();
@@ -383,22 +561,37 @@ fn a_daemon_that_is_started_again_says_what_became_of_its_commit() {
 
 #[test]
 fn a_tree_that_cannot_be_undone_is_told_as_torn_and_made_whole_later() {
-    let Some(mut lab) = Lab::network(1) else { return };
+    let Some(mut lab) = Lab::network(1) else {
+        return;
+    };
     write(&lab.site().join("a/page"), "old");
     write(&lab.site().join("z/old"), "old");
     lab.deploy(&[]).exits(0);
     copy(&lab.site(), &lab.path("old"));
     let z = lab.hosts[0].tree().join("z");
-    let chattr = |flag: &str| std::process::Command::new("chattr").arg(flag).arg(&z).output();
+    let chattr = |flag: &str| {
+        std::process::Command::new("chattr")
+            .arg(flag)
+            .arg(&z)
+            .output()
+    };
     if !chattr("+a").is_ok_and(|out| out.status.success()) {
         return support::skipped("no directory can be made append-only here");
     }
     chattr("-a").expect("it ran before");
     // Names go into the directory, and none out of it: what the release made there stays.
-    let sick = hook("after", &format!("test $MAKUO_CAUSE = revert || chattr +a {}; false", z.display()));
+    let sick = hook(
+        "after",
+        &format!(
+            "test $MAKUO_CAUSE = revert || chattr +a {}; false",
+            z.display()
+        ),
+    );
     let docs = lab.path("docs");
     std::fs::create_dir(&docs).expect("new");
-    lab.hosts[0].rule(&format!("{sick}\n[[tree]]\nname = \"docs\"\npath = {docs:?}"));
+    lab.hosts[0].rule(&format!(
+        "{sick}\n[[tree]]\nname = \"docs\"\npath = {docs:?}"
+    ));
     lab.hosts[0].restart();
     write(&lab.site().join("a/page"), "new");
     write(&lab.site().join("z/new"), "new");
@@ -406,40 +599,67 @@ fn a_tree_that_cannot_be_undone_is_told_as_torn_and_made_whole_later() {
     let ran = lab.deploy(&[]).exits(4);
     let (said, why) = ran.host("web1");
     assert_eq!(said, "torn", "{ran}");
-    assert!(why.contains("part new, part old") && why.contains("z/new"), "{ran}");
-    assert_eq!(support::read(&lab.hosts[0].tree().join("a/page")), b"old", "the rest is undone");
+    assert!(
+        why.contains("part new, part old") && why.contains("z/new"),
+        "{ran}"
+    );
+    assert_eq!(
+        support::read(&lab.hosts[0].tree().join("a/page")),
+        b"old",
+        "the rest is undone"
+    );
 
     // The daemon starts and serves its other tree; this one takes nothing until it is whole.
     lab.hosts[0].restart();
-    lab.makuo(&["status"]).exits(0).says(&["docs", "part new, part old"]);
+    lab.makuo(&["status"])
+        .exits(0)
+        .says(&["docs", "part new, part old"]);
     lab.deploy(&[]).exits(3).says(&["part new, part old"]);
     assert!(chattr("-a").expect("it ran before").status.success());
     lab.spec(DELETE);
     lab.makuo(&["deploy", "www.toml", "-n"]).exits(0);
-    until("the rest to be undone", || support::differences(&lab.path("old"), &lab.hosts[0].tree()).is_empty());
+    until("the rest to be undone", || {
+        support::differences(&lab.path("old"), &lab.hosts[0].tree()).is_empty()
+    });
     lab.makuo(&["status"]).exits(0);
 }
 
 #[test]
 fn a_tree_that_cannot_be_opened_keeps_no_other_tree_from_being_served() {
-    let Some(mut lab) = Lab::network_idle(1) else { return };
+    let Some(mut lab) = Lab::network_idle(1) else {
+        return;
+    };
     let parent = lab.path("missing");
-    lab.hosts[0].rule(&format!("[[tree]]\nname = \"docs\"\npath = {:?}", parent.join("docs")));
+    lab.hosts[0].rule(&format!(
+        "[[tree]]\nname = \"docs\"\npath = {:?}",
+        parent.join("docs")
+    ));
     lab.hosts[0].start();
     write(&lab.site().join("page"), "new");
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
-    lab.makuo(&["status"]).exits(0).says(&["tree docs is not served", "missing"]);
-    lab.makuo(&["status", "docs"]).exits(0).says(&["tree docs is not served", "missing"]);
+    lab.makuo(&["status"])
+        .exits(0)
+        .says(&["tree docs is not served", "missing"]);
+    lab.makuo(&["status", "docs"])
+        .exits(0)
+        .says(&["tree docs is not served", "missing"]);
 
     // Its disk comes while the daemon runs.
     let keys = support::read(&lab.path("authorized_keys"));
-    let keys = String::from_utf8(keys).expect("text").replace("tree=\"www\"", "tree=\"*\"");
+    let keys = String::from_utf8(keys)
+        .expect("text")
+        .replace("tree=\"www\"", "tree=\"*\"");
     write(&lab.path("authorized_keys"), keys);
     lab.hosts[0].restart();
     std::fs::create_dir(&parent).expect("new");
-    write(&lab.path("docs.toml"), "tree = \"docs\"\nsource = \"site\"\n");
-    until("the tree to be served", || lab.makuo(&["deploy", "docs.toml", "--expect", "1"]).code == 0);
+    write(
+        &lab.path("docs.toml"),
+        "tree = \"docs\"\nsource = \"site\"\n",
+    );
+    until("the tree to be served", || {
+        lab.makuo(&["deploy", "docs.toml", "--expect", "1"]).code == 0
+    });
     same(&lab.site(), &parent.join("docs"));
     let ran = lab.makuo(&["status"]).exits(0);
     assert!(!ran.out.contains("not served"), "{ran}");
@@ -447,7 +667,9 @@ fn a_tree_that_cannot_be_opened_keeps_no_other_tree_from_being_served() {
 
 #[test]
 fn a_daemon_without_a_tree_that_opens_stays_and_serves_each_one_that_is_mended() {
-    let Some(mut lab) = Lab::network_idle(2) else { return };
+    let Some(mut lab) = Lab::network_idle(2) else {
+        return;
+    };
     lab.hosts.iter_mut().for_each(|host| host.catch_up = true);
     lab.hosts[0].start();
     write(&lab.site().join("page"), "new");
@@ -457,17 +679,31 @@ fn a_daemon_without_a_tree_that_opens_stays_and_serves_each_one_that_is_mended()
     std::fs::remove_dir(&tree).expect("empty");
     write(&tree, "no directory");
     lab.hosts[1].start();
-    lab.makuo(&["status"]).exits(0).says(&["tree www is not served"]);
-    lab.makuo(&["deploy", "www.toml", "--expect", "2"]).exits(3).says(&["tree www is not served"]);
+    lab.makuo(&["status"])
+        .exits(0)
+        .says(&["tree www is not served"]);
+    lab.makuo(&["deploy", "www.toml", "--expect", "2"])
+        .exits(3)
+        .says(&["tree www is not served"]);
     std::fs::remove_file(&tree).expect("there");
     std::fs::create_dir(&tree).expect("new");
-    until("the tree to be served and to have caught up", || tree.join("page").exists());
+    until("the tree to be served and to have caught up", || {
+        tree.join("page").exists()
+    });
     lab.all_same(&lab.site());
     until("nothing to be said of it any more", || {
         let ran = lab.makuo(&["status"]).exits(0);
         !ran.out.contains("not served") && ran.err.contains("none behind")
     });
-    assert_eq!(lab.hosts[1].log().matches("ERROR tree www is not served").count(), 1, "{}", lab.hosts[1].log());
+    assert_eq!(
+        lab.hosts[1]
+            .log()
+            .matches("ERROR tree www is not served")
+            .count(),
+        1,
+        "{}",
+        lab.hosts[1].log()
+    );
     write(&lab.site().join("page"), "newer");
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
@@ -475,7 +711,9 @@ fn a_daemon_without_a_tree_that_opens_stays_and_serves_each_one_that_is_mended()
 
 #[test]
 fn guards_hold_and_nothing_is_lost() {
-    let Some(mut lab) = Lab::network_idle(2) else { return };
+    let Some(mut lab) = Lab::network_idle(2) else {
+        return;
+    };
     lab.hosts[0].rule("protect = [\"/uploads/\"]");
     lab.hosts.iter_mut().for_each(support::Host::start);
     for number in 0..100 {
@@ -488,8 +726,16 @@ fn guards_hold_and_nothing_is_lost() {
     }
     write(&lab.hosts[0].tree().join("uploads/mine"), "protected");
     let before: Vec<PathBuf> = (0..2).map(|n| lab.path(&format!("before{n}"))).collect();
-    lab.hosts.iter().zip(&before).for_each(|(host, copied)| copy(&host.tree(), copied));
-    let unchanged = |lab: &Lab| lab.hosts.iter().zip(&before).for_each(|(host, old)| same(old, &host.tree()));
+    lab.hosts
+        .iter()
+        .zip(&before)
+        .for_each(|(host, copied)| copy(&host.tree(), copied));
+    let unchanged = |lab: &Lab| {
+        lab.hosts
+            .iter()
+            .zip(&before)
+            .for_each(|(host, old)| same(old, &host.tree()))
+    };
 
     // 11 of 100, under 10 %.
     for number in 0..11 {
@@ -512,20 +758,30 @@ fn guards_hold_and_nothing_is_lost() {
     write(&lab.site().join("file1"), "x");
     lab.deploy(&[]).exits(0);
     let tree = lab.hosts[0].tree();
-    assert!(tree.join("uploads/mine").exists() && tree.join("uploads.tmp").exists() && !tree.join("file2").exists());
+    assert!(
+        tree.join("uploads/mine").exists()
+            && tree.join("uploads.tmp").exists()
+            && !tree.join("file2").exists()
+    );
 }
 
 /// Reads every file of `dir` through one handle; the contents, but for what went while it was read.
 fn read_through(dir: &std::fs::File, names: &[String]) -> Vec<Vec<u8>> {
     use std::os::fd::AsRawFd;
     let at = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-    names.iter().filter_map(|name| std::fs::read(at.join(name)).ok()).collect()
+    names
+        .iter()
+        .filter_map(|name| std::fs::read(at.join(name)).ok())
+        .collect()
 }
 
 /// A release of `names` is files that are each one letter over and over, as many as its number says.
 fn release(site: &Path, names: &[String], number: usize) {
     for name in names {
-        write(&site.join(name), vec![b'a' + (number % 26) as u8; 5_000 + number * 37]);
+        write(
+            &site.join(name),
+            vec![b'a' + (number % 26) as u8; 5_000 + number * 37],
+        );
     }
 }
 
@@ -533,7 +789,10 @@ fn release(site: &Path, names: &[String], number: usize) {
 fn number_of(content: &[u8]) -> usize {
     let number = (content.len() - 5_000) / 37;
     assert_eq!(content.len(), 5_000 + number * 37, "a torn file");
-    assert!(content.iter().all(|b| *b == b'a' + (number % 26) as u8), "a torn file");
+    assert!(
+        content.iter().all(|b| *b == b'a' + (number % 26) as u8),
+        "a torn file"
+    );
     number
 }
 
@@ -544,14 +803,18 @@ fn under_the_eyes_of_a_reader(layout: &str, one_release: bool) {
     let names: Vec<String> = (0..30).map(|n| format!("file{n}")).collect();
     release(&lab.site(), &names, 0);
     lab.deploy(&[]).exits(0);
-    let (tree, over) = (lab.hosts[0].tree(), std::sync::atomic::AtomicBool::new(false));
+    let (tree, over) = (
+        lab.hosts[0].tree(),
+        std::sync::atomic::AtomicBool::new(false),
+    );
     let passes = std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let (mut whole, mut seen) = (0, std::collections::BTreeSet::new());
             while !over.load(std::sync::atomic::Ordering::Relaxed) {
                 let dir = std::fs::File::open(&tree).expect("the tree is always there");
                 let contents = read_through(&dir, &names);
-                let numbers: std::collections::BTreeSet<usize> = contents.iter().map(|c| number_of(c)).collect();
+                let numbers: std::collections::BTreeSet<usize> =
+                    contents.iter().map(|c| number_of(c)).collect();
                 if one_release {
                     assert!(numbers.len() <= 1, "a mixed tree: {numbers:?}");
                 } else {
@@ -569,7 +832,10 @@ fn under_the_eyes_of_a_reader(layout: &str, one_release: bool) {
         over.store(true, std::sync::atomic::Ordering::Relaxed);
         reader.join().expect("the reader saw nothing wrong")
     });
-    assert!(passes.0 > 100 && passes.1 > 50, "{passes:?}: the reader saw too little");
+    assert!(
+        passes.0 > 100 && passes.1 > 50,
+        "{passes:?}: the reader saw too little"
+    );
 }
 
 #[test]

@@ -66,18 +66,36 @@ impl Model {
             let host = lab.host(&format!("web{number}"));
             host.catch_up = true;
             host.rule("keep = 20");
-            host.rule(&format!("health = {health}\nhealth_deadline = \"3s\"\nhealth_interval = \"100ms\""));
+            host.rule(&format!(
+                "health = {health}\nhealth_deadline = \"3s\"\nhealth_interval = \"100ms\""
+            ));
         }
         let line = lab.keygen("sender");
         let keys = String::from_utf8(support::read(&lab.path("authorized_keys"))).expect("text");
-        write(&lab.path("authorized_keys"), format!("{keys}tree=\"www\",deploy {line}"));
-        let sender = format!("[sender]\nkey = {:?}", lab.path("sender").to_str().expect("UTF-8"));
+        write(
+            &lab.path("authorized_keys"),
+            format!("{keys}tree=\"www\",deploy {line}"),
+        );
+        let sender = format!(
+            "[sender]\nkey = {:?}",
+            lab.path("sender").to_str().expect("UTF-8")
+        );
         lab.hosts[0].setting(&sender);
         write(&lab.site().join("same"), "in every version");
 
         let nodes = vec![Node::default(); HOSTS];
-        let (rng, told) = (fastrand::Rng::with_seed(seed), format!("MAKUO_HISTORY_SEED={seed}"));
-        let mut model = Self { lab, rng, releases: BTreeMap::new(), nodes, version: 0, told };
+        let (rng, told) = (
+            fastrand::Rng::with_seed(seed),
+            format!("MAKUO_HISTORY_SEED={seed}"),
+        );
+        let mut model = Self {
+            lab,
+            rng,
+            releases: BTreeMap::new(),
+            nodes,
+            version: 0,
+            told,
+        };
         model.change();
         (0..3).for_each(|host| model.start(host));
         Some(model)
@@ -99,7 +117,10 @@ impl Model {
     fn common(&self) -> Option<Content> {
         let alive = self.alive();
         let first = self.content(*alive.first()?)?.clone();
-        let fits = |&host: &usize| self.runs(host).is_some_and(|r| r.content == first && !r.dead && r.only.is_none());
+        let fits = |&host: &usize| {
+            self.runs(host)
+                .is_some_and(|r| r.content == first && !r.dead && r.only.is_none())
+        };
         alive.iter().all(fits).then_some(first)
     }
 
@@ -107,20 +128,34 @@ impl Model {
         self.lab.hosts[host].start();
         (self.nodes[host].there, self.nodes[host].alive) = (true, true);
         let name = self.lab.hosts[host].name.clone();
-        support::until("a host to be heard", || self.status().iter().any(|s| s["host"] == name.as_str()));
+        support::until("a host to be heard", || {
+            self.status().iter().any(|s| s["host"] == name.as_str())
+        });
     }
 
     fn status(&self) -> Vec<serde_json::Value> {
         let events = self.lab.makuo(&["status", "--json", "www"]).events();
-        events.into_iter().filter(|e| e["event"] == "host").collect()
+        events
+            .into_iter()
+            .filter(|e| e["event"] == "host")
+            .collect()
     }
 
     /// A new version of the source.
     fn change(&mut self) {
         self.version += 1;
-        write(&self.lab.site().join("page"), format!("version {}", self.version));
-        write(&self.lab.site().join(format!("file{}", self.rng.u8(..4))), format!("{}", self.rng.u32(..)));
-        copy(&self.lab.site(), &self.lab.path(&format!("v{}", self.version)));
+        write(
+            &self.lab.site().join("page"),
+            format!("version {}", self.version),
+        );
+        write(
+            &self.lab.site().join(format!("file{}", self.rng.u8(..4))),
+            format!("{}", self.rng.u32(..)),
+        );
+        copy(
+            &self.lab.site(),
+            &self.lab.path(&format!("v{}", self.version)),
+        );
     }
 
     fn spec(&self, more: &str) {
@@ -164,17 +199,28 @@ impl Model {
 
     #[track_caller]
     fn expect(&self, ran: &Ran, codes: &[i32]) {
-        assert!(codes.contains(&ran.code), "{}: not {codes:?}: {ran}\n{}", self.told, self.logs());
+        assert!(
+            codes.contains(&ran.code),
+            "{}: not {codes:?}: {ran}\n{}",
+            self.told,
+            self.logs()
+        );
     }
 
     fn logs(&self) -> String {
-        let logs = self.lab.hosts.iter().map(|host| format!("--- {}\n{}", host.name, host.log()));
+        let logs = self
+            .lab
+            .hosts
+            .iter()
+            .map(|host| format!("--- {}\n{}", host.name, host.log()));
         logs.collect::<Vec<_>>().join("\n")
     }
 
     /// Takes note of a release, and of the hosts that have it.
     fn record(&mut self, ran: &Ran, release: Release, hosts: &[usize]) {
-        let Some(serial) = ran.result()["serial"].as_u64() else { panic!("{}: no serial: {ran}", self.told) };
+        let Some(serial) = ran.result()["serial"].as_u64() else {
+            panic!("{}: no serial: {ran}", self.told)
+        };
         for &host in hosts {
             let node = &mut self.nodes[host];
             (node.runs, node.highest, node.sick) = (Some(serial), serial, false);
@@ -186,7 +232,15 @@ impl Model {
     }
 
     fn whole(&self, version: usize) -> Release {
-        Release { content: Content { version, sent: BTreeMap::new() }, is_part: false, only: None, dead: false }
+        Release {
+            content: Content {
+                version,
+                sent: BTreeMap::new(),
+            },
+            is_part: false,
+            only: None,
+            dead: false,
+        }
     }
 
     /// A deploy to all, of something new or of what was there; with a host whose health check fails, if it runs.
@@ -199,7 +253,9 @@ impl Model {
         let sick_file = sick.map(|host| self.lab.path(&format!("sick{}", host + 1)));
         sick_file.iter().for_each(|file| write(file, ""));
         let ran = self.makuo(&[&["deploy", "--json", "www.toml"], more].concat());
-        sick_file.iter().for_each(|file| std::fs::remove_file(file).expect("there"));
+        sick_file
+            .iter()
+            .for_each(|file| std::fs::remove_file(file).expect("there"));
         self.expect(&ran, &[if sick.is_some() { 4 } else { 0 }]);
         let (release, alive) = (self.whole(self.version), self.alive());
         self.record(&ran, release, &alive);
@@ -212,7 +268,10 @@ impl Model {
         let name = self.lab.hosts[host].name.clone();
         let ran = self.makuo(&["deploy", "--json", "www.toml", "-t", &name]);
         self.expect(&ran, &[0]);
-        let release = Release { only: Some(host), ..self.whole(self.version) };
+        let release = Release {
+            only: Some(host),
+            ..self.whole(self.version)
+        };
         self.record(&ran, release, &[host]);
     }
 
@@ -223,8 +282,11 @@ impl Model {
         let how = self.rng.u8(..3);
         let sick = if how == 1 { alive[0] } else { host };
         self.spec(
-            ["on_failure = \"stop\"\n", "batches = [1]\non_failure = \"stop\"\n", "on_failure = \"revert\"\n"]
-                [how as usize],
+            [
+                "on_failure = \"stop\"\n",
+                "batches = [1]\non_failure = \"stop\"\n",
+                "on_failure = \"revert\"\n",
+            ][how as usize],
         );
         self.say(&format!("web{} is sick", sick + 1));
         write(&self.lab.path(&format!("sick{}", sick + 1)), "");
@@ -240,14 +302,30 @@ impl Model {
             // Of one host alone the first batch is the last.
             1 => {
                 self.expect(&ran, &[4]);
-                self.record(&ran, Release { dead: alive.len() > 1, ..release }, &[sick]);
+                self.record(
+                    &ran,
+                    Release {
+                        dead: alive.len() > 1,
+                        ..release
+                    },
+                    &[sick],
+                );
                 self.nodes[sick].sick = true;
             }
             _ => {
                 self.expect(&ran, &[3]);
-                self.record(&ran, Release { dead: true, ..release }, &[]);
+                self.record(
+                    &ran,
+                    Release {
+                        dead: true,
+                        ..release
+                    },
+                    &[],
+                );
                 let serial = ran.result()["serial"].as_u64().unwrap_or_default();
-                alive.iter().for_each(|&host| self.nodes[host].highest = serial);
+                alive
+                    .iter()
+                    .for_each(|&host| self.nodes[host].highest = serial);
             }
         }
     }
@@ -255,29 +333,57 @@ impl Model {
     /// Whom a rollback of what runs now is for.
     fn targets(&self) -> Option<usize> {
         let alive = self.alive();
-        let mut only: BTreeSet<Option<usize>> =
-            alive.iter().filter_map(|&host| self.runs(host)).map(|release| release.only).collect();
-        if only.len() == 1 { only.pop_first().flatten() } else { None }
+        let mut only: BTreeSet<Option<usize>> = alive
+            .iter()
+            .filter_map(|&host| self.runs(host))
+            .map(|release| release.only)
+            .collect();
+        if only.len() == 1 {
+            only.pop_first().flatten()
+        } else {
+            None
+        }
     }
 
     fn has_gone_back(&mut self, ran: &Ran, version: usize, only: Option<usize>) {
-        let release = Release { only, ..self.whole(version) };
-        let hosts: Vec<usize> = self.alive().into_iter().filter(|host| only.is_none_or(|only| only == *host)).collect();
+        let release = Release {
+            only,
+            ..self.whole(version)
+        };
+        let hosts: Vec<usize> = self
+            .alive()
+            .into_iter()
+            .filter(|host| only.is_none_or(|only| only == *host))
+            .collect();
         self.record(ran, release, &hosts);
     }
 
     fn rollback(&mut self) {
         let alive = self.alive();
-        let running: BTreeSet<Option<&Content>> = alive.iter().map(|&host| self.content(host)).collect();
+        let running: BTreeSet<Option<&Content>> =
+            alive.iter().map(|&host| self.content(host)).collect();
         let is_one = running.len() == 1 && running.iter().all(Option::is_some);
         let some_part = self.releases.values().any(|release| release.is_part);
-        let now = alive.iter().filter_map(|&host| self.nodes[host].runs).max().unwrap_or_default();
-        let present = self.releases.get(&now).map(|release| release.content.clone());
+        let now = alive
+            .iter()
+            .filter_map(|&host| self.nodes[host].runs)
+            .max()
+            .unwrap_or_default();
+        let present = self
+            .releases
+            .get(&now)
+            .map(|release| release.content.clone());
         // The newest other content that all of them had before.
         let kept = |serial: &u64| alive.iter().all(|&host| self.has_kept(host, *serial));
-        let earlier =
-            self.releases.iter().rev().filter(|(serial, r)| **serial < now && !r.dead && !r.is_part && kept(serial));
-        let goal = earlier.filter(|(_, r)| Some(&r.content) != present.as_ref()).map(|(_, r)| r.content.version).next();
+        let earlier = self
+            .releases
+            .iter()
+            .rev()
+            .filter(|(serial, r)| **serial < now && !r.dead && !r.is_part && kept(serial));
+        let goal = earlier
+            .filter(|(_, r)| Some(&r.content) != present.as_ref())
+            .map(|(_, r)| r.content.version)
+            .next();
         let only = self.targets();
 
         let ran = self.makuo(&["rollback", "www", "--json"]);
@@ -286,8 +392,14 @@ impl Model {
                 self.expect(&ran, &[0, 3]);
                 if ran.code == 0 {
                     let to = ran.result()["rollback_to"].as_u64().unwrap_or_default();
-                    let known = self.releases.get(&to).filter(|release| !release.is_part && !release.dead);
-                    let version = known.unwrap_or_else(|| panic!("{}: to {to}: {ran}", self.told)).content.version;
+                    let known = self
+                        .releases
+                        .get(&to)
+                        .filter(|release| !release.is_part && !release.dead);
+                    let version = known
+                        .unwrap_or_else(|| panic!("{}: to {to}: {ran}", self.told))
+                        .content
+                        .version;
                     self.has_gone_back(&ran, version, only);
                 }
             }
@@ -302,7 +414,10 @@ impl Model {
     /// Whether a host keeps a release of the content of this one.
     fn has_kept(&self, host: usize, serial: u64) -> bool {
         let content = &self.releases[&serial].content;
-        self.nodes[host].kept.iter().any(|kept| self.releases[kept].content == *content)
+        self.nodes[host]
+            .kept
+            .iter()
+            .any(|kept| self.releases[kept].content == *content)
     }
 
     fn rollback_to(&mut self) {
@@ -310,26 +425,42 @@ impl Model {
         // Of several of one content a host names the one that it runs, or the newest.
         let names = |host: usize, serial: u64| {
             let node = &self.nodes[host];
-            let same = node.kept.iter().filter(|kept| self.releases[*kept].content == self.releases[&serial].content);
+            let same = node
+                .kept
+                .iter()
+                .filter(|kept| self.releases[*kept].content == self.releases[&serial].content);
             let runs = same.clone().find(|kept| Some(**kept) == node.runs);
             runs.or(same.max()) == Some(&serial)
         };
         let fits = |(serial, release): &(&u64, &Release)| {
             !release.is_part && !release.dead && alive.iter().all(|&host| names(host, **serial))
         };
-        let choice: Vec<(u64, usize)> =
-            self.releases.iter().filter(fits).map(|(s, r)| (*s, r.content.version)).collect();
+        let choice: Vec<(u64, usize)> = self
+            .releases
+            .iter()
+            .filter(fits)
+            .map(|(s, r)| (*s, r.content.version))
+            .collect();
         if choice.is_empty() {
             return;
         }
         let (serial, version) = choice[self.rng.usize(..choice.len())];
-        let goal = Content { version, sent: BTreeMap::new() };
+        let goal = Content {
+            version,
+            sent: BTreeMap::new(),
+        };
         let only = self.targets();
-        let targets = alive.iter().filter(|host| only.is_none_or(|only| only == **host));
+        let targets = alive
+            .iter()
+            .filter(|host| only.is_none_or(|only| only == **host));
         let targets: Vec<usize> = targets.copied().collect();
-        let differs = targets.iter().any(|&host| self.content(host) != Some(&goal));
+        let differs = targets
+            .iter()
+            .any(|&host| self.content(host) != Some(&goal));
         // A file that came by hand and is gone again leaves its mark on the time of its directory.
-        let is_touched = targets.iter().any(|&host| self.runs(host).is_some_and(|release| release.is_part));
+        let is_touched = targets
+            .iter()
+            .any(|&host| self.runs(host).is_some_and(|release| release.is_part));
         let ran = self.makuo(&["rollback", "www", "--json", "--to", &serial.to_string()]);
         self.expect(
             &ran,
@@ -349,10 +480,17 @@ impl Model {
     /// A file of the first host's tree, to all others: sent, or gone.
     fn send(&mut self) {
         let alive = self.alive();
-        let Some(mut content) = self.common().filter(|_| alive.first() == Some(&0)) else { return };
+        let Some(mut content) = self.common().filter(|_| alive.first() == Some(&0)) else {
+            return;
+        };
         let gone = self.rng.usize(..3) == 0 && !content.sent.is_empty();
         let name = match gone {
-            true => content.sent.keys().nth(self.rng.usize(..content.sent.len())).cloned().unwrap_or_default(),
+            true => content
+                .sent
+                .keys()
+                .nth(self.rng.usize(..content.sent.len()))
+                .cloned()
+                .unwrap_or_default(),
             false => format!("sent{}", self.rng.u8(..4)),
         };
         let path = self.lab.hosts[0].tree().join(&name);
@@ -378,7 +516,11 @@ impl Model {
             socket.to_str().expect("UTF-8"),
         ]);
         let ran = support::Running::start(&mut command).wait();
-        self.say(&format!("{} {name}: {}", if gone { "sync" } else { "send" }, ran.code));
+        self.say(&format!(
+            "{} {name}: {}",
+            if gone { "sync" } else { "send" },
+            ran.code
+        ));
         if alive.len() == 1 {
             self.expect(&ran, &[3]);
             match before {
@@ -388,12 +530,25 @@ impl Model {
             return;
         }
         self.expect(&ran, &[0]);
-        self.record(&ran, Release { content, is_part: true, only: None, dead: false }, &alive);
+        self.record(
+            &ran,
+            Release {
+                content,
+                is_part: true,
+                only: None,
+                dead: false,
+            },
+            &alive,
+        );
     }
 
     fn away(&mut self, host: usize) {
         let kills = self.rng.bool();
-        self.say(&format!("web{} {}", host + 1, if kills { "is killed" } else { "ends" }));
+        self.say(&format!(
+            "web{} {}",
+            host + 1,
+            if kills { "is killed" } else { "ends" }
+        ));
         match kills {
             true => self.lab.hosts[host].kill(),
             false => drop(self.lab.hosts[host].stop()),
@@ -402,7 +557,15 @@ impl Model {
     }
 
     fn back(&mut self, host: usize) {
-        self.say(&format!("web{} {}", host + 1, if self.nodes[host].there { "is back" } else { "is new" }));
+        self.say(&format!(
+            "web{} {}",
+            host + 1,
+            if self.nodes[host].there {
+                "is back"
+            } else {
+                "is new"
+            }
+        ));
         self.start(host);
     }
 
@@ -413,7 +576,10 @@ impl Model {
             std::fs::remove_dir_all(&dir).expect("there");
         }
         std::fs::create_dir(self.lab.hosts[host].tree()).expect("new");
-        self.nodes[host] = Node { there: true, ..Node::default() };
+        self.nodes[host] = Node {
+            there: true,
+            ..Node::default()
+        };
         self.start(host);
     }
 
@@ -421,17 +587,29 @@ impl Model {
     fn catch_up(&mut self) {
         loop {
             let alive = self.alive();
-            let given: BTreeSet<u64> =
-                alive.iter().filter(|&&h| !self.nodes[h].sick).filter_map(|&h| self.nodes[h].runs).collect();
+            let given: BTreeSet<u64> = alive
+                .iter()
+                .filter(|&&h| !self.nodes[h].sick)
+                .filter_map(|&h| self.nodes[h].runs)
+                .collect();
             let mut moved = false;
             for &host in &alive {
                 let fits = |serial: &&u64| {
                     let release = &self.releases[*serial];
-                    !release.dead && release.only.is_none_or(|only| only == host) && **serial > self.nodes[host].highest
+                    !release.dead
+                        && release.only.is_none_or(|only| only == host)
+                        && **serial > self.nodes[host].highest
                 };
-                let Some(&newest) = given.iter().rev().find(fits) else { continue };
+                let Some(&newest) = given.iter().rev().find(fits) else {
+                    continue;
+                };
                 // Parts come after the whole that they belong to.
-                let base = self.releases.range(..=newest).rev().find(|(_, r)| !r.is_part).map(|(serial, _)| *serial);
+                let base = self
+                    .releases
+                    .range(..=newest)
+                    .rev()
+                    .find(|(_, r)| !r.is_part)
+                    .map(|(serial, _)| *serial);
                 let node = &mut self.nodes[host];
                 node.kept.extend(base);
                 (node.runs, node.highest, node.sick, moved) = (Some(newest), newest, false, true);
@@ -449,13 +627,26 @@ impl Model {
             let count = std::fs::read_dir(&tree).expect("a tree").count();
             return (count > 0).then(|| format!("{count} entries, and no release"));
         };
-        let found = differences_without(&["/sent*"], &self.lab.path(&format!("v{}", content.version)), &tree);
+        let found = differences_without(
+            &["/sent*"],
+            &self.lab.path(&format!("v{}", content.version)),
+            &tree,
+        );
         if !found.is_empty() {
             return Some(format!("not {content:?}: {found}"));
         }
-        let names = std::fs::read_dir(&tree).expect("a tree").map(|e| e.expect("an entry").file_name());
-        let sent = names.filter_map(|name| name.into_string().ok()).filter(|name| name.starts_with("sent"));
-        let read = |name: String| (name.clone(), std::fs::read_to_string(tree.join(&name)).unwrap_or_default());
+        let names = std::fs::read_dir(&tree)
+            .expect("a tree")
+            .map(|e| e.expect("an entry").file_name());
+        let sent = names
+            .filter_map(|name| name.into_string().ok())
+            .filter(|name| name.starts_with("sent"));
+        let read = |name: String| {
+            (
+                name.clone(),
+                std::fs::read_to_string(tree.join(&name)).unwrap_or_default(),
+            )
+        };
         let sent: BTreeMap<String, String> = sent.map(read).collect();
         (sent != content.sent).then(|| format!("not {content:?}: {sent:?}"))
     }
@@ -470,20 +661,32 @@ impl Model {
         let good = |host: &usize| self.runs(*host).is_some_and(|release| !release.dead);
         for (said, &host) in all.iter().zip(&alive) {
             let runs = said["serial"].as_u64();
-            let known = runs.map(|serial| self.releases.get(&serial).map(|release| &release.content));
-            let is_right = known.map_or(self.content(host).is_none(), |known| known == self.content(host));
+            let known =
+                runs.map(|serial| self.releases.get(&serial).map(|release| &release.content));
+            let is_right = known.map_or(self.content(host).is_none(), |known| {
+                known == self.content(host)
+            });
             // Nobody is behind who has the newest that is for him and is not dead.
-            let newest = alive.iter().filter(|host| good(host)).filter_map(|&host| self.nodes[host].runs).max();
+            let newest = alive
+                .iter()
+                .filter(|host| good(host))
+                .filter_map(|&host| self.nodes[host].runs)
+                .max();
             let behind = newest > self.nodes[host].runs;
             let dead = self.runs(host).is_some_and(|release| release.dead);
-            let well =
-                said["state"] == "idle" && said["split"] == false && said["lacks_parts"] == serde_json::json!([]);
+            let well = said["state"] == "idle"
+                && said["split"] == false
+                && said["lacks_parts"] == serde_json::json!([]);
             let lag = said["behind"] == behind || dead;
             let stone = (said["stopped"] == true || said["taken_back"] == true) == dead;
             let sick = self.nodes[host].sick;
             let error = !sick || said["error"].is_string();
             if !(is_right && well && lag && stone && error) {
-                return Some(format!("{said}, but {:?} with {:?}", self.nodes[host], self.content(host)));
+                return Some(format!(
+                    "{said}, but {:?} with {:?}",
+                    self.nodes[host],
+                    self.content(host)
+                ));
             }
         }
         None
@@ -495,13 +698,24 @@ impl Model {
         let watch = support::Stopwatch::start();
         loop {
             let alive = self.alive();
-            let wrong: Vec<String> =
-                alive.iter().filter_map(|&h| Some(format!("web{}: {}", h + 1, self.wrong(h)?))).collect();
-            let wrong = if wrong.is_empty() { self.misspoken().unwrap_or_default() } else { wrong.join("; ") };
+            let wrong: Vec<String> = alive
+                .iter()
+                .filter_map(|&h| Some(format!("web{}: {}", h + 1, self.wrong(h)?)))
+                .collect();
+            let wrong = if wrong.is_empty() {
+                self.misspoken().unwrap_or_default()
+            } else {
+                wrong.join("; ")
+            };
             if wrong.is_empty() {
                 break;
             }
-            assert!(watch.read() < support::wait::LONG, "{}\n{wrong}\n{}", self.told, self.logs());
+            assert!(
+                watch.read() < support::wait::LONG,
+                "{}\n{wrong}\n{}",
+                self.told,
+                self.logs()
+            );
             pause(std::time::Duration::from_millis(200));
         }
         if self.rng.u8(..4) == 0 {
@@ -509,7 +723,13 @@ impl Model {
             pause(std::time::Duration::from_millis(2500));
             for host in self.alive() {
                 let wrong = self.wrong(host);
-                assert!(wrong.is_none(), "{}: web{}: {wrong:?}\n{}", self.told, host + 1, self.logs());
+                assert!(
+                    wrong.is_none(),
+                    "{}: web{}: {wrong:?}\n{}",
+                    self.told,
+                    host + 1,
+                    self.logs()
+                );
             }
         }
     }
@@ -517,10 +737,13 @@ impl Model {
 
 #[test]
 fn a_fleet_has_what_its_history_says() {
-    let first = std::env::var("MAKUO_HISTORY_SEED").map_or_else(|_| fastrand::u64(..1 << 32), |_| 0);
+    let first =
+        std::env::var("MAKUO_HISTORY_SEED").map_or_else(|_| fastrand::u64(..1 << 32), |_| 0);
     let first = number("MAKUO_HISTORY_SEED", first);
     for seed in first..first + number("MAKUO_HISTORIES", 1) {
-        let Some(mut model) = Model::new(seed) else { return };
+        let Some(mut model) = Model::new(seed) else {
+            return;
+        };
         model.deploy(true, &[], None);
         model.settle();
         for _ in 0..number("MAKUO_HISTORY_STEPS", 8) {

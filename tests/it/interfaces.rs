@@ -83,7 +83,13 @@ fn an_ipv6_group_over_link_local_addresses_alone() {
 fn a_sender_and_a_host_with_two_interfaces() {
     let Some(mut lab) = lab(3, 9) else { return };
     // web1 is on the first switch, web2 on the second, web3 and the sender on both.
-    let (admin, places) = (lab.admin.clone(), lab.hosts.iter().map(|h| h.place.clone()).collect::<Vec<_>>());
+    let (admin, places) = (
+        lab.admin.clone(),
+        lab.hosts
+            .iter()
+            .map(|h| h.place.clone())
+            .collect::<Vec<_>>(),
+    );
     let switch = lab.switch();
     switch.bridge("br1");
     switch.wire(&places[1], "br1", "eth1", "10.78.0.2/16");
@@ -102,12 +108,22 @@ fn a_sender_and_a_host_with_two_interfaces() {
     places[2].lose_on("eth0", 3);
     write(&lab.site().join("big"), Noise::new(10).bytes(6 << 20));
     let ran = deploys(&lab);
-    assert!(ran.result()["repaired"].as_u64() > Some(0), "nothing was lost: {ran}");
+    assert!(
+        ran.result()["repaired"].as_u64() > Some(0),
+        "nothing was lost: {ran}"
+    );
 
-    let members = lab.makuo(&["members"]).exits(0).says(&["web1", "web2", "web3"]);
+    let members = lab
+        .makuo(&["members"])
+        .exits(0)
+        .says(&["web1", "web2", "web3"]);
     assert_eq!(members.out.lines().count(), 3, "{members}");
     lab.flags = flags("--interface eth0,eth7");
-    lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["no network interface is named eth7", "there are: ", "eth1 ("]);
+    lab.makuo(&["deploy", "www.toml"]).exits(2).says(&[
+        "no network interface is named eth7",
+        "there are: ",
+        "eth1 (",
+    ]);
 }
 
 #[test]
@@ -116,20 +132,37 @@ fn a_host_with_a_small_receive_buffer_says_so_and_the_sender_hears_of_its_losses
     lab.hosts[0].wrap("exec setpriv --bounding-set=-net_admin --inh-caps=-net_admin \"$@\"");
     start(&mut lab);
     if !lab.hosts[0].log().contains("net.core.rmem_max") {
-        return support::skipped("this kernel's net.core.rmem_max is large, or the tests are not root's");
+        return support::skipped(
+            "this kernel's net.core.rmem_max is large, or the tests are not root's",
+        );
     }
-    assert!(!lab.hosts[1].log().contains("net.core.rmem_max"), "{}", lab.hosts[1].log());
+    assert!(
+        !lab.hosts[1].log().contains("net.core.rmem_max"),
+        "{}",
+        lab.hosts[1].log()
+    );
     write(&lab.site().join("big"), Noise::new(12).bytes(40 << 20));
     let mut deploy = lab.start(&["deploy", "www.toml", "--json", "--rate", "40MB"]);
-    deploy.until_event("the transfer", |e| e["event"] == "progress" && e["sent"].as_u64() > Some(1 << 20));
+    deploy.until_event("the transfer", |e| {
+        e["event"] == "progress" && e["sent"].as_u64() > Some(1 << 20)
+    });
     // It does not read for a while; what the sender goes on sending is more than its buffer holds.
     let pid = nix::unistd::Pid::from_raw(lab.hosts[0].pid() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).expect("my child");
     support::pause(std::time::Duration::from_millis(1500));
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).expect("my child");
-    deploy.wait().exits(0).says(&["web1 dropped ", "net.core.rmem_max"]);
+    deploy
+        .wait()
+        .exits(0)
+        .says(&["web1 dropped ", "net.core.rmem_max"]);
     lab.all_same(&lab.site());
-    assert!(lab.hosts[0].log().contains("lost in the receive buffer of eth0"), "{}", lab.hosts[0].log());
+    assert!(
+        lab.hosts[0]
+            .log()
+            .contains("lost in the receive buffer of eth0"),
+        "{}",
+        lab.hosts[0].log()
+    );
 }
 
 /// Waits for a line in the log of a host.
@@ -166,12 +199,21 @@ fn a_daemon_follows_its_interface() {
     deploys(&lab);
 
     another_eth0(&mut lab, &place, "10.77.0.1/16");
-    says(&lab, 0, "eth0 is another interface now, with the address 10.77.0.1: reopened");
+    says(
+        &lab,
+        0,
+        "eth0 is another interface now, with the address 10.77.0.1: reopened",
+    );
     write(&lab.site().join("page"), "another interface");
     deploys(&lab);
 
     // An interface that was just made may have been down for a moment already.
-    let down = |lab: &Lab| lab.hosts[0].log().matches("eth0 is down: waiting for eth0").count();
+    let down = |lab: &Lab| {
+        lab.hosts[0]
+            .log()
+            .matches("eth0 is down: waiting for eth0")
+            .count()
+    };
     let before = down(&lab);
     place.ip("link set eth0 down");
     support::until("a word about the interface", || down(&lab) > before);
@@ -181,7 +223,11 @@ fn a_daemon_follows_its_interface() {
     deploys(&lab);
     let log = lab.hosts[0].log();
     assert_eq!(log.matches("reopened").count(), 3, "{log}");
-    assert!(!lab.hosts[1].log().contains("reopened"), "{}", lab.hosts[1].log());
+    assert!(
+        !lab.hosts[1].log().contains("reopened"),
+        "{}",
+        lab.hosts[1].log()
+    );
 }
 
 #[test]
@@ -216,13 +262,19 @@ fn a_daemon_waits_for_its_interface() {
     // There is nothing to read again yet.
     lab.hosts[0].reload();
     place.ip("link del eth0");
-    says(&lab, 0, "no network interface is named eth0: waiting for it");
+    says(
+        &lab,
+        0,
+        "no network interface is named eth0: waiting for it",
+    );
     lab.switch().wire(&place, "br0", "eth0", "10.77.0.1/16");
     lab.hosts[0].listens();
     deploys(&lab);
     // A command does not wait.
     lab.flags = flags("--interface eth7");
-    lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["no network interface is named eth7", "there are: "]);
+    lab.makuo(&["deploy", "www.toml"])
+        .exits(2)
+        .says(&["no network interface is named eth7", "there are: "]);
     lab.makuo(&["members"]).exits(2);
 }
 
@@ -239,7 +291,11 @@ fn a_host_that_loses_one_of_two_interfaces_goes_on_with_the_other() {
     start(&mut lab);
     deploys(&lab);
     place.ip("link del eth1");
-    says(&lab, 0, "no network interface is named eth1: waiting for eth1");
+    says(
+        &lab,
+        0,
+        "no network interface is named eth1: waiting for eth1",
+    );
     place.ip("addr del 10.77.0.1/16 dev eth0");
     place.ip("addr add 10.77.0.50/16 dev eth0");
     says(&lab, 0, "eth0 has a new address 10.77.0.50: reopened");
@@ -258,7 +314,9 @@ fn a_host_that_loses_one_of_two_interfaces_goes_on_with_the_other() {
 fn a_watch_goes_on_when_the_sender_gets_another_address_or_interface() {
     let Some(mut lab) = lab(2, 17) else { return };
     start(&mut lab);
-    let watch = lab.start(&["watch", "--json", "-v", "www.toml", "--settle", "100ms", "--expect", "2"]);
+    let watch = lab.start(&[
+        "watch", "--json", "-v", "www.toml", "--settle", "100ms", "--expect", "2",
+    ]);
     let reaches = |lab: &Lab| support::until("the release", || lab.with_release().len() == 2);
     reaches(&lab);
     let admin = lab.admin.clone();
@@ -278,12 +336,19 @@ fn a_watch_goes_on_when_the_sender_gets_another_address_or_interface() {
 /// Network changes at hosts and at the sender, by seed; then a deploy reaches every host.
 #[test]
 fn whatever_becomes_of_the_network_a_deploy_reaches_every_host() {
-    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
-    let (seeds, rounds) = (number("MAKUO_NETWORK_SEEDS", 1), number("MAKUO_NETWORK_ROUNDS", 4));
+    let number = |name: &str, default: u64| {
+        std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+    };
+    let (seeds, rounds) = (
+        number("MAKUO_NETWORK_SEEDS", 1),
+        number("MAKUO_NETWORK_ROUNDS", 4),
+    );
     let first = number("MAKUO_NETWORK_SEED", fastrand::u64(0..1 << 32));
     for seed in first..first + seeds {
         println!("MAKUO_NETWORK_SEED={seed}");
-        let Some(mut lab) = Lab::network(3) else { return };
+        let Some(mut lab) = Lab::network(3) else {
+            return;
+        };
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut last = 100;
         write(&lab.site().join("page"), "first");
@@ -291,7 +356,10 @@ fn whatever_becomes_of_the_network_a_deploy_reaches_every_host() {
         for round in 0..rounds {
             for _ in 0..rng.u32(1..5) {
                 let at = rng.usize(0..4);
-                let place = lab.hosts.get(at).map_or(lab.admin.clone(), |host| host.place.clone());
+                let place = lab
+                    .hosts
+                    .get(at)
+                    .map_or(lab.admin.clone(), |host| host.place.clone());
                 happen(&mut rng, &mut lab, &place, &mut last);
                 if rng.bool() {
                     support::pause(std::time::Duration::from_millis(rng.u64(0..400)));

@@ -39,7 +39,10 @@ fn releases(lab: &Lab) -> [PathBuf; 2] {
         let name = format!("dir{}/sub{}/file{i}", i % 7, i % 3);
         match i % 4 {
             0 => write(&b.join(&name), noise.bytes(3000)),
-            1 => write(&b.join(&name), [support::read(&a.join(&name)), b"more".to_vec()].concat()),
+            1 => write(
+                &b.join(&name),
+                [support::read(&a.join(&name)), b"more".to_vec()].concat(),
+            ),
             2 => std::fs::remove_file(b.join(&name)).expect("there"),
             _ => {}
         }
@@ -52,10 +55,15 @@ fn releases(lab: &Lab) -> [PathBuf; 2] {
 
 #[test]
 fn a_daemon_killed_at_random_moments_leaves_whole_files_and_one_release() {
-    let seed = std::env::var("MAKUO_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let seed = std::env::var("MAKUO_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or_else(|| fastrand::u64(..));
     println!("MAKUO_SEED={seed} replays the moments");
     let mut random = fastrand::Rng::with_seed(seed);
-    let Some(mut lab) = Lab::loopback(1) else { return };
+    let Some(mut lab) = Lab::loopback(1) else {
+        return;
+    };
     let releases = releases(&lab);
     let known = releases.each_ref().map(|release| contents(release));
     lab.spec_of("a", DELETE);
@@ -71,7 +79,9 @@ fn a_daemon_killed_at_random_moments_leaves_whole_files_and_one_release() {
         if random.bool() {
             pause(Duration::from_millis(random.u64(0..500)));
         } else {
-            deploy.until_event("a host that is ready", |e| e["event"] == "host" && e["state"] == "ready");
+            deploy.until_event("a host that is ready", |e| {
+                e["event"] == "host" && e["state"] == "ready"
+            });
             pause(Duration::from_micros(random.u64(0..40_000)));
         }
         lab.hosts[0].kill();
@@ -79,18 +89,35 @@ fn a_daemon_killed_at_random_moments_leaves_whole_files_and_one_release() {
         let found = contents(&tree);
         for (path, bytes) in &found {
             let whole = known.iter().any(|release| release.get(path) == Some(bytes));
-            assert!(whole, "seed {seed}, round {round}: {} is neither old nor new", path.display());
+            assert!(
+                whole,
+                "seed {seed}, round {round}: {} is neither old nor new",
+                path.display()
+            );
         }
         torn += usize::from(!known.contains(&found));
         lab.hosts[0].start();
-        let at = releases.iter().position(|release| differences(release, &tree).is_empty());
-        let shown = || format!("seed {seed}, round {round}: {}", differences(&releases[now], &tree));
+        let at = releases
+            .iter()
+            .position(|release| differences(release, &tree).is_empty());
+        let shown = || {
+            format!(
+                "seed {seed}, round {round}: {}",
+                differences(&releases[now], &tree)
+            )
+        };
         let at = at.unwrap_or_else(|| panic!("neither release: {}", shown()));
         ends[usize::from(at != now)] += 1;
         now = at;
     }
-    println!("{} rounds stayed, {} got the new release, {torn} died in the middle of the commit", ends[0], ends[1]);
-    assert!(ends.iter().all(|&count| count > 0), "seed {seed}: the kills came all at the same stage: {ends:?}");
+    println!(
+        "{} rounds stayed, {} got the new release, {torn} died in the middle of the commit",
+        ends[0], ends[1]
+    );
+    assert!(
+        ends.iter().all(|&count| count > 0),
+        "seed {seed}: the kills came all at the same stage: {ends:?}"
+    );
     lab.spec_of(["b", "a"][now], DELETE);
     lab.deploy(&[]).exits(0);
     lab.all_same(&releases[1 - now]);

@@ -69,7 +69,10 @@ impl Lie {
             content: None,
             part: false,
         };
-        let shown = signature.clone().map(|signature| ReleaseBytes { header: release.bytes().to_vec(), signature });
+        let shown = signature.clone().map(|signature| ReleaseBytes {
+            header: release.bytes().to_vec(),
+            signature,
+        });
         let tree = TreeTold {
             tree: www(),
             running: Some(header.serial),
@@ -89,7 +92,12 @@ impl Lie {
             parts: None,
         };
         let host = HostName::new(&self.name).expect("legal");
-        Some(Message::Tell(Tell { number, host, trees: vec![tree], release: None }))
+        Some(Message::Tell(Tell {
+            number,
+            host,
+            trees: vec![tree],
+            release: None,
+        }))
     }
 }
 
@@ -106,14 +114,18 @@ impl Lying {
         let thread = std::thread::spawn(move || {
             while !seen.load(Ordering::Relaxed) {
                 for (who, datagram) in evil.hear_from(64) {
-                    let Ok(Datagram::Control(_, piece)) = Datagram::parse(&datagram) else { continue };
+                    let Ok(Datagram::Control(_, piece)) = Datagram::parse(&datagram) else {
+                        continue;
+                    };
                     for (nth, lie) in (7000..).zip(&lies) {
                         let answer = match Message::decode(piece.bytes) {
                             Ok(Message::Solicit(nonce, _)) => Some(lie.hello(nonce)),
                             Ok(Message::Ask(ask)) => lie.tell(ask.number),
                             _ => None,
                         };
-                        answer.into_iter().for_each(|answer| evil.say_to(who, InstanceId(nth), &answer));
+                        answer
+                            .into_iter()
+                            .for_each(|answer| evil.say_to(who, InstanceId(nth), &answer));
                     }
                 }
             }
@@ -150,7 +162,9 @@ fn heard_release(lab: &Lab, mut evil: Adversary) -> (Adversary, Release, Vec<u8>
 
 #[test]
 fn nobody_uses_up_serials_and_a_new_host_takes_what_follows() {
-    let Some((mut lab, mut evil)) = lab(3) else { return };
+    let Some((mut lab, mut evil)) = lab(3) else {
+        return;
+    };
     // It is away while lies are told, and has nothing yet.
     lab.hosts[2].stop();
     let new = lab.hosts.pop().expect("three");
@@ -158,10 +172,21 @@ fn nobody_uses_up_serials_and_a_new_host_takes_what_follows() {
     write(&lab.site().join("page"), "1");
     lab.deploy(&[]).exits(0);
     let far = (1 << 32) - 1;
-    for (nth, claims) in (2..).zip([vec![far], vec![u64::MAX], vec![u64::MAX; 2], vec![1 << 40; 2]]) {
+    for (nth, claims) in (2..).zip([
+        vec![far],
+        vec![u64::MAX],
+        vec![u64::MAX; 2],
+        vec![1 << 40; 2],
+    ]) {
         let name = |n: usize| format!("web0{n}");
         let lies = claims.iter().enumerate();
-        let lies = lies.map(|(n, serial)| Lie { name: name(n), serial: Serial(*serial), runs: None }).collect();
+        let lies = lies
+            .map(|(n, serial)| Lie {
+                name: name(n),
+                serial: Serial(*serial),
+                runs: None,
+            })
+            .collect();
         let lying = Lying::begin(evil, lies);
         write(&lab.site().join("page"), nth.to_string());
         // The liars never become ready: the others are enough.
@@ -194,18 +219,31 @@ fn what_hosts_say_to_run_steers_no_rollback() {
     let five = |shows: bool| -> Vec<Lie> {
         let (release, signature) = &deployed[1];
         let runs = Some((release.clone(), shows.then(|| signature.clone())));
-        (0..5).map(|n| Lie { name: format!("web9{n}"), serial: Serial(2), runs: runs.clone() }).collect()
+        (0..5)
+            .map(|n| Lie {
+                name: format!("web9{n}"),
+                serial: Serial(2),
+                runs: runs.clone(),
+            })
+            .collect()
     };
     // With the signed header of the release that they claim they are five hosts that disagree: a person has to say.
     let lying = Lying::begin(evil, five(true));
-    lab.makuo(&["rollback", "www", "--timeout", "2s"]).exits(3).says(&["hosts run different releases", "--to"]);
+    lab.makuo(&["rollback", "www", "--timeout", "2s"])
+        .exits(3)
+        .says(&["hosts run different releases", "--to"]);
     lab.all_same(&lab.path("r3"));
     evil = lying.end();
     // Without it they are nobody.
     let lying = Lying::begin(evil, five(false));
     let ran = lab.makuo(&["rollback", "www", "-n", "--timeout", "2s"]);
-    assert!(format!("{ran}").contains("back from www@3 to www@2"), "{ran}");
+    assert!(
+        format!("{ran}").contains("back from www@3 to www@2"),
+        "{ran}"
+    );
     lying.end();
-    lab.makuo(&["rollback", "www"]).exits(0).says(&["back from www@3 to www@2"]);
+    lab.makuo(&["rollback", "www"])
+        .exits(0)
+        .says(&["back from www@3 to www@2"]);
     lab.all_same(&lab.path("r2"));
 }

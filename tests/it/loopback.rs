@@ -3,7 +3,9 @@
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::{self, DELETE, Lab, Noise, Ran, copy, is_root, same, same_within, skipped, write};
+use crate::support::{
+    self, DELETE, Lab, Noise, Ran, copy, is_root, same, same_within, skipped, write,
+};
 use serde_json::Value;
 
 /// The fields of a result that scripts may rely on.
@@ -35,8 +37,19 @@ fn released(hosts: usize) -> Option<Lab> {
 
 fn changes(ran: &Ran) -> Vec<(String, String, usize)> {
     let text = |value: &Value| value.as_str().expect("text").to_string();
-    let change = |e: &Value| (text(&e["path"]), text(&e["what"]), e["hosts"].as_array().expect("hosts").len());
-    let mut all: Vec<_> = ran.events().iter().filter(|e| e["event"] == "change").map(change).collect();
+    let change = |e: &Value| {
+        (
+            text(&e["path"]),
+            text(&e["what"]),
+            e["hosts"].as_array().expect("hosts").len(),
+        )
+    };
+    let mut all: Vec<_> = ran
+        .events()
+        .iter()
+        .filter(|e| e["event"] == "change")
+        .map(change)
+        .collect();
     all.sort();
     all
 }
@@ -50,11 +63,28 @@ fn a_deploy_tells_json_lines_of_which_the_last_is_the_result() {
     let ran = lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
     let result = ran.result();
-    FIELDS.iter().for_each(|field| assert!(result.get(field).is_some(), "{field}: {ran}"));
-    assert_eq!(ran.events().iter().filter(|e| e["event"] == "result").count(), 1, "{ran}");
+    FIELDS
+        .iter()
+        .for_each(|field| assert!(result.get(field).is_some(), "{field}: {ran}"));
+    assert_eq!(
+        ran.events()
+            .iter()
+            .filter(|e| e["event"] == "result")
+            .count(),
+        1,
+        "{ran}"
+    );
     let number = |field: &str| result[field].as_u64();
-    assert_eq!((number("exit"), number("targets"), number("committed")), (Some(0), Some(3), Some(3)), "{ran}");
-    assert_eq!((number("failed"), number("absent")), (Some(0), Some(0)), "{ran}");
+    assert_eq!(
+        (number("exit"), number("targets"), number("committed")),
+        (Some(0), Some(3), Some(3)),
+        "{ran}"
+    );
+    assert_eq!(
+        (number("failed"), number("absent")),
+        (Some(0), Some(0)),
+        "{ran}"
+    );
     assert_eq!(result["tree"], "www");
     for host in ["web1", "web2", "web3"] {
         assert_eq!(ran.host(host).0, "committed", "{ran}");
@@ -69,12 +99,25 @@ fn a_dry_run_lists_each_change_and_makes_none() {
     std::fs::remove_file(lab.site().join("dir0/sub0/file0")).expect("there");
     let ran = lab.deploy(&["-n"]).exits(0);
     let found = changes(&ran);
-    for (path, what) in [("page", "content"), ("dir1/added", "missing"), ("dir0/sub0/file0", "extra")] {
-        assert!(found.contains(&(path.to_string(), what.to_string(), 2)), "{path}: {ran}");
+    for (path, what) in [
+        ("page", "content"),
+        ("dir1/added", "missing"),
+        ("dir0/sub0/file0", "extra"),
+    ] {
+        assert!(
+            found.contains(&(path.to_string(), what.to_string(), 2)),
+            "{path}: {ran}"
+        );
     }
     lab.all_same(&lab.path("old"));
     let human = lab.makuo(&["deploy", "-n", "www.toml"]).exits(0);
-    human.says(&["web1, web2: ", "page", "dir1/added", "dir0/sub0/file0", "*deleting"]);
+    human.says(&[
+        "web1, web2: ",
+        "page",
+        "dir1/added",
+        "dir0/sub0/file0",
+        "*deleting",
+    ]);
     lab.all_same(&lab.path("old"));
 }
 
@@ -82,19 +125,31 @@ fn a_dry_run_lists_each_change_and_makes_none() {
 fn fewer_hosts_than_expected_change_nothing() {
     let Some(lab) = released(2) else { return };
     write(&lab.site().join("page"), "new");
-    lab.makuo(&["deploy", "www.toml", "--expect", "3", "--timeout", "2s"]).exits(3).says(&["3"]);
+    lab.makuo(&["deploy", "www.toml", "--expect", "3", "--timeout", "2s"])
+        .exits(3)
+        .says(&["3"]);
     lab.all_same(&lab.path("old"));
-    lab.spec(&format!("{DELETE}[targets]\nexpect = [\"web1\", \"web2\", \"db7\"]\n"));
-    lab.makuo(&["deploy", "www.toml", "--timeout", "2s"]).exits(3).says(&["db7"]);
+    lab.spec(&format!(
+        "{DELETE}[targets]\nexpect = [\"web1\", \"web2\", \"db7\"]\n"
+    ));
+    lab.makuo(&["deploy", "www.toml", "--timeout", "2s"])
+        .exits(3)
+        .says(&["db7"]);
     lab.all_same(&lab.path("old"));
 }
 
 #[test]
 fn targets_are_globs_of_names() {
-    let Some(mut lab) = Lab::loopback(2) else { return };
+    let Some(mut lab) = Lab::loopback(2) else {
+        return;
+    };
     lab.host("db1").start();
     write(&lab.site().join("page"), "new");
-    let ran = lab.makuo(&["deploy", "--json", "www.toml", "-t", "web*", "--expect", "2"]).exits(0);
+    let ran = lab
+        .makuo(&[
+            "deploy", "--json", "www.toml", "-t", "web*", "--expect", "2",
+        ])
+        .exits(0);
     assert_eq!(ran.result()["targets"].as_u64(), Some(2), "{ran}");
     assert_eq!(lab.with_release(), ["web1", "web2"]);
     lab.spec(&format!("{DELETE}[targets]\nhosts = [\"db*\"]\n"));
@@ -104,20 +159,28 @@ fn targets_are_globs_of_names() {
 
 #[test]
 fn a_wrong_spec_is_refused_by_file_and_line() {
-    let Some(lab) = Lab::loopback_idle() else { return };
+    let Some(lab) = Lab::loopback_idle() else {
+        return;
+    };
     lab.spec("[delete]\nextra = true\n");
-    lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["www.toml:4", "extra"]);
+    lab.makuo(&["deploy", "www.toml"])
+        .exits(2)
+        .says(&["www.toml:4", "extra"]);
     let ran = lab.makuo(&["deploy", "--json", "www.toml"]).exits(2);
     assert_eq!(ran.result()["exit"].as_u64(), Some(2), "{ran}");
     lab.spec("[delete\n");
-    lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["www.toml:3"]);
+    lab.makuo(&["deploy", "www.toml"])
+        .exits(2)
+        .says(&["www.toml:3"]);
 }
 
 #[test]
 fn a_source_that_cannot_be_read_is_refused() {
     let Some(lab) = released(1) else { return };
     lab.spec_of("nowhere", DELETE);
-    lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["nowhere"]);
+    lab.makuo(&["deploy", "www.toml"])
+        .exits(2)
+        .says(&["nowhere"]);
     write(&lab.path("file"), "x");
     lab.spec_of("file", DELETE);
     lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["file"]);
@@ -148,7 +211,9 @@ fn more_deletions_than_the_limit_change_nothing() {
 
 #[test]
 fn the_stricter_of_two_delete_limits_holds() {
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     let host = lab.host("web1");
     host.rule("max_delete = 2");
     host.start();
@@ -176,7 +241,9 @@ fn an_empty_source_empties_a_tree_only_when_the_spec_says_so() {
 
 #[test]
 fn what_a_host_protects_stays() {
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     let host = lab.host("web1");
     host.rule("protect = [\"/uploads/\"]");
     host.start();
@@ -189,7 +256,11 @@ fn what_a_host_protects_stays() {
     assert!(tree.join("page").exists() && !tree.join("extra").exists());
     write(&lab.site().join("uploads/mine"), "overwritten");
     let ran = lab.deploy(&[]);
-    assert_eq!(support::read(&tree.join("uploads/mine")), b"a user's", "{ran}");
+    assert_eq!(
+        support::read(&tree.join("uploads/mine")),
+        b"a user's",
+        "{ran}"
+    );
 }
 
 #[test]
@@ -239,7 +310,9 @@ fn one_host_on(options: &str) -> Option<Lab> {
     let host = lab.host("web2");
     let disk = host.disk();
     let disk = disk.to_str().expect("UTF-8");
-    host.wrap(&format!("mount -t tmpfs -o {options} tmpfs '{disk}' && mkdir -p '{disk}/www' && exec \"$@\""));
+    host.wrap(&format!(
+        "mount -t tmpfs -o {options} tmpfs '{disk}' && mkdir -p '{disk}/www' && exec \"$@\""
+    ));
     host.start();
     lab.host("web3").start();
     write(&lab.site().join("page"), "old");
@@ -266,7 +339,10 @@ fn no_space_on_one_host_stops_all() {
 fn all_stay_for(lab: &Lab, why: &str) {
     let ran = lab.deploy(&[]).exits(3);
     let (state, error) = ran.host("web2");
-    assert!(["failed", "refused"].contains(&state.as_str()) && error.contains(why), "{ran}");
+    assert!(
+        ["failed", "refused"].contains(&state.as_str()) && error.contains(why),
+        "{ran}"
+    );
     small_is_old(lab);
     for host in [&lab.hosts[0], &lab.hosts[2]] {
         same(&lab.path("old"), &host.tree());
@@ -275,7 +351,9 @@ fn all_stay_for(lab: &Lab, why: &str) {
 
 #[test]
 fn no_inodes_on_one_host_stop_all() {
-    let Some(lab) = one_host_on("nr_inodes=60") else { return };
+    let Some(lab) = one_host_on("nr_inodes=60") else {
+        return;
+    };
     for number in 0..80 {
         write(&lab.site().join(format!("file{number}")), "x");
     }
@@ -306,7 +384,13 @@ fn a_whole_tree_takes_the_place_of_the_one_before() {
         std::fs::remove_file(lab.site().join(format!("dir0/sub0/file{}", round * 7 % 21))).ok();
         lab.deploy(&[]).exits(0);
         lab.all_same(&lab.site());
-        assert!(before.iter().zip(directories_of(&lab)).all(|(old, new)| *old != new), "other directories");
+        assert!(
+            before
+                .iter()
+                .zip(directories_of(&lab))
+                .all(|(old, new)| *old != new),
+            "other directories"
+        );
         lab.diff(&[]).exits(0);
     }
     // The host goes on in place, and after a restart, with the directory that is there now.
@@ -321,26 +405,42 @@ fn a_whole_tree_takes_the_place_of_the_one_before() {
 
 fn directories_of(lab: &Lab) -> Vec<u64> {
     use std::os::unix::fs::MetadataExt;
-    lab.hosts.iter().map(|h| std::fs::metadata(h.tree()).expect("there").ino()).collect()
+    lab.hosts
+        .iter()
+        .map(|h| std::fs::metadata(h.tree()).expect("there").ino())
+        .collect()
 }
 
 #[test]
 fn a_release_carries_thousands_of_patterns() {
     let Some(lab) = Lab::loopback(2) else { return };
     for package in 0..260 {
-        let dir = lab.site().join(format!("vendor/organisation-{package}/package-{}", package * 7919));
-        write(&dir.join(".gitignore"), "/build/\n*.log\nnode_modules\n!keep.log\n");
+        let dir = lab.site().join(format!(
+            "vendor/organisation-{package}/package-{}",
+            package * 7919
+        ));
+        write(
+            &dir.join(".gitignore"),
+            "/build/\n*.log\nnode_modules\n!keep.log\n",
+        );
         for name in ["main.c", "keep.log", "other.log", "build/out"] {
             write(&dir.join(name), name);
         }
     }
-    let many: String = (0..5000).map(|n| format!("/data/set-{n}/result-{}.bin\n", n * 7919)).collect();
+    let many: String = (0..5000)
+        .map(|n| format!("/data/set-{n}/result-{}.bin\n", n * 7919))
+        .collect();
     write(&lab.site().join(".gitignore"), many);
-    write(&lab.site().join("data/set-4999/result-39587081.bin"), "left out");
+    write(
+        &lab.site().join("data/set-4999/result-39587081.bin"),
+        "left out",
+    );
     write(&lab.site().join("data/set-4999/result-1.bin"), "sent");
     lab.spec(&format!("gitignore = true\n{DELETE}"));
 
-    let own = lab.hosts[1].tree().join("vendor/organisation-7/package-55433/build/own");
+    let own = lab.hosts[1]
+        .tree()
+        .join("vendor/organisation-7/package-55433/build/own");
     write(&own, "the host's");
     lab.deploy(&[]).exits(0);
     lab.diff(&[]).exits(0);
@@ -363,8 +463,20 @@ fn a_release_carries_thousands_of_patterns() {
 fn patterns_mean_what_they_mean_to_git() {
     let Some(lab) = Lab::loopback(1) else { return };
     let site = lab.site();
-    write(&site.join(".gitignore"), b"\xef\xbb\xbf*.key\r\n!\r\nIcon\r\r\n[z-a]\nfoo\\\na{b\n\xe4*\nx\t\n");
-    for name in ["a.key", "c/Icon/part", "core/main.c", "{a,b}.txt", "a.txt", "x", "foo[", "build/z0"] {
+    write(
+        &site.join(".gitignore"),
+        b"\xef\xbb\xbf*.key\r\n!\r\nIcon\r\r\n[z-a]\nfoo\\\na{b\n\xe4*\nx\t\n",
+    );
+    for name in [
+        "a.key",
+        "c/Icon/part",
+        "core/main.c",
+        "{a,b}.txt",
+        "a.txt",
+        "x",
+        "foo[",
+        "build/z0",
+    ] {
         write(&site.join(name), name);
     }
     let latin = std::path::PathBuf::from(std::ffi::OsStr::from_bytes(b"\xe4.c"));
@@ -390,7 +502,9 @@ fn patterns_mean_what_they_mean_to_git() {
 
 #[test]
 fn a_host_s_own_file_is_no_drift_and_one_that_is_not_sent_is_no_change() {
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     lab.host("web1").rule("protect = [\"/own/\"]");
     lab.hosts[0].start();
     lab.spec(&format!("exclude = [\"*.log\"]\n{DELETE}"));
@@ -417,7 +531,11 @@ fn a_host_s_own_file_is_no_drift_and_one_that_is_not_sent_is_no_change() {
     // What is released sets the time again.
     write(&lab.site().join("logs/more"), "sent");
     lab.deploy(&[]).exits(0);
-    let time = |dir: &std::path::Path| std::fs::metadata(dir.join("logs")).and_then(|m| m.modified()).expect("there");
+    let time = |dir: &std::path::Path| {
+        std::fs::metadata(dir.join("logs"))
+            .and_then(|m| m.modified())
+            .expect("there")
+    };
     assert_eq!(time(&tree), time(&lab.site()));
 }
 
@@ -427,10 +545,14 @@ fn a_dry_run_and_a_diff_say_what_a_deploy_would_refuse() {
         skipped("only root mounts a filesystem");
         return;
     }
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     let host = lab.host("web1");
     let up = host.tree().join("up").display().to_string();
-    host.wrap(&format!("mkdir -p '{up}' && mount -t tmpfs tmpfs '{up}' && touch '{up}/data' && exec \"$@\""));
+    host.wrap(&format!(
+        "mkdir -p '{up}' && mount -t tmpfs tmpfs '{up}' && touch '{up}/data' && exec \"$@\""
+    ));
     lab.hosts[0].start();
     write(&lab.site().join("page"), "new");
     for ran in [lab.diff(&[]), lab.deploy(&["-n"]), lab.deploy(&[])] {

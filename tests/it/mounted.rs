@@ -8,32 +8,65 @@ use crate::support::{self, Host, Lab, Noise, read, skipped, write};
 /// A host whose tree is the root of a filesystem of `kind`, which outlives its daemon.
 fn mounted(lab: &mut Lab, kind: &str) -> bool {
     let image = lab.path("image");
-    std::fs::File::create(&image).and_then(|file| file.set_len(320 << 20)).expect("an image");
-    let made = Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image).output();
+    std::fs::File::create(&image)
+        .and_then(|file| file.set_len(320 << 20))
+        .expect("an image");
+    let made = Command::new(format!("mkfs.{kind}"))
+        .arg("-q")
+        .arg(&image)
+        .output();
     if !support::is_root() || !made.is_ok_and(|out| out.status.success()) {
-        skipped(&format!("only root mounts filesystems, and mkfs.{kind} has to be there"));
+        skipped(&format!(
+            "only root mounts filesystems, and mkfs.{kind} has to be there"
+        ));
         return false;
     }
     let host = lab.host("web1");
-    host.wrap(&format!("mount -o loop {} {} && exec \"$@\"", image.display(), host.tree().display()));
+    host.wrap(&format!(
+        "mount -o loop {} {} && exec \"$@\"",
+        image.display(),
+        host.tree().display()
+    ));
     host.start();
     true
 }
 
 /// What rsync finds within the host's mounts.
 fn differences(host: &Host, source: &Path) -> String {
-    let (pid, slash) = (host.pid().to_string(), |path: &Path| format!("{}/", path.display()));
+    let (pid, slash) = (host.pid().to_string(), |path: &Path| {
+        format!("{}/", path.display())
+    });
     let mut rsync = Command::new("nsenter");
-    rsync.args(["-t", &pid, "-m", "rsync", "-n", "-i", "-rlptgoDHXc", "--delete", "--exclude=/.makuo"]);
-    let out = rsync.arg(slash(source)).arg(slash(&host.tree())).output().expect("rsync");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    rsync.args([
+        "-t",
+        &pid,
+        "-m",
+        "rsync",
+        "-n",
+        "-i",
+        "-rlptgoDHXc",
+        "--delete",
+        "--exclude=/.makuo",
+    ]);
+    let out = rsync
+        .arg(slash(source))
+        .arg(slash(&host.tree()))
+        .output()
+        .expect("rsync");
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
 #[test]
 fn a_tree_that_is_a_mount_point_is_deployed_to_like_any_other() {
     for kind in ["ext4", "xfs"] {
-        let Some(mut lab) = Lab::loopback_idle() else { return };
+        let Some(mut lab) = Lab::loopback_idle() else {
+            return;
+        };
         if !mounted(&mut lab, kind) {
             continue;
         }
@@ -55,11 +88,14 @@ fn a_tree_that_is_a_mount_point_is_deployed_to_like_any_other() {
         lab.deploy(&[]).exits(0);
         let config = lab.hosts[0].config_path();
         let config = config.to_str().expect("UTF-8");
-        lab.makuo(&["rollback", "www", "--expect", "1", "-c", config]).exits(0);
+        lab.makuo(&["rollback", "www", "--expect", "1", "-c", config])
+            .exits(0);
         assert_eq!(differences(&lab.hosts[0], &first), "");
 
         lab.spec(&format!("{}[commit]\nlayout = \"swap\"\n", support::DELETE));
-        lab.makuo(&["deploy", "www.toml", "--expect", "1"]).exits(3).says(&["is a mount point", "in-place"]);
+        lab.makuo(&["deploy", "www.toml", "--expect", "1"])
+            .exits(3)
+            .says(&["is a mount point", "in-place"]);
         assert_eq!(differences(&lab.hosts[0], &first), "");
     }
 }
@@ -75,7 +111,9 @@ fn what_has_the_name_of_the_state_is_not_sent() {
 
     std::fs::remove_dir_all(lab.site().join(".makuo")).expect("there");
     write(&lab.site().join(".makuo"), "a file");
-    lab.makuo(&["deploy", "www.toml", "--expect", "1"]).exits(2).says(&[".makuo", "under this name"]);
+    lab.makuo(&["deploy", "www.toml", "--expect", "1"])
+        .exits(2)
+        .says(&[".makuo", "under this name"]);
     lab.spec(&format!("exclude = [\"/.makuo\"]\n{}", support::DELETE));
     lab.deploy(&[]).exits(0);
     assert!(!lab.hosts[0].tree().join(".makuo").exists());
@@ -88,7 +126,9 @@ fn a_tree_of_a_containers_image_is_deployed_to_like_any_other() {
         return skipped("only root mounts overlay filesystems, where the kernel has them");
     }
     for apart in [false, true] {
-        let Some(mut lab) = Lab::loopback_idle() else { return };
+        let Some(mut lab) = Lab::loopback_idle() else {
+            return;
+        };
         let layer = |name: &str| lab.path("layers").join(name);
         let www = layer("lower/www");
         Noise::new(5).tree(&www, 20, 3000);
@@ -96,7 +136,9 @@ fn a_tree_of_a_containers_image_is_deployed_to_like_any_other() {
         write(&www.join("kept/one"), "one file");
         std::fs::hard_link(www.join("kept/one"), www.join("kept/two")).expect("new");
         std::fs::create_dir(layer("lower/state")).expect("new");
-        ["upper", "work", "other"].iter().for_each(|name| std::fs::create_dir_all(layer(name)).expect("new"));
+        ["upper", "work", "other"]
+            .iter()
+            .for_each(|name| std::fs::create_dir_all(layer(name)).expect("new"));
         let image = lab.path("image");
         support::copy(&www, &image);
         // The layers of an image, or its one layer on another filesystem than the changes.
@@ -145,11 +187,14 @@ fn a_tree_of_a_containers_image_is_deployed_to_like_any_other() {
         assert_eq!(differences(&lab.hosts[0], &site), "", "apart: {apart}");
         let config = lab.hosts[0].config_path();
         let config = config.to_str().expect("UTF-8");
-        lab.makuo(&["rollback", "www", "--expect", "1", "-c", config]).exits(0);
+        lab.makuo(&["rollback", "www", "--expect", "1", "-c", config])
+            .exits(0);
         assert_eq!(differences(&lab.hosts[0], &first), "", "apart: {apart}");
 
         lab.spec(&format!("{}[commit]\nlayout = \"swap\"\n", support::DELETE));
-        lab.makuo(&["deploy", "www.toml", "--expect", "1"]).exits(3).says(&["overlay filesystem", "in-place"]);
+        lab.makuo(&["deploy", "www.toml", "--expect", "1"])
+            .exits(3)
+            .says(&["overlay filesystem", "in-place"]);
         assert_eq!(differences(&lab.hosts[0], &first), "", "apart: {apart}");
     }
 }

@@ -53,12 +53,24 @@ fn names_are_bytes() {
 
     let gone = site.join("dirs").join(OsStr::from_bytes(NAMES[11]));
     std::fs::remove_dir_all(gone).expect("there");
-    NAMES.iter().for_each(|name| write(&site.join("files").join(OsStr::from_bytes(name)), "changed"));
+    NAMES
+        .iter()
+        .for_each(|name| write(&site.join("files").join(OsStr::from_bytes(name)), "changed"));
     let shown = lab.makuo(&["diff", "www.toml", "-v"]).exits(1);
     let all = format!("{}{}", shown.out, shown.err);
-    assert!(!all.contains('\x1b') && !all.contains('\x07') && !all.contains('\r'), "{all:?}");
+    assert!(
+        !all.contains('\x1b') && !all.contains('\x07') && !all.contains('\r'),
+        "{all:?}"
+    );
     let told = lab.diff(&[]).exits(1);
-    assert!(told.events().iter().filter(|e| e["event"] == "change").count() >= NAMES.len(), "{told}");
+    assert!(
+        told.events()
+            .iter()
+            .filter(|e| e["event"] == "change")
+            .count()
+            >= NAMES.len(),
+        "{told}"
+    );
     arrives(&lab);
 }
 
@@ -132,7 +144,9 @@ fn modes_arrive_as_they_are() {
     arrives(&lab);
     // So that they can be removed when the tests are not root's.
     for root in std::iter::once(site).chain(lab.hosts.iter().map(support::Host::tree)) {
-        ["dir555", "dir500"].iter().for_each(|dir| set_mode(&root.join(dir), 0o755));
+        ["dir555", "dir500"]
+            .iter()
+            .for_each(|dir| set_mode(&root.join(dir), 0o755));
     }
 }
 
@@ -152,7 +166,10 @@ fn owners_without_a_name_arrive_by_number() {
     assert!(ran.code == 0 || ran.code == 3, "{ran}");
     if ran.code == 3 {
         // Without a name there is nothing to look up: `unknown = "numeric"` says that the number will do.
-        lab.spec(&format!("{}[owner]\nunknown = \"numeric\"\n", support::DELETE));
+        lab.spec(&format!(
+            "{}[owner]\nunknown = \"numeric\"\n",
+            support::DELETE
+        ));
     }
     arrives(&lab);
     chown(site.join("dir/file"), Some(54_324), Some(54_322)).expect("root may");

@@ -10,7 +10,10 @@ const SLOW: [&str; 4] = ["--rate", "2MB", "--timeout", "4s"];
 const BIG: usize = 12 << 20;
 
 fn is_in_the_middle(event: &serde_json::Value) -> bool {
-    event["event"] == "progress" && event["sent"].as_u64().is_some_and(|sent| sent > BIG as u64 / 16)
+    event["event"] == "progress"
+        && event["sent"]
+            .as_u64()
+            .is_some_and(|sent| sent > BIG as u64 / 16)
 }
 
 #[test]
@@ -21,7 +24,11 @@ fn five_hosts_get_a_release_and_its_change() {
     noise.tree(&site, 200, 8000);
     write(&site.join("big"), noise.bytes(3_000_000));
     let first = lab.deploy(&[]).exits(0).result();
-    assert_eq!((first["targets"].as_u64(), first["committed"].as_u64()), (Some(5), Some(5)), "{first}");
+    assert_eq!(
+        (first["targets"].as_u64(), first["committed"].as_u64()),
+        (Some(5), Some(5)),
+        "{first}"
+    );
     lab.all_same(&site);
 
     append(&site.join("dir0/sub0/file0"), b"changed");
@@ -30,7 +37,10 @@ fn five_hosts_get_a_release_and_its_change() {
     std::fs::remove_dir_all(site.join("dir6")).expect("there");
     let second = lab.deploy(&[]).exits(0).result();
     assert!(second["bytes_sent"].as_u64() < Some(100_000), "{second}");
-    assert!(second["serial"].as_u64() > first["serial"].as_u64(), "{second}");
+    assert!(
+        second["serial"].as_u64() > first["serial"].as_u64(),
+        "{second}"
+    );
     lab.all_same(&site);
 }
 
@@ -44,21 +54,30 @@ fn every_host_loses_a_twentieth_of_the_datagrams() {
     lab.hosts.iter().for_each(|host| host.place.lose(5));
     lab.admin.lose(5);
     let result = lab.deploy(&[]).exits(0).result();
-    assert!(result["repaired"].as_u64() > Some(0), "nothing was lost: {result}");
+    assert!(
+        result["repaired"].as_u64() > Some(0),
+        "nothing was lost: {result}"
+    );
     lab.all_same(&site);
 }
 
 #[test]
 fn what_hosts_have_of_what_they_lose_is_read_from_their_disks() {
-    let Some(mut lab) = Lab::network_idle(3) else { return };
+    let Some(mut lab) = Lab::network_idle(3) else {
+        return;
+    };
     let site = lab.site();
     Noise::new(3).tree(&site, 150, 60_000);
     for (nth, host) in lab.hosts.iter_mut().enumerate() {
         // Each has another third of the files.
         copy(&site.join("."), &host.tree());
         for file in (0..150).filter(|file| file / 7 % 3 != nth) {
-            std::fs::remove_file(host.tree().join(format!("dir{}/sub{}/file{file}", file % 7, file % 3)))
-                .expect("there");
+            std::fs::remove_file(host.tree().join(format!(
+                "dir{}/sub{}/file{file}",
+                file % 7,
+                file % 3
+            )))
+            .expect("there");
         }
         let mut flags = host.place.flags();
         flags.extend(["-v".into(), "-v".into()]);
@@ -69,15 +88,26 @@ fn what_hosts_have_of_what_they_lose_is_read_from_their_disks() {
     lab.deploy(&["--rate", "4MB"]).exits(0);
     lab.all_same(&site);
     let log: String = lab.hosts.iter().map(support::Host::log).collect();
-    let read = log.lines().filter_map(|line| line.split_once(" parts of blocks read back")?.0.split_once(" of "));
-    let counts: Vec<_> = read.map(|(read, asked)| (read.rsplit(' ').next(), asked)).collect();
+    let read = log.lines().filter_map(|line| {
+        line.split_once(" parts of blocks read back")?
+            .0
+            .split_once(" of ")
+    });
+    let counts: Vec<_> = read
+        .map(|(read, asked)| (read.rsplit(' ').next(), asked))
+        .collect();
     // Nobody else touched the trees: what was asked for was there.
-    assert!(!counts.is_empty() && counts.iter().all(|(read, asked)| *read == Some(*asked)), "{log}");
+    assert!(
+        !counts.is_empty() && counts.iter().all(|(read, asked)| *read == Some(*asked)),
+        "{log}"
+    );
 }
 
 #[test]
 fn a_host_that_dies_in_the_middle_holds_up_all_of_them() {
-    let Some(mut lab) = Lab::network(5) else { return };
+    let Some(mut lab) = Lab::network(5) else {
+        return;
+    };
     let site = lab.site();
     write(&site.join("page"), "old");
     lab.deploy(&[]).exits(0);
@@ -99,7 +129,9 @@ fn a_host_that_dies_in_the_middle_holds_up_all_of_them() {
 
 #[test]
 fn a_host_that_dies_in_the_middle_is_left_behind_by_a_quorum() {
-    let Some(mut lab) = Lab::network(5) else { return };
+    let Some(mut lab) = Lab::network(5) else {
+        return;
+    };
     let site = lab.site();
     write(&site.join("page"), "old");
     lab.deploy(&[]).exits(0);
@@ -139,11 +171,19 @@ fn drift_is_found_told_once_and_repaired() {
         std::fs::remove_file(tree.join("dir3/sub0/file3")).expect("there");
     }
     let found = lab.diff(&[]).exits(1);
-    let changes: Vec<_> = found.events().into_iter().filter(|e| e["event"] == "change").collect();
+    let changes: Vec<_> = found
+        .events()
+        .into_iter()
+        .filter(|e| e["event"] == "change")
+        .collect();
     let told = |path: &str, what: &str| {
         let lines: Vec<_> = changes.iter().filter(|c| c["path"] == path).collect();
         assert_eq!(lines.len(), 1, "{path} is told once: {found}");
-        assert_eq!(lines[0]["hosts"], serde_json::json!(["web2", "web4"]), "{found}");
+        assert_eq!(
+            lines[0]["hosts"],
+            serde_json::json!(["web2", "web4"]),
+            "{found}"
+        );
         assert_eq!(lines[0]["what"], what, "{found}");
     };
     told("dir2/sub2/file2", "content");
@@ -152,9 +192,24 @@ fn drift_is_found_told_once_and_repaired() {
     assert_eq!(found.result()["drifted"].as_u64(), Some(2), "{found}");
 
     let human = lab.makuo(&["diff", "www.toml"]).exits(1);
-    let groups: Vec<_> = human.out.lines().filter(|l| l.contains("web2, web4:")).collect();
-    assert!(matches!(groups[..], [line] if line.contains("1 extra") && line.contains("1 missing")), "{human}");
-    assert_eq!(human.out.lines().filter(|l| l.contains("dir2/note")).count(), 1, "{human}");
+    let groups: Vec<_> = human
+        .out
+        .lines()
+        .filter(|l| l.contains("web2, web4:"))
+        .collect();
+    assert!(
+        matches!(groups[..], [line] if line.contains("1 extra") && line.contains("1 missing")),
+        "{human}"
+    );
+    assert_eq!(
+        human
+            .out
+            .lines()
+            .filter(|l| l.contains("dir2/note"))
+            .count(),
+        1,
+        "{human}"
+    );
 
     lab.deploy(&[]).exits(0);
     lab.diff(&[]).exits(0);
@@ -170,9 +225,15 @@ fn a_key_that_no_host_lists_changes_nothing() {
     copy(&site, &lab.path("old"));
     write(&site.join("page"), "new");
     lab.keygen("stranger");
-    let shown = support::run::tool(std::process::Command::new("ssh-keygen").arg("-lf").arg(lab.path("stranger.pub")));
+    let shown = support::run::tool(
+        std::process::Command::new("ssh-keygen")
+            .arg("-lf")
+            .arg(lab.path("stranger.pub")),
+    );
     let fingerprint = shown.split(' ').nth(1).expect("bits, fingerprint, remark");
-    let ran = lab.makuo(&["deploy", "www.toml", "-k", "stranger"]).exits(3);
+    let ran = lab
+        .makuo(&["deploy", "www.toml", "-k", "stranger"])
+        .exits(3);
     ran.says(&[fingerprint, "web1", "web2", "web3", "refused"]);
     lab.all_same(&lab.path("old"));
 }
@@ -190,7 +251,9 @@ fn nobody_there_is_said_soon() {
 #[test]
 fn a_replay_of_an_older_release_changes_nothing() {
     // Plain, so that it is heard at all.
-    let Some(mut lab) = Lab::plain_network(2) else { return };
+    let Some(mut lab) = Lab::plain_network(2) else {
+        return;
+    };
     let place = lab.plug();
     let Some(namespace) = place.file() else {
         return support::skipped("only root can join a network namespace from a thread");
@@ -240,7 +303,13 @@ fn a_replay_of_an_older_release_changes_nothing() {
     let next = lab.deploy(&[]).exits(0).result();
     assert!(next["serial"].as_u64() > last["serial"].as_u64(), "{next}");
     lab.all_same(&site);
-    lab.hosts.iter().for_each(|host| assert!(host.log().contains("not newer"), "{}: it was not heard", host.name));
+    lab.hosts.iter().for_each(|host| {
+        assert!(
+            host.log().contains("not newer"),
+            "{}: it was not heard",
+            host.name
+        )
+    });
 }
 
 /// A socket that hears the group, in the namespace of the thread.
@@ -248,8 +317,14 @@ fn listen() -> UdpSocket {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
     socket.set_reuse_address(true).expect("legal");
-    socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 5000).into()).expect("free");
-    socket.join_multicast_v4(&Ipv4Addr::new(224, 0, 0, 108), &Ipv4Addr::UNSPECIFIED).expect("joins");
-    socket.set_read_timeout(Some(Duration::from_millis(20))).expect("legal");
+    socket
+        .bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 5000).into())
+        .expect("free");
+    socket
+        .join_multicast_v4(&Ipv4Addr::new(224, 0, 0, 108), &Ipv4Addr::UNSPECIFIED)
+        .expect("joins");
+    socket
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .expect("legal");
     socket.into()
 }

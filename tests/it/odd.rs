@@ -11,7 +11,10 @@ use rustix::fs::SeekFrom;
 
 #[test]
 fn a_file_of_holes_arrives_as_a_file_of_holes() {
-    let gib = std::env::var("MAKUO_SPARSE_GIB").ok().and_then(|n| n.parse().ok()).unwrap_or(8u64);
+    let gib = std::env::var("MAKUO_SPARSE_GIB")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(8u64);
     let Some(lab) = Lab::loopback(1) else { return };
     let path = lab.site().join("disk.img");
     let size = (gib << 30) + 12_345;
@@ -19,7 +22,12 @@ fn a_file_of_holes_arrives_as_a_file_of_holes() {
     if let Err(e) = file.set_len(size) {
         return skipped(&format!("no file of {size} bytes here: {e}"));
     }
-    let data = [(0, "begin"), ((1 << 30) + 77, "somewhere"), ((gib << 29) - 3, "in the middle"), (size - 3, "end")];
+    let data = [
+        (0, "begin"),
+        ((1 << 30) + 77, "somewhere"),
+        ((gib << 29) - 3, "in the middle"),
+        (size - 3, "end"),
+    ];
     for (at, text) in data {
         file.write_all_at(text.as_bytes(), at).expect("space");
     }
@@ -36,7 +44,10 @@ fn a_file_of_holes_arrives_as_a_file_of_holes() {
     // What was a hole gets data, and the other way round.
     file.write_all_at(b"late", (1 << 29) + 5).expect("space");
     lab.deploy(&[]).exits(0);
-    assert!(pages(&path) == pages(&lab.hosts[0].tree().join("disk.img")), "another content");
+    assert!(
+        pages(&path) == pages(&lab.hosts[0].tree().join("disk.img")),
+        "another content"
+    );
 }
 
 /// The pages of a file that are not all zeros, by their places; the kernel says where there can be any.
@@ -66,9 +77,17 @@ const NOBODY: u32 = 65_534;
 fn differences(here: &Path, there: &Path) -> String {
     let slash = |path: &Path| format!("{}/", path.display());
     let mut rsync = Command::new("rsync");
-    let out = rsync.args(["-n", "-i", "-rlptDHXc", "--delete"]).arg(slash(here)).arg(slash(there)).output();
+    let out = rsync
+        .args(["-n", "-i", "-rlptDHXc", "--delete"])
+        .arg(slash(here))
+        .arg(slash(there))
+        .output();
     let out = out.expect("rsync");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
@@ -77,7 +96,9 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
     if !support::is_root() {
         return skipped("only root can run a host as another user");
     }
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     let (program, flag) = (lab.path("makuo"), lab.path("unhealthy"));
     std::fs::copy(env!("CARGO_BIN_EXE_makuo"), &program).expect("a copy that everybody may run");
     for open in [lab.path(""), program.clone()] {
@@ -85,10 +106,23 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
     }
     let host = lab.host("web1");
     let user = format!("--reuid {NOBODY} --regid {NOBODY} --clear-groups --pdeathsig KILL");
-    host.wrap(&format!("shift; exec setpriv {user} {} \"$@\"", program.display()));
-    host.rule(&format!("health = [\"test\", \"!\", \"-e\", {:?}]", flag.display().to_string()));
+    host.wrap(&format!(
+        "shift; exec setpriv {user} {} \"$@\"",
+        program.display()
+    ));
+    host.rule(&format!(
+        "health = [\"test\", \"!\", \"-e\", {:?}]",
+        flag.display().to_string()
+    ));
     let own = host.disk().parent().expect("a parent").to_path_buf();
-    assert!(Command::new("chown").args(["-R", &NOBODY.to_string()]).arg(own).status().expect("chown").success());
+    assert!(
+        Command::new("chown")
+            .args(["-R", &NOBODY.to_string()])
+            .arg(own)
+            .status()
+            .expect("chown")
+            .success()
+    );
     host.start();
     let tree = host.tree();
 
@@ -107,7 +141,13 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
     bar();
     lab.deploy(&[]).exits(0);
     assert_eq!(differences(&lab.site(), &tree), "");
-    assert_eq!(std::fs::metadata(tree.join("locked")).expect("there").mode() & 0o7777, 0);
+    assert_eq!(
+        std::fs::metadata(tree.join("locked"))
+            .expect("there")
+            .mode()
+            & 0o7777,
+        0
+    );
 
     write(&locked.join("a"), "updated");
     std::fs::remove_file(locked.join("b")).expect("there");
@@ -136,7 +176,9 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
 
     std::fs::remove_file(&flag).expect("there");
     spec("swap");
-    lab.deploy(&[]).exits(3).says(&["locked", "keeps this daemon's user out"]);
+    lab.deploy(&[])
+        .exits(3)
+        .says(&["locked", "keeps this daemon's user out"]);
     assert_eq!(differences(&before, &tree), "", "refused");
 
     spec("in-place");
@@ -197,7 +239,14 @@ fn names_of_links_pipes_and_devices_are_scanned_as_names_of_one() {
         std::fs::create_dir(at("d")).expect("new");
         std::os::unix::fs::symlink("no/where", at("link")).expect("new");
         nix::unistd::mkfifo(&at("pipe"), Mode::S_IRUSR | Mode::S_IWUSR).expect("new");
-        let device = |name: &str, kind, minor| mknod(&at(name), kind, Mode::S_IRUSR, rustix::fs::makedev(1, minor));
+        let device = |name: &str, kind, minor| {
+            mknod(
+                &at(name),
+                kind,
+                Mode::S_IRUSR,
+                rustix::fs::makedev(1, minor),
+            )
+        };
         let mut kinds = vec!["link", "pipe"];
         match device("char", SFlag::S_IFCHR, 3).and_then(|()| device("block", SFlag::S_IFBLK, 5)) {
             Ok(()) => kinds.extend(["char", "block"]),

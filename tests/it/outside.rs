@@ -17,7 +17,16 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 
 /// Where names are made, replaced, renamed and removed: protected, excluded, unknown to the release, and directories
 /// that the release governs.
-const PLACES: [&str; 8] = ["up", "up/deep", "cache", "app/cache", "own", "app", "app/sub", ""];
+const PLACES: [&str; 8] = [
+    "up",
+    "up/deep",
+    "cache",
+    "app/cache",
+    "own",
+    "app",
+    "app/sub",
+    "",
+];
 /// Those of them that the release governs: they are made again for each release.
 const GOVERNED: [&str; 3] = ["app", "app/sub", ""];
 /// Files that are only ever appended to.
@@ -41,9 +50,26 @@ struct Editor {
 
 impl Editor {
     fn new(top: &Path, seed: u64) -> Self {
-        let wrote = LOGS.into_iter().map(|log| (log.to_string(), Some(String::new()))).collect();
-        let (dirs, logs, done, last) = (HashMap::new(), HashMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { top: top.to_path_buf(), rng: fastrand::Rng::with_seed(seed), wrote, dirs, logs, count: 0, done, last }
+        let wrote = LOGS
+            .into_iter()
+            .map(|log| (log.to_string(), Some(String::new())))
+            .collect();
+        let (dirs, logs, done, last) = (
+            HashMap::new(),
+            HashMap::new(),
+            BTreeMap::new(),
+            BTreeMap::new(),
+        );
+        Self {
+            top: top.to_path_buf(),
+            rng: fastrand::Rng::with_seed(seed),
+            wrote,
+            dirs,
+            logs,
+            count: 0,
+            done,
+            last,
+        }
     }
 
     fn act(&mut self) {
@@ -67,9 +93,15 @@ impl Editor {
         {
             self.logs.insert(log, file);
         }
-        let Some(mut file) = self.logs.get(log) else { return };
+        let Some(mut file) = self.logs.get(log) else {
+            return;
+        };
         if file.write_all(text.as_bytes()).is_ok() {
-            self.wrote.entry(log.to_string()).or_default().get_or_insert_default().push_str(text);
+            self.wrote
+                .entry(log.to_string())
+                .or_default()
+                .get_or_insert_default()
+                .push_str(text);
             self.note("appended", log);
         }
     }
@@ -85,7 +117,9 @@ impl Editor {
         {
             self.dirs.insert(place, (dir, self.count));
         }
-        let Some((dir, opened)) = self.dirs.get(place) else { return };
+        let Some((dir, opened)) = self.dirs.get(place) else {
+            return;
+        };
         let name = format!("h{opened}-{}", self.rng.u8(..3));
         let path = join(place, &name);
         // Once a release is confirmed nobody can tell who removed a name from the tree before it.
@@ -107,7 +141,10 @@ impl Editor {
         let new = at.with_extension("new");
         match self.rng.u8(..12) {
             0..=5 => {
-                if std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &at)).is_ok() {
+                if std::fs::write(&new, text)
+                    .and_then(|()| std::fs::rename(&new, &at))
+                    .is_ok()
+                {
                     self.note("replaced", &path);
                     self.wrote.insert(path, Some(text.to_string()));
                 }
@@ -121,7 +158,10 @@ impl Editor {
             // A lock: there for a moment.
             9 => {
                 let lock = join(place, "lock");
-                let made = File::options().write(true).create_new(true).open(self.top.join(&lock));
+                let made = File::options()
+                    .write(true)
+                    .create_new(true)
+                    .open(self.top.join(&lock));
                 if made.is_ok() {
                     self.wrote.insert(lock.clone(), Some(String::new()));
                 }
@@ -157,8 +197,9 @@ impl Editor {
 
     /// Removes what has names of its own, so that the tree stays as large as it is.
     fn tidy(&mut self) {
-        let once =
-            |path: &String| path.ends_with("/inside") || path.rsplit('/').next().is_some_and(|n| n.starts_with('h'));
+        let once = |path: &String| {
+            path.ends_with("/inside") || path.rsplit('/').next().is_some_and(|n| n.starts_with('h'))
+        };
         for path in self.wrote.keys().filter(|path| once(path)) {
             let at = self.top.join(path);
             let _ = if path.ends_with("/inside") {
@@ -177,38 +218,59 @@ impl Editor {
 
     fn note(&mut self, what: &'static str, path: &str) {
         *self.done.entry(what).or_default() += 1;
-        self.last.entry(path.to_string()).or_default().push(format!("{} {what}", self.count));
+        self.last
+            .entry(path.to_string())
+            .or_default()
+            .push(format!("{} {what}", self.count));
     }
 
     /// What is not as it was written.
     fn lost(&self) -> Vec<String> {
         let wrong = self.wrote.iter().filter_map(|(path, wanted)| {
             let found = std::fs::read_to_string(self.top.join(path)).ok();
-            let last = self.last.get(path).map_or(&[][..], |all| &all[all.len().saturating_sub(8)..]);
-            (found != *wanted).then(|| format!("{path}: {found:?}, wanted {wanted:?}, after {last:?}"))
+            let last = self
+                .last
+                .get(path)
+                .map_or(&[][..], |all| &all[all.len().saturating_sub(8)..]);
+            (found != *wanted)
+                .then(|| format!("{path}: {found:?}, wanted {wanted:?}, after {last:?}"))
         });
         wrong.collect()
     }
 }
 
 fn join(place: &str, name: &str) -> String {
-    if place.is_empty() { name.to_string() } else { format!("{place}/{name}") }
+    if place.is_empty() {
+        name.to_string()
+    } else {
+        format!("{place}/{name}")
+    }
 }
 
 fn replace(dir: BorrowedFd<'_>, name: &str, text: &str) -> std::io::Result<()> {
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
     let new = format!("{name}.new");
-    let mut file = File::from(rustix::fs::openat(dir, &new, flags, Mode::from_raw_mode(0o644))?);
+    let mut file = File::from(rustix::fs::openat(
+        dir,
+        &new,
+        flags,
+        Mode::from_raw_mode(0o644),
+    )?);
     file.write_all(text.as_bytes())?;
     Ok(rustix::fs::renameat(dir, &new, dir, name)?)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 /// What a release has; of it the file that others change, too.
@@ -216,7 +278,10 @@ fn release(site: &Path, round: u64) {
     write(&site.join("page"), format!("release {round}"));
     write(&site.join("app/fought-over"), format!("release {round}"));
     write(&site.join("app/stays"), "stays");
-    write(&site.join(format!("app/sub/of-{}", round % 3)), format!("release {round}"));
+    write(
+        &site.join(format!("app/sub/of-{}", round % 3)),
+        format!("release {round}"),
+    );
     let made = site.join("made");
     match round % 2 {
         0 => write(&made.join("file"), "made"),
@@ -226,14 +291,22 @@ fn release(site: &Path, round: u64) {
 
 #[test]
 fn what_others_write_while_trees_change_places_is_there() {
-    let (rounds, seed) = (setting("MAKUO_OUTSIDE_ROUNDS", 8), setting("MAKUO_OUTSIDE_SEED", 1));
+    let (rounds, seed) = (
+        setting("MAKUO_OUTSIDE_ROUNDS", 8),
+        setting("MAKUO_OUTSIDE_SEED", 1),
+    );
     println!("{rounds} rounds, MAKUO_OUTSIDE_SEED={seed}");
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     let sick = lab.path("sick");
     lab.spec("exclude = [\"/cache/\", \"/app/cache/\"]\n[commit]\nlayout = \"swap\"\non_failure = \"revert\"\n");
     let host = lab.host("web1");
     host.rule("protect = [\"/up/\"]");
-    host.rule(&format!("health = [\"sh\", \"-c\", \"test ! -e {}\"]", sick.display()));
+    host.rule(&format!(
+        "health = [\"sh\", \"-c\", \"test ! -e {}\"]",
+        sick.display()
+    ));
     host.rule("health_deadline = \"200ms\"\nhealth_interval = \"50ms\"");
     let top = host.tree();
     for dir in PLACES {
@@ -273,7 +346,8 @@ fn what_others_write_while_trees_change_places_is_there() {
                 // Until the tree aside is gone nothing is lost, and not all need be here.
                 let undo = lab.hosts[0].state().join("www/undo");
                 let mut quiet = locked(&editor);
-                let rests = || std::fs::read_dir(&undo).map_or(true, |mut names| names.next().is_none());
+                let rests =
+                    || std::fs::read_dir(&undo).map_or(true, |mut names| names.next().is_none());
                 support::until("a tree that is confirmed", rests);
                 let lost = quiet.lost();
                 assert!(
@@ -290,7 +364,10 @@ fn what_others_write_while_trees_change_places_is_there() {
             std::panic::resume_unwind(panic);
         }
     });
-    println!("{committed} committed, {reverted} reverted, {:?}", locked(&editor).done);
+    println!(
+        "{committed} committed, {reverted} reverted, {:?}",
+        locked(&editor).done
+    );
 
     // Without others the release has the last word on what it governs.
     release(&lab.site(), rounds + 1);
@@ -298,9 +375,15 @@ fn what_others_write_while_trees_change_places_is_there() {
     for governed in ["page", "app/fought-over", "app/stays", "app/sub"] {
         let (site, www) = (lab.site().join(governed), top.join(governed));
         match site.is_dir() {
-            true => std::fs::read_dir(&site).expect("there").flatten().for_each(|file| {
-                assert_eq!(support::read(&file.path()), support::read(&www.join(file.file_name())));
-            }),
+            true => std::fs::read_dir(&site)
+                .expect("there")
+                .flatten()
+                .for_each(|file| {
+                    assert_eq!(
+                        support::read(&file.path()),
+                        support::read(&www.join(file.file_name()))
+                    );
+                }),
             false => assert_eq!(support::read(&site), support::read(&www)),
         }
     }

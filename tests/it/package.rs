@@ -15,7 +15,12 @@ fn root() -> &'static Path {
 /// The binary of the tests, without what only a debugger reads, where that can be taken off.
 fn small(dir: &Path) -> PathBuf {
     let small = dir.join("makuo");
-    match try_tool(Command::new("strip").arg("-o").arg(&small).arg(env!("CARGO_BIN_EXE_makuo"))) {
+    match try_tool(
+        Command::new("strip")
+            .arg("-o")
+            .arg(&small)
+            .arg(env!("CARGO_BIN_EXE_makuo")),
+    ) {
         Ok(_) => small,
         Err(_) => env!("CARGO_BIN_EXE_makuo").into(),
     }
@@ -27,8 +32,14 @@ fn assets() -> Vec<(String, String)> {
     let cargo: toml::Table = text.parse().expect("TOML");
     let metadata = &cargo["package"]["metadata"];
     let text = |value: &toml::Value| value.as_str().expect("text").to_string();
-    let deb = metadata["deb"]["assets"].as_array().expect("a list").iter().map(|a| (text(&a[0]), text(&a[1])));
-    let rpm = metadata["generate-rpm"]["assets"].as_array().expect("a list");
+    let deb = metadata["deb"]["assets"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|a| (text(&a[0]), text(&a[1])));
+    let rpm = metadata["generate-rpm"]["assets"]
+        .as_array()
+        .expect("a list");
     let rpm = rpm.iter().map(|a| (text(&a["source"]), text(&a["dest"])));
     deb.chain(rpm).collect()
 }
@@ -45,7 +56,12 @@ fn everything_that_is_packed_is_there() {
             None => std::fs::symlink_metadata(root().join(&source)).is_ok(),
             Some(end) => std::fs::read_dir(root().join(dir))
                 .expect("readable")
-                .any(|e| e.expect("readable").file_name().to_string_lossy().ends_with(end)),
+                .any(|e| {
+                    e.expect("readable")
+                        .file_name()
+                        .to_string_lossy()
+                        .ends_with(end)
+                }),
         };
         assert!(there, "{source}");
     }
@@ -60,19 +76,45 @@ fn everything_that_is_packed_is_there() {
 fn scripts_and_units_are_legal() {
     for script in ["deb/postinst", "deb/prerm", "deb/postrm", "makuosan.sysv"] {
         let path = root().join("packaging").join(script);
-        assert!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o111 != 0, "{script}");
+        assert!(
+            std::fs::metadata(&path)
+                .expect("there")
+                .permissions()
+                .mode()
+                & 0o111
+                != 0,
+            "{script}"
+        );
         try_tool(Command::new("sh").arg("-n").arg(&path)).expect(script);
     }
     for script in ["rpm/post", "rpm/preun", "rpm/postun"] {
-        try_tool(Command::new("sh").arg("-n").arg(root().join("packaging").join(script))).expect(script);
+        try_tool(
+            Command::new("sh")
+                .arg("-n")
+                .arg(root().join("packaging").join(script)),
+        )
+        .expect(script);
     }
     let daemon = &["WatchdogSec=", "ExecStart=/usr/bin/makuo daemon --config "][..];
-    let watch = &["ProtectSystem=strict\n", "ExecStart=/usr/bin/makuo watch /etc/makuo/watch/%i.toml\n"][..];
-    for (unit, lines) in [("makuo.service", daemon), ("makuo@.service", daemon), ("makuo-watch@.service", watch)] {
+    let watch = &[
+        "ProtectSystem=strict\n",
+        "ExecStart=/usr/bin/makuo watch /etc/makuo/watch/%i.toml\n",
+    ][..];
+    for (unit, lines) in [
+        ("makuo.service", daemon),
+        ("makuo@.service", daemon),
+        ("makuo-watch@.service", watch),
+    ] {
         let text = std::fs::read_to_string(root().join("packaging").join(unit)).expect("there");
-        for line in ["Type=notify\n", "NoNewPrivileges=yes\n", "\nTasksMax=", "\nMemoryMax=", "\nLimitCORE=0\n"]
-            .iter()
-            .chain(lines)
+        for line in [
+            "Type=notify\n",
+            "NoNewPrivileges=yes\n",
+            "\nTasksMax=",
+            "\nMemoryMax=",
+            "\nLimitCORE=0\n",
+        ]
+        .iter()
+        .chain(lines)
         {
             assert!(text.contains(line), "{unit}: {line}");
         }
@@ -93,11 +135,19 @@ fn units_are_exposed_no_more_than_they_say() {
         assert!(text.contains(says), "{unit}");
         let mut command = Command::new("systemd-analyze");
         // The versions of systemd weigh a little differently.
-        command.args(["security", "--offline=true", "--no-pager", &format!("--threshold={most}")]).arg(&path);
+        command
+            .args([
+                "security",
+                "--offline=true",
+                "--no-pager",
+                &format!("--threshold={most}"),
+            ])
+            .arg(&path);
         match command.output() {
             Err(e) => return skipped(&format!("systemd-analyze: {e}")),
             Ok(told) => {
-                let said = String::from_utf8_lossy(&told.stdout).into_owned() + &String::from_utf8_lossy(&told.stderr);
+                let said = String::from_utf8_lossy(&told.stdout).into_owned()
+                    + &String::from_utf8_lossy(&told.stderr);
                 if !said.contains("Overall exposure level") {
                     return skipped(&format!("systemd-analyze cannot say: {said}"));
                 }
@@ -120,12 +170,23 @@ fn units_are_what_systemd_understands() {
     ] {
         let text = std::fs::read_to_string(root().join("packaging").join(unit)).expect("there");
         let path = dir.path().join(name);
-        std::fs::write(&path, text.replace("/usr/bin/makuo", env!("CARGO_BIN_EXE_makuo"))).expect("writable");
-        let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().expect("runs");
+        std::fs::write(
+            &path,
+            text.replace("/usr/bin/makuo", env!("CARGO_BIN_EXE_makuo")),
+        )
+        .expect("writable");
+        let verified = Command::new("systemd-analyze")
+            .args(["verify", "--man=no"])
+            .arg(&path)
+            .output()
+            .expect("runs");
         let said = String::from_utf8_lossy(&verified.stderr);
         // Units of the machine itself may be worth a word, too.
         let about_us: Vec<&str> = said.lines().filter(|line| line.contains(name)).collect();
-        assert!(verified.status.success() && about_us.is_empty(), "{unit}: {said}");
+        assert!(
+            verified.status.success() && about_us.is_empty(),
+            "{unit}: {said}"
+        );
     }
 }
 
@@ -133,25 +194,43 @@ fn units_are_what_systemd_understands() {
 fn a_static_build_is_packed() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut command = Command::new("sh");
-    command.arg(root().join("packaging/tarball")).arg(small(dir.path()));
+    command
+        .arg(root().join("packaging/tarball"))
+        .arg(small(dir.path()));
     let said = try_tool(command.env("CARGO_TARGET_DIR", dir.path().join("build"))).expect("packs");
     let to = dir.path().join("local");
     std::fs::create_dir(&to).expect("new");
     let unpack = ["--strip-components=1", "-xzf", said.trim()];
     try_tool(Command::new("tar").arg("-C").arg(&to).args(unpack)).expect("unpacks");
-    for (name, flag, word) in [("bin/makuo", "--version", "makuo "), ("bin/msync", "--version", "msync ")] {
+    for (name, flag, word) in [
+        ("bin/makuo", "--version", "makuo "),
+        ("bin/msync", "--version", "msync "),
+    ] {
         let out = try_tool(Command::new(to.join(name)).arg(flag)).expect("runs");
         assert!(out.starts_with(word), "{out}");
     }
-    assert!(try_tool(Command::new(to.join("sbin/makuosan")).arg("-V")).expect("runs").starts_with("makuosan "));
+    assert!(
+        try_tool(Command::new(to.join("sbin/makuosan")).arg("-V"))
+            .expect("runs")
+            .starts_with("makuosan ")
+    );
     let unit = std::fs::read_to_string(to.join("lib/systemd/system/makuo.service")).expect("there");
-    assert!(unit.contains("\nExecStart=/usr/local/bin/makuo daemon"), "{unit}");
+    assert!(
+        unit.contains("\nExecStart=/usr/local/bin/makuo daemon"),
+        "{unit}"
+    );
     // What a package has, this has.
-    for (_, dest) in assets().iter().filter(|(_, dest)| dest.starts_with("/usr/share/man/") && dest.ends_with(".1")) {
+    for (_, dest) in assets()
+        .iter()
+        .filter(|(_, dest)| dest.starts_with("/usr/share/man/") && dest.ends_with(".1"))
+    {
         assert!(to.join(dest.trim_start_matches("/usr/")).exists(), "{dest}");
     }
-    for file in ["share/man/man5/makuo.toml.5", "share/bash-completion/completions/makuo", "share/doc/makuo/makuo.toml"]
-    {
+    for file in [
+        "share/man/man5/makuo.toml.5",
+        "share/bash-completion/completions/makuo",
+        "share/doc/makuo/makuo.toml",
+    ] {
         assert!(to.join(file).exists(), "{file}");
     }
 }
@@ -159,12 +238,25 @@ fn a_static_build_is_packed() {
 #[test]
 fn the_configuration_that_is_installed_is_legal() {
     let path = root().join("packaging/makuo.toml");
-    let check = |path: &Path| try_tool(Command::new(env!("CARGO_BIN_EXE_makuo")).arg("check").arg(path));
+    let check = |path: &Path| {
+        try_tool(
+            Command::new(env!("CARGO_BIN_EXE_makuo"))
+                .arg("check")
+                .arg(path),
+        )
+    };
     check(&path).expect("legal");
     // With every example switched on, too.
     let text = std::fs::read_to_string(&path).expect("readable");
-    let on = |line: &str| line.strip_prefix('#').filter(|l| l.contains(" = ") || l.starts_with('[')).map(String::from);
-    let mut lines: Vec<String> = text.lines().map(|l| on(l).unwrap_or_else(|| l.to_string())).collect();
+    let on = |line: &str| {
+        line.strip_prefix('#')
+            .filter(|l| l.contains(" = ") || l.starts_with('['))
+            .map(String::from)
+    };
+    let mut lines: Vec<String> = text
+        .lines()
+        .map(|l| on(l).unwrap_or_else(|| l.to_string()))
+        .collect();
     lines.retain(|l| l != "listen = \"off\"");
     let dir = tempfile::tempdir().expect("a directory");
     let all = dir.path().join("makuo.toml");
@@ -176,8 +268,13 @@ fn the_configuration_that_is_installed_is_legal() {
 #[test]
 fn the_page_of_the_configuration_names_every_key() {
     let page = std::fs::read_to_string(root().join("packaging/man/makuo.toml.5")).expect("there");
-    let words: Vec<&str> = page.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
-    for key in makuo::config::KEYS.iter().filter(|key| !key.starts_with("metrics")) {
+    let words: Vec<&str> = page
+        .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .collect();
+    for key in makuo::config::KEYS
+        .iter()
+        .filter(|key| !key.starts_with("metrics"))
+    {
         let name = key.rsplit('.').next().expect("a name");
         assert!(words.contains(&name), "{key}");
     }
@@ -198,17 +295,33 @@ fn the_sysv_script_starts_and_stops_a_daemon() {
     std::fs::write(at("makuo.toml"), config).expect("writable");
     let script = |word: &str| {
         let mut command = Command::new("sh");
-        command.arg(root().join("packaging/makuosan.sysv")).arg(word);
-        command.env("DAEMON", at("makuosan")).env("PIDFILE", at("pid")).env("MAKUOSAN_BASE", at("base"));
-        command.env("MAKUO_CONFIG", at("makuo.toml")).env("OPTIONS", "-o").env_remove("NOTIFY_SOCKET");
+        command
+            .arg(root().join("packaging/makuosan.sysv"))
+            .arg(word);
+        command
+            .env("DAEMON", at("makuosan"))
+            .env("PIDFILE", at("pid"))
+            .env("MAKUOSAN_BASE", at("base"));
+        command
+            .env("MAKUO_CONFIG", at("makuo.toml"))
+            .env("OPTIONS", "-o")
+            .env_remove("NOTIFY_SOCKET");
         command.output().expect("sh")
     };
     assert_eq!(script("status").status.code(), Some(3));
     let started = script("start");
     assert!(started.status.success(), "{started:?}");
-    let pid: u32 = std::fs::read_to_string(at("pid")).expect("there").trim().parse().expect("a number");
+    let pid: u32 = std::fs::read_to_string(at("pid"))
+        .expect("there")
+        .trim()
+        .parse()
+        .expect("a number");
     assert!(Path::new(&format!("/proc/{pid}")).exists());
-    assert!(script("status").status.success() && script("reload").status.success() && script("start").status.success());
+    assert!(
+        script("status").status.success()
+            && script("reload").status.success()
+            && script("start").status.success()
+    );
     assert!(script("stop").status.success());
     assert!(!PathBuf::from(format!("/proc/{pid}")).exists() && !at("control").exists());
     assert_eq!(script("status").status.code(), Some(3));
@@ -219,7 +332,12 @@ fn the_sysv_script_starts_and_stops_a_daemon() {
 fn deb(dir: &Path) -> Result<PathBuf, String> {
     let deb = dir.join("makuo.deb");
     if std::env::var_os("MAKUO_RELEASE").is_some() {
-        try_tool(Command::new("cargo").args(["deb", "--output"]).arg(&deb).current_dir(root()))?;
+        try_tool(
+            Command::new("cargo")
+                .args(["deb", "--output"])
+                .arg(&deb)
+                .current_dir(root()),
+        )?;
         return Ok(deb);
     }
     let tree = dir.join("tree");
@@ -236,7 +354,13 @@ fn deb(dir: &Path) -> Result<PathBuf, String> {
     let control = tree.join("DEBIAN");
     std::fs::create_dir_all(&control).map_err(|e| e.to_string())?;
     let text = "Package: makuo\nVersion: 0.1.0-1\nArchitecture: all\nMaintainer: x <x@example.com>\nDescription: x\n";
-    let files = [("control", text), ("conffiles", "/etc/makuo/makuo.toml\n/etc/default/makuosan\n")];
+    let files = [
+        ("control", text),
+        (
+            "conffiles",
+            "/etc/makuo/makuo.toml\n/etc/default/makuosan\n",
+        ),
+    ];
     for (name, text) in files {
         std::fs::write(control.join(name), text).map_err(|e| e.to_string())?;
     }
@@ -244,7 +368,12 @@ fn deb(dir: &Path) -> Result<PathBuf, String> {
         let from = root().join("packaging/deb").join(script);
         std::fs::copy(from, control.join(script)).map_err(|e| e.to_string())?;
     }
-    try_tool(Command::new("dpkg-deb").args(["--root-owner-group", "-Znone", "--build"]).arg(&tree).arg(&deb))?;
+    try_tool(
+        Command::new("dpkg-deb")
+            .args(["--root-owner-group", "-Znone", "--build"])
+            .arg(&tree)
+            .arg(&deb),
+    )?;
     Ok(deb)
 }
 
@@ -252,9 +381,15 @@ fn deb(dir: &Path) -> Result<PathBuf, String> {
 fn deb_assets() -> Vec<(String, String, String)> {
     let text = std::fs::read_to_string(root().join("Cargo.toml")).expect("readable");
     let cargo: toml::Table = text.parse().expect("TOML");
-    let assets = cargo["package"]["metadata"]["deb"]["assets"].as_array().expect("a list").clone();
+    let assets = cargo["package"]["metadata"]["deb"]["assets"]
+        .as_array()
+        .expect("a list")
+        .clone();
     let text = |value: &toml::Value| value.as_str().expect("text").to_string();
-    assets.iter().map(|a| (text(&a[0]), text(&a[1]), text(&a[2]))).collect()
+    assets
+        .iter()
+        .map(|a| (text(&a[0]), text(&a[1]), text(&a[2])))
+        .collect()
 }
 
 /// What is done with the package, in a copy of this system that is gone afterwards.
@@ -322,17 +457,31 @@ fn the_deb_is_installed_used_and_purged() {
     );
     let mut command = Command::new("unshare");
     command.args(["-m", "-n", "-p", "-f", "--kill-child", "sh", "-c", &script]);
-    command.env_remove("MAKUO_CONFIG").env_remove("NOTIFY_SOCKET").env("DEBIAN_FRONTEND", "noninteractive");
+    command
+        .env_remove("MAKUO_CONFIG")
+        .env_remove("NOTIFY_SOCKET")
+        .env("DEBIAN_FRONTEND", "noninteractive");
     let output = command.output().expect("unshare");
     let out = String::from_utf8_lossy(&output.stdout);
     if !out.contains("mounted") {
-        return skipped(&format!("no layer over this system: {}", String::from_utf8_lossy(&output.stderr)));
+        return skipped(&format!(
+            "no layer over this system: {}",
+            String::from_utf8_lossy(&output.stderr)
+        ));
     }
     assert!(
         output.status.success() && out.ends_with("all is well\n"),
         "{out}{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let left = out.split("left behind:\n").nth(1).and_then(|rest| rest.split("end of it\n").next());
-    assert_eq!(left, Some(""), "{}", String::from_utf8_lossy(&output.stderr));
+    let left = out
+        .split("left behind:\n")
+        .nth(1)
+        .and_then(|rest| rest.split("end of it\n").next());
+    assert_eq!(
+        left,
+        Some(""),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::{self, DELETE, Lab, Stopwatch, is_root, read, write};
-use rustix::fs::{AtFlags, CWD, RenameFlags, Timespec, Timestamps, XattrFlags, renameat_with, utimensat};
+use rustix::fs::{
+    AtFlags, CWD, RenameFlags, Timespec, Timestamps, XattrFlags, renameat_with, utimensat,
+};
 
 /// The flipped directory of the tree.
 const DIR: &str = "d";
@@ -46,8 +48,15 @@ impl Victim {
         let names: Vec<PathBuf> = walk(&path);
         // So long ago that the next read is noted.
         names.iter().for_each(|name| age(name));
-        let was = names.iter().map(|name| (name.clone(), seen(name))).collect();
-        Self { reads_show: reads_show(&path), path, was }
+        let was = names
+            .iter()
+            .map(|name| (name.clone(), seen(name)))
+            .collect();
+        Self {
+            reads_show: reads_show(&path),
+            path,
+            was,
+        }
     }
 
     /// Fails when anything differs.
@@ -61,13 +70,18 @@ impl Victim {
             assert_eq!(now, *was, "{kind}: {} was touched", path.display());
         }
         // A look at its names is a read of it.
-        assert_eq!(walk(&self.path), self.was.keys().cloned().collect::<Vec<_>>(), "{kind}: names came or went");
+        assert_eq!(
+            walk(&self.path),
+            self.was.keys().cloned().collect::<Vec<_>>(),
+            "{kind}: names came or went"
+        );
         self.was.keys().for_each(|name| age(name));
     }
 }
 
 fn seen(path: &Path) -> Seen {
-    let meta = std::fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let meta =
+        std::fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     // Putting the time of reading back changes the time of change.
     Seen {
         ino: meta.ino(),
@@ -87,7 +101,11 @@ fn walk(top: &Path) -> Vec<PathBuf> {
     while at < all.len() {
         if std::fs::symlink_metadata(&all[at]).expect("there").is_dir() {
             let below = std::fs::read_dir(&all[at]).expect("readable");
-            all.extend(below.map(|entry| entry.expect("readable").path()).collect::<Vec<_>>());
+            all.extend(
+                below
+                    .map(|entry| entry.expect("readable").path())
+                    .collect::<Vec<_>>(),
+            );
         }
         at += 1;
     }
@@ -97,7 +115,10 @@ fn walk(top: &Path) -> Vec<PathBuf> {
 
 fn age(path: &Path) {
     let time = |tv_sec| Timespec { tv_sec, tv_nsec: 0 };
-    let times = Timestamps { last_access: time(1_000_000_000), last_modification: time(1_100_000_000) };
+    let times = Timestamps {
+        last_access: time(1_000_000_000),
+        last_modification: time(1_100_000_000),
+    };
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).expect("mine");
 }
 
@@ -116,7 +137,8 @@ fn reads_show(beside: &Path) -> bool {
 /// Exchanges the directory with a link to the victim until it is told to stop.
 fn flip(dir: &Path, link: &Path, victim: &Path, stop: &AtomicBool, flips: &AtomicU64) {
     let mut random = fastrand::Rng::with_seed(1);
-    let is_link = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_symlink());
+    let is_link =
+        |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_symlink());
     while !stop.load(Ordering::Acquire) {
         if !is_link(dir) && !is_link(link) {
             // The daemon put a directory in the link's place: the one that was there goes.
@@ -135,7 +157,9 @@ fn flip(dir: &Path, link: &Path, victim: &Path, stop: &AtomicBool, flips: &Atomi
     }
     // The daemon may have moved the directory away and be kept by the link from putting it back: a person mends that.
     if is_link(dir) {
-        std::fs::remove_file(dir).and_then(|()| std::fs::create_dir(dir)).expect("mine");
+        std::fs::remove_file(dir)
+            .and_then(|()| std::fs::create_dir(dir))
+            .expect("mine");
     }
 }
 
@@ -144,7 +168,9 @@ type Release = fn(&Path, u64);
 
 /// While the directory is flipped, `release` changes the source and the verb carries it out.
 fn race(kind: &str, spec: &str, verb: &[&str], release: Release) {
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     lab.host("web1").start();
     let (site, tree, disk) = (lab.site(), lab.hosts[0].tree(), lab.hosts[0].disk());
     let victim = Victim::new(disk.join("victim"));
@@ -155,11 +181,22 @@ fn race(kind: &str, spec: &str, verb: &[&str], release: Release) {
     lab.spec(&format!("{DELETE}{spec}"));
     lab.deploy(&[]).exits(0);
     let (stop, flips) = (AtomicBool::new(false), AtomicU64::new(0));
-    let seconds = std::env::var("MAKUO_RACE_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(2);
+    let seconds = std::env::var("MAKUO_RACE_SECONDS")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(2);
     let watch = Stopwatch::start();
     let (mut round, mut went) = (0, 0);
     std::thread::scope(|scope| {
-        let flipper = scope.spawn(|| flip(&tree.join(DIR), &disk.join("flip"), &victim.path, &stop, &flips));
+        let flipper = scope.spawn(|| {
+            flip(
+                &tree.join(DIR),
+                &disk.join("flip"),
+                &victim.path,
+                &stop,
+                &flips,
+            )
+        });
         while watch.read() < Duration::from_secs(seconds) {
             round += 1;
             release(&site, round);
@@ -170,8 +207,14 @@ fn race(kind: &str, spec: &str, verb: &[&str], release: Release) {
         stop.store(true, Ordering::Release);
         flipper.join().expect("it does not panic");
     });
-    println!("{kind}: {} flips, {went} of {round} went through", flips.load(Ordering::Relaxed));
-    assert!(flips.load(Ordering::Relaxed) > 100, "{kind}: hardly anything was flipped");
+    println!(
+        "{kind}: {} flips, {went} of {round} went through",
+        flips.load(Ordering::Relaxed)
+    );
+    assert!(
+        flips.load(Ordering::Relaxed) > 100,
+        "{kind}: hardly anything was flipped"
+    );
     victim.check(kind);
     // Left alone, the host is well again.
     release(&site, round + 1);
@@ -190,12 +233,20 @@ fn creating_and_unlinking() {
     race("create and unlink", "", &["deploy"], |site, round| {
         for number in 0..20 {
             let path = site.join(DIR).join(format!("sub/new{number}"));
-            if round % 2 == 1 { write(&path, "new") } else { std::fs::remove_file(path).expect("there") }
+            if round % 2 == 1 {
+                write(&path, "new")
+            } else {
+                std::fs::remove_file(path).expect("there")
+            }
         }
         // Names that the victim has too.
         for name in ["f0", "sub/g0"] {
             let path = site.join(DIR).join(name);
-            if round % 2 == 1 { std::fs::remove_file(path).expect("there") } else { write(&path, "back") }
+            if round % 2 == 1 {
+                std::fs::remove_file(path).expect("there")
+            } else {
+                write(&path, "back")
+            }
         }
     });
 }
@@ -203,15 +254,30 @@ fn creating_and_unlinking() {
 #[test]
 fn writing() {
     race("write", "", &["deploy"], |site, round| {
-        NAMES.iter().for_each(|name| write(&site.join(DIR).join(name), format!("round {round} of {name}")));
+        NAMES.iter().for_each(|name| {
+            write(
+                &site.join(DIR).join(name),
+                format!("round {round} of {name}"),
+            )
+        });
     });
 }
 
 #[test]
 fn writing_whole_trees() {
-    race("swap", "[commit]\nlayout = \"swap\"\n", &["deploy"], |site, round| {
-        NAMES.iter().for_each(|name| write(&site.join(DIR).join(name), format!("round {round} of {name}")));
-    });
+    race(
+        "swap",
+        "[commit]\nlayout = \"swap\"\n",
+        &["deploy"],
+        |site, round| {
+            NAMES.iter().for_each(|name| {
+                write(
+                    &site.join(DIR).join(name),
+                    format!("round {round} of {name}"),
+                )
+            });
+        },
+    );
 }
 
 #[test]
@@ -222,7 +288,8 @@ fn changing_modes_and_owners() {
             let mode = if round % 2 == 1 { 0o600 } else { 0o666 };
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("mine");
             if is_root() {
-                std::os::unix::fs::lchown(&path, Some((round % 2) as u32), Some(0)).expect("root may");
+                std::os::unix::fs::lchown(&path, Some((round % 2) as u32), Some(0))
+                    .expect("root may");
             }
         }
         let mode = std::fs::Permissions::from_mode(if round % 2 == 1 { 0o700 } else { 0o777 });
@@ -232,15 +299,25 @@ fn changing_modes_and_owners() {
 
 #[test]
 fn changing_attributes() {
-    race("xattr", "[meta]\nxattrs = true\n", &["deploy"], |site, round| {
-        for name in NAMES {
-            let value = round.to_string();
-            let path = site.join(DIR).join(name);
-            // Where the filesystem has none, the times alone change.
-            let _ = rustix::fs::setxattr(&path, "user.round", value.as_bytes(), XattrFlags::empty());
-            write(&path, format!("ours {name}"));
-        }
-    });
+    race(
+        "xattr",
+        "[meta]\nxattrs = true\n",
+        &["deploy"],
+        |site, round| {
+            for name in NAMES {
+                let value = round.to_string();
+                let path = site.join(DIR).join(name);
+                // Where the filesystem has none, the times alone change.
+                let _ = rustix::fs::setxattr(
+                    &path,
+                    "user.round",
+                    value.as_bytes(),
+                    XattrFlags::empty(),
+                );
+                write(&path, format!("ours {name}"));
+            }
+        },
+    );
 }
 
 #[test]
@@ -252,7 +329,9 @@ fn making_and_removing_directories() {
             std::fs::remove_dir_all(empty).expect("there");
             std::fs::create_dir_all(site.join(DIR).join("other/deep")).expect("new");
         } else {
-            ["g0", "g1"].iter().for_each(|name| write(&sub.join(name), "back"));
+            ["g0", "g1"]
+                .iter()
+                .for_each(|name| write(&sub.join(name), "back"));
             write(&empty.join("h0"), "back");
             std::fs::remove_dir_all(site.join(DIR).join("other")).expect("there");
         }
@@ -265,7 +344,11 @@ fn links_and_renames() {
         let dir = site.join(DIR);
         std::fs::remove_file(dir.join("link")).expect("there");
         symlink(format!("target {round}"), dir.join("link")).expect("new");
-        let (here, there) = if round % 2 == 1 { ("f1", "sub/moved") } else { ("sub/moved", "f1") };
+        let (here, there) = if round % 2 == 1 {
+            ("f1", "sub/moved")
+        } else {
+            ("sub/moved", "f1")
+        };
         std::fs::rename(dir.join(here), dir.join(there)).expect("there");
     });
 }
@@ -277,7 +360,11 @@ fn scanning_and_reading() {
 
 /// Puts a link to the victim into the place of the tree as soon as another directory stands there, for a moment.
 fn flip_exchanged(tree: &Path, link: &Path, victim: &Path, stop: &AtomicBool, flips: &AtomicU64) {
-    let inode = || std::fs::symlink_metadata(tree).map(|meta| meta.ino()).unwrap_or_default();
+    let inode = || {
+        std::fs::symlink_metadata(tree)
+            .map(|meta| meta.ino())
+            .unwrap_or_default()
+    };
     symlink(victim, link).expect("new");
     let mut known = inode();
     while !stop.load(Ordering::Acquire) {
@@ -286,7 +373,8 @@ fn flip_exchanged(tree: &Path, link: &Path, victim: &Path, stop: &AtomicBool, fl
             std::hint::spin_loop();
             continue;
         }
-        let flip = || renameat_with(CWD, tree, CWD, link, RenameFlags::EXCHANGE).expect("both are there");
+        let flip =
+            || renameat_with(CWD, tree, CWD, link, RenameFlags::EXCHANGE).expect("both are there");
         flip();
         flips.fetch_add(1, Ordering::Relaxed);
         support::pause(Duration::from_millis(2));
@@ -297,7 +385,9 @@ fn flip_exchanged(tree: &Path, link: &Path, victim: &Path, stop: &AtomicBool, fl
 
 #[test]
 fn whole_trees_that_are_flipped_as_they_are_exchanged() {
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     lab.host("web1").setting("sandbox = \"off\"");
     lab.hosts[0].start();
     let (site, tree, disk) = (lab.site(), lab.hosts[0].tree(), lab.hosts[0].disk());
@@ -307,21 +397,35 @@ fn whole_trees_that_are_flipped_as_they_are_exchanged() {
     lab.deploy(&[]).exits(0);
     let victim = Victim::new(disk.join("victim"));
     let (stop, flips) = (AtomicBool::new(false), AtomicU64::new(0));
-    let seconds = std::env::var("MAKUO_RACE_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(2);
+    let seconds = std::env::var("MAKUO_RACE_SECONDS")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(2);
     let watch = Stopwatch::start();
     let (mut round, mut went) = (0, 0);
     std::thread::scope(|scope| {
-        let flipper = scope.spawn(|| flip_exchanged(&tree, &disk.join("flip"), &victim.path, &stop, &flips));
+        let flipper =
+            scope.spawn(|| flip_exchanged(&tree, &disk.join("flip"), &victim.path, &stop, &flips));
         while round < 5 || watch.read() < Duration::from_secs(seconds) {
             round += 1;
             write(&site.join("a"), format!("round {round}"));
-            went += u64::from(lab.makuo(&["deploy", "www.toml", "--expect", "1", "--timeout", "5s"]).code == 0);
+            went += u64::from(
+                lab.makuo(&["deploy", "www.toml", "--expect", "1", "--timeout", "5s"])
+                    .code
+                    == 0,
+            );
         }
         stop.store(true, Ordering::Release);
         flipper.join().expect("it does not panic");
     });
-    println!("{} flips, {went} of {round} went through", flips.load(Ordering::Relaxed));
-    assert!(flips.load(Ordering::Relaxed) > 0 && went > 0, "nothing was flipped, or nothing went through");
+    println!(
+        "{} flips, {went} of {round} went through",
+        flips.load(Ordering::Relaxed)
+    );
+    assert!(
+        flips.load(Ordering::Relaxed) > 0 && went > 0,
+        "nothing was flipped, or nothing went through"
+    );
     victim.check("flipped trees");
     write(&site.join("a"), "the end");
     let first = lab.deploy(&["--checksum"]);
@@ -335,7 +439,9 @@ fn whole_trees_that_are_flipped_as_they_are_exchanged() {
 
 #[test]
 fn nothing_is_sent_from_a_directory_that_a_link_leads_to() {
-    let Some(old) = support::Old::loopback(2) else { return };
+    let Some(old) = support::Old::loopback(2) else {
+        return;
+    };
     let mut old = old;
     (0..2).for_each(|host| old.start(host, &["-o"]));
     let base = old.base(0);
@@ -348,7 +454,9 @@ fn nothing_is_sent_from_a_directory_that_a_link_leads_to() {
     std::fs::rename(&base, &away).expect("mine");
     symlink(&secret, &base).expect("new");
     for verb in ["send", "sync"] {
-        old.makuo(0, &[verb, "-r", "."]).exits(3).says(&["not the directory any more that was opened"]);
+        old.makuo(0, &[verb, "-r", "."])
+            .exits(3)
+            .says(&["not the directory any more that was opened"]);
     }
     assert!(!old.base(1).join("shadow").exists());
     std::fs::remove_file(&base).expect("the link");
@@ -382,7 +490,9 @@ fn a_root_that_became_a_link_is_refused_and_said() {
 
 #[test]
 fn a_state_directory_that_became_a_link_is_refused_and_said() {
-    let Some(mut lab) = Lab::loopback(1) else { return };
+    let Some(mut lab) = Lab::loopback(1) else {
+        return;
+    };
     write(&lab.site().join("a"), "a");
     lab.deploy(&[]).exits(0);
     let disk = lab.hosts[0].disk();

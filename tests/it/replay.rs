@@ -14,7 +14,8 @@ type Recording = Vec<Vec<u8>>;
 fn lab(hosts: usize) -> Option<(Lab, Adversary)> {
     let mut lab = Lab::network_idle(hosts)?;
     lab.flags = Some(Vec::new());
-    lab.makuo(&["keygen", "--group", "-o", "group.key"]).exits(0);
+    lab.makuo(&["keygen", "--group", "-o", "group.key"])
+        .exits(0);
     let key = lab.path("group.key").to_str().expect("UTF-8").to_string();
     let place = lab.plug();
     let evil = Adversary::at(&place)?;
@@ -35,7 +36,10 @@ fn replaying(evil: Adversary, recording: Recording) -> Beside<Adversary> {
             for some in recording.chunks(16) {
                 some.iter().for_each(|datagram| evil.send(datagram));
                 for (who, _) in evil.hear_from(4) {
-                    recording.iter().take(64).for_each(|datagram| evil.send_to(who, datagram));
+                    recording
+                        .iter()
+                        .take(64)
+                        .for_each(|datagram| evil.send_to(who, datagram));
                 }
                 if over.load(Ordering::Relaxed) {
                     break;
@@ -63,13 +67,19 @@ fn beacons(evil: &Adversary, hosts: usize) -> Recording {
 fn deploy(lab: &Lab, nth: u32) {
     write(&lab.site().join("page"), format!("new {nth}"));
     let ran = lab.deploy(&["--timeout", "5s"]).exits(0);
-    assert_eq!(ran.result()["targets"].as_u64(), Some(lab.hosts.len() as u64), "{ran}");
+    assert_eq!(
+        ran.result()["targets"].as_u64(),
+        Some(lab.hosts.len() as u64),
+        "{ran}"
+    );
     lab.all_same(&lab.site());
 }
 
 #[test]
 fn the_beacon_of_a_host_that_is_gone_is_neither_a_target_nor_a_member() {
-    let Some((mut lab, evil)) = lab(3) else { return };
+    let Some((mut lab, evil)) = lab(3) else {
+        return;
+    };
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
     let recorded = beacons(&evil, 3);
@@ -82,18 +92,35 @@ fn the_beacon_of_a_host_that_is_gone_is_neither_a_target_nor_a_member() {
     assert_eq!(ran.result()["members"].as_u64(), Some(3), "{ran}");
     lab.hosts[2].kill();
     let ran = lab.makuo(&["members", "--json"]).exits(0);
-    assert!(!ran.out.contains("web3") && ran.out.contains("web1") && ran.out.contains("web2"), "{ran}");
+    assert!(
+        !ran.out.contains("web3") && ran.out.contains("web1") && ran.out.contains("web2"),
+        "{ran}"
+    );
     let ran = lab.makuo(&["status", "--json"]);
-    assert!(!ran.out.contains("web3") && ran.out.contains("web1"), "{ran}");
+    assert!(
+        !ran.out.contains("web3") && ran.out.contains("web1"),
+        "{ran}"
+    );
     write(&lab.site().join("page"), "without web3");
-    lab.makuo(&["deploy", "--json", "www.toml", "--expect", "2", "--timeout", "5s"]).exits(0);
+    lab.makuo(&[
+        "deploy",
+        "--json",
+        "www.toml",
+        "--expect",
+        "2",
+        "--timeout",
+        "5s",
+    ])
+    .exits(0);
     replay.end();
 }
 
 #[test]
 fn a_session_that_was_aborted_or_killed_holds_no_tree_of_restarted_hosts() {
     for kills in [false, true] {
-        let Some((mut lab, evil)) = lab(2) else { return };
+        let Some((mut lab, evil)) = lab(2) else {
+            return;
+        };
         write(&lab.site().join("page"), "old");
         lab.deploy(&[]).exits(0);
         let recorder = recording(evil);
@@ -120,7 +147,9 @@ fn a_session_that_was_aborted_or_killed_holds_no_tree_of_restarted_hosts() {
 
 #[test]
 fn a_comparison_that_was_recorded_holds_up_no_deploy() {
-    let Some((mut lab, evil)) = lab(2) else { return };
+    let Some((mut lab, evil)) = lab(2) else {
+        return;
+    };
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
     Noise::new(7).tree(&lab.site(), 300, 20_000);

@@ -16,14 +16,21 @@ fn lab(seed: u64) -> Option<Lab> {
 }
 
 fn is_in_the_middle(event: &serde_json::Value) -> bool {
-    event["event"] == "progress" && event["sent"].as_u64().is_some_and(|sent| sent > BIG as u64 / 4)
+    event["event"] == "progress"
+        && event["sent"]
+            .as_u64()
+            .is_some_and(|sent| sent > BIG as u64 / 4)
 }
 
 #[test]
 fn deploys_of_two_trees_at_once_do_not_mix() {
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     let keys = lab.path("authorized_keys");
-    let line = String::from_utf8(support::read(&keys)).expect("text").replace("tree=\"www\"", "tree=\"*\"");
+    let line = String::from_utf8(support::read(&keys))
+        .expect("text")
+        .replace("tree=\"www\"", "tree=\"*\"");
     write(&keys, line);
     for name in ["web1", "web2"] {
         let host = lab.host(name);
@@ -32,7 +39,10 @@ fn deploys_of_two_trees_at_once_do_not_mix() {
         host.rule(&format!("[[tree]]\nname = \"db\"\npath = {db:?}"));
         host.start();
     }
-    write(&lab.path("db.toml"), format!("tree = \"db\"\nsource = \"other\"\n{DELETE}"));
+    write(
+        &lab.path("db.toml"),
+        format!("tree = \"db\"\nsource = \"other\"\n{DELETE}"),
+    );
     write(&lab.site().join("big"), Noise::new(1).bytes(BIG));
     write(&lab.path("other/big"), Noise::new(2).bytes(BIG));
     Noise::new(3).tree(&lab.path("other"), 50, 4000);
@@ -43,7 +53,9 @@ fn deploys_of_two_trees_at_once_do_not_mix() {
         assert_eq!(ran.result()["committed"].as_u64(), Some(2), "{ran}");
     }
     lab.all_same(&lab.site());
-    lab.hosts.iter().for_each(|host| same(&lab.path("other"), &host.disk().join("db")));
+    lab.hosts
+        .iter()
+        .for_each(|host| same(&lab.path("other"), &host.disk().join("db")));
 }
 
 #[test]
@@ -51,7 +63,10 @@ fn a_second_deploy_of_a_tree_is_refused_and_names_the_first() {
     let Some(lab) = lab(4) else { return };
     let mut first = lab.start(&SLOW);
     first.until_event("the middle of the first", is_in_the_middle);
-    let name = nix::unistd::gethostname().expect("a name").into_string().expect("text");
+    let name = nix::unistd::gethostname()
+        .expect("a name")
+        .into_string()
+        .expect("text");
     let name = name.split('.').next().expect("one part");
     let refused = lab.makuo(&["deploy", "www.toml"]).exits(3);
     refused.says(&["web1", "web2", "busy with www@2 from ", name]);

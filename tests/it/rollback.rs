@@ -15,7 +15,13 @@ fn released(hosts: usize, more: &str) -> Option<Lab> {
     lab.spec(&format!("{}{more}", support::DELETE));
     let back = lab.keygen("back");
     let keys = read(&lab.path("authorized_keys"));
-    write(&lab.path("authorized_keys"), format!("{}tree=\"www\",rollback {back}", String::from_utf8_lossy(&keys)));
+    write(
+        &lab.path("authorized_keys"),
+        format!(
+            "{}tree=\"www\",rollback {back}",
+            String::from_utf8_lossy(&keys)
+        ),
+    );
     for i in 1..=hosts {
         let host = lab.host(&format!("web{i}"));
         host.rule("keep = 5");
@@ -51,33 +57,63 @@ fn hosts_go_back_to_what_they_kept_and_next_to_nothing_is_sent() {
         let ran = lab.makuo(&["rollback", "www", "-n", "-c", &on]).exits(0);
         ran.says(&["large", "only2", "*deleting"]);
         lab.all_same(&lab.path("r3"));
-        let ran = lab.makuo(&["rollback", "www", "--json", "--expect", "3", "-c", &on]).exits(0);
+        let ran = lab
+            .makuo(&["rollback", "www", "--json", "--expect", "3", "-c", &on])
+            .exits(0);
         lab.all_same(&lab.path("r2"));
         let result = ran.result();
-        assert_eq!((result["serial"].as_u64(), result["rollback_to"].as_u64()), (Some(4), Some(2)), "{ran}");
+        assert_eq!(
+            (result["serial"].as_u64(), result["rollback_to"].as_u64()),
+            (Some(4), Some(2)),
+            "{ran}"
+        );
         assert!(sent(&ran) < LITTLE, "{ran}");
         // From anywhere, as all of them kept it.
-        let ran = lab.makuo(&["rollback", "www", "--json", "--to", "1"]).exits(0);
+        let ran = lab
+            .makuo(&["rollback", "www", "--json", "--to", "1"])
+            .exits(0);
         lab.all_same(&lab.path("r1"));
         assert!(sent(&ran) < LITTLE, "{ran}");
-        lab.makuo(&["rollback", "www", "--to", "www@3"]).exits(0).says(&["www@6 (rollback to www@3)"]);
+        lab.makuo(&["rollback", "www", "--to", "www@3"])
+            .exits(0)
+            .says(&["www@6 (rollback to www@3)"]);
         lab.all_same(&lab.path("r3"));
-        lab.makuo(&["rollback", "www", "--to", "99"]).exits(3).says(&["www@99", "kept are"]);
-        lab.makuo(&["rollback", "www", "--expect", "9", "--timeout", "2s"]).exits(3).says(&["of 9 expected hosts answered"]);
+        lab.makuo(&["rollback", "www", "--to", "99"])
+            .exits(3)
+            .says(&["www@99", "kept are"]);
+        lab.makuo(&["rollback", "www", "--expect", "9", "--timeout", "2s"])
+            .exits(3)
+            .says(&["of 9 expected hosts answered"]);
         lab.all_same(&lab.path("r3"));
     }
 }
 
 #[test]
 fn a_host_that_did_not_keep_it_is_served_by_one_that_did() {
-    let Some(mut lab) = released(2, "") else { return };
+    let Some(mut lab) = released(2, "") else {
+        return;
+    };
     lab.host("web3").start();
     let refused = lab.makuo(&["rollback", "www", "--expect", "3"]).exits(3);
-    refused.says(&["web3 did not keep all of www@2", "run the rollback on a host that kept it"]);
-    lab.hosts[..2].iter().for_each(|host| support::same(&lab.path("r3"), &host.tree()));
-    assert_eq!(std::fs::read_dir(lab.hosts[2].tree()).expect("there").count(), 0);
+    refused.says(&[
+        "web3 did not keep all of www@2",
+        "run the rollback on a host that kept it",
+    ]);
+    lab.hosts[..2]
+        .iter()
+        .for_each(|host| support::same(&lab.path("r3"), &host.tree()));
+    assert_eq!(
+        std::fs::read_dir(lab.hosts[2].tree())
+            .expect("there")
+            .count(),
+        0
+    );
     let on = config(&lab, "web2");
-    let ran = lab.makuo(&["rollback", "www", "--json", "--expect", "3", "-c", &on, "--to", "2"]).exits(0);
+    let ran = lab
+        .makuo(&[
+            "rollback", "www", "--json", "--expect", "3", "-c", &on, "--to", "2",
+        ])
+        .exits(0);
     lab.all_same(&lab.path("r2"));
     assert!(sent(&ran) > LARGE as u64, "{ran}");
 }
@@ -85,15 +121,23 @@ fn a_host_that_did_not_keep_it_is_served_by_one_that_did() {
 #[test]
 fn a_key_for_rollbacks_goes_back_and_does_no_more() {
     let Some(lab) = released(2, "") else { return };
-    let (key, on) = (lab.path("back").to_str().expect("UTF-8").to_string(), config(&lab, "web1"));
-    lab.makuo(&["rollback", "www", "-k", &key, "-c", &on]).exits(0);
+    let (key, on) = (
+        lab.path("back").to_str().expect("UTF-8").to_string(),
+        config(&lab, "web1"),
+    );
+    lab.makuo(&["rollback", "www", "-k", &key, "-c", &on])
+        .exits(0);
     lab.all_same(&lab.path("r2"));
     write(&lab.site().join("large"), "new");
-    lab.makuo(&["deploy", "www.toml", "-k", &key]).exits(3).says(&["may not deploy www"]);
+    lab.makuo(&["deploy", "www.toml", "-k", &key])
+        .exits(3)
+        .says(&["may not deploy www"]);
     lab.all_same(&lab.path("r2"));
     // What it signed itself it may put again, and so may the other.
-    lab.makuo(&["rollback", "www", "--to", "1", "-k", &key, "-c", &on]).exits(0);
-    lab.makuo(&["rollback", "www", "--to", "4", "-c", &on]).exits(0);
+    lab.makuo(&["rollback", "www", "--to", "1", "-k", &key, "-c", &on])
+        .exits(0);
+    lab.makuo(&["rollback", "www", "--to", "4", "-c", &on])
+        .exits(0);
     lab.all_same(&lab.path("r2"));
 }
 
@@ -102,10 +146,18 @@ fn what_an_unknown_key_signed_is_not_signed_again() {
     let Some(lab) = released(1, "") else { return };
     lab.keygen("stranger");
     let key = lab.path("stranger").to_str().expect("UTF-8").to_string();
-    lab.makuo(&["rollback", "www", "-k", &key]).exits(3).says(&["SHA256:", "--authorized-keys"]);
+    lab.makuo(&["rollback", "www", "-k", &key])
+        .exits(3)
+        .says(&["SHA256:", "--authorized-keys"]);
     // Known to whoever rolls back, but not to the hosts.
-    let keys = lab.path("authorized_keys").to_str().expect("UTF-8").to_string();
-    lab.makuo(&["rollback", "www", "-k", &key, "--authorized-keys", &keys]).exits(3).says(&["may not rollback www"]);
+    let keys = lab
+        .path("authorized_keys")
+        .to_str()
+        .expect("UTF-8")
+        .to_string();
+    lab.makuo(&["rollback", "www", "-k", &key, "--authorized-keys", &keys])
+        .exits(3)
+        .says(&["may not rollback www"]);
     lab.all_same(&lab.path("r3"));
 }
 
@@ -126,7 +178,11 @@ fn three(more: &str) -> Option<Lab> {
 fn logged(lab: &Lab) -> Vec<u64> {
     let ran = lab.makuo(&["log", "www", "--json"]).exits(0);
     let events = ran.events();
-    events.iter().filter(|e| e["event"] == "release").filter_map(|e| e["serial"].as_u64()).collect()
+    events
+        .iter()
+        .filter(|e| e["event"] == "release")
+        .filter_map(|e| e["serial"].as_u64())
+        .collect()
 }
 
 #[test]
@@ -141,7 +197,9 @@ fn deploys_that_change_nothing_are_no_history() {
         }
         // All hosts run the last one, and it is the same one as before in their history.
         assert_eq!(logged(&lab), [5, 1]);
-        lab.makuo(&["rollback", "www"]).exits(0).says(&["back from www@5 to www@1", "3 of 3 hosts"]);
+        lab.makuo(&["rollback", "www"])
+            .exits(0)
+            .says(&["back from www@5 to www@1", "3 of 3 hosts"]);
         lab.all_same(&lab.path("r1"));
         assert_eq!(logged(&lab), [6, 5]);
     }
@@ -164,22 +222,36 @@ fn a_canary_by_hand_is_nothing_that_others_go_back_to() {
     // Its content on one host and the same on all afterwards is one release.
     write(&lab.site().join("page"), "second");
     lab.makuo(&["deploy", "www.toml", "-t", "web1"]).exits(0);
-    lab.makuo(&["rollback", "www"]).exits(3).says(&["hosts run different releases", "www@5 on web1", "--to"]);
+    lab.makuo(&["rollback", "www"]).exits(3).says(&[
+        "hosts run different releases",
+        "www@5 on web1",
+        "--to",
+    ]);
     lab.deploy(&[]).exits(0);
-    lab.makuo(&["rollback", "www"]).exits(0).says(&["www@4", "3 of 3 hosts"]);
+    lab.makuo(&["rollback", "www"])
+        .exits(0)
+        .says(&["www@4", "3 of 3 hosts"]);
     lab.all_same(&lab.path("r1"));
 }
 
 #[test]
 fn a_rollback_that_would_change_nothing_says_so_and_is_no_success() {
     let Some(lab) = three("") else { return };
-    lab.makuo(&["rollback", "www"]).exits(3).says(&["no release of www to go back to"]);
-    lab.makuo(&["rollback", "www", "--to", "1"]).exits(3).says(&["nothing to change", "web1, web2, web3"]);
+    lab.makuo(&["rollback", "www"])
+        .exits(3)
+        .says(&["no release of www to go back to"]);
+    lab.makuo(&["rollback", "www", "--to", "1"])
+        .exits(3)
+        .says(&["nothing to change", "web1, web2, web3"]);
     assert_eq!(logged(&lab), [1]);
     write(&lab.hosts[1].tree().join("page"), "drifted");
-    lab.makuo(&["rollback", "www", "--to", "1", "-n"]).exits(0).says(&["back from www@1 to www@1", "page"]);
+    lab.makuo(&["rollback", "www", "--to", "1", "-n"])
+        .exits(0)
+        .says(&["back from www@1 to www@1", "page"]);
     let on = config(&lab, "web1");
-    lab.makuo(&["rollback", "www", "--to", "1", "-c", &on]).exits(0).says(&["web2: 1 changed"]);
+    lab.makuo(&["rollback", "www", "--to", "1", "-c", &on])
+        .exits(0)
+        .says(&["web2: 1 changed"]);
     lab.all_same(&lab.path("r1"));
 }
 
@@ -197,7 +269,8 @@ fn a_rollback_leaves_alone_what_the_running_release_excludes() {
         lab.deploy(&[]).exits(0);
         let own = ["cache/a", "local.conf"];
         std::fs::create_dir(lab.hosts[0].tree().join("cache")).expect("new");
-        own.iter().for_each(|path| write(&lab.hosts[0].tree().join(path), "the host's own"));
+        own.iter()
+            .for_each(|path| write(&lab.hosts[0].tree().join(path), "the host's own"));
         lab.spec(&spec(r#"["/cache/", "/local.conf", "/more/"]"#));
         write(&lab.site().join("page"), "third");
         lab.deploy(&[]).exits(0);
@@ -205,7 +278,11 @@ fn a_rollback_leaves_alone_what_the_running_release_excludes() {
         write(&lab.hosts[0].tree().join("more/x"), "the host's own");
         let all_there = |lab: &Lab| {
             for path in ["cache/a", "local.conf", "more/x"] {
-                assert_eq!(read(&lab.hosts[0].tree().join(path)), b"the host's own", "{path}");
+                assert_eq!(
+                    read(&lab.hosts[0].tree().join(path)),
+                    b"the host's own",
+                    "{path}"
+                );
             }
         };
 
@@ -215,15 +292,24 @@ fn a_rollback_leaves_alone_what_the_running_release_excludes() {
         // Back to the first, forth to the second, and back again.
         for (to, page) in [("1", "good"), ("2", "second"), ("4", "good")] {
             lab.makuo(&["rollback", "www", "--to", to]).exits(0);
-            lab.hosts.iter().for_each(|host| assert_eq!(read(&host.tree().join("page")), page.as_bytes()));
+            lab.hosts
+                .iter()
+                .for_each(|host| assert_eq!(read(&host.tree().join("page")), page.as_bytes()));
             all_there(&lab);
         }
         // The host does not take it for drift either.
         let looks = |lab: &Lab| {
             let ran = lab.makuo(&["status", "--json", "www"]).exits(0);
             let events = ran.events();
-            let web1 = events.iter().find(|e| e["host"] == "web1").expect("web1").clone();
-            (web1["drift"]["looks"].as_u64().unwrap_or(0), web1["drift"]["drifted"].as_u64())
+            let web1 = events
+                .iter()
+                .find(|e| e["host"] == "web1")
+                .expect("web1")
+                .clone();
+            (
+                web1["drift"]["looks"].as_u64().unwrap_or(0),
+                web1["drift"]["drifted"].as_u64(),
+            )
         };
         let before = looks(&lab);
         support::until("web1 to look at its tree", || looks(&lab).0 > before.0 + 1);
@@ -245,7 +331,10 @@ fn damaged_marks_of_a_release_are_named_by_a_diff() {
         let whole = read(&path);
         write(&path, &whole[..whole.len() / 2]);
         let ran = lab.diff(&[]);
-        assert!(ran.code != 0 && ran.host("web2").1.contains("is damaged"), "{ran}");
+        assert!(
+            ran.code != 0 && ran.host("web2").1.contains("is damaged"),
+            "{ran}"
+        );
         write(&path, whole);
     }
     lab.diff(&[]).exits(0);

@@ -12,8 +12,8 @@ use makuo::fuzz::{DOORS, ROOT, SIGNED};
 use makuo::id::{Generation, HostName, InstanceId, Nonce, Ordinal, Serial, SessionId, TreeName};
 use makuo::keys::{FileSigner, Namespace, Signer};
 use makuo::manifest::{
-    Content, Entry, EntryKind, Header, Intent, ListRef, Mode, Mtime, Node, NodeRef, Owner, ReleaseId, Rules, TreePath,
-    Xattr,
+    Content, Entry, EntryKind, Header, Intent, ListRef, Mode, Mtime, Node, NodeRef, Owner,
+    ReleaseId, Rules, TreePath, Xattr,
 };
 use makuo::proto::generation::Map;
 use makuo::tree::index::{IndexEntry, IndexWriter, Origin};
@@ -38,8 +38,15 @@ fn every_seed_is_decoded() {
         let mut whole = 0;
         for path in seeds(name) {
             let accepted = door(&std::fs::read(&path).expect("readable"));
-            if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("whole")) {
-                assert!(accepted, "{}: not accepted: MAKUO_WRITE_SEEDS=1 writes seeds anew", path.display());
+            if path
+                .file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with("whole"))
+            {
+                assert!(
+                    accepted,
+                    "{}: not accepted: MAKUO_WRITE_SEEDS=1 writes seeds anew",
+                    path.display()
+                );
                 whole += 1;
             }
         }
@@ -52,12 +59,27 @@ fn every_door_has_a_target_and_every_target_a_door() {
     let targets = dir().join("targets");
     let mut found: Vec<String> = std::fs::read_dir(&targets)
         .expect("targets")
-        .map(|e| e.expect("readable").path().file_stem().expect("a name").to_string_lossy().into_owned())
+        .map(|e| {
+            e.expect("readable")
+                .path()
+                .file_stem()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect();
     found.sort();
-    assert_eq!(found, DOORS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    assert_eq!(
+        found,
+        DOORS.iter().map(|(name, _)| *name).collect::<Vec<_>>()
+    );
     let manifest = std::fs::read_to_string(dir().join("Cargo.toml")).expect("readable");
-    found.iter().for_each(|name| assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is not built"));
+    found.iter().for_each(|name| {
+        assert!(
+            manifest.contains(&format!("name = \"{name}\"")),
+            "{name} is not built"
+        )
+    });
 }
 
 #[test]
@@ -99,10 +121,19 @@ fn write_all() {
         std::fs::write(dir.join(format!("whole-{number}")), bytes).expect("writable");
     };
     let all = |name: &str, seeds: Vec<Vec<u8>>| {
-        seeds.iter().enumerate().for_each(|(number, bytes)| put(name, number, bytes));
+        seeds
+            .iter()
+            .enumerate()
+            .for_each(|(number, bytes)| put(name, number, bytes));
     };
     all("authorized_keys", vec![keys().into_bytes()]);
-    all("config", vec![CONFIG.into(), "[[tree]]\nname = \"a\"\npath = \"/srv/a\"\n".into()]);
+    all(
+        "config",
+        vec![
+            CONFIG.into(),
+            "[[tree]]\nname = \"a\"\npath = \"/srv/a\"\n".into(),
+        ],
+    );
     all("console", vec![CONSOLE.into()]);
     all("datagram", vec![datagrams()]);
     all("drift", vec![drift()]);
@@ -116,7 +147,13 @@ fn write_all() {
     all("node", nodes().iter().map(Node::encode).collect());
     all("order", vec![order().encode()]);
     let signature = signer().sign(Namespace::RELEASE, SIGNED).expect("signs");
-    all("signature", vec![signature.as_bytes().to_vec(), signature.to_armor().into_bytes()]);
+    all(
+        "signature",
+        vec![
+            signature.as_bytes().to_vec(),
+            signature.to_armor().into_bytes(),
+        ],
+    );
     all("spec", vec![SPEC.into(), "source = \"site\"\n".into()]);
 }
 
@@ -210,15 +247,30 @@ fn path(text: &str) -> TreePath {
 }
 
 fn block(number: u32) -> BlockRef {
-    BlockRef { hash: BlockHash::of(&number.to_be_bytes()), size: number + 1 }
+    BlockRef {
+        hash: BlockHash::of(&number.to_be_bytes()),
+        size: number + 1,
+    }
 }
 
 fn entries() -> Vec<Entry> {
-    let owner = Arc::new(Owner { uid: 33, gid: 33, user: Some("www-data".into()), group: None });
-    let list = ListRef { block: block(9), blocks: 3, bytes: 300 };
+    let owner = Arc::new(Owner {
+        uid: 33,
+        gid: 33,
+        user: Some("www-data".into()),
+        group: None,
+    });
+    let list = ListRef {
+        block: block(9),
+        blocks: 3,
+        bytes: 300,
+    };
     let kinds = [
         ("a", EntryKind::Directory),
-        ("a/file", EntryKind::File(Content::Blocks(vec![block(1), block(2)]))),
+        (
+            "a/file",
+            EntryKind::File(Content::Blocks(vec![block(1), block(2)])),
+        ),
         ("a/file2", EntryKind::Hardlink(path("a/file"))),
         ("a/large", EntryKind::File(Content::Lists(vec![list]))),
         ("a/link", EntryKind::Symlink(b"../b".to_vec())),
@@ -231,8 +283,14 @@ fn entries() -> Vec<Entry> {
         kind,
         mode: Mode::from_bits(0o644),
         owner: Arc::clone(&owner),
-        mtime: Mtime { secs: 1_700_000_000, nanos: 5 },
-        xattrs: vec![Xattr { name: b"user.x".to_vec(), value: b"y".to_vec() }],
+        mtime: Mtime {
+            secs: 1_700_000_000,
+            nanos: 5,
+        },
+        xattrs: vec![Xattr {
+            name: b"user.x".to_vec(),
+            value: b"y".to_vec(),
+        }],
     };
     kinds.into_iter().map(entry).collect()
 }
@@ -240,12 +298,28 @@ fn entries() -> Vec<Entry> {
 fn root() -> NodeRef {
     let page = nodes().remove(0);
     let (nodes, blocks, entries, bytes) = page.sums().expect("small");
-    NodeRef { block: BlockRef::of(&page.encode()), nodes, blocks, entries, bytes }
+    NodeRef {
+        block: BlockRef::of(&page.encode()),
+        nodes,
+        blocks,
+        entries,
+        bytes,
+    }
 }
 
 fn nodes() -> Vec<Node> {
-    let reference = NodeRef { block: block(5), nodes: 1, blocks: 2, entries: 3, bytes: 400 };
-    vec![Node::Page(entries()), Node::Index(vec![reference; 2]), Node::List(vec![block(1), block(2), block(3)])]
+    let reference = NodeRef {
+        block: block(5),
+        nodes: 1,
+        blocks: 2,
+        entries: 3,
+        bytes: 400,
+    };
+    vec![
+        Node::Page(entries()),
+        Node::Index(vec![reference; 2]),
+        Node::List(vec![block(1), block(2), block(3)]),
+    ]
 }
 
 fn header() -> Header {
@@ -273,13 +347,30 @@ fn order() -> Order {
     let (session, release) = (SessionId(3), ReleaseId(BlockHash::of(b"release")));
     let up_to = Some(HostName::new("web3").expect("legal"));
     let (tree, serial) = (Some(TreeName::new("www").expect("legal")), Some(Serial(17)));
-    Order { session, release, kind: OrderKind::Commit, up_to, tree, serial, hosts: None, except: None }
+    Order {
+        session,
+        release,
+        kind: OrderKind::Commit,
+        up_to,
+        tree,
+        serial,
+        hosts: None,
+        except: None,
+    }
 }
 
 fn messages() -> Vec<Message> {
-    let signature = signer().sign(Namespace::RELEASE, &header().encode()).expect("signs").as_bytes().to_vec();
+    let signature = signer()
+        .sign(Namespace::RELEASE, &header().encode())
+        .expect("signs")
+        .as_bytes()
+        .to_vec();
     let host = HostName::new("web1").expect("legal");
-    let missing = Missing { generation: Generation(1), need: vec![2, 0, 1], symbols: Ranges(vec![3..5]) };
+    let missing = Missing {
+        generation: Generation(1),
+        need: vec![2, 0, 1],
+        symbols: Ranges(vec![3..5]),
+    };
     vec![
         Message::Solicit(Some(Nonce(7)), TreeName::new("www").ok()),
         Message::Bye(host.clone()),
@@ -293,7 +384,11 @@ fn messages() -> Vec<Message> {
             checksum: false,
             quick: Some(true),
             recheck: None,
-            grant: Some(SignedOrder { order: vec![1; 40], signature: vec![2; 80], hosts: None }),
+            grant: Some(SignedOrder {
+                order: vec![1; 40],
+                signature: vec![2; 80],
+                hosts: None,
+            }),
             follows: None,
             only: None,
             proves: Some(true),
@@ -322,19 +417,35 @@ fn messages() -> Vec<Message> {
             seen: 3,
             fetch: Some(4096),
         }),
-        Message::Nack(Nack { session: SessionId(1), seen: 9, missing: vec![missing] }),
-        Message::Order(SignedOrder { order: order().encode(), signature, hosts: None }),
+        Message::Nack(Nack {
+            session: SessionId(1),
+            seen: 9,
+            missing: vec![missing],
+        }),
+        Message::Order(SignedOrder {
+            order: order().encode(),
+            signature,
+            hosts: None,
+        }),
     ]
 }
 
 /// A message in pieces and a symbol.
 fn datagrams() -> Vec<u8> {
     let bytes = messages()[2].encode();
-    let front = |counter| Front { source: InstanceId(1), counter };
+    let front = |counter| Front {
+        source: InstanceId(1),
+        counter,
+    };
     let mut all = Vec::new();
     let half = bytes.len() / 2;
     for (index, bytes) in [&bytes[..half], &bytes[half..]].into_iter().enumerate() {
-        let piece = Piece { message: 1, index: index as u8, count: 2, bytes };
+        let piece = Piece {
+            message: 1,
+            index: index as u8,
+            count: 2,
+            bytes,
+        };
         let mut datagram = Vec::new();
         write_piece(&mut datagram, front(index as u64 + 1), piece);
         all.push(datagram);
@@ -351,18 +462,26 @@ fn datagrams() -> Vec<u8> {
     let mut symbol = Vec::new();
     write_symbol(&mut symbol, front(1), header, &[7; 1400]);
     all.push(symbol);
-    all.iter().flat_map(|one| [&(one.len() as u16).to_be_bytes()[..], one].concat()).collect()
+    all.iter()
+        .flat_map(|one| [&(one.len() as u16).to_be_bytes()[..], one].concat())
+        .collect()
 }
 
 fn drift() -> Vec<u8> {
-    let lines = vec![(minicbor::bytes::ByteVec::from(b"css/site.css".to_vec()), ">f.st......", 2u8)];
+    let lines = vec![(
+        minicbor::bytes::ByteVec::from(b"css/site.css".to_vec()),
+        ">f.st......",
+        2u8,
+    )];
     minicbor::to_vec((lines, 1u64, 0u64, 0u64)).expect("encodes")
 }
 
 fn frame() -> Vec<u8> {
     let content = b"the same words again and again ".repeat(50);
     let mut compressor = Compressor::new();
-    compressor.begin(Level::new(3).expect("legal"), Some(content.len())).expect("begins");
+    compressor
+        .begin(Level::new(3).expect("legal"), Some(content.len()))
+        .expect("begins");
     compressor.add(&content).expect("fits");
     let frame = compressor.end().expect("ends");
     [&(content.len() as u32).to_be_bytes()[..], frame].concat()
@@ -370,7 +489,9 @@ fn frame() -> Vec<u8> {
 
 fn map() -> Vec<u8> {
     let mut map = Map::default();
-    [(4, 100), (5, 200), (9, 30)].into_iter().for_each(|(ordinal, size)| map.push(Ordinal(ordinal), size));
+    [(4, 100), (5, 200), (9, 30)]
+        .into_iter()
+        .for_each(|(ordinal, size)| map.push(Ordinal(ordinal), size));
     map.payload(&[1; 330])
 }
 
@@ -383,8 +504,16 @@ fn index() -> Vec<u8> {
     writer.put(BlockRef::of(&list), list).expect("writable");
     for (number, entry) in entries().into_iter().enumerate() {
         let (size, mtime) = (entry.kind.size(), entry.mtime);
-        let version = Version { dev: ROOT.dev, ino: number as u64 + 10, size, mtime, ctime: mtime };
-        writer.push(IndexEntry { entry, version }).expect("writable");
+        let version = Version {
+            dev: ROOT.dev,
+            ino: number as u64 + 10,
+            size,
+            mtime,
+            ctime: mtime,
+        };
+        writer
+            .push(IndexEntry { entry, version })
+            .expect("writable");
     }
     writer.finish(origin()).expect("writable");
     std::fs::read(&path).expect("readable")
@@ -394,22 +523,43 @@ fn journal() -> Vec<u8> {
     let dir = tempfile::tempdir().expect("a directory");
     let tree = dir.path().join("tree");
     std::fs::create_dir(&tree).expect("new");
-    let (name, root) = (TreeName::new("www").expect("legal"), Root::open(&tree).expect("there"));
+    let (name, root) = (
+        TreeName::new("www").expect("legal"),
+        Root::open(&tree).expect("there"),
+    );
     let state = State::open(&name, &root, None).expect("a state");
     let mark = |serial| CommitMark {
-        release: Mark { serial: Serial(serial), id: ReleaseId(BlockHash::of(b"release")) },
+        release: Mark {
+            serial: Serial(serial),
+            id: ReleaseId(BlockHash::of(b"release")),
+        },
         number: serial,
     };
     let steps = vec![
         Step::Mkdir(path("a")),
-        Step::Place { path: path("a/file"), slot: 1, ino: 2, replaces: true, copy: None, born: None },
-        Step::Remove { path: path("b"), slot: 2, is_dir: false },
+        Step::Place {
+            path: path("a/file"),
+            slot: 1,
+            ino: 2,
+            replaces: true,
+            copy: None,
+            born: None,
+        },
+        Step::Remove {
+            path: path("b"),
+            slot: 2,
+            is_dir: false,
+        },
     ];
     let journal = Journal {
         commit: mark(2),
         previous: Some(mark(1)),
         steps: steps.into_iter().collect(),
-        dirs: vec![DirStep { path: None, old: None, new: None }],
+        dirs: vec![DirStep {
+            path: None,
+            old: None,
+            new: None,
+        }],
         header: header().encode(),
         signature: vec![1, 2, 3],
         swap: None,
@@ -419,9 +569,18 @@ fn journal() -> Vec<u8> {
 }
 
 fn origin() -> Origin {
-    let top = Version { dev: ROOT.dev, ino: ROOT.ino, size: 4096, mtime: Mtime::default(), ctime: Mtime::default() };
+    let top = Version {
+        dev: ROOT.dev,
+        ino: ROOT.ino,
+        size: 4096,
+        mtime: Mtime::default(),
+        ctime: Mtime::default(),
+    };
     Origin {
-        started: Mtime { secs: 1_800_000_000, nanos: 0 },
+        started: Mtime {
+            secs: 1_800_000_000,
+            nanos: 0,
+        },
         options: BlockHash::of(b"options"),
         top,
         owners: Vec::new(),

@@ -5,7 +5,9 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::{self, DELETE, Lab, Noise, append, copy, differences, pause, read, until, write};
+use crate::support::{
+    self, DELETE, Lab, Noise, append, copy, differences, pause, read, until, write,
+};
 
 /// What a service manager hears.
 struct Manager(UnixDatagram);
@@ -13,7 +15,9 @@ struct Manager(UnixDatagram);
 impl Manager {
     fn at(path: &Path) -> Self {
         let socket = UnixDatagram::bind(path).expect("new");
-        socket.set_read_timeout(Some(Duration::from_secs(30))).expect("possible");
+        socket
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .expect("possible");
         Self(socket)
     }
 
@@ -32,7 +36,9 @@ impl Manager {
 
 #[test]
 fn the_service_manager_is_told() {
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     let path = lab.path("manager");
     let manager = Manager::at(&path);
     let log = lab.path("web1/log");
@@ -40,8 +46,12 @@ fn the_service_manager_is_told() {
     let meta = std::fs::metadata(&log).expect("just written");
     let host = lab.host("web1");
     // Its standard error is the journal, as far as it knows.
-    host.env.push(("JOURNAL_STREAM".into(), format!("{}:{}", meta.dev(), meta.ino())));
-    host.env.push(("NOTIFY_SOCKET".into(), path.to_str().expect("UTF-8").into()));
+    host.env.push((
+        "JOURNAL_STREAM".into(),
+        format!("{}:{}", meta.dev(), meta.ino()),
+    ));
+    host.env
+        .push(("NOTIFY_SOCKET".into(), path.to_str().expect("UTF-8").into()));
     host.env.push(("WATCHDOG_USEC".into(), "200000".into()));
     host.start();
     assert_eq!(manager.next("WATCHDOG=1"), "READY=1");
@@ -54,33 +64,58 @@ fn the_service_manager_is_told() {
     assert!(host.stop().success());
     assert_eq!(manager.next("WATCHDOG=1"), "STOPPING=1");
     let log = lab.hosts[0].log();
-    assert!(log.contains("trees www") && log.lines().all(|line| !line.starts_with("20")), "no times twice: {log}");
+    assert!(
+        log.contains("trees www") && log.lines().all(|line| !line.starts_with("20")),
+        "no times twice: {log}"
+    );
 }
 
 #[test]
 fn a_daemon_trusts_no_file_that_others_could_have_changed() {
     use std::os::unix::fs::{PermissionsExt, chown};
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     let (password, sender) = (lab.path("password"), lab.path("sender"));
     write(&password, "sesame\n");
     std::fs::copy(lab.path("key"), &sender).expect("room");
-    let mode = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("mine");
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("mine")
+    };
     mode(&password, 0o600);
     let host = lab.host("web1");
-    host.setting(&format!("[sender]\nkey = {sender:?}\n[console]\npassword = {password:?}"));
+    host.setting(&format!(
+        "[sender]\nkey = {sender:?}\n[console]\npassword = {password:?}"
+    ));
     host.start();
     host.kill();
-    let files = [host.config_path(), host.group_key(), lab.path("authorized_keys"), password, sender];
+    let files = [
+        host.config_path(),
+        host.group_key(),
+        lab.path("authorized_keys"),
+        password,
+        sender,
+    ];
     // As the daemon of the lab is started, but to its end.
     let refused = |what: &Path, mends: &str| {
         let mut command = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
-        command.args(["daemon", "-c"]).arg(&files[0]).args(lab.admin.flags()).env_remove("MAKUO_GROUP_KEY");
+        command
+            .args(["daemon", "-c"])
+            .arg(&files[0])
+            .args(lab.admin.flags())
+            .env_remove("MAKUO_GROUP_KEY");
         let ran = support::Running::start(&mut command).wait().exits(2);
-        let name = std::fs::canonicalize(what).expect("there").display().to_string();
+        let name = std::fs::canonicalize(what)
+            .expect("there")
+            .display()
+            .to_string();
         ran.says(&[&name, "owner ", "mode 0", mends]);
     };
     for file in &files {
-        let (dir, before) = (file.parent().expect("one"), std::fs::metadata(file).expect("there").permissions());
+        let (dir, before) = (
+            file.parent().expect("one"),
+            std::fs::metadata(file).expect("there").permissions(),
+        );
         mode(file, 0o666);
         refused(file, "chmod go-w");
         mode(file, before.mode());
@@ -104,14 +139,20 @@ fn a_daemon_trusts_no_file_that_others_could_have_changed() {
     lab.hosts[0].start();
     mode(&keys, 0o666);
     lab.hosts[0].reload();
-    until("the refusal", || lab.hosts[0].log().contains("the authorized keys stay as they were"));
+    until("the refusal", || {
+        lab.hosts[0]
+            .log()
+            .contains("the authorized keys stay as they were")
+    });
     write(&lab.site().join("page"), "x");
     lab.deploy(&[]).exits(0);
 }
 
 #[test]
 fn a_reload_takes_keys_and_says_what_it_does_not_take() {
-    let Some(mut lab) = Lab::loopback_idle() else { return };
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
     let keys = lab.path("authorized_keys");
     let listed = read(&keys);
     write(&keys, "# nobody\n");
@@ -132,21 +173,32 @@ fn a_reload_takes_keys_and_says_what_it_does_not_take() {
     write(&host.config_path(), format!("{other}keep = 9\n"));
     host.reload();
     until("no key", || host.log().contains(": 0 keys"));
-    assert!(host.log().contains("a restart is needed for what has changed in [[tree]] www"), "{}", host.log());
+    assert!(
+        host.log()
+            .contains("a restart is needed for what has changed in [[tree]] www"),
+        "{}",
+        host.log()
+    );
     append(&lab.site().join("page"), b"y");
     lab.deploy(&[]).exits(3);
     // A file that is wrong changes nothing.
     write(&host.config_path(), "keep = 9\n");
     host.reload();
-    until("a word about it", || host.log().contains("the configuration stays as it was"));
+    until("a word about it", || {
+        host.log().contains("the configuration stays as it was")
+    });
     assert!(host.log().contains("keep"), "{}", host.log());
-    until("the keys that it began with", || host.log().matches(": 1 keys").count() > 1);
+    until("the keys that it began with", || {
+        host.log().matches(": 1 keys").count() > 1
+    });
     lab.deploy(&[]).exits(0);
 }
 
 #[test]
 fn an_end_in_the_middle_of_a_transfer_is_told_and_loses_nothing() {
-    let Some(mut lab) = Lab::network(3) else { return };
+    let Some(mut lab) = Lab::network(3) else {
+        return;
+    };
     let site = lab.site();
     write(&site.join("page"), "old");
     lab.deploy(&[]).exits(0);
@@ -154,9 +206,22 @@ fn an_end_in_the_middle_of_a_transfer_is_told_and_loses_nothing() {
     write(&site.join("page"), "new");
     let big = 12 << 20;
     write(&site.join("big"), Noise::new(3).bytes(big));
-    let mut deploy = lab.start(&["deploy", "--json", "www.toml", "--expect", "3", "--rate", "4MB", "--timeout", "8s"]);
+    let mut deploy = lab.start(&[
+        "deploy",
+        "--json",
+        "www.toml",
+        "--expect",
+        "3",
+        "--rate",
+        "4MB",
+        "--timeout",
+        "8s",
+    ]);
     deploy.until_event("the middle of the transfer", |event| {
-        event["event"] == "progress" && event["sent"].as_u64().is_some_and(|sent| sent > big as u64 / 2)
+        event["event"] == "progress"
+            && event["sent"]
+                .as_u64()
+                .is_some_and(|sent| sent > big as u64 / 2)
     });
     let ended = lab.hosts[1].stop();
     assert!(ended.success(), "{ended}: {}", lab.hosts[1].log());
@@ -168,13 +233,22 @@ fn an_end_in_the_middle_of_a_transfer_is_told_and_loses_nothing() {
     let ran = lab.deploy(&[]).exits(0);
     lab.all_same(&site);
     let sent = ran.result()["bytes_sent"].as_u64().expect("a number");
-    assert!(sent < big as u64 * 3 / 4, "{sent} of {big} bytes sent again");
-    assert!(!lab.hosts[1].log().contains("ERROR"), "{}", lab.hosts[1].log());
+    assert!(
+        sent < big as u64 * 3 / 4,
+        "{sent} of {big} bytes sent again"
+    );
+    assert!(
+        !lab.hosts[1].log().contains("ERROR"),
+        "{}",
+        lab.hosts[1].log()
+    );
 }
 
 #[test]
 fn an_end_at_any_moment_leaves_one_release_and_a_whole_journal() {
-    let Some(mut lab) = Lab::loopback(1) else { return };
+    let Some(mut lab) = Lab::loopback(1) else {
+        return;
+    };
     let releases = [lab.path("a"), lab.path("b")];
     Noise::new(1).tree(&releases[0], 150, 6000);
     Noise::new(2).tree(&releases[1], 170, 6000);
@@ -187,20 +261,34 @@ fn an_end_at_any_moment_leaves_one_release_and_a_whole_journal() {
         // Half of them in the middle of the transfer, half about the commit.
         let early = round % 2 == 0;
         // Nobody keeps this from an earlier round: it has to be sent.
-        write(&releases[1 - now].join("big"), Noise::new(100 + round).bytes(600_000));
+        write(
+            &releases[1 - now].join("big"),
+            Noise::new(100 + round).bytes(600_000),
+        );
         let rate: &[&str] = if early { &["--rate", "1MB"] } else { &[] };
-        let mut deploy = lab.start(&[&["deploy", "--json", "www.toml", "--timeout", "5s"], rate].concat());
+        let mut deploy =
+            lab.start(&[&["deploy", "--json", "www.toml", "--timeout", "5s"], rate].concat());
         let awaited = if early { "staging" } else { "ready" };
         deploy.until_event(awaited, |e| e["event"] == "host" && e["state"] == awaited);
         pause(Duration::from_millis(round * 3));
         let ended = lab.hosts[0].stop();
-        assert!(ended.success(), "round {round}: {ended}: {}", lab.hosts[0].log());
+        assert!(
+            ended.success(),
+            "round {round}: {ended}: {}",
+            lab.hosts[0].log()
+        );
         // Nobody had to mend anything: it is one of the two while nobody runs.
-        let at = releases.iter().position(|release| differences(release, &tree).is_empty());
-        let at = at.unwrap_or_else(|| panic!("round {round}: {}", differences(&releases[now], &tree)));
+        let at = releases
+            .iter()
+            .position(|release| differences(release, &tree).is_empty());
+        let at =
+            at.unwrap_or_else(|| panic!("round {round}: {}", differences(&releases[now], &tree)));
         let ran = deploy.wait();
         assert_eq!(ran.code == 0, at != now, "the sender was told: {ran}");
-        assert!(!early || at == now, "round {round}: nothing was complete: {ran}");
+        assert!(
+            !early || at == now,
+            "round {round}: nothing was complete: {ran}"
+        );
         new += usize::from(at != now);
         now = at;
         lab.hosts[0].start();

@@ -11,7 +11,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::support::{Adversary, Beside, Host, Lab, Noise, Place, Stopwatch, pause, recording, until, write};
+use crate::support::{
+    Adversary, Beside, Host, Lab, Noise, Place, Stopwatch, pause, recording, until, write,
+};
 use makuo::id::{HostName, InstanceId, Nonce};
 use makuo::wire::datagram::{Front, Piece, write_piece};
 use makuo::wire::message::Hello;
@@ -85,13 +87,17 @@ struct Siege {
 /// How long an attack lasts in the long form.
 fn asked() -> Option<Duration> {
     let seconds = std::env::var("MAKUO_SIEGE_SECONDS").ok()?;
-    Some(Duration::from_secs(seconds.parse().expect("MAKUO_SIEGE_SECONDS is a number")))
+    Some(Duration::from_secs(
+        seconds.parse().expect("MAKUO_SIEGE_SECONDS is a number"),
+    ))
 }
 
 /// Gives the port of `place` its rate, towards the switch.
 fn shape(place: &Place, interface: &str) {
     let mbit = std::env::var("MAKUO_SIEGE_MBIT").unwrap_or_else(|_| "1000".into());
-    place.shell(&format!("tc qdisc replace dev {interface} root tbf rate {mbit}mbit burst 64kb limit 1mb"));
+    place.shell(&format!(
+        "tc qdisc replace dev {interface} root tbf rate {mbit}mbit burst 64kb limit 1mb"
+    ));
 }
 
 impl Siege {
@@ -101,12 +107,25 @@ impl Siege {
         let place = lab.plug();
         let evil = Adversary::at(&place)?;
         let switch = lab.switch().place();
-        for (number, place) in (1..).zip(lab.hosts.iter().map(|host| &host.place).chain([&lab.admin, &place])) {
+        for (number, place) in (1..).zip(
+            lab.hosts
+                .iter()
+                .map(|host| &host.place)
+                .chain([&lab.admin, &place]),
+        ) {
             shape(place, "eth0");
             shape(&switch, &format!("p{number}"));
         }
         let random = fastrand::Rng::with_seed(6);
-        Some((Self { lab, random, nth: 0, lasts: asked() }, evil))
+        Some((
+            Self {
+                lab,
+                random,
+                nth: 0,
+                lasts: asked(),
+            },
+            evil,
+        ))
     }
 
     /// Records a deploy, one that is aborted, one that is killed, and a comparison, after which no other deploy comes;
@@ -130,7 +149,9 @@ impl Siege {
         }
         std::fs::remove_file(lab.site().join("big")).expect("there");
         write(&lab.site().join("page"), "compared");
-        until("hosts that are free again", || lab.diff(&["--checksum"]).code == 1);
+        until("hosts that are free again", || {
+            lab.diff(&["--checksum"]).code == 1
+        });
         let (evil, mut recorded) = recorder.end();
         recorded.extend(beacons(&evil, lab.hosts.len()));
 
@@ -143,19 +164,33 @@ impl Siege {
     fn deploy(&mut self) -> Deploy {
         self.nth += 1;
         write(&self.lab.site().join("page"), format!("page {}", self.nth));
-        write(&self.lab.site().join("noise"), Noise::new(self.nth).bytes(256 << 10));
+        write(
+            &self.lab.site().join("noise"),
+            Noise::new(self.nth).bytes(256 << 10),
+        );
         let watch = Stopwatch::start();
         let ran = self.lab.deploy(&[]).exits(0);
         let time = watch.read();
         let result = ran.result();
-        assert_eq!(result["targets"].as_u64(), Some(self.lab.hosts.len() as u64), "{ran}");
+        assert_eq!(
+            result["targets"].as_u64(),
+            Some(self.lab.hosts.len() as u64),
+            "{ran}"
+        );
         self.lab.all_same(&self.lab.site());
-        Deploy { time, sent: result["bytes_sent"].as_u64().expect("a number") }
+        Deploy {
+            time,
+            sent: result["bytes_sent"].as_u64().expect("a number"),
+        }
     }
 
     /// So many deploys, one each `every`.
     fn deploys(&mut self, every: Duration) -> Vec<Deploy> {
-        let count = if self.lasts.is_some() { DEPLOYS } else { DEPLOYS_SHORT };
+        let count = if self.lasts.is_some() {
+            DEPLOYS
+        } else {
+            DEPLOYS_SHORT
+        };
         let each = (0..count).map(|_| {
             let deploy = self.deploy();
             pause(every.saturating_sub(deploy.time));
@@ -179,7 +214,9 @@ impl Siege {
         let place = self.lab.plug();
         let mut member = Adversary::at(&place).expect("there is one already");
         member.take_key(&self.lab.group_key());
-        (0..PROCESSES).map(|n| member.datagram(InstanceId(n), &word(n))).collect()
+        (0..PROCESSES)
+            .map(|n| member.datagram(InstanceId(n), &word(n)))
+            .collect()
     }
 
     /// Deploys under an attack and after it.
@@ -195,11 +232,18 @@ impl Siege {
         let before = self.memory();
         let lasts = self.lasts.unwrap_or(Duration::from_secs(DATAGRAMS / PACE));
         let attacking = begin(evil, recording, self.random.clone(), attack, speed, lasts);
-        let every = self.lasts.map_or(Duration::ZERO, |lasts| lasts / DEPLOYS as u32);
+        let every = self
+            .lasts
+            .map_or(Duration::ZERO, |lasts| lasts / DEPLOYS as u32);
         pause(every / 10);
         let under = self.deploys(every);
         let during = self.memory();
-        let Done { evil, sent, bytes, lasted } = attacking.end();
+        let Done {
+            evil,
+            sent,
+            bytes,
+            lasted,
+        } = attacking.end();
 
         let watch = Stopwatch::start();
         let mut recovering = vec![self.deploy()];
@@ -207,10 +251,18 @@ impl Siege {
             pause(PAUSE);
             recovering.push(self.deploy());
         }
-        let after = if self.lasts.is_some() { self.calm() } else { Vec::new() };
+        let after = if self.lasts.is_some() {
+            self.calm()
+        } else {
+            Vec::new()
+        };
         let kept = self.memory();
         let members = self.lab.makuo(&["members", "--json"]).exits(0);
-        assert_eq!(members.result()["members"].as_u64(), Some(self.lab.hosts.len() as u64), "{members}");
+        assert_eq!(
+            members.result()["members"].as_u64(),
+            Some(self.lab.hosts.len() as u64),
+            "{members}"
+        );
         for host in &self.lab.hosts {
             assert!(!host.log().contains("defect"), "{}", host.log());
         }
@@ -219,23 +271,38 @@ impl Siege {
         println!(
             "{name}: {sent} datagrams at {rate:.0} Mbit/s; memory in KiB {before:?} before, {during:?} during, {kept:?} after"
         );
-        for (when, deploys) in
-            [("calm", calm), ("under attack", &under), ("recovering", &recovering), ("after", &after)]
-        {
-            let each = deploys.iter().map(|d| format!("{:.3} s {} bytes", d.time.as_secs_f64(), d.sent));
+        for (when, deploys) in [
+            ("calm", calm),
+            ("under attack", &under),
+            ("recovering", &recovering),
+            ("after", &after),
+        ] {
+            let each = deploys
+                .iter()
+                .map(|d| format!("{:.3} s {} bytes", d.time.as_secs_f64(), d.sent));
             println!("{name}: {when}: {}", each.collect::<Vec<_>>().join(", "));
         }
         for (before, kept) in before.iter().zip(&kept) {
-            assert!(*kept < before + GROWTH, "{name}: {before} KiB before, {kept} KiB after");
+            assert!(
+                *kept < before + GROWTH,
+                "{name}: {before} KiB before, {kept} KiB after"
+            );
         }
         let bytes = |deploys: &[Deploy]| median(deploys.iter().map(|d| d.sent));
-        assert!(bytes(&under) < 3 * bytes(calm), "{name}: {} bytes without, {} with", bytes(calm), bytes(&under));
+        assert!(
+            bytes(&under) < 3 * bytes(calm),
+            "{name}: {} bytes without, {} with",
+            bytes(calm),
+            bytes(&under)
+        );
         if self.lasts.is_some() {
             let time = |deploys: &[Deploy]| median(deploys.iter().map(|d| d.time));
             let slowest = under.iter().map(|d| d.time).max().expect("some");
             let last = recovering.last().expect("one").time;
             let verdict = |is: bool| if is { "held" } else { "MISSED" };
-            let ratio = |time: Duration| time.as_secs_f64() / median(calm.iter().map(|d| d.time)).as_secs_f64();
+            let ratio = |time: Duration| {
+                time.as_secs_f64() / median(calm.iter().map(|d| d.time)).as_secs_f64()
+            };
             println!(
                 "{name}: under attack {:.2} in the median, {:.2} at most ({}); after it {:.2} ({})",
                 ratio(time(&under)),
@@ -284,7 +351,12 @@ fn begin(
             Speed::Count(count) => (count, Vec::new()),
             Speed::Full => {
                 let all = POOL.max(recorded.len() as u64);
-                (all, (0..all).map(|n| attack(&recorded, n, &mut random)).collect::<Vec<_>>())
+                (
+                    all,
+                    (0..all)
+                        .map(|n| attack(&recorded, n, &mut random))
+                        .collect::<Vec<_>>(),
+                )
             }
         };
         let (watch, mut speakers) = (Stopwatch::start(), VecDeque::<SocketAddr>::new());
@@ -297,8 +369,14 @@ fn begin(
                 }
             }
             for _ in 0..16 {
-                let fresh = if pool.is_empty() { attack(&recorded, sent, &mut random) } else { Vec::new() };
-                let datagram = pool.get(sent as usize % pool.len().max(1)).unwrap_or(&fresh);
+                let fresh = if pool.is_empty() {
+                    attack(&recorded, sent, &mut random)
+                } else {
+                    Vec::new()
+                };
+                let datagram = pool
+                    .get(sent as usize % pool.len().max(1))
+                    .unwrap_or(&fresh);
                 match speakers.get(random.usize(..2 * speakers.len() + 1)) {
                     Some(who) => evil.send_to(*who, datagram),
                     None => evil.send(datagram),
@@ -311,7 +389,12 @@ fn begin(
                 pause(due.saturating_sub(watch.read()));
             }
         }
-        Done { evil, sent, bytes, lasted: watch.read() }
+        Done {
+            evil,
+            sent,
+            bytes,
+            lasted: watch.read(),
+        }
     })
 }
 
@@ -341,7 +424,11 @@ fn changed(recorded: &[Vec<u8>], _: u64, random: &mut fastrand::Rng) -> Vec<u8> 
         // Another number, another process, another start of it.
         5 => bytes[12..20].copy_from_slice(&random.u64(..).to_be_bytes()),
         6 => bytes[4..12].copy_from_slice(&random.u64(..).to_be_bytes()),
-        7 => bytes.iter_mut().rev().take(4).for_each(|b| *b = random.u8(..)),
+        7 => bytes
+            .iter_mut()
+            .rev()
+            .take(4)
+            .for_each(|b| *b = random.u8(..)),
         // As one that was never sealed.
         _ => bytes[3] &= 0x7f,
     }
@@ -376,8 +463,20 @@ fn large(_: &[Vec<u8>], _: u64, random: &mut fastrand::Rng) -> Vec<u8> {
 /// Well-formed questions and beacons that are not sealed.
 fn plain(_: &[Vec<u8>], n: u64, random: &mut fastrand::Rng) -> Vec<u8> {
     let (mut out, bytes) = (Vec::new(), word(n).encode());
-    let front = Front { source: InstanceId(random.u64(..)), counter: n + 1 };
-    write_piece(&mut out, front, Piece { message: n as u32, index: 0, count: 1, bytes: &bytes });
+    let front = Front {
+        source: InstanceId(random.u64(..)),
+        counter: n + 1,
+    };
+    write_piece(
+        &mut out,
+        front,
+        Piece {
+            message: n as u32,
+            index: 0,
+            count: 1,
+            bytes: &bytes,
+        },
+    );
     out
 }
 
@@ -398,7 +497,11 @@ fn word(n: u64) -> Message {
     match n % 3 {
         0 => Message::Hello(hello),
         1 => Message::Solicit(Some(Nonce(n)), None),
-        _ => Message::Ask(Ask { number: n, tree: None, serial: None }),
+        _ => Message::Ask(Ask {
+            number: n,
+            tree: None,
+            serial: None,
+        }),
     }
 }
 
@@ -415,7 +518,9 @@ const ATTACKS: [(&str, Attack, Speed); 7] = [
 
 #[test]
 fn deploys_go_on_under_siege() {
-    let Some((mut siege, evil)) = Siege::new() else { return };
+    let Some((mut siege, evil)) = Siege::new() else {
+        return;
+    };
     let only = std::env::var("MAKUO_SIEGE_ONLY").ok();
     // What a host remembers of its releases is there before it is measured.
     siege.deploys(Duration::ZERO);
@@ -425,7 +530,11 @@ fn deploys_go_on_under_siege() {
         if only.as_deref().is_some_and(|only| only != name) {
             continue;
         }
-        let recording = if name == "processes" { siege.past() } else { recorded.clone() };
+        let recording = if name == "processes" {
+            siege.past()
+        } else {
+            recorded.clone()
+        };
         evil = siege.bears(name, evil, &calm, recording, attack, speed);
         if siege.lasts.is_some() {
             calm = siege.calm();

@@ -8,13 +8,21 @@ fn of<'a>(events: &'a [Value], event: &str) -> Vec<&'a Value> {
 }
 
 fn names(value: &Value) -> Vec<&str> {
-    value.as_array().expect("a list").iter().map(|name| name.as_str().expect("text")).collect()
+    value
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|name| name.as_str().expect("text"))
+        .collect()
 }
 
 /// What `makuo status` says of `host`.
 fn standing(ran: &Ran, host: &str) -> Value {
     let events = ran.events();
-    let found = of(&events, "host").into_iter().find(|e| e["host"] == host).cloned();
+    let found = of(&events, "host")
+        .into_iter()
+        .find(|e| e["host"] == host)
+        .cloned();
     found.unwrap_or_else(|| panic!("nothing about {host}: {ran}"))
 }
 
@@ -38,15 +46,41 @@ fn a_log_names_every_release_and_who_runs_and_keeps_it() {
     let releases = of(&events, "release");
     assert_eq!(releases.len(), 2, "{ran}");
     let (newest, first) = (releases[0], releases[1]);
-    assert!(newest["serial"].as_u64() > first["serial"].as_u64(), "{ran}");
-    assert_eq!((names(&newest["running"]), names(&newest["kept"])), (vec!["web1", "web2"], vec!["web1", "web2"]));
-    assert_eq!((names(&first["running"]), names(&first["kept"])), (vec!["web3"], vec!["web1", "web2", "web3"]));
-    assert!(newest["key"].as_str().is_some_and(|key| key.starts_with("SHA256:")), "{ran}");
-    assert_eq!(newest["bytes"].as_u64(), Some("a new page".len() as u64), "{ran}");
+    assert!(
+        newest["serial"].as_u64() > first["serial"].as_u64(),
+        "{ran}"
+    );
+    assert_eq!(
+        (names(&newest["running"]), names(&newest["kept"])),
+        (vec!["web1", "web2"], vec!["web1", "web2"])
+    );
+    assert_eq!(
+        (names(&first["running"]), names(&first["kept"])),
+        (vec!["web3"], vec!["web1", "web2", "web3"])
+    );
+    assert!(
+        newest["key"]
+            .as_str()
+            .is_some_and(|key| key.starts_with("SHA256:")),
+        "{ran}"
+    );
+    assert_eq!(
+        newest["bytes"].as_u64(),
+        Some("a new page".len() as u64),
+        "{ran}"
+    );
     let result = ran.result();
-    assert_eq!((&result["releases"], &result["serial"]), (&2.into(), &newest["serial"]), "{ran}");
+    assert_eq!(
+        (&result["releases"], &result["serial"]),
+        (&2.into(), &newest["serial"]),
+        "{ran}"
+    );
     assert_eq!(names(&result["hosts"]), ["web1", "web2", "web3"]);
-    let human = lab.makuo(&["log", "www"]).exits(0).says(&["runs on web1, web2", "runs on web3 (behind)", "all 3"]);
+    let human = lab.makuo(&["log", "www"]).exits(0).says(&[
+        "runs on web1, web2",
+        "runs on web3 (behind)",
+        "all 3",
+    ]);
     assert_eq!(human.out.lines().count(), 2, "{human}");
     assert!(human.out.starts_with("*  www@"), "{human}");
 }
@@ -61,12 +95,23 @@ fn a_host_that_missed_a_release_is_told_apart() {
             (&ahead["behind"], &ahead["newest"], &ahead["state"]),
             (&false.into(), &Value::Null, &"idle".into())
         );
-        assert_eq!((&behind["behind"], &behind["newest"]), (&true.into(), &ahead["serial"]), "{ran}");
+        assert_eq!(
+            (&behind["behind"], &behind["newest"]),
+            (&true.into(), &ahead["serial"]),
+            "{ran}"
+        );
         assert_eq!(names(&ran.result()["behind"]), ["web3"], "{ran}");
     }
-    lab.makuo(&["status"]).exits(0).says(&["web3", "idle", "behind: newest is www@", "3 hosts, 1 behind"]);
+    lab.makuo(&["status"]).exits(0).says(&[
+        "web3",
+        "idle",
+        "behind: newest is www@",
+        "3 hosts, 1 behind",
+    ]);
     lab.deploy(&[]).exits(0);
-    lab.makuo(&["status"]).exits(0).says(&["3 hosts, none behind"]);
+    lab.makuo(&["status"])
+        .exits(0)
+        .says(&["3 hosts, none behind"]);
 }
 
 #[test]
@@ -80,8 +125,16 @@ fn a_status_tells_what_went_wrong_last_until_a_commit_follows() {
     lab.makuo(&["deploy", "www.toml", "--key", &key]).exits(3);
     let ran = lab.makuo(&["status", "--json"]).exits(0);
     let told = standing(&ran, "web1");
-    assert!(told["error"].as_str().is_some_and(|e| e.contains("authorized_keys")), "{ran}");
-    assert!(told["error_age"].is_u64() && told["behind"] == false, "{ran}");
+    assert!(
+        told["error"]
+            .as_str()
+            .is_some_and(|e| e.contains("authorized_keys")),
+        "{ran}"
+    );
+    assert!(
+        told["error_age"].is_u64() && told["behind"] == false,
+        "{ran}"
+    );
     lab.makuo(&["status"]).exits(0).says(&["ago: "]);
     lab.deploy(&[]).exits(0);
     let ran = lab.makuo(&["status", "--json"]).exits(0);
@@ -90,7 +143,9 @@ fn a_status_tells_what_went_wrong_last_until_a_commit_follows() {
 
 #[test]
 fn a_status_tells_what_is_done_now() {
-    let Some(mut lab) = Lab::loopback(1) else { return };
+    let Some(mut lab) = Lab::loopback(1) else {
+        return;
+    };
     support::Noise::new(3).tree(&lab.site(), 30, 200_000);
     let mut deploy = lab.start(&["deploy", "--json", "www.toml", "--rate", "8Mbit"]);
     let mut seen = Vec::new();
@@ -98,10 +153,14 @@ fn a_status_tells_what_is_done_now() {
         let ran = lab.makuo(&["status", "--json"]);
         let told = standing(&ran, "web1");
         seen.push(told["state"].to_string());
-        told["state"] == "staging" && told["at_work"]["serial"].is_u64() && told["at_work"]["sender"].is_string()
+        told["state"] == "staging"
+            && told["at_work"]["serial"].is_u64()
+            && told["at_work"]["sender"].is_string()
     });
     assert!(!deploy.is_over(), "it was seen while it went on: {seen:?}");
-    lab.makuo(&["status"]).exits(0).says(&["web1  www  staging www@"]);
+    lab.makuo(&["status"])
+        .exits(0)
+        .says(&["web1  www  staging www@"]);
     deploy.kill();
     lab.hosts[0].kill();
 }
@@ -110,61 +169,117 @@ fn a_status_tells_what_is_done_now() {
 fn a_tree_that_nobody_has_is_refused() {
     let Some(lab) = Lab::loopback(1) else { return };
     for command in ["log", "status"] {
-        let ran = lab.makuo(&[command, "docs", "--wait", "500ms"]).exits(3).says(&["no host", "docs", "makuo members"]);
+        let ran = lab
+            .makuo(&[command, "docs", "--wait", "500ms"])
+            .exits(3)
+            .says(&["no host", "docs", "makuo members"]);
         assert!(ran.out.is_empty(), "{ran}");
         lab.makuo(&[command, "no/tree"]).exits(2);
     }
     let ran = lab.makuo(&["log", "--json", "www"]).exits(0);
-    assert_eq!((&ran.result()["releases"], names(&ran.result()["without"])), (&0.into(), vec!["web1"]), "{ran}");
+    assert_eq!(
+        (&ran.result()["releases"], names(&ran.result()["without"])),
+        (&0.into(), vec!["web1"]),
+        "{ran}"
+    );
 }
 
 #[test]
 fn a_host_whose_release_is_too_old_says_so_in_its_log_and_when_it_is_asked() {
-    let Some(mut lab) = Lab::loopback(1) else { return };
+    let Some(mut lab) = Lab::loopback(1) else {
+        return;
+    };
     lab.host("web2").rule("max_age = \"1s\"");
     lab.hosts[1].start();
-    lab.makuo(&["status"]).exits(0).says(&["2 hosts, none behind"]);
+    lab.makuo(&["status"])
+        .exits(0)
+        .says(&["2 hosts, none behind"]);
     write(&lab.site().join("page"), "new");
     lab.deploy(&[]).exits(0);
-    until("an old release", || standing(&lab.makuo(&["status", "--json"]).exits(0), "web2")["stale"].is_object());
+    until("an old release", || {
+        standing(&lab.makuo(&["status", "--json"]).exits(0), "web2")["stale"].is_object()
+    });
     let ran = lab.makuo(&["status", "--json"]).exits(0);
     assert_eq!(standing(&ran, "web2")["stale"]["max_age"], 1, "{ran}");
-    assert_eq!(standing(&ran, "web1")["stale"], Value::Null, "this host allows any age: {ran}");
+    assert_eq!(
+        standing(&ran, "web1")["stale"],
+        Value::Null,
+        "this host allows any age: {ran}"
+    );
     assert_eq!(names(&ran.result()["stale"]), ["web2"], "{ran}");
-    lab.makuo(&["status"]).exits(0).says(&["old: made ", "max_age is 1 s", "1 with an old release"]);
+    lab.makuo(&["status"]).exits(0).says(&[
+        "old: made ",
+        "max_age is 1 s",
+        "1 with an old release",
+    ]);
     let said = |lab: &Lab, host: usize| lab.hosts[host].log().matches("max_age is 1 s").count();
-    assert_eq!((said(&lab, 0), said(&lab, 1)), (0, 1), "asked often, said once: {}", lab.hosts[1].log());
+    assert_eq!(
+        (said(&lab, 0), said(&lab, 1)),
+        (0, 1),
+        "asked often, said once: {}",
+        lab.hosts[1].log()
+    );
     lab.hosts[1].restart();
     until("a word at the start", || said(&lab, 1) == 2);
 }
 
 #[test]
 fn two_hosts_of_one_name_are_told_by_their_addresses() {
-    let Some(mut lab) = Lab::network_idle(3) else { return };
+    let Some(mut lab) = Lab::network_idle(3) else {
+        return;
+    };
     lab.hosts[1].name = "web1".into();
     lab.hosts.iter_mut().for_each(support::Host::start);
     write(&lab.site().join("page"), "old");
     lab.spec("[targets]\nexpect = [\"web1\", \"web3\"]\n");
-    until("three hosts answer", || of(&lab.makuo(&["members", "--json"]).events(), "member").len() == 3);
+    until("three hosts answer", || {
+        of(&lab.makuo(&["members", "--json"]).events(), "member").len() == 3
+    });
 
     let ran = lab.makuo(&["deploy", "--json", "www.toml"]).exits(0);
     let events = ran.events();
     let notes = of(&events, "note");
-    let warnings = notes.iter().filter(|n| n["text"].as_str().is_some_and(|t| t.contains("2 hosts are named web1")));
+    let warnings = notes.iter().filter(|n| {
+        n["text"]
+            .as_str()
+            .is_some_and(|t| t.contains("2 hosts are named web1"))
+    });
     assert_eq!(warnings.count(), 1, "{ran}");
-    let ends: Vec<&Value> = of(&events, "host").into_iter().filter(|e| e["seconds"].is_number()).collect();
+    let ends: Vec<&Value> = of(&events, "host")
+        .into_iter()
+        .filter(|e| e["seconds"].is_number())
+        .collect();
     let address = |end: &&Value| end["address"].as_str().map(String::from);
-    let twins: Vec<String> = ends.iter().filter(|e| e["host"] == "web1").filter_map(address).collect();
+    let twins: Vec<String> = ends
+        .iter()
+        .filter(|e| e["host"] == "web1")
+        .filter_map(address)
+        .collect();
     assert_eq!(twins.len(), 2, "{ran}");
     assert_ne!(twins[0], twins[1], "{ran}");
-    assert!(ends.iter().any(|e| e["host"] == "web3" && e["address"].is_null()), "its name tells it apart: {ran}");
+    assert!(
+        ends.iter()
+            .any(|e| e["host"] == "web3" && e["address"].is_null()),
+        "its name tells it apart: {ran}"
+    );
 
-    let both = [format!("web1 ({})", twins[0]), format!("web1 ({})", twins[1])];
+    let both = [
+        format!("web1 ({})", twins[0]),
+        format!("web1 ({})", twins[1]),
+    ];
     let both = [both[0].as_str(), both[1].as_str()];
     write(&lab.site().join("page"), "a new page");
-    lab.makuo(&["deploy", "www.toml"]).exits(0).says(&both).says(&["2 hosts are named web1"]);
-    lab.makuo(&["members"]).exits(0).says(&["2 hosts are named web1"]);
-    lab.makuo(&["status"]).exits(0).says(&both).says(&["3 hosts", "2 hosts are named web1"]);
+    lab.makuo(&["deploy", "www.toml"])
+        .exits(0)
+        .says(&both)
+        .says(&["2 hosts are named web1"]);
+    lab.makuo(&["members"])
+        .exits(0)
+        .says(&["2 hosts are named web1"]);
+    lab.makuo(&["status"])
+        .exits(0)
+        .says(&both)
+        .says(&["3 hosts", "2 hosts are named web1"]);
 
     // One of them differs, and it is said which.
     write(&lab.hosts[1].tree().join("page"), "a strange page");
@@ -174,13 +289,17 @@ fn two_hosts_of_one_name_are_told_by_their_addresses() {
     assert_eq!(names(&changes[0]["hosts"]), ["web1"], "{ran}");
     let other = names(&changes[0]["addresses"])[0].to_string();
     assert!(twins.contains(&other), "{ran}");
-    lab.makuo(&["diff", "www.toml"]).exits(1).says(&[&format!("web1 ({other}): 1 changed")]);
+    lab.makuo(&["diff", "www.toml"])
+        .exits(1)
+        .says(&[&format!("web1 ({other}): 1 changed")]);
 }
 
 #[test]
 fn a_host_whose_tree_is_empty_or_another_one_looks_at_once_and_says_what_it_found() {
     for is_other in [false, true] {
-        let Some(mut lab) = Lab::loopback(2) else { return };
+        let Some(mut lab) = Lab::loopback(2) else {
+            return;
+        };
         for name in ["one", "two"] {
             write(&lab.site().join(name), name);
         }
@@ -198,7 +317,9 @@ fn a_host_whose_tree_is_empty_or_another_one_looks_at_once_and_says_what_it_foun
             // The file that is there has another time, and the directory, too.
             found["drift"]["drifted"] == 1 && found["drift"]["paths"].as_u64() >= Some(2)
         });
-        lab.makuo(&["status"]).exits(0).says(&["paths are not as its release says"]);
+        lab.makuo(&["status"])
+            .exits(0)
+            .says(&["paths are not as its release says"]);
         lab.deploy(&[]).exits(0);
         lab.all_same(&lab.site());
         let found = standing(&lab.makuo(&["status", "--json"]).exits(0), "web2");
@@ -208,8 +329,16 @@ fn a_host_whose_tree_is_empty_or_another_one_looks_at_once_and_says_what_it_foun
 
 #[test]
 fn a_refusal_that_an_index_may_have_caused_is_looked_into_after_a_restart_too() {
-    let Some(mut lab) = Lab::loopback(1) else { return };
-    let is_doubted = |lab: &Lab| lab.hosts[0].tree().with_file_name("state").join("www/doubt").exists();
+    let Some(mut lab) = Lab::loopback(1) else {
+        return;
+    };
+    let is_doubted = |lab: &Lab| {
+        lab.hosts[0]
+            .tree()
+            .with_file_name("state")
+            .join("www/doubt")
+            .exists()
+    };
     for n in 0..10 {
         write(&lab.site().join(n.to_string()), "x");
     }

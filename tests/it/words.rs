@@ -41,7 +41,10 @@ fn forget(evil: &mut Adversary) {
 }
 
 /// What is said while `work` is done.
-fn listen<T>(mut evil: Adversary, work: impl FnOnce() -> T) -> (Adversary, Vec<(InstanceId, Message)>, T) {
+fn listen<T>(
+    mut evil: Adversary,
+    work: impl FnOnce() -> T,
+) -> (Adversary, Vec<(InstanceId, Message)>, T) {
     forget(&mut evil);
     let over = Arc::new(AtomicBool::new(false));
     let ends = Arc::clone(&over);
@@ -81,7 +84,11 @@ fn state(session: SessionId, number: u32, name: &str, stage: HostStage) -> State
         name: HostName::new(name).expect("legal"),
         stage,
         text: None,
-        summary: Some(Summary { written: 1, drift: 7, ..Summary::default() }),
+        summary: Some(Summary {
+            written: 1,
+            drift: 7,
+            ..Summary::default()
+        }),
         received: 0,
         serial: Serial(2),
         dropped: None,
@@ -99,15 +106,26 @@ fn a_host_gives_its_tree_to_nobody_whom_it_cannot_tell_to_be_of_the_group() {
             host.catch_up = true;
             host.gives_anyone = anyone;
         });
-        let Some((lab, mut evil)) = opened else { return };
+        let Some((lab, mut evil)) = opened else {
+            return;
+        };
         write(&lab.site().join("secret"), "for root alone");
         let tree = TreeName::new("www").expect("legal");
         let said;
         (evil, said, _) = listen(evil, || lab.deploy(&[]).exits(0));
-        let release = announcements(&said).find_map(|(_, a)| Release::from_bytes(&a.header).ok()).expect("heard");
-        let pull =
-            Message::Pull(Pull { tree, release: release.id(), have: Serial(0), base: None, host: None, header: None });
-        let offered = |evil: &mut Adversary| announcements(&evil.said()).any(|(_, a)| a.grant.is_some());
+        let release = announcements(&said)
+            .find_map(|(_, a)| Release::from_bytes(&a.header).ok())
+            .expect("heard");
+        let pull = Message::Pull(Pull {
+            tree,
+            release: release.id(),
+            have: Serial(0),
+            base: None,
+            host: None,
+            header: None,
+        });
+        let offered =
+            |evil: &mut Adversary| announcements(&evil.said()).any(|(_, a)| a.grant.is_some());
 
         if anyone {
             until("an offer to anybody", || {
@@ -116,7 +134,13 @@ fn a_host_gives_its_tree_to_nobody_whom_it_cannot_tell_to_be_of_the_group() {
             });
             continue;
         }
-        assert!(lab.hosts[0].log().contains("given to no host that missed a release"), "{}", lab.hosts[0].log());
+        assert!(
+            lab.hosts[0]
+                .log()
+                .contains("given to no host that missed a release"),
+            "{}",
+            lab.hosts[0].log()
+        );
         for _ in 0..5 {
             evil.say(InstanceId(77), &pull);
             // Long enough for an offer to be made and heard.
@@ -129,16 +153,23 @@ fn a_host_gives_its_tree_to_nobody_whom_it_cannot_tell_to_be_of_the_group() {
 
 #[test]
 fn a_member_of_the_group_does_not_say_committed_for_a_host_that_hangs() {
-    let Some((lab, mut evil)) = lab(2, true, |_| {}) else { return };
+    let Some((lab, mut evil)) = lab(2, true, |_| {}) else {
+        return;
+    };
     write(&lab.site().join("page"), "old");
     let said;
     (evil, said, _) = listen(evil, || lab.deploy(&[]).exits(0));
-    let (web2, _) = beacons(&said).find(|(_, hello)| hello.name.as_str() == "web2").expect("it answered");
+    let (web2, _) = beacons(&said)
+        .find(|(_, hello)| hello.name.as_str() == "web2")
+        .expect("it answered");
 
     write(&lab.site().join("page"), "new");
     lab.hosts[1].signal(Signal::SIGSTOP);
     // It answered the solicit before, as far as the sender is told.
-    let answer = beacons(&said).find(|(source, _)| *source == web2).map(|(_, hello)| hello.clone()).expect("known");
+    let answer = beacons(&said)
+        .find(|(source, _)| *source == web2)
+        .map(|(_, hello)| hello.clone())
+        .expect("known");
     let over = Arc::new(AtomicBool::new(false));
     let lying = {
         let over = Arc::clone(&over);
@@ -149,25 +180,48 @@ fn a_member_of_the_group_does_not_say_committed_for_a_host_that_hangs() {
                     match message {
                         Message::Solicit(nonce, _) => {
                             let echoes = nonce.map(|nonce| vec![nonce]);
-                            evil.say(web2, &Message::Hello(Hello { echoes, ..answer.clone() }));
+                            evil.say(
+                                web2,
+                                &Message::Hello(Hello {
+                                    echoes,
+                                    ..answer.clone()
+                                }),
+                            );
                         }
                         Message::Announce(announce) => session = Some(announce.session),
                         _ => {}
                     }
                 }
                 let Some(session) = session else { continue };
-                for stage in [HostStage::Joined, HostStage::Staging, HostStage::Ready, HostStage::Committed] {
+                for stage in [
+                    HostStage::Joined,
+                    HostStage::Staging,
+                    HostStage::Ready,
+                    HostStage::Committed,
+                ] {
                     number += 1;
                     evil.say(web2, &Message::State(state(session, number, "web2", stage)));
                 }
             }
         })
     };
-    let ran = lab.makuo(&["deploy", "--json", "www.toml", "--timeout", "3s", "--expect", "2"]);
+    let ran = lab.makuo(&[
+        "deploy",
+        "--json",
+        "www.toml",
+        "--timeout",
+        "3s",
+        "--expect",
+        "2",
+    ]);
     over.store(true, Ordering::Relaxed);
     lying.join().expect("no panic");
     lab.hosts[1].signal(Signal::SIGCONT);
-    assert!(!ran.out.contains("\"host\":\"web2\",\"state\":\"committed\""), "{ran}");
+    assert!(
+        !ran.out
+            .contains("\"host\":\"web2\",\"state\":\"committed\""),
+        "{ran}"
+    );
     assert_ne!(ran.code, 0, "{ran}");
     assert_eq!(support::read(&lab.hosts[1].tree().join("page")), b"old");
     // With the host back, the next one goes everywhere.
@@ -194,19 +248,36 @@ impl Impostor {
                     match message {
                         Message::Solicit(nonce, _) => {
                             let echoes = nonce.map(|nonce| vec![nonce]);
-                            evil.say(source, &Message::Hello(Hello { echoes, ..hello.clone() }));
+                            evil.say(
+                                source,
+                                &Message::Hello(Hello {
+                                    echoes,
+                                    ..hello.clone()
+                                }),
+                            );
                         }
                         Message::Announce(announce) => session = Some(announce.session),
                         _ => {}
                     }
                 }
                 let Some(session) = session else { continue };
-                for stage in [HostStage::Joined, HostStage::Staging, HostStage::Ready, HostStage::Committed] {
+                for stage in [
+                    HostStage::Joined,
+                    HostStage::Staging,
+                    HostStage::Ready,
+                    HostStage::Committed,
+                ] {
                     number += 1;
                     let state = state(session, number, name.as_str(), stage);
-                    let state = State { identity: Some(key.identity()), ..state };
+                    let state = State {
+                        identity: Some(key.identity()),
+                        ..state
+                    };
                     let signature = Some(key.sign(&state.word(key.instance())).into());
-                    evil.say(key.instance(), &Message::State(State { signature, ..state }));
+                    evil.say(
+                        key.instance(),
+                        &Message::State(State { signature, ..state }),
+                    );
                 }
             }
             evil
@@ -228,15 +299,29 @@ fn host_key(host: &Host, start: usize) -> String {
         log.matches("host key SHA256:").count() == start
     });
     let at = log.rfind("host key SHA256:").expect("told at the start") + "host key ".len();
-    log[at..].split_whitespace().next().expect("a fingerprint").to_string()
+    log[at..]
+        .split_whitespace()
+        .next()
+        .expect("a fingerprint")
+        .to_string()
 }
 
 #[test]
 fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows() {
-    let Some((lab, mut evil)) = lab(2, true, |_| {}) else { return };
+    let Some((lab, mut evil)) = lab(2, true, |_| {}) else {
+        return;
+    };
     let deploy = |text: &str, more: &[&str]| {
         write(&lab.site().join("page"), text);
-        let args = ["deploy", "--json", "www.toml", "--timeout", "3s", "--expect", "2"];
+        let args = [
+            "deploy",
+            "--json",
+            "www.toml",
+            "--timeout",
+            "3s",
+            "--expect",
+            "2",
+        ];
         lab.makuo(&[&args, more].concat())
     };
     deploy("old", &[]).exits(0);
@@ -245,15 +330,23 @@ fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows(
     until("an answer of web2", || {
         evil.say(InstanceId(5), &Message::Solicit(Some(Nonce(5)), None));
         let said = evil.said();
-        let mut answers = beacons(&said).filter(|(_, hello)| hello.name.as_str() == "web2" && hello.identity.is_some());
-        answer = answers.next().map(|(source, hello)| (source, hello.clone()));
+        let mut answers = beacons(&said)
+            .filter(|(_, hello)| hello.name.as_str() == "web2" && hello.identity.is_some());
+        answer = answers
+            .next()
+            .map(|(source, hello)| (source, hello.clone()));
         answer.is_some()
     });
     let ((web2, answer), key) = (answer.expect("just heard"), HostKey::new([7; 32], 7));
     let own = support::read(&lab.path("web2/disk/state/www/host_key"));
     let seed: [u8; 32] = own.try_into().expect("32 bytes");
     assert_eq!(
-        HostKey::new(seed, 0).identity().public().expect("sound").fingerprint().to_string(),
+        HostKey::new(seed, 0)
+            .identity()
+            .public()
+            .expect("sound")
+            .fingerprint()
+            .to_string(),
         host_key(&lab.hosts[1], 1)
     );
     lab.hosts[1].signal(Signal::SIGSTOP);
@@ -263,20 +356,40 @@ fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows(
     let ran = deploy("new", &[]);
     evil = impostor.end();
     assert_ne!(ran.code, 0, "{ran}");
-    assert_eq!(support::read(&lab.hosts[0].tree().join("page")), b"old", "{ran}");
+    assert_eq!(
+        support::read(&lab.hosts[0].tree().join("page")),
+        b"old",
+        "{ran}"
+    );
 
     // In the name of one that says nothing: a person is told, and it is kept out where he wants that.
-    let hello = Hello { identity: Some(key.identity()), ..answer };
+    let hello = Hello {
+        identity: Some(key.identity()),
+        ..answer
+    };
     let impostor = Impostor::begin(evil, key.clone(), key.instance(), hello);
     let strict = deploy("newer", &["--strict-host-keys"]);
     let before = support::read(&lab.hosts[0].tree().join("page"));
     let ran = deploy("newest", &[]);
     impostor.end();
     lab.hosts[1].signal(Signal::SIGCONT);
-    let shows = key.identity().public().expect("sound").fingerprint().to_string();
+    let shows = key
+        .identity()
+        .public()
+        .expect("sound")
+        .fingerprint()
+        .to_string();
     for ran in [&strict, &ran] {
-        for part in ["web2 (", &shows, &host_key(&lab.hosts[1], 1), "delete the line of web2"] {
-            assert!(format!("{}{}", ran.out, ran.err).contains(part), "{part}: {ran}");
+        for part in [
+            "web2 (",
+            &shows,
+            &host_key(&lab.hosts[1], 1),
+            "delete the line of web2",
+        ] {
+            assert!(
+                format!("{}{}", ran.out, ran.err).contains(part),
+                "{part}: {ran}"
+            );
         }
     }
     assert_eq!((strict.code, before), (3, b"old".to_vec()), "{strict}");
@@ -285,7 +398,9 @@ fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows(
 
 #[test]
 fn a_host_that_was_installed_again_comes_back_with_a_warning_until_a_person_accepts_it() {
-    let Some((mut lab, _)) = lab(2, true, |_| {}) else { return };
+    let Some((mut lab, _)) = lab(2, true, |_| {}) else {
+        return;
+    };
     write(&lab.site().join("page"), "old");
     let quiet = |ran: &support::Ran| !format!("{}{}", ran.out, ran.err).contains("host key");
     for _ in 0..2 {
@@ -301,18 +416,36 @@ fn a_host_that_was_installed_again_comes_back_with_a_warning_until_a_person_acce
     write(&lab.site().join("page"), "new");
     for _ in 0..2 {
         let ran = lab.deploy(&[]).exits(0);
-        assert!([&before, &after].iter().all(|key| format!("{}{}", ran.out, ran.err).contains(*key)), "{ran}");
+        assert!(
+            [&before, &after]
+                .iter()
+                .all(|key| format!("{}{}", ran.out, ran.err).contains(*key)),
+            "{ran}"
+        );
     }
     lab.all_same(&lab.site());
     write(&lab.site().join("page"), "newer");
     let ran = lab.deploy(&["--strict-host-keys"]).exits(3);
     assert!(ran.host("web2").1.contains(&after), "{ran}");
 
-    let known = std::fs::read_dir(lab.path(".cache/makuo/known_hosts")).expect("there").flatten();
-    let known = known.map(|entry| entry.path()).find(|path| !path.ends_with(".lock")).expect("a group");
+    let known = std::fs::read_dir(lab.path(".cache/makuo/known_hosts"))
+        .expect("there")
+        .flatten();
+    let known = known
+        .map(|entry| entry.path())
+        .find(|path| !path.ends_with(".lock"))
+        .expect("a group");
     let text = std::fs::read_to_string(&known).expect("readable");
-    let others: String = text.lines().filter(|l| !l.starts_with("web2 ")).map(|l| format!("{l}\n")).collect();
-    assert_eq!((text.lines().count(), others.lines().count()), (2, 1), "{text}");
+    let others: String = text
+        .lines()
+        .filter(|l| !l.starts_with("web2 "))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    assert_eq!(
+        (text.lines().count(), others.lines().count()),
+        (2, 1),
+        "{text}"
+    );
     std::fs::write(&known, others).expect("mine");
     for _ in 0..2 {
         assert!(quiet(&lab.deploy(&["--strict-host-keys"]).exits(0)));
@@ -322,19 +455,31 @@ fn a_host_that_was_installed_again_comes_back_with_a_warning_until_a_person_acce
 
 #[test]
 fn a_comparison_that_was_recorded_is_made_once() {
-    let Some((lab, mut evil)) = lab(2, false, |_| {}) else { return };
+    let Some((lab, mut evil)) = lab(2, false, |_| {}) else {
+        return;
+    };
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
     // Hosts have all that they need to compare: nobody has to send anything.
     let said;
     (evil, said, _) = listen(evil, || lab.diff(&[]).exits(0));
-    let (source, question) = announcements(&said).next().map(|(s, a)| (s, a.clone())).expect("heard");
+    let (source, question) = announcements(&said)
+        .next()
+        .map(|(s, a)| (s, a.clone()))
+        .expect("heard");
     // As it was, in a session of its own, and with the costly way of looking.
-    let other = Announce { session: SessionId(4711), ..question.clone() };
-    let costly = Announce { checksum: true, ..question.clone() };
+    let other = Announce {
+        session: SessionId(4711),
+        ..question.clone()
+    };
+    let costly = Announce {
+        checksum: true,
+        ..question.clone()
+    };
     let compared = |said: &[(InstanceId, Message)]| {
         let goes_on = |stage: HostStage| !matches!(stage, HostStage::Joined | HostStage::Refused);
-        said.iter().any(|(_, m)| matches!(m, Message::State(s) if goes_on(s.stage)))
+        said.iter()
+            .any(|(_, m)| matches!(m, Message::State(s) if goes_on(s.stage)))
     };
     for announce in [&question, &other, &costly].into_iter().cycle().take(30) {
         evil.say(source, &Message::Announce(announce.clone()));
@@ -350,19 +495,30 @@ fn a_comparison_that_was_recorded_is_made_once() {
 
 #[test]
 fn questions_for_a_list_of_differences_fill_no_memory_and_are_the_senders_alone() {
-    let Some((lab, mut evil)) = lab(1, false, |_| {}) else { return };
+    let Some((lab, mut evil)) = lab(1, false, |_| {}) else {
+        return;
+    };
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
     for n in 0..3000 {
-        write(&lab.hosts[0].tree().join(format!("a-file-with-a-name-of-some-length-{n}")), "");
+        write(
+            &lab.hosts[0]
+                .tree()
+                .join(format!("a-file-with-a-name-of-some-length-{n}")),
+            "",
+        );
     }
     // The host has its list and a slow port, and its sender does not come to ask.
-    lab.hosts[0].place.shell("tc qdisc replace dev eth0 root tbf rate 20mbit burst 64kb limit 1mb");
+    lab.hosts[0]
+        .place
+        .shell("tc qdisc replace dev eth0 root tbf rate 20mbit burst 64kb limit 1mb");
     forget(&mut evil);
     let running = lab.start(&["diff", "--json", "www.toml", "--expect", "1"]);
     let mut heard = None;
     until("an announcement", || {
-        heard = announcements(&evil.said()).next().map(|(source, announce)| (source, announce.session));
+        heard = announcements(&evil.said())
+            .next()
+            .map(|(source, announce)| (source, announce.session));
         heard.is_some()
     });
     running.signal(Signal::SIGSTOP);
@@ -374,10 +530,17 @@ fn questions_for_a_list_of_differences_fill_no_memory_and_are_the_senders_alone(
         evil.say(source, &Message::DriftAsk(session, n % 100));
         if n % 500 == 0 {
             most = most.max(lab.hosts[0].memory());
-            parts += evil.said().iter().filter(|(_, m)| matches!(m, Message::DriftPart(_))).count();
+            parts += evil
+                .said()
+                .iter()
+                .filter(|(_, m)| matches!(m, Message::DriftPart(_)))
+                .count();
         }
     }
-    assert!(most < before + GROWTH, "{before} KiB before, {most} KiB at most");
+    assert!(
+        most < before + GROWTH,
+        "{before} KiB before, {most} KiB at most"
+    );
     assert_eq!(parts, 0, "the list goes to somebody else than the sender");
     running.signal(Signal::SIGCONT);
     running.wait().exits(1);
@@ -391,20 +554,38 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
         host.catch_up = true;
         host.gives_anyone = true;
     });
-    let Some((lab, mut evil)) = opened else { return };
+    let Some((lab, mut evil)) = opened else {
+        return;
+    };
     write(&lab.site().join("page"), "old");
     let said;
     (evil, said, _) = listen(evil, || lab.deploy(&[]).exits(0));
     let (_, hello) = beacons(&said).next().expect("a beacon");
-    let hello = Hello { name: HostName::new("evil").expect("legal"), members: 2, ..hello.clone() };
-    let release = announcements(&said).find_map(|(_, a)| Release::from_bytes(&a.header).ok()).expect("heard");
+    let hello = Hello {
+        name: HostName::new("evil").expect("legal"),
+        members: 2,
+        ..hello.clone()
+    };
+    let release = announcements(&said)
+        .find_map(|(_, a)| Release::from_bytes(&a.header).ok())
+        .expect("heard");
     let lie = "no\n2026-11-28T23:59:59.000000Z ERROR kernel: root login\nweb1 committed\nwww@9: all is well";
     let lies = move |evil: &mut Adversary, session, n: u32| {
         let text = Some(format!("{lie} {n}"));
         // The process that answered joins first: nothing else counts without a signature.
-        let stage = if n.is_multiple_of(2) { HostStage::Refused } else { HostStage::Joined };
+        let stage = if n.is_multiple_of(2) {
+            HostStage::Refused
+        } else {
+            HostStage::Joined
+        };
         let process = InstanceId(1 + u64::from(n / 2 % 16));
-        evil.say(process, &Message::State(State { text, ..state(session, n, "evil", stage) }));
+        evil.say(
+            process,
+            &Message::State(State {
+                text,
+                ..state(session, n, "evil", stage)
+            }),
+        );
     };
 
     // In what a deploy prints, and what ends it.
@@ -418,7 +599,13 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
                     match message {
                         Message::Solicit(nonce, _) => {
                             let echoes = nonce.map(|nonce| vec![nonce]);
-                            evil.say(InstanceId(1), &Message::Hello(Hello { echoes, ..hello.clone() }));
+                            evil.say(
+                                InstanceId(1),
+                                &Message::Hello(Hello {
+                                    echoes,
+                                    ..hello.clone()
+                                }),
+                            );
                         }
                         Message::Announce(announce) => session = Some(announce.session),
                         _ => {}
@@ -438,7 +625,10 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
     let (mut evil, lies) = lying.join().expect("no panic");
     let told = format!("{}{}", ran.out, ran.err);
     assert!(told.contains("root login"), "the words were heard: {ran}");
-    for line in told.lines().filter(|l| l.contains("root login") || l.contains("all is well")) {
+    for line in told
+        .lines()
+        .filter(|l| l.contains("root login") || l.contains("all is well"))
+    {
         assert!(line.starts_with("  | "), "{line:?} of\n{ran}");
     }
 
@@ -456,14 +646,27 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
     until("an offer", || {
         evil.say(InstanceId(3), &Message::Pull(pull.clone()));
         let said = evil.said();
-        session = announcements(&said).find(|(_, a)| a.grant.is_some()).map(|(_, a)| a.session);
+        session = announcements(&said)
+            .find(|(_, a)| a.grant.is_some())
+            .map(|(_, a)| a.session);
         session.is_some()
     });
     (0..FLOOD as u32).for_each(|n| lies(&mut evil, session.expect("just heard"), n));
     lab.makuo(&["members", "--json"]).exits(0);
     let log = lab.hosts[0].log()[log..].to_string();
-    assert!(log.lines().count() < 60, "{} lines: {log}", log.lines().count());
-    assert!(log.lines().all(|line| !line.starts_with("2026-11-28T23:59:59") && !line.starts_with("web1")), "{log}");
+    assert!(
+        log.lines().count() < 60,
+        "{} lines: {log}",
+        log.lines().count()
+    );
+    assert!(
+        log.lines()
+            .all(|line| !line.starts_with("2026-11-28T23:59:59") && !line.starts_with("web1")),
+        "{log}"
+    );
     let after = lab.hosts[0].memory();
-    assert!(after < before + GROWTH, "{before} KiB before, {after} KiB after");
+    assert!(
+        after < before + GROWTH,
+        "{before} KiB before, {after} KiB after"
+    );
 }

@@ -77,7 +77,9 @@ impl Adversary {
     pub fn say_to(&mut self, to: SocketAddr, source: InstanceId, message: &Message) {
         self.message += 1;
         let bytes = message.encode();
-        let pieces: Vec<Piece<'_>> = cut(&bytes, self.message, DATAGRAM).expect("few pieces").collect();
+        let pieces: Vec<Piece<'_>> = cut(&bytes, self.message, DATAGRAM)
+            .expect("few pieces")
+            .collect();
         for piece in pieces {
             let mut out = Vec::new();
             write_piece(&mut out, self.front(source), piece);
@@ -102,9 +104,19 @@ impl Adversary {
 
     /// Where those are who spoke since the last look, without waiting for them; at most `most` datagrams of theirs.
     pub fn speakers(&self, most: usize) -> Vec<SocketAddr> {
-        let (socket, mut memory) = (socket2::SockRef::from(&self.socket), [MaybeUninit::uninit(); 64]);
-        let next = || socket.recv_from_with_flags(&mut memory, libc::MSG_DONTWAIT | libc::MSG_TRUNC).ok();
-        std::iter::from_fn(next).take(most).filter_map(|(_, from)| from.as_socket()).collect()
+        let (socket, mut memory) = (
+            socket2::SockRef::from(&self.socket),
+            [MaybeUninit::uninit(); 64],
+        );
+        let next = || {
+            socket
+                .recv_from_with_flags(&mut memory, libc::MSG_DONTWAIT | libc::MSG_TRUNC)
+                .ok()
+        };
+        std::iter::from_fn(next)
+            .take(most)
+            .filter_map(|(_, from)| from.as_socket())
+            .collect()
     }
 
     /// Says `message` to all, as `source`.
@@ -115,7 +127,9 @@ impl Adversary {
     /// The same with the bytes of a message, whatever they are.
     pub fn say_bytes(&mut self, source: InstanceId, bytes: &[u8]) {
         self.message += 1;
-        let pieces: Vec<Piece<'_>> = cut(bytes, self.message, DATAGRAM).expect("few pieces").collect();
+        let pieces: Vec<Piece<'_>> = cut(bytes, self.message, DATAGRAM)
+            .expect("few pieces")
+            .collect();
         for piece in pieces {
             let mut out = Vec::new();
             write_piece(&mut out, self.front(source), piece);
@@ -127,7 +141,12 @@ impl Adversary {
     pub fn datagram(&mut self, source: InstanceId, message: &Message) -> Vec<u8> {
         self.message += 1;
         let (mut out, bytes) = (Vec::new(), message.encode());
-        let piece = Piece { message: self.message, index: 0, count: 1, bytes: &bytes };
+        let piece = Piece {
+            message: self.message,
+            index: 0,
+            count: 1,
+            bytes: &bytes,
+        };
         write_piece(&mut out, self.front(source), piece);
         self.sealed(out)
     }
@@ -152,7 +171,10 @@ impl Adversary {
 
     fn front(&mut self, source: InstanceId) -> Front {
         self.counter += 1;
-        Front { source, counter: self.counter }
+        Front {
+            source,
+            counter: self.counter,
+        }
     }
 
     /// What waits to be heard, at most `most` datagrams.
@@ -229,10 +251,17 @@ fn open() -> UdpSocket {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
     socket.set_reuse_address(true).expect("legal");
     // Beyond the limit of others: root may.
-    let _ = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(64 << 20));
-    socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, GROUP.port()).into()).expect("free");
-    socket.join_multicast_v4(GROUP.ip(), &Ipv4Addr::UNSPECIFIED).expect("joins");
+    let _ =
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(64 << 20));
+    socket
+        .bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, GROUP.port()).into())
+        .expect("free");
+    socket
+        .join_multicast_v4(GROUP.ip(), &Ipv4Addr::UNSPECIFIED)
+        .expect("joins");
     socket.set_multicast_loop_v4(false).expect("legal");
-    socket.set_read_timeout(Some(Duration::from_millis(5))).expect("legal");
+    socket
+        .set_read_timeout(Some(Duration::from_millis(5)))
+        .expect("legal");
     socket.into()
 }

@@ -17,7 +17,10 @@ impl<T: Send + 'static> Beside<T> {
     pub fn begin(work: impl FnOnce(&AtomicBool) -> T + Send + 'static) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&over);
-        Self { over, thread: std::thread::spawn(move || work(&seen)) }
+        Self {
+            over,
+            thread: std::thread::spawn(move || work(&seen)),
+        }
     }
 
     /// Ends it.

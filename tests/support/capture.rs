@@ -16,8 +16,8 @@ use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::sockopt::{ReceiveTimeout, ReceiveTimestampns, SetBool};
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, setsockopt,
-    socket,
+    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType,
+    recvmsg, setsockopt, socket,
 };
 use nix::sys::time::TimeVal;
 
@@ -27,7 +27,13 @@ use super::place::Place;
 #[derive(Debug, Clone, Copy)]
 struct VnetHeader;
 
-nix::setsockopt_impl!(VnetHeader, libc::SOL_PACKET, libc::PACKET_VNET_HDR, bool, SetBool);
+nix::setsockopt_impl!(
+    VnetHeader,
+    libc::SOL_PACKET,
+    libc::PACKET_VNET_HDR,
+    bool,
+    SetBool
+);
 
 /// `struct virtio_net_hdr`: flags, kind of train, header bytes, segment bytes, two fields about checksums.
 const VNET_HEADER: usize = 10;
@@ -78,7 +84,13 @@ impl Packet {
         let (front, head) = bytes.split_at_checked(VNET_HEADER)?;
         let train = front[1] & !ECN != NO_TRAIN;
         let segment = train.then(|| usize::from(u16::from_ne_bytes([front[4], front[5]])));
-        Some(Self { at, outgoing, len: len - VNET_HEADER, segment, head: head.to_vec() })
+        Some(Self {
+            at,
+            outgoing,
+            len: len - VNET_HEADER,
+            segment,
+            head: head.to_vec(),
+        })
     }
 
     /// What it is, when it is UDP over IPv4 and no fragment but the first.
@@ -88,7 +100,11 @@ impl Packet {
         }
         let ip = self.head.get(ETHERNET..)?;
         let ip_header = usize::from(ip.first()? & 0x0f) * 4;
-        let address = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(ip.get(at..at + 4)?).ok()?));
+        let address = |at: usize| {
+            Some(Ipv4Addr::from(
+                <[u8; 4]>::try_from(ip.get(at..at + 4)?).ok()?,
+            ))
+        };
         let offset = u16::from_be_bytes([*ip.get(6)?, *ip.get(7)?]) & 0x1fff;
         if *ip.get(9)? != PROTOCOL_UDP || offset != 0 {
             return None;
@@ -107,9 +123,13 @@ impl Packet {
 
     /// The payload sizes of the datagrams that it is on a cable.
     pub fn datagrams(&self) -> Vec<usize> {
-        let Some(udp) = self.udp() else { return Vec::new() };
+        let Some(udp) = self.udp() else {
+            return Vec::new();
+        };
         let segment = self.segment.unwrap_or(udp.payload).max(1);
-        (0..udp.payload.div_ceil(segment)).map(|i| segment.min(udp.payload - i * segment)).collect()
+        (0..udp.payload.div_ceil(segment))
+            .map(|i| segment.min(udp.payload - i * segment))
+            .collect()
     }
 
     /// Its bytes on a cable: each datagram of a train with headers of its own, in Ethernet frames without the preamble
@@ -131,20 +151,29 @@ pub struct Capture {
 impl Capture {
     /// Starts to capture at `place`, or says why that is not possible.
     pub fn start(place: &Place) -> Result<Self, String> {
-        let namespace = place.file().ok_or("only root can join a network namespace from a thread")?;
+        let namespace = place
+            .file()
+            .ok_or("only root can join a network namespace from a thread")?;
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, is_ready) = channel();
         let thread = std::thread::spawn({
             let stop = Arc::clone(&stop);
             move || {
-                setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|e| format!("no way into a namespace: {e}"))?;
+                setns(namespace, CloneFlags::CLONE_NEWNET)
+                    .map_err(|e| format!("no way into a namespace: {e}"))?;
                 listen(&stop, &ready)
             }
         });
-        let mut capture = Self { stop, thread: Some(thread) };
+        let mut capture = Self {
+            stop,
+            thread: Some(thread),
+        };
         match is_ready.recv() {
             Ok(()) => Ok(capture),
-            Err(_) => Err(capture.end().err().unwrap_or_else(|| "the capture ended at once".into())),
+            Err(_) => Err(capture
+                .end()
+                .err()
+                .unwrap_or_else(|| "the capture ended at once".into())),
         }
     }
 
@@ -159,7 +188,9 @@ impl Capture {
     fn end(&mut self) -> Result<Vec<Packet>, String> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("ended once");
-        thread.join().unwrap_or_else(|_| Err("the capture failed".into()))
+        thread
+            .join()
+            .unwrap_or_else(|_| Err("the capture failed".into()))
     }
 }
 
@@ -171,11 +202,17 @@ impl Drop for Capture {
 
 fn listen(stop: &AtomicBool, ready: &Sender<()>) -> Result<Vec<Packet>, String> {
     let said = |what: &'static str| move |e: nix::Error| format!("{what}: {e}");
-    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
-        .map_err(said("no packet socket"))?;
+    let socket = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::EthAll,
+    )
+    .map_err(said("no packet socket"))?;
     setsockopt(&socket, VnetHeader, &true).map_err(said("no sizes of segments"))?;
     setsockopt(&socket, ReceiveTimestampns, &true).map_err(said("no times"))?;
-    setsockopt(&socket, ReceiveTimeout, &TimeVal::new(0, STEP)).map_err(said("no limit of waiting"))?;
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::new(0, STEP))
+        .map_err(said("no limit of waiting"))?;
     // More than the system's limit is root's alone; without it a fast capture may lose packets, which its user checks.
     let _ = setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &QUEUE);
     let eth0 = nix::net::if_::if_nametoindex("eth0").map_err(said("no interface"))?;
@@ -201,14 +238,17 @@ fn read(socket: i32, interface: usize) -> nix::Result<Option<Packet>> {
     let (len, address, at) = {
         let mut slices = [IoSliceMut::new(&mut bytes)];
         // With MSG_TRUNC the length is that of the packet, however little of it is read.
-        let message = recvmsg::<LinkAddr>(socket, &mut slices, Some(&mut control), MsgFlags::MSG_TRUNC)?;
+        let message =
+            recvmsg::<LinkAddr>(socket, &mut slices, Some(&mut control), MsgFlags::MSG_TRUNC)?;
         let at = message.cmsgs()?.find_map(|c| match c {
             ControlMessageOwned::ScmTimestampns(at) => Some(Duration::from(at)),
             _ => None,
         });
         (message.bytes, message.address, at)
     };
-    let (Some(address), Some(at)) = (address, at) else { return Ok(None) };
+    let (Some(address), Some(at)) = (address, at) else {
+        return Ok(None);
+    };
     if address.ifindex() != interface {
         return Ok(None);
     }

@@ -24,7 +24,10 @@ impl Noise {
         for i in 0..count {
             let len = self.0.usize(0..max);
             let bytes = self.bytes(len);
-            write(&root.join(format!("dir{}/sub{}/file{i}", i % 7, i % 3)), &bytes);
+            write(
+                &root.join(format!("dir{}/sub{}/file{i}", i % 7, i % 3)),
+                &bytes,
+            );
         }
     }
 }

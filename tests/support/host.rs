@@ -44,8 +44,23 @@ impl Host {
         }
         let (rules, settings, env) = (String::new(), String::new(), Vec::new());
         let name = name.to_string();
-        let (plain, catch_up, gives_anyone, flags, wrapper, child) = (false, false, false, None, None, None);
-        Self { name, place, dir, keys, rules, settings, flags, plain, catch_up, gives_anyone, env, wrapper, child }
+        let (plain, catch_up, gives_anyone, flags, wrapper, child) =
+            (false, false, false, None, None, None);
+        Self {
+            name,
+            place,
+            dir,
+            keys,
+            rules,
+            settings,
+            flags,
+            plain,
+            catch_up,
+            gives_anyone,
+            env,
+            wrapper,
+            child,
+        }
     }
 
     /// The tree.
@@ -90,10 +105,17 @@ impl Host {
     pub fn begin(&mut self) {
         assert!(self.child.is_none(), "{} runs", self.name);
         let socket = self.socket();
-        let log = File::options().create(true).append(true).open(self.log_path()).expect("a log");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .expect("a log");
         let again = log.try_clone().expect("a file");
         let mut command = self.command(&socket);
-        command.stdin(Stdio::null()).stdout(Stdio::from(log)).stderr(Stdio::from(again));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(log))
+            .stderr(Stdio::from(again));
         self.child = Some(command.spawn().expect("the daemon starts"));
     }
 
@@ -120,8 +142,16 @@ impl Host {
             quoted(socket),
             self.settings,
             quoted(&self.tree()),
-            if self.gives_anyone { "\"anyone\"".to_string() } else { self.catch_up.to_string() },
-            if self.rules.contains("swap =") { "" } else { "swap = true\n" },
+            if self.gives_anyone {
+                "\"anyone\"".to_string()
+            } else {
+                self.catch_up.to_string()
+            },
+            if self.rules.contains("swap =") {
+                ""
+            } else {
+                "swap = true\n"
+            },
             self.rules
         );
         std::fs::write(&config, text).expect("writable");
@@ -186,8 +216,14 @@ impl Host {
     /// The memory that the daemon takes now, in KiB.
     pub fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("a line");
+        line.trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("a number")
     }
 
     pub fn log(&self) -> String {

@@ -15,10 +15,18 @@ pub fn differences(here: &Path, there: &Path) -> String {
 #[track_caller]
 pub fn differences_without(excluded: &[&str], here: &Path, there: &Path) -> String {
     let mut rsync = Command::new("rsync");
-    rsync.args(excluded.iter().map(|pattern| format!("--exclude={pattern}")));
+    rsync.args(
+        excluded
+            .iter()
+            .map(|pattern| format!("--exclude={pattern}")),
+    );
 
     let found = judge(rsync, here, there);
-    found.lines().filter(|line| !line.starts_with(".d..t......")).collect::<Vec<_>>().join("\n")
+    found
+        .lines()
+        .filter(|line| !line.starts_with(".d..t......"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn judge(mut rsync: Command, here: &Path, there: &Path) -> String {
@@ -27,7 +35,12 @@ fn judge(mut rsync: Command, here: &Path, there: &Path) -> String {
         path.push("/");
         path
     };
-    tool(rsync.args(["-n", "-i", "-rlptgoDHXc", "--delete"]).arg(slash(here)).arg(slash(there)))
+    tool(
+        rsync
+            .args(["-n", "-i", "-rlptgoDHXc", "--delete"])
+            .arg(slash(here))
+            .arg(slash(there)),
+    )
 }
 
 /// Fails, with the difference, unless the trees are the same.
@@ -46,5 +59,10 @@ pub fn same_within(pid: u32, here: &Path, there: &Path) {
 
 #[track_caller]
 fn hold(differences: &str, here: &Path, there: &Path) {
-    assert!(differences.is_empty(), "{} is not as {}:\n{differences}", there.display(), here.display());
+    assert!(
+        differences.is_empty(),
+        "{} is not as {}:\n{differences}",
+        there.display(),
+        here.display()
+    );
 }

@@ -85,16 +85,31 @@ impl Lab {
                 return None;
             }
         }
-        Some(Self::empty(Place::Loopback(fastrand::u16(20_000..32_000)), None))
+        Some(Self::empty(
+            Place::Loopback(fastrand::u16(20_000..32_000)),
+            None,
+        ))
     }
 
     fn empty(admin: Place, switch: Option<Switch>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(dir.path().join("site")).expect("new");
-        let lab = Self { hosts: Vec::new(), admin, flags: None, plain: false, switch, dir };
-        GroupKey::random().and_then(|key| key.save(&lab.group_key(), false)).expect("a group key");
+        let lab = Self {
+            hosts: Vec::new(),
+            admin,
+            flags: None,
+            plain: false,
+            switch,
+            dir,
+        };
+        GroupKey::random()
+            .and_then(|key| key.save(&lab.group_key(), false))
+            .expect("a group key");
         let line = lab.keygen("key");
-        super::write(&lab.path("authorized_keys"), format!("tree=\"www\",deploy,audit {line}"));
+        super::write(
+            &lab.path("authorized_keys"),
+            format!("tree=\"www\",deploy,audit {line}"),
+        );
         lab.spec(DELETE);
         lab
     }
@@ -102,7 +117,10 @@ impl Lab {
     /// A host that does not run yet, in the network of the lab's commands.
     pub fn host(&mut self, name: &str) -> &mut Host {
         let place = self.admin.clone();
-        assert!(matches!(place, Place::Loopback(_)), "a host at a switch has a port of its own");
+        assert!(
+            matches!(place, Place::Loopback(_)),
+            "a host at a switch has a port of its own"
+        );
         self.put(name, place)
     }
 
@@ -135,7 +153,12 @@ impl Lab {
     /// Makes a key in the file `name`; its line for authorized_keys.
     pub fn keygen(&self, name: &str) -> String {
         let path = self.path(name);
-        tool(self.admin.command("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"]).arg(&path));
+        tool(
+            self.admin
+                .command("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"])
+                .arg(&path),
+        );
         std::fs::read_to_string(path.with_extension("pub")).expect("just made")
     }
 
@@ -146,18 +169,31 @@ impl Lab {
 
     /// Writes the spec www.toml with another source.
     pub fn spec_of(&self, source: &str, more: &str) {
-        super::write(&self.path("www.toml"), format!("tree = \"www\"\nsource = \"{source}\"\n{more}"));
+        super::write(
+            &self.path("www.toml"),
+            format!("tree = \"www\"\nsource = \"{source}\"\n{more}"),
+        );
     }
 
     /// A command of makuo, in the lab's directory and with its key.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.admin.command(env!("CARGO_BIN_EXE_makuo"));
-        command.args(args).args(self.flags.clone().unwrap_or_else(|| self.admin.flags())).current_dir(self.dir.path());
+        command
+            .args(args)
+            .args(self.flags.clone().unwrap_or_else(|| self.admin.flags()))
+            .current_dir(self.dir.path());
         if self.plain {
             command.arg("--plain");
         }
-        command.env("HOME", self.dir.path()).env("MAKUO_KEY", self.path("key"));
-        for variable in ["MAKUO_CONFIG", "MAKUO_GROUP_KEY", "XDG_CACHE_HOME", "RUST_LOG"] {
+        command
+            .env("HOME", self.dir.path())
+            .env("MAKUO_KEY", self.path("key"));
+        for variable in [
+            "MAKUO_CONFIG",
+            "MAKUO_GROUP_KEY",
+            "XDG_CACHE_HOME",
+            "RUST_LOG",
+        ] {
             command.env_remove(variable);
         }
         command
@@ -194,6 +230,10 @@ impl Lab {
     /// The hosts whose tree is as the source.
     pub fn with_release(&self) -> Vec<&str> {
         let has = |host: &&Host| differences(&self.site(), &host.tree()).is_empty();
-        self.hosts.iter().filter(has).map(|host| host.name.as_str()).collect()
+        self.hosts
+            .iter()
+            .filter(has)
+            .map(|host| host.name.as_str())
+            .collect()
     }
 }

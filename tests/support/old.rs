@@ -42,7 +42,9 @@ impl Old {
         let lab = Lab::loopback_idle()?;
         let places = vec![lab.admin.clone(); count];
         let mut old = Self::new(lab, places);
-        old.settings.iter_mut().for_each(|s| s.console = "listen = \"off\"\n".into());
+        old.settings
+            .iter_mut()
+            .for_each(|s| s.console = "listen = \"off\"\n".into());
         Some(old)
     }
 
@@ -50,14 +52,21 @@ impl Old {
     fn new(mut lab: Lab, places: Vec<Place>) -> Self {
         lab.go_plain();
         for name in ["makuosan", "msync"] {
-            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_makuo"), lab.path(name)).expect("a link");
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_makuo"), lab.path(name))
+                .expect("a link");
         }
         let keys = String::from_utf8(read(&lab.path("key.pub"))).expect("text");
         write(&lab.path("keys"), keys);
         let settings = vec![Settings::default(); places.len()];
         let daemons = places.iter().map(|_| None).collect();
-        let old = Self { daemons, places, settings, lab };
-        (0..old.places.len()).for_each(|host| std::fs::create_dir_all(old.base(host)).expect("new"));
+        let old = Self {
+            daemons,
+            places,
+            settings,
+            lab,
+        };
+        (0..old.places.len())
+            .for_each(|host| std::fs::create_dir_all(old.base(host)).expect("new"));
         old
     }
 
@@ -90,7 +99,10 @@ impl Old {
 
     /// Lines about its base.
     pub fn tree(&mut self, host: usize, lines: &str) {
-        self.settings[host].tree = format!("[[tree]]\nname = \"default\"\npath = {:?}\n{lines}\n", self.base(host));
+        self.settings[host].tree = format!(
+            "[[tree]]\nname = \"default\"\npath = {:?}\n{lines}\n",
+            self.base(host)
+        );
     }
 
     /// A daemon's command line, with its configuration written.
@@ -111,9 +123,17 @@ impl Old {
             settings.tree,
         );
         write(&dir.join("makuo.toml"), text);
-        let mut command = self.places[host].command(self.lab.path("makuosan").to_str().expect("UTF-8"));
-        command.arg("-b").arg(self.base(host)).arg("--config").arg(dir.join("makuo.toml")).args(more);
-        command.env_remove("MAKUO_CONFIG").env_remove("NOTIFY_SOCKET");
+        let mut command =
+            self.places[host].command(self.lab.path("makuosan").to_str().expect("UTF-8"));
+        command
+            .arg("-b")
+            .arg(self.base(host))
+            .arg("--config")
+            .arg(dir.join("makuo.toml"))
+            .args(more);
+        command
+            .env_remove("MAKUO_CONFIG")
+            .env_remove("NOTIFY_SOCKET");
         command
     }
 
@@ -121,9 +141,15 @@ impl Old {
     pub fn start(&mut self, host: usize, more: &[&str]) {
         let log = std::fs::File::create(self.dir(host).join("log")).expect("a log");
         let mut command = self.command(host, &[&["-n"], more].concat());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(log));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(log));
         let child = self.daemons[host].insert(command.spawn().expect("starts"));
-        let (control, mut over) = (self.lab.path(&format!("mk{}", host + 1)).join("control"), None);
+        let (control, mut over) = (
+            self.lab.path(&format!("mk{}", host + 1)).join("control"),
+            None,
+        );
         until("a daemon that listens", || {
             over = child.try_wait().expect("my child");
             over.is_some() || UnixStream::connect(&control).is_ok()
@@ -136,20 +162,36 @@ impl Old {
     }
 
     pub fn pid(&self, host: usize) -> Pid {
-        Pid::from_raw(self.daemons[host].as_ref().expect("runs").id().try_into().expect("small"))
+        Pid::from_raw(
+            self.daemons[host]
+                .as_ref()
+                .expect("runs")
+                .id()
+                .try_into()
+                .expect("small"),
+        )
     }
 
     /// SIGTERM, after which it has to end well.
     #[track_caller]
     pub fn stop(&mut self, host: usize) {
         kill(self.pid(host), Signal::SIGTERM).expect("mine");
-        let ended = self.daemons[host].take().expect("runs").wait().expect("mine");
-        assert!(ended.success(), "SIGTERM ends it well: {ended} {}", self.log(host));
+        let ended = self.daemons[host]
+            .take()
+            .expect("runs")
+            .wait()
+            .expect("mine");
+        assert!(
+            ended.success(),
+            "SIGTERM ends it well: {ended} {}",
+            self.log(host)
+        );
     }
 
     /// Runs msync at a host, with a console at the unix socket `target` when that is not the default one.
     pub fn msync_at(&self, host: usize, target: Option<&Path>, args: &[&str]) -> Ran {
-        let mut command = self.places[host].command(self.lab.path("msync").to_str().expect("UTF-8"));
+        let mut command =
+            self.places[host].command(self.lab.path("msync").to_str().expect("UTF-8"));
         command.args(args).env_remove("MSYNC_TARGET");
         if let Some(target) = target {
             command.env("MSYNC_TARGET", format!("unix:{}", target.display()));
@@ -165,14 +207,20 @@ impl Old {
     /// Runs makuo at a host, through its control socket.
     pub fn makuo(&self, host: usize, args: &[&str]) -> Ran {
         let mut command = self.places[host].command(env!("CARGO_BIN_EXE_makuo"));
-        command.args(args).arg("--socket").arg(self.control(host)).env_remove("MAKUO_CONFIG");
+        command
+            .args(args)
+            .arg("--socket")
+            .arg(self.control(host))
+            .env_remove("MAKUO_CONFIG");
         Running::start(&mut command).wait()
     }
 
     /// Waits until the first host knows all the others.
     pub fn know_each_other(&self, target: Option<&Path>) {
         let all = format!("Total: {} members", self.places.len() - 1);
-        until("members", || self.msync_at(0, target, &["--members"]).out.contains(&all));
+        until("members", || {
+            self.msync_at(0, target, &["--members"]).out.contains(&all)
+        });
     }
 }
 
@@ -183,7 +231,8 @@ impl Drop for Old {
             let _ = daemon.wait();
         }
         if std::thread::panicking() {
-            (0..self.daemons.len()).for_each(|host| eprintln!("--- log of mk{}\n{}", host + 1, self.log(host)));
+            (0..self.daemons.len())
+                .for_each(|host| eprintln!("--- log of mk{}\n{}", host + 1, self.log(host)));
         }
     }
 }
@@ -197,13 +246,17 @@ impl<T: Read + Write + Send> Stream for T {}
 impl Plain {
     pub fn tcp(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("listens");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("possible");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .expect("possible");
         Self(Box::new(stream))
     }
 
     pub fn unix(path: &Path) -> Self {
         let stream = UnixStream::connect(path).expect("listens");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("possible");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .expect("possible");
         Self(Box::new(stream))
     }
 
@@ -211,8 +264,10 @@ impl Plain {
     pub fn until(&mut self, end: &[u8]) -> String {
         let (mut all, mut byte) = (Vec::new(), [0]);
         while !all.ends_with(end) {
-            let got =
-                self.0.read(&mut byte).unwrap_or_else(|e| panic!("{e} after {:?}", String::from_utf8_lossy(&all)));
+            let got = self
+                .0
+                .read(&mut byte)
+                .unwrap_or_else(|e| panic!("{e} after {:?}", String::from_utf8_lossy(&all)));
             assert_eq!(got, 1, "ends after {:?}", String::from_utf8_lossy(&all));
             all.push(byte[0]);
         }
@@ -237,7 +292,10 @@ impl Plain {
     pub fn ask(&mut self, line: &str) -> String {
         self.say(format!("{line}\r\n").as_bytes());
         let answer = self.until(b"> ");
-        answer.split_inclusive('\n').filter(|line| *line != "alive\n").collect()
+        answer
+            .split_inclusive('\n')
+            .filter(|line| *line != "alive\n")
+            .collect()
     }
 
     /// Plays a transcript: lines that begin with `> ` are said, the others expected.
@@ -245,7 +303,11 @@ impl Plain {
         assert_eq!(self.until(b"> "), "");
         let mut said: Option<&str> = None;
         let mut expected = String::new();
-        for line in transcript.lines().map(|l| l.strip_prefix("    ").unwrap_or(l)).chain(["> quit"]) {
+        for line in transcript
+            .lines()
+            .map(|l| l.strip_prefix("    ").unwrap_or(l))
+            .chain(["> quit"])
+        {
             match line.strip_prefix("> ") {
                 Some(next) => {
                     if let Some(said) = said.replace(next) {

@@ -28,10 +28,15 @@ pub fn pace(packets: &[Packet], mbit: u32) -> Pace {
             first += 1;
         }
         most = most.max(inside);
-        let since = before.map_or(0.0, |at: Duration| packet.at.saturating_sub(at).as_secs_f64());
+        let since = before.map_or(0.0, |at: Duration| {
+            packet.at.saturating_sub(at).as_secs_f64()
+        });
         backlog = (backlog - since * bytes_a_second).max(0.0) + packet.wire() as f64;
         deepest = deepest.max(backlog);
         before = Some(packet.at);
     }
-    Pace { window: most as f64 / (bytes_a_second * WINDOW.as_secs_f64()), backlog: deepest }
+    Pace {
+        window: most as f64 / (bytes_a_second * WINDOW.as_secs_f64()),
+        backlog: deepest,
+    }
 }

@@ -40,20 +40,26 @@ impl Place {
     /// The flags of makuo for this network.
     pub fn flags(&self) -> Vec<String> {
         match self {
-            Place::Loopback(port) => ["--interface", "lo", "--port", &port.to_string()].map(String::from).into(),
+            Place::Loopback(port) => ["--interface", "lo", "--port", &port.to_string()]
+                .map(String::from)
+                .into(),
             Place::Namespace(_) => ["--interface", "eth0"].map(String::from).into(),
         }
     }
 
     /// Changes the network here: `ip` with the words of `line`. Nothing on the loopback interface.
     pub fn ip(&self, line: &str) {
-        let Place::Namespace(inside) = self else { return };
+        let Place::Namespace(inside) = self else {
+            return;
+        };
         tool(inside.enter().arg("ip").args(line.split(' ')));
     }
 
     /// Runs a shell's script here. Nothing on the loopback interface.
     pub fn shell(&self, script: &str) {
-        let Place::Namespace(inside) = self else { return };
+        let Place::Namespace(inside) = self else {
+            return;
+        };
         tool(inside.enter().args(["sh", "-c", script]));
     }
 
@@ -64,26 +70,48 @@ impl Place {
 
     /// The same on the interface `name`.
     pub fn lose_on(&self, name: &str, percent: u32) {
-        let Place::Namespace(inside) = self else { return };
+        let Place::Namespace(inside) = self else {
+            return;
+        };
         let drop = format!("iifname {name} numgen random mod 100 < {percent} drop");
-        let rules = format!("table inet loss {{ chain in {{ type filter hook input priority -300; {drop} ; }} ; }}");
+        let rules = format!(
+            "table inet loss {{ chain in {{ type filter hook input priority -300; {drop} ; }} ; }}"
+        );
         tool(inside.enter().args(["nft", &rules]));
     }
 
     /// Drops everything that comes in (`input`) or goes out (`output`) on eth0, or that of it which matches `filter`;
     /// until [`Place::heal`]. Nothing on the loopback interface.
     pub fn cut(&self, direction: &str, filter: &str) {
-        let Place::Namespace(inside) = self else { return };
-        let interface = if direction == "input" { "iifname" } else { "oifname" };
+        let Place::Namespace(inside) = self else {
+            return;
+        };
+        let interface = if direction == "input" {
+            "iifname"
+        } else {
+            "oifname"
+        };
         let rule = format!("{interface} eth0 {filter} drop");
-        let chain = format!("chain {direction} {{ type filter hook {direction} priority -300 ; {rule} ; }}");
-        tool(inside.enter().args(["nft", &format!("table inet cut {{ {chain} ; }}")]));
+        let chain = format!(
+            "chain {direction} {{ type filter hook {direction} priority -300 ; {rule} ; }}"
+        );
+        tool(
+            inside
+                .enter()
+                .args(["nft", &format!("table inet cut {{ {chain} ; }}")]),
+        );
     }
 
     /// Ends what [`Place::cut`] began.
     pub fn heal(&self) {
-        let Place::Namespace(inside) = self else { return };
-        tool(inside.enter().args(["nft", "table inet cut ; delete table inet cut"]));
+        let Place::Namespace(inside) = self else {
+            return;
+        };
+        tool(
+            inside
+                .enter()
+                .args(["nft", "table inet cut ; delete table inet cut"]),
+        );
     }
 
     /// What a process needs to enter this network: the file of its namespace. None for the loopback interface and
@@ -102,7 +130,10 @@ impl Inside {
     fn enter(self) -> Command {
         let mut command = Command::new("nsenter");
         if let Some(user) = self.user {
-            command.args(["--preserve-credentials", &format!("--user=/proc/{user}/ns/user")]);
+            command.args([
+                "--preserve-credentials",
+                &format!("--user=/proc/{user}/ns/user"),
+            ]);
         }
         command.arg(format!("--net=/proc/{}/ns/net", self.holder));
         command
@@ -126,17 +157,40 @@ impl Switch {
     /// A switch without ports, or why there is none.
     pub fn new() -> Result<Self, String> {
         for tool in ["rsync", "nft", "ip", "unshare", "nsenter", "setpriv"] {
-            try_tool(Command::new(tool).arg("--version")).or_else(|_| try_tool(Command::new(tool).arg("-V")))?;
+            try_tool(Command::new(tool).arg("--version"))
+                .or_else(|_| try_tool(Command::new(tool).arg("-V")))?;
         }
         let rootless = !super::is_root();
         let mut command = Command::new("unshare");
-        command.args(if rootless { &["-U", "-r", "-n"][..] } else { &["-n"] });
-        let switch = Self { holder: Holder::start(&mut command)?, rootless, ports: Vec::new(), wires: 0 };
+        command.args(if rootless {
+            &["-U", "-r", "-n"][..]
+        } else {
+            &["-n"]
+        });
+        let switch = Self {
+            holder: Holder::start(&mut command)?,
+            rootless,
+            ports: Vec::new(),
+            wires: 0,
+        };
         let inside = switch.inside(&switch.holder);
         // No querier on this switch: with snooping on, groups would time out.
-        let bridge = ["ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0"];
+        let bridge = [
+            "ip",
+            "link",
+            "add",
+            "br0",
+            "type",
+            "bridge",
+            "mcast_snooping",
+            "0",
+        ];
         try_tool(inside.enter().args(bridge))?;
-        try_tool(inside.enter().args(["ip", "link", "set", "br0", "up", "mtu", "1500"]))?;
+        try_tool(
+            inside
+                .enter()
+                .args(["ip", "link", "set", "br0", "up", "mtu", "1500"]),
+        )?;
         Ok(switch)
     }
 
@@ -148,24 +202,41 @@ impl Switch {
 
     /// Changes the switch: `ip` with the words of `line`.
     pub fn ip(&self, line: &str) {
-        tool(self.inside(&self.holder).enter().arg("ip").args(line.split(' ')));
+        tool(
+            self.inside(&self.holder)
+                .enter()
+                .arg("ip")
+                .args(line.split(' ')),
+        );
     }
 
     /// Lets frames of `mtu` bytes pass, everywhere at the first switch.
     pub fn widen(&self, mtu: u32) {
         for (number, holder) in (1..).zip(&self.ports) {
             self.ip(&format!("link set p{number} mtu {mtu}"));
-            tool(self.inside(holder).enter().args(["ip", "link", "set", "eth0", "mtu", &mtu.to_string()]));
+            tool(self.inside(holder).enter().args([
+                "ip",
+                "link",
+                "set",
+                "eth0",
+                "mtu",
+                &mtu.to_string(),
+            ]));
         }
         self.ip(&format!("link set br0 mtu {mtu}"));
     }
 
     /// A wire from `place` to the switch `bridge`: the interface `name` with the address `address`.
     pub fn wire(&mut self, place: &Place, bridge: &str, name: &str, address: &str) {
-        let Place::Namespace(inside) = place else { return };
+        let Place::Namespace(inside) = place else {
+            return;
+        };
         self.wires += 1;
         let port = format!("w{}", self.wires);
-        self.ip(&format!("link add {port} mtu 1500 type veth peer name {name} netns {}", inside.holder));
+        self.ip(&format!(
+            "link add {port} mtu 1500 type veth peer name {name} netns {}",
+            inside.holder
+        ));
         self.ip(&format!("link set {port} master {bridge} up"));
         place.ip(&format!("addr add {address} dev {name}"));
         place.ip(&format!("link set {name} up mtu 1500"));
@@ -188,9 +259,16 @@ impl Switch {
         };
         let holder = Holder::start(unshare.arg("-n")).expect("the switch got a namespace, too");
         let inside = self.inside(&holder);
-        let (port, pid, address) = (format!("p{number}"), holder.0.id().to_string(), format!("10.77.0.{number}/16"));
+        let (port, pid, address) = (
+            format!("p{number}"),
+            holder.0.id().to_string(),
+            format!("10.77.0.{number}/16"),
+        );
         let ip = |at: Inside, line: &str| tool(at.enter().arg("ip").args(line.split(' ')));
-        ip(switch, &format!("link add {port} mtu 1500 type veth peer name eth0 netns {pid}"));
+        ip(
+            switch,
+            &format!("link add {port} mtu 1500 type veth peer name eth0 netns {pid}"),
+        );
         ip(switch, &format!("link set {port} master br0 up"));
         ip(inside, "link set lo up");
         ip(inside, &format!("addr add {address} dev eth0"));
@@ -206,20 +284,36 @@ impl Switch {
     }
 
     fn inside(&self, holder: &Holder) -> Inside {
-        Inside { holder: holder.0.id(), user: self.rootless.then(|| self.holder.0.id()) }
+        Inside {
+            holder: holder.0.id(),
+            user: self.rootless.then(|| self.holder.0.id()),
+        }
     }
 }
 
 impl Holder {
     fn start(unshare: &mut Command) -> Result<Self, String> {
-        unshare.args(["sh", "-c", "echo && exec cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = unshare.stderr(Stdio::piped()).spawn().map_err(|e| format!("{unshare:?}: {e}"))?;
+        unshare
+            .args(["sh", "-c", "echo && exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = unshare
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("{unshare:?}: {e}"))?;
         let mut ready = [0];
-        if child.stdout.as_mut().is_some_and(|out| out.read_exact(&mut ready).is_ok()) {
+        if child
+            .stdout
+            .as_mut()
+            .is_some_and(|out| out.read_exact(&mut ready).is_ok())
+        {
             return Ok(Self(child));
         }
         let output = child.wait_with_output().map_err(|e| e.to_string())?;
-        Err(format!("no network namespace: {}", String::from_utf8_lossy(&output.stderr).trim()))
+        Err(format!(
+            "no network namespace: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        ))
     }
 }
 

@@ -29,17 +29,28 @@ impl Running {
         let file = || tempfile::NamedTempFile::new().expect("a temporary file");
         let (out, err) = (file(), file());
         let to = |f: &tempfile::NamedTempFile| Stdio::from(f.reopen().expect("open"));
-        command.stdin(Stdio::null()).stdout(to(&out)).stderr(to(&err));
+        command
+            .stdin(Stdio::null())
+            .stdout(to(&out))
+            .stderr(to(&err));
         let shown = format!("{command:?}");
         let child = command.spawn().unwrap_or_else(|e| panic!("{shown}: {e}"));
-        Self { child, out, err, shown }
+        Self {
+            child,
+            out,
+            err,
+            shown,
+        }
     }
 
     /// What it printed so far, by whole lines.
     pub fn events(&self) -> Vec<Value> {
         let text = text(self.out.path());
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()
+        whole
+            .lines()
+            .filter_map(|l| serde_json::from_str(l).ok())
+            .collect()
     }
 
     /// Waits for an event, or the end.
@@ -50,7 +61,13 @@ impl Running {
             ended = self.is_over();
             ended || has(self)
         });
-        assert!(!ended || has(self), "{} ended before {what}: {}{}", self.shown, text(self.out.path()), self.talk());
+        assert!(
+            !ended || has(self),
+            "{} ended before {what}: {}{}",
+            self.shown,
+            text(self.out.path()),
+            self.talk()
+        );
     }
 
     /// Sends it a signal.
@@ -86,12 +103,22 @@ impl Running {
             }
             if watch.read() > LONG {
                 let _ = self.child.kill();
-                panic!("{} does not end: {}{}", self.shown, text(self.out.path()), self.talk());
+                panic!(
+                    "{} does not end: {}{}",
+                    self.shown,
+                    text(self.out.path()),
+                    self.talk()
+                );
             }
             super::pause(std::time::Duration::from_millis(5));
         };
         let (out, err) = (text(self.out.path()), self.talk());
-        Ran { code: status.code().unwrap_or(-1), out, err, shown: std::mem::take(&mut self.shown) }
+        Ran {
+            code: status.code().unwrap_or(-1),
+            out,
+            err,
+            shown: std::mem::take(&mut self.shown),
+        }
     }
 }
 
@@ -114,7 +141,8 @@ impl Ran {
     #[track_caller]
     pub fn events(&self) -> Vec<Value> {
         let line = |line: &str| {
-            let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line:?}: {self}"));
+            let value: Value =
+                serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line:?}: {self}"));
             assert!(value["event"].is_string(), "no event in {line:?}: {self}");
             value
         };
@@ -124,7 +152,10 @@ impl Ran {
     /// The last JSON line.
     #[track_caller]
     pub fn result(&self) -> Value {
-        let last = self.events().pop().unwrap_or_else(|| panic!("no output: {self}"));
+        let last = self
+            .events()
+            .pop()
+            .unwrap_or_else(|| panic!("no output: {self}"));
         assert_eq!(last["event"], "result", "{self}");
         last
     }
@@ -133,7 +164,10 @@ impl Ran {
     #[track_caller]
     pub fn host(&self, host: &str) -> (String, String) {
         let events = self.events();
-        let last = events.iter().rev().find(|e| e["event"] == "host" && e["host"] == host);
+        let last = events
+            .iter()
+            .rev()
+            .find(|e| e["event"] == "host" && e["host"] == host);
         let last = last.unwrap_or_else(|| panic!("nothing about {host}: {self}"));
         let text = |key: &str| last[key].as_str().unwrap_or_default().to_string();
         (text("state"), text("error"))
@@ -143,14 +177,20 @@ impl Ran {
     #[track_caller]
     pub fn says(self, words: &[&str]) -> Self {
         let all = format!("{}{}", self.out, self.err);
-        words.iter().for_each(|word| assert!(all.contains(word), "{word:?} is missing: {self}"));
+        words
+            .iter()
+            .for_each(|word| assert!(all.contains(word), "{word:?} is missing: {self}"));
         self
     }
 }
 
 impl std::fmt::Display for Ran {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} exited with {}\n--- stdout\n{}--- stderr\n{}", self.shown, self.code, self.out, self.err)
+        write!(
+            f,
+            "{} exited with {}\n--- stdout\n{}--- stderr\n{}",
+            self.shown, self.code, self.out, self.err
+        )
     }
 }
 
@@ -165,12 +205,19 @@ pub fn tool(command: &mut Command) -> String {
 
 /// Runs a tool; its output, or why there is none.
 pub fn try_tool(command: &mut Command) -> Result<String, String> {
-    let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{command:?}: {e}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("{command:?}: {e}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
         return Ok(text(&output.stdout));
     }
-    Err(format!("{command:?}: {}: {}", output.status, text(&output.stderr).trim()))
+    Err(format!(
+        "{command:?}: {}: {}",
+        output.status,
+        text(&output.stderr).trim()
+    ))
 }
 
 fn text(path: &Path) -> String {

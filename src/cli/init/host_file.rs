@@ -51,17 +51,25 @@ impl HostFile {
 
     /// Reads the file `path`, which nobody else may read or have written, for a host whose configuration is to be `config`.
     pub(super) fn load(path: &Path, config: &Path) -> Result<Self> {
-        Self::from_document(&Document::load_strictly(path, "host file", Readers::Owner)?, config)
+        Self::from_document(
+            &Document::load_strictly(path, "host file", Readers::Owner)?,
+            config,
+        )
     }
 
     /// Reads the text of such a file, in the same way.
     pub(super) fn parse(text: &str, config: &Path) -> Result<Self> {
-        Self::from_document(&Document::new(Path::new(super::HOST_FILE), text.into()), config)
+        Self::from_document(
+            &Document::new(Path::new(super::HOST_FILE), text.into()),
+            config,
+        )
     }
 
     fn from_document(document: &Document, config: &Path) -> Result<Self> {
         let mut top = document.top(KEYS)?;
-        let format = top.take("format").ok_or_else(|| top.wrong("this is no host file: it has no `format`"))?;
+        let format = top
+            .take("format")
+            .ok_or_else(|| top.wrong("this is no host file: it has no `format`"))?;
         format.number(FORMAT..=FORMAT, "1, the format that this version knows")?;
         let file = Self {
             authorized_keys: text(&mut top, "authorized_keys", |text| a_key_list(text, config))?,
@@ -79,7 +87,9 @@ impl HostFile {
 
 /// Takes the text of `key`, which has to pass `check`.
 fn text(top: &mut Section, key: &str, check: impl Fn(&str) -> Result<()>) -> Result<String> {
-    let field = top.take(key).ok_or_else(|| top.wrong(&format!("this is no host file: it has no `{key}`")))?;
+    let field = top
+        .take(key)
+        .ok_or_else(|| top.wrong(&format!("this is no host file: it has no `{key}`")))?;
     let text = field.text()?.to_string();
     check(&text).map_err(|e| match e.hint_text() {
         Some(hint) => field.wrong(&e).hint(hint),
@@ -90,12 +100,18 @@ fn text(top: &mut Section, key: &str, check: impl Fn(&str) -> Result<()>) -> Res
 
 fn a_key_list(text: &str, config: &Path) -> Result<()> {
     let keys = AuthorizedKeys::parse(text.as_bytes(), &config.with_file_name(AUTHORIZED_KEYS))?;
-    if keys.is_empty() { Err(Error::usage("no key is listed")) } else { Ok(()) }
+    if keys.is_empty() {
+        Err(Error::usage("no key is listed"))
+    } else {
+        Ok(())
+    }
 }
 
 fn a_group_key(text: &str) -> Result<()> {
     let key = GroupKey::parse(text);
-    key.map(drop).ok_or_else(|| Error::usage("this is no group key").hint("`makuo keygen --group` makes one"))
+    key.map(drop).ok_or_else(|| {
+        Error::usage("this is no group key").hint("`makuo keygen --group` makes one")
+    })
 }
 
 /// The configuration has to use the files that come with it.
@@ -105,7 +121,11 @@ fn a_config(text: &str, path: &Path) -> Result<()> {
         return Err(Error::usage("the configuration has no [[tree]]"));
     }
     let own_keys = config.authorized_keys == path.with_file_name(AUTHORIZED_KEYS);
-    let own_group_key = config.network.group_keys.iter().all(|key| *key == config.default_group_key());
+    let own_group_key = config
+        .network
+        .group_keys
+        .iter()
+        .all(|key| *key == config.default_group_key());
     if !own_keys || !own_group_key || config.network.plain {
         let what = "the configuration has to use the keys that come with it";
         return Err(Error::usage(what).hint("take authorized_keys, group_key and plain out of it"));
@@ -126,12 +146,23 @@ fn block(text: &str) -> String {
 pub(super) fn config(trees: &[super::TreeAt]) -> Result<String> {
     let mut text = String::from("# See makuo.toml(5); `makuo check FILE` says what it means.\n");
     for tree in trees {
-        let path = tree.path.to_str().filter(|_| tree.path.is_absolute()).ok_or_else(|| {
-            Error::usage(format!("{}={}: write the directory on the hosts, from / on", tree.name, shown(&tree.path)))
+        let path = tree
+            .path
+            .to_str()
+            .filter(|_| tree.path.is_absolute())
+            .ok_or_else(|| {
+                Error::usage(format!(
+                    "{}={}: write the directory on the hosts, from / on",
+                    tree.name,
+                    shown(&tree.path)
+                ))
                 .hint("as in www=/var/www")
-        })?;
+            })?;
         let path = toml::Value::String(path.to_string());
-        text.push_str(&format!("\n[[tree]]\nname = \"{}\"\npath = {path}\n", tree.name));
+        text.push_str(&format!(
+            "\n[[tree]]\nname = \"{}\"\npath = {path}\n",
+            tree.name
+        ));
     }
     // Whatever is wrong about the trees is said here, and not by every host.
     HostConfig::parse(&text, Path::new("/etc/makuo/makuo.toml")).map(|_| text)
@@ -156,7 +187,10 @@ mod tests {
     fn file() -> HostFile {
         let key = FileSigner::from_seed([7; 32]);
         HostFile {
-            authorized_keys: format!("tree=\"www\",deploy,audit,rollback {} it's me\n", key.public()),
+            authorized_keys: format!(
+                "tree=\"www\",deploy,audit,rollback {} it's me\n",
+                key.public()
+            ),
             group_key: GroupKey::random().expect("random").to_text(),
             config: config(&trees(&[("www", "/var/www")])).expect("legal"),
         }
@@ -171,7 +205,11 @@ mod tests {
         let mut file = file();
         assert_eq!(parse(&file.to_text("host.toml")).expect("legal"), file);
         file.authorized_keys = file.authorized_keys.replace("it's me\n", "''' \u{e9}'");
-        file.config = config(&trees(&[("www", "/srv/it's \"here\" \\ '''"), ("b", "/srv/b")])).expect("legal");
+        file.config = config(&trees(&[
+            ("www", "/srv/it's \"here\" \\ '''"),
+            ("b", "/srv/b"),
+        ]))
+        .expect("legal");
         assert_eq!(parse(&file.to_text("host.toml")).expect("legal"), file);
     }
 
@@ -183,32 +221,59 @@ mod tests {
             ("format = 1", "", "no `format`"),
             ("format = 1", "format = 2", "format"),
             ("format = 1", "format = 1\nmode = 1", "unknown key \"mode\""),
-            ("format = 1", "format = 1\n\"../x\" = ''", "unknown key \"../x\""),
-            ("group_key = '''", "group_key = '''x", "group_key: this is no group key"),
+            (
+                "format = 1",
+                "format = 1\n\"../x\" = ''",
+                "unknown key \"../x\"",
+            ),
+            (
+                "group_key = '''",
+                "group_key = '''x",
+                "group_key: this is no group key",
+            ),
             ("ssh-ed25519", "ssh-rsa", "authorized_keys: "),
             ("tree=\"www\",deploy", "tree=\"www\",root", "unknown option"),
             ("name = \"www\"", "name = \"../www\"", "config: "),
             ("path = \"/var/www\"", "path = \"/var/../etc\"", "config: "),
-            ("[[tree]]", "authorized_keys = \"/tmp/keys\"\n[[tree]]", "has to use the keys that come with it"),
-            ("[[tree]]", "[network]\ngroup_key = \"/tmp/key\"\n[[tree]]", "has to use the keys that come with it"),
-            ("[[tree]]", "[network]\nplain = true\n[[tree]]", "has to use the keys that come with it"),
+            (
+                "[[tree]]",
+                "authorized_keys = \"/tmp/keys\"\n[[tree]]",
+                "has to use the keys that come with it",
+            ),
+            (
+                "[[tree]]",
+                "[network]\ngroup_key = \"/tmp/key\"\n[[tree]]",
+                "has to use the keys that come with it",
+            ),
+            (
+                "[[tree]]",
+                "[network]\nplain = true\n[[tree]]",
+                "has to use the keys that come with it",
+            ),
             ("[[tree]]", "[trees]", "config: "),
         ] {
             assert!(text.contains(old), "{old}");
             let told = said(&text.replace(old, new));
-            assert!(told.starts_with("host.toml:") && told.contains(what), "{what}: {told}");
+            assert!(
+                told.starts_with("host.toml:") && told.contains(what),
+                "{what}: {told}"
+            );
         }
         let none = file().authorized_keys;
         assert!(said(&text.replace(&none, "# nobody\n")).contains("no key is listed"));
         for key in KEYS {
             let without = text.replace(&format!("\n{key} = "), &format!("\n{key}s = "));
-            assert!(said(&without).contains(&format!("it has no `{key}`")), "{key}");
+            assert!(
+                said(&without).contains(&format!("it has no `{key}`")),
+                "{key}"
+            );
         }
     }
 
     #[test]
     fn a_tree_is_a_directory_on_the_hosts() {
-        let said = |name: &str, path: &str| config(&trees(&[(name, path)])).expect_err(path).to_string();
+        let said =
+            |name: &str, path: &str| config(&trees(&[(name, path)])).expect_err(path).to_string();
         assert!(said("www", "site").contains("write the directory on the hosts"));
         assert!(said("www", "/").contains("cannot be a tree"));
         assert!(said("www", "/var/../x").contains(".."));

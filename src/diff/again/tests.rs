@@ -46,7 +46,11 @@ struct Tree {
 
 impl Tree {
     fn of(files: &Files) -> Self {
-        Self { files: files.clone(), manifest: manifest(files), read: Default::default() }
+        Self {
+            files: files.clone(),
+            manifest: manifest(files),
+            read: Default::default(),
+        }
     }
 }
 
@@ -66,7 +70,10 @@ impl Have for Tree {
 
 impl Paged for Tree {
     fn keys(&self) -> Vec<PageKey> {
-        Pages::of(&self.manifest).unwrap().keys(&self.manifest).unwrap()
+        Pages::of(&self.manifest)
+            .unwrap()
+            .keys(&self.manifest)
+            .unwrap()
     }
 
     fn count(&self) -> u64 {
@@ -74,7 +81,11 @@ impl Paged for Tree {
     }
 
     fn within(&self, bounds: &RangeInclusive<TreePath>) -> crate::Result<Vec<Entry>> {
-        let found: Vec<Entry> = self.files.range(bounds.clone()).map(|(_, e)| e.clone()).collect();
+        let found: Vec<Entry> = self
+            .files
+            .range(bounds.clone())
+            .map(|(_, e)| e.clone())
+            .collect();
         self.read.set(self.read.get() + found.len());
         Ok(found)
     }
@@ -100,7 +111,12 @@ fn put(files: &mut Files, at: &str, kind: EntryKind, uid: u32) {
         path: path(at),
         kind,
         mode: Mode::from_bits(0o755),
-        owner: Arc::new(Owner { uid, gid: 0, user: None, group: None }),
+        owner: Arc::new(Owner {
+            uid,
+            gid: 0,
+            user: None,
+            group: None,
+        }),
         mtime: Mtime::default(),
         xattrs: Vec::new(),
     };
@@ -115,10 +131,19 @@ fn text(text: u8) -> EntryKind {
 fn base() -> Files {
     let mut files = Files::new();
     for dir in 0..8u32 {
-        let name = if dir % 3 == 2 { format!("d{}/sub", dir - 1) } else { format!("d{dir}") };
+        let name = if dir % 3 == 2 {
+            format!("d{}/sub", dir - 1)
+        } else {
+            format!("d{dir}")
+        };
         put(&mut files, &name, EntryKind::Directory, 0);
         for file in 0..700u32 {
-            put(&mut files, &format!("{name}/{file:03}"), text((file % 251) as u8), 0);
+            put(
+                &mut files,
+                &format!("{name}/{file:03}"),
+                text((file % 251) as u8),
+                0,
+            );
         }
     }
     files
@@ -154,8 +179,18 @@ fn remove_below(files: &mut Files, dir: &TreePath) {
 }
 
 fn apply(files: &mut Files, op: &Op) {
-    let dir = |d: u8| if d % 3 == 2 { format!("d{}/sub", d - 1) } else { format!("d{d}") };
-    let is_dir = |files: &Files, at: &str| files.get(&path(at)).is_some_and(|e| e.kind == EntryKind::Directory);
+    let dir = |d: u8| {
+        if d % 3 == 2 {
+            format!("d{}/sub", d - 1)
+        } else {
+            format!("d{d}")
+        }
+    };
+    let is_dir = |files: &Files, at: &str| {
+        files
+            .get(&path(at))
+            .is_some_and(|e| e.kind == EntryKind::Directory)
+    };
     match *op {
         Op::File(d, f, t) if is_dir(files, &dir(d)) => {
             let at = format!("{}/{f:03}", dir(d));
@@ -164,13 +199,24 @@ fn apply(files: &mut Files, op: &Op) {
         }
         Op::Owner(d, f) => {
             if let Some(entry) = files.get_mut(&path(&format!("{}/{f:03}", dir(d)))) {
-                entry.owner = Arc::new(Owner { uid: 9, gid: 0, user: None, group: None });
+                entry.owner = Arc::new(Owner {
+                    uid: 9,
+                    gid: 0,
+                    user: None,
+                    group: None,
+                });
             }
         }
         Op::Remove(d, f) => remove_below(files, &path(&format!("{}/{f:03}", dir(d)))),
         Op::Link(d, f, t) if is_dir(files, &dir(d)) => {
-            let (first, at) = (path(&format!("{}/{f:03}", dir(d))), format!("{}/{t:03}", dir(d)));
-            if files.get(&first).is_some_and(|e| matches!(e.kind, EntryKind::File(_))) {
+            let (first, at) = (
+                path(&format!("{}/{f:03}", dir(d))),
+                format!("{}/{t:03}", dir(d)),
+            );
+            if files
+                .get(&first)
+                .is_some_and(|e| matches!(e.kind, EntryKind::File(_)))
+            {
                 remove_below(files, &path(&at));
                 put(files, &at, EntryKind::Hardlink(first), 0);
             }
@@ -182,7 +228,11 @@ fn apply(files: &mut Files, op: &Op) {
             put(files, &at, EntryKind::Directory, 0);
             put(files, &format!("{at}/within"), text(1), 0);
         }
-        Op::FileForDir(d) if dir(d).split_once('/').is_none_or(|(above, _)| is_dir(files, above)) => {
+        Op::FileForDir(d)
+            if dir(d)
+                .split_once('/')
+                .is_none_or(|(above, _)| is_dir(files, above)) =>
+        {
             remove_below(files, &path(&dir(d)));
             put(files, &dir(d), text(2), 0);
         }
@@ -191,20 +241,31 @@ fn apply(files: &mut Files, op: &Op) {
     // A further name whose file went, or became a further name itself, is none.
     let firsts: Files = files.clone();
     files.retain(|_, e| match &e.kind {
-        EntryKind::Hardlink(first) => firsts.get(first).is_some_and(|e| matches!(e.kind, EntryKind::File(_))),
+        EntryKind::Hardlink(first) => firsts
+            .get(first)
+            .is_some_and(|e| matches!(e.kind, EntryKind::File(_))),
         _ => true,
     });
 }
 
 fn rules() -> Rules {
-    Rules { delete_extras: true, delete_max: Limit::NONE, allow_empty: true, ..Rules::default() }
+    Rules {
+        delete_extras: true,
+        delete_max: Limit::NONE,
+        allow_empty: true,
+        ..Rules::default()
+    }
 }
 
 /// What is said of a comparison, either way.
 fn said(found: Result<Plan, Refusal>) -> String {
     match found {
         Ok(plan) => {
-            let changes: Vec<_> = plan.changes.iter().map(|c| (c.itemized(), c.path.clone(), c.want.clone())).collect();
+            let changes: Vec<_> = plan
+                .changes
+                .iter()
+                .map(|c| (c.itemized(), c.path.clone(), c.want.clone()))
+                .collect();
             let mut reuse: Vec<_> = plan.reuse.iter().map(|(h, l)| (*h, l.clone())).collect();
             reuse.sort_by_key(|(h, _)| *h);
             format!("{changes:?} {:?} {:?} {reuse:?}", plan.summary, plan.wants)
@@ -242,16 +303,31 @@ proptest! {
 #[test]
 fn only_the_pages_that_changed_are_read() {
     let none = PathFilter::default();
-    let host = HostRules { protect: &none, spared: &[], max_delete: Limit::NONE, owners: &Names };
+    let host = HostRules {
+        protect: &none,
+        spared: &[],
+        max_delete: Limit::NONE,
+        owners: &Names,
+    };
     let (mut have, mut want) = (base(), base());
     let mut memory = Memory::default();
     let mut compare = |have: &Files, want: &Files| {
         let tree = Tree::of(have);
-        let plan = memory.diff(&tree, &manifest(want), &rules(), &[], &host).unwrap();
+        let plan = memory
+            .diff(&tree, &manifest(want), &rules(), &[], &host)
+            .unwrap();
         (plan.changes.len(), tree.read.get())
     };
-    assert_eq!(compare(&have, &want), (0, 0), "everything was read once, and not by parts");
-    assert_eq!(compare(&have, &want), (0, 0), "nothing changed, nothing is read");
+    assert_eq!(
+        compare(&have, &want),
+        (0, 0),
+        "everything was read once, and not by parts"
+    );
+    assert_eq!(
+        compare(&have, &want),
+        (0, 0),
+        "nothing changed, nothing is read"
+    );
     put(&mut want, "d4/100", text(255), 0);
     let (changes, read) = compare(&have, &want);
     assert!(changes == 1 && read > 0 && read < 4000, "{read}");

@@ -58,17 +58,28 @@ impl Session<'_> {
     pub(super) fn why(&self, host: &Host, state: HostState) -> Option<String> {
         let silence = match state {
             HostState::Unknown => {
-                let order = if self.machine.is_reverting(host) { "go back" } else { "commit" };
-                format!("ordered to {order}, and {}: look at it with `makuo status`", self.silent(host))
+                let order = if self.machine.is_reverting(host) {
+                    "go back"
+                } else {
+                    "commit"
+                };
+                format!(
+                    "ordered to {order}, and {}: look at it with `makuo status`",
+                    self.silent(host)
+                )
             }
-            HostState::Checking if host.lost => format!("has the release, and {}", self.silent(host)),
+            HostState::Checking if host.lost => {
+                format!("has the release, and {}", self.silent(host))
+            }
             HostState::Failed if host.stage != Some(HostStage::Failed) => {
                 "was restarted before it committed: its tree is as before".to_string()
             }
             HostState::Reverted if host.stage != Some(HostStage::Reverted) => {
                 "went back by its beacon, and did not say so".to_string()
             }
-            HostState::Absent if host.stage.is_none() => "did not answer the announcement".to_string(),
+            HostState::Absent if host.stage.is_none() => {
+                "did not answer the announcement".to_string()
+            }
             HostState::Absent => "did not answer any more".to_string(),
             _ => return host.text.clone(),
         };
@@ -83,7 +94,11 @@ impl Session<'_> {
     fn silent(&self, host: &Host) -> String {
         let silent = self.clock.now().since(host.heard).as_secs();
         let since = WallTime(clock::wall_seconds().0.saturating_sub_unsigned(silent));
-        format!("has been silent since {}, for {}", shown_time(since), shown_age(silent))
+        format!(
+            "has been silent since {}, for {}",
+            shown_time(since),
+            shown_age(silent)
+        )
     }
 
     pub(super) fn outcome(mut self) -> Outcome {
@@ -91,7 +106,9 @@ impl Session<'_> {
         let header = self.release.as_ref().map(Release::header);
         outcome.rollback_to = self.rollback_to();
         outcome.content = self.prepared.as_ref().map(|facts| facts.name());
-        outcome.serial = header.filter(|h| h.intent != Intent::Audit).map(|h| h.serial);
+        outcome.serial = header
+            .filter(|h| h.intent != Intent::Audit)
+            .map(|h| h.serial);
         outcome.fingerprint = Some(self.options.signer.public().fingerprint().to_string());
         outcome.hosts = self.machine.hosts().map(|h| self.result(h)).collect();
         outcome.drift = self.groups();
@@ -100,8 +117,15 @@ impl Session<'_> {
         outcome.repaired = self.machine.stats().repaired;
         outcome.took = self.clock.now().since(self.began);
         outcome.rate = self.mean_rate();
-        let aborted = self.decision.take().filter(|(kind, _)| matches!(kind, OrderKind::Abort | OrderKind::Revert));
-        outcome.error = self.machine.failure().map(str::to_string).or(aborted.map(|(_, why)| why));
+        let aborted = self
+            .decision
+            .take()
+            .filter(|(kind, _)| matches!(kind, OrderKind::Abort | OrderKind::Revert));
+        outcome.error = self
+            .machine
+            .failure()
+            .map(str::to_string)
+            .or(aborted.map(|(_, why)| why));
         outcome.settle()
     }
 
@@ -115,14 +139,23 @@ impl Session<'_> {
         let state = self.state_of(host, true);
         let done = state.has_release();
         let summary = host.summary.unwrap_or_default();
-        let last = self.states.get(&(host.name.clone(), host.address.ip())).map(|(_, at)| *at);
+        let last = self
+            .states
+            .get(&(host.name.clone(), host.address.ip()))
+            .map(|(_, at)| *at);
         HostResult {
             address: self.machine.shown(host).address,
             serial: Some(host.serial).filter(|s| s.0 > 0 && tells_its_serial(state)),
-            files_written: if done { summary.written.saturating_add(summary.touched) } else { 0 },
+            files_written: if done {
+                summary.written.saturating_add(summary.touched)
+            } else {
+                0
+            },
             files_deleted: if done { summary.deleted } else { 0 },
             bytes_received: ByteSize(host.received),
-            took: last.unwrap_or(self.began).since(self.announced.unwrap_or(self.began)),
+            took: last
+                .unwrap_or(self.began)
+                .since(self.announced.unwrap_or(self.began)),
             error: self.why(host, state),
             ..HostResult::new(host.name.clone(), state)
         }
@@ -133,16 +166,29 @@ impl Session<'_> {
         let mut groups: BTreeMap<u64, (Vec<NamedHost>, Summary)> = BTreeMap::new();
         for host in self.machine.hosts() {
             if let Some(summary) = host.summary.filter(|s| s.drift != 0) {
-                groups.entry(summary.drift).or_insert_with(|| (Vec::new(), summary)).0.push(self.machine.shown(host));
+                groups
+                    .entry(summary.drift)
+                    .or_insert_with(|| (Vec::new(), summary))
+                    .0
+                    .push(self.machine.shown(host));
             }
         }
         let reports: BTreeMap<u64, &[u8]> = self.machine.drift_reports().collect();
         let groups = groups.into_iter().map(|(identity, (mut hosts, summary))| {
             hosts.sort();
-            match reports.get(&identity).and_then(|bytes| drift::decode(bytes)) {
+            match reports
+                .get(&identity)
+                .and_then(|bytes| drift::decode(bytes))
+            {
                 Some(drift) => {
                     let (changed, extra, missing) = (drift.changed, drift.extra, drift.missing);
-                    DriftGroup { hosts, lines: drift.lines, changed, extra, missing }
+                    DriftGroup {
+                        hosts,
+                        lines: drift.lines,
+                        changed,
+                        extra,
+                        missing,
+                    }
                 }
                 // The list did not come (a deploy asks for it only when told to): the numbers did.
                 None => {
@@ -163,7 +209,10 @@ impl Session<'_> {
 
 /// Whether the highest serial that a host accepted is that of the release which it has.
 fn tells_its_serial(state: HostState) -> bool {
-    !matches!(state, HostState::Reverted | HostState::Absent | HostState::Unknown | HostState::Torn)
+    !matches!(
+        state,
+        HostState::Reverted | HostState::Absent | HostState::Unknown | HostState::Torn
+    )
 }
 
 #[cfg(test)]
@@ -177,20 +226,40 @@ mod tests {
     fn a_state_says_of_the_release_what_is_known_of_it() {
         use HostStage::*;
         let (mut hosts, id) = (Hosts::default(), InstanceId(1));
-        let (name, at) = (HostName::new("web1").expect("legal"), ([10, 0, 0, 1], 5000).into());
+        let (name, at) = (
+            HostName::new("web1").expect("legal"),
+            ([10, 0, 0, 1], 5000).into(),
+        );
         hosts.expect(Moment(1), id, name, at, Serial(0));
         let mut host = hosts.get(id).expect("just made").clone();
-        let stages = [Joined, Ready, Prepared, Checking, Committed, Unhealthy, Reverted, Stuck, Refused, Aborted];
+        let stages = [
+            Joined, Ready, Prepared, Checking, Committed, Unhealthy, Reverted, Stuck, Refused,
+            Aborted,
+        ];
         for stage in stages.map(Some).into_iter().chain([None, Some(Failed)]) {
-            for (fate, lost) in [(Fate::Said, false), (Fate::Said, true), (Fate::Unknown, true), (Fate::Runs, true)] {
+            for (fate, lost) in [
+                (Fate::Said, false),
+                (Fate::Said, true),
+                (Fate::Unknown, true),
+                (Fate::Runs, true),
+            ] {
                 // What a host says last is never doubted when nothing follows it.
                 if fate != Fate::Said && stage.is_some_and(|s| s >= Reverted) {
                     continue;
                 }
                 (host.stage, host.lost) = (stage, lost);
                 let state = state_of(&host, fate, true, true);
-                let said = if state == HostState::Unknown { None } else { Some(state.has_release()) };
-                assert_eq!(said, fate.has_release(&host), "{stage:?}, {fate:?}: {}", state.word());
+                let said = if state == HostState::Unknown {
+                    None
+                } else {
+                    Some(state.has_release())
+                };
+                assert_eq!(
+                    said,
+                    fate.has_release(&host),
+                    "{stage:?}, {fate:?}: {}",
+                    state.word()
+                );
             }
         }
         (host.stage, host.torn) = (Some(Failed), true);

@@ -17,7 +17,12 @@ const TELL: Duration = Duration::from_millis(100);
 
 impl Session<'_> {
     /// The outcome of a session without the hosts that were expected.
-    pub(super) fn nobody(&self, found: &[HostName], members: usize, missing: &[HostName]) -> Option<Outcome> {
+    pub(super) fn nobody(
+        &self,
+        found: &[HostName],
+        members: usize,
+        missing: &[HostName],
+    ) -> Option<Outcome> {
         let spec = &self.options.spec;
         let count = match &spec.targets.expect {
             Some(crate::spec::Expect::Count(n)) => *n as usize,
@@ -28,25 +33,48 @@ impl Session<'_> {
             let at = format!("{} on {}", links.group(), links.names());
             let hint = "is the daemon running on the hosts, on this network, with the same --group and --port? \
                         Does --interface name the right one, and does the switch pass multicast?";
-            (format!("no hosts answered at {at}"), self.strange().unwrap_or_else(|| hint.to_string()))
+            (
+                format!("no hosts answered at {at}"),
+                self.strange().unwrap_or_else(|| hint.to_string()),
+            )
         } else if found.is_empty() {
             let hint = "see `makuo members` for the trees that they have";
-            let which = if spec.targets.hosts.is_empty() { "" } else { " among the targets" };
-            (format!("{members} hosts answered, none has the tree {}{which}", spec.tree), hint.to_string())
+            let which = if spec.targets.hosts.is_empty() {
+                ""
+            } else {
+                " among the targets"
+            };
+            (
+                format!(
+                    "{members} hosts answered, none has the tree {}{which}",
+                    spec.tree
+                ),
+                hint.to_string(),
+            )
         } else if !missing.is_empty() {
             let names: Vec<&str> = missing.iter().map(HostName::as_str).collect();
-            (format!("expected hosts did not answer: {}", names.join(", ")), "see `makuo members`".to_string())
+            (
+                format!("expected hosts did not answer: {}", names.join(", ")),
+                "see `makuo members`".to_string(),
+            )
         } else if found.len() < count {
             let names: Vec<&str> = found.iter().map(HostName::as_str).collect();
             (
-                format!("{} of {count} expected hosts answered: {}", found.len(), names.join(", ")),
+                format!(
+                    "{} of {count} expected hosts answered: {}",
+                    found.len(),
+                    names.join(", ")
+                ),
                 "see `makuo members`".into(),
             )
         } else {
             return None;
         };
         let mut outcome = Outcome::new(self.options.purpose, spec.tree.clone());
-        outcome.hosts = missing.iter().map(|n| HostResult::new(n.clone(), HostState::Absent)).collect();
+        outcome.hosts = missing
+            .iter()
+            .map(|n| HostResult::new(n.clone(), HostState::Absent))
+            .collect();
         let mut outcome = outcome.settle();
         outcome.exit = ExitStatus::Refused;
         outcome.took = self.clock.now().since(self.began);
@@ -57,9 +85,14 @@ impl Session<'_> {
     /// What to do when somebody speaks and is not heard.
     fn strange(&self) -> Option<String> {
         let strangers = self.endpoint.strangers();
-        let kind = [Refusal::Sealed, Refusal::Wrong, Refusal::Plain, Refusal::Version]
-            .into_iter()
-            .find(|k| strangers.count(*k) > 0)?;
+        let kind = [
+            Refusal::Sealed,
+            Refusal::Wrong,
+            Refusal::Plain,
+            Refusal::Version,
+        ]
+        .into_iter()
+        .find(|k| strangers.count(*k) > 0)?;
         Some(
             match kind {
                 Refusal::Sealed => {
@@ -75,7 +108,9 @@ impl Session<'_> {
 
     /// Datagrams that the interface does not take any more will never arrive: nobody is to wait for them in silence.
     pub(super) fn tell_trouble(&mut self) {
-        let Some(trouble) = self.endpoint.take_trouble() else { return };
+        let Some(trouble) = self.endpoint.take_trouble() else {
+            return;
+        };
         self.observer.event(&Event::Note(trouble.clone()));
         if self.announced.is_some() {
             self.machine.abort(self.clock.now(), &trouble);
@@ -84,17 +119,27 @@ impl Session<'_> {
 
     /// A host has the tree of a sender that is gone, perhaps a deploy that was killed: it gives way soon.
     pub(super) fn tell_wait(&mut self, host: &Host) {
-        let Some(text) = host.text.as_ref().filter(|_| host.stage == Some(HostStage::Joined)) else { return };
+        let Some(text) = host
+            .text
+            .as_ref()
+            .filter(|_| host.stage == Some(HostStage::Joined))
+        else {
+            return;
+        };
         if self.waits.len() < MAX_WAITS && self.waits.insert(text.clone()) {
-            self.observer.event(&Event::Note(format!("{}: {text}", self.machine.shown(host))));
+            self.observer.event(&Event::Note(format!(
+                "{}: {text}",
+                self.machine.shown(host)
+            )));
         }
     }
 
     /// Hosts that could not read in time: nothing is missing, but it took longer than it had to.
     pub(super) fn tell_drops(&mut self) {
         let lossy = self.machine.hosts().filter(|h| h.dropped > 0);
-        let mut hosts: Vec<String> =
-            lossy.map(|h| format!("{} dropped {}", self.machine.shown(h), h.dropped)).collect();
+        let mut hosts: Vec<String> = lossy
+            .map(|h| format!("{} dropped {}", self.machine.shown(h), h.dropped))
+            .collect();
         if hosts.is_empty() {
             return;
         }
@@ -105,7 +150,10 @@ impl Session<'_> {
             hosts.push(format!("{more} more hosts did, too"));
         }
         let advice = "raise net.core.rmem_max there, or set a rate";
-        let note = format!("packets lost in receive buffers: {}; {advice}", hosts.join(", "));
+        let note = format!(
+            "packets lost in receive buffers: {}; {advice}",
+            hosts.join(", ")
+        );
         self.observer.event(&Event::Note(note));
     }
 
@@ -121,8 +169,20 @@ impl Session<'_> {
             targets += 1;
             ready += usize::from(host.is_good(false));
         }
-        let sent = self.machine.hosts().filter(|h| !h.lost).map(|h| h.received).max().unwrap_or(0);
+        let sent = self
+            .machine
+            .hosts()
+            .filter(|h| !h.lost)
+            .map(|h| h.received)
+            .max()
+            .unwrap_or(0);
         let (sent, total) = (ByteSize(sent.min(total)), ByteSize(total));
-        self.observer.event(&Event::Progress(Progress { sent, total, rate: self.machine.rate(), ready, targets }));
+        self.observer.event(&Event::Progress(Progress {
+            sent,
+            total,
+            rate: self.machine.rate(),
+            ready,
+            targets,
+        }));
     }
 }

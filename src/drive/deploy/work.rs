@@ -65,7 +65,12 @@ impl Worker {
         let (work, inbox) = channel();
         let (outbox, answers) = channel();
         let signer: Arc<dyn Signer> = Arc::clone(&options.signer);
-        let worker = Worker { signer, gives_what_it_can, answers: outbox, waker };
+        let worker = Worker {
+            signer,
+            gives_what_it_can,
+            answers: outbox,
+            waker,
+        };
         std::thread::Builder::new()
             .name("source".into())
             .spawn(move || worker.run(prepare, &inbox))
@@ -74,7 +79,9 @@ impl Worker {
     }
 
     fn run(&self, prepare: Prepare, inbox: &Inbox<Work>) {
-        let prepared = guarded(prepare).map_err(defect).and_then(|prepared| prepared);
+        let prepared = guarded(prepare)
+            .map_err(defect)
+            .and_then(|prepared| prepared);
         let mut source = match prepared {
             Ok((source, facts)) => {
                 self.answer(Answer::Prepared(Ok(Box::new(facts))));
@@ -84,20 +91,33 @@ impl Worker {
         };
         while let Ok(work) = inbox.recv() {
             self.answer(match work {
-                Work::Sign(header) => {
-                    Answer::Signed(guarded(|| self.sign(*header)).map_err(defect).and_then(|signed| signed))
-                }
-                Work::Keep(kept) => {
-                    Answer::Kept(guarded(|| keep(&mut source, &kept)).map_err(defect).and_then(|kept| kept))
-                }
+                Work::Sign(header) => Answer::Signed(
+                    guarded(|| self.sign(*header))
+                        .map_err(defect)
+                        .and_then(|signed| signed),
+                ),
+                Work::Keep(kept) => Answer::Kept(
+                    guarded(|| keep(&mut source, &kept))
+                        .map_err(defect)
+                        .and_then(|kept| kept),
+                ),
                 Work::Machine(Request::Pack(_, ordinals, demand)) => {
-                    let packed = guarded(|| self.pack(&mut source, ordinals, demand).map_err(|e| e.to_string()));
+                    let packed = guarded(|| {
+                        self.pack(&mut source, ordinals, demand)
+                            .map_err(|e| e.to_string())
+                    });
                     Answer::Machine(Reply::Packed(packed.and_then(|packed| packed)))
                 }
                 Work::Machine(Request::Sign(order)) => {
-                    let signed = guarded(|| self.signer.sign(Namespace::ORDER, &order).map_err(|e| e.to_string()));
+                    let signed = guarded(|| {
+                        self.signer
+                            .sign(Namespace::ORDER, &order)
+                            .map_err(|e| e.to_string())
+                    });
                     let signature = signed.and_then(|signed| signed);
-                    Answer::Machine(Reply::Signed(signature.map(|s| (order, s.as_bytes().to_vec()))))
+                    Answer::Machine(Reply::Signed(
+                        signature.map(|s| (order, s.as_bytes().to_vec())),
+                    ))
                 }
             });
         }
@@ -116,7 +136,9 @@ impl Worker {
                 Err(e) if self.gives_what_it_can => (e, source.failed_at()),
                 packed => return packed,
             };
-            let (e, Some(Ordinal(at))) = failed else { return Err(failed.0) };
+            let (e, Some(Ordinal(at))) = failed else {
+                return Err(failed.0);
+            };
             ordinals.remove(at..at + 1);
             if ordinals.is_empty() {
                 return Err(e);
@@ -141,24 +163,32 @@ impl Worker {
 fn keep(source: &mut Source, kept: &Kept) -> Result<()> {
     let root = kept.release.header().root;
     let order = to_vec(&kept.order);
-    kept.tree.adopt(&kept.release, &kept.signature, &order, |nodes| {
-        let unreadable = |e: &dyn std::fmt::Display| Error::refused(format!("its manifest cannot be kept: {e}"));
-        let mut explorer = Explorer::new(root);
-        loop {
-            let is_here = |node: &BlockRef| nodes.has(&node.hash);
-            let missing = explorer.advance(nodes, is_here).map_err(|e| unreadable(&e))?.to_vec();
-            if missing.is_empty() {
-                return Ok(());
-            }
-            for (ordinal, child) in missing {
-                let mut node = Vec::new();
-                source.read(ordinal, &mut node).map_err(|e| unreadable(&e))?;
-                if !nodes.put_node(child.block(), &node)? {
-                    return Err(unreadable(&"it is not what was sent"));
+    kept.tree
+        .adopt(&kept.release, &kept.signature, &order, |nodes| {
+            let unreadable = |e: &dyn std::fmt::Display| {
+                Error::refused(format!("its manifest cannot be kept: {e}"))
+            };
+            let mut explorer = Explorer::new(root);
+            loop {
+                let is_here = |node: &BlockRef| nodes.has(&node.hash);
+                let missing = explorer
+                    .advance(nodes, is_here)
+                    .map_err(|e| unreadable(&e))?
+                    .to_vec();
+                if missing.is_empty() {
+                    return Ok(());
+                }
+                for (ordinal, child) in missing {
+                    let mut node = Vec::new();
+                    source
+                        .read(ordinal, &mut node)
+                        .map_err(|e| unreadable(&e))?;
+                    if !nodes.put_node(child.block(), &node)? {
+                        return Err(unreadable(&"it is not what was sent"));
+                    }
                 }
             }
-        }
-    })
+        })
 }
 
 /// A defect in what the worker does ends the session, and not in silence.

@@ -90,12 +90,17 @@ mod words {
         to.collect_seq(words.iter().map(word))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Vec<u8>>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<Vec<u8>>, D::Error> {
         let bytes = |word| match word {
             Word::Text(text) => text.into_bytes(),
             Word::Bytes(bytes) => bytes,
         };
-        Ok(Vec::<Word>::deserialize(from)?.into_iter().map(bytes).collect())
+        Ok(Vec::<Word>::deserialize(from)?
+            .into_iter()
+            .map(bytes)
+            .collect())
     }
 }
 
@@ -106,11 +111,18 @@ mod limit {
 
     use crate::units::Limit;
 
-    pub(super) fn serialize<S: Serializer>(limit: &Option<Limit>, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        limit: &Option<Limit>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         limit.map(|l| l.to_string()).serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Limit>, D::Error> {
-        Option::<String>::deserialize(from)?.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Limit>, D::Error> {
+        Option::<String>::deserialize(from)?
+            .map(|text| text.parse().map_err(D::Error::custom))
+            .transpose()
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::{Base, Deed, Desk, SENT, Wish};
 use crate::drive::deploy::{self, Interrupt, Options};
-use crate::drive::outcome::{DriftGroup, DriftLine, Event, ExitStatus, HostState, Observer, Outcome, Purpose, What};
+use crate::drive::outcome::{
+    DriftGroup, DriftLine, Event, ExitStatus, HostState, Observer, Outcome, Purpose, What,
+};
 use crate::drive::paths::{Named, named, no_such};
 use crate::drive::source::{Facts, Part, Source};
 use crate::keys::Signer;
@@ -48,18 +50,37 @@ impl<'a> Work<'a> {
         let mut excludes: Vec<Exclude> = at_top.collect();
         if !wish.recurse {
             // Only the directory itself is sent; what is deleted or compared is what is right in it.
-            let pattern = if wish.deed == Deed::Send && !wish.paths.is_empty() { "/*" } else { "/*/" };
+            let pattern = if wish.deed == Deed::Send && !wish.paths.is_empty() {
+                "/*"
+            } else {
+                "/*/"
+            };
             let bases: Vec<Option<TreePath>> = match named.paths.is_empty() {
                 true => vec![None],
                 false => named.dirs.iter().cloned().map(Some).collect(),
             };
-            excludes.extend(bases.into_iter().map(|base| Exclude { base, pattern: pattern.into() }));
+            excludes.extend(bases.into_iter().map(|base| Exclude {
+                base,
+                pattern: pattern.into(),
+            }));
         }
-        Ok(Self { desk, base, wish, root, signer: desk.signer()?, named, excludes })
+        Ok(Self {
+            desk,
+            base,
+            wish,
+            root,
+            signer: desk.signer()?,
+            named,
+            excludes,
+        })
     }
 
     /// Does it.
-    pub(super) fn fulfil(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
+    pub(super) fn fulfil(
+        &self,
+        interrupt: &Interrupt,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
         match self.wish.deed {
             Deed::Prune => self.prune(interrupt, observer),
             _ => self.run(interrupt, observer),
@@ -77,7 +98,11 @@ impl<'a> Work<'a> {
         spec.delete.extras = self.deletes();
         // Whoever names a path and what to do there means it; whoever names nothing may have forgotten something.
         spec.delete.allow_empty = !scope.is_empty();
-        let most = if scope.is_empty() { spec.delete.max } else { Limit::NONE };
+        let most = if scope.is_empty() {
+            spec.delete.max
+        } else {
+            Limit::NONE
+        };
         spec.delete.max = self.wish.max_delete.unwrap_or(most);
         spec.transfer.rate = self.desk.sending.rate;
         if let Some(group) = &self.wish.group {
@@ -104,7 +129,13 @@ impl<'a> Work<'a> {
             lists: self.wish.lists || !self.named.missing.is_empty(),
             beside: Some(self.desk.handle()),
             authorized: Some(self.desk.handle().keys()),
-            ..Options::new(self.spec(scope)?, purpose, signer, self.desk.name.clone(), timeout)
+            ..Options::new(
+                self.spec(scope)?,
+                purpose,
+                signer,
+                self.desk.name.clone(),
+                timeout,
+            )
         })
     }
 
@@ -114,7 +145,12 @@ impl<'a> Work<'a> {
         Some(tree.state().here().join(SENT))
     }
 
-    fn session(&self, options: Options, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
+    fn session(
+        &self,
+        options: Options,
+        interrupt: &Interrupt,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
         deploy::run(self.desk.door()?, options, interrupt, observer)
     }
 
@@ -124,9 +160,16 @@ impl<'a> Work<'a> {
             (_, true) => Purpose::DryRun,
             (_, false) => Purpose::Deploy,
         };
-        let outcome = self.session(self.options(purpose, &self.named.paths)?, interrupt, observer)?;
+        let outcome = self.session(
+            self.options(purpose, &self.named.paths)?,
+            interrupt,
+            observer,
+        )?;
         self.check_missing(&outcome)?;
-        if purpose == Purpose::Deploy && outcome.exit == ExitStatus::Success && self.wish.targets.is_empty() {
+        if purpose == Purpose::Deploy
+            && outcome.exit == ExitStatus::Success
+            && self.wish.targets.is_empty()
+        {
             self.merge(interrupt);
         }
         Ok(outcome)
@@ -135,28 +178,51 @@ impl<'a> Work<'a> {
     /// Sends again, in one, what many parts said: a new host takes one release instead of many, and hosts keep no more.
     /// Hosts have all of it, or it is not sent: nothing changes that nobody asked for.
     fn merge(&self, interrupt: &Interrupt) {
-        let Some(tree) = self.desk.handle.tree(&self.base.tree) else { return };
+        let Some(tree) = self.desk.handle.tree(&self.base.tree) else {
+            return;
+        };
         if !self.desk.may_merge(&self.base.tree) {
             return;
         }
         match tree.parts(usize::MAX) {
-            Ok(parts) if parts.iter().filter(|(_, is_replaced)| !is_replaced).count() < MERGED_PARTS => return,
+            Ok(parts)
+                if parts.iter().filter(|(_, is_replaced)| !is_replaced).count() < MERGED_PARTS =>
+            {
+                return;
+            }
             Ok(_) => {}
-            Err(e) => return tracing::warn!("tree {}: what was sent stays in many parts: {e}", tree.name()),
+            Err(e) => {
+                return tracing::warn!(
+                    "tree {}: what was sent stays in many parts: {e}",
+                    tree.name()
+                );
+            }
         }
         // Whoever sends waits for this: what was in vain is not done again at once.
         self.desk.merge_after(&self.base.tree, MERGED_AGAIN);
         for deletes in [true, false] {
             if let Err(e) = self.merge_kind(&tree, deletes, interrupt) {
-                return tracing::warn!("tree {}: what was sent stays in many parts: {e}", tree.name());
+                return tracing::warn!(
+                    "tree {}: what was sent stays in many parts: {e}",
+                    tree.name()
+                );
             }
         }
     }
 
     /// Sends again what was sent with deletions, or the rest, as the history says it now.
     fn merge_kind(&self, tree: &Arc<Tree>, deletes: bool, interrupt: &Interrupt) -> Result<()> {
-        let kind = if deletes { "with deletions" } else { "without deletions" };
-        let stays = |why: &str| tracing::debug!("tree {}: what was sent {kind} stays in parts: {why}", tree.name());
+        let kind = if deletes {
+            "with deletions"
+        } else {
+            "without deletions"
+        };
+        let stays = |why: &str| {
+            tracing::debug!(
+                "tree {}: what was sent {kind} stays in parts: {why}",
+                tree.name()
+            )
+        };
         let merged = match tree.merged_part(deletes, MERGED_PARTS / 2)? {
             Ok(merged) => merged,
             Err(why) => {
@@ -169,13 +235,25 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let outcome = self.put(tree, &merged, Purpose::Deploy, interrupt)?;
-        tracing::info!("tree {}: {} parts sent again in one: {:?}", tree.name(), merged.parts, outcome.exit);
+        tracing::info!(
+            "tree {}: {} parts sent again in one: {:?}",
+            tree.name(),
+            merged.parts,
+            outcome.exit
+        );
         Ok(())
     }
 
-    fn put(&self, tree: &Arc<Tree>, merged: &Merged, purpose: Purpose, interrupt: &Interrupt) -> Result<Outcome> {
+    fn put(
+        &self,
+        tree: &Arc<Tree>,
+        merged: &Merged,
+        purpose: Purpose,
+        interrupt: &Interrupt,
+    ) -> Result<Outcome> {
         let mut options = self.options(purpose, &merged.scope)?;
-        (options.lists, options.part.listed, options.checksum) = (purpose == Purpose::DryRun, false, false);
+        (options.lists, options.part.listed, options.checksum) =
+            (purpose == Purpose::DryRun, false, false);
         options.only_after = Some(merged.after);
         let facts = Facts {
             root: merged.root,
@@ -191,13 +269,21 @@ impl<'a> Work<'a> {
             let source = StoredSource::open(live, records, facts.root)?;
             Ok((Source::of(Box::new(source), Compress::Auto), facts))
         };
-        deploy::put(self.desk.door()?, options, Box::new(prepare), interrupt, &mut Unheard)
+        deploy::put(
+            self.desk.door()?,
+            options,
+            Box::new(prepare),
+            interrupt,
+            &mut Unheard,
+        )
     }
 
     /// A path that is nowhere is a mistake.
     fn check_missing(&self, outcome: &Outcome) -> Result<()> {
         let lines = || outcome.drift.iter().flat_map(|group| &group.lines);
-        let deleted = |path: &TreePath| lines().any(|l| crate::manifest::path::is_within(&l.path, path.as_bytes()));
+        let deleted = |path: &TreePath| {
+            lines().any(|l| crate::manifest::path::is_within(&l.path, path.as_bytes()))
+        };
         match self.named.missing.iter().find(|path| !deleted(path)) {
             Some(path) if outcome.exit == ExitStatus::Success => Err(no_such(path)),
             _ => Ok(()),
@@ -207,7 +293,11 @@ impl<'a> Work<'a> {
     /// Deletes what is extra and changes nothing else: what the hosts have beyond the source is asked for, and becomes
     /// the scope of a release that has nothing in it. Hosts with the same extras get it together.
     fn prune(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
-        let mut found = self.session(self.options(Purpose::DryRun, &self.named.paths)?, interrupt, observer)?;
+        let mut found = self.session(
+            self.options(Purpose::DryRun, &self.named.paths)?,
+            interrupt,
+            observer,
+        )?;
         for group in &mut found.drift {
             group.lines.retain(|line| line.what == What::Extra);
             (group.changed, group.missing) = (0, 0);
@@ -219,7 +309,11 @@ impl<'a> Work<'a> {
         }
         // Whoever has nothing extra is as it should be.
         for host in &mut found.hosts {
-            host.state = if host.state == HostState::Diffed { HostState::Unchanged } else { host.state };
+            host.state = if host.state == HostState::Diffed {
+                HostState::Unchanged
+            } else {
+                host.state
+            };
         }
         found.purpose = Purpose::Deploy;
         for group in found.drift.clone() {
@@ -237,7 +331,11 @@ impl<'a> Work<'a> {
     fn pruning(&self, group: &DriftGroup, scope: &[TreePath]) -> Result<Options> {
         let mut options = self.options(Purpose::Deploy, scope)?;
         if group.hosts.len() <= MAX_PATTERNS {
-            options.spec.targets.hosts = group.hosts.iter().map(|host| host.name.to_string()).collect();
+            options.spec.targets.hosts = group
+                .hosts
+                .iter()
+                .map(|host| host.name.to_string())
+                .collect();
             options.only = Vec::new();
         }
         options.part.listed = false;
@@ -249,7 +347,11 @@ impl<'a> Work<'a> {
 /// Adds what a later session came to at the hosts that it was for.
 fn add(found: &mut Outcome, done: Outcome) {
     for host in done.hosts {
-        match found.hosts.iter_mut().find(|known| known.named() == host.named()) {
+        match found
+            .hosts
+            .iter_mut()
+            .find(|known| known.named() == host.named())
+        {
             // A failure stays one.
             Some(known) if known.state.is_trouble() => {}
             Some(known) => {
@@ -272,13 +374,17 @@ fn scopes(group: &DriftGroup) -> Vec<Vec<TreePath>> {
     let mut scopes: Vec<Vec<TreePath>> = Vec::new();
     let (mut bytes, mut last): (usize, Option<TreePath>) = (0, None);
     for line in &group.lines {
-        let Ok(path) = TreePath::new(line.path.as_slice()) else { continue };
+        let Ok(path) = TreePath::new(line.path.as_slice()) else {
+            continue;
+        };
         if last.as_ref().is_some_and(|last| path.is_within(last)) {
             continue;
         }
         bytes += path.as_bytes().len() + 8;
         match scopes.last_mut() {
-            Some(scope) if scope.len() < MAX_PATTERNS && bytes <= MAX_SCOPE => scope.push(path.clone()),
+            Some(scope) if scope.len() < MAX_PATTERNS && bytes <= MAX_SCOPE => {
+                scope.push(path.clone())
+            }
             _ => {
                 bytes = path.as_bytes().len() + 8;
                 scopes.push(vec![path.clone()]);
@@ -292,7 +398,9 @@ fn scopes(group: &DriftGroup) -> Vec<Vec<TreePath>> {
 /// Whether a release would change nothing but times of directories, of which others change what is in them.
 fn changes_nothing(found: &Outcome) -> bool {
     let is_time = |line: &DriftLine| line.what == What::Time && line.itemized.starts_with(".d");
-    let lines = |group: &DriftGroup| group.lines.len() as u64 == group.total() && group.lines.iter().all(is_time);
+    let lines = |group: &DriftGroup| {
+        group.lines.len() as u64 == group.total() && group.lines.iter().all(is_time)
+    };
     found.exit == ExitStatus::Success && found.drift.iter().all(lines)
 }
 
@@ -305,8 +413,13 @@ impl Observer for Unheard {
 
 fn check_globs(targets: &[String]) -> Result<()> {
     for pattern in targets {
-        globset::Glob::new(pattern)
-            .map_err(|e| Error::usage(format!("{}: {}", crate::units::printable(pattern.as_bytes()), e.kind())))?;
+        globset::Glob::new(pattern).map_err(|e| {
+            Error::usage(format!(
+                "{}: {}",
+                crate::units::printable(pattern.as_bytes()),
+                e.kind()
+            ))
+        })?;
     }
     Ok(())
 }

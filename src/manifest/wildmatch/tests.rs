@@ -27,7 +27,10 @@ const MATCHING: &[(&str, &[&str])] = &[
     ("]", &["]"]),
     ("foo**bar", &["foobazbar"]),
     ("foo/**/bar", &["foo/baz/bar", "foo/b/a/z/bar", "foo/bar"]),
-    ("foo/**/**/bar", &["foo/baz/bar", "foo/b/a/z/bar", "foo/bar"]),
+    (
+        "foo/**/**/bar",
+        &["foo/baz/bar", "foo/b/a/z/bar", "foo/bar"],
+    ),
     ("f[^eiu][^eiu][^eiu][^eiu][^eiu]r", &["foo-bar"]),
     ("**/foo", &["foo", "XXX/foo", "bar/baz/foo"]),
     ("**/bar/*", &["deep/foo/bar/baz"]),
@@ -54,7 +57,10 @@ const MATCHING: &[(&str, &[&str])] = &[
         "[[:alnum:][:alpha:][:blank:][:cntrl:][:digit:][:graph:][:lower:][:print:][:punct:][:space:][:upper:][:xdigit:]]",
         &["_"],
     ),
-    ("[^[:alnum:][:alpha:][:blank:][:cntrl:][:digit:][:lower:][:space:][:upper:][:xdigit:]]", &["."]),
+    (
+        "[^[:alnum:][:alpha:][:blank:][:cntrl:][:digit:][:lower:][:space:][:upper:][:xdigit:]]",
+        &["."],
+    ),
     ("[a-c[:digit:]x-z]", &["5", "b", "y"]),
     ("[\\\\-^]", &["]"]),
     ("[\\-_]", &["-"]),
@@ -77,9 +83,18 @@ const MATCHING: &[(&str, &[&str])] = &[
     ("[,-.]", &["-"]),
     ("[\\1-\\3]", &["2", "3"]),
     ("[[-\\]]", &["\\", "[", "]"]),
-    ("-*-*-*-*-*-*-12-*-*-*-m-*-*-*", &["-adobe-courier-bold-o-normal--12-120-75-75-m-70-iso8859-1"]),
-    ("XXX/*/*/*/*/*/*/12/*/*/*/m/*/*/*", &["XXX/adobe/courier/bold/o/normal//12/120/75/75/m/70/iso8859/1"]),
-    ("**/*a*b*g*n*t", &["abcd/abcdefg/abcdefghijk/abcdefghijklmnop.txt"]),
+    (
+        "-*-*-*-*-*-*-12-*-*-*-m-*-*-*",
+        &["-adobe-courier-bold-o-normal--12-120-75-75-m-70-iso8859-1"],
+    ),
+    (
+        "XXX/*/*/*/*/*/*/12/*/*/*/m/*/*/*",
+        &["XXX/adobe/courier/bold/o/normal//12/120/75/75/m/70/iso8859/1"],
+    ),
+    (
+        "**/*a*b*g*n*t",
+        &["abcd/abcdefg/abcdefghijk/abcdefghijklmnop.txt"],
+    ),
     ("*/*/*", &["foo/bba/arr"]),
     ("**/**/**", &["foo/bb/aa/rr"]),
     ("*X*i", &["abcXdefXghi"]),
@@ -155,8 +170,14 @@ const OTHER: &[(&str, &[&str])] = &[
             "-adobe-courier-bold-o-normal--12-120-75-75-/-70-iso8859-1",
         ],
     ),
-    ("XXX/*/*/*/*/*/*/12/*/*/*/m/*/*/*", &["XXX/adobe/courier/bold/o/normal//12/120/75/75/X/70/iso8859/1"]),
-    ("**/*a*b*g*n*t", &["abcd/abcdefg/abcdefghijk/abcdefghijklmnop.txtz"]),
+    (
+        "XXX/*/*/*/*/*/*/12/*/*/*/m/*/*/*",
+        &["XXX/adobe/courier/bold/o/normal//12/120/75/75/X/70/iso8859/1"],
+    ),
+    (
+        "**/*a*b*g*n*t",
+        &["abcd/abcdefg/abcdefghijk/abcdefghijklmnop.txtz"],
+    ),
     ("*/*/*", &["foo", "foo/bar", "foo/bb/aa/rr"]),
     ("*X*i", &["ab/cXd/efXg/hi"]),
     ("fo", &["foo"]),
@@ -211,8 +232,13 @@ fn classes_have_the_bytes_that_git_gives_them() {
         ("xdigit", 22),
     ];
     for (name, size) in sizes {
-        for (pattern, wanted) in [(format!("[[:{name}:]]"), size), (format!("[![:{name}:]]"), 255 - size)] {
-            let found = (0..=u8::MAX).filter(|byte| matches(pattern.as_bytes(), &[*byte])).count();
+        for (pattern, wanted) in [
+            (format!("[[:{name}:]]"), size),
+            (format!("[![:{name}:]]"), 255 - size),
+        ] {
+            let found = (0..=u8::MAX)
+                .filter(|byte| matches(pattern.as_bytes(), &[*byte]))
+                .count();
             assert_eq!(found, wanted, "{pattern}");
         }
     }
@@ -220,12 +246,17 @@ fn classes_have_the_bytes_that_git_gives_them() {
 
 /// The same by trying everything.
 fn plain(tokens: &[Token], text: &[u8]) -> bool {
-    let Some((token, rest)) = tokens.split_first() else { return text.is_empty() };
+    let Some((token, rest)) = tokens.split_first() else {
+        return text.is_empty();
+    };
     let one = |fits: bool| fits && plain(rest, &text[1..]);
     match token {
         Token::Rest => true,
         Token::Star => {
-            let most = text.iter().position(|byte| *byte == b'/').unwrap_or(text.len());
+            let most = text
+                .iter()
+                .position(|byte| *byte == b'/')
+                .unwrap_or(text.len());
             (0..=most).any(|taken| plain(rest, &text[taken..]))
         }
         Token::Directories { none } => {

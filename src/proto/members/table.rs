@@ -91,12 +91,22 @@ struct Place {
 impl Table {
     /// An empty table.
     pub fn new(trust: Trust) -> Self {
-        Self { trust, ..Self::default() }
+        Self {
+            trust,
+            ..Self::default()
+        }
     }
 
     /// Takes a beacon or answer; says whether the host is new. `proven`: it was made lately. What proves nothing does not
     /// take the place of what did.
-    pub fn heard(&mut self, now: Moment, from: SocketAddr, instance: InstanceId, hello: Hello, proven: bool) -> bool {
+    pub fn heard(
+        &mut self,
+        now: Moment,
+        from: SocketAddr,
+        instance: InstanceId,
+        hello: Hello,
+        proven: bool,
+    ) -> bool {
         let name = (hello.name.clone(), from.ip());
         let before = self.members.get(&instance);
         if !proven && before.is_some_and(|before| before.counts) {
@@ -116,10 +126,18 @@ impl Table {
         let counts = proven
             && match self.trust {
                 Trust::Proven => true,
-                Trust::Twice => before.is_some_and(|before| before.counts) || now.since(since) >= AGAIN,
+                Trust::Twice => {
+                    before.is_some_and(|before| before.counts) || now.since(since) >= AGAIN
+                }
             };
         if self.has_room(&hello, from.ip(), proven) {
-            let member = Member { hello, address: from, heard: now, since, counts };
+            let member = Member {
+                hello,
+                address: from,
+                heard: now,
+                since,
+                counts,
+            };
             self.named.insert(name, instance);
             self.add(instance, member);
         }
@@ -134,7 +152,12 @@ impl Table {
             table.members.len() < MAX_MEMBERS && each < MAX_EACH && trees <= MAX_TREE_STATES
         };
         if !fits(self) && proven {
-            let idle: Vec<InstanceId> = self.members.iter().filter(|(_, m)| !m.counts).map(|(id, _)| *id).collect();
+            let idle: Vec<InstanceId> = self
+                .members
+                .iter()
+                .filter(|(_, m)| !m.counts)
+                .map(|(id, _)| *id)
+                .collect();
             idle.into_iter().for_each(|id| drop(self.left(id)));
         }
         fits(self)
@@ -147,7 +170,9 @@ impl Table {
         place.members += 1;
         if member.counts {
             self.counted += 1;
-            self.claim(ip, |claims| *claims.entry(member.hello.members).or_default() += 1);
+            self.claim(ip, |claims| {
+                *claims.entry(member.hello.members).or_default() += 1
+            });
         }
         self.members.insert(instance, member);
     }
@@ -176,7 +201,11 @@ impl Table {
 
     /// The farewell of `instance` from the address `from`: nobody says it for somebody else.
     pub fn farewell(&mut self, instance: InstanceId, from: SocketAddr) {
-        if self.members.get(&instance).is_some_and(|member| member.address.ip() == from.ip()) {
+        if self
+            .members
+            .get(&instance)
+            .is_some_and(|member| member.address.ip() == from.ip())
+        {
             self.left(instance);
         }
     }
@@ -191,14 +220,20 @@ impl Table {
 
     /// Changes what is claimed at an address.
     fn claim(&mut self, ip: IpAddr, change: impl FnOnce(&mut BTreeMap<u32, usize>)) {
-        let Some(place) = self.at.get_mut(&ip) else { return };
+        let Some(place) = self.at.get_mut(&ip) else {
+            return;
+        };
         let least = |place: &Place| place.claims.first_key_value().map(|(&members, _)| members);
         let before = least(place);
         change(&mut place.claims);
         let after = least(place);
         if before != after {
-            before.into_iter().for_each(|members| take(&mut self.claims, members));
-            after.into_iter().for_each(|members| *self.claims.entry(members).or_default() += 1);
+            before
+                .into_iter()
+                .for_each(|members| take(&mut self.claims, members));
+            after
+                .into_iter()
+                .for_each(|members| *self.claims.entry(members).or_default() += 1);
         }
     }
 
@@ -215,7 +250,10 @@ impl Table {
             (true, Trust::Twice) => longest.min(FLEETING + m.heard.since(m.since) * 2),
             (false, _) => UNPROVEN,
         };
-        let gone = self.members.iter().filter(|(_, m)| now.since(m.heard) > patience(m));
+        let gone = self
+            .members
+            .iter()
+            .filter(|(_, m)| now.since(m.heard) > patience(m));
         for id in gone.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.left(id);
         }
@@ -224,7 +262,9 @@ impl Table {
     /// The hosts that may have something to give: those that are reckoned with, and those that were heard several times.
     /// What they say is to be proven by what they give.
     pub fn around(&self) -> impl Iterator<Item = (&InstanceId, &Member)> {
-        self.members.iter().filter(|(_, member)| member.counts || member.heard.since(member.since) >= AGAIN)
+        self.members
+            .iter()
+            .filter(|(_, member)| member.counts || member.heard.since(member.since) >= AGAIN)
     }
 
     /// The members that are reckoned with.
@@ -251,7 +291,11 @@ impl Table {
     /// heard all. A few voices that say more than all others are left out.
     pub fn claimed(&self) -> usize {
         let voices: usize = self.claims.values().sum();
-        let mut liars = if voices > 1 { (voices / LIARS).max(1) } else { 0 };
+        let mut liars = if voices > 1 {
+            (voices / LIARS).max(1)
+        } else {
+            0
+        };
         for (&members, &count) in self.claims.iter().rev() {
             if liars < count {
                 return (members as usize).min(MAX_MEMBERS);
@@ -308,9 +352,15 @@ mod tests {
         let mut table = Table::default();
         assert!(table.heard(START, at(1), InstanceId(1), hello("a", 1), true));
         assert!(table.heard(START, at(2), InstanceId(2), hello("b", 7), true));
-        assert!(!table.heard(START, at(2), InstanceId(2), hello("b", 2), true), "it claims something else now");
+        assert!(
+            !table.heard(START, at(2), InstanceId(2), hello("b", 2), true),
+            "it claims something else now"
+        );
         assert_eq!(table.len(), 2);
-        assert!(table.heard(START, at(1), InstanceId(3), hello("a", 2), true), "it was restarted");
+        assert!(
+            table.heard(START, at(1), InstanceId(3), hello("a", 2), true),
+            "it was restarted"
+        );
         assert!(table.claimed() == 2 && table.iter().all(|(id, _)| *id != InstanceId(1)));
         table.farewell(InstanceId(2), at(1));
         assert_eq!(table.len(), 2, "somebody else says so");
@@ -325,7 +375,13 @@ mod tests {
     fn a_beacon_that_proves_nothing_changes_nothing_that_is_reckoned_with() {
         let mut table = Table::default();
         for host in 1..=5 {
-            table.heard(START, at(host), InstanceId(host.into()), hello(&format!("web{host}"), 5), true);
+            table.heard(
+                START,
+                at(host),
+                InstanceId(host.into()),
+                hello(&format!("web{host}"), 5),
+                true,
+            );
         }
         for n in 0..30_000u32 {
             let (id, name) = (InstanceId(u64::from(n) + 100), format!("ghost{n}"));
@@ -334,10 +390,15 @@ mod tests {
         // In the name of one that is there, from its address, with and without its number.
         assert!(!table.heard(START, at(1), InstanceId(77), hello("web1", 9), false));
         assert!(!table.heard(START, at(1), InstanceId(1), hello("web1", 9), false));
-        assert_eq!((table.len(), table.claimed(), table.iter().count()), (5, 5, 5));
+        assert_eq!(
+            (table.len(), table.claimed(), table.iter().count()),
+            (5, 5, 5)
+        );
         assert!(table.members.len() <= MAX_MEMBERS);
         // One more that proves itself finds room, and all others are forgotten soon.
-        assert!(table.heard(START, at(6), InstanceId(6), hello("web6", 6), true) && table.len() == 6);
+        assert!(
+            table.heard(START, at(6), InstanceId(6), hello("web6", 6), true) && table.len() == 6
+        );
         table.expire(START + UNPROVEN + SWEEP);
         assert!(table.members.is_empty());
     }
@@ -346,12 +407,24 @@ mod tests {
     fn a_single_voice_does_not_say_how_many_there_are() {
         let mut table = Table::default();
         for host in 1..=20 {
-            table.heard(START, at(host), InstanceId(host.into()), hello(&format!("web{host}"), 20), true);
+            table.heard(
+                START,
+                at(host),
+                InstanceId(host.into()),
+                hello(&format!("web{host}"), 20),
+                true,
+            );
         }
         // Two machines, one with as many names as it likes.
         for n in 0..40u32 {
             let from = at(100 + n / 39);
-            table.heard(START, from, InstanceId(1000 + u64::from(n)), hello(&format!("x{n}"), 4_000_000_000), true);
+            table.heard(
+                START,
+                from,
+                InstanceId(1000 + u64::from(n)),
+                hello(&format!("x{n}"), 4_000_000_000),
+                true,
+            );
         }
         assert_eq!(table.claimed(), 20);
         let mut pair = Table::default();
@@ -367,10 +440,17 @@ mod tests {
         let mut table = Table::new(Trust::Twice);
         table.heard(after(0), at(1), InstanceId(1), hello("web1", 2), true);
         table.heard(after(0), at(2), InstanceId(2), hello("web2", 2), true);
-        assert_eq!((table.len(), table.claimed(), table.around().count()), (0, 0, 0));
+        assert_eq!(
+            (table.len(), table.claimed(), table.around().count()),
+            (0, 0, 0)
+        );
         table.heard(after(2000), at(1), InstanceId(1), hello("web1", 2), true);
         table.heard(after(2000), at(9), InstanceId(2), hello("web2", 2), true);
-        assert_eq!((table.len(), table.claimed(), table.around().count()), (1, 2, 1), "web2 spoke from elsewhere");
+        assert_eq!(
+            (table.len(), table.claimed(), table.around().count()),
+            (1, 2, 1),
+            "web2 spoke from elsewhere"
+        );
         // A flood that lasts four seconds, whose hosts all prove themselves twice.
         for round in [0, 3800] {
             for n in 0..19_000u32 {
@@ -389,13 +469,28 @@ mod tests {
         let mut table = Table::default();
         let tree = |n: usize| TreeState::nothing(TreeName::new(&format!("t{n}")).expect("legal"));
         for n in 0..1000u64 {
-            table.heard(START, at(1), InstanceId(n), hello(&format!("h{n}"), 1), true);
+            table.heard(
+                START,
+                at(1),
+                InstanceId(n),
+                hello(&format!("h{n}"), 1),
+                true,
+            );
         }
         assert_eq!(table.len(), MAX_EACH);
         for n in 0..2000u32 {
             let trees = (0..200).map(tree).collect();
             let id = InstanceId(10_000 + u64::from(n));
-            table.heard(START, at(1000 + n), id, Hello { trees, ..hello("x", 1) }, true);
+            table.heard(
+                START,
+                at(1000 + n),
+                id,
+                Hello {
+                    trees,
+                    ..hello("x", 1)
+                },
+                true,
+            );
         }
         assert!(table.trees <= MAX_TREE_STATES && table.len() <= MAX_EACH + MAX_TREE_STATES / 200);
     }

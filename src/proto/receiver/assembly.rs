@@ -115,7 +115,8 @@ impl Assembly {
 
     /// Nothing more of these generations is needed.
     fn resolve(&mut self, generations: Range<u32>) {
-        self.resolved.insert(u64::from(generations.start)..u64::from(generations.end));
+        self.resolved
+            .insert(u64::from(generations.start)..u64::from(generations.end));
         self.settle();
     }
 
@@ -125,7 +126,8 @@ impl Assembly {
     }
 
     fn is_resolved(&self, generation: u32) -> bool {
-        generation < self.settled || (self.resolved.range_count() > 1 && self.resolved.contains(u64::from(generation)))
+        generation < self.settled
+            || (self.resolved.range_count() > 1 && self.resolved.contains(u64::from(generation)))
     }
 
     /// Whether every generation that was sent in full is settled.
@@ -156,7 +158,12 @@ impl Assembly {
     }
 
     /// Takes a symbol; gives the generation when it is whole as far as `wants` go.
-    pub fn symbol(&mut self, now: Moment, symbol: &Symbol<'_>, wants: &RangeSet) -> Option<Delivery> {
+    pub fn symbol(
+        &mut self,
+        now: Moment,
+        symbol: &Symbol<'_>,
+        wants: &RangeSet,
+    ) -> Option<Delivery> {
         let number = symbol.header.generation.0;
         if !self.hear(number) {
             return None;
@@ -171,7 +178,12 @@ impl Assembly {
         if self.open.len() >= MAX_OPEN && !self.open.contains_key(&number) {
             return None;
         }
-        if !self.open.get(&number).is_some_and(|wait| wait.buffer.has_begun()) && !self.has_room_for(grid.payload()) {
+        if !self
+            .open
+            .get(&number)
+            .is_some_and(|wait| wait.buffer.has_begun())
+            && !self.has_room_for(grid.payload())
+        {
             return None;
         }
         let spare = &mut self.spare;
@@ -183,7 +195,10 @@ impl Assembly {
             Vote::Outvotes => (wait.buffer, wait.recall) = (Buffer::default(), Recall::Answered),
         }
         wait.heard(now);
-        if !wait.buffer.take(grid, symbol, || spare.pop().unwrap_or_default()) {
+        if !wait
+            .buffer
+            .take(grid, symbol, || spare.pop().unwrap_or_default())
+        {
             return None;
         }
         self.taken_at = now;
@@ -203,7 +218,9 @@ impl Assembly {
     ) -> Option<Delivery> {
         let wait = self.open.get_mut(&number)?;
         // Of the buffer that there is now, not of one before it.
-        let Recall::Asked(until) = wait.recall else { return None };
+        let Recall::Asked(until) = wait.recall else {
+            return None;
+        };
         wait.recall = Recall::Answered;
         if now < until {
             wait.due = Some(now);
@@ -223,9 +240,14 @@ impl Assembly {
         let (payload, found) = self.open.remove(&number)?.buffer.into_parts();
         if let Some((body, blocks)) = found.filter(|_| progress == Progress::Whole) {
             self.delivered += payload.len() as u64;
-            return Some(Delivery { payload, body, blocks });
+            return Some(Delivery {
+                payload,
+                body,
+                blocks,
+            });
         }
-        self.useless.insert(u64::from(number)..u64::from(number) + 1);
+        self.useless
+            .insert(u64::from(number)..u64::from(number) + 1);
         self.keep(payload);
         None
     }
@@ -265,7 +287,13 @@ impl Assembly {
     /// Bytes of all that is open or waits for the disk, and of memory that is kept for more.
     pub fn held(&self) -> usize {
         let spare: usize = self.spare.iter().map(Vec::capacity).sum();
-        spare + self.delivered as usize + self.open.values().map(|wait| wait.buffer.held()).sum::<usize>()
+        spare
+            + self.delivered as usize
+            + self
+                .open
+                .values()
+                .map(|wait| wait.buffer.held())
+                .sum::<usize>()
     }
 
     fn has_room_for(&self, payload: u32) -> bool {
@@ -326,7 +354,9 @@ impl Assembly {
                     parts if !parts.is_empty() => report.recalls.push((Generation(number), parts)),
                     _ => {
                         wait.delay = delay();
-                        report.missing.push(wait.complain(now, longest, Generation(number)));
+                        report
+                            .missing
+                            .push(wait.complain(now, longest, Generation(number)));
                     }
                 },
                 Some(_) => {}
@@ -417,7 +447,9 @@ impl Waiting {
 
     /// What the disk is to read before anything is said; nothing when it was asked already, or has nothing of use.
     fn recall(&mut self, now: Moment, from: Option<Ordinal>) -> Vec<Part> {
-        let (Recall::NotYet, Some(from)) = (self.recall, from) else { return Vec::new() };
+        let (Recall::NotYet, Some(from)) = (self.recall, from) else {
+            return Vec::new();
+        };
         let parts = self.buffer.to_recall(from);
         if !parts.is_empty() {
             self.recall = Recall::Asked(now + HOLD);
@@ -455,7 +487,14 @@ mod tests {
             assembly.sent(Generation(u32::MAX - 1 - n));
             assembly.sent(Generation(100 + n / 1000));
         }
-        assert_eq!((assembly.horizon, assembly.is_resolved(99), assembly.is_resolved(120)), (109, true, false));
+        assert_eq!(
+            (
+                assembly.horizon,
+                assembly.is_resolved(99),
+                assembly.is_resolved(120)
+            ),
+            (109, true, false)
+        );
     }
 
     #[test]
@@ -463,7 +502,11 @@ mod tests {
         let mut assembly = at(100);
         (0..=CONTRADICTIONS).for_each(|_| assembly.sent(Generation(500)));
         assert_eq!(assembly.horizon, 500);
-        assert_eq!(assembly.unresolved(2), [100, 101], "what passed by is still to be given up");
+        assert_eq!(
+            assembly.unresolved(2),
+            [100, 101],
+            "what passed by is still to be given up"
+        );
         assembly.due(Moment(0), COMING, None, || COMING);
         assert!(assembly.take_gave_up() && assembly.unresolved(1) == [500 - KEPT]);
     }
@@ -472,7 +515,14 @@ mod tests {
     fn a_lie_that_came_first_is_found_out() {
         let mut assembly = at(u32::MAX - 1);
         (0..=CONTRADICTIONS).for_each(|_| assembly.sent(Generation(7)));
-        assert_eq!((assembly.horizon, assembly.is_resolved(3), assembly.is_resolved(8)), (7, false, false));
+        assert_eq!(
+            (
+                assembly.horizon,
+                assembly.is_resolved(3),
+                assembly.is_resolved(8)
+            ),
+            (7, false, false)
+        );
     }
 
     #[test]
@@ -496,17 +546,26 @@ mod tests {
                     payload: grid.payload(),
                     sent: 0,
                 };
-                let symbol = Symbol { header, bytes: &payload[grid.bytes_of(index)] };
+                let symbol = Symbol {
+                    header,
+                    bytes: &payload[grid.bytes_of(index)],
+                };
                 waiting.extend(assembly.symbol(Moment(1), &symbol, &wants));
             }
             most = most.max(assembly.held());
             // Late, the disk takes some.
             if number == 80 {
                 assert_eq!(waiting.len() as u64, MAX_BYTES / (u64::from(BLOCK) + 1));
-                waiting.drain(..5).for_each(|delivery| assembly.recycle(delivery.payload));
+                waiting
+                    .drain(..5)
+                    .for_each(|delivery| assembly.recycle(delivery.payload));
             }
         }
-        assert_eq!(waiting.len() as u64, MAX_BYTES / (u64::from(BLOCK) + 1), "as many again");
+        assert_eq!(
+            waiting.len() as u64,
+            MAX_BYTES / (u64::from(BLOCK) + 1),
+            "as many again"
+        );
         assert!(most as u64 <= MAX_BYTES, "{most}");
     }
 }

@@ -84,7 +84,11 @@ struct Column {
 impl Column {
     /// How many more coded symbols mend it.
     fn need(&self) -> u32 {
-        if self.needed == 0 { 0 } else { (self.lost + self.extra).saturating_sub(self.coded) }
+        if self.needed == 0 {
+            0
+        } else {
+            (self.lost + self.extra).saturating_sub(self.coded)
+        }
     }
 }
 
@@ -110,11 +114,20 @@ impl Buffer {
             return Vote::Agrees;
         }
         self.votes.1 += 1;
-        if self.votes.1 > self.votes.0 { Vote::Outvotes } else { Vote::Differs }
+        if self.votes.1 > self.votes.0 {
+            Vote::Outvotes
+        } else {
+            Vote::Differs
+        }
     }
 
     /// Takes a symbol; false when it was there already, is not needed or does not fit.
-    pub fn take(&mut self, grid: Grid, symbol: &Symbol<'_>, memory: impl FnOnce() -> Vec<u8>) -> bool {
+    pub fn take(
+        &mut self,
+        grid: Grid,
+        symbol: &Symbol<'_>,
+        memory: impl FnOnce() -> Vec<u8>,
+    ) -> bool {
         if self.grid.is_none() {
             self.begin(grid, memory());
         }
@@ -124,7 +137,11 @@ impl Buffer {
         self.votes.0 += 1;
         let row = u32::from(symbol.header.row);
         match row.checked_sub(u32::from(grid.rows())) {
-            None => self.take_plain(grid, row * u32::from(grid.columns()) + u32::from(symbol.header.column), symbol),
+            None => self.take_plain(
+                grid,
+                row * u32::from(grid.columns()) + u32::from(symbol.header.column),
+                symbol,
+            ),
             Some(coded) => self.take_coded(grid, coded as u16, symbol),
         }
     }
@@ -133,12 +150,17 @@ impl Buffer {
         self.grid = Some(grid);
         self.bytes = memory;
         // Exactly: all generations of a session are of about the same size, and what grew by doubling stays so.
-        self.bytes.reserve_exact((grid.payload() as usize).saturating_sub(self.bytes.len()));
+        self.bytes
+            .reserve_exact((grid.payload() as usize).saturating_sub(self.bytes.len()));
         self.bytes.resize(grid.payload() as usize, 0);
         self.got = Bits::new(grid.symbols());
         let columns = u32::from(grid.columns());
         let rows_of = |column: u32| grid.symbols().saturating_sub(column).div_ceil(columns);
-        let column = |c| Column { lost: rows_of(c), needed: rows_of(c), ..Column::default() };
+        let column = |c| Column {
+            lost: rows_of(c),
+            needed: rows_of(c),
+            ..Column::default()
+        };
         self.columns = (0..columns).map(column).collect();
     }
 
@@ -168,7 +190,9 @@ impl Buffer {
 
     fn take_coded(&mut self, grid: Grid, row: u16, symbol: &Symbol<'_>) -> bool {
         let place = (row, symbol.header.column);
-        let Some(column) = self.columns.get_mut(usize::from(symbol.header.column)) else { return false };
+        let Some(column) = self.columns.get_mut(usize::from(symbol.header.column)) else {
+            return false;
+        };
         let whole = symbol.bytes.len() == usize::from(grid.symbol());
         if !whole || column.need() == 0 || !self.taken.insert(place) {
             return false;
@@ -211,11 +235,11 @@ impl Buffer {
             }
         }
         let symbol = usize::from(grid.symbol());
-        let coded = self.places.iter().zip(self.coded.chunks_exact(symbol)).map(|(&(row, column), bytes)| fec::Coded {
-            row,
-            column,
-            bytes,
-        });
+        let coded = self
+            .places
+            .iter()
+            .zip(self.coded.chunks_exact(symbol))
+            .map(|(&(row, column), bytes)| fec::Coded { row, column, bytes });
         let coded: Vec<fec::Coded<'_>> = coded.collect();
         let unsolved = match fec::decode(Kernel::best(), &grid, &mut self.bytes, &lost, &coded) {
             Ok(()) => Vec::new(),
@@ -228,7 +252,10 @@ impl Buffer {
             match unsolved.iter().find(|u| usize::from(u.column) == column) {
                 Some(short) => self.columns[column].extra += short.missing as u32,
                 None => {
-                    for index in rows.iter().map(|&row| u32::from(row) * columns + column as u32) {
+                    for index in rows
+                        .iter()
+                        .map(|&row| u32::from(row) * columns + column as u32)
+                    {
                         if self.got.set(index) {
                             self.arrived(grid, index);
                             changed = true;
@@ -251,8 +278,13 @@ impl Buffer {
             return Ok(());
         }
         let front = grid.bytes_of(self.prefix - 1).end;
-        let Some((map, body)) = Map::parse(&self.bytes[..front], self.bytes.len())? else { return Ok(()) };
-        let blocks: Vec<Placed> = map.placed().filter(|p| wants.contains(p.ordinal.0)).collect();
+        let Some((map, body)) = Map::parse(&self.bytes[..front], self.bytes.len())? else {
+            return Ok(());
+        };
+        let blocks: Vec<Placed> = map
+            .placed()
+            .filter(|p| wants.contains(p.ordinal.0))
+            .collect();
         // Of a frame all is needed for any block.
         let bytes_of = |block: &Placed| match body.encoding {
             Encoding::Plain => body.start + block.bytes.start..body.start + block.bytes.end,
@@ -278,7 +310,11 @@ impl Buffer {
     /// What is missing, for the sender.
     pub fn missing(&self, generation: Generation) -> Missing {
         let Some(grid) = self.grid else {
-            return Missing { generation, need: Vec::new(), symbols: Ranges::default() };
+            return Missing {
+                generation,
+                need: Vec::new(),
+                symbols: Ranges::default(),
+            };
         };
         let need: Vec<u32> = self.columns.iter().map(Column::need).collect();
         let columns = u64::from(grid.columns());
@@ -286,11 +322,23 @@ impl Buffer {
             Some((_, wanted, _)) => wanted.get(i as u32),
             None => true,
         };
-        let open = self.got.gaps().flatten().filter(wanted).filter(|i| need[(i % columns) as usize] > 0);
+        let open = self
+            .got
+            .gaps()
+            .flatten()
+            .filter(wanted)
+            .filter(|i| need[(i % columns) as usize] > 0);
         let symbols: RangeSet = open.map(|i| i..i + 1).collect();
-        let named: Vec<Range<u64>> =
-            if symbols.range_count() <= MAX_SYMBOL_RANGES { symbols.iter().collect() } else { Vec::new() };
-        Missing { generation, need, symbols: Ranges(named) }
+        let named: Vec<Range<u64>> = if symbols.range_count() <= MAX_SYMBOL_RANGES {
+            symbols.iter().collect()
+        } else {
+            Vec::new()
+        };
+        Missing {
+            generation,
+            need,
+            symbols: Ranges(named),
+        }
     }
 
     /// The payload; where its content and the wanted blocks are, when that is known.

@@ -30,7 +30,12 @@ pub(super) struct Drift {
 impl Drift {
     /// Before the comparison.
     pub(super) fn new(now: Moment) -> Self {
-        Self { list: Arc::from([]), left: BURST, since: now, answered: 0 }
+        Self {
+            list: Arc::from([]),
+            left: BURST,
+            since: now,
+            answered: 0,
+        }
     }
 
     /// What the comparison found.
@@ -44,16 +49,33 @@ impl Drift {
     }
 
     /// Answers a question for what follows `offset`, unless the last answer is still queued or there were too many.
-    pub(super) fn answer(&mut self, now: Moment, session: SessionId, offset: u64, to: Dest, control: &mut Control) {
+    pub(super) fn answer(
+        &mut self,
+        now: Moment,
+        session: SessionId,
+        offset: u64,
+        to: Dest,
+        control: &mut Control,
+    ) {
         let total = self.list.len() as u64;
         if offset >= total || !control.is_past(self.answered) || !self.may_answer(now) {
             return;
         }
         let end = total.min(offset + DRIFT_PARTS * MAX_DRIFT_PART as u64);
-        for part in self.list[offset as usize..end as usize].chunks(MAX_DRIFT_PART).zip(0..) {
+        for part in self.list[offset as usize..end as usize]
+            .chunks(MAX_DRIFT_PART)
+            .zip(0..)
+        {
             let (bytes, nth): (&[u8], u64) = part;
             let offset = offset + nth * MAX_DRIFT_PART as u64;
-            control.send(to, &Message::DriftPart(DriftPart { session, offset, bytes: bytes.to_vec() }));
+            control.send(
+                to,
+                &Message::DriftPart(DriftPart {
+                    session,
+                    offset,
+                    bytes: bytes.to_vec(),
+                }),
+            );
         }
         self.answered = control.mark();
     }
@@ -61,7 +83,10 @@ impl Drift {
     fn may_answer(&mut self, now: Moment) -> bool {
         let earned = now.since(self.since).as_nanos() / ANSWER_INTERVAL.as_nanos();
         if earned > 0 {
-            self.left = self.left.saturating_add(u32::try_from(earned).unwrap_or(u32::MAX)).min(BURST);
+            self.left = self
+                .left
+                .saturating_add(u32::try_from(earned).unwrap_or(u32::MAX))
+                .min(BURST);
             self.since = now;
         }
         let left = self.left.checked_sub(1);
@@ -82,7 +107,11 @@ mod tests {
     fn list(bytes: usize) -> (Drift, Control, Dest) {
         let mut drift = Drift::new(Moment(1));
         drift.found((0..bytes).map(|n| (n / 7) as u8).collect());
-        (drift, Control::new(InstanceId(1), 1472, 0), Dest::Host(([10, 0, 0, 1], 5000).into()))
+        (
+            drift,
+            Control::new(InstanceId(1), 1472, 0),
+            Dest::Host(([10, 0, 0, 1], 5000).into()),
+        )
     }
 
     /// What is queued, as the asker puts it together; bytes of datagrams.
@@ -90,8 +119,12 @@ mod tests {
         let (mut out, mut sent) = (Vec::new(), 0);
         while control.poll(&mut out).is_some() {
             sent += out.len();
-            let Ok(Datagram::Control(_, piece)) = Datagram::parse(&out) else { panic!("a piece") };
-            let Ok(Message::DriftPart(part)) = Message::decode(piece.bytes) else { panic!("a part") };
+            let Ok(Datagram::Control(_, piece)) = Datagram::parse(&out) else {
+                panic!("a piece")
+            };
+            let Ok(Message::DriftPart(part)) = Message::decode(piece.bytes) else {
+                panic!("a part")
+            };
             assert_eq!(part.offset, into.len() as u64);
             into.extend(part.bytes);
         }
@@ -118,13 +151,23 @@ mod tests {
         for n in 0..100_000 {
             drift.answer(Moment(2), SESSION, n % 1000, to, &mut control);
         }
-        assert!(control.held() > MAX_DRIFT_PART && control.held() < answer, "{}", control.held());
+        assert!(
+            control.held() > MAX_DRIFT_PART && control.held() < answer,
+            "{}",
+            control.held()
+        );
         // The queue is taken at once, for a second.
         let mut sent = 0;
         for n in 0..100_000u64 {
             let mut heard = Vec::new();
             sent += take(&mut control, &mut heard);
-            drift.answer(Moment(2) + Duration::from_micros(n * 10), SESSION, 0, to, &mut control);
+            drift.answer(
+                Moment(2) + Duration::from_micros(n * 10),
+                SESSION,
+                0,
+                to,
+                &mut control,
+            );
         }
         let most = answer * (BURST as usize + 1 + 125);
         assert!(sent < most && sent > most / 2, "{sent}");

@@ -46,15 +46,32 @@ impl Session {
             let number = self.outbox.next_number();
             let (ranges, more) = (Ranges(chunk.to_vec()), chunks.peek().is_some());
             // A want says more than the stage in which it is said.
-            let want = Message::Want(Want { session: self.id, number, ranges, more, seen, fetch });
+            let want = Message::Want(Want {
+                session: self.id,
+                number,
+                ranges,
+                more,
+                seen,
+                fetch,
+            });
             // It counts from a host that the sender knows: where nobody was looked for it knows nobody yet.
             let may_come_first = !self.is_granted() || self.outbox.has_spoken();
-            self.outbox.push_before(|m| may_come_first && matches!(m, Message::State(_)), number, want, due);
+            self.outbox.push_before(
+                |m| may_come_first && matches!(m, Message::State(_)),
+                number,
+                want,
+                due,
+            );
         }
     }
 
     /// The disk has taken a payload, or not.
-    pub(super) fn delivered(&mut self, now: Moment, buffer: Vec<u8>, outcome: Result<(RangeSet, u64), Reason>) {
+    pub(super) fn delivered(
+        &mut self,
+        now: Moment,
+        buffer: Vec<u8>,
+        outcome: Result<(RangeSet, u64), Reason>,
+    ) {
         self.delivering = self.delivering.saturating_sub(1);
         self.assembly.recycle(buffer);
         if self.is_over() {
@@ -65,11 +82,18 @@ impl Session {
             Ok((wrong, bytes)) => {
                 self.received += bytes;
                 // A single forged symbol spoils no more than its generation: what was right in it, and others, count.
-                self.damaged = if bytes > 0 || wrong.is_empty() { 0 } else { self.damaged + 1 };
+                self.damaged = if bytes > 0 || wrong.is_empty() {
+                    0
+                } else {
+                    self.damaged + 1
+                };
                 if !wrong.is_empty() {
                     self.doubt();
                     if self.damaged > MAX_DAMAGED {
-                        return self.refuse(now, "what the sender sends is not what its release says".into());
+                        return self.refuse(
+                            now,
+                            "what the sender sends is not what its release says".into(),
+                        );
                     }
                     self.wants.extend(&wrong);
                     self.ask(now, &self.wants.cover(MAX_WANT_RANGES));
@@ -95,11 +119,21 @@ impl Session {
         }
         self.delivering += 1;
         let (payload, body, blocks) = (delivery.payload, delivery.body, delivery.blocks);
-        self.requests.push_back(Request::Deliver { session: self.id, payload, body, blocks });
+        self.requests.push_back(Request::Deliver {
+            session: self.id,
+            payload,
+            body,
+            blocks,
+        });
     }
 
     /// The disk has read back what it could.
-    pub(super) fn recalled(&mut self, now: Moment, generation: Generation, parts: &[(Part, Vec<u8>)]) {
+    pub(super) fn recalled(
+        &mut self,
+        now: Moment,
+        generation: Generation,
+        parts: &[(Part, Vec<u8>)],
+    ) {
         if let Some(delivery) = self.assembly.recalled(now, generation, parts, &self.wants) {
             self.hand_on(delivery);
         }
@@ -122,12 +156,23 @@ impl Session {
         let recall = self.may_recall();
         let (rng, hosts) = (&mut self.rng, self.hosts);
         let Due { missing, recalls } =
-            self.assembly.due(now, complaint_interval(hosts), recall, || backoff(hosts, rng.f64()));
+            self.assembly
+                .due(now, complaint_interval(hosts), recall, || {
+                    backoff(hosts, rng.f64())
+                });
         for (generation, parts) in recalls {
-            self.requests.push_back(Request::Recall { session: self.id, generation, parts });
+            self.requests.push_back(Request::Recall {
+                session: self.id,
+                generation,
+                parts,
+            });
         }
         if !missing.is_empty() {
-            let nack = Nack { session: self.id, seen: self.measure.seen, missing };
+            let nack = Nack {
+                session: self.id,
+                seen: self.measure.seen,
+                missing,
+            };
             control.send(Dest::Host(self.sender), &Message::Nack(nack));
         }
         if self.assembly.take_gave_up() || self.may_ask_again(now) {
@@ -155,7 +200,11 @@ impl Session {
             return None;
         }
         let starved = self.assembly.taken_at().max(self.asked_at) + STARVED;
-        Some(if self.assembly.is_settled() { starved.min(self.data_at + ASK_AGAIN) } else { starved })
+        Some(if self.assembly.is_settled() {
+            starved.min(self.data_at + ASK_AGAIN)
+        } else {
+            starved
+        })
     }
 
     /// When [`Session::repair`] is worth a call.
@@ -163,6 +212,10 @@ impl Session {
         if self.wants.is_empty() {
             return None;
         }
-        self.assembly.timeout(now).into_iter().chain(self.ask_again_at()).min()
+        self.assembly
+            .timeout(now)
+            .into_iter()
+            .chain(self.ask_again_at())
+            .min()
     }
 }

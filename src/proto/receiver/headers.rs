@@ -38,16 +38,27 @@ impl Headers {
     /// Shows these from now on.
     pub(super) fn set(&mut self, headers: BTreeMap<TreeName, ReleaseBytes>) {
         let known = |bytes: &ReleaseBytes| ReleaseId(crate::block::BlockHash::of(&bytes.header));
-        self.of = headers.into_iter().map(|(tree, bytes)| (tree, (known(&bytes), bytes))).collect();
+        self.of = headers
+            .into_iter()
+            .map(|(tree, bytes)| (tree, (known(&bytes), bytes)))
+            .collect();
         self.shown.clear();
     }
 
     /// Answers a question for the header of a release.
     pub(super) fn show(&mut self, now: Moment, pull: &Pull) -> Answer {
-        let Some((_, bytes)) = self.of.get(&pull.tree).filter(|(id, _)| *id == pull.release) else {
+        let Some((_, bytes)) = self
+            .of
+            .get(&pull.tree)
+            .filter(|(id, _)| *id == pull.release)
+        else {
             return Answer::Unknown;
         };
-        if self.shown.get(&pull.tree).is_some_and(|at| now.since(*at) < SHOW_AGAIN) {
+        if self
+            .shown
+            .get(&pull.tree)
+            .is_some_and(|at| now.since(*at) < SHOW_AGAIN)
+        {
             return Answer::Shown;
         }
         self.shown.insert(pull.tree.clone(), now);
@@ -64,7 +75,10 @@ mod tests {
     #[test]
     fn one_answer_is_for_all_who_ask_within_a_moment() {
         let www = TreeName::new("www").expect("legal");
-        let bytes = ReleaseBytes { header: b"header".to_vec(), signature: b"signature".to_vec() };
+        let bytes = ReleaseBytes {
+            header: b"header".to_vec(),
+            signature: b"signature".to_vec(),
+        };
         let mut headers = Headers::default();
         headers.set([(www.clone(), bytes.clone())].into());
         let pull = |of: &[u8]| Pull {
@@ -77,10 +91,14 @@ mod tests {
         };
         let at = |ms: u64| Moment(1) + Duration::from_millis(ms);
         assert_eq!(headers.show(at(0), &pull(b"another")), Answer::Unknown);
-        let shown =
-            (0..2000u64).filter(|ms| matches!(headers.show(at(*ms), &pull(b"header")), Answer::Show(_))).count();
+        let shown = (0..2000u64)
+            .filter(|ms| matches!(headers.show(at(*ms), &pull(b"header")), Answer::Show(_)))
+            .count();
         assert_eq!(shown, 8);
-        assert_eq!(headers.show(at(2000), &pull(b"header")), Answer::Show(Box::new(Message::Header(bytes))));
+        assert_eq!(
+            headers.show(at(2000), &pull(b"header")),
+            Answer::Show(Box::new(Message::Header(bytes)))
+        );
         headers.set(BTreeMap::new());
         assert_eq!(headers.show(at(3000), &pull(b"header")), Answer::Unknown);
     }

@@ -46,8 +46,13 @@ impl Measure {
 
     /// The way to this host is congested, and those who report may not notice.
     pub(super) fn is_distressed(&self) -> bool {
-        let (seen, datagrams) = (self.seen.saturating_sub(self.last.0), self.datagrams - self.last.1);
-        let delayed = self.delay.is_some_and(|d| Duration::from_micros(u64::from(d)) > DISTRESS_DELAY);
+        let (seen, datagrams) = (
+            self.seen.saturating_sub(self.last.0),
+            self.datagrams - self.last.1,
+        );
+        let delayed = self
+            .delay
+            .is_some_and(|d| Duration::from_micros(u64::from(d)) > DISTRESS_DELAY);
         delayed || (seen > DISTRESS_DATAGRAMS && datagrams < seen - seen / 5)
     }
 

@@ -182,8 +182,14 @@ impl Receiver {
     /// A host that starts now.
     pub fn new(now: Moment, setup: HostSetup) -> Self {
         let mut control = Control::new(setup.key.instance(), setup.datagram, setup.room);
-        let mut presence =
-            Presence::new(now, setup.name.clone(), setup.trees.clone(), setup.trust, setup.seed ^ 1, &mut control);
+        let mut presence = Presence::new(
+            now,
+            setup.name.clone(),
+            setup.trees.clone(),
+            setup.trust,
+            setup.seed ^ 1,
+            &mut control,
+        );
         presence.set_shown(setup.shown.clone());
         presence.set_identity(setup.key.identity());
         let rng = fastrand::Rng::with_seed(setup.seed);
@@ -250,11 +256,20 @@ impl Receiver {
         match Datagram::parse(bytes) {
             Ok(Datagram::Data(front, symbol)) => {
                 // The hot path: most symbols have no consequence yet.
-                let Some(session) = self.sessions.get_mut(&symbol.header.session) else { return };
+                let Some(session) = self.sessions.get_mut(&symbol.header.session) else {
+                    return;
+                };
                 if !session.is_from(front.source) {
                     return;
                 }
-                session.data(now, from.ip(), front.counter, &symbol, arrival, &mut self.control);
+                session.data(
+                    now,
+                    from.ip(),
+                    front.counter,
+                    &symbol,
+                    arrival,
+                    &mut self.control,
+                );
                 if session.is_calm() {
                     return;
                 }
@@ -279,22 +294,33 @@ impl Receiver {
         let source = front.source;
         match message {
             Message::Announce(announce) => self.announced(now, from, front, announce),
-            Message::Ack(id, number, echo) => {
-                self.with(now, (from, front), id, |session, _| session.acknowledged(now, number, echo))
-            }
+            Message::Ack(id, number, echo) => self.with(now, (from, front), id, |session, _| {
+                session.acknowledged(now, number, echo)
+            }),
             Message::Status(status) => {
-                self.with(now, (from, front), status.session, |session, _| session.status(now, &status))
+                self.with(now, (from, front), status.session, |session, _| {
+                    session.status(now, &status)
+                })
             }
             Message::Order(order) => {
-                if let Some(id) = crate::wire::message::Order::decode(&order.order).map(|o| o.session) {
-                    self.with(now, (from, front), id, |session, _| session.order(order.clone()));
+                if let Some(id) =
+                    crate::wire::message::Order::decode(&order.order).map(|o| o.session)
+                {
+                    self.with(now, (from, front), id, |session, _| {
+                        session.order(order.clone())
+                    });
                 }
                 self.hear_tombstone(now, order);
             }
             Message::DriftAsk(id, offset) => {
-                self.with(now, (from, front), id, |session, control| session.drift(now, offset, control))
+                self.with(now, (from, front), id, |session, control| {
+                    session.drift(now, offset, control)
+                })
             }
-            Message::Ask(ask) => self.questions.handle(now, from, ask, self.presence.table().len() as u32),
+            Message::Ask(ask) => {
+                self.questions
+                    .handle(now, from, ask, self.presence.table().len() as u32)
+            }
             Message::Pull(pull) => self.pulled(now, pull),
             Message::Header(told) => self.told_header(&told),
             presence => {
@@ -334,17 +360,26 @@ impl Receiver {
         let release = match Release::from_bytes(&announce.header) {
             Ok(release) => release,
             // It may still be for us; but whoever cannot name a tree gets no answer.
-            Err(why) => return self.notices.push_back(Notice::Illegal(from, why.to_string())),
+            Err(why) => {
+                return self
+                    .notices
+                    .push_back(Notice::Illegal(from, why.to_string()));
+            }
         };
         let tree = &release.header().tree;
-        let Some(own) = self.setup.trees.iter().find(|t| t.tree == *tree) else { return };
+        let Some(own) = self.setup.trees.iter().find(|t| t.tree == *tree) else {
+            return;
+        };
         let found = Found::of(&release);
         let running = own.running.unwrap_or_default();
         if announce.after.is_some_and(|oldest| running < oldest) {
             return;
         }
         let fits = announce.follows.is_none_or(|base| running == base)
-            && announce.only.as_ref().is_none_or(|only| *only == self.setup.name);
+            && announce
+                .only
+                .as_ref()
+                .is_none_or(|only| *only == self.setup.name);
         let is_wanted = || fits && self.pulls.wants(own, &found, &self.tombstones);
         if announce.grant.is_some() && (at_work(&self.sessions, tree).is_some() || !is_wanted()) {
             return;
@@ -355,8 +390,16 @@ impl Receiver {
             }
             return;
         }
-        let silent = |s: &Session| if s.is_fresh(now) { s.silent(now) } else { s.age(now) };
-        let busy = self.busy(now, tree, announce.session).map(|s| (s.describe(), silent(s)));
+        let silent = |s: &Session| {
+            if s.is_fresh(now) {
+                s.silent(now)
+            } else {
+                s.age(now)
+            }
+        };
+        let busy = self
+            .busy(now, tree, announce.session)
+            .map(|s| (s.describe(), silent(s)));
         if let Some((other, silent)) = &busy {
             match self.waiting.weigh(now, announce.session, *silent) {
                 Verdict::Refuse => {}
@@ -368,10 +411,24 @@ impl Receiver {
             return;
         }
         // What comes to us in datagrams of this size goes back in them.
-        self.control.fit(usize::from(announce.symbol) + DATA_OVERHEAD);
+        self.control
+            .fit(usize::from(announce.symbol) + DATA_OVERHEAD);
         let (seed, window) = (self.rng.u64(..), self.setup.window);
-        let (me, busy) = ((self.setup.key.clone(), self.setup.name.clone()), busy.map(|b| b.0));
-        let session = Session::new(now, me, from, front.source, announce, release, seed, window, busy);
+        let (me, busy) = (
+            (self.setup.key.clone(), self.setup.name.clone()),
+            busy.map(|b| b.0),
+        );
+        let session = Session::new(
+            now,
+            me,
+            from,
+            front.source,
+            announce,
+            release,
+            seed,
+            window,
+            busy,
+        );
         self.sessions.insert(session.id(), session);
     }
 
@@ -381,16 +438,21 @@ impl Receiver {
         if !self.pulls.asks_for(ReleaseId(BlockHash::of(&told.header))) {
             return;
         }
-        let Ok(release) = Release::from_bytes(&told.header) else { return };
+        let Ok(release) = Release::from_bytes(&told.header) else {
+            return;
+        };
         if self.pulls.check(&release) {
-            self.requests.push_back(Request::Verify(release, told.signature.as_slice().into()));
+            self.requests
+                .push_back(Request::Verify(release, told.signature.as_slice().into()));
         }
     }
 
     /// Somebody lacks a release that this host may have: its header is shown, when that is what is asked for, or it is
     /// offered when nothing is done with the tree.
     fn pulled(&mut self, now: Moment, pull: Pull) {
-        let well = |t: &TreeState| t.unhealthy != Some(true) && self.tombstones.of(&t.tree, pull.release).is_none();
+        let well = |t: &TreeState| {
+            t.unhealthy != Some(true) && self.tombstones.of(&t.tree, pull.release).is_none()
+        };
         let has = |t: &TreeState| t.tree == pull.tree && t.release == Some(pull.release) && well(t);
         let serves = self.setup.gives.contains(&pull.tree) && self.setup.trees.iter().any(has);
         if serves && pull.header == Some(true) {
@@ -401,9 +463,13 @@ impl Receiver {
                 Answer::Unknown => {}
             }
         }
-        let holds = |s: &Session| s.is_proven() && *s.tree() == pull.tree && !s.is_audit() && s.holds_the_tree();
+        let holds = |s: &Session| {
+            s.is_proven() && *s.tree() == pull.tree && !s.is_audit() && s.holds_the_tree()
+        };
         let idle = !self.sessions.values().any(holds);
-        let same = |p: &Pull| (&p.tree, p.release, p.have, p.base) == (&pull.tree, pull.release, pull.have, pull.base);
+        let same = |p: &Pull| {
+            (&p.tree, p.release, p.have, p.base) == (&pull.tree, pull.release, pull.have, pull.base)
+        };
         if serves && idle && self.pulled.len() < MAX_PULLED && !self.pulled.iter().any(same) {
             self.pulled.push_back(pull);
         }
@@ -419,12 +485,25 @@ impl Receiver {
         self.settle_tombstones(now);
         let sessions = &self.sessions;
         let busy = |tree: &TreeName| at_work(sessions, tree).is_some();
-        let (own, me, members) = (&self.setup.trees, self.setup.key.instance(), self.presence.table());
-        for (to, pull) in self.pulls.poll(now, own, me, members, &self.tombstones, busy) {
+        let (own, me, members) = (
+            &self.setup.trees,
+            self.setup.key.instance(),
+            self.presence.table(),
+        );
+        for (to, pull) in self
+            .pulls
+            .poll(now, own, me, members, &self.tombstones, busy)
+        {
             if pull.header.is_none() {
-                self.notices.push_back(Notice::Pulls { tree: pull.tree.clone(), from: to });
+                self.notices.push_back(Notice::Pulls {
+                    tree: pull.tree.clone(),
+                    from: to,
+                });
             }
-            let pull = Pull { host: Some(self.setup.name.clone()), ..pull };
+            let pull = Pull {
+                host: Some(self.setup.name.clone()),
+                ..pull
+            };
             self.control.send(Dest::Host(to), &Message::Pull(pull));
         }
     }
@@ -438,13 +517,17 @@ impl Receiver {
     fn is_target(&mut self, now: Moment, from: IpAddr, release: &Release) -> bool {
         let targets = &release.header().targets;
         let costly = targets.iter().filter(|t| names::is_costly(t)).count();
-        (costly == 0 || self.effort.may_spend(now, from, costly as u32)) && is_target(release, &self.setup.name)
+        (costly == 0 || self.effort.may_spend(now, from, costly as u32))
+            && is_target(release, &self.setup.name)
     }
 
     /// The session other than `id` that has the tree `tree`: it works on an order, or its sender is there. One whose
     /// release is not known to be rightful has nothing: whoever can send a datagram could keep others out otherwise.
     fn busy(&self, now: Moment, tree: &TreeName, id: SessionId) -> Option<&Session> {
-        let others = self.sessions.values().filter(|s| s.id() != id && s.tree() == tree && s.is_proven());
+        let others = self
+            .sessions
+            .values()
+            .filter(|s| s.id() != id && s.tree() == tree && s.is_proven());
         // One that only makes up for what was missed gives way, unless it has come to the commit; one that compares, always.
         let gives_way = |s: &Session| s.is_granted() || s.is_audit() || !s.may_be_there(now);
         let holds = |s: &&Session| !gives_way(s) && s.holds_the_tree() && s.silent(now) < GIVE_WAY;
@@ -469,20 +552,27 @@ impl Receiver {
             signature: None,
             nonce: None,
         };
-        self.control.send(Dest::Host(sender), &Message::State(state));
+        self.control
+            .send(Dest::Host(sender), &Message::State(state));
     }
 
     /// Whether there is room for one more offer, from `from`: refused ones give way, those that are being checked and
     /// those that were found rightful do not.
     fn admit(&mut self, now: Moment, from: IpAddr) -> bool {
-        let unproven = || self.sessions.values().filter(|s| !s.is_proven() && !s.has_closed());
+        let unproven = || {
+            self.sessions
+                .values()
+                .filter(|s| !s.is_proven() && !s.has_closed())
+        };
         let of_one = unproven().filter(|s| s.sender.ip() == from).count() >= MAX_UNPROVEN_EACH;
         if !of_one && unproven().count() < MAX_UNPROVEN {
             return true;
         }
         let sessions = self.sessions.values_mut();
         let refused = sessions.filter(|s| !s.is_proven() && s.is_over() && !s.has_closed());
-        let oldest = refused.filter(|s| !of_one || s.sender.ip() == from).max_by_key(|s| s.silent(now));
+        let oldest = refused
+            .filter(|s| !of_one || s.sender.ip() == from)
+            .max_by_key(|s| s.silent(now));
         oldest.map(Session::give_way).is_some()
     }
 
@@ -494,25 +584,41 @@ impl Receiver {
         }
         let idle = |s: &&mut Session| !s.is_ordering() && (s.is_over() || !s.may_be_there(now));
         let over = self.sessions.values_mut().filter(proven).filter(idle);
-        over.max_by_key(|s| s.silent(now)).map(Session::give_way).is_some()
+        over.max_by_key(|s| s.silent(now))
+            .map(Session::give_way)
+            .is_some()
     }
 
     /// A release is rightful: the tree is its session's from now on, and others of that tree give way. Not before:
     /// whoever can send a datagram could end a session otherwise. An answer `Err` when the tree was taken meanwhile.
     fn opened(&mut self, now: Moment, id: SessionId) -> Result<(), Denied> {
-        let Some(tree) = self.sessions.get(&id).map(|s| s.tree().clone()) else { return Ok(()) };
-        // Of two senders that have shown nothing yet the later one has the tree, until the other is heard again.
-        if let Some(other) = self.busy(now, &tree, id).filter(|other| other.is_ordering() || other.is_fresh(now)) {
-            return Err(Denied { why: session::busy_with(&other.describe()), proven: true });
-        }
-        if !self.make_room(now) {
-            let why = format!("this host has {MAX_SESSIONS} sessions already; try again when one is over");
-            return Err(Denied { why, proven: true });
-        }
-        let Some((taker, compares)) = self.sessions.get(&id).map(|s| (s.describe(), s.is_audit())) else {
+        let Some(tree) = self.sessions.get(&id).map(|s| s.tree().clone()) else {
             return Ok(());
         };
-        let others = self.sessions.values_mut().filter(|s| s.id() != id && *s.tree() == tree);
+        // Of two senders that have shown nothing yet the later one has the tree, until the other is heard again.
+        if let Some(other) = self
+            .busy(now, &tree, id)
+            .filter(|other| other.is_ordering() || other.is_fresh(now))
+        {
+            return Err(Denied {
+                why: session::busy_with(&other.describe()),
+                proven: true,
+            });
+        }
+        if !self.make_room(now) {
+            let why = format!(
+                "this host has {MAX_SESSIONS} sessions already; try again when one is over"
+            );
+            return Err(Denied { why, proven: true });
+        }
+        let Some((taker, compares)) = self.sessions.get(&id).map(|s| (s.describe(), s.is_audit()))
+        else {
+            return Ok(());
+        };
+        let others = self
+            .sessions
+            .values_mut()
+            .filter(|s| s.id() != id && *s.tree() == tree);
         // Comparisons are made one after the other.
         for other in others.filter(|s| !(compares && s.is_audit())) {
             if other.is_proven() && other.is_ghost(now) {
@@ -520,7 +626,8 @@ impl Receiver {
             }
             other.give_way_to(now, &taker);
         }
-        self.ghosts.drain(..self.ghosts.len().saturating_sub(MAX_GHOSTS));
+        self.ghosts
+            .drain(..self.ghosts.len().saturating_sub(MAX_GHOSTS));
         Ok(())
     }
 
@@ -538,7 +645,9 @@ impl Receiver {
             Reply::Buried(order, holds) => self.buried(now, order, holds),
             Reply::CatchesUp(tree, gives) => {
                 self.setup.takes.insert(tree.clone());
-                self.setup.gives.extend(Some(tree.clone()).filter(|_| gives));
+                self.setup
+                    .gives
+                    .extend(Some(tree.clone()).filter(|_| gives));
                 self.pulls.catch_up(tree);
                 self.look = Some(now);
             }
@@ -571,7 +680,9 @@ impl Receiver {
     /// The receive buffer has lost `total` packets since this host started: senders will hear of it.
     pub fn dropped(&mut self, total: u64) {
         let more = total.saturating_sub(std::mem::replace(&mut self.dropped, total));
-        self.sessions.values_mut().for_each(|session| session.dropped += more);
+        self.sessions
+            .values_mut()
+            .for_each(|session| session.dropped += more);
     }
 
     /// Does what is due.
@@ -597,7 +708,10 @@ impl Receiver {
     /// Whether the disk works on an order, and whether a sender has not confirmed yet that it heard what became of one.
     pub fn orders(&self) -> (bool, bool) {
         let mut sessions = self.sessions.values();
-        (sessions.clone().any(Session::is_ordering), sessions.any(Session::is_unheard))
+        (
+            sessions.clone().any(Session::is_ordering),
+            sessions.any(Session::is_unheard),
+        )
     }
 
     /// Says goodbye; the last datagrams are to be sent after this.
@@ -627,7 +741,10 @@ impl Receiver {
 
     /// The session that works on `tree` now.
     pub fn work(&self, tree: &TreeName) -> Option<Work> {
-        let mut works = self.sessions.values().filter(|s| s.tree() == tree && s.is_at_work());
+        let mut works = self
+            .sessions
+            .values()
+            .filter(|s| s.tree() == tree && s.is_at_work());
         works.next().map(Session::work)
     }
 
@@ -649,15 +766,29 @@ impl Receiver {
 
     /// When [`Receiver::handle_timeout`] is due.
     pub fn poll_timeout(&self, now: Moment) -> Moment {
-        let sessions = self.sessions.values().map(|s| s.timeout(now, self.setup.patience));
-        let own = [self.look, self.pulls.timeout(), self.tombstones.timeout(), self.questions.timeout()]
-            .into_iter()
-            .flatten();
-        sessions.chain([self.presence.timeout()]).chain(own).min().unwrap_or(now)
+        let sessions = self
+            .sessions
+            .values()
+            .map(|s| s.timeout(now, self.setup.patience));
+        let own = [
+            self.look,
+            self.pulls.timeout(),
+            self.tombstones.timeout(),
+            self.questions.timeout(),
+        ]
+        .into_iter()
+        .flatten();
+        sessions
+            .chain([self.presence.timeout()])
+            .chain(own)
+            .min()
+            .unwrap_or(now)
     }
 }
 
 /// The session that is to change `tree` now, when its release is rightful.
 fn at_work<'a>(sessions: &'a BTreeMap<SessionId, Session>, tree: &TreeName) -> Option<&'a Session> {
-    sessions.values().find(|s| s.tree() == tree && s.is_at_work() && !s.is_audit())
+    sessions
+        .values()
+        .find(|s| s.tree() == tree && s.is_at_work() && !s.is_audit())
 }

@@ -70,7 +70,11 @@ impl Effort {
     /// Whether `count` matchers may be compiled for `from`: who is refused is asked again by whoever means it.
     pub(super) fn may_spend(&mut self, now: Moment, from: IpAddr, count: u32) -> bool {
         if now.since(self.since) >= WINDOW {
-            *self = Self { since: now, all: 0, each: Vec::new() };
+            *self = Self {
+                since: now,
+                all: 0,
+                each: Vec::new(),
+            };
         }
         let known = self.each.iter().position(|(ip, _)| *ip == from);
         let spent = known.map_or(0, |at| self.each[at].1);
@@ -104,19 +108,29 @@ mod tests {
     fn classes_and_alternatives_match_too() {
         assert!(matches_name("web[1-3]", "web2") && !matches_name("web[1-3]", "web4"));
         assert!(matches_name("{web,db}*", "db1") && !matches_name("{web,db}*", "ci"));
-        assert!(matches_name("web*.example", "web1.example") && !matches_name("web*.example", "web1.other"));
+        assert!(
+            matches_name("web*.example", "web1.example")
+                && !matches_name("web*.example", "web1.other")
+        );
     }
 
     #[test]
     fn a_stranger_cannot_spend_our_time() {
         let (mut effort, from) = (Effort::default(), |n: u8| IpAddr::from([10, 0, 0, n]));
         let now = Moment(1) + WINDOW;
-        let spent = (0..100).filter(|_| effort.may_spend(now, from(1), 100)).count();
+        let spent = (0..100)
+            .filter(|_| effort.may_spend(now, from(1), 100))
+            .count();
         assert_eq!(spent, 20);
         assert!(effort.may_spend(now, from(2), 10), "another address");
-        let taken = (0..255).filter(|n| effort.may_spend(now, from(*n), 1)).count();
+        let taken = (0..255)
+            .filter(|n| effort.may_spend(now, from(*n), 1))
+            .count();
         assert!(taken < MAX_COUNTED);
         assert!(effort.each.len() <= MAX_COUNTED);
-        assert!(effort.may_spend(now + WINDOW, from(1), 100), "the next second");
+        assert!(
+            effort.may_spend(now + WINDOW, from(1), 100),
+            "the next second"
+        );
     }
 }

@@ -35,10 +35,15 @@ impl Session {
         if self.is_granted() {
             return;
         }
-        let Some(order) = signed.for_host(&self.name) else { return };
+        let Some(order) = signed.for_host(&self.name) else {
+            return;
+        };
         let fits = match order.kind {
             OrderKind::Prepare => self.stage == HostStage::Ready && self.proof.may_order(),
-            OrderKind::Commit => matches!(self.stage, HostStage::Ready | HostStage::Prepared) && self.proof.may_order(),
+            OrderKind::Commit => {
+                matches!(self.stage, HostStage::Ready | HostStage::Prepared)
+                    && self.proof.may_order()
+            }
             OrderKind::Abort => !self.is_over(),
             OrderKind::Revert => !self.is_over() || self.may_go_back(),
         };
@@ -55,7 +60,10 @@ impl Session {
     /// Lets the disk carry an order out.
     pub(super) fn follow(&mut self, signed: SignedOrder) {
         self.ordering = true;
-        self.requests.push_back(Request::Order { session: self.id, order: Arc::new(signed) });
+        self.requests.push_back(Request::Order {
+            session: self.id,
+            order: Arc::new(signed),
+        });
     }
 
     /// What became of an order.
@@ -65,9 +73,11 @@ impl Session {
             self.next_order = None;
         }
         match outcome {
-            None if self.is_granted() && self.stage < HostStage::Checking => {
-                self.end(now, HostStage::Failed, "the order to commit is not one".into())
-            }
+            None if self.is_granted() && self.stage < HostStage::Checking => self.end(
+                now,
+                HostStage::Failed,
+                "the order to commit is not one".into(),
+            ),
             None => {
                 if let Some(next) = self.next_order.take() {
                     self.order(next);
@@ -78,7 +88,14 @@ impl Session {
             Some(Ordered::Committed { serial, checks }) => {
                 self.serial = serial;
                 self.outbox.clear();
-                self.enter(now, if checks { HostStage::Checking } else { HostStage::Committed });
+                self.enter(
+                    now,
+                    if checks {
+                        HostStage::Checking
+                    } else {
+                        HostStage::Committed
+                    },
+                );
                 if checks {
                     self.ordering = true;
                     self.requests.push_back(Request::Check(self.id));
@@ -86,12 +103,17 @@ impl Session {
             }
             Some(Ordered::Reverted(text)) => {
                 // At the host that was the reason, the reason stays to be seen.
-                let why = self.text.take().filter(|_| self.stage == HostStage::Unhealthy);
+                let why = self
+                    .text
+                    .take()
+                    .filter(|_| self.stage == HostStage::Unhealthy);
                 let text = why.map_or(text.clone(), |why| format!("{text}, for the {why}"));
                 self.end(now, HostStage::Reverted, text);
             }
             Some(Ordered::Stuck(why)) => self.end(now, HostStage::Stuck, why),
-            Some(Ordered::Aborted) => self.end(now, HostStage::Aborted, "aborted by the sender".into()),
+            Some(Ordered::Aborted) => {
+                self.end(now, HostStage::Aborted, "aborted by the sender".into())
+            }
             Some(Ordered::Failed(why)) => self.end(now, HostStage::Failed, why),
             Some(Ordered::Torn(why)) => {
                 self.torn = true;

@@ -33,7 +33,14 @@ impl Proof {
     /// Of a session that begins.
     pub(super) fn new(now: Moment, promised: bool, seed: u64) -> Self {
         let mut nonces = Nonces::new(seed);
-        Self { promised, nonce: nonces.draw(), nonces, began: now, proved: None, counter: 0 }
+        Self {
+            promised,
+            nonce: nonces.draw(),
+            nonces,
+            began: now,
+            proved: None,
+            counter: 0,
+        }
     }
 
     /// What the sender is to repeat, when it is time that it does.
@@ -100,13 +107,21 @@ mod tests {
         let mut proof = Proof::new(at(0), true, 1);
         assert!(proof.is_young(at(190), 5) && !proof.is_young(at(210), 5) && !proof.may_order());
         let first = proof.asks(at(0));
-        assert!(first.is_some() && !proof.repeated(at(1), None) && !proof.repeated(at(1), Some(Nonce(7))));
+        assert!(
+            first.is_some()
+                && !proof.repeated(at(1), None)
+                && !proof.repeated(at(1), Some(Nonce(7)))
+        );
         assert!(proof.repeated(at(2), first) && proof.may_order() && proof.is_fresh(at(2), 5));
         assert!(!proof.repeated(at(3), first), "a nonce is good once");
         assert_eq!(proof.asks(at(5000)), None);
         let second = proof.asks(at(11_000));
         assert!(second.is_some() && second != first);
-        assert!(proof.is_fresh(at(29_000), 5) && !proof.is_fresh(at(31_000), 5) && !proof.is_young(at(31_000), 5));
+        assert!(
+            proof.is_fresh(at(29_000), 5)
+                && !proof.is_fresh(at(31_000), 5)
+                && !proof.is_young(at(31_000), 5)
+        );
         assert!(!proof.repeated(at(32_000), second) && proof.is_fresh(at(60_000), 5));
         assert!(proof.is_news(5) && !proof.is_news(5) && !proof.is_news(4) && proof.is_news(6));
     }

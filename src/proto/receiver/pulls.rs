@@ -73,18 +73,30 @@ impl Found {
     /// An offered release.
     pub(super) fn of(release: &Release) -> Self {
         let header = release.header();
-        Self { serial: header.serial, created: Some(header.created), release: release.id() }
+        Self {
+            serial: header.serial,
+            created: Some(header.created),
+            release: release.id(),
+        }
     }
 
     /// Whether what is claimed of a release is true of it.
     fn is_of(&self, release: &Release) -> bool {
         let (claimed, is) = (*self, Self::of(release));
-        claimed == Self { created: claimed.created.and(is.created), ..is }
+        claimed
+            == Self {
+                created: claimed.created.and(is.created),
+                ..is
+            }
     }
 
     /// What a host has by its beacon.
     fn at(state: &TreeState) -> Option<Self> {
-        Some(Self { serial: state.running?, created: state.created, release: state.release? })
+        Some(Self {
+            serial: state.running?,
+            created: state.created,
+            release: state.release?,
+        })
     }
 }
 
@@ -122,7 +134,13 @@ enum HeaderState {
 impl Pulls {
     pub(super) fn new(trees: BTreeSet<TreeName>, seed: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
-        Self { trees, repairs: BTreeSet::new(), open: BTreeMap::new(), unfit: BTreeMap::new(), rng }
+        Self {
+            trees,
+            repairs: BTreeSet::new(),
+            open: BTreeMap::new(),
+            unfit: BTreeMap::new(),
+            rng,
+        }
     }
 
     /// The tree catches up from now on.
@@ -150,10 +168,15 @@ impl Pulls {
         }
         // One that was made later takes the place of another one of its serial.
         let twin = Found::at(own).is_some_and(|own| {
-            own.serial == found.serial && own.created.is_some() && own.release != found.release && own < *found
+            own.serial == found.serial
+                && own.created.is_some()
+                && own.release != found.release
+                && own < *found
         });
         // What was taken back gives way to whatever is elsewhere.
-        let back = own.release.is_some_and(|release| tombstones.is_reverted(&own.tree, release));
+        let back = own
+            .release
+            .is_some_and(|release| tombstones.is_reverted(&own.tree, release));
         found.serial > own.serial || twin || (back && Some(found.serial) <= own.running)
     }
 
@@ -180,22 +203,38 @@ impl Pulls {
         for state in own {
             let lacking = self.lacking(state, me, members, tombstones);
             let lacks: BTreeSet<Found> = lacking.iter().map(|(found, _)| *found).collect();
-            self.open.retain(|(tree, found), _| *tree != state.tree || lacks.contains(found));
+            self.open
+                .retain(|(tree, found), _| *tree != state.tree || lacks.contains(found));
             // One release is waited for at a time.
-            let of_tree = self.open.iter().filter(|((tree, _), _)| *tree == state.tree);
-            let mut awaited = of_tree.filter_map(|(_, open)| open.awaited.filter(|until| *until > now)).max();
+            let of_tree = self
+                .open
+                .iter()
+                .filter(|((tree, _), _)| *tree == state.tree);
+            let mut awaited = of_tree
+                .filter_map(|(_, open)| open.awaited.filter(|until| *until > now))
+                .max();
             for (found, doubted) in lacking {
                 let fresh = || Open::new(now, found, state, jitter, doubted);
-                let open = self.open.entry((state.tree.clone(), found)).or_insert_with(fresh);
+                let open = self
+                    .open
+                    .entry((state.tree.clone(), found))
+                    .or_insert_with(fresh);
                 if open.have != state.running {
                     // What came before it is here now: the rest follows at once.
-                    *open = Open { due: now, header: open.header, ..fresh() };
+                    *open = Open {
+                        due: now,
+                        header: open.header,
+                        ..fresh()
+                    };
                 }
                 if busy(&state.tree) {
                     // When it is over, and the release is lacking still, somebody else is asked.
                     open.due = open.due.max(now + NOTICE);
                     open.awaited = None;
-                } else if let (true, Some(until)) = (open.is_rightful(), awaited.filter(|until| *until > open.due)) {
+                } else if let (true, Some(until)) = (
+                    open.is_rightful(),
+                    awaited.filter(|until| *until > open.due),
+                ) {
                     open.due = until;
                 } else if open.due <= now
                     && let Some(pull) = open.ask(now, state, me, members, jitter)
@@ -210,21 +249,33 @@ impl Pulls {
 
     /// Whether the header of `release` is asked for.
     pub(super) fn asks_for(&self, release: ReleaseId) -> bool {
-        self.open.values().any(|open| open.found.release == release && open.header == HeaderState::Unseen)
+        self.open
+            .values()
+            .any(|open| open.found.release == release && open.header == HeaderState::Unseen)
     }
 
     /// Somebody shows the header of `release`: whether its signature is to be checked.
     pub(super) fn check(&mut self, release: &Release) -> bool {
         let tree = &release.header().tree;
-        let open = self.open.iter_mut().filter(|((of, found), _)| of == tree && found.is_of(release));
-        let unseen = open.map(|(_, open)| open).filter(|open| open.header == HeaderState::Unseen);
-        unseen.map(|open| open.header = HeaderState::Checking).count() > 0
+        let open = self
+            .open
+            .iter_mut()
+            .filter(|((of, found), _)| of == tree && found.is_of(release));
+        let unseen = open
+            .map(|(_, open)| open)
+            .filter(|open| open.header == HeaderState::Unseen);
+        unseen
+            .map(|open| open.header = HeaderState::Checking)
+            .count()
+            > 0
     }
 
     /// The signature of the header of `release` was checked.
     pub(super) fn checked(&mut self, now: Moment, release: ReleaseId, holds: bool) {
         let jitter = self.rng.f64();
-        let checking = |open: &&mut Open| open.found.release == release && open.header == HeaderState::Checking;
+        let checking = |open: &&mut Open| {
+            open.found.release == release && open.header == HeaderState::Checking
+        };
         for open in self.open.values_mut().filter(checking) {
             if !holds {
                 // Somebody else may show a better one.
@@ -245,16 +296,26 @@ impl Pulls {
 
     /// The releases of the tree that others have and this host lacks, as many as are pursued, the newest first; or its own,
     /// when it is to be repaired. With each whether members say that it was taken back.
-    fn lacking(&self, own: &TreeState, me: InstanceId, members: &Table, tombstones: &Tombstones) -> Vec<(Found, bool)> {
+    fn lacking(
+        &self,
+        own: &TreeState,
+        me: InstanceId,
+        members: &Table,
+        tombstones: &Tombstones,
+    ) -> Vec<(Found, bool)> {
         let there = members.around().filter(|(id, _)| **id != me);
         let unfit = self.unfit.get(&own.tree);
         let (mut found, mut doubted) = (BTreeMap::new(), BTreeSet::new());
-        for (state, since) in there.flat_map(|(_, m)| m.hello.trees.iter().map(|tree| (tree, m.since))) {
+        for (state, since) in
+            there.flat_map(|(_, m)| m.hello.trees.iter().map(|tree| (tree, m.since)))
+        {
             if state.tree != own.tree {
                 continue;
             }
             doubted.extend(state.tombstones.iter().flatten().map(|stone| stone.release));
-            let Some(other) = Found::at(state).filter(|_| state.unhealthy != Some(true)) else { continue };
+            let Some(other) = Found::at(state).filter(|_| state.unhealthy != Some(true)) else {
+                continue;
+            };
             // Most have the same.
             match found.get_mut(&other) {
                 Some(known) => *known = since.min(*known),
@@ -268,16 +329,21 @@ impl Pulls {
         }
 
         let open = |other: &Found| self.open.get(&(own.tree.clone(), *other));
-        let (rightful, unseen): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|(other, _)| open(other).is_some_and(Open::is_rightful));
-        let (resting, mut pursued): (Vec<_>, Vec<_>) =
-            unseen.into_iter().partition(|(other, _)| open(other).is_some_and(|open| open.rests));
+        let (rightful, unseen): (Vec<_>, Vec<_>) = found
+            .into_iter()
+            .partition(|(other, _)| open(other).is_some_and(Open::is_rightful));
+        let (resting, mut pursued): (Vec<_>, Vec<_>) = unseen
+            .into_iter()
+            .partition(|(other, _)| open(other).is_some_and(|open| open.rests));
         pursued.sort_by_key(|(other, since)| (*since, Reverse(*other)));
         pursued.truncate(MAX_OPEN);
         pursued.extend(resting.into_iter().take(MAX_RESTING));
         pursued.extend(rightful.into_iter().rev().take(MAX_RIGHTFUL));
         pursued.sort_by_key(|(other, _)| Reverse(*other));
-        pursued.into_iter().map(|(other, _)| (other, doubted.contains(&other.release))).collect()
+        pursued
+            .into_iter()
+            .map(|(other, _)| (other, doubted.contains(&other.release)))
+            .collect()
     }
 }
 
@@ -293,7 +359,11 @@ impl Open {
             due: now + wait.mul_f64(1.0 + jitter / 4.0),
             again: AGAIN,
             rests: false,
-            header: if is_own { HeaderState::Rightful } else { HeaderState::Unseen },
+            header: if is_own {
+                HeaderState::Rightful
+            } else {
+                HeaderState::Unseen
+            },
             awaited: None,
             vain: 0,
         }
@@ -319,8 +389,12 @@ impl Open {
             self.due = now + AGAIN.mul_f64(0.75 + jitter / 2.0);
             return None;
         }
-        let has = |t: &TreeState| t.tree == *tree && Found::at(t) == Some(self.found) && t.unhealthy != Some(true);
-        let able = members.around().filter(|(id, m)| **id != me && m.hello.trees.iter().any(has));
+        let has = |t: &TreeState| {
+            t.tree == *tree && Found::at(t) == Some(self.found) && t.unhealthy != Some(true)
+        };
+        let able = members
+            .around()
+            .filter(|(id, m)| **id != me && m.hello.trees.iter().any(has));
         let left = able.filter(|(id, _)| !self.asked.contains(*id));
         // Whoever draws its own number may be first of all, one that answers at once known for longest, one that has many
         // numbers most of all: each in its turn.
@@ -328,7 +402,8 @@ impl Open {
             0 => left.min_by_key(|(id, _)| rank(release, **id)),
             1 => left.min_by_key(|(id, m)| (m.since, rank(release, **id))),
             _ => {
-                let of_address: BTreeMap<IpAddr, _> = left.map(|member| (member.1.address.ip(), member)).collect();
+                let of_address: BTreeMap<IpAddr, _> =
+                    left.map(|member| (member.1.address.ip(), member)).collect();
                 let at = (jitter * of_address.len() as f64) as usize;
                 of_address.into_values().nth(at)
             }
@@ -346,14 +421,31 @@ impl Open {
         self.due = now + if rightful { ANSWER } else { SHOW };
         self.awaited = rightful.then_some(self.due);
         self.vain += u32::from(rightful);
-        let (have, header) = (own.running.unwrap_or_default(), Some(true).filter(|_| !rightful));
-        Some((member.address, Pull { tree: tree.clone(), release, have, base: own.base, host: None, header }))
+        let (have, header) = (
+            own.running.unwrap_or_default(),
+            Some(true).filter(|_| !rightful),
+        );
+        Some((
+            member.address,
+            Pull {
+                tree: tree.clone(),
+                release,
+                have,
+                base: own.base,
+                host: None,
+                header,
+            },
+        ))
     }
 }
 
 /// The place of a member in the order in which hosts ask for a release.
 fn rank(release: ReleaseId, member: InstanceId) -> [u8; 32] {
-    Sha256::new().chain_update(release.0.0).chain_update(member.0.to_be_bytes()).finalize().into()
+    Sha256::new()
+        .chain_update(release.0.0)
+        .chain_update(member.0.to_be_bytes())
+        .finalize()
+        .into()
 }
 
 #[cfg(test)]
@@ -376,7 +468,13 @@ mod tests {
 
     fn made(serial: u64, created: i64) -> Release {
         let (serial, created) = (Serial(serial), WallTime(created));
-        Release::new(Header { tree: www(), serial, created, ..a_header() }).expect("legal")
+        Release::new(Header {
+            tree: www(),
+            serial,
+            created,
+            ..a_header()
+        })
+        .expect("legal")
     }
 
     fn release(serial: u64) -> Release {
@@ -400,7 +498,18 @@ mod tests {
     fn hello(name: HostName, trees: Vec<TreeState>) -> Hello {
         let (version, members) = (String::new(), 1);
         let (heard, strangers, nonce, echoes, identity, shown) = Default::default();
-        Hello { name, version, trees, members, heard, strangers, nonce, echoes, identity, shown }
+        Hello {
+            name,
+            version,
+            trees,
+            members,
+            heard,
+            strangers,
+            nonce,
+            echoes,
+            identity,
+            shown,
+        }
     }
 
     /// Members 2.. that run these.
@@ -437,8 +546,17 @@ mod tests {
         stones: &Tombstones,
         real: &[Release],
     ) -> Vec<(SocketAddr, Pull)> {
-        let asked = pulls.poll(at(ms), std::slice::from_ref(own), InstanceId(1), table, stones, |_| false);
-        let (headers, offers): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, pull)| pull.header.is_some());
+        let asked = pulls.poll(
+            at(ms),
+            std::slice::from_ref(own),
+            InstanceId(1),
+            table,
+            stones,
+            |_| false,
+        );
+        let (headers, offers): (Vec<_>, Vec<_>) = asked
+            .into_iter()
+            .partition(|(_, pull)| pull.header.is_some());
         for (_, pull) in headers {
             if let Some(release) = real.iter().find(|release| release.id() == pull.release)
                 && pulls.check(release)
@@ -456,10 +574,18 @@ mod tests {
     #[test]
     fn one_after_the_other_is_asked_and_then_all_again_ever_more_seldom() {
         let (mut pulls, table, own) = (pulls(), members(&[7, 7, 6]), state(5, 5));
-        assert_eq!(poll(&mut pulls, 0, &own, &table), [], "its sender may be about to offer it");
+        assert_eq!(
+            poll(&mut pulls, 0, &own, &table),
+            [],
+            "its sender may be about to offer it"
+        );
         let mut asked = Vec::new();
         for ms in (0..60_000).step_by(100) {
-            asked.extend(poll(&mut pulls, ms, &own, &table).into_iter().map(|(to, pull)| (ms, to, pull.release)));
+            asked.extend(
+                poll(&mut pulls, ms, &own, &table)
+                    .into_iter()
+                    .map(|(to, pull)| (ms, to, pull.release)),
+            );
         }
         // When both were asked in vain, so is the one that has an older release.
         let newest = asked.iter().position(|a| a.2 == id(6)).expect("asked");
@@ -468,7 +594,10 @@ mod tests {
         let whom: BTreeSet<SocketAddr> = asked[..2].iter().map(|a| a.1).collect();
         assert_eq!(whom.len(), 2, "not the one that has an older release");
         let times: Vec<u64> = asked.iter().map(|a| a.0).collect();
-        assert!(times[0] >= 1000 && times[1] - times[0] >= 3000 && times[2] - times[1] > 3000 + 3000, "{times:?}");
+        assert!(
+            times[0] >= 1000 && times[1] - times[0] >= 3000 && times[2] - times[1] > 3000 + 3000,
+            "{times:?}"
+        );
         assert!((4..=10).contains(&asked.len()), "{times:?}");
         // It came by whatever way.
         assert_eq!(poll(&mut pulls, 70_000, &state(7, 7), &table), []);
@@ -485,14 +614,25 @@ mod tests {
             for n in if ms % 500 == 0 { 0..3 } else { 0..0 } {
                 let claimed = 1000 + ms + n;
                 let name = HostName::new(&format!("evil{claimed}")).expect("legal");
-                let from = SocketAddr::from(([10, 9, (claimed / 200) as u8, (claimed % 200) as u8], 5000));
+                let from =
+                    SocketAddr::from(([10, 9, (claimed / 200) as u8, (claimed % 200) as u8], 5000));
                 let trees = match n {
-                    2 => vec![TreeState { release: Some(id(7)), ..state(claimed, claimed) }],
+                    2 => vec![TreeState {
+                        release: Some(id(7)),
+                        ..state(claimed, claimed)
+                    }],
                     _ => vec![state(claimed, claimed)],
                 };
                 table.heard(at(ms), from, InstanceId(claimed), hello(name, trees), true);
             }
-            let all = pulls.poll(at(ms), std::slice::from_ref(&own), InstanceId(1), &table, &none(), |_| false);
+            let all = pulls.poll(
+                at(ms),
+                std::slice::from_ref(&own),
+                InstanceId(1),
+                &table,
+                &none(),
+                |_| false,
+            );
             for (to, pull) in all {
                 match pull.header {
                     None => asked.push((ms, to, pull.release)),
@@ -506,12 +646,18 @@ mod tests {
                 }
             }
         }
-        assert!(asked.first().is_some_and(|(ms, ..)| *ms < 2000), "{asked:?}");
+        assert!(
+            asked.first().is_some_and(|(ms, ..)| *ms < 2000),
+            "{asked:?}"
+        );
         let true_ones = |(_, to, release): &(u64, SocketAddr, ReleaseId)| {
             *release == id(7) && matches!(to.ip(), IpAddr::V4(ip) if ip.octets()[1] == 0)
         };
         assert!(asked.iter().all(true_ones), "{asked:?}");
-        assert!(headers.values().all(|count| *count <= 2 * MAX_OPEN), "{headers:?}");
+        assert!(
+            headers.values().all(|count| *count <= 2 * MAX_OPEN),
+            "{headers:?}"
+        );
     }
 
     #[test]
@@ -526,7 +672,10 @@ mod tests {
         let releases: Vec<ReleaseId> = asked.iter().map(|(_, release)| *release).take(4).collect();
         assert_eq!(releases, [id(8), id(7), id(7), id(6)]);
         // An offer is waited for before somebody else is asked.
-        assert!(asked.windows(2).all(|pair| pair[1].0 >= pair[0].0 + 3000), "{asked:?}");
+        assert!(
+            asked.windows(2).all(|pair| pair[1].0 >= pair[0].0 + 3000),
+            "{asked:?}"
+        );
     }
 
     #[test]
@@ -534,7 +683,9 @@ mod tests {
         let table = members(&[7; 9]);
         let first = |seed: u64| {
             let (mut pulls, own) = (Pulls::new([www()].into(), seed), state(0, 0));
-            let mut asked = (0..3000).step_by(50).flat_map(|ms| poll(&mut pulls, ms, &own, &table));
+            let mut asked = (0..3000)
+                .step_by(50)
+                .flat_map(|ms| poll(&mut pulls, ms, &own, &table));
             asked.next().expect("asked").0
         };
         assert_eq!(first(1), first(2));
@@ -544,11 +695,18 @@ mod tests {
     fn what_was_accepted_before_or_refused_or_is_not_wanted_is_not_asked_for() {
         let table = members(&[7]);
         let asked = |mut pulls: Pulls, own: TreeState| {
-            (0..4000).step_by(100).map(|ms| poll(&mut pulls, ms, &own, &table).len()).sum::<usize>()
+            (0..4000)
+                .step_by(100)
+                .map(|ms| poll(&mut pulls, ms, &own, &table).len())
+                .sum::<usize>()
         };
         assert_eq!(asked(pulls(), state(5, 5)), 1);
         assert_eq!(asked(pulls(), state(7, 6)), 0, "it was taken back here");
-        assert_eq!(asked(Pulls::new(BTreeSet::new(), 1), state(5, 5)), 0, "it does not catch up");
+        assert_eq!(
+            asked(Pulls::new(BTreeSet::new(), 1), state(5, 5)),
+            0,
+            "it does not catch up"
+        );
         let mut unfit = pulls();
         unfit.is_unfit(&www(), id(7));
         assert_eq!(asked(unfit, state(5, 5)), 0);
@@ -562,18 +720,47 @@ mod tests {
     fn while_a_session_works_on_the_tree_nobody_is_asked() {
         let (mut pulls, table, own) = (pulls(), members(&[7]), state(5, 5));
         for ms in [0, 2000, 4000] {
-            assert_eq!(pulls.poll(at(ms), std::slice::from_ref(&own), InstanceId(1), &table, &none(), |_| true), []);
+            assert_eq!(
+                pulls.poll(
+                    at(ms),
+                    std::slice::from_ref(&own),
+                    InstanceId(1),
+                    &table,
+                    &none(),
+                    |_| true
+                ),
+                []
+            );
         }
         assert_eq!(poll(&mut pulls, 4500, &own, &table), []);
-        assert_eq!(poll(&mut pulls, 5000, &own, &table), [], "its header is shown");
+        assert_eq!(
+            poll(&mut pulls, 5000, &own, &table),
+            [],
+            "its header is shown"
+        );
         assert_eq!(poll(&mut pulls, 5300, &own, &table).len(), 1);
     }
 
     fn tombstone(serial: u64, kind: OrderKind) -> Tombstones {
         let (tree, serial, release) = (Some(www()), Some(Serial(serial)), id(serial));
-        let order =
-            Order { session: SessionId(1), release, kind, up_to: None, tree, serial, hosts: None, except: None };
-        Tombstones::new(vec![SignedOrder { order: order.encode(), signature: Vec::new(), hosts: None }], 1)
+        let order = Order {
+            session: SessionId(1),
+            release,
+            kind,
+            up_to: None,
+            tree,
+            serial,
+            hosts: None,
+            except: None,
+        };
+        Tombstones::new(
+            vec![SignedOrder {
+                order: order.encode(),
+                signature: Vec::new(),
+                hosts: None,
+            }],
+            1,
+        )
     }
 
     #[test]
@@ -581,15 +768,37 @@ mod tests {
         let asked = |own: TreeState, stones: Tombstones| {
             let (mut pulls, table, mut asked) = (pulls(), members(&[7, 6]), Vec::new());
             for ms in (0..30_000).step_by(500) {
-                asked.extend(poll_with(&mut pulls, ms, &own, &table, &stones, &[release(6), release(7)]));
+                asked.extend(poll_with(
+                    &mut pulls,
+                    ms,
+                    &own,
+                    &table,
+                    &stones,
+                    &[release(6), release(7)],
+                ));
             }
-            asked.into_iter().map(|(_, pull)| pull.release).collect::<BTreeSet<_>>()
+            asked
+                .into_iter()
+                .map(|(_, pull)| pull.release)
+                .collect::<BTreeSet<_>>()
         };
         for kind in [OrderKind::Abort, OrderKind::Revert] {
-            assert_eq!(asked(state(5, 5), tombstone(7, kind)), [id(6)].into(), "{kind:?}");
+            assert_eq!(
+                asked(state(5, 5), tombstone(7, kind)),
+                [id(6)].into(),
+                "{kind:?}"
+            );
         }
-        assert_eq!(asked(state(7, 7), tombstone(7, OrderKind::Revert)), [id(6)].into(), "what the others run");
-        assert_eq!(asked(state(7, 7), tombstone(7, OrderKind::Abort)), [].into(), "a canary keeps it");
+        assert_eq!(
+            asked(state(7, 7), tombstone(7, OrderKind::Revert)),
+            [id(6)].into(),
+            "what the others run"
+        );
+        assert_eq!(
+            asked(state(7, 7), tombstone(7, OrderKind::Abort)),
+            [].into(),
+            "a canary keeps it"
+        );
     }
 
     #[test]
@@ -598,13 +807,28 @@ mod tests {
             let (mut pulls, mut table, theirs) = (pulls(), Table::default(), made(7, theirs));
             let name = HostName::new("web2").expect("legal");
             let created = Some(theirs.header().created);
-            let trees = vec![TreeState { release: Some(theirs.id()), created, ..state(7, 7) }];
+            let trees = vec![TreeState {
+                release: Some(theirs.id()),
+                created,
+                ..state(7, 7)
+            }];
             let hello = hello(name, trees);
-            table.heard(at(0), ([10, 0, 0, 2], 5000).into(), InstanceId(2), hello, true);
-            let own = TreeState { created: Some(WallTime(ours)), ..state(7, 7) };
+            table.heard(
+                at(0),
+                ([10, 0, 0, 2], 5000).into(),
+                InstanceId(2),
+                hello,
+                true,
+            );
+            let own = TreeState {
+                created: Some(WallTime(ours)),
+                ..state(7, 7)
+            };
             let real = std::slice::from_ref(&theirs);
             let polls = (0..4000).step_by(100);
-            polls.map(|ms| poll_with(&mut pulls, ms, &own, &table, &none(), real).len()).sum::<usize>()
+            polls
+                .map(|ms| poll_with(&mut pulls, ms, &own, &table, &none(), real).len())
+                .sum::<usize>()
         };
         assert_eq!((asked(1, 2), asked(4, 3)), (1, 0));
         assert_eq!(asked(5, 5), usize::from(made(7, 5).id() > id(7)));
@@ -614,9 +838,22 @@ mod tests {
     fn an_unhealthy_host_is_not_asked() {
         let (mut pulls, mut table) = (pulls(), Table::default());
         let name = HostName::new("web2").expect("legal");
-        let trees = vec![TreeState { unhealthy: Some(true), ..state(7, 7) }];
+        let trees = vec![TreeState {
+            unhealthy: Some(true),
+            ..state(7, 7)
+        }];
         let hello = hello(name, trees);
-        table.heard(at(0), ([10, 0, 0, 2], 5000).into(), InstanceId(2), hello, true);
-        assert!((0..6000).step_by(100).all(|ms| poll(&mut pulls, ms, &state(5, 5), &table).is_empty()));
+        table.heard(
+            at(0),
+            ([10, 0, 0, 2], 5000).into(),
+            InstanceId(2),
+            hello,
+            true,
+        );
+        assert!(
+            (0..6000)
+                .step_by(100)
+                .all(|ms| poll(&mut pulls, ms, &state(5, 5), &table).is_empty())
+        );
     }
 }

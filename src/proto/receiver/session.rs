@@ -119,12 +119,19 @@ enum Reporting {
 
 impl Reporting {
     fn first(hosts: u32) -> Self {
-        if hosts as usize <= MAX_REPORTERS { Reporting::Among(hosts) } else { Reporting::InDistress }
+        if hosts as usize <= MAX_REPORTERS {
+            Reporting::Among(hosts)
+        } else {
+            Reporting::InDistress
+        }
     }
 }
 
 impl Session {
-    #[expect(clippy::too_many_arguments, reason = "made in one place, out of one announcement")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "made in one place, out of one announcement"
+    )]
     pub(super) fn new(
         now: Moment,
         (key, name): (HostKey, HostName),
@@ -138,7 +145,11 @@ impl Session {
     ) -> Self {
         let (id, signature) = (announce.session, Arc::from(announce.signature));
         // Who passes a release on is not who signed it.
-        let named = release.header().sender.clone().filter(|_| announce.grant.is_none());
+        let named = release
+            .header()
+            .sender
+            .clone()
+            .filter(|_| announce.grant.is_none());
         let mut rng = fastrand::Rng::with_seed(seed);
         let outbox = Outbox::new(rng.f64(), turn(announce.hosts));
         let mut session = Self {
@@ -201,9 +212,19 @@ impl Session {
                     quick: header.quick.or(announce.quick) == Some(true),
                     recheck: announce.recheck == Some(true),
                 };
-                let sender = header.sender.clone().unwrap_or_else(|| session.sender_name.clone());
+                let sender = header
+                    .sender
+                    .clone()
+                    .unwrap_or_else(|| session.sender_name.clone());
                 let grant = session.grant.clone();
-                session.requests.push_back(Request::Open { session: id, release, signature, look, sender, grant });
+                session.requests.push_back(Request::Open {
+                    session: id,
+                    release,
+                    signature,
+                    look,
+                    sender,
+                    grant,
+                });
             }
         }
         session
@@ -224,7 +245,8 @@ impl Session {
     /// Whether a message of the process `source` at `from` is the sender's: nobody else speaks in its name from elsewhere
     /// while it speaks itself.
     pub(super) fn is_said_by(&mut self, now: Moment, source: InstanceId, from: SocketAddr) -> bool {
-        if self.source != source || (from.ip() != self.sender.ip() && now.since(self.spoke) < MOVED) {
+        if self.source != source || (from.ip() != self.sender.ip() && now.since(self.spoke) < MOVED)
+        {
             return false;
         }
         if from.ip() != self.sender.ip() {
@@ -266,7 +288,11 @@ impl Session {
     /// Whether the tree is this session's, as far as it goes by what was heard: its sender is there, or may come back to
     /// what it committed.
     pub(super) fn holds_the_tree(&self) -> bool {
-        if self.is_over() { self.may_go_back() && !self.left } else { !self.is_closing() }
+        if self.is_over() {
+            self.may_go_back() && !self.left
+        } else {
+            !self.is_closing()
+        }
     }
 
     /// Whether the sender is said to be gone.
@@ -309,7 +335,10 @@ impl Session {
     }
 
     pub(super) fn describe(&self) -> Reason {
-        format!("{} from {} ({})", self.release, self.sender_name, self.sender)
+        format!(
+            "{} from {} ({})",
+            self.release, self.sender_name, self.sender
+        )
     }
 
     /// What it does, for people who ask.
@@ -319,7 +348,11 @@ impl Session {
             HostStage::Diffing => "checking".to_string(),
             stage => format!("{stage:?}").to_lowercase(),
         };
-        Work { word, serial: self.release.header().serial, sender: self.sender_name.clone() }
+        Work {
+            word,
+            serial: self.release.header().serial,
+            sender: self.sender_name.clone(),
+        }
     }
 
     /// A message of the sender came, with this counter: a sign of life when it is newer than all before. Data is none:
@@ -369,7 +402,10 @@ impl Session {
         self.stage = stage;
         // The newest word makes those before it needless, and is said when they were to be.
         let is_state = |m: &Message| matches!(m, Message::State(_));
-        let due = self.outbox.unsaid(is_state).map_or(due, |unsaid| due.min(unsaid));
+        let due = self
+            .outbox
+            .unsaid(is_state)
+            .map_or(due, |unsaid| due.min(unsaid));
         self.outbox.drop_if(is_state);
         let number = self.outbox.next_number();
         let state = self.state(due, number);
@@ -439,7 +475,12 @@ impl Session {
     }
 
     pub(super) fn reply(&mut self, now: Moment, reply: Reply) {
-        if self.is_over() && !matches!(reply, Reply::Delivered(..) | Reply::Ordered(..) | Reply::Checked(..)) {
+        if self.is_over()
+            && !matches!(
+                reply,
+                Reply::Delivered(..) | Reply::Ordered(..) | Reply::Checked(..)
+            )
+        {
             return;
         }
         match reply {
@@ -453,7 +494,9 @@ impl Session {
                 self.requests.push_back(Request::Diff(self.id));
             }
             Reply::Explored(_, Ok(missing)) => self.want(now, missing),
-            Reply::Diffed(_, Ok((summary, wants, drift))) => self.diffed(now, summary, wants, drift),
+            Reply::Diffed(_, Ok((summary, wants, drift))) => {
+                self.diffed(now, summary, wants, drift)
+            }
             Reply::Delivered(_, buffer, outcome) => self.delivered(now, buffer, outcome),
             Reply::Recalled(_, generation, parts) => self.recalled(now, generation, &parts),
             Reply::Finished(_, Ok(())) => {
@@ -466,9 +509,9 @@ impl Session {
                 self.proven = denied.proven;
                 self.refuse(now, denied.why);
             }
-            Reply::Explored(_, Err(why)) | Reply::Diffed(_, Err(why)) | Reply::Finished(_, Err(why)) => {
-                self.refuse(now, why)
-            }
+            Reply::Explored(_, Err(why))
+            | Reply::Diffed(_, Err(why))
+            | Reply::Finished(_, Err(why)) => self.refuse(now, why),
             Reply::Ordered(_, outcome) => self.ordered(now, outcome),
             Reply::Checked(_, outcome) => self.checked(now, outcome),
             Reply::Buried(..) | Reply::Verified(..) | Reply::Trees(_) | Reply::Shown(_) => {}
@@ -529,7 +572,11 @@ impl Session {
     pub(super) fn doubt(&mut self) {
         self.strict |= self.sources.contains(&self.sender.ip());
         let (tree, serial) = (self.tree().clone(), self.release.header().serial);
-        self.notices.push_back(Notice::Damaged { tree, serial, sources: self.sources.clone() });
+        self.notices.push_back(Notice::Damaged {
+            tree,
+            serial,
+            sources: self.sources.clone(),
+        });
     }
 
     fn report_is_due(&self, now: Moment) -> bool {
@@ -579,7 +626,9 @@ impl Session {
         self.assembly.sent(status.sent);
         self.reporting = match &status.reporters[..] {
             [] => Reporting::first(status.hosts),
-            chosen if chosen.contains(&self.key.instance()) => Reporting::Among(chosen.len() as u32),
+            chosen if chosen.contains(&self.key.instance()) => {
+                Reporting::Among(chosen.len() as u32)
+            }
             _ => Reporting::InDistress,
         };
         // Anybody could say so: a sender that is heard again is there.
@@ -599,11 +648,18 @@ impl Session {
 
     /// The sender asks for what follows `offset` in the list of differences.
     pub(super) fn drift(&mut self, now: Moment, offset: u64, control: &mut Control) {
-        self.drift.answer(now, self.id, offset, Dest::Host(self.sender), control);
+        self.drift
+            .answer(now, self.id, offset, Dest::Host(self.sender), control);
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Moment, control: &mut Control, patience: Duration) {
-        if now.since(self.heard) >= self.limit(patience) || self.closing.is_some_and(|at| at <= now) {
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Moment,
+        control: &mut Control,
+        patience: Duration,
+    ) {
+        if now.since(self.heard) >= self.limit(patience) || self.closing.is_some_and(|at| at <= now)
+        {
             return self.close();
         }
         while let Some(message) = self.outbox.poll(now, self.rng.f64()) {
@@ -624,7 +680,11 @@ impl Session {
     }
 
     fn limit(&self, patience: Duration) -> Duration {
-        if self.is_over() { LINGER.min(patience) } else { patience }
+        if self.is_over() {
+            LINGER.min(patience)
+        } else {
+            patience
+        }
     }
 
     pub(super) fn timeout(&self, now: Moment, patience: Duration) -> Moment {

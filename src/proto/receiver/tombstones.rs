@@ -60,23 +60,42 @@ impl Tombstones {
     pub(super) fn new(kept: Vec<SignedOrder>, seed: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
         let (trees, looking, refused) = Default::default();
-        let mut all = Self { trees, looking, refused, rng };
+        let mut all = Self {
+            trees,
+            looking,
+            refused,
+            rng,
+        };
         kept.into_iter().for_each(|order| all.add(order));
         all
     }
 
     fn add(&mut self, order: SignedOrder) {
-        let Some(decoded) = Order::decode(&order.order) else { return };
-        let Some((tree, stone)) = decoded.tombstone() else { return };
+        let Some(decoded) = Order::decode(&order.order) else {
+            return;
+        };
+        let Some((tree, stone)) = decoded.tombstone() else {
+            return;
+        };
         let known = self.trees.entry(tree.clone()).or_default();
         known.retain(|k| k.stone.release != stone.release);
-        known.push(Known { stone, order, due: None, again: AGAIN, told: BTreeSet::new(), tried: 0 });
+        known.push(Known {
+            stone,
+            order,
+            due: None,
+            again: AGAIN,
+            told: BTreeSet::new(),
+            tried: 0,
+        });
         known.sort_by_key(|k| std::cmp::Reverse(k.stone));
         known.truncate(MAX_KNOWN);
     }
 
     fn find(&self, tree: &TreeName, release: ReleaseId) -> Option<&Known> {
-        self.trees.get(tree)?.iter().find(|k| k.stone.release == release)
+        self.trees
+            .get(tree)?
+            .iter()
+            .find(|k| k.stone.release == release)
     }
 
     /// The tombstone of a release.
@@ -91,9 +110,16 @@ impl Tombstones {
 
     /// Takes an order that was heard from anybody; says whether the disk is to look at it.
     fn heard(&mut self, now: Moment, signed: &SignedOrder, own: &[TreeState]) -> bool {
-        let Some(order) = Order::decode(&signed.order) else { return false };
-        let Some((tree, stone)) = order.tombstone() else { return false };
-        let known = self.trees.get_mut(tree).and_then(|all| all.iter_mut().find(|k| k.stone.release == stone.release));
+        let Some(order) = Order::decode(&signed.order) else {
+            return false;
+        };
+        let Some((tree, stone)) = order.tombstone() else {
+            return false;
+        };
+        let known = self
+            .trees
+            .get_mut(tree)
+            .and_then(|all| all.iter_mut().find(|k| k.stone.release == stone.release));
         if let Some(known) = known
             && (known.stone.revert || !stone.revert)
         {
@@ -129,10 +155,19 @@ impl Tombstones {
             let there: Vec<(InstanceId, &TreeState)> = members
                 .iter()
                 .filter(|(id, _)| **id != me)
-                .flat_map(|(id, m)| m.hello.trees.iter().filter(|t| t.tree == *tree).map(|t| (*id, t)))
+                .flat_map(|(id, m)| {
+                    m.hello
+                        .trees
+                        .iter()
+                        .filter(|t| t.tree == *tree)
+                        .map(|t| (*id, t))
+                })
                 .collect();
             for known in stones {
-                let lacking = there.iter().filter(|(_, t)| lacks(t, &known.stone)).map(|(id, _)| *id);
+                let lacking = there
+                    .iter()
+                    .filter(|(_, t)| lacks(t, &known.stone))
+                    .map(|(id, _)| *id);
                 let lacking: BTreeSet<InstanceId> = lacking.collect();
                 if lacking.is_empty() {
                     (known.due, known.again) = (None, AGAIN);
@@ -153,15 +188,23 @@ impl Tombstones {
     }
 
     pub(super) fn timeout(&self) -> Option<Moment> {
-        self.trees.values().flatten().filter_map(|known| known.due).min()
+        self.trees
+            .values()
+            .flatten()
+            .filter_map(|known| known.due)
+            .min()
     }
 }
 
 /// Whether a member could need the tombstone and does not know it, by its beacon. One that runs a newer release does not
 /// need it, and one whose beacon is full of newer ones only when it has the release.
 fn lacks(member: &TreeState, stone: &Tombstone) -> bool {
-    let Some(told) = &member.tombstones else { return false };
-    let known = told.iter().any(|t| t.release == stone.release && (t.revert || !stone.revert));
+    let Some(told) = &member.tombstones else {
+        return false;
+    };
+    let known = told
+        .iter()
+        .any(|t| t.release == stone.release && (t.revert || !stone.revert));
     let has = member.release == Some(stone.release);
     let ahead = member.running.is_some_and(|running| running > stone.serial);
     let full = told.len() >= MAX_TOMBSTONES_TOLD && told.iter().all(|t| t.serial > stone.serial);
@@ -184,21 +227,38 @@ impl Receiver {
 
     /// Says what others lack, and goes back behind what was taken back.
     pub(super) fn settle_tombstones(&mut self, now: Moment) {
-        for order in self.tombstones.poll(now, self.setup.key.instance(), self.presence.table()) {
+        for order in self
+            .tombstones
+            .poll(now, self.setup.key.instance(), self.presence.table())
+        {
             self.control.send(Dest::Group, &Message::Order(order));
         }
         for own in &self.setup.trees {
             let Some(release) = own.release else { continue };
-            let stones = self.tombstones.trees.get_mut(&own.tree).into_iter().flatten();
-            let Some(known) = stones.into_iter().find(|k| k.stone.revert && k.stone.release == release) else {
+            let stones = self
+                .tombstones
+                .trees
+                .get_mut(&own.tree)
+                .into_iter()
+                .flatten();
+            let Some(known) = stones
+                .into_iter()
+                .find(|k| k.stone.revert && k.stone.release == release)
+            else {
                 continue;
             };
-            let mut sessions = self.sessions.values_mut().filter(|s| *s.tree() == own.tree && s.is_proven());
+            let mut sessions = self
+                .sessions
+                .values_mut()
+                .filter(|s| *s.tree() == own.tree && s.is_proven());
             if known.tried >= TRIES || sessions.any(|s| s.is_ordering()) {
                 continue;
             }
             known.tried += 1;
-            let mut sessions = self.sessions.values_mut().filter(|s| *s.tree() == own.tree && s.is_proven());
+            let mut sessions = self
+                .sessions
+                .values_mut()
+                .filter(|s| *s.tree() == own.tree && s.is_proven());
             match sessions.find(|s| s.release.id() == release && s.may_go_back()) {
                 // What it replaced is there as long as the session is.
                 Some(session) => session.follow(known.order.clone()),
@@ -228,13 +288,29 @@ mod tests {
 
     fn order(serial: u64, kind: OrderKind) -> SignedOrder {
         let (tree, serial, release) = (Some(www()), Some(Serial(serial)), id(serial));
-        let order =
-            Order { session: SessionId(1), release, kind, up_to: None, tree, serial, hosts: None, except: None };
-        SignedOrder { order: order.encode(), signature: vec![1], hosts: None }
+        let order = Order {
+            session: SessionId(1),
+            release,
+            kind,
+            up_to: None,
+            tree,
+            serial,
+            hosts: None,
+            except: None,
+        };
+        SignedOrder {
+            order: order.encode(),
+            signature: vec![1],
+            hosts: None,
+        }
     }
 
     fn state(running: u64, told: Option<&[u64]>) -> TreeState {
-        let stone = |&n: &u64| Tombstone { serial: Serial(n), release: id(n), revert: true };
+        let stone = |&n: &u64| Tombstone {
+            serial: Serial(n),
+            release: id(n),
+            revert: true,
+        };
         TreeState {
             serial: Serial(running),
             release: Some(id(running)),
@@ -249,9 +325,27 @@ mod tests {
         for (n, tree) in (2u8..).zip(members) {
             let name = HostName::new(&format!("web{n}")).expect("legal");
             let trees = vec![tree.clone()];
-            let (version, (heard, strangers, nonce, echoes, identity, shown)) = (String::new(), Default::default());
-            let hello = Hello { name, version, trees, members: 1, heard, strangers, nonce, echoes, identity, shown };
-            table.heard(at(0), ([10, 0, 0, n], 5000).into(), InstanceId(n.into()), hello, true);
+            let (version, (heard, strangers, nonce, echoes, identity, shown)) =
+                (String::new(), Default::default());
+            let hello = Hello {
+                name,
+                version,
+                trees,
+                members: 1,
+                heard,
+                strangers,
+                nonce,
+                echoes,
+                identity,
+                shown,
+            };
+            table.heard(
+                at(0),
+                ([10, 0, 0, n], 5000).into(),
+                InstanceId(n.into()),
+                hello,
+                true,
+            );
         }
         table
     }
@@ -259,14 +353,21 @@ mod tests {
     /// How often it is said in a minute.
     fn said(stones: &mut Tombstones, members: &[TreeState]) -> usize {
         let table = table(members);
-        (0..60_000).step_by(100).map(|ms| stones.poll(at(ms), InstanceId(1), &table).len()).sum()
+        (0..60_000)
+            .step_by(100)
+            .map(|ms| stones.poll(at(ms), InstanceId(1), &table).len())
+            .sum()
     }
 
     #[test]
     fn only_members_that_could_need_a_tombstone_are_told_and_ever_more_seldom() {
         let new = || Tombstones::new(vec![order(5, OrderKind::Revert)], 1);
         let of = |member| said(&mut new(), &[member]);
-        assert!((4..=7).contains(&of(state(4, Some(&[])))), "{}", of(state(4, Some(&[]))));
+        assert!(
+            (4..=7).contains(&of(state(4, Some(&[])))),
+            "{}",
+            of(state(4, Some(&[])))
+        );
         assert!(of(state(5, Some(&[8, 7]))) > 0, "it runs the release");
         assert_eq!(of(state(4, Some(&[5]))), 0, "it knows");
         assert_eq!(of(state(6, Some(&[]))), 0, "it runs a newer one");
@@ -276,10 +377,16 @@ mod tests {
 
     #[test]
     fn the_first_to_speak_speaks_for_all() {
-        let (mut stones, own) = (Tombstones::new(vec![order(5, OrderKind::Revert)], 1), [state(4, Some(&[5]))]);
+        let (mut stones, own) = (
+            Tombstones::new(vec![order(5, OrderKind::Revert)], 1),
+            [state(4, Some(&[5]))],
+        );
         let table = table(&[state(4, Some(&[]))]);
         assert!(stones.poll(at(0), InstanceId(1), &table).is_empty());
-        assert!(!stones.heard(at(0), &order(5, OrderKind::Revert), &own), "it is known");
+        assert!(
+            !stones.heard(at(0), &order(5, OrderKind::Revert), &own),
+            "it is known"
+        );
         assert!(stones.timeout() >= Some(at(2000)));
     }
 
@@ -295,7 +402,10 @@ mod tests {
         assert!(!stones.heard(at(0), &order(0, OrderKind::Abort), &own));
         stones.looked(order(1, OrderKind::Abort), true);
         assert!(stones.of(&www(), id(1)).is_some() && !stones.is_reverted(&www(), id(1)));
-        assert!(stones.heard(at(0), &order(1, OrderKind::Revert), &own), "a stronger word");
+        assert!(
+            stones.heard(at(0), &order(1, OrderKind::Revert), &own),
+            "a stronger word"
+        );
         for n in 0..1000 {
             stones.looked(order(n, OrderKind::Revert), true);
         }

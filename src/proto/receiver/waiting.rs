@@ -65,13 +65,19 @@ mod tests {
         assert_eq!(waiting.weigh(at(60), id, silent(60)), Verdict::Hesitate);
         assert_eq!(waiting.weigh(at(900), id, silent(950)), Verdict::Wait);
         assert_eq!(waiting.weigh(at(1900), id, silent(30)), Verdict::Refuse);
-        assert_eq!(waiting.weigh(at(40_000), id, silent(30)), Verdict::Hesitate, "a new beginning");
+        assert_eq!(
+            waiting.weigh(at(40_000), id, silent(30)),
+            Verdict::Hesitate,
+            "a new beginning"
+        );
     }
 
     #[test]
     fn a_flood_of_rivals_stays_bounded() {
         let mut waiting = Waiting::default();
-        let verdicts: Vec<_> = (0..1000).map(|id| waiting.weigh(at(1), SessionId(id), SILENT)).collect();
+        let verdicts: Vec<_> = (0..1000)
+            .map(|id| waiting.weigh(at(1), SessionId(id), SILENT))
+            .collect();
         assert_eq!(waiting.since.len(), MAX_WAITING);
         assert_eq!(verdicts.last(), Some(&Verdict::Refuse));
     }

@@ -41,7 +41,8 @@ impl Sender {
         let found = self.hosts.iter().filter(|(_, host)| !host.barred).count();
         let missing = self.missing_names();
         let enough = found > 0 && found >= self.setup.expect.count && missing.is_empty();
-        let all = self.is_measured(now) && self.table.len() >= self.table.claimed() && self.is_quiet(now);
+        let all =
+            self.is_measured(now) && self.table.len() >= self.table.claimed() && self.is_quiet(now);
         // Hosts of a large fleet take turns, and the answers of some are lost.
         let turns = turn(self.table.claimed() as u32) * 2;
         if (enough && (all || waited >= DISCOVERY + turns)) || waited >= DISCOVERY_EMPTY + turns {
@@ -49,8 +50,16 @@ impl Sender {
             let unproven = self.unproven();
             let taken = self.hosts.iter().filter(|(_, host)| !host.barred);
             self.notices.push_back(Notice::Discovered {
-                targets: self.hosts.iter().map(|(_, h)| (h.name.clone(), h.address)).collect(),
-                members: self.table.iter().filter(|(id, _)| Some(**id) != self.setup.without).count(),
+                targets: self
+                    .hosts
+                    .iter()
+                    .map(|(_, h)| (h.name.clone(), h.address))
+                    .collect(),
+                members: self
+                    .table
+                    .iter()
+                    .filter(|(id, _)| Some(**id) != self.setup.without)
+                    .count(),
                 claims: taken.map(|(_, h)| (h.address.ip(), h.serial)).collect(),
                 shown: std::mem::take(&mut self.shown).into_values().collect(),
                 unproven,
@@ -74,7 +83,11 @@ impl Sender {
     pub fn target_states(&self) -> impl Iterator<Item = (InstanceId, &HostName, &TreeState)> {
         self.hosts.iter().filter_map(|(&id, host)| {
             let member = self.table.get(id)?;
-            let state = member.hello.trees.iter().find(|state| state.tree == self.setup.tree)?;
+            let state = member
+                .hello
+                .trees
+                .iter()
+                .find(|state| state.tree == self.setup.tree)?;
             Some((id, &host.name, state))
         })
     }
@@ -82,7 +95,8 @@ impl Sender {
     /// Asks who is there, and what shows the highest serial there; only answers that repeat the nonce count.
     pub(super) fn solicit(&mut self, dest: Dest, serial: bool) {
         let tree = serial.then(|| self.setup.tree.clone());
-        self.control.send(dest, &Message::Solicit(Some(self.nonce), tree));
+        self.control
+            .send(dest, &Message::Solicit(Some(self.nonce), tree));
     }
 
     /// A beacon of a target that does not show that it was made lately: of a makuo that is too old for that, or recorded.
@@ -94,13 +108,22 @@ impl Sender {
 
     fn unproven(&mut self) -> Vec<(HostName, IpAddr)> {
         let proven = |name: &HostName| self.hosts.iter().any(|(_, host)| host.name == *name);
-        std::mem::take(&mut self.unproven).into_iter().filter(|(name, _)| !proven(name)).collect()
+        std::mem::take(&mut self.unproven)
+            .into_iter()
+            .filter(|(name, _)| !proven(name))
+            .collect()
     }
 
     /// Keeps what shows the serial of a host, the highest ones when there is too much of it.
     pub(super) fn keep_shown(&mut self, hello: &Hello) {
-        let claimed = hello.trees.iter().find(|t| t.tree == self.setup.tree).map(|t| t.serial);
-        let (Some(serial), Some(shown)) = (claimed, &hello.shown) else { return };
+        let claimed = hello
+            .trees
+            .iter()
+            .find(|t| t.tree == self.setup.tree)
+            .map(|t| t.serial);
+        let (Some(serial), Some(shown)) = (claimed, &hello.shown) else {
+            return;
+        };
         let key = (serial, BlockHash::of(&crate::manifest::node::to_vec(shown)));
         self.shown.entry(key).or_insert_with(|| shown.clone());
         if self.shown.len() > MAX_SHOWN {
@@ -128,13 +151,30 @@ impl Sender {
     }
 
     fn missing_names(&self) -> Vec<HostName> {
-        let known = |name: &&HostName| !self.hosts.iter().any(|(_, h)| h.name == **name && !h.barred);
-        self.setup.expect.names.iter().filter(known).cloned().collect()
+        let known = |name: &&HostName| {
+            !self
+                .hosts
+                .iter()
+                .any(|(_, h)| h.name == **name && !h.barred)
+        };
+        self.setup
+            .expect
+            .names
+            .iter()
+            .filter(known)
+            .cloned()
+            .collect()
     }
 
     /// Takes a beacon or an answer. One that does not repeat the nonce may be recorded: of a host whose word is waited
     /// for it is a reason to ask, and nothing else.
-    pub(super) fn hello(&mut self, now: Moment, from: SocketAddr, source: InstanceId, hello: Hello) {
+    pub(super) fn hello(
+        &mut self,
+        now: Moment,
+        from: SocketAddr,
+        source: InstanceId,
+        hello: Hello,
+    ) {
         if !hello.is_of(source) {
             return;
         }
@@ -142,7 +182,9 @@ impl Sender {
             self.keep_unproven(from, &hello);
             let is_waited_for = match self.phase {
                 Phase::Discovering => self.is_target(&hello) && self.hosts.get(source).is_none(),
-                _ => self.hosts.waits_for(source, &hello.name, from, self.awaited()),
+                _ => self
+                    .hosts
+                    .waits_for(source, &hello.name, from, self.awaited()),
             };
             if is_waited_for && self.setup.without != Some(source) {
                 self.challenge(now, from);
@@ -153,8 +195,18 @@ impl Sender {
         let is_target = self.setup.without != Some(source) && self.is_target(&hello);
         if is_target && matches!(self.phase, Phase::Discovering | Phase::Waiting) {
             let heard = hello.heard;
-            let serial = hello.trees.iter().find(|t| t.tree == self.setup.tree).map(|t| t.serial);
-            self.hosts.expect(now, source, hello.name.clone(), from, serial.unwrap_or_default());
+            let serial = hello
+                .trees
+                .iter()
+                .find(|t| t.tree == self.setup.tree)
+                .map(|t| t.serial);
+            self.hosts.expect(
+                now,
+                source,
+                hello.name.clone(),
+                from,
+                serial.unwrap_or_default(),
+            );
             self.hosts.identify(source, hello.identity);
             self.tell_other_keys();
             if let Some(host) = self.hosts.get_mut(source) {
@@ -170,7 +222,11 @@ impl Sender {
 
     /// Asks a host alone whether it is there, not too often.
     fn challenge(&mut self, now: Moment, host: SocketAddr) {
-        while self.challenged.front().is_some_and(|(_, at)| now.since(*at) >= CHALLENGE) {
+        while self
+            .challenged
+            .front()
+            .is_some_and(|(_, at)| now.since(*at) >= CHALLENGE)
+        {
             self.challenged.pop_front();
         }
         let is_new = self.challenged.iter().all(|(other, _)| *other != host);

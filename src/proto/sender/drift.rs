@@ -53,7 +53,9 @@ impl Collection {
         let mut groups: BTreeMap<u64, Group> = BTreeMap::new();
         let mut room = MAX_DRIFT_TOGETHER;
         for (&host, state) in hosts.iter().filter(|(_, h)| !h.lost) {
-            let Some(summary) = state.summary.filter(|s| s.drift != 0) else { continue };
+            let Some(summary) = state.summary.filter(|s| s.drift != 0) else {
+                continue;
+            };
             if let Some(group) = groups.get_mut(&summary.drift) {
                 group.others.push(host);
                 continue;
@@ -78,12 +80,17 @@ impl Collection {
 
     /// Whether every report is whole, or given up.
     pub fn is_done(&self) -> bool {
-        self.groups.values().all(|g| g.missing.is_empty() || g.is_given_up())
+        self.groups
+            .values()
+            .all(|g| g.missing.is_empty() || g.is_given_up())
     }
 
     /// The whole reports.
     pub fn reports(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        self.groups.iter().filter(|(_, g)| g.missing.is_empty()).map(|(&id, g)| (id, g.bytes.as_slice()))
+        self.groups
+            .iter()
+            .filter(|(_, g)| g.missing.is_empty())
+            .map(|(&id, g)| (id, g.bytes.as_slice()))
     }
 
     /// Takes a part.
@@ -99,7 +106,11 @@ impl Collection {
             if group.missing.len() < before {
                 group.tries = 0;
             }
-            if group.missing.first().is_some_and(|first| first >= group.answer) {
+            if group
+                .missing
+                .first()
+                .is_some_and(|first| first >= group.answer)
+            {
                 // The whole answer is here: ask on at once.
                 group.asked = None;
             }
@@ -107,9 +118,17 @@ impl Collection {
     }
 
     /// Asks what is due.
-    pub fn handle_timeout(&mut self, now: Moment, session: SessionId, hosts: &Hosts, control: &mut Control) {
+    pub fn handle_timeout(
+        &mut self,
+        now: Moment,
+        session: SessionId,
+        hosts: &Hosts,
+        control: &mut Control,
+    ) {
         for group in self.groups.values_mut() {
-            let Some(first) = group.missing.first() else { continue };
+            let Some(first) = group.missing.first() else {
+                continue;
+            };
             if group.tries > MAX_TRIES
                 && let Some(other) = group.others.pop()
             {
@@ -129,7 +148,10 @@ impl Collection {
 
     /// When something is due.
     pub fn timeout(&self, now: Moment) -> Option<Moment> {
-        let open = self.groups.values().filter(|g| !g.missing.is_empty() && !g.is_given_up());
+        let open = self
+            .groups
+            .values()
+            .filter(|g| !g.missing.is_empty() && !g.is_given_up());
         open.map(|g| g.asked.map_or(now, |at| at + AGAIN)).min()
     }
 }

@@ -50,7 +50,10 @@ impl Sender {
         match host.beacon {
             Some(Beacon { has: true, .. }) if !reverting => Fate::Runs,
             // A daemon that has not committed yet may still do so; one that had the release has gone back.
-            Some(Beacon { has: false, restarted }) if restarted || had => Fate::Lacks,
+            Some(Beacon {
+                has: false,
+                restarted,
+            }) if restarted || had => Fate::Lacks,
             _ => Fate::Unknown,
         }
     }
@@ -67,15 +70,21 @@ impl Sender {
 
     /// Whether an order of this kind was sent that is for the host `name`.
     fn was_sent(&self, kind: OrderKind, name: &HostName) -> bool {
-        self.sent.iter().any(|(order, named)| order.kind == kind && order.is_for(name, named.as_ref()))
+        self.sent
+            .iter()
+            .any(|(order, named)| order.kind == kind && order.is_for(name, named.as_ref()))
     }
 
     /// Takes a beacon that came after the announcement. A daemon that was restarted has no part in the session.
     pub(super) fn beacon(&mut self, from: SocketAddr, source: InstanceId, hello: &Hello) {
         let Some(offer) = &self.offer else { return };
-        let Some(tree) = hello.trees.iter().find(|t| t.tree == self.setup.tree) else { return };
+        let Some(tree) = hello.trees.iter().find(|t| t.tree == self.setup.tree) else {
+            return;
+        };
         let has = tree.release == Some(offer.release.id());
-        let Some(id) = self.hosts.beacon(source, &hello.name, from, has) else { return };
+        let Some(id) = self.hosts.beacon(source, &hello.name, from, has) else {
+            return;
+        };
         if id != source
             && matches!(self.phase, Phase::Signing(_) | Phase::Ordering(_))
             && self.hosts.left(id, self.awaited())

@@ -123,7 +123,9 @@ impl Flow {
         let due = if hosts == 1 { now } else { now + GATHER };
         let few = hosts <= FEW;
         let seen = self.known(nack.seen);
-        nack.missing.iter().for_each(|missing| self.stream.missing(missing, seen, due, few));
+        nack.missing
+            .iter()
+            .for_each(|missing| self.stream.missing(missing, seen, due, few));
         self.stream.decide(now);
     }
 
@@ -134,7 +136,10 @@ impl Flow {
 
     /// A host reports; says whether that made it a slow one.
     pub fn report(&mut self, now: Moment, host: InstanceId, report: Report) -> bool {
-        let report = Report { seen: self.known(report.seen), ..report };
+        let report = Report {
+            seen: self.known(report.seen),
+            ..report
+        };
         let before = self.readings.is_slow(host);
         match self.readings.report(now, host, report, self.idle) {
             Some(sample) => self.controller.sample(now, sample),
@@ -157,7 +162,11 @@ impl Flow {
     }
 
     /// Chooses who reports; says whether that changed.
-    pub fn choose_reporters(&mut self, now: Moment, hosts: impl ExactSizeIterator<Item = InstanceId>) -> bool {
+    pub fn choose_reporters(
+        &mut self,
+        now: Moment,
+        hosts: impl ExactSizeIterator<Item = InstanceId>,
+    ) -> bool {
         self.readings.choose(now, hosts)
     }
 
@@ -166,7 +175,8 @@ impl Flow {
         self.stream.decide(now);
         if self.stream.has_data() {
             let before = self.readings.slow().len();
-            self.readings.look(now, self.stream.counter(), self.stream.segment());
+            self.readings
+                .look(now, self.stream.counter(), self.stream.segment());
             if self.readings.slow().len() > before {
                 self.controller.restart(now);
             }
@@ -186,16 +196,25 @@ impl Flow {
             return None;
         }
         let sent = (now.0 / 1000) as u32;
-        if !self.stream.write(self.setup.instance, sent, self.most(), self.setup.room, out) {
+        if !self
+            .stream
+            .write(self.setup.instance, sent, self.most(), self.setup.room, out)
+        {
             return None;
         }
         let segment = self.stream.segment() + self.setup.room;
         let datagrams = out.len().div_ceil(segment);
-        self.spend(now, out.len() - datagrams * self.setup.room + datagrams * self.setup.overhead);
+        self.spend(
+            now,
+            out.len() - datagrams * self.setup.room + datagrams * self.setup.overhead,
+        );
         if !self.stream.has_data() {
             self.idle = self.stream.counter();
         }
-        Some(Transmit { dest: Dest::Group, segment })
+        Some(Transmit {
+            dest: Dest::Group,
+            segment,
+        })
     }
 
     fn spend(&mut self, now: Moment, bytes: usize) {
@@ -204,7 +223,8 @@ impl Flow {
             // So far below the ceiling that one burst more than the average stays below it over `CEILING_OVER`.
             Some((ceiling, burst)) => {
                 let room = ceiling.bytes_in(CEILING_OVER).saturating_sub(burst).max(1);
-                let most = Rate((room as f64 * 8.0 / CEILING_OVER.as_secs_f64()) as u64).max(Rate(1));
+                let most =
+                    Rate((room as f64 * 8.0 / CEILING_OVER.as_secs_f64()) as u64).max(Rate(1));
                 let rate = self.controller.rate().min(most);
                 (rate, rate.time_for(burst / 2))
             }
@@ -215,12 +235,19 @@ impl Flow {
     /// The ceiling, and how many bytes may go out at once under it: half of them in one send, as many to catch up.
     fn burst(&self) -> Option<(Rate, u64)> {
         let ceiling = self.setup.ceiling?;
-        Some((ceiling, (ceiling.bytes_in(CEILING_OVER) / CEILING_BURSTS).min(MAX_BURST)))
+        Some((
+            ceiling,
+            (ceiling.bytes_in(CEILING_OVER) / CEILING_BURSTS).min(MAX_BURST),
+        ))
     }
 
     fn may_send(&self, now: Moment) -> bool {
         self.stream.has_repairs()
-            || (self.stream.has_data() && self.readings.window(now, self.stream.counter(), self.stream.segment()) > 0)
+            || (self.stream.has_data()
+                && self
+                    .readings
+                    .window(now, self.stream.counter(), self.stream.segment())
+                    > 0)
     }
 
     /// The most datagrams of one send; one in any case.
@@ -234,7 +261,13 @@ impl Flow {
 
     /// When [`Flow::poll`] or [`Flow::handle_timeout`] is worth a call.
     pub fn timeout(&self, now: Moment) -> Option<Moment> {
-        let data = self.stream.has_data().then(|| if self.may_send(now) { self.pacer.due() } else { now + CLOSED });
+        let data = self.stream.has_data().then(|| {
+            if self.may_send(now) {
+                self.pacer.due()
+            } else {
+                now + CLOSED
+            }
+        });
         [data, self.stream.repair_due()].into_iter().flatten().min()
     }
 

@@ -75,7 +75,11 @@ pub struct Beacon {
 impl Host {
     /// Whether it is settled before the decision: ready, out, or lost.
     pub fn is_settled(&self, audit: bool) -> bool {
-        let done = if audit { HostStage::Staging } else { HostStage::Ready };
+        let done = if audit {
+            HostStage::Staging
+        } else {
+            HostStage::Ready
+        };
         self.lost || self.stage.is_some_and(|s| s >= done)
     }
 
@@ -92,7 +96,9 @@ impl Host {
     /// Whether it can commit, or has.
     pub fn is_good(&self, audit: bool) -> bool {
         match self.stage {
-            Some(HostStage::Ready | HostStage::Prepared | HostStage::Checking | HostStage::Committed) => !self.lost,
+            Some(
+                HostStage::Ready | HostStage::Prepared | HostStage::Checking | HostStage::Committed,
+            ) => !self.lost,
             Some(HostStage::Staging) => audit && !self.lost,
             _ => false,
         }
@@ -143,7 +149,11 @@ pub struct OtherKey {
 impl Hosts {
     /// No hosts; those that come are held against what is known of their names.
     pub fn new(known: KnownHosts, strict: bool) -> Self {
-        Self { known, strict, ..Self::default() }
+        Self {
+            known,
+            strict,
+            ..Self::default()
+        }
     }
 
     /// Forgets the hosts, not what is known of their names.
@@ -154,11 +164,21 @@ impl Hosts {
     }
 
     /// A target that discovery has found.
-    pub fn expect(&mut self, now: Moment, instance: InstanceId, name: HostName, address: SocketAddr, serial: Serial) {
+    pub fn expect(
+        &mut self,
+        now: Moment,
+        instance: InstanceId,
+        name: HostName,
+        address: SocketAddr,
+        serial: Serial,
+    ) {
         if self.hosts.len() >= MAX_HOSTS || self.hosts.contains_key(&instance) {
             return;
         }
-        self.named.entry((name.clone(), address.ip())).or_default().push(instance);
+        self.named
+            .entry((name.clone(), address.ip()))
+            .or_default()
+            .push(instance);
         let host = Host {
             name,
             address,
@@ -193,19 +213,35 @@ impl Hosts {
     /// A host shows whose process it is. The key of a process never changes; whether the key is the one that its name had
     /// is looked at once.
     pub fn identify(&mut self, instance: InstanceId, identity: Option<Identity>) {
-        let Some(host) = self.hosts.get_mut(&instance).filter(|host| host.identity.is_none()) else { return };
-        let Some(identity) = identity.filter(|identity| identity.instance() == instance) else { return };
+        let Some(host) = self
+            .hosts
+            .get_mut(&instance)
+            .filter(|host| host.identity.is_none())
+        else {
+            return;
+        };
+        let Some(identity) = identity.filter(|identity| identity.instance() == instance) else {
+            return;
+        };
         host.identity = Some(identity);
         let (name, address) = (host.name.clone(), host.address);
         // Without a sound key it signs nothing.
-        let Some(shows) = identity.public() else { return };
+        let Some(shows) = identity.public() else {
+            return;
+        };
 
         let known = self.known.of(&name);
         if known.contains(&shows) {
             return;
         }
-        let beside = self.named.get(&(name.clone(), address.ip())).into_iter().flatten();
-        let beside = beside.filter_map(|id| self.hosts.get(id)?.identity?.public()).find(|key| *key != shows);
+        let beside = self
+            .named
+            .get(&(name.clone(), address.ip()))
+            .into_iter()
+            .flatten();
+        let beside = beside
+            .filter_map(|id| self.hosts.get(id)?.identity?.public())
+            .find(|key| *key != shows);
         let before = known.first().copied();
         if let Some(before) = before.filter(|_| self.strict) {
             self.bar(instance, shows, before);
@@ -213,12 +249,23 @@ impl Hosts {
         // Where two are there, both are named.
         let Some(had) = beside.or(before) else { return };
         if self.told.len() < MAX_HOSTS && self.told.insert(instance) {
-            self.others.push((instance, OtherKey { name, address, shows, had, both: beside.is_some() }));
+            self.others.push((
+                instance,
+                OtherKey {
+                    name,
+                    address,
+                    shows,
+                    had,
+                    both: beside.is_some(),
+                },
+            ));
         }
     }
 
     fn bar(&mut self, instance: InstanceId, shows: PublicKey, had: PublicKey) {
-        let Some(host) = self.hosts.get_mut(&instance) else { return };
+        let Some(host) = self.hosts.get_mut(&instance) else {
+            return;
+        };
         (host.barred, host.lost, host.stuck) = (true, true, true);
         let (shows, had) = (shows.fingerprint(), had.fingerprint());
         host.text = Some(format!("shows the host key {shows}, not {had} as before"));
@@ -233,16 +280,23 @@ impl Hosts {
     /// The host as it is shown: with its address when another one has its name.
     pub fn shown(&self, host: &Host) -> NamedHost {
         let shared = self.at_addresses(&host.name).take(2).count() > 1;
-        NamedHost { name: host.name.clone(), address: Some(host.address.ip()).filter(|_| shared) }
+        NamedHost {
+            name: host.name.clone(),
+            address: Some(host.address.ip()).filter(|_| shared),
+        }
     }
 
     /// Forgets the earlier processes of the host `instance`, which has shown that it is itself: those that were there
     /// under its name with its key, or that are too old to have shown one when they answered.
     fn forget_earlier(&mut self, instance: InstanceId, name: &HostName, from: SocketAddr) {
-        let key = |hosts: &BTreeMap<InstanceId, Host>, id: &InstanceId| hosts.get(id)?.identity.map(|i| i.key);
+        let key = |hosts: &BTreeMap<InstanceId, Host>, id: &InstanceId| {
+            hosts.get(id)?.identity.map(|i| i.key)
+        };
         let own = key(&self.hosts, &instance);
         let named = (name.clone(), from.ip());
-        let Some(instances) = self.named.get_mut(&named).filter(|ids| ids.len() > 1) else { return };
+        let Some(instances) = self.named.get_mut(&named).filter(|ids| ids.len() > 1) else {
+            return;
+        };
         let hosts = &mut self.hosts;
         instances.retain(|id| {
             let stays = *id == instance || key(hosts, id).is_some_and(|other| Some(other) != own);
@@ -254,7 +308,9 @@ impl Hosts {
     }
 
     fn remove(&mut self, instance: InstanceId) {
-        let Some(host) = self.hosts.remove(&instance) else { return };
+        let Some(host) = self.hosts.remove(&instance) else {
+            return;
+        };
         let named = (host.name, host.address.ip());
         if let Some(instances) = self.named.get_mut(&named) {
             instances.retain(|id| *id != instance);
@@ -269,7 +325,10 @@ impl Hosts {
     fn at_addresses(&self, name: &HostName) -> impl Iterator<Item = &Vec<InstanceId>> {
         // The least of all addresses.
         let first = (name.clone(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        self.named.range(first..).take_while(move |((other, _), _)| other == name).map(|(_, ids)| ids)
+        self.named
+            .range(first..)
+            .take_while(move |((other, _), _)| other == name)
+            .map(|(_, ids)| ids)
     }
 
     /// How many hosts a quorum is taken of: a barred one does not count beside the host that its name is known for.
@@ -282,7 +341,8 @@ impl Hosts {
                 .flatten()
                 .filter_map(|id| self.hosts.get(id))
                 .filter(|other| !other.barred);
-            same.filter_map(|other| other.identity?.public()).any(|key| known.contains(&key))
+            same.filter_map(|other| other.identity?.public())
+                .any(|key| known.contains(&key))
         });
         self.hosts.len() - beside_known.count()
     }
@@ -291,10 +351,15 @@ impl Hosts {
     /// seen to be signed is known again.
     fn is_own_word(&self, instance: InstanceId, state: &State, audit: bool) -> bool {
         if !state.is_decisive(audit) {
-            return state.identity.is_none_or(|identity| identity.instance() == instance);
+            return state
+                .identity
+                .is_none_or(|identity| identity.instance() == instance);
         }
         let word = Some(BlockHash::of(&state.word(instance)));
-        let known = self.hosts.get(&instance).is_some_and(|host| host.word == word);
+        let known = self
+            .hosts
+            .get(&instance)
+            .is_some_and(|host| host.word == word);
         known || state.is_signed(instance)
     }
 
@@ -312,7 +377,12 @@ impl Hosts {
             return None;
         }
         // Anybody may have answered for it under another name; what is signed names it.
-        if state.is_decisive(audit) && self.hosts.get(&instance).is_some_and(|host| host.name != state.name) {
+        if state.is_decisive(audit)
+            && self
+                .hosts
+                .get(&instance)
+                .is_some_and(|host| host.name != state.name)
+        {
             self.remove(instance);
         }
         self.expect(now, instance, state.name.clone(), from, state.serial);
@@ -352,7 +422,11 @@ impl Hosts {
 
     /// The host that the smallest datagrams reach, and how large they may be, of those that said so.
     pub fn narrowest(&self) -> Option<(&HostName, u16)> {
-        let told = self.hosts.values().filter(|h| !h.lost).filter_map(|h| Some((&h.name, h.takes?)));
+        let told = self
+            .hosts
+            .values()
+            .filter(|h| !h.lost)
+            .filter_map(|h| Some((&h.name, h.takes?)));
         told.min_by_key(|(_, takes)| *takes)
     }
 
@@ -365,10 +439,23 @@ impl Hosts {
 
     /// Takes a beacon: of a host of the session, or of the daemon that was started in its place. Says which host it is
     /// about.
-    pub fn beacon(&mut self, instance: InstanceId, name: &HostName, from: SocketAddr, has: bool) -> Option<InstanceId> {
+    pub fn beacon(
+        &mut self,
+        instance: InstanceId,
+        name: &HostName,
+        from: SocketAddr,
+        has: bool,
+    ) -> Option<InstanceId> {
         let restarted = !self.hosts.contains_key(&instance);
-        let id = if restarted { *self.named.get(&(name.clone(), from.ip()))?.last()? } else { instance };
-        let host = self.hosts.get_mut(&id).filter(|host| host.address.ip() == from.ip())?;
+        let id = if restarted {
+            *self.named.get(&(name.clone(), from.ip()))?.last()?
+        } else {
+            instance
+        };
+        let host = self
+            .hosts
+            .get_mut(&id)
+            .filter(|host| host.address.ip() == from.ip())?;
         if restarted || host.beacon.is_none_or(|b| !b.restarted) {
             host.beacon = Some(Beacon { restarted, has });
         }
@@ -382,16 +469,28 @@ impl Hosts {
 
     /// Whether a beacon tells something: of a host whose answer to `order` is missing once it was ordered to commit, or of
     /// the daemon that was started in the place of one.
-    pub fn waits_for(&self, instance: InstanceId, name: &HostName, from: SocketAddr, order: OrderKind) -> bool {
+    pub fn waits_for(
+        &self,
+        instance: InstanceId,
+        name: &HostName,
+        from: SocketAddr,
+        order: OrderKind,
+    ) -> bool {
         match self.hosts.get(&instance) {
-            Some(host) => host.ordered && host.address.ip() == from.ip() && (host.lost || !host.has_answered(order)),
+            Some(host) => {
+                host.ordered
+                    && host.address.ip() == from.ip()
+                    && (host.lost || !host.has_answered(order))
+            }
             None => self.named.contains_key(&(name.clone(), from.ip())),
         }
     }
 
     /// A host left the session, perhaps without an answer to `order`; says whether it is lost by that.
     pub fn left(&mut self, instance: InstanceId, order: OrderKind) -> bool {
-        let Some(host) = self.hosts.get_mut(&instance) else { return false };
+        let Some(host) = self.hosts.get_mut(&instance) else {
+            return false;
+        };
         let active = !host.lost && !host.has_answered(order);
         host.lost = host.lost || active;
         self.changed |= active;
@@ -401,7 +500,11 @@ impl Hosts {
     /// A word that decides something came in the name of a host that never showed who it is: it is not waited for. Says
     /// whether it is lost by that.
     pub fn distrust(&mut self, instance: InstanceId) -> bool {
-        let Some(host) = self.hosts.get_mut(&instance).filter(|host| host.identity.is_none() && !host.lost) else {
+        let Some(host) = self
+            .hosts
+            .get_mut(&instance)
+            .filter(|host| host.identity.is_none() && !host.lost)
+        else {
             return false;
         };
         (host.lost, host.stuck) = (true, true);
@@ -412,13 +515,17 @@ impl Hosts {
 
     /// Whether the host is where this comes from.
     pub fn is_at(&self, instance: InstanceId, from: SocketAddr) -> bool {
-        self.hosts.get(&instance).is_some_and(|host| host.address.ip() == from.ip())
+        self.hosts
+            .get(&instance)
+            .is_some_and(|host| host.address.ip() == from.ip())
     }
 
     /// A host gave a sign of life; whether it is one, and where the host is. What somebody says in its name from another
     /// address, while it speaks itself, is not to be believed.
     pub fn heard(&mut self, now: Moment, instance: InstanceId, from: SocketAddr) -> bool {
-        let Some(host) = self.hosts.get_mut(&instance).filter(|host| !host.barred) else { return false };
+        let Some(host) = self.hosts.get_mut(&instance).filter(|host| !host.barred) else {
+            return false;
+        };
         if host.address.ip() != from.ip() {
             if now.since(host.heard) < MOVED {
                 return false;
@@ -431,8 +538,15 @@ impl Hosts {
 
     /// Marks hosts that were silent for `patience`, or alive without any progress before they were ready for `stuck`,
     /// of those that have not answered `order`; gives those that are newly lost.
-    pub fn expire(&mut self, now: Moment, patience: Duration, stuck: Duration, order: OrderKind) -> Vec<Host> {
-        let is_stuck = |h: &Host| h.stage < Some(HostStage::Ready) && now.since(h.progress) >= stuck;
+    pub fn expire(
+        &mut self,
+        now: Moment,
+        patience: Duration,
+        stuck: Duration,
+        order: OrderKind,
+    ) -> Vec<Host> {
+        let is_stuck =
+            |h: &Host| h.stage < Some(HostStage::Ready) && now.since(h.progress) >= stuck;
         let is_silent = |h: &Host| now.since(h.heard) >= patience;
         let open = self.hosts.values_mut().filter(|h| !h.has_answered(order));
         open.filter(|h| is_silent(h) || is_stuck(h))
@@ -457,7 +571,10 @@ impl Hosts {
 
     /// Marks the hosts that are ready and `chosen` as ordered to commit.
     pub fn order(&mut self, chosen: impl Fn(&Host) -> bool) {
-        self.hosts.values_mut().filter(|h| h.is_good(false) && chosen(h)).for_each(|h| h.ordered = true);
+        self.hosts
+            .values_mut()
+            .filter(|h| h.is_good(false) && chosen(h))
+            .for_each(|h| h.ordered = true);
     }
 
     /// Whether a host changed its stage or was found lost since the last call.
@@ -527,8 +644,14 @@ mod tests {
 
     /// The same as the process of `key` says it, signed.
     fn signed(key: &HostKey, state: State) -> State {
-        let state = State { identity: Some(key.identity()), ..state };
-        State { signature: Some(key.sign(&state.word(key.instance())).into()), ..state }
+        let state = State {
+            identity: Some(key.identity()),
+            ..state
+        };
+        State {
+            signature: Some(key.sign(&state.word(key.instance())).into()),
+            ..state
+        }
     }
 
     #[test]
@@ -536,10 +659,19 @@ mod tests {
         let at = |host: u8| SocketAddr::from(([10, 0, 0, host], 5000));
         let after = |ms: u64| Moment(1) + Duration::from_millis(ms);
         let (mut hosts, id) = (Hosts::default(), InstanceId(1));
-        hosts.expect(after(0), id, HostName::new("web1").expect("legal"), at(1), Serial(0));
+        hosts.expect(
+            after(0),
+            id,
+            HostName::new("web1").expect("legal"),
+            at(1),
+            Serial(0),
+        );
         assert!(hosts.heard(after(0), id, at(1)) && !hosts.heard(after(1000), id, at(9)));
         assert!(hosts.heard(after(1900), id, at(1)) && !hosts.heard(after(2500), id, at(9)));
-        assert!(!hosts.heard(after(2500), InstanceId(2), at(1)), "nobody knows it");
+        assert!(
+            !hosts.heard(after(2500), InstanceId(2), at(1)),
+            "nobody knows it"
+        );
         // It has another address now.
         assert!(hosts.heard(after(4000), id, at(2)) && !hosts.heard(after(4100), id, at(1)));
     }
@@ -548,24 +680,57 @@ mod tests {
     fn a_daemon_that_was_restarted_takes_the_place_of_its_old_self_and_of_nobody_else() {
         let at = |host: u8| SocketAddr::from(([10, 0, 0, host], 5000));
         let mut hosts = Hosts::default();
-        let (before, after, other) = (HostKey::new([1; 32], 1), HostKey::new([1; 32], 2), HostKey::new([2; 32], 1));
-        let named = [(before.instance(), "web1", 1), (InstanceId(2), "web1", 2), (InstanceId(3), "web2", 1)];
+        let (before, after, other) = (
+            HostKey::new([1; 32], 1),
+            HostKey::new([1; 32], 2),
+            HostKey::new([2; 32], 1),
+        );
+        let named = [
+            (before.instance(), "web1", 1),
+            (InstanceId(2), "web1", 2),
+            (InstanceId(3), "web2", 1),
+        ];
         for (instance, name, host) in named {
-            hosts.expect(Moment(1), instance, HostName::new(name).expect("legal"), at(host), Serial(0));
+            hosts.expect(
+                Moment(1),
+                instance,
+                HostName::new(name).expect("legal"),
+                at(host),
+                Serial(0),
+            );
         }
-        let joins = |key: &HostKey, stage| State { identity: Some(key.identity()), ..state("web1", stage) };
+        let joins = |key: &HostKey, stage| State {
+            identity: Some(key.identity()),
+            ..state("web1", stage)
+        };
         let is_there = |hosts: &Hosts, key: &HostKey| hosts.get(key.instance()).is_some();
-        let mut say = |key: &HostKey, said: State| hosts.state(Moment(2), key.instance(), at(1), said, false);
+        let mut say =
+            |key: &HostKey, said: State| hosts.state(Moment(2), key.instance(), at(1), said, false);
         assert_eq!(say(&before, joins(&before, HostStage::Joined)), Some(true));
         // Another host under its name is one more, whatever it signs.
-        assert_eq!(say(&other, signed(&other, joins(&other, HostStage::Ready))), Some(true));
+        assert_eq!(
+            say(&other, signed(&other, joins(&other, HostStage::Ready))),
+            Some(true)
+        );
         // The old self goes when the new one has shown that it is the same host.
         assert_eq!(say(&after, joins(&after, HostStage::Joined)), Some(true));
-        assert_eq!(say(&after, joins(&after, HostStage::Ready)), None, "not signed");
+        assert_eq!(
+            say(&after, joins(&after, HostStage::Ready)),
+            None,
+            "not signed"
+        );
         assert!(is_there(&hosts, &before));
-        let mut say = |key: &HostKey, said: State| hosts.state(Moment(3), key.instance(), at(1), said, false);
-        assert_eq!(say(&after, signed(&after, joins(&after, HostStage::Ready))), Some(true));
-        assert_eq!(say(&after, signed(&after, joins(&after, HostStage::Ready))), Some(false), "nothing new");
+        let mut say =
+            |key: &HostKey, said: State| hosts.state(Moment(3), key.instance(), at(1), said, false);
+        assert_eq!(
+            say(&after, signed(&after, joins(&after, HostStage::Ready))),
+            Some(true)
+        );
+        assert_eq!(
+            say(&after, signed(&after, joins(&after, HostStage::Ready))),
+            Some(false),
+            "nothing new"
+        );
         assert!(!is_there(&hosts, &before) && is_there(&hosts, &other) && is_there(&hosts, &after));
         assert_eq!(hosts.len(), 4);
     }
@@ -573,7 +738,10 @@ mod tests {
     #[test]
     fn nobody_takes_the_place_of_a_host_that_answered_and_fell_silent() {
         let (host, member) = (HostKey::new([1; 32], 1), HostKey::new([2; 32], 1));
-        let (name, at) = (HostName::new("web1").expect("legal"), SocketAddr::from(([10, 0, 0, 1], 5000)));
+        let (name, at) = (
+            HostName::new("web1").expect("legal"),
+            SocketAddr::from(([10, 0, 0, 1], 5000)),
+        );
         for answered in [true, false] {
             let mut hosts = Hosts::default();
             hosts.expect(Moment(1), host.instance(), name.clone(), at, Serial(0));
@@ -583,12 +751,19 @@ mod tests {
             hosts.identify(host.instance(), Some(member.identity()));
             for stage in [HostStage::Joined, HostStage::Ready, HostStage::Committed] {
                 let said = signed(&member, state("web1", stage));
-                assert_eq!(hosts.state(Moment(2), member.instance(), at, said, false), Some(true));
+                assert_eq!(
+                    hosts.state(Moment(2), member.instance(), at, said, false),
+                    Some(true)
+                );
             }
             // An answer of a makuo that shows no key tells nothing of whose it was.
             assert_eq!(hosts.get(host.instance()).is_some(), answered);
             let others = hosts.take_others();
-            assert_eq!(others.iter().filter(|(_, other)| other.both).count(), usize::from(answered), "{others:?}");
+            assert_eq!(
+                others.iter().filter(|(_, other)| other.both).count(),
+                usize::from(answered),
+                "{others:?}"
+            );
         }
     }
 
@@ -598,14 +773,23 @@ mod tests {
         let name = |name: &str| HostName::new(name).expect("legal");
         let at = SocketAddr::from(([10, 0, 0, 1], 5000));
         let mut known = KnownHosts::default();
-        known.insert(name("web3"), HostKey::new([3; 32], 1).identity().public().expect("sound"));
+        known.insert(
+            name("web3"),
+            HostKey::new([3; 32], 1).identity().public().expect("sound"),
+        );
         let mut hosts = Hosts::new(known, true);
         // A member answers with the number of another's process.
         hosts.expect(Moment(1), host.instance(), name("web3"), at, Serial(0));
         let said = signed(&host, state("web1", HostStage::Ready));
-        assert_eq!(hosts.state(Moment(2), host.instance(), at, said, false), Some(true));
+        assert_eq!(
+            hosts.state(Moment(2), host.instance(), at, said, false),
+            Some(true)
+        );
         let filed = hosts.get(host.instance()).expect("there");
-        assert_eq!((&filed.name, filed.barred, filed.key()), (&name("web1"), false, host.identity().public()));
+        assert_eq!(
+            (&filed.name, filed.barred, filed.key()),
+            (&name("web1"), false, host.identity().public())
+        );
         assert_eq!((hosts.len(), hosts.shown(filed).address), (1, None));
         assert_eq!(hosts.take_others(), []);
     }
@@ -613,38 +797,70 @@ mod tests {
     #[test]
     fn a_name_with_another_key_is_told_once_and_kept_out_where_that_is_asked_for() {
         let (before, after) = (HostKey::new([1; 32], 1), HostKey::new([2; 32], 1));
-        let (name, at) = (HostName::new("web1").expect("legal"), SocketAddr::from(([10, 0, 0, 1], 5000)));
+        let (name, at) = (
+            HostName::new("web1").expect("legal"),
+            SocketAddr::from(([10, 0, 0, 1], 5000)),
+        );
         let public = |key: &HostKey| key.identity().public().expect("sound");
         let mut known = KnownHosts::default();
         known.insert(name.clone(), public(&before));
-        for (strict, first) in [(false, HostStage::Joined), (true, HostStage::Joined), (true, HostStage::Ready)] {
+        for (strict, first) in [
+            (false, HostStage::Joined),
+            (true, HostStage::Joined),
+            (true, HostStage::Ready),
+        ] {
             let mut hosts = Hosts::new(known.clone(), strict);
             let taken = (!strict).then_some(true);
             for stage in [first, HostStage::Ready, HostStage::Committed] {
                 let said = signed(&after, state("web1", stage));
-                let taken = taken.map(|_| hosts.get(after.instance()).and_then(|h| h.stage) != Some(stage));
-                assert_eq!(hosts.state(Moment(2), after.instance(), at, said, false), taken, "{stage:?}");
+                let taken =
+                    taken.map(|_| hosts.get(after.instance()).and_then(|h| h.stage) != Some(stage));
+                assert_eq!(
+                    hosts.state(Moment(2), after.instance(), at, said, false),
+                    taken,
+                    "{stage:?}"
+                );
             }
-            let other =
-                OtherKey { name: name.clone(), address: at, shows: public(&after), had: public(&before), both: false };
+            let other = OtherKey {
+                name: name.clone(),
+                address: at,
+                shows: public(&after),
+                had: public(&before),
+                both: false,
+            };
             assert_eq!(hosts.take_others(), [(after.instance(), other)]);
             let host = hosts.get(after.instance()).expect("there");
-            assert_eq!((host.barred, host.lost, host.is_good(false)), (strict, strict, !strict));
+            assert_eq!(
+                (host.barred, host.lost, host.is_good(false)),
+                (strict, strict, !strict)
+            );
             // The host itself, and one that is new, are taken. A quorum is of those.
             assert_eq!(hosts.voters(), 1);
             let said = signed(&before, state("web1", HostStage::Ready));
-            assert_eq!(hosts.state(Moment(3), before.instance(), at, said, false), Some(true));
-            assert_eq!((hosts.len(), hosts.voters()), (2, if strict { 1 } else { 2 }));
+            assert_eq!(
+                hosts.state(Moment(3), before.instance(), at, said, false),
+                Some(true)
+            );
+            assert_eq!(
+                (hosts.len(), hosts.voters()),
+                (2, if strict { 1 } else { 2 })
+            );
             // What is known of names stays when hosts are looked for once more, and nothing is told twice.
             hosts.clear();
             assert_eq!(hosts.len(), 0);
             hosts.expect(Moment(4), after.instance(), name.clone(), at, Serial(0));
             hosts.identify(after.instance(), Some(after.identity()));
-            assert_eq!(hosts.get(after.instance()).map(|host| host.barred), Some(strict));
+            assert_eq!(
+                hosts.get(after.instance()).map(|host| host.barred),
+                Some(strict)
+            );
             assert_eq!(hosts.take_others(), []);
             let said = signed(&after, state("web2", HostStage::Ready));
             let mut hosts = Hosts::new(known.clone(), strict);
-            assert_eq!(hosts.state(Moment(3), after.instance(), at, said, false), Some(true));
+            assert_eq!(
+                hosts.state(Moment(3), after.instance(), at, said, false),
+                Some(true)
+            );
             assert_eq!(hosts.take_others(), []);
         }
     }
@@ -655,20 +871,34 @@ mod tests {
         let after = |s: u64| Moment(1) + Duration::from_secs(s);
         let (mut hosts, patience) = (Hosts::default(), Duration::from_secs(5));
         let say = |hosts: &mut Hosts, id: u8, s: u64, number: u32, received: u64| {
-            let state = State { number, received, ..state(&format!("web{id}"), HostStage::Diffing) };
+            let state = State {
+                number,
+                received,
+                ..state(&format!("web{id}"), HostStage::Diffing)
+            };
             hosts.state(after(s), InstanceId(id.into()), at(id), state, false)
         };
         let mut lost = 0;
         for s in 0..60u64 {
             // Each joins when the one before is lost, and all say for ever that they are there.
-            (1..=3u8).filter(|id| u64::from(*id) * 10 <= s + 10).for_each(|id| {
-                assert!(say(&mut hosts, id, s, s as u32, 0).is_some());
-            });
-            lost += hosts.expire(after(s), patience, patience * 4, OrderKind::Commit).len();
+            (1..=3u8)
+                .filter(|id| u64::from(*id) * 10 <= s + 10)
+                .for_each(|id| {
+                    assert!(say(&mut hosts, id, s, s as u32, 0).is_some());
+                });
+            lost += hosts
+                .expire(after(s), patience, patience * 4, OrderKind::Commit)
+                .len();
         }
-        assert!(lost == 3 && hosts.iter().all(|(_, host)| host.is_settled(false)), "{lost} lost");
+        assert!(
+            lost == 3 && hosts.iter().all(|(_, host)| host.is_settled(false)),
+            "{lost} lost"
+        );
         say(&mut hosts, 2, 61, 70, 4096);
-        assert!(hosts.get(InstanceId(2)).is_some_and(|host| !host.lost), "it came further");
+        assert!(
+            hosts.get(InstanceId(2)).is_some_and(|host| !host.lost),
+            "it came further"
+        );
     }
 
     #[test]
@@ -677,30 +907,77 @@ mod tests {
         let (host, member) = (HostKey::new([1; 32], 1), HostKey::new([2; 32], 9));
         let mut hosts = Hosts::default();
         let ready = signed(&host, state("web1", HostStage::Ready));
-        assert_eq!(hosts.state(Moment(1), host.instance(), at, ready.clone(), false), Some(true));
+        assert_eq!(
+            hosts.state(Moment(1), host.instance(), at, ready.clone(), false),
+            Some(true)
+        );
         let committed = || state("web1", HostStage::Committed);
         let forged = [
             // Without a signature, with that of another word, and with one's own, in its process or under its key.
             committed(),
-            State { identity: Some(host.identity()), ..committed() },
-            State { identity: ready.identity, signature: ready.signature, ..committed() },
+            State {
+                identity: Some(host.identity()),
+                ..committed()
+            },
+            State {
+                identity: ready.identity,
+                signature: ready.signature,
+                ..committed()
+            },
             signed(&member, committed()),
-            State { identity: Some(host.identity()), ..signed(&member, committed()) },
+            State {
+                identity: Some(host.identity()),
+                ..signed(&member, committed())
+            },
             // Its own word, with something changed.
-            State { text: Some("and healthy".into()), ..signed(&host, committed()) },
-            State { serial: Serial(9), ..signed(&host, committed()) },
-            State { session: SessionId(2), ..signed(&host, committed()) },
-            State { stage: HostStage::Reverted, ..signed(&host, committed()) },
+            State {
+                text: Some("and healthy".into()),
+                ..signed(&host, committed())
+            },
+            State {
+                serial: Serial(9),
+                ..signed(&host, committed())
+            },
+            State {
+                session: SessionId(2),
+                ..signed(&host, committed())
+            },
+            State {
+                stage: HostStage::Reverted,
+                ..signed(&host, committed())
+            },
         ];
         for (nth, lie) in forged.into_iter().enumerate() {
-            assert_eq!(hosts.state(Moment(2), host.instance(), at, lie, false), None, "{nth}");
+            assert_eq!(
+                hosts.state(Moment(2), host.instance(), at, lie, false),
+                None,
+                "{nth}"
+            );
         }
-        assert_eq!(hosts.get(host.instance()).and_then(|h| h.stage), Some(HostStage::Ready));
+        assert_eq!(
+            hosts.get(host.instance()).and_then(|h| h.stage),
+            Some(HostStage::Ready)
+        );
         // An audit decides by what a comparison found.
         let found = state("web1", HostStage::Staging);
-        assert_eq!(hosts.state(Moment(3), member.instance(), at, found.clone(), true), None);
-        assert_eq!(hosts.state(Moment(3), member.instance(), at, signed(&member, found), true), Some(true));
+        assert_eq!(
+            hosts.state(Moment(3), member.instance(), at, found.clone(), true),
+            None
+        );
+        assert_eq!(
+            hosts.state(
+                Moment(3),
+                member.instance(),
+                at,
+                signed(&member, found),
+                true
+            ),
+            Some(true)
+        );
         let truth = signed(&host, committed());
-        assert_eq!(hosts.state(Moment(4), host.instance(), at, truth, false), Some(true));
+        assert_eq!(
+            hosts.state(Moment(4), host.instance(), at, truth, false),
+            Some(true)
+        );
     }
 }

@@ -358,10 +358,15 @@ impl Sender {
 
     /// Makes the session's datagrams as small as the narrowest path needs.
     fn fit(&mut self) {
-        let Some((host, takes)) = self.hosts.narrowest() else { return };
+        let Some((host, takes)) = self.hosts.narrowest() else {
+            return;
+        };
         let datagram = usize::from(takes).max(least(self.setup.room));
         if datagram < self.setup.datagram {
-            self.notices.push_back(Notice::Narrow { datagram, host: host.clone() });
+            self.notices.push_back(Notice::Narrow {
+                datagram,
+                host: host.clone(),
+            });
             self.flow.fit(datagram);
             self.control.fit(datagram);
         }
@@ -387,7 +392,9 @@ impl Sender {
     }
 
     fn is_audit(&self) -> bool {
-        self.offer.as_ref().is_some_and(|o| o.release.header().intent == Intent::Audit)
+        self.offer
+            .as_ref()
+            .is_some_and(|o| o.release.header().intent == Intent::Audit)
     }
 
     /// Takes a datagram.
@@ -414,14 +421,21 @@ impl Sender {
                     self.notices.push_back(Notice::Lost(host.clone()));
                 }
             }
-            Message::State(state) if state.session == self.session && self.may_say(now, source, from, &state.name) => {
+            Message::State(state)
+                if state.session == self.session
+                    && self.may_say(now, source, from, &state.name) =>
+            {
                 let (number, nonce, audit) = (state.number, state.nonce, self.is_audit());
                 let taken = self.hosts.state(now, source, from, state, audit);
                 self.tell_other_keys();
                 match taken {
                     // What nobody signed is no answer.
                     None => {
-                        let host = self.hosts.distrust(source).then(|| self.hosts.get(source)).flatten();
+                        let host = self
+                            .hosts
+                            .distrust(source)
+                            .then(|| self.hosts.get(source))
+                            .flatten();
                         self.notices.extend(host.cloned().map(Notice::Lost));
                     }
                     Some(changed) => {
@@ -431,24 +445,33 @@ impl Sender {
                     }
                 }
             }
-            Message::Want(want) if want.session == self.session && self.hosts.heard(now, source, from) => {
+            Message::Want(want)
+                if want.session == self.session && self.hosts.heard(now, source, from) =>
+            {
                 let number = want.number;
                 if self.want(now, source, want) {
                     self.ack(source, from, number, None);
                 }
             }
-            Message::Nack(nack) if nack.session == self.session && self.hosts.heard(now, source, from) => {
+            Message::Nack(nack)
+                if nack.session == self.session && self.hosts.heard(now, source, from) =>
+            {
                 self.flow.nack(now, source, &nack, self.hosts.len());
             }
-            Message::Report(report) if report.session == self.session && self.hosts.heard(now, source, from) => {
+            Message::Report(report)
+                if report.session == self.session && self.hosts.heard(now, source, from) =>
+            {
                 if self.flow.report(now, source, report)
                     && let Some(host) = self.hosts.get(source)
                 {
                     let rate = Rate(self.flow.readings().received(source));
-                    self.notices.push_back(Notice::Slow(host.name.clone(), rate));
+                    self.notices
+                        .push_back(Notice::Slow(host.name.clone(), rate));
                 }
             }
-            Message::DriftPart(part) if part.session == self.session && self.hosts.heard(now, source, from) => {
+            Message::DriftPart(part)
+                if part.session == self.session && self.hosts.heard(now, source, from) =>
+            {
                 self.drift.part(source, &part)
             }
             _ => {}
@@ -467,17 +490,27 @@ impl Sender {
     /// Tells a host that it was heard, and shows that this sender is there now.
     fn ack(&mut self, source: InstanceId, from: SocketAddr, number: u32, nonce: Option<Nonce>) {
         if (number != 0 || nonce.is_some()) && source != self.setup.instance {
-            self.control.send(Dest::Host(from), &Message::Ack(self.session, number, nonce));
+            self.control
+                .send(Dest::Host(from), &Message::Ack(self.session, number, nonce));
         }
     }
 
     /// Whether a host of this name is a target.
     fn is_named(&self, name: &HostName) -> bool {
-        self.setup.targets.iter().all(|list| list.iter().any(|t| matches_name(t, name.as_str())))
+        self.setup
+            .targets
+            .iter()
+            .all(|list| list.iter().any(|t| matches_name(t, name.as_str())))
     }
 
     /// Whether a host's word about itself counts: it is a target, and speaks from its own address.
-    fn may_say(&mut self, now: Moment, source: InstanceId, from: SocketAddr, name: &HostName) -> bool {
+    fn may_say(
+        &mut self,
+        now: Moment,
+        source: InstanceId,
+        from: SocketAddr,
+        name: &HostName,
+    ) -> bool {
         let known = self.hosts.get(source).is_some();
         let is_host = source != self.setup.instance && self.setup.without != Some(source);
         is_host && self.is_named(name) && (!known || self.hosts.heard(now, source, from))
@@ -487,10 +520,20 @@ impl Sender {
     /// some. In an audit there is nothing to fetch but nodes. False when it may not have what it asks for.
     fn want(&mut self, now: Moment, source: InstanceId, mut want: Want) -> bool {
         let audit = self.is_audit();
-        let (Some(offer), Some(host)) = (&self.offer, self.hosts.get_mut(source)) else { return false };
+        let (Some(offer), Some(host)) = (&self.offer, self.hosts.get_mut(source)) else {
+            return false;
+        };
         let root = offer.release.header().root;
-        let lacks = want.fetch.or(host.summary.map(|summary| summary.fetch)).unwrap_or_default() > 0;
-        let all = if lacks && !audit { root.nodes + root.blocks } else { root.nodes };
+        let lacks = want
+            .fetch
+            .or(host.summary.map(|summary| summary.fetch))
+            .unwrap_or_default()
+            > 0;
+        let all = if lacks && !audit {
+            root.nodes + root.blocks
+        } else {
+            root.nodes
+        };
         let is_done = host.stage.is_some_and(|stage| stage >= HostStage::Ready);
         want.ranges.0.retain(|range| range.start < all);
         if want.ranges.0.is_empty() || is_done {
@@ -499,7 +542,11 @@ impl Sender {
 
         let nodes = want.ranges.0.first().is_none_or(|r| r.start < root.nodes);
         if !want.more {
-            host.asked = if nodes { (true, host.asked.1) } else { (true, true) };
+            host.asked = if nodes {
+                (true, host.asked.1)
+            } else {
+                (true, true)
+            };
         }
         self.flow.want(source, &want, all);
         if !self.flow.stream().pending().is_empty() {
@@ -513,7 +560,10 @@ impl Sender {
         match reply {
             Reply::Packed(Ok((ordinals, payload))) => {
                 self.waited = !self.flow.stream().has_data();
-                let nodes = self.offer.as_ref().map_or(0, |o| o.release.header().root.nodes);
+                let nodes = self
+                    .offer
+                    .as_ref()
+                    .map_or(0, |o| o.release.header().root.nodes);
                 if ordinals.first().is_some_and(|first| first < nodes) {
                     self.informed = now;
                 }
@@ -562,7 +612,8 @@ impl Sender {
             Phase::Collecting => {
                 self.sweep(now);
                 self.beat(now);
-                self.drift.handle_timeout(now, self.session, &self.hosts, &mut self.control);
+                self.drift
+                    .handle_timeout(now, self.session, &self.hosts, &mut self.control);
                 if self.drift.is_done() {
                     match self.is_audit() {
                         true => self.finish(now),
@@ -590,7 +641,9 @@ impl Sender {
     }
 
     fn repeat_announcement(&mut self, now: Moment) {
-        let Some(offer) = self.offer.as_ref().filter(|_| self.repeat.0 <= now) else { return };
+        let Some(offer) = self.offer.as_ref().filter(|_| self.repeat.0 <= now) else {
+            return;
+        };
         let announce = Announce {
             session: self.session,
             sender: self.setup.name.clone(),
@@ -623,7 +676,11 @@ impl Sender {
         let lost = self.hosts.expire(now, patience, stuck, self.awaited());
         self.notices.extend(lost.into_iter().map(Notice::Lost));
         let slow = self.flow.readings().slow();
-        let fetching = self.hosts.iter().filter(|(id, h)| !h.is_settled(false) && !slow.contains(id)).count();
+        let fetching = self
+            .hosts
+            .iter()
+            .filter(|(id, h)| !h.is_settled(false) && !slow.contains(id))
+            .count();
         self.flow.set_fetching(fetching);
         if self.flow.choose_reporters(now, self.hosts.ids()) {
             self.send_status(now, self.wire_phase());
@@ -633,13 +690,22 @@ impl Sender {
 
     /// The order whose answers are waited for.
     fn awaited(&self) -> OrderKind {
-        if let Phase::Ordering(kind) = self.phase { kind } else { OrderKind::Commit }
+        if let Phase::Ordering(kind) = self.phase {
+            kind
+        } else {
+            OrderKind::Commit
+        }
     }
 
     /// When all hosts are looked at next: soon when one of them changed, yet in a large fleet not at every word.
     fn sweep_due(&self) -> Moment {
         let least = SWEEP_EACH * (self.hosts.len() as u32).saturating_sub(SWEEP_AT_ONCE);
-        self.swept + if self.hosts.has_changed() { least.min(SWEEP) } else { SWEEP }
+        self.swept
+            + if self.hosts.has_changed() {
+                least.min(SWEEP)
+            } else {
+                SWEEP
+            }
     }
 
     /// When all others are served, the slow hosts are.
@@ -669,8 +735,12 @@ impl Sender {
         if self.may_pack(now)
             && let Some((generation, ordinals)) = self.flow.stream_mut().to_pack()
         {
-            let demand = Demand { rate: self.flow.rate(), waited: self.waited };
-            self.requests.push_back(Request::Pack(generation, ordinals, demand));
+            let demand = Demand {
+                rate: self.flow.rate(),
+                waited: self.waited,
+            };
+            self.requests
+                .push_back(Request::Pack(generation, ordinals, demand));
         }
         if self.flow.stream().pending().is_empty() {
             self.held = None;
@@ -690,9 +760,24 @@ impl Sender {
     fn merge_until(&self) -> Option<Moment> {
         let (offer, held) = (self.offer.as_ref()?, self.held?);
         let nodes = offer.release.header().root.nodes;
-        let is_nodes = self.flow.stream().pending().first().is_some_and(|first| first < nodes);
-        let working = self.hosts.iter().filter(|(id, h)| !h.lost && !self.flow.readings().is_slow(**id));
-        Some(merge::until(self.ticked, self.informed, held, is_nodes, self.hosts.len() as u32, working.map(|(_, h)| h)))
+        let is_nodes = self
+            .flow
+            .stream()
+            .pending()
+            .first()
+            .is_some_and(|first| first < nodes);
+        let working = self
+            .hosts
+            .iter()
+            .filter(|(id, h)| !h.lost && !self.flow.readings().is_slow(**id));
+        Some(merge::until(
+            self.ticked,
+            self.informed,
+            held,
+            is_nodes,
+            self.hosts.len() as u32,
+            working.map(|(_, h)| h),
+        ))
     }
 
     /// Says where the stream is: evenly beside data, soon after it, then ever more seldom.
@@ -705,7 +790,10 @@ impl Sender {
             return;
         }
         if self.heartbeat.0 <= now {
-            self.heartbeat = (now + self.heartbeat.1, (self.heartbeat.1 * 2).min(HEARTBEAT_MAX));
+            self.heartbeat = (
+                now + self.heartbeat.1,
+                (self.heartbeat.1 * 2).min(HEARTBEAT_MAX),
+            );
             self.send_status(now, self.wire_phase());
         }
     }
@@ -758,18 +846,35 @@ impl Sender {
     /// When [`Sender::handle_timeout`] or [`Sender::poll_transmit`] is due; `None` when nothing is until something comes.
     pub fn poll_timeout(&self, now: Moment) -> Option<Moment> {
         let data = self.is_flowing().then(|| self.flow.timeout(now)).flatten();
-        let sweep = (self.is_flowing() || self.phase == Phase::Collecting).then(|| self.sweep_due());
-        let beat = if self.flow.stream().has_data() { self.reported + HEARTBEAT_BESIDE } else { self.heartbeat.0 };
+        let sweep =
+            (self.is_flowing() || self.phase == Phase::Collecting).then(|| self.sweep_due());
+        let beat = if self.flow.stream().has_data() {
+            self.reported + HEARTBEAT_BESIDE
+        } else {
+            self.heartbeat.0
+        };
         let beat = Some(beat);
         let own = match self.phase {
             Phase::Discovering => {
                 let turns = turn(self.table.claimed() as u32) * 2;
-                let (most, empty) = (self.began + DISCOVERY + turns, self.began + DISCOVERY_EMPTY + turns);
+                let (most, empty) = (
+                    self.began + DISCOVERY + turns,
+                    self.began + DISCOVERY_EMPTY + turns,
+                );
                 let ends = [self.newest + QUIET, self.solicited + QUIET, most, empty];
-                ends.into_iter().filter(|&at| at > self.ticked).chain([self.repeat.0]).min()
+                ends.into_iter()
+                    .filter(|&at| at > self.ticked)
+                    .chain([self.repeat.0])
+                    .min()
             }
-            Phase::Serving => [Some(self.repeat.0), beat, self.merge_due()].into_iter().flatten().min(),
-            Phase::Ordering(_) => [Some(self.repeat.0), beat, self.merge_due()].into_iter().flatten().min(),
+            Phase::Serving => [Some(self.repeat.0), beat, self.merge_due()]
+                .into_iter()
+                .flatten()
+                .min(),
+            Phase::Ordering(_) => [Some(self.repeat.0), beat, self.merge_due()]
+                .into_iter()
+                .flatten()
+                .min(),
             Phase::Collecting => [self.drift.timeout(now), beat].into_iter().flatten().min(),
             Phase::Signing(_) => beat,
             Phase::Farewell(_) => Some(self.repeat.0),

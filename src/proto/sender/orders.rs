@@ -85,7 +85,9 @@ impl Sender {
                 }
             }
             Phase::Ordering(OrderKind::Prepare) => self.fail(why),
-            Phase::Ordering(OrderKind::Commit) if self.setup.revert || !self.batches.is_last() => self.fail(why),
+            Phase::Ordering(OrderKind::Commit) if self.setup.revert || !self.batches.is_last() => {
+                self.fail(why)
+            }
             Phase::Discovering | Phase::Waiting => self.finish(now),
             _ => {}
         }
@@ -94,7 +96,8 @@ impl Sender {
     /// The order by which hosts committed the release, when no other followed.
     pub fn committed_by(&self) -> Option<&SignedOrder> {
         let has = |h: &Host| h.ordered && h.stage.is_some_and(HostStage::has_release);
-        let done = self.decision == Some(OrderKind::Commit) && self.hosts.iter().any(|(_, h)| has(h));
+        let done =
+            self.decision == Some(OrderKind::Commit) && self.hosts.iter().any(|(_, h)| has(h));
         self.order.as_ref().filter(|_| done)
     }
 
@@ -108,7 +111,10 @@ impl Sender {
         let all = self.setup.quorum == Quorum::All;
         let open = self.hosts.iter().filter(|(_, h)| !h.is_settled(audit));
         // Who is served later is waited for only when nobody may be missing.
-        let newest = open.filter(|(id, _)| all || !slow.contains(id)).map(|(_, h)| h.progress).max();
+        let newest = open
+            .filter(|(id, _)| all || !slow.contains(id))
+            .map(|(_, h)| h.progress)
+            .max();
         if audit {
             if newest.is_none() {
                 self.collect(now);
@@ -124,9 +130,14 @@ impl Sender {
             self.collect(now);
         } else if ready >= needed {
             // The order is not for hosts that have fallen silent.
-            let silent = self.hosts.give_up(now, alive_interval(self.hosts.len() as u32) * SILENT);
+            let silent = self
+                .hosts
+                .give_up(now, alive_interval(self.hosts.len() as u32) * SILENT);
             self.notices.extend(silent.into_iter().map(Notice::Lost));
-            self.batches = Batches::plan(&self.setup.batches, self.hosts.iter().map(|(_, h)| h.name.clone()).collect());
+            self.batches = Batches::plan(
+                &self.setup.batches,
+                self.hosts.iter().map(|(_, h)| h.name.clone()).collect(),
+            );
             self.begin_batch();
         } else {
             self.decide(OrderKind::Abort, &self.count());
@@ -137,7 +148,10 @@ impl Sender {
     fn weigh_granted(&mut self, now: Moment) {
         // Who gets no further, when not all can be given, gets the rest elsewhere.
         let stalled = |h: &Host| self.failure.is_some() && now.since(h.progress) >= STALLED;
-        let open = self.hosts.iter().any(|(_, h)| !h.has_answered(OrderKind::Commit) && !stalled(h));
+        let open = self
+            .hosts
+            .iter()
+            .any(|(_, h)| !h.has_answered(OrderKind::Commit) && !stalled(h));
         let unheard = self.hosts.is_empty() && now.since(self.began) < UNHEARD;
         if !open && !unheard {
             self.finish(now);
@@ -161,7 +175,9 @@ impl Sender {
     /// Whether the present order to prepare or commit is for the host.
     fn takes_part(&self, host: &Host) -> bool {
         // The last batch leaves out the hosts that are named.
-        self.named.as_ref().is_none_or(|named| named.has(&host.name) != self.batches.is_last())
+        self.named
+            .as_ref()
+            .is_none_or(|named| named.has(&host.name) != self.batches.is_last())
     }
 
     fn begin_batch(&mut self) {
@@ -170,9 +186,18 @@ impl Sender {
         if ready < needed {
             return self.fail(&self.count());
         }
-        let votes = |h: &Host| h.stage == Some(HostStage::Ready) && h.summary.is_some_and(|s| s.votes == Some(true));
-        let asks = self.hosts.iter().any(|(_, h)| self.batches.has(h) && !h.lost && votes(h));
-        let kind = if asks { OrderKind::Prepare } else { OrderKind::Commit };
+        let votes = |h: &Host| {
+            h.stage == Some(HostStage::Ready) && h.summary.is_some_and(|s| s.votes == Some(true))
+        };
+        let asks = self
+            .hosts
+            .iter()
+            .any(|(_, h)| self.batches.has(h) && !h.lost && votes(h));
+        let kind = if asks {
+            OrderKind::Prepare
+        } else {
+            OrderKind::Commit
+        };
         self.decide(kind, &self.count());
     }
 
@@ -195,28 +220,49 @@ impl Sender {
             let hosts = || self.hosts.iter().map(|(_, host)| host);
             if let Some(last) = self.batches.up_to() {
                 // By name: a host that is away now must not take the release of a batch that fails.
-                let named = HostSet::of(hosts().filter(|h| self.batches.has(h) && h.is_good(false)).map(|h| &h.name));
-                order = Order { up_to: Some(last.clone()), hosts: Some(named.hash()), ..order };
+                let named = HostSet::of(
+                    hosts()
+                        .filter(|h| self.batches.has(h) && h.is_good(false))
+                        .map(|h| &h.name),
+                );
+                order = Order {
+                    up_to: Some(last.clone()),
+                    hosts: Some(named.hash()),
+                    ..order
+                };
                 self.named = Some(named);
             } else if let Some(silent) = self.silent() {
                 order.except = Some(silent.hash());
                 self.named = Some(silent);
             }
         }
-        self.requests.push_back(Request::Sign(order.encode().into()));
+        self.requests
+            .push_back(Request::Sign(order.encode().into()));
         self.unsent = Some(order);
         self.asking = None;
-        self.notices.push_back(Notice::Decided(kind, why.to_string()));
+        self.notices
+            .push_back(Notice::Decided(kind, why.to_string()));
     }
 
     /// The hosts that are lost and were not ordered to commit yet: what they have is known as long as they are not.
     fn silent(&self) -> Option<HostSet> {
         let is_out = |h: &Host| h.lost && !h.ordered;
-        let others: BTreeSet<&HostName> = self.hosts.iter().filter(|(_, h)| !is_out(h)).map(|(_, h)| &h.name).collect();
+        let others: BTreeSet<&HostName> = self
+            .hosts
+            .iter()
+            .filter(|(_, h)| !is_out(h))
+            .map(|(_, h)| &h.name)
+            .collect();
         // A name that a host has which takes part is that host's.
-        let silent = self.hosts.iter().filter(|(_, h)| is_out(h)).map(|(_, h)| &h.name);
+        let silent = self
+            .hosts
+            .iter()
+            .filter(|(_, h)| is_out(h))
+            .map(|(_, h)| &h.name);
         let silent: Vec<&HostName> = silent.filter(|name| !others.contains(name)).collect();
-        (1..=MAX_NAMED).contains(&silent.len()).then(|| HostSet::of(silent.into_iter()))
+        (1..=MAX_NAMED)
+            .contains(&silent.len())
+            .then(|| HostSet::of(silent.into_iter()))
     }
 
     /// The order is signed, or cannot be.
@@ -252,7 +298,8 @@ impl Sender {
             return self.answered(now, kind);
         }
         if let Some(order) = self.order.clone().filter(|_| self.repeat.0 <= now) {
-            self.sent.extend(self.unsent.take().map(|order| (order, self.named.clone())));
+            self.sent
+                .extend(self.unsent.take().map(|order| (order, self.named.clone())));
             self.control.send(Dest::Group, &Message::Order(order));
             if self.asking.is_some() {
                 // A daemon that was restarted knows no order: its beacon says what it has.
@@ -269,7 +316,12 @@ impl Sender {
             OrderKind::Commit => self.batches.is_last(),
             OrderKind::Abort | OrderKind::Revert => true,
         };
-        if !last || !self.hosts.iter().any(|(_, h)| self.fate(h) == Fate::Unknown) {
+        if !last
+            || !self
+                .hosts
+                .iter()
+                .any(|(_, h)| self.fate(h) == Fate::Unknown)
+        {
             return false;
         }
         if self.asking.is_none() {
@@ -296,15 +348,24 @@ impl Sender {
 
     /// What went wrong at a host once it was ordered to commit: the host, and what it says.
     fn trouble(&self) -> Option<String> {
-        self.hosts.iter().filter(|(_, h)| h.ordered).find_map(|(_, h)| {
-            let why = match h.stage {
-                Some(HostStage::Unhealthy) => "it is not healthy",
-                Some(HostStage::Failed) => "it failed",
-                stage if h.lost && stage != Some(HostStage::Committed) => "did not answer any more",
-                _ => return None,
-            };
-            Some(format!("{}: {}", self.hosts.shown(h), h.text.as_deref().unwrap_or(why)))
-        })
+        self.hosts
+            .iter()
+            .filter(|(_, h)| h.ordered)
+            .find_map(|(_, h)| {
+                let why = match h.stage {
+                    Some(HostStage::Unhealthy) => "it is not healthy",
+                    Some(HostStage::Failed) => "it failed",
+                    stage if h.lost && stage != Some(HostStage::Committed) => {
+                        "did not answer any more"
+                    }
+                    _ => return None,
+                };
+                Some(format!(
+                    "{}: {}",
+                    self.hosts.shown(h),
+                    h.text.as_deref().unwrap_or(why)
+                ))
+            })
     }
 
     /// A host failed: everyone goes back, or nobody else goes on.
@@ -312,13 +373,23 @@ impl Sender {
         self.failure.get_or_insert_with(|| why.to_string());
         let begun = self.hosts.iter().any(|(_, h)| h.ordered);
         // Those that have the release keep it when it is not reverted: an abort is for the others.
-        self.decide(if begun && self.setup.revert { OrderKind::Revert } else { OrderKind::Abort }, why);
+        self.decide(
+            if begun && self.setup.revert {
+                OrderKind::Revert
+            } else {
+                OrderKind::Abort
+            },
+            why,
+        );
     }
 
     /// How long a host may be silent, and how long alive without progress. Before the decision a host may hash a large
     /// tree without a word of progress; after it, who is not ready only keeps the others' report waiting.
     pub(super) fn patience(&self) -> (Duration, Duration) {
-        let patience = self.setup.patience.max(alive_interval(self.hosts.len() as u32) * 4);
+        let patience = self
+            .setup
+            .patience
+            .max(alive_interval(self.hosts.len() as u32) * 4);
         match self.phase {
             Phase::Ordering(_) => (patience, patience),
             _ => (patience, patience * WORKING),
@@ -339,7 +410,11 @@ impl Sender {
             self.send_status(now, WirePhase::Closed);
         }
         self.repeat.0 = now + FAREWELL_GAP;
-        self.phase = if left > 1 && self.offer.is_some() { Phase::Farewell(left - 1) } else { Phase::Closed };
+        self.phase = if left > 1 && self.offer.is_some() {
+            Phase::Farewell(left - 1)
+        } else {
+            Phase::Closed
+        };
         if self.phase == Phase::Closed {
             self.notices.push_back(Notice::Finished);
         }
@@ -351,8 +426,15 @@ mod tests {
     use super::*;
 
     fn bounds(sizes: &[Quorum], hosts: usize) -> Vec<String> {
-        let hosts = (1..=hosts).rev().map(|n| HostName::new(&format!("web{n}")).expect("legal")).collect();
-        Batches::plan(sizes, hosts).bounds.iter().map(ToString::to_string).collect()
+        let hosts = (1..=hosts)
+            .rev()
+            .map(|n| HostName::new(&format!("web{n}")).expect("legal"))
+            .collect();
+        Batches::plan(sizes, hosts)
+            .bounds
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]

@@ -144,7 +144,11 @@ impl Outgoing {
         let nothing_came = missing.need.is_empty();
         complaints.unnamed |= !nothing_came && (!few || missing.symbols.0.is_empty());
         let everything = [0..all];
-        let named = if nothing_came { &everything[..] } else { &missing.symbols.0[..] };
+        let named = if nothing_came {
+            &everything[..]
+        } else {
+            &missing.symbols.0[..]
+        };
         for symbol in named.iter().flat_map(|r| r.start..r.end.min(all)) {
             // What was sent after the host's last word may still be on its way; what was never sent will come.
             let sent = self.sent_at[symbol as usize];
@@ -154,8 +158,11 @@ impl Outgoing {
         }
         let rows = u32::from(self.grid.rows());
         let every_row = std::iter::repeat_n(&rows, if nothing_came { columns } else { 0 });
-        for ((column, need), wanted) in
-            self.columns.iter().zip(missing.need.iter().chain(every_row)).zip(&mut complaints.coded)
+        for ((column, need), wanted) in self
+            .columns
+            .iter()
+            .zip(missing.need.iter().chain(every_row))
+            .zip(&mut complaints.coded)
         {
             if *need > 0 {
                 let saw = column.sent.partition_point(|&at| at <= seen) as u32;
@@ -171,19 +178,29 @@ impl Outgoing {
 
     /// Decides on what was gathered, when it is time.
     pub fn decide(&mut self, now: Moment) {
-        let Some(complaints) = self.complaints.take_if(|c| c.due <= now) else { return };
-        let more = |(column, &wanted): (&Column, &u32)| u64::from(wanted.saturating_sub(column.wanted));
+        let Some(complaints) = self.complaints.take_if(|c| c.due <= now) else {
+            return;
+        };
+        let more =
+            |(column, &wanted): (&Column, &u32)| u64::from(wanted.saturating_sub(column.wanted));
         let coded: u64 = self.columns.iter().zip(&complaints.coded).map(more).sum();
         if !complaints.unnamed && complaints.named.len() * 100 <= coded * PLAIN_BONUS {
             self.resend.extend(&complaints.named);
         } else {
-            self.columns.iter_mut().zip(complaints.coded).for_each(|(c, wanted)| c.wanted = c.wanted.max(wanted));
+            self.columns
+                .iter_mut()
+                .zip(complaints.coded)
+                .for_each(|(c, wanted)| c.wanted = c.wanted.max(wanted));
         }
     }
 
     /// The lowest coded row of which a symbol has to be sent, and its column.
     fn next_coded(&self) -> Option<(u32, usize)> {
-        let open = self.columns.iter().enumerate().filter(|(_, c)| (c.sent.len() as u32) < c.wanted);
+        let open = self
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(_, c)| (c.sent.len() as u32) < c.wanted);
         open.map(|(at, c)| (c.sent.len() as u32, at)).min()
     }
 
@@ -210,7 +227,8 @@ impl Outgoing {
                 } else {
                     self.resend.remove(u64::from(symbol)..u64::from(symbol) + 1);
                 }
-                self.sent_at[symbol as usize] = self.write_plain(stamp, symbol, &payload, counter, out);
+                self.sent_at[symbol as usize] =
+                    self.write_plain(stamp, symbol, &payload, counter, out);
             } else if let Some((row, column)) = self.next_coded() {
                 let at = self.write_coded(stamp, row, column, &payload, counter, out);
                 self.columns[column].sent.push(at);
@@ -231,11 +249,21 @@ impl Outgoing {
         (written, if repairs { written } else { 0 })
     }
 
-    fn write_plain(&self, stamp: Stamp, symbol: u32, payload: &[u8], counter: &mut u64, out: &mut Vec<u8>) -> u64 {
+    fn write_plain(
+        &self,
+        stamp: Stamp,
+        symbol: u32,
+        payload: &[u8],
+        counter: &mut u64,
+        out: &mut Vec<u8>,
+    ) -> u64 {
         let columns = u32::from(self.grid.columns());
         let header = self.header(stamp, symbol / columns, symbol % columns);
         *counter += 1;
-        let front = Front { source: stamp.source, counter: *counter };
+        let front = Front {
+            source: stamp.source,
+            counter: *counter,
+        };
         write_symbol(out, front, header, &payload[self.grid.bytes_of(symbol)]);
         *counter
     }
@@ -256,7 +284,12 @@ impl Outgoing {
             (start + symbol <= coded.1.len()).then(|| start..start + symbol)
         };
         if place(&self.coded).is_none() {
-            let last = self.columns.iter().map(|c| c.wanted).max().unwrap_or(row + 1);
+            let last = self
+                .columns
+                .iter()
+                .map(|c| c.wanted)
+                .max()
+                .unwrap_or(row + 1);
             self.coded.0 = row;
             self.coded.1.clear();
             let rows = row as u16..last.min(row + CODED_ROWS).max(row + 1) as u16;
@@ -264,8 +297,18 @@ impl Outgoing {
         }
         let header = self.header(stamp, u32::from(self.grid.rows()) + row, column as u32);
         *counter += 1;
-        let bytes = place(&self.coded).map(|place| &self.coded.1[place]).unwrap_or_default();
-        write_symbol(out, Front { source: stamp.source, counter: *counter }, header, bytes);
+        let bytes = place(&self.coded)
+            .map(|place| &self.coded.1[place])
+            .unwrap_or_default();
+        write_symbol(
+            out,
+            Front {
+                source: stamp.source,
+                counter: *counter,
+            },
+            header,
+            bytes,
+        );
         *counter
     }
 

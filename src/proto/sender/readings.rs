@@ -132,7 +132,11 @@ impl Readings {
     }
 
     /// Chooses who reports among `hosts` when it is time; says whether that changed.
-    pub fn choose(&mut self, now: Moment, hosts: impl ExactSizeIterator<Item = InstanceId>) -> bool {
+    pub fn choose(
+        &mut self,
+        now: Moment,
+        hosts: impl ExactSizeIterator<Item = InstanceId>,
+    ) -> bool {
         if hosts.len() <= MAX_REPORTERS {
             let had = !self.reporters.is_empty();
             self.reporters.clear();
@@ -143,11 +147,17 @@ impl Readings {
         }
         self.chosen = now;
         self.readings.retain(|_, r| now.since(r.at) < FORGET);
-        let fresh = self.readings.iter().filter(|(id, r)| now.since(r.at) < CHOOSE * 2 && !self.slow.contains(id));
-        let mut worst: Vec<(u64, InstanceId)> = fresh.map(|(id, r)| (r.received as u64, *id)).collect();
+        let fresh = self
+            .readings
+            .iter()
+            .filter(|(id, r)| now.since(r.at) < CHOOSE * 2 && !self.slow.contains(id));
+        let mut worst: Vec<(u64, InstanceId)> =
+            fresh.map(|(id, r)| (r.received as u64, *id)).collect();
         worst.sort();
         let mut chosen: Vec<InstanceId> = worst.into_iter().take(WORST).map(|(_, id)| id).collect();
-        let others: Vec<InstanceId> = hosts.filter(|id| !chosen.contains(id) && !self.slow.contains(id)).collect();
+        let others: Vec<InstanceId> = hosts
+            .filter(|id| !chosen.contains(id) && !self.slow.contains(id))
+            .collect();
         while chosen.len() < MAX_REPORTERS && !others.is_empty() {
             chosen.push(others[self.rng.usize(..others.len())]);
         }
@@ -158,7 +168,13 @@ impl Readings {
 
     /// Takes a report; gives what was measured since the one before, but of a slow host. A time in which the sender had
     /// nothing to send says nothing about the link: `idle` is the counter at which it had nothing last.
-    pub fn report(&mut self, now: Moment, host: InstanceId, report: Report, idle: u64) -> Option<Sample> {
+    pub fn report(
+        &mut self,
+        now: Moment,
+        host: InstanceId,
+        report: Report,
+        idle: u64,
+    ) -> Option<Sample> {
         let Some(reading) = self.readings.get_mut(&host) else {
             self.readings.insert(host, Reading::new(now, report));
             return None;
@@ -166,7 +182,10 @@ impl Readings {
         let last = std::mem::replace(&mut reading.report, report);
         reading.at = now;
         let over = Duration::from_micros(report.at.checked_sub(last.at).filter(|&t| t > 0)?);
-        let expected = report.seen.checked_sub(last.seen).filter(|&n| n > 0 && last.seen > idle)?;
+        let expected = report
+            .seen
+            .checked_sub(last.seen)
+            .filter(|&n| n > 0 && last.seen > idle)?;
         let got = report.datagrams.saturating_sub(last.datagrams);
         let loss = 1.0 - (got as f64 / expected as f64).min(1.0);
         // A lost train is thirty datagrams in a row: one report says little about the share.
@@ -174,17 +193,26 @@ impl Readings {
         // No more than was sent: anybody may have said it.
         let got = got.min(expected);
         let sample = Sample {
-            bytes: report.bytes.saturating_sub(last.bytes).min(got.saturating_mul(MAX_SYMBOL)) + got * self.overhead,
+            bytes: report
+                .bytes
+                .saturating_sub(last.bytes)
+                .min(got.saturating_mul(MAX_SYMBOL))
+                + got * self.overhead,
             over,
             loss: reading.loss,
             delay: Duration::from_micros(u64::from(report.delay)),
         };
         let received = sample.bytes as f64 * 8.0 / over.as_secs_f64();
-        reading.received = if reading.received == 0.0 { received } else { reading.received * 0.75 + received * 0.25 };
+        reading.received = if reading.received == 0.0 {
+            received
+        } else {
+            reading.received * 0.75 + received * 0.25
+        };
         let congested = loss > HEAVY_LOSS || sample.delay > QUEUE_LIMIT * 2;
         reading.congested = if congested { reading.congested + 1 } else { 0 };
         reading.strained = congested || sample.delay > QUEUE_LIMIT;
-        if reading.congested >= SLOW_REPORTS && self.fetching > 1 && self.is_below_floor(now, host) {
+        if reading.congested >= SLOW_REPORTS && self.fetching > 1 && self.is_below_floor(now, host)
+        {
             self.slow.insert(host);
         }
         (!self.slow.contains(&host) && !self.is_on_trial(now, host)).then_some(sample)
@@ -192,13 +220,20 @@ impl Readings {
 
     /// Whether the rate ignores the host for now; begins and ends that.
     fn is_on_trial(&mut self, now: Moment, host: InstanceId) -> bool {
-        let alone = self.fetching > 1 && self.floor != Floor::Share(0) && self.is_strained_alone(now, host);
-        let Some(reading) = self.readings.get_mut(&host) else { return false };
+        let alone =
+            self.fetching > 1 && self.floor != Floor::Share(0) && self.is_strained_alone(now, host);
+        let Some(reading) = self.readings.get_mut(&host) else {
+            return false;
+        };
         match reading.trial {
             Trial::Since(began) if alone && now.since(began) < TRIAL => true,
             Trial::Since(began) => {
                 // When the others are strained as well, nothing was found out.
-                let most = if now.since(began) < TRIAL { f64::INFINITY } else { reading.received / 2.0 };
+                let most = if now.since(began) < TRIAL {
+                    f64::INFINITY
+                } else {
+                    reading.received / 2.0
+                };
                 reading.trial = Trial::Below(most);
                 false
             }
@@ -220,7 +255,10 @@ impl Readings {
     /// Whether a host receives far less than the median of the others.
     fn is_below_floor(&self, now: Moment, host: InstanceId) -> bool {
         let own = self.received(host) as f64;
-        let others = self.fresh(now).filter(|(id, _)| *id != host).map(|(_, r)| r.received);
+        let others = self
+            .fresh(now)
+            .filter(|(id, _)| *id != host)
+            .map(|(_, r)| r.received);
         let mut others: Vec<f64> = others.filter(|&r| r > 0.0).collect();
         if others.is_empty() {
             return false;
@@ -235,26 +273,44 @@ impl Readings {
 
     /// Hosts of the fast pass that reported lately.
     fn fresh(&self, now: Moment) -> impl Iterator<Item = (InstanceId, &Reading)> {
-        let readings = self.readings.iter().filter(move |(_, r)| now.since(r.at) < STALE);
-        readings.map(|(id, r)| (*id, r)).filter(|(id, _)| !self.slow.contains(id))
+        let readings = self
+            .readings
+            .iter()
+            .filter(move |(_, r)| now.since(r.at) < STALE);
+        readings
+            .map(|(id, r)| (*id, r))
+            .filter(|(id, _)| !self.slow.contains(id))
     }
 
     /// How many more bytes may be under way, by the slowest host that reports; `segment` is the size of a datagram and
     /// `counter` the last one sent.
     pub fn window(&self, now: Moment, counter: u64, segment: usize) -> u64 {
-        let counted = self.fresh(now).filter(|(_, r)| !matches!(r.trial, Trial::Since(_)));
+        let counted = self
+            .fresh(now)
+            .filter(|(_, r)| !matches!(r.trial, Trial::Since(_)));
         match counted.map(|(_, r)| r.room(counter, segment)).min() {
             Some(room) => room,
             // Nobody has reported yet: a first window. Nobody reports any more: the pace alone decides.
-            None if counter as usize * segment < FIRST_WINDOW as usize => FIRST_WINDOW - counter * segment as u64,
+            None if counter as usize * segment < FIRST_WINDOW as usize => {
+                FIRST_WINDOW - counter * segment as u64
+            }
             None => self.stalled(now),
         }
     }
 
     /// Without fresh reports a little goes out from time to time, so that reports can come.
     fn stalled(&self, now: Moment) -> u64 {
-        let last = self.readings.iter().filter(|(id, _)| !self.slow.contains(id)).map(|(_, r)| r.at).max();
-        if last.is_none_or(|at| now.since(at) >= STALE) { FIRST_WINDOW } else { 0 }
+        let last = self
+            .readings
+            .iter()
+            .filter(|(id, _)| !self.slow.contains(id))
+            .map(|(_, r)| r.at)
+            .max();
+        if last.is_none_or(|at| now.since(at) >= STALE) {
+            FIRST_WINDOW
+        } else {
+            0
+        }
     }
 
     /// Looks who holds up the others while the sender has data: a host that does so alone nearly all the time is slow,
@@ -264,8 +320,10 @@ impl Readings {
             return;
         }
         self.looked = now;
-        let held: Vec<(InstanceId, bool)> =
-            self.fresh(now).map(|(id, r)| (id, r.room(counter, segment) == 0)).collect();
+        let held: Vec<(InstanceId, bool)> = self
+            .fresh(now)
+            .map(|(id, r)| (id, r.room(counter, segment) == 0))
+            .collect();
         let holders = held.iter().filter(|(_, holds)| *holds).count();
         let few = holders > 0 && holders * 4 <= held.len().max(4) && holders < held.len();
         let free = match self.floor {
@@ -273,7 +331,9 @@ impl Readings {
             Floor::Rate(_) => 0.25,
         };
         for (id, holds) in held {
-            let Some(reading) = self.readings.get_mut(&id) else { continue };
+            let Some(reading) = self.readings.get_mut(&id) else {
+                continue;
+            };
             let now_holding = if few && holds { 1.0 } else { 0.0 };
             reading.holding += (now_holding - reading.holding) / LOOKS;
             if reading.holding > 1.0 - free {
@@ -286,14 +346,27 @@ impl Readings {
 impl Reading {
     fn new(now: Moment, report: Report) -> Self {
         let trial = Trial::Below(f64::INFINITY);
-        Self { at: now, report, loss: 0.0, received: 0.0, congested: 0, strained: false, trial, holding: 0.0 }
+        Self {
+            at: now,
+            report,
+            loss: 0.0,
+            received: 0.0,
+            congested: 0,
+            strained: false,
+            trial,
+            holding: 0.0,
+        }
     }
 
     /// How many more bytes may be under way to this host.
     fn room(&self, counter: u64, segment: usize) -> u64 {
         let window = u64::from(self.report.window).clamp(WINDOW.0, WINDOW.1);
         let flight = counter.saturating_sub(self.report.seen) * segment as u64;
-        window.saturating_sub(flight).min(BACKLOG.saturating_sub(self.report.backlog).saturating_sub(flight))
+        window.saturating_sub(flight).min(
+            BACKLOG
+                .saturating_sub(self.report.backlog)
+                .saturating_sub(flight),
+        )
     }
 }
 
@@ -329,7 +402,10 @@ mod tests {
         }
         rounds(&mut readings, 4, 8, 100, 60, 0);
         rounds(&mut readings, 5, 8, 100, 5, 30_000);
-        assert_eq!(readings.slow().iter().copied().collect::<Vec<_>>(), [InstanceId(5)]);
+        assert_eq!(
+            readings.slow().iter().copied().collect::<Vec<_>>(),
+            [InstanceId(5)]
+        );
         readings.readmit();
         assert!(readings.slow().is_empty());
     }
@@ -347,15 +423,46 @@ mod tests {
             window: 0,
             at: 1,
         };
-        assert!(readings.report(Moment(1), InstanceId(1), first, 0).is_none());
+        assert!(
+            readings
+                .report(Moment(1), InstanceId(1), first, 0)
+                .is_none()
+        );
         let (most, late) = (u64::MAX, u32::MAX);
-        let lie = Report { seen: 200, datagrams: most, bytes: most, delay: late, window: late, at: most, ..first };
-        let sample = readings.report(Moment(2), InstanceId(1), lie, 0).expect("a measurement");
+        let lie = Report {
+            seen: 200,
+            datagrams: most,
+            bytes: most,
+            delay: late,
+            window: late,
+            at: most,
+            ..first
+        };
+        let sample = readings
+            .report(Moment(2), InstanceId(1), lie, 0)
+            .expect("a measurement");
         assert!(sample.bytes <= 100 * (MAX_SYMBOL + 90), "{sample:?}");
         assert_eq!(readings.window(Moment(3), 300, 1000), 0);
         // What is said next to it is what counts from then on.
-        assert!(readings.report(Moment(4), InstanceId(1), first, 0).is_none());
-        assert!(readings.report(Moment(5), InstanceId(1), Report { at: 2, seen: 300, ..first }, 0).is_some());
+        assert!(
+            readings
+                .report(Moment(4), InstanceId(1), first, 0)
+                .is_none()
+        );
+        assert!(
+            readings
+                .report(
+                    Moment(5),
+                    InstanceId(1),
+                    Report {
+                        at: 2,
+                        seen: 300,
+                        ..first
+                    },
+                    0
+                )
+                .is_some()
+        );
     }
 
     #[test]
@@ -372,7 +479,9 @@ mod tests {
                 window: 1 << 20,
                 at: round * 10_000,
             };
-            readings.report(Moment(round * 10 * MS), InstanceId(host), report, 0).is_some()
+            readings
+                .report(Moment(round * 10 * MS), InstanceId(host), report, 0)
+                .is_some()
         };
         let long = TRIAL.as_millis() as u64 / 10;
         let counts: Vec<bool> = (1..long + 10)
@@ -384,10 +493,14 @@ mod tests {
             .collect();
         let ignored = counts.iter().skip(1).take_while(|counts| !**counts).count() as u64;
         assert_eq!(ignored, long);
-        assert!(counts[long as usize + 1..].iter().all(|counts| *counts), "it is tried once: {counts:?}");
+        assert!(
+            counts[long as usize + 1..].iter().all(|counts| *counts),
+            "it is tried once: {counts:?}"
+        );
         // The others are strained as well: all count.
-        let counts: Vec<bool> =
-            (500..520).flat_map(|round| [1, 2, 3].map(|host| strain(&mut readings, round, host, 10_000))).collect();
+        let counts: Vec<bool> = (500..520)
+            .flat_map(|round| [1, 2, 3].map(|host| strain(&mut readings, round, host, 10_000)))
+            .collect();
         assert!(counts[6..].iter().all(|counts| *counts), "{counts:?}");
     }
 
@@ -402,9 +515,11 @@ mod tests {
 
     #[test]
     fn the_floor_may_be_a_rate_or_none() {
-        for (floor, slow) in
-            [(Floor::Rate(crate::units::Rate(2_000_000)), 0), (Floor::Share(0), 0), (Floor::Share(9_000), 1)]
-        {
+        for (floor, slow) in [
+            (Floor::Rate(crate::units::Rate(2_000_000)), 0),
+            (Floor::Share(0), 0),
+            (Floor::Share(9_000), 1),
+        ] {
             let mut readings = Readings::new(0, floor, 1);
             rounds(&mut readings, 1, 8, 100, 100, 0);
             rounds(&mut readings, 2, 8, 100, 10, 30_000);
@@ -432,7 +547,13 @@ mod tests {
         assert!(readings.reporters().is_empty());
         rounds(&mut readings, 77, 8, 100, 40, 30_000);
         assert!(readings.choose(Moment(80 * MS), hosts()));
-        assert!(readings.reporters().len() <= MAX_REPORTERS && readings.reporters().contains(&InstanceId(77)));
-        assert!(!readings.choose(Moment(90 * MS), hosts()), "not so soon again");
+        assert!(
+            readings.reporters().len() <= MAX_REPORTERS
+                && readings.reporters().contains(&InstanceId(77))
+        );
+        assert!(
+            !readings.choose(Moment(90 * MS), hosts()),
+            "not so soon again"
+        );
     }
 }

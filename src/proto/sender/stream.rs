@@ -122,14 +122,27 @@ impl Stream {
         if self.stopped {
             return;
         }
-        let mut wanted: RangeSet = want.ranges.0.iter().map(|r| r.start.min(all)..r.end.min(all)).collect();
+        let mut wanted: RangeSet = want
+            .ranges
+            .0
+            .iter()
+            .map(|r| r.start.min(all)..r.end.min(all))
+            .collect();
         let mut later = 0;
-        for generation in self.generations.iter().rev().take_while(|g| !g.was_sent_by(seen)) {
+        for generation in self
+            .generations
+            .iter()
+            .rev()
+            .take_while(|g| !g.was_sent_by(seen))
+        {
             wanted.subtract(generation.ordinals());
             later += 1;
         }
         let past = self.past.iter().rev().take_while(|p| p.latest > seen);
-        for range in past.take_while(|_| later == self.generations.len()).flat_map(|p| &p.ordinals) {
+        for range in past
+            .take_while(|_| later == self.generations.len())
+            .flat_map(|p| &p.ordinals)
+        {
             wanted.remove(range.clone());
         }
         wanted.subtract(&self.absent);
@@ -164,12 +177,20 @@ impl Stream {
     pub fn packed(&mut self, ordinals: RangeSet, payload: Arc<Vec<u8>>) {
         self.packing = false;
         self.pending.subtract(&ordinals);
-        let Some(grid) = grid_for(payload.len(), self.symbol).filter(|_| !self.stopped) else { return };
-        self.generations.push_back(Outgoing::new(self.next, grid, ordinals, payload));
+        let Some(grid) = grid_for(payload.len(), self.symbol).filter(|_| !self.stopped) else {
+            return;
+        };
+        self.generations
+            .push_back(Outgoing::new(self.next, grid, ordinals, payload));
         self.next += 1;
         while self.generations.len() > KEPT as usize + AHEAD {
-            let Some(old) = self.generations.pop_front() else { break };
-            self.past.push_back(Past { ordinals: old.ordinals().iter().collect(), latest: old.latest() });
+            let Some(old) = self.generations.pop_front() else {
+                break;
+            };
+            self.past.push_back(Past {
+                ordinals: old.ordinals().iter().collect(),
+                latest: old.latest(),
+            });
         }
         if self.past.len() + self.generations.len() > REMEMBERED {
             self.past.pop_front();
@@ -179,12 +200,18 @@ impl Stream {
     /// Merges what a host misses of one generation; `seen` is the last counter that it has seen. What is done about it
     /// is decided at `due`, when others have had time to speak; `few` says that those who speak are all who matter.
     pub fn missing(&mut self, missing: &Missing, seen: u64, due: Moment, few: bool) {
-        let Some(first) = self.generations.front().map(Outgoing::number) else { return };
+        let Some(first) = self.generations.front().map(Outgoing::number) else {
+            return;
+        };
         let number = missing.generation.0;
         if let Some(before) = first.checked_sub(number).filter(|before| *before > 0) {
             let at = self.past.len().checked_sub(before as usize);
-            let Some(past) = at.and_then(|at| self.past.get_mut(at)) else { return };
-            std::mem::take(&mut past.ordinals).into_iter().for_each(|range| self.pending.insert(range));
+            let Some(past) = at.and_then(|at| self.past.get_mut(at)) else {
+                return;
+            };
+            std::mem::take(&mut past.ordinals)
+                .into_iter()
+                .for_each(|range| self.pending.insert(range));
         } else if let Some(generation) = self.generations.get_mut((number - first) as usize) {
             generation.missing(missing, seen, due, few);
         }
@@ -202,7 +229,9 @@ impl Stream {
 
     /// Whether symbols are ready to be sent.
     pub fn has_data(&self) -> bool {
-        self.generations.iter().any(|g| g.is_fresh() || g.has_repairs())
+        self.generations
+            .iter()
+            .any(|g| g.is_fresh() || g.has_repairs())
     }
 
     /// Whether symbols of a first pass are left.
@@ -218,17 +247,34 @@ impl Stream {
     /// Writes one send of at most `most` datagrams into `out`, each with `room` free bytes behind it: repairs first,
     /// oldest generation first. When more than half of all that was sent are repairs, somebody may ask for them who
     /// misses nothing: then what was not sent at all has every other turn.
-    pub fn write(&mut self, source: InstanceId, sent: u32, most: usize, room: usize, out: &mut Vec<u8>) -> bool {
+    pub fn write(
+        &mut self,
+        source: InstanceId,
+        sent: u32,
+        most: usize,
+        room: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
         out.clear();
         self.turn = !self.turn;
         let fresh_first = self.turn && self.stats.repaired * 2 > self.stats.datagrams;
         let repair = self.generations.iter().position(Outgoing::has_repairs);
         let fresh = || self.generations.iter().position(Outgoing::is_fresh);
-        let at = if fresh_first { fresh().or(repair) } else { repair.or_else(fresh) };
+        let at = if fresh_first {
+            fresh().or(repair)
+        } else {
+            repair.or_else(fresh)
+        };
         let Some(at) = at else { return false };
-        let stamp = Stamp { session: self.session, source, sent, room };
+        let stamp = Stamp {
+            session: self.session,
+            source,
+            sent,
+            room,
+        };
         let most = most.clamp(1, self.train());
-        let (written, repaired) = self.generations[at].write(stamp, most, fresh_first, &mut self.counter, out);
+        let (written, repaired) =
+            self.generations[at].write(stamp, most, fresh_first, &mut self.counter, out);
         self.stats.datagrams += written;
         self.stats.repaired += repaired;
         self.stats.bytes += out.len() as u64;
@@ -246,15 +292,30 @@ mod tests {
         const SYMBOLS: u64 = 640;
         let (mut stream, mut out) = (Stream::new(SessionId(1), 1000), Vec::new());
         for n in 0..2u64 {
-            stream.packed([n * 10..n * 10 + 10].into_iter().collect(), Arc::new(vec![n as u8; 500 * SYMBOLS as usize]));
+            stream.packed(
+                [n * 10..n * 10 + 10].into_iter().collect(),
+                Arc::new(vec![n as u8; 500 * SYMBOLS as usize]),
+            );
         }
         while stream.is_fresh() {
-            let lie = Missing { generation: Generation(0), need: vec![u32::MAX; 64], symbols: Ranges(Vec::new()) };
+            let lie = Missing {
+                generation: Generation(0),
+                need: vec![u32::MAX; 64],
+                symbols: Ranges(Vec::new()),
+            };
             stream.missing(&lie, stream.counter(), Moment(1), true);
             stream.decide(Moment(1));
             assert!(stream.write(InstanceId(1), 0, 32, 0, &mut out) && stream.has_repairs());
-            assert!(stream.stats().datagrams < SYMBOLS * 3, "{:?}", stream.stats());
+            assert!(
+                stream.stats().datagrams < SYMBOLS * 3,
+                "{:?}",
+                stream.stats()
+            );
         }
-        assert!(stream.stats().repaired > SYMBOLS / 2, "what was asked for was sent as well: {:?}", stream.stats());
+        assert!(
+            stream.stats().repaired > SYMBOLS / 2,
+            "what was asked for was sent as well: {:?}",
+            stream.stats()
+        );
     }
 }

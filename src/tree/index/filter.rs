@@ -21,7 +21,8 @@ pub(super) fn build<'a>(blocks: impl ExactSizeIterator<Item = &'a BlockHash>) ->
 
 /// Whether the block may be among those of the filter.
 pub(super) fn may_have(filter: &[u8], hash: &BlockHash) -> bool {
-    !filter.is_empty() && probes(hash, filter.len()).all(|bit| filter[bit / 8] & 1 << (bit % 8) != 0)
+    !filter.is_empty()
+        && probes(hash, filter.len()).all(|bit| filter[bit / 8] & 1 << (bit % 8) != 0)
 }
 
 /// Names are even already: their own bytes say which bits.
@@ -44,7 +45,9 @@ mod tests {
         let inside: Vec<BlockHash> = (0..1000).map(name).collect();
         let filter = build(inside.iter());
         assert!(inside.iter().all(|h| may_have(&filter, h)));
-        let wrong = (1000..11_000).filter(|&n| may_have(&filter, &name(n))).count();
+        let wrong = (1000..11_000)
+            .filter(|&n| may_have(&filter, &name(n)))
+            .count();
         assert!(wrong < 100, "{wrong} of 10,000");
         assert!(!may_have(&build([].iter()), &name(1)));
     }

@@ -45,7 +45,9 @@ fn links_hold(index: &Index) -> io::Result<bool> {
 
     let mut targets: &[TreePath] = &targets;
     while let Some(next) = targets.first() {
-        let Some(row) = index.row_of(next) else { return Ok(false) };
+        let Some(row) = index.row_of(next) else {
+            return Ok(false);
+        };
         let last = &index.rows()[row].last;
         let here = targets.partition_point(|target| target <= last);
         if here == 0 || !has_all(index, row, &targets[..here])? {
@@ -61,7 +63,12 @@ fn has_all(index: &Index, row: usize, paths: &[TreePath]) -> io::Result<bool> {
     let page = index.page(row)?;
     let files: HashSet<&TreePath> = page
         .iter()
-        .filter(|found| !matches!(found.entry.kind, EntryKind::Directory | EntryKind::Hardlink(_)))
+        .filter(|found| {
+            !matches!(
+                found.entry.kind,
+                EntryKind::Directory | EntryKind::Hardlink(_)
+            )
+        })
         .map(|found| &found.entry.path)
         .collect();
     Ok(paths.iter().all(|path| files.contains(path)))

@@ -45,7 +45,9 @@ pub(super) fn push(out: &mut Vec<u8>, entry: &Entry, version: &Version, root_dev
     let depth = path.components().count() - 1;
     let flag = |on: bool, flag: u8| if on { flag } else { 0 };
     let is_dir = matches!(entry.kind, EntryKind::Directory);
-    out.push(flag(other, OTHER_DEVICE) | flag(is_dir, DIRECTORY) | flag(is_unread(&entry.kind), UNREAD));
+    out.push(
+        flag(other, OTHER_DEVICE) | flag(is_dir, DIRECTORY) | flag(is_unread(&entry.kind), UNREAD),
+    );
     // A path has at most 4,095 bytes, a component at most 255.
     out.extend_from_slice(&(depth as u16).to_le_bytes());
     out.push(name.len() as u8);
@@ -71,7 +73,10 @@ pub(in crate::tree) struct Stats<'a> {
 
 impl<'a> Stats<'a> {
     pub(super) fn new(bytes: &'a [u8], root_dev: u64) -> Self {
-        Self { rest: bytes, root_dev }
+        Self {
+            rest: bytes,
+            root_dev,
+        }
     }
 
     fn read(&mut self) -> Option<Stat<'a>> {
@@ -81,20 +86,34 @@ impl<'a> Stats<'a> {
         let (numbers, after) = after.split_first_chunk::<NUMBERS>()?;
         let (dev, after) = match flags & OTHER_DEVICE {
             0 => (self.root_dev, after),
-            _ => after.split_first_chunk::<8>().map(|(dev, after)| (u64::from_le_bytes(*dev), after))?,
+            _ => after
+                .split_first_chunk::<8>()
+                .map(|(dev, after)| (u64::from_le_bytes(*dev), after))?,
         };
         self.rest = after;
         let version = Version {
             dev,
             ino: word(numbers, 0),
             size: word(numbers, 8),
-            mtime: Mtime { secs: word(numbers, 16) as i64, nanos: half(numbers, 24) },
-            ctime: Mtime { secs: word(numbers, 28) as i64, nanos: half(numbers, 36) },
+            mtime: Mtime {
+                secs: word(numbers, 16) as i64,
+                nanos: half(numbers, 24),
+            },
+            ctime: Mtime {
+                secs: word(numbers, 28) as i64,
+                nanos: half(numbers, 36),
+            },
         };
         let depth = usize::from(u16::from_le_bytes([d0, d1]));
         let is_dir = flags & DIRECTORY != 0;
         let unread = flags & UNREAD != 0;
-        Some(Stat { depth, name, is_dir, unread, version })
+        Some(Stat {
+            depth,
+            name,
+            is_dir,
+            unread,
+            version,
+        })
     }
 }
 
@@ -133,21 +152,36 @@ mod tests {
     use crate::manifest::{Content, Mode, Owner, TreePath};
 
     fn a_version() -> impl Strategy<Value = Version> {
-        let time = || (any::<i64>(), 0..1_000_000_000u32).prop_map(|(secs, nanos)| Mtime { secs, nanos });
-        (0..3u64, any::<u64>(), any::<u64>(), time(), time()).prop_map(|(dev, ino, size, mtime, ctime)| Version {
-            dev,
-            ino,
-            size,
-            mtime,
-            ctime,
-        })
+        let time =
+            || (any::<i64>(), 0..1_000_000_000u32).prop_map(|(secs, nanos)| Mtime { secs, nanos });
+        (0..3u64, any::<u64>(), any::<u64>(), time(), time()).prop_map(
+            |(dev, ino, size, mtime, ctime)| Version {
+                dev,
+                ino,
+                size,
+                mtime,
+                ctime,
+            },
+        )
     }
 
     fn an_entry(path: &str, kind: EntryKind) -> Option<Entry> {
         let path = TreePath::new(path.as_bytes()).ok()?;
-        let owner = Owner { uid: 0, gid: 0, user: None, group: None };
+        let owner = Owner {
+            uid: 0,
+            gid: 0,
+            user: None,
+            group: None,
+        };
         let (mode, mtime) = (Mode::from_bits(0o644), Mtime::default());
-        Some(Entry { path, kind, mode, owner: owner.into(), mtime, xattrs: Vec::new() })
+        Some(Entry {
+            path,
+            kind,
+            mode,
+            owner: owner.into(),
+            mtime,
+            xattrs: Vec::new(),
+        })
     }
 
     fn a_kind() -> impl Strategy<Value = EntryKind> {

@@ -11,13 +11,30 @@ fn an_entry(n: u32, kind: EntryKind) -> IndexEntry {
         path: TreePath::new(format!("f{n:06}").as_bytes()).expect("legal"),
         kind,
         mode: Mode::from_bits(0o640),
-        owner: Arc::new(Owner { uid: n % 3, gid: 0, user: None, group: Some("g".into()) }),
+        owner: Arc::new(Owner {
+            uid: n % 3,
+            gid: 0,
+            user: None,
+            group: Some("g".into()),
+        }),
         mtime: Mtime { secs: -5, nanos: n },
         xattrs: Vec::new(),
     };
     let dev = if n.is_multiple_of(2) { ROOT.dev } else { 99 };
-    let time = Mtime { secs: i64::from(n), nanos: 1 };
-    IndexEntry { entry, version: Version { dev, ino: u64::from(n), size: 4, mtime: time, ctime: time } }
+    let time = Mtime {
+        secs: i64::from(n),
+        nanos: 1,
+    };
+    IndexEntry {
+        entry,
+        version: Version {
+            dev,
+            ino: u64::from(n),
+            size: 4,
+            mtime: time,
+            ctime: time,
+        },
+    }
 }
 
 fn index_of(path: &Path) -> Index {
@@ -25,12 +42,28 @@ fn index_of(path: &Path) -> Index {
 }
 
 fn an_origin() -> Origin {
-    let top = Version { dev: ROOT.dev, ino: ROOT.ino, ..Version::NONE };
+    let top = Version {
+        dev: ROOT.dev,
+        ino: ROOT.ino,
+        ..Version::NONE
+    };
     Origin {
-        started: Mtime { secs: 100, nanos: 0 },
+        started: Mtime {
+            secs: 100,
+            nanos: 0,
+        },
         options: BlockHash([1; 32]),
         top,
-        owners: vec![(1, 2, Owner { uid: 1, gid: 2, user: None, group: Some("g".into()) })],
+        owners: vec![(
+            1,
+            2,
+            Owner {
+                uid: 1,
+                gid: 2,
+                user: None,
+                group: Some("g".into()),
+            },
+        )],
         patterns: Vec::new(),
         ignore_files: vec![(TreePath::new(&b".makuoignore"[..]).unwrap(), top)],
         skipped: vec![(TreePath::new(&b"socket"[..]).unwrap(), "why".into())],
@@ -41,7 +74,11 @@ fn an_origin() -> Origin {
 fn written(path: &Path) -> (Index, Vec<IndexEntry>) {
     let mut writer = IndexWriter::create(path, ROOT).unwrap();
     let mut content = ContentBuilder::default();
-    (0..9000u32).for_each(|i| content.push(BlockRef::of(&i.to_be_bytes()), &mut writer).unwrap());
+    (0..9000u32).for_each(|i| {
+        content
+            .push(BlockRef::of(&i.to_be_bytes()), &mut writer)
+            .unwrap()
+    });
     let large = EntryKind::File(content.finish(&mut writer).unwrap());
     let small = |n: u32| EntryKind::File(Content::Blocks(vec![BlockRef::of(&n.to_be_bytes())]));
     let mut entries: Vec<_> = (0..2000).map(|n| an_entry(n, small(n))).collect();
@@ -58,19 +95,41 @@ fn entries_and_lists_come_back_twice() {
     let (index, entries) = written(&path);
     let again = Index::open(&path, ROOT).expect("whole");
     for index in [&index, &again, &again] {
-        assert_eq!(index.entries().collect::<io::Result<Vec<_>>>().unwrap(), entries);
-        let EntryKind::File(content) = &entries[2000].entry.kind else { panic!("a file") };
+        assert_eq!(
+            index.entries().collect::<io::Result<Vec<_>>>().unwrap(),
+            entries
+        );
+        let EntryKind::File(content) = &entries[2000].entry.kind else {
+            panic!("a file")
+        };
         assert!(content.list_count() > 1);
         assert_eq!(index.blocks(content).unwrap().len(), 9000);
         assert_eq!(index.totals().files, 2001);
         assert_eq!(index.totals().bytes, 4 * 11_000);
         assert_eq!(*index.origin(), an_origin());
         let manifest = crate::manifest::read::Manifest::new(index.root(), index_of(&path));
-        assert!(manifest.entries().map(|l| l.unwrap().entry).eq(entries.iter().map(|e| e.entry.clone())));
-        assert_eq!(index.find(&entries[1234].entry.path).unwrap().as_ref(), Some(&entries[1234]));
-        assert_eq!(index.find(&TreePath::new(&b"f001234x"[..]).unwrap()).unwrap(), None);
+        assert!(
+            manifest
+                .entries()
+                .map(|l| l.unwrap().entry)
+                .eq(entries.iter().map(|e| e.entry.clone()))
+        );
+        assert_eq!(
+            index.find(&entries[1234].entry.path).unwrap().as_ref(),
+            Some(&entries[1234])
+        );
+        assert_eq!(
+            index
+                .find(&TreePath::new(&b"f001234x"[..]).unwrap())
+                .unwrap(),
+            None
+        );
     }
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "no temporary file is left"
+    );
 }
 
 #[test]
@@ -80,7 +139,11 @@ fn a_foreign_or_missing_index_is_none() {
     assert!(Index::open(&path, ROOT).is_none());
     written(&path);
     assert!(Index::open(&path, FileId { ino: 3, ..ROOT }).is_none());
-    std::fs::write(&path, "something else entirely, and long enough to hold a magic").unwrap();
+    std::fs::write(
+        &path,
+        "something else entirely, and long enough to hold a magic",
+    )
+    .unwrap();
     assert!(Index::open(&path, ROOT).is_none());
     std::fs::write(&path, "").unwrap();
     assert!(Index::open(&path, ROOT).is_none());
@@ -92,7 +155,11 @@ fn a_device_that_got_another_number_is_the_same_device() {
     let path = dir.path().join("index");
     written(&path);
     let moved = Index::open(&path, FileId { dev: 8, ..ROOT }).expect("whole");
-    let devs: Vec<u64> = moved.entries().take(2).map(|e| e.unwrap().version.dev).collect();
+    let devs: Vec<u64> = moved
+        .entries()
+        .take(2)
+        .map(|e| e.unwrap().version.dev)
+        .collect();
     assert_eq!(devs, [8, 99]);
     assert_eq!(moved.origin().top.dev, 8);
 }
@@ -112,7 +179,9 @@ fn no_damage_passes_as_entries() {
             bytes[rng.usize(..whole.len())] ^= 1 << rng.u8(..8);
         }
         std::fs::write(&path, &bytes).unwrap();
-        let Some(index) = Index::open(&path, ROOT) else { continue };
+        let Some(index) = Index::open(&path, ROOT) else {
+            continue;
+        };
         let read: Vec<_> = index.entries().map_while(Result::ok).collect();
         assert_eq!(read, entries[..read.len()]);
     }
@@ -138,9 +207,17 @@ fn pages_go_over_as_they_are_to_the_same_manifest() {
         }
     }
     let copied = writer.finish(an_origin()).unwrap();
-    assert_eq!((whole, copied.root(), copied.totals()), (rows - 1, old.root(), old.totals()));
-    assert_eq!(copied.entries().collect::<io::Result<Vec<_>>>().unwrap(), entries);
-    let EntryKind::File(content) = &entries[2000].entry.kind else { panic!("a file") };
+    assert_eq!(
+        (whole, copied.root(), copied.totals()),
+        (rows - 1, old.root(), old.totals())
+    );
+    assert_eq!(
+        copied.entries().collect::<io::Result<Vec<_>>>().unwrap(),
+        entries
+    );
+    let EntryKind::File(content) = &entries[2000].entry.kind else {
+        panic!("a file")
+    };
     assert_eq!(index_of(&again).blocks(content).unwrap().len(), 9000);
     // The last page ends only because nothing came after it.
     let mut writer = IndexWriter::create(&fresh, ROOT).unwrap();
@@ -153,21 +230,36 @@ fn the_filter_of_a_page_knows_its_blocks() {
     let (index, entries) = written(&dir.path().join("index"));
     let mut buffer = Vec::new();
     for entry in entries.iter().take(2000).step_by(97) {
-        let EntryKind::File(Content::Blocks(blocks)) = &entry.entry.kind else { panic!("small") };
+        let EntryKind::File(Content::Blocks(blocks)) = &entry.entry.kind else {
+            panic!("small")
+        };
         let row = index.row_of(&entry.entry.path).unwrap();
-        assert!(index.filter(row, &mut buffer).unwrap().may_have(&blocks[0].hash));
+        assert!(
+            index
+                .filter(row, &mut buffer)
+                .unwrap()
+                .may_have(&blocks[0].hash)
+        );
     }
 }
 
 #[test]
 fn what_a_killed_writer_left_goes_and_what_another_writes_stays() {
     let dir = tempfile::tempdir().unwrap();
-    let (old, new, other) = (dir.path().join(".index-old"), dir.path().join(".index-new"), dir.path().join("other"));
+    let (old, new, other) = (
+        dir.path().join(".index-old"),
+        dir.path().join(".index-new"),
+        dir.path().join("other"),
+    );
     for path in [&old, &new, &other] {
         let file = std::fs::File::create(path).unwrap();
         let age = std::time::Duration::from_secs(if *path == new { 60 } else { 7200 });
-        file.set_modified(file.metadata().unwrap().modified().unwrap() - age).unwrap();
+        file.set_modified(file.metadata().unwrap().modified().unwrap() - age)
+            .unwrap();
     }
     drop(IndexWriter::create(&dir.path().join("index"), ROOT).unwrap());
-    assert_eq!([old.exists(), new.exists(), other.exists()], [false, true, true]);
+    assert_eq!(
+        [old.exists(), new.exists(), other.exists()],
+        [false, true, true]
+    );
 }

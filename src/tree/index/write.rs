@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use tempfile::NamedTempFile;
 
 use super::{
-    Index, IndexEntry, MAGIC, Origin, PageRow, Place, TEMPORARY, Tail, Totals, checksum, damaged, filter, is_unread,
-    links, stats,
+    Index, IndexEntry, MAGIC, Origin, PageRow, Place, TEMPORARY, Tail, Totals, checksum, damaged,
+    filter, is_unread, links, stats,
 };
 use crate::block::{BlockHash, BlockRef};
 use crate::manifest::build::{Builder, NodeSink, PageEnd};
@@ -35,8 +35,15 @@ pub struct IndexWriter {
 /// Removes what writers that were killed left in `dir`: what nobody has written to for [`ABANDONED`].
 fn sweep(dir: &Path, now: SystemTime) -> io::Result<()> {
     for entry in std::fs::read_dir(dir)?.flatten() {
-        let ours = entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes());
-        if ours && now.duration_since(entry.metadata()?.modified()?).is_ok_and(|age| age > ABANDONED) {
+        let ours = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(TEMPORARY.as_bytes());
+        if ours
+            && now
+                .duration_since(entry.metadata()?.modified()?)
+                .is_ok_and(|age| age > ABANDONED)
+        {
             std::fs::remove_file(entry.path())?;
         }
     }
@@ -59,8 +66,13 @@ struct IndexFile {
 impl IndexWriter {
     /// Begins the index of the directory `root` for `path`.
     pub fn create(path: &Path, root: FileId) -> io::Result<Self> {
-        let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)?;
+        let dir = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let file = tempfile::Builder::new()
+            .prefix(TEMPORARY)
+            .tempfile_in(dir)?;
         // What cannot be removed is in nobody's way.
         let _ = sweep(dir, file.as_file().metadata()?.modified()?);
         let mut file = IndexFile {
@@ -73,14 +85,21 @@ impl IndexWriter {
             nodes: HashMap::new(),
         };
         file.write(MAGIC)?;
-        Ok(Self { builder: Builder::default(), file, checks: true })
+        Ok(Self {
+            builder: Builder::default(),
+            file,
+            checks: true,
+        })
     }
 
     /// Adds the next entry; entries come in order, the list nodes of their content were put before. A walk over a
     /// directory that somebody exchanges for another may meet a path twice: that is an error.
     pub fn push(&mut self, entry: IndexEntry) -> io::Result<()> {
         if !self.builder.may_follow(&entry.entry.path) {
-            return Err(io::Error::other(format!("{} is met twice: it changes while it is read", entry.entry.path)));
+            return Err(io::Error::other(format!(
+                "{} is met twice: it changes while it is read",
+                entry.entry.path
+            )));
         }
         // Before the entry is pushed: it may end the page that holds it.
         self.file.versions.push(entry.version);
@@ -104,13 +123,16 @@ impl IndexWriter {
         from.read_part(page.at, size, super::MAX_STATS * 3, &mut bytes)?;
         let at = self.file.write(&bytes)?;
         self.file.rows.push(PageRow { at, ..page.clone() });
-        self.builder.push_page(page.node, page.last.clone(), &mut self.file)?;
+        self.builder
+            .push_page(page.node, page.last.clone(), &mut self.file)?;
         Ok(true)
     }
 
     /// Takes the list nodes of a large file over from an older index.
     pub fn keep_lists(&mut self, from: &Index, entry: &IndexEntry) -> io::Result<()> {
-        let EntryKind::File(Content::Lists(lists)) = &entry.entry.kind else { return Ok(()) };
+        let EntryKind::File(Content::Lists(lists)) = &entry.entry.kind else {
+            return Ok(());
+        };
         for list in lists {
             let bytes = from.node(&list.block.hash).map_err(io::Error::other)?;
             self.put(list.block, bytes.to_vec())?;
@@ -121,27 +143,54 @@ impl IndexWriter {
     /// Leaves hard links unchecked, as before they were.
     #[cfg(test)]
     pub(crate) fn unchecked(self) -> Self {
-        Self { checks: false, ..self }
+        Self {
+            checks: false,
+            ..self
+        }
     }
 
     /// Moves the index to its name and opens it; one with a hard link to no earlier file of it is dropped.
     pub fn finish(self, origin: Origin) -> io::Result<Index> {
-        let Self { builder, mut file, checks } = self;
+        let Self {
+            builder,
+            mut file,
+            checks,
+        } = self;
         let root = builder.finish(&mut file)?;
-        let mut nodes: Vec<_> = file.nodes.iter().map(|(&hash, &place)| (hash, place)).collect();
+        let mut nodes: Vec<_> = file
+            .nodes
+            .iter()
+            .map(|(&hash, &place)| (hash, place))
+            .collect();
         nodes.sort_by_key(|(_, place)| place.offset);
         let (root_ino, root_dev) = (file.root.ino, file.root.dev);
         let (rows, checked) = (std::mem::take(&mut file.rows), checks.then_some(true));
-        let tail = Tail { root_ino, root_dev, origin, root, rows, nodes, checked };
+        let tail = Tail {
+            root_ino,
+            root_dev,
+            origin,
+            root,
+            rows,
+            nodes,
+            checked,
+        };
         let encoded = minicbor::to_vec(&tail).map_err(damaged)?;
-        let size = u32::try_from(encoded.len()).map_err(|_| damaged("a tail of more than 4 GiB"))?;
+        let size =
+            u32::try_from(encoded.len()).map_err(|_| damaged("a tail of more than 4 GiB"))?;
         let at = file.write(&encoded)?;
         file.write(&at.to_le_bytes())?;
         file.write(&size.to_le_bytes())?;
         file.write(&checksum(&encoded))?;
-        let IndexFile { out, path, root, .. } = file;
+        let IndexFile {
+            out, path, root, ..
+        } = file;
         let temporary = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        let index = Index::new(temporary.as_file().try_clone()?, path.clone(), root.dev, tail);
+        let index = Index::new(
+            temporary.as_file().try_clone()?,
+            path.clone(),
+            root.dev,
+            tail,
+        );
         if checks {
             links::check(&index)?;
         }
@@ -175,7 +224,13 @@ impl NodeSink for IndexFile {
     fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> io::Result<()> {
         if !self.nodes.contains_key(&block.hash) {
             let offset = self.write(&bytes)?;
-            self.nodes.insert(block.hash, Place { offset, size: block.size });
+            self.nodes.insert(
+                block.hash,
+                Place {
+                    offset,
+                    size: block.size,
+                },
+            );
         }
         Ok(())
     }
@@ -187,7 +242,10 @@ impl NodeSink for IndexFile {
             return self.put(page.node.block, bytes);
         };
         let mut stats = Vec::new();
-        let mut totals = Totals { entries: entries.len() as u64, ..Totals::default() };
+        let mut totals = Totals {
+            entries: entries.len() as u64,
+            ..Totals::default()
+        };
         for (entry, version) in entries.iter().zip(self.versions.drain(..entries.len())) {
             let is_dir = matches!(entry.kind, EntryKind::Directory);
             stats::push(&mut stats, entry, &version, self.root.dev);
@@ -198,7 +256,11 @@ impl NodeSink for IndexFile {
             totals.links += u64::from(matches!(entry.kind, EntryKind::Hardlink(_)));
             totals.bytes += entry.kind.size();
         }
-        let blocks: Vec<&BlockHash> = entries.iter().flat_map(|e| direct(&e.kind)).map(|b| &b.hash).collect();
+        let blocks: Vec<&BlockHash> = entries
+            .iter()
+            .flat_map(|e| direct(&e.kind))
+            .map(|b| &b.hash)
+            .collect();
         let filter = filter::build(blocks.into_iter());
         let row = PageRow {
             node: page.node,

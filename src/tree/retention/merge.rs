@@ -84,7 +84,9 @@ impl Scope {
 
     fn has(&self, path: &TreePath) -> bool {
         let after = self.0.partition_point(|scope| scope <= path);
-        after.checked_sub(1).is_some_and(|at| path.is_within(&self.0[at]))
+        after
+            .checked_sub(1)
+            .is_some_and(|at| path.is_within(&self.0[at]))
     }
 
     fn is_below(&self, path: &TreePath) -> bool {
@@ -108,23 +110,35 @@ impl Scope {
 impl History<'_> {
     /// What stands for parts for all hosts since the whole that no later part replaced, those that delete what they do not
     /// have or the others, when it replaces `least` or more. Its manifest goes into the store.
-    pub(in super::super) fn merged(&self, deletes: bool, least: usize) -> Result<Result<Merged, Unmerged>> {
+    pub(in super::super) fn merged(
+        &self,
+        deletes: bool,
+        least: usize,
+    ) -> Result<Result<Merged, Unmerged>> {
         let upto = self.upto_present();
         let for_all = |at: &usize| self.known[*at].header().targets.is_empty();
         let base = self.known[..upto].iter().rposition(Known::is_whole);
         let Some(base) = base.filter(for_all) else {
             return Ok(Err("no release of the whole tree for all hosts is kept"));
         };
-        let parts: Vec<usize> = (base + 1..upto).filter(for_all).filter(|&at| !self.is_replaced(at)).collect();
+        let parts: Vec<usize> = (base + 1..upto)
+            .filter(for_all)
+            .filter(|&at| !self.is_replaced(at))
+            .collect();
         let entries = parts.iter().map(|&at| self.known[at].header().root.entries);
         if entries.fold(0, u64::saturating_add) > MAX_ENTRIES {
             return Ok(Err("the parts have too many entries"));
         }
 
-        let group = self.out_of_reach(base, deletes).and_then(|others| self.group(&parts, deletes, &others));
-        let Some(group) = group else { return Ok(Err("no parts can be merged")) };
+        let group = self
+            .out_of_reach(base, deletes)
+            .and_then(|others| self.group(&parts, deletes, &others));
+        let Some(group) = group else {
+            return Ok(Err("no parts can be merged"));
+        };
         let merged = self.compose(&parts, &group);
-        let merged = merged.map_err(|e| Error::refused("cannot read a manifest that is kept").because(e))?;
+        let merged =
+            merged.map_err(|e| Error::refused("cannot read a manifest that is kept").because(e))?;
         let mut merged = match merged {
             Ok(merged) => merged,
             Err(why) => return Ok(Err(why)),
@@ -132,7 +146,11 @@ impl History<'_> {
         let last = self.as_last(&merged)?;
         let replaced = self.replaced_of(&self.known.iter().chain([&last]).collect::<Vec<_>>());
         merged.parts = parts.iter().filter(|&&at| replaced[at]).count();
-        Ok(if merged.parts >= least { Ok(merged) } else { Err("too few parts can be merged") })
+        Ok(if merged.parts >= least {
+            Ok(merged)
+        } else {
+            Err("too few parts can be merged")
+        })
     }
 
     /// What a merged part is not to touch; `None` is everything. Some hosts have something else than the others there, and
@@ -154,8 +172,12 @@ impl History<'_> {
 
     /// The release of a merged part, after all others.
     fn as_last(&self, merged: &Merged) -> Result<Known> {
-        let Some(last) = self.known.last() else { return Err(Error::refused("there is no release")) };
-        let Merged { scope, rules, root, .. } = merged.clone();
+        let Some(last) = self.known.last() else {
+            return Err(Error::refused("there is no release"));
+        };
+        let Merged {
+            scope, rules, root, ..
+        } = merged.clone();
         let header = Header {
             serial: last.serial().next(),
             targets: Vec::new(),
@@ -165,37 +187,54 @@ impl History<'_> {
             top: None,
             ..last.header().clone()
         };
-        Release::new(header).map(Known::new).map_err(|e| Error::refused(e.to_string()))
+        Release::new(header)
+            .map(Known::new)
+            .map_err(|e| Error::refused(e.to_string()))
     }
 
     /// The parts that one part can stand for, the newest first as far as a header has room; none that meets `others`.
     fn group(&self, parts: &[usize], deletes: bool, others: &Scope) -> Option<Group> {
         let is_kind = |header: &Header| {
-            header.rules.delete_extras == deletes && header.rules.packed.is_none() && !header.scope.is_empty()
+            header.rules.delete_extras == deletes
+                && header.rules.packed.is_none()
+                && !header.scope.is_empty()
         };
         let mut like: Option<Rules> = None;
         let mut group = Group::default();
         let mut own: Vec<(Scope, Vec<Exclude>)> = Vec::new();
         for &at in parts.iter().rev() {
             let header = self.known[at].header();
-            if header.intent != Intent::Deploy || !is_kind(header) || others.meets_any(&header.scope) {
+            if header.intent != Intent::Deploy
+                || !is_kind(header)
+                || others.meets_any(&header.scope)
+            {
                 continue;
             }
             let scope = Scope::of(header.scope.clone());
-            let is_own = |exclude: &Exclude| exclude.base.as_ref().is_some_and(|base| scope.has(base));
-            let (excludes, shared): (Vec<_>, Vec<_>) = header.rules.excludes.iter().cloned().partition(is_own);
+            let is_own =
+                |exclude: &Exclude| exclude.base.as_ref().is_some_and(|base| scope.has(base));
+            let (excludes, shared): (Vec<_>, Vec<_>) =
+                header.rules.excludes.iter().cloned().partition(is_own);
             let in_order = shared.iter().chain(&excludes).eq(&header.rules.excludes);
-            let rules = Rules { excludes: shared, ..header.rules.clone() };
-            if like.as_ref().is_some_and(|like| !alike(like, &rules)) || !(in_order || no_negation(&header.rules)) {
+            let rules = Rules {
+                excludes: shared,
+                ..header.rules.clone()
+            };
+            if like.as_ref().is_some_and(|like| !alike(like, &rules))
+                || !(in_order || no_negation(&header.rules))
+            {
                 continue;
             }
             // A pattern of one part is not to take anything from another one.
             let apart = |excludes: &[Exclude], scope: &Scope| {
-                excludes.iter().flat_map(|exclude| &exclude.base).all(|base| !scope.meets(base))
+                excludes
+                    .iter()
+                    .flat_map(|exclude| &exclude.base)
+                    .all(|base| !scope.meets(base))
             };
-            let agrees = own
-                .iter()
-                .all(|(other, theirs)| *theirs == excludes || (apart(&excludes, other) && apart(theirs, &scope)));
+            let agrees = own.iter().all(|(other, theirs)| {
+                *theirs == excludes || (apart(&excludes, other) && apart(theirs, &scope))
+            });
             let wider = Scope::of([&group.scope.0[..], &scope.0[..]].concat());
             let room = wider.0.len() <= MAX_PATTERNS
                 && wider.bytes() <= MAX_SCOPE_BYTES
@@ -207,7 +246,12 @@ impl History<'_> {
             like.get_or_insert(rules);
             group.members.push(at);
             group.scope = wider;
-            group.excludes.extend(excludes.iter().filter(|e| !own.iter().any(|(_, o)| o.contains(e))).cloned());
+            group.excludes.extend(
+                excludes
+                    .iter()
+                    .filter(|e| !own.iter().any(|(_, o)| o.contains(e)))
+                    .cloned(),
+            );
             own.push((scope, excludes));
         }
         let like = like?;
@@ -216,9 +260,18 @@ impl History<'_> {
     }
 
     /// The part that stands for `group`, out of all `parts`.
-    fn compose(&self, parts: &[usize], group: &Group) -> Result<Result<Merged, Unmerged>, ReadError> {
-        let Some(&newest) = group.members.first() else { return Ok(Err("no parts can be merged")) };
-        let manifests: Vec<_> = parts.iter().map(|&at| Manifest::of(self.known[at].header(), self.nodes)).collect();
+    fn compose(
+        &self,
+        parts: &[usize],
+        group: &Group,
+    ) -> Result<Result<Merged, Unmerged>, ReadError> {
+        let Some(&newest) = group.members.first() else {
+            return Ok(Err("no parts can be merged"));
+        };
+        let manifests: Vec<_> = parts
+            .iter()
+            .map(|&at| Manifest::of(self.known[at].header(), self.nodes))
+            .collect();
         let mut layers = Vec::new();
         for (manifest, &at) in manifests.iter().zip(parts) {
             let header = self.known[at].header();
@@ -236,7 +289,9 @@ impl History<'_> {
         let excluded = PathFilter::new(&group.excludes);
         let mut out = Output::new(self.nodes);
         while let Some(path) = next_path(&mut layers)? {
-            let Some(word) = said(&mut layers, &path)? else { continue };
+            let Some(word) = said(&mut layers, &path)? else {
+                continue;
+            };
             if out.file.as_ref().is_some_and(|file| path.is_within(file)) {
                 continue;
             }
@@ -267,7 +322,13 @@ impl History<'_> {
         };
         let root = out.finish()?;
         let after = self.current.unwrap_or_default();
-        Ok(Ok(Merged { scope: group.scope.0.clone(), rules, root, parts: 0, after }))
+        Ok(Ok(Merged {
+            scope: group.scope.0.clone(),
+            rules,
+            root,
+            parts: 0,
+            after,
+        }))
     }
 }
 
@@ -277,7 +338,10 @@ fn is_limited(rules: &Rules) -> bool {
 }
 
 fn no_negation(rules: &Rules) -> bool {
-    !rules.excludes.iter().any(|exclude| exclude.pattern.as_bytes().starts_with(b"!"))
+    !rules
+        .excludes
+        .iter()
+        .any(|exclude| exclude.pattern.as_bytes().starts_with(b"!"))
 }
 
 /// The first path that any layer has next.
@@ -309,8 +373,17 @@ fn failed(layer: &mut Layer<'_>) -> ReadError {
 fn said(layers: &mut [Layer<'_>], path: &TreePath) -> Result<Option<Word>, ReadError> {
     let mut here = Vec::new();
     for layer in layers.iter_mut() {
-        let is_here = matches!(layer.entries.peek(), Some(Ok(located)) if located.entry.path == *path);
-        here.push(if is_here { layer.entries.next().transpose()?.map(|located| located.entry) } else { None });
+        let is_here =
+            matches!(layer.entries.peek(), Some(Ok(located)) if located.entry.path == *path);
+        here.push(if is_here {
+            layer
+                .entries
+                .next()
+                .transpose()?
+                .map(|located| located.entry)
+        } else {
+            None
+        });
     }
 
     let (mut found, mut deleting): (Option<Word>, Vec<&PathFilter>) = (None, Vec::new());
@@ -327,7 +400,11 @@ fn said(layers: &mut [Layer<'_>], path: &TreePath) -> Result<Option<Word>, ReadE
         }
         // A directory that newer parts only lead through is as an older part made it.
         if found.is_none() || is_dir {
-            found = Some(Word { entry, layer: at, sure: inside });
+            found = Some(Word {
+                entry,
+                layer: at,
+                sure: inside,
+            });
         }
         if inside || !is_dir {
             found.iter_mut().for_each(|word| word.sure = true);
@@ -351,12 +428,19 @@ struct Output<'a> {
 
 impl<'a> Output<'a> {
     fn new(nodes: &'a Nodes) -> Self {
-        Self { builder: Builder::default(), nodes, pending: Vec::new(), layers: HashMap::new(), file: None }
+        Self {
+            builder: Builder::default(),
+            nodes,
+            pending: Vec::new(),
+            layers: HashMap::new(),
+            file: None,
+        }
     }
 
     /// Notes a directory that leads to the scope.
     fn above(&mut self, word: Word) {
-        self.pending.retain(|dir| word.entry.path.is_within(&dir.entry.path));
+        self.pending
+            .retain(|dir| word.entry.path.is_within(&dir.entry.path));
         self.pending.push(word);
     }
 
@@ -385,7 +469,8 @@ impl<'a> Output<'a> {
     fn push(&mut self, word: Word) -> Result<(), ReadError> {
         let Word { entry, layer, .. } = word;
         let can_be_linked = !matches!(entry.kind, EntryKind::Directory | EntryKind::Hardlink(_));
-        self.layers.insert(entry.path.clone(), (layer, can_be_linked));
+        self.layers
+            .insert(entry.path.clone(), (layer, can_be_linked));
         let mut nodes = self.nodes;
         self.builder.push(entry, &mut nodes).map_err(unwritable)
     }

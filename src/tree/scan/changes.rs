@@ -45,7 +45,11 @@ pub(super) fn find(
     let mut finder = Finder {
         shared,
         lister: Lister::new(shared.root, shared.options, &shared.held, &shared.barred),
-        known: Known { index, row: usize::MAX, paths: HashSet::new() },
+        known: Known {
+            index,
+            row: usize::MAX,
+            paths: HashSet::new(),
+        },
         dirs: if top { vec![None] } else { Vec::new() },
         passed_over: BTreeSet::new(),
         listing: Listing::of(shared.filter.clone()),
@@ -74,22 +78,48 @@ pub(super) fn find(
     touched.extend(more);
     touched.sort_unstable_by(|a, b| a.path.cmp(&b.path));
 
-    let Finder { listing: Listing { mut children, skipped, .. }, passed_over, .. } = finder;
+    let Finder {
+        listing: Listing {
+            mut children,
+            skipped,
+            ..
+        },
+        passed_over,
+        ..
+    } = finder;
     children.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     children.dedup_by(|a, b| a.path == b.path);
-    let is_passed_over = |child: &&mut Child| child.alone && passed_over.contains(&Some(child.path.clone()));
-    children.iter_mut().filter(is_passed_over).for_each(|child| child.stat.forget_change());
+    let is_passed_over =
+        |child: &&mut Child| child.alone && passed_over.contains(&Some(child.path.clone()));
+    children
+        .iter_mut()
+        .filter(is_passed_over)
+        .for_each(|child| child.stat.forget_change());
 
     let touched: Vec<TreePath> = touched.into_iter().map(|t| t.path).collect();
     let looked_at = |parent: Option<TreePath>| match parent {
         None => top,
         Some(dir) => touched.binary_search(&dir).is_ok(),
     };
-    let old = index.origin().skipped.iter().filter(|(path, _)| !looked_at(path.parent()));
-    let mut all: Vec<Skipped> =
-        old.map(|(path, why)| Skipped { path: path.clone(), why: why.clone().into() }).collect();
+    let old = index
+        .origin()
+        .skipped
+        .iter()
+        .filter(|(path, _)| !looked_at(path.parent()));
+    let mut all: Vec<Skipped> = old
+        .map(|(path, why)| Skipped {
+            path: path.clone(),
+            why: why.clone().into(),
+        })
+        .collect();
     all.extend(skipped);
-    Ok(Some(Changes { touched, children, skipped: all, inodes, top_passed_over: passed_over.contains(&None) }))
+    Ok(Some(Changes {
+        touched,
+        children,
+        skipped: all,
+        inodes,
+        top_passed_over: passed_over.contains(&None),
+    }))
 }
 
 struct Finder<'a> {
@@ -117,8 +147,11 @@ impl Finder<'_> {
                 };
                 open = Some((parent.clone(), handle));
             }
-            let Some((_, Some(dir))) = &open else { continue };
-            let name = CString::new(path.name()).map_err(|e| Error::new(Kind::Io, "a path of the index").because(e))?;
+            let Some((_, Some(dir))) = &open else {
+                continue;
+            };
+            let name = CString::new(path.name())
+                .map_err(|e| Error::new(Kind::Io, "a path of the index").because(e))?;
             let job = self.job(parent);
             let before = self.listing.children.len();
             self.look_at(&job, dir.as_fd(), &name)?;
@@ -136,8 +169,14 @@ impl Finder<'_> {
     /// The inodes whose names matter together: those that were touched, went or came, and `more`.
     fn inodes(&self, touched: &[Touched], more: &HashSet<FileId>) -> HashSet<FileId> {
         let is_linked = |stat: &FileStat| stat.file_type != FileType::Directory && stat.nlink > 1;
-        let now: Vec<FileId> =
-            self.listing.children.iter().map(|c| &c.stat).filter(|s| is_linked(s)).map(|s| s.id).collect();
+        let now: Vec<FileId> = self
+            .listing
+            .children
+            .iter()
+            .map(|c| &c.stat)
+            .filter(|s| is_linked(s))
+            .map(|s| s.id)
+            .collect();
         // Without links in either there is nothing to look for.
         if now.is_empty() && more.is_empty() && self.known.index.totals().links == 0 {
             return HashSet::new();
@@ -150,19 +189,29 @@ impl Finder<'_> {
     fn further_names(&self, touched: &[Touched], inodes: &HashSet<FileId>) -> Result<Vec<Touched>> {
         let Shared { root, options, .. } = self.shared;
         let is_held = |path: &TreePath| {
-            options.hints.as_ref().is_some_and(|hints| hints.held.contains(path))
+            options
+                .hints
+                .as_ref()
+                .is_some_and(|hints| hints.held.contains(path))
                 && stat_of(root, path).is_ok_and(|stat| stat.file_type == FileType::RegularFile)
         };
         let mut names = names_of(self.known.index, inodes)
             .map_err(|e| Error::new(Kind::Io, "the index cannot be read").because(e))?;
-        names.retain(|name| touched.binary_search_by(|t| t.path.cmp(&name.path)).is_err() && !is_held(&name.path));
+        names.retain(|name| {
+            touched
+                .binary_search_by(|t| t.path.cmp(&name.path))
+                .is_err()
+                && !is_held(&name.path)
+        });
         Ok(names)
     }
 
     /// Looks for names in a directory that the index does not have; false when one is a new ignore file.
     fn look_for_new(&mut self, path: Option<TreePath>) -> Result<bool> {
         let root = self.shared.root;
-        let shown = path.as_ref().map_or(root.path().to_path_buf(), |p| root.shown(p));
+        let shown = path
+            .as_ref()
+            .map_or(root.path().to_path_buf(), |p| root.shown(p));
         let dir = match self.shared.barred.dir(root, path.as_ref()) {
             Ok(dir) => dir,
             // It was there a moment ago: the next scan will see that it is not.
@@ -177,7 +226,11 @@ impl Finder<'_> {
             if self.shared.options.ignore_files.has(name) && !self.known.is_ignore_file(&at) {
                 return Ok(false);
             }
-            if !self.known.has(&at).map_err(|e| Error::new(Kind::Io, "the index cannot be read").because(e))? {
+            if !self
+                .known
+                .has(&at)
+                .map_err(|e| Error::new(Kind::Io, "the index cannot be read").because(e))?
+            {
                 self.look_at(&job, dir.as_fd(), name)?;
             }
         }
@@ -195,14 +248,33 @@ impl Finder<'_> {
     /// Directories in which a name was passed over and which have not changed themselves.
     fn dirs_passed_over(&self, touched: &[Touched]) -> Vec<Touched> {
         let is_touched = |dir: &TreePath| touched.binary_search_by(|t| t.path.cmp(dir)).is_ok();
-        let dirs = self.passed_over.iter().flatten().filter(|dir| !is_touched(dir));
-        dirs.map(|dir| Touched { path: dir.clone(), was_dir: true, inode: Version::NONE.id() }).collect()
+        let dirs = self
+            .passed_over
+            .iter()
+            .flatten()
+            .filter(|dir| !is_touched(dir));
+        dirs.map(|dir| Touched {
+            path: dir.clone(),
+            was_dir: true,
+            inode: Version::NONE.id(),
+        })
+        .collect()
     }
 
     fn job(&self, path: Option<TreePath>) -> ListJob {
-        let unhashed = |dir: &TreePath| self.shared.options.unhashed.iter().any(|f| f.matches(dir, true));
+        let unhashed = |dir: &TreePath| {
+            self.shared
+                .options
+                .unhashed
+                .iter()
+                .any(|f| f.matches(dir, true))
+        };
         let reads = !path.as_ref().is_some_and(unhashed);
-        ListJob { path, filter: self.listing.filter.clone(), reads }
+        ListJob {
+            path,
+            filter: self.listing.filter.clone(),
+            reads,
+        }
     }
 }
 
@@ -216,7 +288,9 @@ struct Known<'a> {
 
 impl Known<'_> {
     fn has(&mut self, path: &TreePath) -> io::Result<bool> {
-        let Some(row) = self.index.row_of(path) else { return Ok(false) };
+        let Some(row) = self.index.row_of(path) else {
+            return Ok(false);
+        };
         let page = &self.index.rows()[row];
         if page.last < *path {
             return Ok(false);
@@ -225,18 +299,29 @@ impl Known<'_> {
             return Ok(true);
         }
         if self.row != row {
-            self.paths = self.index.page(row)?.into_iter().map(|e| e.entry.path).collect();
+            self.paths = self
+                .index
+                .page(row)?
+                .into_iter()
+                .map(|e| e.entry.path)
+                .collect();
             self.row = row;
         }
         Ok(self.paths.contains(path))
     }
 
     fn is_ignore_file(&self, path: &TreePath) -> bool {
-        self.index.origin().ignore_files.iter().any(|(known, _)| known == path)
+        self.index
+            .origin()
+            .ignore_files
+            .iter()
+            .any(|(known, _)| known == path)
     }
 }
 
 fn is_gone(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-        || e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+    matches!(
+        e.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    ) || e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }

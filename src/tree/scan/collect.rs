@@ -10,7 +10,10 @@ use super::merge::Merge;
 use super::read::{Batch, BatchDone, Item, ToRead, entry_of};
 use super::walk::{Child, Look, Walk};
 use super::work::Ticket;
-use super::{BATCH_BYTES, BATCH_ENTRIES, ScanStats, Shared, Skipped, check_patterns, is_racy, unread, unwritable};
+use super::{
+    BATCH_BYTES, BATCH_ENTRIES, ScanStats, Shared, Skipped, check_patterns, is_racy, unread,
+    unwritable,
+};
 use crate::manifest::build::NodeSink;
 use crate::manifest::read::NodeSource;
 use crate::manifest::rules::Exclude;
@@ -69,13 +72,21 @@ impl<'a> Collector<'a> {
                 walk.top_passed_over = changes.top_passed_over;
                 (walk, Some(Merge::new(index, changes.touched)), None)
             }
-            (_, old) => (Walk::begin(&shared.jobs, &shared.held, Arc::clone(&shared.filter))?, None, old),
+            (_, old) => (
+                Walk::begin(&shared.jobs, &shared.held, Arc::clone(&shared.filter))?,
+                None,
+                old,
+            ),
         };
         Ok(Self {
             shared,
             walk,
             merge,
-            known: written.into_iter().chain(old).map(OldEntries::new).collect(),
+            known: written
+                .into_iter()
+                .chain(old)
+                .map(OldEntries::new)
+                .collect(),
             links: HashMap::new(),
             batch: Batch::default(),
             batch_bytes: 0,
@@ -92,7 +103,9 @@ impl<'a> Collector<'a> {
             if self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= BATCH_BYTES {
                 self.end_batch();
             }
-            while self.window.len() > window || matches!(self.window.front(), Some(Window::Ready(_))) {
+            while self.window.len() > window
+                || matches!(self.window.front(), Some(Window::Ready(_)))
+            {
                 self.write_front()?;
             }
         }
@@ -102,16 +115,31 @@ impl<'a> Collector<'a> {
             self.write_front()?;
         }
         if let Some(merge) = &mut self.merge {
-            self.shared.write(|writer| merge.up_to(None, writer)).map_err(unwritable)?;
+            self.shared
+                .write(|writer| merge.up_to(None, writer))
+                .map_err(unwritable)?;
         }
-        let Walk { mut patterns, mut ignore_files, mut skipped, top_passed_over, .. } = self.walk;
+        let Walk {
+            mut patterns,
+            mut ignore_files,
+            mut skipped,
+            top_passed_over,
+            ..
+        } = self.walk;
         // What came from the old index and what is new, each in the order of a walk.
         patterns.sort_by(|a, b| a.base.cmp(&b.base));
         ignore_files.sort_by(|a, b| a.0.cmp(&b.0));
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
         check_patterns(&self.shared.options.excludes, &patterns)?;
         let partial = self.links.into_keys().collect();
-        Ok(Collected { stats: self.stats, patterns, ignore_files, skipped, partial, top_passed_over })
+        Ok(Collected {
+            stats: self.stats,
+            patterns,
+            ignore_files,
+            skipped,
+            partial,
+            top_passed_over,
+        })
     }
 
     /// An error once the scan is to end.
@@ -155,7 +183,8 @@ impl<'a> Collector<'a> {
     /// The link to the first name of what the child is; `None` when this is the first.
     fn further_name(&mut self, child: &Child) -> Option<EntryKind> {
         let Some((first, left)) = self.links.get_mut(&child.stat.id) else {
-            self.links.insert(child.stat.id, (child.path.clone(), child.stat.nlink - 1));
+            self.links
+                .insert(child.stat.id, (child.path.clone(), child.stat.nlink - 1));
             return None;
         };
         let kind = EntryKind::Hardlink(first.clone());
@@ -238,10 +267,16 @@ impl<'a> Collector<'a> {
 
 /// Takes the list nodes of a large file over from an older index; false when it does not have them whole.
 fn keep_lists(shared: &Shared<'_>, from: &Index, content: &Content) -> Result<bool> {
-    let Content::Lists(lists) = content else { return Ok(true) };
+    let Content::Lists(lists) = content else {
+        return Ok(true);
+    };
     for list in lists {
-        let Ok(bytes) = from.node(&list.block.hash) else { return Ok(false) };
-        shared.write(|writer| writer.put(list.block, bytes.to_vec())).map_err(unwritable)?;
+        let Ok(bytes) = from.node(&list.block.hash) else {
+            return Ok(false);
+        };
+        shared
+            .write(|writer| writer.put(list.block, bytes.to_vec()))
+            .map_err(unwritable)?;
     }
     Ok(true)
 }
@@ -255,7 +290,11 @@ struct OldEntries<'a> {
 
 impl<'a> OldEntries<'a> {
     fn new(index: &'a Index) -> Self {
-        let mut old = Self { index, entries: index.entries(), next: None };
+        let mut old = Self {
+            index,
+            entries: index.entries(),
+            next: None,
+        };
         old.advance();
         old
     }
@@ -272,7 +311,11 @@ impl<'a> OldEntries<'a> {
 
     /// The content of a file that has not changed since the old scan.
     fn content(&mut self, child: &Child) -> Option<Content> {
-        while self.next.as_ref().is_some_and(|n| n.entry.path < child.path) {
+        while self
+            .next
+            .as_ref()
+            .is_some_and(|n| n.entry.path < child.path)
+        {
             self.advance();
         }
         let found = self.next.take_if(|next| next.entry.path == child.path)?;

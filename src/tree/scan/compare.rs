@@ -55,10 +55,14 @@ pub(super) fn compare(
     };
     let threads = threads.clamp(1, index.rows().len().max(1));
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| shared.work())).collect();
+        let others: Vec<_> = (1..threads)
+            .map(|_| scope.spawn(|| shared.work()))
+            .collect();
         let mut done = shared.work();
         for other in others {
-            let other = other.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the scan failed")));
+            let other = other
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("a thread of the scan failed")));
             done = done.and(other);
         }
         done
@@ -66,9 +70,14 @@ pub(super) fn compare(
     if shared.count.into_inner() > limit {
         return Ok(None);
     }
-    let mut pages = shared.found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut pages = shared
+        .found
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     pages.sort_unstable_by_key(|&(row, _)| row);
-    Ok(Some(pages.into_iter().flat_map(|(_, touched)| touched).collect()))
+    Ok(Some(
+        pages.into_iter().flat_map(|(_, touched)| touched).collect(),
+    ))
 }
 
 /// With more paths than this that may not be as they were a walk is cheaper.
@@ -91,12 +100,16 @@ struct Shared<'a> {
 impl Shared<'_> {
     fn work(&self) -> io::Result<()> {
         let mut buffer = Vec::new();
-        while !self.failed.load(Ordering::Relaxed) && self.count.load(Ordering::Relaxed) <= self.limit {
+        while !self.failed.load(Ordering::Relaxed)
+            && self.count.load(Ordering::Relaxed) <= self.limit
+        {
             let row = self.next.fetch_add(1, Ordering::Relaxed);
             if row >= self.index.rows().len() {
                 break;
             }
-            let touched = self.page(row, &mut buffer).inspect_err(|_| self.failed.store(true, Ordering::Relaxed))?;
+            let touched = self
+                .page(row, &mut buffer)
+                .inspect_err(|_| self.failed.store(true, Ordering::Relaxed))?;
             if !touched.is_empty() {
                 self.count.fetch_add(touched.len(), Ordering::Relaxed);
                 locked(&self.found).push((row, touched));
@@ -108,7 +121,10 @@ impl Shared<'_> {
     fn page(&self, row: usize, buffer: &mut Vec<u8>) -> io::Result<Vec<Touched>> {
         let started = self.index.started();
         let first = self.looks.map_or(started.secs, Looks::first_second);
-        let is_racy = |version: &Version| self.looks.map_or_else(|| is_racy(version, started), |l| l.is_racy(version));
+        let is_racy = |version: &Version| {
+            self.looks
+                .map_or_else(|| is_racy(version, started), |l| l.is_racy(version))
+        };
         // A damaged page is found while it can still be built anew.
         self.index.verify(row)?;
         let mut place = Place::of(&self.index.rows()[row].first);
@@ -116,13 +132,21 @@ impl Shared<'_> {
         for stat in self.index.stats(row, buffer)? {
             let stat = stat?;
             if !place.enter(&stat) {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the index names a path below no directory"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the index names a path below no directory",
+                ));
             }
-            let settled = stat.unread || !is_recent(&stat.version, first) || !is_racy(&stat.version);
+            let settled =
+                stat.unread || !is_recent(&stat.version, first) || !is_racy(&stat.version);
             if !settled || !place.is_now(self.root, &stat)? {
                 let path = TreePath::new([&place.dir, stat.name.to_bytes()].concat())
                     .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-                touched.push(Touched { path, was_dir: stat.is_dir, inode: stat.version.id() });
+                touched.push(Touched {
+                    path,
+                    was_dir: stat.is_dir,
+                    inode: stat.version.id(),
+                });
             }
         }
         Ok(touched)
@@ -150,7 +174,12 @@ enum Handle {
 impl Place {
     /// Before the first entry of a page, which is `first`.
     fn of(first: &TreePath) -> Self {
-        let mut place = Self { dir: Vec::new(), ends: Vec::new(), last: Vec::new(), handle: Handle::Unknown };
+        let mut place = Self {
+            dir: Vec::new(),
+            ends: Vec::new(),
+            last: Vec::new(),
+            handle: Handle::Unknown,
+        };
         if let Some(parent) = first.parent() {
             for component in parent.components() {
                 place.push(component);
@@ -191,7 +220,9 @@ impl Place {
                 Err(e) => return Err(e),
             };
         }
-        let Handle::Open(dir) = &self.handle else { return Ok(false) };
+        let Handle::Open(dir) = &self.handle else {
+            return Ok(false);
+        };
         let now = match statat(dir.as_fd(), stat.name, NOFOLLOW) {
             Ok(now) => now,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
@@ -211,7 +242,9 @@ impl Place {
 }
 
 fn is_gone(e: &io::Error) -> bool {
-    [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].iter().any(|gone| e.raw_os_error() == Some(gone.raw_os_error()))
+    [Errno::NOENT, Errno::NOTDIR, Errno::LOOP]
+        .iter()
+        .any(|gone| e.raw_os_error() == Some(gone.raw_os_error()))
 }
 
 /// Whether a change was so late that it is looked at closely.

@@ -50,7 +50,13 @@ pub(super) fn read(
     sink: &mut impl NodeSink<Error = io::Error>,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Content, ReadFailure> {
-    let mut segments = Segments { file, size, offset: 0, rest: Vec::new(), data: holes.then_some(0..0) };
+    let mut segments = Segments {
+        file,
+        size,
+        offset: 0,
+        rest: Vec::new(),
+        data: holes.then_some(0..0),
+    };
     if threads > 1 && size >= LARGE {
         return read_large(&mut segments, threads.min(HASHERS + 1) - 1, sink, stopped);
     }
@@ -77,7 +83,15 @@ pub(in crate::tree) fn holds(file: &File, content: &Content) -> io::Result<bool>
     if now.size != content.size() {
         return Ok(false);
     }
-    match read(file, now.size, now.has_holes(), HASHERS + 1, &mut Vec::new(), &mut Nowhere, &|| false) {
+    match read(
+        file,
+        now.size,
+        now.has_holes(),
+        HASHERS + 1,
+        &mut Vec::new(),
+        &mut Nowhere,
+        &|| false,
+    ) {
         Ok(found) => Ok(found == *content),
         Err(ReadFailure::Io(e)) => Err(e),
         Err(ReadFailure::Shorter | ReadFailure::Stopped) => Ok(false),
@@ -130,7 +144,8 @@ impl Segments<'_> {
         buffer.clear();
         buffer.append(&mut self.rest);
         let carried = buffer.len();
-        let wanted = usize::try_from(self.size - self.offset).map_or(SEGMENT, |left| left.min(SEGMENT));
+        let wanted =
+            usize::try_from(self.size - self.offset).map_or(SEGMENT, |left| left.min(SEGMENT));
         buffer.resize(carried + wanted, 0);
         match self.file.read_exact_at(&mut buffer[carried..], self.offset) {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(ReadFailure::Shorter),
@@ -147,7 +162,9 @@ impl Segments<'_> {
     /// hole that is long enough, it is the longest block of zeros.
     fn holes(&mut self) -> io::Result<u64> {
         let at = self.offset - self.rest.len() as u64;
-        let Some(data) = &mut self.data else { return Ok(0) };
+        let Some(data) = &mut self.data else {
+            return Ok(0);
+        };
         if at >= data.end {
             *data = match sparse::next_data(self.file, at, self.size)? {
                 Some((start, end)) => start..end,
@@ -180,8 +197,16 @@ struct Hashed {
 
 impl Piece {
     fn hash(self) -> Hashed {
-        let blocks = self.cuts.into_iter().map(|c| BlockRef::of(&self.bytes[c])).collect();
-        Hashed { number: self.number, blocks: Blocks::These(blocks), bytes: self.bytes }
+        let blocks = self
+            .cuts
+            .into_iter()
+            .map(|c| BlockRef::of(&self.bytes[c]))
+            .collect();
+        Hashed {
+            number: self.number,
+            blocks: Blocks::These(blocks),
+            bytes: self.bytes,
+        }
     }
 }
 
@@ -222,26 +247,46 @@ fn cut_pieces(
     sink: &mut impl NodeSink<Error = io::Error>,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Content, ReadFailure> {
-    let mut order = Order { next: 0, waiting: BTreeMap::new(), content: ContentBuilder::default(), spare: Vec::new() };
+    let mut order = Order {
+        next: 0,
+        waiting: BTreeMap::new(),
+        content: ContentBuilder::default(),
+        spare: Vec::new(),
+    };
     let mut number = 0;
     loop {
         let mut bytes = order.spare.pop().unwrap_or_default();
-        let Some(segment) = segments.next(&mut bytes)? else { break };
+        let Some(segment) = segments.next(&mut bytes)? else {
+            break;
+        };
         if stopped() {
             return Err(ReadFailure::Stopped);
         }
         let cuts = match segment {
             Segment::Cuts(cuts) => cuts,
             Segment::Holes(count) => {
-                order.add(Hashed { number, blocks: Blocks::Holes(count), bytes }, sink)?;
+                order.add(
+                    Hashed {
+                        number,
+                        blocks: Blocks::Holes(count),
+                        bytes,
+                    },
+                    sink,
+                )?;
                 number += 1;
                 continue;
             }
         };
-        match pieces.try_send(Piece { number, bytes, cuts }) {
+        match pieces.try_send(Piece {
+            number,
+            bytes,
+            cuts,
+        }) {
             Ok(()) => {}
             // The hashers are behind: help them.
-            Err(TrySendError::Full(piece) | TrySendError::Disconnected(piece)) => order.add(piece.hash(), sink)?,
+            Err(TrySendError::Full(piece) | TrySendError::Disconnected(piece)) => {
+                order.add(piece.hash(), sink)?
+            }
         }
         number += 1;
         while let Ok(done) = hashed.try_recv() {
@@ -250,7 +295,9 @@ fn cut_pieces(
     }
     drop((pieces, results));
     while order.next < number {
-        let done = hashed.recv().map_err(|_| io::Error::other("a thread that hashes ended early"))?;
+        let done = hashed
+            .recv()
+            .map_err(|_| io::Error::other("a thread that hashes ended early"))?;
         order.add(done, sink)?;
     }
     Ok(order.content.finish(sink)?)
@@ -271,7 +318,9 @@ impl Order {
         while let Some(blocks) = self.waiting.remove(&self.next) {
             self.next += 1;
             match blocks {
-                Blocks::These(blocks) => blocks.into_iter().try_for_each(|block| self.content.push(block, sink))?,
+                Blocks::These(blocks) => blocks
+                    .into_iter()
+                    .try_for_each(|block| self.content.push(block, sink))?,
                 Blocks::Holes(count) => self.content.push_many(sparse::hole(), count, sink)?,
             }
         }
@@ -293,21 +342,51 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let id = FileId { dev: 1, ino: 1 };
         let mut rng = fastrand::Rng::with_seed(9);
-        let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take((LARGE as usize) + (5 << 20) + 77).collect();
+        let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..))
+            .take((LARGE as usize) + (5 << 20) + 77)
+            .collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
         let mut sink = IndexWriter::create(&dir.path().join("i"), id).unwrap();
-        let mut content = |threads, size| read(&file, size, true, threads, &mut Vec::new(), &mut sink, &|| false);
+        let mut content = |threads, size| {
+            read(
+                &file,
+                size,
+                true,
+                threads,
+                &mut Vec::new(),
+                &mut sink,
+                &|| false,
+            )
+        };
         let one = content(1, bytes.len() as u64).unwrap();
         let many = content(3, bytes.len() as u64).unwrap();
         assert_eq!(one, many);
-        let Content::Blocks(blocks) = one else { panic!("few blocks") };
-        let direct: Vec<BlockRef> = chunk::cuts(&bytes, true).map(|r| BlockRef::of(&bytes[r])).collect();
+        let Content::Blocks(blocks) = one else {
+            panic!("few blocks")
+        };
+        let direct: Vec<BlockRef> = chunk::cuts(&bytes, true)
+            .map(|r| BlockRef::of(&bytes[r]))
+            .collect();
         assert_eq!(blocks, direct);
-        assert!(matches!(content(1, bytes.len() as u64 + 1), Err(ReadFailure::Shorter)));
-        assert!(matches!(content(3, bytes.len() as u64 + 1), Err(ReadFailure::Shorter)));
+        assert!(matches!(
+            content(1, bytes.len() as u64 + 1),
+            Err(ReadFailure::Shorter)
+        ));
+        assert!(matches!(
+            content(3, bytes.len() as u64 + 1),
+            Err(ReadFailure::Shorter)
+        ));
         assert_eq!(content(1, 0).unwrap(), Content::Blocks(Vec::new()));
-        let stopped = read(&file, bytes.len() as u64, false, 3, &mut Vec::new(), &mut sink, &|| true);
+        let stopped = read(
+            &file,
+            bytes.len() as u64,
+            false,
+            3,
+            &mut Vec::new(),
+            &mut sink,
+            &|| true,
+        );
         assert!(matches!(stopped, Err(ReadFailure::Stopped)));
     }
 
@@ -324,14 +403,29 @@ mod tests {
             }
         }
         let mut sink = Sink(Default::default());
-        let content = read(file, size, holes, threads, &mut Vec::new(), &mut sink, &|| false).unwrap();
+        let content = read(
+            file,
+            size,
+            holes,
+            threads,
+            &mut Vec::new(),
+            &mut sink,
+            &|| false,
+        )
+        .unwrap();
         (content, sink.0)
     }
 
     #[test]
     fn a_file_read_by_its_holes_is_the_file_read_whole() {
-        let seed = std::env::var("MAKUO_SPARSE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
-        let rounds = std::env::var("MAKUO_SPARSE_ROUNDS").ok().and_then(|s| s.parse().ok()).unwrap_or(12);
+        let seed = std::env::var("MAKUO_SPARSE_SEED")
+            .ok()
+            .and_then(|s| s.parse().ok())
+            .unwrap_or(1);
+        let rounds = std::env::var("MAKUO_SPARSE_ROUNDS")
+            .ok()
+            .and_then(|s| s.parse().ok())
+            .unwrap_or(12);
         println!("MAKUO_SPARSE_SEED={seed} MAKUO_SPARSE_ROUNDS={rounds}");
         let mut rng = fastrand::Rng::with_seed(seed);
         for round in 0..rounds {
@@ -339,10 +433,17 @@ mod tests {
             let mut size = 0;
             for _ in 0..rng.usize(..8) {
                 // A hole, then data, some of which are zeros, too.
-                size += [0, rng.u64(..5000), rng.u64(..3 << 20), chunk::MAX as u64 * rng.u64(..9)][rng.usize(..4)];
+                size += [
+                    0,
+                    rng.u64(..5000),
+                    rng.u64(..3 << 20),
+                    chunk::MAX as u64 * rng.u64(..9),
+                ][rng.usize(..4)];
                 let length = [0, 1, rng.usize(..9000), rng.usize(..700_000)][rng.usize(..4)];
                 let zeros = rng.bool();
-                let bytes: Vec<u8> = (0..length).map(|_| if zeros { 0 } else { rng.u8(..) }).collect();
+                let bytes: Vec<u8> = (0..length)
+                    .map(|_| if zeros { 0 } else { rng.u8(..) })
+                    .collect();
                 file.write_all_at(&bytes, size).unwrap();
                 size += length as u64;
             }
@@ -350,7 +451,10 @@ mod tests {
             file.set_len(size).unwrap();
             let whole = content(&file, size, false, 1);
             for threads in [1, 3] {
-                assert!(content(&file, size, true, threads) == whole, "seed {seed}, round {round}, {threads} threads");
+                assert!(
+                    content(&file, size, true, threads) == whole,
+                    "seed {seed}, round {round}, {threads} threads"
+                );
             }
         }
     }

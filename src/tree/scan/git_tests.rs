@@ -27,7 +27,11 @@ struct Case {
 type Files = BTreeSet<Vec<u8>>;
 
 fn has_git() -> bool {
-    let found = Command::new("git").arg("--version").stdout(Stdio::null()).status().is_ok();
+    let found = Command::new("git")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok();
     if !found {
         println!("skipped: no git");
     }
@@ -46,7 +50,11 @@ fn git(f: &Fixture, args: &[&str]) -> Vec<u8> {
         .args(args)
         .output()
         .unwrap();
-    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "git {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     output.stdout
 }
 
@@ -58,7 +66,12 @@ impl Case {
             let entry = entry.unwrap();
             let is_dir = entry.file_type().unwrap().is_dir();
             let path = entry.path();
-            if is_dir { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }.unwrap();
+            if is_dir {
+                std::fs::remove_dir_all(path)
+            } else {
+                std::fs::remove_file(path)
+            }
+            .unwrap();
         }
         let write = |path: &[u8], text: &[u8]| {
             let at = root.join(OsStr::from_bytes(path));
@@ -66,25 +79,50 @@ impl Case {
             std::fs::write(at, text).unwrap();
         };
         self.files.iter().for_each(|path| write(path, b""));
-        self.ignore_files.iter().for_each(|(dir, text)| write(&file_in(dir), text));
+        self.ignore_files
+            .iter()
+            .for_each(|(dir, text)| write(&file_in(dir), text));
         let from = f.dir.path().join("excludes");
         std::fs::write(&from, &self.excludes).unwrap();
 
         let by_git = f.dir.path().join("git").exists().then(|| {
             let from = format!("--exclude-from={}", from.display());
-            let listed = git(f, &["ls-files", "-z", "-o", "--exclude-per-directory=.gitignore", &from]);
-            listed.split(|byte| *byte == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect()
+            let listed = git(
+                f,
+                &[
+                    "ls-files",
+                    "-z",
+                    "-o",
+                    "--exclude-per-directory=.gitignore",
+                    &from,
+                ],
+            );
+            listed
+                .split(|byte| *byte == 0)
+                .filter(|path| !path.is_empty())
+                .map(<[u8]>::to_vec)
+                .collect()
         });
 
         let lines = crate::manifest::rules::lines(&self.excludes);
         let excludes: Vec<Exclude> = lines.map(Exclude::at_top).collect();
-        let on =
-            ScanOptions { excludes: excludes.clone(), ignore_files: IgnoreFiles::MakuoAndGit, threads: 1, ..options() };
+        let on = ScanOptions {
+            excludes: excludes.clone(),
+            ignore_files: IgnoreFiles::MakuoAndGit,
+            threads: 1,
+            ..options()
+        };
         let scanned = f.scan(&on);
-        let by_scan = files_of(&scanned).into_iter().map(|path| path.as_bytes().to_vec()).collect();
+        let by_scan = files_of(&scanned)
+            .into_iter()
+            .map(|path| path.as_bytes().to_vec())
+            .collect();
 
         // As a host gets them: packed, signed and read again.
-        let mut rules = Rules { excludes: [excludes, scanned.ignore_rules].concat(), ..Rules::default() };
+        let mut rules = Rules {
+            excludes: [excludes, scanned.ignore_rules].concat(),
+            ..Rules::default()
+        };
         rules.pack().unwrap();
         let rules: Rules = minicbor::decode(&to_vec(&rules)).unwrap();
         let filter = rules.excluded().unwrap();
@@ -106,12 +144,19 @@ impl Case {
 }
 
 fn file_in(dir: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { b".gitignore".to_vec() } else { [dir, b"/.gitignore"].concat() }
+    if dir.is_empty() {
+        b".gitignore".to_vec()
+    } else {
+        [dir, b"/.gitignore"].concat()
+    }
 }
 
 fn files_of(scanned: &Scanned) -> Vec<TreePath> {
     let entries = scanned.index.entries().map(|entry| entry.unwrap().entry);
-    entries.filter(|entry| entry.kind != EntryKind::Directory).map(|entry| entry.path).collect()
+    entries
+        .filter(|entry| entry.kind != EntryKind::Directory)
+        .map(|entry| entry.path)
+        .collect()
 }
 
 fn fixture() -> Fixture {
@@ -124,7 +169,10 @@ fn fixture() -> Fixture {
 
 fn difference(a: &Files, b: &Files) -> String {
     let shown = |one: &Files, other: &Files| {
-        one.difference(other).map(|path| crate::units::printable(path).to_string()).collect::<Vec<_>>().join(", ")
+        one.difference(other)
+            .map(|path| crate::units::printable(path).to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     format!("only git: [{}], only here: [{}]", shown(a, b), shown(b, a))
 }
@@ -181,21 +229,38 @@ fn known_lists_leave_what_git_leaves() {
         (&[("", b"nul\0x\nb\\\0\n")], &["nul"], &["nulx", "b"]),
     ];
     for (number, (ignore_files, out, stays)) in known.iter().enumerate() {
-        let own = |paths: &[&str]| paths.iter().map(|path| path.as_bytes().to_vec()).collect::<Files>();
-        let ignore_files = ignore_files.iter().map(|(dir, text)| (dir.as_bytes().to_vec(), text.to_vec()));
+        let own = |paths: &[&str]| {
+            paths
+                .iter()
+                .map(|path| path.as_bytes().to_vec())
+                .collect::<Files>()
+        };
+        let ignore_files = ignore_files
+            .iter()
+            .map(|(dir, text)| (dir.as_bytes().to_vec(), text.to_vec()));
         let case = Case {
             ignore_files: ignore_files.collect(),
             files: own(out).union(&own(stays)).cloned().collect(),
             ..Case::default()
         };
         let (by_git, by_scan, by_rules) = case.run(&f);
-        let without =
-            |files: &Files| files.iter().filter(|path| !path.ends_with(b".gitignore")).cloned().collect::<Files>();
+        let without = |files: &Files| {
+            files
+                .iter()
+                .filter(|path| !path.ends_with(b".gitignore"))
+                .cloned()
+                .collect::<Files>()
+        };
         assert_eq!(without(&by_scan), own(stays), "{number}: {}", case.shown());
         assert_eq!(by_rules, by_scan, "{number}: {}", case.shown());
         let old_stars = |(_, text): &(Vec<u8>, Vec<u8>)| text.starts_with(b"foo**/bar");
         if let Some(by_git) = by_git.filter(|_| !case.ignore_files.iter().any(old_stars)) {
-            assert!(by_git == by_scan, "{number}: {}{}", case.shown(), difference(&by_git, &by_scan));
+            assert!(
+                by_git == by_scan,
+                "{number}: {}{}",
+                case.shown(),
+                difference(&by_git, &by_scan)
+            );
         }
     }
 }
@@ -282,8 +347,8 @@ const WILD: &[&[u8]] = &[
 ];
 /// Ends of lines.
 const ENDS: &[&[u8]] = &[
-    b"\n", b"\n", b"\n", b"\n", b"\r\n", b" \n", b"  \n", b"\\ \n", b"\\  \n", b"\t\n", b"\r\r\n", b"\\\n", b"/\n",
-    b"/ \n",
+    b"\n", b"\n", b"\n", b"\n", b"\r\n", b" \n", b"  \n", b"\\ \n", b"\\  \n", b"\t\n", b"\r\r\n",
+    b"\\\n", b"/\n", b"/ \n",
 ];
 
 fn pick<'a>(rng: &mut fastrand::Rng, from: &[&'a [u8]]) -> &'a [u8] {
@@ -304,7 +369,11 @@ fn name(rng: &mut fastrand::Rng) -> Vec<u8> {
 fn pattern(rng: &mut fastrand::Rng, files: &Files) -> Vec<u8> {
     let mut line = match rng.u8(..8) {
         0..=3 => {
-            let path = files.iter().nth(rng.usize(..files.len().max(1))).cloned().unwrap_or_default();
+            let path = files
+                .iter()
+                .nth(rng.usize(..files.len().max(1)))
+                .cloned()
+                .unwrap_or_default();
             let path: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
             let from = rng.usize(..path.len());
             let to = rng.usize(from..path.len());
@@ -318,7 +387,13 @@ fn pattern(rng: &mut fastrand::Rng, files: &Files) -> Vec<u8> {
         }
         4 => [b"*", name(rng).as_slice()].concat(),
         _ => {
-            let words = (0..rng.usize(1..6)).map(|_| if rng.bool() { pick(rng, WILD) } else { pick(rng, WORDS) });
+            let words = (0..rng.usize(1..6)).map(|_| {
+                if rng.bool() {
+                    pick(rng, WILD)
+                } else {
+                    pick(rng, WORDS)
+                }
+            });
             words.collect::<Vec<_>>().concat()
         }
     };
@@ -329,7 +404,11 @@ fn pattern(rng: &mut fastrand::Rng, files: &Files) -> Vec<u8> {
     if rng.u8(..4) == 0 {
         line.insert(0, b'!');
     }
-    if is_cut_by_old_gits(&line) { pattern(rng, files) } else { line }
+    if is_cut_by_old_gits(&line) {
+        pattern(rng, files)
+    } else {
+        line
+    }
 }
 
 /// Whether the first wildcard is a run of stars within a component: see above.
@@ -348,7 +427,10 @@ fn list(rng: &mut fastrand::Rng, files: &Files) -> Vec<u8> {
     for _ in 0..rng.usize(..7) {
         match rng.u8(..12) {
             0 => text.extend(b"# a comment"),
-            1 => text.extend(pick(rng, &[b"", b"!", b" ", b"\t", b"/", b"*", b"!*", b"\\"])),
+            1 => text.extend(pick(
+                rng,
+                &[b"", b"!", b" ", b"\t", b"/", b"*", b"!*", b"\\"],
+            )),
             _ => text.extend(pattern(rng, files)),
         }
         text.extend(pick(rng, ENDS));
@@ -365,22 +447,40 @@ fn random_case(seed: u64) -> Case {
     for _ in 0..rng.usize(1..7) {
         let above = dirs[rng.usize(..dirs.len())].clone();
         let name = name(&mut rng);
-        dirs.push(if above.is_empty() { name } else { [above, name].join(&b'/') });
+        dirs.push(if above.is_empty() {
+            name
+        } else {
+            [above, name].join(&b'/')
+        });
     }
     let mut case = Case::default();
     for _ in 0..rng.usize(1..20) {
         let dir = &dirs[rng.usize(..dirs.len())];
         let name = name(&mut rng);
-        let path = if dir.is_empty() { name } else { [dir.clone(), name].join(&b'/') };
-        let above = |path: &[u8], below: &[u8]| below.starts_with(path) && below.get(path.len()) == Some(&b'/');
-        let clash = dirs.contains(&path) || case.files.iter().any(|other| above(other, &path) || above(&path, other));
+        let path = if dir.is_empty() {
+            name
+        } else {
+            [dir.clone(), name].join(&b'/')
+        };
+        let above = |path: &[u8], below: &[u8]| {
+            below.starts_with(path) && below.get(path.len()) == Some(&b'/')
+        };
+        let clash = dirs.contains(&path)
+            || case
+                .files
+                .iter()
+                .any(|other| above(other, &path) || above(&path, other));
         if !clash && path.len() < 4000 {
             case.files.insert(path);
         }
     }
     // A file must not stand where one of the directories is to be.
-    let used =
-        |dir: &Vec<u8>| !case.files.iter().any(|file| file == dir || dir.starts_with(&[file, &b"/"[..]].concat()));
+    let used = |dir: &Vec<u8>| {
+        !case
+            .files
+            .iter()
+            .any(|file| file == dir || dir.starts_with(&[file, &b"/"[..]].concat()))
+    };
     let dirs: Vec<Vec<u8>> = dirs.iter().filter(|dir| used(dir)).cloned().collect();
     for dir in &dirs {
         if dir.is_empty() || rng.u8(..3) == 0 {
@@ -400,7 +500,8 @@ fn random_lists_leave_what_git_leaves() {
     if !has_git() {
         return;
     }
-    let number = |name: &str, usual: u64| std::env::var(name).map_or(usual, |text| text.parse().unwrap());
+    let number =
+        |name: &str, usual: u64| std::env::var(name).map_or(usual, |text| text.parse().unwrap());
     let cases = number("MAKUO_PATTERN_CASES", 200);
     let seed = number("MAKUO_PATTERN_SEED", fastrand::u64(..1 << 40));
     println!("MAKUO_PATTERN_SEED={seed} MAKUO_PATTERN_CASES={cases}");
@@ -415,10 +516,22 @@ fn random_lists_leave_what_git_leaves() {
         left_out += case.files.difference(&by_git).count();
         for (whose, found) in [("scan", &by_scan), ("rules", &by_rules)] {
             if *found != by_git {
-                wrong.push(format!("seed {seed}, {whose}: {}\n{}", difference(&by_git, found), case.shown()));
+                wrong.push(format!(
+                    "seed {seed}, {whose}: {}\n{}",
+                    difference(&by_git, found),
+                    case.shown()
+                ));
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {cases} differ:\n{}", wrong.len(), wrong[..wrong.len().min(10)].join("\n"));
-    assert!(left_out as u64 > cases / 2, "hardly anything was left out: {left_out}");
+    assert!(
+        wrong.is_empty(),
+        "{} of {cases} differ:\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(10)].join("\n")
+    );
+    assert!(
+        left_out as u64 > cases / 2,
+        "hardly anything was left out: {left_out}"
+    );
 }

@@ -63,8 +63,13 @@ pub(super) fn spots(
     };
     let limit = limit_of(index);
     if hints.everywhere.is_some() {
-        let Some(found) = compare(root, index, threads, hints.everywhere.as_ref())? else { return Ok(None) };
-        search.touched = found.into_iter().map(|touched| (touched.path.clone(), touched)).collect();
+        let Some(found) = compare(root, index, threads, hints.everywhere.as_ref())? else {
+            return Ok(None);
+        };
+        search.touched = found
+            .into_iter()
+            .map(|touched| (touched.path.clone(), touched))
+            .collect();
     }
     for path in &hints.paths {
         search.look(path, true)?;
@@ -77,11 +82,17 @@ pub(super) fn spots(
     }
     for path in &hints.held {
         // One that is gone, or something else now, is not held any more.
-        if search.now(path)?.is_some_and(|stat| stat.file_type == FileType::RegularFile) {
+        if search
+            .now(path)?
+            .is_some_and(|stat| stat.file_type == FileType::RegularFile)
+        {
             search.touched.remove(path);
         }
     }
-    Ok(Some(Spots { touched: search.touched.into_values().collect(), top: search.top }))
+    Ok(Some(Spots {
+        touched: search.touched.into_values().collect(),
+        top: search.top,
+    }))
 }
 
 struct Search<'a> {
@@ -128,16 +139,25 @@ impl Search<'_> {
     }
 
     fn touch(&mut self, path: &TreePath, was_dir: bool, version: &Version) {
-        let touched = Touched { path: path.clone(), was_dir, inode: version.id() };
+        let touched = Touched {
+            path: path.clone(),
+            was_dir,
+            inode: version.id(),
+        };
         self.touched.insert(path.clone(), touched);
     }
 
     /// What is at `path` now.
     fn now(&self, path: &TreePath) -> io::Result<Option<FileStat>> {
         let gone = |e: &io::Error| {
-            [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].iter().any(|gone| e.raw_os_error() == Some(gone.raw_os_error()))
+            [Errno::NOENT, Errno::NOTDIR, Errno::LOOP]
+                .iter()
+                .any(|gone| e.raw_os_error() == Some(gone.raw_os_error()))
         };
-        let found = self.root.parent(path).and_then(|(parent, name)| FileStat::at(parent.as_fd(), &name));
+        let found = self
+            .root
+            .parent(path)
+            .and_then(|(parent, name)| FileStat::at(parent.as_fd(), &name));
         match found {
             Ok(stat) => Ok(Some(stat)),
             Err(e) if gone(&e) => Ok(None),
@@ -146,10 +166,15 @@ impl Search<'_> {
     }
 
     fn known(&mut self, path: &TreePath) -> io::Result<Option<&IndexEntry>> {
-        let Some(row) = self.index.row_of(path) else { return Ok(None) };
+        let Some(row) = self.index.row_of(path) else {
+            return Ok(None);
+        };
         self.open(row)?;
         let page = &self.page.1;
-        Ok(page.binary_search_by(|found| found.entry.path.cmp(path)).ok().map(|at| &page[at]))
+        Ok(page
+            .binary_search_by(|found| found.entry.path.cmp(path))
+            .ok()
+            .map(|at| &page[at]))
     }
 
     fn open(&mut self, row: usize) -> io::Result<()> {
@@ -197,21 +222,30 @@ impl Search<'_> {
         let rows = self.index.rows();
         let mut row = dir.and_then(|dir| self.index.row_of(dir)).unwrap_or(0);
         let mut after: Option<TreePath> = dir.cloned();
-        while row < rows.len() && dir.is_none_or(|dir| rows[row].first <= *dir || rows[row].first.is_within(dir)) {
+        while row < rows.len()
+            && dir.is_none_or(|dir| rows[row].first <= *dir || rows[row].first.is_within(dir))
+        {
             self.open(row)?;
             for found in self.page.1.iter() {
                 let path = &found.entry.path;
-                if after.as_ref().is_none_or(|after| path > after) && path.parent().as_ref() == dir {
+                if after.as_ref().is_none_or(|after| path > after) && path.parent().as_ref() == dir
+                {
                     after = Some(path.clone());
                     children.push(path.clone());
                 }
             }
             // What is below the last child is passed over.
-            let below = |path: &TreePath| after.as_ref().is_some_and(|after| path <= after || path.is_within(after));
+            let below = |path: &TreePath| {
+                after
+                    .as_ref()
+                    .is_some_and(|after| path <= after || path.is_within(after))
+            };
             let passed = rows[row + 1..].partition_point(|page| below(&page.last));
             row += 1 + if after.as_ref() == dir { 0 } else { passed };
         }
-        children.iter().try_for_each(|child| self.look(child, false))
+        children
+            .iter()
+            .try_for_each(|child| self.look(child, false))
     }
 
     /// All that the index has below `dir`.
@@ -220,7 +254,10 @@ impl Search<'_> {
         for row in first..self.index.rows().len() {
             self.open(row)?;
             let (_, page) = &self.page;
-            if page.first().is_some_and(|e| e.entry.path > *dir && !e.entry.path.is_within(dir)) {
+            if page
+                .first()
+                .is_some_and(|e| e.entry.path > *dir && !e.entry.path.is_within(dir))
+            {
                 return Ok(());
             }
             let page = Arc::clone(page);
@@ -267,7 +304,10 @@ mod tests {
     }
 
     fn hints(paths: &[&str]) -> Hints {
-        Hints { paths: paths.iter().map(|p| path(p)).collect(), ..Hints::default() }
+        Hints {
+            paths: paths.iter().map(|p| path(p)).collect(),
+            ..Hints::default()
+        }
     }
 
     #[test]
@@ -288,7 +328,12 @@ mod tests {
         assert_eq!(find(&some, "d/new"), None);
         let all = scan(&f, "k", Some(hints(&["d/b", "d/new"])), Some(&some.index));
         assert_eq!(all.index.root(), scan(&f, "l", None, None).index.root());
-        let same = scan(&f, "m", Some(hints(&["a", "d/gone/deep", "d"])), Some(&all.index));
+        let same = scan(
+            &f,
+            "m",
+            Some(hints(&["a", "d/gone/deep", "d"])),
+            Some(&all.index),
+        );
         assert_eq!(same.index.root(), all.index.root());
     }
 
@@ -302,21 +347,40 @@ mod tests {
         std::fs::create_dir(at(&f, "d")).unwrap();
         std::fs::write(at(&f, "d/new"), "half").unwrap();
         let held = |names: &[&str]| names.iter().map(|n| path(n)).collect();
-        let told = Hints { held: held(&["log", "new", "d/new"]), ..hints(&["log", "new", "d", "d/new"]) };
+        let told = Hints {
+            held: held(&["log", "new", "d/new"]),
+            ..hints(&["log", "new", "d", "d/new"])
+        };
         let some = scan(&f, "j", Some(told.clone()), Some(&first.index));
-        let names: Vec<String> = some.index.entries().map(|e| e.unwrap().entry.path.to_string()).collect();
+        let names: Vec<String> = some
+            .index
+            .entries()
+            .map(|e| e.unwrap().entry.path.to_string())
+            .collect();
         assert_eq!(names, ["d", "log"]);
-        assert_eq!(some.index.find(&path("log")).unwrap(), first.index.find(&path("log")).unwrap());
+        assert_eq!(
+            some.index.find(&path("log")).unwrap(),
+            first.index.find(&path("log")).unwrap()
+        );
         // Where everything is looked at nothing is held back.
         let all = scan(&f, "k", Some(told.clone()), None);
         assert_eq!(all.index.totals().entries, 4);
         // One that is gone is not held.
         std::fs::remove_file(at(&f, "log")).unwrap();
-        assert_eq!(scan(&f, "l", Some(told), Some(&some.index)).index.find(&path("log")).unwrap(), None);
+        assert_eq!(
+            scan(&f, "l", Some(told), Some(&some.index))
+                .index
+                .find(&path("log"))
+                .unwrap(),
+            None
+        );
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "files bear the times of the real clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "files bear the times of the real clock"
+    )]
     fn a_look_at_everything_finds_what_nobody_named_and_reads_nothing_that_is_as_it_was() {
         let f = Fixture::new();
         let mut looks = Looks::default();
@@ -325,8 +389,13 @@ mod tests {
         let mut scan = |name: &str, hints: Option<Hints>, old: Option<&Arc<Index>>| {
             rest();
             let began = std::time::SystemTime::now();
-            let options = ScanOptions { hints, started: began, ..options() };
-            let scanned = super::super::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap();
+            let options = ScanOptions {
+                hints,
+                started: began,
+                ..options()
+            };
+            let scanned =
+                super::super::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap();
             looks.add(began, std::time::SystemTime::now());
             (scanned, looks.clone())
         };
@@ -339,22 +408,37 @@ mod tests {
         let (named, looks) = scan("j", Some(hints(&["b"])), Some(&first.index));
         assert_eq!(named.stats.hashed_files, 1);
 
-        let all = |looks: &Looks| Hints { everywhere: Some(looks.clone()), ..Hints::default() };
+        let all = |looks: &Looks| Hints {
+            everywhere: Some(looks.clone()),
+            ..Hints::default()
+        };
         let (same, looks) = scan("k", Some(all(&looks)), Some(&named.index));
-        assert!(Arc::ptr_eq(&same.index, &named.index), "nothing is read again");
+        assert!(
+            Arc::ptr_eq(&same.index, &named.index),
+            "nothing is read again"
+        );
         let (plain, _) = scan("l", None, Some(&named.index));
-        assert_eq!(plain.stats.hashed_files, 1, "without the looks it is not known that b was at rest");
+        assert_eq!(
+            plain.stats.hashed_files, 1,
+            "without the looks it is not known that b was at rest"
+        );
 
         rest();
         for name in ["a", "held"] {
             std::fs::write(at(&f, name), "unheard").unwrap();
         }
-        let told = Hints { held: [path("held")].into(), ..all(&looks) };
+        let told = Hints {
+            held: [path("held")].into(),
+            ..all(&looks)
+        };
         let (found, looks) = scan("m", Some(told), Some(&same.index));
         assert_eq!(found.stats.hashed_files, 1);
         let (closed, _) = scan("n", Some(all(&looks)), Some(&found.index));
         assert_eq!(closed.stats.hashed_files, 1);
-        assert_eq!(closed.index.root(), self::scan(&f, "o", None, None).index.root());
+        assert_eq!(
+            closed.index.root(),
+            self::scan(&f, "o", None, None).index.root()
+        );
     }
 
     #[test]
@@ -370,9 +454,17 @@ mod tests {
         }
         std::fs::write(at(&f, "known/b"), "b").unwrap();
         let held = late.iter().map(|name| path(name)).collect();
-        let told = Hints { held, top: true, ..hints(&["known/b", "late", "known/late", "new", "new/late"]) };
+        let told = Hints {
+            held,
+            top: true,
+            ..hints(&["known/b", "late", "known/late", "new", "new/late"])
+        };
         let some = scan(&f, "j", Some(told), Some(&first.index));
-        let names: Vec<String> = some.index.entries().map(|e| e.unwrap().entry.path.to_string()).collect();
+        let names: Vec<String> = some
+            .index
+            .entries()
+            .map(|e| e.unwrap().entry.path.to_string())
+            .collect();
         assert_eq!(names, ["known", "known/a", "known/b", "new"]);
 
         // Neither the directories nor the files change any more.
@@ -393,22 +485,45 @@ mod tests {
         std::fs::create_dir_all(at(&f, "d/e")).unwrap();
         std::fs::write(at(&f, "d/e/a"), "a").unwrap();
         std::fs::write(at(&f, "d/e/a.log"), "log").unwrap();
-        let exclude = Exclude { base: None, pattern: "*.log".into() };
+        let exclude = Exclude {
+            base: None,
+            pattern: "*.log".into(),
+        };
         let scan = |name: &str, hints, old| {
-            let options = ScanOptions { hints, excludes: vec![exclude.clone()], ..options() };
+            let options = ScanOptions {
+                hints,
+                excludes: vec![exclude.clone()],
+                ..options()
+            };
             super::super::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()
         };
         let whole = scan("whole", None, None).index;
         let out = scan("out", Some(hints(&["d/e/a.log"])), Some(&whole)).index;
-        assert!(Arc::ptr_eq(&out, &whole), "what is excluded leads to nothing");
+        assert!(
+            Arc::ptr_eq(&out, &whole),
+            "what is excluded leads to nothing"
+        );
 
         // An index that lacks a path although the directory has not changed since.
-        let options = ScanOptions { scope: vec![path("d/e/other")], ..options() };
-        let scoped = super::super::scan(&f.root, &options, None, &f.dir.path().join("scoped")).unwrap().index;
+        let options = ScanOptions {
+            scope: vec![path("d/e/other")],
+            ..options()
+        };
+        let scoped = super::super::scan(&f.root, &options, None, &f.dir.path().join("scoped"))
+            .unwrap()
+            .index;
         assert_eq!(scoped.find(&path("d/e/a")).unwrap(), None);
         let filter = Filter::new(std::slice::from_ref(&exclude));
-        let found = |name| spots(&f.root, &scoped, &hints(&[name]), &filter, 1).unwrap().unwrap();
-        let touched: Vec<_> = found("d/e/a").touched.into_iter().map(|t| (t.path, t.was_dir)).collect();
+        let found = |name| {
+            spots(&f.root, &scoped, &hints(&[name]), &filter, 1)
+                .unwrap()
+                .unwrap()
+        };
+        let touched: Vec<_> = found("d/e/a")
+            .touched
+            .into_iter()
+            .map(|t| (t.path, t.was_dir))
+            .collect();
         assert_eq!(touched, [(path("d/e"), true)]);
         assert_eq!(found("d/e/a.log").touched, []);
     }
@@ -424,15 +539,23 @@ mod tests {
         for name in files {
             std::fs::write(at(&f, name), name).unwrap();
         }
-        let give = |name: &str, user| std::os::unix::fs::chown(at(&f, name), Some(user), None).unwrap();
+        let give =
+            |name: &str, user| std::os::unix::fs::chown(at(&f, name), Some(user), None).unwrap();
         give("d/other", 1234);
         give("other", 1234);
         let scan = |name: &str, old| {
-            let options = ScanOptions { owner: Some(0), ..options() };
+            let options = ScanOptions {
+                owner: Some(0),
+                ..options()
+            };
             super::super::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()
         };
         let names = |scanned: &Scanned| -> Vec<String> {
-            scanned.index.entries().map(|e| e.unwrap().entry.path.to_string()).collect()
+            scanned
+                .index
+                .entries()
+                .map(|e| e.unwrap().entry.path.to_string())
+                .collect()
         };
         let first = scan("first", None);
         assert_eq!(names(&first), ["d", "d/mine", "mine"]);
@@ -460,10 +583,17 @@ mod tests {
         let (a, b) = (at(f, from), at(f, to));
         // What is done through a symbolic link happens where neither path says.
         let is_link = |above: &Path| above.is_symlink() && above.starts_with(f.root.path());
-        if [&a, &b].iter().any(|path| path.ancestors().skip(1).any(is_link)) || (op == 0 && a.is_symlink()) {
+        if [&a, &b]
+            .iter()
+            .any(|path| path.ancestors().skip(1).any(is_link))
+            || (op == 0 && a.is_symlink())
+        {
             return Vec::new();
         }
-        let made = |path: &Path| path.parent().is_some_and(|dir| std::fs::create_dir_all(dir).is_ok());
+        let made = |path: &Path| {
+            path.parent()
+                .is_some_and(|dir| std::fs::create_dir_all(dir).is_ok())
+        };
         let named = [from.to_string(), to.to_string()];
         match op {
             0 if made(&a) => drop(std::fs::write(&a, format!("{from}{to}"))),
@@ -476,8 +606,18 @@ mod tests {
             _ => {}
         }
         // Directories on the way may be new, too: a watcher says so.
-        let above = |p: &String| Path::new(p).ancestors().filter_map(|a| a.to_str()).map(str::to_string).collect();
-        named.iter().flat_map(above as fn(&String) -> Vec<String>).filter(|p| !p.is_empty()).collect()
+        let above = |p: &String| {
+            Path::new(p)
+                .ancestors()
+                .filter_map(|a| a.to_str())
+                .map(str::to_string)
+                .collect()
+        };
+        named
+            .iter()
+            .flat_map(above as fn(&String) -> Vec<String>)
+            .filter(|p| !p.is_empty())
+            .collect()
     }
 
     proptest! {

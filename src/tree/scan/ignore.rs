@@ -80,12 +80,17 @@ pub(super) fn patterns_in(
     let mut files = Vec::new();
 
     for name in kind.names().iter().filter(|n| has(n.to_bytes())) {
-        let at = base.map_or(root.path().to_path_buf(), |b| root.shown(b)).join(&*name.to_string_lossy());
+        let at = base
+            .map_or(root.path().to_path_buf(), |b| root.shown(b))
+            .join(&*name.to_string_lossy());
         let unreadable = |e| super::unreadable(&at, e);
 
         // Before it is read: a change in between makes another version of it.
         let stat = FileStat::at(dir, name).map_err(unreadable)?;
-        let path = base.map_or_else(|| TreePath::new(name.to_bytes()), |base| base.join(name.to_bytes()));
+        let path = base.map_or_else(
+            || TreePath::new(name.to_bytes()),
+            |base| base.join(name.to_bytes()),
+        );
         files.extend(path.ok().map(|path| (path, stat.version())));
         if stat.file_type != FileType::RegularFile {
             continue;
@@ -93,12 +98,21 @@ pub(super) fn patterns_in(
 
         let mut text = Vec::new();
         let file = open_file_at(dir, name).map_err(unreadable)?;
-        file.take(MAX_EXCLUDE_BYTES as u64 + 1).read_to_end(&mut text).map_err(unreadable)?;
+        file.take(MAX_EXCLUDE_BYTES as u64 + 1)
+            .read_to_end(&mut text)
+            .map_err(unreadable)?;
         if text.len() > MAX_EXCLUDE_BYTES {
-            let why = format!("{}: more than {MAX_EXCLUDE_BYTES} bytes of patterns", at.display());
-            return Err(Error::usage(why).hint("a release carries its patterns to every host: use fewer, broader ones"));
+            let why = format!(
+                "{}: more than {MAX_EXCLUDE_BYTES} bytes of patterns",
+                at.display()
+            );
+            return Err(Error::usage(why)
+                .hint("a release carries its patterns to every host: use fewer, broader ones"));
         }
-        found.extend(lines(&text).map(|line| Exclude { base: base.cloned(), pattern: line.into() }));
+        found.extend(lines(&text).map(|line| Exclude {
+            base: base.cloned(),
+            pattern: line.into(),
+        }));
     }
     Ok((found, files))
 }

@@ -40,7 +40,11 @@ impl Looks {
 
     /// Before this second nothing can have changed unseen.
     pub(super) fn first_second(&self) -> i64 {
-        self.0.iter().map(|(began, _)| began.secs).min().unwrap_or(i64::MAX)
+        self.0
+            .iter()
+            .map(|(began, _)| began.secs)
+            .min()
+            .unwrap_or(i64::MAX)
     }
 }
 
@@ -49,7 +53,11 @@ impl Looks {
 /// The time of change is what the kernel alone sets: a time of modification in the future proves nothing, and must not
 /// cost a read at every scan.
 pub(in crate::tree) fn is_racy(version: &Version, started: Mtime) -> bool {
-    let tick = if version.ctime.nanos == 0 { COARSE_TICK } else { TICK };
+    let tick = if version.ctime.nanos == 0 {
+        COARSE_TICK
+    } else {
+        TICK
+    };
     let nanos = |t: Mtime| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);
     let limit = nanos(started) - tick.as_nanos() as i128;
     nanos(version.ctime) >= limit || (version.mtime <= started && nanos(version.mtime) >= limit)
@@ -66,7 +74,11 @@ mod tests {
     }
 
     fn changed(ms: u64) -> Version {
-        Version { ctime: wall(at(ms)), mtime: Mtime { secs: 1, nanos: 0 }, ..Version::NONE }
+        Version {
+            ctime: wall(at(ms)),
+            mtime: Mtime { secs: 1, nanos: 0 },
+            ..Version::NONE
+        }
     }
 
     #[test]

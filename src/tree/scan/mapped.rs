@@ -55,7 +55,10 @@ for line in sys.stdin:
 ";
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "files bear the times of the real clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "files bear the times of the real clock"
+    )]
     fn a_store_to_a_page_that_was_dirty_is_seen_by_the_next_scan() {
         const TMPFS: i64 = 0x0102_1994;
         let f = Fixture::new();
@@ -65,12 +68,20 @@ for line in sys.stdin:
             return println!("skipped: pages in memory are never written back");
         }
         let mut python = Command::new("python3");
-        python.args(["-c", WRITER]).arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let Ok(mut writer) = python.spawn() else { return println!("skipped: no python3 to map a file") };
+        python
+            .args(["-c", WRITER])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let Ok(mut writer) = python.spawn() else {
+            return println!("skipped: no python3 to map a file");
+        };
         let mut commands = writer.stdin.take().expect("piped");
         let mut answers = BufReader::new(writer.stdout.take().expect("piped"));
         let mut store = |byte: char| {
-            commands.write_all(format!("{byte}\n").as_bytes()).expect("it reads");
+            commands
+                .write_all(format!("{byte}\n").as_bytes())
+                .expect("it reads");
             let mut line = String::new();
             answers.read_line(&mut line).expect("it answers");
             assert_eq!(line, "stored\n");
@@ -78,10 +89,17 @@ for line in sys.stdin:
             std::thread::sleep(Duration::from_millis(100));
         };
         let scan = |old: Option<&Arc<crate::tree::Index>>| {
-            f.try_scan(&ScanOptions::new(SystemTime::now()), old).expect("scanned")
+            f.try_scan(&ScanOptions::new(SystemTime::now()), old)
+                .expect("scanned")
         };
         let content = |scanned: &crate::tree::Scanned| {
-            let entry = scanned.index.entries().next().expect("one").expect("readable").entry;
+            let entry = scanned
+                .index
+                .entries()
+                .next()
+                .expect("one")
+                .expect("readable")
+                .entry;
             (entry.kind, scanned.stats.hashed_files)
         };
 

@@ -20,28 +20,44 @@ pub(super) struct Merge<'a> {
 impl<'a> Merge<'a> {
     /// All of `index` but the paths `touched`, which are sorted.
     pub(super) fn new(index: &'a Index, touched: Vec<TreePath>) -> Self {
-        Self { index, touched: touched.into(), row: 0, open: VecDeque::new() }
+        Self {
+            index,
+            touched: touched.into(),
+            row: 0,
+            open: VecDeque::new(),
+        }
     }
 
     /// Writes what comes before `limit`, or all that is left.
-    pub(super) fn up_to(&mut self, limit: Option<&TreePath>, writer: &mut IndexWriter) -> io::Result<()> {
+    pub(super) fn up_to(
+        &mut self,
+        limit: Option<&TreePath>,
+        writer: &mut IndexWriter,
+    ) -> io::Result<()> {
         loop {
             while let Some(next) = self.open.front() {
                 if limit.is_some_and(|limit| next.entry.path >= *limit) {
                     return Ok(());
                 }
-                let Some(entry) = self.open.pop_front() else { break };
+                let Some(entry) = self.open.pop_front() else {
+                    break;
+                };
                 if !self.is_touched(&entry.entry.path) {
                     writer.keep_lists(self.index, &entry)?;
                     writer.push(entry)?;
                 }
             }
-            let Some(page) = self.index.rows().get(self.row) else { return Ok(()) };
+            let Some(page) = self.index.rows().get(self.row) else {
+                return Ok(());
+            };
             if limit.is_some_and(|limit| page.first >= *limit) {
                 return Ok(());
             }
             self.drop_touched_before(&page.first);
-            let is_whole = self.touched.front().is_none_or(|touched| *touched > page.last)
+            let is_whole = self
+                .touched
+                .front()
+                .is_none_or(|touched| *touched > page.last)
                 && limit.is_none_or(|limit| page.last < *limit);
             let is_last = limit.is_none() && self.row + 1 == self.index.rows().len();
             if !is_whole || !writer.push_page(self.index, self.row, is_last)? {

@@ -29,7 +29,11 @@ pub(super) fn names_of(index: &Index, inodes: &HashSet<FileId>) -> io::Result<Ve
         for found in index.page(row)? {
             let inode = found.version.id();
             if !matches!(found.entry.kind, EntryKind::Directory) && inodes.contains(&inode) {
-                names.push(Touched { path: found.entry.path, was_dir: false, inode });
+                names.push(Touched {
+                    path: found.entry.path,
+                    was_dir: false,
+                    inode,
+                });
             }
         }
     }

@@ -66,7 +66,13 @@ impl<'a> Released<'a> {
     pub(super) fn new(policy: &'a Policy) -> Result<Self> {
         let user = wanted("user", &policy.user, lookup::user_id)?;
         let group = wanted("group", &policy.group, lookup::group_id)?;
-        Ok(Self { policy, user, group, names: Owners::default(), owners: Mutex::default() })
+        Ok(Self {
+            policy,
+            user,
+            group,
+            names: Owners::default(),
+            owners: Mutex::default(),
+        })
     }
 
     /// What entries say of an owner with these numbers.
@@ -75,23 +81,40 @@ impl<'a> Released<'a> {
             return Ok(Arc::clone(known));
         }
         let had = self.names.of(uid, gid)?;
-        let (uid_said, user) = self.user.clone().unwrap_or_else(|| (had.uid, had.user.clone()));
-        let (gid_said, group) = self.group.clone().unwrap_or_else(|| (had.gid, had.group.clone()));
-        let new = Arc::new(Owner { uid: uid_said, gid: gid_said, user, group });
-        Ok(Arc::clone(locked(&self.owners).entry((uid, gid)).or_insert(new)))
+        let (uid_said, user) = self
+            .user
+            .clone()
+            .unwrap_or_else(|| (had.uid, had.user.clone()));
+        let (gid_said, group) = self
+            .group
+            .clone()
+            .unwrap_or_else(|| (had.gid, had.group.clone()));
+        let new = Arc::new(Owner {
+            uid: uid_said,
+            gid: gid_said,
+            user,
+            group,
+        });
+        Ok(Arc::clone(
+            locked(&self.owners).entry((uid, gid)).or_insert(new),
+        ))
     }
 
     /// All owners that were asked for, with their numbers here.
     pub(super) fn met(&self) -> Vec<(u32, u32, Owner)> {
         let owners = locked(&self.owners);
-        let mut met: Vec<_> = owners.iter().map(|(&(uid, gid), owner)| (uid, gid, Owner::clone(owner))).collect();
+        let mut met: Vec<_> = owners
+            .iter()
+            .map(|(&(uid, gid), owner)| (uid, gid, Owner::clone(owner)))
+            .collect();
         met.sort_by_key(|&(uid, gid, _)| (uid, gid));
         met
     }
 
     /// Whether these owners, met by an earlier scan, would be the same now.
     pub(super) fn still_holds(&self, met: &[(u32, u32, Owner)]) -> bool {
-        met.iter().all(|(uid, gid, owner)| self.owner(*uid, *gid).is_ok_and(|now| *now == *owner))
+        met.iter()
+            .all(|(uid, gid, owner)| self.owner(*uid, *gid).is_ok_and(|now| *now == *owner))
     }
 
     pub(super) fn mode(&self, stat: &FileStat) -> Mode {
@@ -104,23 +127,42 @@ impl<'a> Released<'a> {
     }
 
     pub(super) fn mtime(&self, stat: &FileStat) -> Mtime {
-        if self.policy.without_mtime { Mtime::default() } else { stat.mtime }
+        if self.policy.without_mtime {
+            Mtime::default()
+        } else {
+            stat.mtime
+        }
     }
 
     /// The tree's own directory.
-    pub(super) fn top(&self, stat: &FileStat, owner: &Owner, xattrs: Vec<crate::manifest::Xattr>) -> Top {
-        Top { mode: self.mode(stat), owner: owner.clone(), mtime: self.mtime(stat), xattrs }
+    pub(super) fn top(
+        &self,
+        stat: &FileStat,
+        owner: &Owner,
+        xattrs: Vec<crate::manifest::Xattr>,
+    ) -> Top {
+        Top {
+            mode: self.mode(stat),
+            owner: owner.clone(),
+            mtime: self.mtime(stat),
+            xattrs,
+        }
     }
 }
 
-fn wanted(what: &str, policy: &OwnerPolicy, look_up: impl FnOnce(&str) -> nix::Result<Option<u32>>) -> Result<Wanted> {
+fn wanted(
+    what: &str,
+    policy: &OwnerPolicy,
+    look_up: impl FnOnce(&str) -> nix::Result<Option<u32>>,
+) -> Result<Wanted> {
     match policy {
         OwnerPolicy::Preserve => Ok(None),
         OwnerPolicy::Ignore => Ok(Some((NO_ID, None))),
         OwnerPolicy::Fixed(name) => {
             let known = look_up(name).map_err(|e| {
                 let shown = crate::units::printable(name.as_bytes());
-                Error::new(Kind::Io, format!("cannot look up the {what} {shown}")).because(io::Error::from(e))
+                Error::new(Kind::Io, format!("cannot look up the {what} {shown}"))
+                    .because(io::Error::from(e))
             })?;
             Ok(Some(match (known, name.parse()) {
                 (Some(id), _) => (id, Some(name.clone())),
@@ -138,7 +180,10 @@ mod tests {
     #[test]
     fn a_fixed_owner_is_a_name_before_it_is_a_number() {
         let user = |name: &str| {
-            let policy = Policy { user: OwnerPolicy::Fixed(name.into()), ..Policy::default() };
+            let policy = Policy {
+                user: OwnerPolicy::Fixed(name.into()),
+                ..Policy::default()
+            };
             Released::new(&policy).unwrap().user.clone()
         };
         assert_eq!(user("root"), Some((0, Some("root".into()))));

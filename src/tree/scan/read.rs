@@ -85,15 +85,34 @@ pub(super) fn entry_of(
 ) -> Result<IndexEntry> {
     let owner = owner_of(&shared.released, stat, &path)?;
     let (mode, mtime) = (shared.released.mode(stat), shared.released.mtime(stat));
-    let entry = Entry { path, kind, mode, owner, mtime, xattrs };
-    Ok(IndexEntry { entry, version: stat.version() })
+    let entry = Entry {
+        path,
+        kind,
+        mode,
+        owner,
+        mtime,
+        xattrs,
+    };
+    Ok(IndexEntry {
+        entry,
+        version: stat.version(),
+    })
 }
 
 /// The owner of what errors call `path`.
-pub(super) fn owner_of(released: &Released<'_>, stat: &FileStat, path: &dyn Display) -> Result<Arc<Owner>> {
+pub(super) fn owner_of(
+    released: &Released<'_>,
+    stat: &FileStat,
+    path: &dyn Display,
+) -> Result<Arc<Owner>> {
     released.owner(stat.uid, stat.gid).map_err(|e| {
-        let what = format!("cannot look up the owner {}:{} of {path}", stat.uid, stat.gid);
-        Error::new(Kind::Io, what).because(e).hint("is the name service of this host reachable?")
+        let what = format!(
+            "cannot look up the owner {}:{} of {path}",
+            stat.uid, stat.gid
+        );
+        Error::new(Kind::Io, what)
+            .because(e)
+            .hint("is the name service of this host reachable?")
     })
 }
 
@@ -119,11 +138,20 @@ impl NodeSink for ToIndex<'_> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(shared: &'a Shared<'a>) -> Self {
-        Self { shared, buffer: Vec::new(), xattrs: XattrReader::default(), parent: None }
+        Self {
+            shared,
+            buffer: Vec::new(),
+            xattrs: XattrReader::default(),
+            parent: None,
+        }
     }
 
     pub(super) fn read(&mut self, batch: Batch) -> Result<BatchDone> {
-        let mut done = BatchDone { entries: Vec::with_capacity(batch.len()), files: 0, bytes: 0 };
+        let mut done = BatchDone {
+            entries: Vec::with_capacity(batch.len()),
+            files: 0,
+            bytes: 0,
+        };
         for item in batch.items {
             match item {
                 Item::Ready(entry) => done.entries.push(entry),
@@ -157,7 +185,10 @@ impl<'a> Reader<'a> {
             let is_open = (may_be_dirty || options.exposures.is_some())
                 .then(|| sys::is_open_for_writing(&open).unwrap_or(may_be_dirty));
             let is_open = is_open == Some(true);
-            if may_be_dirty && is_open && mapped::write_back(&open).map_err(|e| self.unreadable(path, e))? {
+            if may_be_dirty
+                && is_open
+                && mapped::write_back(&open).map_err(|e| self.unreadable(path, e))?
+            {
                 before = FileStat::of(&open).map_err(|e| self.unreadable(path, e))?;
             }
             if file.linked && before.id != file.child.stat.id {
@@ -170,19 +201,37 @@ impl<'a> Reader<'a> {
             let stopped = || shared.jobs.is_closed() || shared.options.is_stopped();
             let sink = &mut ToIndex(shared);
             let buffer = &mut self.buffer;
-            let read = content::read(&open, before.size, before.has_holes(), threads, buffer, sink, &stopped);
+            let read = content::read(
+                &open,
+                before.size,
+                before.has_holes(),
+                threads,
+                buffer,
+                sink,
+                &stopped,
+            );
             let content = match read {
                 Ok(content) => content,
                 Err(ReadFailure::Shorter) => continue,
-                Err(ReadFailure::Stopped) => return Err(Error::new(Kind::Io, "the scan was stopped")),
+                Err(ReadFailure::Stopped) => {
+                    return Err(Error::new(Kind::Io, "the scan was stopped"));
+                }
                 Err(ReadFailure::Io(e)) => return Err(self.unreadable(path, e)),
             };
             options.pass_gap();
             let after = FileStat::of(&open).map_err(|e| self.unreadable(path, e))?;
             if before.version() == after.version() {
                 let kind = EntryKind::File(content);
-                if let Some(exposures) = options.exposures.as_ref().filter(|_| is_open || before.nlink > 1) {
-                    exposures.add(Exposed { path: path.clone(), stat: before, is_open });
+                if let Some(exposures) = options
+                    .exposures
+                    .as_ref()
+                    .filter(|_| is_open || before.nlink > 1)
+                {
+                    exposures.add(Exposed {
+                        path: path.clone(),
+                        stat: before,
+                        is_open,
+                    });
                 }
                 return entry_of(shared, file.child.path, &before, kind, xattrs).map(Some);
             }
@@ -195,7 +244,9 @@ impl<'a> Reader<'a> {
         if !self.shared.options.xattrs || now.version() == child.stat.version() {
             return Ok(child.xattrs.clone());
         }
-        self.xattrs.of(open).map_err(|e| self.unreadable(&child.path, e))
+        self.xattrs
+            .of(open)
+            .map_err(|e| self.unreadable(&child.path, e))
     }
 
     fn open(&mut self, path: &TreePath) -> io::Result<File> {
@@ -203,7 +254,9 @@ impl<'a> Reader<'a> {
         if self.parent.as_ref().is_none_or(|(known, _)| *known != dir) {
             self.parent = Some((dir, self.shared.root.parent(path)?.0));
         }
-        let Some((_, handle)) = &self.parent else { return Err(io::ErrorKind::NotFound.into()) };
+        let Some((_, handle)) = &self.parent else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
         open_file_at(handle.as_fd(), &std::ffi::CString::new(name)?)
     }
 
@@ -224,5 +277,8 @@ impl<'a> Reader<'a> {
 /// Whether a name that was a file when it was listed is now something else, or, with further names, gone.
 fn is_replaced(e: &io::Error) -> bool {
     e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
-        || matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        || matches!(
+            e.kind(),
+            io::ErrorKind::InvalidInput | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        )
 }

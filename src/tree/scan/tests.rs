@@ -33,7 +33,11 @@ impl Fixture {
         std::fs::write(self.at(path), text).unwrap();
     }
 
-    pub(super) fn try_scan(&self, options: &ScanOptions, old: Option<&Arc<Index>>) -> Result<Scanned> {
+    pub(super) fn try_scan(
+        &self,
+        options: &ScanOptions,
+        old: Option<&Arc<Index>>,
+    ) -> Result<Scanned> {
         scan(&self.root, options, old, &self.dir.path().join("index"))
     }
 
@@ -44,7 +48,10 @@ impl Fixture {
 
 /// As if the scan began long after every file of the test was written.
 pub(super) fn options() -> ScanOptions {
-    ScanOptions { threads: 2, ..ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33)) }
+    ScanOptions {
+        threads: 2,
+        ..ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33))
+    }
 }
 
 fn entries(scanned: &Scanned) -> Vec<Entry> {
@@ -52,11 +59,17 @@ fn entries(scanned: &Scanned) -> Vec<Entry> {
 }
 
 fn shown(scanned: &Scanned) -> Vec<String> {
-    entries(scanned).iter().map(|e| format!("{} {}", e.kind.letter(), e.path)).collect()
+    entries(scanned)
+        .iter()
+        .map(|e| format!("{} {}", e.kind.letter(), e.path))
+        .collect()
 }
 
 fn exclude(base: Option<&str>, pattern: &str) -> Exclude {
-    Exclude { base: base.map(|b| TreePath::new(b.as_bytes()).unwrap()), pattern: pattern.into() }
+    Exclude {
+        base: base.map(|b| TreePath::new(b.as_bytes()).unwrap()),
+        pattern: pattern.into(),
+    }
 }
 
 #[test]
@@ -70,7 +83,15 @@ fn an_empty_tree_is_an_empty_index() {
 fn any_legal_name_is_scanned_in_order() {
     let f = Fixture::new();
     let long = [b'x'; 255];
-    let names: [&[u8]; 7] = [b"a\nb", b"a", b"\xff\xfe", b"-rf", &long, b" ", "ünï".as_bytes()];
+    let names: [&[u8]; 7] = [
+        b"a\nb",
+        b"a",
+        b"\xff\xfe",
+        b"-rf",
+        &long,
+        b" ",
+        "ünï".as_bytes(),
+    ];
     for name in names {
         f.write(name, name);
     }
@@ -81,7 +102,11 @@ fn any_legal_name_is_scanned_in_order() {
     let found = entries(&f.scan(&options()));
     assert!(found.windows(2).all(|w| w[0].path < w[1].path));
     assert_eq!(found.len(), 7 + 3 + 51);
-    assert!(names.iter().all(|n| found.iter().any(|e| e.path.as_bytes() == *n)));
+    assert!(
+        names
+            .iter()
+            .all(|n| found.iter().any(|e| e.path.as_bytes() == *n))
+    );
     let empty = found.iter().find(|e| e.path.as_bytes() == b"b/z").unwrap();
     assert_eq!(empty.kind, EntryKind::File(Content::Blocks(Vec::new())));
 }
@@ -89,7 +114,16 @@ fn any_legal_name_is_scanned_in_order() {
 #[test]
 fn excludes_and_ignore_files_decide_from_the_top_down() {
     let f = Fixture::new();
-    for path in ["a.tmp", "keep.tmp", "cache/x", "d/a.log", "d/cache/x", "e/a.log", "e/only.git", "e/deep/b.log"] {
+    for path in [
+        "a.tmp",
+        "keep.tmp",
+        "cache/x",
+        "d/a.log",
+        "d/cache/x",
+        "e/a.log",
+        "e/only.git",
+        "e/deep/b.log",
+    ] {
         f.write(path.as_bytes(), b"");
     }
     f.write(b".makuoignore", b"# comment\n\n!keep.tmp\n*.log\r\n");
@@ -97,7 +131,11 @@ fn excludes_and_ignore_files_decide_from_the_top_down() {
     f.write(b"e/.gitignore", b"*.git\n*.log\n");
     f.write(b"cache/.makuoignore", b"never read {\n");
     let excludes = vec![exclude(None, "*.tmp"), exclude(None, "/cache/")];
-    let makuo = ScanOptions { excludes, ignore_files: IgnoreFiles::Makuo, ..options() };
+    let makuo = ScanOptions {
+        excludes,
+        ignore_files: IgnoreFiles::Makuo,
+        ..options()
+    };
     let scanned = f.scan(&makuo);
     let expected = [
         "f .makuoignore",
@@ -116,12 +154,25 @@ fn excludes_and_ignore_files_decide_from_the_top_down() {
     assert_eq!(shown(&scanned), expected);
     assert_eq!(
         scanned.ignore_rules,
-        [exclude(None, "!keep.tmp"), exclude(None, "*.log"), exclude(Some("e"), "!*.log")]
+        [
+            exclude(None, "!keep.tmp"),
+            exclude(None, "*.log"),
+            exclude(Some("e"), "!*.log")
+        ]
     );
 
-    let git = ScanOptions { ignore_files: IgnoreFiles::MakuoAndGit, ..makuo.clone() };
+    let git = ScanOptions {
+        ignore_files: IgnoreFiles::MakuoAndGit,
+        ..makuo.clone()
+    };
     let scanned = f.scan(&git);
-    assert_eq!(shown(&scanned), expected.into_iter().filter(|p| !p.ends_with("only.git")).collect::<Vec<_>>());
+    assert_eq!(
+        shown(&scanned),
+        expected
+            .into_iter()
+            .filter(|p| !p.ends_with("only.git"))
+            .collect::<Vec<_>>()
+    );
 
     // What the release's rules say of each path is what the walk did.
     let rules = [makuo.excludes, scanned.ignore_rules].concat();
@@ -139,14 +190,23 @@ fn excludes_and_ignore_files_decide_from_the_top_down() {
 fn too_many_bytes_of_patterns_are_a_usage_error() {
     let f = Fixture::new();
     f.write(b"d/.makuoignore", &b"x\n".repeat(100_000));
-    let on = ScanOptions { ignore_files: IgnoreFiles::Makuo, ..options() };
+    let on = ScanOptions {
+        ignore_files: IgnoreFiles::Makuo,
+        ..options()
+    };
     f.try_scan(&on, None).unwrap();
     f.write(b"e/.makuoignore", &b"x\n".repeat(100_000));
     let e = f.try_scan(&on, None).unwrap_err();
-    assert!(e.kind() == Kind::Usage && e.to_string().contains("200000 patterns"), "{e}");
+    assert!(
+        e.kind() == Kind::Usage && e.to_string().contains("200000 patterns"),
+        "{e}"
+    );
     f.write(b"e/.makuoignore", &b"x\n".repeat(600_000));
     let e = f.try_scan(&on, None).unwrap_err();
-    assert!(e.kind() == Kind::Usage && e.to_string().contains("e/.makuoignore"), "{e}");
+    assert!(
+        e.kind() == Kind::Usage && e.to_string().contains("e/.makuoignore"),
+        "{e}"
+    );
 }
 
 #[test]
@@ -158,33 +218,71 @@ fn only_a_regular_ignore_file_says_anything() {
     f.write(b"a/.makuoignore/inside", b"");
     symlink("../elsewhere", f.at(b"b/.makuoignore")).unwrap();
     nix::unistd::mkfifo(&f.at(b"c/.makuoignore"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let on = ScanOptions { ignore_files: IgnoreFiles::Makuo, ..options() };
+    let on = ScanOptions {
+        ignore_files: IgnoreFiles::Makuo,
+        ..options()
+    };
     let scanned = f.scan(&on);
-    assert_eq!(shown(&scanned).iter().filter(|path| path.ends_with("/x")).count(), 3);
+    assert_eq!(
+        shown(&scanned)
+            .iter()
+            .filter(|path| path.ends_with("/x"))
+            .count(),
+        3
+    );
 
     // One that becomes a file is read.
     std::fs::remove_file(f.at(b"b/.makuoignore")).unwrap();
     f.write(b"b/.makuoignore", b"x\n");
     let again = f.try_scan(&on, Some(&scanned.index)).unwrap();
-    assert_eq!(shown(&again).iter().filter(|path| path.ends_with("/x")).count(), 2);
+    assert_eq!(
+        shown(&again)
+            .iter()
+            .filter(|path| path.ends_with("/x"))
+            .count(),
+        2
+    );
 }
 
 #[test]
 fn the_state_of_a_tree_is_no_content() {
     let f = Fixture::new();
-    for path in ["www/page", ".makuo/www/lock", "d/.makuo/www/x", "var/www/lock", "lib/lock", "lib/stage/a"] {
+    for path in [
+        "www/page",
+        ".makuo/www/lock",
+        "d/.makuo/www/x",
+        "var/www/lock",
+        "lib/lock",
+        "lib/stage/a",
+    ] {
         f.write(path.as_bytes(), b"");
     }
     for path in ["var/www/stage", "var/www/undo", "var/www/releases"] {
         std::fs::create_dir(f.at(path.as_bytes())).unwrap();
     }
-    let on = ScanOptions { without_state: true, ..options() };
+    let on = ScanOptions {
+        without_state: true,
+        ..options()
+    };
     let scanned = f.scan(&on);
     assert_eq!(
         shown(&scanned),
-        ["d d", "d lib", "f lib/lock", "d lib/stage", "f lib/stage/a", "d var", "d www", "f www/page"]
+        [
+            "d d",
+            "d lib",
+            "f lib/lock",
+            "d lib/stage",
+            "f lib/stage/a",
+            "d var",
+            "d www",
+            "f www/page"
+        ]
     );
-    let skipped: Vec<String> = scanned.skipped.iter().map(|skipped| skipped.path.to_string()).collect();
+    let skipped: Vec<String> = scanned
+        .skipped
+        .iter()
+        .map(|skipped| skipped.path.to_string())
+        .collect();
     assert_eq!(skipped, [".makuo", "d/.makuo"]);
 
     // Nor is it when only what changed is looked at.
@@ -205,10 +303,15 @@ fn a_path_that_is_too_long_is_named() {
     for depth in 0..17 {
         let next = TreePath::new(name.as_bytes()).unwrap();
         rustix::fs::mkdirat(&dir, name.as_str(), rustix::fs::Mode::RWXU).unwrap();
-        dir = dir.open_below(&next).unwrap_or_else(|e| panic!("{depth}: {e}"));
+        dir = dir
+            .open_below(&next)
+            .unwrap_or_else(|e| panic!("{depth}: {e}"));
     }
     let e = f.try_scan(&options(), None).unwrap_err();
-    assert!(e.kind() == Kind::Usage && e.to_string().matches(&name).count() >= 16, "{e}");
+    assert!(
+        e.kind() == Kind::Usage && e.to_string().matches(&name).count() >= 16,
+        "{e}"
+    );
 }
 
 #[test]
@@ -222,10 +325,20 @@ fn every_kind_is_told_apart() {
     std::fs::set_permissions(f.at(b"file"), std::fs::Permissions::from_mode(0o4751)).unwrap();
     let scanned = f.scan(&options());
     assert_eq!(shown(&scanned), ["f file", "L link", "S pipe", "L up"]);
-    assert_eq!(scanned.skipped.iter().map(|s| s.path.as_bytes()).collect::<Vec<_>>(), [b"socket"]);
+    assert_eq!(
+        scanned
+            .skipped
+            .iter()
+            .map(|s| s.path.as_bytes())
+            .collect::<Vec<_>>(),
+        [b"socket"]
+    );
     let found = entries(&scanned);
     assert_eq!(found[0].mode.bits(), 0o4751);
-    assert_eq!(found[1].kind, EntryKind::Symlink(b"/absolute/nowhere".to_vec()));
+    assert_eq!(
+        found[1].kind,
+        EntryKind::Symlink(b"/absolute/nowhere".to_vec())
+    );
     assert_eq!(found[0].kind.size(), 4);
 }
 
@@ -238,12 +351,21 @@ fn names_of_one_inode_are_hard_links_when_asked() {
         std::fs::hard_link(f.at(from.as_bytes()), f.at(to.as_bytes())).unwrap();
     }
     let scanned = f.scan(&options());
-    assert_eq!(shown(&scanned), ["f a", "h b", "d d", "h d/c", "f d/x", "h e"]);
+    assert_eq!(
+        shown(&scanned),
+        ["f a", "h b", "d d", "h d/c", "f d/x", "h e"]
+    );
     let found = entries(&scanned);
     assert_eq!(found[3].kind, EntryKind::Hardlink(found[0].path.clone()));
     assert_eq!(found[5].kind, EntryKind::Hardlink(found[4].path.clone()));
-    let apart = f.scan(&ScanOptions { hardlinks: false, ..options() });
-    assert_eq!(shown(&apart), ["f a", "f b", "d d", "f d/c", "f d/x", "f e"]);
+    let apart = f.scan(&ScanOptions {
+        hardlinks: false,
+        ..options()
+    });
+    assert_eq!(
+        shown(&apart),
+        ["f a", "f b", "d d", "f d/c", "f d/x", "f e"]
+    );
 }
 
 #[test]
@@ -251,18 +373,26 @@ fn xattrs_come_when_asked() {
     let f = Fixture::new();
     f.write(b"file", b"");
     let file = std::fs::File::open(f.at(b"file")).unwrap();
-    if let Err(e) = rustix::fs::fsetxattr(&file, "user.note", b"hi", rustix::fs::XattrFlags::empty()) {
+    if let Err(e) =
+        rustix::fs::fsetxattr(&file, "user.note", b"hi", rustix::fs::XattrFlags::empty())
+    {
         println!("skipped: no user xattrs here: {e}");
         return;
     }
     assert!(entries(&f.scan(&options()))[0].xattrs.is_empty());
-    let with = ScanOptions { xattrs: true, ..options() };
+    let with = ScanOptions {
+        xattrs: true,
+        ..options()
+    };
     let first = f.scan(&with);
     let again = f.try_scan(&with, Some(&first.index)).unwrap();
     assert_eq!(again.stats.reused_files, 1);
     for scanned in [&first, &again] {
         let xattrs = &entries(scanned)[0].xattrs;
-        assert_eq!((&xattrs[0].name[..], &xattrs[0].value[..]), (&b"user.note"[..], &b"hi"[..]));
+        assert_eq!(
+            (&xattrs[0].name[..], &xattrs[0].value[..]),
+            (&b"user.note"[..], &b"hi"[..])
+        );
     }
 }
 
@@ -272,11 +402,26 @@ fn the_scope_and_what_is_apart_bound_the_walk() {
     for path in ["a/b/c", "a/x", "ab", "z/y", "state/secret"] {
         f.write(path.as_bytes(), b"");
     }
-    let scope = vec![TreePath::new(&b"a/b"[..]).unwrap(), TreePath::new(&b"z/y"[..]).unwrap()];
-    assert_eq!(shown(&f.scan(&ScanOptions { scope, ..options() })), ["d a", "d a/b", "f a/b/c", "d z", "f z/y"]);
-    let state = f.root.open_below(&TreePath::new(&b"state"[..]).unwrap()).unwrap();
-    let found = f.scan(&ScanOptions { apart: vec![state.id()], ..options() });
-    assert_eq!(shown(&found), ["d a", "d a/b", "f a/b/c", "f a/x", "f ab", "d z", "f z/y"]);
+    let scope = vec![
+        TreePath::new(&b"a/b"[..]).unwrap(),
+        TreePath::new(&b"z/y"[..]).unwrap(),
+    ];
+    assert_eq!(
+        shown(&f.scan(&ScanOptions { scope, ..options() })),
+        ["d a", "d a/b", "f a/b/c", "d z", "f z/y"]
+    );
+    let state = f
+        .root
+        .open_below(&TreePath::new(&b"state"[..]).unwrap())
+        .unwrap();
+    let found = f.scan(&ScanOptions {
+        apart: vec![state.id()],
+        ..options()
+    });
+    assert_eq!(
+        shown(&found),
+        ["d a", "d a/b", "f a/b/c", "f a/x", "f ab", "d z", "f z/y"]
+    );
 }
 
 #[test]
@@ -291,9 +436,24 @@ fn an_unchanged_file_is_not_read_again() {
     std::fs::remove_file(f.at(b"e")).unwrap();
     f.write(b"0", b"new");
     let again = f.try_scan(&options(), Some(&first.index)).unwrap();
-    assert_eq!((again.stats.hashed_files, again.stats.reused_files, again.stats.hashed_bytes), (2, 1, 6));
+    assert_eq!(
+        (
+            again.stats.hashed_files,
+            again.stats.reused_files,
+            again.stats.hashed_bytes
+        ),
+        (2, 1, 6)
+    );
     assert_eq!(entries(&again), entries(&f.scan(&options())));
-    let all = f.try_scan(&ScanOptions { checksum: true, ..options() }, Some(&again.index)).unwrap();
+    let all = f
+        .try_scan(
+            &ScanOptions {
+                checksum: true,
+                ..options()
+            },
+            Some(&again.index),
+        )
+        .unwrap();
     assert_eq!((all.stats.hashed_files, all.stats.reused_files), (3, 0));
 }
 
@@ -307,8 +467,15 @@ fn a_file_changed_around_the_last_scan_is_not_trusted() {
             std::os::unix::fs::MetadataExt::ctime(&changed) as u64,
             std::os::unix::fs::MetadataExt::ctime_nsec(&changed) as u32,
         );
-    for (started, reused) in [(ctime, 0), (ctime + Duration::from_millis(10), 0), (ctime + Duration::from_secs(3), 1)] {
-        let first = f.scan(&ScanOptions { started, ..options() });
+    for (started, reused) in [
+        (ctime, 0),
+        (ctime + Duration::from_millis(10), 0),
+        (ctime + Duration::from_secs(3), 1),
+    ] {
+        let first = f.scan(&ScanOptions {
+            started,
+            ..options()
+        });
         let again = f.try_scan(&options(), Some(&first.index)).unwrap();
         assert_eq!(again.stats.reused_files, reused, "{started:?}");
     }
@@ -326,7 +493,11 @@ fn a_damaged_index_costs_a_read_and_nothing_else() {
     std::fs::write(&path, bytes).unwrap();
     let damaged = Arc::new(Index::open(&path, f.root.id()).expect("its ends are whole"));
     let again = f.try_scan(&options(), Some(&damaged)).unwrap();
-    assert!(again.stats.hashed_files > 0 && again.stats.reused_files > 0, "{:?}", again.stats);
+    assert!(
+        again.stats.hashed_files > 0 && again.stats.reused_files > 0,
+        "{:?}",
+        again.stats
+    );
     assert_eq!(again.stats.hashed_files + again.stats.reused_files, 2000);
     assert_eq!(entries(&again), first);
 }
@@ -335,15 +506,21 @@ fn a_damaged_index_costs_a_read_and_nothing_else() {
 fn a_large_file_keeps_its_lists_from_index_to_index() {
     let f = Fixture::new();
     let mut rng = fastrand::Rng::with_seed(1);
-    let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u64(..)).take(3 << 20).flat_map(u64::to_le_bytes).collect();
+    let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u64(..))
+        .take(3 << 20)
+        .flat_map(u64::to_le_bytes)
+        .collect();
     f.write(b"big", &bytes);
     let first = f.scan(&options());
     let again = f.try_scan(&options(), Some(&first.index)).unwrap();
     assert_eq!(again.stats.reused_files, 1);
-    let EntryKind::File(content) = &entries(&again)[0].kind else { panic!("a file") };
+    let EntryKind::File(content) = &entries(&again)[0].kind else {
+        panic!("a file")
+    };
     assert!(content.list_count() > 0, "{} blocks", content.block_count());
-    let direct: Vec<_> =
-        crate::block::chunk::cuts(&bytes, true).map(|r| crate::block::BlockRef::of(&bytes[r])).collect();
+    let direct: Vec<_> = crate::block::chunk::cuts(&bytes, true)
+        .map(|r| crate::block::BlockRef::of(&bytes[r]))
+        .collect();
     assert_eq!(again.index.blocks(content).unwrap(), direct);
 }
 
@@ -357,7 +534,10 @@ fn what_cannot_be_read_is_named() {
         return;
     }
     let e = f.try_scan(&options(), None).unwrap_err();
-    assert!(e.kind() == Kind::Usage && e.to_string().contains("d/secret\\n"), "{e}");
+    assert!(
+        e.kind() == Kind::Usage && e.to_string().contains("d/secret\\n"),
+        "{e}"
+    );
     assert!(e.hint_text().is_some());
 }
 
@@ -365,13 +545,27 @@ fn what_cannot_be_read_is_named() {
 fn one_thread_and_four_find_the_same_in_many_files() {
     let f = Fixture::new();
     for i in 0..5000u32 {
-        f.write(format!("{:02}/{:02}/{i}", i % 40, i % 7).as_bytes(), &i.to_le_bytes().repeat(i as usize % 50));
+        f.write(
+            format!("{:02}/{:02}/{i}", i % 40, i % 7).as_bytes(),
+            &i.to_le_bytes().repeat(i as usize % 50),
+        );
     }
-    let one = f.scan(&ScanOptions { threads: 1, ..options() });
-    let four = f.scan(&ScanOptions { threads: 4, ..options() });
+    let one = f.scan(&ScanOptions {
+        threads: 1,
+        ..options()
+    });
+    let four = f.scan(&ScanOptions {
+        threads: 4,
+        ..options()
+    });
     assert_eq!(one.index.totals().files, 5000);
     assert_eq!(one.stats, four.stats);
-    assert!(one.index.entries().map(Result::unwrap).eq(four.index.entries().map(Result::unwrap)));
+    assert!(
+        one.index
+            .entries()
+            .map(Result::unwrap)
+            .eq(four.index.entries().map(Result::unwrap))
+    );
 }
 
 /// What a plain recursive walk of the standard library finds.
@@ -449,11 +643,14 @@ fn an_op() -> impl Strategy<Value = Op> {
 impl Fixture {
     /// Directories nested in several ways; some may not be there.
     fn dir_at(&self, n: u8) -> std::path::PathBuf {
-        self.root.path().join(["", "a", "a/b", "c", "c-d", "c/e/f", "zz"][usize::from(n) % 7])
+        self.root
+            .path()
+            .join(["", "a", "a/b", "c", "c-d", "c/e/f", "zz"][usize::from(n) % 7])
     }
 
     fn name_at(&self, dir: u8, name: u8) -> std::path::PathBuf {
-        self.dir_at(dir).join(["0", "b", "e", "skip.tmp", "x y", "z"][usize::from(name) % 6])
+        self.dir_at(dir)
+            .join(["0", "b", "e", "skip.tmp", "x y", "z"][usize::from(name) % 6])
     }
 
     /// What cannot be done is not.
@@ -461,7 +658,10 @@ impl Fixture {
         let _ = match op {
             Op::Write(d, n, text) => {
                 let _ = std::fs::create_dir_all(self.dir_at(*d));
-                std::fs::write(self.name_at(*d, *n), text.to_string().repeat(usize::from(*text)))
+                std::fs::write(
+                    self.name_at(*d, *n),
+                    text.to_string().repeat(usize::from(*text)),
+                )
             }
             Op::Remove(d, n) => std::fs::remove_file(self.name_at(*d, *n)),
             Op::MakeDir(d, n) => std::fs::create_dir_all(self.name_at(*d, *n)),
@@ -488,7 +688,10 @@ fn settle() -> SystemTime {
     now()
 }
 
-#[expect(clippy::disallowed_methods, reason = "what is scanned is touched by the system's clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is scanned is touched by the system's clock"
+)]
 fn now() -> SystemTime {
     SystemTime::now()
 }
@@ -534,24 +737,54 @@ proptest! {
 fn a_tree_without_changes_keeps_its_index_and_reads_nothing() {
     let f = Fixture::new();
     (0..3000).for_each(|i| f.write(format!("{}/{i}", i % 7).as_bytes(), b"text"));
-    let then = |options: ScanOptions| ScanOptions { started: settle(), ..options };
+    let then = |options: ScanOptions| ScanOptions {
+        started: settle(),
+        ..options
+    };
     let first = f.scan(&then(options()));
-    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
-    let (path, before) = (f.dir.path().join("index"), inode(&f.dir.path().join("index")));
+    let inode =
+        |path: &Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
+    let (path, before) = (
+        f.dir.path().join("index"),
+        inode(&f.dir.path().join("index")),
+    );
     let again = f.try_scan(&then(options()), Some(&first.index)).unwrap();
-    assert_eq!((again.stats.hashed_files, again.stats.reused_files, inode(&path)), (0, 3000, before));
+    assert_eq!(
+        (
+            again.stats.hashed_files,
+            again.stats.reused_files,
+            inode(&path)
+        ),
+        (0, 3000, before)
+    );
     assert!(Arc::ptr_eq(&again.index, &first.index));
 
     // One file is read, one page built, and the rest goes over.
     f.write(b"3/10", b"TEXT");
     let changed = f.try_scan(&then(options()), Some(&first.index)).unwrap();
-    assert_eq!((changed.stats.hashed_files, changed.index.totals().files), (1, 3000));
-    let had: std::collections::HashSet<_> = first.index.rows().iter().map(|r| r.node.block.hash).collect();
-    let new = changed.index.rows().iter().filter(|r| !had.contains(&r.node.block.hash)).count();
+    assert_eq!(
+        (changed.stats.hashed_files, changed.index.totals().files),
+        (1, 3000)
+    );
+    let had: std::collections::HashSet<_> = first
+        .index
+        .rows()
+        .iter()
+        .map(|r| r.node.block.hash)
+        .collect();
+    let new = changed
+        .index
+        .rows()
+        .iter()
+        .filter(|r| !had.contains(&r.node.block.hash))
+        .count();
     assert_eq!(new, 1, "of {} pages", changed.index.rows().len());
 
     // What was scanned in another way is walked, and its contents used.
-    let other = then(ScanOptions { excludes: vec![exclude(None, "/5/")], ..options() });
+    let other = then(ScanOptions {
+        excludes: vec![exclude(None, "/5/")],
+        ..options()
+    });
     let excluded = f.try_scan(&other, Some(&changed.index)).unwrap();
     assert!(excluded.index.totals().files < 3000 && excluded.stats.hashed_files == 0);
 }

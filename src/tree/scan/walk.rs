@@ -51,7 +51,10 @@ impl ListJob {
             Some(parent) => parent.join(name.to_bytes()),
         };
         path.map_err(|e| {
-            let dir = self.path.as_ref().map_or(root.path().to_path_buf(), |dir| root.shown(dir));
+            let dir = self
+                .path
+                .as_ref()
+                .map_or(root.path().to_path_buf(), |dir| root.shown(dir));
             let at = dir.join(OsStr::from_bytes(name.to_bytes()));
             Error::usage(format!("{}: {e}", printable(at.as_os_str().as_bytes())))
                 .hint("shorten the path or exclude its directory")
@@ -77,7 +80,14 @@ impl Listing {
     /// Nothing yet, to be left out by `filter`.
     pub(super) fn of(filter: Arc<Filter>) -> Self {
         let (children, patterns) = (Vec::new(), Vec::new());
-        Self { children, filter, patterns, ignore_files: Vec::new(), skipped: Vec::new(), passed_over: false }
+        Self {
+            children,
+            filter,
+            patterns,
+            ignore_files: Vec::new(),
+            skipped: Vec::new(),
+            passed_over: false,
+        }
     }
 }
 
@@ -112,7 +122,11 @@ impl Child {
     }
 
     fn listing(&self, filter: &Arc<Filter>) -> ListJob {
-        ListJob { path: Some(self.path.clone()), filter: Arc::clone(filter), reads: self.look == Look::Whole }
+        ListJob {
+            path: Some(self.path.clone()),
+            filter: Arc::clone(filter),
+            reads: self.look == Look::Whole,
+        }
     }
 }
 
@@ -127,13 +141,27 @@ pub(super) struct Lister<'a> {
 }
 
 impl<'a> Lister<'a> {
-    pub(super) fn new(root: &'a Root, options: &'a ScanOptions, held: &'a AtomicUsize, barred: &'a Barred) -> Self {
-        Self { root, options, held, barred, xattrs: XattrReader::default() }
+    pub(super) fn new(
+        root: &'a Root,
+        options: &'a ScanOptions,
+        held: &'a AtomicUsize,
+        barred: &'a Barred,
+    ) -> Self {
+        Self {
+            root,
+            options,
+            held,
+            barred,
+            xattrs: XattrReader::default(),
+        }
     }
 
     /// The children of a directory; `None` when it is gone.
     pub(super) fn list(&mut self, job: &ListJob) -> Result<Option<Listing>> {
-        let at = job.path.as_ref().map_or(self.root.path().to_path_buf(), |p| self.root.shown(p));
+        let at = job
+            .path
+            .as_ref()
+            .map_or(self.root.path().to_path_buf(), |p| self.root.shown(p));
         let dir = match self.barred.dir(self.root, job.path.as_ref()) {
             Ok(dir) => dir,
             Err(e) if e.kind() == io::ErrorKind::NotFound && job.path.is_some() => return Ok(None),
@@ -144,20 +172,38 @@ impl<'a> Lister<'a> {
         if self.options.without_state && job.path.is_some() && STATE_NAMES.into_iter().all(has) {
             return Ok(None);
         }
-        let (patterns, ignore_files) =
-            patterns_in(self.root, dir.as_fd(), job.path.as_ref(), self.options.ignore_files, has)?;
-        let mut listing = Listing { patterns, ignore_files, ..Listing::of(Arc::clone(&job.filter)) };
+        let (patterns, ignore_files) = patterns_in(
+            self.root,
+            dir.as_fd(),
+            job.path.as_ref(),
+            self.options.ignore_files,
+            has,
+        )?;
+        let mut listing = Listing {
+            patterns,
+            ignore_files,
+            ..Listing::of(Arc::clone(&job.filter))
+        };
         listing.filter = job.filter.with(&listing.patterns);
         for name in &names {
             self.look_at(job, dir.as_fd(), name, &mut listing)?;
         }
-        listing.children.sort_unstable_by(|a, b| a.path.name().cmp(b.path.name()));
-        self.held.fetch_add(listing.children.len(), Ordering::Relaxed);
+        listing
+            .children
+            .sort_unstable_by(|a, b| a.path.name().cmp(b.path.name()));
+        self.held
+            .fetch_add(listing.children.len(), Ordering::Relaxed);
         Ok(Some(listing))
     }
 
     /// Adds the path of `name` in the directory to `out`, unless it is gone or left out.
-    pub(super) fn look_at(&mut self, job: &ListJob, dir: BorrowedFd<'_>, name: &CStr, out: &mut Listing) -> Result<()> {
+    pub(super) fn look_at(
+        &mut self,
+        job: &ListJob,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        out: &mut Listing,
+    ) -> Result<()> {
         let path = job.child(self.root, name)?;
         let stat = match FileStat::at(dir, name) {
             Ok(stat) => stat,
@@ -167,33 +213,57 @@ impl<'a> Lister<'a> {
         self.options.pass_gap();
         let is_dir = stat.file_type == FileType::Directory;
         if is_dir && self.options.without_state && name.to_bytes() == BESIDE.as_bytes() {
-            out.skipped.push(Skipped { path, why: OWN_STATE.into() });
+            out.skipped.push(Skipped {
+                path,
+                why: OWN_STATE.into(),
+            });
             return Ok(());
         }
-        if self.options.without_state && path.is_reserved() && !out.filter.leaves_out(&path, is_dir) {
+        if self.options.without_state && path.is_reserved() && !out.filter.leaves_out(&path, is_dir)
+        {
             let shown = printable(self.root.shown(&path).as_os_str().as_bytes());
-            return Err(Error::usage(format!("{shown}: hosts keep the state of trees under this name"))
-                .hint("give it another name, or exclude it in the spec"));
+            return Err(Error::usage(format!(
+                "{shown}: hosts keep the state of trees under this name"
+            ))
+            .hint("give it another name, or exclude it in the spec"));
         }
         let apart = is_dir && self.options.apart.contains(&stat.id);
         if apart || !self.options.in_scope(&path, is_dir) || out.filter.leaves_out(&path, is_dir) {
             return Ok(());
         }
-        let held = || self.options.hints.as_ref().is_some_and(|hints| hints.held.contains(&path));
+        let held = || {
+            self.options
+                .hints
+                .as_ref()
+                .is_some_and(|hints| hints.held.contains(&path))
+        };
         if stat.file_type == FileType::RegularFile && held() {
             out.passed_over = true;
             return Ok(());
         }
         if !is_dir && self.options.owner.is_some_and(|owner| owner != stat.uid) {
             out.passed_over = true;
-            out.skipped.push(Skipped { path, why: super::FOREIGN.into() });
+            out.skipped.push(Skipped {
+                path,
+                why: super::FOREIGN.into(),
+            });
             return Ok(());
         }
         let look = self.look(&path, is_dir, job.reads);
-        let mut child = Child { path, stat, target: Vec::new(), xattrs: Vec::new(), look, alone: false };
+        let mut child = Child {
+            path,
+            stat,
+            target: Vec::new(),
+            xattrs: Vec::new(),
+            look,
+            alone: false,
+        };
         match self.describe(dir, name, &mut child) {
             Ok(None) => out.children.push(child),
-            Ok(Some(why)) => out.skipped.push(Skipped { path: child.path, why: why.into() }),
+            Ok(Some(why)) => out.skipped.push(Skipped {
+                path: child.path,
+                why: why.into(),
+            }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(unreadable(&self.root.shown(&child.path), e)),
         }
@@ -201,7 +271,11 @@ impl<'a> Lister<'a> {
     }
 
     fn look(&self, path: &TreePath, is_dir: bool, reads: bool) -> Look {
-        let any = |filters: &[PathFilter]| filters.iter().any(|f| !f.is_empty() && f.matches_here(path, is_dir));
+        let any = |filters: &[PathFilter]| {
+            filters
+                .iter()
+                .any(|f| !f.is_empty() && f.matches_here(path, is_dir))
+        };
         match () {
             () if any(&self.options.closed) => Look::Closed,
             () if !reads || any(&self.options.unhashed) => Look::Unhashed,
@@ -210,7 +284,12 @@ impl<'a> Lister<'a> {
     }
 
     /// Adds what takes more than a stat; or says why the path is skipped.
-    fn describe(&mut self, dir: BorrowedFd<'_>, name: &CStr, child: &mut Child) -> io::Result<Option<&'static str>> {
+    fn describe(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        child: &mut Child,
+    ) -> io::Result<Option<&'static str>> {
         match child.stat.file_type {
             FileType::Socket => return Ok(Some("a socket belongs to a process of this host")),
             FileType::Unknown => return Ok(Some("of a kind that makuo does not know")),
@@ -266,8 +345,18 @@ struct Frame {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn begin(jobs: &'a Jobs, held: &'a AtomicUsize, filter: Arc<Filter>) -> Result<Self> {
-        let top = jobs.first(ListJob { path: None, filter, reads: true }).wait()?;
+    pub(super) fn begin(
+        jobs: &'a Jobs,
+        held: &'a AtomicUsize,
+        filter: Arc<Filter>,
+    ) -> Result<Self> {
+        let top = jobs
+            .first(ListJob {
+                path: None,
+                filter,
+                reads: true,
+            })
+            .wait()?;
         let mut walk = Self::new(jobs, held);
         if let Some(listing) = top {
             walk.top_passed_over = listing.passed_over;
@@ -277,25 +366,45 @@ impl<'a> Walk<'a> {
     }
 
     /// A walk of `children`, wherever in the tree they are; what `origin` says of ignore files holds.
-    pub(super) fn over(shared: &'a Shared<'_>, children: Vec<Child>, origin: &Origin) -> Result<Self> {
+    pub(super) fn over(
+        shared: &'a Shared<'_>,
+        children: Vec<Child>,
+        origin: &Origin,
+    ) -> Result<Self> {
         let mut walk = Self::new(&shared.jobs, &shared.held);
         walk.patterns.clone_from(&origin.patterns);
         walk.ignore_files.clone_from(&origin.ignore_files);
         let filter = shared.filter.with(&origin.patterns);
-        walk.frames.push(Frame { children: children.into(), filter, tickets: VecDeque::new(), asked: 0 });
+        walk.frames.push(Frame {
+            children: children.into(),
+            filter,
+            tickets: VecDeque::new(),
+            asked: 0,
+        });
         walk.list_ahead();
         Ok(walk)
     }
 
     fn new(jobs: &'a Jobs, held: &'a AtomicUsize) -> Self {
         let (patterns, ignore_files, skipped) = (Vec::new(), Vec::new(), Vec::new());
-        Self { jobs, held, frames: Vec::new(), ahead: 0, patterns, ignore_files, skipped, top_passed_over: false }
+        Self {
+            jobs,
+            held,
+            frames: Vec::new(),
+            ahead: 0,
+            patterns,
+            ignore_files,
+            skipped,
+            top_passed_over: false,
+        }
     }
 
     /// The next path; a directory comes before what is in it.
     pub(super) fn next(&mut self) -> Result<Option<Child>> {
         loop {
-            let Some(frame) = self.frames.last_mut() else { return Ok(None) };
+            let Some(frame) = self.frames.last_mut() else {
+                return Ok(None);
+            };
             let Some(mut child) = frame.children.pop_front() else {
                 self.frames.pop();
                 continue;
@@ -327,12 +436,18 @@ impl<'a> Walk<'a> {
     }
 
     fn open(&mut self, listing: Listing) {
-        self.held.fetch_sub(listing.children.len(), Ordering::Relaxed);
+        self.held
+            .fetch_sub(listing.children.len(), Ordering::Relaxed);
         self.patterns.extend(listing.patterns);
         self.ignore_files.extend(listing.ignore_files);
         self.skipped.extend(listing.skipped);
         let children = listing.children.into();
-        self.frames.push(Frame { children, filter: listing.filter, tickets: VecDeque::new(), asked: 0 });
+        self.frames.push(Frame {
+            children,
+            filter: listing.filter,
+            tickets: VecDeque::new(),
+            asked: 0,
+        });
         self.list_ahead();
     }
 
@@ -345,7 +460,9 @@ impl<'a> Walk<'a> {
                 }
                 frame.asked += 1;
                 if child.is_walked() {
-                    frame.tickets.push_back(self.jobs.first(child.listing(&frame.filter)));
+                    frame
+                        .tickets
+                        .push_back(self.jobs.first(child.listing(&frame.filter)));
                     self.ahead += 1;
                 }
             }

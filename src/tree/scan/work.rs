@@ -14,7 +14,9 @@ pub(super) struct Ticket<T>(Receiver<Result<T>>);
 
 impl<T> Ticket<T> {
     pub(super) fn wait(self) -> Result<T> {
-        self.0.recv().unwrap_or_else(|_| Err(Error::new(Kind::Io, "a thread of the scan ended early")))
+        self.0
+            .recv()
+            .unwrap_or_else(|_| Err(Error::new(Kind::Io, "a thread of the scan ended early")))
     }
 }
 
@@ -56,8 +58,15 @@ pub(super) enum Next<F, S> {
 
 impl<A, B, C, D> Queue<A, B, C, D> {
     pub(super) fn new() -> Self {
-        let state = State { first: VecDeque::new(), second: VecDeque::new(), closed: false };
-        Self { state: Mutex::new(state), filled: Condvar::new() }
+        let state = State {
+            first: VecDeque::new(),
+            second: VecDeque::new(),
+            closed: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            filled: Condvar::new(),
+        }
     }
 
     pub(super) fn first(&self, input: A) -> Ticket<B> {
@@ -87,7 +96,10 @@ impl<A, B, C, D> Queue<A, B, C, D> {
             if let Some(job) = state.second.pop_front() {
                 return Some(Next::Second(job));
             }
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .filled
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 

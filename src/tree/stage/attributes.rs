@@ -28,15 +28,20 @@ impl Stage {
         let root = self.tree.root();
         let mut inheritance = Inheritance::new(&root, &self.plan);
         let failed = |item, e| self.failed("cannot set attributes of", item, e);
-        let Some(first) = self.items.first() else { return Ok(()) };
+        let Some(first) = self.items.first() else {
+            return Ok(());
+        };
         if !inheritance.has_attributes().map_err(|e| failed(first, e))? {
             return Ok(());
         }
         // What is made here has these.
-        let stage = Marks::of(self.tree.state.stage()).map(Marks::given).map(|given| given.of_file(given));
+        let stage = Marks::of(self.tree.state.stage())
+            .map(Marks::given)
+            .map(|given| given.of_file(given));
         for item in &self.items {
             let change = self.plan.changes.get(item.change());
-            self.settle(&mut inheritance, item, &change, stage).map_err(|e| failed(item, e))?;
+            self.settle(&mut inheritance, item, &change, stage)
+                .map_err(|e| failed(item, e))?;
         }
         Ok(())
     }
@@ -61,7 +66,10 @@ impl Stage {
             // A copy was made with all of it.
             Action::Meta => return Ok(()),
             // Of a further name only a look says what it is.
-            Action::Update if change.was != Some(Shape::Hardlink) || inheritance.is_kind(&change.path, shape)? => {
+            Action::Update
+                if change.was != Some(Shape::Hardlink)
+                    || inheritance.is_kind(&change.path, shape)? =>
+            {
                 match inheritance.kept(change) {
                     // It went away meanwhile.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -70,7 +78,9 @@ impl Stage {
             }
             _ => given.xattrs(change),
         };
-        let Some(want) = change.want.as_ref().filter(|_| !xattrs.is_empty()) else { return Ok(()) };
+        let Some(want) = change.want.as_ref().filter(|_| !xattrs.is_empty()) else {
+            return Ok(());
+        };
         let handle = handle_of(self.tree.state.stage(), &slot_name(item.slot))?;
         add_xattrs(handle.as_fd(), want.entry.mode, &xattrs)
     }
@@ -85,18 +95,31 @@ impl Stage {
         [here, given]: [Marks; 2],
     ) -> io::Result<()> {
         let is_new = matches!(change.action, Action::Create | Action::Replace);
-        let had = if is_new { None } else { inheritance.marks_of(&change.path) };
+        let had = if is_new {
+            None
+        } else {
+            inheritance.marks_of(&change.path)
+        };
         let wanted = had.unwrap_or(given).of_file(given);
         if wanted == here {
             return Ok(());
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match openat(self.tree.state.stage(), slot_name(item.slot), flags, Mode::empty()) {
+        let file = match openat(
+            self.tree.state.stage(),
+            slot_name(item.slot),
+            flags,
+            Mode::empty(),
+        ) {
             // An ordinary user may not read what it has made.
             Err(Errno::ACCESS) if given.binding().is_none() => return Ok(()),
             file => file?,
         };
-        if Marks::of(file.as_fd()) == Some(wanted) { Ok(()) } else { wanted.set(file.as_fd()) }
+        if Marks::of(file.as_fd()) == Some(wanted) {
+            Ok(())
+        } else {
+            wanted.set(file.as_fd())
+        }
     }
 
     /// Where something that is no file is made so that it is of the project that `dir` gives; `None`: in the stage. No
@@ -106,7 +129,11 @@ impl Stage {
         inheritance: &mut Inheritance<'_>,
         dir: Option<&TreePath>,
     ) -> io::Result<Option<OwnedFd>> {
-        let Some(given) = inheritance.of(dir)?.marks().filter(|marks| marks.binding().is_some()) else {
+        let Some(given) = inheritance
+            .of(dir)?
+            .marks()
+            .filter(|marks| marks.binding().is_some())
+        else {
             return Ok(None);
         };
         let stage = self.tree.state.stage();

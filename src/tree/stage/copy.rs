@@ -24,7 +24,10 @@ impl Stage {
         change: &Change,
         content: &Content,
     ) -> io::Result<()> {
-        let (from, to) = (self.open_original(&change.path)?, self.open_slot(item.slot)?);
+        let (from, to) = (
+            self.open_original(&change.path)?,
+            self.open_slot(item.slot)?,
+        );
         let before = FileStat::of(&from)?.version();
         sparse::copy(&from, &to)?;
         if FileStat::of(&from)?.version() != before {
@@ -32,7 +35,9 @@ impl Stage {
         }
         // Who has it mapped writes to it without a trace.
         if !scan::holds(&to, content)? {
-            return Err(io::Error::other("its content changed since the tree was compared"));
+            return Err(io::Error::other(
+                "its content changed since the tree was compared",
+            ));
         }
 
         // It is copied once, unless the staging is tried again.
@@ -44,7 +49,10 @@ impl Stage {
     fn open_original(&self, path: &TreePath) -> io::Result<File> {
         let root = self.tree.root();
         let opened = root.open_file(path);
-        if !opened.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied) {
+        if !opened
+            .as_ref()
+            .is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+        {
             return opened;
         }
 
@@ -69,8 +77,11 @@ impl Stage {
         let mut now = Metadata::of(from, true)?;
         if now.is_foreign_to(new.uid) {
             now = now.handed_to(new.uid);
-            let given = inheritance.of(change.path.parent().as_ref())?.xattrs(change);
-            let (label, given): (Vec<_>, Vec<_>) = given.into_iter().partition(|xattr| xattr.name == LABEL);
+            let given = inheritance
+                .of(change.path.parent().as_ref())?
+                .xattrs(change);
+            let (label, given): (Vec<_>, Vec<_>) =
+                given.into_iter().partition(|xattr| xattr.name == LABEL);
             now.label = label.into_iter().next().map(|label| label.value);
             let mut xattrs = now.xattrs.unwrap_or_default();
             xattrs.extend(given);

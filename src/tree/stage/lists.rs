@@ -23,7 +23,10 @@ pub(super) struct Lists {
 
 impl Lists {
     pub(super) fn new(tree: &Arc<Tree>) -> Self {
-        Self { tree: Arc::clone(tree), kept: Mutex::default() }
+        Self {
+            tree: Arc::clone(tree),
+            kept: Mutex::default(),
+        }
     }
 }
 
@@ -33,7 +36,8 @@ impl diff::Lists for Lists {
         if let Some(at) = kept.iter().rposition(|(hash, _)| *hash == list.block.hash) {
             kept[at..].rotate_left(1);
         } else {
-            let failed = |e| Error::refused("a part of the release's manifest cannot be read").because(e);
+            let failed =
+                |e| Error::refused("a part of the release's manifest cannot be read").because(e);
             let blocks = read_list(self.tree.nodes(), list).map_err(failed)?;
             if kept.len() == KEPT {
                 kept.remove(0);

@@ -45,7 +45,12 @@ impl Recall {
     /// The release with the manifest `root`, all of which `tree` has.
     pub fn open(tree: &Arc<Tree>, root: NodeRef) -> Result<Self, ReadError> {
         let numbered = Numbered::new(root, Nodes(Arc::clone(tree)))?;
-        Ok(Self { tree: Arc::clone(tree), numbered, staged: None, local: None })
+        Ok(Self {
+            tree: Arc::clone(tree),
+            numbered,
+            staged: None,
+            local: None,
+        })
     }
 
     /// Reads the block of a file `ordinal` into `out`, verified; false when it is not here, whatever is in `out` then.
@@ -53,15 +58,23 @@ impl Recall {
         if self.numbered.node_ref(ordinal).is_some() {
             return false;
         }
-        let Ok(at) = self.numbered.run(ordinal) else { return false };
+        let Ok(at) = self.numbered.run(ordinal) else {
+            return false;
+        };
         let run = &self.numbered.runs[at];
         let block = run.blocks[run.index_of(ordinal)];
-        self.staged(stage, &block, out) || self.local(stage, &block, out) || self.unchanged(at, ordinal, out)
+        self.staged(stage, &block, out)
+            || self.local(stage, &block, out)
+            || self.unchanged(at, ordinal, out)
     }
 
     /// What came in this session, or was taken over when it began.
     fn staged(&mut self, stage: &Stage, block: &BlockRef, out: &mut Vec<u8>) -> bool {
-        let found = stage.spots.of(&block.hash).ok().and_then(|mut spots| spots.find(Spot::is_written));
+        let found = stage
+            .spots
+            .of(&block.hash)
+            .ok()
+            .and_then(|mut spots| spots.find(Spot::is_written));
         let Some(found) = found else { return false };
         let slot = stage.items[found.item].slot;
         let file = match self.staged.take().filter(|(open, _)| *open == slot) {
@@ -72,7 +85,11 @@ impl Recall {
                 Err(_) => return false,
             },
         };
-        let place = Place { slot, offset: found.offset, size: block.size };
+        let place = Place {
+            slot,
+            offset: found.offset,
+            size: block.size,
+        };
         let read = places::read(&file, &block.hash, &place, out);
         self.staged = Some((slot, file));
         read
@@ -80,7 +97,9 @@ impl Recall {
 
     /// What the plan takes from another place in the tree.
     fn local(&mut self, stage: &Stage, block: &BlockRef, out: &mut Vec<u8>) -> bool {
-        let Some(place) = stage.plan.reuse.get(&block.hash) else { return false };
+        let Some(place) = stage.plan.reuse.get(&block.hash) else {
+            return false;
+        };
         let file = match self.local.take().filter(|(path, _)| *path == place.path) {
             Some((_, file)) => file,
             None => match self.tree.root().open_file(&place.path) {

@@ -38,8 +38,13 @@ impl Stage {
             }
             let change = self.plan.changes.get(item.change());
             let blocks = self.blocks(&change)?;
-            let Some(twin) = self.twin(&blocks) else { continue };
-            match self.clone_file(at, item, &blocks, twin).map_err(|e| self.failed("cannot stage", item, e))? {
+            let Some(twin) = self.twin(&blocks) else {
+                continue;
+            };
+            match self
+                .clone_file(at, item, &blocks, twin)
+                .map_err(|e| self.failed("cannot stage", item, e))?
+            {
                 Cloned::Yes => count += 1,
                 Cloned::No => {}
                 Cloned::Never => break,
@@ -57,7 +62,10 @@ impl Stage {
             Some(Content::Lists(lists)) => {
                 for list in lists {
                     all.extend_from_slice(&self.spots.lists().list(list)?);
-                    if all.first().is_none_or(|first| !self.plan.reuse.contains_key(&first.hash)) {
+                    if all
+                        .first()
+                        .is_none_or(|first| !self.plan.reuse.contains_key(&first.hash))
+                    {
                         return Ok(Vec::new());
                     }
                 }
@@ -71,15 +79,27 @@ impl Stage {
         let path = &self.plan.reuse.get(&blocks.first()?.hash)?.path;
         let mut offset = 0;
         let fits = blocks.iter().filter(|block| {
-            let here = self.plan.reuse.get(&block.hash).is_some_and(|l| l.path == *path && l.offset == offset);
+            let here = self
+                .plan
+                .reuse
+                .get(&block.hash)
+                .is_some_and(|l| l.path == *path && l.offset == offset);
             offset += u64::from(block.size);
             here
         });
         (fits.count() * 2 > blocks.len()).then_some(path)
     }
 
-    fn clone_file(&self, at: usize, item: &Item, blocks: &[BlockRef], twin: &TreePath) -> io::Result<Cloned> {
-        let Ok(original) = self.tree.root().open_file(twin) else { return Ok(Cloned::No) };
+    fn clone_file(
+        &self,
+        at: usize,
+        item: &Item,
+        blocks: &[BlockRef],
+        twin: &TreePath,
+    ) -> io::Result<Cloned> {
+        let Ok(original) = self.tree.root().open_file(twin) else {
+            return Ok(Cloned::No);
+        };
         if original.metadata()?.len() != item.size {
             return Ok(Cloned::No);
         }
@@ -99,7 +119,8 @@ impl Stage {
         let mut offset = 0;
         for (block, nth) in blocks.iter().zip(0..) {
             self.spots.found(at, nth, block, offset);
-            self.log.add(&block.hash, block.size as usize, item.slot, offset);
+            self.log
+                .add(&block.hash, block.size as usize, item.slot, offset);
             offset += u64::from(block.size);
         }
         item.left.store(0, Ordering::Release);

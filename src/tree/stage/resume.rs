@@ -22,7 +22,8 @@ impl Stage {
     pub(super) fn take_over(&mut self, mut leftovers: Leftovers, resumed: &[usize]) -> Result<()> {
         for &at in resumed {
             let item = &self.items[at];
-            self.resume(at, item, &leftovers).map_err(|e| self.failed("cannot go on with", item, e))?;
+            self.resume(at, item, &leftovers)
+                .map_err(|e| self.failed("cannot go on with", item, e))?;
         }
         leftovers.retain(|hash| !has(&self.spots, hash));
         self.take(|found| leftovers.for_each(found))?;
@@ -69,7 +70,8 @@ impl Stage {
         }
         for (nth, block, offset) in &right {
             self.spots.found(at, *nth, block, *offset);
-            self.log.add(&block.hash, block.size as usize, item.slot, *offset);
+            self.log
+                .add(&block.hash, block.size as usize, item.slot, *offset);
         }
         let found = right.len() as u32;
         if item.left.fetch_sub(found, Ordering::AcqRel) == found {
@@ -82,7 +84,12 @@ impl Stage {
     fn each_block(&self, item: &Item, mut each: impl FnMut(u32, &BlockRef)) -> io::Result<()> {
         let change = self.plan.changes.get(item.change());
         let mut nth = 0..;
-        let mut all = |blocks: &[BlockRef]| blocks.iter().zip(&mut nth).for_each(|(block, nth)| each(nth, block));
+        let mut all = |blocks: &[BlockRef]| {
+            blocks
+                .iter()
+                .zip(&mut nth)
+                .for_each(|(block, nth)| each(nth, block))
+        };
         match self.plan.content(&change) {
             None => {}
             Some(Content::Blocks(blocks)) => all(blocks),

@@ -82,12 +82,15 @@ impl Key {
 impl Spot<'_> {
     /// Whether the block is to be written there, by whoever asks.
     pub(super) fn claim(&self) -> bool {
-        self.state.compare_exchange(MISSING, WRITING, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.state
+            .compare_exchange(MISSING, WRITING, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 
     /// It was claimed, and is there, or is not.
     pub(super) fn settle(&self, written: bool) {
-        self.state.store(if written { WRITTEN } else { MISSING }, Ordering::Release);
+        self.state
+            .store(if written { WRITTEN } else { MISSING }, Ordering::Release);
     }
 
     pub(super) fn is_written(&self) -> bool {
@@ -98,7 +101,13 @@ impl Spot<'_> {
 impl Spots {
     /// No places yet, of a release whose lists `tree` has.
     pub(super) fn new(tree: &Arc<Tree>) -> Self {
-        Self { direct: Vec::new(), files: Vec::new(), index: Vec::new(), states: Vec::new(), lists: Lists::new(tree) }
+        Self {
+            direct: Vec::new(),
+            files: Vec::new(),
+            index: Vec::new(),
+            states: Vec::new(),
+            lists: Lists::new(tree),
+        }
     }
 
     /// What reads the lists of large files.
@@ -107,28 +116,48 @@ impl Spots {
     }
 
     /// Adds the blocks of `content`, which is the item's, and tells of each; says how many bytes they are.
-    pub(super) fn add(&mut self, item: u32, content: &Content, mut each: impl FnMut(u64, &BlockRef)) -> Result<u64> {
+    pub(super) fn add(
+        &mut self,
+        item: u32,
+        content: &Content,
+        mut each: impl FnMut(u64, &BlockRef),
+    ) -> Result<u64> {
         let mut offset = 0;
         match content {
             Content::Blocks(blocks) => {
                 for block in blocks {
                     each(offset, block);
                     let state = AtomicU8::new(MISSING);
-                    self.direct.push(Direct { key: Key::of(&block.hash), offset, item, state });
+                    self.direct.push(Direct {
+                        key: Key::of(&block.hash),
+                        offset,
+                        item,
+                        state,
+                    });
                     offset += u64::from(block.size);
                 }
             }
             Content::Lists(lists) => {
                 let (first, all) = (self.states.len() as u64, content.block_count());
                 let Ok(end) = u32::try_from(first + all) else {
-                    return Err(Error::refused("the release has more blocks than a host can stage at once"));
+                    return Err(Error::refused(
+                        "the release has more blocks than a host can stage at once",
+                    ));
                 };
                 self.index.reserve(all as usize);
                 self.states.resize_with(end as usize, AtomicU8::default);
-                let mut file = Listed { item, first: first as u32, lists: Vec::with_capacity(lists.len()) };
+                let mut file = Listed {
+                    item,
+                    first: first as u32,
+                    lists: Vec::with_capacity(lists.len()),
+                };
                 let mut number = file.first;
                 for list in lists {
-                    file.lists.push(Part { list: *list, first: number - file.first, offset });
+                    file.lists.push(Part {
+                        list: *list,
+                        first: number - file.first,
+                        offset,
+                    });
                     for block in &*self.lists.list(list)? {
                         each(offset, block);
                         self.index.push((beginning(&block.hash), number));
@@ -145,7 +174,8 @@ impl Spots {
     /// All places are known.
     pub(super) fn sort(&mut self) {
         self.direct.shrink_to_fit();
-        self.direct.sort_unstable_by_key(|d| (d.key, d.item, d.offset));
+        self.direct
+            .sort_unstable_by_key(|d| (d.key, d.item, d.offset));
         self.index.sort_unstable();
     }
 
@@ -153,8 +183,14 @@ impl Spots {
     pub(super) fn of(&self, hash: &BlockHash) -> Result<impl Iterator<Item = Spot<'_>>> {
         let key = Key::of(hash);
         let first = self.direct.partition_point(|d| d.key < key);
-        let direct = self.direct[first..].iter().take_while(move |d| d.key == key);
-        let direct = direct.map(|d| Spot { item: d.item as usize, offset: d.offset, state: &d.state });
+        let direct = self.direct[first..]
+            .iter()
+            .take_while(move |d| d.key == key);
+        let direct = direct.map(|d| Spot {
+            item: d.item as usize,
+            offset: d.offset,
+            state: &d.state,
+        });
         Ok(direct.chain(self.listed(hash)?))
     }
 
@@ -162,7 +198,10 @@ impl Spots {
         let beginning = beginning(hash);
         let first = self.index.partition_point(|(b, _)| *b < beginning);
         let mut spots = Vec::new();
-        for &(_, number) in self.index[first..].iter().take_while(|(b, _)| *b == beginning) {
+        for &(_, number) in self.index[first..]
+            .iter()
+            .take_while(|(b, _)| *b == beginning)
+        {
             let (block, spot) = self.numbered(number)?;
             if block == *hash {
                 spots.push(spot);
@@ -177,9 +216,19 @@ impl Spots {
         let nth = number - file.first;
         let part = &file.lists[file.lists.partition_point(|p| p.first <= nth) - 1];
         let blocks = self.lists.list(&part.list)?;
-        let (before, block) = (&blocks[..(nth - part.first) as usize], &blocks[(nth - part.first) as usize]);
+        let (before, block) = (
+            &blocks[..(nth - part.first) as usize],
+            &blocks[(nth - part.first) as usize],
+        );
         let offset = part.offset + before.iter().map(|b| u64::from(b.size)).sum::<u64>();
-        Ok((block.hash, Spot { item: file.item as usize, offset, state: &self.states[number as usize] }))
+        Ok((
+            block.hash,
+            Spot {
+                item: file.item as usize,
+                offset,
+                state: &self.states[number as usize],
+            },
+        ))
     }
 
     /// The block that is the item's `nth`, at `offset`, is there.
@@ -188,7 +237,9 @@ impl Spots {
             Ok(at) => Some(&self.states[(self.files[at].first + nth) as usize]),
             Err(_) => {
                 let place = (Key::of(&block.hash), item as u32, offset);
-                let at = self.direct.binary_search_by_key(&place, |d| (d.key, d.item, d.offset));
+                let at = self
+                    .direct
+                    .binary_search_by_key(&place, |d| (d.key, d.item, d.offset));
                 at.ok().map(|at| &self.direct[at].state)
             }
         };
@@ -215,7 +266,9 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         let tree = Tree::open(name, &path, None, Default::default()).unwrap();
         let mut content = ContentBuilder::default();
-        blocks.iter().for_each(|block| content.push(*block, &mut tree.nodes()).unwrap());
+        blocks
+            .iter()
+            .for_each(|block| content.push(*block, &mut tree.nodes()).unwrap());
         let content = content.finish(&mut tree.nodes()).unwrap();
         assert!(matches!(content, Content::Lists(_)));
         (tree, content)
@@ -225,21 +278,39 @@ mod tests {
     fn every_block_is_found_at_all_its_places_in_small_files_and_in_listed_ones() {
         let dir = tempfile::tempdir().unwrap();
         // Every name twice, and more than one list holds.
-        let block = |n: u32| BlockRef { size: n % 6000 + 1, ..BlockRef::of(&(n % 6000).to_le_bytes()) };
+        let block = |n: u32| BlockRef {
+            size: n % 6000 + 1,
+            ..BlockRef::of(&(n % 6000).to_le_bytes())
+        };
         let blocks: Vec<BlockRef> = (0..12_000).map(block).collect();
         let (tree, content) = listed(&dir, &blocks);
         let mut spots = Spots::new(&tree);
         let mut met = Vec::new();
         let small = Content::Blocks(blocks[..100].to_vec());
         assert_eq!(spots.add(0, &small, |_, _| {}).unwrap(), 5050);
-        let size = spots.add(1, &content, |offset, block| met.push((offset, *block))).unwrap();
+        let size = spots
+            .add(1, &content, |offset, block| met.push((offset, *block)))
+            .unwrap();
         assert_eq!(spots.add(2, &content, |_, _| {}).unwrap(), size);
         spots.sort();
         let half = size / 2;
-        assert!(met.iter().map(|(_, block)| *block).eq(blocks.iter().copied()));
+        assert!(
+            met.iter()
+                .map(|(_, block)| *block)
+                .eq(blocks.iter().copied())
+        );
         for (nth, (offset, block)) in met.iter().enumerate().take(6000).step_by(7) {
-            let places: Vec<_> = spots.of(&block.hash).unwrap().map(|s| (s.item, s.offset)).collect();
-            let listed = [(1, *offset), (1, offset + half), (2, *offset), (2, offset + half)];
+            let places: Vec<_> = spots
+                .of(&block.hash)
+                .unwrap()
+                .map(|s| (s.item, s.offset))
+                .collect();
+            let listed = [
+                (1, *offset),
+                (1, offset + half),
+                (2, *offset),
+                (2, offset + half),
+            ];
             assert_eq!(places[places.len() - 4..], listed, "{nth}");
             assert_eq!(places.len(), if nth < 100 { 5 } else { 4 }, "{nth}");
         }
@@ -249,7 +320,9 @@ mod tests {
     #[test]
     fn a_place_is_claimed_once_and_what_could_not_be_written_is_missing_again() {
         let dir = tempfile::tempdir().unwrap();
-        let blocks: Vec<BlockRef> = (0..300u32).map(|n| BlockRef::of(&n.to_le_bytes())).collect();
+        let blocks: Vec<BlockRef> = (0..300u32)
+            .map(|n| BlockRef::of(&n.to_le_bytes()))
+            .collect();
         let (tree, content) = listed(&dir, &blocks);
         let mut spots = Spots::new(&tree);
         spots.add(0, &content, |_, _| {}).unwrap();
@@ -261,7 +334,17 @@ mod tests {
         spot().settle(true);
         assert!(!spot().claim() && spot().is_written());
         spots.found(0, 8, &blocks[8], 32);
-        assert!(spots.of(&blocks[8].hash).unwrap().all(|spot| spot.is_written()));
-        assert!(!spots.of(&blocks[9].hash).unwrap().any(|spot| spot.is_written()));
+        assert!(
+            spots
+                .of(&blocks[8].hash)
+                .unwrap()
+                .all(|spot| spot.is_written())
+        );
+        assert!(
+            !spots
+                .of(&blocks[9].hash)
+                .unwrap()
+                .any(|spot| spot.is_written())
+        );
     }
 }

@@ -42,7 +42,10 @@ pub(super) fn new() -> Vec<(&'static str, Thing)> {
         ("sealed/changed", file("new")),
         ("tool", Thing::File(b"gains a right".to_vec(), 0o4755)),
         ("tool-too", Thing::Hard("tool")),
-        ("touched", Thing::File(b"same bytes, other mode".to_vec(), 0o600)),
+        (
+            "touched",
+            Thing::File(b"same bytes, other mode".to_vec(), 0o600),
+        ),
         ("untouched", file("same")),
     ]
 }
@@ -63,7 +66,10 @@ enum How {
 impl How {
     fn world(self) -> World {
         let world = World::new(&old(), &new()).topped(0o555);
-        world.exchanging(self != How::Links).moving(self != How::Layers).swapping(self == How::Swap)
+        world
+            .exchanging(self != How::Links)
+            .moving(self != How::Layers)
+            .swapping(self == How::Swap)
     }
 }
 
@@ -126,11 +132,18 @@ fn crash_everywhere(how: How) {
             }
         }
         world.deploy(&tree, 6).unwrap();
-        assert_eq!(look(&world.www()), wanted, "after crash {after} and another release");
+        assert_eq!(
+            look(&world.www()),
+            wanted,
+            "after crash {after} and another release"
+        );
         assert_eq!(tree.highest_serial().unwrap(), Some(Serial(6)));
     }
     let steps = if how == How::Swap { 6 } else { 30 };
-    assert!(olds > 3 && news >= steps, "{how:?}: {olds} crashes before the journal, {news} after it");
+    assert!(
+        olds > 3 && news >= steps,
+        "{how:?}: {olds} crashes before the journal, {news} after it"
+    );
 }
 
 #[test]
@@ -149,7 +162,11 @@ fn a_release_put_again_over_drift_is_all_or_nothing_too() {
         drop(tree);
         let tree = world.open();
         let now = look(&world.www());
-        let expected = if committed || tree.recovery() != Recovery::Nothing { &wanted } else { &drifted };
+        let expected = if committed || tree.recovery() != Recovery::Nothing {
+            &wanted
+        } else {
+            &drifted
+        };
         assert!(now == *expected || now == wanted, "crash {after}: {now:#?}");
         if committed {
             break;
@@ -201,7 +218,11 @@ fn crash_while_undoing(how: How) {
         let tree = world.open_crashing(Some(after)).unwrap();
         let (stage, release) = world.stage(&tree, 5).unwrap();
         // In the way of a deletion, late in the commit: everything has to be undone.
-        std::fs::write(world.www().join("a-dir/deep/foreign"), "put there meanwhile").unwrap();
+        std::fs::write(
+            world.www().join("a-dir/deep/foreign"),
+            "put there meanwhile",
+        )
+        .unwrap();
         let mut before = look(&world.www());
         let failed = stage.commit(&release, b"signature").unwrap_err();
         drop((stage, tree));
@@ -271,9 +292,16 @@ fn a_commit_that_could_not_be_undone_is_undone_by_the_running_daemon_before_anyt
         let tree = world.open_crashing(Some(after)).unwrap();
         let (stage, release) = world.stage(&tree, 5).unwrap();
         let failed = stage.commit(&release, b"signature").is_err();
-        assert!(!failed || stage.finish().is_err(), "a spent stage can be finished");
+        assert!(
+            !failed || stage.finish().is_err(),
+            "a spent stage can be finished"
+        );
         drop(stage);
-        tree.crash.after.as_ref().unwrap().store(i64::MAX, std::sync::atomic::Ordering::SeqCst);
+        tree.crash
+            .after
+            .as_ref()
+            .unwrap()
+            .store(i64::MAX, std::sync::atomic::Ordering::SeqCst);
         if !failed {
             break;
         }
@@ -289,7 +317,11 @@ fn a_commit_that_could_not_be_undone_is_undone_by_the_running_daemon_before_anyt
         }
         assert_eq!(look(&world.www()), before, "crash {after}");
         world.deploy(&tree, 6).unwrap();
-        assert_eq!(look(&world.www()), look(&world.source()), "after crash {after}");
+        assert_eq!(
+            look(&world.www()),
+            look(&world.source()),
+            "after crash {after}"
+        );
     }
     assert!(pending > 10, "{pending}");
 }
@@ -297,7 +329,10 @@ fn a_commit_that_could_not_be_undone_is_undone_by_the_running_daemon_before_anyt
 #[test]
 fn another_file_that_took_the_place_keeps_its_metadata() {
     for after in 0.. {
-        let world = World::new(&[("f", file("same"))], &[("f", Thing::File(b"same".to_vec(), 0o600))]);
+        let world = World::new(
+            &[("f", file("same"))],
+            &[("f", Thing::File(b"same".to_vec(), 0o600))],
+        );
         let tree = world.open_crashing(Some(after)).unwrap();
         let (stage, release) = world.stage(&tree, 5).unwrap();
         let committed = stage.commit(&release, b"signature").is_ok();
@@ -307,7 +342,10 @@ fn another_file_that_took_the_place_keeps_its_metadata() {
         }
         // The old one stays, or its inode might be the new one's.
         std::fs::rename(world.www().join("f"), world.www().join("moved")).unwrap();
-        super::world::make(&world.www(), &[("f", Thing::File(b"other".to_vec(), 0o604))]);
+        super::world::make(
+            &world.www(),
+            &[("f", Thing::File(b"other".to_vec(), 0o604))],
+        );
         let other = look(&world.www())["f"].clone();
         drop(world.open());
         assert_eq!(look(&world.www())["f"], other, "crash {after}");
@@ -317,13 +355,27 @@ fn another_file_that_took_the_place_keeps_its_metadata() {
 /// Sets or clears the flag that lets names go into a directory and none out of it; false where that is not possible.
 fn append_only(dir: &std::path::Path, on: bool) -> bool {
     let flag = if on { "+a" } else { "-a" };
-    std::process::Command::new("chattr").arg(flag).arg(dir).output().is_ok_and(|out| out.status.success())
+    std::process::Command::new("chattr")
+        .arg(flag)
+        .arg(dir)
+        .output()
+        .is_ok_and(|out| out.status.success())
 }
 
 #[test]
 fn what_cannot_be_undone_keeps_nothing_else_from_it_and_is_undone_later() {
-    let old = [("a", Thing::Dir(0o755)), ("a/old", file("old")), ("z", Thing::Dir(0o755)), ("z/old", file("old"))];
-    let new = [("a", Thing::Dir(0o755)), ("a/new", file("new")), ("z", Thing::Dir(0o755)), ("z/new", file("new"))];
+    let old = [
+        ("a", Thing::Dir(0o755)),
+        ("a/old", file("old")),
+        ("z", Thing::Dir(0o755)),
+        ("z/old", file("old")),
+    ];
+    let new = [
+        ("a", Thing::Dir(0o755)),
+        ("a/new", file("new")),
+        ("z", Thing::Dir(0o755)),
+        ("z/new", file("new")),
+    ];
     let world = World::new(&old, &new);
     let before = look(&world.www());
     let tree = world.open();
@@ -334,15 +386,30 @@ fn what_cannot_be_undone_keeps_nothing_else_from_it_and_is_undone_later() {
     }
 
     let why = tree.revert().expect_err("z/new cannot go").to_string();
-    assert!(why.contains("part new, part old") && why.contains("z/new"), "{why}");
+    assert!(
+        why.contains("part new, part old") && why.contains("z/new"),
+        "{why}"
+    );
     let names = |dir: &str| {
         let entries = std::fs::read_dir(world.www().join(dir)).expect("readable");
-        let mut names: Vec<_> =
-            entries.map(|e| e.expect("readable").file_name().into_string().expect("UTF-8")).collect();
+        let mut names: Vec<_> = entries
+            .map(|e| {
+                e.expect("readable")
+                    .file_name()
+                    .into_string()
+                    .expect("UTF-8")
+            })
+            .collect();
         names.sort();
         names
     };
-    assert_eq!((names("a"), names("z")), (vec!["old".to_string()], vec!["new".to_string(), "old".to_string()]));
+    assert_eq!(
+        (names("a"), names("z")),
+        (
+            vec!["old".to_string()],
+            vec!["new".to_string(), "old".to_string()]
+        )
+    );
     assert_eq!(tree.torn().map(|(serial, _)| serial), Some(Serial(1)));
     drop(tree);
 

@@ -27,15 +27,22 @@ pub(super) struct Mount(std::path::PathBuf);
 impl Mount {
     pub(super) fn tmpfs(at: &Path, options: &str) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
-        let mounted =
-            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).output();
-        mounted.is_ok_and(|o| o.status.success()).then(|| Self(at.to_path_buf()))
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(at)
+            .output();
+        mounted
+            .is_ok_and(|o| o.status.success())
+            .then(|| Self(at.to_path_buf()))
     }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .status();
     }
 }
 
@@ -69,7 +76,8 @@ fn every_kind_arrives_and_a_second_look_finds_nothing_to_do() {
             println!("no device in this test: {e}");
         }
         for (path, uid) in [("pipe", 1), ("link", 2), ("dir", 3), ("big", 4)] {
-            std::os::unix::fs::lchown(world.source().join(path), Some(uid), Some(uid + 10)).unwrap();
+            std::os::unix::fs::lchown(world.source().join(path), Some(uid), Some(uid + 10))
+                .unwrap();
         }
     }
     let tree = world.open();
@@ -77,9 +85,17 @@ fn every_kind_arrives_and_a_second_look_finds_nothing_to_do() {
     assert!(report.bytes_written > 20 << 20);
     assert_eq!(look(&world.www()), look(&world.source()));
     let source = Scanned::of(&world.source());
-    let again = world.plan(&Manifest::new(source.manifest(&tree), tree.nodes())).unwrap();
+    let again = world
+        .plan(&Manifest::new(source.manifest(&tree), tree.nodes()))
+        .unwrap();
     assert!(again.changes.is_empty(), "{:?}", again.changes);
-    assert!(std::fs::read_dir(tree.state().stage_path()).unwrap().next().is_none(), "the stage is not empty");
+    assert!(
+        std::fs::read_dir(tree.state().stage_path())
+            .unwrap()
+            .next()
+            .is_none(),
+        "the stage is not empty"
+    );
     tree.forget_undo().unwrap();
     assert_eq!(tree.current().unwrap().unwrap().signature, b"signature");
 }
@@ -115,18 +131,33 @@ fn what_is_protected_stays_with_the_directories_around_it() {
     ];
     let mut world = World::new(&old, &[("new", file("n"))]);
     world.protect = PathFilter::at_top(&["/d/up/"]);
-    let kept = std::fs::metadata(world.www().join("d/up/keep")).unwrap().ino();
+    let kept = std::fs::metadata(world.www().join("d/up/keep"))
+        .unwrap()
+        .ino();
     let report = world.deploy(&world.open(), 1).unwrap();
     assert_eq!(report.deleted, 2);
     let names: Vec<String> = look(&world.www()).into_keys().collect();
     assert_eq!(names, [".", "d", "d/up", "d/up/keep", "new"]);
-    assert_eq!(std::fs::metadata(world.www().join("d/up/keep")).unwrap().ino(), kept);
+    assert_eq!(
+        std::fs::metadata(world.www().join("d/up/keep"))
+            .unwrap()
+            .ino(),
+        kept
+    );
 }
 
 #[test]
 fn metadata_alone_moves_no_data() {
-    let old = [("d", Thing::Dir(0o755)), ("d/f", file("same")), ("l", Thing::Link("t"))];
-    let new = [("d", Thing::Dir(0o700)), ("d/f", Thing::File(b"same".to_vec(), 0o600)), ("l", Thing::Link("t"))];
+    let old = [
+        ("d", Thing::Dir(0o755)),
+        ("d/f", file("same")),
+        ("l", Thing::Link("t")),
+    ];
+    let new = [
+        ("d", Thing::Dir(0o700)),
+        ("d/f", Thing::File(b"same".to_vec(), 0o600)),
+        ("l", Thing::Link("t")),
+    ];
     let world = World::new(&old, &new);
     filetime(&world.source().join("d/f"), 77);
     set_top(&world.www(), 0o750, 900_000_002);
@@ -134,23 +165,39 @@ fn metadata_alone_moves_no_data() {
     let tree = world.open();
     let (stage, release) = world.stage(&tree, 1).unwrap();
     assert!(stage.wants().is_empty());
-    assert!(stage.plan().changes.iter().all(|c| c.action == Action::Meta));
+    assert!(
+        stage
+            .plan()
+            .changes
+            .iter()
+            .all(|c| c.action == Action::Meta)
+    );
     let report = stage.commit(&release, b"").unwrap();
     assert_eq!((report.files_written, report.metadata_changed), (0, 2));
     assert_eq!(look(&world.www()), look(&world.source()));
-    assert_eq!(std::fs::metadata(world.www().join("d/f")).unwrap().ino(), ino);
+    assert_eq!(
+        std::fs::metadata(world.www().join("d/f")).unwrap().ino(),
+        ino
+    );
 }
 
 fn filetime(path: &Path, secs: u64) {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(secs);
-    std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
 }
 
 #[test]
 fn attributes_are_set_and_taken_back() {
     let things = [("d", Thing::Dir(0o755)), ("f", file("same"))];
     let world = World::new(&things, &things);
-    let set = |path: &Path, name: &str| rustix::fs::setxattr(path, name, b"1", rustix::fs::XattrFlags::empty());
+    let set = |path: &Path, name: &str| {
+        rustix::fs::setxattr(path, name, b"1", rustix::fs::XattrFlags::empty())
+    };
     if set(&world.source().join("f"), "user.new").is_err() {
         println!("skipped: no user xattrs here");
         return;
@@ -199,7 +246,10 @@ fn hard_links_are_made_split_and_joined() {
 #[test]
 fn a_reader_always_finds_a_whole_file() {
     let (one, two) = (noise(300_000, 1), noise(300_000, 2));
-    let world = World::new(&[("f", Thing::File(one.clone(), 0o644))], &[("f", Thing::File(two.clone(), 0o644))]);
+    let world = World::new(
+        &[("f", Thing::File(one.clone(), 0o644))],
+        &[("f", Thing::File(two.clone(), 0o644))],
+    );
     let stop = AtomicBool::new(false);
     let path = world.www().join("f");
     std::thread::scope(|scope| {
@@ -214,7 +264,11 @@ fn a_reader_always_finds_a_whole_file() {
         });
         let tree = world.open();
         for serial in 1..30 {
-            std::fs::write(world.source().join("f"), if serial % 2 == 0 { &one } else { &two }).unwrap();
+            std::fs::write(
+                world.source().join("f"),
+                if serial % 2 == 0 { &one } else { &two },
+            )
+            .unwrap();
             world.deploy(&tree, serial).unwrap();
         }
         stop.store(true, Ordering::Relaxed);
@@ -224,8 +278,18 @@ fn a_reader_always_finds_a_whole_file() {
 
 #[test]
 fn a_link_planted_where_a_directory_was_is_not_followed() {
-    let old = [("d", Thing::Dir(0o755)), ("d/f", file("old")), ("d/gone", file("gone")), ("other", file("1"))];
-    let new = [("d", Thing::Dir(0o755)), ("d/f", file("new")), ("d/more", file("more")), ("other", file("2"))];
+    let old = [
+        ("d", Thing::Dir(0o755)),
+        ("d/f", file("old")),
+        ("d/gone", file("gone")),
+        ("other", file("1")),
+    ];
+    let new = [
+        ("d", Thing::Dir(0o755)),
+        ("d/f", file("new")),
+        ("d/more", file("more")),
+        ("other", file("2")),
+    ];
     let world = World::new(&old, &new);
     let tree = world.open();
     let (stage, release) = world.stage(&tree, 1).unwrap();
@@ -238,13 +302,19 @@ fn a_link_planted_where_a_directory_was_is_not_followed() {
     let refused = stage.commit(&release, b"").unwrap_err();
     assert!(refused.to_string().contains("/d"), "{refused}");
     assert_eq!(look(&world.www()), before);
-    assert_eq!(std::fs::read_to_string(outside.path().join("f")).unwrap(), "outside");
+    assert_eq!(
+        std::fs::read_to_string(outside.path().join("f")).unwrap(),
+        "outside"
+    );
     assert!(outside.path().join("gone").exists() && !outside.path().join("more").exists());
 }
 
 #[test]
 fn what_appeared_meanwhile_is_not_overwritten() {
-    let world = World::new(&[("a", file("old"))], &[("a", file("new")), ("b", file("new"))]);
+    let world = World::new(
+        &[("a", file("old"))],
+        &[("a", file("new")), ("b", file("new"))],
+    );
     let tree = world.open();
     let (stage, release) = world.stage(&tree, 1).unwrap();
     std::fs::write(world.www().join("b"), "somebody's").unwrap();
@@ -280,14 +350,21 @@ fn read_only_directories_bind_an_ordinary_user_and_not_the_deploy() {
         let before = look(&world.www());
         let tree = world.open();
         let (stage, release) = world.stage(&tree, 1).unwrap();
-        std::fs::set_permissions(world.www().join("ro/gone"), PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(
+            world.www().join("ro/gone"),
+            PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
         std::fs::write(world.www().join("ro/gone/foreign"), "in the way").unwrap();
         assert!(stage.commit(&release, b"").is_err());
         drop(stage);
         std::fs::remove_file(world.www().join("ro/gone/foreign")).unwrap();
         let mode = |path: &str| std::fs::metadata(world.www().join(path)).unwrap().mode() & 0o777;
         assert_eq!((mode("ro"), mode("ro/gone")), (0o555, 0o755));
-        assert_eq!(look(&world.www()).keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+        assert_eq!(
+            look(&world.www()).keys().collect::<Vec<_>>(),
+            before.keys().collect::<Vec<_>>()
+        );
         world.deploy(&tree, 2).unwrap();
         assert_eq!(look(&world.www()), look(&world.source()));
         tree.revert().unwrap();
@@ -301,10 +378,22 @@ fn an_owner_that_cannot_be_set_is_refused_before_anything_changes() {
         let world = World::new(&[], &[("f", file("1"))]);
         let tree = world.open();
         let source = Scanned::of(&world.source());
-        let mut plan = world.plan(&Manifest::new(source.manifest(&tree), tree.nodes())).unwrap();
-        plan.changes.tamper(0, |c| c.owner = LocalOwner { uid: Some(0), gid: None });
+        let mut plan = world
+            .plan(&Manifest::new(source.manifest(&tree), tree.nodes()))
+            .unwrap();
+        plan.changes.tamper(0, |c| {
+            c.owner = LocalOwner {
+                uid: Some(0),
+                gid: None,
+            }
+        });
         let refused = Stage::begin(&tree, plan).map(drop).unwrap_err();
-        assert!(refused.to_string().starts_with("f: its owner cannot be set"), "{refused}");
+        assert!(
+            refused
+                .to_string()
+                .starts_with("f: its owner cannot be set"),
+            "{refused}"
+        );
         assert!(refused.hint_text().is_some());
         assert!(tree.forget_undo().is_ok(), "the tree is free again");
     });
@@ -317,11 +406,25 @@ fn too_little_space_is_refused_with_what_is_needed_and_free() {
         println!("skipped: no right to mount a small filesystem");
         return;
     };
-    let world = World::new(&[], &[("big", Thing::File(noise(3 << 20, 1), 0o644)), ("small", file("s"))]);
+    let world = World::new(
+        &[],
+        &[
+            ("big", Thing::File(noise(3 << 20, 1), 0o644)),
+            ("small", file("s")),
+        ],
+    );
     let name = TreeName::new("www").unwrap();
-    let tree = Tree::open(name, &dir.path().join("small/www"), None, Options::default()).unwrap();
+    let tree = Tree::open(
+        name,
+        &dir.path().join("small/www"),
+        None,
+        Options::default(),
+    )
+    .unwrap();
     let source = Scanned::of(&world.source());
-    let plan = world.plan(&Manifest::new(source.manifest(&tree), tree.nodes())).unwrap();
+    let plan = world
+        .plan(&Manifest::new(source.manifest(&tree), tree.nodes()))
+        .unwrap();
     let refused = Stage::begin(&tree, plan).map(drop).unwrap_err();
     assert_eq!(refused.kind(), Kind::Refused);
     assert!(refused.to_string().contains("3.20 MB needed"), "{refused}");
@@ -338,44 +441,86 @@ fn staged_in(options: &str, files: usize) -> Option<crate::Error> {
     let things: Vec<(&str, Thing)> = names.iter().map(|n| (n.as_str(), file(n))).collect();
     let world = World::new(&[], &things);
     let name = TreeName::new("www").unwrap();
-    let tree = Tree::open(name, &dir.path().join("small/www"), None, Options::default()).unwrap();
+    let tree = Tree::open(
+        name,
+        &dir.path().join("small/www"),
+        None,
+        Options::default(),
+    )
+    .unwrap();
     let source = Scanned::of(&world.source());
-    let plan = world.plan(&Manifest::new(source.manifest(&tree), tree.nodes())).unwrap();
+    let plan = world
+        .plan(&Manifest::new(source.manifest(&tree), tree.nodes()))
+        .unwrap();
     Some(Stage::begin(&tree, plan).map(drop).unwrap_err())
 }
 
 #[test]
 fn too_few_inodes_are_refused() {
-    let Some(refused) = staged_in("size=8m,nr_inodes=60", 80) else { return };
+    let Some(refused) = staged_in("size=8m,nr_inodes=60", 80) else {
+        return;
+    };
     assert_eq!(refused.kind(), Kind::Refused);
-    assert!(refused.to_string().contains("not enough inodes for tree www: 80 needed"), "{refused}");
+    assert!(
+        refused
+            .to_string()
+            .contains("not enough inodes for tree www: 80 needed"),
+        "{refused}"
+    );
     assert!(refused.hint_text().is_some());
 }
 
 #[test]
 fn an_aborted_session_serves_the_next() {
-    let world = World::new(&[], &[("a", Thing::File(noise(400_000, 1), 0o644)), ("b", file("b"))]);
+    let world = World::new(
+        &[],
+        &[
+            ("a", Thing::File(noise(400_000, 1), 0o644)),
+            ("b", file("b")),
+        ],
+    );
     let tree = world.open();
     let source = Scanned::of(&world.source());
     let root = source.manifest(&tree);
     let plan = world.plan(&Manifest::new(root, tree.nodes())).unwrap();
     let total: u64 = plan.wants.iter().map(|r| r.end - r.start).sum();
     let stage = Stage::begin(&tree, plan.clone()).unwrap();
-    assert!(Stage::begin(&tree, plan.clone()).is_err(), "one stage at a time");
+    assert!(
+        Stage::begin(&tree, plan.clone()).is_err(),
+        "one stage at a time"
+    );
     let first = Ordinal(stage.wants()[0].start);
     let block = stage.wanted(first).unwrap().unwrap();
     assert!(!stage.put(first, b"something else").unwrap());
-    assert!(!stage.put(Ordinal(999_999), &source.blocks[&block.hash]).unwrap());
+    assert!(
+        !stage
+            .put(Ordinal(999_999), &source.blocks[&block.hash])
+            .unwrap()
+    );
     assert!(stage.put(first, &source.blocks[&block.hash]).unwrap());
-    assert!(stage.put(first, &source.blocks[&block.hash]).unwrap(), "twice does no harm");
+    assert!(
+        stage.put(first, &source.blocks[&block.hash]).unwrap(),
+        "twice does no harm"
+    );
     assert!(stage.finish().is_err());
-    assert!(stage.commit(&Release::new(a_header()).unwrap(), b"").is_err());
+    assert!(
+        stage
+            .commit(&Release::new(a_header()).unwrap(), b"")
+            .is_err()
+    );
     stage.abort();
     drop(tree);
     let tree = world.open();
     let stage = Stage::begin(&tree, plan.clone()).unwrap();
-    assert_eq!(stage.wants().iter().map(|r| r.end - r.start).sum::<u64>(), total - 1);
-    assert!(stage.put(Ordinal(stage.wants()[0].start), b"no").is_ok_and(|verified| !verified));
+    assert_eq!(
+        stage.wants().iter().map(|r| r.end - r.start).sum::<u64>(),
+        total - 1
+    );
+    assert!(
+        stage
+            .put(Ordinal(stage.wants()[0].start), b"no")
+            .is_ok_and(|verified| !verified)
+    );
     drop(stage);
     // What lies there is believed only after it was hashed.
     for slot in std::fs::read_dir(tree.state().stage_path()).unwrap() {
@@ -394,9 +539,17 @@ fn an_aborted_session_serves_the_next() {
 #[test]
 fn blocks_may_come_from_many_threads_in_any_order() {
     let things: Vec<(String, Vec<u8>)> = (0..40)
-        .map(|i| (format!("f{i:02}"), noise(if i % 5 == 0 { 500_000 } else { 900 + i }, (i % 30) as u64)))
+        .map(|i| {
+            (
+                format!("f{i:02}"),
+                noise(if i % 5 == 0 { 500_000 } else { 900 + i }, (i % 30) as u64),
+            )
+        })
         .collect();
-    let things: Vec<(&str, Thing)> = things.iter().map(|(n, b)| (n.as_str(), Thing::File(b.clone(), 0o644))).collect();
+    let things: Vec<(&str, Thing)> = things
+        .iter()
+        .map(|(n, b)| (n.as_str(), Thing::File(b.clone(), 0o644)))
+        .collect();
     let world = World::new(&[], &things);
     let tree = world.open();
     let source = Scanned::of(&world.source());
@@ -411,8 +564,11 @@ fn blocks_may_come_from_many_threads_in_any_order() {
             let (stage, ordinals) = (&stage, &ordinals);
             // Every block comes twice, from different threads.
             scope.spawn(move || {
-                for ordinal in
-                    ordinals.iter().enumerate().filter(|(i, _)| i % 4 == part || (i + 1) % 4 == part).map(|(_, o)| o)
+                for ordinal in ordinals
+                    .iter()
+                    .enumerate()
+                    .filter(|(i, _)| i % 4 == part || (i + 1) % 4 == part)
+                    .map(|(_, o)| o)
                 {
                     let block = stage.wanted(*ordinal).unwrap().unwrap();
                     assert!(stage.put(*ordinal, &blocks[&block.hash]).unwrap());
@@ -421,7 +577,12 @@ fn blocks_may_come_from_many_threads_in_any_order() {
         }
     });
     stage.finish().unwrap();
-    let header = Header { serial: Serial(1), root, rules: world.rules.clone(), ..a_header() };
+    let header = Header {
+        serial: Serial(1),
+        root,
+        rules: world.rules.clone(),
+        ..a_header()
+    };
     stage.commit(&Release::new(header).unwrap(), b"").unwrap();
     set_top(&world.www(), 0o750, 900_000_002);
     assert_eq!(look(&world.www()), look(&world.source()));
@@ -435,22 +596,46 @@ fn older_releases_are_refused_and_old_ones_forgotten() {
         std::fs::write(world.source().join("f"), format!("{serial}")).unwrap();
         world.deploy(&tree, serial).unwrap();
     }
-    assert_eq!(tree.releases().unwrap(), [2, 3, 4, 5].map(Serial), "the last one is not confirmed yet");
+    assert_eq!(
+        tree.releases().unwrap(),
+        [2, 3, 4, 5].map(Serial),
+        "the last one is not confirmed yet"
+    );
     tree.forget_undo().unwrap();
     assert_eq!(tree.releases().unwrap(), [Serial(3), Serial(4), Serial(5)]);
     let kept = tree.kept().unwrap();
-    let shown: Vec<_> = kept.iter().map(|k| (k.serial.0, k.entries, k.bytes.0, k.running, k.key)).collect();
-    assert_eq!(shown, [(5, 1, 1, true, None), (4, 1, 1, false, None), (3, 1, 1, false, None)]);
+    let shown: Vec<_> = kept
+        .iter()
+        .map(|k| (k.serial.0, k.entries, k.bytes.0, k.running, k.key))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            (5, 1, 1, true, None),
+            (4, 1, 1, false, None),
+            (3, 1, 1, false, None)
+        ]
+    );
     let before = look(&world.www());
     std::fs::write(world.source().join("f"), "another").unwrap();
     let refused = world.deploy(&tree, 4).unwrap_err();
-    assert!(refused.to_string().contains("not newer than 5"), "{refused}");
+    assert!(
+        refused.to_string().contains("not newer than 5"),
+        "{refused}"
+    );
     // Of two releases of one serial the one that was made later stays.
     let (stage, twin) = world.stage(&tree, 5).unwrap();
     let created = WallTime(twin.header().created.0 - 1);
-    let earlier = Release::new(Header { created, ..twin.header().clone() }).unwrap();
+    let earlier = Release::new(Header {
+        created,
+        ..twin.header().clone()
+    })
+    .unwrap();
     let refused = stage.commit(&earlier, b"").unwrap_err();
-    assert!(refused.to_string().contains("not newer than 5"), "{refused}");
+    assert!(
+        refused.to_string().contains("not newer than 5"),
+        "{refused}"
+    );
     assert_eq!(look(&world.www()), before);
     let kept = tree.release(Serial(4)).unwrap().unwrap().release;
     assert!(tree.nodes().has_all(&kept.header().root).unwrap());
@@ -464,7 +649,13 @@ fn a_tree_that_was_moved_away_is_left_alone() {
     let moved = world.www().with_extension("moved");
     std::fs::rename(world.www(), &moved).unwrap();
     std::fs::create_dir(world.www()).unwrap();
-    assert!(stage.commit(&release, b"").unwrap_err().hint_text().is_some());
+    assert!(
+        stage
+            .commit(&release, b"")
+            .unwrap_err()
+            .hint_text()
+            .is_some()
+    );
     assert_eq!(std::fs::read_to_string(moved.join("f")).unwrap(), "old");
 }
 
@@ -484,19 +675,40 @@ fn with_a_foreign_link() -> Option<(tempfile::TempDir, PathBuf)> {
 
 #[test]
 fn a_tree_is_not_reached_through_another_users_link_unless_that_is_allowed() {
-    let Some((_dir, top)) = with_a_foreign_link() else { return };
+    let Some((_dir, top)) = with_a_foreign_link() else {
+        return;
+    };
     let open = |path: &str, follow_links: bool| {
-        let options = Options { follow_links, ..Options::default() };
-        Tree::open(TreeName::new("www").unwrap(), &top.join(path), None, options)
+        let options = Options {
+            follow_links,
+            ..Options::default()
+        };
+        Tree::open(
+            TreeName::new("www").unwrap(),
+            &top.join(path),
+            None,
+            options,
+        )
     };
     for path in ["theirs/www", "theirs", "theirs/new"] {
         let refused = open(path, false).map(drop).unwrap_err();
         let (path, link) = (top.join(path), top.join("theirs"));
-        let wanted = format!("{} goes through the link {} of user 65534", path.display(), link.display());
-        assert_eq!((refused.to_string(), refused.kind()), (wanted, crate::Kind::Refused));
+        let wanted = format!(
+            "{} goes through the link {} of user 65534",
+            path.display(),
+            link.display()
+        );
+        assert_eq!(
+            (refused.to_string(), refused.kind()),
+            (wanted, crate::Kind::Refused)
+        );
         assert!(refused.hint_text().unwrap().contains("follow_links"));
     }
-    assert!(!top.join("real/new").exists() && !top.join("real/.makuo").exists() && !top.join(".makuo").exists());
+    assert!(
+        !top.join("real/new").exists()
+            && !top.join("real/.makuo").exists()
+            && !top.join(".makuo").exists()
+    );
 
     let tree = open("theirs/www", true).unwrap();
     assert_eq!(tree.state().path(), top.join("real/.makuo/www"));
@@ -507,26 +719,50 @@ fn a_tree_is_not_reached_through_another_users_link_unless_that_is_allowed() {
     assert!(tree.still_there().unwrap());
     std::fs::rename(top.join("real"), top.join("moved")).unwrap();
     symlink("moved", top.join("real")).unwrap();
-    assert!(tree.still_there().unwrap(), "root's own link is as good as a directory");
+    assert!(
+        tree.still_there().unwrap(),
+        "root's own link is as good as a directory"
+    );
     std::os::unix::fs::lchown(top.join("real"), Some(65_534), None).unwrap();
     assert!(!tree.still_there().unwrap());
 }
 
 #[test]
 fn a_state_directory_is_not_made_through_another_users_link() {
-    let Some((_dir, top)) = with_a_foreign_link() else { return };
+    let Some((_dir, top)) = with_a_foreign_link() else {
+        return;
+    };
     std::fs::create_dir(top.join("www")).unwrap();
     let open = |state: Option<&Path>| {
-        let options = Options { follow_links: true, ..Options::default() };
-        Tree::open(TreeName::new("t").unwrap(), &top.join("www"), state, options).map(drop)
+        let options = Options {
+            follow_links: true,
+            ..Options::default()
+        };
+        Tree::open(
+            TreeName::new("t").unwrap(),
+            &top.join("www"),
+            state,
+            options,
+        )
+        .map(drop)
     };
     let refused = open(Some(&top.join("theirs/state"))).unwrap_err();
-    assert!(refused.to_string().contains("theirs of user 65534"), "{refused}");
+    assert!(
+        refused.to_string().contains("theirs of user 65534"),
+        "{refused}"
+    );
     std::fs::rename(top.join("theirs"), top.join(".makuo")).unwrap();
     let refused = open(None).unwrap_err();
-    assert!(refused.to_string().contains(".makuo of user 65534"), "{refused}");
+    assert!(
+        refused.to_string().contains(".makuo of user 65534"),
+        "{refused}"
+    );
     assert!(refused.hint_text().unwrap().contains("state_dir"));
-    assert_eq!(std::fs::read_dir(top.join("real")).unwrap().count(), 1, "nothing is made where the link leads");
+    assert_eq!(
+        std::fs::read_dir(top.join("real")).unwrap().count(),
+        1,
+        "nothing is made where the link leads"
+    );
 
     std::os::unix::fs::lchown(top.join(".makuo"), Some(0), None).unwrap();
     open(None).unwrap();
@@ -538,29 +774,59 @@ fn two_daemons_cannot_serve_one_tree() {
     let world = World::new(&[], &[]);
     let _tree = world.open();
     let refused = world.open_crashing(None).map(drop).unwrap_err();
-    assert!(refused.to_string().contains("another makuo daemon"), "{refused}");
+    assert!(
+        refused.to_string().contains("another makuo daemon"),
+        "{refused}"
+    );
 }
 
 #[test]
 fn the_state_stands_on_the_trees_filesystem_and_not_inside_it() {
     let dir = tempfile::tempdir().unwrap();
     let top = dir.path().join("www");
-    let open = |state: Option<&Path>| Tree::open(TreeName::new("www").unwrap(), &top, state, Options::default());
+    let open = |state: Option<&Path>| {
+        Tree::open(
+            TreeName::new("www").unwrap(),
+            &top,
+            state,
+            Options::default(),
+        )
+    };
     let tree = open(None).unwrap();
-    assert_eq!(tree.state().path(), std::fs::canonicalize(dir.path()).unwrap().join(".makuo/www"));
-    assert_eq!(std::fs::metadata(tree.state().path()).unwrap().mode() & 0o7777, 0o700);
+    assert_eq!(
+        tree.state().path(),
+        std::fs::canonicalize(dir.path())
+            .unwrap()
+            .join(".makuo/www")
+    );
+    assert_eq!(
+        std::fs::metadata(tree.state().path()).unwrap().mode() & 0o7777,
+        0o700
+    );
     drop(tree);
     let given = dir.path().join("state");
     let tree = open(Some(&given)).unwrap();
-    assert_eq!((tree.state().path(), tree.state().warning()), (given.join("www").as_path(), None));
+    assert_eq!(
+        (tree.state().path(), tree.state().warning()),
+        (given.join("www").as_path(), None)
+    );
     drop(tree);
     let inside = open(Some(&top.join("state"))).map(drop).unwrap_err();
-    assert!(inside.to_string().contains("is inside tree www") && !top.join("state").exists(), "{inside}");
-    let missing = Tree::open(TreeName::new("x").unwrap(), &dir.path().join("no/such"), None, Options::default());
+    assert!(
+        inside.to_string().contains("is inside tree www") && !top.join("state").exists(),
+        "{inside}"
+    );
+    let missing = Tree::open(
+        TreeName::new("x").unwrap(),
+        &dir.path().join("no/such"),
+        None,
+        Options::default(),
+    );
     assert!(missing.map(drop).unwrap_err().hint_text().is_some());
     if let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") {
         let tree = open(Some(elsewhere.path())).unwrap();
-        let other = std::fs::metadata(elsewhere.path()).unwrap().dev() != std::fs::metadata(&top).unwrap().dev();
+        let other = std::fs::metadata(elsewhere.path()).unwrap().dev()
+            != std::fs::metadata(&top).unwrap().dev();
         assert_eq!(tree.state().warning().is_some(), other);
     }
 }
@@ -569,7 +835,11 @@ fn the_state_stands_on_the_trees_filesystem_and_not_inside_it() {
 fn a_mount_inside_the_tree_is_an_error_that_changes_nothing() {
     let world = World::new(
         &[("a", file("old")), ("m", Thing::Dir(0o755))],
-        &[("a", file("new")), ("m", Thing::Dir(0o755)), ("m/f", file("f"))],
+        &[
+            ("a", file("new")),
+            ("m", Thing::Dir(0o755)),
+            ("m/f", file("f")),
+        ],
     );
     let Some(_mount) = Mount::tmpfs(&world.www().join("m"), "size=1m") else {
         println!("skipped: no right to mount");
@@ -593,8 +863,16 @@ fn of_nobody() -> Option<World> {
         println!("skipped: only root can give directories away");
         return None;
     }
-    let old = [("d", Thing::Dir(0o755)), ("d/a", file("old")), ("z", file("old"))];
-    let new = [("d", Thing::Dir(0o755)), ("d/a", file("new")), ("z", file("new"))];
+    let old = [
+        ("d", Thing::Dir(0o755)),
+        ("d/a", file("old")),
+        ("z", file("old")),
+    ];
+    let new = [
+        ("d", Thing::Dir(0o755)),
+        ("d/a", file("new")),
+        ("z", file("new")),
+    ];
     let mut world = World::new(&old, &new);
     (world.rules.set_user, world.rules.set_group) = (false, false);
     for top in [world.www(), world.source()] {
@@ -625,7 +903,10 @@ fn undo_goes_on_past_a_time_that_it_may_not_set() {
     let Some(world) = of_nobody() else { return };
     let world = std::sync::Arc::new(world);
     let staged = std::sync::Arc::new(std::sync::Mutex::new(None));
-    let (theirs, slot) = (std::sync::Arc::clone(&world), std::sync::Arc::clone(&staged));
+    let (theirs, slot) = (
+        std::sync::Arc::clone(&world),
+        std::sync::Arc::clone(&staged),
+    );
     as_nobody(move || {
         let tree = theirs.open();
         *slot.lock().unwrap() = Some((theirs.stage(&tree, 1).unwrap(), tree));
@@ -637,7 +918,11 @@ fn undo_goes_on_past_a_time_that_it_may_not_set() {
         stage.commit(&release, b"").unwrap_err();
         drop(stage);
         for path in ["d/a", "z"] {
-            assert_eq!(std::fs::read_to_string(theirs.www().join(path)).unwrap(), "old", "{path}");
+            assert_eq!(
+                std::fs::read_to_string(theirs.www().join(path)).unwrap(),
+                "old",
+                "{path}"
+            );
         }
         assert!(tree.state().current().unwrap().is_none());
         // Nothing is left pending: the next one is refused for its own reasons.

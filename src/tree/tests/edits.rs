@@ -40,7 +40,14 @@ impl Editor {
     fn new(top: &Path, seed: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
         let (wrote, held) = (BTreeMap::new(), HashMap::new());
-        Self { top: top.to_path_buf(), rng, wrote, held, count: 0, last: Vec::new() }
+        Self {
+            top: top.to_path_buf(),
+            rng,
+            wrote,
+            held,
+            count: 0,
+            last: Vec::new(),
+        }
     }
 
     /// One change. What fails, since a directory is not there at this moment, was not done.
@@ -64,7 +71,11 @@ impl Editor {
         let number = self.rng.u8(..4);
         // What is written by path and by a handle has names of its own: nobody could say which of the two came last.
         let opened = self.held.get(place).map_or(0, |(_, opened)| *opened);
-        let whose = if by_handle { format!("h{opened}") } else { "p".to_string() };
+        let whose = if by_handle {
+            format!("h{opened}")
+        } else {
+            "p".to_string()
+        };
         let text = format!("{} of {:x}", self.count, self.rng.u64(..));
         let name = match kind {
             0..=6 => format!("extra-{whose}-{number}"),
@@ -72,20 +83,32 @@ impl Editor {
             _ => format!("dir-{}-{whose}", self.count),
         };
         let dir = if by_handle {
-            self.held.get(place).and_then(|(dir, _)| rustix::io::dup(dir).ok())
+            self.held
+                .get(place)
+                .and_then(|(dir, _)| rustix::io::dup(dir).ok())
         } else {
             File::open(self.top.join(place)).ok().map(Into::into)
         };
         let Some(dir) = dir else { return };
-        let path = if place.is_empty() { name.clone() } else { format!("{place}/{name}") };
+        let path = if place.is_empty() {
+            name.clone()
+        } else {
+            format!("{place}/{name}")
+        };
         let what = match kind {
-            0..=4 => replace(&dir, &name, &text).ok().map(|()| (path, Some(text))),
-            5 | 6 => rustix::fs::unlinkat(&dir, &name, AtFlags::empty()).ok().map(|()| (path, None)),
+            0..=4 => replace(&dir, &name, &text)
+                .ok()
+                .map(|()| (path, Some(text))),
+            5 | 6 => rustix::fs::unlinkat(&dir, &name, AtFlags::empty())
+                .ok()
+                .map(|()| (path, None)),
             7 => append(&dir, &name, &text).ok().map(|()| {
                 let whole = self.wrote.get(&path).cloned().flatten().unwrap_or_default() + &text;
                 (path, Some(whole))
             }),
-            _ => make_in(&dir, &name, &text).ok().map(|()| (format!("{path}/inside"), Some(text))),
+            _ => make_in(&dir, &name, &text)
+                .ok()
+                .map(|()| (format!("{path}/inside"), Some(text))),
         };
         if let Some((path, text)) = what {
             let how = if by_handle { "by a handle" } else { "by path" };
@@ -114,8 +137,14 @@ impl Editor {
 fn replace(dir: &OwnedFd, name: &str, text: &str) -> rustix::io::Result<()> {
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
     let new = format!("{name}.new");
-    let mut file = File::from(rustix::fs::openat(dir, &new, flags, Mode::from_raw_mode(0o644))?);
-    file.write_all(text.as_bytes()).map_err(|_| rustix::io::Errno::IO)?;
+    let mut file = File::from(rustix::fs::openat(
+        dir,
+        &new,
+        flags,
+        Mode::from_raw_mode(0o644),
+    )?);
+    file.write_all(text.as_bytes())
+        .map_err(|_| rustix::io::Errno::IO)?;
     rustix::fs::renameat(dir, &new, dir, name)
 }
 
@@ -123,7 +152,8 @@ fn append(dir: &OwnedFd, name: &str, text: &str) -> rustix::io::Result<()> {
     // One that is there: it is the same in both trees.
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(dir, name, flags, Mode::empty())?);
-    file.write_all(text.as_bytes()).map_err(|_| rustix::io::Errno::IO)
+    file.write_all(text.as_bytes())
+        .map_err(|_| rustix::io::Errno::IO)
 }
 
 fn make_in(dir: &OwnedFd, name: &str, text: &str) -> rustix::io::Result<()> {
@@ -172,13 +202,19 @@ fn new(nth: u64) -> Vec<(&'static str, Thing)> {
 fn edited(swap: bool) -> World {
     let mut world = World::new(&old(), &new(1)).swapping(swap);
     world.rules.delete_extras = false;
-    world.rules.excludes = vec![crate::manifest::rules::Exclude { base: None, pattern: "/etc/cache/".into() }];
+    world.rules.excludes = vec![crate::manifest::rules::Exclude {
+        base: None,
+        pattern: "/etc/cache/".into(),
+    }];
     world.protect = PathFilter::at_top(&["/up/", "/etc/local.conf"]);
     world
 }
 
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 /// The inodes of the directories that no release governs.
@@ -195,11 +231,17 @@ fn directories_of_the_host_move_with_whoever_stands_in_them() {
     world.deploy(&tree, 1).unwrap();
     assert_eq!(inodes(&world.www()), before);
     replace(&stands, "came", "after the exchange").unwrap();
-    assert_eq!(std::fs::read_to_string(world.www().join("up/deep/came")).unwrap(), "after the exchange");
+    assert_eq!(
+        std::fs::read_to_string(world.www().join("up/deep/came")).unwrap(),
+        "after the exchange"
+    );
     tree.revert().unwrap();
     assert_eq!(inodes(&world.www()), before);
     replace(&stands, "came", "after the way back").unwrap();
-    assert_eq!(std::fs::read_to_string(world.www().join("up/deep/came")).unwrap(), "after the way back");
+    assert_eq!(
+        std::fs::read_to_string(world.www().join("up/deep/came")).unwrap(),
+        "after the way back"
+    );
     world.deploy(&tree, 2).unwrap();
     tree.forget_undo().unwrap();
     assert_eq!(inodes(&world.www()), before);
@@ -215,12 +257,20 @@ fn a_handle_of_a_governed_directory_loses_nothing_until_the_old_tree_is_gone() {
         replace(&etc, "late", "late").unwrap();
         rustix::fs::unlinkat(&etc, "local.conf", AtFlags::empty()).unwrap();
         make_in(&etc, "made", "late").unwrap();
-        if reverts { tree.revert().map(drop) } else { tree.forget_undo() }.unwrap();
+        if reverts {
+            tree.revert().map(drop)
+        } else {
+            tree.forget_undo()
+        }
+        .unwrap();
         let text = |path| std::fs::read_to_string(world.www().join(path)).ok();
         assert_eq!(text("etc/late").as_deref(), Some("late"));
         assert_eq!(text("etc/made/inside").as_deref(), Some("late"));
         assert_eq!(text("etc/local.conf"), None);
-        assert_eq!(text("etc/changes").as_deref(), Some(if reverts { "0" } else { "1" }));
+        assert_eq!(
+            text("etc/changes").as_deref(),
+            Some(if reverts { "0" } else { "1" })
+        );
     }
 }
 
@@ -238,7 +288,11 @@ fn a_crash_anywhere_leaves_what_the_host_has_in_the_old_or_the_new_tree() {
         let done = world.deploy(&tree, 5).is_ok();
         drop(tree);
         let tree = world.open();
-        let expected = if tree.current().unwrap().is_some() { &wanted } else { &before };
+        let expected = if tree.current().unwrap().is_some() {
+            &wanted
+        } else {
+            &before
+        };
         assert_eq!(look(&world.www()), *expected, "crash {after}");
         assert_eq!(inodes(&world.www()), nodes, "crash {after}");
         if done {
@@ -286,7 +340,9 @@ fn round_between(seed: u64) -> Vec<String> {
         let after = (rng.u8(..3) == 0).then(|| rng.i64(0..60));
         let said = |what: String| locked(&editor).last.push(what);
         said(format!("release {serial}, crash {after:?}"));
-        let Ok(tree) = world.open_crashing(after) else { continue };
+        let Ok(tree) = world.open_crashing(after) else {
+            continue;
+        };
         let deployed = world.deploy(&tree, serial).map(drop);
         said(format!("deployed: {deployed:?}"));
         match rng.u8(..3) {
@@ -306,17 +362,28 @@ fn round_between(seed: u64) -> Vec<String> {
 /// Harsher than anything outside: a name is made, made again and removed on both sides of one exchange, all within it.
 #[test]
 fn nothing_that_others_write_between_two_steps_is_lost() {
-    let (seed, rounds) = (setting("MAKUO_EDITS_SEED", 1), setting("MAKUO_EDITS_ROUNDS", 20));
+    let (seed, rounds) = (
+        setting("MAKUO_EDITS_SEED", 1),
+        setting("MAKUO_EDITS_ROUNDS", 20),
+    );
     println!("seeds {seed} to {}", seed + rounds - 1);
     for seed in seed..seed + rounds {
         let lost = round_between(seed);
-        assert!(lost.is_empty(), "MAKUO_EDITS_SEED={seed}: {} lost\n{}", lost.len(), lost.join("\n"));
+        assert!(
+            lost.is_empty(),
+            "MAKUO_EDITS_SEED={seed}: {} lost\n{}",
+            lost.len(),
+            lost.join("\n")
+        );
     }
 }
 
 #[test]
 fn nothing_that_others_write_all_the_time_is_lost() {
-    let (seed, rounds) = (setting("MAKUO_EDITS_SEED", 1), setting("MAKUO_EDITS_ROUNDS", 12));
+    let (seed, rounds) = (
+        setting("MAKUO_EDITS_SEED", 1),
+        setting("MAKUO_EDITS_ROUNDS", 12),
+    );
     println!("seed {seed}, {rounds} rounds");
     let world = edited(true);
     let editor = Mutex::new(Editor::new(&world.www(), seed));
@@ -354,7 +421,12 @@ fn nothing_that_others_write_all_the_time_is_lost() {
                 let held = locked(&editor);
                 tree.forget_undo().unwrap();
                 let lost = held.lost();
-                assert!(lost.is_empty(), "round {round}: {} lost\n{}", lost.len(), lost.join("\n"));
+                assert!(
+                    lost.is_empty(),
+                    "round {round}: {} lost\n{}",
+                    lost.len(),
+                    lost.join("\n")
+                );
             }
         }));
         over.store(true, Ordering::Release);

@@ -22,13 +22,20 @@ fn run(command: &mut Command) -> bool {
 pub(super) fn mounted<'a>(kind: &str, dir: &Path, at: &'a Path) -> Option<Disk<'a>> {
     let image = dir.join("image");
     // The smallest XFS has 300 MiB.
-    std::fs::File::create(&image).unwrap().set_len(320 << 20).unwrap();
+    std::fs::File::create(&image)
+        .unwrap()
+        .set_len(320 << 20)
+        .unwrap();
     std::fs::create_dir_all(at).unwrap();
     let mut make = Command::new(format!("mkfs.{kind}"));
     if kind == "ext4" {
         make.args(["-O", "project,quota", "-I", "256"]);
     }
-    let made = run(make.arg("-q").arg(&image)) && run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(at));
+    let made = run(make.arg("-q").arg(&image))
+        && run(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(&image)
+            .arg(at));
     if !made {
         println!("skipped: no right or no tools to make and mount {kind}");
     }
@@ -40,16 +47,23 @@ fn extent(path: &Path) -> Option<String> {
     std::fs::File::open(path).unwrap().sync_all().unwrap();
     let out = Command::new("filefrag").arg("-v").arg(path).output().ok()?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    text.lines().find(|l| l.trim_start().starts_with("0:")).and_then(|l| l.split(':').nth(2)).map(str::to_owned)
+    text.lines()
+        .find(|l| l.trim_start().starts_with("0:"))
+        .and_then(|l| l.split(':').nth(2))
+        .map(str::to_owned)
 }
 
 #[test]
 fn a_file_that_moved_is_cloned_and_one_that_changed_meanwhile_is_refused() {
     let dir = scratch();
     let at = dir.path().join("btrfs");
-    let Some(_disk) = mounted("btrfs", dir.path(), &at) else { return };
+    let Some(_disk) = mounted("btrfs", dir.path(), &at) else {
+        return;
+    };
     let mut rng = fastrand::Rng::with_seed(5);
-    let text: String = std::iter::repeat_with(|| rng.alphanumeric()).take(3 << 20).collect();
+    let text: String = std::iter::repeat_with(|| rng.alphanumeric())
+        .take(3 << 20)
+        .collect();
     let old = [("a", file(&text)), ("b", file("small"))];
     make(&at.join("www"), &old);
     let world = World::new(&old, &[("moved", file(&text)), ("b", file("small"))]).hosted(&at);
@@ -58,9 +72,19 @@ fn a_file_that_moved_is_cloned_and_one_that_changed_meanwhile_is_refused() {
     let (stage, release) = world.stage(&tree, 1).unwrap();
     assert!(stage.wants().is_empty(), "all of it is here");
     if let Some(before) = before {
-        let slots: Vec<_> = std::fs::read_dir(tree.state().path().join("stage")).unwrap().flatten().collect();
-        let large = slots.iter().find(|s| s.metadata().is_ok_and(|m| m.size() == text.len() as u64)).unwrap();
-        assert_eq!(extent(&large.path()), Some(before), "the clone shares the extent of the original");
+        let slots: Vec<_> = std::fs::read_dir(tree.state().path().join("stage"))
+            .unwrap()
+            .flatten()
+            .collect();
+        let large = slots
+            .iter()
+            .find(|s| s.metadata().is_ok_and(|m| m.size() == text.len() as u64))
+            .unwrap();
+        assert_eq!(
+            extent(&large.path()),
+            Some(before),
+            "the clone shares the extent of the original"
+        );
     }
     stage.commit(&release, b"").unwrap();
     assert_eq!(look(&world.www()), look(&world.source()));
@@ -73,7 +97,10 @@ fn a_file_that_moved_is_cloned_and_one_that_changed_meanwhile_is_refused() {
     changed[1 << 20] ^= 1;
     std::fs::write(world.www().join("a"), changed).unwrap();
     let refused = stage.finish().unwrap_err();
-    assert!(refused.to_string().contains("cannot read") && refused.hint_text().is_some(), "{refused}");
+    assert!(
+        refused.to_string().contains("cannot read") && refused.hint_text().is_some(),
+        "{refused}"
+    );
 }
 
 /// XFS gives a directory another time when an exchange gives it another parent.
@@ -81,10 +108,18 @@ fn a_file_that_moved_is_cloned_and_one_that_changed_meanwhile_is_refused() {
 fn an_exchange_on_xfs_leaves_no_drift() {
     let dir = scratch();
     let at = dir.path().join("xfs");
-    let Some(_disk) = mounted("xfs", dir.path(), &at) else { return };
+    let Some(_disk) = mounted("xfs", dir.path(), &at) else {
+        return;
+    };
     make(&at.join("www"), &[("f", file("0"))]);
-    let things = [("f", file("1")), ("d", Thing::Dir(0o755)), ("d/g", file("1"))];
-    let world = World::new(&[("f", file("0"))], &things).hosted(&at).swapping(true);
+    let things = [
+        ("f", file("1")),
+        ("d", Thing::Dir(0o755)),
+        ("d/g", file("1")),
+    ];
+    let world = World::new(&[("f", file("0"))], &things)
+        .hosted(&at)
+        .swapping(true);
     set_top(&world.source(), 0o750, 900_000_002);
 
     let tree = world.open();
@@ -104,11 +139,21 @@ fn an_exchange_on_xfs_leaves_no_drift() {
 
 /// The project and the flags of what is at a path, as lsattr tells them.
 fn marks(path: &Path) -> String {
-    let out = Command::new("lsattr").args(["-p", "-d"]).arg(path).output().expect("it ran before");
+    let out = Command::new("lsattr")
+        .args(["-p", "-d"])
+        .arg(path)
+        .output()
+        .expect("it ran before");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let (project, flags) = text.trim_start().split_once(' ').unwrap_or_default();
     let flags = flags.split(' ').next().unwrap_or_default();
-    format!("{project} {}", flags.chars().filter(|flag| "ASPd".contains(*flag)).collect::<String>())
+    format!(
+        "{project} {}",
+        flags
+            .chars()
+            .filter(|flag| "ASPd".contains(*flag))
+            .collect::<String>()
+    )
 }
 
 fn chattr(path: &Path, words: &[&str]) -> bool {
@@ -119,10 +164,17 @@ fn chattr(path: &Path, words: &[&str]) -> bool {
 /// which the same is made by hand.
 #[test]
 fn what_is_released_has_the_project_and_the_flags_of_its_place() {
-    for (kind, swap) in [("xfs", false), ("xfs", true), ("ext4", false), ("ext4", true)] {
+    for (kind, swap) in [
+        ("xfs", false),
+        ("xfs", true),
+        ("ext4", false),
+        ("ext4", true),
+    ] {
         let dir = scratch();
         let at = dir.path().join(kind);
-        let Some(_disk) = mounted(kind, dir.path(), &at) else { return };
+        let Some(_disk) = mounted(kind, dir.path(), &at) else {
+            return;
+        };
         // What is staged gets nothing of this.
         let projects = chattr(&at, &["-p", "7"]) && chattr(&at, &["+P"]);
         if !projects {
@@ -176,7 +228,10 @@ fn what_is_released_has_the_project_and_the_flags_of_its_place() {
                 ("n/kept", &["+A"]),
             ] {
                 let of_project = words[0].eq_ignore_ascii_case("-p") || words[0] == "+P";
-                assert!(of_project && !projects || chattr(&www.join(path), words), "{path} {words:?}");
+                assert!(
+                    of_project && !projects || chattr(&www.join(path), words),
+                    "{path} {words:?}"
+                );
             }
         }
         // The same by hand.
@@ -186,15 +241,27 @@ fn what_is_released_has_the_project_and_the_flags_of_its_place() {
 
         let world = World::new(&[], &things).hosted(&at).swapping(swap);
         let before = look(&world.www());
-        let all = ["", "d", "d/old", "d/goes", "n", "n/kept", "n/fixed", "n/stays", "other"];
+        let all = [
+            "", "d", "d/old", "d/goes", "n", "n/kept", "n/fixed", "n/stays", "other",
+        ];
         let had: Vec<String> = all.iter().map(|path| marks(&paths[0].join(path))).collect();
         let tree = world.open();
         world.deploy(&tree, 1).unwrap();
-        assert_eq!(look(&world.www()), look(&world.source()), "{kind}, swap {swap}");
+        assert_eq!(
+            look(&world.www()),
+            look(&world.source()),
+            "{kind}, swap {swap}"
+        );
         let told = |www: &Path| {
             let links = ["d/link", "d/pipe"];
-            let paths = things.iter().map(|(path, _)| *path).filter(|path| !links.contains(path)).chain([""]);
-            paths.map(|path| format!("{path}: {}", marks(&www.join(path)))).collect::<Vec<_>>()
+            let paths = things
+                .iter()
+                .map(|(path, _)| *path)
+                .filter(|path| !links.contains(path))
+                .chain([""]);
+            paths
+                .map(|path| format!("{path}: {}", marks(&www.join(path))))
+                .collect::<Vec<_>>()
         };
         assert_eq!(told(&paths[0]), told(judge), "{kind}, swap {swap}");
         tree.revert().unwrap();
@@ -203,7 +270,11 @@ fn what_is_released_has_the_project_and_the_flags_of_its_place() {
         assert_eq!(has, had, "{kind}, swap {swap}");
         world.deploy(&tree, 2).unwrap();
         tree.forget_undo().unwrap();
-        assert_eq!(told(&paths[0]), told(judge), "{kind}, swap {swap}, confirmed");
+        assert_eq!(
+            told(&paths[0]),
+            told(judge),
+            "{kind}, swap {swap}, confirmed"
+        );
     }
 }
 

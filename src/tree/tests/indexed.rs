@@ -2,7 +2,10 @@
 //!
 //! `MAKUO_INDEX_SEED` is the seed, `MAKUO_INDEX_ROUNDS` the number of rounds.
 
-#![expect(clippy::disallowed_methods, reason = "what is scanned is touched by the system's clock")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what is scanned is touched by the system's clock"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,7 +31,10 @@ const REST: Duration = Duration::from_millis(45);
 
 /// A number from the environment.
 pub(super) fn number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
+    std::env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(otherwise)
 }
 
 /// Somebody who changes a directory at random.
@@ -48,7 +54,11 @@ impl Vandal {
         let (top, outside) = (dir.join(top), dir.join(format!("{top}-outside")));
         std::fs::create_dir_all(&top).expect("makes");
         std::fs::create_dir_all(&outside).expect("makes");
-        Self { rng: fastrand::Rng::with_seed(seed), top, outside }
+        Self {
+            rng: fastrand::Rng::with_seed(seed),
+            top,
+            outside,
+        }
     }
 
     /// Everything that is there, directories first.
@@ -57,11 +67,18 @@ impl Vandal {
         let mut others = Vec::new();
         let mut at = 0;
         while at < dirs.len() {
-            let mut names: Vec<PathBuf> =
-                std::fs::read_dir(&dirs[at]).expect("lists").map(|e| e.expect("lists").path()).collect();
+            let mut names: Vec<PathBuf> = std::fs::read_dir(&dirs[at])
+                .expect("lists")
+                .map(|e| e.expect("lists").path())
+                .collect();
             names.sort();
             for path in names.into_iter().filter(|path| !path.ends_with(".makuo")) {
-                if path.symlink_metadata().expect("is there").is_dir() { &mut dirs } else { &mut others }.push(path);
+                if path.symlink_metadata().expect("is there").is_dir() {
+                    &mut dirs
+                } else {
+                    &mut others
+                }
+                .push(path);
             }
             at += 1;
         }
@@ -72,7 +89,11 @@ impl Vandal {
     pub(super) fn act(&mut self) {
         let (dirs, others) = self.all();
         let count = dirs.len() + others.len();
-        let into = self.rng.choice(&dirs).expect("there are two").join(self.rng.choice(NAMES).expect("some"));
+        let into = self
+            .rng
+            .choice(&dirs)
+            .expect("there are two")
+            .join(self.rng.choice(NAMES).expect("some"));
         let dir = self.rng.choice(&dirs[2..]).unwrap_or(&into).clone();
         let other = self.rng.choice(&others).unwrap_or(&into).clone();
         match self.rng.u8(..20) {
@@ -86,12 +107,17 @@ impl Vandal {
             15 => drop(std::os::unix::fs::symlink("a", &into)),
             16 => {
                 // Another kind in its place.
-                std::fs::remove_dir_all(&dir).and_then(|()| std::fs::write(&dir, "was a directory")).unwrap_or(());
+                std::fs::remove_dir_all(&dir)
+                    .and_then(|()| std::fs::write(&dir, "was a directory"))
+                    .unwrap_or(());
                 let _ = std::fs::remove_file(&other).and_then(|()| std::fs::create_dir(&other));
             }
             // A directory is replaced by a new one with the same names.
             17 => {
-                let names: Vec<_> = others.iter().filter(|path| path.parent() == Some(&dir)).collect();
+                let names: Vec<_> = others
+                    .iter()
+                    .filter(|path| path.parent() == Some(&dir))
+                    .collect();
                 if std::fs::rename(&dir, &into).is_ok() && std::fs::create_dir(&dir).is_ok() {
                     names.iter().for_each(|path| self.write(path));
                 }
@@ -102,25 +128,38 @@ impl Vandal {
 
     fn write(&mut self, path: &Path) {
         let size = self.rng.usize(1..40);
-        let bytes: Vec<u8> = std::iter::repeat_with(|| self.rng.alphanumeric() as u8).take(size).collect();
+        let bytes: Vec<u8> = std::iter::repeat_with(|| self.rng.alphanumeric() as u8)
+            .take(size)
+            .collect();
         if std::fs::write(path, bytes).is_ok() {
-            let file = std::fs::File::options().write(true).open(path).expect("opens");
-            let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + self.rng.u64(..1000));
+            let file = std::fs::File::options()
+                .write(true)
+                .open(path)
+                .expect("opens");
+            let old =
+                SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + self.rng.u64(..1000));
             file.set_modified(old).expect("sets the time");
         }
     }
 
     /// Changes the content of a file and nothing that stat shows, but for the time of change.
     pub(super) fn edit(&mut self, path: &Path) {
-        let Ok(meta) = path.symlink_metadata() else { return };
+        let Ok(meta) = path.symlink_metadata() else {
+            return;
+        };
         if !meta.is_file() {
             return;
         }
-        let bytes: Vec<u8> =
-            std::iter::repeat_with(|| self.rng.alphanumeric() as u8).take(meta.len() as usize).collect();
-        let file = std::fs::File::options().write(true).open(path).expect("opens");
+        let bytes: Vec<u8> = std::iter::repeat_with(|| self.rng.alphanumeric() as u8)
+            .take(meta.len() as usize)
+            .collect();
+        let file = std::fs::File::options()
+            .write(true)
+            .open(path)
+            .expect("opens");
         std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).expect("writes");
-        file.set_modified(meta.modified().expect("has a time")).expect("sets the time");
+        file.set_modified(meta.modified().expect("has a time"))
+            .expect("sets the time");
     }
 }
 
@@ -129,7 +168,11 @@ fn said(index: &Index) -> BTreeMap<String, String> {
     let entries = index.entries().map(|e| e.expect("whole").entry);
     entries
         .map(|e| {
-            let said = if e.kind == EntryKind::File(unread()) { "unread".into() } else { format!("{e:?}") };
+            let said = if e.kind == EntryKind::File(unread()) {
+                "unread".into()
+            } else {
+                format!("{e:?}")
+            };
             (e.path.to_string(), said)
         })
         .collect()
@@ -155,7 +198,10 @@ fn a_scan_with_an_index_finds_what_one_without_finds() {
     let root = Root::open(&vandal.top).unwrap();
     (0..100).for_each(|_| vandal.act());
 
-    let mut base = ScanOptions { threads: 2, ..ScanOptions::new(SystemTime::UNIX_EPOCH) };
+    let mut base = ScanOptions {
+        threads: 2,
+        ..ScanOptions::new(SystemTime::UNIX_EPOCH)
+    };
     let path = dir.path().join("index");
     for round in 0..rounds {
         for _ in 0..vandal.rng.usize(..8) {
@@ -167,23 +213,41 @@ fn a_scan_with_an_index_finds_what_one_without_finds() {
             base.unhashed = vec![filter(rng)];
             base.excludes.clear();
             if rng.bool() {
-                base.excludes.push(Exclude { base: None, pattern: "*.tmp".into() });
+                base.excludes.push(Exclude {
+                    base: None,
+                    pattern: "*.tmp".into(),
+                });
             }
         }
         // Sometimes a scan is as close to the changes as can be.
         if vandal.rng.u8(..4) > 0 {
             std::thread::sleep(REST);
         }
-        let options = ScanOptions { started: SystemTime::now(), ..base.clone() };
+        let options = ScanOptions {
+            started: SystemTime::now(),
+            ..base.clone()
+        };
         let old = Index::open(&path, root.id()).map(Arc::new);
         let with = scan(&root, &options, old.as_ref(), &path).unwrap();
         let without = scan(&root, &options, None, &dir.path().join("fresh")).unwrap();
-        assert_eq!(said(&with.index), said(&without.index), "seed {seed}, round {round}");
+        assert_eq!(
+            said(&with.index),
+            said(&without.index),
+            "seed {seed}, round {round}"
+        );
         assert_eq!(with.top, without.top, "seed {seed}, round {round}");
         let totals = |scanned: &crate::tree::Scanned| scanned.index.totals();
-        assert_eq!(totals(&with), totals(&without), "seed {seed}, round {round}");
+        assert_eq!(
+            totals(&with),
+            totals(&without),
+            "seed {seed}, round {round}"
+        );
         if with.index.totals().unread == 0 {
-            assert_eq!(with.index.root(), without.index.root(), "seed {seed}, round {round}");
+            assert_eq!(
+                with.index.root(),
+                without.index.root(),
+                "seed {seed}, round {round}"
+            );
         }
     }
 }
@@ -232,7 +296,15 @@ impl Linked {
         entries
             .map(|e| match &e.kind {
                 EntryKind::Hardlink(first) => format!("{} = {first}", e.path),
-                kind => format!("{}{}", e.path, if *kind == EntryKind::Directory { "/" } else { "" }),
+                kind => format!(
+                    "{}{}",
+                    e.path,
+                    if *kind == EntryKind::Directory {
+                        "/"
+                    } else {
+                        ""
+                    }
+                ),
             })
             .collect()
     }
@@ -241,17 +313,46 @@ impl Linked {
 #[test]
 fn a_link_follows_its_first_name_when_a_directory_is_renamed() {
     let f = Linked::new();
-    assert_eq!(f.scan(), ["current/", "current/app", "stable/", "stable/app = current/app"]);
+    assert_eq!(
+        f.scan(),
+        [
+            "current/",
+            "current/app",
+            "stable/",
+            "stable/app = current/app"
+        ]
+    );
     f.rename("top/current", "top/previous");
-    assert_eq!(f.scan(), ["previous/", "previous/app", "stable/", "stable/app = previous/app"]);
+    assert_eq!(
+        f.scan(),
+        [
+            "previous/",
+            "previous/app",
+            "stable/",
+            "stable/app = previous/app"
+        ]
+    );
     std::fs::create_dir(f.at("top/current")).unwrap();
     std::fs::write(f.at("top/current/app"), "version 2").unwrap();
     assert_eq!(f.scan()[..2], ["current/", "current/app"]);
     // The directory of the second name, and one that brings an earlier name.
     f.rename("top/stable", "top/z");
-    assert_eq!(f.scan()[2..], ["previous/", "previous/app", "z/", "z/app = previous/app"]);
+    assert_eq!(
+        f.scan()[2..],
+        ["previous/", "previous/app", "z/", "z/app = previous/app"]
+    );
     f.rename("top/z", "top/a");
-    assert_eq!(f.scan(), ["a/", "a/app", "current/", "current/app", "previous/", "previous/app = a/app"]);
+    assert_eq!(
+        f.scan(),
+        [
+            "a/",
+            "a/app",
+            "current/",
+            "current/app",
+            "previous/",
+            "previous/app = a/app"
+        ]
+    );
 }
 
 #[test]
@@ -261,7 +362,14 @@ fn a_link_whose_first_name_is_replaced_with_its_directory_keeps_its_content() {
     f.rename("top/current", "top/previous");
     std::fs::create_dir(f.at("top/current")).unwrap();
     std::fs::write(f.at("top/current/app"), "VERSION 2").unwrap();
-    let expected = ["current/", "current/app", "previous/", "previous/app", "stable/", "stable/app = previous/app"];
+    let expected = [
+        "current/",
+        "current/app",
+        "previous/",
+        "previous/app",
+        "stable/",
+        "stable/app = previous/app",
+    ];
     assert_eq!(f.scan(), expected);
 }
 
@@ -271,9 +379,20 @@ fn names_that_come_with_a_directory_from_outside_are_links() {
     f.link("top/current/app", "outside/app");
     f.scan();
     f.rename("outside", "top/a");
-    assert_eq!(f.scan()[..4], ["a/", "a/app", "current/", "current/app = a/app"]);
+    assert_eq!(
+        f.scan()[..4],
+        ["a/", "a/app", "current/", "current/app = a/app"]
+    );
     f.rename("top/a", "outside");
-    assert_eq!(f.scan(), ["current/", "current/app", "stable/", "stable/app = current/app"]);
+    assert_eq!(
+        f.scan(),
+        [
+            "current/",
+            "current/app",
+            "stable/",
+            "stable/app = current/app"
+        ]
+    );
 }
 
 #[test]
@@ -324,7 +443,12 @@ struct Host {
 impl Host {
     fn new(world: World) -> Self {
         let tree = world.open();
-        Self { world, tree, excludes: Vec::new(), serial: 0 }
+        Self {
+            world,
+            tree,
+            excludes: Vec::new(),
+            serial: 0,
+        }
     }
 
     fn restarted(self) -> Self {
@@ -334,16 +458,34 @@ impl Host {
     }
 
     fn header(&self, root: crate::manifest::NodeRef, top: Option<crate::manifest::Top>) -> Header {
-        let rules = crate::manifest::Rules { excludes: self.excludes.clone(), ..self.world.rules.clone() };
-        Header { serial: Serial(self.serial), root, rules, top, ..a_header() }
+        let rules = crate::manifest::Rules {
+            excludes: self.excludes.clone(),
+            ..self.world.rules.clone()
+        };
+        Header {
+            serial: Serial(self.serial),
+            root,
+            rules,
+            top,
+            ..a_header()
+        }
     }
 
     fn options(&self) -> ScanOptions {
-        let mut options = ScanOptions { threads: 2, xattrs: true, ..ScanOptions::new(SystemTime::now()) };
+        let mut options = ScanOptions {
+            threads: 2,
+            xattrs: true,
+            ..ScanOptions::new(SystemTime::now())
+        };
         let excluded = PathFilter::new(&self.excludes);
         let all = !self.world.rules.delete_excluded;
         options.closed.push(self.world.protect.clone());
-        if all { &mut options.closed } else { &mut options.unhashed }.push(excluded);
+        if all {
+            &mut options.closed
+        } else {
+            &mut options.unhashed
+        }
+        .push(excluded);
         options
     }
 
@@ -353,19 +495,43 @@ impl Host {
         let old = Index::open(&tree.index_path(), id).map(Arc::new);
         let written = Index::open(&tree.written_path(), id);
         let path = tree.index_path();
-        let found = scan_knowing(&tree.root(), &self.options(), old.as_ref(), written.as_ref(), &path).unwrap();
+        let found = scan_knowing(
+            &tree.root(),
+            &self.options(),
+            old.as_ref(),
+            written.as_ref(),
+            &path,
+        )
+        .unwrap();
         let _ = std::fs::remove_file(tree.written_path());
         found
     }
 
     fn look_without_index(&self) -> Scanned {
-        scan(&self.tree.root(), &self.options(), None, &self.tree.index_path().with_extension("fresh")).unwrap()
+        scan(
+            &self.tree.root(),
+            &self.options(),
+            None,
+            &self.tree.index_path().with_extension("fresh"),
+        )
+        .unwrap()
     }
 
     fn plan(&self, scanned: &Scanned, header: &Header) -> Result<Plan, Refusal> {
         let owners = HostNames::default();
-        let host = HostRules { protect: &self.world.protect, max_delete: Limit::NONE, owners: &owners, spared: &[] };
-        diff(scanned, &Manifest::of(header, self.tree.nodes()), &header.rules, &[], &host)
+        let host = HostRules {
+            protect: &self.world.protect,
+            max_delete: Limit::NONE,
+            owners: &owners,
+            spared: &[],
+        };
+        diff(
+            scanned,
+            &Manifest::of(header, self.tree.nodes()),
+            &header.rules,
+            &[],
+            &host,
+        )
     }
 
     /// Deploys the source; `meddle` comes in between. Says whether the release was committed.
@@ -376,13 +542,23 @@ impl Host {
         let scanned = self.look();
         let found = self.plan(&scanned, &header);
         let shown = |plan: &Result<Plan, Refusal>| match plan {
-            Ok(plan) => plan.changes.iter().map(|c| format!("{:?} {}", c.action, c.path)).collect::<Vec<_>>(),
+            Ok(plan) => plan
+                .changes
+                .iter()
+                .map(|c| format!("{:?} {}", c.action, c.path))
+                .collect::<Vec<_>>(),
             Err(e) => vec![e.to_string()],
         };
-        assert_eq!(shown(&found), shown(&self.plan(&self.look_without_index(), &header)), "the plan");
+        assert_eq!(
+            shown(&found),
+            shown(&self.plan(&self.look_without_index(), &header)),
+            "the plan"
+        );
         meddle(Moment::Compared);
         let Ok(plan) = found else { return false };
-        let Ok(stage) = Stage::begin(&self.tree, plan) else { return false };
+        let Ok(stage) = Stage::begin(&self.tree, plan) else {
+            return false;
+        };
         for (ordinal, block) in stage.fetched().unwrap() {
             stage.put(ordinal, &source.blocks[&block.hash]).unwrap();
         }
@@ -409,7 +585,13 @@ impl Host {
 }
 
 fn large() -> Thing {
-    Thing::File(std::iter::repeat_n(b"0123456789abcde\n", 80 << 10).flatten().copied().collect(), 0o644)
+    Thing::File(
+        std::iter::repeat_n(b"0123456789abcde\n", 80 << 10)
+            .flatten()
+            .copied()
+            .collect(),
+        0o644,
+    )
 }
 
 /// A host on which `edited` is changed at `moment` of a deploy of new content for `new`.
@@ -418,9 +600,14 @@ fn meddled(swap: bool, moment: Moment, edited: &str) {
     let mut host = Host::new(World::new(&old, &old).swapping(swap));
     host.deploy(|_| {});
     host.check("before");
-    host.world.release(&[("kept", file("kept one")), ("new", large())]);
+    host.world
+        .release(&[("kept", file("kept one")), ("new", large())]);
     let at = host.world.www().join(edited);
-    let mut vandal = Vandal { rng: fastrand::Rng::with_seed(1), top: host.world.www(), outside: host.world.www() };
+    let mut vandal = Vandal {
+        rng: fastrand::Rng::with_seed(1),
+        top: host.world.www(),
+        outside: host.world.www(),
+    };
     let committed = host.deploy(|now| {
         if now == moment {
             std::thread::sleep(REST);
@@ -433,11 +620,19 @@ fn meddled(swap: bool, moment: Moment, edited: &str) {
         let source = world::Scanned::of(&host.world.source());
         let header = host.header(source.manifest(&host.tree), source.top.clone());
         let plan = host.plan(&host.look(), &header).unwrap();
-        plan.changes.iter().filter(|c| c.action != Action::Keep).map(|c| c.path.to_string()).collect::<Vec<_>>()
+        plan.changes
+            .iter()
+            .filter(|c| c.action != Action::Keep)
+            .map(|c| c.path.to_string())
+            .collect::<Vec<_>>()
     };
     assert_eq!(plan(&host), [edited], "swap {swap}, {moment:?}");
     host = host.restarted();
-    assert_eq!(plan(&host), [edited], "after a restart: swap {swap}, {moment:?}");
+    assert_eq!(
+        plan(&host),
+        [edited],
+        "after a restart: swap {swap}, {moment:?}"
+    );
     assert!(host.deploy(|_| {}));
     assert_eq!(look(&host.world.www()), look(&host.world.source()));
 }
@@ -455,11 +650,19 @@ fn what_somebody_does_to_a_file_in_the_middle_of_a_deploy_is_found() {
 #[test]
 fn what_a_commit_wrote_or_left_is_not_read_again() {
     for swap in [false, true] {
-        let old = [("kept", file("kept")), ("second", Thing::Hard("kept")), ("new", file("old"))];
+        let old = [
+            ("kept", file("kept")),
+            ("second", Thing::Hard("kept")),
+            ("new", file("old")),
+        ];
         let mut host = Host::new(World::new(&old, &old).swapping(swap));
         std::thread::sleep(REST);
         host.look();
-        host.world.release(&[("kept", file("kept")), ("second", Thing::Hard("kept")), ("new", large())]);
+        host.world.release(&[
+            ("kept", file("kept")),
+            ("second", Thing::Hard("kept")),
+            ("new", large()),
+        ]);
         assert!(host.deploy(|_| {}));
         std::thread::sleep(REST);
         assert_eq!(host.look().stats.hashed_files, 0, "swap {swap}");
@@ -477,7 +680,11 @@ fn a_host_with_an_index_does_what_one_without_does() {
     let vandal = |top: PathBuf, seed| {
         let outside = beside.path().join(format!("outside{seed}"));
         std::fs::create_dir_all(&outside).unwrap();
-        Vandal { rng: fastrand::Rng::with_seed(seed), top, outside }
+        Vandal {
+            rng: fastrand::Rng::with_seed(seed),
+            top,
+            outside,
+        }
     };
     let mut source = vandal(host.world.source(), seed);
     let mut local = vandal(host.world.www(), seed + 1_000_000);
@@ -487,7 +694,9 @@ fn a_host_with_an_index_does_what_one_without_does() {
         (0..source.rng.usize(..6)).for_each(|_| source.act());
         (0..local.rng.usize(..3)).for_each(|_| local.act());
         if source.rng.u8(..3) == 0 {
-            let bytes: Vec<u8> = std::iter::repeat_with(|| source.rng.u8(..)).take(1 << 20).collect();
+            let bytes: Vec<u8> = std::iter::repeat_with(|| source.rng.u8(..))
+                .take(1 << 20)
+                .collect();
             std::fs::create_dir_all(source.top.join("a")).unwrap_or(());
             let _ = std::fs::write(source.top.join("a/large"), bytes);
         }
@@ -497,7 +706,10 @@ fn a_host_with_an_index_does_what_one_without_does() {
             host.world.rules.delete_excluded = source.rng.bool();
             host.excludes.clear();
             if source.rng.bool() {
-                host.excludes.push(Exclude { base: None, pattern: "*.tmp".into() });
+                host.excludes.push(Exclude {
+                    base: None,
+                    pattern: "*.tmp".into(),
+                });
             }
         }
         host.deploy(|_| {
@@ -515,7 +727,11 @@ fn a_host_with_an_index_does_what_one_without_does() {
         }
         // At rest, and with nothing of the host's own.
         if host.deploy(|_| {}) && host.excludes.is_empty() && host.world.protect.is_empty() {
-            assert_eq!(look(&host.world.www()), look(&host.world.source()), "{what}");
+            assert_eq!(
+                look(&host.world.www()),
+                look(&host.world.source()),
+                "{what}"
+            );
         }
         host.check(&format!("{what}, at rest"));
     }
@@ -530,8 +746,14 @@ fn an_index_that_is_doubted_is_asked_for_contents_only() {
     host.look();
     // An index that lacks a name, as only a defect makes one.
     let good = Index::open(&host.tree.index_path(), host.tree.root().id()).unwrap();
-    let mut bad = crate::tree::index::IndexWriter::create(&host.tree.index_path(), host.tree.root().id()).unwrap();
-    for found in good.entries().map(Result::unwrap).filter(|found| found.entry.path.as_bytes() == b"kept") {
+    let mut bad =
+        crate::tree::index::IndexWriter::create(&host.tree.index_path(), host.tree.root().id())
+            .unwrap();
+    for found in good
+        .entries()
+        .map(Result::unwrap)
+        .filter(|found| found.entry.path.as_bytes() == b"kept")
+    {
         bad.push(found).unwrap();
     }
     bad.finish(good.origin().clone()).unwrap();
@@ -540,15 +762,26 @@ fn an_index_that_is_doubted_is_asked_for_contents_only() {
     host.tree.doubt_names();
     host = host.restarted();
     assert!(host.tree.is_doubted(), "a restart does not forget it");
-    let options = ScanOptions { whole: true, ..host.options() };
+    let options = ScanOptions {
+        whole: true,
+        ..host.options()
+    };
     let path = host.tree.index_path();
     let old = Index::open(&path, host.tree.root().id()).map(Arc::new);
     let walked = scan(&host.tree.root(), &options, old.as_ref(), &path).unwrap();
-    assert_eq!((walked.index.totals().entries, walked.stats.hashed_files, walked.walked), (2, 1, true));
+    assert_eq!(
+        (
+            walked.index.totals().entries,
+            walked.stats.hashed_files,
+            walked.walked
+        ),
+        (2, 1, true)
+    );
     host.tree.trust_index();
     host = host.restarted();
     assert!(!host.tree.is_doubted());
-    host.tree.drop_index(&crate::Error::refused("another kind of file appeared here"));
+    host.tree
+        .drop_index(&crate::Error::refused("another kind of file appeared here"));
     assert!(host.tree.is_doubted() && !path.exists());
 }
 
@@ -556,7 +789,10 @@ fn an_index_that_is_doubted_is_asked_for_contents_only() {
 fn a_tree_that_is_empty_or_another_directory_is_strange() {
     let things = [("kept", file("kept"))];
     let mut host = Host::new(World::new(&things, &things));
-    assert!(!host.tree.is_strange(), "without a release nothing is expected");
+    assert!(
+        !host.tree.is_strange(),
+        "without a release nothing is expected"
+    );
     assert!(host.deploy(|_| {}));
     host.look();
     assert!(!host.tree.is_strange());

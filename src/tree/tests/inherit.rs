@@ -22,7 +22,10 @@ fn set(at: &Path, name: &str, value: &[u8]) -> bool {
 }
 
 fn names(at: &Path) -> Vec<String> {
-    xattrs_of(at).into_iter().map(|x| String::from_utf8(x.name).unwrap()).collect()
+    xattrs_of(at)
+        .into_iter()
+        .map(|x| String::from_utf8(x.name).unwrap())
+        .collect()
 }
 
 fn label(at: &Path) -> Option<Vec<u8>> {
@@ -41,14 +44,22 @@ fn ungoverned(old: &[(&str, Thing)], new: &[(&str, Thing)], swap: bool) -> World
 #[test]
 fn a_default_acl_beside_the_tree_lands_on_nothing() {
     for swap in [false, true] {
-        let new = [("d", Thing::Dir(0o750)), ("d/secret", Thing::File(b"x".to_vec(), 0o640)), ("p", Thing::Pipe)];
+        let new = [
+            ("d", Thing::Dir(0o750)),
+            ("d/secret", Thing::File(b"x".to_vec(), 0o640)),
+            ("p", Thing::Pipe),
+        ];
         let world = ungoverned(&[], &new, swap);
         if !set(world.www().parent().unwrap(), DEFAULT, &acl()) {
             return;
         }
         world.deploy(&world.open(), 1).unwrap();
         for path in ["d", "d/secret", "p", ""] {
-            assert_eq!(names(&world.www().join(path)), [""; 0], "{path}, swap {swap}");
+            assert_eq!(
+                names(&world.www().join(path)),
+                [""; 0],
+                "{path}, swap {swap}"
+            );
         }
     }
 }
@@ -81,8 +92,18 @@ fn the_default_acl_of_a_directory_goes_to_what_is_made_in_it_and_below() {
         ] {
             assert_eq!(names(&world.www().join(path)), has, "{path}, swap {swap}");
         }
-        let mode = |path| std::fs::metadata(world.www().join(path)).unwrap().permissions().mode() & 0o7777;
-        assert_eq!((mode("d/deep/f"), mode("d/f"), mode("d/deep")), (0o640, 0o600, 0o750), "swap {swap}");
+        let mode = |path| {
+            std::fs::metadata(world.www().join(path))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o7777
+        };
+        assert_eq!(
+            (mode("d/deep/f"), mode("d/f"), mode("d/deep")),
+            (0o640, 0o600, 0o750),
+            "swap {swap}"
+        );
     }
 }
 
@@ -129,7 +150,11 @@ fn a_set_group_id_directory_gives_its_group_where_the_release_leaves_it() {
 #[test]
 fn a_file_with_new_content_keeps_what_it_had_but_for_its_capabilities() {
     for swap in [false, true] {
-        let world = ungoverned(&[("f", file("old"))], &[("f", Thing::File(b"new".to_vec(), 0o640))], swap);
+        let world = ungoverned(
+            &[("f", file("old"))],
+            &[("f", Thing::File(b"new".to_vec(), 0o640))],
+            swap,
+        );
         let f = world.www().join("f");
         if !set(&f, "user.note", b"1") || !set(&f, ACCESS, &acl()) {
             return;
@@ -137,17 +162,28 @@ fn a_file_with_new_content_keeps_what_it_had_but_for_its_capabilities() {
         let is_privileged = is_root() && set(&f, "security.selinux", b"system_u:object_r:web_t:s0");
         if is_privileged {
             // Version 2, permitted: CAP_NET_BIND_SERVICE.
-            set(&f, "security.capability", &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            set(
+                &f,
+                "security.capability",
+                &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            );
             set(&f, "trusted.mine", b"2");
         }
         world.deploy(&world.open(), 1).unwrap();
         let mut expected = vec![ACCESS, "user.note"];
         if is_privileged {
             expected.insert(1, "trusted.mine");
-            assert_eq!(label(&f).as_deref(), Some(&b"system_u:object_r:web_t:s0"[..]), "swap {swap}");
+            assert_eq!(
+                label(&f).as_deref(),
+                Some(&b"system_u:object_r:web_t:s0"[..]),
+                "swap {swap}"
+            );
         }
         assert_eq!(names(&f), expected, "swap {swap}");
-        assert_eq!(std::fs::metadata(&f).unwrap().permissions().mode() & 0o7777, 0o640);
+        assert_eq!(
+            std::fs::metadata(&f).unwrap().permissions().mode() & 0o7777,
+            0o640
+        );
         assert_eq!(std::fs::read(&f).unwrap(), b"new");
     }
 }
@@ -156,7 +192,11 @@ fn a_file_with_new_content_keeps_what_it_had_but_for_its_capabilities() {
 fn labels_come_from_the_directory_and_those_of_directories_stay() {
     let (web, own) = (b"system_u:object_r:web_t:s0", b"system_u:object_r:own_t:s0");
     for (swap, xattrs) in [(false, false), (false, true), (true, false), (true, true)] {
-        let old = [("d", Thing::Dir(0o755)), ("d/x", file("x")), ("keep", Thing::Dir(0o755))];
+        let old = [
+            ("d", Thing::Dir(0o755)),
+            ("d/x", file("x")),
+            ("keep", Thing::Dir(0o755)),
+        ];
         let new = [
             ("d", Thing::Dir(0o755)),
             ("d/f", file("f")),
@@ -168,18 +208,36 @@ fn labels_come_from_the_directory_and_those_of_directories_stay() {
         let mut world = ungoverned(&old, &new, swap);
         world.rules.xattrs = xattrs;
         let www = world.www();
-        if !set(&www.join("d"), "security.selinux", web) || !set(&www.join("keep"), "security.selinux", own) {
+        if !set(&www.join("d"), "security.selinux", web)
+            || !set(&www.join("keep"), "security.selinux", own)
+        {
             return;
         }
         world.deploy(&world.open(), 1).unwrap();
         for path in ["d", "d/f"] {
-            assert_eq!(label(&www.join(path)).as_deref(), Some(&web[..]), "{path}, swap {swap}, xattrs {xattrs}");
+            assert_eq!(
+                label(&www.join(path)).as_deref(),
+                Some(&web[..]),
+                "{path}, swap {swap}, xattrs {xattrs}"
+            );
         }
         if swap {
             // In place the kernel labels a directory that is made.
-            assert_eq!(label(&www.join("d/new")).as_deref(), Some(&web[..]), "xattrs {xattrs}");
+            assert_eq!(
+                label(&www.join("d/new")).as_deref(),
+                Some(&web[..]),
+                "xattrs {xattrs}"
+            );
         }
-        assert_eq!(label(&www.join("d/new/f")).as_deref(), Some(&web[..]), "swap {swap}, xattrs {xattrs}");
-        assert_eq!(label(&www.join("keep")).as_deref(), Some(&own[..]), "swap {swap}, xattrs {xattrs}");
+        assert_eq!(
+            label(&www.join("d/new/f")).as_deref(),
+            Some(&web[..]),
+            "swap {swap}, xattrs {xattrs}"
+        );
+        assert_eq!(
+            label(&www.join("keep")).as_deref(),
+            Some(&own[..]),
+            "swap {swap}, xattrs {xattrs}"
+        );
     }
 }

@@ -87,12 +87,19 @@ fn going_back_to_a_kept_release_fetches_nothing() {
             );
             world.release(&version(back));
             let (stage, release, _) = world.begin(&tree, 4).unwrap();
-            assert!(stage.wants().is_empty() && stage.plan().wants.is_empty(), "swap {swap}, back to {back}");
+            assert!(
+                stage.wants().is_empty() && stage.plan().wants.is_empty(),
+                "swap {swap}, back to {back}"
+            );
             assert!(stage.plan().summary.reuse_bytes > 300_000);
             stage.finish().unwrap();
             stage.commit(&release, b"signature").unwrap();
             drop(stage);
-            assert_eq!(look(&world.www()), look(&world.source()), "swap {swap}, back to {back}");
+            assert_eq!(
+                look(&world.www()),
+                look(&world.source()),
+                "swap {swap}, back to {back}"
+            );
             // And forth again, also after a restart; and taken back, as any other commit.
             drop(tree);
             let tree = world.open();
@@ -115,10 +122,18 @@ fn content_goes_with_its_release() {
         put(&world, &tree, 4, 4);
         assert_eq!(tree.releases().unwrap(), [2, 3, 4].map(Serial));
         assert!(!shelf(&tree, 1).exists());
-        assert!(weight(tree.state().path()) < before + 500_000, "swap {swap}");
+        assert!(
+            weight(tree.state().path()) < before + 500_000,
+            "swap {swap}"
+        );
         assert!(to_fetch(&world, &tree, 1, 5) >= 300_000);
         assert_eq!(to_fetch(&world, &tree, 2, 5), 0, "swap {swap}");
-        assert_eq!(std::fs::read_dir(tree.state().path().join("undo")).unwrap().count(), 0);
+        assert_eq!(
+            std::fs::read_dir(tree.state().path().join("undo"))
+                .unwrap()
+                .count(),
+            0
+        );
     }
 }
 
@@ -130,7 +145,9 @@ fn what_is_shared_with_the_live_tree_is_not_kept_a_second_time() {
     let kept = weight(&shelf(&tree, 1));
     assert!((900_000..910_000).contains(&kept), "{kept}");
     assert_eq!(
-        std::fs::metadata(shelf(&tree, 1)).map(|m| std::os::unix::fs::MetadataExt::mode(&m) & 0o777).unwrap(),
+        std::fs::metadata(shelf(&tree, 1))
+            .map(|m| std::os::unix::fs::MetadataExt::mode(&m) & 0o777)
+            .unwrap(),
         0o700
     );
 }
@@ -141,11 +158,26 @@ fn one_release_keeps_no_content_of_others() {
     drop(tree);
     let name = crate::id::TreeName::new("www").unwrap();
     let open = |keep| {
-        Tree::open(name.clone(), &world.www(), None, crate::tree::Options { keep, ..Default::default() }).unwrap()
+        Tree::open(
+            name.clone(),
+            &world.www(),
+            None,
+            crate::tree::Options {
+                keep,
+                ..Default::default()
+            },
+        )
+        .unwrap()
     };
     let tree = open(1);
     (1..=3).for_each(|n| put(&world, &tree, n, n));
-    assert_eq!((tree.releases().unwrap(), weight(&tree.state().path().join("kept"))), (vec![Serial(3)], 0));
+    assert_eq!(
+        (
+            tree.releases().unwrap(),
+            weight(&tree.state().path().join("kept"))
+        ),
+        (vec![Serial(3)], 0)
+    );
     drop(tree);
     // More is kept from now on, and less again.
     let tree = open(2);
@@ -153,7 +185,13 @@ fn one_release_keeps_no_content_of_others() {
     assert!(weight(&shelf(&tree, 3)) > 0);
     drop(tree);
     let tree = open(1);
-    assert_eq!((tree.releases().unwrap(), weight(&tree.state().path().join("kept"))), (vec![Serial(4)], 0));
+    assert_eq!(
+        (
+            tree.releases().unwrap(),
+            weight(&tree.state().path().join("kept"))
+        ),
+        (vec![Serial(4)], 0)
+    );
 }
 
 #[test]
@@ -161,22 +199,36 @@ fn damaged_content_is_fetched_again() {
     for swap in [false, true] {
         let (world, tree) = world(swap);
         (1..=2).for_each(|n| put(&world, &tree, n, n));
-        let all: Vec<PathBuf> = std::fs::read_dir(shelf(&tree, 1)).unwrap().map(|e| e.unwrap().path()).collect();
-        let largest =
-            |p: &&PathBuf| p.metadata().unwrap().len() == 300_000 && std::fs::read(p).unwrap() == noise(300_000, 1);
-        let changes = all.iter().find(largest).expect("the old content of `changes`");
+        let all: Vec<PathBuf> = std::fs::read_dir(shelf(&tree, 1))
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
+        let largest = |p: &&PathBuf| {
+            p.metadata().unwrap().len() == 300_000 && std::fs::read(p).unwrap() == noise(300_000, 1)
+        };
+        let changes = all
+            .iter()
+            .find(largest)
+            .expect("the old content of `changes`");
         let mut bytes = std::fs::read(changes).unwrap();
         bytes[150_000] ^= 1;
         std::fs::write(changes, bytes).unwrap();
         let fetch = to_fetch(&world, &tree, 1, 3);
-        assert!(fetch > 0 && fetch < 300_000, "only what is damaged: {fetch}");
+        assert!(
+            fetch > 0 && fetch < 300_000,
+            "only what is damaged: {fetch}"
+        );
         world.deploy(&tree, 3).unwrap();
         assert_eq!(look(&world.www()), look(&world.source()));
         // An index that is cut off or gone costs transfers, and no more.
         put(&world, &tree, 2, 4);
-        for (nth, index) in [shelf(&tree, 3), shelf(&tree, 2), shelf(&tree, 1)].iter().enumerate() {
+        for (nth, index) in [shelf(&tree, 3), shelf(&tree, 2), shelf(&tree, 1)]
+            .iter()
+            .enumerate()
+        {
             match nth {
-                0 => std::fs::write(index.join("index"), b"makuo kept v0001short").unwrap_or_default(),
+                0 => std::fs::write(index.join("index"), b"makuo kept v0001short")
+                    .unwrap_or_default(),
                 _ => drop(std::fs::remove_file(index.join("index"))),
             }
         }
@@ -232,9 +284,19 @@ fn a_crash_anywhere_in_a_confirmation_loses_no_content() {
             }
             assert_eq!(tree.releases().unwrap().len(), 3, "crash {after}");
             assert!(!shelf(&tree, 1).exists(), "crash {after}");
-            assert_eq!(std::fs::read_dir(tree.state().path().join("undo")).unwrap().count(), 0, "crash {after}");
+            assert_eq!(
+                std::fs::read_dir(tree.state().path().join("undo"))
+                    .unwrap()
+                    .count(),
+                0,
+                "crash {after}"
+            );
             for back in [2, 3] {
-                assert_eq!(to_fetch(&world, &tree, back, 6), 0, "swap {swap}, crash {after}, back to {back}");
+                assert_eq!(
+                    to_fetch(&world, &tree, back, 6),
+                    0,
+                    "swap {swap}, crash {after}, back to {back}"
+                );
             }
             put(&world, &tree, 2, 6);
             assert_eq!(look(&world.www()), look(&world.source()), "crash {after}");
@@ -242,14 +304,23 @@ fn a_crash_anywhere_in_a_confirmation_loses_no_content() {
                 break;
             }
         }
-        assert!(unconfirmed > 0 && confirmed > 2, "swap {swap}: {unconfirmed} {confirmed}");
+        assert!(
+            unconfirmed > 0 && confirmed > 2,
+            "swap {swap}: {unconfirmed} {confirmed}"
+        );
     }
 }
 
 /// Reads the whole release `serial` as a sender in another process would.
 fn stored(world: &World, tree: &Tree, serial: u64) -> StoredSource {
-    let records = Records::find(tree.name(), &world.www(), None).unwrap().expect("a state");
-    let release = records.stored(Serial(serial)).unwrap().expect("kept").release;
+    let records = Records::find(tree.name(), &world.www(), None)
+        .unwrap()
+        .expect("a state");
+    let release = records
+        .stored(Serial(serial))
+        .unwrap()
+        .expect("kept")
+        .release;
     StoredSource::open(Live::At(world.www()), records, release.header().root).unwrap()
 }
 
@@ -262,16 +333,32 @@ fn a_sender_reads_any_kept_release_out_of_the_tree_and_what_is_kept() {
             world.release(&version(n));
             let expected = Scanned::of(&world.source()).blocks;
             let mut source = stored(&world, &tree, n);
-            let root = tree.release(Serial(n)).unwrap().unwrap().release.header().root;
+            let root = tree
+                .release(Serial(n))
+                .unwrap()
+                .unwrap()
+                .release
+                .header()
+                .root;
             let (mut out, mut seen) = (Vec::new(), HashSet::new());
             for ordinal in 0..root.nodes + root.blocks {
                 out.clear();
                 let block = source.read(Ordinal(ordinal), &mut out).unwrap();
-                assert!(block.matches(&out) && (ordinal < root.nodes || expected.contains_key(&block.hash)));
+                assert!(
+                    block.matches(&out)
+                        && (ordinal < root.nodes || expected.contains_key(&block.hash))
+                );
                 seen.insert(block.hash);
             }
-            assert!(expected.keys().all(|hash| seen.contains(hash)), "swap {swap}, release {n}");
-            assert!(source.read(Ordinal(root.nodes + root.blocks), &mut out).is_err());
+            assert!(
+                expected.keys().all(|hash| seen.contains(hash)),
+                "swap {swap}, release {n}"
+            );
+            assert!(
+                source
+                    .read(Ordinal(root.nodes + root.blocks), &mut out)
+                    .is_err()
+            );
         }
     }
 }
@@ -280,7 +367,13 @@ fn a_sender_reads_any_kept_release_out_of_the_tree_and_what_is_kept() {
 fn what_is_passed_on_is_read_in_the_directory_that_is_served() {
     let (world, tree) = world(false);
     put(&world, &tree, 1, 1);
-    let root = tree.release(Serial(1)).unwrap().unwrap().release.header().root;
+    let root = tree
+        .release(Serial(1))
+        .unwrap()
+        .unwrap()
+        .release
+        .header()
+        .root;
     let victim = world.www().with_file_name("victim");
     std::fs::create_dir(&victim).unwrap();
     std::fs::rename(world.www(), world.www().with_file_name("away")).unwrap();
@@ -288,9 +381,13 @@ fn what_is_passed_on_is_read_in_the_directory_that_is_served() {
     let records = (*tree.state()).clone();
     let all = |live| -> Result<(), SourceError> {
         let mut source = StoredSource::open(live, records.clone(), root).unwrap();
-        (root.nodes..root.nodes + root.blocks).try_for_each(|o| source.read(Ordinal(o), &mut Vec::new()).map(drop))
+        (root.nodes..root.nodes + root.blocks)
+            .try_for_each(|o| source.read(Ordinal(o), &mut Vec::new()).map(drop))
     };
-    assert!(matches!(all(Live::At(world.www())), Err(SourceError::NotKept(_))));
+    assert!(matches!(
+        all(Live::At(world.www())),
+        Err(SourceError::NotKept(_))
+    ));
     all(Live::Served(tree)).unwrap();
 }
 
@@ -299,16 +396,26 @@ fn a_sender_finds_what_moves_while_it_reads_and_says_what_is_gone() {
     for swap in [false, true] {
         let (world, tree) = world(swap);
         (1..=2).for_each(|n| put(&world, &tree, n, n));
-        let root = tree.release(Serial(2)).unwrap().unwrap().release.header().root;
+        let root = tree
+            .release(Serial(2))
+            .unwrap()
+            .unwrap()
+            .release
+            .header()
+            .root;
         let mut source = stored(&world, &tree, 2);
         let all = |source: &mut StoredSource| -> Result<(), SourceError> {
-            (root.nodes..root.nodes + root.blocks).try_for_each(|o| source.read(Ordinal(o), &mut Vec::new()).map(drop))
+            (root.nodes..root.nodes + root.blocks)
+                .try_for_each(|o| source.read(Ordinal(o), &mut Vec::new()).map(drop))
         };
         all(&mut source).unwrap();
         put(&world, &tree, 3, 3);
         all(&mut source).unwrap();
         std::fs::remove_dir_all(shelf(&tree, 2)).unwrap();
         let gone = all(&mut stored(&world, &tree, 2)).unwrap_err();
-        assert!(matches!(&gone, SourceError::NotKept(path) if path.as_bytes() == b"changes"), "{gone}");
+        assert!(
+            matches!(&gone, SourceError::NotKept(path) if path.as_bytes() == b"changes"),
+            "{gone}"
+        );
     }
 }

@@ -18,7 +18,10 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }
 
@@ -72,14 +75,23 @@ impl Grower<'_> {
             std::fs::hard_link(first, &at).unwrap();
             return;
         }
-        let mut mode = Some(self.random.one(&[0o644, 0o600, 0o755, 0o664, 0o4755, 0o444]));
+        let mut mode = Some(
+            self.random
+                .one(&[0o644, 0o600, 0o755, 0o664, 0o4755, 0o444]),
+        );
         match self.random.below(8) {
             0 => {
-                std::os::unix::fs::symlink(self.random.one(&["x", "n0", "/no/where"]), &at).unwrap();
+                std::os::unix::fs::symlink(self.random.one(&["x", "n0", "/no/where"]), &at)
+                    .unwrap();
                 mode = None;
             }
             1 => nix::unistd::mkfifo(&at, nix::sys::stat::Mode::S_IRWXU).unwrap(),
-            _ => std::fs::write(&at, self.random.one(&["", "a", "b", "other", "longer than the others"])).unwrap(),
+            _ => std::fs::write(
+                &at,
+                self.random
+                    .one(&["", "a", "b", "other", "longer than the others"]),
+            )
+            .unwrap(),
         }
         self.dress(&at, mode);
         self.made.push(at);
@@ -87,9 +99,14 @@ impl Grower<'_> {
 
     /// Owner, attributes, mode and time; `None` is a symbolic link.
     fn dress(&mut self, at: &Path, mode: Option<u32>) {
-        let (uid, gid) = (self.random.one(&[0, 0, 33]), self.random.one(&[0, 1234, 33]));
+        let (uid, gid) = (
+            self.random.one(&[0, 0, 33]),
+            self.random.one(&[0, 1234, 33]),
+        );
         lchown(at, Some(uid), Some(gid)).unwrap();
-        let set = |name: &str, value: &[u8]| rustix::fs::lsetxattr(at, name, value, XattrFlags::empty()).unwrap();
+        let set = |name: &str, value: &[u8]| {
+            rustix::fs::lsetxattr(at, name, value, XattrFlags::empty()).unwrap()
+        };
         if self.decorates && self.random.below(3) == 0 {
             set("trusted.note", self.random.one(&[b"1", b"2"]));
             let meta = std::fs::symlink_metadata(at).unwrap();
@@ -106,8 +123,14 @@ impl Grower<'_> {
         if let Some(mode) = mode {
             std::fs::set_permissions(at, std::fs::Permissions::from_mode(mode)).unwrap();
         }
-        let time = Timespec { tv_sec: self.random.one(&[1_000_000_000, 1_000_000_001]), tv_nsec: 0 };
-        let times = Timestamps { last_access: time, last_modification: time };
+        let time = Timespec {
+            tv_sec: self.random.one(&[1_000_000_000, 1_000_000_001]),
+            tv_nsec: 0,
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
         rustix::fs::utimensat(rustix::fs::CWD, at, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
     }
 }
@@ -123,20 +146,34 @@ fn look(top: &Path) -> Looks {
         let at = top.join(&path);
         let meta = std::fs::symlink_metadata(&at).unwrap();
         if meta.is_dir() {
-            let mut names: Vec<_> =
-                std::fs::read_dir(&at).unwrap().map(|e| path.join(e.unwrap().file_name())).collect();
+            let mut names: Vec<_> = std::fs::read_dir(&at)
+                .unwrap()
+                .map(|e| path.join(e.unwrap().file_name()))
+                .collect();
             names.sort();
-            left.extend(names.into_iter().rev().filter(|name| name != Path::new(KEPT)));
+            left.extend(
+                names
+                    .into_iter()
+                    .rev()
+                    .filter(|name| name != Path::new(KEPT)),
+            );
         }
         let what = match meta.file_type() {
             kind if kind.is_file() => String::from_utf8(std::fs::read(&at).unwrap()).unwrap(),
-            kind if kind.is_symlink() => format!("-> {}", std::fs::read_link(&at).unwrap().display()),
+            kind if kind.is_symlink() => {
+                format!("-> {}", std::fs::read_link(&at).unwrap().display())
+            }
             kind if kind.is_fifo() => "pipe".into(),
             _ => "dir".into(),
         };
-        let first = firsts.entry(meta.ino()).or_insert_with(|| path.clone()).clone();
-        let xattrs: Vec<_> =
-            xattrs_of(&at).into_iter().map(|x| (String::from_utf8(x.name).unwrap(), x.value)).collect();
+        let first = firsts
+            .entry(meta.ino())
+            .or_insert_with(|| path.clone())
+            .clone();
+        let xattrs: Vec<_> = xattrs_of(&at)
+            .into_iter()
+            .map(|x| (String::from_utf8(x.name).unwrap(), x.value))
+            .collect();
         let content = format!("{what} {:o} {} {first:?}", meta.mode(), meta.mtime());
         let owner = format!("{} {}", meta.uid(), meta.gid());
         all.insert(path, [content, owner, format!("{xattrs:?}")]);
@@ -146,14 +183,22 @@ fn look(top: &Path) -> Looks {
 
 fn run(command: &mut Command) {
     let done = command.output().unwrap();
-    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }
 
 /// Names of some of the tree's files that no release governs.
 fn link_away(random: &mut Random, files: &[PathBuf], away: &[PathBuf]) {
     for (nth, file) in files.iter().enumerate() {
         if random.below(3) == 0 {
-            std::fs::hard_link(file, random.one(&[0, 1].map(|n| &away[n])).join(nth.to_string())).unwrap();
+            std::fs::hard_link(
+                file,
+                random.one(&[0, 1].map(|n| &away[n])).join(nth.to_string()),
+            )
+            .unwrap();
         }
     }
 }
@@ -164,7 +209,9 @@ const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 /// before rsync runs, of files after that.
 fn take_rights(judge: &Path, taken: &[PathBuf], dirs: bool) {
     for at in taken.iter().map(|path| judge.join(path)) {
-        let Ok(now) = std::fs::symlink_metadata(&at) else { continue };
+        let Ok(now) = std::fs::symlink_metadata(&at) else {
+            continue;
+        };
         if now.is_symlink() || now.is_dir() != dirs {
             continue;
         }
@@ -180,12 +227,18 @@ fn take_rights(judge: &Path, taken: &[PathBuf], dirs: bool) {
         let above = at.parent().unwrap();
         let time = std::fs::metadata(above).unwrap();
         std::fs::write(&probe, "").unwrap();
-        if let Some(acl) = xattrs_of(&probe).iter().find(|x| x.name == ACLS[0].as_bytes()) {
+        if let Some(acl) = xattrs_of(&probe)
+            .iter()
+            .find(|x| x.name == ACLS[0].as_bytes())
+        {
             rustix::fs::setxattr(&at, ACLS[0], &acl.value, XattrFlags::empty()).unwrap();
         }
         std::fs::set_permissions(&at, now.permissions()).unwrap();
         std::fs::remove_file(&probe).unwrap();
-        std::fs::File::open(above).unwrap().set_modified(time.modified().unwrap()).unwrap();
+        std::fs::File::open(above)
+            .unwrap()
+            .set_modified(time.modified().unwrap())
+            .unwrap();
     }
 }
 
@@ -203,12 +256,26 @@ fn round(seed: u64) {
     std::fs::create_dir(&outside).unwrap();
 
     let decorates = world.rules.xattrs;
-    Grower { random: &mut random, top: &source, decorates, made: Vec::new() }.grow();
-    let mut host = Grower { random: &mut random, top: &www, decorates: true, made: Vec::new() };
+    Grower {
+        random: &mut random,
+        top: &source,
+        decorates,
+        made: Vec::new(),
+    }
+    .grow();
+    let mut host = Grower {
+        random: &mut random,
+        top: &www,
+        decorates: true,
+        made: Vec::new(),
+    };
     host.grow();
     let files = host.made;
     let judge = www.with_file_name("judge");
-    run(Command::new("cp").args(["-a", "--no-preserve=links"]).arg(&www).arg(&judge));
+    run(Command::new("cp")
+        .args(["-a", "--no-preserve=links"])
+        .arg(&www)
+        .arg(&judge));
     let away = [outside.clone(), www.join(KEPT)];
     link_away(&mut random, &files, &away);
 
@@ -222,27 +289,43 @@ fn round(seed: u64) {
         rsync.args(["-A", "-X"]);
     }
     let taken = |path: &PathBuf| {
-        let (old, new) = (std::fs::symlink_metadata(www.join(path)), std::fs::symlink_metadata(source.join(path)));
-        let (Ok(old), Ok(new)) = (old, new) else { return false };
+        let (old, new) = (
+            std::fs::symlink_metadata(www.join(path)),
+            std::fs::symlink_metadata(source.join(path)),
+        );
+        let (Ok(old), Ok(new)) = (old, new) else {
+            return false;
+        };
         old.file_type() == new.file_type() && old.uid() != 0 && old.uid() != new.uid()
     };
     let takes = owners && !world.rules.xattrs;
-    let taken: Vec<PathBuf> = look(&www).into_keys().filter(|path| takes && taken(path)).collect();
+    let taken: Vec<PathBuf> = look(&www)
+        .into_keys()
+        .filter(|path| takes && taken(path))
+        .collect();
     take_rights(&judge, &taken, true);
     run(rsync.arg(source.join("")).arg(judge.join("")));
     take_rights(&judge, &taken, false);
 
     let inodes = |dir: &PathBuf| {
-        let mut found: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap()).collect();
+        let mut found: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|e| e.unwrap())
+            .collect();
         found.sort_by_key(|e| e.file_name());
         let inodes: Vec<_> = found.iter().map(|e| e.metadata().unwrap().ino()).collect();
         (look(dir), inodes)
     };
     let before = away.each_ref().map(inodes);
     let tree = world.open();
-    let kind = format!("seed {seed}, {:?}, xattrs {}, owners {owners}", world.rules.layout, world.rules.xattrs);
+    let kind = format!(
+        "seed {seed}, {:?}, xattrs {}, owners {owners}",
+        world.rules.layout, world.rules.xattrs
+    );
     let old = look(&www);
-    world.deploy(&tree, 1).unwrap_or_else(|e| panic!("{kind}: {e}"));
+    world
+        .deploy(&tree, 1)
+        .unwrap_or_else(|e| panic!("{kind}: {e}"));
     let (mut is, mut should) = (look(&www), look(&judge));
     // Which of its names gives a file with several what no release governs, rsync decides otherwise; and a symbolic link
     // with another target is a new one for it.
@@ -250,14 +333,33 @@ fn round(seed: u64) {
         let found = std::fs::symlink_metadata(source.join(&path)).unwrap();
         if !found.is_dir() && found.nlink() > 1 || found.is_symlink() {
             for looks in [&mut is, &mut should] {
-                let Some(look) = looks.get_mut(&path) else { continue };
-                look[1] = if owners { look[1].clone() } else { String::new() };
-                look[2] = if decorates { look[2].clone() } else { String::new() };
+                let Some(look) = looks.get_mut(&path) else {
+                    continue;
+                };
+                look[1] = if owners {
+                    look[1].clone()
+                } else {
+                    String::new()
+                };
+                look[2] = if decorates {
+                    look[2].clone()
+                } else {
+                    String::new()
+                };
             }
         }
     }
-    for path in is.keys().chain(should.keys()).filter(|path| is.get(*path) != should.get(*path)) {
-        println!("{}: was {:?}, is in the source {:?}", path.display(), old.get(path), look(&source).get(path));
+    for path in is
+        .keys()
+        .chain(should.keys())
+        .filter(|path| is.get(*path) != should.get(*path))
+    {
+        println!(
+            "{}: was {:?}, is in the source {:?}",
+            path.display(),
+            old.get(path),
+            look(&source).get(path)
+        );
     }
     assert_same(&kind, &is, &should);
     let after = away.each_ref().map(inodes);
@@ -276,16 +378,24 @@ fn assert_same(kind: &str, is: &Looks, should: &Looks) {
 
 #[test]
 fn metadata_is_what_rsync_makes_of_it_and_nobody_elses_file_changes() {
-    let has_rsync = Command::new("rsync").arg("--version").output().is_ok_and(|o| {
-        let said = String::from_utf8_lossy(&o.stdout).into_owned();
-        said.contains(" ACLs") && said.contains(" xattrs") && !said.contains("no ACLs")
-    });
+    let has_rsync = Command::new("rsync")
+        .arg("--version")
+        .output()
+        .is_ok_and(|o| {
+            let said = String::from_utf8_lossy(&o.stdout).into_owned();
+            said.contains(" ACLs") && said.contains(" xattrs") && !said.contains("no ACLs")
+        });
     if !is_root() || !has_rsync {
         println!("skipped: not root, or no rsync with ACLs");
         return;
     }
     let probe = super::world::scratch();
-    let acls = rustix::fs::setxattr(probe.path(), "system.posix_acl_default", &acl(), XattrFlags::empty());
+    let acls = rustix::fs::setxattr(
+        probe.path(),
+        "system.posix_acl_default",
+        &acl(),
+        XattrFlags::empty(),
+    );
     if let Err(e) = acls {
         println!("skipped: no ACLs here: {e}");
         return;

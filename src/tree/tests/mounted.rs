@@ -22,15 +22,24 @@ fn world(at: &Path, old: &[(&str, Thing)], new: &[(&str, Thing)]) -> World {
 }
 
 /// Deploys over a tree that is a mount point, takes that back, deletes, starts anew.
-#[expect(clippy::disallowed_methods, reason = "files bear the times of the real clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "files bear the times of the real clock"
+)]
 fn lives(at: &Path) {
     let world = world(at, &old(), &new());
     let before = look(&world.www());
     let tree = world.open();
-    let state = std::fs::canonicalize(world.www()).expect("there").join(RESERVED).join("www");
+    let state = std::fs::canonicalize(world.www())
+        .expect("there")
+        .join(RESERVED)
+        .join("www");
     assert_eq!(tree.state().path(), state);
     for dir in [state.as_path(), state.parent().expect("a parent")] {
-        assert_eq!(std::fs::metadata(dir).expect("there").mode() & 0o7777, 0o700);
+        assert_eq!(
+            std::fs::metadata(dir).expect("there").mode() & 0o7777,
+            0o700
+        );
     }
 
     world.deploy(&tree, 1).expect("a commit");
@@ -41,10 +50,19 @@ fn lives(at: &Path) {
     drop(tree);
 
     let tree = world.open();
-    let kept = Records::find(tree.name(), &world.www(), None).expect("readable").expect("a state");
-    assert_eq!(kept.highest().expect("read").map(|mark| mark.serial), Some(Serial(2)));
+    let kept = Records::find(tree.name(), &world.www(), None)
+        .expect("readable")
+        .expect("a state");
+    assert_eq!(
+        kept.highest().expect("read").map(|mark| mark.serial),
+        Some(Serial(2))
+    );
     assert!(!tree.is_strange());
-    for entry in std::fs::read_dir(world.www()).expect("there").flatten().filter(|e| e.file_name() != RESERVED) {
+    for entry in std::fs::read_dir(world.www())
+        .expect("there")
+        .flatten()
+        .filter(|e| e.file_name() != RESERVED)
+    {
         match entry.file_type().expect("there").is_dir() {
             true => std::fs::remove_dir_all(entry.path()).expect("root may"),
             false => std::fs::remove_file(entry.path()).expect("root may"),
@@ -56,12 +74,17 @@ fn lives(at: &Path) {
     assert_eq!(look(&world.www()), look(&world.source()));
     world.release(&[]);
     world.deploy(&tree, 4).expect("a commit");
-    let left: Vec<_> = std::fs::read_dir(world.www()).expect("there").flatten().map(|e| e.file_name()).collect();
+    let left: Vec<_> = std::fs::read_dir(world.www())
+        .expect("there")
+        .flatten()
+        .map(|e| e.file_name())
+        .collect();
     assert_eq!(left, [RESERVED]);
 
     let mut options = ScanOptions::new(std::time::SystemTime::now());
     options.apart = tree.state().apart();
-    let scanned = crate::tree::scan(&tree.root(), &options, None, &tree.index_path()).expect("scanned");
+    let scanned =
+        crate::tree::scan(&tree.root(), &options, None, &tree.index_path()).expect("scanned");
     assert_eq!(scanned.index.totals().entries, 0);
 }
 
@@ -72,7 +95,9 @@ fn a_tree_that_is_a_mount_point_has_its_state_inside() {
         let at = dir.path().join(kind);
         std::fs::create_dir(&at).expect("new");
         let www = at.join("www");
-        let Some(_disk) = mounted(kind, &at, &www) else { continue };
+        let Some(_disk) = mounted(kind, &at, &www) else {
+            continue;
+        };
         lives(&at);
     }
     let at = dir.path().join("tmpfs");
@@ -96,8 +121,13 @@ fn a_crash_in_a_tree_that_is_a_mount_point_leaves_all_old_or_all_new() {
         let committed = stage.commit(&release, b"signature").is_ok();
         drop((stage, tree));
         let tree = world.open();
-        let is_old = tree.recovery() == Recovery::Nothing && tree.state().current().expect("read").is_none();
-        assert_eq!(look(&world.www()), if is_old { before } else { wanted }, "crash {after}");
+        let is_old =
+            tree.recovery() == Recovery::Nothing && tree.state().current().expect("read").is_none();
+        assert_eq!(
+            look(&world.www()),
+            if is_old { before } else { wanted },
+            "crash {after}"
+        );
         if committed {
             break;
         }
@@ -112,15 +142,22 @@ fn an_exchange_of_a_tree_that_is_a_mount_point_is_refused() {
     };
     let world = world(dir.path(), &old(), &new()).swapping(true);
     let before = look(&world.www());
-    let Err(refused) = world.begin(&world.open(), 1) else { panic!("not possible") };
+    let Err(refused) = world.begin(&world.open(), 1) else {
+        panic!("not possible")
+    };
     assert!(refused.to_string().contains("mount point"), "{refused}");
     assert_eq!(look(&world.www()), before);
 }
 
 #[test]
 fn no_release_names_the_directory_of_the_state() {
-    for things in [vec![(RESERVED, file("x"))], vec![(RESERVED, Thing::Dir(0o755)), (".makuo/www", Thing::Dir(0o755))]]
-    {
+    for things in [
+        vec![(RESERVED, file("x"))],
+        vec![
+            (RESERVED, Thing::Dir(0o755)),
+            (".makuo/www", Thing::Dir(0o755)),
+        ],
+    ] {
         let world = World::new(&[], &[]);
         let tree = world.open();
         let mut builder = crate::manifest::build::Builder::default();
@@ -130,11 +167,17 @@ fn no_release_names_the_directory_of_the_state() {
                 Thing::Dir(_) => crate::manifest::EntryKind::Directory,
                 _ => crate::manifest::EntryKind::Fifo,
             };
-            builder.push(crate::manifest::read::tests::entry(path, kind), &mut sink).expect("kept");
+            builder
+                .push(crate::manifest::read::tests::entry(path, kind), &mut sink)
+                .expect("kept");
         }
         let root = builder.finish(&mut sink).expect("kept");
-        let header = crate::manifest::Header { root, ..crate::manifest::header::tests::a_header() };
-        let Err(refused) = world.plan(&crate::manifest::read::Manifest::of(&header, tree.nodes())) else {
+        let header = crate::manifest::Header {
+            root,
+            ..crate::manifest::header::tests::a_header()
+        };
+        let Err(refused) = world.plan(&crate::manifest::read::Manifest::of(&header, tree.nodes()))
+        else {
             panic!("it is planned");
         };
         assert!(refused.to_string().contains(".makuo"), "{refused}");

@@ -37,14 +37,24 @@ impl Layered {
             path("upper"),
             path("work")
         );
-        mount(&["-t", "overlay", "overlay", "-o", &options], &self.path("at"));
+        mount(
+            &["-t", "overlay", "overlay", "-o", &options],
+            &self.path("at"),
+        );
     }
 
     fn unmount(&self) {
         // Another test's child may have its handles until it runs its program.
         let gone = |_| {
-            let out = Command::new("umount").arg(self.path("at")).output().expect("umount");
-            std::thread::sleep(std::time::Duration::from_millis(if out.status.success() { 0 } else { 20 }));
+            let out = Command::new("umount")
+                .arg(self.path("at"))
+                .output()
+                .expect("umount");
+            std::thread::sleep(std::time::Duration::from_millis(if out.status.success() {
+                0
+            } else {
+                20
+            }));
             out.status.success()
         };
         assert!((0..500).any(gone), "it cannot be unmounted");
@@ -61,18 +71,34 @@ impl Layered {
 }
 
 fn mount(what: &[&str], at: &Path) {
-    assert!(Command::new("mount").args(what).arg(at).status().expect("mount").success(), "{what:?}");
+    assert!(
+        Command::new("mount")
+            .args(what)
+            .arg(at)
+            .status()
+            .expect("mount")
+            .success(),
+        "{what:?}"
+    );
 }
 
 /// Runs `test` where mounts are nobody else's.
 fn with_mounts(test: impl FnOnce() + Send + 'static) {
     let kinds = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     if !is_root() || !kinds.contains("overlay") {
-        return println!("skipped: only root mounts overlay filesystems, where the kernel has them");
+        return println!(
+            "skipped: only root mounts overlay filesystems, where the kernel has them"
+        );
     }
     let thread = std::thread::spawn(move || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("root may");
-        assert!(Command::new("mount").args(["--make-rprivate", "/"]).status().expect("mount").success());
+        assert!(
+            Command::new("mount")
+                .args(["--make-rprivate", "/"])
+                .status()
+                .expect("mount")
+                .success()
+        );
         test();
     });
     if let Err(panic) = thread.join() {
@@ -84,9 +110,17 @@ fn with_mounts(test: impl FnOnce() + Send + 'static) {
 fn judged(from: &Path, to: &Path) -> String {
     let slash = |path: &Path| format!("{}/", path.display());
     let mut rsync = Command::new("rsync");
-    let out = rsync.args(["-n", "-i", "-rlptgoDHXc", "--delete"]).arg(slash(from)).arg(slash(to)).output();
+    let out = rsync
+        .args(["-n", "-i", "-rlptgoDHXc", "--delete"])
+        .arg(slash(from))
+        .arg(slash(to))
+        .output();
     let out = out.expect("rsync");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
@@ -104,7 +138,11 @@ fn a_release_replaces_and_removes_directories_of_a_lower_layer() {
 
             tree.revert().expect("it goes back");
             assert_eq!(look(&world.www()), before);
-            assert_eq!(judged(&layered.path("lower/www"), &world.www()), "", "apart: {apart}");
+            assert_eq!(
+                judged(&layered.path("lower/www"), &world.www()),
+                "",
+                "apart: {apart}"
+            );
             world.deploy(&tree, 2).expect("a commit");
             tree.forget_undo().expect("it is confirmed");
             assert_eq!(judged(&world.source(), &world.www()), "", "apart: {apart}");
@@ -117,19 +155,32 @@ fn a_release_replaces_and_removes_directories_of_a_lower_layer() {
 fn a_full_disk_above_a_lower_layer_is_found_before_the_commit() {
     with_mounts(|| {
         let large = |byte: u8| Thing::File(vec![byte; 3 << 20], 0o644);
-        let old = [("changes", large(1)), ("goes", large(2)), ("mode", large(3)), ("stays", large(4))];
+        let old = [
+            ("changes", large(1)),
+            ("goes", large(2)),
+            ("mode", large(3)),
+            ("stays", large(4)),
+        ];
         let mode = Thing::File(vec![3; 3 << 20], 0o600);
-        let new = [("changes", file("small")), ("mode", mode), ("stays", large(4))];
+        let new = [
+            ("changes", file("small")),
+            ("mode", mode),
+            ("stays", large(4)),
+        ];
         for (size, fits) in [("6m", false), ("8m", false), ("16m", true)] {
             let dir = scratch();
             let layered = Layered { dir };
             for name in ["lower", "disk", "at"] {
                 std::fs::create_dir(layered.path(name)).expect("new");
             }
-            mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"], &layered.path("disk"));
+            mount(
+                &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"],
+                &layered.path("disk"),
+            );
             for name in ["upper", "work"] {
                 std::fs::create_dir(layered.path("disk").join(name)).expect("new");
-                std::os::unix::fs::symlink(format!("disk/{name}"), layered.path(name)).expect("new");
+                std::os::unix::fs::symlink(format!("disk/{name}"), layered.path(name))
+                    .expect("new");
             }
             make(&layered.path("lower/www"), &old);
             layered.mount("redirect_dir=off");
@@ -174,8 +225,13 @@ fn a_crash_on_an_overlay_leaves_all_old_or_all_new() {
             layered.mount("redirect_dir=off");
             let tree = world.open();
             let now = look(&world.www());
-            let is_old = tree.recovery() == Recovery::Nothing && tree.state().current().expect("read").is_none();
-            assert_eq!(now, if is_old { before } else { wanted }, "apart: {apart}, crash {after}");
+            let is_old = tree.recovery() == Recovery::Nothing
+                && tree.state().current().expect("read").is_none();
+            assert_eq!(
+                now,
+                if is_old { before } else { wanted },
+                "apart: {apart}, crash {after}"
+            );
             match (committed, apart) {
                 (true, true) => break,
                 (true, false) => (apart, after) = (true, 0),
@@ -193,16 +249,25 @@ fn an_exchange_with_a_tree_of_a_lower_layer_is_refused_before_anything_is_staged
             let world = layered.world(&new()).swapping(true);
             let before = look(&world.www());
             let tree = world.open();
-            let Err(refused) = world.begin(&tree, 1) else { panic!("not possible") };
+            let Err(refused) = world.begin(&tree, 1) else {
+                panic!("not possible")
+            };
             assert!(refused.to_string().contains(why), "{refused}");
-            assert!(refused.hint_text().is_some_and(|hint| hint.contains("in-place")), "{refused}");
+            assert!(
+                refused
+                    .hint_text()
+                    .is_some_and(|hint| hint.contains("in-place")),
+                "{refused}"
+            );
             assert_eq!(look(&world.www()), before);
         }
 
         // A tree that came after the image is exchanged as elsewhere.
         let layered = Layered::new(&[], false);
         make(&layered.path("at/second/www"), &old());
-        let world = World::new(&[], &new()).hosted(&layered.path("at/second")).swapping(true);
+        let world = World::new(&[], &new())
+            .hosted(&layered.path("at/second"))
+            .swapping(true);
         let tree = world.open();
         world.deploy(&tree, 1).expect("a commit");
         assert_eq!(judged(&world.source(), &world.www()), "");
@@ -213,13 +278,29 @@ fn an_exchange_with_a_tree_of_a_lower_layer_is_refused_before_anything_is_staged
 fn the_names_of_one_file_in_a_lower_layer_stay_together() {
     with_mounts(|| {
         let d = || ("d", Thing::Dir(0o755));
-        let old = [("a", file("one")), ("b", Thing::Hard("a")), d(), ("d/c", Thing::Hard("a"))];
-        let more =
-            [("a", file("one")), ("b", Thing::Hard("a")), d(), ("d/c", Thing::Hard("a")), ("e", Thing::Hard("a"))];
+        let old = [
+            ("a", file("one")),
+            ("b", Thing::Hard("a")),
+            d(),
+            ("d/c", Thing::Hard("a")),
+        ];
+        let more = [
+            ("a", file("one")),
+            ("b", Thing::Hard("a")),
+            d(),
+            ("d/c", Thing::Hard("a")),
+            ("e", Thing::Hard("a")),
+        ];
         let fewer = [("a", file("one")), d(), ("d/c", Thing::Hard("a"))];
-        let split = [("a", file("one")), ("b", file("two")), d(), ("d/c", Thing::Hard("a"))];
-        for (apart, new) in
-            [false, true].into_iter().flat_map(|apart| [(apart, &more[..]), (apart, &fewer), (apart, &split)])
+        let split = [
+            ("a", file("one")),
+            ("b", file("two")),
+            d(),
+            ("d/c", Thing::Hard("a")),
+        ];
+        for (apart, new) in [false, true]
+            .into_iter()
+            .flat_map(|apart| [(apart, &more[..]), (apart, &fewer), (apart, &split)])
         {
             let layered = Layered::new(&old, apart);
             let world = layered.world(new);
@@ -254,27 +335,44 @@ fn random_trees_of_a_lower_layer_become_what_rsync_says() {
                 world.deploy(&tree, serial).expect("a commit");
             };
             deploy();
-            assert_eq!(judged(&world.source(), &world.www()), "", "seed {seed}, round {round}");
+            assert_eq!(
+                judged(&world.source(), &world.www()),
+                "",
+                "seed {seed}, round {round}"
+            );
             if rng.bool() {
                 tree.revert().expect("it goes back");
-                assert_eq!(look(&world.www()), before, "seed {seed}, round {round}, taken back");
+                assert_eq!(
+                    look(&world.www()),
+                    before,
+                    "seed {seed}, round {round}, taken back"
+                );
                 deploy();
             }
             world.release(&third);
             deploy();
-            assert_eq!(judged(&world.source(), &world.www()), "", "seed {seed}, round {round}, the second");
+            assert_eq!(
+                judged(&world.source(), &world.www()),
+                "",
+                "seed {seed}, round {round}, the second"
+            );
         }
     });
 }
 
 /// Up to thirty things, each directory before what is in it.
 fn random(rng: &mut fastrand::Rng) -> Vec<(&'static str, Thing)> {
-    const NAMES: [&str; 12] = ["a", "a/b", "a/b/c", "a/d", "e", "e/f", "e/g", "e/g/h", "i", "j", "k", "k/l"];
+    const NAMES: [&str; 12] = [
+        "a", "a/b", "a/b/c", "a/d", "e", "e/f", "e/g", "e/g/h", "i", "j", "k", "k/l",
+    ];
     let mut made: Vec<(&'static str, Thing)> = Vec::new();
     let mut files: Vec<&'static str> = Vec::new();
     for path in NAMES {
         let parent = path.rsplit_once('/').map(|(dir, _)| dir);
-        let has_parent = parent.is_none_or(|dir| made.iter().any(|(p, t)| *p == dir && matches!(t, Thing::Dir(_))));
+        let has_parent = parent.is_none_or(|dir| {
+            made.iter()
+                .any(|(p, t)| *p == dir && matches!(t, Thing::Dir(_)))
+        });
         if !has_parent || rng.u8(..5) == 0 {
             continue;
         }
@@ -282,7 +380,10 @@ fn random(rng: &mut fastrand::Rng) -> Vec<(&'static str, Thing)> {
             0..4 => Thing::Dir([0o755, 0o700, 0o555][rng.usize(..3)]),
             4..7 => {
                 files.push(path);
-                Thing::File(vec![rng.u8(..3); rng.usize(..9)], [0o644, 0o600, 0o755][rng.usize(..3)])
+                Thing::File(
+                    vec![rng.u8(..3); rng.usize(..9)],
+                    [0o644, 0o600, 0o755][rng.usize(..3)],
+                )
             }
             7 => Thing::Link(["a", "no/where"][rng.usize(..2)]),
             8 if !files.is_empty() => Thing::Hard(files[rng.usize(..files.len())]),

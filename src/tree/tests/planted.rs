@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{
+    DirBuilderExt, FileExt, MetadataExt, PermissionsExt, chown, lchown, symlink,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +25,13 @@ const MODES: [u32; 8] = [0o644, 0o755, 0o4755, 0o2755, 0o600, 0o664, 0o666, 0o67
 
 /// An access list that gives the user everything.
 fn acl_for(uid: u32) -> Vec<u8> {
-    let all = [(1u16, 7u16, u32::MAX), (2, 7, uid), (4, 7, u32::MAX), (16, 7, u32::MAX), (32, 0, u32::MAX)];
+    let all = [
+        (1u16, 7u16, u32::MAX),
+        (2, 7, uid),
+        (4, 7, u32::MAX),
+        (16, 7, u32::MAX),
+        (32, 0, u32::MAX),
+    ];
     let mut bytes = 2u32.to_le_bytes().to_vec();
     for (tag, rights, id) in all {
         bytes.extend([tag.to_le_bytes(), rights.to_le_bytes()].concat());
@@ -45,7 +53,12 @@ impl Attacker {
         let home = beside.join("home");
         std::fs::create_dir(&home).unwrap();
         chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
-        Self { rng: fastrand::Rng::with_seed(seed), home, files: Vec::new(), dirs: Vec::new() }
+        Self {
+            rng: fastrand::Rng::with_seed(seed),
+            home,
+            files: Vec::new(),
+            dirs: Vec::new(),
+        }
     }
 
     /// Keeps every handle that he gets, and puts something of his own in the place of some names.
@@ -82,7 +95,9 @@ impl Attacker {
 
     fn writes(&mut self, path: &Path, content: &[u8]) {
         let mut options = File::options();
-        let Ok(file) = options.read(true).write(true).create_new(true).open(path) else { return };
+        let Ok(file) = options.read(true).write(true).create_new(true).open(path) else {
+            return;
+        };
         file.write_all_at(content, 0).unwrap();
         let mode = MODES[self.rng.usize(..MODES.len())];
         file.set_permissions(Permissions::from_mode(mode)).unwrap();
@@ -104,12 +119,22 @@ impl Attacker {
     }
 
     fn holds(&mut self, path: &Path) {
-        let Ok(now) = std::fs::symlink_metadata(path) else { return };
-        let (any, nothing) = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+        let Ok(now) = std::fs::symlink_metadata(path) else {
+            return;
+        };
+        let (any, nothing) = (
+            OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
         if now.is_dir() {
-            self.dirs.extend(rustix::fs::open(path, any | OFlags::RDONLY | OFlags::DIRECTORY, nothing));
+            self.dirs.extend(rustix::fs::open(
+                path,
+                any | OFlags::RDONLY | OFlags::DIRECTORY,
+                nothing,
+            ));
         } else if now.is_file() || now.permissions().mode() & 0o170_000 == 0o010_000 {
-            self.files.extend(rustix::fs::open(path, any | OFlags::RDWR, nothing).map(File::from));
+            self.files
+                .extend(rustix::fs::open(path, any | OFlags::RDWR, nothing).map(File::from));
         }
     }
 
@@ -121,8 +146,13 @@ impl Attacker {
             let made = openat(dir, "evil", flags, Mode::from_raw_mode(0o666)).map(File::from);
             let _ = made.map(|file| file.write_all_at(EVIL, 0));
             for name in NAMES {
-                let _ = openat(dir, name, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
-                    .map(|file| File::from(file).write_all_at(EVIL, 0));
+                let _ = openat(
+                    dir,
+                    name,
+                    OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )
+                .map(|file| File::from(file).write_all_at(EVIL, 0));
                 let _ = rustix::fs::renameat(dir, "evil", dir, name);
             }
         }
@@ -147,8 +177,14 @@ fn may_write(meta: &std::fs::Metadata) -> bool {
 fn check(top: &Path, held_only: bool, what: &str) {
     let meta = std::fs::symlink_metadata(top).unwrap();
     if meta.is_dir() {
-        assert!(may_write(&meta) || !top.join("evil").exists(), "{what}: a name of his in {}", top.display());
-        let names = std::fs::read_dir(top).unwrap().map(|entry| entry.unwrap().path());
+        assert!(
+            may_write(&meta) || !top.join("evil").exists(),
+            "{what}: a name of his in {}",
+            top.display()
+        );
+        let names = std::fs::read_dir(top)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
         return names.for_each(|path| check(&path, held_only, what));
     }
     // By its path he may write to what is his.
@@ -161,12 +197,21 @@ fn check(top: &Path, held_only: bool, what: &str) {
     }
     let mut bytes = Vec::new();
     File::open(top).unwrap().read_to_end(&mut bytes).unwrap();
-    assert!(!bytes.starts_with(EVIL), "{what}: {} of user {} {:o}", top.display(), meta.uid(), meta.mode());
+    assert!(
+        !bytes.starts_with(EVIL),
+        "{what}: {} of user {} {:o}",
+        top.display(),
+        meta.uid(),
+        meta.mode()
+    );
 }
 
 /// A release with random owners and modes; says what its files hold.
 fn a_release(world: &World, rng: &mut fastrand::Rng, content: u8) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut things = vec![("d", Thing::Dir(0o777)), ("d/sub", Thing::Dir([0o755, 0o777, 0o775][rng.usize(..3)]))];
+    let mut things = vec![
+        ("d", Thing::Dir(0o777)),
+        ("d/sub", Thing::Dir([0o755, 0o777, 0o775][rng.usize(..3)])),
+    ];
     let mut wanted = BTreeMap::new();
     for name in ["d/conf", "d/data", "d/sub/cron", "d/tool"] {
         if rng.u8(..8) == 0 {
@@ -198,28 +243,44 @@ fn nothing_that_a_user_planted_and_holds_becomes_somebody_elses() {
     if !is_root() {
         return println!("skipped: not root");
     }
-    let number = |name: &str, other| std::env::var(name).ok().and_then(|s| s.parse().ok()).unwrap_or(other);
-    let (seed, rounds) = (number("MAKUO_PLANT_SEED", 1), number("MAKUO_PLANT_ROUNDS", 60));
+    let number = |name: &str, other| {
+        std::env::var(name)
+            .ok()
+            .and_then(|s| s.parse().ok())
+            .unwrap_or(other)
+    };
+    let (seed, rounds) = (
+        number("MAKUO_PLANT_SEED", 1),
+        number("MAKUO_PLANT_ROUNDS", 60),
+    );
     println!("MAKUO_PLANT_SEED={seed} MAKUO_PLANT_ROUNDS={rounds}");
     let (mut through, mut held) = (0, 0);
     for round in seed..seed + rounds {
         let mut rng = fastrand::Rng::with_seed(round);
         let (swap, governed, meanwhile) = (rng.bool(), rng.bool(), rng.u8(..3) == 0);
-        let what = format!("seed {round}, swap {swap}, attributes {governed}, meanwhile {meanwhile}");
+        let what =
+            format!("seed {round}, swap {swap}, attributes {governed}, meanwhile {meanwhile}");
         let mut world = World::new(&[], &[]).swapping(swap);
         world.rules.xattrs = governed;
-        std::fs::set_permissions(world.www().parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(world.www().parent().unwrap(), Permissions::from_mode(0o755))
+            .unwrap();
         let mut attacker = Attacker::new(world.www().parent().unwrap(), round);
         for serial in 1..4 {
             let wanted = a_release(&world, &mut rng, serial as u8);
             nobody_does(|| attacker.plants(&world.www(), &wanted));
             if meanwhile {
-                let held: Vec<File> = attacker.files.iter().map(|file| file.try_clone().unwrap()).collect();
+                let held: Vec<File> = attacker
+                    .files
+                    .iter()
+                    .map(|file| file.try_clone().unwrap())
+                    .collect();
                 world.others = Others(Some(Arc::new(move || strike(&held))));
             }
             let tree = world.open();
             // What came into the old tree by a handle is found when that is put away: deploy again, it says.
-            let done = world.deploy(&tree, serial).or_else(|_| world.deploy(&tree, serial));
+            let done = world
+                .deploy(&tree, serial)
+                .or_else(|_| world.deploy(&tree, serial));
             drop(tree);
             world.others = Others::default();
             assert!(meanwhile || done.is_ok(), "{what}: {:?}", done.err());
@@ -227,7 +288,10 @@ fn nothing_that_a_user_planted_and_holds_becomes_somebody_elses() {
                 through += 1;
                 // Into the tree before an exchange he wrote by handles, which is followed where he may write.
                 let judged = governed && !meanwhile && (!swap || serial == 1);
-                assert!(!judged || look(&world.www()) == look(&world.source()), "{what}: not the release");
+                assert!(
+                    !judged || look(&world.www()) == look(&world.source()),
+                    "{what}: not the release"
+                );
             }
 
             held += attacker.files.len() + attacker.dirs.len();
@@ -247,11 +311,18 @@ fn a_copy_is_the_release_whatever_its_original_becomes_meanwhile() {
     for size in [5, 20 << 20] {
         let tool = |mode| [("tool", Thing::File(vec![7; size], mode))];
         let world = World::new(&tool(0o755), &tool(0o4755));
-        let held = File::options().write(true).open(world.www().join("tool")).unwrap();
+        let held = File::options()
+            .write(true)
+            .open(world.www().join("tool"))
+            .unwrap();
         let (stage, _, source) = world.begin(&world.open(), 1).unwrap();
         held.write_all_at(EVIL, size as u64 - 4).unwrap();
         let e = World::fill(&stage, &source).unwrap_err();
-        assert!(e.to_string().contains("changed since the tree was compared"), "{e}");
+        assert!(
+            e.to_string()
+                .contains("changed since the tree was compared"),
+            "{e}"
+        );
         let now = std::fs::metadata(world.www().join("tool")).unwrap();
         assert_eq!(now.permissions().mode() & 0o7777, 0o755);
     }
@@ -263,14 +334,30 @@ fn access_lists_of_another_user_end_with_his_ownership_and_come_back_with_it() {
         return println!("skipped: not root");
     }
     for swap in [false, true] {
-        let old = [("d", Thing::Dir(0o775)), ("d/f", file("same")), ("d/g", file("old"))];
-        let new = [("d", Thing::Dir(0o775)), ("d/f", Thing::File(b"same".to_vec(), 0o664)), ("d/g", file("new"))];
+        let old = [
+            ("d", Thing::Dir(0o775)),
+            ("d/f", file("same")),
+            ("d/g", file("old")),
+        ];
+        let new = [
+            ("d", Thing::Dir(0o775)),
+            ("d/f", Thing::File(b"same".to_vec(), 0o664)),
+            ("d/g", file("new")),
+        ];
         let mut world = World::new(&old, &new).swapping(swap);
         world.rules.xattrs = false;
-        let (at, lists) = (|name: &str| world.www().join(name), |path: &Path| super::world::xattrs_of(path));
+        let (at, lists) = (
+            |name: &str| world.www().join(name),
+            |path: &Path| super::world::xattrs_of(path),
+        );
         for name in ["d", "d/f", "d/g"] {
-            for acl in [ACCESS, DEFAULT].into_iter().filter(|acl| name == "d" || *acl == ACCESS) {
-                if let Err(e) = rustix::fs::setxattr(at(name), acl, &acl_for(NOBODY), XattrFlags::empty()) {
+            for acl in [ACCESS, DEFAULT]
+                .into_iter()
+                .filter(|acl| name == "d" || *acl == ACCESS)
+            {
+                if let Err(e) =
+                    rustix::fs::setxattr(at(name), acl, &acl_for(NOBODY), XattrFlags::empty())
+                {
                     return println!("skipped: no access lists here: {e}");
                 }
             }
@@ -284,7 +371,11 @@ fn access_lists_of_another_user_end_with_his_ownership_and_come_back_with_it() {
             assert_eq!(lists(&at(name)), [], "{name}, swap {swap}");
         }
         tree.revert().unwrap();
-        assert_eq!(Vec::from(["d", "d/f", "d/g"].map(|name| lists(&at(name)))), before, "swap {swap}");
+        assert_eq!(
+            Vec::from(["d", "d/f", "d/g"].map(|name| lists(&at(name)))),
+            before,
+            "swap {swap}"
+        );
     }
 }
 
@@ -296,7 +387,8 @@ fn who_holds_a_directory_that_was_his_can_change_nothing_in_it() {
     for swap in [false, true] {
         let things = [("d", Thing::Dir(0o755)), ("d/f", file("same"))];
         let world = World::new(&things, &things).swapping(swap);
-        std::fs::set_permissions(world.www().parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(world.www().parent().unwrap(), Permissions::from_mode(0o755))
+            .unwrap();
         chown(world.www().join("d"), Some(NOBODY), None).unwrap();
         let open = || File::open(world.www().join("d")).unwrap();
         let held = nobody_does(open);
@@ -304,10 +396,18 @@ fn who_holds_a_directory_that_was_his_can_change_nothing_in_it() {
         world.deploy(&tree, 1).unwrap();
         nobody_does(|| {
             // Of a whole tree that was exchanged he holds the old directory, which is still his.
-            let made = openat(&held, "new", OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o600));
+            let made = openat(
+                &held,
+                "new",
+                OFlags::CREATE | OFlags::WRONLY,
+                Mode::from_raw_mode(0o600),
+            );
             assert_eq!(made.is_ok(), swap);
             assert_eq!(unlinkat(&held, "f", AtFlags::empty()).is_ok(), swap);
-            assert_eq!(rustix::fs::fchmod(&held, Mode::from_raw_mode(0o777)).is_ok(), swap);
+            assert_eq!(
+                rustix::fs::fchmod(&held, Mode::from_raw_mode(0o777)).is_ok(),
+                swap
+            );
         });
         tree.forget_undo().unwrap();
         assert_eq!(look(&world.www()), look(&world.source()), "swap {swap}");

@@ -16,7 +16,10 @@ use crate::tree::open::Recovery;
 const SIZE: u64 = 16 << 20;
 
 fn run(program: &str, args: &[&std::ffi::OsStr]) -> bool {
-    Command::new(program).args(args).output().is_ok_and(|o| o.status.success())
+    Command::new(program)
+        .args(args)
+        .output()
+        .is_ok_and(|o| o.status.success())
 }
 
 /// As [`run`], again when somebody else was quicker to a loop device, or has an open file for the time of a fork.
@@ -38,8 +41,13 @@ struct Disk {
 impl Disk {
     fn mount(image: &Path, at: &Path) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
-        let mounted = insist("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), at.as_ref()]);
-        mounted.then(|| Self { at: at.to_path_buf() })
+        let mounted = insist(
+            "mount",
+            &["-o".as_ref(), "loop".as_ref(), image.as_ref(), at.as_ref()],
+        );
+        mounted.then(|| Self {
+            at: at.to_path_buf(),
+        })
     }
 }
 
@@ -53,9 +61,23 @@ impl Drop for Disk {
 fn image() -> Option<(tempfile::TempDir, PathBuf)> {
     let dir = scratch();
     let image = dir.path().join("first");
-    std::fs::File::create(&image).unwrap().set_len(SIZE).unwrap();
-    let made = run("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), "-I".as_ref(), "256".as_ref(), image.as_ref()]);
-    let disk = made.then(|| Disk::mount(&image, &dir.path().join("now"))).flatten();
+    std::fs::File::create(&image)
+        .unwrap()
+        .set_len(SIZE)
+        .unwrap();
+    let made = run(
+        "mkfs.ext4",
+        &[
+            "-q".as_ref(),
+            "-F".as_ref(),
+            "-I".as_ref(),
+            "256".as_ref(),
+            image.as_ref(),
+        ],
+    );
+    let disk = made
+        .then(|| Disk::mount(&image, &dir.path().join("now")))
+        .flatten();
     let Some(disk) = disk else {
         println!("skipped: no right or no tools to make and mount an ext4");
         return None;
@@ -84,14 +106,21 @@ fn cut(
     let tree = world.open();
     let (recovery, found) = (tree.recovery(), look(&world.www()));
     if done || recovery != Recovery::Nothing || found == look(&world.source()) {
-        assert_eq!(tree.highest_serial().unwrap(), Some(crate::id::Serial(5)), "{recovery:?}");
+        assert_eq!(
+            tree.highest_serial().unwrap(),
+            Some(crate::id::Serial(5)),
+            "{recovery:?}"
+        );
     }
     (done, recovery, found)
 }
 
 fn commits(swap: bool, step: usize) {
     let Some((dir, first)) = image() else { return };
-    let world = World::new(&[], &new()).topped(0o555).swapping(swap).hosted(&dir.path().join("now"));
+    let world = World::new(&[], &new())
+        .topped(0o555)
+        .swapping(swap)
+        .hosted(&dir.path().join("now"));
     let before = {
         let _disk = Disk::mount(&first, &dir.path().join("now")).unwrap();
         look(&world.www())
@@ -108,7 +137,10 @@ fn commits(swap: bool, step: usize) {
             true => news += 1,
             false => {
                 assert_eq!(found, before, "cut at {after}, {recovery:?}");
-                assert!(!done && recovery != Recovery::Completed(crate::id::Serial(5)), "cut at {after}: {recovery:?}");
+                assert!(
+                    !done && recovery != Recovery::Completed(crate::id::Serial(5)),
+                    "cut at {after}: {recovery:?}"
+                );
                 olds += 1;
             }
         }
@@ -116,7 +148,10 @@ fn commits(swap: bool, step: usize) {
             break;
         }
     }
-    assert!(olds > 0 && news > 3, "{olds} times the old tree, {news} times the new one");
+    assert!(
+        olds > 0 && news > 3,
+        "{olds} times the old tree, {news} times the new one"
+    );
 }
 
 #[test]
@@ -133,7 +168,10 @@ fn the_power_fails_anywhere_in_an_exchange() {
 fn the_power_fails_anywhere_while_a_commit_is_taken_back() {
     for (swap, step) in [(true, 1), (false, 7)] {
         let Some((dir, first)) = image() else { return };
-        let world = World::new(&[], &new()).topped(0o555).swapping(swap).hosted(&dir.path().join("now"));
+        let world = World::new(&[], &new())
+            .topped(0o555)
+            .swapping(swap)
+            .hosted(&dir.path().join("now"));
         let before = {
             let _disk = Disk::mount(&first, &dir.path().join("now")).unwrap();
             let before = look(&world.www());
@@ -146,7 +184,10 @@ fn the_power_fails_anywhere_while_a_commit_is_taken_back() {
                 let tree = world.open_crashing(Some(after)).unwrap();
                 tree.revert().is_ok()
             });
-            assert!(found == before || (!done && found == wanted), "cut at {after}, {recovery:?}: {found:#?}");
+            assert!(
+                found == before || (!done && found == wanted),
+                "cut at {after}, {recovery:?}: {found:#?}"
+            );
             if done {
                 break;
             }

@@ -15,7 +15,12 @@ fn large(seed: u64) -> Thing {
 
 #[test]
 fn a_block_that_is_here_is_found_and_no_other() {
-    let old = [("damaged", large(1)), ("lost", large(2)), ("old name", large(3)), ("same", large(4))];
+    let old = [
+        ("damaged", large(1)),
+        ("lost", large(2)),
+        ("old name", large(3)),
+        ("same", large(4)),
+    ];
     let new = [
         ("coming", large(5)),
         ("damaged", large(1)),
@@ -31,16 +36,26 @@ fn a_block_that_is_here_is_found_and_no_other() {
     let mut all = Vec::new();
     for located in manifest.entries() {
         let located = located.unwrap();
-        let EntryKind::File(content) = &located.entry.kind else { continue };
+        let EntryKind::File(content) = &located.entry.kind else {
+            continue;
+        };
         let blocks = manifest.blocks(content).unwrap();
         let path = located.entry.path.to_string();
-        all.extend(blocks.into_iter().zip(located.first.0..).map(|(block, n)| (path.clone(), Ordinal(n), block)));
+        all.extend(
+            blocks
+                .into_iter()
+                .zip(located.first.0..)
+                .map(|(block, n)| (path.clone(), Ordinal(n), block)),
+        );
     }
     for (_, ordinal, block) in all.iter().filter(|(path, ..)| path == "here") {
         assert!(stage.put(*ordinal, &source.blocks[&block.hash]).unwrap());
     }
     // Both are as the release has them when they are compared, and not afterwards.
-    let damaged = std::fs::File::options().write(true).open(world.www().join("damaged")).unwrap();
+    let damaged = std::fs::File::options()
+        .write(true)
+        .open(world.www().join("damaged"))
+        .unwrap();
     damaged.write_all_at(b"damage", 0).unwrap();
     std::fs::remove_file(world.www().join("lost")).unwrap();
     std::os::unix::fs::symlink("same", world.www().join("lost")).unwrap();
@@ -54,18 +69,31 @@ fn a_block_that_is_here_is_found_and_no_other() {
             order.reverse();
         }
         for (path, ordinal, block) in order {
-            let first = all.iter().find(|(other, ..)| other == path).is_some_and(|(_, first, _)| first == ordinal);
+            let first = all
+                .iter()
+                .find(|(other, ..)| other == path)
+                .is_some_and(|(_, first, _)| first == ordinal);
             let expected = match path.as_str() {
                 "coming" | "lost" => false,
                 "damaged" => !first,
                 _ => true,
             };
-            assert_eq!(recall.read(&stage, *ordinal, &mut bytes), expected, "{path} {ordinal:?}");
-            assert!(!expected || bytes == source.blocks[&block.hash], "{path} {ordinal:?}");
+            assert_eq!(
+                recall.read(&stage, *ordinal, &mut bytes),
+                expected,
+                "{path} {ordinal:?}"
+            );
+            assert!(
+                !expected || bytes == source.blocks[&block.hash],
+                "{path} {ordinal:?}"
+            );
         }
     }
     let top = release.header().root;
     for ordinal in [0, top.nodes - 1, top.nodes + top.blocks, u64::MAX] {
-        assert!(!recall.read(&stage, Ordinal(ordinal), &mut bytes), "{ordinal} is no block of a file");
+        assert!(
+            !recall.read(&stage, Ordinal(ordinal), &mut bytes),
+            "{ordinal} is no block of a file"
+        );
     }
 }

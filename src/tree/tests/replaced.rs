@@ -20,7 +20,11 @@ fn a_victim(beside: &Path, things: &[(&str, Thing)]) -> PathBuf {
 }
 
 fn things() -> Vec<(&'static str, Thing)> {
-    vec![("a", file("a")), ("d", Thing::Dir(0o755)), ("d/b", file("b"))]
+    vec![
+        ("a", file("a")),
+        ("d", Thing::Dir(0o755)),
+        ("d/b", file("b")),
+    ]
 }
 
 #[test]
@@ -36,11 +40,14 @@ fn a_link_that_takes_the_place_of_an_exchanged_tree_is_not_followed() {
         world.others = Others(Some(Arc::new({
             let (www, away, victim) = (www.clone(), away.clone(), victim.clone());
             move || {
-                let Ok(now) = std::fs::symlink_metadata(&www) else { return };
+                let Ok(now) = std::fs::symlink_metadata(&www) else {
+                    return;
+                };
                 // The first exchange is a probe's, with other names.
                 let is_time = now.is_dir() && (now.ino() != was) == after && now.ino() != 0;
                 let staged = www.with_file_name(".makuo/www/undo/1/tree");
-                if is_time && (after || staged.exists()) && acts.fetch_add(1, Ordering::SeqCst) == 0 {
+                if is_time && (after || staged.exists()) && acts.fetch_add(1, Ordering::SeqCst) == 0
+                {
                     std::fs::rename(&www, &away).unwrap();
                     symlink(&victim, &www).unwrap();
                 }
@@ -51,7 +58,10 @@ fn a_link_that_takes_the_place_of_an_exchanged_tree_is_not_followed() {
         assert_eq!(done.is_ok(), after, "{:?}", done.err());
         assert_eq!(look(&victim), before, "after {after}");
         assert!(std::fs::symlink_metadata(&www).unwrap().is_symlink());
-        assert_ne!(tree.root().id().ino, std::fs::metadata(&victim).unwrap().ino());
+        assert_ne!(
+            tree.root().id().ino,
+            std::fs::metadata(&victim).unwrap().ino()
+        );
 
         // As long as the link is there nothing is done, and put back it goes on.
         world.others = Others::default();
@@ -67,21 +77,51 @@ fn a_link_that_takes_the_place_of_an_exchanged_tree_is_not_followed() {
 
 #[test]
 fn whatever_stands_in_the_place_of_the_state_is_left_alone() {
-    for (swap, turns) in [(false, 1), (false, 2), (false, 7), (true, 1), (true, 2), (true, 7)] {
-        let (old, new) = (things(), [("a", file("new")), ("d", Thing::Dir(0o700)), ("d/c", file("c"))]);
+    for (swap, turns) in [
+        (false, 1),
+        (false, 2),
+        (false, 7),
+        (true, 1),
+        (true, 2),
+        (true, 7),
+    ] {
+        let (old, new) = (
+            things(),
+            [
+                ("a", file("new")),
+                ("d", Thing::Dir(0o700)),
+                ("d/c", file("c")),
+            ],
+        );
         let mut world = World::new(&old, &new).swapping(swap);
         let beside = world.www().parent().unwrap().to_path_buf();
-        let dirs = ["www", "www/stage", "www/undo", "www/undo/1", "www/releases", "www/kept", "www/next", "www/trash"];
+        let dirs = [
+            "www",
+            "www/stage",
+            "www/undo",
+            "www/undo/1",
+            "www/releases",
+            "www/kept",
+            "www/next",
+            "www/trash",
+        ];
         let mut held: Vec<_> = dirs.map(|dir| (dir, Thing::Dir(0o755))).into();
         held.extend(
-            ["www/stage/1", "www/undo/1/journal", "www/nodes", "www/journal"].map(|name| (name, file("theirs"))),
+            [
+                "www/stage/1",
+                "www/undo/1/journal",
+                "www/nodes",
+                "www/journal",
+            ]
+            .map(|name| (name, file("theirs"))),
         );
         let victim = a_victim(&beside, &held);
         let before = look(&victim);
         let tree = world.open();
         let (count, flipped) = (AtomicU64::new(0), Arc::new(AtomicBool::new(false)));
         let flip = {
-            let (state, away, victim) = (beside.join(".makuo"), beside.join("away"), victim.clone());
+            let (state, away, victim) =
+                (beside.join(".makuo"), beside.join("away"), victim.clone());
             let (flipped, turn) = (Arc::clone(&flipped), Mutex::new(()));
             move |wanted: Option<bool>| {
                 let _turn = turn.lock().unwrap();
@@ -113,7 +153,10 @@ fn whatever_stands_in_the_place_of_the_state_is_left_alone() {
         for serial in 1..4 {
             if let Ok(tree) = &tree {
                 // Whether it goes through depends on where the state is when it is looked at.
-                let done = world.deploy(tree, serial).map(drop).and_then(|()| tree.forget_undo());
+                let done = world
+                    .deploy(tree, serial)
+                    .map(drop)
+                    .and_then(|()| tree.forget_undo());
                 println!("swap {swap}, every {turns}: {done:?}");
             }
             assert_eq!(look(&victim), before, "swap {swap}, every {turns}");
@@ -123,7 +166,11 @@ fn whatever_stands_in_the_place_of_the_state_is_left_alone() {
         world.others = Others::default();
         let tree = world.open();
         world.deploy(&tree, 9).unwrap();
-        assert_eq!(look(&world.www()), look(&world.source()), "swap {swap}, every {turns}");
+        assert_eq!(
+            look(&world.www()),
+            look(&world.source()),
+            "swap {swap}, every {turns}"
+        );
         assert_eq!(look(&victim), before, "swap {swap}, every {turns}");
     }
 }
@@ -138,11 +185,20 @@ fn state_in_a_directory_of_another_user_is_refused() {
     std::fs::create_dir(&state).unwrap();
     chown(&state, Some(NOBODY), None).unwrap();
     let e = world.open_crashing(None).unwrap_err();
-    assert!(e.to_string().contains(&format!("belongs to user {NOBODY}")), "{e}");
+    assert!(
+        e.to_string().contains(&format!("belongs to user {NOBODY}")),
+        "{e}"
+    );
     assert_eq!(std::fs::read_dir(&state).unwrap().count(), 0);
     chown(&state, Some(0), None).unwrap();
     std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o777)).unwrap();
-    assert!(world.open_crashing(None).unwrap_err().to_string().contains("everybody may replace"));
+    assert!(
+        world
+            .open_crashing(None)
+            .unwrap_err()
+            .to_string()
+            .contains("everybody may replace")
+    );
     std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o1777)).unwrap();
     world.open();
 }

@@ -19,10 +19,19 @@ impl Loop {
     fn mount(image: &Path, at: &Path) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
         // Its own tables take a part of it.
-        std::fs::File::create(image).unwrap().set_len(SPACE as u64 / 4 * 5).unwrap();
+        std::fs::File::create(image)
+            .unwrap()
+            .set_len(SPACE as u64 / 4 * 5)
+            .unwrap();
         let run = |command: &mut Command| command.output().is_ok_and(|o| o.status.success());
-        let made = run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-O", "^has_journal"]).arg(image));
-        let mounted = made && run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(at));
+        let made = run(Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-m", "0", "-O", "^has_journal"])
+            .arg(image));
+        let mounted = made
+            && run(Command::new("mount")
+                .args(["-o", "loop"])
+                .arg(image)
+                .arg(at));
         mounted.then(|| Self(at.to_path_buf()))
     }
 }
@@ -39,7 +48,11 @@ fn fetch(stage: &Stage, source: &super::world::Scanned, part: u64) {
     let end = wanted.len() * part as usize / 1000;
     for ordinal in &wanted[..end] {
         let block = stage.wanted(Ordinal(*ordinal)).unwrap().unwrap();
-        assert!(stage.put(Ordinal(*ordinal), &source.blocks[&block.hash]).unwrap());
+        assert!(
+            stage
+                .put(Ordinal(*ordinal), &source.blocks[&block.hash])
+                .unwrap()
+        );
     }
 }
 
@@ -47,7 +60,10 @@ fn fetch(stage: &Stage, source: &super::world::Scanned, part: u64) {
 fn lose_logs(world: &World) {
     for entry in std::fs::read_dir(world.www().with_file_name(".makuo/www/stage")).unwrap() {
         let path = entry.unwrap().path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log-")) {
+        if path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("log-"))
+        {
             std::fs::write(path, "").unwrap();
         }
     }
@@ -55,7 +71,10 @@ fn lose_logs(world: &World) {
 
 fn try_again(host: &Path, killed: bool) {
     std::fs::create_dir(host.join("www")).unwrap();
-    let new = [("large", Thing::File(noise(WANTED, 3), 0o640)), ("small", Thing::File(noise(1000, 4), 0o600))];
+    let new = [
+        ("large", Thing::File(noise(WANTED, 3), 0o640)),
+        ("small", Thing::File(noise(1000, 4), 0o600)),
+    ];
     let world = World::new(&[], &new).hosted(host);
     for serial in 1..3 {
         let tree = world.open();
@@ -70,7 +89,10 @@ fn try_again(host: &Path, killed: bool) {
     let tree = world.open();
     let (stage, ..) = world.begin(&tree, 3).unwrap();
     let wanted = stage.plan().summary.fetch_bytes as usize;
-    assert!(killed || wanted < WANTED / 2, "what came is not fetched again: {wanted}");
+    assert!(
+        killed || wanted < WANTED / 2,
+        "what came is not fetched again: {wanted}"
+    );
     stage.abort();
     world.deploy(&tree, 4).unwrap();
     assert_eq!(look(&world.www()), look(&world.source()));
@@ -105,7 +127,10 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end.max(1)
     }
 }
@@ -117,7 +142,11 @@ fn files(random: &mut Random, last: &[Vec<u8>]) -> Vec<Vec<u8>> {
     for nth in 0..1 + random.below(4) as usize {
         let mut bytes = match (random.below(3), last.get(nth)) {
             (0, Some(same)) => same.clone(),
-            (1, Some(same)) => [noise(random.below(100_000) as usize, random.0), same.clone()].concat(),
+            (1, Some(same)) => [
+                noise(random.below(100_000) as usize, random.0),
+                same.clone(),
+            ]
+            .concat(),
             _ => noise(random.below(left as u64) as usize, random.0),
         };
         if random.below(3) == 0 {
@@ -154,7 +183,12 @@ fn a_release_that_fits_arrives_after_any_aborted_ones() {
             let modes = [0o600, 0o644, 0o444, 0o4755];
             let things = last.iter().zip(names);
             let things: Vec<_> = things
-                .map(|(bytes, name)| (name, Thing::File(bytes.clone(), modes[random.below(4) as usize])))
+                .map(|(bytes, name)| {
+                    (
+                        name,
+                        Thing::File(bytes.clone(), modes[random.below(4) as usize]),
+                    )
+                })
                 .collect();
             world.release(&things);
             let tree = world.open();

@@ -22,23 +22,42 @@ fn protected_excluded_and_outside_names_keep_their_file() {
             ("keep/b", Thing::Hard("a")),
             ("x.tmp", Thing::Hard("a")),
         ];
-        let new = [("a", Thing::File(b"same".to_vec(), 0o644)), ("c", Thing::Hard("a"))];
+        let new = [
+            ("a", Thing::File(b"same".to_vec(), 0o644)),
+            ("c", Thing::Hard("a")),
+        ];
         let mut world = World::new(&old, &new).swapping(swap).exchanging(exchanging);
         world.protect = PathFilter::at_top(&["/keep/"]);
-        world.rules.excludes = vec![crate::manifest::rules::Exclude { base: None, pattern: "*.tmp".into() }];
+        world.rules.excludes = vec![crate::manifest::rules::Exclude {
+            base: None,
+            pattern: "*.tmp".into(),
+        }];
         let www = world.www();
         let outside = www.with_file_name("snapshot");
         std::fs::hard_link(www.join("a"), &outside).unwrap();
         if is_root() {
             std::os::unix::fs::chown(world.source().join("a"), Some(1234), None).unwrap();
         }
-        let others = || [at(&outside), at(&www.join("keep/b")), at(&www.join("x.tmp"))];
+        let others = || {
+            [
+                at(&outside),
+                at(&www.join("keep/b")),
+                at(&www.join("x.tmp")),
+            ]
+        };
         let (before, tree) = (others(), world.open());
 
         world.deploy(&tree, 1).unwrap();
         assert_eq!(others(), before, "swap {swap}");
-        let (a, c) = (std::fs::metadata(www.join("a")).unwrap(), std::fs::metadata(www.join("c")).unwrap());
-        assert_eq!((a.ino(), a.mode() & 0o7777), (c.ino(), 0o644), "swap {swap}");
+        let (a, c) = (
+            std::fs::metadata(www.join("a")).unwrap(),
+            std::fs::metadata(www.join("c")).unwrap(),
+        );
+        assert_eq!(
+            (a.ino(), a.mode() & 0o7777),
+            (c.ino(), 0o644),
+            "swap {swap}"
+        );
         assert_eq!(std::fs::read(www.join("c")).unwrap(), b"same");
 
         tree.revert().unwrap();
@@ -50,7 +69,11 @@ fn protected_excluded_and_outside_names_keep_their_file() {
 
 #[test]
 fn rights_and_owners_are_given_to_a_fresh_file_only() {
-    for (old_mode, new_mode, uid) in [(0o755, 0o4755, None), (0o664, 0o755, None), (0o644, 0o644, Some(1234))] {
+    for (old_mode, new_mode, uid) in [
+        (0o755, 0o4755, None),
+        (0o664, 0o755, None),
+        (0o644, 0o644, Some(1234)),
+    ] {
         if uid.is_some() && !is_root() {
             println!("skipped: not root");
             continue;
@@ -59,8 +82,15 @@ fn rights_and_owners_are_given_to_a_fresh_file_only() {
             let tool = |mode| [("tool", Thing::File(b"right".to_vec(), mode))];
             let world = World::new(&tool(old_mode), &tool(new_mode)).swapping(swap);
             std::os::unix::fs::chown(world.source().join("tool"), uid, None).unwrap();
-            std::fs::set_permissions(world.source().join("tool"), std::fs::Permissions::from_mode(new_mode)).unwrap();
-            let mut held = std::fs::File::options().write(true).open(world.www().join("tool")).unwrap();
+            std::fs::set_permissions(
+                world.source().join("tool"),
+                std::fs::Permissions::from_mode(new_mode),
+            )
+            .unwrap();
+            let mut held = std::fs::File::options()
+                .write(true)
+                .open(world.www().join("tool"))
+                .unwrap();
 
             let (stage, release) = world.stage(&world.open(), 1).unwrap();
             assert_eq!(stage.plan().summary.write_bytes, 5, "the copy is counted");
@@ -69,18 +99,29 @@ fn rights_and_owners_are_given_to_a_fresh_file_only() {
             held.rewind().unwrap();
             held.write_all(b"wrong").unwrap();
             assert_eq!(std::fs::read(world.www().join("tool")).unwrap(), b"right");
-            assert_eq!(look(&world.www()), look(&world.source()), "{old_mode:o} {new_mode:o}, swap {swap}");
+            assert_eq!(
+                look(&world.www()),
+                look(&world.source()),
+                "{old_mode:o} {new_mode:o}, swap {swap}"
+            );
         }
     }
 }
 
 #[test]
 fn times_and_fewer_rights_are_set_in_place() {
-    let old = [("a", Thing::File(b"a".to_vec(), 0o755)), ("long-name", file("b"))];
-    let new = [("a", Thing::File(b"a".to_vec(), 0o700)), ("long-name", file("b"))];
+    let old = [
+        ("a", Thing::File(b"a".to_vec(), 0o755)),
+        ("long-name", file("b")),
+    ];
+    let new = [
+        ("a", Thing::File(b"a".to_vec(), 0o700)),
+        ("long-name", file("b")),
+    ];
     let world = World::new(&old, &new);
     super::world::set_top(&world.source().join("long-name"), 0o644, 77);
-    let inodes = || ["a", "long-name"].map(|name| std::fs::metadata(world.www().join(name)).unwrap().ino());
+    let inodes =
+        || ["a", "long-name"].map(|name| std::fs::metadata(world.www().join(name)).unwrap().ino());
     let before = inodes();
     world.deploy(&world.open(), 1).unwrap();
     assert_eq!(inodes(), before);

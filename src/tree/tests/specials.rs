@@ -18,12 +18,20 @@ const NO_DRIVER: (u32, u32) = (241, 250);
 
 /// Makes a device without a driver; false, with the reason, where that is not allowed.
 fn device(at: &Path) -> bool {
-    let made = mknod(at, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, rustix::fs::makedev(NO_DRIVER.0, NO_DRIVER.1));
+    let made = mknod(
+        at,
+        SFlag::S_IFCHR,
+        Mode::S_IRUSR | Mode::S_IWUSR,
+        rustix::fs::makedev(NO_DRIVER.0, NO_DRIVER.1),
+    );
     if let Err(e) = made {
         println!("skipped: no devices here: {e}");
         return false;
     }
-    assert!(std::fs::File::open(at).is_err(), "a device that can be opened proves nothing");
+    assert!(
+        std::fs::File::open(at).is_err(),
+        "a device that can be opened proves nothing"
+    );
     true
 }
 
@@ -60,7 +68,11 @@ fn a_device_without_a_driver_arrives_with_its_attributes() {
             return;
         }
         world.deploy(&world.open(), 1).unwrap();
-        assert_eq!(xattrs_of(&world.www().join("n")), xattrs_of(&theirs), "swap {swap}");
+        assert_eq!(
+            xattrs_of(&world.www().join("n")),
+            xattrs_of(&theirs),
+            "swap {swap}"
+        );
     }
 }
 
@@ -91,7 +103,9 @@ fn c_path(path: &Path) -> std::ffi::CString {
 fn wait_until_it_sleeps(thread: i32) {
     let sleeps = || {
         let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
-        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
+        stat.rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with('S'))
     };
     while !sleeps() {
         std::thread::yield_now();
@@ -102,7 +116,11 @@ fn wait_until_it_sleeps(thread: i32) {
 fn a_writer_that_waits_at_a_pipe_goes_on_waiting() {
     for swap in [false, true] {
         let world = World::new(&[("p", Thing::Pipe)], &[("p", Thing::Pipe)]).swapping(swap);
-        std::fs::set_permissions(world.source().join("p"), std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::fs::set_permissions(
+            world.source().join("p"),
+            std::fs::Permissions::from_mode(0o640),
+        )
+        .unwrap();
         // The swap layout may make another pipe: this one is found by its inode.
         let old = handle_of(rustix::fs::CWD, &c_path(&world.www().join("p"))).unwrap();
         let by_inode = format!("/proc/self/fd/{}", old.as_raw_fd());
@@ -111,7 +129,8 @@ fn a_writer_that_waits_at_a_pipe_goes_on_waiting() {
         let writer = std::thread::spawn({
             let (path, went_on) = (by_inode.clone(), Arc::clone(&went_on));
             move || {
-                told.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
+                told.send(rustix::thread::gettid().as_raw_nonzero())
+                    .unwrap();
                 let pipe = std::fs::File::options().write(true).open(path).unwrap();
                 went_on.store(true, Ordering::SeqCst);
                 drop(pipe);
@@ -154,8 +173,14 @@ fn an_attribute_that_cannot_be_set_is_named() {
         let path = dir.path().join("f");
         std::fs::write(&path, "x").unwrap();
         let handle = std::fs::File::open(&path).unwrap();
-        let xattrs = vec![crate::manifest::Xattr { name: b"trusted.mine".to_vec(), value: b"1".to_vec() }];
-        let wanted = crate::tree::apply::Metadata { xattrs: Some(xattrs), ..Default::default() };
+        let xattrs = vec![crate::manifest::Xattr {
+            name: b"trusted.mine".to_vec(),
+            value: b"1".to_vec(),
+        }];
+        let wanted = crate::tree::apply::Metadata {
+            xattrs: Some(xattrs),
+            ..Default::default()
+        };
         let e = wanted.set(&handle).unwrap_err();
         assert!(e.to_string().contains("trusted.mine"), "{e}");
     });
@@ -164,7 +189,11 @@ fn an_attribute_that_cannot_be_set_is_named() {
 #[test]
 fn further_names_of_links_pipes_and_devices_are_one_inode() {
     for swap in [false, true] {
-        let apart = [("a-link", Thing::Link("x")), ("b-link", Thing::Link("x")), ("c-pipe", Thing::Pipe)];
+        let apart = [
+            ("a-link", Thing::Link("x")),
+            ("b-link", Thing::Link("x")),
+            ("c-pipe", Thing::Pipe),
+        ];
         let joined = [
             ("a-link", Thing::Link("x")),
             ("b-link", Thing::Hard("a-link")),
@@ -179,8 +208,16 @@ fn further_names_of_links_pipes_and_devices_are_one_inode() {
         let (tree, before) = (world.open(), look(&world.www()));
         world.deploy(&tree, 1).unwrap();
         assert_eq!(look(&world.www()), look(&world.source()), "swap {swap}");
-        let ino = |name: &str| std::fs::symlink_metadata(world.www().join(name)).unwrap().ino();
-        assert_eq!((ino("a-link"), ino("c-pipe")), (ino("b-link"), ino("d-pipe")), "swap {swap}");
+        let ino = |name: &str| {
+            std::fs::symlink_metadata(world.www().join(name))
+                .unwrap()
+                .ino()
+        };
+        assert_eq!(
+            (ino("a-link"), ino("c-pipe")),
+            (ino("b-link"), ino("d-pipe")),
+            "swap {swap}"
+        );
         tree.revert().unwrap();
         assert_eq!(look(&world.www()), before, "swap {swap}");
 
@@ -198,7 +235,11 @@ fn further_names_of_links_pipes_and_devices_are_one_inode() {
         }
         world.deploy(&tree, 3).unwrap();
         assert_eq!(look(&world.www()), look(&world.source()), "swap {swap}");
-        assert_eq!((ino("a-link"), ino("c-pipe")), (ino("b-link"), ino("d-pipe")), "swap {swap}");
+        assert_eq!(
+            (ino("a-link"), ino("c-pipe")),
+            (ino("b-link"), ino("d-pipe")),
+            "swap {swap}"
+        );
         world.release(&apart);
         world.deploy(&tree, 4).unwrap();
         assert_eq!(look(&world.www()), look(&world.source()), "swap {swap}");
@@ -207,6 +248,12 @@ fn further_names_of_links_pipes_and_devices_are_one_inode() {
 }
 
 fn filetime(secs: i64) -> rustix::fs::Timestamps {
-    let time = rustix::fs::Timespec { tv_sec: secs, tv_nsec: 0 };
-    rustix::fs::Timestamps { last_access: time, last_modification: time }
+    let time = rustix::fs::Timespec {
+        tv_sec: secs,
+        tv_nsec: 0,
+    };
+    rustix::fs::Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
 }

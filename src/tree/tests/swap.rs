@@ -29,7 +29,13 @@ fn names(top: &Path) -> Vec<String> {
 
 #[test]
 fn a_reader_who_opened_the_directory_sees_one_release() {
-    let at = |n: u32| [("a", file(&n.to_string())), ("d", Thing::Dir(0o755)), ("d/b", file(&n.to_string()))];
+    let at = |n: u32| {
+        [
+            ("a", file(&n.to_string())),
+            ("d", Thing::Dir(0o755)),
+            ("d/b", file(&n.to_string())),
+        ]
+    };
     let world = World::new(&at(0), &at(1)).swapping(true);
     let stop = AtomicBool::new(false);
     let (www, source) = (world.www(), world.source());
@@ -40,7 +46,10 @@ fn a_reader_who_opened_the_directory_sees_one_release() {
                 let top = File::open(&www).expect("the tree is always there");
                 let text = |dir: std::os::fd::BorrowedFd<'_>, name| -> Option<String> {
                     let mut text = String::new();
-                    open_file_at(dir, name).ok()?.read_to_string(&mut text).ok()?;
+                    open_file_at(dir, name)
+                        .ok()?
+                        .read_to_string(&mut text)
+                        .ok()?;
                     Some(text)
                 };
                 let first = text(top.as_fd(), c"a");
@@ -79,13 +88,18 @@ fn what_the_release_leaves_alone_comes_along_with_what_happens_to_it_meanwhile()
         ("up/link", Thing::Link("nowhere")),
         ("up/pipe", Thing::Pipe),
     ];
-    let new = [("d", Thing::Dir(0o755)), ("d/own", file("new")), ("fresh", file("fresh"))];
+    let new = [
+        ("d", Thing::Dir(0o755)),
+        ("d/own", file("new")),
+        ("fresh", file("fresh")),
+    ];
     let mut world = World::new(&old, &new).swapping(true);
     world.rules.delete_extras = false;
     world.protect = PathFilter::at_top(&["/up/"]);
     let (www, tree) = (world.www(), world.open());
     std::os::unix::net::UnixListener::bind(www.join("up/socket")).unwrap();
-    let kept = ["d/extra", "up/deep/keep", "up/link", "up/pipe", "up/socket"].map(|p| ino(&www.join(p)));
+    let kept =
+        ["d/extra", "up/deep/keep", "up/link", "up/pipe", "up/socket"].map(|p| ino(&www.join(p)));
     let (stage, release) = world.stage(&tree, 1).unwrap();
     // Between ready and commit: a file comes, one goes, one is replaced, one is written to.
     std::fs::write(www.join("up/deep/came"), "came").unwrap();
@@ -98,7 +112,10 @@ fn what_the_release_leaves_alone_comes_along_with_what_happens_to_it_meanwhile()
     stage.commit(&release, b"").unwrap();
     drop(stage);
     assert_ne!(ino(&www), before, "another directory");
-    assert_eq!(kept, ["d/extra", "up/deep/keep", "up/link", "up/pipe", "up/socket"].map(|p| ino(&www.join(p))));
+    assert_eq!(
+        kept,
+        ["d/extra", "up/deep/keep", "up/link", "up/pipe", "up/socket"].map(|p| ino(&www.join(p)))
+    );
     std::fs::remove_file(www.join("up/socket")).unwrap();
     let expected = [
         ".",
@@ -118,8 +135,14 @@ fn what_the_release_leaves_alone_comes_along_with_what_happens_to_it_meanwhile()
     ];
     assert_eq!(names(&www), expected);
     let now = std::fs::metadata(www.join("up/deep")).unwrap();
-    assert_eq!((now.mode(), now.mtime(), now.mtime_nsec()), (mode.mode(), mode.mtime(), mode.mtime_nsec()));
-    assert_eq!(std::fs::metadata(www.join("up")).unwrap().mode() & 0o7777, 0o2775);
+    assert_eq!(
+        (now.mode(), now.mtime(), now.mtime_nsec()),
+        (mode.mode(), mode.mtime(), mode.mtime_nsec())
+    );
+    assert_eq!(
+        std::fs::metadata(www.join("up")).unwrap().mode() & 0o7777,
+        0o2775
+    );
     // After the commit as well: what is taken back takes along what came.
     std::fs::write(www.join("up/later"), "later").unwrap();
     std::fs::remove_file(www.join("up/link")).unwrap();
@@ -146,7 +169,12 @@ fn what_the_release_leaves_alone_comes_along_with_what_happens_to_it_meanwhile()
 
 #[test]
 fn metadata_never_changes_what_the_old_tree_has_too() {
-    let old = [("a", file("same")), ("b", Thing::Hard("a")), ("l", Thing::Link("t")), ("z", file("z"))];
+    let old = [
+        ("a", file("same")),
+        ("b", Thing::Hard("a")),
+        ("l", Thing::Link("t")),
+        ("z", file("z")),
+    ];
     let new = [
         ("a", Thing::File(b"same".to_vec(), 0o600)),
         ("b", Thing::Hard("a")),
@@ -162,7 +190,11 @@ fn metadata_never_changes_what_the_old_tree_has_too() {
     assert_eq!(look(&world.www()), before);
     let report = stage.commit(&release, b"").unwrap();
     drop(stage);
-    assert_eq!((report.files_written, report.metadata_changed), (1, 3), "{report:?}");
+    assert_eq!(
+        (report.files_written, report.metadata_changed),
+        (1, 3),
+        "{report:?}"
+    );
     assert_eq!(look(&world.www()), look(&world.source()));
     tree.revert().unwrap();
     assert_eq!(look(&world.www()), before);
@@ -170,7 +202,11 @@ fn metadata_never_changes_what_the_old_tree_has_too() {
     tree.forget_undo().unwrap();
     assert_eq!(look(&world.www()), look(&world.source()));
     assert_eq!(std::fs::metadata(world.www().join("a")).unwrap().nlink(), 3);
-    assert_eq!(std::fs::metadata(world.www().join("z")).unwrap().nlink(), 1, "nothing is left beside the tree");
+    assert_eq!(
+        std::fs::metadata(world.www().join("z")).unwrap().nlink(),
+        1,
+        "nothing is left beside the tree"
+    );
 }
 
 #[test]
@@ -183,18 +219,29 @@ fn a_tree_behind_an_operators_link_is_exchanged_where_it_stands() {
     let tree = world.open();
     world.deploy(&tree, 1).unwrap();
     assert_eq!(std::fs::read_to_string(real.join("f")).unwrap(), "new");
-    assert!(std::fs::symlink_metadata(world.www()).unwrap().is_symlink() && tree.still_there().unwrap());
+    assert!(
+        std::fs::symlink_metadata(world.www()).unwrap().is_symlink() && tree.still_there().unwrap()
+    );
     tree.revert().unwrap();
     assert_eq!(std::fs::read_to_string(real.join("f")).unwrap(), "old");
 }
 
 #[test]
 fn what_changed_in_the_way_of_a_release_is_refused_and_nothing_changes() {
-    let old = [("d", Thing::Dir(0o755)), ("d/x", file("x")), ("m", file("same"))];
-    let new = [("m", Thing::File(b"same".to_vec(), 0o600)), ("new", file("new"))];
-    for (path, said) in
-        [("new", "/new: something was put"), ("d/came", "/d/came: something was put"), ("m", "/m changed")]
-    {
+    let old = [
+        ("d", Thing::Dir(0o755)),
+        ("d/x", file("x")),
+        ("m", file("same")),
+    ];
+    let new = [
+        ("m", Thing::File(b"same".to_vec(), 0o600)),
+        ("new", file("new")),
+    ];
+    for (path, said) in [
+        ("new", "/new: something was put"),
+        ("d/came", "/d/came: something was put"),
+        ("m", "/m changed"),
+    ] {
         let world = World::new(&old, &new).swapping(true);
         let tree = world.open();
         let (stage, release) = world.stage(&tree, 1).unwrap();
@@ -215,7 +262,10 @@ fn where_no_exchange_is_possible_it_is_said_before_anything_is_sent() {
     let world = World::new(&[], &things).swapping(true).exchanging(false);
     let refused = world.stage(&world.open(), 1).map(drop).unwrap_err();
     assert_eq!(refused.kind(), Kind::Refused);
-    assert!(refused.to_string().contains("has no exchange of two names"), "{refused}");
+    assert!(
+        refused.to_string().contains("has no exchange of two names"),
+        "{refused}"
+    );
     assert!(refused.hint_text().unwrap().contains("in-place"));
 
     as_nobody(|| {
@@ -226,15 +276,28 @@ fn where_no_exchange_is_possible_it_is_said_before_anything_is_sent() {
         let refused = tree.check_swap().unwrap_err();
         std::fs::set_permissions(&above, PermissionsExt::from_mode(0o755)).unwrap();
         assert!(refused.to_string().contains("cannot write to"), "{refused}");
-        assert!(refused.hint_text().unwrap().contains(above.to_str().unwrap()));
+        assert!(
+            refused
+                .hint_text()
+                .unwrap()
+                .contains(above.to_str().unwrap())
+        );
         tree.check_swap().unwrap();
-        assert_eq!(std::fs::read_dir(&above).unwrap().count(), 3, "the state, the source, the tree");
+        assert_eq!(
+            std::fs::read_dir(&above).unwrap().count(),
+            3,
+            "the state, the source, the tree"
+        );
     });
 }
 
 #[test]
 fn a_mount_anywhere_in_the_tree_cannot_come_along() {
-    let mut world = World::new(&[("f", file("old")), ("up", Thing::Dir(0o755))], &[("f", file("new"))]).swapping(true);
+    let mut world = World::new(
+        &[("f", file("old")), ("up", Thing::Dir(0o755))],
+        &[("f", file("new"))],
+    )
+    .swapping(true);
     world.protect = PathFilter::at_top(&["/up/"]);
     let Some(_mount) = Mount::tmpfs(&world.www().join("up"), "size=1m") else {
         println!("skipped: no right to mount");
@@ -242,7 +305,12 @@ fn a_mount_anywhere_in_the_tree_cannot_come_along() {
     };
     let before = look(&world.www());
     let refused = world.stage(&world.open(), 1).map(drop).unwrap_err();
-    assert!(refused.to_string().contains("/up: a filesystem is mounted here"), "{refused}");
+    assert!(
+        refused
+            .to_string()
+            .contains("/up: a filesystem is mounted here"),
+        "{refused}"
+    );
     assert_eq!(look(&world.www()), before);
 }
 
@@ -262,13 +330,21 @@ fn layouts_may_follow_each_other_and_old_releases_are_kept_until_confirmed() {
         if serial % 2 == 0 {
             assert_eq!(tree.revert().unwrap(), Serial(serial));
             assert_eq!(look(&world.www()), before);
-            assert_eq!(tree.current().unwrap().unwrap().release.header().serial, Serial(serial - 1));
+            assert_eq!(
+                tree.current().unwrap().unwrap().release.header().serial,
+                Serial(serial - 1)
+            );
             assert_eq!(tree.revertible().unwrap(), None);
         } else if serial > 3 {
             tree.forget_undo().unwrap();
         }
     }
-    let kept: Vec<_> = tree.kept().unwrap().into_iter().map(|k| (k.serial.0, k.running)).collect();
+    let kept: Vec<_> = tree
+        .kept()
+        .unwrap()
+        .into_iter()
+        .map(|k| (k.serial.0, k.running))
+        .collect();
     assert_eq!(kept, [(7, true), (5, false), (3, false)]);
     for serial in [3, 5, 7] {
         let stored = tree.release(Serial(serial)).unwrap().unwrap().release;
@@ -296,7 +372,10 @@ fn each_part_of_a_plan_is_unpacked_once_for_all_directories_that_stay() {
         world.rules.delete_extras = false;
         scattered(count).for_each(|name| std::fs::create_dir(world.www().join(name)).unwrap());
         let (looks, parts) = looks(&world);
-        assert!(parts >= count / crate::packed::CHUNK && looks <= 2 * parts, "{count}: {looks} looks at {parts} parts");
+        assert!(
+            parts >= count / crate::packed::CHUNK && looks <= 2 * parts,
+            "{count}: {looks} looks at {parts} parts"
+        );
     }
 }
 
@@ -304,9 +383,13 @@ fn each_part_of_a_plan_is_unpacked_once_for_all_directories_that_stay() {
 fn each_part_of_a_plan_is_unpacked_once_for_all_names_of_a_directory_that_goes() {
     for count in [600, 4000] {
         let world = World::new(&[("gone", Thing::Dir(0o755))], &[("own", file("own"))]);
-        scattered(count).for_each(|name| std::fs::write(world.www().join("gone").join(name), "").unwrap());
+        scattered(count)
+            .for_each(|name| std::fs::write(world.www().join("gone").join(name), "").unwrap());
         let (looks, parts) = looks(&world);
-        assert!(parts >= count / crate::packed::CHUNK && looks <= 2 * parts, "{count}: {looks} looks at {parts} parts");
+        assert!(
+            parts >= count / crate::packed::CHUNK && looks <= 2 * parts,
+            "{count}: {looks} looks at {parts} parts"
+        );
     }
 }
 
@@ -319,13 +402,21 @@ fn a_kept_release_says_who_signed_it() {
     stage.commit(&release, &signature).unwrap();
     let kept = tree.kept().unwrap();
     assert_eq!(kept.len(), 1);
-    assert_eq!((kept[0].key, kept[0].id, kept[0].running), (Some(key.fingerprint()), release.id(), true));
+    assert_eq!(
+        (kept[0].key, kept[0].id, kept[0].running),
+        (Some(key.fingerprint()), release.id(), true)
+    );
 }
 
 #[test]
 fn after_an_exchange_only_what_changed_is_read_again() {
-    let things: Vec<(String, Thing)> = (0..50).map(|i| (format!("f{i:02}"), file(&i.to_string()))).collect();
-    let things: Vec<(&str, Thing)> = things.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+    let things: Vec<(String, Thing)> = (0..50)
+        .map(|i| (format!("f{i:02}"), file(&i.to_string())))
+        .collect();
+    let things: Vec<(&str, Thing)> = things
+        .iter()
+        .map(|(n, t)| (n.as_str(), t.clone()))
+        .collect();
     let world = World::new(&things, &things).swapping(true);
     let tree = world.open();
     let rescan = || {
@@ -333,28 +424,54 @@ fn after_an_exchange_only_what_changed_is_read_again() {
         std::thread::sleep(std::time::Duration::from_millis(60));
         let later = FileTime::now(&world.source());
         let old = Index::open(&tree.index_path(), tree.root().id()).map(std::sync::Arc::new);
-        scan(&tree.root(), &ScanOptions::new(later), old.as_ref(), &tree.index_path()).unwrap()
+        scan(
+            &tree.root(),
+            &ScanOptions::new(later),
+            old.as_ref(),
+            &tree.index_path(),
+        )
+        .unwrap()
     };
     rescan();
     std::fs::write(world.source().join("f07"), "changed").unwrap();
     let source = Scanned::of(&world.source());
     let root = source.manifest(&tree);
-    let header =
-        crate::manifest::Header { root, rules: world.rules.clone(), ..crate::manifest::header::tests::a_header() };
+    let header = crate::manifest::Header {
+        root,
+        rules: world.rules.clone(),
+        ..crate::manifest::header::tests::a_header()
+    };
     let scanned = rescan();
     let names = crate::tree::HostNames::default();
-    let host = HostRules { protect: &world.protect, spared: &[], max_delete: Limit::NONE, owners: &names };
-    let plan = crate::diff::diff(&scanned, &Manifest::of(&header, tree.nodes()), &world.rules, &[], &host).unwrap();
+    let host = HostRules {
+        protect: &world.protect,
+        spared: &[],
+        max_delete: Limit::NONE,
+        owners: &names,
+    };
+    let plan = crate::diff::diff(
+        &scanned,
+        &Manifest::of(&header, tree.nodes()),
+        &world.rules,
+        &[],
+        &host,
+    )
+    .unwrap();
     let stage = crate::tree::Stage::begin(&tree, plan).unwrap();
     for (ordinal, block) in stage.fetched().unwrap() {
         stage.put(ordinal, &source.blocks[&block.hash]).unwrap();
     }
     stage.finish().unwrap();
-    stage.commit(&crate::manifest::Release::new(header).unwrap(), b"").unwrap();
+    stage
+        .commit(&crate::manifest::Release::new(header).unwrap(), b"")
+        .unwrap();
     drop(stage);
     tree.forget_undo().unwrap();
     let again = rescan();
-    assert_eq!((again.stats.reused_files, again.stats.hashed_files), (49, 1));
+    assert_eq!(
+        (again.stats.reused_files, again.stats.hashed_files),
+        (49, 1)
+    );
     assert_eq!(rescan().stats.hashed_files, 0);
 }
 

@@ -19,23 +19,45 @@ fn now() -> SystemTime {
 }
 
 fn signed(order: &Order) -> SignedOrder {
-    SignedOrder { order: order.encode(), signature: b"signature".to_vec(), hosts: None }
+    SignedOrder {
+        order: order.encode(),
+        signature: b"signature".to_vec(),
+        hosts: None,
+    }
 }
 
 fn order(serial: u64, kind: OrderKind) -> SignedOrder {
     let release = ReleaseId(BlockHash::of(&serial.to_be_bytes()));
     let (tree, serial) = (TreeName::new("www").ok(), Some(Serial(serial)));
-    signed(&Order { session: SessionId(1), release, kind, up_to: None, tree, serial, hosts: None, except: None })
+    signed(&Order {
+        session: SessionId(1),
+        release,
+        kind,
+        up_to: None,
+        tree,
+        serial,
+        hosts: None,
+        except: None,
+    })
 }
 
 fn stones(tree: &Tree) -> Vec<Tombstone> {
-    tree.state().tombstones().unwrap().into_iter().map(|buried| buried.stone).collect()
+    tree.state()
+        .tombstones()
+        .unwrap()
+        .into_iter()
+        .map(|buried| buried.stone)
+        .collect()
 }
 
 /// Commits the source as release `serial`, made at `created`.
 fn commit(world: &World, tree: &Arc<Tree>, serial: u64, created: i64) -> crate::Result<Release> {
     let (stage, release) = world.stage(tree, serial)?;
-    let release = Release::new(Header { created: WallTime(created), ..release.header().clone() }).expect("legal");
+    let release = Release::new(Header {
+        created: WallTime(created),
+        ..release.header().clone()
+    })
+    .expect("legal");
     stage.commit(&release, b"signature").map(|_| release)
 }
 
@@ -45,12 +67,22 @@ fn tombstones_last_and_stay_bounded() {
     let (tree, now) = (world.open(), now());
     let day = Duration::from_secs(24 * 3600);
     for serial in 1..=40 {
-        let kind = if serial % 2 == 0 { OrderKind::Revert } else { OrderKind::Abort };
+        let kind = if serial % 2 == 0 {
+            OrderKind::Revert
+        } else {
+            OrderKind::Abort
+        };
         assert!(tree.bury(&order(serial, kind), now).unwrap());
-        assert!(!tree.bury(&order(serial, kind), now).unwrap(), "it is known");
+        assert!(
+            !tree.bury(&order(serial, kind), now).unwrap(),
+            "it is known"
+        );
     }
     let kept = stones(&tree);
-    assert_eq!((kept.len(), kept[0].serial, kept[31].serial), (32, Serial(40), Serial(9)));
+    assert_eq!(
+        (kept.len(), kept[0].serial, kept[31].serial),
+        (32, Serial(40), Serial(9))
+    );
     // A revert is a stronger word than an abort, not the other way round.
     assert!(tree.bury(&order(39, OrderKind::Revert), now).unwrap());
     assert!(!tree.bury(&order(40, OrderKind::Abort), now).unwrap());
@@ -62,10 +94,15 @@ fn tombstones_last_and_stay_bounded() {
     assert_eq!(stones(&tree), kept);
     // What is old and below the present release goes.
     world.deploy(&tree, 39).unwrap();
-    tree.bury(&order(50, OrderKind::Revert), now + day * 29).unwrap();
+    tree.bury(&order(50, OrderKind::Revert), now + day * 29)
+        .unwrap();
     assert!(stones(&tree).len() > 20);
-    tree.bury(&order(51, OrderKind::Revert), now + day * 31).unwrap();
-    assert_eq!(stones(&tree).last().map(|stone| stone.serial), Some(Serial(39)));
+    tree.bury(&order(51, OrderKind::Revert), now + day * 31)
+        .unwrap();
+    assert_eq!(
+        stones(&tree).last().map(|stone| stone.serial),
+        Some(Serial(39))
+    );
 }
 
 #[test]
@@ -83,8 +120,15 @@ fn a_host_goes_back_to_what_the_others_run_and_not_further() {
         assert_eq!(tree.state().following(&first).unwrap(), None);
         let revert = signed(&Order::new(SessionId(1), &second, OrderKind::Revert));
         tree.bury(&revert, now()).unwrap();
-        assert_eq!(tree.state().following(&first).unwrap(), Some(Following::Back));
-        assert_eq!(tree.state().following(&oldest).unwrap(), None, "older than what it had before");
+        assert_eq!(
+            tree.state().following(&first).unwrap(),
+            Some(Following::Back)
+        );
+        assert_eq!(
+            tree.state().following(&oldest).unwrap(),
+            None,
+            "older than what it had before"
+        );
         drop(tree);
 
         world.release(&old());
@@ -93,16 +137,35 @@ fn a_host_goes_back_to_what_the_others_run_and_not_further() {
         drop(tree);
         let tree = world.open();
         let current = tree.current().unwrap().unwrap().release;
-        let expected = if current.id() == first.id() { &before } else { &taken };
+        let expected = if current.id() == first.id() {
+            &before
+        } else {
+            &taken
+        };
         assert_eq!(look(&world.www()), *expected, "crash {after}");
         assert!(!done || current.id() == first.id());
-        assert!(tree.release(Serial(5)).unwrap().is_some(), "crash {after}: what was kept is kept");
+        assert!(
+            tree.release(Serial(5)).unwrap().is_some(),
+            "crash {after}: what was kept is kept"
+        );
         if done {
             tree.forget_undo().unwrap();
-            assert_eq!(tree.highest_serial().unwrap(), Some(Serial(6)), "its serial is not used again");
+            assert_eq!(
+                tree.highest_serial().unwrap(),
+                Some(Serial(6)),
+                "its serial is not used again"
+            );
             assert_eq!(tree.state().following(&second).unwrap(), None);
-            assert_eq!(tree.release(Serial(6)).unwrap().map(|stored| stored.release.id()), None);
-            assert!(commit(&world, &tree, 5, 1000).is_ok(), "it is mended as any other");
+            assert_eq!(
+                tree.release(Serial(6))
+                    .unwrap()
+                    .map(|stored| stored.release.id()),
+                None
+            );
+            assert!(
+                commit(&world, &tree, 5, 1000).is_ok(),
+                "it is mended as any other"
+            );
             assert!(commit(&world, &tree, 7, 3000).is_ok());
             break;
         }
@@ -130,12 +193,19 @@ fn of_two_releases_of_one_serial_the_later_one_takes_the_place_of_the_other_or_d
             match current.id() == first.id() {
                 true => {
                     assert_eq!(look(&world.www()), before, "crash {after}");
-                    assert_eq!(tree.state().grant(Serial(5)).unwrap().as_deref(), Some(&b"first"[..]));
+                    assert_eq!(
+                        tree.state().grant(Serial(5)).unwrap().as_deref(),
+                        Some(&b"first"[..])
+                    );
                 }
                 false => assert_eq!(look(&world.www()), look(&world.source()), "crash {after}"),
             }
             if let Ok(second) = done {
-                assert_eq!(tree.state().following(&first).unwrap(), None, "the later one stays");
+                assert_eq!(
+                    tree.state().following(&first).unwrap(),
+                    None,
+                    "the later one stays"
+                );
                 drop(tree);
                 undo_with_crashes(&world, &first, &second);
                 break;
@@ -160,5 +230,8 @@ fn undo_with_crashes(world: &World, first: &Release, second: &Release) {
     }
     let tree = world.open();
     assert_eq!(tree.current().unwrap().unwrap().release.id(), first.id());
-    assert_eq!(tree.state().grant(Serial(5)).unwrap().as_deref(), Some(&b"first"[..]));
+    assert_eq!(
+        tree.state().grant(Serial(5)).unwrap().as_deref(),
+        Some(&b"first"[..])
+    );
 }

@@ -12,7 +12,11 @@ use crate::tree::stage::Stage;
 
 fn plan(world: &World, tree: &crate::tree::Tree) -> Plan {
     let source = super::world::Scanned::of(&world.source());
-    let header = Header { root: source.manifest(tree), top: source.top.clone(), ..a_header() };
+    let header = Header {
+        root: source.manifest(tree),
+        top: source.top.clone(),
+        ..a_header()
+    };
     world.plan(&Manifest::of(&header, tree.nodes())).unwrap()
 }
 
@@ -75,7 +79,11 @@ fn rules_and_scope_decide_what_is_set() {
     assert!(now.mtime() > 1_000_000_000, "the time of the last change");
 
     let source = super::world::Scanned::of(&world.source());
-    let header = Header { root: source.manifest(&tree), top: source.top.clone(), ..a_header() };
+    let header = Header {
+        root: source.manifest(&tree),
+        top: source.top.clone(),
+        ..a_header()
+    };
     let scope = [TreePath::new(&b"f"[..]).unwrap()];
     let want = Manifest::of(&header, tree.nodes());
     assert!(world.plan_within(&want, &scope).unwrap().top.is_none());
@@ -88,10 +96,21 @@ fn a_top_that_cannot_be_set_is_refused_before_anything_changes() {
         let tree = world.open();
         let mut plan = plan(&world, &tree);
         let top = plan.top.as_mut().unwrap();
-        (top.owner, top.delta.user) = (LocalOwner { uid: Some(0), gid: None }, true);
+        (top.owner, top.delta.user) = (
+            LocalOwner {
+                uid: Some(0),
+                gid: None,
+            },
+            true,
+        );
         let refused = Stage::begin(&tree, plan).map(drop).unwrap_err();
         assert_eq!(refused.kind(), Kind::Refused);
-        assert!(refused.to_string().contains("/www: its owner cannot be set"), "{refused}");
+        assert!(
+            refused
+                .to_string()
+                .contains("/www: its owner cannot be set"),
+            "{refused}"
+        );
         assert!(refused.hint_text().is_some());
     });
 }

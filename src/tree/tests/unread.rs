@@ -34,7 +34,12 @@ fn shown(scanned: &Scanned) -> Vec<String> {
     entries
         .map(|e: Entry| {
             let known = e.kind != EntryKind::File(unread());
-            format!("{}{} {}", e.kind.letter(), if known { "" } else { "?" }, e.path)
+            format!(
+                "{}{} {}",
+                e.kind.letter(),
+                if known { "" } else { "?" },
+                e.path
+            )
         })
         .collect()
 }
@@ -48,7 +53,11 @@ struct Host {
 
 impl Host {
     fn new(new: &[(&str, Thing)]) -> Self {
-        Self { world: World::new(&things(), new), closed: Vec::new(), unhashed: Vec::new() }
+        Self {
+            world: World::new(&things(), new),
+            closed: Vec::new(),
+            unhashed: Vec::new(),
+        }
     }
 
     fn scan(&self) -> Scanned {
@@ -63,19 +72,34 @@ impl Host {
         let tree = self.world.open();
         let source = super::world::Scanned::of(&self.world.source());
         let names = HostNames::default();
-        let host = HostRules { protect, spared: &[], max_delete: Limit::NONE, owners: &names };
+        let host = HostRules {
+            protect,
+            spared: &[],
+            max_delete: Limit::NONE,
+            owners: &names,
+        };
         let scanned = {
             let root = source.manifest(&tree);
             drop(tree);
             (self.scan(), root)
         };
         let tree = self.world.open();
-        diff(&scanned.0, &Manifest::new(scanned.1, tree.nodes()), rules, &[], &host)
+        diff(
+            &scanned.0,
+            &Manifest::new(scanned.1, tree.nodes()),
+            rules,
+            &[],
+            &host,
+        )
     }
 }
 
 fn deleted(plan: &Plan) -> Vec<String> {
-    plan.changes.iter().filter(|c| c.action == Action::Delete).map(|c| c.path.to_string()).collect()
+    plan.changes
+        .iter()
+        .filter(|c| c.action == Action::Delete)
+        .map(|c| c.path.to_string())
+        .collect()
 }
 
 #[test]
@@ -83,15 +107,27 @@ fn what_is_closed_is_listed_by_its_top_and_not_read() {
     let mut host = Host::new(&[]);
     host.closed = vec![filter(&["*.keep", "/up/"]), filter(&["/cache/"])];
     let scanned = host.scan();
-    assert_eq!(shown(&scanned), ["d cache", "d d", "f? d/big.keep", "f d/more", "d up"]);
-    assert_eq!((scanned.stats.hashed_bytes, scanned.stats.hashed_files), (3, 1));
+    assert_eq!(
+        shown(&scanned),
+        ["d cache", "d d", "f? d/big.keep", "f d/more", "d up"]
+    );
+    assert_eq!(
+        (scanned.stats.hashed_bytes, scanned.stats.hashed_files),
+        (3, 1)
+    );
     // An index made without the filter is no reason to know more, nor one made with it a reason to know less.
     host.closed.clear();
     let all = host.scan();
     assert_eq!((all.stats.hashed_files, all.stats.reused_files), (3, 1));
     assert!(shown(&all).iter().all(|line| !line.contains('?')));
     host.closed = vec![filter(&["*.keep"])];
-    assert_eq!((host.scan().stats.hashed_files, host.scan().stats.reused_files), (0, 3));
+    assert_eq!(
+        (
+            host.scan().stats.hashed_files,
+            host.scan().stats.reused_files
+        ),
+        (0, 3)
+    );
     assert!(shown(&host.scan()).contains(&"f? d/big.keep".to_string()));
 }
 
@@ -101,7 +137,15 @@ fn what_is_unhashed_is_listed_to_the_last_path() {
     host.unhashed = vec![filter(&["/cache/", "more"])];
     host.closed = vec![filter(&["/up/"])];
     let scanned = host.scan();
-    let expected = ["d cache", "d cache/deep", "f? cache/deep/x", "d d", "f d/big.keep", "f? d/more", "d up"];
+    let expected = [
+        "d cache",
+        "d cache/deep",
+        "f? cache/deep/x",
+        "d d",
+        "f d/big.keep",
+        "f? d/more",
+        "d up",
+    ];
     assert_eq!(shown(&scanned), expected);
     assert_eq!(scanned.stats.hashed_bytes, 12);
 }
@@ -110,17 +154,30 @@ fn what_is_unhashed_is_listed_to_the_last_path() {
 fn the_comparison_keeps_what_is_closed_and_deletes_what_is_unhashed() {
     let mut host = Host::new(&[]);
     let protect = filter(&["*.keep", "/up/"]);
-    let exclude = Exclude { base: None, pattern: "/cache/".into() };
-    let mut rules = Rules { excludes: vec![exclude], ..host.world.rules.clone() };
+    let exclude = Exclude {
+        base: None,
+        pattern: "/cache/".into(),
+    };
+    let mut rules = Rules {
+        excludes: vec![exclude],
+        ..host.world.rules.clone()
+    };
     host.closed = vec![protect.clone(), rules.excluded().unwrap()];
     let plan = host.diff(&rules, &protect).unwrap();
     assert_eq!(deleted(&plan), ["d/more"]);
-    assert!(plan.changes.iter().any(|c| c.action == Action::Keep && c.path.as_bytes() == b"d"));
+    assert!(
+        plan.changes
+            .iter()
+            .any(|c| c.action == Action::Keep && c.path.as_bytes() == b"d")
+    );
 
     rules.delete_excluded = true;
     host.unhashed = vec![host.closed.pop().unwrap()];
     let plan = host.diff(&rules, &protect).unwrap();
-    assert_eq!(deleted(&plan), ["cache", "cache/deep", "cache/deep/x", "d/more"]);
+    assert_eq!(
+        deleted(&plan),
+        ["cache", "cache/deep", "cache/deep/x", "d/more"]
+    );
 }
 
 #[test]
@@ -160,16 +217,28 @@ fn what_was_listed_and_is_gone_keeps_no_directory() {
     host.scan();
     std::fs::remove_file(host.world.www().join("d/big.keep")).unwrap();
     std::fs::remove_file(host.world.www().join("up/y")).unwrap();
-    let exclude = Exclude { base: None, pattern: "y".into() };
-    let rules = Rules { excludes: vec![exclude], ..host.world.rules.clone() };
+    let exclude = Exclude {
+        base: None,
+        pattern: "y".into(),
+    };
+    let rules = Rules {
+        excludes: vec![exclude],
+        ..host.world.rules.clone()
+    };
     let plan = host.diff(&rules, &filter(&["*.keep"])).unwrap();
-    assert_eq!(deleted(&plan), ["cache", "cache/deep", "cache/deep/x", "d", "d/more", "up"]);
+    assert_eq!(
+        deleted(&plan),
+        ["cache", "cache/deep", "cache/deep/x", "d", "d/more", "up"]
+    );
     assert_eq!(plan.summary.deleted, 6);
 }
 
 #[test]
 fn what_was_listed_and_is_gone_keeps_no_place() {
-    let host = Host { closed: vec![filter(&["*.keep", "more"])], ..Host::new(&[("d", file("no directory"))]) };
+    let host = Host {
+        closed: vec![filter(&["*.keep", "more"])],
+        ..Host::new(&[("d", file("no directory"))])
+    };
     let (rules, protect) = (host.world.rules.clone(), filter(&["*.keep", "more"]));
     let refused = host.diff(&rules, &protect).unwrap_err().to_string();
     assert!(refused.contains("d/big.keep"), "{refused}");
@@ -180,7 +249,10 @@ fn what_was_listed_and_is_gone_keeps_no_place() {
 
 #[test]
 fn what_was_listed_and_is_something_else_now_is_deleted_as_that() {
-    let host = Host { unhashed: vec![filter(&["y"])], ..Host::new(&[]) };
+    let host = Host {
+        unhashed: vec![filter(&["y"])],
+        ..Host::new(&[])
+    };
     host.scan();
     let y = host.world.www().join("up/y");
     std::fs::remove_file(&y).unwrap();
@@ -204,7 +276,10 @@ fn what_was_listed_and_is_gone_is_no_deletion() {
     for nth in 0..20 {
         std::fs::remove_file(host.world.www().join(format!("up/{nth}.tmp"))).unwrap();
     }
-    let rules = Rules { delete_excluded: true, ..host.world.rules.clone() };
+    let rules = Rules {
+        delete_excluded: true,
+        ..host.world.rules.clone()
+    };
     assert_eq!(host.diff(&rules, &filter(&[])).unwrap().summary.deleted, 0);
 }
 
@@ -214,7 +289,9 @@ fn a_directory_that_bars_its_own_user_is_looked_into_and_barred_again() {
     super::world::as_nobody(|| {
         let dir = super::world::scratch();
         let at = |path: &str| dir.path().join(path);
-        let chmod = |path: &str, mode| std::fs::set_permissions(at(path), PermissionsExt::from_mode(mode)).unwrap();
+        let chmod = |path: &str, mode| {
+            std::fs::set_permissions(at(path), PermissionsExt::from_mode(mode)).unwrap()
+        };
         let mode = |path: &str| std::fs::metadata(at(path)).unwrap().permissions().mode() & 0o7777;
         std::fs::create_dir_all(at("top/z/deep")).unwrap();
         std::fs::create_dir(at("top/list")).unwrap();
@@ -228,17 +305,38 @@ fn a_directory_that_bars_its_own_user_is_looked_into_and_barred_again() {
             chmod("top/list", 0o400);
             chmod("top/z", 0);
             options.opens_barred = false;
-            let refused = scan(&root, &options, old.as_ref(), &at("refused")).map(drop).unwrap_err();
+            let refused = scan(&root, &options, old.as_ref(), &at("refused"))
+                .map(drop)
+                .unwrap_err();
             assert!(refused.hint_text().is_some(), "{refused}");
 
             options.opens_barred = true;
             let scanned = scan(&root, &options, old.as_ref(), &at("index")).unwrap();
-            assert_eq!((mode("top/z"), mode("top/list")), (0, 0o400), "barred again");
+            assert_eq!(
+                (mode("top/z"), mode("top/list")),
+                (0, 0o400),
+                "barred again"
+            );
             let entries: Vec<Entry> = scanned.index.entries().map(|e| e.unwrap().entry).collect();
-            let found: Vec<_> = entries.iter().map(|e| (e.path.to_string(), e.mode.bits())).collect();
-            assert!(found.contains(&("z".to_string(), 0)) && found.contains(&("list".to_string(), 0o400)));
-            assert!(found.iter().any(|(path, _)| path == "z/deep/g") && found.iter().any(|(path, _)| path == "list/h"));
-            assert_eq!(found.iter().filter(|(path, _)| path.starts_with("z/new")).count(), nth);
+            let found: Vec<_> = entries
+                .iter()
+                .map(|e| (e.path.to_string(), e.mode.bits()))
+                .collect();
+            assert!(
+                found.contains(&("z".to_string(), 0))
+                    && found.contains(&("list".to_string(), 0o400))
+            );
+            assert!(
+                found.iter().any(|(path, _)| path == "z/deep/g")
+                    && found.iter().any(|(path, _)| path == "list/h")
+            );
+            assert_eq!(
+                found
+                    .iter()
+                    .filter(|(path, _)| path.starts_with("z/new"))
+                    .count(),
+                nth
+            );
 
             old = Some(scanned.index);
             chmod("top/z", 0o700);

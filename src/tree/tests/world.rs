@@ -20,7 +20,8 @@ use crate::manifest::path::RESERVED;
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::{Layout, PathFilter};
 use crate::manifest::{
-    Content, Entry, EntryKind, Header, Mode, Mtime, NodeRef, Owner, Release, Rules, Top, TreePath, Xattr,
+    Content, Entry, EntryKind, Header, Mode, Mtime, NodeRef, Owner, Release, Rules, Top, TreePath,
+    Xattr,
 };
 use crate::tree::meta::{FileStat, XattrReader};
 use crate::tree::owners::HostNames;
@@ -44,7 +45,11 @@ pub(super) fn file(content: &str) -> Thing {
 /// A temporary directory in memory where there is one: crashes are tried by the hundred.
 pub(super) fn scratch() -> tempfile::TempDir {
     let base = Path::new("/dev/shm");
-    let dir = if base.is_dir() { tempfile::tempdir_in(base) } else { tempfile::tempdir() };
+    let dir = if base.is_dir() {
+        tempfile::tempdir_in(base)
+    } else {
+        tempfile::tempdir()
+    };
     dir.expect("a temporary directory")
 }
 
@@ -61,24 +66,52 @@ pub(super) fn make(top: &Path, things: &[(&str, Thing)]) {
             }
             Thing::Link(target) => std::os::unix::fs::symlink(target, &at).unwrap(),
             Thing::Hard(first) => std::fs::hard_link(top.join(first), &at).unwrap(),
-            Thing::Pipe => nix::unistd::mkfifo(&at, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap(),
+            Thing::Pipe => {
+                nix::unistd::mkfifo(&at, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap()
+            }
         }
     }
     for (nth, (path, thing)) in things.iter().enumerate().rev() {
-        let mode = if let Thing::Dir(mode) = thing { Some(Mode::from_bits(*mode)) } else { None };
-        let mtime = Some(Mtime { secs: 1_000_000_000 + path.len() as i64, nanos: nth as u32 % 2 });
+        let mode = if let Thing::Dir(mode) = thing {
+            Some(Mode::from_bits(*mode))
+        } else {
+            None
+        };
+        let mtime = Some(Mtime {
+            secs: 1_000_000_000 + path.len() as i64,
+            nanos: nth as u32 % 2,
+        });
         let handle = std::fs::File::open(top).unwrap();
-        let (parent, name) = (std::os::fd::AsFd::as_fd(&handle), std::ffi::CString::new(*path).unwrap());
-        let mtime = if matches!(thing, Thing::Hard(_)) { None } else { mtime };
-        let metadata = Metadata { mode, mtime, ..Metadata::default() };
-        metadata.set(super::super::apply::handle_of(parent, &name).unwrap()).unwrap();
+        let (parent, name) = (
+            std::os::fd::AsFd::as_fd(&handle),
+            std::ffi::CString::new(*path).unwrap(),
+        );
+        let mtime = if matches!(thing, Thing::Hard(_)) {
+            None
+        } else {
+            mtime
+        };
+        let metadata = Metadata {
+            mode,
+            mtime,
+            ..Metadata::default()
+        };
+        metadata
+            .set(super::super::apply::handle_of(parent, &name).unwrap())
+            .unwrap();
     }
 }
 
 /// Sets mode and time of a tree's own directory.
 pub(super) fn set_top(top: &Path, mode: u32, secs: i64) {
     let (mode, mtime) = (Some(Mode::from_bits(mode)), Some(Mtime { secs, nanos: 7 }));
-    Metadata { mode, mtime, ..Metadata::default() }.set(std::fs::File::open(top).unwrap()).unwrap();
+    Metadata {
+        mode,
+        mtime,
+        ..Metadata::default()
+    }
+    .set(std::fs::File::open(top).unwrap())
+    .unwrap();
 }
 
 /// A directory read in the simplest way.
@@ -98,15 +131,26 @@ impl Scanned {
         let meta = std::fs::metadata(top).unwrap();
         out.top = Some(Top {
             mode: Mode::from_bits(meta.mode()),
-            owner: Owner { uid: meta.uid(), gid: meta.gid(), user: None, group: None },
-            mtime: Mtime { secs: meta.mtime(), nanos: meta.mtime_nsec() as u32 },
+            owner: Owner {
+                uid: meta.uid(),
+                gid: meta.gid(),
+                user: None,
+                group: None,
+            },
+            mtime: Mtime {
+                secs: meta.mtime(),
+                nanos: meta.mtime_nsec() as u32,
+            },
             xattrs: xattrs_of(top),
         });
         out
     }
 
     fn walk(&mut self, top: &Path, below: &Path, inodes: &mut HashMap<(u64, u64), TreePath>) {
-        let mut names: Vec<_> = std::fs::read_dir(top.join(below)).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(top.join(below))
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         names.sort();
         for name in names {
             let path = below.join(&name);
@@ -125,25 +169,51 @@ impl Scanned {
             } else if let Some(first) = inodes.get(&(meta.dev(), meta.ino())) {
                 EntryKind::Hardlink(first.clone())
             } else if meta.is_symlink() {
-                EntryKind::Symlink(std::fs::read_link(&at).unwrap().as_os_str().as_bytes().to_vec())
+                EntryKind::Symlink(
+                    std::fs::read_link(&at)
+                        .unwrap()
+                        .as_os_str()
+                        .as_bytes()
+                        .to_vec(),
+                )
             } else if meta.file_type().is_fifo() {
                 EntryKind::Fifo
             } else if meta.file_type().is_char_device() {
-                EntryKind::CharDevice(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()))
+                EntryKind::CharDevice(
+                    rustix::fs::major(meta.rdev()),
+                    rustix::fs::minor(meta.rdev()),
+                )
             } else if meta.file_type().is_block_device() {
-                EntryKind::BlockDevice(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()))
+                EntryKind::BlockDevice(
+                    rustix::fs::major(meta.rdev()),
+                    rustix::fs::minor(meta.rdev()),
+                )
             } else {
                 EntryKind::File(self.content(&std::fs::read(&at).unwrap()))
             };
             let is_dir = meta.is_dir();
-            inodes.entry((meta.dev(), meta.ino())).or_insert_with(|| tree_path.clone());
+            inodes
+                .entry((meta.dev(), meta.ino()))
+                .or_insert_with(|| tree_path.clone());
             let xattrs = xattrs_of(&at);
             self.entries.push(Entry {
                 path: tree_path,
-                mode: Mode::from_bits(if meta.is_symlink() { 0o777 } else { meta.mode() }),
+                mode: Mode::from_bits(if meta.is_symlink() {
+                    0o777
+                } else {
+                    meta.mode()
+                }),
                 kind,
-                owner: Arc::new(Owner { uid: meta.uid(), gid: meta.gid(), user: None, group: None }),
-                mtime: Mtime { secs: meta.mtime(), nanos: meta.mtime_nsec() as u32 },
+                owner: Arc::new(Owner {
+                    uid: meta.uid(),
+                    gid: meta.gid(),
+                    user: None,
+                    group: None,
+                }),
+                mtime: Mtime {
+                    secs: meta.mtime(),
+                    nanos: meta.mtime_nsec() as u32,
+                },
                 xattrs,
             });
             if is_dir {
@@ -154,7 +224,9 @@ impl Scanned {
 
     fn content(&mut self, bytes: &[u8]) -> Content {
         let mut content = ContentBuilder::default();
-        let mut sink = |block: BlockRef, bytes: Vec<u8>| drop(self.lists.borrow_mut().insert(block.hash, bytes));
+        let mut sink = |block: BlockRef, bytes: Vec<u8>| {
+            drop(self.lists.borrow_mut().insert(block.hash, bytes))
+        };
         for range in chunk::cuts(bytes, true) {
             let block = BlockRef::of(&bytes[range.clone()]);
             self.blocks.insert(block.hash, bytes[range].to_vec());
@@ -168,7 +240,10 @@ impl Scanned {
     pub(super) fn manifest(&self, tree: &Tree) -> NodeRef {
         let mut sink = tree.nodes();
         for (hash, bytes) in self.lists.borrow().iter() {
-            let block = BlockRef { hash: *hash, size: bytes.len() as u32 };
+            let block = BlockRef {
+                hash: *hash,
+                size: bytes.len() as u32,
+            };
             assert!(tree.nodes().put_node(block, bytes).unwrap());
         }
         let mut builder = Builder::default();
@@ -183,7 +258,9 @@ impl Scanned {
 pub(super) fn xattrs_of(path: &Path) -> Vec<Xattr> {
     let name = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
     let handle = super::super::apply::handle_of(rustix::fs::CWD, &name).unwrap();
-    XattrReader::default().through(std::os::fd::AsFd::as_fd(&handle)).unwrap()
+    XattrReader::default()
+        .through(std::os::fd::AsFd::as_fd(&handle))
+        .unwrap()
 }
 
 impl Have for Scanned {
@@ -232,8 +309,13 @@ impl World {
         make(&dir.path().join("source"), new);
         set_top(&dir.path().join("www"), 0o755, 900_000_001);
         set_top(&dir.path().join("source"), 0o750, 900_000_002);
-        let rules =
-            Rules { delete_extras: true, delete_max: Limit::NONE, allow_empty: true, xattrs: true, ..Rules::default() };
+        let rules = Rules {
+            delete_extras: true,
+            delete_max: Limit::NONE,
+            allow_empty: true,
+            xattrs: true,
+            ..Rules::default()
+        };
         Self {
             dir,
             host: None,
@@ -291,7 +373,12 @@ impl World {
         let name = TreeName::new("www").expect("legal");
         let others = self.others.clone();
         let after = after.map(AtomicI64::new);
-        let crash = Crash { after, no_exchange: self.no_exchange, no_directories: self.no_directories, others };
+        let crash = Crash {
+            after,
+            no_exchange: self.no_exchange,
+            no_directories: self.no_directories,
+            others,
+        };
         Tree::open_with(name, &self.www(), None, Options::default(), crash).map(Arc::new)
     }
 
@@ -301,8 +388,19 @@ impl World {
 
     pub(super) fn plan_within(&self, want: &dyn Want, scope: &[TreePath]) -> Result<Plan> {
         let names = HostNames::default();
-        let host = HostRules { protect: &self.protect, spared: &[], max_delete: Limit::NONE, owners: &names };
-        Ok(diff(&Scanned::of(&self.www()), want, &self.rules, scope, &host)?)
+        let host = HostRules {
+            protect: &self.protect,
+            spared: &[],
+            max_delete: Limit::NONE,
+            owners: &names,
+        };
+        Ok(diff(
+            &Scanned::of(&self.www()),
+            want,
+            &self.rules,
+            scope,
+            &host,
+        )?)
     }
 
     /// Begins to stage the source as release `serial`: what is to be fetched is still missing.
@@ -310,9 +408,19 @@ impl World {
         let source = Scanned::of(&self.source());
         let root = source.manifest(tree);
         let rules = self.rules.clone();
-        let header = Header { serial: Serial(serial), root, rules, top: source.top.clone(), ..a_header() };
+        let header = Header {
+            serial: Serial(serial),
+            root,
+            rules,
+            top: source.top.clone(),
+            ..a_header()
+        };
         let plan = self.plan(&Manifest::of(&header, tree.nodes()))?;
-        Ok((Stage::begin(tree, plan)?, Release::new(header).expect("legal"), source))
+        Ok((
+            Stage::begin(tree, plan)?,
+            Release::new(header).expect("legal"),
+            source,
+        ))
     }
 
     /// Stages the source as release `serial`, everything fetched, ready to commit.
@@ -341,7 +449,11 @@ impl World {
         set_top(&self.source(), 0o750, 900_000_002);
     }
 
-    pub(super) fn deploy(&self, tree: &Arc<Tree>, serial: u64) -> Result<super::super::commit::CommitReport> {
+    pub(super) fn deploy(
+        &self,
+        tree: &Arc<Tree>,
+        serial: u64,
+    ) -> Result<super::super::commit::CommitReport> {
         let (stage, release) = self.stage(tree, serial)?;
         stage.commit(&release, b"signature")
     }
@@ -365,10 +477,21 @@ pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
             FileStat::at(std::os::fd::AsFd::as_fd(&handle), &name).unwrap()
         };
         let owner = (stat.uid, stat.gid);
-        format!("{:?} {:o} {owner:?} {:?} {:?}", e.kind, e.mode.bits(), e.mtime, e.xattrs)
+        format!(
+            "{:?} {:o} {owner:?} {:?} {:?}",
+            e.kind,
+            e.mode.bits(),
+            e.mtime,
+            e.xattrs
+        )
     };
     let top = (".".to_string(), format!("{:?}", scanned.top));
-    scanned.entries.iter().map(|e| (e.path.to_string(), show(e))).chain([top]).collect()
+    scanned
+        .entries
+        .iter()
+        .map(|e| (e.path.to_string(), show(e)))
+        .chain([top])
+        .collect()
 }
 
 /// Runs `test` in a thread of an ordinary user: permission bits bind it.
@@ -386,7 +509,10 @@ pub(in crate::tree) const NOBODY: u32 = 65_534;
 pub(super) fn nobody_does<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     let act = || {
         if is_root() {
-            let (uid, gid) = (rustix::fs::Uid::from_raw(NOBODY), rustix::fs::Gid::from_raw(NOBODY));
+            let (uid, gid) = (
+                rustix::fs::Uid::from_raw(NOBODY),
+                rustix::fs::Gid::from_raw(NOBODY),
+            );
             rustix::thread::set_thread_groups(&[gid]).unwrap();
             rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
             rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();

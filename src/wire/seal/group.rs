@@ -106,39 +106,70 @@ impl Sealed {
     pub fn new(keys: &[GroupKey], start: [u8; START]) -> Option<Self> {
         let roots: Vec<Root> = keys.iter().map(Root::new).collect();
         let sources = HashMap::new();
-        (!roots.is_empty()).then_some(Self { keys: roots, start, own: None, sources, streams: 0, clock: 0 })
+        (!roots.is_empty()).then_some(Self {
+            keys: roots,
+            start,
+            own: None,
+            sources,
+            streams: 0,
+            clock: 0,
+        })
     }
 
     /// The key of this process, and the counters that it has sealed.
     fn own(&mut self, source: [u8; 8]) -> Option<&mut Own> {
         if self.own.as_ref().is_none_or(|own| own.source != source) {
             let key = self.keys.first()?.derive(&(source, self.start))?;
-            self.own = Some(Own { source, key, last: [0; 2] });
+            self.own = Some(Own {
+                source,
+                key,
+                last: [0; 2],
+            });
         }
         self.own.as_mut()
     }
 
     /// Opens what a process says that was heard before.
-    fn open_known(&self, source: &Source, process: &Process, front: &Front, text: &mut [u8]) -> bool {
+    fn open_known(
+        &self,
+        source: &Source,
+        process: &Process,
+        front: &Front,
+        text: &mut [u8],
+    ) -> bool {
         match &source.stream {
             Some(stream) => front.open(&stream.key, text),
-            None => {
-                self.keys.get(source.root).and_then(|key| key.derive(process)).is_some_and(|key| front.open(&key, text))
-            }
+            None => self
+                .keys
+                .get(source.root)
+                .and_then(|key| key.derive(process))
+                .is_some_and(|key| front.open(&key, text)),
         }
     }
 
     /// Opens what a process says that was not heard before, with whichever key does it.
-    fn open_first(&mut self, process: Process, front: &Front, text: &mut [u8]) -> Result<(), Refusal> {
+    fn open_first(
+        &mut self,
+        process: Process,
+        front: &Front,
+        text: &mut [u8],
+    ) -> Result<(), Refusal> {
         // A key that does not fit leaves noise behind.
         let copy = (self.keys.len() > 1).then(|| text.to_vec());
         for (root, key) in self.keys.iter().enumerate() {
             if let (Some(copy), true) = (&copy, root > 0) {
                 text.copy_from_slice(copy);
             }
-            let Some(key) = key.derive(&process) else { continue };
+            let Some(key) = key.derive(&process) else {
+                continue;
+            };
             if front.open(&key, text) {
-                let source = Source { root, heard: self.clock, control: Window::new(CONTROL_WORDS), stream: None };
+                let source = Source {
+                    root,
+                    heard: self.clock,
+                    control: Window::new(CONTROL_WORDS),
+                    stream: None,
+                };
                 self.make_room();
                 self.sources.insert(process, source);
                 return Ok(());
@@ -156,10 +187,18 @@ impl Sealed {
 
     /// Of the sources that `fits`, forgets the half that was heard longest ago.
     fn forget(&mut self, fits: impl Fn(&Source) -> bool) {
-        let mut heard: Vec<u64> = self.sources.values().filter(|s| fits(s)).map(|s| s.heard).collect();
+        let mut heard: Vec<u64> = self
+            .sources
+            .values()
+            .filter(|s| fits(s))
+            .map(|s| s.heard)
+            .collect();
         let middle = heard.len() / 2;
-        if let Some((_, &mut middle, _)) = (middle < heard.len()).then(|| heard.select_nth_unstable(middle)) {
-            self.sources.retain(|_, source| !fits(source) || source.heard > middle);
+        if let Some((_, &mut middle, _)) =
+            (middle < heard.len()).then(|| heard.select_nth_unstable(middle))
+        {
+            self.sources
+                .retain(|_, source| !fits(source) || source.heard > middle);
         }
         self.streams = self.sources.values().filter(|s| s.stream.is_some()).count();
     }
@@ -178,7 +217,9 @@ impl Seal for Sealed {
         datagram[KIND] |= SEALED;
         let (datagram, room) = datagram.split_at_mut(end);
         let front = Front::of(datagram);
-        let tag = self.own(front.source()).and_then(|own| own.seal(&front, &mut datagram[FRONT..]));
+        let tag = self
+            .own(front.source())
+            .and_then(|own| own.seal(&front, &mut datagram[FRONT..]));
         match tag {
             Some(tag) => {
                 room[..TAG].copy_from_slice(tag.as_ref());
@@ -186,7 +227,9 @@ impl Seal for Sealed {
             }
             // Better lost than sealed with a nonce that was used: nobody takes a datagram of zeros.
             None => {
-                tracing::error!("a defect in makuo: a datagram whose counter does not rise is not sent");
+                tracing::error!(
+                    "a defect in makuo: a datagram whose counter does not rise is not sent"
+                );
                 datagram.fill(0);
             }
         }
@@ -218,15 +261,27 @@ impl Seal for Sealed {
         }
         if front.is_data()
             && self.streams >= MAX_STREAMS
-            && self.sources.get(&process).is_some_and(|s| s.stream.is_none())
+            && self
+                .sources
+                .get(&process)
+                .is_some_and(|s| s.stream.is_none())
         {
             self.forget(|source| source.stream.is_some());
         }
-        let Some(source) = self.sources.get_mut(&process) else { return Err(Refusal::Wrong) };
+        let Some(source) = self.sources.get_mut(&process) else {
+            return Err(Refusal::Wrong);
+        };
         source.heard = self.clock;
         if front.is_data() && source.stream.is_none() {
-            let key = self.keys.get(source.root).and_then(|key| key.derive(&process)).ok_or(Refusal::Wrong)?;
-            source.stream = Some(Box::new(Stream { key, window: Window::new(DATA_WORDS) }));
+            let key = self
+                .keys
+                .get(source.root)
+                .and_then(|key| key.derive(&process))
+                .ok_or(Refusal::Wrong)?;
+            source.stream = Some(Box::new(Stream {
+                key,
+                window: Window::new(DATA_WORDS),
+            }));
             self.streams += 1;
         }
         source.take(&front);
@@ -235,16 +290,22 @@ impl Seal for Sealed {
     }
 
     fn rekey(&mut self, keys: &[GroupKey], start: [u8; START]) -> bool {
-        let Some(fresh) = Sealed::new(keys, start) else { return false };
+        let Some(fresh) = Sealed::new(keys, start) else {
+            return false;
+        };
         let old = std::mem::replace(&mut self.keys, fresh.keys);
-        let places: Vec<_> = old.iter().map(|old| self.keys.iter().position(|new| new.key == old.key)).collect();
-        self.sources.retain(|_, source| match places.get(source.root) {
-            Some(&Some(place)) => {
-                source.root = place;
-                true
-            }
-            _ => false,
-        });
+        let places: Vec<_> = old
+            .iter()
+            .map(|old| self.keys.iter().position(|new| new.key == old.key))
+            .collect();
+        self.sources
+            .retain(|_, source| match places.get(source.root) {
+                Some(&Some(place)) => {
+                    source.root = place;
+                    true
+                }
+                _ => false,
+            });
         self.streams = self.sources.values().filter(|s| s.stream.is_some()).count();
         (self.start, self.own) = (start, None);
         true
@@ -253,13 +314,19 @@ impl Seal for Sealed {
 
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealed").field("keys", &self.keys.len()).field("sources", &self.sources.len()).finish()
+        f.debug_struct("Sealed")
+            .field("keys", &self.keys.len())
+            .field("sources", &self.sources.len())
+            .finish()
     }
 }
 
 impl Root {
     fn new(key: &GroupKey) -> Self {
-        Self { key: key.clone(), prk: Salt::new(HKDF_SHA256, PURPOSE).extract(key.as_bytes()) }
+        Self {
+            key: key.clone(),
+            prk: Salt::new(HKDF_SHA256, PURPOSE).extract(key.as_bytes()),
+        }
     }
 
     /// The key of `process`. `None` never: the length is what the cipher asks for.
@@ -278,14 +345,19 @@ impl Own {
             return None;
         }
         *last = front.counter();
-        self.key.seal_in_place_separate_tag(front.nonce(), Aad::from(front.0), text).ok()
+        self.key
+            .seal_in_place_separate_tag(front.nonce(), Aad::from(front.0), text)
+            .ok()
     }
 }
 
 impl Source {
     fn look(&self, front: &Front) -> Seen {
         match front.is_data() {
-            true => self.stream.as_ref().map_or(Seen::New, |stream| stream.window.look(front.counter())),
+            true => self
+                .stream
+                .as_ref()
+                .map_or(Seen::New, |stream| stream.window.look(front.counter())),
             false => self.control.look(front.counter()),
         }
     }
@@ -336,7 +408,8 @@ impl Front {
 
     /// Decrypts `text`, behind which its tag stands; the tags are compared in constant time.
     fn open(&self, key: &LessSafeKey, text: &mut [u8]) -> bool {
-        key.open_in_place(self.nonce(), Aad::from(self.0), text).is_ok()
+        key.open_in_place(self.nonce(), Aad::from(self.0), text)
+            .is_ok()
     }
 }
 

@@ -19,8 +19,20 @@ fn sealed(keys: &[u8], start: u8) -> Sealed {
 
 fn control(source: u64, counter: u64, bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    let front = Sent { source: InstanceId(source), counter };
-    write_piece(&mut out, front, Piece { message: 1, index: 0, count: 1, bytes });
+    let front = Sent {
+        source: InstanceId(source),
+        counter,
+    };
+    write_piece(
+        &mut out,
+        front,
+        Piece {
+            message: 1,
+            index: 0,
+            count: 1,
+            bytes,
+        },
+    );
     out.resize(out.len() + ROOM, 0);
     out
 }
@@ -28,8 +40,24 @@ fn control(source: u64, counter: u64, bytes: &[u8]) -> Vec<u8> {
 fn data(source: u64, counter: u64) -> Vec<u8> {
     let mut out = Vec::new();
     let (session, generation) = (SessionId(1), Generation(2));
-    let header = SymbolHeader { session, generation, row: 3, column: 0, columns: 1, payload: 1000, sent: 7 };
-    write_symbol(&mut out, Sent { source: InstanceId(source), counter }, header, &[5; 900]);
+    let header = SymbolHeader {
+        session,
+        generation,
+        row: 3,
+        column: 0,
+        columns: 1,
+        payload: 1000,
+        sent: 7,
+    };
+    write_symbol(
+        &mut out,
+        Sent {
+            source: InstanceId(source),
+            counter,
+        },
+        header,
+        &[5; 900],
+    );
     out.resize(out.len() + ROOM, 0);
     out
 }
@@ -89,7 +117,10 @@ fn another_key_a_plain_datagram_and_noise_are_told_apart() {
     let plain = control(7, 1, b"text");
     assert_eq!(open(&mut ours, &plain), Err(Refusal::Plain));
     assert_eq!(none.open(&mut plain.clone()), Ok(&plain[..]));
-    assert_eq!(open(&mut ours, b"GET / HTTP/1.1\r\nHost: x"), Err(Refusal::Foreign));
+    assert_eq!(
+        open(&mut ours, b"GET / HTTP/1.1\r\nHost: x"),
+        Err(Refusal::Foreign)
+    );
     let mut newer = closed;
     newer[2] += 1;
     assert_eq!(open(&mut ours, &newer), Err(Refusal::Version));
@@ -103,11 +134,22 @@ fn a_replay_is_refused_in_any_order_for_messages_and_data_apart() {
         .flat_map(|n| [control(7, n, b"text"), data(7, n)])
         .map(|datagram| seal(&mut ours, datagram))
         .collect();
-    assert!(sent.iter().rev().all(|datagram| open(&mut theirs, datagram).is_ok()));
-    assert!(sent.iter().all(|datagram| open(&mut theirs, datagram) == Err(Refusal::Replayed)));
+    assert!(
+        sent.iter()
+            .rev()
+            .all(|datagram| open(&mut theirs, datagram).is_ok())
+    );
+    assert!(
+        sent.iter()
+            .all(|datagram| open(&mut theirs, datagram) == Err(Refusal::Replayed))
+    );
     let late = seal(&mut ours, control(7, 1_000_000, b"text"));
     assert!(open(&mut theirs, &late).is_ok());
-    assert_eq!(open(&mut theirs, &sent[0]), Err(Refusal::Replayed), "older than the window");
+    assert_eq!(
+        open(&mut theirs, &sent[0]),
+        Err(Refusal::Replayed),
+        "older than the window"
+    );
 }
 
 #[test]
@@ -115,12 +157,25 @@ fn a_nonce_is_never_used_twice() {
     let mut ours = sealed(&[1], 1);
     let first = seal(&mut ours, control(7, 5, b"one"));
     let again = seal(&mut ours, control(7, 5, b"two"));
-    assert!(again[..again.len() - ROOM].iter().all(|&b| b == 0), "not sent");
+    assert!(
+        again[..again.len() - ROOM].iter().all(|&b| b == 0),
+        "not sent"
+    );
     // The same numbers after a restart, of another process, and of data: other keys or nonces, other bytes.
     let text = |datagram: &[u8]| datagram[FRONT..].to_vec();
-    assert_ne!(text(&seal(&mut sealed(&[1], 2), control(7, 5, b"one"))), text(&first));
-    assert_ne!(text(&seal(&mut sealed(&[1], 1), control(8, 5, b"one"))), text(&first));
-    assert_eq!(text(&seal(&mut sealed(&[1], 1), control(7, 5, b"one"))), text(&first), "what the start is for");
+    assert_ne!(
+        text(&seal(&mut sealed(&[1], 2), control(7, 5, b"one"))),
+        text(&first)
+    );
+    assert_ne!(
+        text(&seal(&mut sealed(&[1], 1), control(8, 5, b"one"))),
+        text(&first)
+    );
+    assert_eq!(
+        text(&seal(&mut sealed(&[1], 1), control(7, 5, b"one"))),
+        text(&first),
+        "what the start is for"
+    );
     let mut short = vec![0xff; ROOM];
     ours.seal(&mut short);
     assert!(short.iter().all(|&b| b == 0));
@@ -129,18 +184,27 @@ fn a_nonce_is_never_used_twice() {
 #[test]
 fn two_keys_let_a_group_change_over() {
     let (mut old, mut new, mut both) = (sealed(&[1], 1), sealed(&[2], 2), sealed(&[2, 1], 3));
-    let (a, b) = (seal(&mut old, control(1, 1, b"a")), seal(&mut new, control(2, 1, b"b")));
+    let (a, b) = (
+        seal(&mut old, control(1, 1, b"a")),
+        seal(&mut new, control(2, 1, b"b")),
+    );
     assert!(open(&mut both, &a).is_ok() && open(&mut both, &b).is_ok());
     let c = seal(&mut both, control(3, 1, b"c"));
     assert!(open(&mut new, &c).is_ok(), "sealed with the first");
     assert_eq!(open(&mut old, &c), Err(Refusal::Wrong));
     // The old key goes while the process runs: what it sealed is refused from now on, and the new key's windows stay.
     assert!(both.rekey(&[key(2)], [4; START]));
-    assert_eq!(open(&mut both, &seal(&mut old, control(1, 2, b"a"))), Err(Refusal::Wrong));
+    assert_eq!(
+        open(&mut both, &seal(&mut old, control(1, 2, b"a"))),
+        Err(Refusal::Wrong)
+    );
     assert_eq!(open(&mut both, &b), Err(Refusal::Replayed));
     let d = seal(&mut both, control(3, 2, b"d"));
     assert!(open(&mut new, &d).is_ok());
-    assert!(!both.rekey(&[], [5; START]), "there is no way back to plain");
+    assert!(
+        !both.rekey(&[], [5; START]),
+        "there is no way back to plain"
+    );
     assert!(!super::super::Plain.rekey(&[key(1)], [6; START]));
 }
 
@@ -154,10 +218,16 @@ fn sources_and_streams_stay_bounded_whoever_speaks() {
     };
     for source in 0..MAX_SOURCES as u64 + 100 {
         let (first, more) = datagram(source, source % 40 == 0);
-        assert!(open(&mut host, &first).is_ok() && more.is_none_or(|more| open(&mut host, &more).is_ok()));
+        assert!(
+            open(&mut host, &first).is_ok()
+                && more.is_none_or(|more| open(&mut host, &more).is_ok())
+        );
         assert!(host.sources.len() <= MAX_SOURCES && host.streams <= MAX_STREAMS);
     }
-    assert_eq!(host.streams, host.sources.values().filter(|s| s.stream.is_some()).count());
+    assert_eq!(
+        host.streams,
+        host.sources.values().filter(|s| s.stream.is_some()).count()
+    );
     // Those heard last are known still.
     let (again, _) = datagram(MAX_SOURCES as u64, false);
     assert_eq!(open(&mut host, &again), Err(Refusal::Replayed));

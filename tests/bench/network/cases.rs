@@ -15,16 +15,66 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
-    Case { name: "500mbit", hosts: 10, bytes: PAYLOAD, run: half_gbit },
-    Case { name: "gbit", hosts: 10, bytes: PAYLOAD, run: gbit },
-    Case { name: "free", hosts: 10, bytes: PAYLOAD, run: free },
-    Case { name: "loss", hosts: 5, bytes: PAYLOAD, run: loss },
-    Case { name: "small", hosts: 5, bytes: 82_000_000, run: small },
-    Case { name: "slow", hosts: 5, bytes: PAYLOAD, run: slow::slow },
-    Case { name: "text", hosts: 3, bytes: TEXT, run: text },
-    Case { name: "one-change", hosts: 5, bytes: 82_000_000, run: change::one_change },
-    Case { name: "tcp", hosts: 5, bytes: PAYLOAD, run: stream::tcp },
-    Case { name: "ceiling", hosts: 2, bytes: PAYLOAD, run: ceiling::ceiling },
+    Case {
+        name: "500mbit",
+        hosts: 10,
+        bytes: PAYLOAD,
+        run: half_gbit,
+    },
+    Case {
+        name: "gbit",
+        hosts: 10,
+        bytes: PAYLOAD,
+        run: gbit,
+    },
+    Case {
+        name: "free",
+        hosts: 10,
+        bytes: PAYLOAD,
+        run: free,
+    },
+    Case {
+        name: "loss",
+        hosts: 5,
+        bytes: PAYLOAD,
+        run: loss,
+    },
+    Case {
+        name: "small",
+        hosts: 5,
+        bytes: 82_000_000,
+        run: small,
+    },
+    Case {
+        name: "slow",
+        hosts: 5,
+        bytes: PAYLOAD,
+        run: slow::slow,
+    },
+    Case {
+        name: "text",
+        hosts: 3,
+        bytes: TEXT,
+        run: text,
+    },
+    Case {
+        name: "one-change",
+        hosts: 5,
+        bytes: 82_000_000,
+        run: change::one_change,
+    },
+    Case {
+        name: "tcp",
+        hosts: 5,
+        bytes: PAYLOAD,
+        run: stream::tcp,
+    },
+    Case {
+        name: "ceiling",
+        hosts: 2,
+        bytes: PAYLOAD,
+        run: ceiling::ceiling,
+    },
 ];
 
 /// The bytes of the case with text.
@@ -38,12 +88,18 @@ pub fn names() -> Vec<&'static str> {
 /// The memory that the largest of these cases needs.
 pub fn memory(names: &[&str]) -> u64 {
     let chosen = CASES.iter().filter(|case| names.contains(&case.name));
-    chosen.map(|case| (case.hosts + 2) * case.bytes).max().unwrap_or(0)
+    chosen
+        .map(|case| (case.hosts + 2) * case.bytes)
+        .max()
+        .unwrap_or(0)
 }
 
 /// Runs one.
 pub fn run(name: &str, settings: Settings) -> Vec<Row> {
-    CASES.iter().find(|case| case.name == name).map_or_else(Vec::new, |case| (case.run)(settings))
+    CASES
+        .iter()
+        .find(|case| case.name == name)
+        .map_or_else(Vec::new, |case| (case.run)(settings))
 }
 
 /// The seconds that a line needs for `bytes`, headers not counted.
@@ -52,7 +108,10 @@ pub fn line_time(bytes: u64, mbit: u32) -> f64 {
 }
 
 fn shaped(mbit: u32, loss: u32) -> Line {
-    Line { mbit: Some(mbit), loss }
+    Line {
+        mbit: Some(mbit),
+        loss,
+    }
 }
 
 /// A transfer on a line with a rate: rows of all tools, and makuo's with a limit over the time of the line.
@@ -64,16 +123,26 @@ fn transfer(
     most: Option<f64>,
     settings: Settings,
 ) -> Vec<Row> {
-    let bound = job.line.mbit.map(|mbit| line_time(job.material.bytes, mbit));
+    let bound = job
+        .line
+        .mbit
+        .map(|mbit| line_time(job.material.bytes, mbit));
     let title = format!("{case} {what}");
     let row = |done: &Done| {
         let mut row = Row::new(case, what, job.hosts, done, job.material.bytes, bound);
         if !row.is_peer() {
-            row.require(row.ratio.zip(most).map(|(ratio, most)| Check::under("time", ratio, most)));
+            row.require(
+                row.ratio
+                    .zip(most)
+                    .map(|(ratio, most)| Check::under("time", ratio, most)),
+            );
         }
         row
     };
-    job.measure(title.trim_end(), tools, settings).iter().map(row).collect()
+    job.measure(title.trim_end(), tools, settings)
+        .iter()
+        .map(row)
+        .collect()
 }
 
 fn half_gbit(settings: Settings) -> Vec<Row> {
@@ -81,13 +150,22 @@ fn half_gbit(settings: Settings) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     let mut few = None;
     for hosts in [2, 5, 10] {
-        let job = Job { material: &material, hosts, line: shaped(500, 0), flags: &[] };
+        let job = Job {
+            material: &material,
+            hosts,
+            line: shaped(500, 0),
+            flags: &[],
+        };
         let mut more = transfer("500mbit", "", &job, &ALL, Some(1.15), settings);
         let mine = more.iter_mut().find(|row| !row.is_peer());
         if let Some(row) = mine {
             match hosts {
                 2 => few = row.median(),
-                10 => row.require(row.median().zip(few).map(|(m, few)| Check::under("of 2 hosts", m / few, 1.04))),
+                10 => row.require(
+                    row.median()
+                        .zip(few)
+                        .map(|(m, few)| Check::under("of 2 hosts", m / few, 1.04)),
+                ),
                 _ => {}
             }
         }
@@ -98,19 +176,34 @@ fn half_gbit(settings: Settings) -> Vec<Row> {
 
 fn gbit(settings: Settings) -> Vec<Row> {
     let material = Material::noise(1000, PAYLOAD);
-    let each = [(5, 1.25), (10, 1.5)].into_iter().flat_map(|(hosts, most)| {
-        let job = Job { material: &material, hosts, line: shaped(1000, 0), flags: &[] };
-        transfer("gbit", "", &job, &ALL, Some(most), settings)
-    });
+    let each = [(5, 1.25), (10, 1.5)]
+        .into_iter()
+        .flat_map(|(hosts, most)| {
+            let job = Job {
+                material: &material,
+                hosts,
+                line: shaped(1000, 0),
+                flags: &[],
+            };
+            transfer("gbit", "", &job, &ALL, Some(most), settings)
+        });
     each.collect()
 }
 
 fn free(settings: Settings) -> Vec<Row> {
     let material = Material::noise(1, PAYLOAD);
     let each = [(3, 1.8), (10, 1.0)].into_iter().flat_map(|(hosts, most)| {
-        let job = Job { material: &material, hosts, line: Line::default(), flags: &[] };
+        let job = Job {
+            material: &material,
+            hosts,
+            line: Line::default(),
+            flags: &[],
+        };
         let mut rows = transfer("free", "", &job, &ALL, None, settings);
-        let rsync = rows.iter().find(|row| row.tool == Tool::Rsync.name()).and_then(Row::median);
+        let rsync = rows
+            .iter()
+            .find(|row| row.tool == Tool::Rsync.name())
+            .and_then(Row::median);
         for row in &mut rows {
             row.ratio = row.median().zip(rsync).map(|(m, rsync)| m / rsync);
             if !row.is_peer() {
@@ -124,34 +217,59 @@ fn free(settings: Settings) -> Vec<Row> {
 
 fn loss(settings: Settings) -> Vec<Row> {
     let material = Material::noise(2, PAYLOAD);
-    let each = [(1, 1.20, 1.06), (5, 1.40, 1.15)].into_iter().flat_map(|(percent, most, wire)| {
-        let job = Job { material: &material, hosts: 5, line: shaped(500, percent), flags: &[] };
-        let what = format!("{percent} % lost");
-        let mut rows = transfer("loss", &what, &job, &ALL, Some(most), settings);
-        for row in rows.iter_mut().filter(|row| !row.is_peer()) {
-            row.require(row.interface.map(|sent| Check::under("interface's bytes", sent, wire)));
-        }
-        rows
-    });
+    let each = [(1, 1.20, 1.06), (5, 1.40, 1.15)]
+        .into_iter()
+        .flat_map(|(percent, most, wire)| {
+            let job = Job {
+                material: &material,
+                hosts: 5,
+                line: shaped(500, percent),
+                flags: &[],
+            };
+            let what = format!("{percent} % lost");
+            let mut rows = transfer("loss", &what, &job, &ALL, Some(most), settings);
+            for row in rows.iter_mut().filter(|row| !row.is_peer()) {
+                row.require(
+                    row.interface
+                        .map(|sent| Check::under("interface's bytes", sent, wire)),
+                );
+            }
+            rows
+        });
     each.collect()
 }
 
 fn small(settings: Settings) -> Vec<Row> {
     let material = Material::small(3, 10_000, 8192);
-    let job = Job { material: &material, hosts: 5, line: shaped(500, 0), flags: &[] };
+    let job = Job {
+        material: &material,
+        hosts: 5,
+        line: shaped(500, 0),
+        flags: &[],
+    };
     transfer("small", "10000 files", &job, &ALL, Some(1.5), settings)
 }
 
 fn text(settings: Settings) -> Vec<Row> {
     let material = Material::text(4, TEXT);
-    let job = Job { material: &material, hosts: 3, line: shaped(100, 0), flags: &[] };
+    let job = Job {
+        material: &material,
+        hosts: 3,
+        line: shaped(100, 0),
+        flags: &[],
+    };
     let tools = [MAKUO, Tool::RsyncCompressed, Tool::Uftp, Tool::Udpcast];
     let mut rows = transfer("text", "text", &job, &tools, Some(0.5), settings);
 
-    const COMPRESS: [Tool; 2] =
-        [Tool::Makuo("[transfer]\ncompress = \"off\"\n"), Tool::Makuo("[transfer]\ncompress = \"auto\"\n")];
+    const COMPRESS: [Tool; 2] = [
+        Tool::Makuo("[transfer]\ncompress = \"off\"\n"),
+        Tool::Makuo("[transfer]\ncompress = \"auto\"\n"),
+    ];
     let noise = Material::noise(5, TEXT);
-    let job = Job { material: &noise, ..job };
+    let job = Job {
+        material: &noise,
+        ..job
+    };
     let mut both = transfer("text", "random", &job, &COMPRESS, None, settings);
     if let [off, auto] = both.as_mut_slice() {
         off.what = "random, compress off".into();

@@ -34,10 +34,17 @@ pub fn one_change(settings: Settings) -> Vec<Row> {
         let sent = fleet.fabric.sent().since(before);
         fleet.check(&source)?;
         let scanned = ran.events.iter().find(|(_, e)| e["event"] == "scanned");
-        let scan = scanned.and_then(|(_, e)| e["seconds"].as_f64()).unwrap_or(0.0);
+        let scan = scanned
+            .and_then(|(_, e)| e["seconds"].as_f64())
+            .unwrap_or(0.0);
         Ok((ran.seconds, sent, scan))
     });
-    let net: Vec<f64> = done.seconds.iter().zip(&scans).map(|(seconds, scan)| seconds - scan).collect();
+    let net: Vec<f64> = done
+        .seconds
+        .iter()
+        .zip(&scans)
+        .map(|(seconds, scan)| seconds - scan)
+        .collect();
     let payload = std::fs::metadata(&changed).map_or(8192, |m| m.len());
     let mut row = Row::new("one-change", "1 file", HOSTS, &done, payload, None);
     if let (Some(net), Some(scan)) = (median(&net), median(&scans)) {
@@ -57,12 +64,26 @@ fn rsync_change(fleet: &Fleet, source: &Path, changed: &Path, settings: Settings
     let (mut done, _) = repeat("one-change: rsync", settings, || {
         append(changed, b"one line more\n");
         let dir = tempfile::tempdir()?;
-        let errand = Errand { fabric: &fleet.fabric, source, trees: &trees, dir: dir.path(), mbit: None, limit: LIMIT };
+        let errand = Errand {
+            fabric: &fleet.fabric,
+            source,
+            trees: &trees,
+            dir: dir.path(),
+            mbit: None,
+            limit: LIMIT,
+        };
         let before = fleet.fabric.sent();
         let seconds = peers::rsync(&errand, &[])?;
         Ok((seconds, fleet.fabric.sent().since(before), ()))
     });
     done.tool = Tool::Rsync;
     let payload = std::fs::metadata(changed).map_or(8192, |m| m.len());
-    Row::new("one-change", "the same, with its scan", fleet.hosts.len(), &done, payload, None)
+    Row::new(
+        "one-change",
+        "the same, with its scan",
+        fleet.hosts.len(),
+        &done,
+        payload,
+        None,
+    )
 }

@@ -20,7 +20,10 @@ pub struct Line {
 
 impl Line {
     /// 500 Mbit/s without a loss.
-    pub const HALF_GBIT: Line = Line { mbit: Some(500), loss: 0 };
+    pub const HALF_GBIT: Line = Line {
+        mbit: Some(500),
+        loss: 0,
+    };
 }
 
 /// The network.
@@ -46,7 +49,10 @@ impl Sent {
     /// What was sent between `before` and this.
     pub fn since(self, before: Sent) -> Sent {
         let frames = self.frames.zip(before.frames).map(|(now, then)| now - then);
-        Sent { interface: self.interface - before.interface, frames }
+        Sent {
+            interface: self.interface - before.interface,
+            frames,
+        }
     }
 
     /// The best count that there is.
@@ -61,7 +67,12 @@ impl Fabric {
         let mut switch = Switch::new()?;
         let places: Vec<Place> = (0..hosts).map(|_| switch.plug()).collect();
         let sender = switch.plug();
-        let fabric = Self { switch, sender, hosts: places, line };
+        let fabric = Self {
+            switch,
+            sender,
+            hosts: places,
+            line,
+        };
         for number in 1..=hosts + 1 {
             let place = fabric.hosts.get(number - 1).unwrap_or(&fabric.sender);
             if let Some(mbit) = line.mbit {
@@ -90,7 +101,12 @@ impl Fabric {
     pub fn sent(&self) -> Sent {
         let interface = counter(&tool(self.sender.command("cat").arg("/proc/self/net/dev")));
         let frames = self.line.mbit.and_then(|_| {
-            let told = try_tool(self.sender.command("tc").args(["-s", "-j", "qdisc", "show", "dev", "eth0"])).ok()?;
+            let told = try_tool(
+                self.sender
+                    .command("tc")
+                    .args(["-s", "-j", "qdisc", "show", "dev", "eth0"]),
+            )
+            .ok()?;
             serde_json::from_str::<Value>(&told).ok()?[0]["bytes"].as_u64()
         });
         Sent { interface, frames }
@@ -100,12 +116,21 @@ impl Fabric {
 fn shape(place: &Place, interface: &str, mbit: u32) {
     let rate = format!("{mbit}mbit");
     let mut command = place.command("tc");
-    command.args(["qdisc", "replace", "dev", interface, "root", "tbf", "rate", &rate, "burst", BURST, "limit", QUEUE]);
+    command.args([
+        "qdisc", "replace", "dev", interface, "root", "tbf", "rate", &rate, "burst", BURST,
+        "limit", QUEUE,
+    ]);
     tool(&mut command);
 }
 
 /// The bytes that eth0 has sent, out of /proc/net/dev: the ninth number of its line.
 fn counter(text: &str) -> u64 {
-    let line = text.lines().find_map(|l| l.trim().strip_prefix("eth0:")).expect("every host has it");
-    line.split_whitespace().nth(8).and_then(|n| n.parse().ok()).expect("a number")
+    let line = text
+        .lines()
+        .find_map(|l| l.trim().strip_prefix("eth0:"))
+        .expect("every host has it");
+    line.split_whitespace()
+        .nth(8)
+        .and_then(|n| n.parse().ok())
+        .expect("a number")
 }

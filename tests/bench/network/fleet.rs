@@ -32,7 +32,10 @@ impl Fleet {
     pub fn new(count: usize, line: Line) -> Result<Self, Trouble> {
         let dir = tempfile::tempdir()?;
         let home = dir.path().to_path_buf();
-        Ok(Self { _dir: Some(dir), ..Self::at(home, count, line)? })
+        Ok(Self {
+            _dir: Some(dir),
+            ..Self::at(home, count, line)?
+        })
     }
 
     /// Hosts whose files are in the directory `home` and stay there: what an earlier fleet left is taken up again.
@@ -47,7 +50,11 @@ impl Fleet {
         write(&keys, format!("tree=\"www\",deploy,audit {public}"));
         let group_key = home.join(GROUP_KEY);
         if !group_key.exists() {
-            tool(Command::new(MAKUO).args(["keygen", "--group", "--output"]).arg(&group_key));
+            tool(
+                Command::new(MAKUO)
+                    .args(["keygen", "--group", "--output"])
+                    .arg(&group_key),
+            );
         }
         let places = fabric.hosts.iter().enumerate();
         let new = |(i, place): (usize, &crate::support::Place)| {
@@ -57,37 +64,76 @@ impl Fleet {
         };
         let mut hosts: Vec<Host> = places.map(new).collect();
         hosts.iter_mut().for_each(Host::start);
-        Ok(Self { hosts, fabric, home, _dir: None })
+        Ok(Self {
+            hosts,
+            fabric,
+            home,
+            _dir: None,
+        })
     }
 
     /// Starts `makuo deploy` of `source` to all hosts; `spec` is more of the spec. What the sender knows of the source
     /// is what it learnt in this fleet: the first deploy reads every byte.
-    pub fn start(&self, source: &Path, spec: &str, flags: &[&str], limit: Duration) -> Result<Started, Trouble> {
+    pub fn start(
+        &self,
+        source: &Path,
+        spec: &str,
+        flags: &[&str],
+        limit: Duration,
+    ) -> Result<Started, Trouble> {
         Started::start(&mut self.command(&[], "deploy", source, spec, flags), limit)
     }
 
     /// The command `makuo VERB` of `source`, to be run where the sender is, by `launcher`: a program and its arguments.
-    pub fn command(&self, launcher: &[&OsStr], verb: &str, source: &Path, spec: &str, flags: &[&str]) -> Command {
+    pub fn command(
+        &self,
+        launcher: &[&OsStr],
+        verb: &str,
+        source: &Path,
+        spec: &str,
+        flags: &[&str],
+    ) -> Command {
         let home = &self.home;
-        write(&home.join("www.toml"), format!("tree = \"www\"\nsource = {source:?}\n{DELETE}{spec}"));
+        write(
+            &home.join("www.toml"),
+            format!("tree = \"www\"\nsource = {source:?}\n{DELETE}{spec}"),
+        );
         let line = [launcher, &[OsStr::new(MAKUO)]].concat();
         let mut command = self.fabric.sender.command(&line[0].to_string_lossy());
-        command.args(&line[1..]).args([verb, "--json", "--key", "key", "--interface", "eth0"]);
-        command.args(["--expect", &self.hosts.len().to_string()]).args(flags).arg("www.toml").current_dir(home);
-        command.env("HOME", home).env("XDG_CACHE_HOME", home.join("cache"));
-        command.env_remove("MAKUO_CONFIG").env_remove("MAKUO_KEY").env_remove("RUST_LOG");
+        command
+            .args(&line[1..])
+            .args([verb, "--json", "--key", "key", "--interface", "eth0"]);
+        command
+            .args(["--expect", &self.hosts.len().to_string()])
+            .args(flags)
+            .arg("www.toml")
+            .current_dir(home);
+        command
+            .env("HOME", home)
+            .env("XDG_CACHE_HOME", home.join("cache"));
+        command
+            .env_remove("MAKUO_CONFIG")
+            .env_remove("MAKUO_KEY")
+            .env_remove("RUST_LOG");
         command
     }
 
     /// Runs it to its end.
-    pub fn deploy(&self, source: &Path, spec: &str, flags: &[&str], limit: Duration) -> Result<Ran, Trouble> {
+    pub fn deploy(
+        &self,
+        source: &Path,
+        spec: &str,
+        flags: &[&str],
+        limit: Duration,
+    ) -> Result<Ran, Trouble> {
         self.start(source, spec, flags, limit)?.finish()
     }
 
     /// Every host has exactly the source, as rsync judges.
     pub fn check(&self, source: &Path) -> Result<(), Trouble> {
         self.hosts.iter().try_for_each(|host| {
-            judge("-aHAXc", source, &host.tree()).map_err(|why| Trouble::Wrong(format!("{}: {why}", host.name)))
+            judge("-aHAXc", source, &host.tree())
+                .map_err(|why| Trouble::Wrong(format!("{}: {why}", host.name)))
         })
     }
 
@@ -96,7 +142,10 @@ impl Fleet {
         self.hosts.iter().try_for_each(|host| {
             match std::fs::read_dir(host.tree()).map(|mut all| all.next().is_none()) {
                 Ok(true) => Ok(()),
-                _ => Err(Trouble::Wrong(format!("{}: a deploy that was interrupted changed the tree", host.name))),
+                _ => Err(Trouble::Wrong(format!(
+                    "{}: a deploy that was interrupted changed the tree",
+                    host.name
+                ))),
             }
         })
     }
@@ -109,6 +158,10 @@ impl Fleet {
 
 /// Whether an event says that a host has all of the release; its name.
 pub fn staged(event: &Value) -> Option<&str> {
-    let state = event["state"].as_str().filter(|_| event["event"] == "host")?;
-    ["ready", "committed"].contains(&state).then(|| event["host"].as_str())?
+    let state = event["state"]
+        .as_str()
+        .filter(|_| event["event"] == "host")?;
+    ["ready", "committed"]
+        .contains(&state)
+        .then(|| event["host"].as_str())?
 }

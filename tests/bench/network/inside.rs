@@ -42,7 +42,11 @@ pub fn enter() -> Entered {
     if !crate::support::is_root() {
         flags.extend(["--user", "--map-root-user"]);
     }
-    if let Err(why) = try_tool(Command::new("unshare").args(&flags).args(["unshare", "--net", "true"])) {
+    if let Err(why) = try_tool(
+        Command::new("unshare")
+            .args(&flags)
+            .args(["unshare", "--net", "true"]),
+    ) {
         return Entered::Impossible(format!("no namespaces of one's own here: {why}"));
     }
     for program in ["ip", "tc", "nft", "rsync", "setpriv", "nsenter", "mount"] {
@@ -57,9 +61,21 @@ pub fn enter() -> Entered {
 fn again(flags: &[&str]) -> Result<Entered, String> {
     let program = std::env::current_exe().map_err(|e| format!("this program's name: {e}"))?;
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "unshare"]).args(flags).arg(program).args(std::env::args_os().skip(1));
-    let status = command.env(MARK, "1").status().map_err(|e| format!("{command:?}: {e}"))?;
-    Ok(Entered::Over(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+    command
+        .args(["--pdeathsig", "KILL", "unshare"])
+        .args(flags)
+        .arg(program)
+        .args(std::env::args_os().skip(1));
+    let status = command
+        .env(MARK, "1")
+        .status()
+        .map_err(|e| format!("{command:?}: {e}"))?;
+    Ok(Entered::Over(
+        status
+            .code()
+            .and_then(|code| u8::try_from(code).ok())
+            .unwrap_or(1),
+    ))
 }
 
 /// Touches `bytes` of memory once, or as much as there is: the first use of a page costs several times as much as the
@@ -77,6 +93,13 @@ pub fn warm(bytes: u64) {
 /// Bytes of memory that are free or easily freed.
 pub fn available() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").expect("readable");
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:")).expect("every kernel tells");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix("MemAvailable:"))
+        .expect("every kernel tells");
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse::<u64>()
+        .expect("a number")
+        << 10
 }

@@ -80,8 +80,15 @@ impl Tool {
 impl Job<'_> {
     /// Every tool does the job; peers only when they are asked for.
     pub fn measure(&self, title: &str, tools: &[Tool], settings: Settings) -> Vec<Done> {
-        let tools = tools.iter().filter(|tool| settings.peers || !tool.is_peer());
-        let new = |&tool: &Tool| Done { tool, seconds: Vec::new(), sent: Vec::new(), trouble: self.obstacle(tool) };
+        let tools = tools
+            .iter()
+            .filter(|tool| settings.peers || !tool.is_peer());
+        let new = |&tool: &Tool| Done {
+            tool,
+            seconds: Vec::new(),
+            sent: Vec::new(),
+            trouble: self.obstacle(tool),
+        };
         let mut all: Vec<Done> = tools.map(new).collect();
         for run in 1..=settings.runs {
             for done in &mut all {
@@ -97,7 +104,10 @@ impl Job<'_> {
     fn obstacle(&self, tool: Tool) -> Option<Trouble> {
         let needed = self.material.bytes * (self.hosts as u64 + 1);
         if needed > inside::available() {
-            return Some(Trouble::Skipped(format!("it needs {} MB of memory", needed / 1_000_000)));
+            return Some(Trouble::Skipped(format!(
+                "it needs {} MB of memory",
+                needed / 1_000_000
+            )));
         }
         tool.missing().map(Trouble::Skipped)
     }
@@ -137,8 +147,12 @@ impl Job<'_> {
     fn peer(&self, tool: Tool) -> Result<(f64, Sent), Trouble> {
         let fabric = Fabric::new(self.hosts, self.line)?;
         let dir = tempfile::tempdir()?;
-        let trees: Vec<PathBuf> = (1..=self.hosts).map(|i| dir.path().join(format!("host{i}"))).collect();
-        trees.iter().for_each(|tree| std::fs::create_dir(tree).expect("new"));
+        let trees: Vec<PathBuf> = (1..=self.hosts)
+            .map(|i| dir.path().join(format!("host{i}")))
+            .collect();
+        trees
+            .iter()
+            .for_each(|tree| std::fs::create_dir(tree).expect("new"));
         let source = self.material.path();
         let errand = Errand {
             fabric: &fabric,
@@ -158,7 +172,10 @@ impl Job<'_> {
         let seconds = seconds?;
         let sent = fabric.sent().since(before);
         // The others do not all keep times and modes.
-        trees.iter().try_for_each(|tree| judge("-rlc", &source, tree)).map_err(Trouble::Wrong)?;
+        trees
+            .iter()
+            .try_for_each(|tree| judge("-rlc", &source, tree))
+            .map_err(Trouble::Wrong)?;
         Ok((seconds, sent))
     }
 }
@@ -169,7 +186,12 @@ pub fn repeat<T>(
     settings: Settings,
     mut once: impl FnMut() -> Result<(f64, Sent, T), Trouble>,
 ) -> (Done, Vec<T>) {
-    let mut done = Done { tool: MAKUO, seconds: Vec::new(), sent: Vec::new(), trouble: None };
+    let mut done = Done {
+        tool: MAKUO,
+        seconds: Vec::new(),
+        sent: Vec::new(),
+        trouble: None,
+    };
     let mut more = Vec::new();
     for run in 1..=settings.runs {
         match guarded(&mut once) {
@@ -191,5 +213,6 @@ pub fn repeat<T>(
 
 /// A panic of the lab is trouble of one run, not the end of all.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Trouble::Failed("see the panic above".into())))
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Trouble::Failed("see the panic above".into())))
 }

@@ -17,7 +17,11 @@ const PIECE: usize = 1 << 20;
 
 impl Material {
     fn empty() -> Self {
-        Self { dir: tempfile::tempdir().expect("a directory in memory"), bytes: 0, files: 0 }
+        Self {
+            dir: tempfile::tempdir().expect("a directory in memory"),
+            bytes: 0,
+            files: 0,
+        }
     }
 
     /// The tree.
@@ -55,7 +59,12 @@ impl Material {
         let mut writer = text::Writer::new(seed);
         while made.bytes < bytes {
             let document = writer.document();
-            let name = format!("{}/{:05}.{}", made.files / 100, made.files, document.extension);
+            let name = format!(
+                "{}/{:05}.{}",
+                made.files / 100,
+                made.files,
+                document.extension
+            );
             made.write(&name, document.text.as_bytes());
         }
         made
@@ -76,13 +85,19 @@ pub fn small_name(number: usize) -> String {
 /// What rsync, with `flags`, would change to make `there` like `here`; nothing when they are the same.
 pub fn judge(flags: &str, here: &Path, there: &Path) -> Result<(), String> {
     let mut command = std::process::Command::new("rsync");
-    command.args(["-n", "-i", flags, "--delete"]).arg(here.join("")).arg(there.join(""));
+    command
+        .args(["-n", "-i", flags, "--delete"])
+        .arg(here.join(""))
+        .arg(there.join(""));
     let said = crate::support::run::try_tool(&mut command)?;
     match said.lines().next() {
         None => Ok(()),
         Some(first) => {
             let name = there.file_name().unwrap_or_default().to_string_lossy();
-            Err(format!("{name} differs in {} paths, as {first}", said.lines().count()))
+            Err(format!(
+                "{name} differs in {} paths, as {first}",
+                said.lines().count()
+            ))
         }
     }
 }

@@ -70,8 +70,15 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> ExitCode {
-    let settings = Settings { runs: args.runs as usize, peers: !args.no_peers };
-    let names = if args.cases.is_empty() { cases::names() } else { args.cases.iter().map(String::as_str).collect() };
+    let settings = Settings {
+        runs: args.runs as usize,
+        peers: !args.no_peers,
+    };
+    let names = if args.cases.is_empty() {
+        cases::names()
+    } else {
+        args.cases.iter().map(String::as_str).collect()
+    };
     inside::warm(cases::memory(&names));
     let mut rows: Vec<Row> = Vec::new();
     for name in names {

@@ -36,15 +36,29 @@ pub struct Check {
 
 impl Check {
     pub fn under(what: &'static str, value: f64, limit: f64) -> Self {
-        Self { what, value, limit, at_least: false }
+        Self {
+            what,
+            value,
+            limit,
+            at_least: false,
+        }
     }
 
     pub fn at_least(what: &'static str, value: f64, limit: f64) -> Self {
-        Self { what, value, limit, at_least: true }
+        Self {
+            what,
+            value,
+            limit,
+            at_least: true,
+        }
     }
 
     pub fn met(&self) -> bool {
-        if self.at_least { self.value >= self.limit } else { self.value <= self.limit }
+        if self.at_least {
+            self.value >= self.limit
+        } else {
+            self.value <= self.limit
+        }
     }
 
     fn text(&self) -> String {
@@ -54,21 +68,41 @@ impl Check {
             (true, true) => ">=",
             (true, false) => "<",
         };
-        format!("{} {} {sign} {}", self.what, number(self.value), number(self.limit))
+        format!(
+            "{} {} {sign} {}",
+            self.what,
+            number(self.value),
+            number(self.limit)
+        )
     }
 }
 
 /// As many digits as say something.
 fn number(value: f64) -> String {
-    if value.abs() >= 1000.0 { format!("{value:.0}") } else { format!("{value:.3}") }
+    if value.abs() >= 1000.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.3}")
+    }
 }
 
 impl Row {
     /// A row out of runs: `payload` bytes, and the seconds that the line needs for it at least.
-    pub fn new(case: &'static str, what: &str, hosts: usize, done: &Done, payload: u64, bound: Option<f64>) -> Self {
+    pub fn new(
+        case: &'static str,
+        what: &str,
+        hosts: usize,
+        done: &Done,
+        payload: u64,
+        bound: Option<f64>,
+    ) -> Self {
         let middle = median(&done.seconds);
         let over = |of: fn(&super::fabric::Sent) -> u64| {
-            let all: Vec<f64> = done.sent.iter().map(|sent| of(sent) as f64 / payload as f64).collect();
+            let all: Vec<f64> = done
+                .sent
+                .iter()
+                .map(|sent| of(sent) as f64 / payload as f64)
+                .collect();
             median(&all)
         };
         Self {
@@ -122,7 +156,9 @@ impl Row {
     fn cells(&self) -> [String; 9] {
         let least = self.seconds.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.seconds.iter().copied().fold(0.0, f64::max);
-        let seconds = self.median().map_or_else(|| "-".into(), |m| format!("{m:.3} ({least:.3}-{most:.3})"));
+        let seconds = self
+            .median()
+            .map_or_else(|| "-".into(), |m| format!("{m:.3} ({least:.3}-{most:.3})"));
         let ratio = |value: Option<f64>| value.map_or_else(|| "-".into(), |v| format!("{v:.3}"));
         let mut wanted: Vec<String> = self.checks.iter().map(Check::text).collect();
         wanted.extend(self.trouble.as_ref().map(Trouble::text));
@@ -155,13 +191,36 @@ impl Row {
 
 /// All rows under one head, as Markdown reads it.
 pub fn table(rows: &[Row]) -> String {
-    let head = ["case", "what", "tool", "hosts", "seconds (min-max)", "over bound", "wire", "requirement", "met"];
-    let cells: Vec<[String; 9]> = std::iter::once(head.map(String::from)).chain(rows.iter().map(Row::cells)).collect();
-    let widths: Vec<usize> =
-        (0..head.len()).map(|i| cells.iter().map(|line| line[i].chars().count()).max().unwrap_or(0)).collect();
+    let head = [
+        "case",
+        "what",
+        "tool",
+        "hosts",
+        "seconds (min-max)",
+        "over bound",
+        "wire",
+        "requirement",
+        "met",
+    ];
+    let cells: Vec<[String; 9]> = std::iter::once(head.map(String::from))
+        .chain(rows.iter().map(Row::cells))
+        .collect();
+    let widths: Vec<usize> = (0..head.len())
+        .map(|i| {
+            cells
+                .iter()
+                .map(|line| line[i].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
     let mut text = String::new();
     for (number, line) in cells.iter().enumerate() {
-        let padded: Vec<String> = line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+        let padded: Vec<String> = line
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:width$}"))
+            .collect();
         text.push_str(&format!("| {} |\n", padded.join(" | ")));
         if number == 0 {
             let rule: Vec<String> = widths.iter().map(|&width| "-".repeat(width)).collect();

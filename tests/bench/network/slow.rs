@@ -19,19 +19,39 @@ pub fn slow(settings: Settings) -> Vec<Row> {
     let bound = line_time(material.bytes, 500);
     let mut rows = Vec::new();
     for slow in [false, true] {
-        let what = if slow { "staged beside a slow host" } else { "staged, none slow" };
-        let (done, _) = repeat(&format!("slow: {what}"), settings, || staged_but_last(&material, HOSTS, slow, SLOW));
-        rows.push(Row::new("slow", what, HOSTS - 1, &done, material.bytes, Some(bound)));
+        let what = if slow {
+            "staged beside a slow host"
+        } else {
+            "staged, none slow"
+        };
+        let (done, _) = repeat(&format!("slow: {what}"), settings, || {
+            staged_but_last(&material, HOSTS, slow, SLOW)
+        });
+        rows.push(Row::new(
+            "slow",
+            what,
+            HOSTS - 1,
+            &done,
+            material.bytes,
+            Some(bound),
+        ));
     }
     if let [without, with] = rows.as_mut_slice() {
         let medians = with.median().zip(without.median());
-        with.require(medians.map(|(with, without)| Check::under("of none slow", with / without, 1.3)));
+        with.require(
+            medians.map(|(with, without)| Check::under("of none slow", with / without, 1.3)),
+        );
     }
     rows
 }
 
 /// The seconds until all hosts but the last are staged. With a slow one that is the end of it.
-fn staged_but_last(material: &Material, hosts: usize, slow: bool, mbit: u32) -> Result<(f64, Sent, ()), Trouble> {
+fn staged_but_last(
+    material: &Material,
+    hosts: usize,
+    slow: bool,
+    mbit: u32,
+) -> Result<(f64, Sent, ()), Trouble> {
     let fleet = Fleet::new(hosts, Line::HALF_GBIT)?;
     let last = fleet.hosts[hosts - 1].name.clone();
     if slow {
@@ -43,7 +63,11 @@ fn staged_but_last(material: &Material, hosts: usize, slow: bool, mbit: u32) -> 
     let mut names = BTreeSet::new();
     let mut seconds = None;
     while let Some((at, event)) = deploy.next()? {
-        names.extend(staged(&event).filter(|name| *name != last).map(String::from));
+        names.extend(
+            staged(&event)
+                .filter(|name| *name != last)
+                .map(String::from),
+        );
         if names.len() == hosts - 1 && seconds.is_none() {
             seconds = Some(at);
             if slow {
@@ -52,7 +76,8 @@ fn staged_but_last(material: &Material, hosts: usize, slow: bool, mbit: u32) -> 
         }
     }
     let sent = fleet.fabric.sent().since(before);
-    let seconds = seconds.ok_or_else(|| Trouble::Failed(format!("ended with {} hosts staged", names.len())))?;
+    let seconds = seconds
+        .ok_or_else(|| Trouble::Failed(format!("ended with {} hosts staged", names.len())))?;
     if slow {
         deploy.interrupt();
         while deploy.next()?.is_some() {}

@@ -44,11 +44,22 @@ pub fn tcp(settings: Settings) -> Vec<Row> {
         Ok((ran.seconds, sent, ()))
     });
     let bound = line_time(material.bytes, 500);
-    let mut row = Row::new("tcp", "beside a TCP stream", HOSTS, &done, material.bytes, Some(bound));
+    let mut row = Row::new(
+        "tcp",
+        "beside a TCP stream",
+        HOSTS,
+        &done,
+        material.bytes,
+        Some(bound),
+    );
     // What the sender sent is not makuo's alone.
     (row.wire, row.interface) = (None, None);
     if let Some(share) = median(&shares) {
-        row.what = format!("stream {:.0} %, deploy {:.0} %", share * 100.0, (1.0 - share) * 100.0);
+        row.what = format!(
+            "stream {:.0} %, deploy {:.0} %",
+            share * 100.0,
+            (1.0 - share) * 100.0
+        );
         row.require(Some(Check::at_least("the stream's share", share, 0.2)));
     }
     vec![row]
@@ -75,7 +86,9 @@ fn watch(fleet: &Fleet, stream: &Stream, deploy: &mut Started) -> Result<Overlap
     let (mut from, mut to, mut late) = (None, None, None);
     loop {
         match deploy.next() {
-            Ok(Some((at, event))) if from.is_none() && event["state"] == "staging" => from = Some(now(at)),
+            Ok(Some((at, event))) if from.is_none() && event["state"] == "staging" => {
+                from = Some(now(at))
+            }
             Ok(Some((at, event))) if to.is_none() && staged(&event).is_some() => to = Some(now(at)),
             Ok(Some(_)) => {}
             Ok(None) => break,
@@ -93,7 +106,11 @@ fn watch(fleet: &Fleet, stream: &Stream, deploy: &mut Started) -> Result<Overlap
     let (tcp, all) = (last - first, sent.since(out).bytes());
     let mbit = |bytes: u64| bytes as f64 * 8e-6 / (ended - began);
     let deploys = mbit(all.saturating_sub(tcp));
-    say(&format!("tcp: over {:.1} s stream {:.0}, deploy {deploys:.0} Mbit/s", ended - began, mbit(tcp)));
+    say(&format!(
+        "tcp: over {:.1} s stream {:.0}, deploy {deploys:.0} Mbit/s",
+        ended - began,
+        mbit(tcp)
+    ));
     Ok(Overlap { tcp, all, late })
 }
 
@@ -111,7 +128,11 @@ impl Stream {
     const LEAD: Duration = Duration::from_secs(1);
 
     fn start(fleet: &Fleet) -> Result<Self, String> {
-        let mut stream = Self { stop: Arc::default(), carried: Arc::default(), threads: Vec::new() };
+        let mut stream = Self {
+            stop: Arc::default(),
+            carried: Arc::default(),
+            threads: Vec::new(),
+        };
         let (ready, is_ready) = channel();
         let carried = Arc::clone(&stream.carried);
         stream.thread(&fleet.fabric.hosts[0], move |stop| {
@@ -121,11 +142,16 @@ impl Stream {
             peer.set_read_timeout(Some(Self::STEP))?;
             let mut buffer = vec![0; 1 << 18];
             while !stop.load(Ordering::Relaxed) {
-                carried.fetch_add(peer.read(&mut buffer).unwrap_or(0) as u64, Ordering::Relaxed);
+                carried.fetch_add(
+                    peer.read(&mut buffer).unwrap_or(0) as u64,
+                    Ordering::Relaxed,
+                );
             }
             Ok(())
         })?;
-        is_ready.recv().map_err(|_| "nobody listens for the stream")?;
+        is_ready
+            .recv()
+            .map_err(|_| "nobody listens for the stream")?;
         let address = (fleet.fabric.address(0), Self::PORT);
         stream.thread(&fleet.fabric.sender, move |stop| {
             let mut peer = TcpStream::connect((address.0.as_str(), address.1))?;
@@ -151,8 +177,9 @@ impl Stream {
         let namespace = place.file().ok_or("no way into a namespace")?;
         let stop = Arc::clone(&self.stop);
         self.threads.push(std::thread::spawn(move || {
-            let done =
-                setns(namespace, CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from).and_then(|()| work(&stop));
+            let done = setns(namespace, CloneFlags::CLONE_NEWNET)
+                .map_err(std::io::Error::from)
+                .and_then(|()| work(&stop));
             if let Err(e) = done {
                 say(&format!("the TCP stream: {e}"));
             }
@@ -169,6 +196,8 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+        self.threads
+            .drain(..)
+            .for_each(|thread| drop(thread.join()));
     }
 }

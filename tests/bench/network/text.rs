@@ -31,15 +31,25 @@ impl Writer {
             sum += (rank as f64).powf(-ZIPF);
             sum
         });
-        Self { sums: sums.collect(), words, random }
+        Self {
+            sums: sums.collect(),
+            words,
+            random,
+        }
     }
 
     /// The next document, of some tens of kilobytes.
     pub fn document(&mut self) -> Document {
         if self.random.u8(..) < 140 {
-            Document { text: self.page(), extension: "html" }
+            Document {
+                text: self.page(),
+                extension: "html",
+            }
         } else {
-            Document { text: self.source(), extension: "rs" }
+            Document {
+                text: self.source(),
+                extension: "rs",
+            }
         }
     }
 
@@ -83,7 +93,10 @@ impl Writer {
         );
         for _ in 0..self.random.usize(4..9) {
             let name = self.name();
-            let _ = writeln!(out, "    <li class=\"nav-item\"><a class=\"nav-link\" href=\"/{name}/\">{name}</a></li>");
+            let _ = writeln!(
+                out,
+                "    <li class=\"nav-item\"><a class=\"nav-link\" href=\"/{name}/\">{name}</a></li>"
+            );
         }
         let _ = write!(out, "  </ul>\n</nav>\n<main>\n<h1>{title}</h1>\n");
         for section in 0..self.random.usize(6..30) {
@@ -95,7 +108,10 @@ impl Writer {
 
     fn section(&mut self, out: &mut String, number: usize) {
         let name = self.name();
-        let _ = writeln!(out, "<section id=\"{name}-{number}\">\n  <h2 class=\"section-title\">{name}</h2>");
+        let _ = writeln!(
+            out,
+            "<section id=\"{name}-{number}\">\n  <h2 class=\"section-title\">{name}</h2>"
+        );
         for _ in 0..self.random.usize(1..5) {
             out.push_str("  <p class=\"text\">");
             (0..self.random.usize(2..7)).for_each(|_| self.sentence(out));
@@ -104,7 +120,11 @@ impl Writer {
         if self.random.u8(..) < 100 {
             out.push_str("  <table class=\"figures\">\n");
             for _ in 0..self.random.usize(3..12) {
-                let (name, a, b) = (self.name(), self.random.u32(..10_000), self.random.u32(..1_000_000));
+                let (name, a, b) = (
+                    self.name(),
+                    self.random.u32(..10_000),
+                    self.random.u32(..1_000_000),
+                );
                 let _ = writeln!(
                     out,
                     "    <tr><td class=\"name\">{name}</td><td class=\"number\">{a}</td><td class=\"number\">{b}</td></tr>"
@@ -116,7 +136,8 @@ impl Writer {
     }
 
     fn source(&mut self) -> String {
-        let mut out = String::from("use std::collections::HashMap;\nuse std::io::{self, Read, Write};\n\n");
+        let mut out =
+            String::from("use std::collections::HashMap;\nuse std::io::{self, Read, Write};\n\n");
         for _ in 0..self.random.usize(15..60) {
             self.function(&mut out);
         }
@@ -127,20 +148,33 @@ impl Writer {
         let (name, argument, map) = (self.name(), self.name(), self.name());
         out.push_str("/// ");
         self.sentence(out);
-        let _ =
-            writeln!(out, "\npub fn {name}({argument}: &str, {map}: &mut HashMap<String, u64>) -> io::Result<u64> {{");
+        let _ = writeln!(
+            out,
+            "\npub fn {name}({argument}: &str, {map}: &mut HashMap<String, u64>) -> io::Result<u64> {{"
+        );
         for _ in 0..self.random.usize(2..9) {
             let (value, number) = (self.name(), self.random.u32(..5_000));
             let _ = match self.random.u8(..5) {
-                0 => writeln!(out, "    let {value} = {map}.get({argument}).copied().unwrap_or({number});"),
-                1 => writeln!(out, "    if {argument}.len() > {number} {{\n        return Ok({number});\n    }}"),
+                0 => writeln!(
+                    out,
+                    "    let {value} = {map}.get({argument}).copied().unwrap_or({number});"
+                ),
+                1 => writeln!(
+                    out,
+                    "    if {argument}.len() > {number} {{\n        return Ok({number});\n    }}"
+                ),
                 2 => writeln!(out, "    {map}.insert({argument}.to_string(), {number});"),
                 3 => writeln!(
                     out,
                     "    for {value} in 0..{number} {{\n        {map}.entry({value}.to_string()).or_default();\n    }}"
                 ),
                 _ => {
-                    writeln!(out, "    // {value}: {} {}", self.words[number as usize], self.words[number as usize / 7])
+                    writeln!(
+                        out,
+                        "    // {value}: {} {}",
+                        self.words[number as usize],
+                        self.words[number as usize / 7]
+                    )
                 }
             };
         }
@@ -150,11 +184,16 @@ impl Writer {
 
 /// A word: the more common, the shorter.
 fn word(random: &mut fastrand::Rng, rank: usize) -> String {
-    const ONSETS: [&str; 20] =
-        ["b", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "t", "v", "w", "st", "tr", "ch", "pl", "th"];
-    const RHYMES: [&str; 16] =
-        ["a", "e", "i", "o", "u", "er", "in", "an", "ion", "ed", "al", "es", "ing", "or", "ent", "is"];
-    let syllables = 1 + usize::from(rank > 40) + usize::from(rank > 1200) + usize::from(random.u8(..) < 70);
+    const ONSETS: [&str; 20] = [
+        "b", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "t", "v", "w", "st", "tr",
+        "ch", "pl", "th",
+    ];
+    const RHYMES: [&str; 16] = [
+        "a", "e", "i", "o", "u", "er", "in", "an", "ion", "ed", "al", "es", "ing", "or", "ent",
+        "is",
+    ];
+    let syllables =
+        1 + usize::from(rank > 40) + usize::from(rank > 1200) + usize::from(random.u8(..) < 70);
     let mut word = String::new();
     for _ in 0..syllables {
         word.push_str(ONSETS[random.usize(..ONSETS.len())]);

@@ -35,29 +35,51 @@ impl Started {
     pub fn start(command: &mut Command, limit: Duration) -> Result<Self, Trouble> {
         let err = tempfile::NamedTempFile::new()?;
         let talk = err.reopen()?;
-        let shown = command.get_args().last().map(|a| a.to_string_lossy().into_owned()).unwrap_or_default();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(talk);
+        let shown = command
+            .get_args()
+            .last()
+            .map(|a| a.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(talk);
         let began = Instant::now();
         let mut child = command.spawn()?;
-        let out = child.stdout.take().ok_or_else(|| std::io::Error::other("no output"))?;
+        let out = child
+            .stdout
+            .take()
+            .ok_or_else(|| std::io::Error::other("no output"))?;
         let (say, lines) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(out).split(b'\n').map_while(Result::ok) {
                 let _ = say.send((Instant::now(), String::from_utf8_lossy(&line).into_owned()));
             }
         });
-        Ok(Self { child, began, deadline: began + limit, lines, err, shown })
+        Ok(Self {
+            child,
+            began,
+            deadline: began + limit,
+            lines,
+            err,
+            shown,
+        })
     }
 
     /// The next line as JSON (null when it is not), with the seconds since the start; none at the end.
     pub fn next(&mut self) -> Result<Option<(f64, Value)>, Trouble> {
-        match self.lines.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
+        match self
+            .lines
+            .recv_timeout(self.deadline.saturating_duration_since(Instant::now()))
+        {
             Ok((at, line)) => {
                 let value = serde_json::from_str(&line).unwrap_or(Value::Null);
                 Ok(Some((at.duration_since(self.began).as_secs_f64(), value)))
             }
             Err(RecvTimeoutError::Disconnected) => Ok(None),
-            Err(RecvTimeoutError::Timeout) => Err(Trouble::Late(self.deadline.duration_since(self.began).as_secs())),
+            Err(RecvTimeoutError::Timeout) => Err(Trouble::Late(
+                self.deadline.duration_since(self.began).as_secs(),
+            )),
         }
     }
 
@@ -78,9 +100,19 @@ impl Started {
             return Ok(Ran { seconds, events });
         }
         let talk = std::fs::read_to_string(self.err.path()).unwrap_or_default();
-        let error = events.iter().rev().find_map(|(_, e)| e["error"].as_str()).unwrap_or_default();
-        let last = talk.lines().rfind(|l| !l.trim().is_empty()).unwrap_or_default();
-        Err(Trouble::Failed(format!("{}: {status} {error} {last}", self.shown)))
+        let error = events
+            .iter()
+            .rev()
+            .find_map(|(_, e)| e["error"].as_str())
+            .unwrap_or_default();
+        let last = talk
+            .lines()
+            .rfind(|l| !l.trim().is_empty())
+            .unwrap_or_default();
+        Err(Trouble::Failed(format!(
+            "{}: {status} {error} {last}",
+            self.shown
+        )))
     }
 }
 
@@ -99,7 +131,10 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Ran, Trouble> {
 /// Runs commands at once until the last has come to a good end; the seconds that all of them took.
 pub fn together(commands: &mut [Command], limit: Duration) -> Result<f64, Trouble> {
     let began = Instant::now();
-    let started = commands.iter_mut().map(|c| Started::start(c, limit)).collect::<Result<Vec<_>, _>>()?;
+    let started = commands
+        .iter_mut()
+        .map(|c| Started::start(c, limit))
+        .collect::<Result<Vec<_>, _>>()?;
     for one in started {
         one.finish()?;
     }
@@ -112,7 +147,10 @@ pub struct Daemons(Vec<Child>);
 
 impl Daemons {
     pub fn start(&mut self, command: &mut Command) -> Result<(), Trouble> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         self.0.push(command.spawn()?);
         Ok(())
     }
@@ -120,7 +158,11 @@ impl Daemons {
     /// Waits until they have ended by themselves.
     pub fn wait(&mut self, limit: Duration) -> Result<(), Trouble> {
         let began = Instant::now();
-        while self.0.iter_mut().any(|child| matches!(child.try_wait(), Ok(None))) {
+        while self
+            .0
+            .iter_mut()
+            .any(|child| matches!(child.try_wait(), Ok(None)))
+        {
             if began.elapsed() > limit {
                 return Err(Trouble::Late(limit.as_secs()));
             }

@@ -23,18 +23,30 @@ pub fn first(ground: &Ground, settings: Settings) -> Vec<Row> {
     let (mut copies, mut deploys) = (Vec::new(), Vec::new());
     let trouble = measure(ground, settings, &mut copies, &mut deploys).err();
     let row = |what: &str, tool, seconds: &[f64], trouble: Option<Trouble>| {
-        let done = Done { tool: MAKUO, seconds: seconds.to_vec(), sent: Vec::new(), trouble };
+        let done = Done {
+            tool: MAKUO,
+            seconds: seconds.to_vec(),
+            sent: Vec::new(),
+            trouble,
+        };
         let mut row = Row::new("first", what, 1, &done, 1, None);
         row.tool = tool;
         row
     };
     let mut makuo = row("10000 files of 8 KB", "makuo", &deploys, trouble);
-    let ratio = median(&deploys).zip(median(&copies)).map(|(deploy, copy)| deploy / copy);
+    let ratio = median(&deploys)
+        .zip(median(&copies))
+        .map(|(deploy, copy)| deploy / copy);
     makuo.require(ratio.map(|ratio| Check::under("time over the copy", ratio, MOST)));
     vec![row("the same", "cp -a; sync", &copies, None), makuo]
 }
 
-fn measure(ground: &Ground, settings: Settings, copies: &mut Vec<f64>, deploys: &mut Vec<f64>) -> Result<(), Trouble> {
+fn measure(
+    ground: &Ground,
+    settings: Settings,
+    copies: &mut Vec<f64>,
+    deploys: &mut Vec<f64>,
+) -> Result<(), Trouble> {
     let spot = ground.on_disk()?;
     let source = spot.path().join("source");
     let mut noise = Noise::new(11);
@@ -58,7 +70,11 @@ fn measure(ground: &Ground, settings: Settings, copies: &mut Vec<f64>, deploys: 
         fleet.check(&source)?;
         drop(fleet);
         std::fs::remove_dir_all(&home)?;
-        say(&format!("first, run {run}: cp {:.3} s, makuo {:.3} s", copies[run - 1], deploys[run - 1]));
+        say(&format!(
+            "first, run {run}: cp {:.3} s, makuo {:.3} s",
+            copies[run - 1],
+            deploys[run - 1]
+        ));
     }
     Ok(())
 }

@@ -34,11 +34,21 @@ pub fn large(ground: &Ground, _: Settings) -> Vec<Row> {
     let small = once(ground, SMALL);
     let mut rows = vec![row("one file of 100 MB", &small)];
     for (name, bytes) in [("one file of 1 GB", MIDDLE), ("one file of 10 GB", LARGE)] {
-        let large = ground.needs(bytes * 2 + bytes / 4).and_then(|()| once(ground, bytes));
+        let large = ground
+            .needs(bytes * 2 + bytes / 4)
+            .and_then(|()| once(ground, bytes));
         let mut row = row(name, &large);
         if let (Ok(small), Ok(large)) = (&small, large) {
-            row.require(Some(Check::under("sender's MB over 100 MB's", large.1 / small.1, MOST)));
-            row.require(Some(Check::under("host's MB over 100 MB's", large.2 / small.2, MOST)));
+            row.require(Some(Check::under(
+                "sender's MB over 100 MB's",
+                large.1 / small.1,
+                MOST,
+            )));
+            row.require(Some(Check::under(
+                "host's MB over 100 MB's",
+                large.2 / small.2,
+                MOST,
+            )));
         }
         rows.push(row);
     }
@@ -68,7 +78,12 @@ fn row(what: &str, figures: &Result<Figures, Trouble>) -> Row {
         Ok((seconds, ..)) => (vec![*seconds], None),
         Err(trouble) => (Vec::new(), Some(trouble.clone())),
     };
-    let done = Done { tool: MAKUO, seconds, sent: Vec::new(), trouble };
+    let done = Done {
+        tool: MAKUO,
+        seconds,
+        sent: Vec::new(),
+        trouble,
+    };
     let mut row = Row::new("large", what, 1, &done, 1, None);
     if let Ok((_, sender, host)) = figures {
         row.what += &format!(", {sender:.1} + {host:.1} MB resident");

@@ -63,7 +63,8 @@ pub fn served() -> Option<ExitCode> {
     let used = getrusage(UsageWho::RUSAGE_CHILDREN).ok()?;
     let time = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
     let cpu = time(used.user_time()) + time(used.system_time());
-    let figures = json!({"seconds": seconds, "cpu": cpu, "resident": used.max_rss() as f64 * 1024.0 / 1e6});
+    let figures =
+        json!({"seconds": seconds, "cpu": cpu, "resident": used.max_rss() as f64 * 1024.0 / 1e6});
     std::fs::write(out, figures.to_string()).ok()?;
     let code = status.ok()?.code().and_then(|code| u8::try_from(code).ok());
     Some(ExitCode::from(code.unwrap_or(255)))
@@ -73,10 +74,15 @@ pub fn served() -> Option<ExitCode> {
 fn measured(command: &mut Command, limit: Duration) -> Result<Cost, Trouble> {
     let out = tempfile::NamedTempFile::new()?;
     let ran = timed::run(command.env(MEASURE, out.path()), limit)?;
-    let told: Value = serde_json::from_reader(File::open(out.path())?).map_err(|e| e.to_string())?;
+    let told: Value =
+        serde_json::from_reader(File::open(out.path())?).map_err(|e| e.to_string())?;
     let figure = |name: &str| told[name].as_f64().unwrap_or(f64::NAN);
     let of = |event: &str, name: &str| {
-        ran.events.iter().rev().find(|(_, e)| e["event"] == event).and_then(|(_, e)| e[name].as_f64())
+        ran.events
+            .iter()
+            .rev()
+            .find(|(_, e)| e["event"] == event)
+            .and_then(|(_, e)| e[name].as_f64())
     };
     Ok(Cost {
         seconds: figure("seconds"),
@@ -102,7 +108,10 @@ pub fn makuo(fleet: &Fleet, verb: &str, source: &Path, limit: Duration) -> Resul
     let before = settled(host)?;
     let mut command = fleet.command(&[this.as_os_str()] as &[&OsStr], verb, source, "", &[]);
     let cost = measured(&mut command, limit)?;
-    Ok(Cost { host_cpu: settled(host)? - before, ..cost })
+    Ok(Cost {
+        host_cpu: settled(host)? - before,
+        ..cost
+    })
 }
 
 /// The processor time that the daemon has used in all, once it is idle.
@@ -118,7 +127,10 @@ fn settled(host: &Host) -> Result<f64, Trouble> {
         }
         last = now;
     }
-    Err(Trouble::Failed(format!("{} does not come to rest", host.name)))
+    Err(Trouble::Failed(format!(
+        "{} does not come to rest",
+        host.name
+    )))
 }
 
 /// The processor time of a process in seconds, from its `stat`: the numbers after its name, which ends with the last
@@ -126,15 +138,27 @@ fn settled(host: &Host) -> Result<f64, Trouble> {
 fn cpu(pid: u32) -> Result<f64, Trouble> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let numbers = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: f64 = numbers.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<f64>().ok()).sum();
+    let ticks: f64 = numbers
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|n| n.parse::<f64>().ok())
+        .sum();
     Ok(ticks / TICKS)
 }
 
 /// The largest resident size of the daemon so far, in megabytes.
 pub fn peak(host: &Host) -> Result<f64, Trouble> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", host.pid()))?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).ok_or("no VmHWM".to_string())?;
-    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().map_err(|_| "VmHWM is no number".to_string())?;
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmHWM:"))
+        .ok_or("no VmHWM".to_string())?;
+    let kilobytes: f64 = line
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .map_err(|_| "VmHWM is no number".to_string())?;
     Ok(kilobytes * 1024.0 / 1e6)
 }
 

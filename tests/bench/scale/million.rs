@@ -48,10 +48,16 @@ pub fn million(ground: &Ground, settings: Settings) -> Vec<Row> {
         Ok(stage) => stage,
         Err(trouble) => return vec![Series::failed(trouble).row("first deploy")],
     };
-    let mut rows: Vec<Row> = stage.first.take().map(|(cost, peak)| first_row(cost, peak)).into_iter().collect();
+    let mut rows: Vec<Row> = stage
+        .first
+        .take()
+        .map(|(cost, peak)| first_row(cost, peak))
+        .into_iter()
+        .collect();
     // The peaks of the first deploy are over.
     stage.fleet.hosts[0].restart();
-    let (mut walks, mut deploys, mut diffs, mut changes) = <(Series, Series, Series, Series)>::default();
+    let (mut walks, mut deploys, mut diffs, mut changes) =
+        <(Series, Series, Series, Series)>::default();
     // The first no-op warms the caches of both ends and does not count.
     let _ = stage.makuo("deploy");
     for run in 1..=settings.runs {
@@ -59,7 +65,10 @@ pub fn million(ground: &Ground, settings: Settings) -> Vec<Row> {
         deploys.add("no-op deploy", run, || stage.makuo("deploy"));
         diffs.add("no-op diff", run, || stage.makuo("diff"));
         changes.add("one change", run, || {
-            append(&stage.source.join(name(ground.files / 2, ground.files)), b"one line more\n");
+            append(
+                &stage.source.join(name(ground.files / 2, ground.files)),
+                b"one line more\n",
+            );
             stage.makuo("deploy")
         });
     }
@@ -70,7 +79,11 @@ pub fn million(ground: &Ground, settings: Settings) -> Vec<Row> {
     rows.push(nothing(diffs, "no-op diff", walk));
     rows.push(one_change(changes, noop));
     if let (Some(row), Ok(peak)) = (rows.last_mut(), peak(&stage.fleet.hosts[0])) {
-        row.require(Some(Check::under("host's MB, no-ops and changes", peak, RESIDENT)));
+        row.require(Some(Check::under(
+            "host's MB, no-ops and changes",
+            peak,
+            RESIDENT,
+        )));
     }
     rows
 }
@@ -81,7 +94,12 @@ impl Stage {
         let source = spot.path().join("source");
         make(&source, ground.files)?;
         let fleet = Fleet::at(spot.path().to_path_buf(), 1, Line::default())?;
-        let mut stage = Self { fleet, source, first: None, _spot: spot };
+        let mut stage = Self {
+            fleet,
+            source,
+            first: None,
+            _spot: spot,
+        };
         let cost = stage.makuo("deploy")?;
         stage.fleet.check(&stage.source)?;
         stage.first = Some((cost, peak(&stage.fleet.hosts[0])?));
@@ -95,7 +113,10 @@ impl Stage {
 
 impl Series {
     fn failed(trouble: Trouble) -> Self {
-        Self { costs: Vec::new(), trouble: Some(trouble) }
+        Self {
+            costs: Vec::new(),
+            trouble: Some(trouble),
+        }
     }
 
     fn add(&mut self, what: &str, run: usize, measure: impl FnOnce() -> Result<Cost, Trouble>) {
@@ -116,9 +137,21 @@ impl Series {
 
     fn row(&self, what: &str) -> Row {
         let seconds = self.costs.iter().map(|c| c.seconds).collect();
-        let done = Done { tool: MAKUO, seconds, sent: Vec::new(), trouble: self.trouble.clone() };
+        let done = Done {
+            tool: MAKUO,
+            seconds,
+            sent: Vec::new(),
+            trouble: self.trouble.clone(),
+        };
         let cpu = middle(&self.costs, |c| c.cpu).unwrap_or(0.0);
-        let mut row = Row::new("million", &format!("{what}, CPU {cpu:.2} s"), 1, &done, 1, None);
+        let mut row = Row::new(
+            "million",
+            &format!("{what}, CPU {cpu:.2} s"),
+            1,
+            &done,
+            1,
+            None,
+        );
         if what.starts_with("walk") {
             row.tool = "walk";
         }
@@ -128,7 +161,11 @@ impl Series {
 
 fn first_row(cost: Cost, peak: f64) -> Row {
     let (sender, host) = (cost.cpu, cost.host_cpu);
-    let mut row = Series { costs: vec![cost.clone()], trouble: None }.row("first or kept deploy");
+    let mut row = Series {
+        costs: vec![cost.clone()],
+        trouble: None,
+    }
+    .row("first or kept deploy");
     row.what += &format!(" + {host:.2} s, {:.2} s in all", sender + host);
     row.require(Some(Check::under("sender's MB", cost.resident, RESIDENT)));
     row.require(Some(Check::under("host's MB", peak, RESIDENT)));
@@ -139,20 +176,32 @@ fn nothing(series: Series, what: &str, walk: Option<f64>) -> Row {
     let mut row = series.row(what);
     let scan = middle(&series.costs, |c| c.scan).unwrap_or(0.0);
     row.what += &format!(", scan {scan:.2} s");
-    let over = |of| middle(&series.costs, of).zip(walk).map(|(cpu, walk)| cpu / walk);
+    let over = |of| {
+        middle(&series.costs, of)
+            .zip(walk)
+            .map(|(cpu, walk)| cpu / walk)
+    };
     row.require(over(|c| c.cpu).map(|v| Check::under("sender's CPU over walk", v, CPU)));
     row.require(over(|c| c.host_cpu).map(|v| Check::under("host's CPU over walk", v, CPU)));
-    row.require(middle(&series.costs, |c| c.sent).map(|v| Check::under("bytes sent", v, SENT_NOTHING)));
-    row.require(middle(&series.costs, |c| c.resident).map(|v| Check::under("sender's MB", v, RESIDENT)));
+    row.require(
+        middle(&series.costs, |c| c.sent).map(|v| Check::under("bytes sent", v, SENT_NOTHING)),
+    );
+    row.require(
+        middle(&series.costs, |c| c.resident).map(|v| Check::under("sender's MB", v, RESIDENT)),
+    );
     row
 }
 
 fn one_change(series: Series, noop: Option<f64>) -> Row {
     let mut row = series.row("one file changed");
-    let later = middle(&series.costs, |c| c.seconds).zip(noop).map(|(seconds, noop)| seconds / noop);
+    let later = middle(&series.costs, |c| c.seconds)
+        .zip(noop)
+        .map(|(seconds, noop)| seconds / noop);
     row.require(middle(&series.costs, |c| c.sent).map(|v| Check::under("bytes sent", v, SENT_ONE)));
     row.require(later.map(|v| Check::under("time over no-op", v, LATER)));
-    row.require(middle(&series.costs, |c| c.resident).map(|v| Check::under("sender's MB", v, RESIDENT)));
+    row.require(
+        middle(&series.costs, |c| c.resident).map(|v| Check::under("sender's MB", v, RESIDENT)),
+    );
     row
 }
 
@@ -168,14 +217,20 @@ fn make(source: &Path, files: usize) -> Result<(), Trouble> {
     if made.exists() {
         return Ok(());
     }
-    say(&format!("million: making {files} files in {}", source.display()));
+    say(&format!(
+        "million: making {files} files in {}",
+        source.display()
+    ));
     let each = files.div_ceil(DIRECTORIES);
     for first in (0..files).step_by(each) {
         if let Some(dir) = source.join(name(first, files)).parent() {
             std::fs::create_dir_all(dir)?;
         }
         for number in first..files.min(first + each) {
-            std::fs::write(source.join(name(number, files)), format!("file {number} of {files}, as small as it is\n"))?;
+            std::fs::write(
+                source.join(name(number, files)),
+                format!("file {number} of {files}, as small as it is\n"),
+            )?;
         }
     }
     std::fs::write(made, "")?;

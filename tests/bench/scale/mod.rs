@@ -82,7 +82,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> ExitCode {
-    let settings = Settings { runs: args.runs as usize, peers: false };
+    let settings = Settings {
+        runs: args.runs as usize,
+        peers: false,
+    };
     let target = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target"));
     let ground = Ground {
         files: args.files as usize,

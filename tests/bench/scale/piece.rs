@@ -21,7 +21,14 @@ pub fn insert(_: &Ground, settings: Settings) -> Vec<Row> {
         write(&file, longer);
         Ok(())
     };
-    vec![moved("insert", "1 MB before 256 MB", settings, new, change, 3.0)]
+    vec![moved(
+        "insert",
+        "1 MB before 256 MB",
+        settings,
+        new,
+        change,
+        3.0,
+    )]
 }
 
 /// A directory of 500 MB gets another name.
@@ -31,7 +38,14 @@ pub fn rename(_: &Ground, settings: Settings) -> Vec<Row> {
         let below = source.join("old");
         std::fs::rename(&below, source.join("new")).map_err(Trouble::from)
     };
-    vec![moved("rename", "a directory of 500 MB", settings, new, change, 1.0)]
+    vec![moved(
+        "rename",
+        "a directory of 500 MB",
+        settings,
+        new,
+        change,
+        1.0,
+    )]
 }
 
 /// A host has the material; after the `change`, at most `most` MB are sent.
@@ -58,8 +72,14 @@ fn moved(
         let ran = fleet.deploy(&source, "", &[], LIMIT)?;
         let counted = fleet.fabric.sent().since(before);
         fleet.check(&source)?;
-        let result = ran.events.iter().rev().find(|(_, e)| e["event"] == "result");
-        let sent = result.and_then(|(_, e)| e["bytes_sent"].as_f64()).unwrap_or(f64::NAN);
+        let result = ran
+            .events
+            .iter()
+            .rev()
+            .find(|(_, e)| e["event"] == "result");
+        let sent = result
+            .and_then(|(_, e)| e["bytes_sent"].as_f64())
+            .unwrap_or(f64::NAN);
         Ok((ran.seconds, counted, sent / 1e6))
     });
     let mut row = Row::new(case, what, 1, &done, bytes, None);

@@ -64,7 +64,10 @@ impl Ground {
 
 impl Spot {
     fn of(dir: tempfile::TempDir) -> Self {
-        Self { path: dir.path().to_path_buf(), _dir: Some(dir) }
+        Self {
+            path: dir.path().to_path_buf(),
+            _dir: Some(dir),
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -75,5 +78,7 @@ impl Spot {
 fn below(dir: &Path) -> Result<Spot, Trouble> {
     std::fs::create_dir_all(dir)?;
     let dir = std::fs::canonicalize(dir)?;
-    Ok(Spot::of(tempfile::Builder::new().prefix(PREFIX).tempdir_in(dir)?))
+    Ok(Spot::of(
+        tempfile::Builder::new().prefix(PREFIX).tempdir_in(dir)?,
+    ))
 }

@@ -12,7 +12,10 @@ use rustix::io::Errno;
 
 /// Bytes of names that one system call returns.
 const NAMES: usize = 64 << 10;
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 /// Directories that wait, by their paths below the top, and how many are being read.
 #[derive(Debug, Default)]
@@ -37,11 +40,18 @@ pub fn run(tree: &Path) -> ExitCode {
 
 fn walk(tree: &Path) -> std::io::Result<u64> {
     let top = rustix::fs::open(tree, DIRECTORY.difference(OFlags::NOFOLLOW), Mode::empty())?;
-    let open = Mutex::new(Open { waiting: vec![c".".to_owned()], at_work: 0 });
+    let open = Mutex::new(Open {
+        waiting: vec![c".".to_owned()],
+        at_work: 0,
+    });
     let (more, threads) = (Condvar::new(), std::thread::available_parallelism()?.get());
     std::thread::scope(|scope| {
-        let all: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(&top, &open, &more))).collect();
-        all.into_iter().map(|thread| thread.join().expect("it does not panic")).sum()
+        let all: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(|| work(&top, &open, &more)))
+            .collect();
+        all.into_iter()
+            .map(|thread| thread.join().expect("it does not panic"))
+            .sum()
     })
 }
 
@@ -74,7 +84,12 @@ fn work(top: &OwnedFd, open: &Mutex<Open>, more: &Condvar) -> std::io::Result<u6
 }
 
 /// Reads one directory; those in it go into `found`.
-fn read(top: &OwnedFd, path: &CStr, buffer: &mut Vec<u8>, found: &mut Vec<CString>) -> Result<u64, Errno> {
+fn read(
+    top: &OwnedFd,
+    path: &CStr,
+    buffer: &mut Vec<u8>,
+    found: &mut Vec<CString>,
+) -> Result<u64, Errno> {
     let dir = openat(top, path, DIRECTORY, Mode::empty())?;
     let mut names = 0;
     let mut entries = RawDir::new(&dir, buffer.spare_capacity_mut());

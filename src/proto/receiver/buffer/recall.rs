@@ -30,20 +30,34 @@ impl Buffer {
     /// What the disk may have of lost symbols in which nothing is wanted, in columns that need coded ones: parts in the
     /// order of the payload, of blocks from the ordinal `from` on. Nothing as long as the map is unknown.
     pub fn to_recall(&self, from: Ordinal) -> Vec<Part> {
-        let (Some(grid), Some((_, wanted, body))) = (self.grid, &self.map) else { return Vec::new() };
-        if body.encoding != Encoding::Plain || !self.columns.iter().any(Column::has_needless_unknowns) {
+        let (Some(grid), Some((_, wanted, body))) = (self.grid, &self.map) else {
+            return Vec::new();
+        };
+        if body.encoding != Encoding::Plain
+            || !self.columns.iter().any(Column::has_needless_unknowns)
+        {
             return Vec::new();
         }
         // It was read once already, and is not worth being kept for this.
-        let Some(Ok(Some((map, _)))) = self.bytes.get(..body.start).map(|front| Map::parse(front, self.bytes.len()))
+        let Some(Ok(Some((map, _)))) = self
+            .bytes
+            .get(..body.start)
+            .map(|front| Map::parse(front, self.bytes.len()))
         else {
             return Vec::new();
         };
         let blocks: Vec<Placed> = map.placed().collect();
-        let mut plan = Recall { blocks: &blocks, start: body.start, from, counted: 0, budget: Budget::default() };
+        let mut plan = Recall {
+            blocks: &blocks,
+            start: body.start,
+            from,
+            counted: 0,
+            budget: Budget::default(),
+        };
         let columns = u32::from(grid.columns());
         let lost = self.got.gaps().flatten().map(|index| index as u32);
-        let needless = lost.filter(|&i| !wanted.get(i) && self.columns[(i % columns) as usize].need() > 0);
+        let needless =
+            lost.filter(|&i| !wanted.get(i) && self.columns[(i % columns) as usize].need() > 0);
         let mut parts = Vec::new();
         for index in needless {
             if !plan.add(&grid.bytes_of(index), &mut parts) {
@@ -59,7 +73,9 @@ impl Buffer {
         let symbol = |(part, _): &(Part, Vec<u8>)| part.at / usize::from(grid.symbol());
         let mut changed = false;
         for parts in parts.chunk_by(|a, b| symbol(a) == symbol(b)) {
-            let index = parts.first().and_then(|first| u32::try_from(symbol(first)).ok());
+            let index = parts
+                .first()
+                .and_then(|first| u32::try_from(symbol(first)).ok());
             changed |= index.is_some_and(|index| self.take_recalled(grid, index, parts));
         }
         changed
@@ -117,25 +133,41 @@ impl Recall<'_> {
     /// Adds the parts that make up these bytes of the payload, when the disk can be asked for all of them; false when
     /// that would be too much.
     fn add(&mut self, symbol: &Range<usize>, parts: &mut Vec<Part>) -> bool {
-        let begin = self.blocks.partition_point(|b| self.start + b.bytes.end <= symbol.start);
-        let end = self.blocks.partition_point(|b| self.start + b.bytes.start < symbol.end);
-        let Some(blocks) = self.blocks.get(begin..end) else { return true };
+        let begin = self
+            .blocks
+            .partition_point(|b| self.start + b.bytes.end <= symbol.start);
+        let end = self
+            .blocks
+            .partition_point(|b| self.start + b.bytes.start < symbol.end);
+        let Some(blocks) = self.blocks.get(begin..end) else {
+            return true;
+        };
         if blocks.iter().any(|b| b.ordinal < self.from) {
             return true;
         }
-        let fresh = self.blocks.get(begin.max(self.counted)..end).unwrap_or_default();
+        let fresh = self
+            .blocks
+            .get(begin.max(self.counted)..end)
+            .unwrap_or_default();
         let bytes: usize = fresh.iter().map(|b| b.bytes.len()).sum();
         let (all_blocks, all_bytes) = (self.budget.blocks + fresh.len(), self.budget.bytes + bytes);
         if all_blocks > MAX_BLOCKS || all_bytes > MAX_BYTES {
             return false;
         }
-        self.budget = Budget { blocks: all_blocks, bytes: all_bytes };
+        self.budget = Budget {
+            blocks: all_blocks,
+            bytes: all_bytes,
+        };
         self.counted = self.counted.max(end);
         for block in blocks.iter().filter(|b| !b.bytes.is_empty()) {
             let (first, last) = (self.start + block.bytes.start, self.start + block.bytes.end);
             let at = symbol.start.max(first);
             let bytes = at - first..symbol.end.min(last) - first;
-            parts.push(Part { ordinal: block.ordinal, bytes, at });
+            parts.push(Part {
+                ordinal: block.ordinal,
+                bytes,
+                at,
+            });
         }
         true
     }

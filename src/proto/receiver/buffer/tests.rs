@@ -11,7 +11,12 @@ use crate::proto::sender::outgoing::{Outgoing, Stamp};
 use crate::units::Moment;
 use crate::wire::{Datagram, SymbolHeader};
 
-const STAMP: Stamp = Stamp { session: SessionId(1), source: InstanceId(2), sent: 0, room: 0 };
+const STAMP: Stamp = Stamp {
+    session: SessionId(1),
+    source: InstanceId(2),
+    sent: 0,
+    room: 0,
+};
 const SYMBOL: u16 = 64;
 
 /// A payload of blocks of these sizes, with what is in it.
@@ -21,7 +26,10 @@ fn payload(sizes: &[u16], rng: &mut fastrand::Rng) -> (RangeSet, Vec<u8>) {
         map.push(Ordinal(ordinal as u64), u32::from(*size));
         content.extend(std::iter::repeat_with(|| rng.u8(..)).take(usize::from(*size)));
     }
-    ([0..sizes.len() as u64].into_iter().collect(), map.payload(&content))
+    (
+        [0..sizes.len() as u64].into_iter().collect(),
+        map.payload(&content),
+    )
 }
 
 /// A host that loses datagrams and wants some of the blocks.
@@ -34,7 +42,9 @@ struct Host {
 
 impl Host {
     fn hear(&mut self, bytes: &[u8], grid: Grid) {
-        let Ok(Datagram::Data(front, symbol)) = Datagram::parse(bytes) else { panic!("a data datagram") };
+        let Ok(Datagram::Data(front, symbol)) = Datagram::parse(bytes) else {
+            panic!("a data datagram")
+        };
         self.seen = self.seen.max(front.counter);
         if self.done == Progress::Missing && self.buffer.take(grid, &symbol, Vec::new) {
             self.done = self.buffer.progress(&self.wants);
@@ -59,7 +69,9 @@ impl Host {
 
 /// Where in the payload each block begins.
 fn starts(payload: &[u8]) -> Vec<usize> {
-    let (map, body) = Map::parse(payload, payload.len()).expect("legal").expect("whole");
+    let (map, body) = Map::parse(payload, payload.len())
+        .expect("legal")
+        .expect("whole");
     map.placed().map(|p| body.start + p.bytes.start).collect()
 }
 
@@ -132,18 +144,35 @@ fn one_coded_symbol_mends_a_different_loss_at_every_host() {
     let (all, payload) = payload(&[9000; 20], &mut rng);
     let grid = grid_for(payload.len(), SYMBOL).expect("within the caps");
     let mut outgoing = Outgoing::new(0, grid, all.clone(), Arc::new(payload.to_vec()));
-    let fresh = || Host { buffer: Buffer::default(), wants: all.clone(), seen: 0, done: Progress::Missing };
+    let fresh = || Host {
+        buffer: Buffer::default(),
+        wants: all.clone(),
+        seen: 0,
+        done: Progress::Missing,
+    };
     let mut fleet: Vec<Host> = (0..20).map(|_| fresh()).collect();
     let (mut counter, mut out) = (0, Vec::new());
     outgoing.write(STAMP, usize::MAX, false, &mut counter, &mut out);
-    for (nth, bytes) in out.chunks(usize::from(SYMBOL) + crate::wire::DATA_OVERHEAD).enumerate() {
+    for (nth, bytes) in out
+        .chunks(usize::from(SYMBOL) + crate::wire::DATA_OVERHEAD)
+        .enumerate()
+    {
         // Host h loses the symbol in row h of the first column.
         let lost = nth / usize::from(grid.columns());
         let in_first = nth % usize::from(grid.columns()) == 0;
-        fleet.iter_mut().enumerate().filter(|(h, _)| !in_first || *h != lost).for_each(|(_, h)| h.hear(bytes, grid));
+        fleet
+            .iter_mut()
+            .enumerate()
+            .filter(|(h, _)| !in_first || *h != lost)
+            .for_each(|(_, h)| h.hear(bytes, grid));
     }
     for host in &fleet {
-        outgoing.missing(&host.buffer.missing(Generation(0)), counter, Moment(0), false);
+        outgoing.missing(
+            &host.buffer.missing(Generation(0)),
+            counter,
+            Moment(0),
+            false,
+        );
     }
     outgoing.decide(Moment(0));
     let before = counter;
@@ -163,28 +192,55 @@ fn what_the_disk_has_needs_no_coded_symbols() {
     let grid = Grid::new(payload.len() as u32, SYMBOL, 4).expect("legal");
     let mut outgoing = Outgoing::new(0, grid, all, Arc::new(payload.clone()));
     let wants = [0..1].into_iter().collect();
-    let mut host = Host { buffer: Buffer::default(), wants, seen: 0, done: Progress::Missing };
+    let mut host = Host {
+        buffer: Buffer::default(),
+        wants,
+        seen: 0,
+        done: Progress::Missing,
+    };
     let (mut counter, mut out) = (0, Vec::new());
     outgoing.write(STAMP, usize::MAX, false, &mut counter, &mut out);
     let segment = usize::from(SYMBOL) + crate::wire::DATA_OVERHEAD;
-    out.chunks(segment).enumerate().filter(|(nth, _)| nth % 5 != 4).for_each(|(_, bytes)| host.hear(bytes, grid));
+    out.chunks(segment)
+        .enumerate()
+        .filter(|(nth, _)| nth % 5 != 4)
+        .for_each(|(_, bytes)| host.hear(bytes, grid));
     let need = |host: &Host| host.buffer.missing(Generation(0)).need.iter().sum::<u32>();
     let before = need(&host);
-    assert!(host.buffer.to_recall(Ordinal(2)).is_empty(), "what is asked for begins with an ordinal");
+    assert!(
+        host.buffer.to_recall(Ordinal(2)).is_empty(),
+        "what is asked for begins with an ordinal"
+    );
     // Half of a symbol is none.
-    let (mut part, bytes) = (host.buffer.to_recall(Ordinal(0)).swap_remove(0), vec![0; 10]);
+    let (mut part, bytes) = (
+        host.buffer.to_recall(Ordinal(0)).swap_remove(0),
+        vec![0; 10],
+    );
     part.bytes.end = part.bytes.start + bytes.len();
     assert!(!host.buffer.recalled(&[(part, bytes)]));
     assert_eq!(need(&host), before);
     host.recall(&payload, &starts, || true);
     let after = need(&host);
     // The symbol between the two blocks is a wanted one.
-    assert!((before / 2 - 2..=before / 2 + 2).contains(&after), "{after} of {before}");
-    assert!(host.buffer.to_recall(Ordinal(0)).is_empty(), "nothing else is of use");
-    outgoing.missing(&host.buffer.missing(Generation(0)), counter, Moment(0), false);
+    assert!(
+        (before / 2 - 2..=before / 2 + 2).contains(&after),
+        "{after} of {before}"
+    );
+    assert!(
+        host.buffer.to_recall(Ordinal(0)).is_empty(),
+        "nothing else is of use"
+    );
+    outgoing.missing(
+        &host.buffer.missing(Generation(0)),
+        counter,
+        Moment(0),
+        false,
+    );
     outgoing.decide(Moment(0));
     out.clear();
-    let sent = outgoing.write(STAMP, usize::MAX, false, &mut counter, &mut out).0;
+    let sent = outgoing
+        .write(STAMP, usize::MAX, false, &mut counter, &mut out)
+        .0;
     assert_eq!(sent, u64::from(after));
     out.chunks(segment).for_each(|bytes| host.hear(bytes, grid));
     assert_eq!(host.done, Progress::Whole);
@@ -211,7 +267,10 @@ fn no_more_is_read_back_than_is_bounded() {
                 payload: grid.payload(),
                 sent: 0,
             };
-            Symbol { header, bytes: &payload[grid.bytes_of(index)] }
+            Symbol {
+                header,
+                bytes: &payload[grid.bytes_of(index)],
+            }
         };
         // The front with the map is all that comes.
         let front = starts(&payload)[0].div_ceil(1400) as u32;
@@ -233,7 +292,10 @@ fn no_more_is_read_back_than_is_bounded() {
 #[test]
 fn a_forged_first_symbol_is_outvoted_by_the_second_that_is_not() {
     use crate::fec::Grid;
-    let (forged, right) = (Grid::new(8 << 20, 1400, 31).expect("legal"), Grid::new(50_000, 1400, 2).expect("legal"));
+    let (forged, right) = (
+        Grid::new(8 << 20, 1400, 31).expect("legal"),
+        Grid::new(50_000, 1400, 2).expect("legal"),
+    );
     let symbol = |bytes: &'static [u8]| Symbol {
         header: crate::wire::SymbolHeader {
             session: crate::id::SessionId(1),
